@@ -1,0 +1,52 @@
+"""Errors that a user can act on, and the exit codes of the command.
+
+Every message says what is wrong, which value, which file, and how to mend it. `ValueError` and these are for users;
+`assert` is for invariants of the code.
+"""
+
+EXIT_OK = 0
+"""All done."""
+EXIT_ERROR = 1
+"""Wrong use or wrong input; nothing that was finished before is lost."""
+EXIT_PARTIAL = 3
+"""Done, but some slides or patches failed; they are listed."""
+
+
+class G2LError(Exception):
+    """Base of every error that is shown to the user without a traceback."""
+
+
+class ConfigError(G2LError):
+    """An option or configuration file is wrong."""
+
+
+class ManifestError(G2LError):
+    """A manifest cannot be used; the message names the rows."""
+
+
+class SlideError(G2LError):
+    """A slide cannot be used: it does not open, has no mpp, is too coarse, or is not the planned one."""
+
+
+class PatchError(G2LError):
+    """One patch cannot be read from a slide that opens."""
+
+
+class PlanError(G2LError):
+    """A plan cannot be built, read or used."""
+
+
+class StoreError(G2LError):
+    """A store is damaged, incomplete, or belongs to another plan, teacher or setting."""
+
+
+class EncoderError(G2LError):
+    """An encoder cannot be built or its weights do not fit."""
+
+
+class CheckpointError(G2LError):
+    """No checkpoint of a run can be used, or it belongs to another configuration."""
+
+
+class BusyError(G2LError):
+    """Another process works on the same output."""

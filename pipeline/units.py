@@ -1,0 +1,52 @@
+"""Units: micrometres a pixel (mpp), bytes, durations; parsing and words. Pure.
+
+mpp is the length of one pixel's side in micrometres. It is never guessed and never snapped to a magnification.
+"""
+
+MIN_MPP = 0.05
+"""Below this no light microscope scans (Abbe limit about 0.2 um; 100x oil scans at about 0.1); design.md."""
+MAX_MPP = 5.0
+"""Above this it is a macro image; design.md."""
+MPP_AT_1X = 10.0
+"""Micrometres a pixel at a nominal 1x objective: 20x is 0.5, 40x is 0.25 (vendor convention). Only for attributes
+that other tools expect (`level0_magnification`); nothing is computed from it."""
+
+
+def check_mpp(mpp: float, source: str) -> float:
+    """Return `mpp` (um/px) if it is plausible.
+
+    Raises:
+        ValueError: not finite, below `MIN_MPP` or above `MAX_MPP`; names `source`.
+    """
+    if not MIN_MPP <= mpp <= MAX_MPP:  # NaN fails as well
+        raise ValueError(f"implausible mpp {mpp:g} from {source}: must be {MIN_MPP:g} to {MAX_MPP:g} um/px")
+    return mpp
+
+
+def magnification(mpp: float) -> float:
+    """Nominal objective magnification of `mpp` (um/px), for attributes that other tools expect; not rounded."""
+    return MPP_AT_1X / mpp
+
+
+def format_bytes(num_bytes: float) -> str:
+    """Bytes in decimal units with three digits: 999 B, 1.23 kB, 45.6 MB, 789 GB."""
+    value, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB", "PB"]
+    for unit in units:
+        if value < 999.5 or unit == units[-1]:
+            break
+        value /= 1000
+    if unit == "B" or value >= 99.95:
+        return f"{value:.0f} {unit}"
+    return f"{value:.1f} {unit}" if value >= 9.995 else f"{value:.2f} {unit}"
+
+
+def format_seconds(seconds: float) -> str:
+    """A duration as people say it: 0.4 s, 12 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
