@@ -32,6 +32,10 @@ class PatchError(G2LError):
     """One patch cannot be read from a slide that opens."""
 
 
+class EmptyPatchError(PatchError):
+    """Most of the patch was never scanned: the slide has no pixels at this place."""
+
+
 class PlanError(G2LError):
     """A plan cannot be built, read or used."""
 

@@ -1,0 +1,94 @@
+"""Where and how to compute: device, arithmetic, batch size, reproducible kernels, versions."""
+
+import os
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
+
+import torch
+
+from pipeline.errors import ConfigError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CPU_BATCH = 32
+"""Patches a batch on a CPU. Our choice: larger ones are no faster."""
+MAX_BATCH = 1024
+MEMORY_SHARE = 0.6
+"""Share of a GPU's free memory that a batch may take: activations are extrapolated from a small one. Our choice."""
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {name}: not usable here ({reason})") from None
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """The arithmetic of that name; "auto" is bfloat16 on a GPU and float32 elsewhere.
+
+    Raises:
+        ConfigError: float16 on a CPU, which has no fast kernels for it.
+    """
+    if name == "float16" and device.type == "cpu":
+        raise ConfigError("--precision float16 needs a GPU; use float32 or bfloat16")
+    if name == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Autocast to `precision` on `device`; nothing for float32."""
+    return nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])
+
+
+def choose_batch_size(model: torch.nn.Module, patch_px: int, device: torch.device, precision: str) -> int:
+    """A power of two that fits: on a GPU by the memory of a forward pass over 8 patches, on a CPU `CPU_BATCH`."""
+    if device.type != "cuda":
+        return CPU_BATCH
+    probe = torch.zeros((8, patch_px, patch_px, 3), dtype=torch.uint8, device=device)
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    with torch.inference_mode(), autocast(device, precision):
+        model(probe)
+    each = max(torch.cuda.max_memory_allocated(device) - before, 1) / len(probe)
+    free, _ = torch.cuda.mem_get_info(device)
+    fitting = max(int(free * MEMORY_SHARE / each), 1)
+    return int(min(MAX_BATCH, 2 ** (fitting.bit_length() - 1)))
+
+
+def use_deterministic_kernels(enabled: bool) -> None:
+    """Allow only kernels whose result does not depend on timing; the others raise. Process-wide."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS to be reproducible
+    torch.use_deterministic_algorithms(enabled)
+    torch.backends.cudnn.benchmark = not enabled
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_name(device))
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    names = ("g2l", "torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs", "zarr")
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

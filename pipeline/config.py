@@ -1,0 +1,177 @@
+"""Every option of every command, once: name, type, default, bounds and help. Flags, TOML files and records are made
+from these.
+
+A configuration is frozen and is dumped with every output; a record can be fed back with `--config`. In a TOML file each
+command has a table of its own, so that one file can hold a whole project:
+
+    [plan]
+    patches_per_slide = 500
+    [train-student]
+    epochs = 20
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pipeline.errors import ConfigError
+from pipeline.files import sha256_json
+
+
+class Config(BaseModel):
+    """Base of all configurations: frozen, checked, no unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @classmethod
+    def build(cls, values: dict[str, Any]) -> Self:
+        """A configuration from plain values.
+
+        Raises:
+            ConfigError: a value is missing, unknown, of the wrong type or out of bounds; all of them are listed.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            lines = []
+            for problem in error.errors():
+                name = ".".join(str(part) for part in problem["loc"])
+                given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+                lines.append(f"  {name}: {problem['msg']}{given}")
+            raise ConfigError("these options are wrong:\n" + "\n".join(lines)) from None
+
+    def record(self) -> dict[str, Any]:
+        """All values as plain JSON or TOML types; options that are off (`None`) are left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    def hash(self) -> str:
+        """Hex SHA-256 of the whole configuration."""
+        return sha256_json(self.record())
+
+
+def to_toml(tables: dict[str, Config]) -> str:
+    """Configurations as a TOML text, one table a command, that `--config` reads back."""
+    return tomli_w.dumps({name: config.record() for name, config in tables.items()})
+
+
+def read_toml(path: Path, command: str) -> dict[str, Any]:
+    """The table of `command` in a TOML file; empty when the file has none.
+
+    Raises:
+        ConfigError: the file is missing or no TOML, or it has options outside the tables of commands.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not a TOML file ({error})") from None
+    loose = [name for name, value in tables.items() if not isinstance(value, dict)]
+    if loose:
+        raise ConfigError(
+            f"--config {path}: {', '.join(loose)} must stand in the table of a command, such as [{command}]"
+        )
+    return dict(tables.get(command, {}))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What differs between two records, a line each: `name: old -> new`; nested records by dotted name."""
+    lines: list[str] = []
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += [f"{name}.{line}" for line in differences(before, after)]
+        elif before != after:
+            lines.append(f"{name}: {before!r} -> {after!r}")
+    return lines
+
+
+class PlanConfig(Config):
+    """What `g2l plan` decides by. The defaults follow design.md; where the paper is silent they are our choice."""
+
+    slides_root: Path | None = Field(None, description="Folder that relative paths hang below [the manifest's folder].")
+    patches_per_slide: int = Field(1000, ge=1, description="At most this many patches are sampled from a slide.")
+    max_slides: int | None = Field(None, ge=1, description="Take a random subset of this many slides [all].")
+    patch_px: int = Field(224, ge=16, le=4096, description="Side of a patch, pixels.")
+    mpp: float = Field(0.5, gt=0, description="Resolution of a patch, um a pixel.")
+    stride_px: int | None = Field(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
+    min_tissue: float = Field(0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.")
+    allow_upsampling: bool = Field(False, description="Take slides coarser than --mpp by more than 5 %.")
+    val_fraction: float = Field(
+        0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
+    )
+    val_strip: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Hold out this end of every slide instead of whole cases: for one slide.",
+    )
+    check_files: bool = Field(True, description="Compare each slide with the manifest's sha256, where it gives one.")
+    seed: int = Field(0, ge=0, description="Seed of the sample.")
+
+
+class ExtractConfig(Config):
+    """What `g2l extract-teacher` decides by, beside the plan."""
+
+    teacher: str = Field(description="Encoder that makes the embeddings; `g2l models` lists them.")
+    weights: Path | None = Field(
+        None, description="Weights from a file (safetensors or a PyTorch state dict) [the hub]."
+    )
+    batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic of the forward pass [bfloat16 autocast on a GPU, float32 on a CPU]."
+    )
+    dtype: Literal["float16", "float32"] = Field("float16", description="Type that embeddings are stored in.")
+    rows_per_shard: int = Field(2048, ge=1, description="Patches a shard: the unit of work and of resuming.")
+    pixels: Literal["jpegxl", "jpeg", "none"] = Field(
+        "jpegxl",
+        description="How patches are kept: lossless JPEG XL, JPEG (the teacher then sees it too), or not.",
+    )
+    workers: int | None = Field(None, ge=1, description="Threads that read slides and encode pixels [number of cores].")
+    slides_root: Path | None = Field(None, description="Where the slides are now [as planned].")
+    max_failures: int | None = Field(None, ge=0, description="Stop when more rows than this have failed [never].")
+    retry_failures: bool = Field(False, description="Do the shards that hold failed rows again.")
+
+
+class TrainConfig(Config):
+    """What `g2l train-student` decides by, beside the store."""
+
+    student: str = Field(description="Encoder that is trained; `g2l models` lists them.")
+    weights: str = Field("pretrained", description="Where it starts: pretrained, scratch, or a file.")
+    epochs: int = Field(10, ge=1, description="Passes over the training rows.")
+    batch_size: int = Field(256, ge=2, description="Rows a step, over all processes.")
+    lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
+    weight_decay: float = Field(0.05, ge=0, description="Weight decay of matrices; vectors have none.")
+    warmup: float = Field(0.05, ge=0, lt=1, description="Fraction of all steps in which the learning rate rises.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    loss: Literal["log-sum", "mse", "cosine"] = Field(
+        "log-sum", description="log-sum is the paper's; others for ablation."
+    )
+    alpha: float = Field(4.0, ge=1, description="Exponent of the log-sum loss.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto",
+        description="Arithmetic of the student's passes [bfloat16 autocast on a GPU, float32 on a CPU].",
+    )
+    augment: Literal["none", "flips", "flips+jitter"] = Field(
+        "flips", description="flips: the eight flips and quarter turns; jitter: mild colour changes."
+    )
+    workers: int | None = Field(None, ge=1, description="Threads that decode and augment [number of cores].")
+    checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; each epoch ends with one.")
+    val_every: int = Field(1, ge=1, description="Epochs between validations.")
+    val_rows: int = Field(4096, ge=2, description="At most this many held-out rows are scored.")
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
+    deterministic: bool = Field(True, description="Only reproducible kernels, so that resuming is bit for bit.")
+    slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
+    seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")
+
+
+IDENTITY_FREE = frozenset(
+    {"workers", "device", "slides_root", "max_failures", "retry_failures", "weights", "checkpoint_every"}
+)
+"""Options that may change when an output is continued: they do not change a byte of it. (`weights` counts by their
+hash.)
+"""

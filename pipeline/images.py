@@ -1,0 +1,41 @@
+"""Patches as encoded images: lossless JPEG XL, or JPEG by choice.
+
+Encoding is deterministic: one thread, fixed effort, so that the same patch gives the same bytes on any number of
+workers. Both codecs release the interpreter lock.
+"""
+
+from typing import Literal
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+ImageFormat = Literal["jpegxl", "jpeg"]
+
+JPEGXL_EFFORT = 1
+"""libjxl's fastest lossless mode. Our choice: on a 224 px patch it is 3 to 5 times faster than the next ones to encode,
+2 to 4 times to decode, and 2 to 13 % larger.
+"""
+JPEG_QUALITY = 95
+"""Our choice: about 0.4 of lossless, no chroma subsampling."""
+
+
+def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
+    """A patch, uint8 (P, P, 3) RGB, as a standard JPEG XL (lossless) or JPEG file."""
+    if image_format == "jpegxl":
+        return bytes(imagecodecs.jpegxl_encode(patch, lossless=True, effort=JPEGXL_EFFORT, numthreads=1))
+    return bytes(imagecodecs.jpeg8_encode(patch, level=JPEG_QUALITY, subsampling="444"))
+
+
+def decode_image(data: bytes, image_format: ImageFormat) -> NDArray[np.uint8]:
+    """The inverse of `encode_image`: uint8 (P, P, 3) RGB.
+
+    Raises:
+        ValueError: the bytes are no image of that format.
+    """
+    try:
+        if image_format == "jpegxl":
+            return np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
+        return np.asarray(imagecodecs.jpeg8_decode(data))
+    except (imagecodecs.JpegxlError, imagecodecs.Jpeg8Error) as error:
+        raise ValueError(f"not a readable {image_format} image ({error})") from None

@@ -1,0 +1,84 @@
+"""Overlay pictures of a plan: the slide, the contour of its tissue, the grid that qualifies, and the patches taken."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from skimage import measure
+
+from pipeline.files import write_bytes
+from pipeline.sampling import TRAIN
+from pipeline.tissue import TissueMask
+
+MIN_LONG_SIDE_PX, MAX_LONG_SIDE_PX = 1000, 2000
+CONTOUR, GRID, TRAINED, HELD_OUT = (0, 150, 60), (150, 150, 150), (30, 90, 220), (230, 110, 0)
+
+
+def draw_overlay(
+    tissue: TissueMask,
+    available_l0_px: NDArray[np.int64],
+    taken_l0_px: NDArray[np.int64],
+    split: NDArray[np.uint8],
+    patch_l0_px: float,
+    title: str,
+    path: Path,
+) -> None:
+    """Write the picture (PNG): contour green, qualifying grid grey, train patches blue, held-out ones orange.
+
+    Args:
+        available_l0_px: (M, 2) corners of all patches that qualify.
+        taken_l0_px: (N, 2) corners of those that were sampled, with their `split` codes (N,).
+    """
+    height, width = tissue.mask.shape
+    long_side = min(max(max(width, height), MIN_LONG_SIDE_PX), MAX_LONG_SIDE_PX)
+    scale = long_side / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(tissue.thumbnail).resize(size, Image.Resampling.BICUBIC)
+    layer = Image.new("RGBA", size)  # drawn over itself without adding up, then laid over the slide once
+    draw = ImageDraw.Draw(layer)
+    to_picture = scale / tissue.pixel_l0_px
+    side = patch_l0_px * to_picture
+    line_px = 1 if side < 12 else 2
+    trained, held_out = taken_l0_px[split == TRAIN], taken_l0_px[split != TRAIN]
+    for corners, colour in ((trained, TRAINED), (held_out, HELD_OUT)):
+        for x, y in corners * to_picture:
+            draw.rectangle((x, y, x + side, y + side), fill=(*colour, 50))
+    for corners, outline, width in (
+        (available_l0_px, (*GRID, 110), 1),
+        (trained, (*TRAINED, 255), line_px),
+        (held_out, (*HELD_OUT, 255), line_px),
+    ):
+        for x, y in corners * to_picture:
+            draw.rectangle((x, y, x + side, y + side), outline=outline, width=width)
+    for contour in measure.find_contours(np.pad(tissue.mask, 1).astype(float), 0.5):
+        points = [((x - 0.5) * scale, (y - 0.5) * scale) for y, x in contour]  # pad shifts by 1, pixel centres by half
+        draw.line(points, fill=(*CONTOUR, 255), width=3)
+    image = Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+    _write_caption(image, title, path)
+
+
+def _write_caption(image: Image.Image, title: str, path: Path) -> None:
+    """Put the title and the legend under the picture and write it."""
+    font = ImageFont.load_default(size=18)
+    lines = [[(title, (20, 20, 20))], [("tissue", CONTOUR), ("grid that qualifies", (110, 110, 110)),
+                                       ("sampled: train", TRAINED), ("sampled: held out", HELD_OUT)]]  # fmt: skip
+    pad, line_px = 10, 26
+    measure_draw = ImageDraw.Draw(image)
+    width = max([image.width] + [sum(int(measure_draw.textlength(t, font)) + 44 for t, _ in line) for line in lines])
+    page = Image.new("RGB", (width, image.height + len(lines) * line_px + 2 * pad), "white")
+    page.paste(image, (0, 0))
+    draw = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        x, y = pad, image.height + pad + number * line_px
+        for text, colour in line:
+            if number:
+                draw.rectangle((x, y + 4, x + 14, y + 18), fill=colour)
+                x += 22
+            draw.text((x, y), text, fill=(20, 20, 20), font=font)
+            x += int(draw.textlength(text, font)) + 22
+    buffer = BytesIO()
+    page.save(buffer, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())

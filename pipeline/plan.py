@@ -1,0 +1,282 @@
+"""The plan: which slides, which patches, in which order, in which split. Pure data that decides everything beforehand.
+
+Rows are the patches of all slides in the order of the slide ids, each slide's in reading order (top to bottom, left to
+right), so that stage one reads a slide once and front to back. The plan is one HDF5 file; a slide's group carries the
+attributes that readers of TRIDENT and CLAM coordinates expect. Its hash covers everything that decides, and nothing
+that does not (paths, labels, file layout).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import PlanConfig
+from pipeline.errors import PlanError
+from pipeline.files import sha256_json, write_aside
+from pipeline.geometry import PatchGeometry
+from pipeline.sampling import TRAIN, VAL
+from pipeline.units import magnification
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """The patches of one slide.
+
+    Attributes:
+        slide_id: the manifest's id.
+        path: as in the manifest; relative ones hang below `slides_root`.
+        case_id, center: from the manifest.
+        manifest_mpp: um/px given by the manifest, overriding the slide's.
+        quickhash: OpenSlide's content hash, checked when the slide is read.
+        size_l0_px: (width, height) of level 0.
+        geometry: how its patches are read.
+        coords_l0_px: int64 (N, 2), (x, y) of top left corners in level 0, in reading order.
+        split: uint8 (N,), `sampling.TRAIN` or `VAL`.
+        labels: other columns of the manifest.
+    """
+
+    slide_id: str
+    path: str
+    case_id: str
+    center: str | None
+    manifest_mpp: float | None
+    quickhash: str | None
+    size_l0_px: tuple[int, int]
+    geometry: PatchGeometry
+    coords_l0_px: NDArray[np.int64]
+    split: NDArray[np.uint8]
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        """What of this slide enters the plan's hash."""
+        return {
+            "slide_id": self.slide_id,
+            "case_id": self.case_id,
+            "center": self.center,
+            "manifest_mpp": self.manifest_mpp,
+            "quickhash": self.quickhash,
+            "size_l0_px": list(self.size_l0_px),
+            "geometry": asdict(self.geometry),
+            "coords": hashlib.sha256(self.coords_l0_px.astype("<i8").tobytes()).hexdigest(),
+            "split": hashlib.sha256(self.split.tobytes()).hexdigest(),
+        }
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """What `g2l plan` found out about one slide; a line of the audit table.
+
+    `status` is ok, damaged (some of it cannot be read), or failed (`reason` says why; the slide has no rows).
+    Areas in mm2. `pixel_bytes` is the size of one sampled patch as lossless JPEG XL, for the estimate of the store.
+    """
+
+    slide_id: str
+    status: str
+    reason: str = ""
+    path: str = ""
+    case_id: str = ""
+    center: str = ""
+    split: str = ""
+    vendor: str = ""
+    width: int = 0
+    height: int = 0
+    levels: int = 0
+    mpp: float | None = None
+    mpp_source: str = ""
+    level_read: int | None = None
+    tissue_mm2: float | None = None
+    unreadable_mm2: float | None = None
+    patches_available: int = 0
+    patches_taken: int = 0
+    pixel_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole plan; see the module's docstring.
+
+    Attributes:
+        config: the options it was made with.
+        slides: in the order of their ids; those with at least one row.
+        audit: one row for each slide of the manifest that was looked at.
+        slides_root: folder that relative paths hang below.
+    """
+
+    config: PlanConfig
+    slides: tuple[SlidePlan, ...]
+    audit: tuple[AuditRow, ...]
+    slides_root: Path
+
+    @property
+    def num_rows(self) -> int:
+        """Number of patches, N."""
+        return sum(len(s.coords_l0_px) for s in self.slides)
+
+    @property
+    def hash(self) -> str:
+        """Hex SHA-256 of all that the plan decides."""
+        config = self.config.record()
+        config.pop("slides_root", None)
+        return sha256_json({"version": FORMAT_VERSION, "config": config, "slides": [s.content() for s in self.slides]})
+
+    def slide_of_row(self) -> NDArray[np.int32]:
+        """Index into `slides` of every row; int32 (N,)."""
+        return np.repeat(np.arange(len(self.slides), dtype=np.int32), [len(s.coords_l0_px) for s in self.slides])
+
+    def coords(self) -> NDArray[np.int64]:
+        """Level-0 (x, y) of every row; int64 (N, 2)."""
+        return np.concatenate([s.coords_l0_px for s in self.slides])
+
+    def split(self) -> NDArray[np.uint8]:
+        """Split code of every row; uint8 (N,)."""
+        return np.concatenate([s.split for s in self.slides])
+
+    def slide_path(self, slide: SlidePlan, slides_root: Path | None = None) -> Path:
+        """Where a slide's file is; `slides_root` overrides where the plan was made."""
+        return (slides_root or self.slides_root) / slide.path
+
+    def count(self, split: int) -> int:
+        """Number of rows in a split."""
+        return int(sum((s.split == split).sum() for s in self.slides))
+
+
+def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path) -> Plan:
+    """Put the slides' parts in order.
+
+    Raises:
+        PlanError: no slide has a patch.
+    """
+    kept = sorted((s for s in slides if len(s.coords_l0_px)), key=lambda s: s.slide_id)
+    if not kept:
+        reasons = "\n".join(f"  {row.slide_id}: {row.reason}" for row in list(audit)[:10])
+        raise PlanError(f"no slide gives a patch:\n{reasons}")
+    return Plan(config, tuple(kept), tuple(sorted(audit, key=lambda row: row.slide_id)), slides_root)
+
+
+def _coords_attributes(slide: SlidePlan, config: PlanConfig) -> dict[str, Any]:
+    """Attributes that readers of TRIDENT and CLAM coordinate files look for."""
+    g = slide.geometry
+    stride_px = config.stride_px or config.patch_px
+    return {
+        "patch_size": g.patch_px,
+        "patch_size_level0": round(g.patch_l0_px),
+        "level0_magnification": magnification(g.slide_mpp),
+        "target_magnification": magnification(g.target_mpp),
+        "overlap": max(config.patch_px - stride_px, 0),
+        "name": slide.slide_id,
+        "savetodir": "",
+        "level0_width": slide.size_l0_px[0],
+        "level0_height": slide.size_l0_px[1],
+        "patch_level": g.level,
+        "downsample": g.downsample,
+    }
+
+
+def plan_records(plan: Plan) -> dict[str, Any]:
+    """The plan without its arrays, as JSON types."""
+    return {
+        "format": "g2l-plan",
+        "version": FORMAT_VERSION,
+        "hash": plan.hash,
+        "config": plan.config.record(),
+        "slides_root": str(plan.slides_root),
+        "audit": [asdict(row) for row in plan.audit],
+    }
+
+
+def slide_record(slide: SlidePlan) -> dict[str, Any]:
+    """One slide of the plan without its arrays, as JSON types."""
+    return {
+        "slide_id": slide.slide_id,
+        "path": slide.path,
+        "case_id": slide.case_id,
+        "center": slide.center,
+        "manifest_mpp": slide.manifest_mpp,
+        "quickhash": slide.quickhash,
+        "size_l0_px": list(slide.size_l0_px),
+        "geometry": asdict(slide.geometry),
+        "labels": slide.labels,
+    }
+
+
+def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: NDArray[np.uint8]) -> SlidePlan:
+    """The inverse of `slide_record`."""
+    width, height = record["size_l0_px"]
+    values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
+    return SlidePlan(coords_l0_px=coords, split=split, **values)
+
+
+def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: Path) -> Plan:
+    """The inverse of `plan_records`.
+
+    Raises:
+        PlanError: another format or version, or what was read does not have the hash that was written.
+    """
+    if records.get("format") != "g2l-plan" or records.get("version") != FORMAT_VERSION:
+        raise PlanError(f"{source}: not a plan of format version {FORMAT_VERSION}")
+    plan = Plan(
+        PlanConfig.build(records["config"]),
+        tuple(slides),
+        tuple(AuditRow(**row) for row in records["audit"]),
+        Path(records["slides_root"]),
+    )
+    if plan.hash != records["hash"]:
+        raise PlanError(f"{source}: the plan is damaged: its content does not have the hash that it carries")
+    return plan
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write the plan as HDF5, complete or absent. The same plan gives the same bytes.
+
+    Layout: `/slides/<id>/coords` int64 (N, 2) and `/slides/<id>/split` uint8 (N,), with attributes; the records as JSON
+    attributes.
+    """
+    with write_aside(path) as raw, h5py.File(raw, "w", libver="v110", track_order=False) as f:
+        f.attrs["plan"] = json.dumps(plan_records(plan) | {"audit": []}, sort_keys=True)
+        audit = json.dumps([asdict(row) for row in plan.audit], sort_keys=True)
+        f.create_dataset("audit", data=np.frombuffer(audit.encode(), np.uint8))  # may exceed an attribute's 64 kB
+        for slide in plan.slides:
+            group = f.create_group(f"slides/{slide.slide_id}")
+            group.attrs["slide"] = json.dumps(slide_record(slide), sort_keys=True)
+            coords = group.create_dataset("coords", data=slide.coords_l0_px)
+            group.create_dataset("split", data=slide.split)
+            for name, value in _coords_attributes(slide, plan.config).items():
+                coords.attrs[name] = value
+                group.attrs[name] = value
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan and check it against its hash.
+
+    Raises:
+        PlanError: missing, no plan, or damaged.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            if "plan" not in f.attrs:
+                raise PlanError(f"{path}: an HDF5 file, but not a plan of G2L")
+            records = json.loads(f.attrs["plan"])
+            records["audit"] = json.loads(f["audit"][()].tobytes())
+            slides = [
+                slide_from_record(json.loads(group.attrs["slide"]), group["coords"][()], group["split"][()])
+                for group in (f["slides"][name] for name in sorted(f["slides"]))
+            ]
+    except FileNotFoundError:
+        raise PlanError(f"{path}: no such plan. `g2l plan` makes one") from None
+    except (OSError, KeyError, json.JSONDecodeError) as error:
+        raise PlanError(f"{path}: not a readable plan ({error})") from None
+    return plan_from_records(records, slides, path)
+
+
+def split_counts(plan: Plan) -> tuple[int, int]:
+    """(train rows, held-out rows)."""
+    return plan.count(TRAIN), plan.count(VAL)

@@ -1,0 +1,167 @@
+"""Shard files: Zarr v3 shards written front to back, and read one inner chunk at a time.
+
+A shard file is its inner chunks one after the other, then an index of (offset, length) little-endian uint64 pairs, then
+the index's CRC-32C (Zarr v3 sharding codec, version 1.0:
+https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/). Every inner chunk here ends with its own
+CRC-32C. Written by hand because zarr-python holds a whole shard in memory and cannot be told to sync and rename; read
+by hand because a random patch should cost two preads. tests/test_shards.py compares both directions with zarr-python.
+"""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.files import ASIDE_SUFFIX, sync_folder
+
+MISSING = 2**64 - 1
+"""Offset and length of an inner chunk that is not there: it reads as the array's fill value."""
+CRC_BYTES = 4
+ENTRY_BYTES = 16
+
+
+def with_crc(data: bytes) -> bytes:
+    """`data` followed by its CRC-32C, little-endian."""
+    return data + int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
+def without_crc(data: bytes, where: str) -> bytes:
+    """The inverse of `with_crc`.
+
+    Raises:
+        StoreError: the checksum does not fit.
+    """
+    body = data[:-CRC_BYTES]
+    if len(data) < CRC_BYTES or int(google_crc32c.value(body)).to_bytes(CRC_BYTES, "little") != data[-CRC_BYTES:]:
+        raise StoreError(f"{where}: damaged (checksum does not fit). `g2l verify` lists all damage")
+    return body
+
+
+class ShardWriter:
+    """Writes one shard file aside; `commit` syncs and renames it. As a context it cleans up after itself.
+
+    Chunks are given in order, `None` for one that is missing.
+    """
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self.path = path
+        self.num_chunks = num_chunks
+        self._aside = path.with_name(path.name + ASIDE_SUFFIX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._aside, "wb")  # noqa: SIM115  (closed by commit or __exit__)
+        self._digest = hashlib.sha256()
+        self._entries: list[tuple[int, int]] = []
+        self.num_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._file.closed:
+            self._file.close()
+        self._aside.unlink(missing_ok=True)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.num_bytes += len(data)
+
+    def append(self, chunk: bytes | None) -> None:
+        """Add the next inner chunk, without its checksum."""
+        assert len(self._entries) < self.num_chunks
+        if chunk is None:
+            self._entries.append((MISSING, MISSING))
+            return
+        framed = with_crc(chunk)
+        self._entries.append((self.num_bytes, len(framed)))
+        self._write(framed)
+
+    def commit(self) -> dict[str, str | int]:
+        """Finish the file: index, sync, rename. Returns its sha256 and bytes."""
+        self._entries += [(MISSING, MISSING)] * (self.num_chunks - len(self._entries))
+        self._write(with_crc(np.array(self._entries, "<u8").tobytes()))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._aside, self.path)
+        sync_folder(self.path.parent)
+        return {"sha256": self._digest.hexdigest(), "bytes": self.num_bytes}
+
+
+class ShardFile:
+    """One shard file, open for reading; safe to use from many threads.
+
+    Raises:
+        StoreError: the file is missing or too short.
+    """
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self.path = path
+        self.num_chunks = num_chunks
+        try:
+            self._fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            raise StoreError(f"{path}: the shard file is missing. `g2l verify` lists all damage") from None
+        self._index_start = os.fstat(self._fd).st_size - num_chunks * ENTRY_BYTES - CRC_BYTES
+        if self._index_start < 0:
+            os.close(self._fd)
+            raise StoreError(f"{path}: damaged (too short). `g2l verify` lists all damage")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_index_start") and self._index_start >= 0:
+            os.close(self._fd)
+
+    def read_chunk(self, index: int) -> bytes | None:
+        """An inner chunk without its checksum, or `None` if it is missing.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        entry = os.pread(self._fd, ENTRY_BYTES, self._index_start + index * ENTRY_BYTES)
+        offset, length = (int(value) for value in np.frombuffer(entry, "<u8"))
+        if offset == MISSING and length == MISSING:
+            return None
+        if offset + length > self._index_start:
+            raise StoreError(f"{self.path}: damaged (index out of the file). `g2l verify` lists all damage")
+        return without_crc(os.pread(self._fd, length, offset), str(self.path))
+
+    def read_rows(self, dtype: str, width: int | None) -> NDArray[np.generic]:
+        """All chunks of a raw array, joined: (rows, width) or (rows,)."""
+        chunks = [self.read_chunk(i) for i in range(self.num_chunks)]
+        if any(chunk is None for chunk in chunks):
+            raise StoreError(f"{self.path}: damaged (a chunk of rows is missing). `g2l verify` lists all damage")
+        rows = np.frombuffer(
+            b"".join(chunk for chunk in chunks if chunk is not None), np.dtype(dtype).newbyteorder("<")
+        )
+        return rows.reshape(-1, width) if width else rows
+
+
+class ShardCache:
+    """The shard files used last, kept open: a fixed number, however many the store has."""
+
+    def __init__(self, num_chunks: int, capacity: int = 64) -> None:
+        self._num_chunks = num_chunks
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._files: OrderedDict[Path, ShardFile] = OrderedDict()
+
+    def open(self, path: Path) -> ShardFile:
+        """The shard file at `path`; one that drops out is closed when its last reader is done."""
+        with self._lock:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = ShardFile(path, self._num_chunks)
+                if len(self._files) > self._capacity:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(path)
+        return file

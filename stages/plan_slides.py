@@ -1,0 +1,196 @@
+"""Plan: audit every slide, find its tissue, sample its patches. Nothing after this decides anything.
+
+G2L, section "Patch-based sampling": a fixed number of tissue patches from each of about 1,000 slides. The paper does
+not say how they are drawn; here uniformly without replacement over the tissue grid.
+"""
+
+import csv
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import PlanConfig
+from pipeline.errors import PatchError, SlideError
+from pipeline.files import sha256_file, write_text
+from pipeline.geometry import PatchGeometry, area_fractions, patch_grid, readable_bounds
+from pipeline.images import encode_image
+from pipeline.manifest import Manifest, ManifestRow, row_split
+from pipeline.overlay import draw_overlay
+from pipeline.plan import AuditRow, Plan, SlidePlan, build_plan
+from pipeline.runlog import Progress, table
+from pipeline.sampling import GAP, SPLITS, TRAIN, VAL, rank_slides, sample_patches, split_strip
+from pipeline.slides import Slide
+from pipeline.tissue import find_tissue
+from pipeline.units import format_bytes
+
+ASSUMED_WIDTH = 1536
+"""Width of the embedding in the estimate: the paper's teacher, H-optimus-0."""
+ASSUMED_ROWS_PER_SHARD = 2048
+TABLE_LINES = 40
+"""Slides shown in the terminal; failed ones are always shown, the CSV has all."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What came of one slide: its audit row, and its part of the plan unless it failed."""
+
+    audit: AuditRow
+    slide: SlidePlan | None
+
+
+def plan_slides(manifest: Manifest, config: PlanConfig, *, workers: int, overlays: Path | None = None) -> Plan:
+    """Audit the manifest's slides and make the plan; the result does not depend on the order of rows or on `workers`.
+
+    Raises:
+        PlanError: no slide gives a patch.
+    """
+    rows = {row.slide_id: row for row in manifest.rows}
+    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
+    audited: list[Audited] = []
+    with ThreadPoolExecutor(workers) as pool, Progress("planning", len(chosen), "slides") as progress:
+        work = pool.map(lambda slide_id: audit_slide(rows[slide_id], manifest, config, overlays), sorted(chosen))
+        for result in work:
+            audited.append(result)
+            progress.note(failed=sum(a.slide is None for a in audited))
+            progress.step()
+    slides = [a.slide for a in audited if a.slide is not None]
+    return build_plan(config, slides, [a.audit for a in audited], manifest.slides_root.resolve())
+
+
+def audit_slide(row: ManifestRow, manifest: Manifest, config: PlanConfig, overlays: Path | None) -> Audited:
+    """Look at one slide; a slide that fails is reported, never raised."""
+    known: dict[str, Any] = {
+        "slide_id": row.slide_id,
+        "path": row.path,
+        "case_id": row.case_id,
+        "center": row.center or "",
+    }
+    try:
+        return _audit_open_slide(row, manifest.slide_path(row), config, overlays, known)
+    except SlideError as error:
+        return Audited(AuditRow(**known, status="failed", reason=str(error)), None)
+
+
+def _audit_open_slide(
+    row: ManifestRow, path: Path, config: PlanConfig, overlays: Path | None, known: dict[str, Any]
+) -> Audited:
+    if config.check_files and row.sha256 and path.is_file() and sha256_file(path) != row.sha256.lower():
+        raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")
+    slide = Slide(path, row.mpp)
+    info = slide.info
+    geometry = slide.geometry(config.patch_px, config.mpp, allow_upsampling=config.allow_upsampling)
+    tissue = find_tissue(slide)
+
+    bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
+    stride_l0_px = (config.stride_px or config.patch_px) * config.mpp / info.mpp
+    grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px)
+    fraction = area_fractions(tissue.integral(), grid, geometry.patch_l0_px, tissue.pixel_l0_px)
+    available = grid[fraction >= config.min_tissue]
+
+    if config.val_strip is None:
+        split = np.full(len(available), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
+    else:
+        split = split_strip(available, geometry.patch_l0_px, config.val_strip)
+    candidates, split = available[split != GAP], split[split != GAP]
+    taken = sample_patches(row.slide_id, candidates, config.patches_per_slide, config.seed)
+    coords, split = candidates[taken], split[taken]
+
+    mm2 = (tissue.pixel_l0_px * info.mpp / 1000) ** 2
+    unreadable_mm2 = float(tissue.unreadable.sum() * mm2)
+    status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
+    if not len(coords):
+        status, reason = "failed", f"no patch has {config.min_tissue:.0%} of its area on tissue"
+    audit = AuditRow(
+        **known,
+        status=status,
+        reason=reason,
+        split="+".join(name for code, name in enumerate(SPLITS) if (split == code).any()),
+        vendor=info.vendor,
+        width=info.size_l0_px[0],
+        height=info.size_l0_px[1],
+        levels=len(info.downsamples),
+        mpp=round(info.mpp, 6),
+        mpp_source=info.mpp_source,
+        level_read=geometry.level,
+        tissue_mm2=round(float(tissue.mask.sum() * mm2), 3),
+        unreadable_mm2=round(unreadable_mm2, 3),
+        patches_available=len(available),
+        patches_taken=len(coords),
+        pixel_bytes=_encoded_size(slide, coords, geometry) if len(coords) else None,
+    )
+    if overlays is not None:
+        title = f"{row.slide_id}: {audit.tissue_mm2:.1f} mm2 of tissue, {len(coords):,} of {len(available):,} patches"
+        draw_overlay(tissue, available, coords, split, geometry.patch_l0_px, title, overlays / f"{row.slide_id}.png")
+    part = SlidePlan(
+        slide_id=row.slide_id,
+        path=row.path,
+        case_id=row.case_id,
+        center=row.center,
+        manifest_mpp=row.mpp,
+        quickhash=info.quickhash,
+        size_l0_px=info.size_l0_px,
+        geometry=geometry,
+        coords_l0_px=coords,
+        split=split,
+        labels=dict(row.labels),
+    )
+    return Audited(audit, part if len(coords) else None)
+
+
+def _encoded_size(slide: Slide, coords: NDArray[np.int64], geometry: PatchGeometry) -> int | None:
+    """Bytes of the slide's middle patch as lossless JPEG XL, or `None` if it cannot be read."""
+    x, y = coords[len(coords) // 2]
+    try:
+        return len(encode_image(slide.read_patch(int(x), int(y), geometry), "jpegxl"))
+    except PatchError:
+        return None
+
+
+def write_audit(plan: Plan, path: Path) -> None:
+    """The audit as CSV, one row a slide."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [f.name for f in fields(AuditRow)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in plan.audit)
+    write_text(path, text.getvalue())
+
+
+def audit_table(plan: Plan) -> str:
+    """The audit for the terminal: failed and damaged slides first, then the others, cut to a screenful."""
+    order = sorted(plan.audit, key=lambda row: (row.status == "ok", row.slide_id))
+    num_bad = sum(row.status != "ok" for row in order)
+    shown = order[: max(TABLE_LINES, num_bad)]
+    header = ("slide", "status", "um/px", "levels", "size", "tissue mm2", "available", "taken", "split")
+    lines = [
+        (row.slide_id, row.status, f"{row.mpp:.4g}", row.levels, f"{row.width} x {row.height}", row.tissue_mm2,
+         row.patches_available, row.patches_taken, row.split)
+        if row.mpp else (row.slide_id, row.status, "", "", "", "", "", "", "")
+        for row in shown
+    ]  # fmt: skip
+    text = table(lines, header, right=(2, 3, 4, 5, 6, 7))
+    if len(shown) < len(order):
+        text += f"\n... and {len(order) - len(shown)} more in the CSV"
+    reasons = [f"{row.slide_id}: {row.reason}" for row in order if row.reason]
+    return "\n".join([text, *reasons])
+
+
+def estimate(plan: Plan) -> str:
+    """What stage one will write, in words: rows, shards, bytes of embeddings and of pixels."""
+    rows = plan.num_rows
+    shards = -(-rows // ASSUMED_ROWS_PER_SHARD)
+    train, val = plan.count(TRAIN), plan.count(VAL)
+    embedding_bytes = rows * ASSUMED_WIDTH * 2
+    sizes = [row.pixel_bytes for row in plan.audit if row.pixel_bytes]
+    pixels = format_bytes(float(np.mean(sizes)) * rows) if sizes else "unknown"
+    cases, centers = {s.case_id for s in plan.slides}, {s.center for s in plan.slides if s.center}
+    return (
+        f"{len(plan.slides):,} slides of {len(cases):,} cases and {len(centers):,} centres: {rows:,} patches, "
+        f"{train:,} to train on and {val:,} held out.\n"
+        f"Stage one will write {shards:,} shards of {ASSUMED_ROWS_PER_SHARD} rows: {format_bytes(embedding_bytes)} of "
+        f"embeddings ({ASSUMED_WIDTH}-d float16) and about {pixels} of lossless pixels (measured on one patch a slide)."
+    )

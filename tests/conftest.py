@@ -1,0 +1,31 @@
+"""Slides that many tests share. They are made once a session: a test that changes one works on a copy."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from slide_factory import make_slide
+
+
+@pytest.fixture(scope="session")
+def slides_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four small tissue slides at 0.5 um/px of four cases and two centers, and `manifest.csv`.
+
+    Slides 1 and 3 are pyramids, 2 and 4 have one level. Paths in the manifest are relative to the folder.
+    """
+    folder = tmp_path_factory.mktemp("slides")
+    with open(folder / "manifest.csv", "w", newline="") as f:
+        writer = csv.writer(f)
+        writer.writerow(["slide_id", "path", "case_id", "center"])
+        for i in range(1, 5):
+            downsamples = (1, 4) if i % 2 else (1,)
+            path = folder / f"slide_{i}.svs"
+            make_slide(path, width=1500, height=1200, mpp=0.5, downsamples=downsamples, seed=i)
+            writer.writerow([path.stem, path.name, f"case_{i}", "north" if i <= 2 else "south"])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cohort(slides_dir: Path) -> Path:
+    """The manifest of `slides_dir`."""
+    return slides_dir / "manifest.csv"
