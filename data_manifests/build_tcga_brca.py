@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
 from pipeline.files import write_text  # noqa: E402
-from pipeline.manifest import SITES_FILE, rows_from_gdc, write_manifest  # noqa: E402
+from pipeline.manifest import write_manifest  # noqa: E402
+from pipeline.manifest_sources import SITES_FILE, rows_from_gdc  # noqa: E402
 
 
 def write_source_sites(sites_tsv: Path, out: Path) -> None:

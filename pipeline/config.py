@@ -52,9 +52,9 @@ class Config(BaseModel):
         return sha256_json(self.record())
 
 
-def to_toml(tables: dict[str, Config]) -> str:
-    """Configurations as a TOML text, one table a command, that `--config` reads back."""
-    return tomli_w.dumps({name: config.record() for name, config in tables.items()})
+def to_toml(tables: dict[str, dict[str, Any]]) -> str:
+    """Records as a TOML text, one table a command, that `--config` reads back."""
+    return str(tomli_w.dumps(tables))
 
 
 def read_toml(path: Path, command: str) -> dict[str, Any]:

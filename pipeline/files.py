@@ -20,7 +20,9 @@ from pipeline.errors import BusyError, G2LError
 ASIDE_SUFFIX = ".g2l-part"
 """Ending of a file that is still being written; `remove_asides` deletes what a killed run left."""
 
-LOCK_NAME = ".g2l-lock"
+LOCK_SUFFIX = ".g2l-lock"
+"""Ending of the file that says who works on an output folder; it lies beside the folder."""
+
 HASH_BLOCK_BYTES = 1 << 20
 
 
@@ -127,10 +129,14 @@ def require_new_file(path: Path, force_hint: str) -> None:
 def exclusive(folder: Path, what: str) -> Iterator[None]:
     """Hold `folder` against any other G2L process while the block runs; a killed holder frees it at once.
 
+    The folder need not exist yet: the lock is a file beside it.
+
     Raises:
         BusyError: another process holds it; the message names that process, its host and since when.
+        G2LError: the place cannot be written.
     """
-    path = folder / LOCK_NAME
+    make_output_folder(folder.parent)
+    path = folder.with_name(folder.name + LOCK_SUFFIX)
     while True:
         f = open(path, "a+")  # noqa: SIM115  (lives as long as the lock)
         try:

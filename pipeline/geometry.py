@@ -19,6 +19,8 @@ LEVEL_TOLERANCE = 1.01
 floor-rounded (2.00008 for 2), and a strict comparison would read four times the pixels for nothing."""
 ROUNDING = 1e-6
 """Slack in pixels below which a float is taken for the integer that it stands for."""
+FRACTION_DECIMALS = 9
+"""Of an area fraction: far below a mask pixel's share of a patch, far above the rounding of sums over a whole slide."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def true_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int])
     level's size by rounding down or up is taken; where there is none, the mean ratio, as OpenSlide has it.
     """
     mean = sum(full / small for full, small in zip(size_l0_px, size_level_px, strict=True)) / 2
-    whole = round(mean)
+    whole = max(1, round(mean))
     exact = all(
         small in (full // whole, -(-full // whole)) for full, small in zip(size_l0_px, size_level_px, strict=True)
     )
@@ -132,12 +134,12 @@ def patch_grid(bounds_l0_px: tuple[int, int, int, int], patch_l0_px: float, stri
     """Top left corners of all patches that lie wholly in `bounds_l0_px` (x, y, width, height), row by row.
 
     Returns int64 (N, 2) of (x, y) in level-0 pixels. Corners are rounded from exact multiples of the stride, so that
-    rounding never adds up across the slide.
+    rounding never adds up across the slide. No two are the same, even at a stride below one pixel.
     """
     axes = []
     for start, length in zip(bounds_l0_px[:2], bounds_l0_px[2:], strict=True):
-        count = math.floor((length - patch_l0_px + ROUNDING) / stride_l0_px) + 1 if length >= patch_l0_px else 0
-        axis = start + np.rint(np.arange(count) * stride_l0_px).astype(np.int64)
+        count = max(0, math.floor((length - patch_l0_px + ROUNDING) / stride_l0_px) + 1)
+        axis = start + np.unique(np.rint(np.arange(count) * stride_l0_px).astype(np.int64))
         axes.append(axis[axis + patch_l0_px <= start + length + ROUNDING])
     x, y = np.meshgrid(*axes)
     return np.stack([x.ravel(), y.ravel()], axis=1)
@@ -184,7 +186,8 @@ def area_fractions(
         patch_l0_px: side of a patch, level-0 pixels.
         mask_l0_px: side of a mask pixel, level-0 pixels; the mask's corner is the slide's.
 
-    Returns float64 (N,) in 0..1. Area outside the mask counts as not covered.
+    Returns float64 (N,) in 0..1, rounded to `FRACTION_DECIMALS` so that a patch all on tissue has exactly 1. Area
+    outside the mask counts as not covered.
     """
     corners = coords_l0_px.astype(np.float64)
     x0, y0 = corners[:, 0] / mask_l0_px, corners[:, 1] / mask_l0_px
@@ -196,4 +199,4 @@ def area_fractions(
         - _interpolate(integral, x1, y0)
         + _interpolate(integral, x0, y0)
     )
-    return np.clip(covered / side**2, 0.0, 1.0)
+    return np.clip(np.round(covered / side**2, FRACTION_DECIMALS), 0.0, 1.0)

@@ -1,12 +1,11 @@
 """The manifest: which slides there are, whose they are, and which cases are held out (CSV in, rows out).
 
 The paper trains on about a thousand slides of one cancer (arXiv 2510.11176). This module reads such a list,
-refuses it with every problem named at once, and makes one from a folder of slides or from a manifest of the
-Genomic Data Commons (GDC). What it leaves out: whether a slide opens and what its mpp is; the plan sees to that.
+refuses it with every problem named at once, and writes one; `manifest_sources` makes its rows. What it leaves out:
+whether a slide opens and what its mpp is; the plan sees to that.
 """
 
 import csv
-import functools
 import hashlib
 import io
 import os
@@ -14,9 +13,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path, PurePosixPath
-from typing import Literal, NoReturn
+from pathlib import Path
+from typing import Literal
 
 from pipeline.errors import ManifestError
 from pipeline.files import write_text
@@ -32,17 +30,6 @@ SPLITS: Mapping[str, Split] = {"train": "train", "val": "val"}
 REQUIRED_COLUMNS = ("slide_id", "path")
 COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "split", "sha256")
 """Columns with a meaning, in the order in which they are written; every other column is a label."""
-GDC_COLUMNS = ("id", "filename", "md5", "size")
-"""docs.gdc.cancer.gov/Encyclopedia/pages/Manifest_File; its `state` is not needed."""
-
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi", ".avs"}
-)
-"""File endings that OpenSlide 4.0.1 reads (openslide.org/formats); 4.0.0 reads neither .czi nor .avs."""
-
-SITES_FILE = "tcga_source_sites.csv"
-BARCODE = re.compile(r"(TCGA-([A-Z0-9]{2})-[A-Z0-9]{4})(?![A-Za-z0-9])")
-"""Case (1) and the code of its source site (2); docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_SLIDE_ID_BYTES = 200
@@ -97,7 +84,7 @@ def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
         if row.path and not os.path.isfile(manifest.slide_path(row))
     ]
     hint = f"\nRelative paths hang below {manifest.slides_root}; --slides-root names another folder."
-    _refuse(path, problems + missing, hint if missing else "")
+    refuse(path, problems + missing, hint if missing else "")
     return manifest
 
 
@@ -108,7 +95,7 @@ def parse_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
         ManifestError: as `read_manifest`, but for missing slides.
     """
     manifest, problems = _parse(path, slides_root)
-    _refuse(path, problems)
+    refuse(path, problems)
     return manifest
 
 
@@ -149,93 +136,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     write_text(path, text.getvalue())
 
 
-def make_manifest(source: Path) -> tuple[list[ManifestRow], Path]:
-    """Rows from a folder of slides or from a GDC manifest, and the folder below which their paths hang.
-
-    For a GDC manifest that is its own folder; who downloads to another names it as `slides_root` when reading.
-
-    Raises:
-        ManifestError: as `rows_from_folder` and `rows_from_gdc`.
-    """
-    if source.is_dir():
-        return rows_from_folder(source), source
-    return rows_from_gdc(source), source.parent
-
-
-def rows_from_folder(folder: Path) -> list[ManifestRow]:
-    """One row for each slide anywhere below `folder`, with paths relative to it, sorted by `slide_id`.
-
-    The id is the file's stem; files whose stems clash take their relative path with `__` for `/`. A name that
-    starts with a TCGA barcode gives the case and, if its site is known, the centre. Passed over: hidden files and
-    folders, links to folders, and the data folder of an .mrxs file. Of DICOM files only the first by name in each
-    folder is listed, because there a slide is a series of files: keep one slide a folder.
-
-    Raises:
-        ManifestError: the folder cannot be listed or has no slide, or a name cannot be an id.
-    """
-    found: list[PurePosixPath] = []
-    for parent, folders, names in os.walk(folder, onerror=_raise_unlisted):
-        files = [PurePosixPath(name) for name in sorted(names) if not name.startswith(".")]
-        dicom = [file for file in files if file.suffix.lower() == ".dcm"]
-        data_folders = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in data_folders]
-        slides = [file for file in files if file.suffix.lower() in SLIDE_SUFFIXES and file not in dicom[1:]]
-        found += [PurePosixPath(Path(parent).relative_to(folder)) / file for file in slides]
-    if not found:
-        raise ManifestError(f"no slides below {folder}; looked for {' '.join(sorted(SLIDE_SUFFIXES))}")
-    num_same = Counter(path.stem for path in found)
-    rows, problems = [], []
-    for path in found:
-        slide_id = path.stem if num_same[path.stem] == 1 else str(path).replace("/", "__")
-        case_id, center = slide_id, None
-        if barcode := BARCODE.match(path.name):
-            case_id, center = barcode[1], source_sites().get(barcode[2])
-        rows.append(ManifestRow(slide_id, str(path), case_id, center))
-        if trouble := _id_trouble(slide_id) or _utf8_trouble(str(path)):
-            problems.append((0, f"the file name {str(path)!r} {trouble}; rename it"))
-    _refuse(folder, problems + _repeated_ids(rows))
-    return sorted(rows, key=lambda row: row.slide_id)
-
-
-def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
-    """One row for each slide of a GDC download manifest (TSV: id, filename, md5, size), sorted by `slide_id`.
-
-    Paths are `id/filename`, as gdc-client lays files out. The slide's id is the file name up to the first dot, or
-    its whole stem where that clashes. Labels: site (its code), file_name, gdc_id, md5, bytes.
-
-    Raises:
-        ManifestError: not such a file; a file that is no slide, has no TCGA barcode or is from an unknown site.
-    """
-    records, problems = _read_table(tsv, GDC_COLUMNS, "\t")
-    num_same = Counter(record["filename"].split(".")[0] for _, record in records)
-    rows = []
-    for line, record in records:
-        name, short = record["filename"], record["filename"].split(".")[0]
-        barcode = BARCODE.match(name)
-        if barcode is None:
-            problems.append((line, f"{name!r} does not start with a TCGA barcode (TCGA-XX-YYYY)"))
-        elif barcode[2] not in source_sites():
-            problems.append((line, f"{name!r} has the unknown site code {barcode[2]!r}; add it to {SITES_FILE}"))
-        elif Path(name).suffix.lower() not in SLIDE_SUFFIXES:
-            problems.append((line, f"{name!r} is not a slide; take the line out"))
-        else:
-            slide_id = short if num_same[short] == 1 else Path(name).stem
-            labels = {"site": barcode[2], "file_name": name, "gdc_id": record["id"]}
-            labels |= {"md5": record["md5"], "bytes": record["size"]}
-            path, center = f"{record['id']}/{name}", source_sites()[barcode[2]]
-            rows.append(ManifestRow(slide_id, path, barcode[1], center, labels=labels, line=line))
-    _refuse(tsv, problems + _repeated_ids(rows))
-    return sorted(rows, key=lambda row: row.slide_id)
-
-
-@functools.cache
-def source_sites() -> Mapping[str, str]:
-    """TCGA source site code to centre; gdc.cancer.gov/resources-tcga-users/tcga-code-tables."""
-    text = resources.files("pipeline").joinpath("data", SITES_FILE).read_text("utf-8")
-    return {record["code"]: record["center"] for record in csv.DictReader(io.StringIO(text))}
-
-
-def _read_table(
+def read_table(
     path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"]
 ) -> tuple[list[Record], list[Problem]]:
     """Records, and the rows that have too few or too many cells; cells are as written, blank lines are passed over."""
@@ -282,10 +183,10 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
     """The manifest, and everything that is wrong with it as far as the file alone tells."""
     if slides_root is not None and not slides_root.is_dir():
         raise ManifestError(f"the slides' folder {slides_root} is not a folder; mend --slides-root")
-    records, problems = _read_table(path, REQUIRED_COLUMNS, ",")
+    records, problems = read_table(path, REQUIRED_COLUMNS, ",")
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
     manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root)
-    problems += _repeated_ids(rows) + _repeated_files(manifest) + _mixed_cases(rows, dict(records))
+    problems += repeated_ids(rows) + _repeated_files(manifest) + _mixed_cases(rows, dict(records))
     return manifest, problems
 
 
@@ -293,7 +194,7 @@ def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) ->
     """The row of a record; a cell that is wrong is added to `problems` and counts as empty."""
     slide_id, path = record["slide_id"], record["path"]
     cells = {column: record.get(column, "").strip() for column in COLUMNS}
-    if trouble := _id_trouble(slide_id):
+    if trouble := id_trouble(slide_id):
         problems.append((line, f"slide_id {slide_id!r} {trouble}"))
     if not cells["path"]:
         problems.append((line, "path is empty"))
@@ -323,7 +224,7 @@ def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) ->
     )
 
 
-def _id_trouble(slide_id: str) -> str:
+def id_trouble(slide_id: str) -> str:
     """Why an id cannot name a file and an HDF5 group; empty if it can."""
     if not slide_id.strip():
         return "is empty"
@@ -336,15 +237,6 @@ def _id_trouble(slide_id: str) -> str:
     return ""
 
 
-def _utf8_trouble(path: str) -> str:
-    """Why a path cannot be written to a CSV file; empty if it can."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "is not UTF-8"
-    return ""
-
-
 def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> dict[str, list[ManifestRow]]:
     """The rows by key, as far as several share it; each group in the order of lines."""
     groups: dict[str, list[ManifestRow]] = {}
@@ -353,7 +245,7 @@ def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> d
     return {name: group for name, group in groups.items() if len(group) > 1}
 
 
-def _repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
+def repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
     """Ids that several rows have."""
     return [
         (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs an id of its own")
@@ -392,14 +284,10 @@ def _lines(rows: Iterable[ManifestRow]) -> str:
     return f"on line{'s' * (len(rows) > 1)} " + ", ".join(str(row.line) for row in rows)
 
 
-def _refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
+def refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
     """Raise one error that lists all problems, if there are any."""
     found = [f"\n  line {line}: {what}" if line else f"\n  {what}" for line, what in sorted(problems)]
     if found:
         num_hidden = len(found) - MAX_SHOWN_PROBLEMS
         more = f"\n  and {num_hidden} more" if num_hidden > 0 else ""
         raise ManifestError(f"{path} cannot be used:{''.join(found[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
-
-
-def _raise_unlisted(error: OSError) -> NoReturn:
-    raise ManifestError(f"cannot list the folder {error.filename}: {error.strerror}") from error

@@ -56,7 +56,7 @@ class Encoder(nn.Module):
         cls = tokens[:, 0]
         if self.spec.embedding == "cls":
             return torch.as_tensor(cls)
-        patches = tokens[:, self.model.num_prefix_tokens :]  # type: ignore[misc]
+        patches = tokens[:, self.model.num_prefix_tokens :]
         return torch.cat([cls, patches.mean(1)], dim=1)
 
     def forward(self, patches: Tensor) -> Tensor:

@@ -13,7 +13,12 @@ from pipeline.sampling import TRAIN
 from pipeline.tissue import TissueMask
 
 MIN_LONG_SIDE_PX, MAX_LONG_SIDE_PX = 1000, 2000
-CONTOUR, GRID, TRAINED, HELD_OUT = (0, 150, 60), (150, 150, 150), (30, 90, 220), (230, 110, 0)
+CONTOUR, GRID, TRAINED, HELD_OUT = (0, 150, 60), (90, 90, 90), (30, 90, 220), (230, 110, 0)
+TEXT = (20, 20, 20)
+UNREADABLE = (0, 0, 0)
+"""As the thumbnail has it."""
+FILL_ALPHA, GRID_ALPHA = 50, 190
+"""Our choice: the cells stay visible under the colour, the grid is seen on glass and on tissue."""
 
 
 def draw_overlay(
@@ -25,7 +30,8 @@ def draw_overlay(
     title: str,
     path: Path,
 ) -> None:
-    """Write the picture (PNG): contour green, qualifying grid grey, train patches blue, held-out ones orange.
+    """Write the picture (PNG): contour green, qualifying grid grey, train patches blue, held-out ones orange, places
+    that cannot be read black.
 
     Args:
         available_l0_px: (M, 2) corners of all patches that qualify.
@@ -44,26 +50,28 @@ def draw_overlay(
     trained, held_out = taken_l0_px[split == TRAIN], taken_l0_px[split != TRAIN]
     for corners, colour in ((trained, TRAINED), (held_out, HELD_OUT)):
         for x, y in corners * to_picture:
-            draw.rectangle((x, y, x + side, y + side), fill=(*colour, 50))
-    for corners, outline, width in (
-        (available_l0_px, (*GRID, 110), 1),
+            draw.rectangle((x, y, x + side, y + side), fill=(*colour, FILL_ALPHA))
+    for corners, outline, outline_px in (
+        (available_l0_px, (*GRID, GRID_ALPHA), 1),
         (trained, (*TRAINED, 255), line_px),
         (held_out, (*HELD_OUT, 255), line_px),
     ):
         for x, y in corners * to_picture:
-            draw.rectangle((x, y, x + side, y + side), outline=outline, width=width)
+            draw.rectangle((x, y, x + side, y + side), outline=outline, width=outline_px)
     for contour in measure.find_contours(np.pad(tissue.mask, 1).astype(float), 0.5):
         points = [((x - 0.5) * scale, (y - 0.5) * scale) for y, x in contour]  # pad shifts by 1, pixel centres by half
         draw.line(points, fill=(*CONTOUR, 255), width=3)
     image = Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
-    _write_caption(image, title, path)
+    legend = {"tissue": CONTOUR, "grid that qualifies": GRID, "sampled: train": TRAINED, "sampled: held out": HELD_OUT}
+    if tissue.unreadable.any():
+        legend["cannot be read"] = UNREADABLE
+    _write_captioned(image, title, legend, path)
 
 
-def _write_caption(image: Image.Image, title: str, path: Path) -> None:
-    """Put the title and the legend under the picture and write it."""
+def _write_captioned(image: Image.Image, title: str, legend: dict[str, tuple[int, int, int]], path: Path) -> None:
+    """Write the picture with the title and the legend, text to colour, under it."""
     font = ImageFont.load_default(size=18)
-    lines = [[(title, (20, 20, 20))], [("tissue", CONTOUR), ("grid that qualifies", (110, 110, 110)),
-                                       ("sampled: train", TRAINED), ("sampled: held out", HELD_OUT)]]  # fmt: skip
+    lines = [[(title, TEXT)], list(legend.items())]
     pad, line_px = 10, 26
     measure_draw = ImageDraw.Draw(image)
     width = max([image.width] + [sum(int(measure_draw.textlength(t, font)) + 44 for t, _ in line) for line in lines])
@@ -76,7 +84,7 @@ def _write_caption(image: Image.Image, title: str, path: Path) -> None:
             if number:
                 draw.rectangle((x, y + 4, x + 14, y + 18), fill=colour)
                 x += 22
-            draw.text((x, y), text, fill=(20, 20, 20), font=font)
+            draw.text((x, y), text, fill=TEXT, font=font)
             x += int(draw.textlength(text, font)) + 22
     buffer = BytesIO()
     page.save(buffer, "PNG")

@@ -7,6 +7,7 @@ that does not (paths, labels, file layout).
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -18,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import PlanConfig
-from pipeline.errors import PlanError
-from pipeline.files import sha256_json, write_aside
+from pipeline.errors import ConfigError, PlanError
+from pipeline.files import sha256_json, write_bytes
 from pipeline.geometry import PatchGeometry
 from pipeline.sampling import TRAIN, VAL
 from pipeline.units import magnification
 
 FORMAT_VERSION = 1
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ConfigError)
+"""What records raise that are not as they were written."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +212,25 @@ def slide_record(slide: SlidePlan) -> dict[str, Any]:
 
 
 def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: NDArray[np.uint8]) -> SlidePlan:
-    """The inverse of `slide_record`."""
+    """The inverse of `slide_record`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no record of a slide (`MALFORMED`).
+    """
     width, height = record["size_l0_px"]
     values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
     return SlidePlan(coords_l0_px=coords, split=split, **values)
+
+
+def _check_format(records: Any, source: Path) -> None:
+    """Refuse records of another format or version.
+
+    Raises:
+        PlanError: they are.
+    """
+    found = (records.get("format"), records.get("version")) if isinstance(records, dict) else None
+    if found != ("g2l-plan", FORMAT_VERSION):
+        raise PlanError(f"{source}: not a plan of format version {FORMAT_VERSION}. Make it again with `g2l plan`")
 
 
 def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: Path) -> Plan:
@@ -221,15 +239,18 @@ def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: 
     Raises:
         PlanError: another format or version, or what was read does not have the hash that was written.
     """
-    if records.get("format") != "g2l-plan" or records.get("version") != FORMAT_VERSION:
-        raise PlanError(f"{source}: not a plan of format version {FORMAT_VERSION}")
-    plan = Plan(
-        PlanConfig.build(records["config"]),
-        tuple(slides),
-        tuple(AuditRow(**row) for row in records["audit"]),
-        Path(records["slides_root"]),
-    )
-    if plan.hash != records["hash"]:
+    _check_format(records, source)
+    try:
+        plan = Plan(
+            PlanConfig.build(records["config"]),
+            tuple(slides),
+            tuple(AuditRow(**row) for row in records["audit"]),
+            Path(records["slides_root"]),
+        )
+        sound = plan.hash == records["hash"]
+    except MALFORMED as error:
+        raise PlanError(f"{source}: the plan is damaged ({error})") from None
+    if not sound:
         raise PlanError(f"{source}: the plan is damaged: its content does not have the hash that it carries")
     return plan
 
@@ -239,8 +260,12 @@ def write_plan(plan: Plan, path: Path) -> None:
 
     Layout: `/slides/<id>/coords` int64 (N, 2) and `/slides/<id>/split` uint8 (N,), with attributes; the records as JSON
     attributes.
+
+    Raises:
+        PlanError: it cannot be written; what was at `path` is still there.
     """
-    with write_aside(path) as raw, h5py.File(raw, "w", libver="v110", track_order=False) as f:
+    buffer = io.BytesIO()  # HDF5 reads back what it writes, and its own errors hide the cause (a full disk)
+    with h5py.File(buffer, "w", libver="v110", track_order=False) as f:
         f.attrs["plan"] = json.dumps(plan_records(plan) | {"audit": []}, sort_keys=True)
         audit = json.dumps([asdict(row) for row in plan.audit], sort_keys=True)
         f.create_dataset("audit", data=np.frombuffer(audit.encode(), np.uint8))  # may exceed an attribute's 64 kB
@@ -252,6 +277,10 @@ def write_plan(plan: Plan, path: Path) -> None:
             for name, value in _coords_attributes(slide, plan.config).items():
                 coords.attrs[name] = value
                 group.attrs[name] = value
+    try:
+        write_bytes(path, buffer.getvalue())
+    except OSError as error:
+        raise PlanError(f"cannot write the plan {path}: {error.strerror}. Choose another --out") from error
 
 
 def read_plan(path: Path) -> Plan:
@@ -265,6 +294,7 @@ def read_plan(path: Path) -> Plan:
             if "plan" not in f.attrs:
                 raise PlanError(f"{path}: an HDF5 file, but not a plan of G2L")
             records = json.loads(f.attrs["plan"])
+            _check_format(records, path)
             records["audit"] = json.loads(f["audit"][()].tobytes())
             slides = [
                 slide_from_record(json.loads(group.attrs["slide"]), group["coords"][()], group["split"][()])
@@ -272,7 +302,7 @@ def read_plan(path: Path) -> Plan:
             ]
     except FileNotFoundError:
         raise PlanError(f"{path}: no such plan. `g2l plan` makes one") from None
-    except (OSError, KeyError, json.JSONDecodeError) as error:
+    except (OSError, RuntimeError, *MALFORMED) as error:
         raise PlanError(f"{path}: not a readable plan ({error})") from None
     return plan_from_records(records, slides, path)
 

@@ -135,6 +135,19 @@ class ShardFile:
             raise StoreError(f"{self.path}: damaged (index out of the file). `g2l verify` lists all damage")
         return without_crc(os.pread(self._fd, length, offset), str(self.path))
 
+    def read_slice(self, index: int, start: int, length: int) -> bytes:
+        """`length` bytes of an inner chunk from `start` on, without checking its checksum.
+
+        Raises:
+            StoreError: they are not there.
+        """
+        entry = os.pread(self._fd, ENTRY_BYTES, self._index_start + index * ENTRY_BYTES)
+        offset = int(np.frombuffer(entry, "<u8", 1)[0])
+        data = b"" if offset == MISSING else os.pread(self._fd, length, offset + start)
+        if len(data) != length:
+            raise StoreError(f"{self.path}: damaged (a row is missing). `g2l verify` lists all damage")
+        return data
+
     def read_rows(self, dtype: str, width: int | None) -> NDArray[np.generic]:
         """All chunks of a raw array, joined: (rows, width) or (rows,)."""
         chunks = [self.read_chunk(i) for i in range(self.num_chunks)]

@@ -5,6 +5,8 @@ fresh handle of its own: what that gives is the truth about this patch, whatever
 profiles are not applied, as in the published encoders' own pipelines.
 """
 
+import math
+import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -74,7 +76,7 @@ def _read_mpp(properties: dict[str, str], manifest_mpp: float | None, path: Path
         raise SlideError(f"{path}: {error}") from None
     if max(x, y) / min(x, y) > MAX_ANISOTROPY:
         raise SlideError(f"{path}: pixels are not square ({x:g} x {y:g} um). Give one mpp in the manifest's column mpp")
-    return (x * y) ** 0.5, "slide"
+    return math.sqrt(x * y), "slide"
 
 
 def _read_info(handle: openslide.OpenSlide, manifest_mpp: float | None, path: Path) -> SlideInfo:
@@ -115,8 +117,8 @@ class Slide:
             raise SlideError(f"{path}: the slide's properties cannot be read ({error})") from None
 
     def _open(self) -> openslide.OpenSlide:
-        if not self.path.is_file():
-            raise SlideError(f"{self.path}: no such slide")
+        if not os.path.isfile(self.path):  # never raises, unlike Path.is_file
+            raise SlideError(f"{self.path}: no such slide, or no right to look into its folder")
         try:
             return openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
@@ -137,27 +139,47 @@ class Slide:
             raise SlideError(f"{self.path}: {error}") from None
         return PatchGeometry(patch_px, target_mpp, info.mpp, level, info.downsamples[level])
 
-    def read_region(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> Image.Image:
+    def read_region(
+        self,
+        level: int,
+        corner_level_px: tuple[int, int],
+        size_level_px: tuple[int, int],
+        *,
+        min_scanned: float = 0.0,
+    ) -> Image.Image:
         """An RGB region of a level on the slide's background; corner (x, y) and size (width, height) in level pixels.
 
         Raises:
-            PatchError: a tile in it is damaged; `EmptyPatchError`: most of it was never scanned.
+            PatchError: a tile in it is damaged; `EmptyPatchError`: less than `min_scanned` of its area was scanned.
+            SlideError: the slide's file is gone.
         """
         region = self._read_rgba(level, corner_level_px, size_level_px)
         alpha = region.getchannel("A")
         if alpha.getextrema()[0] == 255:
             return region.convert("RGB")
-        if ImageStat.Stat(alpha).mean[0] < 255 * MIN_SCANNED:
+        if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
             raise EmptyPatchError("the slide has no pixels at this place")
         background = Image.new("RGBA", region.size, (*self.info.background, 255))
         return Image.alpha_composite(background, region).convert("RGB")
 
-    def _read_rgba(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> Image.Image:
-        # OpenSlide takes level-0 corners and divides them by the ratio of the levels' sizes: undo just that. A corner
-        # between two pixels of the level would be interpolated, and so smoothed, which is why patches are read from
-        # whole level pixels and the fraction is left to the one resampling.
+    def _location_l0_px(
+        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
+    ) -> tuple[int, int]:
+        """The level-0 corner to ask OpenSlide for, which divides it by the ratio of the levels' sizes.
+
+        A corner between two pixels of the level would be interpolated, and so smoothed, which is why patches are read
+        from whole level pixels and the fraction is left to the one resampling. Where the ratio is not whole, at most
+        half a level-0 pixel remains; at the far edge it is rounded down, lest the last pixel mix with the outside.
+        """
         ratio = self._ratios[level]
-        location = (round(corner_level_px[0] * ratio), round(corner_level_px[1] * ratio))
+        x, y = (
+            math.floor(corner * ratio) if corner + size == full else round(corner * ratio)
+            for corner, size, full in zip(corner_level_px, size_level_px, self.info.level_sizes_px[level], strict=True)
+        )
+        return x, y
+
+    def _read_rgba(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> Image.Image:
+        location = self._location_l0_px(level, corner_level_px, size_level_px)
         handle = self._handle
         try:
             return handle.read_region(location, level, size_level_px)
@@ -177,9 +199,10 @@ class Slide:
 
         Raises:
             PatchError: a tile under it is damaged; `EmptyPatchError`: most of it was never scanned.
+            SlideError: the slide's file is gone.
         """
         box = region_box(x_l0_px, y_l0_px, geometry)
-        region = self.read_region(geometry.level, box.corner_level_px, box.size_level_px)
+        region = self.read_region(geometry.level, box.corner_level_px, box.size_level_px, min_scanned=MIN_SCANNED)
         if not box.is_exact(geometry.patch_px):
             region = region.resize((geometry.patch_px, geometry.patch_px), RESAMPLING, box=box.box_level_px)
         return np.asarray(region)
@@ -217,5 +240,5 @@ class SlidePool:
                     self._slides.popitem(last=False)
             self._slides.move_to_end(path)
         if isinstance(entry, SlideError):
-            raise entry
+            raise SlideError(str(entry))  # one of its own for each thread
         return entry

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from pipeline import zarr_format
 from pipeline.config import differences
 from pipeline.errors import StoreError
-from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, sha256_file
+from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, sha256_file, sha256_json
 from pipeline.images import decode_image
 from pipeline.plan import Plan, plan_from_records, plan_records, slide_from_record, slide_record
 from pipeline.shards import ShardCache, ShardFile
@@ -90,6 +90,7 @@ class Store:
         self.dtype: str = attributes["settings"]["dtype"]
         self.image_format: Any = attributes["settings"]["pixels"]
         self._pixel_files = ShardCache(self.rows_per_shard)
+        self._embedding_files = ShardCache(self.chunks_per_shard)
 
     @property
     def has_pixels(self) -> bool:
@@ -187,6 +188,19 @@ class Store:
             :rows
         ]
 
+    def read_embedding(self, row: int) -> NDArray[np.float32]:
+        """The embedding of one row, float32 (D,). Its checksum is not compared: read the shards once beforehand.
+
+        Raises:
+            StoreError: it is not there.
+        """
+        shard, index = divmod(row, self.rows_per_shard)
+        chunk, index = divmod(index, chunk_rows(self.rows_per_shard))
+        row_bytes = self.width * np.dtype(self.dtype).itemsize
+        file = self._embedding_files.open(self.shard_path("embedding", shard))
+        data = file.read_slice(chunk, index * row_bytes, row_bytes)
+        return np.frombuffer(data, np.dtype(self.dtype).newbyteorder("<")).astype(np.float32)
+
     def read_status(self, shard: int) -> NDArray[np.uint8]:
         """`Status` codes of a finished shard: uint8 (rows,)."""
         rows = ShardFile(self.shard_path("status", shard), self.chunks_per_shard).read_rows("uint8", None)
@@ -219,6 +233,12 @@ class Store:
         if split is not None:
             ok &= self.plan.split() == split
         return np.flatnonzero(ok)
+
+    def content_hash(self) -> str:
+        """Hex SHA-256 of what the store holds, from the ledger: plan, teacher and every shard file's hash."""
+        files = [entry["files"] if entry else None for _, entry in self.ledgers()]
+        identity = {"plan": self.attributes["plan_hash"], "teacher": self.spec.teacher, "settings": self.spec.settings}
+        return sha256_json({**identity, "files": files})
 
     def check_shard(self, shard: int) -> list[str]:
         """What is wrong with a finished shard's files against its ledger entry; empty when all is well."""

@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
-from pipeline.errors import EmptyPatchError, PatchError
+from pipeline.errors import PatchError
 from pipeline.geometry import integral_image
 from pipeline.slides import Slide
 
@@ -98,7 +98,8 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
 def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float]:
     """The whole slide at about `MASK_MPP`: RGB (H, W, 3), what could not be read (H, W), and level-0 pixels a pixel.
 
-    Read in blocks from the coarsest level that is fine enough, each block averaged down by one whole factor.
+    Read in blocks from the coarsest level that is fine enough, each block averaged down by one whole factor. What was
+    never scanned has the slide's background.
     """
     info = slide.info
     level = max((i for i, d in enumerate(info.downsamples) if d * info.mpp <= MASK_MPP), default=0)
@@ -114,8 +115,6 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
         bottom, right = top + -(-h // factor), left + -(-w // factor)
         try:
             region = slide.read_region(level, (x, y), (w, h))
-        except EmptyPatchError:
-            image[top:bottom, left:right] = info.background
         except PatchError:
             half = max(w, h) // 2 // factor * factor
             if max(w, h) <= MIN_BLOCK_PX or half == 0:

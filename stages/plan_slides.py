@@ -79,8 +79,8 @@ def audit_slide(row: ManifestRow, manifest: Manifest, config: PlanConfig, overla
 def _audit_open_slide(
     row: ManifestRow, path: Path, config: PlanConfig, overlays: Path | None, known: dict[str, Any]
 ) -> Audited:
-    if config.check_files and row.sha256 and path.is_file() and sha256_file(path) != row.sha256.lower():
-        raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")
+    if config.check_files and row.sha256:
+        _check_sha256(path, row.sha256)
     slide = Slide(path, row.mpp)
     info = slide.info
     geometry = slide.geometry(config.patch_px, config.mpp, allow_upsampling=config.allow_upsampling)
@@ -105,6 +105,8 @@ def _audit_open_slide(
     status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
     if not len(coords):
         status, reason = "failed", f"no patch has {config.min_tissue:.0%} of its area on tissue"
+    if not len(grid):
+        reason = f"it is smaller than a patch ({geometry.patch_l0_px:.0f} pixels of level 0)"
     audit = AuditRow(
         **known,
         status=status,
@@ -140,6 +142,20 @@ def _audit_open_slide(
         labels=dict(row.labels),
     )
     return Audited(audit, part if len(coords) else None)
+
+
+def _check_sha256(path: Path, sha256: str) -> None:
+    """Compare a slide with the manifest.
+
+    Raises:
+        SlideError: it has another SHA-256, or cannot be read.
+    """
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
+    if found != sha256.lower():
+        raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")
 
 
 def _encoded_size(slide: Slide, coords: NDArray[np.int64], geometry: PatchGeometry) -> int | None:

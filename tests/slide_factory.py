@@ -1,4 +1,4 @@
-"""Real slide files for the tests: Aperio SVS and generic TIFF pyramids that OpenSlide reads, and ways to damage them.
+"""Real slide files for the tests: Aperio, Leica and generic TIFF pyramids that OpenSlide reads, and ways to damage them.
 
 Slides are deterministic: the same arguments give the same bytes. Tests import this as `slide_factory`. What it
 leaves out: associated images, ICC profiles, other vendors.
@@ -322,6 +322,57 @@ def make_slide(
             writer.write(level, tile=(tile, tile), **options, **tags)
     if ifds != "spread":
         _move_ifds(path, ifds)
+    return path
+
+
+def make_leica_slide(
+    path: Path,
+    *,
+    scanned_l0_px: tuple[int, int, int, int],
+    width: int = 2000,
+    height: int = 1500,
+    mpp: float = 0.5,
+    pattern: Pattern = "tissue",
+    seed: int = 0,
+) -> Path:
+    """Write a Leica SCN of which only `scanned_l0_px` (x, y, width, height) was scanned, as its bounds say; lossless.
+
+    Two levels, downsamples 1 and 4. The pixels of `pattern` begin at the scanned area's corner; all else is transparent.
+    """
+    x, y, w, h = scanned_l0_px
+    nm = round(mpp * 1000)
+
+    def image(pixels: str, size: tuple[int, int], offset: tuple[int, int], objective: int) -> str:
+        return (
+            f'<image><device model="G2L test slide"/><pixels sizeX="{w}" sizeY="{h}">{pixels}</pixels>'
+            f'<view sizeX="{size[0] * nm}" sizeY="{size[1] * nm}" offsetX="{offset[0] * nm}" offsetY="{offset[1] * nm}"/>'
+            f"<scanSettings><objectiveSettings><objective>{objective}</objective></objectiveSettings>"
+            "<illuminationSettings><illuminationSource>brightfield</illuminationSource></illuminationSettings>"
+            "</scanSettings></image>"
+        )
+
+    level = '<dimension sizeX="{}" sizeY="{}" r="{}" ifd="{}"/>'
+    macro = image(level.format(256, 256, 0, 0), (width, height), (0, 0), 1)
+    main = image(level.format(w, h, 0, 1) + level.format(w // 4, h // 4, 1, 2), (w, h), (x, y), 20)
+    xml = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="" sizeX="{width * nm}" sizeY="{height * nm}">{macro}{main}</collection></scn>'
+    )
+    rgb = make_pixels(pattern, w, h, seed=seed, mpp=mpp)
+    pages = (np.full((256, 256, 3), BACKGROUND, np.uint8), rgb, area_average(rgb, 4))
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for page, per_cm in zip(pages, (1e7 / nm, 1e7 / nm, 2.5e6 / nm), strict=True):
+            writer.write(
+                page,
+                tile=(256, 256),
+                photometric="rgb",
+                compression="adobe_deflate",
+                metadata=None,
+                software=False,
+                description=xml if page is pages[0] else None,
+                resolution=(per_cm, per_cm),
+                resolutionunit="CENTIMETER",
+            )
     return path
 
 

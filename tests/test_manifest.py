@@ -19,16 +19,13 @@ from pipeline.errors import ManifestError
 from pipeline.manifest import (
     MAX_SHOWN_PROBLEMS,
     ManifestRow,
-    make_manifest,
     parse_manifest,
     read_manifest,
     row_split,
-    rows_from_folder,
-    rows_from_gdc,
-    source_sites,
     split_of_case,
     write_manifest,
 )
+from pipeline.manifest_sources import make_manifest, rows_from_folder, rows_from_gdc, source_sites
 
 ROOT = Path(__file__).resolve().parents[1]
 TCGA_BRCA = ROOT / "data_manifests" / "tcga_brca.csv"

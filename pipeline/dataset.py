@@ -1,0 +1,147 @@
+"""Rows for training: their order, their pixels, their augmentation, their teacher embeddings.
+
+All of it is a function of (seed, epoch, row): nothing depends on workers or on what was done before, so that a run can
+be continued at any step.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StoreError
+from pipeline.patches import PlannedPatches
+from pipeline.sampling import patch_keys
+from pipeline.store import Status, Store
+
+Augmentation = Literal["none", "flips", "flips+jitter"]
+
+JITTER = 0.1
+"""Largest relative change of brightness, contrast and saturation. Our choice: mild; the teacher saw the patch without
+it.
+"""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of RGB in brightness, ITU-R BT.601."""
+
+
+def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
+    """A 64-bit key for each row, from (seed, epoch, row, purpose) alone; uint64 (N,)."""
+    return patch_keys(purpose, np.stack([rows, np.full_like(rows, epoch)], axis=1), seed)
+
+
+def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+    """The rows in the random order of an epoch: sorted by key, the same on every machine."""
+    return rows[np.argsort(row_keys(rows, seed, epoch, "order"), kind="stable")]
+
+
+def batches_of(order: NDArray[np.int64], batch_size: int, first: int = 0) -> Iterator[list[int]]:
+    """Full batches of an epoch from number `first` on; a remainder is left for other epochs."""
+    for number in range(first, len(order) // batch_size):
+        yield order[number * batch_size : (number + 1) * batch_size].tolist()
+
+
+def dihedral(patch: NDArray[np.uint8], which: int) -> NDArray[np.uint8]:
+    """One of the eight flips and quarter turns of a square (P, P, C): bit 2 transposes, bits 0 and 1 flip rows and
+    columns.
+    """
+    if which & 4:
+        patch = patch.transpose(1, 0, 2)
+    if which & 1:
+        patch = patch[::-1]
+    if which & 2:
+        patch = patch[:, ::-1]
+    return patch
+
+
+def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
+    """Change brightness, contrast and saturation of (P, P, 3) by up to `JITTER` each, as the key's bytes say."""
+    brightness, contrast, saturation = (
+        1 + JITTER * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)
+    )
+    image = patch.astype(np.float32) * np.float32(brightness)
+    image = (image - image.mean()) * np.float32(contrast) + image.mean()
+    grey = (image @ LUMA)[..., None]
+    image = (image - grey) * np.float32(saturation) + grey
+    clipped: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return clipped
+
+
+def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> NDArray[np.uint8]:
+    """The patch (P, P, 3) as the student sees it."""
+    if augmentation == "none":
+        return patch
+    turned = dihedral(patch, key & 7)
+    return turned if augmentation == "flips" else jitter(turned, key)
+
+
+class StoredRows:
+    """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
+    many threads.
+    """
+
+    def __init__(self, store: Store, slides_root: Path | None = None) -> None:
+        self._store = store
+        self._slides = None if store.has_pixels else PlannedPatches(store.plan, None, slides_root)
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Fill `out`, uint8 (P, P, 3), with the patch; returns the teacher's embedding, float32 (T,).
+
+        Raises:
+            StoreError: either is damaged, or the slide can no longer be read.
+        """
+        if self._slides is None:
+            out[:] = self._store.read_pixels(row)
+        else:
+            result = self._slides.read(row, out)
+            if result.status is not Status.OK:
+                raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}")
+        return self._store.read_embedding(row)
+
+    def reader(self, seed: int, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
+        """The rows as the student sees them in an epoch."""
+        return AugmentedRows(self, seed, epoch, augmentation)
+
+
+class AugmentedRows:
+    """`StoredRows` with the augmentation of one epoch."""
+
+    def __init__(self, rows: StoredRows, seed: int, epoch: int, augmentation: Augmentation) -> None:
+        self._rows, self._seed, self._epoch, self._augmentation = rows, seed, epoch, augmentation
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `StoredRows.read`, augmented."""
+        embedding = self._rows.read(row, out)
+        if self._augmentation != "none":
+            key = int(row_keys(np.array([row]), self._seed, self._epoch, "augment")[0])
+            out[:] = augment(out.copy(), key, self._augmentation)
+        return embedding
+
+
+def teacher_statistics(store: Store, split: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each.
+
+    Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
+    Golub and LeVeque (1983).
+
+    Raises:
+        StoreError: a shard is damaged, or the split has fewer than two rows.
+    """
+    splits = store.plan.split()
+    count, mean, square = 0, np.zeros(store.width), np.zeros(store.width)
+    for shard in range(store.num_shards):
+        rows = store.shard_rows(shard)
+        chosen = (store.read_status(shard) == Status.OK) & (splits[rows.start : rows.stop] == split)
+        values = store.read_embeddings(shard)[chosen].astype(np.float64)
+        if not len(values):
+            continue
+        shard_mean = values.mean(axis=0)
+        shift = shard_mean - mean
+        total = count + len(values)
+        square += ((values - shard_mean) ** 2).sum(axis=0) + shift**2 * (count * len(values) / total)
+        mean += shift * (len(values) / total)
+        count = total
+    if count < 2:
+        raise StoreError(f"{store.folder}: fewer than two rows to train on")
+    return mean, square / (count - 1)

@@ -1,0 +1,78 @@
+"""Several processes, one batch: sums over all of them that gradients flow through. In one process everything here is
+the identity.
+"""
+
+import os
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+
+def world_size() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def join_group(device: torch.device) -> None:
+    """Join the processes that `torchrun` started; nothing when it did not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def leave_group() -> None:
+    """Leave them again."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class _GlobalSum(torch.autograd.Function):
+    """All-reduce whose gradient is an all-reduce: every process's loss depends on every process's summand."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def global_sum(value: Tensor) -> Tensor:
+    """Sum of `value` over all processes; differentiable."""
+    if world_size() == 1:
+        return value
+    total: Tensor = _GlobalSum.apply(value)
+    return total
+
+
+def global_max(value: Tensor) -> Tensor:
+    """Largest `value` over all processes; a constant to gradients."""
+    value = value.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+    return value
+
+
+def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
+    """Make every process's gradients those of the global loss.
+
+    Each process backpropagates the same global loss through its own rows, and `global_sum` adds up all processes'
+    copies of it on the way: the sum over processes is `world_size` times the gradient, so the mean is the gradient.
+    """
+    if world_size() == 1:
+        return
+    for parameter in parameters:
+        if parameter.grad is not None:
+            dist.all_reduce(parameter.grad)
+            parameter.grad /= world_size()

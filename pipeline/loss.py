@@ -1,0 +1,67 @@
+"""The Log-Sum KD loss, and two plain ones for ablation. Pure; all in float32 whatever the autocast.
+
+G2L, section "Knowledge distillation"; Miles and Mikolajczyk (AAAI 2024): L = log(sum over batch and dimensions of
+|p - z|**alpha), alpha = 4, of standardised embeddings. Over several processes the sum is global, so that L is the
+loss of the whole batch.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from pipeline.distributed import global_max, global_sum, world_size
+
+SMALLEST_DIFFERENCE = 1e-6
+"""Differences of standardised embeddings are not resolved below this in float32 (its epsilon is 1.2e-7, of values of
+about 1 to 10). A batch in which none is larger counts as equal: the loss has its floor and no gradient, where the
+formula has log 0.
+"""
+
+
+def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float = 4.0) -> Tensor:
+    """log of the sum of |projected - teacher|**alpha over batch and dimensions; a float32 scalar.
+
+    Computed as alpha * log(m) + log(sum (d / m)**alpha) with the largest difference m as a constant: no power
+    overflows, the sum is at least 1, and value and gradient are those of the formula wherever m is above
+    `SMALLEST_DIFFERENCE`.
+
+    Args:
+        projected, teacher: (B, T), standardised.
+        alpha: at least 1.
+
+    Raises:
+        ValueError: alpha below 1, where the gradient of a zero difference is infinite.
+    """
+    if alpha < 1:
+        raise ValueError(f"alpha must be at least 1, not {alpha:g}")
+    with torch.autocast(projected.device.type, enabled=False):
+        difference = (projected.float() - teacher.float()).abs()
+        largest = global_max(difference.max()).clamp(min=SMALLEST_DIFFERENCE)
+        total = global_sum((difference / largest).pow(alpha).sum())
+        return alpha * largest.log() + total.clamp(min=1.0).log()
+
+
+def mse_loss(projected: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared difference over batch and dimensions; for ablation."""
+    with torch.autocast(projected.device.type, enabled=False):
+        total = global_sum((projected.float() - teacher.float()).square().sum())
+        return total / (projected.numel() * world_size())
+
+
+def cosine_loss(projected: Tensor, teacher: Tensor) -> Tensor:
+    """One minus the mean cosine of the rows; for ablation."""
+    with torch.autocast(projected.device.type, enabled=False):
+        total = global_sum(F.cosine_similarity(projected.float(), teacher.float(), dim=1).sum())
+        return 1 - total / (len(projected) * world_size())
+
+
+def build_loss(name: str, alpha: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name: "log-sum", "mse" or "cosine"."""
+    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        "log-sum": lambda projected, teacher: log_sum_loss(projected, teacher, alpha),
+        "mse": mse_loss,
+        "cosine": cosine_loss,
+    }
+    return losses[name]

@@ -1,0 +1,110 @@
+"""How well a student stands in for its teacher, on rows that were held out. Pure.
+
+All figures are for N patches with the student's embedding (N, S), its projection into the standardised teacher space
+(N, T), and the teacher's embedding, plain and standardised, (N, T). Memory is N x N at most for a block of rows at a
+time.
+"""
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+NUM_NEIGHBOURS = 10
+BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Held-out figures; all but the loss are at most 1, where 1 is perfect.
+
+    Attributes:
+        rows: number of patches, N.
+        explained_variance: of the standardised teacher embedding, by the projection; below 0 is worse than the mean.
+        cosine: mean cosine of projection and teacher in the standardised space.
+        retrieval_top1: share of patches whose projection's nearest teacher embedding (cosine) is the patch's own.
+        neighbour_overlap: mean share of a patch's 10 nearest patches (cosine) that student and teacher have in common.
+        cka: linear centred kernel alignment of student and teacher (Kornblith et al., 2019).
+    """
+
+    rows: int
+    explained_variance: float
+    cosine: float
+    retrieval_top1: float
+    neighbour_overlap: float
+    cka: float
+
+    def record(self) -> dict[str, float]:
+        """By name."""
+        return asdict(self)
+
+
+def fidelity(student: Tensor, projected: Tensor, teacher: Tensor, standardised: Tensor) -> Fidelity:
+    """All figures; see the module's docstring for the shapes.
+
+    Raises:
+        ValueError: fewer than two patches.
+    """
+    if len(student) < 2:
+        raise ValueError("held-out figures need at least two patches")
+    return Fidelity(
+        rows=len(student),
+        explained_variance=explained_variance(projected, standardised),
+        cosine=float(F.cosine_similarity(projected, standardised, dim=1).mean()),
+        retrieval_top1=retrieval(projected, standardised),
+        neighbour_overlap=neighbour_overlap(student, teacher),
+        cka=linear_cka(student, teacher),
+    )
+
+
+def explained_variance(predicted: Tensor, target: Tensor) -> float:
+    """1 - residual sum of squares over total sum of squares about the mean, over all dimensions of (N, T)."""
+    target, predicted = target.double(), predicted.double()
+    residual = (target - predicted).square().sum()
+    total = (target - target.mean(0)).square().sum()
+    return float(1 - residual / total)
+
+
+def retrieval(queries: Tensor, targets: Tensor, top: int = 1) -> float:
+    """Share of rows i of `queries` (N, T) whose `top` nearest rows of `targets` (N, T) by cosine include row i.
+
+    A tie counts against the query: the own row must be among the `top` by strictly fewer rivals that are as near.
+    """
+    queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
+    hits = 0
+    for start in range(0, len(queries), BLOCK_ROWS):
+        similarity = queries[start : start + BLOCK_ROWS] @ targets.T
+        rows = torch.arange(len(similarity), device=similarity.device)
+        own = similarity[rows, rows + start].clone()
+        similarity[rows, rows + start] = -torch.inf
+        rivals = (similarity >= own[:, None]).sum(1)
+        hits += int((rivals < top).sum())
+    return hits / len(queries)
+
+
+def nearest_neighbours(embeddings: Tensor, count: int) -> Tensor:
+    """The `count` nearest other rows by cosine, nearest first: int64 (N, count)."""
+    normal = F.normalize(embeddings.float(), dim=1)
+    found = []
+    for start in range(0, len(normal), BLOCK_ROWS):
+        similarity = normal[start : start + BLOCK_ROWS] @ normal.T
+        rows = torch.arange(len(similarity), device=similarity.device)
+        similarity[rows, rows + start] = -torch.inf
+        found.append(similarity.topk(count, dim=1).indices)
+    return torch.cat(found)
+
+
+def neighbour_overlap(first: Tensor, second: Tensor, count: int = NUM_NEIGHBOURS) -> float:
+    """Mean share of a row's `count` nearest other rows that (N, S) and (N, T) have in common."""
+    count = min(count, len(first) - 1)
+    a, b = nearest_neighbours(first, count), nearest_neighbours(second, count)
+    return float((a[:, :, None] == b[:, None, :]).any(2).float().mean())
+
+
+def linear_cka(first: Tensor, second: Tensor) -> float:
+    """Linear CKA of (N, S) and (N, T): |Y'X|^2 / (|X'X| |Y'Y|) of the centred columns, in Frobenius norms."""
+    x, y = first.double(), second.double()
+    x, y = x - x.mean(0), y - y.mean(0)
+    cross = torch.linalg.matrix_norm(y.T @ x).square()
+    return float(cross / (torch.linalg.matrix_norm(x.T @ x) * torch.linalg.matrix_norm(y.T @ y)))

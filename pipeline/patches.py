@@ -1,0 +1,65 @@
+"""Patches of a plan's rows: from the slides, or from a store that kept them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.images import ImageFormat, decode_image, encode_image
+from pipeline.plan import Plan
+from pipeline.slides import SlidePool
+from pipeline.store import Status
+
+
+@dataclass(frozen=True)
+class PatchRead:
+    """What became of reading one row: its status, the encoded image if one is kept, and why it failed."""
+
+    status: Status
+    encoded: bytes | None = None
+    reason: str = ""
+
+
+class PlannedPatches:
+    """Reads the rows of a plan from its slides; safe to use from many threads."""
+
+    def __init__(self, plan: Plan, image_format: ImageFormat | None, slides_root: Path | None = None) -> None:
+        self._plan = plan
+        self._format = image_format
+        self._slides_root = slides_root
+        self._slide_of_row = plan.slide_of_row()
+        self._coords = plan.coords()
+        self._pool = SlidePool()
+
+    def describe(self, row: int) -> dict[str, str | int]:
+        """Where a row is from: row, slide, and (x, y) in level 0."""
+        x, y = self._coords[row]
+        slide = self._plan.slides[self._slide_of_row[row]]
+        return {"row": row, "slide_id": slide.slide_id, "x": int(x), "y": int(y)}
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """Fill `out`, uint8 (P, P, 3), with the patch as the teacher is to see it; a failed one is reported, and `out`
+        void.
+
+        A lossy format is encoded and decoded, so that teacher, store and student have the same pixels.
+        """
+        planned = self._plan.slides[self._slide_of_row[row]]
+        path = self._plan.slide_path(planned, self._slides_root)
+        try:
+            slide = self._pool.open(path, planned.manifest_mpp, planned.quickhash)
+            x, y = self._coords[row]
+            patch = slide.read_patch(int(x), int(y), planned.geometry)
+        except EmptyPatchError as error:
+            return PatchRead(Status.EMPTY, reason=str(error))
+        except PatchError as error:
+            return PatchRead(Status.UNREADABLE, reason=str(error))
+        except SlideError as error:
+            return PatchRead(Status.NO_SLIDE, reason=str(error))
+        if self._format is None:
+            out[:] = patch
+            return PatchRead(Status.OK)
+        encoded = encode_image(patch, self._format)
+        out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format)
+        return PatchRead(Status.OK, encoded)

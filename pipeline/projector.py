@@ -1,0 +1,97 @@
+"""The projector: one linear map from the student's embedding to the teacher's, and the statistics that standardise
+both.
+
+G2L, section "Knowledge distillation", after Miles and Mikolajczyk, "Understanding the Role of the Projector in
+Knowledge Distillation" (AAAI 2024): a linear projector, and batch normalisation without affine parameters on both
+sides. Pure.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.distributed import global_sum, world_size
+
+EPSILON = 1e-5
+MOMENTUM = 0.1
+"""Both are torch.nn.BatchNorm1d's defaults, as in the authors' code."""
+
+
+class BatchStandardiser(nn.Module):
+    """Batch normalisation without affine parameters, over the whole batch of all processes, in float32.
+
+    In training by the batch's own mean and biased variance, with running statistics on the side (unbiased variance, as
+    torch's BatchNorm1d); otherwise by the running statistics.
+
+    forward: (B, D) -> float32 (B, D).
+
+    Raises:
+        ValueError: a training batch of fewer than two rows.
+    """
+
+    mean: Tensor
+    var: Tensor
+    num_batches: Tensor
+
+    def __init__(self, width: int, *, track: bool = True) -> None:
+        super().__init__()
+        self.track = track
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("var", torch.ones(width))
+        self.register_buffer("num_batches", torch.tensor(0))
+
+    def forward(self, values: Tensor) -> Tensor:
+        values = values.float()
+        if not self.training:
+            return self.standardise(values)
+        rows = len(values) * world_size()
+        if rows < 2:
+            raise ValueError("a batch of one row has no statistics: use a batch size of at least 2")
+        mean = global_sum(values.sum(0)) / rows
+        centred = values - mean
+        var = global_sum(centred.square().sum(0)) / rows
+        if self.track:
+            with torch.no_grad():
+                self.num_batches += 1
+                weight = torch.clamp(1 / self.num_batches, min=MOMENTUM)  # a plain mean of the first ten batches
+                self.mean.lerp_(mean, weight)
+                self.var.lerp_(var * (rows / (rows - 1)), weight)
+        return centred * torch.rsqrt(var + EPSILON)
+
+    def standardise(self, values: Tensor) -> Tensor:
+        """(N, D) by the running statistics."""
+        return (values.float() - self.mean) * torch.rsqrt(self.var + EPSILON)
+
+    def restore(self, standardised: Tensor) -> Tensor:
+        """The inverse of `standardise`."""
+        return standardised * torch.sqrt(self.var + EPSILON) + self.mean
+
+    def set_statistics(self, mean: Tensor, var: Tensor) -> None:
+        """Take known statistics (D,) in place of running ones."""
+        self.mean.copy_(mean)
+        self.var.copy_(var)
+
+
+class Projector(nn.Module):
+    """Student's embedding (B, S) to the teacher's space (B, T).
+
+    The projected side keeps running statistics; the teacher's are those of all training rows, known beforehand.
+
+    forward: (z_s (B, S), z_t (B, T)) -> both standardised, float32 (B, T).
+    """
+
+    def __init__(self, student_width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(student_width, teacher_width)
+        self.student_norm = BatchStandardiser(teacher_width)
+        self.teacher_norm = BatchStandardiser(teacher_width, track=False)
+
+    def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+        return self.student_norm(self.linear(student.float())), self.teacher_norm(teacher)
+
+    def standardised(self, student: Tensor) -> Tensor:
+        """(N, S) -> (N, T) in the standardised teacher space, by the running statistics."""
+        return self.student_norm.standardise(self.linear(student.float()))
+
+    def as_teacher(self, student: Tensor) -> Tensor:
+        """(N, S) -> (N, T) in the teacher's own space: the student in the teacher's stead."""
+        return self.teacher_norm.restore(self.standardised(student))

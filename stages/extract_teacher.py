@@ -1,0 +1,242 @@
+"""Stage one: run the teacher once over the planned patches, and keep its embeddings and its pixels.
+
+G2L, section "Knowledge distillation": the teacher is frozen, so its embeddings are computed once and the student never
+shares accelerator memory with it. Left out: nothing of the teacher's side; views of a patch under augmentation are not
+stored.
+"""
+
+import csv
+import io
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.compute import autocast, choose_batch_size, choose_device, choose_precision, describe_device, versions
+from pipeline.config import ExtractConfig
+from pipeline.errors import StoreError
+from pipeline.files import exclusive, write_text
+from pipeline.loader import Batch, BatchLoader, default_workers
+from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
+from pipeline.patches import PatchRead, PlannedPatches
+from pipeline.plan import Plan
+from pipeline.runlog import Progress, say
+from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
+from pipeline.store_writer import StoreWriter
+from pipeline.units import format_bytes, format_seconds
+
+MPP_TOLERANCE = 0.01
+"""A plan within 1 % of the teacher's own resolution is at that resolution."""
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What stage one did.
+
+    Attributes:
+        store: the finished store.
+        num_new_rows: rows done by this run.
+        counts: rows by status name, over the whole store.
+        seconds: of this run's extraction, without loading the teacher.
+    """
+
+    store: Store
+    num_new_rows: int
+    counts: dict[str, int]
+    seconds: float
+
+    @property
+    def num_failed(self) -> int:
+        """Rows without an embedding."""
+        return sum(count for name, count in self.counts.items() if name != Status.OK.name)
+
+
+def extract_teacher(plan: Plan, out: Path, config: ExtractConfig) -> Extracted:
+    """Make or continue the store `out`.
+
+    Raises:
+        G2LError: wrong input, a store of another plan, teacher or setting, a full disk, too many failures; what was
+            finished before is safe, and the same command continues.
+    """
+    with exclusive(out, "g2l extract-teacher"):
+        device = choose_device(config.device)
+        precision = choose_precision(config.precision, device)
+        teacher = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
+        if teacher.spec.mpp and abs(teacher.spec.mpp / plan.config.mpp - 1) > MPP_TOLERANCE:
+            say(f"note: {config.teacher} was trained at {teacher.spec.mpp:g} um/px, the plan is at {plan.config.mpp:g}")
+        teacher.module.to(device)
+        store = prepare_store(plan, out, config, teacher, device, precision)
+        if config.retry_failures:
+            forget_failures(store)
+        pending = store.pending_shards()
+        num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
+        warn_of_disk(store, plan, num_rows)
+        started = time.monotonic()
+        embed_shards(store, plan, pending, teacher.module, device, precision, config)
+        seconds = time.monotonic() - started
+        write_failures(store)
+    return Extracted(store, num_rows, store.status_counts(), seconds)
+
+
+def prepare_store(
+    plan: Plan, out: Path, config: ExtractConfig, teacher: BuiltEncoder, device: torch.device, precision: str
+) -> Store:
+    """Make the store, or open the one that is there if it was made by the same plan, teacher and settings.
+
+    A batch size left open is the existing store's own, so that a run continues on another card.
+    """
+    existing = Store(out) if (out / "zarr.json").exists() else None
+    if existing is None and out.exists() and any(out.iterdir()):
+        raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+    batch_size = config.batch_size
+    if batch_size is None and existing is not None:
+        batch_size = existing.spec.settings["batch_size"]
+    if batch_size is None:
+        batch_size = choose_batch_size(teacher.module, plan.config.patch_px, device, precision)
+    rows_per_shard = min(config.rows_per_shard, plan.num_rows)
+    settings: dict[str, Any] = {
+        "rows_per_shard": rows_per_shard,
+        "pixels": config.pixels,
+        "dtype": config.dtype,
+        "precision": precision,
+        "batch_size": min(batch_size, rows_per_shard),
+    }
+    spec = StoreSpec(teacher.record(), settings)
+    if existing is None:
+        create_store(out, plan, spec, versions())
+    return open_to_continue(out, plan, spec)
+
+
+def forget_failures(store: Store) -> None:
+    """Take the shards with failed rows out of the ledger, so that they are done again."""
+    for shard, entry in list(store.ledgers()):
+        if entry is not None and entry["failures"]:
+            store.ledger_path(shard).unlink()
+
+
+def warn_of_disk(store: Store, plan: Plan, num_rows: int) -> None:
+    """Say so if what is to be written will hardly fit."""
+    sizes = [row.pixel_bytes for row in plan.audit if row.pixel_bytes]
+    pixel_bytes = float(np.mean(sizes)) if sizes and store.has_pixels else 0.0
+    needed = num_rows * (store.width * np.dtype(store.dtype).itemsize + pixel_bytes)
+    free = shutil.disk_usage(store.folder).free
+    if needed > free:
+        say(f"warning: about {format_bytes(needed)} will be written; {store.folder} has {format_bytes(free)} free")
+
+
+def row_batches(store: Store, shards: list[int], batch_size: int) -> Iterator[range]:
+    """Batches of rows; they never straddle shards, so that a shard's bytes do not depend on what was done before it."""
+    for shard in shards:
+        rows = store.shard_rows(shard)
+        for start in range(rows.start, rows.stop, batch_size):
+            yield range(start, min(start + batch_size, rows.stop))
+
+
+def embed_shards(
+    store: Store,
+    plan: Plan,
+    shards: list[int],
+    model: Encoder,
+    device: torch.device,
+    precision: str,
+    config: ExtractConfig,
+) -> None:
+    """Read, embed and commit the given shards.
+
+    On a GPU the host is one batch ahead: while a batch computes, the results of the one before are fetched and written.
+    """
+    batch_size = store.spec.settings["batch_size"]
+    patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels, config.slides_root)
+    failed = len(store.failures())
+    total = sum(len(store.shard_rows(shard)) for shard in range(store.num_shards))
+    done = total - sum(len(store.shard_rows(shard)) for shard in shards)
+    workers = config.workers or default_workers()
+    reader = BatchLoader(patches.read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device)
+    with (
+        StoreWriter(store, patches.describe, describe_device(device)) as writer,
+        reader,
+        Progress("extracting", total, "patches", done=done) as progress,
+    ):
+        waiting: tuple[Batch[PatchRead], Tensor] | None = None
+        for batch in reader.batches(row_batches(store, shards, batch_size)):
+            computing = (batch, embed_batch(model, batch, device, precision))
+            if waiting is not None:
+                finish_batch(*waiting, store, writer)
+            waiting = computing
+            failed += sum(read.status is not Status.OK for read in batch.results)
+            if config.max_failures is not None and failed > config.max_failures:
+                raise StoreError(too_many_failures(failed, batch, patches, config.max_failures))
+            progress.note(failed=failed)
+            progress.step(len(batch.rows))
+        if waiting is not None:
+            finish_batch(*waiting, store, writer)
+
+
+@torch.inference_mode()
+def embed_batch(model: Encoder, batch: Batch[PatchRead], device: torch.device, precision: str) -> Tensor:
+    """Embeddings of the rows that could be read, float32 (R, D) on `device`; failed rows never enter the model."""
+    ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
+    if not ok:
+        return torch.empty((0, model.spec.width))
+    pixels = batch.pixels_on(device)
+    if len(ok) < len(batch.rows):
+        pixels = pixels[torch.tensor(ok, device=device)]
+    with autocast(device, precision):
+        embeddings: Tensor = model(pixels)
+    return embeddings.float()
+
+
+def finish_batch(batch: Batch[PatchRead], embedded: Tensor, store: Store, writer: StoreWriter) -> None:
+    """Fetch a batch's embeddings and hand it to the writer."""
+    embeddings = np.full((len(batch.rows), store.width), np.nan, np.float32)
+    ok = [read.status is Status.OK for read in batch.results]
+    embeddings[ok] = embedded.cpu().numpy()
+    writer.put(batch.rows[0] // store.rows_per_shard, embeddings, batch.results)
+
+
+def too_many_failures(failed: int, batch: Batch[PatchRead], patches: PlannedPatches, limit: int) -> str:
+    """The message when `--max-failures` is passed, with the last failure as an example."""
+    row, read = next((r, x) for r, x in zip(batch.rows, batch.results, strict=True) if x.status is not Status.OK)
+    where = patches.describe(row)
+    return (
+        f"{failed} rows failed, more than --max-failures {limit}. The last: {where['slide_id']} at "
+        f"({where['x']}, {where['y']}): {read.reason}. Finished shards are kept; mend the cause and run again"
+    )
+
+
+def write_failures(store: Store) -> None:
+    """`failures.csv` in the store: one line a failed row; no file when there is none."""
+    path = store.folder / "failures.csv"
+    failures = store.failures()
+    path.unlink(missing_ok=True)
+    if failures:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(failures[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(failures)
+        write_text(path, text.getvalue())
+
+
+def report(extracted: Extracted) -> str:
+    """What was done, in words."""
+    store, counts = extracted.store, extracted.counts
+    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
+    shape = f"{store.num_rows:,} rows of {store.width} dimensions in {store.num_shards} shards"
+    lines = [f"{store.folder}: {shape}, {format_bytes(size)}"]
+    if extracted.num_new_rows:
+        rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)
+        lines.append(f"{extracted.num_new_rows:,} rows in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
+    else:
+        lines.append("nothing was left to do")
+    if extracted.num_failed:
+        failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
+        lines.append(
+            f"failed rows: {failed}; listed in {store.folder / 'failures.csv'}. --retry-failures does them again"
+        )
+    return "\n".join(lines)

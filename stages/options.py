@@ -1,0 +1,104 @@
+"""Commands from configurations: typer parameters are made from the fields of a `Config`, so each is defined once.
+
+A value comes from its flag, else from the command's table in the `--config` file, else from the default.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import typer
+
+from pipeline.config import Config, read_toml
+from pipeline.errors import ConfigError
+
+C = TypeVar("C", bound=Config)
+
+
+def _optional(annotation: Any) -> Any:
+    """The annotation with `None` allowed: absent means "not given here"."""
+    if type(None) in typing.get_args(annotation):
+        return annotation
+    return annotation | None if not typing.get_origin(annotation) else typing.Optional[annotation]  # noqa: UP045
+
+
+def _shown_default(value: Any) -> str | bool:
+    if value is None or value is ...:
+        return False
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
+
+
+def _option(name: str, config: type[Config]) -> inspect.Parameter:
+    """The typer option of one field."""
+    info = config.model_fields[name]
+    flag = "--" + name.replace("_", "-")
+    flags = [f"{flag}/--no-{flag[2:]}"] if info.annotation is bool else [flag]
+    required = info.is_required()
+    option = typer.Option(
+        None,
+        *flags,
+        help=(info.description or "") + (" [required]" if required else ""),
+        show_default=False if required else _shown_default(info.default),
+    )
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info.annotation)
+    )
+
+
+def with_options(*configs: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these configurations and `--config`; it receives the given ones as `given`.
+
+    A field that two configurations share is one option.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command).parameters.values() if p.name not in ("given", "config_file")]
+        names = dict.fromkeys(name for config in configs for name in config.model_fields)
+        options = [_option(name, next(c for c in configs if name in c.model_fields)) for name in names]
+        file_option = inspect.Parameter(
+            "config_file",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=typer.Option(None, "--config", help="TOML file with a table for this command; flags win."),
+            annotation=Path | None,
+        )
+
+        def wrapped(**values: Any) -> None:
+            given = {name: values.pop(name) for name in names}
+            command(**values, given={name: value for name, value in given.items() if value is not None})
+
+        keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        wrapped.__signature__ = inspect.Signature([*keyword_only, *options, file_option])  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in [*keyword_only, *options, file_option]}
+        wrapped.__doc__ = command.__doc__
+        wrapped.__name__ = command.__name__
+        return wrapped
+
+    return decorate
+
+
+def resolve(
+    config: type[C], command: str, given: dict[str, Any], file: Path | None, arguments: dict[str, Any]
+) -> tuple[C, dict[str, Any]]:
+    """The configuration of a command, and its arguments (paths) filled up from the file.
+
+    Args:
+        given: values of flags that were given; other configurations' are ignored.
+        arguments: positional arguments and outputs by name, `None` where not given.
+
+    Raises:
+        ConfigError: an argument is missing, or a value is wrong.
+    """
+    values = read_toml(file, command) if file else {}
+    filled = {name: value if value is not None else values.pop(name, None) for name, value in arguments.items()}
+    for name in arguments:
+        values.pop(name, None)
+    missing = [name for name, value in filled.items() if value is None]
+    if missing:
+        words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
+        raise ConfigError(f"missing: {words}. See g2l {command} --help")
+    paths = {name: Path(value) for name, value in filled.items()}
+    return config.build(values | {k: v for k, v in given.items() if k in config.model_fields}), paths

@@ -1,0 +1,52 @@
+"""Units: what is plausible, and how figures are put into words."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.units import MAX_MPP, MIN_MPP, check_mpp, format_bytes, format_seconds, magnification
+
+
+@given(st.floats())
+def test_only_plausible_mpp_passes(mpp: float) -> None:
+    if MIN_MPP <= mpp <= MAX_MPP:
+        assert check_mpp(mpp, "x") == mpp
+    else:
+        with pytest.raises(ValueError, match=r"implausible mpp .* from the label: must be 0\.05 to 5 um/px"):
+            check_mpp(mpp, "the label")
+
+
+def test_magnification_is_not_snapped() -> None:
+    assert [magnification(mpp) for mpp in (0.25, 0.5, 1.0)] == [40, 20, 10]
+    assert magnification(0.2325) == pytest.approx(43.0108, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "text"),
+    [
+        (0, "0 B"), (999, "999 B"), (999.5, "1.00 kB"), (1000, "1.00 kB"), (9_994, "9.99 kB"), (9_995, "10.0 kB"),
+        (99_949, "99.9 kB"), (99_950, "100 kB"), (999_499, "999 kB"), (999_500, "1.00 MB"),
+        (1_160_190_101_109, "1.16 TB"), (5e18, "5000 PB"),
+    ],
+)  # fmt: skip
+def test_bytes(num_bytes: float, text: str) -> None:
+    assert format_bytes(num_bytes) == text
+
+
+@given(st.floats(1, 9e17))
+def test_bytes_say_the_number_to_three_digits(num_bytes: float) -> None:
+    number, unit = format_bytes(num_bytes).split()
+    factor = 1000.0 ** ["B", "kB", "MB", "GB", "TB", "PB"].index(unit)
+    assert abs(float(number) * factor - num_bytes) <= max(0.00501 * num_bytes, 0.5)
+    assert len(number.replace(".", "")) <= 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"), (0.44, "0.4 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (7620, "2 h 07 min"), (360_000, "100 h 00 min"),
+    ],
+)  # fmt: skip
+def test_seconds(seconds: float, text: str) -> None:
+    assert format_seconds(seconds) == text
