@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from skimage.morphology import remove_small_holes, remove_small_objects
+from skimage.morphology import remove_small_objects
 
 from pipeline.errors import PatchError
 from pipeline.geometry import integral_image
@@ -92,7 +92,9 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     mask = saturation > threshold
     pixel_mm2 = (pixel_um / 1000) ** 2
     mask = remove_small_objects(mask, max_size=int(MIN_TISSUE_MM2 / pixel_mm2))
-    return np.asarray(remove_small_holes(mask, max_size=int(MAX_HOLE_MM2 / pixel_mm2)), dtype=bool)
+    holes = ndimage.binary_fill_holes(mask) & ~mask  # enclosed ones only: glass at the border is no hole
+    small = holes & ~remove_small_objects(holes, max_size=int(MAX_HOLE_MM2 / pixel_mm2))
+    return np.asarray(mask | small, dtype=bool)
 
 
 def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float]:

@@ -18,7 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compute import autocast, choose_batch_size, choose_device, choose_precision, describe_device, versions
+from pipeline.compute import (
+    autocast,
+    choose_batch_size,
+    choose_device,
+    choose_precision,
+    describe_device,
+    keep_freed_memory,
+    versions,
+)
 from pipeline.config import ExtractConfig
 from pipeline.errors import StoreError
 from pipeline.files import exclusive, write_text
@@ -66,6 +74,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig) -> Extracted:
     """
     with exclusive(out, "g2l extract-teacher"):
         device = choose_device(config.device)
+        keep_freed_memory(device)
         precision = choose_precision(config.precision, device)
         teacher = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
         if teacher.spec.mpp and abs(teacher.spec.mpp / plan.config.mpp - 1) > MPP_TOLERANCE:

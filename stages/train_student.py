@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pipeline import distributed
 from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
-from pipeline.compute import choose_device, choose_precision, use_deterministic_kernels, versions
+from pipeline.compute import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels, versions
 from pipeline.config import IDENTITY_FREE, TrainConfig
 from pipeline.curves import draw_curves
 from pipeline.dataset import StoredRows, batches_of, epoch_order, row_keys, teacher_statistics
@@ -103,6 +103,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
         raise StoreError(f"{store.folder} is not finished: {len(pending)} of {store.num_shards} shards are missing. "
                          "Run extract-teacher again")  # fmt: skip
     device = choose_device(config.device)
+    keep_freed_memory(device)
     distributed.join_group(device)
     folder = RunFolder(out)
     with exclusive(out, "g2l train-student"):

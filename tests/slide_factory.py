@@ -1,4 +1,4 @@
-"""Real slide files for the tests: Aperio, Leica and generic TIFF pyramids that OpenSlide reads, and ways to damage them.
+"""Slide files for the tests: Aperio, Leica and generic TIFF pyramids that OpenSlide reads, and ways to damage them.
 
 Slides are deterministic: the same arguments give the same bytes. Tests import this as `slide_factory`. What it
 leaves out: associated images, ICC profiles, other vendors.
@@ -337,16 +337,16 @@ def make_leica_slide(
 ) -> Path:
     """Write a Leica SCN of which only `scanned_l0_px` (x, y, width, height) was scanned, as its bounds say; lossless.
 
-    Two levels, downsamples 1 and 4. The pixels of `pattern` begin at the scanned area's corner; all else is transparent.
+    Two levels, downsamples 1 and 4. The pixels of `pattern` begin at the scanned corner; all else is transparent.
     """
     x, y, w, h = scanned_l0_px
     nm = round(mpp * 1000)
 
     def image(pixels: str, size: tuple[int, int], offset: tuple[int, int], objective: int) -> str:
+        view = f'sizeX="{size[0] * nm}" sizeY="{size[1] * nm}" offsetX="{offset[0] * nm}" offsetY="{offset[1] * nm}"'
         return (
             f'<image><device model="G2L test slide"/><pixels sizeX="{w}" sizeY="{h}">{pixels}</pixels>'
-            f'<view sizeX="{size[0] * nm}" sizeY="{size[1] * nm}" offsetX="{offset[0] * nm}" offsetY="{offset[1] * nm}"/>'
-            f"<scanSettings><objectiveSettings><objective>{objective}</objective></objectiveSettings>"
+            f"<view {view}/><scanSettings><objectiveSettings><objective>{objective}</objective></objectiveSettings>"
             "<illuminationSettings><illuminationSource>brightfield</illuminationSource></illuminationSettings>"
             "</scanSettings></image>"
         )

@@ -58,7 +58,7 @@ def test_written_whole(target: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError("x"), Stop()])
 def test_a_failing_block_changes_nothing(target: Path, error: BaseException) -> None:
     before = content(target.parent)
-    with pytest.raises(type(error)), write_aside(target) as f:
+    with pytest.raises(type(error)), write_aside(target) as f:  # noqa: PT012
         f.write(b"half")
         f.flush()
         raise error

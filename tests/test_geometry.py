@@ -172,7 +172,7 @@ def test_patches_of_the_grid_lie_in_the_level(
     for x, y in patch_grid(bounds, geometry.patch_l0_px, geometry.patch_l0_px):
         box = region_box(int(x), int(y), geometry)
         for corner, extent, full in zip(box.corner_level_px, box.size_level_px, size, strict=True):
-            assert 0 <= corner
+            assert corner >= 0
             assert corner + extent <= full
 
 

@@ -45,7 +45,8 @@ def test_bytes_say_the_number_to_three_digits(num_bytes: float) -> None:
     ("seconds", "text"),
     [
         (0, "0.0 s"), (0.44, "0.4 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (7620, "2 h 07 min"), (360_000, "100 h 00 min"),
+        (185, "3 min 05 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (7620, "2 h 07 min"),
+        (360_000, "100 h 00 min"),
     ],
 )  # fmt: skip
 def test_seconds(seconds: float, text: str) -> None:
