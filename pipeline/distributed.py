@@ -3,6 +3,8 @@ the identity.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -10,9 +12,23 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 
+_alone = False
+
+
 def world_size() -> int:
-    """Number of processes that train together."""
-    return dist.get_world_size() if dist.is_initialized() else 1
+    """Number of processes that train together; 1 inside `alone`."""
+    return dist.get_world_size() if dist.is_initialized() and not _alone else 1
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, sums are this process's own, as in a validation that one process does for all."""
+    global _alone
+    _alone = True
+    try:
+        yield
+    finally:
+        _alone = False
 
 
 def rank() -> int:
@@ -20,10 +36,25 @@ def rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def join_group(device: torch.device) -> None:
-    """Join the processes that `torchrun` started; nothing when it did not."""
+def is_leader() -> bool:
+    """Whether this process writes the files: the first one does."""
+    return rank() == 0
+
+
+def join_group(device: torch.device) -> torch.device:
+    """Join the processes that `torchrun` started, nothing when it did not; returns this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if device.type == "cuda" and device.index is None:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return device
+
+
+def wait_for_all() -> None:
+    """Wait until every process is here."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 def leave_group() -> None:

@@ -75,29 +75,36 @@ class RunFolder:
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`. On continuing, it is cut back to what the checkpoint had seen.
+    """Appends to `metrics.jsonl`; to nothing if `path` is `None`. On continuing, it is cut back to what the checkpoint
+    had seen.
 
     Raises:
         CheckpointError: the file is shorter than that.
     """
 
-    def __init__(self, path: Path, num_bytes: int) -> None:
-        if path.exists() and path.stat().st_size < num_bytes:
-            raise CheckpointError(f"{path}: cut short ({path.stat().st_size} bytes, the checkpoint saw {num_bytes})")
+    def __init__(self, path: Path | None, num_bytes: int) -> None:
+        self._file = None
+        if path is None:
+            return
+        if num_bytes and (not path.exists() or path.stat().st_size < num_bytes):
+            raise CheckpointError(f"{path}: cut short; the checkpoint saw {num_bytes} bytes of it")
         self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
         self._file.truncate(num_bytes)
-        self._file.seek(num_bytes)
 
     def append(self, line: dict[str, Any]) -> None:
         """One line; floats keep all their digits."""
-        self._file.write((json.dumps(line) + "\n").encode())
+        if self._file is not None:
+            self._file.write((json.dumps(line) + "\n").encode())
 
     def sync(self) -> int:
         """Make all lines durable; returns the file's length in bytes."""
+        if self._file is None:
+            return 0
         self._file.flush()
         os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()

@@ -10,6 +10,7 @@ here.
 """
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,21 +105,26 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                          "Run extract-teacher again")  # fmt: skip
     device = choose_device(config.device)
     keep_freed_memory(device)
-    distributed.join_group(device)
-    folder = RunFolder(out)
-    with exclusive(out, "g2l train-student"):
+    device = distributed.join_group(device)
+    folder, leader = RunFolder(out), distributed.is_leader()
+    with exclusive(out, "g2l train-student") if leader else nullcontext():
         use_deterministic_kernels(config.deterministic)
         student = build_encoder(config.student, config.weights, store.patch_px, seed=config.seed)
-        folder.start_or_continue(run_identity(store, student, config))
+        if leader:
+            folder.start_or_continue(run_identity(store, student, config))
+        distributed.wait_for_all()
         run = prepare_run(store, student, config, device)
         started = time.monotonic()
         num_new_steps = run_epochs(run, folder)
         seconds = time.monotonic() - started
         vals = [line for line in folder.metrics() if line["kind"] == "val"]
         before, after = (held_out(vals[0]), held_out(vals[-1])) if vals else (None, None)
-        draw_curves(folder.metrics(), folder.curves_path)
-        card = model_card(run_summary(run, student, before, after))
-        write_student(folder.student, student.module.model, student.spec, run.distillation.projector, card)
+        if leader:
+            draw_curves(folder.metrics(), folder.curves_path)
+            card = model_card(run_summary(run, student, before, after))
+            write_student(folder.student, student.module.model, student.spec, run.distillation.projector, card)
+        distributed.wait_for_all()
+    distributed.leave_group()
     return Trained(folder, run.num_steps, num_new_steps, before, after, seconds)
 
 
@@ -144,9 +150,13 @@ def prepare_run(store: Store, student: BuiltEncoder, config: TrainConfig, device
     train_rows, val_rows = store.ok_rows(TRAIN), store.ok_rows(VAL)
     if len(train_rows) < 2:
         raise ConfigError(f"{store.folder} has {len(train_rows)} rows to train on")
-    batch_size = min(config.batch_size, len(train_rows))
+    batch_size, world = min(config.batch_size, len(train_rows)), distributed.world_size()
     if batch_size < config.batch_size:
         say(f"note: batches of {batch_size}, for there are no more rows to train on")
+    if batch_size % world:
+        raise ConfigError(
+            f"a batch of {batch_size} does not divide among {world} processes; choose another --batch-size"
+        )
     if len(val_rows) < 2:
         say("warning: no rows are held out, so nothing will be known of how well the student stands in")
         val_rows = val_rows[:0]
@@ -184,7 +194,8 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
         run.distillation.load_state(checkpoint)
         run.optimizer.load_state_dict(checkpoint["optimizer"])
         restore_random_states(checkpoint["random"])
-    log = MetricsLog(folder.metrics_path, checkpoint["metrics_bytes"] if checkpoint else 0)
+    metrics_path = folder.metrics_path if distributed.is_leader() else None
+    log = MetricsLog(metrics_path, checkpoint["metrics_bytes"] if checkpoint else 0)
     try:
         with Progress("training", run.num_steps, "steps", done=first) as progress:
             if first == 0:
@@ -195,7 +206,8 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
                 if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
                     validate(run, log, step=done, epoch=epoch + 1)
                 save(run, folder, log, done)
-                draw_curves(folder.metrics(), folder.curves_path)
+                if distributed.is_leader():
+                    draw_curves(folder.metrics(), folder.curves_path)
     finally:
         log.close()
     return run.num_steps - first
@@ -207,12 +219,15 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     loss_of = build_loss(config.loss, config.alpha)
     order = epoch_order(run.train_rows, config.seed, epoch)
     reader = run.rows.reader(config.seed, epoch, config.augment)
-    loader = BatchLoader(reader.read, patch_px=run.store.patch_px, batch_size=run.batch_size, workers=run.workers,
+    share = run.batch_size // distributed.world_size()
+    mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
+    loader = BatchLoader(reader.read, patch_px=run.store.patch_px, batch_size=share, workers=run.workers,
                          device=distillation.device)  # fmt: skip
     waiting: list[tuple[int, float, Tensor, Tensor]] = []
     distillation.train()
     with loader:
-        for batch in loader.batches(batches_of(order, run.batch_size, step - epoch * run.steps_per_epoch)):
+        first = step - epoch * run.steps_per_epoch
+        for batch in loader.batches(rows[mine] for rows in batches_of(order, run.batch_size, first)):
             lr = learning_rate(step, run.num_steps, config.lr, config.warmup)
             set_learning_rate(run.optimizer, lr)
             loss, norm = train_step(distillation, batch, loss_of, run.optimizer, config.clip)
@@ -268,6 +283,8 @@ def write_steps(
 
 def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
     """Checkpoint after `step` steps: all that the next step depends on, and how far the metrics had come."""
+    if not distributed.is_leader():
+        return
     content = run.distillation.state() | {
         "step": step,
         "optimizer": run.optimizer.state_dict(),
@@ -279,9 +296,20 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
 
 @torch.inference_mode()
 def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> Fidelity | None:
-    """Score the held-out rows, without augmentation, and write a line; nothing when none are held out."""
-    if not len(run.val_rows):
+    """Score the held-out rows, without augmentation, and write a line; nothing when none are held out.
+
+    Of several processes the first does it for all.
+    """
+    if not len(run.val_rows) or not distributed.is_leader():
         return None
+    with distributed.alone():
+        figures, loss = score_held_out(run)
+    log.append({"kind": "val", "step": step, "epoch": epoch, "loss": loss, **figures.record()})
+    return figures
+
+
+def score_held_out(run: Run) -> tuple[Fidelity, float]:
+    """Held-out figures, and the mean loss of full batches."""
     distillation, config = run.distillation, run.config
     distillation.train(False)
     batch_size = min(run.batch_size, len(run.val_rows))
@@ -301,9 +329,7 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> Fidelity | 
         0, len(rows) - batch_size + 1, batch_size
     )  # the log-sum depends on the batch's size: full batches only
     losses = [float(loss_of(projected[i : i + batch_size], standardised[i : i + batch_size])) for i in whole]
-    figures = fidelity(student, projected, teacher, standardised)
-    log.append({"kind": "val", "step": step, "epoch": epoch, "loss": float(np.mean(losses)), **figures.record()})
-    return figures
+    return fidelity(student, projected, teacher, standardised), float(np.mean(losses))
 
 
 def held_out(line: dict[str, Any]) -> dict[str, float]:
