@@ -123,7 +123,7 @@ class ExtractConfig(Config):
     batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the forward pass [bfloat16 autocast on a GPU, float32 on a CPU]."
+        "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
     )
     dtype: Literal["float16", "float32"] = Field("float16", description="Type that embeddings are stored in.")
     rows_per_shard: int = Field(2048, ge=1, description="Patches a shard: the unit of work and of resuming.")
@@ -154,7 +154,7 @@ class TrainConfig(Config):
     alpha: float = Field(4.0, ge=1, description="Exponent of the log-sum loss.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto",
-        description="Arithmetic of the student's passes [bfloat16 autocast on a GPU, float32 on a CPU].",
+        description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
     )
     augment: Literal["none", "flips", "flips+jitter"] = Field(
         "flips", description="flips: the eight flips and quarter turns; jitter: mild colour changes."

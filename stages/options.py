@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import typer
+from pydantic.fields import FieldInfo
 
 from pipeline.config import Config, read_toml
 from pipeline.errors import ConfigError
@@ -24,12 +25,15 @@ def _optional(annotation: Any) -> Any:
     return annotation | None if not typing.get_origin(annotation) else typing.Optional[annotation]  # noqa: UP045
 
 
-def _shown_default(value: Any) -> str | bool:
-    if value is None or value is ...:
-        return False
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return str(value)
+def _help(info: FieldInfo) -> str:
+    """The field's description, and its default in brackets unless the description says what happens without it."""
+    text = info.description or ""
+    if info.is_required():
+        return f"{text} [required]"
+    if info.default is None:
+        return text
+    default = ("on" if info.default else "off") if isinstance(info.default, bool) else info.default
+    return f"{text} [{default}]"
 
 
 def _option(name: str, config: type[Config]) -> inspect.Parameter:
@@ -37,13 +41,7 @@ def _option(name: str, config: type[Config]) -> inspect.Parameter:
     info = config.model_fields[name]
     flag = "--" + name.replace("_", "-")
     flags = [f"{flag}/--no-{flag[2:]}"] if info.annotation is bool else [flag]
-    required = info.is_required()
-    option = typer.Option(
-        None,
-        *flags,
-        help=(info.description or "") + (" [required]" if required else ""),
-        show_default=False if required else _shown_default(info.default),
-    )
+    option = typer.Option(None, *flags, help=_help(info), show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info.annotation)
     )

@@ -1,0 +1,61 @@
+"""A sheet of patches with their nearest neighbours under several encoders, side by side."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from pipeline.files import write_bytes
+
+PATCH_PX, GAP_PX, HEADER_PX, MARGIN_PX = 92, 4, 62, 16
+INK, QUIET, SHARED = (25, 25, 25), (110, 110, 110), (20, 140, 70)
+
+
+def draw_neighbours(
+    queries: list[NDArray[np.uint8]],
+    columns: dict[str, list[list[tuple[NDArray[np.uint8], bool]]]],
+    title: str,
+    path: Path,
+) -> None:
+    """Write the sheet (PNG): a row a query; for each encoder its nearest patches, nearest first.
+
+    Args:
+        queries: uint8 (P, P, 3) patches.
+        columns: by encoder name, for each query its neighbours and whether the teacher has them, too; those get a
+        frame.
+    """
+    cell = PATCH_PX + GAP_PX
+    counts = [len(rows[0]) for rows in columns.values()]
+    block_gap = 26
+    width = 2 * MARGIN_PX + PATCH_PX + sum(block_gap + c * cell - GAP_PX for c in counts)
+    height = MARGIN_PX + HEADER_PX + len(queries) * cell + MARGIN_PX
+    page = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(page)
+    font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=14)
+    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font)
+    top = MARGIN_PX + HEADER_PX
+    draw.text((MARGIN_PX, top - 22), "patch", fill=QUIET, font=small)
+    for row, query in enumerate(queries):
+        page.paste(_small(query), (MARGIN_PX, top + row * cell))
+    x = MARGIN_PX + PATCH_PX
+    for (name, rows), count in zip(columns.items(), counts, strict=True):
+        x += block_gap
+        draw.text((x, top - 22), name, fill=QUIET, font=small)
+        for row, neighbours in enumerate(rows):
+            for column, (patch, shared) in enumerate(neighbours):
+                corner = (x + column * cell, top + row * cell)
+                page.paste(_small(patch), corner)
+                if shared:
+                    draw.rectangle(
+                        (*corner, corner[0] + PATCH_PX - 1, corner[1] + PATCH_PX - 1), outline=SHARED, width=4
+                    )
+        x += count * cell - GAP_PX
+    buffer = BytesIO()
+    page.save(buffer, "PNG")
+    write_bytes(path, buffer.getvalue())
+
+
+def _small(patch: NDArray[np.uint8]) -> Image.Image:
+    return Image.fromarray(patch).resize((PATCH_PX, PATCH_PX), Image.Resampling.LANCZOS)

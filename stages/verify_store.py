@@ -1,0 +1,126 @@
+"""Verify a store: every checksum again, and a sample of rows through the teacher again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from pipeline.compute import autocast, choose_device, keep_freed_memory
+from pipeline.dataset import StoredRows, row_keys
+from pipeline.errors import EncoderError, StoreError
+from pipeline.loader import BatchLoader, default_workers
+from pipeline.models import PRETRAINED, build_encoder
+from pipeline.runlog import Progress
+from pipeline.store import Store
+
+MIN_COSINE = 0.999
+"""A row embedded again must be this near to the stored one: bfloat16 has three digits, and a batch of another size sums
+in another order. Our choice.
+"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A sample of rows, embedded again.
+
+    Attributes:
+        rows: how many.
+        largest: largest absolute difference of a value.
+        scale: largest absolute value, for comparison.
+        min_cosine: smallest cosine of a row with its stored embedding.
+    """
+
+    rows: int
+    largest: float
+    scale: float
+    min_cosine: float
+
+
+def verify_store(folder: Path, weights: Path | None, sample: int, device_name: str) -> tuple[str, bool]:
+    """Check the store; returns what was found, in words, and whether all is well.
+
+    Raises:
+        G2LError: no store, or the teacher cannot be had.
+    """
+    store = Store(folder)
+    _ = store.plan  # raises if it is damaged
+    pending, problems = [], []
+    with Progress("checking", store.num_shards, "shards") as progress:
+        for shard, entry in store.ledgers():
+            if entry is None:
+                pending.append(shard)
+            else:
+                problems += store.check_shard(shard)
+            progress.note(damaged=len(problems))
+            progress.step()
+    done = store.num_shards - len(pending)
+    lines = [f"{done:,} of {store.num_shards:,} shards: {'all files are as written' if not problems else 'DAMAGED'}"]
+    lines += [f"  {problem}" for problem in problems]
+    if pending:
+        lines.append(f"{len(pending):,} shards are not done yet")
+    if problems:
+        lines.append(
+            "delete shards/<i>.json of the damaged shards and run extract-teacher again: only they are done again"
+        )
+        return "\n".join(lines), False
+    if not sample:
+        return "\n".join(lines), True
+    difference = embed_again(store, weights, sample, device_name)
+    if difference is None:
+        return "\n".join([*lines, "no row to embed again"]), True
+    good = difference.min_cosine >= MIN_COSINE
+    lines.append(
+        f"{difference.rows} rows embedded again: largest difference {difference.largest:.3g} of values up to "
+        f"{difference.scale:.3g}, smallest cosine {difference.min_cosine:.6f}"
+    )
+    if not good:
+        lines.append(f"NOT the same embeddings: a cosine below {MIN_COSINE}")
+    return "\n".join(lines), good
+
+
+def embed_again(store: Store, weights: Path | None, sample: int, device_name: str) -> Difference | None:
+    """Embed up to `sample` rows, chosen by a hash, from their stored pixels; `None` if there is no row.
+
+    Raises:
+        EncoderError: the teacher cannot be had, or has other weights than the store's.
+    """
+    record = store.spec.teacher
+    rows = store.ok_rows()
+    chosen = np.sort(rows[np.argsort(row_keys(rows, 0, 0, "verify"), kind="stable")[:sample]])
+    if not len(chosen):
+        return None
+    if weights is None and record["weights"] != PRETRAINED:
+        raise EncoderError(f"the teacher's weights came from {record['weights']}: give --weights FILE, or --sample 0")
+    device = choose_device(device_name)
+    keep_freed_memory(device)
+    teacher = build_encoder(record["name"], weights or PRETRAINED, store.patch_px)
+    if teacher.weights_sha256 != record["weights_sha256"]:
+        found, expected = teacher.weights_sha256[:12], record["weights_sha256"][:12]
+        raise EncoderError(f"these are not the weights of the store's teacher: SHA-256 {found}, not {expected}")
+    teacher.module.to(device)
+    batch_size = min(store.spec.settings["batch_size"], len(chosen))
+    stored: list[NDArray[np.float32]] = []
+    again: list[torch.Tensor] = []
+    source = StoredRows(store)
+    loader = BatchLoader(
+        source.read, patch_px=store.patch_px, batch_size=batch_size, workers=default_workers(), device=device
+    )
+    with loader, torch.inference_mode(), Progress("embedding again", len(chosen), "rows") as progress:
+        parts = (chosen[i : i + batch_size].tolist() for i in range(0, len(chosen), batch_size))
+        for batch in loader.batches(parts):
+            with autocast(device, store.spec.settings["precision"]):
+                again.append(teacher.module(batch.pixels_on(device)).float().cpu())
+            stored += batch.results
+            progress.step(len(batch.rows))
+    if not stored:
+        raise StoreError(f"{store.folder}: no row could be read")
+    before, after = torch.from_numpy(np.stack(stored)), torch.cat(again)
+    return Difference(
+        rows=len(chosen),
+        largest=float((before - after).abs().max()),
+        scale=float(before.abs().max()),
+        min_cosine=float(F.cosine_similarity(before.double(), after.double(), dim=1).min()),
+    )

@@ -1,0 +1,165 @@
+"""The command as a user meets it: real processes, exit codes, words."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml
+from pipeline.errors import ConfigError
+from stages.options import resolve
+
+COMMANDS = (
+    "make-manifest",
+    "plan",
+    "extract-teacher",
+    "train-student",
+    "export",
+    "inspect",
+    "verify",
+    "models",
+    "demo",
+)
+
+
+def g2l(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "stages.cli", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
+
+
+def test_help_names_every_command_and_imports_no_torch() -> None:
+    code = (
+        "import sys\nfrom stages.cli import main\nsys.argv = ['g2l', '--help']\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'timm', 'numpy', 'zarr', 'openslide'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in COMMANDS:
+        assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    done = g2l(command, "--help")
+    assert done.returncode == 0
+    assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("command", "config"), [("plan", PlanConfig), ("extract-teacher", ExtractConfig), ("train-student", TrainConfig)]
+)
+def test_help_shows_every_option_of_the_configuration(command: str, config: type[Config]) -> None:
+    shown = g2l(command, "--help", env={"COLUMNS": "200"}).stdout
+    for name, field in config.model_fields.items():
+        assert "--" + name.replace("_", "-") in shown
+        assert (field.description or "")[:30] in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("plan",), "missing: manifest, --out"),
+        (("plan", "nowhere.csv", "--out", "{tmp}/p.h5"), "nowhere.csv"),
+        (("plan", "nowhere.csv", "--out", "{tmp}/p.h5", "--min-tissue", "2"), "min_tissue"),
+        (("plan", "nowhere.csv", "--out", "{tmp}/p.h5", "--patch-px", "many"), "patch-px"),
+        (("plan", "nowhere.csv", "--out", "{tmp}/p.h5", "--config", "nowhere.toml"), "nowhere.toml"),
+        (("extract-teacher", "nowhere.h5", "--out", "{tmp}/s.zarr"), "teacher"),
+        (("extract-teacher", "nowhere.h5", "--out", "{tmp}/s.zarr", "--teacher", "x"), "nowhere.h5"),
+        (("extract-teacher", "p.h5", "--out", "{tmp}/s.zarr", "--teacher", "x", "--pixels", "png"), "pixels"),
+        (("train-student", "nowhere.zarr", "--out", "{tmp}/run", "--student", "x"), "nowhere.zarr"),
+        (("inspect", "nowhere"), "nowhere does not exist"),
+        (("verify", "nowhere.zarr"), "nowhere.zarr"),
+        (("export", "nowhere", "--out", "{tmp}/x"), "nowhere"),
+        (("make-manifest", "nowhere", "--out", "{tmp}/m.csv"), "nowhere"),
+        (("unknown",), "unknown"),
+        (("plan", "--no-such-option"), "no-such-option"),
+    ],
+)
+def test_wrong_use_is_one_clear_error(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
+    done = g2l(*(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_traceback_is_shown_when_asked_for() -> None:
+    done = g2l("inspect", "nowhere", env={"G2L_TRACEBACK": "1"})
+    assert "Traceback" in done.stderr
+
+
+def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
+    out = tmp_path / "plan.h5"
+    done = g2l(
+        "plan", cohort, "--out", out, "--patches-per-slide", "5", "--patch-px", "64", "--overlays", tmp_path / "o"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "4 slides of 4 cases and 2 centres" in done.stdout
+    assert "shards" in done.stdout
+    assert len(list((tmp_path / "o").glob("*.png"))) == 4
+    audit = (tmp_path / "plan.audit.csv").read_text().splitlines()
+    assert len(audit) == 5
+    shown = g2l("inspect", out)
+    assert "4 of 4 cases" in shown.stdout
+    again = g2l("plan", cohort, "--out", out)
+    assert again.returncode == 1
+    assert "not overwritten" in again.stderr
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "g2l.toml"
+    file.write_text('[plan]\nmanifest = "m.csv"\nseed = 7\nmpp = 1\n[train-student]\nepochs = 3\n')
+    config, paths = resolve(PlanConfig, "plan", {"seed": 9}, file, {"manifest": None, "out": tmp_path / "p.h5"})
+    assert (config.seed, config.mpp, config.patch_px) == (9, 1.0, 224)
+    assert paths == {"manifest": Path("m.csv"), "out": tmp_path / "p.h5"}
+
+
+def test_the_record_of_a_command_can_be_fed_back(tmp_path: Path) -> None:
+    config = TrainConfig(student="x", epochs=7, lr=0.5, slides_root=None, deterministic=False)
+    file = tmp_path / "config.toml"
+    from stages.cli import _write_record
+
+    _write_record(file, "train-student", config, store=tmp_path / "s.zarr", out=tmp_path / "run")
+    again, paths = resolve(TrainConfig, "train-student", {}, file, {"store": None, "out": None})
+    assert again == config
+    assert paths == {"store": tmp_path / "s.zarr", "out": tmp_path / "run"}
+    assert tomllib.loads(file.read_text())["train-student"]["epochs"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[plan]\nsede = 1\n", "sede"),
+        ("[plan]\nseed = -1\n", "seed"),
+        ('[plan]\nseed = "one"\n', "seed"),
+        ("seed = 1\n", "seed must stand in the table"),
+        ("[plan\n", "not a TOML file"),
+    ],
+)
+def test_a_wrong_file_is_named(text: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "g2l.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        resolve(PlanConfig, "plan", {}, file, {})
+
+
+def test_read_toml_of_another_command_is_empty(tmp_path: Path) -> None:
+    file = tmp_path / "g2l.toml"
+    file.write_text("[plan]\nseed = 1\n")
+    assert read_toml(file, "train-student") == {}
+
+
+def test_differences_are_named_by_path() -> None:
+    assert differences({"a": 1, "b": {"c": 2}}, {"a": 1, "b": {"c": 3}, "d": 4}) == ["b.c: 2 -> 3", "d: None -> 4"]
+
+
+def test_a_configuration_is_frozen_and_hashes_by_content() -> None:
+    config = PlanConfig(seed=3)
+    assert config.hash() == PlanConfig(seed=3).hash() != PlanConfig(seed=4).hash()
+    with pytest.raises(Exception, match="frozen"):
+        config.seed = 4  # type: ignore[misc]
