@@ -1,0 +1,80 @@
+"""Published weights under other names, to timm's: DINOv2's own training code (Hibou) and transformers' Dinov2 (Hibou,
+Phikon-v2; names of version 5 as well as of 4).
+
+The tensors are the same; only names differ, query, key and value are apart in transformers, and timm's register variant
+has no position for the class token, so that position is added to the token. Whatever is left over fails in
+`models.load_weights`, by name.
+"""
+
+import re
+
+import torch
+from torch import Tensor
+
+TRANSFORMERS_MARK = "embeddings.patch_embeddings.projection.weight"
+DINOV2_MARK = "mlp.w12.weight"
+
+_DINOV2 = (
+    (r"^register_tokens$", "reg_token"),
+    (r"\.mlp\.w12\.", ".mlp.fc1."),
+    (r"\.mlp\.w3\.", ".mlp.fc2."),
+)
+_TRANSFORMERS = (
+    (r"^(dinov2|model)\.", ""),
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^encoder\.layer\.(\d+)\.", r"blocks.\1."),
+    (r"\.attention\.(output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.attention\.(attention\.)?(query|q_proj)\.", ".attn.query."),
+    (r"\.attention\.(attention\.)?(key|k_proj)\.", ".attn.key."),
+    (r"\.attention\.(attention\.)?(value|v_proj)\.", ".attn.value."),
+    (r"\.layer_scale(\d)\.lambda1$", r".ls\1.gamma"),
+    (r"\.mlp\.weights_in\.", ".mlp.fc1."),
+    (r"\.mlp\.(weights_out|down_proj)\.", ".mlp.fc2."),
+    (r"^layernorm\.", "norm."),
+)
+UNUSED = ("embeddings.mask_token", "mask_token")
+"""Only for training with masked patches; an encoder has none."""
+
+
+def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict under timm's names, whichever of the known layouts it has; one in timm's layout is returned as it
+    is.
+    """
+    plain = {re.sub(r"^(dinov2|model)\.", "", name): value for name, value in weights.items()}
+    if TRANSFORMERS_MARK in plain:
+        named = _fold_class_position(_rename(plain, _TRANSFORMERS))
+        return _join(_join(named, ("query", "key", "value"), "qkv"), ("gate_proj", "up_proj"), "fc1")
+    if any(name.endswith(DINOV2_MARK) for name in weights):
+        return _fold_class_position(_rename(weights, _DINOV2))
+    return weights
+
+
+def _rename(weights: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:
+    renamed = {}
+    for name, value in weights.items():
+        if name in UNUSED:
+            continue
+        for pattern, replacement in rules:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    return renamed
+
+
+def _fold_class_position(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """With registers, timm adds positions to patch tokens only: add the class token's position to the token itself."""
+    if "reg_token" not in weights:
+        return weights
+    position = weights["pos_embed"]
+    return weights | {"cls_token": weights["cls_token"] + position[:, :1], "pos_embed": position[:, 1:]}
+
+
+def _join(weights: dict[str, Tensor], parts: tuple[str, ...], whole: str) -> dict[str, Tensor]:
+    """Tensors that timm holds as one, such as query, key and value, put together."""
+    first = f".{parts[0]}."
+    joined = {name: value for name, value in weights.items() if not any(f".{part}." in name for part in parts)}
+    for name in [name for name in weights if first in name]:
+        joined[name.replace(first, f".{whole}.")] = torch.cat([weights[name.replace(first, f".{p}.")] for p in parts])
+    return joined
