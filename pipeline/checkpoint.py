@@ -4,7 +4,6 @@ A checkpoint is `step-<n>.pt` and then `step-<n>.json` with its SHA-256. One tha
 for the one before.
 """
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,38 @@ KEPT = 2
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
-    """Write the checkpoint of `step`, then delete those older than the last `KEPT`.
+    """Write the checkpoint of `step`, then delete all but the last `KEPT` up to it.
+
+    Later ones are deleted as well: a run that comes to `step` again has passed them over as damaged.
 
     Raises:
-        OSError: the disk is full, ...; earlier checkpoints are as they were.
+        CheckpointError: the disk is full, ...; earlier checkpoints are as they were.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:09d}.pt"
-    with write_aside(path) as f:
-        torch.save(content, f)
-    write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256_file(path), "bytes": path.stat().st_size})
-    for old in sorted(folder.glob("step-*.pt"))[:-KEPT]:
-        old.with_suffix(".json").unlink(missing_ok=True)
-        old.unlink()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)
+        with write_aside(path) as f:
+            torch.save(content, f)
+        write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256_file(path), "bytes": path.stat().st_size})
+        kept = [p for p in sorted(folder.glob("step-*.pt")) if p.name <= path.name][-KEPT:]
+        for old in folder.glob("step-*.pt"):
+            if old not in kept:
+                old.with_suffix(".json").unlink(missing_ok=True)
+                old.unlink()
+    except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
+        raise CheckpointError(
+            f"cannot write the checkpoint {path} ({_cause(error)}). Earlier ones are safe: mend the cause, and run the "
+            "same command again"
+        ) from error
+
+
+def _cause(error: BaseException) -> str:
+    """The system's words for what went wrong, from under whatever was raised on top of it."""
+    inner: BaseException | None = error
+    while inner is not None and not isinstance(inner, OSError):
+        inner = inner.__cause__ or inner.__context__
+    return inner.strerror if isinstance(inner, OSError) and inner.strerror else str(error).splitlines()[0]
 
 
 def load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -41,21 +59,28 @@ def load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
     Raises:
         CheckpointError: there are some, and none is whole.
     """
-    paths = sorted(folder.glob("step-*.pt"), reverse=True)
-    for path in paths:
-        try:
-            entry = json.loads(path.with_suffix(".json").read_text())
-        except FileNotFoundError:
+    num_damaged = 0
+    for path in sorted(folder.glob("step-*.pt"), reverse=True):
+        if not path.with_suffix(".json").exists():
             continue  # killed between the two files
-        except (OSError, json.JSONDecodeError) as error:
-            say(f"warning: {path.with_suffix('.json')}: damaged ({error}); using the checkpoint before it")
-            continue
-        data = path.read_bytes()
-        if len(data) != entry["bytes"] or sha256_file(path) != entry["sha256"]:
-            say(f"warning: {path}: damaged ({len(data)} of {entry['bytes']} bytes); using the checkpoint before it")
-            continue
-        content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-        return content
-    if any(path.with_suffix(".json").exists() for path in paths):
+        problem = _problem(path)
+        if problem is None:
+            content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            return content
+        num_damaged += 1
+        say(f"warning: {path}: damaged ({problem}); looking for the checkpoint before it")
+    if num_damaged:
         raise CheckpointError(f"{folder}: no checkpoint is whole. Delete the folder to train from the start")
     return None
+
+
+def _problem(path: Path) -> str | None:
+    """What is wrong with a checkpoint; `None` when it is as it was written."""
+    try:
+        entry = json.loads(path.with_suffix(".json").read_text())
+        expected_bytes, expected_sha256 = int(entry["bytes"]), str(entry["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{path.with_suffix('.json').name} is unreadable: {error!r}"
+    if (num_bytes := path.stat().st_size) != expected_bytes:
+        return f"{num_bytes:,} of {expected_bytes:,} bytes"
+    return None if sha256_file(path) == expected_sha256 else "its bytes have changed (SHA-256 does not fit)"

@@ -22,6 +22,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 1 << 30
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or its type if it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def keep_freed_memory(device: torch.device) -> None:
     """On a CPU, keep the memory of freed tensors for the next ones instead of handing it back to the system each time.
 
@@ -48,7 +53,7 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise ConfigError(f"--device {name}: not usable here ({reason})") from None
     return device
 
@@ -92,6 +97,15 @@ def use_deterministic_kernels(enabled: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS to be reproducible
     torch.use_deterministic_algorithms(enabled)
     torch.backends.cudnn.benchmark = not enabled
+
+
+def mark(device: torch.device) -> torch.cuda.Event | None:
+    """An event behind all that the device was given so far; `None` where a call returns when its work is done."""
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))  # the current device may be another card
+    return event
 
 
 def describe_device(device: torch.device) -> str:

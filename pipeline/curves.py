@@ -1,9 +1,11 @@
 """The pictures of a run: loss, learning rate and held-out figures over the steps."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -11,41 +13,63 @@ from matplotlib.figure import Figure
 from pipeline.files import write_bytes
 
 FIGURES = {
-    "retrieval_top1": "retrieval top-1",
-    "neighbour_overlap": "neighbour overlap at 10",
+    "cosine": "cosine",
     "cka": "CKA",
     "explained_variance": "explained variance",
-    "cosine": "cosine",
+    "neighbour_overlap": "neighbour overlap at 10",
+    "retrieval_top1": "retrieval top-1",
 }
+LOWEST = -0.5
+"""Held-out figures are cut off here: an untrained projector explains any amount less than nothing."""
+SMOOTHED_SHARE = 0.05
+"""The solid line of the loss is a mean over this share of the steps. Our choice."""
 
 
 def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     """Write the picture (PNG) of a run's metrics: training on the left, held-out figures on the right."""
     steps = [line for line in lines if line["kind"] == "step"]
     vals = [line for line in lines if line["kind"] == "val"]
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    _draw_training(left, steps, vals)
-    _draw_held_out(right, vals)
+    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
+    loss = figure.add_subplot(grid[0, 0])
+    _draw_loss(loss, steps, vals)
+    _draw_learning_rate(figure.add_subplot(grid[1, 0], sharex=loss), steps)
+    _draw_held_out(figure.add_subplot(grid[:, 1]), vals)
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
     write_bytes(path, buffer.getvalue())
 
 
-def _draw_training(axes: Axes, steps: list[dict[str, Any]], vals: list[dict[str, Any]]) -> None:
-    axes.plot([s["step"] for s in steps], [s["loss"] for s in steps], color="#1f5fbf", lw=1.2, label="train loss")
-    axes.plot([v["step"] for v in vals], [v["loss"] for v in vals], color="#e06c00", marker="o", ms=3, lw=1.2,
-              label="held-out loss")  # fmt: skip
-    axes.set(xlabel="step", ylabel="loss", title="Training")
-    rate = axes.twinx()
-    rate.plot(
-        [s["step"] for s in steps], [s["lr"] for s in steps], color="#999999", lw=1, ls=":", label="learning rate"
-    )
-    rate.set_ylabel("learning rate", color="#777777")
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    handles = [*axes.get_lines(), *rate.get_lines()]
-    axes.legend(handles, [str(h.get_label()) for h in handles], frameon=False, fontsize=9)
+def moving_mean(values: Sequence[float], count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Mean of each value and up to `count` - 1 before it; float64 (N,)."""
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])
+    stops = np.arange(1, len(values) + 1)
+    starts = np.maximum(stops - count, 0)
+    return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
+
+
+def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: list[dict[str, Any]]) -> None:
+    x, losses = [s["step"] for s in steps], [s["loss"] for s in steps]
+    count = max(round(SMOOTHED_SHARE * len(steps)), 1)
+    axes.plot(x, losses, color="#1f5fbf", alpha=0.25, lw=0.8)
+    label = "train" if count == 1 else f"train, mean of {count} steps"
+    axes.plot(x, moving_mean(losses, count), color="#1f5fbf", lw=1.5, label=label)
+    if vals:
+        axes.plot([v["step"] for v in vals], [v["loss"] for v in vals], color="#e06c00", marker="o", ms=3, lw=1.4,
+                  label="held out")  # fmt: skip
+    axes.set(ylabel="loss", title="Training")
+    axes.tick_params(labelbottom=False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
+    axes.plot([s["step"] for s in steps], [s["lr"] for s in steps], color="#777777", lw=1.2)
+    axes.set(xlabel="step", ylabel="learning\nrate")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.grid(alpha=0.25)
 
 
 def _draw_held_out(axes: Axes, vals: list[dict[str, Any]]) -> None:
@@ -56,6 +80,6 @@ def _draw_held_out(axes: Axes, vals: list[dict[str, Any]]) -> None:
     for name, label in FIGURES.items():
         axes.plot([v["step"] for v in vals], [v[name] for v in vals], marker="o", ms=3, lw=1.4, label=label)
     lowest = min(0.0, *(v[name] for v in vals for name in FIGURES))
-    axes.set(xlabel="step", title=f"Held-out patches ({vals[-1]['rows']:,})", ylim=(max(lowest, -0.5) - 0.03, 1.03))
+    axes.set(xlabel="step", title=f"{vals[-1]['rows']:,} held-out patches", ylim=(max(lowest, LOWEST) - 0.03, 1.03))
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)

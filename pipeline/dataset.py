@@ -5,15 +5,18 @@ be continued at any step.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import StoreError
+from pipeline.config import TrainConfig
+from pipeline.errors import ConfigError, StoreError
 from pipeline.patches import PlannedPatches
-from pipeline.sampling import patch_keys
+from pipeline.runlog import say
+from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store import Status, Store
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
@@ -24,6 +27,15 @@ it.
 """
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of RGB in brightness, ITU-R BT.601."""
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """The rows of a run: int64 (N,) to train on, int64 (M,) held out to be scored, and how many make a batch."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    batch_size: int
 
 
 def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
@@ -61,7 +73,8 @@ def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
         1 + JITTER * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)
     )
     image = patch.astype(np.float32) * np.float32(brightness)
-    image = (image - image.mean()) * np.float32(contrast) + image.mean()
+    mean = image.mean()
+    image = (image - mean) * np.float32(contrast) + mean
     grey = (image @ LUMA)[..., None]
     image = (image - grey) * np.float32(saturation) + grey
     clipped: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
@@ -76,6 +89,30 @@ def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> N
     return turned if augmentation == "flips" else jitter(turned, key)
 
 
+def choose_rows(store: Store, config: TrainConfig, world: int = 1) -> RowChoice:
+    """The rows that `world` processes train on together, and a sample of the held-out ones.
+
+    Raises:
+        ConfigError: too few rows to train on, or a batch that does not divide among the processes.
+    """
+    train, val = store.ok_rows(TRAIN), store.ok_rows(VAL)
+    if len(train) < 2:
+        raise ConfigError(f"{store.folder}: {len(train)} rows to train on, at least 2 are needed. Plan with more "
+                          "slides, or with a smaller --val-fraction")  # fmt: skip
+    batch_size = min(config.batch_size, len(train))
+    if batch_size < config.batch_size:
+        say(f"note: batches of {batch_size}, for there are no more rows to train on")
+    if batch_size % world:
+        raise ConfigError(
+            f"a batch of {batch_size} does not divide among {world} processes; choose another --batch-size"
+        )
+    if len(val) < 2:
+        say("warning: no rows are held out, so nothing will be known of how well the student stands in")
+        val = val[:0]
+    keys = row_keys(val, config.seed, 0, "validation")
+    return RowChoice(train, np.sort(val[np.argsort(keys, kind="stable")[: config.val_rows]]), batch_size)
+
+
 class StoredRows:
     """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
     many threads.
@@ -83,6 +120,7 @@ class StoredRows:
 
     def __init__(self, store: Store, slides_root: Path | None = None) -> None:
         self._store = store
+        self.patch_px = store.patch_px
         self._slides = None if store.has_pixels else PlannedPatches(store.plan, None, slides_root)
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:

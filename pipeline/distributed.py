@@ -5,12 +5,14 @@ the identity.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+T = TypeVar("T")
 
 _alone = False
 
@@ -32,8 +34,8 @@ def alone() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Number of this process, from 0."""
-    return dist.get_rank() if dist.is_initialized() else 0
+    """Number of this process, from 0; outside the group (before it is joined, after it is left) as `torchrun` said."""
+    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
 
 
 def is_leader() -> bool:
@@ -44,11 +46,20 @@ def is_leader() -> bool:
 def join_group(device: torch.device) -> torch.device:
     """Join the processes that `torchrun` started, nothing when it did not; returns this process's own device."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
-        if device.type == "cuda" and device.index is None:
+        if str(device) == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device
+
+
+def gather(value: T) -> list[T]:
+    """Every process's `value`, by rank; all processes must call this."""
+    if world_size() == 1:
+        return [value]
+    values: list[T | None] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return [value for value in values if value is not None]
 
 
 def wait_for_all() -> None:
@@ -58,7 +69,7 @@ def wait_for_all() -> None:
 
 
 def leave_group() -> None:
-    """Leave them again."""
+    """Leave the group that `join_group` joined, if any."""
     if dist.is_initialized():
         dist.destroy_process_group()
 

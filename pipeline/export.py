@@ -9,29 +9,53 @@ README.md                        the card
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors
 import safetensors.torch
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from pipeline.compute import versions
+from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
-from pipeline.errors import G2LError
-from pipeline.files import ASIDE_SUFFIX, write_text
-from pipeline.models import timm_config
+from pipeline.errors import EncoderError, G2LError
+from pipeline.files import ASIDE_SUFFIX, sync_folder, write_text
+from pipeline.models import BuiltEncoder, timm_config
 from pipeline.projector import Projector
+from pipeline.sampling import VAL
+from pipeline.store import Store
+
+USAGE = {
+    "pooled": "embedding = model(images)",
+    "cls": "embedding = model(images)",
+    "cls+mean": (
+        "tokens = model.forward_features(images)\n"
+        "    embedding = torch.cat([tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(1)], dim=1)"
+    ),
+}
+"""How a card says that the embedding is taken, by the rule."""
 
 
 def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
     """timm's `config.json` for a student: it takes the whole patch, neither resized nor cropped, with its own
     statistics.
+
+    A class token is timm's own output with `global_pool="token"`; a class token with the mean of patch tokens is none
+    of timm's, and the card says how to take it.
     """
+    arguments = {**spec.arguments, "num_classes": 0}
+    if spec.embedding == "cls":
+        arguments["global_pool"] = "token"
     return {
         "architecture": spec.architecture,
         "num_classes": 0,
         "num_features": spec.width,
-        "model_args": {"num_classes": 0, **spec.arguments},
+        "model_args": arguments,
         "pretrained_cfg": {
             "architecture": spec.architecture,
             "input_size": [3, spec.patch_px, spec.patch_px],
@@ -51,13 +75,15 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
 
 
 def write_student(folder: Path, model: nn.Module, spec: EncoderSpec, projector: Projector, card: str) -> None:
-    """Write the folder, complete or absent; one that is there is replaced.
+    """Write the folder, complete or absent; one that is there is replaced as a whole.
 
     Raises:
         G2LError: the place cannot be written.
     """
     aside = folder.with_name(folder.name + ASIDE_SUFFIX)
+    old = folder.with_name(folder.name + ".old" + ASIDE_SUFFIX)
     shutil.rmtree(aside, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
         save_tensors(model, aside / "model.safetensors")
@@ -65,39 +91,93 @@ def write_student(folder: Path, model: nn.Module, spec: EncoderSpec, projector: 
         write_text(aside / "config.json", json.dumps(timm_json(model, spec), indent=2) + "\n")
         write_text(aside / "README.md", card)
         if folder.exists():
-            shutil.rmtree(folder)
+            os.rename(folder, old)
         os.rename(aside, folder)
-    except OSError as error:
+        sync_folder(folder.parent)
+    except (OSError, safetensors.SafetensorError) as error:
         shutil.rmtree(aside, ignore_errors=True)
-        raise G2LError(f"cannot write the student to {folder}: {error.strerror or error}") from error
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise G2LError(f"cannot write the student to {folder}: {reason or error}") from error
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def save_tensors(module: nn.Module, path: Path) -> None:
-    """A module's state as safetensors, contiguous, on the CPU."""
+    """A module's state as safetensors, contiguous, on the CPU; synced."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
     safetensors.torch.save_file(state, path)
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
 
 
 def load_projector(folder: Path) -> Projector:
-    """The projector of an exported student, ready for `as_teacher`."""
-    state = safetensors.torch.load_file(folder / "projector.safetensors")
-    teacher_width, student_width = state["linear.weight"].shape
-    projector = Projector(student_width, teacher_width)
-    projector.load_state_dict(state)
+    """The projector of an exported student, ready for `as_teacher`.
+
+    Raises:
+        EncoderError: there is none, or it is damaged.
+    """
+    path = folder / "projector.safetensors"
+    try:
+        state = safetensors.torch.load_file(path)
+        teacher_width, student_width = state["linear.weight"].shape
+        projector = Projector(student_width, teacher_width)
+        projector.load_state_dict(state)
+    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
+        raise EncoderError(f"{path}: not the projector of an exported student ({error})") from None
     return projector.eval().requires_grad_(False)
+
+
+def card_facts(
+    store: Store,
+    student: BuiltEncoder,
+    config: TrainConfig,
+    train_rows: NDArray[np.int64],
+    num_steps: int,
+    before: dict[str, float] | None,
+    after: dict[str, float] | None,
+) -> dict[str, Any]:
+    """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out."""
+    plan, slide_of_row = store.plan, store.plan.slide_of_row()
+    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
+    return {
+        "student": student.record(),
+        "teacher": store.spec.teacher,
+        "store": {
+            "mpp": plan.config.mpp,
+            "plan_hash": plan.hash,
+            "content_hash": store.content_hash(),
+            "train_rows": len(train_rows),
+            "train_slides": len(train_slides),
+            "train_cases": len({plan.slides[i].case_id for i in train_slides}),
+            "val_rows": len(val_rows),
+            "val_slides": len(np.unique(slide_of_row[val_rows])),
+        },
+        "config": {k: v for k, v in config.record().items() if k not in ("slides_root", "weights")},
+        "fidelity_before": before,
+        "fidelity_after": after,
+        "steps": num_steps,
+        "versions": versions(),
+    }
 
 
 def model_card(summary: dict[str, Any]) -> str:
     """The card: what the student is, what it was made from, how well it stands in, how it is used, and under which
     terms.
 
-    `summary` has: student, teacher (encoder records), store (facts), config (record), fidelity (before, after; may be
-    absent), steps, versions.
+    `summary` is made by `card_facts`.
     """
     student, teacher, store, config = (summary[name] for name in ("student", "teacher", "store", "config"))
     figures = figures_table(summary["fidelity_before"], summary["fidelity_after"])
     share = student["num_params"] / teacher["num_params"]
-    return f"""# {student["name"]} distilled from {teacher["name"]}
+    return f"""---
+library_name: timm
+license: other
+tags: [image-feature-extraction, timm, pathology, knowledge-distillation]
+---
+
+# {student["name"]} distilled from {teacher["name"]}
 
 {student["num_params"] / 1e6:.2f} M parameters, {share:.1%} of the teacher's {teacher["num_params"] / 1e6:.2f} M.
 Embedding: {student["embedding"]}, {student["width"]} dimensions. Input: RGB patches of {student["patch_px"]} px at
@@ -106,9 +186,14 @@ Embedding: {student["embedding"]}, {student["width"]} dimensions. Input: RGB pat
 ## Use
 
 ```python
-import timm, torch
+import timm
+import torch
+
 model = timm.create_model("local-dir:PATH", pretrained=True).eval()
 transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
+with torch.inference_mode():
+    images = transform(patch)[None]  # patch: a PIL image, RGB
+    {USAGE[student["embedding"]]}
 ```
 
 `projector.safetensors` maps the embedding into the teacher's space: `linear`, then `student_norm` (subtract the mean,
@@ -116,8 +201,8 @@ divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `p
 
 ## Made from
 
-- {store["train_rows"]:,} patches of {store["train_slides"]:,} slides of {store["train_cases"]:,} cases; held out: \
-{store["val_rows"]:,} patches of {store["val_slides"]:,} slides.
+- Trained on: {store["train_rows"]:,} patches (slides: {store["train_slides"]:,}, cases: {store["train_cases"]:,}). \
+Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}).
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
 - Teacher weights {teacher["weights_sha256"]} ({teacher["source"]}, {teacher["weights"]}).
 - Student started from {student["source"]}, {student["weights"]}; {summary["steps"]:,} steps.
@@ -152,6 +237,6 @@ def figures_table(before: dict[str, float] | None, after: dict[str, float] | Non
 
 
 @torch.no_grad()
-def same_embeddings(first: nn.Module, second: nn.Module, images: torch.Tensor) -> float:
+def same_embeddings(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], images: Tensor) -> float:
     """Largest absolute difference of two models' outputs."""
     return float((first(images) - second(images)).abs().max())

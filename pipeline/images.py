@@ -22,6 +22,7 @@ JPEG_QUALITY = 95
 
 def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
     """A patch, uint8 (P, P, 3) RGB, as a standard JPEG XL (lossless) or JPEG file."""
+    patch = np.ascontiguousarray(patch)
     if image_format == "jpegxl":
         return bytes(imagecodecs.jpegxl_encode(patch, lossless=True, effort=JPEGXL_EFFORT, numthreads=1))
     return bytes(imagecodecs.jpeg8_encode(patch, level=JPEG_QUALITY, subsampling="444"))
@@ -30,6 +31,8 @@ def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
 def decode_image(data: bytes, image_format: ImageFormat) -> NDArray[np.uint8]:
     """The inverse of `encode_image`: uint8 (P, P, 3) RGB.
 
+    A damaged JPEG may decode to something: the store's checksums are what finds damage.
+
     Raises:
         ValueError: the bytes are no image of that format.
     """
@@ -37,5 +40,5 @@ def decode_image(data: bytes, image_format: ImageFormat) -> NDArray[np.uint8]:
         if image_format == "jpegxl":
             return np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
         return np.asarray(imagecodecs.jpeg8_decode(data))
-    except (imagecodecs.JpegxlError, imagecodecs.Jpeg8Error) as error:
+    except (RuntimeError, ValueError) as error:  # imagecodecs' own errors are RuntimeErrors, not the only ones
         raise ValueError(f"not a readable {image_format} image ({error})") from None

@@ -18,6 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.compute import mark
+
 T = TypeVar("T")
 
 ROWS_PER_TASK = 8
@@ -44,10 +46,8 @@ class Batch(Generic[T]):
 
     def pixels_on(self, device: torch.device) -> Tensor:
         """The pixels on `device`; from pinned memory without waiting."""
-        moved = self.pixels.to(device, non_blocking=True)
-        if device.type == "cuda":
-            self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            self.copied.record()
+        moved = self.pixels.to(device, non_blocking=device.type == "cuda")
+        self.copied = mark(device)
         return moved
 
 

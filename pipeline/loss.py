@@ -13,6 +13,9 @@ from torch.nn import functional as F
 
 from pipeline.distributed import global_max, global_sum, world_size
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(projected (B, T), teacher (B, T)), both standardised -> a float32 scalar."""
+
 SMALLEST_DIFFERENCE = 1e-6
 """Differences of standardised embeddings are not resolved below this in float32 (its epsilon is 1.2e-7, of values of
 about 1 to 10). A batch in which none is larger counts as equal: the loss has its floor and no gradient, where the
@@ -40,7 +43,8 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float = 4.0) -> Tens
         difference = (projected.float() - teacher.float()).abs()
         largest = global_max(difference.max()).clamp(min=SMALLEST_DIFFERENCE)
         total = global_sum((difference / largest).pow(alpha).sum())
-        return alpha * largest.log() + total.clamp(min=1.0).log()
+        total = torch.where(total < 1, 1.0, total)  # below 1 if all count as equal; clamp would stop gradients at 1
+        return alpha * largest.log() + total.log()
 
 
 def mse_loss(projected: Tensor, teacher: Tensor) -> Tensor:
@@ -57,9 +61,9 @@ def cosine_loss(projected: Tensor, teacher: Tensor) -> Tensor:
         return 1 - total / (len(projected) * world_size())
 
 
-def build_loss(name: str, alpha: float) -> Callable[[Tensor, Tensor], Tensor]:
+def build_loss(name: str, alpha: float) -> Loss:
     """The loss of that name: "log-sum", "mse" or "cosine"."""
-    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    losses: dict[str, Loss] = {
         "log-sum": lambda projected, teacher: log_sum_loss(projected, teacher, alpha),
         "mse": mse_loss,
         "cosine": cosine_loss,

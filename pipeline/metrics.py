@@ -12,12 +12,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 NUM_NEIGHBOURS = 10
+SMALLEST_SPREAD = 1e-9
+"""Centred columns below this share of the plain ones are the rounding of equal rows (float32 resolves 1e-7)."""
 BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Held-out figures; all but the loss are at most 1, where 1 is perfect.
+    """Held-out figures; all but `rows` are at most 1, where 1 is perfect.
 
     Attributes:
         rows: number of patches, N.
@@ -59,11 +61,15 @@ def fidelity(student: Tensor, projected: Tensor, teacher: Tensor, standardised: 
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> float:
-    """1 - residual sum of squares over total sum of squares about the mean, over all dimensions of (N, T)."""
-    target, predicted = target.double(), predicted.double()
-    residual = (target - predicted).square().sum()
-    total = (target - target.mean(0)).square().sum()
-    return float(1 - residual / total)
+    """1 - residual sum of squares over total sum of squares about the mean, over all dimensions of (N, T); in float64.
+
+    0 where the target does not vary: there is nothing to explain.
+    """
+    target, predicted = _float64(target), _float64(predicted)
+    centred = _centred(target)
+    if centred is None:
+        return 0.0
+    return 1 - float((target - predicted).square().sum() / centred.square().sum())
 
 
 def retrieval(queries: Tensor, targets: Tensor, top: int = 1) -> float:
@@ -103,8 +109,24 @@ def neighbour_overlap(first: Tensor, second: Tensor, count: int = NUM_NEIGHBOURS
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:
-    """Linear CKA of (N, S) and (N, T): |Y'X|^2 / (|X'X| |Y'Y|) of the centred columns, in Frobenius norms."""
-    x, y = first.double(), second.double()
-    x, y = x - x.mean(0), y - y.mean(0)
+    """Linear CKA of (N, S) and (N, T): |Y'X|^2 / (|X'X| |Y'Y|) of the centred columns, in Frobenius norms; in float64.
+
+    0 where a side does not vary: a collapsed student has nothing in common with its teacher.
+    """
+    x, y = _centred(_float64(first)), _centred(_float64(second))
+    if x is None or y is None:
+        return 0.0
     cross = torch.linalg.matrix_norm(y.T @ x).square()
     return float(cross / (torch.linalg.matrix_norm(x.T @ x) * torch.linalg.matrix_norm(y.T @ y)))
+
+
+def _float64(values: Tensor) -> Tensor:
+    """In float64 on the CPU: not every accelerator has it."""
+    return values.cpu().double()
+
+
+def _centred(values: Tensor) -> Tensor | None:
+    """(N, D) without the columns' means; `None` if all rows are equal."""
+    centred = values - values.mean(0)
+    spread, size = torch.linalg.matrix_norm(centred), torch.linalg.matrix_norm(values)
+    return centred if spread > SMALLEST_SPREAD * size else None

@@ -7,6 +7,7 @@ it is, so the plan's patch size must be the encoder's.
 
 import hashlib
 import logging
+import pickle
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from pipeline.compute import first_line
 from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import EncoderError
 
@@ -94,10 +96,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise EncoderError(f"{path}: no such weights") from None
+    except pickle.UnpicklingError:
+        raise EncoderError(
+            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded. Save its state dict by itself"
+        ) from None
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
-        raise EncoderError(f"{path}: unreadable weights ({str(error).splitlines()[0]})") from None
-    except Exception as error:  # noqa: BLE001  (torch raises pickle's own error for anything but tensors)
-        raise EncoderError(f"{path}: holds more than tensors and is not loaded ({type(error).__name__})") from None
+        raise EncoderError(f"{path}: unreadable weights ({first_line(error)})") from None
     for key in ("state_dict", "model", "teacher", "student"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -128,7 +132,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     """
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
-        weights = convert(weights, model)
+        try:
+            weights = convert(weights, model)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise EncoderError(
+                f"{source}: the weights do not fit the architecture ({type(error).__name__}: {first_line(error)})"
+            ) from None
     classifiers = timm_config(model).get("classifier") or ()
     names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     expected = model.state_dict()
@@ -156,8 +165,13 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> nn.Module:
-    """The bare timm model of a spec.
+UNBUILDABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, AssertionError, AttributeError,
+               pickle.UnpicklingError, safetensors.SafetensorError)  # fmt: skip
+"""What timm raises for a model that it does not know or weights that it cannot read."""
+
+
+def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The bare timm model of a spec, and all arguments that make it again from its architecture's name.
 
     Raises:
         EncoderError: timm knows no such model, or its weights cannot be had.
@@ -171,13 +185,16 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> nn.Module:
         config = timm_config(model)
         native = config["input_size"][-1]
         if config.get("fixed_input_size") and "img_size" not in spec.arguments and native != patch_px:
-            model = timm.create_model(name, pretrained=pretrained, **arguments, img_size=patch_px)
-    except (RuntimeError, ValueError, TypeError, OSError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            arguments["img_size"] = patch_px
+            model = timm.create_model(name, pretrained=pretrained, **arguments)
+    except UNBUILDABLE as error:
+        reason = first_line(error)
         what = f"the weights of {spec.name} from {spec.source}" if pretrained else f"the encoder {spec.name}"
         hint = "give a local file with --weights" if pretrained else "`g2l models` lists the encoders"
         raise EncoderError(f"cannot get {what} ({reason}); {hint}") from None
-    return model
+    of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
+    whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}
+    return model, whole
 
 
 def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 0) -> BuiltEncoder:
@@ -203,15 +220,14 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _create(spec, patch_px, pretrained=from_hub)
+        model, arguments = _create(spec, patch_px, pretrained=from_hub)
     if not from_hub and weights != SCRATCH:
         load_weights(model, read_weights(Path(weights)), str(weights))
     if spec.patch_px == 0:
         config = timm_config(model)
-        spec = replace(spec, architecture=config["architecture"], mean=tuple(config["mean"]), std=tuple(config["std"]),
-                       patch_px=patch_px, licence=config.get("license") or spec.licence)  # fmt: skip
-        if "img_size" in getattr(model, "_model_args", {}):
-            spec = replace(spec, arguments={**spec.arguments, "img_size": patch_px})
+        spec = replace(spec, architecture=config["architecture"], arguments=arguments, mean=tuple(config["mean"]),
+                       std=tuple(config["std"]), patch_px=patch_px,
+                       licence=config.get("license") or spec.licence)  # fmt: skip
     module = Encoder(model, spec).eval()
     spec = replace(spec, width=measure_width(module, patch_px))
     module.spec = spec
@@ -230,9 +246,7 @@ def measure_width(module: Encoder, patch_px: int) -> int:
     try:
         output = module(torch.zeros((2, patch_px, patch_px, 3), dtype=torch.uint8))
     except (RuntimeError, AssertionError, ValueError) as error:
-        raise EncoderError(
-            f"{module.spec.name} does not take patches of {patch_px} px ({str(error).splitlines()[0]})"
-        ) from None
+        raise EncoderError(f"{module.spec.name} does not take patches of {patch_px} px ({first_line(error)})") from None
     if output.ndim != 2:
         raise EncoderError(
             f"{module.spec.name} gives {tuple(output.shape)} for 2 patches, not (2, D): its embedding rule is unknown"

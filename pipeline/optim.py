@@ -13,18 +13,34 @@ FINAL_LR = 0.01
 
 
 def build_optimizer(modules: Iterable[nn.Module], lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the modules' parameters; vectors (biases, norms, LayerScale) have no weight decay."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """AdamW over the modules' trainable parameters; the optimizer's groups are those with and without weight decay.
+
+    Vectors (biases, norms, LayerScale) and what a timm model names in `no_weight_decay` (class token, position
+    embedding, registers) have none.
+    """
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for module in modules:
+        exempt = _exempt_names(module)
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                (free if parameter.ndim <= 1 or name in exempt else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=BETAS)
 
 
+def _exempt_names(module: nn.Module) -> set[str]:
+    """Names of the parameters below `module` that timm exempts from weight decay."""
+    names = set()
+    for path, part in module.named_modules():
+        for name in getattr(part, "no_weight_decay", set)():
+            names.add(f"{path}.{name}".removeprefix("."))
+    return names
+
+
 def learning_rate(step: int, num_steps: int, peak: float, warmup: float) -> float:
-    """Learning rate of `step` (from 0): a linear rise over the first `warmup` share of the steps, then half a
-    cosine.
+    """Learning rate of `step` (from 0): a linear rise to `peak` over the first `warmup` share of the steps, then half a
+    cosine down to `FINAL_LR` of it.
     """
     rising = math.ceil(warmup * num_steps)
     if step < rising:

@@ -20,9 +20,10 @@ class BatchStandardiser(nn.Module):
     """Batch normalisation without affine parameters, over the whole batch of all processes, in float32.
 
     In training by the batch's own mean and biased variance, with running statistics on the side (unbiased variance, as
-    torch's BatchNorm1d); otherwise by the running statistics.
+    torch's BatchNorm1d, but the plain mean of the first ten batches in place of its start from 0 and 1); otherwise by
+    the running statistics.
 
-    forward: (B, D) -> float32 (B, D).
+    forward: (B, D) -> float32 (B, D). Every process must have the same number of rows.
 
     Raises:
         ValueError: a training batch of fewer than two rows.
@@ -74,7 +75,8 @@ class BatchStandardiser(nn.Module):
 class Projector(nn.Module):
     """Student's embedding (B, S) to the teacher's space (B, T).
 
-    The projected side keeps running statistics; the teacher's are those of all training rows, known beforehand.
+    The projected side keeps running statistics; the teacher's are those of all training rows, known beforehand. All in
+    float32, whatever the autocast.
 
     forward: (z_s (B, S), z_t (B, T)) -> both standardised, float32 (B, T).
     """
@@ -86,11 +88,17 @@ class Projector(nn.Module):
         self.teacher_norm = BatchStandardiser(teacher_width, track=False)
 
     def forward(self, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-        return self.student_norm(self.linear(student.float())), self.teacher_norm(teacher)
+        return self.student_norm(self.project(student)), self.teacher_norm(teacher)
+
+    def project(self, student: Tensor) -> Tensor:
+        """(N, S) -> (N, T), not yet standardised."""
+        with torch.autocast(student.device.type, enabled=False):
+            projected: Tensor = self.linear(student.float())
+        return projected
 
     def standardised(self, student: Tensor) -> Tensor:
         """(N, S) -> (N, T) in the standardised teacher space, by the running statistics."""
-        return self.student_norm.standardise(self.linear(student.float()))
+        return self.student_norm.standardise(self.project(student))
 
     def as_teacher(self, student: Tensor) -> Tensor:
         """(N, S) -> (N, T) in the teacher's own space: the student in the teacher's stead."""

@@ -10,12 +10,13 @@ student/         the exported student, once the run is finished
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import differences
 from pipeline.errors import CheckpointError
-from pipeline.files import remove_asides, write_json
+from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json
 
 
 class RunFolder:
@@ -35,8 +36,9 @@ class RunFolder:
 
         Raises:
             CheckpointError: it was started from something else; says what differs.
+            G2LError: it cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_output_folder(self.folder)
         if self.identity_path.exists():
             changes = differences(self.read_identity(), identity)
             if changes:
@@ -45,8 +47,11 @@ class RunFolder:
                     f"{self.folder} was started from other inputs and is not continued (run -> now):\n{listing}\n"
                     "Choose another --out."
                 )
+            for half_written in self.folder.glob(self.student.name + "*" + ASIDE_SUFFIX):
+                shutil.rmtree(half_written)
             remove_asides(self.folder)
             return
+        self.identity_path.with_name(self.identity_path.name + ASIDE_SUFFIX).unlink(missing_ok=True)
         if any(self.folder.iterdir()):
             raise CheckpointError(
                 f"{self.folder} is not empty and not a run; nothing is overwritten. Choose another --out"
@@ -63,15 +68,23 @@ class RunFolder:
             identity: dict[str, Any] = json.loads(self.identity_path.read_text())
         except FileNotFoundError:
             raise CheckpointError(f"{self.folder}: no such run. `g2l train-student` makes one") from None
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError) as error:
             raise CheckpointError(f"{self.identity_path}: damaged ({error})") from None
         return identity
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of the metrics file."""
+        """All lines of the metrics file; one that is still being written is left out.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
         if not self.metrics_path.exists():
             return []
-        return [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+        lines = self.metrics_path.read_bytes().split(b"\n")[:-1]
+        try:
+            return [json.loads(line) for line in lines]
+        except ValueError as error:
+            raise CheckpointError(f"{self.metrics_path}: damaged ({error})") from None
 
 
 class MetricsLog:
@@ -87,22 +100,25 @@ class MetricsLog:
         if path is None:
             return
         if num_bytes and (not path.exists() or path.stat().st_size < num_bytes):
-            raise CheckpointError(f"{path}: cut short; the checkpoint saw {num_bytes} bytes of it")
+            raise CheckpointError(
+                f"{path}: cut short or gone; the checkpoint saw {num_bytes} bytes of it. Put it back, or choose "
+                "another --out"
+            )
         self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
         self._file.truncate(num_bytes)
 
     def append(self, line: dict[str, Any]) -> None:
-        """One line; floats keep all their digits."""
+        """One line, for all to see; floats keep all their digits."""
         if self._file is not None:
             self._file.write((json.dumps(line) + "\n").encode())
+            self._file.flush()
 
     def sync(self) -> int:
         """Make all lines durable; returns the file's length in bytes."""
         if self._file is None:
             return 0
-        self._file.flush()
         os.fsync(self._file.fileno())
-        return self._file.tell()
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""

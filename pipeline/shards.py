@@ -4,13 +4,14 @@ A shard file is its inner chunks one after the other, then an index of (offset, 
 the index's CRC-32C (Zarr v3 sharding codec, version 1.0:
 https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/). Every inner chunk here ends with its own
 CRC-32C. Written by hand because zarr-python holds a whole shard in memory and cannot be told to sync and rename; read
-by hand because a random patch should cost two preads. tests/test_shards.py compares both directions with zarr-python.
+by hand because a random patch should cost one pread. tests/test_shards.py compares both directions with zarr-python.
 """
 
 import hashlib
 import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -45,6 +46,14 @@ def without_crc(data: bytes, where: str) -> bytes:
     return body
 
 
+def make_folders(folder: Path) -> None:
+    """Create a folder and those above it, each in a way that survives a power cut."""
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
 class ShardWriter:
     """Writes one shard file aside; `commit` syncs and renames it. As a context it cleans up after itself.
 
@@ -55,7 +64,7 @@ class ShardWriter:
         self.path = path
         self.num_chunks = num_chunks
         self._aside = path.with_name(path.name + ASIDE_SUFFIX)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folders(path.parent)
         self._file = open(self._aside, "wb")  # noqa: SIM115  (closed by commit or __exit__)
         self._digest = hashlib.sha256()
         self._entries: list[tuple[int, int]] = []
@@ -67,7 +76,7 @@ class ShardWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._file.closed:
+        with suppress(OSError):  # closing writes what is buffered, which a full disk does not take
             self._file.close()
         self._aside.unlink(missing_ok=True)
 
@@ -99,27 +108,49 @@ class ShardWriter:
 
 
 class ShardFile:
-    """One shard file, open for reading; safe to use from many threads.
+    """One shard file, open for reading; safe to use from many threads. Its index is held in memory: 16 bytes a chunk.
 
     Raises:
-        StoreError: the file is missing or too short.
+        StoreError: the file is missing or unreadable, or its index is damaged.
     """
 
     def __init__(self, path: Path, num_chunks: int) -> None:
         self.path = path
         self.num_chunks = num_chunks
+        index_bytes = num_chunks * ENTRY_BYTES + CRC_BYTES
         try:
             self._fd = os.open(path, os.O_RDONLY)
+            self._index_start = os.fstat(self._fd).st_size - index_bytes
         except FileNotFoundError:
             raise StoreError(f"{path}: the shard file is missing. `g2l verify` lists all damage") from None
-        self._index_start = os.fstat(self._fd).st_size - num_chunks * ENTRY_BYTES - CRC_BYTES
+        except OSError as error:
+            raise StoreError(f"{path}: the shard file cannot be read ({error.strerror})") from error
         if self._index_start < 0:
-            os.close(self._fd)
-            raise StoreError(f"{path}: damaged (too short). `g2l verify` lists all damage")
+            raise self._damaged("too short")
+        index = without_crc(self._read(self._index_start, index_bytes), f"{path}: its index")
+        self._entries = np.frombuffer(index, "<u8").reshape(num_chunks, 2)
 
     def __del__(self) -> None:
-        if hasattr(self, "_index_start") and self._index_start >= 0:
+        if hasattr(self, "_fd"):
             os.close(self._fd)
+
+    def _damaged(self, how: str) -> StoreError:
+        return StoreError(f"{self.path}: damaged ({how}). `g2l verify` lists all damage")
+
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise StoreError(f"{self.path}: the shard file cannot be read ({error.strerror})") from error
+
+    def _entry(self, index: int) -> tuple[int, int] | None:
+        """(offset, length) of an inner chunk with its checksum, or `None` if it is missing."""
+        offset, length = (int(value) for value in self._entries[index])
+        if offset == MISSING and length == MISSING:
+            return None
+        if offset + length > self._index_start:
+            raise self._damaged("index out of the file")
+        return offset, length
 
     def read_chunk(self, index: int) -> bytes | None:
         """An inner chunk without its checksum, or `None` if it is missing.
@@ -127,13 +158,8 @@ class ShardFile:
         Raises:
             StoreError: it is damaged.
         """
-        entry = os.pread(self._fd, ENTRY_BYTES, self._index_start + index * ENTRY_BYTES)
-        offset, length = (int(value) for value in np.frombuffer(entry, "<u8"))
-        if offset == MISSING and length == MISSING:
-            return None
-        if offset + length > self._index_start:
-            raise StoreError(f"{self.path}: damaged (index out of the file). `g2l verify` lists all damage")
-        return without_crc(os.pread(self._fd, length, offset), str(self.path))
+        entry = self._entry(index)
+        return None if entry is None else without_crc(self._read(*entry), str(self.path))
 
     def read_slice(self, index: int, start: int, length: int) -> bytes:
         """`length` bytes of an inner chunk from `start` on, without checking its checksum.
@@ -141,18 +167,16 @@ class ShardFile:
         Raises:
             StoreError: they are not there.
         """
-        entry = os.pread(self._fd, ENTRY_BYTES, self._index_start + index * ENTRY_BYTES)
-        offset = int(np.frombuffer(entry, "<u8", 1)[0])
-        data = b"" if offset == MISSING else os.pread(self._fd, length, offset + start)
-        if len(data) != length:
-            raise StoreError(f"{self.path}: damaged (a row is missing). `g2l verify` lists all damage")
-        return data
+        entry = self._entry(index)
+        if entry is None or start + length > entry[1] - CRC_BYTES:
+            raise self._damaged("a row is missing")
+        return self._read(entry[0] + start, length)
 
     def read_rows(self, dtype: str, width: int | None) -> NDArray[np.generic]:
         """All chunks of a raw array, joined: (rows, width) or (rows,)."""
         chunks = [self.read_chunk(i) for i in range(self.num_chunks)]
         if any(chunk is None for chunk in chunks):
-            raise StoreError(f"{self.path}: damaged (a chunk of rows is missing). `g2l verify` lists all damage")
+            raise self._damaged("a chunk of rows is missing")
         rows = np.frombuffer(
             b"".join(chunk for chunk in chunks if chunk is not None), np.dtype(dtype).newbyteorder("<")
         )

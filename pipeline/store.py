@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from pipeline import zarr_format
 from pipeline.config import differences
 from pipeline.errors import StoreError
-from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, sha256_file, sha256_json
+from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, sha256_file, sha256_json, sync_folder
 from pipeline.images import decode_image
-from pipeline.plan import Plan, plan_from_records, plan_records, slide_from_record, slide_record
+from pipeline.plan import MALFORMED, Plan, plan_from_records, plan_records, slide_from_record, slide_record
 from pipeline.shards import ShardCache, ShardFile
 
 FORMAT_VERSION = 1
@@ -64,6 +64,27 @@ def chunk_rows(rows_per_shard: int) -> int:
     return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
 
 
+def _read_attributes(folder: Path) -> dict[str, Any]:
+    """What a store says of itself, of the format and version that this program reads.
+
+    Raises:
+        StoreError: there is none such.
+    """
+    try:
+        attributes: dict[str, Any] = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
+        found = attributes["format"], attributes["version"]
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one") from None
+    except (OSError, *MALFORMED) as error:
+        raise StoreError(f"{folder}: not a store of G2L ({error!r})") from None
+    if found != ("g2l-store", FORMAT_VERSION):
+        raise StoreError(
+            f"{folder}: {found[0]} of format version {found[1]}; this program reads version {FORMAT_VERSION} of "
+            "g2l-store. Use the G2L that made it"
+        )
+    return attributes
+
+
 class Store:
     """An existing store, open for reading.
 
@@ -73,22 +94,17 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.attributes = _read_attributes(folder)
         try:
-            attributes = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
-        except FileNotFoundError:
-            raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one") from None
-        except (OSError, KeyError, json.JSONDecodeError) as error:
-            raise StoreError(f"{folder}: not a store of G2L ({error!r})") from None
-        if attributes["version"] != FORMAT_VERSION:
-            raise StoreError(f"{folder}: format version {attributes['version']}, this program reads {FORMAT_VERSION}")
-        self.attributes: dict[str, Any] = attributes
-        self.spec = StoreSpec(attributes["teacher"], attributes["settings"])
-        self.num_rows: int = attributes["rows"]
-        self.width: int = attributes["teacher"]["width"]
-        self.patch_px: int = attributes["patch_px"]
-        self.rows_per_shard: int = attributes["settings"]["rows_per_shard"]
-        self.dtype: str = attributes["settings"]["dtype"]
-        self.image_format: Any = attributes["settings"]["pixels"]
+            self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
+            self.num_rows: int = self.attributes["rows"]
+            self.width: int = self.spec.teacher["width"]
+            self.patch_px: int = self.attributes["patch_px"]
+            self.rows_per_shard: int = self.spec.settings["rows_per_shard"]
+            self.dtype: str = self.spec.settings["dtype"]
+            self.image_format: Any = self.spec.settings["pixels"]
+        except MALFORMED as error:
+            raise StoreError(f"{folder}: the store's metadata are damaged ({error!r})") from None
         self._pixel_files = ShardCache(self.rows_per_shard)
         self._embedding_files = ShardCache(self.chunks_per_shard)
 
@@ -128,11 +144,13 @@ class Store:
         """
         try:
             entry: dict[str, Any] = json.loads(self.ledger_path(shard).read_text())
+            if missing := {"rows", "status", "files", "failures"} - entry.keys():
+                raise KeyError(*sorted(missing))
         except FileNotFoundError:
             return None
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except MALFORMED as error:
             raise StoreError(
-                f"{self.ledger_path(shard)}: damaged ledger entry ({error}). Delete it to redo the shard"
+                f"{self.ledger_path(shard)}: damaged ledger entry ({error!r}). Delete it to redo the shard"
             ) from None
         return entry
 
@@ -168,14 +186,17 @@ class Store:
             records = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
             coords = zarr_format.read_array(folder, "coords")
             split = zarr_format.read_array(folder, "split")
-        except (OSError, KeyError, ValueError) as error:
+            slides, start = [], 0
+            for record in records["slides"]:
+                stop = start + record.pop("rows")
+                slides.append(slide_from_record(record, coords[start:stop], split[start:stop]))
+                start = stop
+            plan = plan_from_records(records["plan"], slides, folder)
+        except (OSError, *MALFORMED) as error:
             raise StoreError(f"{folder}: the store's plan is damaged ({error!r})") from None
-        slides, start = [], 0
-        for record in records["slides"]:
-            stop = start + record.pop("rows")
-            slides.append(slide_from_record(record, coords[start:stop], split[start:stop]))
-            start = stop
-        return plan_from_records(records["plan"], slides, folder)
+        if plan.hash != self.attributes["plan_hash"]:
+            raise StoreError(f"{folder}: the store's plan is damaged: it is not the plan that the store was made by")
+        return plan
 
     def read_embeddings(self, shard: int) -> NDArray[Any]:
         """Embeddings of a finished shard: (rows, D) in the stored type; NaN where a row has none.
@@ -256,6 +277,14 @@ class Store:
         return problems
 
 
+def _sync_tree(folder: Path) -> None:
+    """Make all files and folders below `folder` survive a power cut."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync_folder(Path(place, name))  # a file is synced in the same way
+        sync_folder(Path(place))
+
+
 def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str]) -> None:
     """Make an empty store: metadata and plan, complete or absent.
 
@@ -299,7 +328,9 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
         zarr_format.write_array(aside / "plan", "slide", plan.slide_of_row())
         zarr_format.write_array(aside / "plan", "split", plan.split())
         (aside / "shards").mkdir()
+        _sync_tree(aside)
         os.rename(aside, folder)
+        sync_folder(folder.parent)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         raise StoreError(f"cannot make the store {folder}: {error.strerror or error}") from error

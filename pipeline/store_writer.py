@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -24,11 +25,22 @@ from pipeline.store import Status, Store, chunk_rows
 QUEUED_BATCHES = 4
 
 
+@dataclass(frozen=True)
+class _Rows:
+    """Consecutive rows of a shard, ready to be written; embeddings (B, D) in the stored type, status uint8 (B,)."""
+
+    shard: int
+    embedding: NDArray[Any]
+    status: NDArray[np.uint8]
+    failures: list[dict[str, Any]]
+    images: list[bytes | None]
+
+
 class _OpenShard:
     """A shard being filled."""
 
-    def __init__(self, store: Store, shard: int, describe: Callable[[int], dict[str, Any]]) -> None:
-        self.store, self.shard, self.describe = store, shard, describe
+    def __init__(self, store: Store, shard: int) -> None:
+        self.store, self.shard = store, shard
         self.rows = store.shard_rows(shard)
         capacity = store.rows_per_shard
         self.embedding: NDArray[Any] = np.full((capacity, store.width), np.nan, store.dtype)
@@ -41,25 +53,16 @@ class _OpenShard:
         if store.has_pixels:
             self.pixels = self.files.enter_context(ShardWriter(store.shard_path("pixels", shard), capacity))
 
-    def add(self, embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> None:
-        """The next rows: embeddings (B, D), any value where a read failed."""
-        start = self.num_filled
-        with np.errstate(over="ignore"):  # beyond the stored type is infinity, found below
-            stored = embeddings.astype(self.store.dtype)
-        finite = np.isfinite(stored).all(axis=1)
-        for i, read in enumerate(reads):
-            status, reason = read.status, read.reason
-            if status is Status.OK and not finite[i]:
-                status, reason = Status.NOT_FINITE, f"the teacher's embedding is not finite as {self.store.dtype}"
-            self.status[start + i] = status
-            if status is Status.OK:
-                self.embedding[start + i] = stored[i]
-            else:
-                where = self.describe(self.rows.start + start + i)
-                self.failures.append({**where, "status": status.name, "reason": reason})
-            if self.pixels is not None:
-                self.pixels.append(read.encoded)
-        self.num_filled += len(reads)
+    def add(self, rows: _Rows) -> None:
+        """The next rows."""
+        assert rows.shard == self.shard
+        filled = slice(self.num_filled, self.num_filled + len(rows.status))
+        self.embedding[filled], self.status[filled] = rows.embedding, rows.status
+        self.failures += rows.failures
+        if self.pixels is not None:
+            for image in rows.images:
+                self.pixels.append(image)
+        self.num_filled = filled.stop
 
     def commit(self, device: str) -> None:
         """Write what is left, and enter the shard in the ledger."""
@@ -95,19 +98,22 @@ class StoreWriter:
 
     `describe(row)` says where a row is from, for the list of failures. As a context: leaving it well waits for the last
     commit; leaving it by an error discards what is in flight.
+
+    Attributes:
+        num_failures: failed rows among those that `put` was given.
+        last_failure: the last of them: row, slide, x, y, status, reason.
     """
 
     def __init__(self, store: Store, describe: Callable[[int], dict[str, Any]], device: str) -> None:
         self._store = store
         self._describe = describe
         self._device = device
-        self._queue: queue.Queue[tuple[int, NDArray[np.float32], Sequence[PatchRead]] | None] = queue.Queue(
-            QUEUED_BATCHES
-        )
+        self._queue: queue.Queue[_Rows | None] = queue.Queue(QUEUED_BATCHES)
         self._error: BaseException | None = None
         self._discard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="g2l-write", daemon=True)
         self.num_failures = 0
+        self.last_failure: dict[str, Any] | None = None
         self._thread.start()
 
     def __enter__(self) -> Self:
@@ -123,22 +129,43 @@ class StoreWriter:
         if kind is None:
             self._raise_error()
 
-    def put(self, shard: int, embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> None:
-        """The next rows of `shard`, in order; a shard is committed when all its rows are there.
+    def put(self, rows: Sequence[int], embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> None:
+        """The next rows, in order and of one shard; a shard is committed when all its rows are there.
+
+        Args:
+            embeddings: (B, D), any value where a read failed.
 
         Raises:
             StoreError: an earlier batch could not be written, for instance because the disk is full.
         """
         self._raise_error()
-        self._queue.put((shard, embeddings, reads))
+        ready = self._judge(rows, embeddings, reads)
+        self.num_failures += len(ready.failures)
+        if ready.failures:
+            self.last_failure = ready.failures[-1]
+        self._queue.put(ready)
+
+    def _judge(self, rows: Sequence[int], embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> _Rows:
+        """Rows as they are stored: an embedding is finite in the stored type, or its row failed."""
+        with np.errstate(over="ignore"):  # beyond the stored type is infinity
+            stored = embeddings.astype(self._store.dtype)
+        finite = np.isfinite(stored).all(axis=1)
+        status = np.array([read.status for read in reads], np.uint8)
+        status[(status == Status.OK) & ~finite] = Status.NOT_FINITE
+        stored[status != Status.OK] = np.nan
+        failures = []
+        for i in np.flatnonzero(status != Status.OK).tolist():
+            reason = reads[i].reason or f"the teacher's embedding is not finite as {self._store.dtype}"
+            failures.append({**self._describe(rows[i]), "status": Status(status[i]).name, "reason": reason})
+        return _Rows(rows[0] // self._store.rows_per_shard, stored, status, failures, [read.encoded for read in reads])
 
     def _raise_error(self) -> None:
         if isinstance(self._error, OSError):
             total = self._store.num_shards
             done = total - len(self._store.pending_shards())
             raise StoreError(
-                f"cannot write to {self._store.folder}: {self._error.strerror}. {done} of {total} shards are done and "
-                "safe; make room and run the same command again"
+                f"cannot write to {self._store.folder}: {self._error.strerror or self._error}. {done} of {total} "
+                "shards are done and safe; make room and run the same command again"
             ) from self._error
         if self._error is not None:
             raise self._error
@@ -149,18 +176,15 @@ class StoreWriter:
             while (item := self._queue.get()) is not None:
                 if self._discard.is_set() or self._error is not None:
                     continue
-                shard, embeddings, reads = item
                 try:
                     if current is None:
-                        current = _OpenShard(self._store, shard, self._describe)
-                    assert current.shard == shard
-                    current.add(embeddings, reads)
+                        current = _OpenShard(self._store, item.shard)
+                    current.add(item)
                     if current.num_filled == len(current.rows):
                         current.commit(self._device)
-                        self.num_failures += len(current.failures)
                         current.files.close()
                         current = None
-                except Exception as error:  # noqa: BLE001  (handed to the thread that feeds this one)
+                except BaseException as error:  # noqa: BLE001  (handed to the thread that feeds this one)
                     self._error = error
         finally:
             if current is not None:

@@ -56,17 +56,20 @@ class Distillation:
         self.projector.load_state_dict(state["projector"])
 
 
-def random_states() -> dict[str, Tensor]:
-    """Torch's random states, of the CPU and of each GPU."""
+def random_states(device: torch.device) -> dict[str, Tensor]:
+    """Torch's random states that a step depends on: of the CPU, and of `device` if that is an accelerator."""
     states = {"cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        states |= {f"cuda:{i}": state for i, state in enumerate(torch.cuda.get_rng_state_all())}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        states["mps"] = torch.mps.get_rng_state()
     return states
 
 
-def restore_random_states(states: dict[str, Tensor]) -> None:
-    """Put `random_states` back."""
+def restore_random_states(states: dict[str, Tensor], device: torch.device) -> None:
+    """Put `random_states` back; those of an accelerator that is not used now are passed over."""
     torch.set_rng_state(states["cpu"])
-    for name, state in states.items():
-        if name != "cpu":
-            torch.cuda.set_rng_state(state, name)
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+    elif device.type == "mps" and "mps" in states:
+        torch.mps.set_rng_state(states["mps"])

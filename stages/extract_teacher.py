@@ -9,10 +9,10 @@ import csv
 import io
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,10 +25,11 @@ from pipeline.compute import (
     choose_precision,
     describe_device,
     keep_freed_memory,
+    mark,
     versions,
 )
 from pipeline.config import ExtractConfig
-from pipeline.errors import StoreError
+from pipeline.errors import ConfigError, StoreError
 from pipeline.files import exclusive, write_text
 from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
@@ -38,6 +39,8 @@ from pipeline.runlog import Progress, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
 from pipeline.units import format_bytes, format_seconds
+
+T = TypeVar("T")
 
 MPP_TOLERANCE = 0.01
 """A plan within 1 % of the teacher's own resolution is at that resolution."""
@@ -101,7 +104,7 @@ def prepare_store(
     A batch size left open is the existing store's own, so that a run continues on another card.
     """
     existing = Store(out) if (out / "zarr.json").exists() else None
-    if existing is None and out.exists() and any(out.iterdir()):
+    if existing is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
     batch_size = config.batch_size
     if batch_size is None and existing is not None:
@@ -159,11 +162,14 @@ def embed_shards(
     """Read, embed and commit the given shards.
 
     On a GPU the host is one batch ahead: while a batch computes, the results of the one before are fetched and written.
+
+    Raises:
+        StoreError: the disk is full, or more rows failed than `max_failures`.
     """
     batch_size = store.spec.settings["batch_size"]
     patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels, config.slides_root)
-    failed = len(store.failures())
-    total = sum(len(store.shard_rows(shard)) for shard in range(store.num_shards))
+    failed_before = len(store.failures())
+    total = store.num_rows
     done = total - sum(len(store.shard_rows(shard)) for shard in shards)
     workers = config.workers or default_workers()
     reader = BatchLoader(patches.read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device)
@@ -172,50 +178,82 @@ def embed_shards(
         reader,
         Progress("extracting", total, "patches", done=done) as progress,
     ):
-        waiting: tuple[Batch[PatchRead], Tensor] | None = None
-        for batch in reader.batches(row_batches(store, shards, batch_size)):
-            computing = (batch, embed_batch(model, batch, device, precision))
-            if waiting is not None:
-                finish_batch(*waiting, store, writer)
-            waiting = computing
-            failed += sum(read.status is not Status.OK for read in batch.results)
+        batches = reader.batches(row_batches(store, shards, batch_size))
+        for embedded in one_ahead(embed_batch(model, batch, device, precision) for batch in batches):
+            finish_batch(embedded, store, writer)
+            failed = failed_before + writer.num_failures
             if config.max_failures is not None and failed > config.max_failures:
-                raise StoreError(too_many_failures(failed, batch, patches, config.max_failures))
+                raise StoreError(too_many_failures(failed, writer.last_failure, config.max_failures))
             progress.note(failed=failed)
-            progress.step(len(batch.rows))
-        if waiting is not None:
-            finish_batch(*waiting, store, writer)
+            progress.step(len(embedded.batch.rows))
+
+
+@dataclass(frozen=True)
+class EmbeddedBatch:
+    """A batch on its way from the device.
+
+    Attributes:
+        batch: what was read.
+        embeddings: float32 (R, D) on the host, of the R rows that could be read; there once `ready` has passed.
+        ready: the event behind the copy to the host; `None` when it is there already.
+    """
+
+    batch: Batch[PatchRead]
+    embeddings: Tensor
+    ready: torch.cuda.Event | None
+
+
+def one_ahead(items: Iterable[T]) -> Iterator[T]:
+    """The same items; each is given when the next one has been made."""
+    waiting: list[T] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) > 1:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 @torch.inference_mode()
-def embed_batch(model: Encoder, batch: Batch[PatchRead], device: torch.device, precision: str) -> Tensor:
-    """Embeddings of the rows that could be read, float32 (R, D) on `device`; failed rows never enter the model."""
+def embed_batch(model: Encoder, batch: Batch[PatchRead], device: torch.device, precision: str) -> EmbeddedBatch:
+    """Embed the rows that could be read; failed rows never enter the model. On a GPU this does not wait for it.
+
+    Raises:
+        ConfigError: the device has too little memory for the batch.
+    """
     ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
     if not ok:
-        return torch.empty((0, model.spec.width))
-    pixels = batch.pixels_on(device)
-    if len(ok) < len(batch.rows):
-        pixels = pixels[torch.tensor(ok, device=device)]
-    with autocast(device, precision):
-        embeddings: Tensor = model(pixels)
-    return embeddings.float()
+        return EmbeddedBatch(batch, torch.empty((0, model.spec.width)), None)
+    try:
+        pixels = batch.pixels_on(device)
+        if len(ok) < len(batch.rows):
+            pixels = pixels[torch.tensor(ok, device=device)]
+        with autocast(device, precision):
+            embeddings: Tensor = model(pixels)
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"{describe_device(device)} has no room for batches of {len(batch.rows)} patches. Give a smaller "
+            "--batch-size and another --out: a store keeps its batch size"
+        ) from None
+    host = embeddings.float().to("cpu", non_blocking=device.type == "cuda")  # into pinned memory
+    return EmbeddedBatch(batch, host, mark(device))
 
 
-def finish_batch(batch: Batch[PatchRead], embedded: Tensor, store: Store, writer: StoreWriter) -> None:
-    """Fetch a batch's embeddings and hand it to the writer."""
+def finish_batch(embedded: EmbeddedBatch, store: Store, writer: StoreWriter) -> None:
+    """Wait for a batch's embeddings and hand it to the writer."""
+    if embedded.ready is not None:
+        embedded.ready.synchronize()
+    batch = embedded.batch
     embeddings = np.full((len(batch.rows), store.width), np.nan, np.float32)
-    ok = [read.status is Status.OK for read in batch.results]
-    embeddings[ok] = embedded.cpu().numpy()
-    writer.put(batch.rows[0] // store.rows_per_shard, embeddings, batch.results)
+    embeddings[[read.status is Status.OK for read in batch.results]] = embedded.embeddings.numpy()
+    writer.put(batch.rows, embeddings, batch.results)
 
 
-def too_many_failures(failed: int, batch: Batch[PatchRead], patches: PlannedPatches, limit: int) -> str:
-    """The message when `--max-failures` is passed, with the last failure as an example."""
-    row, read = next((r, x) for r, x in zip(batch.rows, batch.results, strict=True) if x.status is not Status.OK)
-    where = patches.describe(row)
+def too_many_failures(failed: int, last: dict[str, Any] | None, limit: int) -> str:
+    """The message when `--max-failures` is passed, with the last failure of this run as an example."""
+    example = f" The last: {last['slide_id']} at ({last['x']}, {last['y']}): {last['reason']}." if last else ""
     return (
-        f"{failed} rows failed, more than --max-failures {limit}. The last: {where['slide_id']} at "
-        f"({where['x']}, {where['y']}): {read.reason}. Finished shards are kept; mend the cause and run again"
+        f"{failed} rows failed, more than --max-failures {limit}.{example} Finished shards are kept; mend the cause "
+        "and run again, with --retry-failures to do the shards that hold failed rows again"
     )
 
 

@@ -6,9 +6,11 @@ G2L, section "Knowledge distillation":
     d   = |BN(p) - BN(z_t)|             both without affine parameters
     L   = log( sum over batch and dimensions of d**alpha )
 What the paper leaves open is our choice and an option: optimiser, schedule, augmentation. The teacher is not loaded
-here.
+here. Over several processes (`torchrun`) loss, gradient and the projector's statistics are those of the whole batch; a
+student's own batch normalisation, if it has any, is each process's own, and the first one's is kept.
 """
 
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,28 +24,30 @@ from torch import Tensor
 
 from pipeline import distributed
 from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
-from pipeline.compute import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels, versions
+from pipeline.compute import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels
 from pipeline.config import IDENTITY_FREE, TrainConfig
 from pipeline.curves import draw_curves
-from pipeline.dataset import StoredRows, batches_of, epoch_order, row_keys, teacher_statistics
-from pipeline.errors import ConfigError, StoreError
-from pipeline.export import model_card, write_student
+from pipeline.dataset import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
+from pipeline.errors import ConfigError, G2LError, StoreError
+from pipeline.export import card_facts, model_card, write_student
 from pipeline.files import exclusive
 from pipeline.loader import Batch, BatchLoader, default_workers
-from pipeline.loss import build_loss
-from pipeline.metrics import Fidelity, fidelity
-from pipeline.models import SCRATCH, BuiltEncoder, build_encoder
+from pipeline.loss import Loss, build_loss
+from pipeline.models import BuiltEncoder, build_encoder
 from pipeline.optim import build_optimizer, learning_rate, set_learning_rate
 from pipeline.projector import Projector
 from pipeline.run_folder import MetricsLog, RunFolder
-from pipeline.runlog import Progress, say, table
-from pipeline.sampling import TRAIN, VAL
+from pipeline.runlog import Progress, table
+from pipeline.sampling import TRAIN
+from pipeline.scoring import score_rows
 from pipeline.store import Store
 from pipeline.student import Distillation, random_states, restore_random_states
 from pipeline.units import format_seconds
 
 LOG_EVERY = 10
 """Steps between fetches of the losses from the device, so that the device need not wait at every step."""
+DRAW_SECONDS = 60.0
+"""Between drawings of the curves while training: one takes as long as many a step."""
 
 
 @dataclass(frozen=True)
@@ -66,16 +70,14 @@ class Trained:
     seconds: float
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
     """All that the training loop works with."""
 
     config: TrainConfig
     store: Store
-    rows: StoredRows
-    train_rows: NDArray[np.int64]
-    val_rows: NDArray[np.int64]
-    batch_size: int
+    rows: RowChoice
+    reader: StoredRows
     distillation: Distillation
     optimizer: torch.optim.Optimizer
     workers: int
@@ -83,7 +85,7 @@ class Run:
     @property
     def steps_per_epoch(self) -> int:
         """Full batches of an epoch."""
-        return len(self.train_rows) // self.batch_size
+        return len(self.rows.train) // self.rows.batch_size
 
     @property
     def num_steps(self) -> int:
@@ -95,9 +97,8 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
     """Train, or continue to train, in the run directory `out`; export the student at the end.
 
     Raises:
-        G2LError: an unfinished or damaged store, another configuration than the run was started with, ...; checkpoints
-        are
-            safe, and the same command continues.
+        G2LError: an unfinished or damaged store, another configuration than the run was started with, a full disk, ...;
+            checkpoints are safe, and the same command continues.
     """
     pending = store.pending_shards()
     if pending:
@@ -105,30 +106,48 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                          "Run extract-teacher again")  # fmt: skip
     device = choose_device(config.device)
     keep_freed_memory(device)
+    precision = training_precision(config, device)
+    use_deterministic_kernels(config.deterministic)
     device = distributed.join_group(device)
     folder, leader = RunFolder(out), distributed.is_leader()
-    with exclusive(out, "g2l train-student") if leader else nullcontext():
-        use_deterministic_kernels(config.deterministic)
-        student = build_encoder(config.student, config.weights, store.patch_px, seed=config.seed)
-        if leader:
-            folder.start_or_continue(run_identity(store, student, config))
-        distributed.wait_for_all()
-        run = prepare_run(store, student, config, device)
-        started = time.monotonic()
-        num_new_steps = run_epochs(run, folder)
-        seconds = time.monotonic() - started
-        vals = [line for line in folder.metrics() if line["kind"] == "val"]
-        before, after = (held_out(vals[0]), held_out(vals[-1])) if vals else (None, None)
-        if leader:
-            draw_curves(folder.metrics(), folder.curves_path)
-            card = model_card(run_summary(run, student, before, after))
-            write_student(folder.student, student.module.model, student.spec, run.distillation.projector, card)
-        distributed.wait_for_all()
-    distributed.leave_group()
+    try:
+        with exclusive(out, "g2l train-student") if leader else nullcontext():
+            student = build_encoder(config.student, config.weights, store.patch_px, seed=config.seed)
+            rows = choose_rows(store, config, distributed.world_size())
+            if leader:
+                folder.start_or_continue(run_identity(store, student, config, precision))
+            distributed.wait_for_all()
+            run = prepare_run(store, rows, student, config, device, precision)
+            started = time.monotonic()
+            num_new_steps = run_epochs(run, folder)
+            seconds = time.monotonic() - started
+            distributed.wait_for_all()  # the metrics are complete from here on
+            vals = [line for line in folder.metrics() if line["kind"] == "val"]
+            before, after = (held_out(vals[0]), held_out(vals[-1])) if vals else (None, None)
+            if leader:
+                draw_curves(folder.metrics(), folder.curves_path)
+                facts = card_facts(store, student, config, rows.train, run.num_steps, before, after)
+                projector = run.distillation.projector
+                write_student(folder.student, student.module.model, student.spec, projector, model_card(facts))
+            distributed.wait_for_all()
+    finally:
+        distributed.leave_group()
     return Trained(folder, run.num_steps, num_new_steps, before, after, seconds)
 
 
-def run_identity(store: Store, student: BuiltEncoder, config: TrainConfig) -> dict[str, Any]:
+def training_precision(config: TrainConfig, device: torch.device) -> str:
+    """The arithmetic of the student's passes.
+
+    Raises:
+        ConfigError: float16, in which the loss's gradients, about 1 / (B * T) each, would vanish.
+    """
+    precision = choose_precision(config.precision, device)
+    if precision == "float16":
+        raise ConfigError("--precision float16 is too narrow for gradients; use bfloat16 or float32")
+    return precision
+
+
+def run_identity(store: Store, student: BuiltEncoder, config: TrainConfig, precision: str) -> dict[str, Any]:
     """What a run is started from and continued under only; options that change no byte are left out."""
     options = {name: value for name, value in config.record().items() if name not in IDENTITY_FREE}
     return {
@@ -136,47 +155,31 @@ def run_identity(store: Store, student: BuiltEncoder, config: TrainConfig) -> di
         "plan": store.attributes["plan_hash"],
         "teacher": store.spec.teacher,
         "student": student.record(),
-        "options": options,
+        "options": options | {"precision": precision},
         "world_size": distributed.world_size(),
     }
 
 
-def prepare_run(store: Store, student: BuiltEncoder, config: TrainConfig, device: torch.device) -> Run:
-    """Choose the rows, and build projector and optimizer.
+def prepare_run(
+    store: Store, rows: RowChoice, student: BuiltEncoder, config: TrainConfig, device: torch.device, precision: str
+) -> Run:
+    """Build projector and optimizer; the teacher's statistics are those of all rows to train on.
 
     Raises:
-        ConfigError: too few rows to train on.
+        StoreError: a shard of embeddings is damaged.
     """
-    train_rows, val_rows = store.ok_rows(TRAIN), store.ok_rows(VAL)
-    if len(train_rows) < 2:
-        raise ConfigError(f"{store.folder} has {len(train_rows)} rows to train on")
-    batch_size, world = min(config.batch_size, len(train_rows)), distributed.world_size()
-    if batch_size < config.batch_size:
-        say(f"note: batches of {batch_size}, for there are no more rows to train on")
-    if batch_size % world:
-        raise ConfigError(
-            f"a batch of {batch_size} does not divide among {world} processes; choose another --batch-size"
-        )
-    if len(val_rows) < 2:
-        say("warning: no rows are held out, so nothing will be known of how well the student stands in")
-        val_rows = val_rows[:0]
-    keys = row_keys(val_rows, config.seed, 0, "validation")
-    val_rows = np.sort(val_rows[np.argsort(keys, kind="stable")[: config.val_rows]])
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         projector = Projector(student.spec.width, store.width)
     mean, var = teacher_statistics(store, TRAIN)
     projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
-    distillation = Distillation(student, projector.to(device), device, choose_precision(config.precision, device))
+    distillation = Distillation(student, projector.to(device), device, precision)
     student.module.to(device)
     return Run(
         config=config,
         store=store,
-        rows=StoredRows(store, config.slides_root),
-        train_rows=train_rows,
-        val_rows=val_rows,
-        batch_size=batch_size,
+        rows=rows,
+        reader=StoredRows(store, config.slides_root),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or default_workers(),
@@ -186,28 +189,24 @@ def prepare_run(store: Store, student: BuiltEncoder, config: TrainConfig, device
 def run_epochs(run: Run, folder: RunFolder) -> int:
     """The training loop, from the last checkpoint on; returns how many steps were done here."""
     config = run.config
-    checkpoint = load_last_checkpoint(folder.checkpoints)
-    torch.manual_seed(config.seed)
-    first = 0
-    if checkpoint is not None:
-        first = checkpoint["step"]
-        run.distillation.load_state(checkpoint)
-        run.optimizer.load_state_dict(checkpoint["optimizer"])
-        restore_random_states(checkpoint["random"])
-    metrics_path = folder.metrics_path if distributed.is_leader() else None
-    log = MetricsLog(metrics_path, checkpoint["metrics_bytes"] if checkpoint else 0)
+    torch.manual_seed(config.seed + distributed.rank())  # each process drops other units
+    position = load(run, folder)
+    first, metrics_bytes = position or (0, 0)
+    log = MetricsLog(folder.metrics_path if distributed.is_leader() else None, metrics_bytes)
     try:
         with Progress("training", run.num_steps, "steps", done=first) as progress:
-            if first == 0:
+            if position is None:
                 validate(run, log, step=0, epoch=0)
                 save(run, folder, log, 0)
+            drawn = time.monotonic()
             for epoch in range(first // run.steps_per_epoch, config.epochs):
                 done = train_epoch(run, folder, log, progress, epoch, max(first, epoch * run.steps_per_epoch))
                 if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
                     validate(run, log, step=done, epoch=epoch + 1)
                 save(run, folder, log, done)
-                if distributed.is_leader():
+                if distributed.is_leader() and time.monotonic() - drawn > DRAW_SECONDS:
                     draw_curves(folder.metrics(), folder.curves_path)
+                    drawn = time.monotonic()
     finally:
         log.close()
     return run.num_steps - first
@@ -217,9 +216,9 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     """The steps of one epoch from `step` on; returns the number of the next step."""
     config, distillation = run.config, run.distillation
     loss_of = build_loss(config.loss, config.alpha)
-    order = epoch_order(run.train_rows, config.seed, epoch)
-    reader = run.rows.reader(config.seed, epoch, config.augment)
-    share = run.batch_size // distributed.world_size()
+    order = epoch_order(run.rows.train, config.seed, epoch)
+    reader = run.reader.reader(config.seed, epoch, config.augment)
+    share = run.rows.batch_size // distributed.world_size()
     mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
     loader = BatchLoader(reader.read, patch_px=run.store.patch_px, batch_size=share, workers=run.workers,
                          device=distillation.device)  # fmt: skip
@@ -227,7 +226,7 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     distillation.train()
     with loader:
         first = step - epoch * run.steps_per_epoch
-        for batch in loader.batches(rows[mine] for rows in batches_of(order, run.batch_size, first)):
+        for batch in loader.batches(rows[mine] for rows in batches_of(order, run.rows.batch_size, first)):
             lr = learning_rate(step, run.num_steps, config.lr, config.warmup)
             set_learning_rate(run.optimizer, lr)
             loss, norm = train_step(distillation, batch, loss_of, run.optimizer, config.clip)
@@ -246,7 +245,7 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
 def train_step(
     distillation: Distillation,
     batch: Batch[NDArray[np.float32]],
-    loss_of: Any,
+    loss_of: Loss,
     optimizer: torch.optim.Optimizer,
     clip: float,
 ) -> tuple[Tensor, Tensor]:
@@ -255,7 +254,7 @@ def train_step(
     teacher = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
     loss = loss_of(*distillation.projector(distillation.embed(pixels), teacher))
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]
     parameters = distillation.parameters()
     distributed.average_gradients(parameters)
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
@@ -269,102 +268,65 @@ def write_steps(
     """Fetch the waiting losses and write a line for each.
 
     Raises:
-        FloatingPointError: a loss is not finite.
+        G2LError: a loss or a gradient is not finite, before a checkpoint could hold its consequences.
     """
     losses = torch.stack([loss for _, _, loss, _ in waiting]).tolist()
     norms = torch.stack([norm for _, _, _, norm in waiting]).tolist()
     for (step, lr, _, _), loss, norm in zip(waiting, losses, norms, strict=True):
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"the loss of step {step} is {loss}")
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise G2LError(f"training has diverged: at step {step} the loss is {loss:g}, the gradient's norm {norm:g}. "
+                           "Choose a smaller --lr (or --precision float32) and another --out")  # fmt: skip
         log.append({"kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": norm})
     progress.note(epoch=epoch + 1, loss=losses[-1], lr=waiting[-1][1])
     waiting.clear()
 
 
 def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
-    """Checkpoint after `step` steps: all that the next step depends on, and how far the metrics had come."""
-    if not distributed.is_leader():
-        return
-    content = run.distillation.state() | {
-        "step": step,
-        "optimizer": run.optimizer.state_dict(),
-        "random": random_states(),
-        "metrics_bytes": log.sync(),
-    }
-    save_checkpoint(folder.checkpoints, step, content)
+    """Checkpoint after `step` steps: all that the next step depends on, and how far the metrics had come.
+
+    The first of several processes writes it; their random states are their own.
+    """
+    random = distributed.gather(random_states(run.distillation.device))
+    if distributed.is_leader():
+        content = run.distillation.state() | {
+            "step": step,
+            "optimizer": run.optimizer.state_dict(),
+            "random": random,
+            "metrics_bytes": log.sync(),
+        }
+        save_checkpoint(folder.checkpoints, step, content)
 
 
-@torch.inference_mode()
-def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> Fidelity | None:
-    """Score the held-out rows, without augmentation, and write a line; nothing when none are held out.
+def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
+    """Put the last whole checkpoint back; returns its step and how many bytes of metrics it saw, `None` without one."""
+    checkpoint = load_last_checkpoint(folder.checkpoints)
+    if checkpoint is None:
+        return None
+    run.distillation.load_state(checkpoint)
+    run.optimizer.load_state_dict(checkpoint["optimizer"])
+    restore_random_states(checkpoint["random"][distributed.rank()], run.distillation.device)
+    return checkpoint["step"], checkpoint["metrics_bytes"]
+
+
+def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
+    """Score the held-out rows and write a line; nothing when none are held out.
 
     Of several processes the first does it for all.
     """
-    if not len(run.val_rows) or not distributed.is_leader():
-        return None
+    if not len(run.rows.val) or not distributed.is_leader():
+        return
+    config = run.config
     with distributed.alone():
-        figures, loss = score_held_out(run)
+        figures, loss = score_rows(
+            run.distillation, run.reader, run.rows.val.tolist(),
+            batch_size=run.rows.batch_size, workers=run.workers, loss=config.loss, alpha=config.alpha,
+        )  # fmt: skip
     log.append({"kind": "val", "step": step, "epoch": epoch, "loss": loss, **figures.record()})
-    return figures
-
-
-def score_held_out(run: Run) -> tuple[Fidelity, float]:
-    """Held-out figures, and the mean loss of full batches."""
-    distillation, config = run.distillation, run.config
-    distillation.train(False)
-    batch_size = min(run.batch_size, len(run.val_rows))
-    loader = BatchLoader(run.rows.read, patch_px=run.store.patch_px, batch_size=batch_size, workers=run.workers,
-                         device=distillation.device)  # fmt: skip
-    rows = run.val_rows.tolist()
-    students, teachers = [], []
-    with loader:
-        for batch in loader.batches(rows[i : i + batch_size] for i in range(0, len(rows), batch_size)):
-            students.append(distillation.embed(batch.pixels_on(distillation.device)))
-            teachers.append(torch.from_numpy(np.stack(batch.results)).to(distillation.device))
-    student, teacher = torch.cat(students), torch.cat(teachers)
-    projected = distillation.projector.standardised(student)
-    standardised = distillation.projector.teacher_norm.standardise(teacher)
-    loss_of = build_loss(config.loss, config.alpha)
-    whole = range(
-        0, len(rows) - batch_size + 1, batch_size
-    )  # the log-sum depends on the batch's size: full batches only
-    losses = [float(loss_of(projected[i : i + batch_size], standardised[i : i + batch_size])) for i in whole]
-    return fidelity(student, projected, teacher, standardised), float(np.mean(losses))
 
 
 def held_out(line: dict[str, Any]) -> dict[str, float]:
     """The held-out figures of a metrics line."""
     return {name: value for name, value in line.items() if name not in ("kind", "step", "epoch")}
-
-
-def run_summary(
-    run: Run, student: BuiltEncoder, before: dict[str, float] | None, after: dict[str, float] | None
-) -> dict[str, Any]:
-    """All that the model card says."""
-    plan, slide_of_row = run.store.plan, run.store.plan.slide_of_row()
-    train_slides = {int(i) for i in np.unique(slide_of_row[run.train_rows])}
-    facts = {
-        "mpp": plan.config.mpp,
-        "plan_hash": plan.hash,
-        "content_hash": run.store.content_hash(),
-        "train_rows": len(run.train_rows),
-        "train_slides": len(train_slides),
-        "train_cases": len({plan.slides[i].case_id for i in train_slides}),
-        "val_rows": len(run.store.ok_rows(VAL)),
-        "val_slides": len(np.unique(slide_of_row[run.store.ok_rows(VAL)])),
-    }
-    config = {k: v for k, v in run.config.record().items() if k not in ("slides_root", "weights")}
-    return {
-        "student": student.record(),
-        "teacher": run.store.spec.teacher,
-        "store": facts,
-        "config": config,
-        "fidelity_before": before,
-        "fidelity_after": after,
-        "steps": run.num_steps,
-        "versions": versions(),
-        "scratch": student.weights == SCRATCH,
-    }
 
 
 def report(trained: Trained) -> str:

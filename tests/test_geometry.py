@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -56,6 +56,7 @@ def test_implausible_mpp(slide_mpp: float, target_mpp: float, whose: str) -> Non
         choose_level(slide_mpp, (1,), target_mpp)
 
 
+@settings(deadline=None)  # other work on the machine must not fail a test
 @given(
     st.floats(0.05, 5), st.lists(st.floats(1.5, 64), max_size=6, unique=True), st.floats(0.05, 5), st.booleans()
 )  # fmt: skip
@@ -70,6 +71,7 @@ def test_level_is_the_coarsest_fine_one(slide_mpp: float, coarser: list[float], 
     assert all(slide_mpp * d > target * 1.01 for d in downsamples[level + 1 :])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 64), st.integers(150, 4000), st.integers(150, 4000), st.data())
 def test_true_downsample_of_rounded_levels(whole: int, width: int, height: int, data: st.DataObject) -> None:
     """Level 0 has up to `whole - 1` odd pixels a side that the level drops, or fills up."""
@@ -96,6 +98,7 @@ def geometries(draw: st.DrawFn) -> PatchGeometry:
     return PatchGeometry(draw(st.integers(16, 600)), draw(mpps), draw(mpps), 0, draw(downsamples_))
 
 
+@settings(deadline=None)
 @given(geometries(), st.integers(0, 200_000), st.integers(0, 200_000))
 def test_box_is_the_patch(geometry: PatchGeometry, x: int, y: int) -> None:
     box = region_box(x, y, geometry)
@@ -118,13 +121,14 @@ def test_exact_box(x: int, target_mpp: float, downsample: float, exact: bool) ->
     assert region_box(x, 40, PatchGeometry(224, target_mpp, 0.25, 0, downsample)).is_exact(224) is exact
 
 
+@settings(deadline=None)
 @given(
     st.tuples(*[st.integers(0, 500)] * 2, *[st.integers(0, 3000)] * 2),
     st.floats(16, 700),
     st.floats(0.2, 900),
 )
 def test_grid(bounds: tuple[int, int, int, int], patch: float, stride: float) -> None:
-    assume(max(bounds[2:]) / stride < 2000)
+    assume(max(bounds[2:]) / stride < 300)
     grid = patch_grid(bounds, patch, stride)
     assert grid.dtype == np.int64
     assert grid.shape == (len(grid), 2)
@@ -155,6 +159,7 @@ def test_grid_counts() -> None:
     assert patch_grid((3, 5, 1200, 500), 448.9, 448.9).tolist() == [[3, 5], [452, 5]]
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([1.0, 4.0, 16.0, 2.5, 4.0063]),
     st.integers(300, 2000),
@@ -181,6 +186,7 @@ def test_patches_of_the_grid_lie_in_the_level(
 masks = hnp.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12)))
 
 
+@settings(deadline=None)
 @given(masks, st.integers(1, 7), st.integers(1, 40), st.data())
 def test_area_fractions_equal_a_count_of_pixels(
     mask: np.ndarray, mask_l0_px: int, patch: int, data: st.DataObject
@@ -203,6 +209,7 @@ def test_a_patch_all_on_tissue_has_exactly_one() -> None:
     assert (fractions[coords.max(axis=1) < 90_000] == 1).all()
 
 
+@settings(deadline=None)
 @given(masks)
 def test_integral_image(mask: np.ndarray) -> None:
     table = integral_image(mask)

@@ -1,12 +1,13 @@
 """Units: what is plausible, and how figures are put into words."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.units import MAX_MPP, MIN_MPP, check_mpp, format_bytes, format_seconds, magnification
 
 
+@settings(deadline=None)  # other work on the machine must not fail a test
 @given(st.floats())
 def test_only_plausible_mpp_passes(mpp: float) -> None:
     if MIN_MPP <= mpp <= MAX_MPP:
@@ -33,6 +34,7 @@ def test_bytes(num_bytes: float, text: str) -> None:
     assert format_bytes(num_bytes) == text
 
 
+@settings(deadline=None)
 @given(st.floats(1, 9e17))
 def test_bytes_say_the_number_to_three_digits(num_bytes: float) -> None:
     number, unit = format_bytes(num_bytes).split()

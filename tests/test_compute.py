@@ -1,0 +1,118 @@
+"""Choices of device, arithmetic and batch, and the words for those that cannot be had."""
+
+import resource
+
+import pytest
+import torch
+
+from pipeline.compute import (
+    CPU_BATCH,
+    MAX_BATCH,
+    autocast,
+    choose_batch_size,
+    choose_device,
+    choose_precision,
+    describe_device,
+    first_line,
+    keep_freed_memory,
+    mark,
+    use_deterministic_kernels,
+    versions,
+)
+from pipeline.errors import ConfigError
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:99", "cpu:x"])
+def test_a_device_that_is_not_there_is_named(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--device {name}: not usable here"):
+        choose_device(name)
+
+
+def test_auto_takes_what_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_device("cpu") == CPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == CPU
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "chosen"),
+    [
+        ("auto", "cpu", "float32"),
+        ("auto", "cuda", "bfloat16"),
+        ("auto", "mps", "float32"),
+        ("bfloat16", "cpu", "bfloat16"),
+        ("float16", "cuda", "float16"),
+    ],
+)
+def test_precision(name: str, device: str, chosen: str) -> None:
+    assert choose_precision(name, torch.device(device)) == chosen
+
+
+def test_float16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--precision float16 needs a GPU"):
+        choose_precision("float16", CPU)
+
+
+def test_autocast_changes_the_arithmetic() -> None:
+    a = torch.ones(2, 2)
+    with autocast(CPU, "float32"):
+        assert (a @ a).dtype == torch.float32
+    with autocast(CPU, "bfloat16"):
+        assert (a @ a).dtype == torch.bfloat16
+
+
+def test_a_cpu_has_a_fixed_batch_and_no_events() -> None:
+    assert choose_batch_size(torch.nn.Identity(), 64, CPU, "float32") == CPU_BATCH
+    assert mark(CPU) is None
+    assert "CPU" in describe_device(CPU)
+
+
+@needs_gpu
+def test_a_gpus_batch_is_a_power_of_two_that_fits() -> None:
+    class Hungry(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float().repeat(1, 1, 1, 2000).sum((1, 2, 3), keepdim=True)
+
+    size = choose_batch_size(Hungry(), 224, CUDA, "float32")
+    assert 1 <= size <= MAX_BATCH
+    assert size & (size - 1) == 0
+    Hungry()(torch.zeros((size, 224, 224, 3), dtype=torch.uint8, device=CUDA))
+
+
+@needs_gpu
+def test_an_event_is_behind_what_was_given() -> None:
+    torch.cuda._sleep(50_000_000)
+    event = mark(CUDA)
+    assert event is not None
+    assert not event.query()
+    event.synchronize()
+    assert event.query()
+
+
+def test_deterministic_kernels_go_on_and_off() -> None:
+    use_deterministic_kernels(True)
+    assert torch.are_deterministic_algorithms_enabled()
+    use_deterministic_kernels(False)
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_freed_memory_is_kept_for_the_next_tensor() -> None:
+    """Memory that went back to the system is cleared page by page when it is mapped anew, which counts as faults."""
+    keep_freed_memory(CPU)
+    num_bytes = 64 << 20  # glibc maps what is above 32 MB by itself
+    torch.ones(num_bytes, dtype=torch.uint8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(4):
+        torch.ones(num_bytes, dtype=torch.uint8)
+    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    assert faults < num_bytes // resource.getpagesize()
+
+
+def test_words() -> None:
+    assert first_line(ValueError("one\ntwo")) == "one"
+    assert first_line(AssertionError()) == "AssertionError"
+    assert {"python", "torch", "timm", "g2l"} <= versions().keys()

@@ -1,0 +1,222 @@
+"""The exported student: timm alone loads it to the same embeddings, and the projector stands beside it."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from store_factory import PATCH_PX, make_patches, make_store, student_folder, train_config
+
+from pipeline import encoders
+from pipeline.encoders import SWIGLU_GIANT, EncoderSpec
+from pipeline.errors import EncoderError, G2LError
+from pipeline.export import card_facts, figures_table, load_projector, model_card, timm_json, write_student
+from pipeline.files import ASIDE_SUFFIX
+from pipeline.models import SCRATCH, BuiltEncoder, build_encoder
+from pipeline.projector import Projector
+from pipeline.student import Distillation
+
+TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 42}
+SPECS = {
+    "tiny-swiglu": EncoderSpec(
+        "tiny-swiglu", "hf-hub:none/none", SWIGLU_GIANT, {**TINY, "mlp_ratio": 4.0, "global_pool": ""}, "cls",
+        patch_px=42, mean=(0.7, 0.55, 0.7), std=(0.2, 0.23, 0.18),
+    ),
+    "tiny-mean": EncoderSpec(
+        "tiny-mean", "hf-hub:none/none", SWIGLU_GIANT, {**TINY, "mlp_ratio": 4.0, "global_pool": ""}, "cls+mean",
+        patch_px=42,
+    ),
+}  # fmt: skip
+STUDENTS: dict[str, tuple[Callable[[Path], str], int]] = {
+    "vit with registers at another size": (
+        lambda folder: student_folder(folder, "vit_small_patch14_reg4_dinov2", 42, **TINY), 42,
+    ),
+    "cnn": (lambda folder: student_folder(folder, "test_efficientnet", 40, drop_path_rate=0.2), 40),
+    "plain timm name": (lambda _: "test_vit", 64),
+    "swiglu from the table": (lambda _: "tiny-swiglu", 42),
+    "class token and mean": (lambda _: "tiny-mean", 42),
+}  # fmt: skip
+
+ELSEWHERE = """
+import sys, timm, torch, numpy as np
+from PIL import Image
+for folder in sys.argv[1:]:
+    model = timm.create_model(f"local-dir:{folder}/student", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    patches = np.load(f"{folder}/patches.npy")
+    outputs = []
+    for array in patches:
+        patch = Image.fromarray(array)
+        scope = {"model": model, "patch": patch, "transform": transform, "torch": torch}
+        with torch.inference_mode():
+            images = scope["images"] = transform(patch)[None]
+            assert images.shape[2:] == array.shape[:2], images.shape
+            exec(open(f"{folder}/usage.py").read(), scope)
+        outputs.append(scope["embedding"][0].numpy())
+    np.save(f"{folder}/embeddings.npy", np.stack(outputs))
+ours = sorted(name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages"))
+assert not ours, ours
+"""
+
+
+def random_projector(student_width: int, teacher_width: int = 7) -> Projector:
+    projector = Projector(student_width, teacher_width).train()
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        projector(torch.randn(16, student_width, generator=generator), torch.randn(16, teacher_width))
+    projector.teacher_norm.set_statistics(torch.arange(1.0, 8.0), torch.arange(2.0, 9.0))
+    return projector
+
+
+def disturb(model: torch.nn.Module) -> None:
+    """Move every weight and statistic a little: a student fresh from its seed could be made again without its file."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            if value.is_floating_point():
+                value += 0.1 * (torch.rand(value.shape, generator=generator) - 0.5)
+
+
+def usage_of(card: str) -> str:
+    """The lines of the card's example that take the embedding, as a user would copy them."""
+    inside = card.split("# patch: a PIL image, RGB\n")[1].split("```")[0]
+    return "\n".join(line.removeprefix("    ") for line in inside.splitlines())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, BuiltEncoder, Projector]]:
+    """Each student of `STUDENTS` exported, and embedded by a process that does not know this project."""
+    root = tmp_path_factory.mktemp("exported")
+    store = make_store(root / "store.zarr", train=(4,), val=(), rows_per_shard=4)
+    made = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "ENCODERS", MappingProxyType({**encoders.ENCODERS, **SPECS}))
+        for i, (label, (name_of, patch_px)) in enumerate(STUDENTS.items()):
+            folder = root / str(i)
+            folder.mkdir()
+            student = build_encoder(name_of(folder / "source"), SCRATCH, patch_px)
+            disturb(student.module.model)
+            projector = random_projector(student.spec.width)
+            facts = card_facts(store, student, train_config("x"), np.arange(4), 1, None, None)
+            write_student(folder / "student", student.module.model, student.spec, projector, model_card(facts))
+            np.save(folder / "patches.npy", make_patches(5, patch_px, seed=i))
+            (folder / "usage.py").write_text(usage_of(model_card(facts)))
+            made[label] = (folder, student, projector)
+    folders = [str(folder) for folder, _, _ in made.values()]
+    command = [sys.executable, "-I", "-c", ELSEWHERE, *folders]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.mark.parametrize("label", STUDENTS)
+def test_timm_alone_gives_the_same_embeddings(
+    exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str
+) -> None:
+    folder, student, projector = exported[label]
+    distillation = Distillation(student, projector, torch.device("cpu"), "float32")
+    distillation.train(False)
+    with torch.inference_mode():
+        expected = distillation.embed(torch.from_numpy(np.load(folder / "patches.npy")))
+    found = torch.from_numpy(np.load(folder / "embeddings.npy"))
+    assert found.shape == (5, student.spec.width)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert expected.std(0).min() > 1e-6  # patches differ: agreement means something
+
+
+@pytest.mark.parametrize("label", STUDENTS)
+def test_the_loaded_projector_is_the_trained_one(
+    exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str
+) -> None:
+    folder, student, projector = exported[label]
+    loaded = load_projector(folder / "student")
+    for name, value in projector.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    embeddings = torch.randn(6, student.spec.width, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(loaded.as_teacher(embeddings), projector.as_teacher(embeddings))
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_config_is_json_that_names_the_students_own_statistics() -> None:
+    student = build_encoder("test_vit", SCRATCH, 64)
+    config = json.loads(json.dumps(timm_json(student.module.model, student.spec)))
+    assert config["model_args"] == {"num_classes": 0, "img_size": 64}
+    assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
+    assert config["pretrained_cfg"]["mean"] == list(student.spec.mean)
+    assert config["pretrained_cfg"]["crop_pct"] == 1.0
+
+
+def small_student(value: float) -> tuple[torch.nn.Module, EncoderSpec, Projector]:
+    model = torch.nn.Linear(2, 2)
+    torch.nn.init.constant_(model.weight, value)
+    model.pretrained_cfg = {}  # type: ignore[assignment]
+    return model, EncoderSpec("x", "timm:x", "x", width=2), random_projector(2)
+
+
+def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    write_student(folder, *small_student(1), "first")
+    (folder / "stale.txt").write_text("")
+    write_student(folder, *small_student(2), "second")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "projector.safetensors",
+    ]  # fmt: skip
+    assert (folder / "README.md").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+@pytest.mark.parametrize("call", ["write_text", "save_tensors", "sync_folder"])
+def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    folder = tmp_path / "student"
+    write_student(folder, *small_student(1), "first")
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"pipeline.export.{call}", fail)
+    with pytest.raises(G2LError, match=r"cannot write the student to .*student: No space left on device"):
+        write_student(folder, *small_student(2), "second")
+    card = (folder / "README.md").read_text()
+    assert card == ("second" if call == "sync_folder" else "first")
+    assert (folder / "model.safetensors").exists()
+    assert not list(tmp_path.glob("*" + ASIDE_SUFFIX))
+
+
+def test_a_projector_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector"):
+        load_projector(tmp_path)
+    write_student(tmp_path / "student", *small_student(1), "card")
+    path = tmp_path / "student" / "projector.safetensors"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector"):
+        load_projector(tmp_path / "student")
+
+
+def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(5, 3), val=(4,), rows_per_shard=6, failed=(0,))
+    student = build_encoder(student_folder(tmp_path / "x", "test_efficientnet"), SCRATCH, PATCH_PX)
+    before, after = ({"rows": 4, "loss": a, "cka": a / 2} for a in (0.25, 0.125))
+    facts = card_facts(store, student, train_config("x", lr=0.123), store.ok_rows(0), 17, before, after)
+    card = model_card(facts)
+    for expected in (
+        "7 patches (slides: 2, cases: 2)",
+        "Held out: 4 patches (slides: 1)",
+        f"Plan {store.plan.hash}",
+        f"store content {store.content_hash()}",
+        "17 steps",
+        "| loss | 0.2500 | 0.1250 |",
+        "| cka | 0.1250 | 0.0625 |",
+        '"lr": 0.123',
+        "Teacher: Test-1.0",
+        f"{student.num_params / 1e6:.1%} of the teacher's 1.00 M",
+    ):
+        assert expected in card
+    assert "On 4 patches that were not trained on" in figures_table(before, after)
+    assert "No rows were held out" in model_card(facts | {"fidelity_before": None, "fidelity_after": None})

@@ -1,0 +1,119 @@
+"""Held-out figures against brute force, scikit-learn, and known answers."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from sklearn.metrics import r2_score
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from pipeline import metrics
+from pipeline.metrics import explained_variance, fidelity, linear_cka, nearest_neighbours, neighbour_overlap, retrieval
+
+
+def draw(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def cosines(a: Tensor, b: Tensor) -> NDArray[np.float64]:
+    x, y = a.double().numpy(), b.double().numpy()
+    return (x / np.linalg.norm(x, axis=1, keepdims=True)) @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T
+
+
+def test_explained_variance_is_scikit_learns() -> None:
+    target = draw(0, 40, 6) * torch.arange(1, 7) + 2
+    predicted = target + draw(1, 40, 6)
+    expected = r2_score(target.numpy(), predicted.numpy(), multioutput="variance_weighted")
+    assert explained_variance(predicted, target) == pytest.approx(expected, abs=1e-6)
+    assert explained_variance(target.mean(0).expand_as(target), target) == pytest.approx(0, abs=1e-6)
+    assert explained_variance(target, target) == 1
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+@pytest.mark.parametrize("top", [1, 5])
+def test_retrieval_is_that_of_brute_force(top: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "BLOCK_ROWS", block)
+    targets = draw(2, 50, 4)
+    queries = targets + 0.7 * draw(3, 50, 4)
+    similarity = cosines(queries, targets)
+    hits = [i in np.argsort(-similarity[i])[:top] for i in range(50)]
+    assert 0.1 < np.mean(hits) < 0.9  # the case is neither trivial nor hopeless
+    assert retrieval(queries, targets, top) == pytest.approx(np.mean(hits))
+
+
+def test_a_tie_counts_against_the_query() -> None:
+    targets = torch.tensor([[1.0, 0], [0, 1], [1, 0], [-1, 0]])
+    assert retrieval(targets, targets) == 0.5  # rows 0 and 2 cannot be told apart
+    assert retrieval(targets, targets, top=2) == 1
+    collapsed = torch.ones(6, 3)
+    assert retrieval(collapsed, draw(4, 6, 3)) <= 1 / 6
+    assert retrieval(draw(4, 6, 3), collapsed) == 0
+
+
+@pytest.mark.parametrize("block", [7, 1024])
+def test_neighbours_are_scikit_learns(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "BLOCK_ROWS", block)
+    values = draw(5, 60, 5)
+    found = NearestNeighbors(n_neighbors=11, metric="cosine").fit(values.numpy()).kneighbors(values.numpy())[1]
+    assert np.array_equal(nearest_neighbours(values, 10).numpy(), found[:, 1:])
+
+
+def test_neighbour_overlap_is_that_of_sets() -> None:
+    first, second = draw(6, 60, 5), draw(6, 60, 5) + 0.5 * draw(7, 60, 5)
+    a, b = nearest_neighbours(first, 10).tolist(), nearest_neighbours(second, 10).tolist()
+    expected = np.mean([len(set(x) & set(y)) / 10 for x, y in zip(a, b, strict=True)])
+    assert 0.2 < expected < 0.95
+    assert neighbour_overlap(first, second) == pytest.approx(expected)
+    assert neighbour_overlap(first[:4], first[:4]) == 1  # fewer rows than neighbours
+
+
+def test_cka_is_that_of_the_kernels() -> None:
+    """HSIC(K, L) / sqrt(HSIC(K, K) HSIC(L, L)) with centred linear kernels (Kornblith et al., 2019, equation 1)."""
+    x, y = draw(8, 30, 7).double().numpy(), draw(9, 30, 4).double().numpy()
+    y[:, :2] += 2 * x[:, :2]
+    centre = np.eye(30) - 1 / 30
+    k, m = centre @ x @ x.T @ centre, centre @ y @ y.T @ centre
+    expected = (k * m).sum() / np.sqrt((k * k).sum() * (m * m).sum())
+    assert linear_cka(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100))
+def test_cka_ignores_rotation_shift_and_scale(seed: int, scale: float) -> None:
+    x = draw(seed, 20, 6)
+    rotation = torch.linalg.qr(draw(seed + 1, 6, 6)).Q
+    assert linear_cka(x, (x @ rotation) * scale + 3) == pytest.approx(1, abs=1e-6)
+
+
+def test_identical_embeddings_are_perfect() -> None:
+    teacher = draw(10, 64, 8)
+    figures = fidelity(teacher, teacher, teacher, teacher)
+    assert figures.rows == 64
+    values = [value for name, value in figures.record().items() if name != "rows"]
+    assert values == pytest.approx([1.0] * 5, abs=1e-6)
+
+
+def test_independent_embeddings_are_at_chance() -> None:
+    rows = 1000
+    student, projected, teacher = draw(11, rows, 6), draw(12, rows, 8), draw(13, rows, 8)
+    figures = fidelity(student, projected, teacher, teacher)
+    assert figures.retrieval_top1 < 5 / rows
+    assert figures.neighbour_overlap == pytest.approx(10 / (rows - 1), abs=0.01)
+    assert figures.cka < 0.05
+    assert figures.cosine == pytest.approx(0, abs=0.05)
+    assert figures.explained_variance == pytest.approx(-1, abs=0.1)
+
+
+def test_what_does_not_vary_has_nothing_in_common() -> None:
+    constant, varied = torch.full((20, 4), 0.1), draw(14, 20, 4)
+    assert linear_cka(constant, varied) == 0
+    assert linear_cka(varied, constant) == 0
+    assert explained_variance(varied, constant) == 0
+
+
+def test_one_patch_has_no_figures() -> None:
+    with pytest.raises(ValueError, match="at least two"):
+        fidelity(*(torch.ones(1, 3) for _ in range(4)))

@@ -1,0 +1,203 @@
+"""Tissue: found where it is, not where it is not; the thumbnail is the slide; what cannot be read is not glass."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import slide_factory as sf
+from PIL import Image
+from scipy import ndimage
+
+from pipeline import tissue
+from pipeline.slides import Slide
+from pipeline.tissue import find_tissue, read_thumbnail, segment, shrink
+
+GLASS, PINK = (243, 243, 242), (224, 158, 192)
+
+
+def painted(*boxes: tuple[int, int, int, int], colour: tuple[int, int, int] = PINK, side: int = 200) -> np.ndarray:
+    """Glass with boxes (x, y, width, height) of a colour: uint8 (side, side, 3)."""
+    image = np.full((side, side, 3), GLASS, np.uint8)
+    for x, y, w, h in boxes:
+        image[y : y + h, x : x + w] = colour
+    return image
+
+
+def test_a_box_of_tissue() -> None:
+    mask = segment(painted((50, 60, 70, 40)), 8.0)
+    expected = np.zeros((200, 200), bool)
+    expected[60:100, 50:120] = True
+    assert mask.dtype == bool
+    assert (mask != expected).sum() <= 16  # the median filter takes the tips of the corners
+
+
+def test_specks_go_and_small_holes_are_filled() -> None:
+    """At 8 um/px 0.02 mm2 are 312 pixels, 0.05 mm2 are 781."""
+    speck, lump = (10, 10, 16, 16), (10, 60, 20, 20)
+    mask = segment(painted(speck, lump, side=100), 8.0)
+    assert not mask[:40].any()
+    assert mask[62:78, 12:28].all()
+    image = painted((10, 10, 180, 180))
+    image[30:56, 30:56] = GLASS  # 676 pixels
+    image[100:140, 100:140] = GLASS  # 1600
+    image[:20, :20] = image[40:60, 180:] = GLASS  # glass at the border is no hole
+    mask = segment(image, 8.0)
+    assert mask[30:56, 30:56].all()
+    assert not mask[103:137, 103:137].any()
+    assert not mask[:8, :8].any()
+    assert not mask[43:57, 183:].any()
+
+
+@pytest.mark.parametrize("um", [2.0, 4.0, 8.0, 16.0])
+def test_sizes_are_in_micrometres(um: float) -> None:
+    """A box of 0.4 x 0.4 mm is found at any resolution of the thumbnail; one of 0.1 x 0.1 mm never."""
+    px = round(400 / um)
+    image = painted((px // 2, px // 2, px, px), (2 * px, 2 * px, px // 4, px // 4), side=3 * px)
+    mask = segment(image, um)
+    assert mask.sum() == pytest.approx(px**2, rel=0.1)
+    assert not mask[2 * px :, 2 * px :].any()
+
+
+def test_no_tissue_where_there_is_no_colour() -> None:
+    noise = np.random.default_rng(0).integers(238, 248, (200, 200, 1), np.uint8).repeat(3, axis=2)
+    assert not segment(noise, 8.0).any()
+    assert not segment(np.full((50, 50, 3), 255, np.uint8), 8.0).any()
+    assert not segment(painted((20, 20, 100, 100), colour=(30, 10, 20)), 8.0).any()  # a black mark
+    assert not segment(np.zeros((1, 1, 3), np.uint8), 8.0).any()
+    assert not segment(painted(side=20), 8.0).any()  # smaller than the holes that are filled
+
+
+def test_a_slide_full_of_tissue_is_all_tissue() -> None:
+    rng = np.random.default_rng(0)
+    image = (np.array(PINK) + rng.integers(-12, 12, (150, 150, 1))).astype(np.uint8)
+    image[:, 75:] = (140, 90, 150)  # two stains that Otsu alone would part
+    assert segment(image, 8.0).all()
+
+
+def test_pale_tissue_beside_dark() -> None:
+    image = painted((20, 20, 60, 60), colour=(120, 60, 140))
+    image[120:180, 120:180] = (232, 205, 220)  # pale stroma, saturation 0.12
+    mask = segment(image, 8.0)
+    assert mask[25:75, 25:75].all()
+
+
+def test_ignored_places_count_for_nothing() -> None:
+    image = painted((50, 50, 60, 60))
+    ignore = np.zeros((200, 200), bool)
+    ignore[:, :80] = True
+    mask = segment(image, 8.0, ignore)
+    assert not mask[:, :75].any()
+    assert mask[55:105, 85:105].all()
+
+
+def test_mask_of_a_slide(tmp_path: Path) -> None:
+    """Against the truth: places where the factory put colour, seen at level 0."""
+    pixels = sf.make_pixels("tissue", 3000, 2400, mpp=0.5)
+    truth = np.ptp(ndimage.uniform_filter(pixels.astype(np.float32), (33, 33, 0)), axis=2) > 20
+    path = sf.make_slide(tmp_path / "a.svs", width=3000, height=2400, mpp=0.5, downsamples=(1, 4))
+    found = find_tissue(Slide(path))
+    assert found.pixel_l0_px == 16
+    assert found.mask.shape == (150, 188)
+    assert found.thumbnail.shape == (150, 188, 3)
+    assert not found.unreadable.any()
+    level_0 = found.mask.repeat(16, 0).repeat(16, 1)[:2400, :3000]
+    overlap = (level_0 & truth).sum() / (level_0 | truth).sum()
+    assert overlap > 0.95
+    np.testing.assert_array_equal(found.integral()[-1, -1], found.mask.sum())
+
+
+def test_blank_glass_has_no_tissue(tmp_path: Path) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, mpp=0.5, pattern="blank"))
+    assert not find_tissue(slide).mask.any()
+
+
+@pytest.mark.parametrize("block_px", [2048, 256, 100])
+@pytest.mark.parametrize("downsamples", [(1,), (1, 4)], ids=str)
+def test_thumbnail_is_the_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, downsamples: tuple[int, ...], block_px: int
+) -> None:
+    """Whatever the blocks: each pixel the mean of its square of the level, at the edge of what is left of it."""
+    monkeypatch.setattr(tissue, "BLOCK_PX", block_px)
+    width, height, mpp = 1112, 908, 0.6
+    path = tmp_path / "a.svs"
+    sf.make_slide(path, width=width, height=height, mpp=mpp, downsamples=downsamples, compression="deflate")
+    thumbnail, unreadable, pixel_l0_px = read_thumbnail(Slide(path))
+    factor = round(8 / mpp / downsamples[-1])
+    assert pixel_l0_px == factor * downsamples[-1]
+    assert not unreadable.any()
+    level = sf.area_average(sf.make_pixels("tissue", width, height, mpp=mpp), downsamples[-1])
+    assert thumbnail.shape == (-(-level.shape[0] // factor), -(-level.shape[1] // factor), 3)
+    for row, column in ((0, 0), (20, 31), (thumbnail.shape[0] - 1, thumbnail.shape[1] - 1)):
+        square = level[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+        np.testing.assert_allclose(thumbnail[row, column], square.mean((0, 1)), atol=1)  # Pillow may round down
+    np.testing.assert_array_equal(thumbnail, np.asarray(Image.fromarray(level).reduce(factor)))
+
+
+def test_what_cannot_be_read_counts_as_tissue(tmp_path: Path) -> None:
+    """On glass as well; the area is that of the tiles, to the blocks that are tried."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=3072, height=2048, mpp=0.5, downsamples=(1,), pattern="blank")
+    found = find_tissue(Slide(sf.damage_tiles(whole, [(2, 1), (11, 7)])))
+    expected = np.zeros((128, 192), bool)
+    expected[16:32, 32:48] = expected[112:128, 176:192] = True
+    np.testing.assert_array_equal(found.unreadable, expected)
+    np.testing.assert_array_equal(found.mask, expected)
+    assert (found.thumbnail[expected] == 0).all()
+    assert (found.thumbnail[~expected] > 230).all()
+
+
+def test_damage_spares_the_tissue_around_it(tmp_path: Path) -> None:
+    whole = sf.make_slide(tmp_path / "a.svs", width=3000, height=2400, mpp=0.5, downsamples=(1,))
+    before, after = find_tissue(Slide(whole)), find_tissue(Slide(sf.damage_tiles(whole, [(5, 4)])))
+    assert after.unreadable.any()
+    near = ndimage.binary_dilation(after.unreadable, iterations=4)
+    np.testing.assert_array_equal(after.mask[~near], before.mask[~near])
+
+
+def test_thumbnail_around_damage_is_the_slide(tmp_path: Path) -> None:
+    """13 level pixels a mask pixel: the quarters of a block that cannot be read must still begin on mask pixels."""
+    path = tmp_path / "a.svs"
+    sf.make_slide(path, width=1600, height=1300, mpp=0.6, downsamples=(1,), compression="none")
+    thumbnail, unreadable, pixel_l0_px = read_thumbnail(Slide(sf.damage_tiles(path, [(3, 2)], how="outside")))
+    assert pixel_l0_px == 13
+    truth = np.asarray(Image.fromarray(sf.make_pixels("tissue", 1600, 1300, mpp=0.6)).reduce(13))
+    assert 0 < unreadable.mean() < 0.3
+    assert unreadable[512 // 13 : 768 // 13, 768 // 13 : 1024 // 13].all()
+    np.testing.assert_array_equal(thumbnail[~unreadable], truth[~unreadable])
+
+
+# Slides that were scanned in part
+
+
+def test_nothing_counts_outside_of_the_bounds(tmp_path: Path) -> None:
+    """Neither colour nor damage."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=1600, height=1280, mpp=0.5, downsamples=(1,))
+    slide = Slide(sf.damage_tiles(whole, [(3, 2), (0, 0)]))
+    everywhere = find_tissue(slide)
+    slide.info = replace(slide.info, bounds_l0_px=(640, 480, 512, 320))
+    found = find_tissue(slide)
+    inside = np.zeros_like(found.mask)
+    inside[30:50, 40:72] = True
+    assert everywhere.mask[~inside].any()
+    np.testing.assert_array_equal(found.mask, everywhere.mask & inside)
+    np.testing.assert_array_equal(found.unreadable, everywhere.unreadable & inside)
+    assert found.unreadable.any()
+
+
+def test_tissue_of_a_sparse_scan(tmp_path: Path) -> None:
+    """The scanned area is a small part of the block that is read; it must not be taken for empty."""
+    scanned = (500, 300, 1000, 700)
+    path = sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=scanned, width=3000, height=3000, seed=1)
+    found = find_tissue(Slide(path))
+    inside = np.zeros_like(found.mask)
+    inside[300 // 16 : 1000 // 16 + 1, 500 // 16 : 1500 // 16 + 1] = True
+    assert found.mask[inside].mean() > 0.15
+    assert not found.mask[~inside].any()
+    assert (found.thumbnail[:15, :25] == 255).all()  # never scanned: the slide's background
+    truth = (np.ptp(sf.make_pixels("tissue", 1000, 700, seed=1, mpp=0.5).astype(int), axis=2) > 20).mean()
+    assert found.mask.sum() * 16**2 / 700_000 == pytest.approx(truth, rel=0.15)
+
+
+def test_shrink() -> None:
+    assert shrink(np.zeros((300, 100, 3), np.uint8), 30).size == (10, 30)
+    assert shrink(np.zeros((3, 10, 3), np.uint8), 30).size == (10, 3)
