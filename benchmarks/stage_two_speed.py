@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from pipeline.compute import keep_freed_memory, use_deterministic_kernels
 from pipeline.config import ExtractConfig, TrainConfig
-from pipeline.dataset import batches_of, epoch_order
+from pipeline.dataset import batches_of, choose_rows, epoch_order
 from pipeline.images import decode_image
 from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.loss import build_loss
@@ -54,7 +54,7 @@ class StageTwo:
             student=student, weights=SCRATCH, epochs=1000, batch_size=batch_size, device="cpu", checkpoint_every=10**9
         )
         built = build_encoder(student, SCRATCH, store.patch_px)
-        self.run = prepare_run(store, built, self.config, DEVICE)
+        self.run = prepare_run(store, choose_rows(store, self.config), built, self.config, DEVICE, "float32")
         self.folder = RunFolder(folder / f"run-{student}")
         self.folder.folder.mkdir()
         self.loss_of = build_loss(self.config.loss, self.config.alpha)
@@ -62,9 +62,9 @@ class StageTwo:
         self.encoded = [[self._encoded(row) for row in batch.rows] for batch in self.batches]
 
     def _batches_in_memory(self) -> list[Batch[NDArray[np.float32]]]:
-        order = epoch_order(self.run.train_rows, self.config.seed, 0)
-        reader = self.run.rows.reader(self.config.seed, 0, self.config.augment)
-        size = self.run.batch_size
+        order = epoch_order(self.run.rows.train, self.config.seed, 0)
+        reader = self.run.reader.reader(self.config.seed, 0, self.config.augment)
+        size = self.run.rows.batch_size
         patch_px = self.run.store.patch_px
         with BatchLoader(reader.read, patch_px=patch_px, batch_size=size, workers=2, device=DEVICE) as loader:
             return [Batch(b.rows, b.pixels.clone(), b.results) for b in loader.batches(batches_of(order, size))]

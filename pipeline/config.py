@@ -107,7 +107,7 @@ class PlanConfig(Config):
         None,
         gt=0,
         lt=1,
-        description="Hold out this end of every slide instead of whole cases: for one slide.",
+        description="Hold out a strip of this size across every slide instead of whole cases: for one slide.",
     )
     check_files: bool = Field(True, description="Compare each slide with the manifest's sha256, where it gives one.")
     seed: int = Field(0, ge=0, description="Seed of the sample.")

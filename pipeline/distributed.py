@@ -35,7 +35,14 @@ def alone() -> Iterator[None]:
 
 def rank() -> int:
     """Number of this process, from 0; outside the group (before it is joined, after it is left) as `torchrun` said."""
-    return dist.get_rank() if dist.is_initialized() else int(os.environ.get("RANK", "0"))
+    if dist.is_initialized():
+        return dist.get_rank()
+    return int(os.environ.get("RANK", "0")) if _launched() > 1 else 0
+
+
+def _launched() -> int:
+    """Number of processes that `torchrun` started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_leader() -> bool:
@@ -45,7 +52,7 @@ def is_leader() -> bool:
 
 def join_group(device: torch.device) -> torch.device:
     """Join the processes that `torchrun` started, nothing when it did not; returns this process's own device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if _launched() > 1 and not dist.is_initialized():
         if str(device) == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
             torch.cuda.set_device(device)

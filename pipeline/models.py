@@ -96,12 +96,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise EncoderError(f"{path}: no such weights") from None
-    except pickle.UnpicklingError:
-        raise EncoderError(
-            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded. Save its state dict by itself"
-        ) from None
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
         raise EncoderError(f"{path}: unreadable weights ({first_line(error)})") from None
+    except Exception as error:  # noqa: BLE001  (pickle's own errors for code, and any other for what is no pickle)
+        raise EncoderError(
+            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded ({type(error).__name__}). Save its "
+            "state dict by itself"
+        ) from None
     for key in ("state_dict", "model", "teacher", "student"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

@@ -22,7 +22,6 @@ from pipeline.config import PlanConfig
 from pipeline.errors import ConfigError, PlanError
 from pipeline.files import sha256_json, write_bytes
 from pipeline.geometry import PatchGeometry
-from pipeline.sampling import TRAIN, VAL
 from pipeline.units import magnification
 
 FORMAT_VERSION = 1
@@ -128,7 +127,8 @@ class Plan:
     def hash(self) -> str:
         """Hex SHA-256 of all that the plan decides."""
         config = self.config.record()
-        config.pop("slides_root", None)
+        for name in ("slides_root", "check_files"):  # where the slides are and how they are checked decides nothing
+            config.pop(name, None)
         return sha256_json({"version": FORMAT_VERSION, "config": config, "slides": [s.content() for s in self.slides]})
 
     def slide_of_row(self) -> NDArray[np.int32]:
@@ -305,8 +305,3 @@ def read_plan(path: Path) -> Plan:
     except (OSError, RuntimeError, *MALFORMED) as error:
         raise PlanError(f"{path}: not a readable plan ({error})") from None
     return plan_from_records(records, slides, path)
-
-
-def split_counts(plan: Plan) -> tuple[int, int]:
-    """(train rows, held-out rows)."""
-    return plan.count(TRAIN), plan.count(VAL)

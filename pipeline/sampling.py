@@ -55,20 +55,20 @@ def rank_slides(slide_ids: list[str], seed: int) -> list[str]:
 
 
 def split_strip(coords_l0_px: NDArray[np.int64], patch_l0_px: float, fraction: float) -> NDArray[np.uint8]:
-    """Split the patches of one slide in space: the far end of its longer side is held out, with a gap as wide as a
-    patch.
+    """Split the patches of one slide in space: a strip across the middle of its longer side is held out.
 
-    For a single slide, which cannot be split by case. The cut is placed so that about `fraction` of the patches lie
-    beyond it.
-    Returns uint8 (N,): `TRAIN`, `VAL` or `GAP`; a patch in the gap belongs to neither, so that no train patch touches,
-    nor lies within a patch's width of, a held-out one.
+    For a single slide, which cannot be split by case. The strip lies in the middle, so that what is held out looks like
+    what is trained on; at an end it would often be other tissue. About `fraction` of the patches lie in it. Returns uint8
+    (N,): `TRAIN`, `VAL` or `GAP`. On both sides of the strip a gap as wide as a patch belongs to neither, so that no train
+    patch touches, nor lies within a patch's width of, a held-out one.
     """
     split = np.full(len(coords_l0_px), GAP, np.uint8)
     if not len(coords_l0_px):
         return split
     axis = int(np.argmax(np.ptp(coords_l0_px, axis=0)))
     along = coords_l0_px[:, axis]
-    cut = np.sort(along)[min(int(len(along) * (1 - fraction)), len(along) - 1)]
-    split[along >= cut] = VAL
-    split[along + 2 * patch_l0_px <= cut] = TRAIN
+    order, last = np.sort(along), len(along) - 1
+    first_l0_px, last_l0_px = (order[round(last * (0.5 + sign * fraction / 2))] for sign in (-1, 1))
+    split[(along >= first_l0_px) & (along <= last_l0_px)] = VAL
+    split[(along + 2 * patch_l0_px <= first_l0_px) | (along >= last_l0_px + 2 * patch_l0_px)] = TRAIN
     return split

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_objects
@@ -133,10 +132,3 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
         for x in range(0, width, block):
             read_block(x, y, min(block, width - x), min(block, height - y))
     return image, unreadable, factor * downsample
-
-
-def shrink(image: NDArray[np.uint8], max_side_px: int) -> Image.Image:
-    """The image as a picture of at most `max_side_px` a side."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((max_side_px, max_side_px), Image.Resampling.LANCZOS)
-    return picture

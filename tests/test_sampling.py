@@ -111,13 +111,17 @@ def test_strip_keeps_a_patch_width(coords: list[tuple[int, int]], patch: float, 
     train, val = xy[split == TRAIN][:, axis], xy[split == VAL][:, axis]
     assert len(val)
     assert set(split) <= {TRAIN, VAL, GAP}
-    if len(train):
-        assert val.min() - (train.max() + patch) >= patch - 1e-6  # from edge to edge
+    for corner in train:  # from edge to edge, on whichever side
+        assert max(val.min() - (corner + patch), corner - (val.max() + patch)) >= patch - 1e-6
+    middle = np.median(xy[:, axis])
+    assert val.min() <= middle <= val.max()
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
 def test_strip_has_about_its_fraction(fraction: float) -> None:
     split = split_strip(GRID, 448, fraction)
-    assert (split == VAL).mean() == pytest.approx(fraction, abs=1 / 40)  # a column of 40
-    assert (split == GAP).mean() == pytest.approx(1 / 40)
+    assert (split == VAL).mean() == pytest.approx(fraction, abs=2 / 40)  # two columns of 40
+    assert (split == GAP).mean() == pytest.approx(2 / 40)
+    assert (split[:5] == TRAIN).all()  # both ends are trained on
+    assert (split[-5:] == TRAIN).all()
     assert (split_strip(GRID[:, ::-1], 448, fraction) == split).all()  # along the longer side

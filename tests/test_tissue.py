@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from pipeline import tissue
 from pipeline.slides import Slide
-from pipeline.tissue import find_tissue, read_thumbnail, segment, shrink
+from pipeline.tissue import find_tissue, read_thumbnail, segment
 
 GLASS, PINK = (243, 243, 242), (224, 158, 192)
 
@@ -196,8 +196,3 @@ def test_tissue_of_a_sparse_scan(tmp_path: Path) -> None:
     assert (found.thumbnail[:15, :25] == 255).all()  # never scanned: the slide's background
     truth = (np.ptp(sf.make_pixels("tissue", 1000, 700, seed=1, mpp=0.5).astype(int), axis=2) > 20).mean()
     assert found.mask.sum() * 16**2 / 700_000 == pytest.approx(truth, rel=0.15)
-
-
-def test_shrink() -> None:
-    assert shrink(np.zeros((300, 100, 3), np.uint8), 30).size == (10, 30)
-    assert shrink(np.zeros((3, 10, 3), np.uint8), 30).size == (10, 3)
