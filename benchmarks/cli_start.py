@@ -1,4 +1,4 @@
-"""How much longer `g2l --help` takes than the bare interpreter's start, and that it imports no torch.
+"""How much longer `g2l --help` takes than the bare interpreter's start, over the 0.3 s it may; and it imports no torch.
 
 Fair because both are whole processes of the same interpreter, started in turn, so that what disturbs one disturbs the
 other; the median of many runs is taken. The interpreter runs `pass` with its site packages, as the command does. Files
@@ -7,11 +7,13 @@ are in the page cache and compiled, as they are after the first call.
 
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
-from statistics import median
 
-RUNS = 15
+import machine
+
+from pipeline.runlog import table
+
 NEEDED_SECONDS = 0.3
 """From the issue."""
 ABSENT = ("torch", "timm", "zarr", "openslide", "matplotlib")
@@ -28,11 +30,9 @@ finally:
 """
 
 
-def seconds(command: list[str]) -> float:
-    """Wall seconds of a process."""
-    start = time.perf_counter()
+def run(command: list[str]) -> None:
+    """One process, to its end."""
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return time.perf_counter() - start
 
 
 def imported() -> set[str]:
@@ -44,27 +44,23 @@ def imported() -> set[str]:
 
 def main() -> int:
     """Measure and print."""
+    args = machine.parser(__doc__, rounds=15).parse_args()
     heavy = sorted(imported() & set(ABSENT))
     command = Path(sys.executable).with_name("g2l")
     assert command.exists(), "install the project into this interpreter's environment first"
-    commands = {
-        "python -c pass": [sys.executable, "-c", "pass"],
-        "g2l --help": [str(command), "--help"],
-    }
-    for line in commands.values():
-        seconds(line)
-    runs = {name: [] for name in commands}  # type: dict[str, list[float]]
-    for number in range(RUNS):
-        for name in commands if number % 2 == 0 else reversed(commands):
-            runs[name].append(seconds(commands[name]))
-    for name, values in runs.items():
-        print(f"{name:16}  median {median(values):.3f} s  fastest {min(values):.3f} s  of {RUNS}")
-    bare, helped = runs.values()
-    difference = median(helped) - median(bare)
-    print(f"difference: {difference:.3f} s (needs <= {NEEDED_SECONDS:g})")
+    parts = {"python -c pass": [sys.executable, "-c", "pass"], "g2l --help": [str(command), "--help"]}
+    rounds = machine.measure_rounds(
+        {name: partial(run, line) for name, line in parts.items()},
+        wanted=args.rounds,
+        patience=args.patience,
+    )
+    bare, helped = (rounds.seconds(name) for name in parts)
+    lines = [(name, f"{rounds.seconds(name) * 1000:.0f}") for name in parts]
+    print(table([*lines, ("difference", f"{(helped - bare) * 1000:.0f}")], ("process", "ms"), right=[1]))
+    print(rounds.words())
     print(f"imported by g2l --help: {', '.join(heavy) if heavy else 'none'} of {', '.join(ABSENT)}")
-    print(f"ratio: {difference / NEEDED_SECONDS:.3f} of the allowed time (needs <= 1)")
-    return 1 if heavy or difference > NEEDED_SECONDS else 0
+    status = machine.conclude((helped - bare) / NEEDED_SECONDS, at_most=1)
+    return 1 if heavy else status
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ the other is of the demo's kind, where the model is most of the work. The ratio 
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import median
 
-import common
-import torch
+import inputs
+import machine
+from inputs import DEVICE
 
 from pipeline.compute import keep_freed_memory
 from pipeline.config import ExtractConfig
@@ -39,7 +39,6 @@ from stages.extract_teacher import embed_batch, embed_shards, prepare_store, row
 
 NEEDED = 0.85
 """From the issue."""
-DEVICE = torch.device("cpu")
 PARTS = ("reader", "model", "encoding")
 
 
@@ -48,7 +47,7 @@ class StageOne:
 
     def __init__(self, plan: Plan, folder: Path, teacher: str, rows_per_shard: int) -> None:
         self.plan, self.out = plan, folder / "store.zarr"
-        weights = common.make_weights(folder, teacher)
+        weights = inputs.make_weights(folder, teacher)
         self.config = ExtractConfig(teacher=teacher, weights=weights, device="cpu", rows_per_shard=rows_per_shard)
         self.workers = self.config.workers or default_workers()
         self.teacher = build_encoder(teacher, weights, plan.config.patch_px)
@@ -91,45 +90,39 @@ class StageOne:
         """The stage itself."""
         shards = self.store.pending_shards()
         assert len(shards) == self.store.num_shards
-        with common.no_bars():
+        with inputs.silence():
             embed_shards(self.store, self.plan, shards, self.teacher.module, DEVICE, "float32", self.config)
-
-
-def ratios(rounds: list[common.Round], value: Callable[[common.Measured], float]) -> float:
-    """Median over rounds of (sum of the parts) / stage."""
-    return median(sum(value(r[part]) for part in PARTS) / value(r["stage"]) for r in rounds)
 
 
 def main() -> int:
     """Measure and print."""
-    parser = common.parser(__doc__)
+    parser = machine.parser(__doc__, rounds=5)
     parser.add_argument("--teachers", nargs="+", default=["lcnet_050", "tf_efficientnet_lite0"], metavar="TIMM_NAME")
-    parser.add_argument("--rows", type=int, default=512, help="patches a round [512]")
-    parser.add_argument("--rows-per-shard", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5, help="quiet rounds that are wanted [5]")
+    parser.add_argument("--rows", type=int, default=256, help="patches a round [%(default)s]")
+    parser.add_argument("--rows-per-shard", type=int, default=128)
     args = parser.parse_args()
 
     keep_freed_memory(DEVICE)
-    lines, worst = [], float("inf")
+    lines, notes, worst = [], [], float("inf")
     with tempfile.TemporaryDirectory() as folder:
-        plan = common.make_plan(Path(folder), args.rows)
+        plan = inputs.make_plan(Path(folder), args.rows)
         for name in args.teachers:
             stage = StageOne(plan, Path(folder), name, args.rows_per_shard)
             work = {"reader": stage.reader, "model": stage.model, "encoding": stage.encoding, "stage": stage.stage}
-            for part in work.values():
-                part()  # once to warm up
-            rounds = common.quiet_rounds(work, wanted=args.rounds, before={"stage": stage.fresh_store})
-            typical = common.medians(rounds)
-            ratio = ratios(rounds, lambda m: m.seconds)
-            cpu = ratios(rounds, lambda m: m.cpu_seconds)
-            rates = [f"{args.rows / typical[part]:.0f}" for part in (*PARTS, "stage")]
-            ideal = args.rows / sum(typical[part] for part in PARTS)
-            lines.append((name, *rates, f"{ideal:.0f}", f"{ratio:.3f}", f"{cpu:.3f}", len(rounds)))
+            rounds = machine.measure_rounds(
+                work, wanted=args.rounds, patience=args.patience, before={"stage": stage.fresh_store}
+            )
+            each = [rounds.seconds(part) / args.rows * 1000 for part in work]
+            ratio, cpu = rounds.ratio(PARTS, ["stage"]), rounds.cpu_ratio(PARTS, ["stage"])
+            times = (f"{ms:.2f}" for ms in (*each[:-1], sum(each[:-1]), each[-1]))
+            lines.append((name, *times, f"{ratio:.3f}", f"{cpu:.3f}"))
+            notes.append(f"{name}: {rounds.words()}")
             worst = min(worst, ratio)
-    header = ("teacher", *PARTS, "stage", "ideal", "ratio", "in CPU time", "rounds")
-    print(f"rows a second, {args.rows} patches of 224 px, {default_workers()} cores")
+    print(f"milliseconds a patch, {args.rows} patches of 224 px, {default_workers()} cores")
+    header = ("teacher", *PARTS, "together", "stage", "ratio", "of CPU time")
     print(table(lines, header, right=range(1, len(header))))
-    return common.conclude(worst, NEEDED, at_least=True)
+    print("\n".join(notes))
+    return machine.conclude(worst, at_least=NEEDED)
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import differences
+from pipeline.config import TrainConfig, differences, to_toml
 from pipeline.errors import CheckpointError
-from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json
+from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
 
 
 class RunFolder:
@@ -57,6 +57,11 @@ class RunFolder:
                 f"{self.folder} is not empty and not a run; nothing is overwritten. Choose another --out"
             )
         write_json(self.identity_path, identity)
+
+    def write_config(self, store: Path, config: TrainConfig) -> None:
+        """The resolved options and paths, fit for `--config`; those of the last call, for some may change."""
+        record = {"store": str(store), "out": str(self.folder)} | config.record()
+        write_text(self.config_path, to_toml({"train-student": record}))
 
     def read_identity(self) -> dict[str, Any]:
         """What the run was started from.

@@ -54,6 +54,14 @@ def make_folders(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
+def sync_tree(folder: Path) -> None:
+    """Make all files and folders below `folder` survive a power cut."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync_folder(Path(place, name))  # a file is synced in the same way
+        sync_folder(Path(place))
+
+
 class ShardWriter:
     """Writes one shard file aside; `commit` syncs and renames it. As a context it cleans up after itself.
 

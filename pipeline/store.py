@@ -28,7 +28,7 @@ from pipeline.errors import StoreError
 from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, sha256_file, sha256_json, sync_folder
 from pipeline.images import decode_image
 from pipeline.plan import MALFORMED, Plan, plan_from_records, plan_records, slide_from_record, slide_record
-from pipeline.shards import ShardCache, ShardFile
+from pipeline.shards import ShardCache, ShardFile, sync_tree
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 256
@@ -277,14 +277,6 @@ class Store:
         return problems
 
 
-def _sync_tree(folder: Path) -> None:
-    """Make all files and folders below `folder` survive a power cut."""
-    for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            sync_folder(Path(place, name))  # a file is synced in the same way
-        sync_folder(Path(place))
-
-
 def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str]) -> None:
     """Make an empty store: metadata and plan, complete or absent.
 
@@ -328,7 +320,7 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
         zarr_format.write_array(aside / "plan", "slide", plan.slide_of_row())
         zarr_format.write_array(aside / "plan", "split", plan.split())
         (aside / "shards").mkdir()
-        _sync_tree(aside)
+        sync_tree(aside)
         os.rename(aside, folder)
         sync_folder(folder.parent)
     except OSError as error:

@@ -116,6 +116,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             rows = choose_rows(store, config, distributed.world_size())
             if leader:
                 folder.start_or_continue(run_identity(store, student, config, precision))
+                folder.write_config(store.folder, config)
             distributed.wait_for_all()
             run = prepare_run(store, rows, student, config, device, precision)
             started = time.monotonic()
@@ -130,6 +131,9 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                 projector = run.distillation.projector
                 write_student(folder.student, student.module.model, student.spec, projector, model_card(facts))
             distributed.wait_for_all()
+    except OSError as error:
+        raise G2LError(f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: mend the cause, and "
+                       "run the same command again") from error  # fmt: skip
     finally:
         distributed.leave_group()
     return Trained(folder, run.num_steps, num_new_steps, before, after, seconds)

@@ -140,6 +140,6 @@ def call_g2l(*arguments: object) -> tuple[int, str, str]:
         try:
             cli.main()
         except SystemExit as end:
-            assert end.code is None or isinstance(end.code, int)
-            return end.code or 0, out.getvalue(), err.getvalue()
-    raise AssertionError("the command does not end by an exit code")
+            code = end.code
+    assert isinstance(code, int)
+    return code, out.getvalue(), err.getvalue()

@@ -127,7 +127,9 @@ def by_timm(model: torch.nn.Module, rule: str, config: dict[str, Any], pixels: N
     return result
 
 
-@pytest.mark.parametrize("teacher", ["cls", "cls+mean", "test_vit2", "test_resnet", "test_convnext", "test_efficientnet"])
+@pytest.mark.parametrize(
+    "teacher", ["cls", "cls+mean", "test_vit2", "test_resnet", "test_convnext", "test_efficientnet"]
+)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_embeddings_equal_timms_own_on_the_stored_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, teacher: str, dtype: str
@@ -145,7 +147,7 @@ def test_embeddings_equal_timms_own_on_the_stored_pixels(
     expected = by_timm(model, teacher if teacher in TABLE else "pooled", config, pixels)
     assert stored.dtype == dtype
     assert stored.shape == expected.shape
-    assert len(np.unique(expected, axis=0)) == len(expected)
+    assert len(np.unique(expected, axis=0)) == len(np.unique(pixels, axis=0)) > 20  # two may be of the same bare glass
     slack = 2e-5 * np.abs(expected).max()
     rounding = 0 if dtype == "float32" else 2.0**-11 * np.abs(expected) + 2.0**-25
     assert (np.abs(stored.astype(np.float64) - expected) <= slack + rounding).all()
@@ -258,9 +260,7 @@ def test_a_truncated_slide_fails_its_rows_and_no_others(
 
 def test_a_truncated_slide_that_still_opens_gives_its_first_part(tmp_path: Path, weights: Path) -> None:
     """With all its directories in front, and too large for OpenSlide to hash."""
-    manifest = write_cohort(
-        tmp_path / "slides", 1, width=1664, height=1088, tile=64, compression="none", ifds="front"
-    )
+    manifest = write_cohort(tmp_path / "slides", 1, width=1664, height=1088, tile=64, compression="none", ifds="front")
     plan = plan_cohort(manifest, patches_per_slide=40)
     undamaged = extract(plan, tmp_path / "whole.zarr", weights).store
     cut = truncate(tmp_path / "slides" / "s0.svs")
@@ -358,7 +358,7 @@ def test_embeddings_that_are_not_finite_fail_their_rows(
     assert np.isnan(embeddings(store)[bad]).all()
     assert np.isfinite(embeddings(store)[~bad]).all()
     assert f"not finite as {dtype}" in failures_csv(store)[0]["reason"]
-    with pytest.raises(StoreError, match="more than --max-failures 2. .*not finite"):
+    with pytest.raises(StoreError, match=r"more than --max-failures 2\. .*not finite"):
         extract(plan, tmp_path / "t.zarr", weights, dtype=dtype, max_failures=2)
 
 
@@ -374,7 +374,7 @@ def test_a_device_without_memory_for_the_batch_is_told(
 
     real = stage.embed_batch
     monkeypatch.setattr(stage, "embed_batch", embed)
-    with pytest.raises(ConfigError, match="has no room for batches of 4 patches. Give a smaller --batch-size"):
+    with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Give a smaller --batch-size"):
         extract(plan, tmp_path / "s.zarr", weights)
 
 
@@ -431,7 +431,7 @@ def test_a_failing_write_is_told_and_the_next_run_continues(
 
     with monkeypatch.context() as broken:
         broken.setattr("pipeline.store_writer.write_json", fail)
-        with pytest.raises(StoreError, match="Input/output error. 0 of 3 shards are done and safe"):
+        with pytest.raises(StoreError, match=r"Input/output error\. 0 of 3 shards are done and safe"):
             extract(plan, tmp_path / "s.zarr", weights)
     assert leftovers(tmp_path) == []
     extract(plan, tmp_path / "s.zarr", weights)

@@ -67,7 +67,9 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
     (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
     torch.save(tiny_model("test_efficientnet"), tmp_path / "module.pth")
     for name in ("evil.pth", "evil.pkl", "module.pth"):
-        with pytest.raises(EncoderError, match=rf"{name}: not a PyTorch file of nothing but tensors, and so not loaded"):
+        with pytest.raises(
+            EncoderError, match=rf"{name}: not a PyTorch file of nothing but tensors, and so not loaded"
+        ):
             read_weights(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 

@@ -189,9 +189,14 @@ def test_a_shard_that_is_given_up_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "shard"
     write_shard(path, [b"old"], 1)
     before = path.read_bytes()
-    with pytest.raises(RuntimeError, match="stop"), ShardWriter(path, 1) as writer:
-        writer.append(b"new")
-        raise RuntimeError("stop")
+
+    def give_up() -> None:
+        with ShardWriter(path, 1) as writer:
+            writer.append(b"new")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        give_up()
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -208,9 +213,8 @@ def test_nothing_half_written_remains_when_the_disk_is_full_at_the_end(
         return open("/dev/full", mode)
 
     monkeypatch.setattr("pipeline.shards.open", open_full, raising=False)
-    with pytest.raises(OSError, match="No space left"), ShardWriter(tmp_path / "shard", 1) as writer:
-        writer.append(b"new")
-        writer.commit()
+    with pytest.raises(OSError, match="No space left"):
+        write_shard(tmp_path / "shard", [b"new"], 1)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -307,21 +307,22 @@ def test_a_fault_at_any_call_is_told_and_loses_nothing(
                     raise OSError(errno.ENOSPC, "No space left on device")
 
         hook(before)
+        told = ""
         try:
             write(store, encoded)
         except StoreError as error:
-            monkeypatch.undo()
-            done = store.num_shards - len(store.pending_shards())
-            assert f"cannot write to {store.folder}: No space left on device. {done} of 3 shards are done" in str(error)
-            assert leftovers(folder) == []
-            assert_sound(store)
-            monkeypatch.setattr(os, "fsync", lambda _: None)
-            write(make_store(folder / "store.zarr", plan), encoded)
-            monkeypatch.undo()
-            assert array_files(folder / "store.zarr") == expected
-        else:
-            monkeypatch.undo()
+            told = str(error)
+        monkeypatch.undo()
+        if not told:
             break
+        done = store.num_shards - len(store.pending_shards())
+        assert f"cannot write to {store.folder}: No space left on device. {done} of 3 shards are done" in told
+        assert leftovers(folder) == []
+        assert_sound(store)
+        monkeypatch.setattr(os, "fsync", lambda _: None)
+        write(make_store(folder / "store.zarr", plan), encoded)
+        monkeypatch.undo()
+        assert array_files(folder / "store.zarr") == expected
         nth += 1
     assert nth >= 9  # the fault came at each of this many calls
 
@@ -354,6 +355,16 @@ def test_what_a_run_killed_while_making_a_store_left_is_cleared(tmp_path: Path, 
     assert [path.name for path in tmp_path.iterdir()] == ["store.zarr"]
 
 
+def test_continuing_clears_whatever_lies_half_written(copy: Path, plan: Plan, finished: Path) -> None:
+    for name in ("shards/7.json", "pixels/c/7/0/0/0", "failures.csv"):
+        path = copy / (name + ".g2l-part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    open_to_continue(copy, plan, spec())
+    assert leftovers(copy.parent) == []
+    assert array_files(copy) == array_files(finished)
+
+
 # --- the writer's thread ------------------------------------------------------------------------------------
 
 
@@ -372,9 +383,14 @@ def test_any_error_of_the_writer_reaches_the_feeder_and_stops_nothing(
 
     monkeypatch.setattr("pipeline.store_writer._OpenShard.add", fail)
     writer = StoreWriter(store, describe, "")
-    with pytest.raises(ZeroDivisionError, match="in the thread"), writer:
-        for _ in range(3 * QUEUED_BATCHES):
-            writer.put(range(4), EMBEDDINGS[:4], ok_reads(encoded, range(4)))
+
+    def feed() -> None:
+        with writer:
+            for _ in range(3 * QUEUED_BATCHES):
+                writer.put(range(4), EMBEDDINGS[:4], ok_reads(encoded, range(4)))
+
+    with pytest.raises(ZeroDivisionError, match="in the thread"):
+        feed()
     assert not writer._thread.is_alive()
     assert leftovers(tmp_path) == []
 

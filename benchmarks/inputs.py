@@ -1,0 +1,61 @@
+"""What the benchmarks work on, made from nothing: a slide and its plan, a teacher's weights."""
+
+# isort: off
+import pipeline  # noqa: F401  (before torch, as in the command: it says how OpenMP's threads wait)
+
+# isort: on
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import safetensors.torch
+import timm
+import torch
+
+from pipeline.config import PlanConfig
+from pipeline.manifest import Manifest, ManifestRow
+from pipeline.plan import Plan
+from stages.plan_slides import plan_slides
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+import slide_factory  # a module of the tests
+
+DEVICE = torch.device("cpu")
+PATCH_PX = 224
+
+
+def make_plan(folder: Path, num_rows: int, *, size_px: int = 20_000, val_strip: float | None = None) -> Plan:
+    """A plan of `num_rows` patches on a synthesised Aperio slide of tissue, JPEG tiles, 0.25 um/px, planned at 0.5.
+
+    Raises:
+        ValueError: the slide has too few patches.
+    """
+    path = slide_factory.make_big_slide(folder / "slide.svs", width=size_px, height=size_px)
+    row = ManifestRow(slide_id="slide", path=path.name, case_id="case")
+    config = PlanConfig(patches_per_slide=num_rows, val_fraction=0, val_strip=val_strip, patch_px=PATCH_PX)
+    plan = plan_slides(Manifest((row,), folder / "manifest.csv", folder), config, workers=1)
+    if plan.num_rows != num_rows:
+        raise ValueError(f"the slide has {plan.num_rows} patches, {num_rows} were asked for")
+    return plan
+
+
+def make_weights(folder: Path, name: str) -> Path:
+    """Random weights of a timm model as a safetensors file: they cost what trained ones cost."""
+    torch.manual_seed(0)
+    path = folder / f"{name}.safetensors"
+    safetensors.torch.save_file(timm.create_model(name, num_classes=0).state_dict(), path)
+    return path
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """No bars and notes: showing them is no part of what is measured."""
+    with open(os.devnull, "w") as nothing:
+        before, sys.stderr = sys.stderr, nothing
+        try:
+            yield
+        finally:
+            sys.stderr = before
