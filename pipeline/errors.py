@@ -10,6 +10,8 @@ EXIT_ERROR = 1
 """Wrong use or wrong input; nothing that was finished before is lost."""
 EXIT_PARTIAL = 3
 """Done, but some slides or patches failed; they are listed."""
+EXIT_INTERRUPTED = 130
+"""Stopped by Ctrl-C; the same command continues."""
 
 
 class G2LError(Exception):

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -74,10 +75,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def remove_asides(folder: Path) -> int:
-    """Delete what killed runs left half written anywhere below `folder`; returns how many files that were."""
+    """Delete what killed runs left half written anywhere below `folder`, files and folders; returns how many."""
     asides = list(folder.rglob("*" + ASIDE_SUFFIX))
     for aside in asides:
-        aside.unlink(missing_ok=True)
+        if aside.is_dir():
+            shutil.rmtree(aside)
+        else:
+            aside.unlink(missing_ok=True)
     return len(asides)
 
 

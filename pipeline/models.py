@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compute import first_line
+from pipeline.convert import to_timm_names
 from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import EncoderError
 
@@ -126,11 +127,13 @@ def timm_config(model: nn.Module) -> dict[str, Any]:
 def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
     """Load a state dict strictly: only the classifier, which an encoder does not have, may be left over.
 
-    Position embeddings of another image size are resampled by timm's own filter for the architecture.
+    Names of DINOv2's own code and of transformers are taken for timm's (`convert`). Position embeddings of another
+    image size are resampled by timm's own filter for the architecture.
 
     Raises:
         EncoderError: keys or shapes do not fit; names some of them.
     """
+    weights = to_timm_names(weights)
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
         try:
@@ -165,6 +168,32 @@ def weights_hash(model: nn.Module) -> str:
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
+
+def fetch_published(spec: EncoderSpec) -> Path:
+    """The file of weights that a hub's model page has, from the local cache or the hub.
+
+    Raises:
+        EncoderError: it cannot be had: no network, no access, or offline and not in the cache.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    repository = spec.source.removeprefix("hf-hub:")
+    for name in PUBLISHED_FILES:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository, name))
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            raise EncoderError(
+                f"cannot get the weights of {spec.name} from {spec.source} ({first_line(error)}); give a local file "
+                "with --weights"
+            ) from None
+    raise EncoderError(f"{spec.source} has none of {', '.join(PUBLISHED_FILES)}; give a local file with --weights")
+
+
+PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names under which hubs keep weights, the safe one first."""
 
 UNBUILDABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, AssertionError, AttributeError,
                pickle.UnpicklingError, safetensors.SafetensorError)  # fmt: skip
@@ -215,14 +244,13 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
             f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
         )
     from_hub = weights == PRETRAINED
-    if from_hub and spec.key_format != "timm":
-        raise EncoderError(
-            f"the published weights of {name} are not in timm's layout; convert them and give --weights FILE"
-        )
+    by_timm = from_hub and spec.key_format == "timm"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, arguments = _create(spec, patch_px, pretrained=from_hub)
-    if not from_hub and weights != SCRATCH:
+        model, arguments = _create(spec, patch_px, pretrained=by_timm)
+    if from_hub and not by_timm:
+        load_weights(model, read_weights(fetch_published(spec)), spec.source)
+    elif not from_hub and weights != SCRATCH:
         load_weights(model, read_weights(Path(weights)), str(weights))
     if spec.patch_px == 0:
         config = timm_config(model)

@@ -6,17 +6,18 @@ metrics.jsonl    a line a step and a line a validation; nothing that depends on 
 curves.png       the same as a picture
 checkpoints/     the last ones
 student/         the exported student, once the run is finished
+tensorboard/     the same metrics for TensorBoard, where it is installed
 """
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import TrainConfig, differences, to_toml
 from pipeline.errors import CheckpointError
 from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
+from pipeline.tensorboard import TensorBoard
 
 
 class RunFolder:
@@ -30,6 +31,7 @@ class RunFolder:
         self.curves_path = folder / "curves.png"
         self.checkpoints = folder / "checkpoints"
         self.student = folder / "student"
+        self.tensorboard = folder / "tensorboard"
 
     def start_or_continue(self, identity: dict[str, Any]) -> None:
         """Make the directory, or check that it was started from the same `identity`, and clear away half-written files.
@@ -47,8 +49,6 @@ class RunFolder:
                     f"{self.folder} was started from other inputs and is not continued (run -> now):\n{listing}\n"
                     "Choose another --out."
                 )
-            for half_written in self.folder.glob(self.student.name + "*" + ASIDE_SUFFIX):
-                shutil.rmtree(half_written)
             remove_asides(self.folder)
             return
         self.identity_path.with_name(self.identity_path.name + ASIDE_SUFFIX).unlink(missing_ok=True)
@@ -100,8 +100,9 @@ class MetricsLog:
         CheckpointError: the file is shorter than that.
     """
 
-    def __init__(self, path: Path | None, num_bytes: int) -> None:
+    def __init__(self, path: Path | None, num_bytes: int, board: TensorBoard | None = None) -> None:
         self._file = None
+        self._board = board or TensorBoard(None, 0)
         if path is None:
             return
         if num_bytes and (not path.exists() or path.stat().st_size < num_bytes):
@@ -114,6 +115,7 @@ class MetricsLog:
 
     def append(self, line: dict[str, Any]) -> None:
         """One line, for all to see; floats keep all their digits."""
+        self._board.append(line)
         if self._file is not None:
             self._file.write((json.dumps(line) + "\n").encode())
             self._file.flush()
@@ -127,5 +129,6 @@ class MetricsLog:
 
     def close(self) -> None:
         """Close the file."""
+        self._board.close()
         if self._file is not None:
             self._file.close()

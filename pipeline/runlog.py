@@ -24,11 +24,14 @@ def say(text: str) -> None:
 
 
 class Progress:
-    """A bar with rate and time left; `note` adds figures such as failures or loss behind it."""
+    """A bar with rate and time left; `note` adds figures such as failures or loss behind it. A silent one shows
+    nothing.
+    """
 
-    def __init__(self, what: str, total: int, unit: str, *, done: int = 0) -> None:
+    def __init__(self, what: str, total: int, unit: str, *, done: int = 0, silent: bool = False) -> None:
         self.what, self.total, self.unit = what, total, unit
-        self._terminal = sys.stderr.isatty()
+        self._terminal = sys.stderr.isatty() and not silent
+        self._silent = silent
         self._bar = tqdm(
             total=total, initial=done, desc=what, unit=f" {unit}", file=sys.stderr, disable=not self._terminal,
             dynamic_ncols=True, smoothing=0.1,
@@ -56,7 +59,7 @@ class Progress:
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
-        if not self._terminal and now - self._spoke >= QUIET_SECONDS:
+        if not (self._terminal or self._silent) and now - self._spoke >= QUIET_SECONDS:
             self._spoke = now
             rate = (self._done - self._first) / (now - self._started)
             left = format_seconds((self.total - self._done) / rate) if rate > 0 else "?"

@@ -57,10 +57,10 @@ def rank_slides(slide_ids: list[str], seed: int) -> list[str]:
 def split_strip(coords_l0_px: NDArray[np.int64], patch_l0_px: float, fraction: float) -> NDArray[np.uint8]:
     """Split the patches of one slide in space: a strip across the middle of its longer side is held out.
 
-    For a single slide, which cannot be split by case. The strip lies in the middle, so that what is held out looks like
-    what is trained on; at an end it would often be other tissue. About `fraction` of the patches lie in it. Returns uint8
-    (N,): `TRAIN`, `VAL` or `GAP`. On both sides of the strip a gap as wide as a patch belongs to neither, so that no train
-    patch touches, nor lies within a patch's width of, a held-out one.
+    For a single slide, which cannot be split by case. The strip lies in the middle, so that what is held out looks
+    like what is trained on; at an end it would often be other tissue. About `fraction` of the patches lie in it.
+    Returns uint8 (N,): `TRAIN`, `VAL` or `GAP`. On both sides of the strip a gap as wide as a patch belongs to neither,
+    so that no train patch touches, nor lies within a patch's width of, a held-out one.
     """
     split = np.full(len(coords_l0_px), GAP, np.uint8)
     if not len(coords_l0_px):

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, to_toml
-from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
+from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig
+from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
 from stages.options import resolve, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
@@ -77,6 +77,8 @@ def plan(
 
 
 def _make_plan(manifest: Path, config: PlanConfig, out: Path, workers: int | None, overlays: Path | None) -> Any:
+    from pipeline.config import to_toml
+    from pipeline.files import write_text
     from pipeline.loader import default_workers
     from pipeline.manifest import read_manifest
     from pipeline.plan import write_plan
@@ -85,6 +87,8 @@ def _make_plan(manifest: Path, config: PlanConfig, out: Path, workers: int | Non
     read = read_manifest(manifest, config.slides_root)
     made = plan_slides(read, config, workers=workers or default_workers(), overlays=overlays)
     write_audit(made, out.with_suffix(".audit.csv"))
+    record = {"manifest": str(manifest), "out": str(out)} | config.record()
+    write_text(out.with_suffix(".config.toml"), to_toml({"plan": record}))
     write_plan(made, out)
     return made
 
@@ -111,10 +115,14 @@ def extract_teacher(
         flags = ", ".join("--" + name.replace("_", "-") for name in only_plan)
         raise ConfigError(f"{flags}: {source} is a finished plan; these options belong to g2l plan")
     made = read_plan(source)
-    extracted = stage.extract_teacher(made, store_path, config)
-    _write_record(store_path / "config.toml", "extract-teacher", config, plan=source, out=store_path)
+    extracted = stage.extract_teacher(made, store_path, config, record=_record(config, plan=source, out=store_path))
     print(stage.report(extracted))
     raise typer.Exit(EXIT_PARTIAL if extracted.num_failed else EXIT_OK)
+
+
+def _record(config: Config, **paths: Path) -> dict[str, Any]:
+    """The resolved options and paths of a command, fit for `--config`."""
+    return {name: str(value) for name, value in paths.items()} | config.record()
 
 
 def _plan_beside(manifest: Path, config: PlanConfig, store: Path, workers: int | None) -> Path:
@@ -143,21 +151,14 @@ def train_student(
     out: Out = None,
 ) -> None:
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
+    from pipeline import distributed
     from pipeline.store import Store
     from stages import train_student as stage
 
     config, paths = resolve(TrainConfig, "train-student", given, config_file, {"store": store, "out": out})
     trained = stage.train_student(Store(paths["store"]), paths["out"], config)
-    _write_record(trained.run.config_path, "train-student", config, store=paths["store"], out=paths["out"])
-    print(stage.report(trained))
-
-
-def _write_record(path: Path, command: str, config: Config, **paths: Path) -> None:
-    """The resolved options and paths of a command, fit for `--config`."""
-    from pipeline.files import write_text
-
-    record = {name: str(value) for name, value in paths.items()} | config.record()
-    write_text(path, to_toml({command: record}))
+    if distributed.is_leader():
+        print(stage.report(trained))
 
 
 @app.command("export")
@@ -166,7 +167,7 @@ def export(
     out: Path = typer.Option(..., "--out", help="Folder to write the student to."),
 ) -> None:
     """Copy the trained student out of a run, and prove that timm loads it to the same embeddings."""
-    from stages.inspect_outputs import export_student
+    from stages.export_run import export_student
 
     print(export_student(run, out))
 
@@ -215,14 +216,17 @@ def demo(
 
 
 def main() -> None:
-    """Entry point: errors without a traceback, and the exit codes of design.md."""
+    """Entry point: errors without a traceback, and exit codes as in `errors`."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads leave the cores to those that read
     try:
         code = app(standalone_mode=False)
+        if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
+            raise KeyboardInterrupt
     except G2LError as error:
         code = _fail(str(error), error)
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to continue", file=sys.stderr)
-        code = 130
+        code = EXIT_INTERRUPTED
     except OSError as error:
         code = _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), error)
     except Exception as error:

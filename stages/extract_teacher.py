@@ -1,8 +1,7 @@
 """Stage one: run the teacher once over the planned patches, and keep its embeddings and its pixels.
 
 G2L, section "Knowledge distillation": the teacher is frozen, so its embeddings are computed once and the student never
-shares accelerator memory with it. Left out: nothing of the teacher's side; views of a patch under augmentation are not
-stored.
+shares accelerator memory with it. Left out: views of a patch under augmentation.
 """
 
 import csv
@@ -28,7 +27,7 @@ from pipeline.compute import (
     mark,
     versions,
 )
-from pipeline.config import ExtractConfig
+from pipeline.config import ExtractConfig, to_toml
 from pipeline.errors import ConfigError, StoreError
 from pipeline.files import exclusive, write_text
 from pipeline.loader import Batch, BatchLoader, default_workers
@@ -68,8 +67,8 @@ class Extracted:
         return sum(count for name, count in self.counts.items() if name != Status.OK.name)
 
 
-def extract_teacher(plan: Plan, out: Path, config: ExtractConfig) -> Extracted:
-    """Make or continue the store `out`.
+def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dict[str, Any] | None = None) -> Extracted:
+    """Make or continue the store `out`; `record`, the resolved options and paths, goes into it as `config.toml`.
 
     Raises:
         G2LError: wrong input, a store of another plan, teacher or setting, a full disk, too many failures; what was
@@ -84,6 +83,8 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig) -> Extracted:
             say(f"note: {config.teacher} was trained at {teacher.spec.mpp:g} um/px, the plan is at {plan.config.mpp:g}")
         teacher.module.to(device)
         store = prepare_store(plan, out, config, teacher, device, precision)
+        if record is not None:
+            write_text(out / "config.toml", to_toml({"extract-teacher": record}))
         if config.retry_failures:
             forget_failures(store)
         pending = store.pending_shards()

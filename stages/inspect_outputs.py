@@ -1,22 +1,15 @@
 """Look at what the stages wrote: plans, stores, runs, students, and the table of encoders."""
 
-import shutil
 from pathlib import Path
-from typing import Any
 
 from pipeline.encoders import ENCODERS
-from pipeline.errors import CheckpointError, G2LError, StoreError
+from pipeline.errors import G2LError
 from pipeline.plan import Plan, read_plan
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.units import format_bytes
-
-EXPORT_TOLERANCE = 1e-5
-"""Largest difference between the exported and the trained student. Our choice: the same weights in the same code differ
-by nothing.
-"""
 
 
 def inspect_path(path: Path) -> str:
@@ -116,41 +109,4 @@ def models_table() -> str:
     return (
         f"{text}\n\nAny timm name, hf-hub:OWNER/NAME or local-dir:FOLDER works as well. Gated weights: ask for access\n"
         "on the model's page and set HF_TOKEN, or download them elsewhere and give --weights FILE."
-    )
-
-
-def export_student(run_path: Path, out: Path) -> str:
-    """Copy a finished run's student to `out`, and prove that timm loads it to the embeddings of the last checkpoint.
-
-    Raises:
-        G2LError: the run is not finished, or `out` exists.
-    """
-    import timm
-    import torch
-
-    from pipeline.checkpoint import load_last_checkpoint
-    from pipeline.export import same_embeddings
-    from pipeline.models import SCRATCH, build_encoder
-
-    run = RunFolder(run_path)
-    record = run.read_identity()["student"]
-    if not run.student.exists():
-        raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
-    if out.exists():
-        raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
-    checkpoint = load_last_checkpoint(run.checkpoints)
-    if checkpoint is None:
-        raise CheckpointError(f"{run_path} has no checkpoint to compare the student with")
-    shutil.copytree(run.student, out)
-    trained = build_encoder(record["name"], SCRATCH, record["patch_px"]).module
-    trained.model.load_state_dict(checkpoint["student"])
-    loaded: Any = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
-    images = torch.randn(4, 3, record["patch_px"], record["patch_px"], generator=torch.Generator().manual_seed(0))
-    difference = same_embeddings(trained.model.eval(), loaded, images)
-    if difference > EXPORT_TOLERANCE:
-        shutil.rmtree(out)
-        raise StoreError(f"timm loads the student to other embeddings (largest difference {difference:g})")
-    return (
-        f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
-        f"(largest difference {difference:.2g})"
     )

@@ -39,9 +39,10 @@ from pipeline.projector import Projector
 from pipeline.run_folder import MetricsLog, RunFolder
 from pipeline.runlog import Progress, table
 from pipeline.sampling import TRAIN
-from pipeline.scoring import score_rows
+from pipeline.scoring import calibrate, score_rows
 from pipeline.store import Store
 from pipeline.student import Distillation, random_states, restore_random_states
+from pipeline.tensorboard import TensorBoard
 from pipeline.units import format_seconds
 
 LOG_EVERY = 10
@@ -196,10 +197,14 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     torch.manual_seed(config.seed + distributed.rank())  # each process drops other units
     position = load(run, folder)
     first, metrics_bytes = position or (0, 0)
-    log = MetricsLog(folder.metrics_path if distributed.is_leader() else None, metrics_bytes)
+    leader = distributed.is_leader()
+    board = TensorBoard(folder.tensorboard if leader else None, first)
+    log = MetricsLog(folder.metrics_path if leader else None, metrics_bytes, board)
     try:
-        with Progress("training", run.num_steps, "steps", done=first) as progress:
+        with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
+                calibrate(run.distillation, run.reader, run.rows.train.tolist(), batch_size=run.rows.batch_size,
+                          workers=run.workers)  # fmt: skip
                 validate(run, log, step=0, epoch=0)
                 save(run, folder, log, 0)
             drawn = time.monotonic()
@@ -208,7 +213,7 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
                 if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
                     validate(run, log, step=done, epoch=epoch + 1)
                 save(run, folder, log, done)
-                if distributed.is_leader() and time.monotonic() - drawn > DRAW_SECONDS:
+                if leader and time.monotonic() - drawn > DRAW_SECONDS:
                     draw_curves(folder.metrics(), folder.curves_path)
                     drawn = time.monotonic()
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml
+from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
 from pipeline.errors import ConfigError
 from stages.options import resolve
 
@@ -119,16 +119,25 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
     assert paths == {"manifest": Path("m.csv"), "out": tmp_path / "p.h5"}
 
 
-def test_the_record_of_a_command_can_be_fed_back(tmp_path: Path) -> None:
+def test_the_record_of_a_plan_can_be_fed_back(cohort: Path, tmp_path: Path) -> None:
+    first = g2l(
+        "plan", cohort, "--out", tmp_path / "a.h5", "--patches-per-slide", "3", "--patch-px", "64", "--seed", "5"
+    )
+    assert first.returncode == 0, first.stderr
+    record = tomllib.loads((tmp_path / "a.config.toml").read_text())["plan"]
+    assert (record["seed"], record["patch_px"], record["min_tissue"]) == (5, 64, 0.5)
+    again = g2l("plan", "--config", tmp_path / "a.config.toml", "--out", tmp_path / "b.h5")
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_record_resolves_to_the_same_configuration(tmp_path: Path) -> None:
     config = TrainConfig(student="x", epochs=7, lr=0.5, slides_root=None, deterministic=False)
     file = tmp_path / "config.toml"
-    from stages.cli import _write_record
-
-    _write_record(file, "train-student", config, store=tmp_path / "s.zarr", out=tmp_path / "run")
+    file.write_text(to_toml({"train-student": {"store": "s.zarr", "out": "run"} | config.record()}))
     again, paths = resolve(TrainConfig, "train-student", {}, file, {"store": None, "out": None})
     assert again == config
-    assert paths == {"store": tmp_path / "s.zarr", "out": tmp_path / "run"}
-    assert tomllib.loads(file.read_text())["train-student"]["epochs"] == 7
+    assert paths == {"store": Path("s.zarr"), "out": Path("run")}
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from store_factory import make_store, plain_vit, train_config
 from pipeline.errors import EncoderError, G2LError, StoreError
 from pipeline.plan import write_plan
 from pipeline.store import Store
-from stages.inspect_outputs import export_student, inspect_path, models_table
+from stages.export_run import export_student
+from stages.inspect_outputs import inspect_path, models_table
 from stages.train_student import train_student
 from stages.verify_store import embed_again, verify_store
 

@@ -1,0 +1,41 @@
+"""Metrics for TensorBoard, where the extra `tensorboard` is installed; nothing otherwise.
+
+`metrics.jsonl` stays the record; this is for watching. A run that is continued hides what was drawn beyond its
+checkpoint.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+STEP_FIGURES = ("loss", "lr", "grad_norm")
+
+
+class TensorBoard:
+    """Writes lines of `metrics.jsonl` as scalars into `folder`; does nothing if `folder` is `None` or the extra is
+    missing.
+    """
+
+    def __init__(self, folder: Path | None, first_step: int) -> None:
+        self._writer: Any = None
+        if folder is not None and find_spec("tensorboard") is not None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
+
+    def append(self, line: dict[str, Any]) -> None:
+        """One line: losses and rates under `train/`, held-out figures under `held-out/`."""
+        if self._writer is None:
+            return
+        if line["kind"] == "step":
+            for name in STEP_FIGURES:
+                self._writer.add_scalar(f"train/{name}", line[name], line["step"])
+        else:
+            for name, value in line.items():
+                if name not in ("kind", "step", "epoch", "rows"):
+                    self._writer.add_scalar(f"held-out/{name}", value, line["step"])
+
+    def close(self) -> None:
+        """Write out what is left."""
+        if self._writer is not None:
+            self._writer.close()
