@@ -8,8 +8,8 @@ cache is not in it.
 
 Most of a peak is libraries and model, which would hide a small growth in the ratio of peaks. So the script also prints
 the growth in bytes a row; a decoded patch has 150 kB and an encoded one 60 kB, so that keeping either would be seen at
-once. A peak also creeps up by a few per cent over the first hundred steps, whatever the rows, as the allocator's arenas
-fill; to tell the two apart, stage two is run at 4 shards over as many steps as 32 shards take.
+once. A peak also creeps up by a few per cent over the first hundred steps or so, whatever the rows, as the allocator's
+arenas fill; to tell the two apart, stage two is run at 4 shards over as many steps as 32 shards take.
 """
 
 import json
@@ -21,7 +21,7 @@ from pathlib import Path
 import machine
 
 NEEDED = 1.1
-"""Our choice: equal runs differ by up to 3 %; keeping the decoded patches of the additional 1,792 rows (270 MB) would
+"""Our choice: equal runs differ by up to 5 %; keeping the decoded patches of the additional 1,792 rows (270 MB) would
 add 17 % or more; keeping encoded ones would add 7 to 10 %, and shows in the growth a row.
 """
 SHARDS = (4, 32)

@@ -30,7 +30,7 @@ def first_line(error: BaseException) -> str:
 def keep_freed_memory(device: torch.device) -> None:
     """On a CPU, keep the memory of freed tensors for the next ones instead of handing it back to the system each time.
 
-    glibc maps and unmaps every tensor above 32 MB anew, and the kernel clears its pages: a CNN's forward pass takes 2.6
+    glibc maps and unmaps every tensor above 32 MB anew, and the kernel clears its pages: a CNN's forward pass takes 2.5
     times as long for it (benchmarks/memory_reuse.py). Process-wide; nothing on a GPU or without glibc.
     """
     if device.type != "cpu":

@@ -23,7 +23,8 @@ class Fidelity:
 
     Attributes:
         rows: number of patches, N.
-        explained_variance: of the standardised teacher embedding, by the projection; below 0 is worse than the mean.
+        explained_variance: of the standardised teacher embedding, by the projection; 0 is the mean of all patches, and
+            -1 a projection of the teacher's spread that has nothing to do with it.
         cosine: mean cosine of projection and teacher in the standardised space.
         retrieval_top1: share of patches whose projection's nearest teacher embedding (cosine) is the patch's own.
         neighbour_overlap: mean share of a patch's 10 nearest patches (cosine) that student and teacher have in common.

@@ -176,15 +176,15 @@ def fetch_published(spec: EncoderSpec) -> Path:
         EncoderError: it cannot be had: no network, no access, or offline and not in the cache.
     """
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
 
     repository = spec.source.removeprefix("hf-hub:")
     for name in PUBLISHED_FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name))
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, OSError, ValueError) as error:
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
+            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+                continue  # the hub answered that it has no such file
             raise EncoderError(
                 f"cannot get the weights of {spec.name} from {spec.source} ({first_line(error)}); give a local file "
                 "with --weights"

@@ -1,20 +1,23 @@
 """How a student stands on held-out rows: they are embedded, projected and compared with the teacher."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.dataset import StoredRows
 from pipeline.loader import BatchLoader
 from pipeline.loss import build_loss
 from pipeline.metrics import Fidelity, fidelity
+from pipeline.models import SCRATCH
 from pipeline.student import Distillation
 
 CALIBRATION_ROWS = 1024
-"""Rows that the projection's statistics are taken from before the first step. Our choice: a mean to 3 %."""
+"""Rows that statistics are taken from before the first step. Our choice: a mean to 3 %."""
 
 
 def embed_rows(
@@ -32,20 +35,36 @@ def embed_rows(
     return torch.cat(students), torch.cat(teachers)
 
 
-@torch.no_grad()
-def calibrate(
+@contextmanager
+def calibrated(
     distillation: Distillation, rows: StoredRows, chosen: Sequence[int], *, batch_size: int, workers: int
-) -> None:
-    """Give the projection of an untrained student the statistics that it has on some rows to train on.
+) -> Iterator[None]:
+    """Inside, a student that has not been trained yet has the running statistics that its weights give.
 
-    Figures before the first step are then of a standardised projection, as those after it are. Training starts its
-    running statistics anew.
+    Training starts the projection's anew, and before it they are no statistics but zeros and ones: figures before the
+    first step would be of a projection without any spread. A student from scratch has none in its own batch
+    normalisation either; those are put back when the block ends. `chosen` are rows to train on.
     """
-    distillation.train(False)
+    student = distillation.student
+    norms = [m for m in student.module.modules() if isinstance(m, _BatchNorm)] if student.weights == SCRATCH else []
+    kept = [(norm, norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
     some = list(chosen[:: max(1, len(chosen) // CALIBRATION_ROWS)])
-    student, _ = embed_rows(distillation, rows, some, batch_size=batch_size, workers=workers)
-    projected = distillation.projector.project(student)
-    distillation.projector.student_norm.set_statistics(projected.mean(0), projected.var(0))
+    distillation.train(False)
+    with torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over batches
+            norm.train()
+        if norms:
+            embed_rows(distillation, rows, some, batch_size=batch_size, workers=workers)
+        distillation.train(False)
+        embeddings, _ = embed_rows(distillation, rows, some, batch_size=batch_size, workers=workers)
+        projected = distillation.projector.project(embeddings)
+        distillation.projector.student_norm.set_statistics(projected.mean(0), projected.var(0))
+    yield
+    for norm, momentum, state in kept:
+        norm.momentum = momentum
+        norm.load_state_dict(state)
 
 
 @torch.inference_mode()

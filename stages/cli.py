@@ -217,7 +217,6 @@ def demo(
 
 def main() -> None:
     """Entry point: errors without a traceback, and exit codes as in `errors`."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's idle threads leave the cores to those that read
     try:
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C

@@ -36,14 +36,13 @@ from stages.verify_store import verify_store
 
 STUDENT = "lcnet_050"
 """PP-LCNet 0.5x: 0.60 M parameters, an eighth of the teacher's; trains on a CPU in minutes."""
-PLAN = {"stride_px": 56, "val_strip": 0.25}
-TRAINING: dict[str, Any] = {"weights": SCRATCH, "epochs": 60, "batch_size": 32, "lr": 2e-3, "val_every": 10}
+PLAN = {"patch_px": 112, "stride_px": 48, "val_strip": 0.2}
+"""Half the usual patch: the slide has 0.6 mm2 of tissue, which is 48 whole patches of 224 px but 192 of 112 px."""
+TRAINING: dict[str, Any] = {"weights": SCRATCH, "epochs": 80, "batch_size": 32, "lr": 3e-3, "val_every": 10}
 ROWS_PER_SHARD = 128
 
-MUST_GAIN = {"retrieval_top1": 0.1, "neighbour_overlap": 0.1, "cka": 0.1, "explained_variance": 0.2}
-"""What the held-out figures must gain at least, for the demo to succeed. Our choice: about half of what they do
-gain.
-"""
+MUST_GAIN = {"retrieval_top1": 0.02, "neighbour_overlap": 0.1, "cka": 0.2, "explained_variance": 0.5}
+"""What the held-out figures must gain at least for the demo to succeed. Our choice: about half of what they gain."""
 
 SHEET_QUERIES, SHEET_NEIGHBOURS = 6, 4
 
@@ -174,7 +173,8 @@ def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[st
         [
             table(rows, right=(1,)),
             table(figures, (f"on {after['rows']:,} held-out patches", "before", "after"), right=(1, 2))
-            + f"\n(retrieval by chance: {chance:.3f})",
+            + f"\nBy chance, retrieval is {chance:.3f}. An explained variance of 0 is the mean of all patches; a"
+            "\nprojection of the teacher's spread that has nothing to do with it has -1.",
             table(places),
         ]
     )

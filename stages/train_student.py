@@ -39,7 +39,7 @@ from pipeline.projector import Projector
 from pipeline.run_folder import MetricsLog, RunFolder
 from pipeline.runlog import Progress, table
 from pipeline.sampling import TRAIN
-from pipeline.scoring import calibrate, score_rows
+from pipeline.scoring import calibrated, score_rows
 from pipeline.store import Store
 from pipeline.student import Distillation, random_states, restore_random_states
 from pipeline.tensorboard import TensorBoard
@@ -203,9 +203,10 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
-                calibrate(run.distillation, run.reader, run.rows.train.tolist(), batch_size=run.rows.batch_size,
-                          workers=run.workers)  # fmt: skip
-                validate(run, log, step=0, epoch=0)
+                shuffled = epoch_order(run.rows.train, config.seed, 0).tolist()
+                with calibrated(run.distillation, run.reader, shuffled, batch_size=run.rows.batch_size,
+                                workers=run.workers):  # fmt: skip
+                    validate(run, log, step=0, epoch=0)
                 save(run, folder, log, 0)
             drawn = time.monotonic()
             for epoch in range(first // run.steps_per_epoch, config.epochs):

@@ -1,12 +1,15 @@
 """Slides that many tests share. They are made once a session: a test that changes one works on a copy."""
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from slide_factory import make_slide
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that spin for work slow tiny models where tests share cores
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a model hub
 settings.register_profile("g2l", deadline=None)  # machines are shared: a slow example is no failure
 settings.load_profile("g2l")
 
