@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 ImageFormat = Literal["jpegxl", "jpeg"]
 
 JPEGXL_EFFORT = 1
-"""libjxl's fastest lossless mode. Our choice: against the next one it encodes 6 times as fast, decodes 1.25 times as fast
-and is 7 % larger (benchmarks/codec.py).
+"""libjxl's fastest lossless mode. Our choice: against the next one it encodes 6 times as fast, decodes 1.25 times as
+fast and is 7 % larger (benchmarks/codec.py).
 """
 JPEG_QUALITY = 95
 """Our choice: about 0.4 of lossless, no chroma subsampling."""

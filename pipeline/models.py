@@ -182,13 +182,14 @@ def fetch_published(spec: EncoderSpec) -> Path:
     for name in PUBLISHED_FILES:
         try:
             return Path(huggingface_hub.hf_hub_download(repository, name))
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-            if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-                continue  # the hub answered that it has no such file
-            raise EncoderError(
-                f"cannot get the weights of {spec.name} from {spec.source} ({first_line(error)}); give a local file "
-                "with --weights"
-            ) from None
+        except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError: the hub could not be asked
+            reason = first_line(error)
+        except EntryNotFoundError:
+            continue
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            reason = first_line(error)
+        what = f"the weights of {spec.name} from {spec.source}"
+        raise EncoderError(f"cannot get {what} ({reason}); give a local file with --weights")
     raise EncoderError(f"{spec.source} has none of {', '.join(PUBLISHED_FILES)}; give a local file with --weights")
 
 

@@ -80,6 +80,7 @@ def test_what_a_run_leaves(reference: Trained, store: Store, cnn: TrainConfig) -
     run = reference.run
     assert sorted(path.name for path in run.folder.iterdir()) == [
         "checkpoints", "config.toml", "curves.png", "metrics.jsonl", "run.json", "student",
+        "tensorboard",
     ]  # fmt: skip
     lines = run.metrics()
     steps, vals = ([line for line in lines if line["kind"] == kind] for kind in ("step", "val"))
