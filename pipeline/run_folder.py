@@ -91,6 +91,16 @@ class RunFolder:
         except ValueError as error:
             raise CheckpointError(f"{self.metrics_path}: damaged ({error})") from None
 
+    def held_out_figures(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
+        """Held-out figures before the first step and after the last validation; `None` if no rows are held out."""
+        vals = [line for line in self.metrics() if line["kind"] == "val"]
+        if not vals:
+            return None, None
+        before, after = (
+            {k: v for k, v in line.items() if k not in ("kind", "step", "epoch")} for line in (vals[0], vals[-1])
+        )
+        return before, after
+
 
 class MetricsLog:
     """Appends to `metrics.jsonl`; to nothing if `path` is `None`. On continuing, it is cut back to what the checkpoint

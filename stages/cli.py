@@ -82,11 +82,11 @@ def _make_plan(manifest: Path, config: PlanConfig, out: Path, workers: int | Non
     from pipeline.loader import default_workers
     from pipeline.manifest import read_manifest
     from pipeline.plan import write_plan
-    from stages.plan_slides import plan_slides, write_audit
+    from stages.plan_slides import plan_slides
 
     read = read_manifest(manifest, config.slides_root)
-    made = plan_slides(read, config, workers=workers or default_workers(), overlays=overlays)
-    write_audit(made, out.with_suffix(".audit.csv"))
+    audit_csv = out.with_suffix(".audit.csv")
+    made = plan_slides(read, config, workers=workers or default_workers(), overlays=overlays, audit_csv=audit_csv)
     record = {"manifest": str(manifest), "out": str(out)} | config.record()
     write_text(out.with_suffix(".config.toml"), to_toml({"plan": record}))
     write_plan(made, out)

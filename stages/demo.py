@@ -30,7 +30,7 @@ from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.units import format_bytes, format_seconds
 from stages.extract_teacher import Extracted, extract_teacher
-from stages.plan_slides import estimate, plan_slides, write_audit
+from stages.plan_slides import estimate, plan_slides
 from stages.train_student import Trained, train_student
 from stages.verify_store import verify_store
 
@@ -111,10 +111,10 @@ def make_plan(out: Path, slides: Path) -> Plan:
     write_manifest(manifest_path, [row])
     manifest = read_manifest(manifest_path, slides)
     config = PlanConfig(slides_root=slides, **PLAN)
-    plan = plan_slides(manifest, config, workers=default_workers(), overlays=out / "overlays")
+    audit_csv = out / "plan.audit.csv"
+    plan = plan_slides(manifest, config, workers=default_workers(), overlays=out / "overlays", audit_csv=audit_csv)
     if plan_path.exists() and read_plan(plan_path).hash != plan.hash:
         raise PlanError(f"{plan_path} is another plan. Delete {out}, or choose another --out")
-    write_audit(plan, out / "plan.audit.csv")
     write_plan(plan, plan_path)
     say(estimate(plan))
     return plan

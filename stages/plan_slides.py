@@ -6,6 +6,7 @@ not say how they are drawn; here uniformly without replacement over the tissue g
 
 import csv
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -43,8 +44,17 @@ class Audited:
     slide: SlidePlan | None
 
 
-def plan_slides(manifest: Manifest, config: PlanConfig, *, workers: int, overlays: Path | None = None) -> Plan:
+def plan_slides(
+    manifest: Manifest,
+    config: PlanConfig,
+    *,
+    workers: int,
+    overlays: Path | None = None,
+    audit_csv: Path | None = None,
+) -> Plan:
     """Audit the manifest's slides and make the plan; the result does not depend on the order of rows or on `workers`.
+
+    The audit goes to `audit_csv` also when no plan comes of it.
 
     Raises:
         PlanError: no slide gives a patch.
@@ -58,6 +68,8 @@ def plan_slides(manifest: Manifest, config: PlanConfig, *, workers: int, overlay
             audited.append(result)
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
+    if audit_csv is not None:
+        write_audit([a.audit for a in audited], audit_csv)
     slides = [a.slide for a in audited if a.slide is not None]
     return build_plan(config, slides, [a.audit for a in audited], manifest.slides_root.resolve())
 
@@ -167,12 +179,12 @@ def _encoded_size(slide: Slide, coords: NDArray[np.int64], geometry: PatchGeomet
         return None
 
 
-def write_audit(plan: Plan, path: Path) -> None:
+def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
     """The audit as CSV, one row a slide."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [f.name for f in fields(AuditRow)], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in plan.audit)
+    writer.writerows(asdict(row) for row in rows)
     write_text(path, text.getvalue())
 
 

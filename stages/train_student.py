@@ -124,8 +124,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             num_new_steps = run_epochs(run, folder)
             seconds = time.monotonic() - started
             distributed.wait_for_all()  # the metrics are complete from here on
-            vals = [line for line in folder.metrics() if line["kind"] == "val"]
-            before, after = (held_out(vals[0]), held_out(vals[-1])) if vals else (None, None)
+            before, after = folder.held_out_figures()
             if leader:
                 draw_curves(folder.metrics(), folder.curves_path)
                 facts = card_facts(store, student, config, rows.train, run.num_steps, before, after)
@@ -332,11 +331,6 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
             batch_size=run.rows.batch_size, workers=run.workers, loss=config.loss, alpha=config.alpha,
         )  # fmt: skip
     log.append({"kind": "val", "step": step, "epoch": epoch, "loss": loss, **figures.record()})
-
-
-def held_out(line: dict[str, Any]) -> dict[str, float]:
-    """The held-out figures of a metrics line."""
-    return {name: value for name, value in line.items() if name not in ("kind", "step", "epoch")}
 
 
 def report(trained: Trained) -> str:

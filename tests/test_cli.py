@@ -111,6 +111,16 @@ def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
     assert "not overwritten" in again.stderr
 
 
+def test_when_every_slide_fails_the_audit_still_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").write_bytes(b"no slide")
+    (tmp_path / "m.csv").write_text("slide_id,path\na,a.svs\n")
+    done = g2l("plan", tmp_path / "m.csv", "--out", tmp_path / "p.h5")
+    assert done.returncode == 1
+    assert "no slide gives a patch" in done.stderr
+    assert "a,failed," in (tmp_path / "p.audit.csv").read_text()
+    assert not (tmp_path / "p.h5").exists()
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "g2l.toml"
     file.write_text('[plan]\nmanifest = "m.csv"\nseed = 7\nmpp = 1\n[train-student]\nepochs = 3\n')

@@ -508,7 +508,7 @@ def test_folder_that_cannot_be_written(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
-    write_audit(plan, tmp_path / "audit.csv")
+    write_audit(plan.audit, tmp_path / "audit.csv")
     with open(tmp_path / "audit.csv", newline="") as f:
         lines = list(csv.DictReader(f))
     assert [line["slide_id"] for line in lines] == ["slide_1", "slide_2", "slide_3", "slide_4"]
