@@ -4,11 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help demo test lint types format check clean
+.PHONY: help demo test test-slow lint types format check clean
 
 help:
 	@echo "make demo    both stages on a real slide (a few minutes); writes demo-out/"
-	@echo "make test    the test suite"
+	@echo "make test    the test suite; make test-slow has the long cases (kills at every write)"
 	@echo "make check   linter, formatter's check and type checker"
 
 $(INSTALLED): pyproject.toml
@@ -22,7 +22,10 @@ demo: $(INSTALLED)
 	$(BIN)/g2l demo --out demo-out
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(INSTALLED)
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
