@@ -12,10 +12,23 @@ import torch
 
 from pipeline.errors import CheckpointError
 from pipeline.files import sha256_file, write_aside, write_json
+from pipeline.run_folder import diverged
 from pipeline.runlog import say
 
 KEPT = 2
 """Checkpoints kept: the last one, and one to fall back on."""
+
+
+def check_finite(step: int, state: dict[str, dict[str, torch.Tensor]]) -> None:
+    """See that the weights and statistics after `step` steps, state dicts by name, can be kept.
+
+    Raises:
+        G2LError: one is NaN or infinite.
+    """
+    for part, tensors in state.items():
+        for name, value in tensors.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise diverged(step, f"the {part}'s {name} is not finite")
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:

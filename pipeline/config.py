@@ -19,6 +19,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import ConfigError
 from pipeline.files import sha256_json
+from pipeline.units import MAX_MPP, MIN_MPP
+
+COMMANDS = (
+    "make-manifest",
+    "plan",
+    "extract-teacher",
+    "train-student",
+    "export",
+    "inspect",
+    "verify",
+    "models",
+    "demo",
+)
+"""Names that a table in a TOML file may have."""
 
 
 class Config(BaseModel):
@@ -61,7 +75,8 @@ def read_toml(path: Path, command: str) -> dict[str, Any]:
     """The table of `command` in a TOML file; empty when the file has none.
 
     Raises:
-        ConfigError: the file is missing or no TOML, or it has options outside the tables of commands.
+        ConfigError: the file is missing or no TOML, or it has options outside the tables of commands, or a table of
+            another name.
     """
     try:
         tables = tomllib.loads(path.read_text())
@@ -74,6 +89,9 @@ def read_toml(path: Path, command: str) -> dict[str, Any]:
         raise ConfigError(
             f"--config {path}: {', '.join(loose)} must stand in the table of a command, such as [{command}]"
         )
+    unknown = sorted(tables.keys() - set(COMMANDS))
+    if unknown:
+        raise ConfigError(f"--config {path}: [{unknown[0]}] is no command; tables are {', '.join(COMMANDS)}")
     return dict(tables.get(command, {}))
 
 
@@ -96,7 +114,7 @@ class PlanConfig(Config):
     patches_per_slide: int = Field(1000, ge=1, description="At most this many patches are sampled from a slide.")
     max_slides: int | None = Field(None, ge=1, description="Take a random subset of this many slides [all].")
     patch_px: int = Field(224, ge=16, le=4096, description="Side of a patch, pixels.")
-    mpp: float = Field(0.5, gt=0, description="Resolution of a patch, um a pixel.")
+    mpp: float = Field(0.5, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um a pixel.")
     stride_px: int | None = Field(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
     min_tissue: float = Field(0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.")
     allow_upsampling: bool = Field(False, description="Take slides coarser than --mpp by more than 5 %.")
@@ -110,7 +128,21 @@ class PlanConfig(Config):
         description="Hold out a strip of this size across every slide instead of whole cases: for one slide.",
     )
     check_files: bool = Field(True, description="Compare each slide with the manifest's sha256, where it gives one.")
+    workers: int | None = Field(None, ge=1, description="Threads that look at slides [number of cores].")
+    overlays: Path | None = Field(None, description="Folder for a picture of every slide [none].")
     seed: int = Field(0, ge=0, description="Seed of the sample.")
+
+    def deciding(self) -> dict[str, Any]:
+        """The options that decide what the plan is."""
+        return {name: value for name, value in self.record().items() if name not in PLAN_FREE}
+
+    def without_free(self) -> Self:
+        """This configuration without what a plan must not depend on."""
+        return self.model_copy(update={"workers": None, "overlays": None})
+
+
+PLAN_FREE = frozenset({"slides_root", "check_files", "workers", "overlays"})
+"""Options of a plan that decide nothing: where slides are, how they are checked, how the work is done."""
 
 
 class ExtractConfig(Config):
@@ -167,6 +199,19 @@ class TrainConfig(Config):
     deterministic: bool = Field(True, description="Only reproducible kernels, so that resuming is bit for bit.")
     slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
     seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")
+
+
+class VerifyConfig(Config):
+    """How `g2l verify` checks a store."""
+
+    weights: Path | None = Field(None, description="The teacher's weights [as in the store].")
+    sample: int = Field(64, ge=0, description="Rows to embed again; 0 for none.")
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
+    slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
+
+
+class NoOptions(Config):
+    """For commands with nothing but paths."""
 
 
 IDENTITY_FREE = frozenset(

@@ -97,8 +97,14 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1) -> RowChoice:
     """
     train, val = store.ok_rows(TRAIN), store.ok_rows(VAL)
     if len(train) < 2:
-        raise ConfigError(f"{store.folder}: {len(train)} rows to train on, at least 2 are needed. Plan with more "
-                          "slides, or with a smaller --val-fraction")  # fmt: skip
+        num_failed = store.plan.count(TRAIN) - len(train)
+        mend = (
+            f"{num_failed} that were planned failed in extract-teacher: mend the cause, and run it with "
+            "--retry-failures"
+            if num_failed
+            else "Plan with more slides, or with a smaller --val-fraction"
+        )
+        raise ConfigError(f"{store.folder}: {len(train)} rows to train on, at least 2 are needed. {mend}")
     batch_size = min(config.batch_size, len(train))
     if batch_size < config.batch_size:
         say(f"note: batches of {batch_size}, for there are no more rows to train on")
@@ -134,7 +140,8 @@ class StoredRows:
         else:
             result = self._slides.read(row, out)
             if result.status is not Status.OK:
-                raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}")
+                raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
+                                 "has no pixels: say with --slides-root where the slides are now")  # fmt: skip
         return self._store.read_embedding(row)
 
     def reader(self, seed: int, epoch: int, augmentation: Augmentation) -> "AugmentedRows":

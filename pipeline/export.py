@@ -238,5 +238,5 @@ def figures_table(before: dict[str, float] | None, after: dict[str, float] | Non
 
 @torch.no_grad()
 def same_embeddings(first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor], images: Tensor) -> float:
-    """Largest absolute difference of two models' outputs."""
-    return float((first(images) - second(images)).abs().max())
+    """Largest absolute difference of two models' outputs; infinite if either gives NaN."""
+    return float((first(images) - second(images)).abs().nan_to_num(nan=torch.inf, posinf=torch.inf).max())

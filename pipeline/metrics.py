@@ -76,16 +76,16 @@ def explained_variance(predicted: Tensor, target: Tensor) -> float:
 def retrieval(queries: Tensor, targets: Tensor, top: int = 1) -> float:
     """Share of rows i of `queries` (N, T) whose `top` nearest rows of `targets` (N, T) by cosine include row i.
 
-    A tie counts against the query: the own row must be among the `top` by strictly fewer rivals that are as near.
+    A tie counts against the query: the own row must be among the `top` by strictly fewer rivals that are as near. So
+    does NaN, which is no nearer than anything.
     """
     queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
     hits = 0
     for start in range(0, len(queries), BLOCK_ROWS):
         similarity = queries[start : start + BLOCK_ROWS] @ targets.T
         rows = torch.arange(len(similarity), device=similarity.device)
-        own = similarity[rows, rows + start].clone()
-        similarity[rows, rows + start] = -torch.inf
-        rivals = (similarity >= own[:, None]).sum(1)
+        own = similarity[rows, rows + start]
+        rivals = (~(similarity < own[:, None])).sum(1) - 1  # the own one is among them, NaN or not
         hits += int((rivals < top).sum())
     return hits / len(queries)
 

@@ -126,10 +126,9 @@ class Plan:
     @property
     def hash(self) -> str:
         """Hex SHA-256 of all that the plan decides."""
-        config = self.config.record()
-        for name in ("slides_root", "check_files"):  # where the slides are and how they are checked decides nothing
-            config.pop(name, None)
-        return sha256_json({"version": FORMAT_VERSION, "config": config, "slides": [s.content() for s in self.slides]})
+        return sha256_json(
+            {"version": FORMAT_VERSION, "config": self.config.deciding(), "slides": [s.content() for s in self.slides]}
+        )
 
     def slide_of_row(self) -> NDArray[np.int32]:
         """Index into `slides` of every row; int32 (N,)."""
@@ -303,5 +302,15 @@ def read_plan(path: Path) -> Plan:
     except FileNotFoundError:
         raise PlanError(f"{path}: no such plan. `g2l plan` makes one") from None
     except (OSError, RuntimeError, *MALFORMED) as error:
-        raise PlanError(f"{path}: not a readable plan ({error})") from None
+        raise PlanError(f"{path}: not a readable plan ({_why_no_plan(path, error)})") from None
     return plan_from_records(records, slides, path)
+
+
+def _why_no_plan(path: Path, error: Exception) -> str:
+    """Why `path` could not be read as a plan, in one line; HDF5's own words are of several and name no way out."""
+    wanted = "a plan is one HDF5 file; `g2l plan` makes one from a manifest"
+    if path.is_dir():
+        return f"a folder; {wanted}"
+    if "signature not found" in str(error):
+        return f"HDF5 signature not found; {wanted}"
+    return " ".join(str(error).split())

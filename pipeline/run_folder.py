@@ -10,14 +10,51 @@ tensorboard/     the same metrics for TensorBoard, where it is installed
 """
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import TrainConfig, differences, to_toml
-from pipeline.errors import CheckpointError
+from pipeline.config import IDENTITY_FREE, TrainConfig, differences, to_toml
+from pipeline.errors import CheckpointError, G2LError
 from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
+from pipeline.store import Store
 from pipeline.tensorboard import TensorBoard
+
+LABELS = ("student.weights:", "teacher.weights:")
+"""Where weights came from. Recorded, but another file with the same weights (`weights_sha256`) continues a run."""
+
+
+def run_identity(
+    store: Store, student: dict[str, Any], config: TrainConfig, precision: str, world_size: int
+) -> dict[str, Any]:
+    """What a run is started from and continued under only; options that change no byte are left out."""
+    options = {name: value for name, value in config.record().items() if name not in IDENTITY_FREE}
+    return {
+        "store": store.content_hash(),
+        "plan": store.attributes["plan_hash"],
+        "teacher": store.spec.teacher,
+        "student": student,
+        "options": options | {"precision": precision},
+        "world_size": world_size,
+    }
+
+
+def diverged(step: int, what: str) -> G2LError:
+    """The error when something is no longer finite after `step` steps."""
+    return G2LError(f"training has diverged: at step {step} {what}. Choose a smaller --lr (or --precision float32) and "
+                    "another --out")  # fmt: skip
+
+
+def check_line(line: dict[str, Any]) -> None:
+    """See that a line of the metrics holds numbers.
+
+    Raises:
+        G2LError: a figure is not finite.
+    """
+    wrong = [f"{name} is {v:g}" for name, v in line.items() if isinstance(v, float) and not math.isfinite(v)]
+    if wrong:
+        raise diverged(line["step"], ", ".join(wrong))
 
 
 class RunFolder:
@@ -43,7 +80,7 @@ class RunFolder:
         make_output_folder(self.folder)
         if self.identity_path.exists():
             changes = differences(self.read_identity(), identity)
-            if changes:
+            if any(not line.startswith(LABELS) for line in changes):
                 listing = "\n".join(f"  {line}" for line in changes)
                 raise CheckpointError(
                     f"{self.folder} was started from other inputs and is not continued (run -> now):\n{listing}\n"
@@ -124,7 +161,12 @@ class MetricsLog:
         self._file.truncate(num_bytes)
 
     def append(self, line: dict[str, Any]) -> None:
-        """One line, for all to see; floats keep all their digits."""
+        """One line, for all to see; floats keep all their digits.
+
+        Raises:
+            G2LError: a figure is not finite; the line is not written.
+        """
+        check_line(line)
         self._board.append(line)
         if self._file is not None:
             self._file.write((json.dumps(line) + "\n").encode())

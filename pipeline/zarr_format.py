@@ -5,6 +5,7 @@ itself; `pixels` needs this package installed, which registers the codec `g2l.im
 files are written by `shards`.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -108,3 +109,13 @@ def write_array(folder: Path, name: str, values: NDArray[Any]) -> None:
 def read_array(folder: Path, name: str) -> NDArray[Any]:
     """A whole array."""
     return np.asarray(zarr.open_array(f"{folder}/{name}", mode="r")[:])
+
+
+def read_metadata(folder: Path, name: str) -> dict[str, Any]:
+    """An array's metadata, in the words of the zarr that is installed; JSON types.
+
+    Raises:
+        OSError, LookupError, TypeError, ValueError: none, or not those of an array.
+    """
+    metadata: dict[str, Any] = json.loads(json.dumps(zarr.open_array(f"{folder}/{name}", mode="r").metadata.to_dict()))
+    return metadata

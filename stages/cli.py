@@ -2,12 +2,13 @@
 
 import os
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config import ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
 from stages.options import resolve, with_options
 
@@ -18,13 +19,13 @@ app = typer.Typer(
     name="g2l",
     help="Distil a giga-scale pathology encoder into a cancer-specific large-scale one, in two offline stages.\n\n"
     "manifest.csv -> plan -> extract-teacher -> train-student -> export",
+    epilog="Exit codes: 0 all done, 1 wrong use or input, 3 done but some slides or patches failed. "
+    f"{DEBUG_VARIABLE}=1 shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-Out = Annotated[Path | None, typer.Option("--out", help="Where to write. [required]", show_default=False)]
 
 
 def argument(name: str, words: str) -> Any:
@@ -32,21 +33,46 @@ def argument(name: str, words: str) -> Any:
     return typer.Argument(None, metavar=name, help=words, show_default=False)
 
 
+def output(words: str) -> Any:
+    """The option `--out`, which may also stand in the `--config` file."""
+    return typer.Option(None, "--out", help=f"{words} [required]", show_default=False)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"g2l {metadata.version('g2l')}")
+        raise typer.Exit
+
+
+@app.callback()
+def g2l(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Only carries options of the command as a whole."""
+
+
 @app.command("make-manifest")
+@with_options(NoOptions)
 def make_manifest(
-    source: Path = typer.Argument(..., metavar="DIR|GDC_MANIFEST", help="Folder of slides, or a GDC manifest (TSV)."),
-    out: Path = typer.Option(..., "--out", help="Manifest to write (CSV)."),
+    given: dict[str, Any],
+    config_file: Path | None,
+    source: Path | None = argument("DIR|GDC_MANIFEST", "Folder of slides, or a GDC manifest (TSV)."),
+    out: Path | None = output("Manifest to write (CSV)."),
 ) -> None:
     """Write a manifest of the slides in a folder, or of a GDC manifest (case and centre from the TCGA barcode)."""
     from pipeline import manifest_sources
     from pipeline.files import require_new_file
     from pipeline.manifest import write_manifest
 
-    rows, root = manifest_sources.make_manifest(source)
-    require_new_file(out, "Delete it first, or choose another --out.")
-    write_manifest(out, rows)
+    _, paths = resolve(NoOptions, "make-manifest", given, config_file, {"source": source, "out": out})
+    rows, root = manifest_sources.make_manifest(paths["source"])
+    require_new_file(paths["out"], "Delete it first, or choose another --out.")
+    write_manifest(paths["out"], rows)
     cases, centers = {row.case_id for row in rows}, {row.center for row in rows if row.center}
-    print(f"{out}: {len(rows):,} slides of {len(cases):,} cases and {len(centers):,} centres; paths hang below {root}")
+    found = f"{len(rows):,} slides of {len(cases):,} cases and {len(centers):,} centres"
+    print(f"{paths['out']}: {found}; paths hang below {root}")
 
 
 @app.command("plan")
@@ -55,42 +81,18 @@ def plan(
     given: dict[str, Any],
     config_file: Path | None,
     manifest: Path | None = argument("MANIFEST", "Manifest of slides (CSV)."),
-    out: Out = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that look at slides [number of cores].", show_default=False)
-    ] = None,
-    overlays: Annotated[
-        Path | None, typer.Option(help="Folder for a picture of every slide.", show_default=False)
-    ] = None,
+    out: Path | None = output("Plan to write (HDF5); its audit and options go beside it."),
 ) -> None:
     """Audit slides, find tissue, sample patches; writes PLAN.h5 and PLAN.audit.csv. Uses no accelerator."""
-    from pipeline.files import require_new_file
+    from stages.plan_files import failed_slides, write_new_plan
     from stages.plan_slides import audit_table, estimate
 
     config, paths = resolve(PlanConfig, "plan", given, config_file, {"manifest": manifest, "out": out})
-    require_new_file(paths["out"], "Delete it first, or choose another --out.")
-    made = _make_plan(paths["manifest"], config, paths["out"], workers, overlays)
+    made = write_new_plan(paths["manifest"], config, paths["out"])
     print(audit_table(made))
     print(estimate(made))
     print(f"plan {made.hash[:12]} is in {paths['out']}")
-    raise typer.Exit(EXIT_OK if all(row.status == "ok" for row in made.audit) else EXIT_PARTIAL)
-
-
-def _make_plan(manifest: Path, config: PlanConfig, out: Path, workers: int | None, overlays: Path | None) -> Any:
-    from pipeline.config import to_toml
-    from pipeline.files import write_text
-    from pipeline.loader import default_workers
-    from pipeline.manifest import read_manifest
-    from pipeline.plan import write_plan
-    from stages.plan_slides import plan_slides
-
-    read = read_manifest(manifest, config.slides_root)
-    audit_csv = out.with_suffix(".audit.csv")
-    made = plan_slides(read, config, workers=workers or default_workers(), overlays=overlays, audit_csv=audit_csv)
-    record = {"manifest": str(manifest), "out": str(out)} | config.record()
-    write_text(out.with_suffix(".config.toml"), to_toml({"plan": record}))
-    write_plan(made, out)
-    return made
+    raise typer.Exit(EXIT_PARTIAL if failed_slides(made) else EXIT_OK)
 
 
 @app.command("extract-teacher")
@@ -99,47 +101,46 @@ def extract_teacher(
     given: dict[str, Any],
     config_file: Path | None,
     plan: Path | None = argument("PLAN.h5|MANIFEST.csv", "Plan, or a manifest, which is planned first."),
-    out: Out = None,
+    out: Path | None = output("Store to make or to continue (a Zarr folder)."),
 ) -> None:
     """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue."""
+    from pipeline.config import read_toml
     from pipeline.plan import read_plan
     from stages import extract_teacher as stage
 
-    config, paths = resolve(ExtractConfig, "extract-teacher", given, config_file, {"plan": plan, "out": out})
-    source, store_path = paths["plan"], paths["out"]
-    only_plan = sorted((given.keys() & PlanConfig.model_fields.keys()) - ExtractConfig.model_fields.keys())
+    command, of_plan = "extract-teacher", frozenset(PlanConfig.model_fields) - frozenset(ExtractConfig.model_fields)
+    arguments = {"plan": plan, "out": out}
+    config, paths = resolve(ExtractConfig, command, given, config_file, arguments, ignored=of_plan)
+    table = read_toml(config_file, command) if config_file else {}
+    for_plan = {name: value for name, value in table.items() if name in PlanConfig.model_fields} | given
+    source, num_bad_slides = paths["plan"], 0
     if source.suffix.lower() == ".csv":
-        plan_config, _ = resolve(PlanConfig, "plan", given, config_file, {})
-        source = _plan_beside(source, plan_config, store_path, config.workers)
-    elif only_plan:
-        flags = ", ".join("--" + name.replace("_", "-") for name in only_plan)
+        plan_config, _ = resolve(PlanConfig, "plan", for_plan, config_file, {}, ignored=frozenset(("manifest", "out")))
+        source, num_bad_slides = _plan_first(source, plan_config, paths["out"], config)
+    elif stray := sorted(for_plan.keys() & of_plan):
+        flags = ", ".join("--" + name.replace("_", "-") for name in stray)
         raise ConfigError(f"{flags}: {source} is a finished plan; these options belong to g2l plan")
-    made = read_plan(source)
-    extracted = stage.extract_teacher(made, store_path, config, record=_record(config, plan=source, out=store_path))
+    record = {"plan": str(source), "out": str(paths["out"])} | config.record()
+    record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
+    extracted = stage.extract_teacher(read_plan(source), paths["out"], config, record=record)
     print(stage.report(extracted))
-    raise typer.Exit(EXIT_PARTIAL if extracted.num_failed else EXIT_OK)
+    raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or num_bad_slides else EXIT_OK)
 
 
-def _record(config: Config, **paths: Path) -> dict[str, Any]:
-    """The resolved options and paths of a command, fit for `--config`."""
-    return {name: str(value) for name, value in paths.items()} | config.record()
-
-
-def _plan_beside(manifest: Path, config: PlanConfig, store: Path, workers: int | None) -> Path:
-    """Plan a manifest, or take the plan that an earlier call made for the same store by the same options."""
-    from pipeline.plan import read_plan
+def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: ExtractConfig) -> tuple[Path, int]:
+    """Plan a manifest for a store, or take the plan of an earlier call; its file, and how many slides failed."""
+    from pipeline.encoders import named_spec
+    from stages.plan_files import failed_slides, plan_beside
     from stages.plan_slides import audit_table, estimate
 
-    path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
-    if path.exists():
-        if read_plan(path).config != config:
-            raise ConfigError(f"{path} was made by other options. Delete it, or choose another --out")
-        print(f"using the plan {path}")
-        return path
-    made = _make_plan(manifest, config, path, workers, None)
+    made, path = plan_beside(manifest, config, store)
     print(audit_table(made))
-    print(estimate(made))
-    return path
+    width = named_spec(extract.teacher).width or None
+    print(
+        estimate(made, width=width, dtype=extract.dtype, rows_per_shard=extract.rows_per_shard, pixels=extract.pixels)
+    )
+    print(f"plan {made.hash[:12]} is in {path}")
+    return path, failed_slides(made)
 
 
 @app.command("train-student")
@@ -148,7 +149,7 @@ def train_student(
     given: dict[str, Any],
     config_file: Path | None,
     store: Path | None = argument("STORE.zarr", "Finished store of stage one."),
-    out: Out = None,
+    out: Path | None = output("Run directory to make or to continue."),
 ) -> None:
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
     from pipeline import distributed
@@ -162,57 +163,70 @@ def train_student(
 
 
 @app.command("export")
+@with_options(NoOptions)
 def export(
-    run: Path = typer.Argument(..., metavar="RUN", help="Finished run directory."),
-    out: Path = typer.Option(..., "--out", help="Folder to write the student to."),
+    given: dict[str, Any],
+    config_file: Path | None,
+    run: Path | None = argument("RUN", "Finished run directory."),
+    out: Path | None = output("Folder to write the student to."),
 ) -> None:
     """Copy the trained student out of a run, and prove that timm loads it to the same embeddings."""
     from stages.export_run import export_student
 
-    print(export_student(run, out))
+    _, paths = resolve(NoOptions, "export", given, config_file, {"run": run, "out": out})
+    print(export_student(paths["run"], paths["out"]))
 
 
 @app.command("inspect")
-def inspect(path: Path = typer.Argument(..., metavar="PLAN|STORE|RUN", help="What to look at.")) -> None:
-    """Say what a plan, a store or a run holds, and how far it has come."""
+@with_options(NoOptions)
+def inspect(
+    given: dict[str, Any],
+    config_file: Path | None,
+    path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at."),
+) -> None:
+    """Say what a plan, a store, a run or a student holds, and how far it has come. Writes nothing."""
     from stages.inspect_outputs import inspect_path
 
-    print(inspect_path(path))
+    _, paths = resolve(NoOptions, "inspect", given, config_file, {"path": path})
+    print(inspect_path(paths["path"]))
 
 
 @app.command("verify")
+@with_options(VerifyConfig)
 def verify(
-    store: Path = typer.Argument(..., metavar="STORE.zarr", help="Store to check."),
-    weights: Annotated[
-        Path | None, typer.Option(help="The teacher's weights [as in the store].", show_default=False)
-    ] = None,
-    sample: Annotated[int, typer.Option(min=0, help="Rows to embed again; 0 for none.")] = 64,
-    device: Annotated[str, typer.Option(help="cuda, cpu or auto.")] = "auto",
+    given: dict[str, Any],
+    config_file: Path | None,
+    store: Path | None = argument("STORE.zarr", "Store to check."),
 ) -> None:
-    """Recompute every checksum, embed a sample of rows again, and report the largest difference."""
+    """Recompute every checksum, embed a sample of rows again, and report the largest difference. Writes nothing."""
     from stages.verify_store import verify_store
 
-    text, good = verify_store(store, weights, sample, device)
+    config, paths = resolve(VerifyConfig, "verify", given, config_file, {"store": store})
+    text, code = verify_store(paths["store"], config.weights, config.sample, config.device, config.slides_root)
     print(text)
-    raise typer.Exit(EXIT_OK if good else EXIT_ERROR)
+    raise typer.Exit(code)
 
 
 @app.command("models")
 def models() -> None:
-    """The table of encoders."""
+    """The table of encoders. Writes nothing."""
     from stages.inspect_outputs import models_table
 
     print(models_table())
 
 
 @app.command("demo")
+@with_options(NoOptions)
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("demo-out"),
+    given: dict[str, Any],
+    config_file: Path | None,
+    out: Path | None = typer.Option(None, "--out", help="Folder to write to. [demo-out]", show_default=False),
 ) -> None:
     """Both stages on a real slide, with figures and pictures; a few minutes on two cores."""
     from stages.demo import run_demo
 
-    raise typer.Exit(run_demo(out))
+    _, paths = resolve(NoOptions, "demo", given, config_file, {"out": out if out or config_file else Path("demo-out")})
+    raise typer.Exit(run_demo(paths["out"]))
 
 
 def main() -> None:

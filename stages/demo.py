@@ -86,7 +86,7 @@ def run_demo(out: Path) -> int:
         lambda: train_student(extracted.store, out / "run", train_config),
         lambda result: result.num_new_steps > 0,
     )
-    verified, good = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
+    verified, verify_code = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
     say("demo: pictures")
     draw_sheet(extracted.store, trained, out / "neighbours.png")
     print(summary(plan, extracted, trained, watch.seconds, out))
@@ -94,7 +94,7 @@ def run_demo(out: Path) -> int:
     missed = missed_gains(trained)
     for line in missed:
         print(f"NOT IMPROVED: {line}")
-    return EXIT_OK if good and not missed else EXIT_ERROR
+    return EXIT_OK if verify_code == EXIT_OK and not missed else EXIT_ERROR
 
 
 def make_plan(out: Path, slides: Path) -> Plan:

@@ -6,6 +6,7 @@ shares accelerator memory with it. Left out: views of a patch under augmentation
 
 import csv
 import io
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -43,6 +44,8 @@ T = TypeVar("T")
 
 MPP_TOLERANCE = 0.01
 """A plan within 1 % of the teacher's own resolution is at that resolution."""
+NAMED = 3
+"""Missing slides, or shards, that a note names. Our choice: enough to see what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
             finished before is safe, and the same command continues.
     """
     with exclusive(out, "g2l extract-teacher"):
+        if not (out / "zarr.json").exists() or Store(out).pending_shards():
+            check_slides(plan, config.slides_root)
         device = choose_device(config.device)
         keep_freed_memory(device)
         precision = choose_precision(config.precision, device)
@@ -86,7 +91,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         if record is not None:
             write_text(out / "config.toml", to_toml({"extract-teacher": record}))
         if config.retry_failures:
-            forget_failures(store)
+            forget_failures(store, plan, config.slides_root)
         pending = store.pending_shards()
         num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
         warn_of_disk(store, plan, num_rows)
@@ -126,11 +131,53 @@ def prepare_store(
     return open_to_continue(out, plan, spec)
 
 
-def forget_failures(store: Store) -> None:
-    """Take the shards with failed rows out of the ledger, so that they are done again."""
+def check_slides(plan: Plan, slides_root: Path | None) -> None:
+    """See that slides are where they are looked for; some that are missing are said, and fail their rows.
+
+    Raises:
+        ConfigError: none is there.
+    """
+    paths = [plan.slide_path(slide, slides_root) for slide in plan.slides]
+    missing = [path for path in paths if not os.path.isfile(path)]  # never raises, unlike Path.is_file
+    if len(missing) == len(paths):
+        raise ConfigError(f"none of the {len(paths)} planned slides is there (the first: {missing[0]}). Say with "
+                          "--slides-root where they are now")  # fmt: skip
+    if missing:
+        names = ", ".join(str(path) for path in missing[:NAMED])
+        more = ", ..." if len(missing) > NAMED else ""
+        say(f"note: {len(missing)} of {len(paths)} planned slides are missing, and their rows will fail: {names}{more}")
+
+
+def forget_failures(store: Store, plan: Plan, slides_root: Path | None) -> None:
+    """Take shards with failed rows out of the ledger, so that they are done again, where that can only gain.
+
+    A shard's good rows are done again with it. So it stays as it is unless one of its failed rows can be read now, and
+    of each slide the first and the last of its good rows. Those ends stand for all between them, which are not read
+    twice for it: a slide that is gone, replaced or cut short is seen, damage within one that is new since is not.
+    """
+    patches, slide_of_row = PlannedPatches(plan, None, slides_root), plan.slide_of_row()
+    pixels = np.empty((store.patch_px, store.patch_px, 3), np.uint8)
+
+    def readable(row: int) -> bool:
+        return patches.read(row, pixels).status is Status.OK
+
+    kept = []
     for shard, entry in list(store.ledgers()):
-        if entry is not None and entry["failures"]:
+        if entry is None or not entry["failures"]:
+            continue
+        failed = [failure["row"] for failure in entry["failures"]]
+        good = np.setdiff1d(store.shard_rows(shard), failed)
+        slides = slide_of_row[good]
+        ends = np.append(slides[1:] != slides[:-1], True)[: len(good)]  # rows come slide by slide
+        starts = np.append(True, ends[:-1])[: len(good)]
+        if any(map(readable, failed)) and all(map(readable, good[starts | ends].tolist())):
             store.ledger_path(shard).unlink()
+        else:
+            kept.append(str(shard))
+    if kept:
+        names = ", ".join(kept[:NAMED]) + (", ..." if len(kept) > NAMED else "")
+        say(f"note: shards that --retry-failures leaves as they are: {len(kept)} ({names}). Either their failed rows "
+            "still cannot be read, or good ones no longer can. Is --slides-root right?")  # fmt: skip
 
 
 def warn_of_disk(store: Store, plan: Plan, num_rows: int) -> None:

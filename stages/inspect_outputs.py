@@ -1,19 +1,25 @@
 """Look at what the stages wrote: plans, stores, runs, students, and the table of encoders."""
 
+import json
 from pathlib import Path
 
+import safetensors
+
 from pipeline.encoders import ENCODERS
-from pipeline.errors import G2LError
-from pipeline.plan import Plan, read_plan
+from pipeline.errors import EncoderError, G2LError
+from pipeline.plan import MALFORMED, Plan, read_plan
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.units import format_bytes
 
+STUDENT_FILES = ("config.json", "model.safetensors", "projector.safetensors")
+"""By these an exported student is known."""
+
 
 def inspect_path(path: Path) -> str:
-    """What a plan, a store or a run holds, and how far it has come.
+    """What a plan, a store, a run or an exported student holds, and how far it has come.
 
     Raises:
         G2LError: it is none of them.
@@ -24,7 +30,10 @@ def inspect_path(path: Path) -> str:
         return describe_run(RunFolder(path))
     if path.is_file():
         return describe_plan(read_plan(path), path)
-    raise G2LError(f"{path} is no plan, store or run" if path.exists() else f"{path} does not exist")
+    if all((path / name).is_file() for name in STUDENT_FILES):
+        return describe_student(path)
+    kinds = "plan, store, run or exported student"
+    raise G2LError(f"{path} is no {kinds}" if path.exists() else f"{path} does not exist")
 
 
 def describe_plan(plan: Plan, path: Path) -> str:
@@ -95,6 +104,33 @@ def describe_run(run: RunFolder) -> str:
         cells = [(v["epoch"], v["step"], *(f"{v[name]:.4f}" for name in names)) for v in shown]
         text += f"\n\n{vals[-1]['rows']:,} held-out patches\n" + table(cells, header, right=range(8))
     return text
+
+
+def describe_student(folder: Path) -> str:
+    """An exported student in words.
+
+    Raises:
+        EncoderError: its files are damaged.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        height, width = config["pretrained_cfg"]["input_size"][1:]
+        with safetensors.safe_open(folder / "projector.safetensors", "numpy") as f:
+            teacher_width, student_width = f.get_slice("linear.weight").get_shape()
+        size = sum((folder / name).stat().st_size for name in STUDENT_FILES)
+        rows: list[tuple[str, object]] = [
+            ("student", folder),
+            ("architecture", config["architecture"]),
+            ("embedding", f"{student_width} dimensions"),
+            ("patch", f"{height} px" if height == width else f"{height} x {width} px"),
+            ("teacher", f"{teacher_width} dimensions"),
+            ("files", format_bytes(size)),
+            ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
+            ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
+        ]
+    except (OSError, safetensors.SafetensorError, *MALFORMED) as error:
+        raise EncoderError(f"{folder}: a damaged student ({' '.join(str(error).split())})") from None
+    return table(rows)
 
 
 def models_table() -> str:

@@ -79,24 +79,30 @@ def with_options(*configs: type[Config]) -> Callable[[Callable[..., None]], Call
 
 
 def resolve(
-    config: type[C], command: str, given: dict[str, Any], file: Path | None, arguments: dict[str, Any]
-) -> tuple[C, dict[str, Any]]:
+    config: type[C],
+    command: str,
+    given: dict[str, Any],
+    file: Path | None,
+    arguments: dict[str, Any],
+    *,
+    ignored: frozenset[str] = frozenset(),
+) -> tuple[C, dict[str, Path]]:
     """The configuration of a command, and its arguments (paths) filled up from the file.
 
     Args:
         given: values of flags that were given; other configurations' are ignored.
         arguments: positional arguments and outputs by name, `None` where not given.
+        ignored: names in the command's table that are for others.
 
     Raises:
         ConfigError: an argument is missing, or a value is wrong.
     """
-    values = read_toml(file, command) if file else {}
-    filled = {name: value if value is not None else values.pop(name, None) for name, value in arguments.items()}
-    for name in arguments:
-        values.pop(name, None)
+    values = {name: value for name, value in (read_toml(file, command) if file else {}).items() if name not in ignored}
+    filled = {name: value if value is not None else values.get(name) for name, value in arguments.items()}
     missing = [name for name, value in filled.items() if value is None]
     if missing:
         words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
         raise ConfigError(f"missing: {words}. See g2l {command} --help")
-    paths = {name: Path(value) for name, value in filled.items()}
-    return config.build(values | {k: v for k, v in given.items() if k in config.model_fields}), paths
+    options = {name: value for name, value in values.items() if name not in arguments}
+    paths = {name: Path(str(value)) for name, value in filled.items()}
+    return config.build(options | {k: v for k, v in given.items() if k in config.model_fields}), paths

@@ -71,7 +71,7 @@ def plan_slides(
     if audit_csv is not None:
         write_audit([a.audit for a in audited], audit_csv)
     slides = [a.slide for a in audited if a.slide is not None]
-    return build_plan(config, slides, [a.audit for a in audited], manifest.slides_root.resolve())
+    return build_plan(config.without_free(), slides, [a.audit for a in audited], manifest.slides_root.resolve())
 
 
 def audit_slide(row: ManifestRow, manifest: Manifest, config: PlanConfig, overlays: Path | None) -> Audited:
@@ -207,18 +207,41 @@ def audit_table(plan: Plan) -> str:
     return "\n".join([text, *reasons])
 
 
-def estimate(plan: Plan) -> str:
-    """What stage one will write, in words: rows, shards, bytes of embeddings and of pixels."""
-    rows = plan.num_rows
-    shards = -(-rows // ASSUMED_ROWS_PER_SHARD)
-    train, val = plan.count(TRAIN), plan.count(VAL)
-    embedding_bytes = rows * ASSUMED_WIDTH * 2
-    sizes = [row.pixel_bytes for row in plan.audit if row.pixel_bytes]
-    pixels = format_bytes(float(np.mean(sizes)) * rows) if sizes else "unknown"
+def estimate(
+    plan: Plan,
+    *,
+    width: int | None = ASSUMED_WIDTH,
+    dtype: str = "float16",
+    rows_per_shard: int = ASSUMED_ROWS_PER_SHARD,
+    pixels: str = "jpegxl",
+) -> str:
+    """What stage one will write, in words: rows, shards, bytes of embeddings and of pixels; and what is odd of the
+    split.
+
+    `width` is `None` where the teacher's is not known before it is built.
+    """
+    rows, train, val = plan.num_rows, plan.count(TRAIN), plan.count(VAL)
+    shard_rows = min(rows_per_shard, rows)
     cases, centers = {s.case_id for s in plan.slides}, {s.center for s in plan.slides if s.center}
-    return (
+    if width is None:
+        embeddings = f"{np.dtype(dtype).itemsize} bytes for each of them and each dimension of the teacher"
+    else:
+        size = format_bytes(rows * width * np.dtype(dtype).itemsize)
+        embeddings = f"{size} of embeddings ({width}-d {dtype})"
+    sizes = [row.pixel_bytes for row in plan.audit if row.pixel_bytes]
+    lossless = format_bytes(float(np.mean(sizes)) * rows) if sizes else "an unknown amount"
+    kept = {
+        "jpegxl": f"about {lossless} of lossless pixels (measured on one patch a slide)",
+        "jpeg": f"about half of {lossless} of JPEG pixels",
+        "none": "no pixels",
+    }[pixels]
+    lines = [
         f"{len(plan.slides):,} slides of {len(cases):,} cases and {len(centers):,} centres: {rows:,} patches, "
-        f"{train:,} to train on and {val:,} held out.\n"
-        f"Stage one will write {shards:,} shards of {ASSUMED_ROWS_PER_SHARD} rows: {format_bytes(embedding_bytes)} of "
-        f"embeddings ({ASSUMED_WIDTH}-d float16) and about {pixels} of lossless pixels (measured on one patch a slide)."
-    )
+        f"{train:,} to train on and {val:,} held out.",
+        f"Stage one will write {-(-rows // shard_rows):,} shards of {shard_rows:,} rows: {embeddings} and {kept}.",
+    ]
+    if not train:
+        lines.append("warning: there is nothing to train on; see --val-fraction, --val-strip and the column split")
+    if not val:
+        lines.append("warning: nothing is held out, so a student cannot be scored; see --val-fraction and --val-strip")
+    return "\n".join(lines)

@@ -10,12 +10,10 @@ here. Over several processes (`torchrun`) loss, gradient and the projector's sta
 student's own batch normalisation, if it has any, is each process's own, and the first one's is kept.
 """
 
-import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import distributed
-from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
+from pipeline.checkpoint import check_finite, load_last_checkpoint, save_checkpoint
 from pipeline.compute import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels
-from pipeline.config import IDENTITY_FREE, TrainConfig
+from pipeline.config import TrainConfig
 from pipeline.curves import draw_curves
 from pipeline.dataset import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.errors import ConfigError, G2LError, StoreError
@@ -36,7 +34,7 @@ from pipeline.loss import Loss, build_loss
 from pipeline.models import BuiltEncoder, build_encoder
 from pipeline.optim import build_optimizer, learning_rate, set_learning_rate
 from pipeline.projector import Projector
-from pipeline.run_folder import MetricsLog, RunFolder
+from pipeline.run_folder import MetricsLog, RunFolder, check_line, run_identity
 from pipeline.runlog import Progress, table
 from pipeline.sampling import TRAIN
 from pipeline.scoring import calibrated, score_rows
@@ -116,7 +114,8 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             student = build_encoder(config.student, config.weights, store.patch_px, seed=config.seed)
             rows = choose_rows(store, config, distributed.world_size())
             if leader:
-                folder.start_or_continue(run_identity(store, student, config, precision))
+                identity = run_identity(store, student.record(), config, precision, distributed.world_size())
+                folder.start_or_continue(identity)
                 folder.write_config(store.folder, config)
             distributed.wait_for_all()
             run = prepare_run(store, rows, student, config, device, precision)
@@ -126,6 +125,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             distributed.wait_for_all()  # the metrics are complete from here on
             before, after = folder.held_out_figures()
             if leader:
+                check_finite(run.num_steps, run.distillation.state())
                 draw_curves(folder.metrics(), folder.curves_path)
                 facts = card_facts(store, student, config, rows.train, run.num_steps, before, after)
                 projector = run.distillation.projector
@@ -149,19 +149,6 @@ def training_precision(config: TrainConfig, device: torch.device) -> str:
     if precision == "float16":
         raise ConfigError("--precision float16 is too narrow for gradients; use bfloat16 or float32")
     return precision
-
-
-def run_identity(store: Store, student: BuiltEncoder, config: TrainConfig, precision: str) -> dict[str, Any]:
-    """What a run is started from and continued under only; options that change no byte are left out."""
-    options = {name: value for name, value in config.record().items() if name not in IDENTITY_FREE}
-    return {
-        "store": store.content_hash(),
-        "plan": store.attributes["plan_hash"],
-        "teacher": store.spec.teacher,
-        "student": student.record(),
-        "options": options | {"precision": precision},
-        "world_size": distributed.world_size(),
-    }
 
 
 def prepare_run(
@@ -282,9 +269,6 @@ def write_steps(
     losses = torch.stack([loss for _, _, loss, _ in waiting]).tolist()
     norms = torch.stack([norm for _, _, _, norm in waiting]).tolist()
     for (step, lr, _, _), loss, norm in zip(waiting, losses, norms, strict=True):
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise G2LError(f"training has diverged: at step {step} the loss is {loss:g}, the gradient's norm {norm:g}. "
-                           "Choose a smaller --lr (or --precision float32) and another --out")  # fmt: skip
         log.append({"kind": "step", "step": step, "epoch": epoch, "loss": loss, "lr": lr, "grad_norm": norm})
     progress.note(epoch=epoch + 1, loss=losses[-1], lr=waiting[-1][1])
     waiting.clear()
@@ -294,10 +278,15 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
     """Checkpoint after `step` steps: all that the next step depends on, and how far the metrics had come.
 
     The first of several processes writes it; their random states are their own.
+
+    Raises:
+        G2LError: a weight is not finite.
     """
+    state = run.distillation.state()
+    check_finite(step, state)
     random = distributed.gather(random_states(run.distillation.device))
     if distributed.is_leader():
-        content = run.distillation.state() | {
+        content = state | {
             "step": step,
             "optimizer": run.optimizer.state_dict(),
             "random": random,
@@ -318,19 +307,26 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
 
 
 def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
-    """Score the held-out rows and write a line; nothing when none are held out.
+    """Score the held-out rows and write a line; when none are held out, only see that a batch's figures are finite.
 
     Of several processes the first does it for all.
+
+    Raises:
+        G2LError: a figure is not finite.
     """
-    if not len(run.rows.val) or not distributed.is_leader():
+    if not distributed.is_leader():
         return
-    config = run.config
+    config, held_out = run.config, len(run.rows.val) > 0
+    chosen = run.rows.val if held_out else run.rows.train[: run.rows.batch_size]
     with distributed.alone():
         figures, loss = score_rows(
-            run.distillation, run.reader, run.rows.val.tolist(),
+            run.distillation, run.reader, chosen.tolist(),
             batch_size=run.rows.batch_size, workers=run.workers, loss=config.loss, alpha=config.alpha,
         )  # fmt: skip
-    log.append({"kind": "val", "step": step, "epoch": epoch, "loss": loss, **figures.record()})
+    line = {"kind": "val", "step": step, "epoch": epoch, "loss": loss, **figures.record()}
+    check_line(line)
+    if held_out:
+        log.append(line)
 
 
 def report(trained: Trained) -> str:

@@ -1,4 +1,4 @@
-"""Verify a store: every checksum again, and a sample of rows through the teacher again."""
+"""Verify a store: metadata, ledger and every checksum again, and a sample of rows through the teacher again."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from pipeline.compute import autocast, choose_device, keep_freed_memory
 from pipeline.dataset import StoredRows, row_keys
-from pipeline.errors import EncoderError, StoreError
+from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
 from pipeline.loader import BatchLoader, default_workers
 from pipeline.models import PRETRAINED, build_encoder
 from pipeline.runlog import Progress
 from pipeline.store import Store
+from pipeline.store_check import check_metadata, check_shard
 
 MIN_COSINE = 0.999
 """A row embedded again must be this near to the stored one: bfloat16 has three digits, and a batch of another size sums
@@ -39,53 +40,76 @@ class Difference:
     min_cosine: float
 
 
-def verify_store(folder: Path, weights: Path | None, sample: int, device_name: str) -> tuple[str, bool]:
-    """Check the store; returns what was found, in words, and whether all is well.
+def verify_store(
+    folder: Path, weights: Path | None, sample: int, device_name: str, slides_root: Path | None = None
+) -> tuple[str, int]:
+    """Check the store; returns what was found, in words, and the exit code: 0 all is well, 1 damaged, 3 nothing is
+    damaged but some shards are not done yet.
+
+    Args:
+        weights: the teacher's, `None` for those that the store names.
+        sample: rows to embed again, 0 for none.
+        slides_root: where the slides are now, for a store without pixels.
 
     Raises:
-        G2LError: no store, or the teacher cannot be had.
+        G2LError: no store, or the teacher or a slide cannot be had.
     """
     store = Store(folder)
-    _ = store.plan  # raises if it is damaged
-    pending, problems = [], []
+    problems = check_metadata(store)
+    content, pending = not problems, 0
     with Progress("checking", store.num_shards, "shards") as progress:
-        for shard, entry in store.ledgers():
-            if entry is None:
-                pending.append(shard)
-            else:
-                problems += store.check_shard(shard)
+        for shard in range(store.num_shards):
+            found = check_shard(store, shard, content=content)
+            pending += found is None
+            problems += found or []
             progress.note(damaged=len(problems))
             progress.step()
-    done = store.num_shards - len(pending)
-    lines = [f"{done:,} of {store.num_shards:,} shards: {'all files are as written' if not problems else 'DAMAGED'}"]
-    lines += [f"  {problem}" for problem in problems]
+    lines = [_headline(store.num_shards, pending, bool(problems)), *(f"  {problem}" for problem in problems)]
     if pending:
-        lines.append(f"{len(pending):,} shards are not done yet")
+        lines.append(f"{pending:,} shards are pending: run extract-teacher again to continue")
     if problems:
         lines.append(
             "delete shards/<i>.json of the damaged shards and run extract-teacher again: only they are done again"
+            if content
+            else "the store's metadata are damaged: take zarr.json from a copy, or make the store again"
         )
-        return "\n".join(lines), False
-    if not sample:
-        return "\n".join(lines), True
-    difference = embed_again(store, weights, sample, device_name)
+        return "\n".join(lines), EXIT_ERROR
+    code = EXIT_PARTIAL if pending else EXIT_OK
+    if not sample or pending == store.num_shards:
+        return "\n".join(lines), code
+    difference = embed_again(store, weights, sample, device_name, slides_root)
     if difference is None:
-        return "\n".join([*lines, "no row to embed again"]), True
-    good = difference.min_cosine >= MIN_COSINE
+        return "\n".join([*lines, "no row to embed again"]), code
     lines.append(
         f"{difference.rows} rows embedded again: largest difference {difference.largest:.3g} of values up to "
         f"{difference.scale:.3g}, smallest cosine {difference.min_cosine:.6f}"
     )
-    if not good:
+    if not difference.min_cosine >= MIN_COSINE:  # NaN is not good either
         lines.append(f"NOT the same embeddings: a cosine below {MIN_COSINE}")
-    return "\n".join(lines), good
+        code = EXIT_ERROR
+    return "\n".join(lines), code
 
 
-def embed_again(store: Store, weights: Path | None, sample: int, device_name: str) -> Difference | None:
+def _headline(num_shards: int, pending: int, damaged: bool) -> str:
+    """How many shards there are, and how they are."""
+    done = num_shards - pending
+    if damaged:
+        return f"{done:,} of {num_shards:,} shards are done: DAMAGED"
+    if not pending:
+        return f"{done:,} of {num_shards:,} shards: all files are as written"
+    return f"{done:,} of {num_shards:,} shards are done" + (", and their files are as written" if done else "")
+
+
+def embed_again(
+    store: Store, weights: Path | None, sample: int, device_name: str, slides_root: Path | None = None
+) -> Difference | None:
     """Embed up to `sample` rows, chosen by a hash, from their stored pixels; `None` if there is no row.
+
+    A store without pixels is read from its slides, below `slides_root` if that is given.
 
     Raises:
         EncoderError: the teacher cannot be had, or has other weights than the store's.
+        StoreError: a row cannot be read.
     """
     record = store.spec.teacher
     rows = store.ok_rows()
@@ -104,7 +128,7 @@ def embed_again(store: Store, weights: Path | None, sample: int, device_name: st
     batch_size = min(store.spec.settings["batch_size"], len(chosen))
     stored: list[NDArray[np.float32]] = []
     again: list[torch.Tensor] = []
-    source = StoredRows(store)
+    source = StoredRows(store, slides_root)
     loader = BatchLoader(
         source.read, patch_px=store.patch_px, batch_size=batch_size, workers=default_workers(), device=device
     )

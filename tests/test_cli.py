@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import TEACHER, write_cohort, write_teacher
 
 from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
 from pipeline.errors import ConfigError
@@ -121,6 +122,98 @@ def test_when_every_slide_fails_the_audit_still_says_why(tmp_path: Path) -> None
     assert not (tmp_path / "p.h5").exists()
 
 
+def write_tiny_cohort(folder: Path) -> tuple[Path, Path]:
+    """A manifest of one good and one bad slide, and the weights of a tiny teacher."""
+    manifest = write_cohort(folder / "slides", num_slides=1)
+    (folder / "slides" / "bad.svs").write_bytes(b"no slide")
+    manifest.write_text(manifest.read_text() + "bad,bad.svs,c9\n")
+    return manifest, write_teacher(folder / "teacher.safetensors")
+
+
+def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
+    """A failed slide is no success, in the first call as in the second; the estimate is of what is written.
+
+    Changed rows are noticed, and what was written can be fed back.
+    """
+    manifest, weights = write_tiny_cohort(tmp_path)
+    words = ["extract-teacher", manifest, "--out", tmp_path / "s.zarr", "--teacher", TEACHER, "--weights", weights,
+             "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "12", "--rows-per-shard", "8",
+             "--pixels", "none", "--dtype", "float32", "--device", "cpu", "--overlays", tmp_path / "o"]  # fmt: skip
+    first = g2l(*words)
+    assert first.returncode == 3, first.stderr
+    assert "2 shards of 8 rows" in first.stdout
+    assert "4 bytes for each of them" in first.stdout
+    assert "no pixels" in first.stdout
+    assert (tmp_path / "o" / "s0.png").exists()
+    again = g2l(*words)
+    assert again.returncode == 3, again.stderr
+    assert "nothing was left to do" in again.stdout
+
+    record = tmp_path / "all.toml"
+    store_record = (tmp_path / "s.zarr" / "config.toml").read_text()
+    plan_record = (tmp_path / "s.plan.config.toml").read_text()
+    record.write_text(plan_record + store_record.replace("s.plan.h5", "slides/manifest.csv"))
+    fed = g2l("extract-teacher", "--config", record)
+    assert fed.returncode == 3, fed.stderr
+    assert "nothing was left to do" in fed.stdout
+
+    manifest.write_text(manifest.read_text().replace("bad,bad.svs,c9", "worse,bad.svs,c9"))
+    changed = g2l(*words)
+    assert changed.returncode == 1
+    assert "worse: new in the manifest" in changed.stderr
+    assert "bad: no longer in the manifest" in changed.stderr
+
+
+def test_plan_options_in_the_table_of_stage_one(tmp_path: Path) -> None:
+    manifest, weights = write_tiny_cohort(tmp_path)
+    table = tmp_path / "g2l.toml"
+    table.write_text(
+        f'[extract-teacher]\nplan = "{manifest}"\nout = "{tmp_path / "s.zarr"}"\nteacher = "{TEACHER}"\n'
+        f'weights = "{weights}"\npatch_px = 64\nmin_tissue = 0.0\npatches_per_slide = 4\ndevice = "cpu"\n'
+        "[plan]\npatches_per_slide = 3\nworkers = 1\n"
+    )
+    done = g2l("extract-teacher", "--config", table)
+    assert done.returncode == 3, done.stderr
+    assert "4 rows of 96 dimensions" in done.stdout  # stage one's own table wins over the plan's
+    stray = g2l("extract-teacher", tmp_path / "s.plan.h5", "--out", tmp_path / "t.zarr", "--config", table)
+    assert stray.returncode == 1
+    assert "--min-tissue" in stray.stderr
+
+
+@pytest.mark.parametrize("name", ["p.audit.csv", "p.config.toml", "o/slide_1.png"])
+def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    done = g2l("plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64")
+    assert done.returncode == 1
+    assert "is not overwritten" in done.stderr
+    assert path.read_text() == "mine"
+
+
+def test_a_split_with_an_empty_side_is_warned_of(cohort: Path, tmp_path: Path) -> None:
+    options = ("--patch-px", "64", "--patches-per-slide", "3")
+    nothing_held_out = g2l("plan", cohort, "--out", tmp_path / "a.h5", *options, "--val-fraction", "0")
+    assert "nothing is held out" in nothing_held_out.stdout
+    no_training = g2l("plan", cohort, "--out", tmp_path / "b.h5", *options, "--val-fraction", "0.999")
+    assert "nothing to train on" in no_training.stdout
+
+
+def test_the_version_is_told() -> None:
+    assert g2l("--version").stdout.startswith("g2l ")
+
+
+@pytest.mark.parametrize("command", ["make-manifest", "export", "inspect", "verify", "demo"])
+def test_paths_may_stand_in_a_file_for_every_command(command: str) -> None:
+    assert "--config" in g2l(command, "--help").stdout
+
+
+def test_inspect_takes_its_path_from_a_file(cohort: Path, tmp_path: Path) -> None:
+    assert g2l("plan", cohort, "--out", tmp_path / "p.h5", "--patch-px", "64").returncode == 0
+    (tmp_path / "g2l.toml").write_text(f'[inspect]\npath = "{tmp_path / "p.h5"}"\n')
+    assert "64 px at 0.5 um/px" in g2l("inspect", "--config", tmp_path / "g2l.toml").stdout
+
+
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "g2l.toml"
     file.write_text('[plan]\nmanifest = "m.csv"\nseed = 7\nmpp = 1\n[train-student]\nepochs = 3\n')
@@ -157,6 +250,8 @@ def test_a_record_resolves_to_the_same_configuration(tmp_path: Path) -> None:
         ("[plan]\nseed = -1\n", "seed"),
         ('[plan]\nseed = "one"\n', "seed"),
         ("seed = 1\n", "seed must stand in the table"),
+        ("[train_student]\nlr = 0.5\n", r"\[train_student\] is no command"),
+        ("[plan]\nmpp = 1000\n", "mpp"),
         ("[plan\n", "not a TOML file"),
     ],
 )

@@ -148,6 +148,15 @@ def test_chosen_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         choose_rows(store, train_config("x", batch_size=8), 3)
 
 
+def test_failed_rows_are_named_as_the_cause_of_too_few_rows(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(3,), val=(5,), rows_per_shard=8, failed=(0, 2))
+    with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 that were planned failed .*--retry-failures"):
+        choose_rows(store, train_config("x"))
+    store = make_store(tmp_path / "t.zarr", train=(1,), val=(5,), rows_per_shard=8, failed=(2,))
+    with pytest.raises(ConfigError, match=r"1 rows to train on.* Plan with more slides"):
+        choose_rows(store, train_config("x"))
+
+
 def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort: Path, tmp_path: Path) -> None:
     config = PlanConfig(patch_px=64, patches_per_slide=4, val_fraction=0.0)
     plan = plan_slides(read_manifest(cohort, None), config, workers=2)
@@ -173,5 +182,8 @@ def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort
         assert np.array_equal(kept, read_again)
     assert kept.std() > 5  # tissue, not glass
     gone = StoredRows(Store(tmp_path / "none"), tmp_path / "nowhere")
-    with pytest.raises(StoreError, match=r"row 3 could be read for the teacher, but not now: .*nowhere"):
+    with pytest.raises(
+        StoreError,
+        match=r"row 3 could be read for the teacher, but not now: .*nowhere.*with --slides-root where the slides are",
+    ):
         gone.read(3, kept)

@@ -313,6 +313,83 @@ def test_a_slide_that_went_is_done_again_when_it_is_back(
     assert leftovers(tmp_path) == []
 
 
+def test_a_retry_never_costs_good_rows(
+    tmp_path: Path, plan: Plan, moved: Path, whole: Path, command: list[object]
+) -> None:
+    """Shard 1 has good rows of s0 and failed ones of s1; shard 2 has rows of s1 only."""
+    away, out = tmp_path / "away", tmp_path / "store.zarr"
+    away.mkdir()
+    os.replace(moved / "s1.svs", away / "s1.svs")
+    call = [*command, "--slides-root", moved, "--out", out]
+    code, _, said = call_g2l(*call)
+    assert code == 3
+    assert f"note: 1 of 2 planned slides are missing, and their rows will fail: {moved / 's1.svs'}" in said
+    before = array_files(out)
+
+    def retried(*kept: int) -> None:
+        code, words, said = call_g2l(*call, "--retry-failures")
+        assert code == 3
+        names = ", ".join(map(str, kept))
+        assert f"leaves as they are: {len(kept)} ({names}). " in said
+        assert "--slides-root" in said
+        assert ("nothing was left to do" in words) == (len(kept) == 2)
+
+    retried(1, 2)  # nothing is better than it was
+    os.replace(moved / "s0.svs", away / "s0.svs")
+    retried(1, 2)  # the folder is as good as away
+    assert array_files(out) == before
+    shutil.copy(away / "s1.svs", moved / "s1.svs")
+    retried(1)  # the good rows of shard 1 would be lost
+    assert Store(out).ok_rows().tolist() == [*range(12), *range(16, 24)]
+    shutil.copy(away / "s0.svs", moved / "s0.svs")
+    assert call_g2l(*call, "--retry-failures")[0] == 0
+    assert array_files(out) == array_files(whole)
+
+
+def test_a_slide_cut_short_since_is_seen_by_its_last_good_row(tmp_path: Path, weights: Path) -> None:
+    """It still opens and gives its first rows; a failed row of the other slide could be read again."""
+    layout: dict[str, Any] = {"compression": "none", "ifds": "front"}
+    manifest = write_cohort(tmp_path / "slides", 2, width=1664, height=1088, tile=64, **layout)
+    plan = plan_cohort(manifest, patches_per_slide=40)
+    first, second = (tmp_path / "slides" / name for name in ("s0.svs", "s1.svs"))
+    os.replace(second, tmp_path / "s1.svs")
+    store = extract(plan, tmp_path / "s.zarr", weights, rows_per_shard=80).store
+    before = array_files(store.folder)
+    os.replace(tmp_path / "s1.svs", second)
+    os.replace(truncate(first), first)
+    assert extract(plan, store.folder, weights, rows_per_shard=80, retry_failures=True).num_new_rows == 0
+    assert array_files(store.folder) == before
+
+
+def test_without_any_slide_nothing_is_begun(
+    tmp_path: Path, plan: Plan, moved: Path, whole: Path, command: list[object]
+) -> None:
+    out, nowhere = tmp_path / "store.zarr", tmp_path / "nowhere"
+    call = [*command, "--slides-root", nowhere, "--out", out]
+    code, _, said = call_g2l(*call)
+    assert code == 1
+    assert f"none of the 2 planned slides is there (the first: {nowhere / 's0.svs'}). Say with --slides-root" in said
+    assert not out.exists()
+    shutil.copytree(whole, out)
+    assert call_g2l(*call)[0] == 0  # nothing is left to be read
+    Store(out).ledger_path(1).unlink()
+    code, _, said = call_g2l(*call)
+    assert code == 1
+    assert "none of the 2 planned slides is there" in said
+    assert Store(out).pending_shards() == [1]
+    assert call_g2l(*command, "--slides-root", moved, "--out", out)[0] == 0
+    assert array_files(out) == array_files(whole)
+
+
+def test_renamed_weights_continue_a_store(tmp_path: Path, plan: Plan, weights: Path, whole: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
+    Store(out).ledger_path(1).unlink()
+    done = extract(plan, out, Path(shutil.copy(weights, tmp_path / "renamed.safetensors")))
+    assert done.num_new_rows == 8
+    assert done.store.spec.teacher["weights"] == weights.name
+    assert array_files(out) == array_files(whole)
+
+
 def test_too_many_failures_stop_the_run_and_keep_what_is_done(
     tmp_path: Path, moved: Path, whole: Path, command: list[object]
 ) -> None:

@@ -1,18 +1,23 @@
 """`inspect`, `verify` and `export`: what they say of good and of damaged outputs."""
 
+import errno
 import json
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 import torch
-from helpers import TEACHER, extract, plan_cohort, write_cohort, write_teacher
+from helpers import TEACHER, extract, leftovers, plan_cohort, write_cohort, write_teacher
 from store_factory import make_store, plain_vit, train_config
 
-from pipeline.errors import EncoderError, G2LError, StoreError
-from pipeline.plan import write_plan
+from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, G2LError, PlanError, StoreError
+from pipeline.plan import read_plan, write_plan
+from pipeline.shards import ShardFile, ShardWriter
 from pipeline.store import Store
 from stages.export_run import export_student
 from stages.inspect_outputs import inspect_path, models_table
@@ -40,8 +45,8 @@ def store(good_store: Path, tmp_path: Path) -> Path:
 
 
 def test_a_good_store_verifies_to_the_stored_precision(store: Path, weights: Path) -> None:
-    text, good = verify_store(store, weights, 64, "cpu")
-    assert good
+    text, code = verify_store(store, weights, 64, "cpu")
+    assert code == EXIT_OK
     assert "3 of 3 shards: all files are as written" in text
     difference = embed_again(Store(store), weights, 10, "cpu")
     assert difference is not None
@@ -62,8 +67,8 @@ def test_every_damaged_shard_file_is_found_and_named(store: Path, name: str, how
         path.write_bytes(data[:-1])
     else:
         path.unlink()
-    text, good = verify_store(store, None, 0, "cpu")
-    assert not good
+    text, code = verify_store(store, None, 0, "cpu")
+    assert code == EXIT_ERROR
     assert name in text
     assert "DAMAGED" in text
     assert len([line for line in text.splitlines() if line.startswith("  ")]) == 1
@@ -75,7 +80,7 @@ def test_a_damaged_shard_is_mended_as_verify_says(store: Path, good_store: Path,
     assert "delete shards/<i>.json of the damaged shards and run extract-teacher again" in text
     (store / "shards/1.json").unlink()
     extract(Store(store).plan, store, weights)
-    assert verify_store(store, weights, 8, "cpu")[1]
+    assert verify_store(store, weights, 8, "cpu")[1] == EXIT_OK
     assert (store / "embedding/c/1/0").read_bytes() == (good_store / "embedding/c/1/0").read_bytes()
 
 
@@ -86,8 +91,8 @@ def test_embeddings_that_are_not_the_teachers_are_found(store: Path, weights: Pa
     first.write_bytes(b)
     second.write_bytes(a)
     _swap_hashes(store)
-    text, good = verify_store(store, weights, 64, "cpu")
-    assert not good
+    text, code = verify_store(store, weights, 64, "cpu")
+    assert code == EXIT_ERROR
     assert "NOT the same embeddings" in text
 
 
@@ -121,6 +126,182 @@ def test_a_damaged_plan_in_the_store_is_found(store: Path) -> None:
         verify_store(store, None, 0, "cpu")
 
 
+def edit_json(path: Path, change: Callable[[Any], object]) -> None:
+    """Change a JSON file in place."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
+def write_shard(store: Path, name: str, shard: int, chunks: list[bytes | None]) -> None:
+    """Write a shard file anew, and let the ledger agree with its bytes."""
+    opened = Store(store)
+    path = opened.shard_path(name, shard)
+    with ShardWriter(path, len(chunks)) as writer:
+        for chunk in chunks:
+            writer.append(chunk)
+        entry = writer.commit()
+    ledger = opened.ledger_path(shard)
+    edit_json(ledger, lambda value: value["files"].__setitem__(path.relative_to(store).as_posix(), entry))
+
+
+def test_a_store_without_pixels_is_verified_from_slides_that_moved(tmp_path: Path, weights: Path) -> None:
+    plan = plan_cohort(write_cohort(tmp_path / "slides"))
+    extract(plan, tmp_path / "store.zarr", weights, pixels="none")
+    (tmp_path / "slides").rename(tmp_path / "moved")
+    with pytest.raises(StoreError, match="not now"):
+        verify_store(tmp_path / "store.zarr", weights, 4, "cpu")
+    text, code = verify_store(tmp_path / "store.zarr", weights, 4, "cpu", tmp_path / "moved")
+    assert code == EXIT_OK
+    assert "4 rows embedded again" in text
+
+
+@pytest.mark.parametrize("name", ["embedding", "pixels", "status", "plan/slide"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda value: value["shape"].__setitem__(0, value["shape"][0] + 1),
+        lambda value: value.__setitem__("data_type", "float32"),
+        lambda value: value["codecs"].clear(),
+        lambda value: value.__setitem__("fill_value", 1),
+        lambda value: value["chunk_grid"]["configuration"]["chunk_shape"].__setitem__(0, 48),
+        lambda value: value.__setitem__("node_type", "group"),
+    ],
+)  # fmt: skip
+def test_tampered_metadata_of_an_array_are_found_and_named(store: Path, name: str, change: Any) -> None:
+    edit_json(store / name / "zarr.json", change)
+    text, code = verify_store(store, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert f"  {name}/zarr.json: no" in text
+    assert len([line for line in text.splitlines() if line.startswith("  ")]) == 1
+
+
+def test_unreadable_and_missing_metadata_are_found(store: Path) -> None:
+    (store / "embedding" / "zarr.json").write_text("{")
+    (store / "status" / "zarr.json").unlink()
+    text, code = verify_store(store, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert "embedding/zarr.json: no metadata of an array" in text
+    assert "status/zarr.json: missing" in text
+    assert "the store's metadata are damaged" in text
+
+
+def test_the_same_metadata_in_other_words_are_right(store: Path) -> None:
+    """Another zarr may leave out what is the default."""
+    edit_json(store / "embedding" / "zarr.json", lambda value: value.pop("storage_transformers"))
+    assert verify_store(store, None, 0, "cpu")[1] == EXIT_OK
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda g2l: g2l.__setitem__("rows", g2l["rows"] - 1),
+        lambda g2l: g2l.__setitem__("patch_px", 32),
+        lambda g2l: g2l["status_codes"].__setitem__("OK", 2),
+        lambda g2l: g2l["settings"].__setitem__("dtype", "float32"),
+        lambda g2l: g2l["settings"].__setitem__("dtype", "float99"),
+        lambda g2l: g2l["teacher"].__setitem__("width", 97),
+    ],
+)  # fmt: skip
+def test_tampered_attributes_of_the_store_are_found(store: Path, change: Any) -> None:
+    edit_json(store / "zarr.json", lambda value: change(value["attributes"]["g2l"]))
+    text, code = verify_store(store, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert "zarr.json: " in text
+
+
+def test_a_tampered_column_of_slides_is_found(store: Path) -> None:
+    path = next(path for path in (store / "plan" / "slide" / "c").rglob("*") if path.is_file())
+    data = bytearray(path.read_bytes())
+    data[0] ^= 1
+    path.write_bytes(data)
+    text, code = verify_store(store, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert "plan/slide: not the plan's slides" in text
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda entry: entry["status"].__setitem__("OK", 7), "its status counts are {'OK': 7}"),
+        (lambda entry: entry.__setitem__("status", {"OK": 7, "EMPTY": 1}), "its status counts are"),
+        (lambda entry: entry.__setitem__("rows", [8, 17]), "its rows are [8, 17], not [8, 16]"),
+        (lambda entry: entry["files"].popitem(), "its files are"),
+        (lambda entry: entry["failures"].append({"row": 9, "status": "EMPTY"}), "its failures are not"),
+        (lambda entry: entry["failures"].append({"status": "EMPTY"}), "damaged ledger entry"),
+        (lambda entry: entry.__setitem__("files", 3), "damaged ledger entry"),
+        (lambda entry: entry.pop("status"), "damaged ledger entry"),
+    ],
+)  # fmt: skip
+def test_a_tampered_ledger_is_found_and_named(store: Path, change: Any, words: str) -> None:
+    edit_json(store / "shards" / "1.json", change)
+    text, code = verify_store(store, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert "shards/1.json: " in text
+    assert words in text
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Path:
+    """A small store with a failed row, 17, in its second shard."""
+    return make_store(tmp_path / "failing.zarr", failed=[17]).folder
+
+
+def test_a_store_with_failed_rows_is_whole(failing: Path) -> None:
+    assert verify_store(failing, None, 0, "cpu") == ("4 of 4 shards: all files are as written", EXIT_OK)
+
+
+@pytest.mark.parametrize(("row", "value"), [(16, np.nan), (17, 0.5), (18, np.inf)])
+def test_embeddings_that_their_status_denies_are_found(failing: Path, row: int, value: float) -> None:
+    values = Store(failing).read_embeddings(1).copy()
+    values[row - 16, 3] = value
+    write_shard(failing, "embedding", 1, [values.tobytes()])
+    text, code = verify_store(failing, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert f"embedding, shard 1: 1 rows ({row})" in text
+
+
+@pytest.mark.parametrize("how", ["lost", "added"])
+def test_pixels_that_their_status_denies_are_found(failing: Path, how: str) -> None:
+    store = Store(failing)
+    file = ShardFile(store.shard_path("pixels", 1), store.rows_per_shard)
+    images = [file.read_chunk(i) for i in range(store.rows_per_shard)]
+    changed = 18 if how == "lost" else 17
+    images[changed - 16] = None if how == "lost" else images[0]
+    write_shard(failing, "pixels", 1, images)
+    text, code = verify_store(failing, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert f"pixels, shard 1: 1 rows ({changed})" in text
+
+
+def test_rows_that_are_not_done_in_a_done_shard_are_found(failing: Path) -> None:
+    status = Store(failing).read_status(1).copy()
+    status[4] = 0
+    write_shard(failing, "status", 1, [status.tobytes()])
+    text, code = verify_store(failing, None, 0, "cpu")
+    assert code == EXIT_ERROR
+    assert "rows of shard 1 are ABSENT, though the shard is done" in text
+
+
+@pytest.mark.parametrize("done", [0, 1])
+def test_an_unfinished_store_is_not_called_good(tmp_path: Path, done: int) -> None:
+    store = make_store(tmp_path / "store.zarr", shards=done)
+    text, code = verify_store(store.folder, None, 0, "cpu")
+    assert code == EXIT_PARTIAL
+    assert text.startswith(f"{done} of 4 shards are done")
+    assert f"{4 - done} shards are pending" in text
+    assert ("as written" in text) == (done > 0)
+
+
+def test_an_unfinished_store_is_sampled_and_damage_comes_first(store: Path, weights: Path) -> None:
+    (store / "shards" / "2.json").unlink()
+    text, code = verify_store(store, weights, 4, "cpu")
+    assert code == EXIT_PARTIAL
+    assert "4 rows embedded again" in text
+    (store / "embedding/c/1/0").write_bytes(b"")
+    assert verify_store(store, weights, 4, "cpu")[1] == EXIT_ERROR
+
+
 def test_inspect_says_what_it_is(good_store: Path) -> None:
     shown = inspect_path(good_store)
     for words in (TEACHER, "3 of 3 done", "24 ok", "jpegxl", "float16", "2 of 2 cases"):
@@ -129,7 +310,7 @@ def test_inspect_says_what_it_is(good_store: Path) -> None:
 
 
 def test_inspect_refuses_what_it_is_not(tmp_path: Path) -> None:
-    with pytest.raises(G2LError, match="no plan, store or run"):
+    with pytest.raises(G2LError, match="no plan, store, run or exported student"):
         inspect_path(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(G2LError, match="not a readable plan"):
@@ -151,6 +332,11 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
     reference = timm.create_model(f"local-dir:{trained.run.student}", pretrained=True).eval()
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))
     assert torch.equal(model(images), reference(images))
+    for folder in (tmp_path / "student", tmp_path / "run" / "student"):
+        shown = inspect_path(folder)
+        for words in ("test_vit", "32 dimensions", "12 dimensions", "32 px", f"local-dir:{folder}", "load_projector"):
+            assert words in shown
+    assert not leftovers(tmp_path)
     with pytest.raises(G2LError, match="not overwritten"):
         export_student(tmp_path / "run", tmp_path / "student")
 
@@ -164,6 +350,62 @@ def test_export_refuses_a_student_that_is_not_the_trained_one(tmp_path: Path) ->
     with pytest.raises(StoreError, match="other embeddings"):
         export_student(tmp_path / "run", tmp_path / "student")
     assert not (tmp_path / "student").exists()
+    assert not leftovers(tmp_path)
+    (first.run.student / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(StoreError, match="timm does not load"):
+        export_student(tmp_path / "run", tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["copy", "rename", "kill"])
+def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
+
+    def full(source: str, to: str, **_options: Any) -> None:
+        if where == "kill":
+            raise KeyboardInterrupt
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*((os, "rename") if where == "rename" else (shutil, "copyfile")), full)
+        with pytest.raises(KeyboardInterrupt if where == "kill" else G2LError) as caught:
+            export_student(tmp_path / "run", tmp_path / "student")
+    if where != "kill":
+        assert "No space left on device" in str(caught.value)
+        assert "[(" not in str(caught.value)
+    assert not (tmp_path / "student").exists()
+    assert not leftovers(tmp_path)
+    (tmp_path / "student.g2l-part").mkdir()  # as a killed process leaves it
+    export_student(tmp_path / "run", tmp_path / "student")
+    assert sorted(os.listdir(tmp_path / "student")) == sorted(os.listdir(tmp_path / "run" / "student"))
+
+
+def test_inspect_refuses_a_damaged_student(tmp_path: Path) -> None:
+    for name in ("config.json", "model.safetensors", "projector.safetensors"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(EncoderError, match="a damaged student"):
+        inspect_path(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["CSV", "folder"])
+def test_what_is_no_plan_is_refused_in_one_line(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "m.csv"
+    if kind == "CSV":
+        path.write_text("slide_id,path\na,a.svs\n")
+        with pytest.raises(PlanError, match="HDF5"):
+            inspect_path(path)
+    else:
+        path.mkdir()
+    with pytest.raises(
+        PlanError, match=r"m\.csv: not a readable plan .*`g2l plan` makes one from a manifest"
+    ) as caught:
+        read_plan(path)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "errno" not in str(caught.value)
 
 
 def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:

@@ -53,6 +53,19 @@ def test_a_tie_counts_against_the_query() -> None:
     assert retrieval(draw(4, 6, 3), collapsed) == 0
 
 
+@pytest.mark.parametrize("block", [2, 1024])
+def test_nan_is_found_by_nobody(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "BLOCK_ROWS", block)
+    targets = draw(4, 6, 3)
+    nothing = torch.full((6, 3), torch.nan)
+    assert retrieval(nothing, targets) == retrieval(targets, nothing) == retrieval(nothing, nothing) == 0
+    one = targets.clone()
+    one[3] = torch.nan
+    assert retrieval(targets, targets) == 1
+    assert retrieval(one, targets) == 5 / 6
+    assert retrieval(targets, one) == 0  # a target that is NaN may be as near as the own one
+
+
 @pytest.mark.parametrize("block", [7, 1024])
 def test_neighbours_are_scikit_learns(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "BLOCK_ROWS", block)

@@ -17,6 +17,7 @@ from PIL import Image
 from pipeline import models
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import EncoderError
+from pipeline.export import same_embeddings
 from pipeline.models import (
     PRETRAINED,
     SCRATCH,
@@ -335,3 +336,9 @@ def test_the_width_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fake, "shape", (3, 2))
     with pytest.raises(EncoderError, match=r"gives \(2, 3, 2\) for 2 patches, not \(2, D\)"):
         measure_width(Encoder(Fake(), spec), 8)
+
+
+def test_embeddings_that_are_nan_are_not_the_same() -> None:
+    images = torch.ones(2, 3)
+    assert same_embeddings(lambda x: x, lambda x: x + 0.5, images) == 0.5
+    assert same_embeddings(lambda x: x, lambda x: x * torch.nan, images) == float("inf")

@@ -297,7 +297,7 @@ def test_unreadable_places_are_planned(tmp_path: Path) -> None:
     assert (planned.coords_l0_px >= (512, 256)).all()
     assert (planned.coords_l0_px + 64 <= (1024, 512)).all()
     assert len(planned.coords_l0_px) == 12
-    assert estimate(plan).endswith("unknown of lossless pixels (measured on one patch a slide).")
+    assert "an unknown amount of lossless pixels" in estimate(plan)
 
 
 def test_a_slide_that_cannot_be_read_for_its_hash(
@@ -521,4 +521,4 @@ def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
 def test_estimate(plan: Plan) -> None:
     text = estimate(plan)
     assert "4 slides of 4 cases and 2 centres: 48 patches, " in text
-    assert "1 shards of 2048 rows: 147 kB of embeddings (1536-d float16)" in text  # 48 * 1536 * 2 bytes
+    assert "1 shards of 48 rows: 147 kB of embeddings (1536-d float16)" in text  # 48 * 1536 * 2 bytes

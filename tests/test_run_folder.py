@@ -35,6 +35,30 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path) -> None:
     assert run.read_identity() == IDENTITY
 
 
+def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path) -> None:
+    def identity(weights: str, sha: str) -> dict[str, Any]:
+        encoder = {"weights": weights, "weights_sha256": sha}
+        return {**IDENTITY, "student": encoder, "teacher": encoder}
+
+    run = RunFolder(tmp_path / "run")
+    run.start_or_continue(identity("a.safetensors", "1"))
+    run.start_or_continue(identity("b.safetensors", "1"))
+    assert run.read_identity() == identity("a.safetensors", "1")
+    with pytest.raises(CheckpointError, match=r"student\.weights: 'a(.|\n)*student\.weights_sha256: '1' -> '2'"):
+        run.start_or_continue(identity("b.safetensors", "2"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
+    for path in (tmp_path / "metrics.jsonl", None):  # the other processes do not write, but stop as well
+        log = MetricsLog(path, 0)
+        log.append({"kind": "step", "step": 1, "loss": 0.5})
+        with pytest.raises(G2LError, match=rf"training has diverged: at step 2 loss is {value:g}\. Choose a smaller"):
+            log.append({"kind": "step", "step": 2, "loss": value})
+        log.close()
+    assert [line["step"] for line in RunFolder(tmp_path).metrics()] == [1]
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CheckpointError, match="not empty and not a run"):

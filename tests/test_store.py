@@ -440,6 +440,18 @@ def test_another_plan_teacher_or_setting_is_refused_by_name(copy: Path, plan: Pl
     assert "plan_hash" not in told
 
 
+def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path, plan: Plan) -> None:
+    def named(weights: str, sha: str = "1" * 64) -> StoreSpec:
+        return StoreSpec(spec().teacher | {"weights": weights, "weights_sha256": sha}, spec().settings)
+
+    make_store(tmp_path / "s.zarr", plan, named("a.safetensors"))
+    assert open_to_continue(tmp_path / "s.zarr", plan, named("b.safetensors")).spec == named(
+        "a.safetensors"
+    )  # as recorded
+    with pytest.raises(StoreError, match=r"teacher\.weights: 'a(.|\n)*teacher\.weights_sha256: "):
+        open_to_continue(tmp_path / "s.zarr", plan, named("b.safetensors", "2" * 64))
+
+
 def edit_attributes(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     document = json.loads((folder / "zarr.json").read_text())
     edit(document["attributes"]["g2l"])

@@ -14,11 +14,11 @@ import safetensors.torch
 import torch
 from store_factory import dropping_cnn, flags, make_store, plain_vit, run_files, start_g2l, train_config
 
-from pipeline.checkpoint import load_last_checkpoint
+from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
 from pipeline.config import TrainConfig, read_toml
 from pipeline.dataset import StoredRows
 from pipeline.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
-from pipeline.export import load_projector
+from pipeline.export import load_projector, save_tensors
 from pipeline.files import ASIDE_SUFFIX, LOCK_SUFFIX, exclusive
 from pipeline.models import build_encoder
 from pipeline.projector import Projector
@@ -415,12 +415,76 @@ def test_divergence_is_an_error_that_spares_the_checkpoints(
 
     monkeypatch.setattr(stage, "train_step", broken)
     config = train_config(plain_vit(tmp_path / "vit"), checkpoint_every=1)
-    with pytest.raises(G2LError, match=r"diverged: at step 7 .* norm nan\. Choose a smaller --lr"):
+    with pytest.raises(G2LError, match=r"diverged: at step 7 grad_norm is nan\. Choose a smaller --lr"):
         train_student(store, tmp_path / "run", config)
     checkpoint = load_last_checkpoint(tmp_path / "run" / "checkpoints")
     assert checkpoint is not None
     assert checkpoint["step"] == 6
     assert [line["step"] for line in RunFolder(tmp_path / "run").metrics() if line["kind"] == "step"][-1] == 6
+
+
+@pytest.mark.parametrize("val", [(16,), ()])
+def test_divergence_at_the_last_update_exports_nothing(tmp_path: Path, val: tuple[int, ...]) -> None:
+    """Its loss and gradient, taken before it, are fine; also where no rows are held out to show it."""
+    store = make_store(tmp_path / "store.zarr", train=(16,), val=val, rows_per_shard=16)
+    config = train_config(plain_vit(tmp_path / "vit"), epochs=1, batch_size=16, lr=1e9)
+    run = RunFolder(tmp_path / "run")
+    for _ in range(2):  # the same command again fares no better
+        with pytest.raises(G2LError, match=r"training has diverged: at step 1 .*Choose a smaller --lr"):
+            train_student(store, run.folder, config)
+        assert not run.student.exists()
+        assert all(np.isfinite([line[name] for name in line if name != "kind"]).all() for line in run.metrics())
+        checkpoint = load_last_checkpoint(run.checkpoints)
+        assert checkpoint is not None
+        assert checkpoint["step"] == 0
+
+
+def test_weights_that_are_not_finite_reach_no_checkpoint(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from stages import train_student as stage
+
+    real, count = stage.train_step, [0]
+
+    def broken(distillation: Distillation, *arguments: Any) -> Any:
+        result = real(distillation, *arguments)
+        count[0] += 1
+        if count[0] == 4:
+            distillation.parameters()[0].data.view(-1)[0] = float("inf")
+        return result
+
+    monkeypatch.setattr(stage, "train_step", broken)
+    config = train_config(plain_vit(tmp_path / "vit"), checkpoint_every=2)
+    with pytest.raises(G2LError, match=r"diverged: at step 4 the student's .* is not finite"):
+        train_student(store, tmp_path / "run", config)
+    checkpoint = load_last_checkpoint(tmp_path / "run" / "checkpoints")
+    assert checkpoint is not None
+    assert checkpoint["step"] == 2
+
+
+def test_a_finished_run_whose_weights_are_not_finite_is_not_exported(store: Store, tmp_path: Path) -> None:
+    """A checkpoint of a version that did not look."""
+    config = train_config(plain_vit(tmp_path / "vit"), epochs=1)
+    run = train_student(store, tmp_path / "run", config).run
+    shutil.rmtree(run.student)
+    checkpoint = load_last_checkpoint(run.checkpoints)
+    assert checkpoint is not None
+    checkpoint["projector"]["linear.weight"][0, 0] = float("nan")
+    save_checkpoint(run.checkpoints, checkpoint["step"], checkpoint)
+    with pytest.raises(G2LError, match=r"diverged: at step 5 the projector's linear\.weight is not finite"):
+        train_student(store, run.folder, config)
+    assert not run.student.exists()
+
+
+def test_renamed_weights_continue_a_run(store: Store, tmp_path: Path) -> None:
+    config = train_config(plain_vit(tmp_path / "vit"), epochs=1)
+    model = build_encoder(config.student, "scratch", store.patch_px).module.model
+    save_tensors(model, tmp_path / "a.safetensors")
+    config = config.model_copy(update={"weights": str(tmp_path / "a.safetensors")})
+    train_student(store, tmp_path / "run", config)
+    (tmp_path / "a.safetensors").rename(tmp_path / "b.safetensors")
+    config = config.model_copy(update={"weights": str(tmp_path / "b.safetensors")})
+    assert train_student(store, tmp_path / "run", config).num_new_steps == 0
 
 
 def test_half_precision_is_refused(store: Store, cnn: TrainConfig, tmp_path: Path) -> None:
