@@ -59,7 +59,7 @@ def main() -> int:
     print(table([*lines, ("difference", f"{(helped - bare) * 1000:.0f}")], ("process", "ms"), right=[1]))
     print(rounds.words())
     print(f"imported by g2l --help: {', '.join(heavy) if heavy else 'none'} of {', '.join(ABSENT)}")
-    status = machine.conclude((helped - bare) / NEEDED_SECONDS, at_most=1)
+    status = machine.conclude((helped - bare) / NEEDED_SECONDS, at_most=1, quiet=rounds.quiet)
     return 1 if heavy else status
 
 

@@ -147,11 +147,20 @@ def parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:
     return made
 
 
-def conclude(ratio: float, *, at_least: float | None = None, at_most: float | None = None) -> int:
-    """Print the last line; returns the exit status, 1 when the need is not met."""
+INCONCLUSIVE = 2
+"""Exit status when the machine was not quiet, so that waiting could not be measured."""
+
+
+def conclude(ratio: float, *, at_least: float | None = None, at_most: float | None = None, quiet: bool = True) -> int:
+    """Print the last line; returns the exit status: 1 when the need is not met, `INCONCLUSIVE` when nobody can tell."""
     if at_least is not None:
         print(f"ratio: {ratio:.3f} (needs >= {at_least:g})")
-        return 0 if ratio >= at_least else 1
-    assert at_most is not None
-    print(f"ratio: {ratio:.3f} (needs <= {at_most:g})")
-    return 0 if ratio <= at_most else 1
+        met = ratio >= at_least
+    else:
+        assert at_most is not None
+        print(f"ratio: {ratio:.3f} (needs <= {at_most:g})")
+        met = ratio <= at_most
+    if met and not quiet:
+        print("inconclusive: others used the machine, so this is CPU time, which does not see waiting; run it again")
+        return INCONCLUSIVE
+    return 0 if met else 1

@@ -86,7 +86,7 @@ def main() -> int:
     print(rounds.words())
     without, kept = workers
     print(f"of CPU time: {rounds.cpu_ratio([without], [kept]):.3f}")
-    return machine.conclude(rounds.ratio([without], [kept]), at_least=NEEDED)
+    return machine.conclude(rounds.ratio([without], [kept]), at_least=NEEDED, quiet=rounds.quiet)
 
 
 if __name__ == "__main__":

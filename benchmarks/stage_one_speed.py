@@ -103,7 +103,7 @@ def main() -> int:
     args = parser.parse_args()
 
     keep_freed_memory(DEVICE)
-    lines, notes, worst = [], [], float("inf")
+    lines, notes, worst, quiet = [], [], float("inf"), True
     with tempfile.TemporaryDirectory() as folder:
         plan = inputs.make_plan(Path(folder), args.rows)
         for name in args.teachers:
@@ -117,12 +117,13 @@ def main() -> int:
             times = (f"{ms:.2f}" for ms in (*each[:-1], sum(each[:-1]), each[-1]))
             lines.append((name, *times, f"{ratio:.3f}", f"{cpu:.3f}"))
             notes.append(f"{name}: {rounds.words()}")
+            quiet &= rounds.quiet
             worst = min(worst, ratio)
     print(f"milliseconds a patch, {args.rows} patches of 224 px, {default_workers()} cores")
     header = ("teacher", *PARTS, "together", "stage", "ratio", "of CPU time")
     print(table(lines, header, right=range(1, len(header))))
     print("\n".join(notes))
-    return machine.conclude(worst, at_least=NEEDED)
+    return machine.conclude(worst, at_least=NEEDED, quiet=quiet)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,7 @@ def main() -> int:
 
     keep_freed_memory(DEVICE)
     use_deterministic_kernels(True)
-    lines, notes, worst = [], [], 0.0
+    lines, notes, worst, quiet = [], [], 0.0, True
     with tempfile.TemporaryDirectory() as folder:
         store = make_store(Path(folder), args.batch_size * args.steps)
         for name in args.students:
@@ -130,12 +130,13 @@ def main() -> int:
             cpu = rounds.cpu_ratio(["training"], ["step", "decoding"])
             lines.append((name, *each, f"{ratio:.3f}", f"{cpu:.3f}"))
             notes.append(f"{name}: {rounds.words()}")
+            quiet &= rounds.quiet
             worst = max(worst, ratio)
     print(f"milliseconds a step of {args.batch_size} patches of 224 px, {default_workers()} cores")
     header = ("student", "step alone", "decoding", "training", "ratio", "of CPU time")
     print(table(lines, header, right=range(1, len(header))))
     print("\n".join(notes))
-    return machine.conclude(worst, at_most=NEEDED)
+    return machine.conclude(worst, at_most=NEEDED, quiet=quiet)
 
 
 if __name__ == "__main__":

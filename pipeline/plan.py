@@ -78,7 +78,8 @@ class AuditRow:
     """What `g2l plan` found out about one slide; a line of the audit table.
 
     `status` is ok, damaged (some of it cannot be read), or failed (`reason` says why; the slide has no rows).
-    Areas in mm2. `pixel_bytes` is the size of one sampled patch as lossless JPEG XL, for the estimate of the store.
+    Areas in mm2. `pixel_bytes` is the size of one sampled patch as lossless JPEG XL, for the estimate of the store;
+    `row_hash` tells whether the slide's row of the manifest is still the same.
     """
 
     slide_id: str
@@ -100,6 +101,7 @@ class AuditRow:
     patches_available: int = 0
     patches_taken: int = 0
     pixel_bytes: int | None = None
+    row_hash: str = ""
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,8 @@ def export_student(run_path: Path, out: Path) -> str:
     record = run.read_identity()["student"]
     if not run.student.exists():
         raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
+    if run_path.resolve() in out.resolve().parents:
+        raise G2LError(f"{out} lies inside the run. Choose another --out")
     if out.exists():
         raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
     checkpoint = load_last_checkpoint(run.checkpoints)

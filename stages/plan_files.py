@@ -5,50 +5,57 @@ PLAN.audit.csv     what was found of each slide; also when no plan comes of it
 PLAN.config.toml   the options, fit for --config
 """
 
-import csv
-from dataclasses import fields
 from pathlib import Path
 
-from pipeline.config import PlanConfig, differences, to_toml
-from pipeline.errors import PlanError
+from pipeline.config import PlanConfig, differences, read_toml, to_toml
+from pipeline.errors import ConfigError, PlanError
 from pipeline.files import make_output_folder, require_new_file, write_text
 from pipeline.loader import default_workers
-from pipeline.manifest import Manifest, ManifestRow, read_manifest, row_split
-from pipeline.plan import AuditRow, Plan, read_plan, write_plan
-from pipeline.sampling import SPLITS, rank_slides
-from stages.plan_slides import plan_slides
+from pipeline.manifest import Manifest, read_manifest
+from pipeline.plan import Plan, read_plan, write_plan
+from pipeline.runlog import say
+from pipeline.sampling import rank_slides
+from stages.plan_slides import plan_slides, row_hash
+
+
+def beside(out: Path, ending: str) -> Path:
+    """The file of that ending beside a plan; plans of different names never share one."""
+    return out.with_name(out.name.removesuffix(".h5") + ending)
 
 
 def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
     """Plan a manifest and write the plan and the files beside it.
+
+    The options are written first: where they stand without a plan, an attempt was stopped or came to nothing, and the
+    same command may write over what it left.
 
     Raises:
         G2LError: a file would be written over, or cannot be written; wrong input.
     """
     manifest = read_manifest(manifest_path, config.slides_root)
     require_new_file(out, "Delete it first, or choose another --out.")
-    audit_csv, record_path = out.with_suffix(".audit.csv"), out.with_suffix(".config.toml")
-    if not is_audit(audit_csv):  # what an attempt left that came to no plan may be replaced
+    audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
+    if not is_attempt(record_path, out):
         pictures = [config.overlays / f"{row.slide_id}.png" for row in manifest.rows] if config.overlays else []
         for path in (audit_csv, record_path, *pictures):
             require_new_file(path, "Delete it first, or choose another place.")
     if config.overlays:
         make_output_folder(config.overlays)
+    record = {"manifest": str(manifest_path), "out": str(out)} | config.record()
+    write_text(record_path, to_toml({"plan": record}))
     plan = plan_slides(
         manifest, config, workers=config.workers or default_workers(), overlays=config.overlays, audit_csv=audit_csv
     )
-    record = {"manifest": str(manifest_path), "out": str(out)} | config.record()
-    write_text(record_path, to_toml({"plan": record}))
     write_plan(plan, out)
     return plan
 
 
-def is_audit(path: Path) -> bool:
-    """Whether a file is an audit that this program wrote."""
-    if not path.is_file():
+def is_attempt(record_path: Path, out: Path) -> bool:
+    """Whether a record of options is that of an earlier attempt to make the plan `out`."""
+    try:
+        return bool(read_toml(record_path, "plan").get("out") == str(out))
+    except ConfigError:
         return False
-    with open(path, newline="") as f:
-        return next(csv.reader(f), None) == [field.name for field in fields(AuditRow)]
 
 
 def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[Plan, Path]:
@@ -68,6 +75,8 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
         raise PlanError(
             f"{path} was made from something else (plan -> now):\n{listing}\nDelete it, or choose another --out"
         )
+    if num_failed := failed_slides(plan):
+        say(f"note: in {path} {num_failed} slides failed or are damaged; delete it to plan them again")
     return plan, path
 
 
@@ -75,26 +84,11 @@ def changed_rows(plan: Plan, manifest: Manifest, config: PlanConfig) -> list[str
     """How a manifest differs from the one that a plan was made from, a line a slide."""
     rows = {row.slide_id: row for row in manifest.rows}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
-    audited = {row.slide_id: row for row in plan.audit}
-    planned = {slide.slide_id: slide for slide in plan.slides}
+    audited = {row.slide_id: row.row_hash for row in plan.audit}
     lines = [f"{name}: new in the manifest" for name in sorted(set(chosen) - audited.keys())]
     lines += [f"{name}: no longer in the manifest" for name in sorted(audited.keys() - set(chosen))]
-    for name in sorted(audited.keys() & set(chosen)):
-        row, audit = rows[name], audited[name]
-        same = (row.path, row.case_id, row.center or "") == (audit.path, audit.case_id, audit.center)
-        if name in planned:
-            same &= row.mpp == planned[name].manifest_mpp and same_split(row, plan, name, config)
-        if not same:
-            lines.append(f"{name}: another path, case, center, mpp or split in the manifest")
-    return lines
-
-
-def same_split(row: ManifestRow, plan: Plan, name: str, config: PlanConfig) -> bool:
-    """Whether a row is still on the side that the plan has it on; a strip is not decided by the manifest."""
-    if config.val_strip is not None:
-        return True
-    planned = next(slide for slide in plan.slides if slide.slide_id == name)
-    return bool((planned.split == SPLITS.index(row_split(row, config.val_fraction))).all())
+    changed = [name for name in sorted(audited.keys() & set(chosen)) if row_hash(rows[name]) != audited[name]]
+    return lines + [f"{name}: another path, case, center, mpp, split or sha256 in the manifest" for name in changed]
 
 
 def failed_slides(plan: Plan) -> int:

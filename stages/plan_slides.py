@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import PlanConfig
 from pipeline.errors import PatchError, SlideError
-from pipeline.files import sha256_file, write_text
+from pipeline.files import sha256_file, sha256_json, write_text
 from pipeline.geometry import PatchGeometry, area_fractions, patch_grid, readable_bounds
 from pipeline.images import encode_image
 from pipeline.manifest import Manifest, ManifestRow, row_split
@@ -74,6 +74,11 @@ def plan_slides(
     return build_plan(config.without_free(), slides, [a.audit for a in audited], manifest.slides_root.resolve())
 
 
+def row_hash(row: ManifestRow) -> str:
+    """A short hash of what a row of the manifest says that a plan depends on; labels are not among it."""
+    return sha256_json([row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256])[:16]
+
+
 def audit_slide(row: ManifestRow, manifest: Manifest, config: PlanConfig, overlays: Path | None) -> Audited:
     """Look at one slide; a slide that fails is reported, never raised."""
     known: dict[str, Any] = {
@@ -81,6 +86,7 @@ def audit_slide(row: ManifestRow, manifest: Manifest, config: PlanConfig, overla
         "path": row.path,
         "case_id": row.case_id,
         "center": row.center or "",
+        "row_hash": row_hash(row),
     }
     try:
         return _audit_open_slide(row, manifest.slide_path(row), config, overlays, known)

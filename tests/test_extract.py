@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import io
 import json
 import os
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import openslide
 import pytest
 import timm
 import torch
@@ -35,6 +37,7 @@ from slide_factory import damage_tiles, make_slide, truncate
 from pipeline.config import ExtractConfig
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import ConfigError, EncoderError, G2LError, StoreError
+from pipeline.files import ASIDE_SUFFIX
 from pipeline.loader import Batch
 from pipeline.models import build_encoder
 from pipeline.patches import PlannedPatches
@@ -247,15 +250,33 @@ def test_damaged_tiles_fail_their_rows_and_no_others(
 
 
 def test_a_truncated_slide_fails_its_rows_and_no_others(
-    tmp_path: Path, plan: Plan, moved: Path, whole: Path, weights: Path
+    tmp_path: Path, moved: Path, whole: Path, command: list[object]
 ) -> None:
-    """Cut to 60 %, this one no longer opens."""
-    os.replace(truncate(moved / "s0.svs"), moved / "s0.svs")
-    store = extract(plan, tmp_path / "s.zarr", weights, slides_root=moved).store
-    assert store.ok_rows().tolist() == list(range(12, 24))
-    assert store.status_counts()["NO_SLIDE"] == 12
-    assert "s0.svs" in store.failures()[0]["reason"]
-    np.testing.assert_array_equal(embeddings(store)[16:], embeddings(Store(whole))[16:])
+    """Planned whole and cut to 60 % since, this one no longer opens."""
+    path, out = moved / "s0.svs", tmp_path / "store.zarr"
+    size = path.stat().st_size
+    os.replace(truncate(path), path)
+    assert path.stat().st_size == pytest.approx(0.6 * size, abs=1)
+    with pytest.raises(openslide.OpenSlideError):
+        openslide.OpenSlide(path)
+    code, said, _ = call_g2l(*command, "--slides-root", moved, "--out", out)
+    assert code == 3
+    assert "failed rows: 12 no_slide" in said
+    store = Store(out)
+    assert store.pending_shards() == []
+    assert statuses(store).tolist() == [Status.NO_SLIDE] * 12 + [Status.OK] * 12
+    listed = failures_csv(store)
+    assert [(int(line["row"]), line["slide_id"], line["status"]) for line in listed] == [
+        (row, "s0", "NO_SLIDE") for row in range(12)
+    ]
+    assert all("s0.svs" in line["reason"] for line in listed)
+    found, expected = embeddings(store), embeddings(Store(whole))
+    assert np.isnan(found[:12]).all()
+    np.testing.assert_array_equal(found[16:], expected[16:])
+    np.testing.assert_allclose(found[12:16], expected[12:16], rtol=2e-3, atol=1e-3)
+    for row in range(12, 24):
+        np.testing.assert_array_equal(store.read_pixels(row), Store(whole).read_pixels(row))
+    assert leftovers(tmp_path) == []
 
 
 def test_a_truncated_slide_that_still_opens_gives_its_first_part(tmp_path: Path, weights: Path) -> None:
@@ -498,6 +519,56 @@ def test_a_disk_that_is_full_from_the_start(small_disk: Path, tmp_path: Path, co
     assert code == 1
     assert "No space left on device" in said
     assert [path.name for path in small_disk.iterdir()] == ["filler"]
+
+
+class SmallFile(io.FileIO):
+    """A file on a disk that has room for a few more bytes (less than the smallest shard file), and then is full."""
+
+    room = 20
+
+    def write(self, data: Any, /) -> int:
+        if self.room == 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written = super().write(bytes(data)[: self.room])
+        self.room -= written
+        return written
+
+
+@pytest.mark.parametrize("array", ["pixels", "embedding", "status"])
+@pytest.mark.parametrize("shard", [0, 1, 2])
+def test_a_disk_that_fills_within_a_shard_file_loses_nothing(
+    tmp_path: Path, whole: Path, command: list[object], monkeypatch: pytest.MonkeyPatch, array: str, shard: int
+) -> None:
+    """Unlike `small_disk`, needs no root and picks the file."""
+    out = tmp_path / "store.zarr"
+    target = out / Store(whole).shard_path(array, shard).relative_to(whole)
+    part = target.with_name(target.name + ASIDE_SUFFIX)
+    opened: list[Path] = []
+
+    def open_file(path: Path, mode: str) -> Any:
+        if path != part:
+            return open(path, mode)
+        opened.append(path)
+        return io.BufferedWriter(SmallFile(path, mode))
+
+    with monkeypatch.context() as full:
+        full.setattr("pipeline.shards.open", open_file, raising=False)
+        code, _, said = call_g2l(*command, "--out", out)
+    assert opened == [part]
+    assert code == 1
+    assert said.splitlines()[-1].startswith(f"error: cannot write to {out}: No space left on device. {shard} of 3 ")
+    assert leftovers(tmp_path) == []
+    assert not target.exists()
+    store = Store(out)
+    assert store.pending_shards() == list(range(shard, 3))
+    assert all(store.check_shard(done) == [] for done in range(shard))
+    expected, kept = array_files(whole), array_files(out)
+    assert kept.items() <= expected.items()  # what is there is right
+    code, said, _ = call_g2l(*command, "--out", out)
+    assert code == 0
+    assert f"{24 - 8 * shard} rows in" in said
+    assert array_files(out) == expected
+    assert leftovers(tmp_path) == []
 
 
 def test_a_failing_write_is_told_and_the_next_run_continues(

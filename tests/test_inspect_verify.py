@@ -408,6 +408,14 @@ def test_what_is_no_plan_is_refused_in_one_line(tmp_path: Path, kind: str) -> No
     assert "errno" not in str(caught.value)
 
 
+def test_export_refuses_a_place_inside_the_run(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
+    with pytest.raises(G2LError, match="lies inside the run"):
+        export_student(tmp_path / "run", trained.run.student / "x")
+    assert not (trained.run.student / "x").exists()
+
+
 def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr")
     train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))

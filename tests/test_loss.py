@@ -108,13 +108,39 @@ def test_bf16_autocast_changes_nothing(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["log-sum", "mse", "cosine"])
 @pytest.mark.parametrize("difference", [0.0, 1e4])
-def test_bf16_inputs_give_finite_gradients(name: str, difference: float) -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bf16_inputs_give_finite_gradients(name: str, difference: float, autocast: bool) -> None:
     teacher = draw(7, 8, 6).bfloat16()
     projected = (teacher + difference).requires_grad_()
-    loss = build_loss(name, 4.0)(projected, teacher)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = build_loss(name, 4.0)(projected, teacher)
     (gradient,) = torch.autograd.grad(loss, projected)
     assert torch.isfinite(loss)
     assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("difference", [0.0, 1e4])
+def test_under_bf16_autocast_value_and_gradient_are_the_formulas(
+    alpha: float, dtype: torch.dtype, difference: float
+) -> None:
+    """At equality the floor and no gradient; elsewhere the formula of the given inputs, without a further rounding."""
+    teacher = draw(10, 8, 6).to(dtype)
+    projected = teacher + torch.linspace(0.5, 1, 48).view(8, 6).to(dtype) * difference
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, gradient = value_and_gradient(projected, teacher, alpha)
+    assert loss.dtype == torch.float32
+    assert torch.isfinite(loss)
+    assert torch.isfinite(gradient).all()
+    if difference == 0:
+        assert float(loss) == pytest.approx(alpha * math.log(SMALLEST_DIFFERENCE))
+        assert not gradient.any()
+        return
+    expected, expected_gradient = reference(projected.float(), teacher.float(), alpha)
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    rounding = 2.0**-8 if dtype == torch.bfloat16 else 1e-5  # a gradient has its input's type
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=rounding, atol=0)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,5 +1,6 @@
 """What TensorBoard shows is what `metrics.jsonl` holds."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ def test_a_continued_run_hides_what_was_beyond_its_checkpoint(tmp_path: Path) ->
     for line in LINES:
         first.append(line)
     first.close()
+    time.sleep(1.1)  # TensorBoard orders files by the second in their names
     again = TensorBoard(tmp_path, 2)
     again.append(LINES[2] | {"loss": 6.5})
     again.close()

@@ -16,7 +16,7 @@ from store_factory import dropping_cnn, flags, make_store, plain_vit, run_files,
 
 from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
 from pipeline.config import TrainConfig, read_toml
-from pipeline.dataset import StoredRows
+from pipeline.dataset import StoredRows, epoch_order
 from pipeline.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.export import load_projector, save_tensors
 from pipeline.files import ASIDE_SUFFIX, LOCK_SUFFIX, exclusive
@@ -134,6 +134,33 @@ def test_the_exported_figures_are_those_of_the_exported_student(reference: Train
         figures = fidelity(z, projector.standardised(z), teacher, projector.teacher_norm.standardise(teacher))
     last = [line for line in reference.run.metrics() if line["kind"] == "val"][-1]
     assert figures.record() == pytest.approx({name: last[name] for name in figures.record()}, abs=1e-4)
+
+
+@pytest.mark.parametrize("alpha", [2.0, 4.0])
+def test_the_first_loss_is_the_formula_with_that_alpha(store: Store, tmp_path: Path, alpha: float) -> None:
+    """log sum |BN(W z_s + b) - BN(z_t)|^alpha of the first batch in float64, from the weights before the first step."""
+    config = train_config(plain_vit(tmp_path / "vit"), alpha=alpha, epochs=1, augment="none", precision="float32")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 0)
+        with pytest.raises(KeyboardInterrupt):
+            train_student(store, tmp_path / "run", config)
+    start = load_last_checkpoint(tmp_path / "run" / "checkpoints")
+    assert start is not None
+    assert start["step"] == 0
+    run = train_student(store, tmp_path / "run", config).run
+    logged = next(line["loss"] for line in run.metrics() if (line["kind"], line["step"]) == ("step", 1))
+
+    rows = epoch_order(store.ok_rows(0), config.seed, 0)[: config.batch_size].tolist()
+    student = build_encoder(config.student, "scratch", store.patch_px).module.model
+    student.load_state_dict(start["student"])
+    pixels = torch.from_numpy(np.stack([store.read_pixels(row) for row in rows])).double() / 255
+    pixels = (pixels - torch.tensor([0.6, 0.5, 0.55])) / torch.tensor([0.25, 0.2, 0.3])  # as plain_vit's config says
+    with torch.no_grad():
+        z = student.double().train()(pixels.permute(0, 3, 1, 2)).numpy()
+    weight, bias = (start["projector"][f"linear.{name}"].double().numpy() for name in ("weight", "bias"))
+    teacher = np.stack([store.read_embedding(row) for row in rows]).astype(np.float64)
+    p, t = ((x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) for x in (z @ weight.T + bias, teacher))
+    assert logged == pytest.approx(np.log((np.abs(p - t) ** alpha).sum()), abs=1e-4)
 
 
 @pytest.mark.parametrize("loss", ["log-sum", "mse", "cosine"])

@@ -8,10 +8,12 @@ file system, so that every gap between two writes can be tried.
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from store_factory import dropping_cnn, flags, make_store, run_files, start_g2l,
 
 from pipeline.config import TrainConfig
 from pipeline.files import ASIDE_SUFFIX, LOCK_SUFFIX
+from pipeline.run_folder import RunFolder
 from pipeline.store import Store
 
 FORKS = """
@@ -152,19 +155,25 @@ def test_killed_at_every_write(forks: Forks, whole: tuple[dict[str, bytes], int]
         check_kills(forks, files, tmp_path / f"many{i}" / "run", kills)
 
 
-def kill_the_command(
-    store: Store, config: TrainConfig, run: Path, after_step: int, wait_seconds: float
-) -> tuple[int, str]:
-    """Start `g2l train-student`, and kill it a while after it has a checkpoint of at least `after_step` steps.
+def last_checkpoint(run: Path) -> int:
+    """Step of the newest checkpoint, -1 without one."""
+    return max((int(p.stem.removeprefix("step-")) for p in (run / "checkpoints").glob("step-*.json")), default=-1)
 
-    Returns its exit code and what it said.
-    """
+
+def last_logged_step(run: Path) -> int:
+    """The newest step in the metrics, -1 without one."""
+    return max((line["step"] for line in RunFolder(run).metrics() if line["kind"] == "step"), default=-1)
+
+
+def kill_the_command(
+    store: Store, config: TrainConfig, run: Path, ready: Callable[[], bool], wait_seconds: float
+) -> tuple[int, str]:
+    """Start `g2l train-student`, and kill it a while after `ready`; returns its exit code and what it said."""
     process = start_g2l("train-student", store.folder, "--out", run, *flags(config))
     try:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
-            steps = [int(path.stem.removeprefix("step-")) for path in (run / "checkpoints").glob("step-*.json")]
-            if max(steps, default=-1) >= after_step:
+            if ready():
                 time.sleep(wait_seconds)
                 break
             time.sleep(0.002)
@@ -174,13 +183,42 @@ def kill_the_command(
     return process.returncode, output
 
 
+def kill_in_time(
+    store: Store,
+    config: TrainConfig,
+    run: Path,
+    ready: Callable[[], bool],
+    wait_seconds: float = 0,
+    in_time: Callable[[], bool] = lambda: True,
+) -> None:
+    """Kill the command a while after `ready`; when it was further than that, again from where it began, and sooner."""
+    before = run.with_name("before")
+    if run.exists():
+        shutil.copytree(run, before)
+    for wait in (wait_seconds, wait_seconds / 4, 0, 0, 0):
+        code, output = kill_the_command(store, config, run, ready, wait)
+        assert code in (-signal.SIGKILL, 0), output
+        if code == -signal.SIGKILL and in_time():
+            shutil.rmtree(before, ignore_errors=True)
+            return
+        shutil.rmtree(run)
+        if before.exists():
+            shutil.copytree(before, run)
+    pytest.fail("the command was never killed in time")
+
+
 def check_killed_command(
     whole: dict[str, bytes], store: Store, config: TrainConfig, run: Path, kills: list[tuple[int, float]]
 ) -> None:
+    """Kill at each (checkpoint, seconds after it) in turn, then let it end."""
     for workers, (after_step, wait_seconds) in enumerate(kills, 1):
         other = config.model_copy(update={"workers": workers, "checkpoint_every": 2 + workers})
-        code, output = kill_the_command(store, other, run, after_step, wait_seconds)
-        assert code in (-signal.SIGKILL, 0), output
+        kill_in_time(store, other, run, lambda s=after_step: last_checkpoint(run) >= s, wait_seconds)  # type: ignore[misc]
+    finish(store, config, run, whole)
+
+
+def finish(store: Store, config: TrainConfig, run: Path, whole: dict[str, bytes]) -> None:
+    """The same command once more, to its end."""
     process = start_g2l("train-student", store.folder, "--out", run, *flags(config))
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -195,6 +233,26 @@ def test_the_command_killed_while_it_trains(
     draw = random.Random(2)
     kills = [(0, draw.uniform(0, 0.05)), (4, draw.uniform(0, 0.05)), (8, draw.uniform(0, 0.05))]
     check_killed_command(whole[0], store, config, tmp_path / "run", kills)
+
+
+def test_the_command_killed_between_two_steps(store: Store, config: TrainConfig, tmp_path: Path) -> None:
+    """24 steps an epoch and no checkpoint within it: metrics at its 10th step, and no other file until its 20th."""
+    config = config.model_copy(update={"batch_size": 2, "checkpoint_every": 99})
+    undisturbed, run = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
+    process = start_g2l("train-student", store.folder, "--out", undisturbed, *flags(config))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+
+    def logged_since_the_checkpoint() -> int:
+        return last_logged_step(run) - last_checkpoint(run)
+
+    kill_in_time(store, config, run, lambda: last_logged_step(run) >= 10, in_time=lambda: last_checkpoint(run) == 0)
+    assert logged_since_the_checkpoint() in (10, 20)  # of 24
+    kill_in_time(store, config, run, lambda: last_checkpoint(run) == 24)
+    assert last_checkpoint(run) == 24
+    kill_in_time(store, config, run, lambda: last_logged_step(run) >= 34, in_time=lambda: last_checkpoint(run) == 24)
+    assert logged_since_the_checkpoint() in (10, 20)
+    finish(store, config, run, run_files(undisturbed))
 
 
 @pytest.mark.slow
