@@ -29,6 +29,7 @@ COMMANDS = (
     "export",
     "inspect",
     "verify",
+    "evaluate",
     "models",
     "demo",
 )
@@ -208,6 +209,63 @@ class VerifyConfig(Config):
     sample: int = Field(64, ge=0, description="Rows to embed again; 0 for none.")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
     slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
+
+
+class EvaluateConfig(Config):
+    """What `g2l evaluate` measures, on what, and how."""
+
+    models: list[str] = Field(
+        min_length=1,
+        description="[LABEL=]ENCODER[@WEIGHTS]; repeat for several. ENCODER: of `g2l models`, a timm name, a student "
+        "folder, or a run (RUN, RUN@before, RUN@teacher). WEIGHTS: pretrained (as without), scratch, or a file.",
+    )
+    reference: str | None = Field(
+        None, description="Label of the model to compare with [the teacher of the store or run, else the first]."
+    )
+    store: Path | None = Field(None, description="Fidelity: store whose held-out rows are scored.")
+    patches: Path | None = Field(
+        None, description="Patch benchmark: CSV of path, label, optionally group, center, split; or an image folder."
+    )
+    slides: Path | None = Field(
+        None, description="Slide benchmark: CSV of slide_id or case_id (or both) and labels; needs --features."
+    )
+    features: list[str] | None = Field(
+        None, description="[LABEL=]DIR of a feature file a slide; repeat for several models."
+    )
+    label: str = Field("label", description="Column of --slides that is predicted.")
+    robustness: Path | None = Field(
+        None,
+        description="Robustness: CSV as PathoROB's (slide_id, patch_id, biological_class, medical_center, subset) "
+        "with path; or slide_id, patch_id, scanner, staining, path for the same tissue scanned and stained anew.",
+    )
+    images_root: Path | None = Field(None, description="Where relative image paths hang below [the CSV's folder].")
+    cost: bool = Field(True, description="Measure parameters, FLOPs, time and memory.")
+    cost_batch_sizes: list[int] = Field([1, 32], description="Batch sizes that are timed; repeat for several.")
+    cost_precisions: list[Literal["float32", "bfloat16", "float16"]] | None = Field(
+        None, description="Arithmetics that are timed; repeat for several [--precision]."
+    )
+    cost_rounds: int = Field(7, ge=1, description="Rounds of timing, every model once a round; medians are shown.")
+    patch_px: int | None = Field(
+        None, ge=16, le=4096, description="Input size of encoders that take any [the store's or run's, else 224]."
+    )
+    knn: int = Field(20, ge=1, description="Neighbours of the kNN probe.")
+    folds: int = Field(5, ge=2, description="Folds where no split is given; a group is never on both sides.")
+    draws: int = Field(100, ge=1, description="Random draws of few-shot examples.")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples of an interval.")
+    ri_k: int | None = Field(
+        None, ge=1, description="Neighbours of the robustness index [best balanced accuracy of the kNN classifier]."
+    )
+    mil_epochs: int = Field(30, ge=1, description="Epochs of the attention MIL.")
+    store_rows: int = Field(4096, ge=2, description="At most this many held-out rows, and as many to fit linear maps.")
+    cache: Path | None = Field(None, description="Folder that embeddings are kept in [OUT/embeddings].")
+    batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
+    workers: int | None = Field(None, ge=1, description="Threads that read images [number of cores].")
+    slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
+    seed: int = Field(0, ge=0, description="Seed of folds, draws, resamples and training.")
 
 
 class NoOptions(Config):

@@ -50,6 +50,10 @@ class EncoderError(G2LError):
     """An encoder cannot be built or its weights do not fit."""
 
 
+class BenchmarkError(G2LError):
+    """The data of a benchmark cannot be used as they are, or embeddings hold what is no number."""
+
+
 class CheckpointError(G2LError):
     """No checkpoint of a run can be used, or it belongs to another configuration."""
 
