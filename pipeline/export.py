@@ -46,7 +46,7 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
     statistics.
 
     A class token is timm's own output with `global_pool="token"`; a class token with the mean of patch tokens is none
-    of timm's, and the card says how to take it.
+    of timm's, and the card says how to take it. "embedding" names the rule for `build_encoder`; timm passes over it.
     """
     arguments = {**spec.arguments, "num_classes": 0}
     if spec.embedding == "cls":
@@ -55,6 +55,7 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
         "architecture": spec.architecture,
         "num_classes": 0,
         "num_features": spec.width,
+        "embedding": spec.embedding,
         "model_args": arguments,
         "pretrained_cfg": {
             "architecture": spec.architecture,

@@ -6,12 +6,13 @@ it is, so the plan's patch size must be the encoder's.
 """
 
 import hashlib
+import json
 import logging
 import pickle
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 import safetensors
 import safetensors.torch
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 
 from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
-from pipeline.encoders import EncoderSpec, named_spec
+from pipeline.encoders import EmbeddingRule, EncoderSpec, named_spec
 from pipeline.errors import EncoderError
 
+RULES = get_args(EmbeddingRule)
 PRETRAINED = "pretrained"
 SCRATCH = "scratch"
 
@@ -228,6 +230,24 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
     return model, whole
 
 
+def exported_rule(folder: Path) -> EmbeddingRule:
+    """How the embedding of a model in a folder is taken: as its `config.json` says, else the model's own output.
+
+    Raises:
+        EncoderError: the file is damaged, or it names an unknown rule.
+    """
+    path = folder / "config.json"
+    if not path.exists():
+        return "pooled"  # timm will say that it is missing
+    try:
+        rule = json.loads(path.read_text()).get("embedding", "pooled")
+    except (OSError, ValueError, AttributeError) as error:
+        raise EncoderError(f"{path}: not a model's description ({first_line(error)})") from None
+    if rule not in RULES:
+        raise EncoderError(f"{path}: unknown embedding {rule!r}; known are {', '.join(RULES)}")
+    return cast(EmbeddingRule, rule)
+
+
 def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 0) -> BuiltEncoder:
     """Build an encoder for patches of `patch_px`.
 
@@ -240,6 +260,8 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     """
     logging.getLogger("timm").setLevel(logging.ERROR)
     spec = named_spec(name)
+    if spec.source.startswith("local-dir:"):
+        spec = replace(spec, embedding=exported_rule(Path(spec.source.removeprefix("local-dir:"))))
     if spec.patch_px not in (0, patch_px):
         raise EncoderError(
             f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"

@@ -1,0 +1,187 @@
+"""The models of an evaluation: what `--models` names, found on disk or in the table of encoders, and built.
+
+    [LABEL=]ENCODER[@WEIGHTS]
+
+ENCODER is a name of the table, any timm name, an exported student's folder, or a run of stage two. A run stands for its
+student after distillation; RUN@before is that student as it started, RUN@teacher its teacher.
+"""
+
+import json
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import BenchmarkError, ConfigError, EncoderError
+from pipeline.export import load_projector
+from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder, named_spec
+from pipeline.projector import Projector
+from pipeline.run_folder import RunFolder
+
+TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
+"""Roles that a report knows."""
+
+DEFAULT_PATCH_PX = 224
+LABELLED = re.compile(r"^(?P<label>[^=/@:]+)=(?P<rest>.+)$")
+LARGEST_LABEL = 60
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model as it was asked for, found but not yet built.
+
+    Attributes:
+        label: its name in the report.
+        encoder: name that `build_encoder` takes.
+        weights: `PRETRAINED`, `SCRATCH` or a file.
+        patch_px: side of its input.
+        role: one of the roles, or "".
+        seed: of random weights.
+        student: folder of the exported student, which has the projector; `None` for others.
+        expected_sha256: of the weights, where a run says which they were; "" otherwise.
+        teacher_sha256: of the teacher's weights, where a run says; "" otherwise.
+    """
+
+    label: str
+    encoder: str
+    weights: str | Path
+    patch_px: int
+    role: str = ""
+    seed: int = 0
+    student: Path | None = None
+    expected_sha256: str = ""
+    teacher_sha256: str = ""
+
+    def build(self) -> BuiltEncoder:
+        """The encoder with its weights, on the CPU.
+
+        Raises:
+            EncoderError: it cannot be built, or its weights are not those that the run names.
+        """
+        built = build_encoder(self.encoder, self.weights, self.patch_px, seed=self.seed)
+        if self.expected_sha256 not in ("", built.weights_sha256):
+            found, expected = built.weights_sha256[:12], self.expected_sha256[:12]
+            raise EncoderError(f"{self.label}: its weights are not those that the run names: SHA-256 {found}, not "
+                               f"{expected}")  # fmt: skip
+        return built
+
+    def projector(self) -> Projector | None:
+        """The student's projector into its teacher's space."""
+        return load_projector(self.student) if self.student else None
+
+
+def name_models(names: Sequence[str], patch_px: int | None) -> list[NamedModel]:
+    """All models that were asked for, in their order.
+
+    Args:
+        patch_px: side of the input of encoders that take any size; `None` for `DEFAULT_PATCH_PX`.
+
+    Raises:
+        ConfigError: an unknown form, or two models of one label.
+        G2LError: a run or student is damaged.
+    """
+    models = [name_model(name, patch_px) for name in names]
+    labels = [model.label for model in models]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(f"--models: two are called {twice[0]}; give one another name: --models NAME={twice[0]}")
+    return models
+
+
+def name_model(text: str, patch_px: int | None) -> NamedModel:
+    """One model: see `name_models`."""
+    match = LABELLED.match(text)
+    label, rest = (match["label"], match["rest"]) if match else ("", text)
+    if len(label) > LARGEST_LABEL:
+        raise ConfigError(f"--models: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
+    encoder, at, weights = rest.rpartition("@")
+    if not at:
+        encoder, weights = rest, ""
+    folder = Path(encoder.removeprefix("local-dir:"))
+    if (folder / "run.json").is_file():
+        return _of_run(RunFolder(folder), weights, label)
+    if (folder / "config.json").is_file():
+        if weights:
+            raise ConfigError(f"--models {text}: a student's folder has its own weights; leave @{weights} away")
+        return _of_student(folder, label)
+    if folder.is_dir():
+        raise ConfigError(f"--models {text}: {folder} is neither a run nor an exported student")
+    chosen = weights if weights in (PRETRAINED, SCRATCH) else Path(weights) if weights else PRETRAINED
+    side = named_spec(encoder).patch_px or patch_px or DEFAULT_PATCH_PX
+    return NamedModel(label or encoder.removeprefix("hf-hub:"), encoder, chosen, side)
+
+
+def _of_student(folder: Path, label: str) -> NamedModel:
+    """The model of an exported student's folder."""
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        side = int(config["pretrained_cfg"]["input_size"][-1])
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise EncoderError(f"{folder / 'config.json'}: not a model's ({type(error).__name__}: {error})") from None
+    has_projector = (folder / "projector.safetensors").is_file()
+    return NamedModel(
+        label=label or folder.resolve().name,
+        encoder=f"local-dir:{folder}",
+        weights=PRETRAINED,
+        patch_px=side,
+        role=AFTER if has_projector else "",
+        student=folder if has_projector else None,
+    )
+
+
+def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
+    """The student of a run, after or before distillation, or its teacher."""
+    identity = run.read_identity()
+    teacher, student = identity["teacher"], identity["student"]
+    name = label or run.folder.resolve().name + (f" {which}" if which else "")
+    if which == "teacher":
+        if teacher["weights"] != PRETRAINED:
+            raise ConfigError(
+                f"--models {run.folder}@teacher: the teacher's weights came from {teacher['weights']}; say where that "
+                f"file is: --models {teacher['name']}@FILE"
+            )
+        return NamedModel(name, teacher["name"], PRETRAINED, teacher["patch_px"], role=TEACHER,
+                          expected_sha256=teacher["weights_sha256"])  # fmt: skip
+    if which == "before":
+        options = _options(run)
+        start = options["weights"]
+        return NamedModel(
+            label=name,
+            encoder=student["name"],
+            weights=start if start in (PRETRAINED, SCRATCH) else Path(start),
+            patch_px=student["patch_px"],
+            role=BEFORE,
+            seed=options["seed"],
+            expected_sha256=student["weights_sha256"],
+            teacher_sha256=teacher["weights_sha256"],
+        )
+    if which not in ("", "after"):
+        raise ConfigError(f"--models {run.folder}@{which}: of a run there are @before, @after and @teacher")
+    if not (run.student / "config.json").is_file():
+        raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
+    return NamedModel(name, f"local-dir:{run.student}", PRETRAINED, student["patch_px"], role=AFTER,
+                      student=run.student, teacher_sha256=teacher["weights_sha256"])  # fmt: skip
+
+
+def _options(run: RunFolder) -> dict[str, Any]:
+    """The options that a run was started with."""
+    try:
+        table: dict[str, Any] = tomllib.loads(run.config_path.read_text())["train-student"]
+        return {"weights": table["weights"], "seed": table["seed"]}
+    except (OSError, ValueError, KeyError) as error:
+        raise BenchmarkError(f"{run.config_path}: damaged ({type(error).__name__}: {error})") from None
+
+
+def reference_of(labels: Sequence[str], roles: Sequence[str], wanted: str | None) -> str:
+    """The label of the model that others are compared with: the wanted one, else the teacher, else the first.
+
+    Raises:
+        ConfigError: there is no such label.
+    """
+    if wanted is not None:
+        if wanted not in labels:
+            raise ConfigError(f"--reference {wanted}: the models are {', '.join(labels)}")
+        return wanted
+    return labels[roles.index(TEACHER)] if TEACHER in roles else labels[0]
