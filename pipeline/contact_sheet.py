@@ -1,4 +1,4 @@
-"""A sheet of patches with their nearest neighbours under several encoders, side by side."""
+"""Sheets of patches: nearest neighbours under several encoders, side by side; and the best and worst of a model."""
 
 from io import BytesIO
 from pathlib import Path
@@ -52,6 +52,35 @@ def draw_neighbours(
                         (*corner, corner[0] + PATCH_PX - 1, corner[1] + PATCH_PX - 1), outline=SHARED, width=4
                     )
         x += count * cell - GAP_PX
+    _write(page, path)
+
+
+def draw_best_and_worst(groups: dict[str, list[tuple[NDArray[np.uint8], str]]], title: str, path: Path) -> None:
+    """Write the sheet (PNG): a row of patches a group.
+
+    Args:
+        groups: by the group's name, uint8 (P, P, 3) patches with a short text below each.
+    """
+    cell, text_px, name_px = PATCH_PX + GAP_PX, 22, 70
+    count = max(len(patches) for patches in groups.values())
+    width = 2 * MARGIN_PX + name_px + count * cell - GAP_PX
+    height = 2 * MARGIN_PX + HEADER_PX // 2 + len(groups) * (PATCH_PX + text_px)
+    page = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(page)
+    font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=14)
+    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font)
+    y = MARGIN_PX + HEADER_PX // 2
+    for name, patches in groups.items():
+        draw.text((MARGIN_PX, y + PATCH_PX // 2 - 8), name, fill=QUIET, font=small)
+        for column, (patch, text) in enumerate(patches):
+            x = MARGIN_PX + name_px + column * cell
+            page.paste(_small(patch), (x, y))
+            draw.text((x + PATCH_PX / 2, y + PATCH_PX + 2), text, fill=QUIET, font=small, anchor="ma")
+        y += PATCH_PX + text_px
+    _write(page, path)
+
+
+def _write(page: Image.Image, path: Path) -> None:
     buffer = BytesIO()
     page.save(buffer, "PNG")
     write_bytes(path, buffer.getvalue())

@@ -73,21 +73,26 @@ def explained_variance(predicted: Tensor, target: Tensor) -> float:
     return 1 - float((target - predicted).square().sum() / centred.square().sum())
 
 
-def retrieval(queries: Tensor, targets: Tensor, top: int = 1) -> float:
-    """Share of rows i of `queries` (N, T) whose `top` nearest rows of `targets` (N, T) by cosine include row i.
+def retrieval_hits(queries: Tensor, targets: Tensor, top: int = 1) -> Tensor:
+    """Whether the `top` nearest rows of `targets` (N, T) by cosine to row i of `queries` (N, T) include row i; bool.
 
     A tie counts against the query: the own row must be among the `top` by strictly fewer rivals that are as near. So
     does NaN, which is no nearer than anything.
     """
     queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
-    hits = 0
+    hits = []
     for start in range(0, len(queries), BLOCK_ROWS):
         similarity = queries[start : start + BLOCK_ROWS] @ targets.T
         rows = torch.arange(len(similarity), device=similarity.device)
         own = similarity[rows, rows + start]
         rivals = (~(similarity < own[:, None])).sum(1) - 1  # the own one is among them, NaN or not
-        hits += int((rivals < top).sum())
-    return hits / len(queries)
+        hits.append(rivals < top)
+    return torch.cat(hits)
+
+
+def retrieval(queries: Tensor, targets: Tensor, top: int = 1) -> float:
+    """Share of rows for which `retrieval_hits` is true."""
+    return int(retrieval_hits(queries, targets, top).sum()) / len(queries)
 
 
 def nearest_neighbours(embeddings: Tensor, count: int) -> Tensor:
@@ -102,11 +107,16 @@ def nearest_neighbours(embeddings: Tensor, count: int) -> Tensor:
     return torch.cat(found)
 
 
-def neighbour_overlap(first: Tensor, second: Tensor, count: int = NUM_NEIGHBOURS) -> float:
-    """Mean share of a row's `count` nearest other rows that (N, S) and (N, T) have in common."""
+def neighbour_overlaps(first: Tensor, second: Tensor, count: int = NUM_NEIGHBOURS) -> Tensor:
+    """Share of each row's `count` nearest other rows that (N, S) and (N, T) have in common: float32 (N,)."""
     count = min(count, len(first) - 1)
     a, b = nearest_neighbours(first, count), nearest_neighbours(second, count)
-    return float((a[:, :, None] == b[:, None, :]).any(2).float().mean())
+    return (a[:, :, None] == b[:, None, :]).any(2).float().mean(1)
+
+
+def neighbour_overlap(first: Tensor, second: Tensor, count: int = NUM_NEIGHBOURS) -> float:
+    """Mean of `neighbour_overlaps`."""
+    return float(neighbour_overlaps(first, second, count).mean())
 
 
 def linear_cka(first: Tensor, second: Tensor) -> float:

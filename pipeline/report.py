@@ -106,6 +106,8 @@ class Section:
         settings: options that the numbers depend on.
         source: where the data came from, and its hash.
         exclusions: what was left out; listed in full in the JSON.
+        notes: what a reader must know beside the numbers.
+        data: numbers for the JSON only.
     """
 
     key: str
@@ -119,6 +121,7 @@ class Section:
     source: dict[str, str] = field(default_factory=dict)
     exclusions: Sequence[Exclusion] = ()
     notes: Sequence[str] = ()
+    data: dict[str, Any] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """As JSON types."""
@@ -135,6 +138,7 @@ class Section:
             "figures": [figure.file for figure in self.figures],
             "exclusions": [{"what": exclusion.what, "why": exclusion.why} for exclusion in self.exclusions],
             "notes": list(self.notes),
+            "data": self.data,
         }
 
 

@@ -1,0 +1,308 @@
+"""Fidelity: how well each model stands in for the teacher, on rows of a store that no training has seen.
+
+Two questions, two tables. Does the model hold what the teacher holds? For that every model gets the best linear map
+into the teacher's space, fitted on training rows, alike for all. And can it stand in as it is? That is asked of the
+distilled student with its own projector, and of the teacher itself, which is the ceiling.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from pipeline.config import EvaluateConfig
+from pipeline.contact_sheet import draw_best_and_worst
+from pipeline.dataset import row_keys, teacher_statistics
+from pipeline.errors import BenchmarkError
+from pipeline.intervals import Draws, GroupResamples, interval, mean_draws, ratio_draws
+from pipeline.linear_map import fit_linear_map
+from pipeline.metrics import NUM_NEIGHBOURS, linear_cka, neighbour_overlaps, retrieval_hits
+from pipeline.projector import EPSILON, Projector
+from pipeline.report import Cell, Column, Exclusion, Figure, Interval, Score, Section, Table
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store import Store
+
+IDENTITY, OWN, FITTED = "none needed", "its own projector", "fitted linear map"
+"""How a model's embeddings come into the teacher's space."""
+
+SHEET_PATCHES = 8
+WORST_SLIDES = 12
+"""Rows of the table by slide; the JSON has all of them."""
+MIN_PART_ROWS = 5
+"""A slide or centre with fewer held-out patches has no figures of its own. Our choice."""
+
+COLUMNS = {
+    "explained variance": "Share of the variance of the standardised teacher embedding that the model's projection "
+    "explains. 1 is the teacher itself, 0 the mean of all patches; below 0 it is farther off than that.",
+    "cosine": "Mean cosine of projection and teacher embedding of the same patch, in the standardised space.",
+    "top-1": "Share of patches whose projection is nearest (cosine) to the teacher's embedding of the same patch.",
+    "top-5": "The same, among the five nearest.",
+    "overlap at 10": f"Mean share of a patch's {NUM_NEIGHBOURS} nearest patches that model and teacher have in common; "
+    "needs no map.",
+    "CKA": "Linear centred kernel alignment of model and teacher (Kornblith et al., 2019); needs no map.",
+}
+
+
+@dataclass(frozen=True)
+class StoreRows:
+    """The rows of a store that are scored, and those that maps are fitted on; int64, ascending."""
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+
+    @property
+    def all(self) -> NDArray[np.int64]:
+        """Both, training rows first."""
+        return np.concatenate([self.train, self.val])
+
+
+def choose_store_rows(store: Store, config: EvaluateConfig) -> StoreRows:
+    """At most `store_rows` held-out rows and as many training rows, by a hash of the row.
+
+    Raises:
+        BenchmarkError: fewer than two rows are held out, or fewer than three are to be trained on.
+    """
+    chosen = []
+    for split, least, words in ((TRAIN, 3, "to train on"), (VAL, 2, "held out")):
+        rows = store.ok_rows(split)
+        if len(rows) < least:
+            raise BenchmarkError(f"{store.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
+                                 "with --val-fraction or --val-strip")  # fmt: skip
+        keys = row_keys(rows, config.seed, 0, "evaluate")
+        chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[: config.store_rows]]))
+    return StoreRows(*chosen)
+
+
+@dataclass(frozen=True)
+class ScoredModel:
+    """One model's embeddings of a store's rows, float32, and how it reaches the teacher's space.
+
+    Attributes:
+        train, val: embeddings (M, S) and (N, S).
+        is_teacher: its weights are those of the store's teacher; the embeddings are then the store's.
+        projector: a distilled student's.
+    """
+
+    label: str
+    role: str
+    train: NDArray[np.float32]
+    val: NDArray[np.float32]
+    is_teacher: bool
+    projector: Projector | None
+
+
+class TeacherSpace:
+    """The store's teacher on the chosen rows, plain and standardised by the statistics of all training rows."""
+
+    def __init__(self, store: Store, rows: StoreRows) -> None:
+        mean, variance = teacher_statistics(store, TRAIN)
+        self.mean, self.deviation = mean, np.sqrt(variance + EPSILON)
+        self.plain = np.stack([store.read_embedding(int(row)) for row in rows.val])
+        self.val = self.standardise(self.plain)
+        self.train = self.standardise(np.stack([store.read_embedding(int(row)) for row in rows.train]))
+
+    def standardise(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
+        """(N, T) in the standardised space."""
+        standardised: NDArray[np.float64] = (embeddings - self.mean) / self.deviation
+        return standardised
+
+    def project(self, model: ScoredModel) -> dict[str, NDArray[np.float64]]:
+        """A model's projections of the held-out rows, float64 (N, T), by how they are made; the fitted one last."""
+        found = {}
+        if model.is_teacher:
+            found[IDENTITY] = self.standardise(model.val)
+        elif model.projector is not None and model.projector.linear.out_features == len(self.mean):
+            with torch.inference_mode():
+                found[OWN] = self.standardise(model.projector.as_teacher(torch.from_numpy(model.val)).double().numpy())
+        found[FITTED] = fit_linear_map(model.train, self.train).predict(model.val)
+        return found
+
+
+@dataclass(frozen=True)
+class RowFigures:
+    """What each held-out row adds to the figures of one projection; float64 (N,) each."""
+
+    residual: NDArray[np.float64]
+    total: NDArray[np.float64]
+    cosine: NDArray[np.float64]
+    top1: NDArray[np.float64]
+    top5: NDArray[np.float64]
+    overlap: NDArray[np.float64]
+
+
+def row_figures(space: TeacherSpace, model: ScoredModel, projected: NDArray[np.float64]) -> RowFigures:
+    """The figures of all held-out rows; neighbours are searched among all of them."""
+    target, made = torch.from_numpy(space.val), torch.from_numpy(projected)
+    own, teacher = torch.from_numpy(model.val), torch.from_numpy(space.plain)
+    values = [
+        (target - made).square().sum(1),
+        (target - target.mean(0)).square().sum(1),
+        F.cosine_similarity(made, target, dim=1),
+        retrieval_hits(made, target, 1),
+        retrieval_hits(made, target, 5),
+        neighbour_overlaps(own, teacher),
+    ]
+    return RowFigures(*(value.double().numpy() for value in values))
+
+
+def explained(figures: RowFigures, resamples: GroupResamples) -> Interval:
+    """Explained variance: 1 - residual over total, with the totals about the mean of all held-out rows."""
+    ratio = ratio_draws(figures.residual, figures.total, resamples)
+    return interval(Draws(1 - ratio.value, 1 - ratio.draws))
+
+
+def fidelity_section(
+    store: Store, rows: StoreRows, models: Sequence[ScoredModel], config: EvaluateConfig, out: Path, sheet_pixels: str
+) -> Section:
+    """All figures, tables by centre and slide, and the contact sheet, which is written below `out`.
+
+    Args:
+        sheet_pixels: why no contact sheet can be drawn, "" if it can.
+    """
+    plan, space = store.plan, TeacherSpace(store, rows)
+    slide_of_row = plan.slide_of_row()[rows.val]
+    slides = np.array([plan.slides[i].slide_id for i in slide_of_row])
+    cases = np.array([plan.slides[i].case_id for i in slide_of_row])
+    centers = np.array([plan.slides[i].center or "" for i in slide_of_row])
+    resamples = GroupResamples(cases, config.resamples, config.seed)
+    figures: dict[tuple[str, str], RowFigures] = {}
+    table_rows: dict[str, list[list[Cell]]] = {"as it is": [], "fitted": []}
+    cka = {model.label: linear_cka(torch.from_numpy(model.val), torch.from_numpy(space.plain)) for model in models}
+    for model in models:
+        for how, projected in space.project(model).items():
+            found = figures[model.label, how] = row_figures(space, model, projected)
+            means = [interval(mean_draws(v, resamples)) for v in (found.cosine, found.top1, found.top5, found.overlap)]
+            cells = [explained(found, resamples), *means, cka[model.label]]
+            table_rows["fitted" if how == FITTED else "as it is"].append([model.label, how, *cells])
+    shown = shown_model(models, figures)
+    parts = by_part(space, models, figures, centers, shown)
+    by_slide = by_part(space, models, figures, slides, shown)
+    tables = [
+        Table("What each model holds of the teacher", columns(), table_rows["fitted"],
+              "Every model has a linear map into the teacher's space that was fitted on training rows, alike for all."),
+        *([Table("Standing in as it is", columns(), table_rows["as it is"], "The distilled student with its own "
+                 "projector; the teacher is the ceiling.")] if table_rows["as it is"] else []),
+        *([part_table("By centre", "centre", parts)] if len(parts) > 1 else []),
+        *([part_table("By slide, the worst first", "slide", by_slide[:WORST_SLIDES])] if len(by_slide) > 1 else []),
+    ]  # fmt: skip
+    drawn = [] if sheet_pixels else [draw_sheet(store, rows, figures[shown].cosine, shown, out)]
+    overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, resamples)) for m in models}
+    variance = {m.label: explained(figures[m.label, FITTED], resamples) for m in models}
+    num_cases, num_centers = len(np.unique(cases)), len(np.unique(centers[centers != ""]))
+    return Section(
+        key="fidelity",
+        title="Fidelity to the teacher",
+        what=f"How well each model stands in for {store.spec.teacher['name']} on patches that nobody trained on. "
+        "Standardised space: the teacher's embedding with each dimension at mean 0 and variance 1 over the training "
+        "rows. Intervals: 95 %, from a bootstrap over cases in which the searched patches stay the same.",
+        basis={"patches": len(rows.val), "slides": len(np.unique(slides)), "cases": num_cases, "centres": num_centers,
+               "patches to fit maps": len(rows.train)},
+        tables=tables,
+        figures=drawn,
+        scores=[Score("Fidelity: neighbour overlap at 10", overlap), Score("Fidelity: explained variance (fitted map)",
+                variance)],
+        settings={"store_rows": config.store_rows, "resamples": config.resamples, "seed": config.seed},
+        source={"store": str(store.folder), "content hash": store.content_hash(),
+                "plan hash": store.attributes["plan_hash"]},
+        exclusions=failed_rows(store),
+        notes=notes(num_cases, sheet_pixels),
+        data={"by_slide": by_slide, "by_centre": parts},
+    )  # fmt: skip
+
+
+def columns() -> list[Column]:
+    """The columns of the tables of models."""
+    first = [Column("model"), Column("map", "How the embeddings come into the teacher's space.")]
+    return first + [Column(name, what, better="higher") for name, what in COLUMNS.items()]
+
+
+def shown_model(models: Sequence[ScoredModel], figures: dict[tuple[str, str], RowFigures]) -> tuple[str, str]:
+    """Label and map of the model that is looked at closely: a student with its own projector, else the first that is
+    not the teacher, else the teacher.
+    """
+    own = [key for key in figures if key[1] == OWN]
+    others = [(model.label, FITTED) for model in models if not model.is_teacher]
+    return (own + others + list(figures))[0]
+
+
+def by_part(
+    space: TeacherSpace,
+    models: Sequence[ScoredModel],
+    figures: dict[tuple[str, str], RowFigures],
+    parts: NDArray[np.str_],
+    shown: tuple[str, str],
+) -> list[dict[str, str | int | float]]:
+    """Figures of the shown model by slide or centre, the smallest cosine first; rows without a name are left out."""
+    found, figure = [], figures[shown]
+    model = next(model for model in models if model.label == shown[0])
+    for part in np.unique(parts[parts != ""]):
+        rows = np.flatnonzero(parts == part)
+        if len(rows) < MIN_PART_ROWS:
+            continue
+        inside = torch.from_numpy(model.val[rows]), torch.from_numpy(space.plain[rows])
+        centred = space.val[rows] - space.val[rows].mean(0)
+        found.append({
+            "name": str(part),
+            "patches": len(rows),
+            "explained variance": 1 - float(figure.residual[rows].sum() / max(np.square(centred).sum(), EPSILON)),
+            "cosine": float(figure.cosine[rows].mean()),
+            "top-1": float(figure.top1[rows].mean()),
+            "top-5": float(figure.top5[rows].mean()),
+            "overlap at 10": float(figure.overlap[rows].mean()),
+            "CKA": linear_cka(*inside),
+        })  # fmt: skip
+    return sorted(found, key=lambda part: (part["cosine"], part["name"]))
+
+
+def part_table(title: str, name: str, parts: list[dict[str, str | int | float]]) -> Table:
+    """A table of `by_part`."""
+    head = [Column(name), Column("patches", "Held-out patches of it.", digits=0)]
+    note = (
+        "Of the distilled student, or the first model that is not the teacher. Explained variance is about the part's "
+        "own mean; neighbours and retrieval are searched among all held-out patches."
+    )
+    rows: list[list[Cell]] = [list(part.values()) for part in parts]
+    return Table(title, [*head, *(Column(name) for name in COLUMNS)], rows, note)
+
+
+def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path) -> Figure:
+    """The contact sheet of the patches that the shown model is nearest to and farthest from its teacher on."""
+    order = np.argsort(-cosine, kind="stable")
+    best, worst = order[:SHEET_PATCHES], order[::-1][:SHEET_PATCHES]
+    name = "fidelity_patches.png"
+    title = f"{shown[0]}: patches nearest to the teacher, and farthest from it"
+    groups = {
+        words: [(store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
+        for words, chosen in (("best", best), ("worst", worst))
+    }
+    draw_best_and_worst(groups, title, out / name)
+    return Figure(
+        name,
+        f"Held-out patches on which {shown[0]} ({shown[1]}) is nearest to the teacher and farthest from it, with the "
+        "cosine in the standardised space.",
+        f"{len(best)} patches of the largest cosine, from {cosine[best[0]]:.2f}, and {len(worst)} of the smallest, "
+        f"from {cosine[worst[0]]:.2f}.",
+    )
+
+
+def failed_rows(store: Store) -> list[Exclusion]:
+    """Held-out rows that the store has no embedding of."""
+    planned, usable = store.plan.count(VAL), len(store.ok_rows(VAL))
+    if planned == usable:
+        return []
+    return [Exclusion(f"{planned - usable:,} held-out patches", "the store has no embedding: they could not be read")]
+
+
+def notes(num_cases: int, sheet_pixels: str) -> list[str]:
+    """What a reader must know beside the numbers."""
+    found = []
+    if num_cases < 2:
+        found.append("All held-out patches are of one case: no interval can be given, and nothing follows for other "
+                     "cases.")  # fmt: skip
+    if sheet_pixels:
+        found.append(f"No contact sheet: {sheet_pixels}.")
+    return found
