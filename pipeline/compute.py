@@ -117,7 +117,8 @@ def describe_device(device: torch.device) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
-    names = ("g2l", "torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs", "zarr")
+    names = ("g2l", "torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs", "zarr",
+             "scikit-learn", "scipy", "croma")  # fmt: skip
     found = {"python": platform.python_version()}
     for name in names:
         try:

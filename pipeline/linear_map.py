@@ -54,4 +54,5 @@ def fit_linear_map(embeddings: NDArray[np.float32], targets: NDArray[np.float64]
     scale = np.where(spread > 0, spread, 1.0)
     ridge = RidgeCV(alphas=[len(values) * share for share in RELATIVE_STRENGTHS])
     ridge.fit((values - mean) / scale, targets)
-    return LinearMap(mean, scale, ridge.coef_.T, ridge.intercept_, float(ridge.alpha_) / len(values))
+    weight, bias = ridge.coef_.reshape(targets.shape[1], -1).T, np.atleast_1d(ridge.intercept_)
+    return LinearMap(mean, scale, weight, bias, float(ridge.alpha_) / len(values))

@@ -118,7 +118,5 @@ def read_image(path: Path, out: NDArray[np.uint8]) -> None:
         raise BenchmarkError(f"{path}: could be read before, but not now ({first_line(error)})") from None
     side, target = min(image.size), out.shape[0]
     left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    out[:] = np.asarray(
-        image.crop(box) if side == target else image.resize((target, target), Image.Resampling.BICUBIC, box)
-    )
+    image = image.crop((left, top, left + side, top + side))
+    out[:] = np.asarray(image if side == target else image.resize((target, target), Image.Resampling.BICUBIC))

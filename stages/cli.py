@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.config import ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config import EvaluateConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
 from stages.options import resolve, with_options
 
@@ -205,6 +205,22 @@ def verify(
     text, code = verify_store(paths["store"], config.weights, config.sample, config.device, config.slides_root)
     print(text)
     raise typer.Exit(code)
+
+
+@app.command("evaluate")
+@with_options(EvaluateConfig)
+def evaluate(
+    given: dict[str, Any],
+    config_file: Path | None,
+    out: Path | None = output("Folder to write report.html, report.json and figures to."),
+) -> None:
+    """Teacher, student and others side by side: fidelity, patch and slide benchmarks, robustness, cost; one report."""
+    from stages import evaluate as stage
+
+    config, paths = resolve(EvaluateConfig, "evaluate", given, config_file, {"out": out})
+    report = stage.evaluate(paths["out"], config)
+    print(stage.summary(report, paths["out"]))
+    raise typer.Exit(EXIT_PARTIAL if stage.is_partial(report) else EXIT_OK)
 
 
 @app.command("models")

@@ -294,7 +294,7 @@ def failed_rows(store: Store) -> list[Exclusion]:
     planned, usable = store.plan.count(VAL), len(store.ok_rows(VAL))
     if planned == usable:
         return []
-    return [Exclusion(f"{planned - usable:,} held-out patches", "the store has no embedding: they could not be read")]
+    return [Exclusion(f"{planned - usable:,} held-out patches", "they could not be read for the store", by_rule=True)]
 
 
 def notes(num_cases: int, sheet_pixels: str) -> list[str]:

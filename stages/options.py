@@ -7,7 +7,7 @@ import inspect
 import typing
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import typer
 from pydantic.fields import FieldInfo
@@ -18,8 +18,19 @@ from pipeline.errors import ConfigError
 C = TypeVar("C", bound=Config)
 
 
+def _list_item(annotation: Any) -> Any:
+    """What a list holds, also of a list that may be `None`; `None` for what is no list."""
+    lists = [a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is list]
+    return typing.get_args(lists[0])[0] if lists else None
+
+
 def _optional(annotation: Any) -> Any:
-    """The annotation with `None` allowed: absent means "not given here"."""
+    """The annotation with `None` allowed: absent means "not given here".
+
+    Of a list with a choice of words typer knows only that it is a list of words; the configuration checks them.
+    """
+    if typing.get_origin(_list_item(annotation)) is Literal:
+        return list[str] | None
     if type(None) in typing.get_args(annotation):
         return annotation
     return annotation | None if not typing.get_origin(annotation) else typing.Optional[annotation]  # noqa: UP045
@@ -32,7 +43,11 @@ def _help(info: FieldInfo) -> str:
         return f"{text} [required]"
     if info.default is None:
         return text
-    default = ("on" if info.default else "off") if isinstance(info.default, bool) else info.default
+    default = info.default
+    if isinstance(default, bool):
+        default = "on" if default else "off"
+    elif isinstance(default, list):
+        default = ", ".join(str(value) for value in default)
     return f"{text} [{default}]"
 
 
@@ -41,7 +56,10 @@ def _option(name: str, config: type[Config]) -> inspect.Parameter:
     info = config.model_fields[name]
     flag = "--" + name.replace("_", "-")
     flags = [f"{flag}/--no-{flag[2:]}"] if info.annotation is bool else [flag]
-    option = typer.Option(None, *flags, help=_help(info), show_default=False)
+    item = _list_item(info.annotation)
+    words = typing.get_args(item) or (getattr(item, "__name__", ""),)
+    metavar = f"<{'|'.join(words)}>" if item is not None else None
+    option = typer.Option(None, *flags, help=_help(info), show_default=False, metavar=metavar)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info.annotation)
     )

@@ -1,0 +1,241 @@
+"""Is the student as good as its teacher? Models side by side on fidelity, patch and slide benchmarks, robustness and
+cost, in one report.
+
+The order is that of a careful reader: all inputs are looked at before anything is computed; each model is built once
+and embeds what the benchmarks need (kept by hash, so that another report of the same data computes nothing); the
+benchmarks see nothing but embeddings; the report is written last.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.compute import choose_batch_size, choose_device, choose_precision, describe_device, keep_freed_memory
+from pipeline.compute import versions as used_versions
+from pipeline.config import EvaluateConfig
+from pipeline.dataset import StoredRows
+from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
+from pipeline.evaluated import AFTER, TEACHER, NamedModel, name_models, reference_of
+from pipeline.files import exclusive, sha256_json
+from pipeline.loader import default_workers
+from pipeline.models import BuiltEncoder
+from pipeline.patch_images import read_image
+from pipeline.report import Figure, Report, ReportModel, Section
+from pipeline.report_figures import draw_score_against_size, draw_scores
+from pipeline.report_page import write_report
+from pipeline.runlog import say, table
+from stages.evaluate_cost import cost_section
+from stages.evaluate_fidelity import ScoredModel, fidelity_section
+from stages.evaluate_inputs import Images, Inputs, check_labels, look_at_inputs, start_folder
+from stages.evaluate_patches import patch_section
+from stages.evaluate_robustness import robustness_section
+from stages.evaluate_slides import slide_section
+
+
+@dataclass
+class EvaluatedModel:
+    """A model that was built, with the embeddings that the benchmarks need, float32 (N, D) by the data's name."""
+
+    named: NamedModel
+    built: BuiltEncoder
+    role: str
+    embeddings: dict[str, NDArray[np.float32]]
+
+    def described(self) -> ReportModel:
+        """What the report says of it."""
+        record = self.built.record()
+        return ReportModel(self.named.label, self.role, {**record, "patch_px": self.named.patch_px},
+                           self.built.num_params)  # fmt: skip
+
+
+def evaluate(out: Path, config: EvaluateConfig) -> Report:
+    """Make the report in the folder `out`; the same options continue or renew it.
+
+    Raises:
+        G2LError: an input cannot be used, or `out` holds a report of other options.
+    """
+    started = time.monotonic()
+    device = choose_device(config.device)
+    keep_freed_memory(device)
+    precision = choose_precision(config.precision, device)
+    with exclusive(out, "g2l evaluate"):
+        start_folder(out, config)
+        inputs = look_at_inputs(config)
+        patch_px = config.patch_px or (inputs.store.patch_px if inputs.store else None)
+        named = name_models(config.models, patch_px)
+        check_labels(named, inputs, config)
+        models = [embed_model(model, inputs, config, out, device, precision) for model in named]
+        roles = [model.role for model in models]
+        reference = reference_of([model.named.label for model in models], roles, _of_models(config, named))
+        sections = benchmark(models, inputs, config, reference, out, device)
+        milliseconds: dict[str, float] = {}
+        if config.cost:
+            parts = [(model.described(), model.built.module.to(device), model.named.patch_px) for model in models]
+            section, milliseconds = cost_section(parts, config, reference, device, precision)
+            sections.append(section)
+        described = [model.described() for model in models]
+        scores = [score for section in sections for score in section.scores]
+        overview = [draw_score_against_size(described, scores, milliseconds or None, out / "score_against_size.png")]
+        report = Report(
+            title="Is the student as good as its teacher?",
+            models=described,
+            reference=reference,
+            sections=sections,
+            settings=config.record() | {"precision": precision},
+            figures=overview if scores else [],
+            run={
+                "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+                "seconds": round(time.monotonic() - started, 1),
+                "machine": describe_device(device),
+                "versions": used_versions(),
+            },
+        )
+        write_report(report, out)
+    return report
+
+
+def _of_models(config: EvaluateConfig, named: Sequence[NamedModel]) -> str | None:
+    """The wanted reference if it is a model rather than a feature folder only."""
+    return config.reference if config.reference in [model.label for model in named] else None
+
+
+def embed_model(
+    named: NamedModel, inputs: Inputs, config: EvaluateConfig, out: Path, device: torch.device, precision: str
+) -> EvaluatedModel:
+    """Build one model and embed, or take from the cache, what the benchmarks need of it.
+
+    Raises:
+        G2LError: it cannot be built, or gives what is no number.
+    """
+    say(f"evaluate: {named.label}")
+    built = named.build()
+    teacher_sha256 = inputs.store.spec.teacher["weights_sha256"] if inputs.store else ""
+    is_teacher = built.weights_sha256 == teacher_sha256
+    model = EvaluatedModel(named, built, TEACHER if is_teacher else named.role, {})
+    module = built.module.to(device)
+    batch_size = config.batch_size or choose_batch_size(module, named.patch_px, device, precision)
+    folder = config.cache or out / "embeddings"
+    key = model_key(built, precision)
+
+    def embed(what: str, data: dict[str, object], read: Callable[..., object], rows: Sequence[int]) -> None:
+        def compute() -> NDArray[np.float32]:
+            return embed_rows(
+                module, read, rows, patch_px=named.patch_px, batch_size=batch_size,
+                workers=config.workers or default_workers(), device=device, precision=precision,
+                what=f"embedding {what}",
+            )  # fmt: skip
+
+        model.embeddings[what] = cached(folder, key, data, compute)
+        require_finite(named.label, model.embeddings[what], f"the {what}")
+
+    if inputs.store and inputs.store_rows:
+        store, rows = inputs.store, inputs.store_rows.all.tolist()
+        if is_teacher:
+            model.embeddings["store"] = np.stack([store.read_embedding(row) for row in rows])
+        else:
+            data = {"store": store.content_hash(), "rows": sha256_json(rows), "patch_px": named.patch_px}
+            embed("store", data, StoredRows(store, config.slides_root).read, rows)
+    for what, data_set in (("patches", inputs.patches), ("robustness", inputs.robustness)):
+        if data_set:
+            images = data_set[1]
+            paths = [images.paths[i] for i in images.usable]
+            embed(what, images.scanned.data_key(named.patch_px), _reader(paths), range(len(paths)))
+    built.module.cpu()
+    return model
+
+
+def _reader(paths: Sequence[Path]) -> Callable[[int, NDArray[np.uint8]], None]:
+    """Reads image `row` into `out`."""
+    return lambda row, out: read_image(paths[row], out)
+
+
+def benchmark(
+    models: Sequence[EvaluatedModel], inputs: Inputs, config: EvaluateConfig, reference: str, out: Path,
+    device: torch.device,
+) -> list[Section]:  # fmt: skip
+    """The sections that were asked for, in the order of the report, with a picture of their scores each."""
+    sections: list[Section] = []
+    if inputs.store and inputs.store_rows:
+        say("evaluate: fidelity")
+        split = len(inputs.store_rows.train)
+        teacher = inputs.store.spec.teacher["weights_sha256"]
+        scored = [
+            ScoredModel(m.named.label, m.role, m.embeddings["store"][:split], m.embeddings["store"][split:],
+                        m.built.weights_sha256 == teacher, m.named.projector() if m.role == AFTER else None)
+            for m in models
+        ]  # fmt: skip
+        why_no_sheet = "" if inputs.store.has_pixels else "the store keeps no pixels"
+        sections.append(fidelity_section(inputs.store, inputs.store_rows, scored, config, out, why_no_sheet))
+    if inputs.patches:
+        say("evaluate: patch benchmark")
+        patch_set, images = inputs.patches
+        section = patch_section(patch_set, _embeddings(models, "patches"), config, reference, images.exclusions)
+        sections.append(with_notes(section, images, models))
+    if config.slides:
+        say("evaluate: slide benchmark")
+        labels = [label for label, _ in inputs.features]
+        wanted = config.reference if config.reference in labels else reference if reference in labels else None
+        sections.append(slide_section(config.slides, inputs.features, config, wanted, device))
+    if inputs.robustness:
+        say("evaluate: robustness")
+        robustness_set, images = inputs.robustness
+        section = robustness_section(
+            robustness_set, _embeddings(models, "robustness"), config, reference, images.exclusions
+        )
+        sections.append(with_notes(section, images, models))
+    return [with_picture(section, out) for section in sections]
+
+
+def _embeddings(models: Sequence[EvaluatedModel], what: str) -> dict[str, NDArray[np.float32]]:
+    """By label."""
+    return {model.named.label: model.embeddings[what] for model in models}
+
+
+def with_notes(section: Section, images: Images, models: Sequence[EvaluatedModel]) -> Section:
+    """The section with a word on images that are not of the models' input size."""
+    sides = {model.named.patch_px for model in models}
+    others = sum(count for (w, h), count in images.scanned.sizes.items() if not {w, h} <= sides or len(sides) > 1)
+    if not others:
+        return section
+    sizes = ", ".join(f"{w} x {h}" for w, h in list(images.scanned.sizes)[:4])
+    inputs = ", ".join(str(side) for side in sorted(sides))
+    note = (
+        f"{others:,} images were cut to their central square and resampled to an encoder's input of {inputs} px; they "
+        f"have {sizes}{', ...' if len(images.scanned.sizes) > 4 else ''} px."
+    )
+    return replace(section, notes=[*section.notes, note])
+
+
+def with_picture(section: Section, out: Path) -> Section:
+    """The section with a picture of its scores in front of its other figures."""
+    if not section.scores:
+        return section
+    figures: list[Figure] = [draw_scores(section.scores, out / f"{section.key}_scores.png"), *section.figures]
+    return replace(section, figures=figures)
+
+
+def summary(report: Report, out: Path) -> str:
+    """The closing table: a line a model, its headline scores."""
+    scores = [score for section in report.sections for score in section.scores]
+    rows = []
+    for number, score in enumerate(scores):
+        for label, value in score.values.items():
+            rows.append((score.name if label == next(iter(score.values)) else "", label, f"{value.value:.3f}",
+                         f"{value.low:.3f} to {value.high:.3f}" if np.isfinite(value.low) else ""))  # fmt: skip
+        if number < len(scores) - 1:
+            rows.append(("", "", "", ""))
+    text = table(rows, ("score", "model", "value", "95 % interval"), right=(2,)) if rows else ""
+    num_left_out = sum(not e.by_rule for section in report.sections for e in section.exclusions)
+    lines = [text, f"\n{num_left_out:,} left out, listed in the report" if num_left_out else "",
+             f"\nthe report is {out / 'report.html'}"]  # fmt: skip
+    return "\n".join(line for line in lines if line)
+
+
+def is_partial(report: Report) -> bool:
+    """Whether something failed and was left out."""
+    return any(not exclusion.by_rule for section in report.sections for exclusion in section.exclusions)

@@ -1,0 +1,155 @@
+"""What an evaluation starts from: its folder, and all tables, images and stores, looked through before anything is
+computed.
+"""
+
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config import EvaluateConfig, differences, to_toml
+from pipeline.errors import BenchmarkError, ConfigError
+from pipeline.evaluated import NamedModel
+from pipeline.files import make_output_folder, write_text
+from pipeline.loader import default_workers
+from pipeline.patch_images import ScannedImages, scan_images
+from pipeline.patch_sets import PatchSet, read_patch_set
+from pipeline.report import Exclusion
+from pipeline.robustness_sets import RobustnessSet, read_robustness_set
+from pipeline.runlog import say
+from pipeline.store import Store
+from stages.evaluate_fidelity import StoreRows, choose_store_rows
+
+OPTIONS_FILE = "evaluate.toml"
+CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
+"""Options that a report may be made again under: they change no number beyond rounding."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Image files that were looked through: those that can be read, and what is wrong with the others."""
+
+    paths: list[Path]
+    scanned: ScannedImages
+    exclusions: list[Exclusion]
+
+    @property
+    def usable(self) -> NDArray[np.int64]:
+        """Indices of the images that can be read."""
+        return self.scanned.usable()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """All data of an evaluation; `None` is what was not asked for."""
+
+    store: Store | None
+    store_rows: StoreRows | None
+    patches: tuple[PatchSet, Images] | None
+    robustness: tuple[RobustnessSet, Images] | None
+    features: list[tuple[str, Path]]
+
+
+def start_folder(out: Path, config: EvaluateConfig) -> None:
+    """Make the folder, or see that its report was made with the same options.
+
+    Raises:
+        ConfigError: it was made with others, or it is not empty and no report.
+    """
+    make_output_folder(out)
+    path = out / OPTIONS_FILE
+    if path.exists():
+        old = tomllib.loads(path.read_text())["evaluate"]
+        kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING | {"out"}}
+        now = {name: value for name, value in config.record().items() if name not in CHANGES_NOTHING}
+        if changes := differences(kept, now):
+            listing = "\n".join(f"  {line}" for line in changes)
+            raise ConfigError(f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
+                              f"{listing}\nChoose another --out")  # fmt: skip
+    elif any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
+    write_text(path, to_toml({"evaluate": {"out": str(out)} | config.record()}))
+
+
+def look_at_inputs(config: EvaluateConfig) -> Inputs:
+    """Read every table and look through every image.
+
+    Raises:
+        ConfigError: nothing to evaluate, or an option lacks its other half.
+        G2LError: an input cannot be used.
+    """
+    if (config.slides is None) != (not config.features):
+        raise ConfigError(
+            "--slides and --features belong together: labels, and a folder of feature files for each model"
+        )
+    wanted = (config.store, config.patches, config.slides, config.robustness)
+    if not config.cost and all(value is None for value in wanted):
+        raise ConfigError("nothing to evaluate: give --store, --patches, --slides with --features, or --robustness")
+    workers = config.workers or default_workers()
+    store = Store(config.store) if config.store else None
+    patches = robustness = None
+    if config.patches:
+        patch_set = read_patch_set(config.patches, config.images_root)
+        images = look_through(patch_set.paths, workers, config.patches)
+        patches = patch_set.select(images.usable), images
+    if config.robustness:
+        robustness_set = read_robustness_set(config.robustness, config.images_root)
+        images = look_through(robustness_set.paths, workers, config.robustness)
+        usable = np.zeros(len(images.paths), dtype=bool)
+        usable[images.usable] = True
+        robustness = robustness_set.select(usable), images
+    rows = choose_store_rows(store, config) if store else None
+    return Inputs(store, rows, patches, robustness, named_folders(config.features or []))
+
+
+def look_through(paths: Sequence[Path], workers: int, source: Path) -> Images:
+    """Scan images; those that cannot be used become exclusions.
+
+    Raises:
+        BenchmarkError: none can be used.
+    """
+    scanned = scan_images(paths, workers)
+    exclusions = [Exclusion(str(paths[i]), problem) for i, problem in scanned.problems.items()]
+    if len(exclusions) == len(paths):
+        raise BenchmarkError(f"{source}: none of its {len(paths)} images can be used; the first, {paths[0]}: "
+                             f"{exclusions[0].why}")  # fmt: skip
+    if exclusions:
+        say(f"warning: {len(exclusions):,} of {len(paths):,} images of {source} are left out; the report lists them")
+    return Images(list(paths), scanned, exclusions)
+
+
+def named_folders(texts: Sequence[str]) -> list[tuple[str, Path]]:
+    """`--features`: label and folder; without a label it is the folder's name.
+
+    Raises:
+        ConfigError: a folder does not exist, or two have one label.
+    """
+    found = []
+    for text in texts:
+        label, equals, rest = text.partition("=")
+        folder = Path(rest if equals and "/" not in label else text)
+        if not folder.is_dir():
+            raise ConfigError(f"--features {text}: {folder} is not a folder")
+        found.append((label if equals and "/" not in label else folder.resolve().name, folder))
+    labels = [label for label, _ in found]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ConfigError(f"--features: two are called {twice[0]}; name them: --features LABEL=DIR")
+    return found
+
+
+def check_labels(named: Sequence[NamedModel], inputs: Inputs, config: EvaluateConfig) -> None:
+    """See early that every model takes the store's patches, and that the reference is one of the models.
+
+    Raises:
+        ConfigError: not so.
+    """
+    labels = [model.label for model in named] + [label for label, _ in inputs.features]
+    if config.reference is not None and config.reference not in labels:
+        raise ConfigError(f"--reference {config.reference}: the models are {', '.join(labels)}")
+    for model in named:
+        if inputs.store and model.patch_px != inputs.store.patch_px:
+            raise ConfigError(f"{model.label} takes patches of {model.patch_px} px, those of {config.store} have "
+                              f"{inputs.store.patch_px}. Leave it or --store away")  # fmt: skip

@@ -1,0 +1,90 @@
+"""Image files as patches: what can be used, what is told of the rest, and how an image becomes an encoder's input."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.errors import BenchmarkError
+from pipeline.patch_images import read_image, scan_images
+
+
+def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(height + width).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_every_bad_image_is_named_with_its_reason(tmp_path: Path) -> None:
+    good = save(tmp_path / "good.png", noise(16, 16))
+    empty, text, short = tmp_path / "empty.png", tmp_path / "text.png", tmp_path / "short.png"
+    empty.write_bytes(b"")
+    text.write_text("no image")
+    short.write_bytes(good.read_bytes()[:100])
+    deep = tmp_path / "deep.tif"
+    Image.fromarray(np.full((16, 16), 40000, np.uint16)).save(deep)
+    paths = [good, empty, text, short, deep, tmp_path / "absent.png", tmp_path]
+    scanned = scan_images(paths, workers=2)
+    assert scanned.usable().tolist() == [0]
+    assert scanned.problems[1] == "the file is empty"
+    assert "not readable as an image" in scanned.problems[2]
+    assert "not readable as an image" in scanned.problems[3]
+    assert "not of 8 bits" in scanned.problems[4]
+    assert "No such file" in scanned.problems[5]
+    assert "directory" in scanned.problems[6]
+    assert scanned.sizes == {(16, 16): 1}
+    assert scanned.sha256[0] == hashlib.sha256(good.read_bytes()).hexdigest()
+
+
+def test_the_key_changes_with_bytes_order_and_size(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a.png", noise(8, 8)), save(tmp_path / "b.png", noise(8, 9))
+    key = scan_images([a, b], 1).data_key(32)
+    assert key == scan_images([a, b], 2).data_key(32)
+    assert key != scan_images([b, a], 1).data_key(32)
+    assert key != scan_images([a, b], 1).data_key(64)
+    save(b, noise(8, 10))
+    assert key != scan_images([a, b], 1).data_key(32)
+
+
+def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
+    pixels = noise(24, 24)
+    out = np.empty_like(pixels)
+    read_image(save(tmp_path / "a.png", pixels), out)
+    assert (out == pixels).all()
+
+
+def test_the_central_square_is_resampled_once_with_antialiasing(tmp_path: Path) -> None:
+    pixels = noise(48, 80)
+    out = np.empty((16, 16, 3), np.uint8)
+    read_image(save(tmp_path / "a.png", pixels), out)
+    expected = Image.fromarray(pixels[:, 16:64]).resize((16, 16), Image.Resampling.BICUBIC)
+    assert (out == np.asarray(expected)).all()
+    read_image(save(tmp_path / "flat.png", np.full((5, 7, 3), 77, np.uint8)), out)
+    assert (out == 77).all()
+
+
+def test_grey_palettes_and_transparency_become_rgb_on_white(tmp_path: Path) -> None:
+    grey = noise(12, 12, 1)
+    out = np.empty((12, 12, 3), np.uint8)
+    read_image(save(tmp_path / "grey.png", grey), out)
+    assert (out == grey[..., None]).all()
+    rgba = np.zeros((12, 12, 4), np.uint8)
+    rgba[:6, :, 3] = 255
+    read_image(save(tmp_path / "clear.png", rgba), out)
+    assert (out[:6] == 0).all()
+    assert (out[6:] == 255).all()
+    palette = Image.fromarray(noise(12, 12)).quantize(8)
+    palette.save(tmp_path / "palette.png")
+    read_image(tmp_path / "palette.png", out)
+    assert (out == np.asarray(palette.convert("RGB"))).all()
+
+
+def test_an_image_that_vanished_after_the_scan_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"gone\.png: could be read before"):
+        read_image(tmp_path / "gone.png", np.empty((4, 4, 3), np.uint8))
