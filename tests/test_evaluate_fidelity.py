@@ -1,0 +1,169 @@
+"""Fidelity of models on a store: known answers, a plain recomputation, and what is said where nothing can be."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.metrics import r2_score
+from store_factory import make_store
+
+from pipeline.config import EvaluateConfig
+from pipeline.errors import BenchmarkError
+from pipeline.evaluated import AFTER, TEACHER
+from pipeline.projector import EPSILON, Projector
+from pipeline.report import Interval, Section, Table
+from pipeline.store import Store
+from stages.evaluate_fidelity import ScoredModel, StoreRows, choose_store_rows, fidelity_section
+
+CONFIG = EvaluateConfig(models=["x"], resamples=200)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """60 training rows of three cases and 36 held-out ones of three."""
+    return make_store(tmp_path_factory.mktemp("store") / "s.zarr", train=(20, 20, 20), val=(12, 12, 12))
+
+
+def teacher_embeddings(store: Store, rows: np.ndarray) -> np.ndarray:
+    return np.stack([store.read_embedding(int(row)) for row in rows])
+
+
+def scored(store: Store, label: str, change: Any = None, **options: Any) -> tuple[StoreRows, ScoredModel]:
+    """A model whose embeddings are those of the teacher, changed."""
+    rows = choose_store_rows(store, CONFIG)
+    train, val = (teacher_embeddings(store, part) for part in (rows.train, rows.val))
+    if change is not None:
+        train, val = change(train).astype(np.float32), change(val).astype(np.float32)
+    values = {"role": "", "is_teacher": False, "projector": None} | options
+    return rows, ScoredModel(label=label, train=train, val=val, **values)
+
+
+def by_name(section: Section, title: str) -> Table:
+    return next(table for table in section.tables if table.title.startswith(title))
+
+
+def row_of(table: Table, label: str) -> dict[str, Any]:
+    names = [column.name for column in table.columns]
+    return next(dict(zip(names, row, strict=True)) for row in table.rows if row[0] == label)
+
+
+def value(cell: Any) -> float:
+    return cell.value if isinstance(cell, Interval) else cell
+
+
+def test_the_teacher_itself_is_perfect(store: Store, tmp_path: Path) -> None:
+    rows, model = scored(store, "teacher", is_teacher=True, role=TEACHER)
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
+    for title in ("What each model holds", "Standing in"):
+        found = row_of(by_name(section, title), "teacher")
+        for name in ("explained variance", "cosine", "top-1", "top-5", "overlap at 10", "CKA"):
+            assert value(found[name]) == pytest.approx(1, abs=1e-5), (title, name)
+            if isinstance(found[name], Interval):
+                assert (found[name].low, found[name].high) == pytest.approx((1, 1), abs=1e-5)
+    assert section.basis == {"patches": 36, "slides": 3, "cases": 3, "centres": 0, "patches to fit maps": 60}
+
+
+def test_any_invertible_linear_view_of_the_teacher_is_perfect_by_a_fitted_map(store: Store, tmp_path: Path) -> None:
+    mixing = np.random.default_rng(3).normal(size=(12, 12)) + 3 * np.eye(12)
+    rows, model = scored(store, "mixed", lambda z: z @ mixing + 4)
+    found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "mixed")
+    assert value(found["explained variance"]) == pytest.approx(1, abs=1e-3)
+    assert value(found["top-1"]) == 1
+    assert value(found["overlap at 10"]) < 1  # neighbours are the model's own
+
+
+def test_noise_holds_nothing(store: Store, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows, model = scored(store, "noise", lambda z: rng.normal(size=z.shape))
+    found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "noise")
+    assert value(found["explained variance"]) < 0.2
+    assert value(found["top-1"]) < 0.3
+    assert found["explained variance"].low <= found["explained variance"].value <= found["explained variance"].high
+
+
+def test_a_student_is_scored_with_its_own_projector_and_a_fitted_map(store: Store, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    projector = Projector(12, 12).eval()
+    rows, teacher = scored(store, "t")
+    projector.teacher_norm.set_statistics(
+        torch.from_numpy(teacher.train).mean(0), torch.from_numpy(teacher.train).var(0)
+    )
+    rows, model = scored(store, "student", lambda z: np.tanh(z), projector=projector, role=AFTER)
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
+    own = row_of(by_name(section, "Standing in"), "student")
+    with torch.inference_mode():
+        made = projector.standardised(torch.from_numpy(model.val)).double().numpy()
+    train = teacher.train.astype(np.float64)
+    deviation = np.sqrt(train.var(0, ddof=1) + EPSILON)
+    target = (teacher.val - train.mean(0)) / deviation
+    total = np.square(target - target.mean(0)).sum()
+    assert value(own["explained variance"]) == pytest.approx(1 - np.square(target - made).sum() / total, abs=1e-4)
+    cosines = (made * target).sum(1) / np.linalg.norm(made, axis=1) / np.linalg.norm(target, axis=1)
+    assert value(own["cosine"]) == pytest.approx(cosines.mean(), abs=1e-4)
+    fitted = row_of(by_name(section, "What each"), "student")
+    assert value(fitted["explained variance"]) > value(own["explained variance"])
+
+
+def test_explained_variance_is_r2_weighted_by_variance(store: Store, tmp_path: Path) -> None:
+    from pipeline.linear_map import fit_linear_map
+
+    rows, model = scored(store, "m", lambda z: np.tanh(z[:, :5]))
+    _, teacher = scored(store, "t")
+    train = teacher.train.astype(np.float64)
+    mean, deviation = train.mean(0), np.sqrt(train.var(0, ddof=1) + EPSILON)
+    target = (teacher.val - mean) / deviation
+    made = fit_linear_map(model.train, (train - mean) / deviation).predict(model.val)
+    expected = r2_score(target, made, multioutput="variance_weighted")
+    found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "m")
+    assert value(found["explained variance"]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_slides_are_listed_the_worst_first_with_all_in_the_record(store: Store, tmp_path: Path) -> None:
+    rows, model = scored(store, "m", lambda z: np.tanh(z[:, :5]))
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
+    table = by_name(section, "By slide")
+    cosines = [value(row[3]) for row in table.rows]
+    assert cosines == sorted(cosines)
+    assert len(section.data["by_slide"]) == 3
+    assert sum(part["patches"] for part in section.data["by_slide"]) == 36
+    weighted = sum(part["cosine"] * part["patches"] for part in section.data["by_slide"]) / 36
+    assert weighted == pytest.approx(value(row_of(by_name(section, "What each"), "m")["cosine"]))
+
+
+def test_the_contact_sheet_is_written_unless_there_are_no_pixels(store: Store, tmp_path: Path) -> None:
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
+    with Image.open(tmp_path / section.figures[0].file) as sheet:
+        assert sheet.width > 700
+    other = fidelity_section(store, rows, [model], CONFIG, tmp_path, "the store keeps no pixels")
+    assert not other.figures
+    assert any("no pixels" in note for note in other.notes)
+
+
+def test_one_case_gives_no_interval_and_says_so(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(20,), val=(12,), failed=(25,))
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
+    cell = row_of(by_name(section, "What each"), "m")["cosine"]
+    assert np.isnan(cell.low)
+    assert np.isnan(cell.high)
+    assert any("of one case" in note for note in section.notes)
+    assert section.exclusions[0].what == "1 held-out patches"
+
+
+def test_the_rows_are_a_sample_by_hash(store: Store) -> None:
+    few = choose_store_rows(store, EvaluateConfig(models=["x"], store_rows=10))
+    assert len(few.train) == len(few.val) == 10
+    assert set(few.val.tolist()) < set(choose_store_rows(store, CONFIG).val.tolist())
+    assert (few.val == np.sort(few.val)).all()
+    other = choose_store_rows(store, EvaluateConfig(models=["x"], store_rows=10, seed=1))
+    assert few.val.tolist() != other.val.tolist()
+
+
+def test_a_store_without_held_out_rows_has_no_fidelity(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(20,), val=())
+    with pytest.raises(BenchmarkError, match=r"0 rows are held out.*--val-fraction"):
+        choose_store_rows(store, CONFIG)

@@ -1,0 +1,135 @@
+"""What `--models` names: the table, files, exported students and runs, before and after."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from helpers import TEACHER, write_teacher
+from store_factory import PATCH_PX, make_store, plain_vit, train_config
+
+from pipeline.errors import BenchmarkError, ConfigError, EncoderError
+from pipeline.evaluated import AFTER, BEFORE, name_model, name_models, reference_of
+from pipeline.evaluated import TEACHER as TEACHER_ROLE
+from pipeline.models import PRETRAINED, SCRATCH
+from pipeline.run_folder import RunFolder
+from stages.train_student import train_student
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a tiny student."""
+    folder = tmp_path_factory.mktemp("run")
+    store = make_store(folder / "store.zarr")
+    config = train_config(plain_vit(folder / "start"), epochs=1)
+    train_student(store, folder / "run", config)
+    (folder / "run" / "config.toml").touch()
+    return folder / "run"
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "encoder", "weights", "patch_px"),
+    [
+        ("uni", "uni", "uni", PRETRAINED, 224),
+        ("mine=uni", "mine", "uni", PRETRAINED, 224),
+        ("uni@scratch", "uni", "uni", SCRATCH, 224),
+        ("a b=uni@some/file.safetensors", "a b", "uni", Path("some/file.safetensors"), 224),
+        ("resnet18", "resnet18", "resnet18", PRETRAINED, 96),
+        ("hf-hub:owner/name", "owner/name", "hf-hub:owner/name", PRETRAINED, 96),
+    ],
+)
+def test_names_of_encoders(text: str, label: str, encoder: str, weights: object, patch_px: int) -> None:
+    model = name_model(text, 96)
+    assert (model.label, model.encoder, model.weights, model.patch_px) == (label, encoder, weights, patch_px)
+    assert model.role == ""
+
+
+def test_encoders_of_any_size_take_the_usual_one_where_nothing_is_said() -> None:
+    assert name_model("resnet18", None).patch_px == 224
+
+
+def test_a_run_is_its_student_after(run: Path) -> None:
+    for text in (str(run), f"{run}@after"):
+        model = name_model(text, None)
+        built = model.build()
+        assert (model.role, model.patch_px) == (AFTER, PATCH_PX)
+        assert built.num_params > 0
+        projector = model.projector()
+        assert projector is not None
+        assert projector.linear.in_features == built.spec.width
+
+
+def test_the_student_before_is_the_one_that_the_run_started_from(run: Path) -> None:
+    model = name_model(f"before={run}@before", None)
+    assert (model.label, model.role, model.weights) == ("before", BEFORE, SCRATCH)
+    identity = RunFolder(run).read_identity()
+    assert model.build().weights_sha256 == identity["student"]["weights_sha256"]
+    assert model.build().weights_sha256 != name_model(str(run), None).build().weights_sha256
+    assert model.projector() is None
+
+
+def test_another_start_than_the_run_s_is_refused(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    identity = json.loads((copy / "run.json").read_text())
+    identity["student"]["weights_sha256"] = "f" * 64
+    (copy / "run.json").write_text(json.dumps(identity))
+    with pytest.raises(EncoderError, match="not those that the run names"):
+        name_model(f"{copy}@before", None).build()
+
+
+def test_an_exported_student_is_known_by_its_projector(run: Path, tmp_path: Path) -> None:
+    model = name_model(f"s={run / 'student'}", None)
+    assert (model.label, model.role, model.patch_px) == ("s", AFTER, PATCH_PX)
+    assert model.build().weights_sha256 == name_model(str(run), None).build().weights_sha256
+    bare = tmp_path / "bare"
+    shutil.copytree(run / "student", bare)
+    (bare / "projector.safetensors").unlink()
+    assert name_model(str(bare), None).role == ""
+    assert name_model(str(bare), None).label == "bare"
+
+
+def test_the_teacher_of_a_run_needs_its_file(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"weights came from test; say where.*test-teacher@FILE"):
+        name_model(f"{run}@teacher", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("RUN@during", "@before, @after and @teacher"), ("RUN/student@scratch", "has its own weights"),
+     ("RUN/checkpoints", "neither a run nor an exported student"), ("l" * 61 + "=uni", "more than 60 characters")],
+)  # fmt: skip
+def test_forms_that_are_refused(run: Path, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        name_model(text.replace("RUN", str(run)), None)
+
+
+def test_an_unfinished_run_has_no_student(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    shutil.rmtree(copy / "student")
+    with pytest.raises(BenchmarkError, match="not finished"):
+        name_model(str(copy), None)
+
+
+def test_a_damaged_description_is_named(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "student"
+    shutil.copytree(run / "student", copy)
+    (copy / "config.json").write_text("{}")
+    with pytest.raises(EncoderError, match=r"config\.json: not a model's"):
+        name_model(str(copy), None)
+
+
+def test_two_models_of_one_label_are_refused(tmp_path: Path) -> None:
+    weights = write_teacher(tmp_path / "t.safetensors")
+    with pytest.raises(ConfigError, match=f"two are called {TEACHER}"):
+        name_models([f"{TEACHER}@{weights}", f"{TEACHER}@scratch"], 32)
+
+
+def test_the_reference_is_the_wanted_one_else_the_teacher_else_the_first() -> None:
+    labels = ["a", "b", "c"]
+    assert reference_of(labels, ["", TEACHER_ROLE, ""], None) == "b"
+    assert reference_of(labels, ["", "", ""], None) == "a"
+    assert reference_of(labels, ["", TEACHER_ROLE, ""], "c") == "c"
+    with pytest.raises(ConfigError, match="--reference d: the models are a, b, c"):
+        reference_of(labels, ["", "", ""], "d")
