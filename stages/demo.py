@@ -1,4 +1,5 @@
-"""The demo: both stages on a real slide, scored on patches that were held out, in a few minutes on two cores.
+"""The demo: both stages on a real slide, scored on patches that were held out, and a report of teacher and student side
+by side, in a few minutes on two cores.
 
 One slide cannot be split by case: the far end of it is held out, with a gap as wide as a patch. What it shows is that
 the pipeline works and that the student learns its teacher's view of tissue; a student of one slide is of no use beyond
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.config import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config import EvaluateConfig, ExtractConfig, PlanConfig, TrainConfig
 from pipeline.contact_sheet import draw_neighbours
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.errors import EXIT_ERROR, EXIT_OK, PlanError
@@ -29,6 +30,8 @@ from pipeline.runlog import say, table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.units import format_bytes, format_seconds
+from stages.evaluate import evaluate
+from stages.evaluate import summary as report_summary
 from stages.extract_teacher import Extracted, extract_teacher
 from stages.plan_slides import estimate, plan_slides
 from stages.train_student import Trained, train_student
@@ -43,6 +46,8 @@ ROWS_PER_SHARD = 128
 
 MUST_GAIN = {"retrieval_top1": 0.02, "neighbour_overlap": 0.1, "cka": 0.2, "explained_variance": 0.5}
 """What the held-out figures must gain at least for the demo to succeed. Our choice: about half of what they gain."""
+
+COST: dict[str, Any] = {"cost_batch_sizes": [32], "cost_rounds": 5}
 
 SHEET_QUERIES, SHEET_NEIGHBOURS = 6, 4
 
@@ -89,7 +94,14 @@ def run_demo(out: Path) -> int:
     verified, verify_code = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
     say("demo: pictures")
     draw_sheet(extracted.store, trained, out / "neighbours.png")
+    config = EvaluateConfig(
+        models=[f"teacher={TEACHER}@{weights}", f"student before={out / 'run'}@before", f"student after={out / 'run'}"],
+        store=out / "store.zarr",
+        **COST,
+    )
+    report = watch.run("report: evaluate", lambda: evaluate(out / "report", config))
     print(summary(plan, extracted, trained, watch.seconds, out))
+    print("\n" + report_summary(report, out / "report"))
     print(f"\n{verified}")
     missed = missed_gains(trained)
     for line in missed:
