@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
-from pipeline.encoders import EmbeddingRule, EncoderSpec, named_spec
+from pipeline.encoders import ENCODERS, EmbeddingRule, EncoderSpec, named_spec
 from pipeline.errors import EncoderError
+from pipeline.hub import HUB, PUBLISHED_FILES, fetch_published, no_weights, quiet_hub
 
 RULES = get_args(EmbeddingRule)
 PRETRAINED = "pretrained"
@@ -88,11 +89,17 @@ class BuiltEncoder:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a safetensors file or a PyTorch file of tensors only; wrappings of training code are taken off.
+    """A state dict from a safetensors file or a PyTorch file of tensors only, or from a folder with one; wrappings of
+    training code are taken off.
 
     Raises:
         EncoderError: missing, unreadable, or it holds something else than tensors.
     """
+    if path.is_dir():
+        files = [path / name for name in PUBLISHED_FILES if (path / name).is_file()]
+        if not files:
+            raise EncoderError(f"{path}: none of {', '.join(PUBLISHED_FILES)} is in this folder")
+        path = files[0]
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
@@ -171,33 +178,6 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def fetch_published(spec: EncoderSpec) -> Path:
-    """The file of weights that a hub's model page has, from the local cache or the hub.
-
-    Raises:
-        EncoderError: it cannot be had: no network, no access, or offline and not in the cache.
-    """
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError
-
-    repository = spec.source.removeprefix("hf-hub:")
-    for name in PUBLISHED_FILES:
-        try:
-            return Path(huggingface_hub.hf_hub_download(repository, name))
-        except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError: the hub could not be asked
-            reason = first_line(error)
-        except EntryNotFoundError:
-            continue
-        except (HfHubHTTPError, OSError, ValueError) as error:
-            reason = first_line(error)
-        what = f"the weights of {spec.name} from {spec.source}"
-        raise EncoderError(f"cannot get {what} ({reason}); give a local file with --weights")
-    raise EncoderError(f"{spec.source} has none of {', '.join(PUBLISHED_FILES)}; give a local file with --weights")
-
-
-PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names under which hubs keep weights, the safe one first."""
-
 UNBUILDABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, AssertionError, AttributeError,
                pickle.UnpicklingError, safetensors.SafetensorError)  # fmt: skip
 """What timm raises for a model that it does not know or weights that it cannot read."""
@@ -209,9 +189,7 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
     Raises:
         EncoderError: timm knows no such model, or its weights cannot be had.
     """
-    name = spec.architecture
-    if pretrained and spec.source.startswith("hf-hub:"):
-        name = spec.source
+    name = spec.source if pretrained and spec.source.startswith(HUB) else spec.architecture
     arguments = {"num_classes": 0, **spec.arguments}
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
@@ -222,9 +200,9 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
             model = timm.create_model(name, pretrained=pretrained, **arguments)
     except UNBUILDABLE as error:
         reason = first_line(error)
-        what = f"the weights of {spec.name} from {spec.source}" if pretrained else f"the encoder {spec.name}"
-        hint = "give a local file with --weights" if pretrained else "`g2l models` lists the encoders"
-        raise EncoderError(f"cannot get {what} ({reason}); {hint}") from None
+        if pretrained:
+            raise no_weights(spec, reason) from None
+        raise EncoderError(f"cannot get the encoder {spec.name} ({reason}); `g2l models` lists the encoders") from None
     of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
     whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}
     return model, whole
@@ -253,12 +231,13 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
 
     Args:
         name: of the table, a timm name, `hf-hub:...` or `local-dir:...`.
-        weights: `PRETRAINED`, `SCRATCH` (random, by `seed`), or a file.
+        weights: `PRETRAINED`, `SCRATCH` (random, by `seed`), a file, or a folder with one as a hub publishes it.
 
     Raises:
         EncoderError: unknown name, weights absent or not fitting, another patch size, or no (B, D) embedding.
     """
     logging.getLogger("timm").setLevel(logging.ERROR)
+    quiet_hub()
     spec = named_spec(name)
     if spec.source.startswith("local-dir:"):
         spec = replace(spec, embedding=exported_rule(Path(spec.source.removeprefix("local-dir:"))))
@@ -267,14 +246,15 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
             f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
         )
     from_hub = weights == PRETRAINED
-    by_timm = from_hub and spec.key_format == "timm"
+    by_timm = from_hub and name not in ENCODERS  # those of the table need nothing of the hub but the weights
+    state: dict[str, Tensor] | None = None  # read first: to build a giant only to find no weights takes long
+    if not by_timm and weights != SCRATCH:
+        state = read_weights(fetch_published(spec) if from_hub else Path(weights))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, arguments = _create(spec, patch_px, pretrained=by_timm)
-    if from_hub and not by_timm:
-        load_weights(model, read_weights(fetch_published(spec)), spec.source)
-    elif not from_hub and weights != SCRATCH:
-        load_weights(model, read_weights(Path(weights)), str(weights))
+    if state is not None:
+        load_weights(model, state, spec.source if from_hub else str(weights))
     if spec.patch_px == 0:
         config = timm_config(model)
         spec = replace(spec, architecture=config["architecture"], arguments=arguments, mean=tuple(config["mean"]),
