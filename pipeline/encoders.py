@@ -89,6 +89,11 @@ _TABLE = (
         params_m=85.7, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
     ),
     EncoderSpec(
+        "h0-mini-mean", "hf-hub:bioptimus/H0-mini", SWIGLU_GIANT,
+        {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_pool": ""}, "cls+mean", 1536,
+        params_m=85.7, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+    ),
+    EncoderSpec(
         "hibou-l", "hf-hub:histai/hibou-L", SWIGLU_GIANT,
         {"img_size": 224, "embed_dim": 1024, "depth": 24, "num_heads": 16, "mlp_ratio": 5.34375, "init_values": 1e-5},
         "cls", 1024, mean=(0.7068, 0.5755, 0.7220), std=(0.1950, 0.2316, 0.1816),

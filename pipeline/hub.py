@@ -53,13 +53,19 @@ def cached_weights(spec: EncoderSpec) -> Path | None:
 
 def ways_to_weights(spec: EncoderSpec) -> str:
     """How to get at a model's weights: its page, the variable for a token, and the way without a network."""
-    page, gated = page_of(spec), "gated: ask for access there, then " if spec.gated else ""
+    page = page_of(spec)
     if not page:
         return "Name the folder of a whole model (config.json and weights), or give a file with --weights"
     files = " or ".join(PUBLISHED_FILES)
+    access = (
+        f"gated: ask for access there, then set {TOKEN_VARIABLE} to an access token"
+        if spec.gated
+        else f"if it asks for access, set {TOKEN_VARIABLE} to an access token"
+    )
     return (
-        f"Page: {page} ({gated}set {TOKEN_VARIABLE} to an access token). Without a network: download {files}\n"
-        f"elsewhere and give --weights FILE (or its folder), or copy the hub's cache here and set {OFFLINE_VARIABLE}=1"
+        f"Page: {page} ({access}).\n"
+        f"Without a network: download {files} elsewhere and give --weights FILE (or its\n"
+        f"folder), or copy the hub's cache here and set {OFFLINE_VARIABLE}=1."
     )
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
-from pipeline.encoders import ENCODERS, EmbeddingRule, EncoderSpec, named_spec
+from pipeline.encoders import EmbeddingRule, EncoderSpec, named_spec
 from pipeline.errors import EncoderError
 from pipeline.hub import HUB, PUBLISHED_FILES, fetch_published, no_weights, quiet_hub
 
@@ -167,6 +167,11 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     model.load_state_dict(kept)
 
 
+def known_to_timm(name: str) -> bool:
+    """Whether timm has an architecture of that name (a tag of weights behind a dot is left away)."""
+    return bool(timm.is_model(name))
+
+
 def weights_hash(model: nn.Module) -> str:
     """Hex SHA-256 of a model's state: names, types, shapes and bytes in the order of names, whatever file they came
     from.
@@ -246,7 +251,7 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
             f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
         )
     from_hub = weights == PRETRAINED
-    by_timm = from_hub and name not in ENCODERS  # those of the table need nothing of the hub but the weights
+    by_timm = from_hub and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
     state: dict[str, Tensor] | None = None  # read first: to build a giant only to find no weights takes long
     if not by_timm and weights != SCRATCH:
         state = read_weights(fetch_published(spec) if from_hub else Path(weights))

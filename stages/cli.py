@@ -224,11 +224,15 @@ def evaluate(
 
 
 @app.command("models")
-def models() -> None:
-    """The table of encoders. Writes nothing."""
-    from stages.inspect_outputs import models_table
+def models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="One encoder: what it is, how to get it.")
+    ] = None,
+) -> None:
+    """The table of encoders, or one of them with the way to its weights. Writes nothing."""
+    from stages.inspect_outputs import describe_model, models_table
 
-    print(models_table())
+    print(describe_model(name) if name else models_table())
 
 
 @app.command("demo")

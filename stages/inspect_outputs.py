@@ -5,8 +5,10 @@ from pathlib import Path
 
 import safetensors
 
-from pipeline.encoders import ENCODERS
+from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import EncoderError, G2LError
+from pipeline.hub import cached_weights, ways_to_weights
+from pipeline.models import known_to_timm
 from pipeline.plan import MALFORMED, Plan, read_plan
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import table
@@ -137,12 +139,41 @@ def models_table() -> str:
     """The table of encoders, for the terminal."""
     cells = [
         (s.name, f"{s.params_m:,.0f} M", s.width, s.embedding, s.patch_px, f"{s.mpp:g}", "yes" if s.gated else "no",
-         s.licence, s.source)
+         "yes" if cached_weights(s) else "no", s.licence, s.source)
         for s in ENCODERS.values()
     ]  # fmt: skip
-    header = ("name", "parameters", "width", "embedding", "px", "um/px", "gated", "licence", "weights")
+    header = ("name", "parameters", "width", "embedding", "px", "um/px", "gated", "cached", "licence", "weights")
     text = table(cells, header, right=(1, 2, 4, 5))
     return (
-        f"{text}\n\nAny timm name, hf-hub:OWNER/NAME or local-dir:FOLDER works as well. Gated weights: ask for access\n"
-        "on the model's page and set HF_TOKEN, or download them elsewhere and give --weights FILE."
+        f"{text}\n\ncached: the weights are in the hub's cache on this machine. `g2l models NAME` says how to get "
+        "them.\nAny timm name, hf-hub:OWNER/NAME or local-dir:FOLDER works as well."
     )
+
+
+def describe_model(name: str) -> str:
+    """One encoder: what it is, and how to get its weights.
+
+    Raises:
+        EncoderError: neither the table nor timm knows the name.
+    """
+    spec = named_spec(name)
+    if spec.patch_px == 0 and spec.source.startswith("timm:") and not known_to_timm(name):
+        raise EncoderError(
+            f"no encoder is called {name}; `g2l models` lists those of the table, and any timm name works"
+        )
+    cached = cached_weights(spec)
+    of_its_own = "as its own configuration says"
+    rows: list[tuple[str, object]] = [
+        ("name", spec.name),
+        ("weights", spec.source),
+        ("architecture", spec.architecture),
+        ("arguments", ", ".join(f"{key}={value}" for key, value in spec.arguments.items()) or "none"),
+        ("parameters", f"{spec.params_m:,.1f} M" if spec.params_m else of_its_own),
+        ("embedding", f"{spec.embedding}, {spec.width} dimensions" if spec.width else of_its_own),
+        ("patches", f"{spec.patch_px} px at {spec.mpp:g} um/px" if spec.patch_px else of_its_own),
+        ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else of_its_own),
+        ("licence", spec.licence),
+        ("gated", "yes" if spec.gated else "not known to be"),
+        ("cached", cached or "no"),
+    ]
+    return f"{table(rows)}\n\n{ways_to_weights(spec)}"

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from pipeline.plan import read_plan, write_plan
 from pipeline.shards import ShardFile, ShardWriter
 from pipeline.store import Store
 from stages.export_run import export_student
-from stages.inspect_outputs import inspect_path, models_table
+from stages.inspect_outputs import describe_model, inspect_path, models_table
 from stages.train_student import train_student
 from stages.verify_store import embed_again, verify_store
 
@@ -424,7 +425,22 @@ def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
         export_student(tmp_path / "run", tmp_path / "student")
 
 
-def test_the_table_of_models_names_what_matters() -> None:
+def test_the_table_of_models_names_what_matters(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     text = models_table()
-    for words in ("h-optimus-0", "1,135 M", "1536", "hibou-l", "Apache-2.0", "virchow2", "cls+mean", "HF_TOKEN"):
+    for words in ("h-optimus-0", "1,135 M", "1536", "hibou-l", "Apache-2.0", "virchow2", "cls+mean", "h0-mini-mean"):
         assert words in text
+    monkeypatch.setattr("stages.inspect_outputs.cached_weights", lambda spec: tmp_path if spec.name == "uni" else None)
+    cached = [line.split()[0] for line in models_table().splitlines() if re.search(r"(yes|no) +yes", line)]
+    assert cached == ["uni"]
+
+
+def test_one_model_comes_with_the_way_to_its_weights() -> None:
+    said = describe_model("uni2-h")
+    for words in ("681.0 M", "1536 dimensions", "https://huggingface.co/MahmoodLab/UNI2-h", "gated: ask for access",
+                  "HF_TOKEN", "--weights FILE", "HF_HUB_OFFLINE=1"):  # fmt: skip
+        assert words in said
+    assert "as its own configuration says" in describe_model("resnet18.a1_in1k")
+    assert "https://huggingface.co/owner/name" in describe_model("hf-hub:owner/name")
+    with pytest.raises(EncoderError, match="no encoder is called nope"):
+        describe_model("nope")
