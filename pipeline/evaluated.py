@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.encoders import named_spec
 from pipeline.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.export import load_projector
-from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder, named_spec
+from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
 

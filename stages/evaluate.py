@@ -26,9 +26,10 @@ from pipeline.loader import default_workers
 from pipeline.models import BuiltEncoder
 from pipeline.patch_images import read_image
 from pipeline.report import Figure, Report, ReportModel, Section
-from pipeline.report_figures import draw_score_against_size, draw_scores
+from pipeline.report_figures import draw_scores
 from pipeline.report_page import write_report
 from pipeline.runlog import say, table
+from pipeline.size_figure import draw_score_against_size
 from stages.evaluate_cost import cost_section
 from stages.evaluate_fidelity import ScoredModel, fidelity_section
 from stages.evaluate_inputs import Images, Inputs, check_labels, look_at_inputs, start_folder
@@ -80,14 +81,14 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
             sections.append(section)
         described = [model.described() for model in models]
         scores = [score for section in sections for score in section.scores]
-        overview = [draw_score_against_size(described, scores, milliseconds or None, out / "score_against_size.png")]
+        overview = draw_score_against_size(described, scores, milliseconds or None, out / "score_against_size.png")
         report = Report(
             title="Is the student as good as its teacher?",
             models=described,
             reference=reference,
             sections=sections,
             settings=config.record() | {"precision": precision},
-            figures=overview if scores else [],
+            figures=[overview] if overview else [],
             run={
                 "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
                 "seconds": round(time.monotonic() - started, 1),

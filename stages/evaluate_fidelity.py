@@ -176,7 +176,7 @@ def fidelity_section(
         for how, projected in space.project(model).items():
             found = figures[model.label, how] = row_figures(space, model, projected)
             means = [interval(mean_draws(v, resamples)) for v in (found.cosine, found.top1, found.top5, found.overlap)]
-            cells = [explained(found, resamples), *means, cka[model.label]]
+            cells: list[Cell] = [explained(found, resamples), *means, cka[model.label]]
             table_rows["fitted" if how == FITTED else "as it is"].append([model.label, how, *cells])
     shown = shown_model(models, figures)
     parts = by_part(space, models, figures, centers, shown)
@@ -237,7 +237,8 @@ def by_part(
     shown: tuple[str, str],
 ) -> list[dict[str, str | int | float]]:
     """Figures of the shown model by slide or centre, the smallest cosine first; rows without a name are left out."""
-    found, figure = [], figures[shown]
+    found: list[dict[str, str | int | float]] = []
+    figure = figures[shown]
     model = next(model for model in models if model.label == shown[0])
     for part in np.unique(parts[parts != ""]):
         rows = np.flatnonzero(parts == part)
@@ -255,7 +256,7 @@ def by_part(
             "overlap at 10": float(figure.overlap[rows].mean()),
             "CKA": linear_cka(*inside),
         })  # fmt: skip
-    return sorted(found, key=lambda part: (part["cosine"], part["name"]))
+    return sorted(found, key=lambda part: (float(part["cosine"]), str(part["name"])))
 
 
 def part_table(title: str, name: str, parts: list[dict[str, str | int | float]]) -> Table:

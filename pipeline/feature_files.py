@@ -1,0 +1,299 @@
+"""Arrays in HDF5 files of our own, and the feature files that other tools write: one file a slide, a row a patch.
+
+Read are TRIDENT's and Patho-Bench's `{slide}.h5` (`features`, `coords`), CLAM's `h5_files/` and `pt_files/`,
+slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um). What
+it leaves out: embeddings of whole slides in files of their own shape, and any `.pt` file that needs more than tensors
+to load.
+"""
+
+import hashlib
+import io
+import json
+import pickle
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.errors import BenchmarkError
+from pipeline.files import write_aside
+
+FORMAT_VERSION = 1
+FORMAT_ATTRIBUTE = "g2l-arrays"
+"""Attribute of our own files: JSON of the format's version and the SHA-256 of each array, so that damage is seen."""
+UNREADABLE = (
+    OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError,
+    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+"""What HDF5, NumPy and torch raise on files that are damaged or of another kind."""
+
+FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".npz")
+NO_FEATURES = (".coordinates.npz",)
+"""Endings of slide2vec's coordinates, which are no features."""
+FEATURE_DATASETS = ("features", "feats")
+"""TRIDENT, CLAM, Patho-Bench and slide2vec; STAMP."""
+FEATURE_FOLDERS = ("h5_files", "tile_embeddings", "features_*", "*_overlap/features_*")
+"""Folders that tools make below the one that the user names: CLAM, slide2vec, TRIDENT."""
+CLAM_TENSORS = "pt_files"
+"""CLAM writes the same features once more here; it counts only where there are no `h5_files`."""
+
+
+@dataclass(frozen=True, eq=False)
+class SlideFeatures:
+    """The features of one slide, N patches.
+
+    Attributes:
+        features: float32 (N, D), all finite.
+        coords: (N, 2) as the tool wrote them, (x, y): int64 in level-0 pixels, or float64 in um (STAMP); `None` where
+            the file has none.
+        encoder: the encoder's name as the tool wrote it, if it did.
+    """
+
+    features: NDArray[np.float32]
+    coords: NDArray[np.int64] | NDArray[np.float64] | None
+    encoder: str | None
+
+
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, str | int | float]) -> None:
+    """Write arrays of numbers and attributes as one HDF5 file, complete or absent. The same content gives the same
+    bytes.
+
+    Raises:
+        BenchmarkError: it cannot be written; what was at `path` is still there.
+    """
+    digests = {}
+    buffer = io.BytesIO()  # HDF5 reads back what it writes, and its own errors hide the cause (a full disk)
+    with h5py.File(buffer, "w", libver="v110", track_order=False) as f:
+        for name, values in sorted(arrays.items()):
+            assert values.dtype.kind in "biuf", f"{name}: arrays of numbers only, not {values.dtype}"
+            f.create_dataset(name, data=values, track_times=False)
+            digests[name] = _digest(values)
+        for key, value in sorted(attributes.items()):
+            f.attrs[key] = value
+        f.attrs[FORMAT_ATTRIBUTE] = json.dumps({"version": FORMAT_VERSION, "sha256": digests}, sort_keys=True)
+    try:
+        with write_aside(path) as out:
+            out.write(buffer.getbuffer())
+    except OSError as error:
+        raise BenchmarkError(f"cannot write {path}: {error.strerror}. Choose another folder") from error
+
+
+def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """What `write_arrays` wrote: arrays by name, and attributes.
+
+    Raises:
+        BenchmarkError: no such file, another kind of file, or content that is not as it was written.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            attributes = {name: _plain(value) for name, value in f.attrs.items()}
+            if FORMAT_ATTRIBUTE not in attributes:
+                raise BenchmarkError(f"{path}: an HDF5 file, but not one that G2L wrote")
+            written = json.loads(attributes.pop(FORMAT_ATTRIBUTE))
+            if written["version"] != FORMAT_VERSION:
+                raise BenchmarkError(f"{path}: format version {written['version']}, not {FORMAT_VERSION}. Delete it")
+            arrays = {name: np.asarray(f[name][()]) for name in written["sha256"]}
+            changed = [name for name, digest in written["sha256"].items() if _digest(arrays[name]) != digest]
+    except UNREADABLE as error:
+        raise BenchmarkError(f"{path}: not a readable file of arrays ({one_line(error)}). Delete it") from None
+    if changed:
+        raise BenchmarkError(f"{path}: damaged: {', '.join(changed)} is not as it was written. Delete it")
+    return arrays, attributes
+
+
+def find_feature_files(folder: Path) -> dict[str, Path]:
+    """The feature file of every slide below `folder`, by slide id (the file's name without its ending), sorted.
+
+    The files lie in `folder` itself or, if it has none, in one of the folders that TRIDENT, CLAM or slide2vec make
+    below it.
+
+    Raises:
+        BenchmarkError: no such folder, no feature files, several folders that could be meant (all are named), or the
+            same slide in two files.
+    """
+    if not folder.is_dir():
+        raise BenchmarkError(f"--features {folder}: no such folder")
+    if own := _feature_files(folder):
+        return _by_slide(own)
+    candidates = [found for pattern in FEATURE_FOLDERS for found in sorted(folder.glob(pattern))]
+    holding = [candidate for candidate in candidates if candidate.is_dir() and _feature_files(candidate)]
+    if folder / "h5_files" not in holding and _feature_files(folder / CLAM_TENSORS):
+        holding.append(folder / CLAM_TENSORS)
+    if not holding:
+        raise BenchmarkError(
+            f"--features {folder}: no feature files ({', '.join(FEATURE_SUFFIXES)}) in it, nor in "
+            f"{', '.join((*FEATURE_FOLDERS, CLAM_TENSORS))} below it"
+        )
+    if len(holding) > 1:
+        names = "\n".join(f"  {candidate}" for candidate in holding)
+        raise BenchmarkError(f"--features {folder}: several folders with features; name one of them:\n{names}")
+    return _by_slide(_feature_files(holding[0]))
+
+
+def read_features(path: Path) -> SlideFeatures:
+    """The features of a slide from a file of any of the module's layouts; (1, N, D) is taken as (N, D).
+
+    Raises:
+        BenchmarkError: the file cannot be read, holds no features, or features that are not (N, D), have no rows, or
+            have rows with NaN or infinite values (how many). The message names the file.
+    """
+    try:
+        if path.suffix == ".pt":
+            raw, coords, encoder = _read_tensor(path)
+        elif path.suffix == ".npz":
+            raw, coords, encoder = _read_npz(path)
+        else:
+            raw, coords, encoder = _read_hdf5(path)
+    except UNREADABLE as error:
+        raise BenchmarkError(f"{path}: not a readable feature file ({one_line(error)})") from None
+    features = _checked(raw, path)
+    if coords is not None:
+        coords = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
+        if coords.shape != (len(features), 2):
+            raise BenchmarkError(f"{path}: {len(features)} rows of features, but coords of shape {coords.shape}")
+        coords = coords.astype(np.int64 if coords.dtype.kind in "iu" else np.float64)
+    return SlideFeatures(features, coords, encoder)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message in one line, or its type if it has none; of torch's long ones the first sentence."""
+    words = " ".join(str(error).split()).split(". ")[0]
+    return words or type(error).__name__
+
+
+def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
+    """Features, coordinates and encoder of an HDF5 file, as they stand there.
+
+    Raises:
+        BenchmarkError: it has no dataset of features.
+    """
+    with h5py.File(path, "r") as f:
+        found = next((name for name in FEATURE_DATASETS if isinstance(f.get(name), h5py.Dataset)), None)
+        if found is None:
+            raise BenchmarkError(
+                f"{path}: no dataset {' or '.join(FEATURE_DATASETS)}; it holds {', '.join(sorted(f)) or 'nothing'}"
+            )
+        coords = f["coords"][()] if isinstance(f.get("coords"), h5py.Dataset) else None
+        named = f[found].attrs.get("encoder") or f.attrs.get("encoder") or f.attrs.get("extractor")
+        return f[found][()], coords, None if named is None else str(_plain(named))
+
+
+def _read_tensor(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
+    """Features of CLAM's or slide2vec's bare tensor; coordinates and encoder as slide2vec keeps them beside it.
+
+    Raises:
+        BenchmarkError: it holds something else.
+    """
+    tensor = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(tensor, torch.Tensor):
+        raise BenchmarkError(f"{path}: holds a {type(tensor).__name__}, not a tensor (N, D)")
+    if not (tensor.is_floating_point() or tensor.dtype in (torch.uint8, torch.int8, torch.int32, torch.int64)):
+        raise BenchmarkError(f"{path}: holds {tensor.dtype}, not numbers")
+    raw: NDArray[Any] = tensor.detach().float().numpy()  # NumPy has no bfloat16
+    return raw, _slide2vec_coords(path, len(raw), None), _slide2vec_encoder(path)
+
+
+def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
+    """Features of slide2vec's `.npz`, with its own `tile_index` for the coordinates.
+
+    Raises:
+        BenchmarkError: it has no features.
+    """
+    with open(path, "rb") as f, np.load(f, allow_pickle=False) as arrays:  # np.load leaves a broken file open
+        if "features" not in arrays:
+            raise BenchmarkError(f"{path}: no array features; it holds {', '.join(arrays.files) or 'nothing'}")
+        raw = arrays["features"]
+        index = arrays.get("tile_index")
+    return raw, _slide2vec_coords(path, len(raw), index), _slide2vec_encoder(path)
+
+
+def _slide2vec_encoder(path: Path) -> str | None:
+    """The encoder of `{slide}.meta.json` beside a feature file, if there is one."""
+    meta = path.with_name(f"{path.stem}.meta.json")
+    name = json.loads(meta.read_text()).get("encoder_name") if meta.is_file() else None
+    return None if name is None else str(name)
+
+
+def _slide2vec_coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> NDArray[np.int64] | None:
+    """(x, y) of `tiles/{slide}.coordinates.npz`, where slide2vec's tree has it and it has as many tiles; else `None`.
+
+    `index` is each row's `tile_index`; without it, rows are in the order of the file.
+    """
+    source = path.parent.parent / "tiles" / f"{path.stem}{NO_FEATURES[0]}"
+    if path.parent.name != "tile_embeddings" or not source.is_file():
+        return None
+    with open(source, "rb") as f, np.load(f, allow_pickle=False) as tiles:
+        coords = np.stack([tiles["x"], tiles["y"]], axis=1).astype(np.int64)
+        tile_index = tiles["tile_index"]
+    if index is not None:
+        order = np.argsort(tile_index)
+        places = np.searchsorted(tile_index, index, sorter=order)
+        coords = coords[order[places]]
+    return coords if len(coords) == num_rows else None
+
+
+def _checked(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
+    """Raw features as float32 (N, D).
+
+    Raises:
+        BenchmarkError: see `read_features`.
+    """
+    if raw.dtype.kind not in "fiu":
+        raise BenchmarkError(f"{path}: features of type {raw.dtype}, not numbers")
+    if raw.ndim == 3 and len(raw) == 1:
+        raw = raw[0]
+    if raw.ndim != 2:
+        raise BenchmarkError(f"{path}: features of shape {raw.shape}; a row a patch is needed, (N, D)")
+    if 0 in raw.shape:
+        raise BenchmarkError(f"{path}: features of shape {raw.shape}: no patches")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is counted below
+        features = np.ascontiguousarray(raw, dtype=np.float32)
+    broken = int((~np.isfinite(features).all(axis=1)).sum())
+    if broken:
+        raise BenchmarkError(f"{path}: {broken} of {len(features)} rows have NaN or infinite values. Embed it again")
+    return features
+
+
+def _feature_files(folder: Path) -> list[Path]:
+    """Feature files right below `folder`, sorted; none if it is no folder."""
+    return sorted(
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix in FEATURE_SUFFIXES and not path.name.startswith(".") and not path.name.endswith(NO_FEATURES)
+    )
+
+
+def _by_slide(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by slide id.
+
+    Raises:
+        BenchmarkError: the same slide twice.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise BenchmarkError(f"two feature files for slide {path.stem}: {found[path.stem]} and {path}. Remove one")
+        found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+def _digest(values: NDArray[Any]) -> str:
+    """Hex SHA-256 of an array's type, shape and little-endian bytes."""
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    digest = hashlib.sha256(f"{little.dtype.str}{values.shape}".encode())
+    digest.update(little.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """An attribute as a Python value."""
+    if isinstance(value, bytes):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,171 @@
+"""Which slides a benchmark has: matching of ids and files, labels, and what is left out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import BenchmarkError
+from pipeline.report import Exclusion
+from pipeline.slide_sets import SlideSet, case_of_stem, read_slide_set
+
+
+def make(
+    tmp_path: Path, csv: str, folders: Mapping[str, Sequence[str]], label: str = "tp53"
+) -> tuple[Path, str, list[tuple[str, Path]]]:
+    """A CSV and folders of (empty) feature files, as arguments of `read_slide_set`."""
+    path = tmp_path / "labels.csv"
+    path.write_text(csv)
+    features = []
+    for model, stems in folders.items():
+        folder = tmp_path / model
+        folder.mkdir()
+        (folder / "README").touch()
+        for stem in stems:
+            (folder / f"{stem}.h5").touch()
+        features.append((model, folder))
+    return path, label, features
+
+
+def bags_of(found: SlideSet) -> dict[str, tuple[str, str, tuple[str, ...]]]:
+    """Case, label and slides of every bag."""
+    return {bag.name: (bag.case_id, bag.label, bag.slides) for bag in found.bags}
+
+
+def test_cases_have_the_slides_that_are_named_after_them(tmp_path: Path) -> None:
+    csv = "case_id,tp53,center\nTCGA-3C-AALI,mut,3C\nTCGA-3C-AALJ,wt,3C\nTCGA-A1-0001,wt,A1\n"
+    stems = ["TCGA-3C-AALI-01Z-00-DX1.0AF1", "TCGA-3C-AALI-01Z-00-DX2.0AF2", "TCGA-3C-AALJ", "TCGA-A1-00012-01Z", "X"]
+    found = read_slide_set(*make(tmp_path, csv, {"uni": stems}))
+    assert found.unit == "case"
+    assert bags_of(found) == {
+        "TCGA-3C-AALI": ("TCGA-3C-AALI", "mut", tuple(stems[:2])),
+        "TCGA-3C-AALJ": ("TCGA-3C-AALJ", "wt", ("TCGA-3C-AALJ",)),
+    }
+    assert found.exclusions == (Exclusion("case TCGA-A1-0001", "no feature file is named after it"),)
+    assert found.notes == ("uni: 2 feature files belong to no row of the CSV.",)
+    assert [bag.center for bag in found.bags] == ["3C", "3C"]
+
+
+def test_a_file_belongs_to_the_longest_case_labelled_or_not(tmp_path: Path) -> None:
+    csv = "case_id,tp53\nA,mut\nA-1,wt\nA-2,NA\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["A-1-x", "A-2-x", "A_x"]}))
+    assert bags_of(found) == {"A": ("A", "mut", ("A_x",)), "A-1": ("A-1", "wt", ("A-1-x",))}
+
+
+@given(st.text("ab-. ", min_size=1, max_size=8), st.sets(st.text("ab-. ", min_size=1, max_size=4), max_size=6))
+def test_matching_equals_trying_every_case(stem: str, cases: set[str]) -> None:
+    fitting = [
+        case for case in cases if stem == case or (stem.startswith(case) and not stem[len(case)].isalnum())
+    ]  # fmt: skip
+    assert case_of_stem(stem, cases) == max(fitting, key=len, default=None)
+
+
+def test_slides_of_a_case_make_one_bag(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53,center,split\ns2,A,mut,north,train\ns1,A,mut,south,train\ns3,B,wt,,test\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    assert bags_of(found) == {"A": ("A", "mut", ("s1", "s2")), "B": ("B", "wt", ("s3",))}
+    assert [(bag.center, bag.split) for bag in found.bags] == [("north + south", "train"), ("", "test")]
+    assert (found.unit, found.notes, found.exclusions) == ("case", (), ())
+    np.testing.assert_array_equal(found.labels, ["mut", "wt"])
+    assert found.slides == ["s1", "s2", "s3"]
+
+
+def test_labels_that_differ_within_a_case_make_the_slide_the_unit(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,A,wt\ns3,B,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    assert found.unit == "slide"
+    assert bags_of(found) == {"s1": ("A", "mut", ("s1",)), "s2": ("A", "wt", ("s2",)), "s3": ("B", "wt", ("s3",))}
+    assert "each slide is predicted by itself" in found.notes[0]
+    np.testing.assert_array_equal(found.cases, ["A", "A", "B"])
+
+
+def test_slides_without_a_case_are_cases_and_the_reader_is_told(tmp_path: Path) -> None:
+    found = read_slide_set(*make(tmp_path, "slide_id,tp53\ns1,mut\ns2,wt\n", {"uni": ["s1", "s2"]}))
+    assert bags_of(found) == {"s1": ("s1", "mut", ("s1",)), "s2": ("s2", "wt", ("s2",))}
+    assert "a case of its own" in found.notes[0]
+
+
+def test_all_models_are_scored_on_the_same_slides(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,A,mut\ns3,B,wt\ns4,C,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s4"], "conch": ["s1", "s3", "s4"]}))
+    assert bags_of(found) == {"A": ("A", "mut", ("s1",)), "C": ("C", "wt", ("s4",))}
+    assert {model: list(files) for model, files in found.files.items()} == {"uni": ["s1", "s4"], "conch": ["s1", "s4"]}
+    assert found.exclusions == (
+        Exclusion("slide s2", "no feature file for conch"),
+        Exclusion("slide s3", "no feature file for uni"),
+        Exclusion("case B", "no slide of it has features of every model"),
+    )
+
+
+@pytest.mark.parametrize("word", ["", "  ", "NA", "nan", "Unknown", "[Not Available]", "'--", "not reported"])
+def test_unknown_labels_are_exclusions(tmp_path: Path, word: str) -> None:
+    csv = f"case_id,tp53\nA,mut\nB,{word}\nC,none\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["A", "B", "C"]}))
+    assert list(bags_of(found)) == ["A", "C"]  # "none" may be a class
+    (exclusion,) = found.exclusions
+    assert exclusion.what == "case B"
+    assert "line 3" in exclusion.why
+
+
+def test_broken_slides_leave_for_all_models(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,A,mut\ns3,B,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"], "conch": ["s1", "s2", "s3"]}))
+    left = found.without({"s3": "uni: NaN", "s1": "conch: unreadable"})
+    assert bags_of(left) == {"A": ("A", "mut", ("s2",))}
+    assert {model: list(files) for model, files in left.files.items()} == {"uni": ["s2"], "conch": ["s2"]}
+    assert left.exclusions == (
+        Exclusion("slide s1", "conch: unreadable"),
+        Exclusion("slide s3", "uni: NaN"),
+        Exclusion("case B", "no slide of it is left"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("csv", "message"),
+    [
+        ("case_id,tp53\nA,mut\nB,wt\nA,wt\n", r"case A has several labels: 'mut' \(line 2\), 'wt' \(line 4\)"),
+        ("slide_id,case_id,tp53\ns1,A,mut\ns1,A,mut\n", "slide_id s1 is given on lines 2, 3"),
+        ("slide_id,tp53,split\ns1,mut,train\n,wt,test\n", "line 3: slide_id is empty"),
+        ("case_id,tp53\nA,mut\n,wt\n", "line 3: case_id is empty"),
+        ("slide_id,case_id,tp53,split\ns1,A,mut,train\ns2,A,mut,test\n", "case A has several splits: test, train"),
+        ("slide_id,case_id,tp53,split\ns1,A,mut,train\ns2,A,mut,\n", "case A has several splits: none, train"),
+        ("case_id,label\nA,mut\n", "lacks the column tp53"),
+        ("patient,tp53\nA,mut\n", "no column slide_id or case_id"),
+        ("case_id,tp53\n", "no rows"),
+        ("case_id,tp53\nA,mut,1\n", "3 cells where the header has 2"),
+    ],
+)
+def test_tables_that_contradict_themselves(tmp_path: Path, csv: str, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "A", "B"]}))
+
+
+def test_a_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"gone\.csv: No such file"):
+        read_slide_set(tmp_path / "gone.csv", "tp53", [])
+
+
+def test_sets_that_give_no_number(tmp_path: Path) -> None:
+    csv = "case_id,tp53,kind\nA,mut,x\nB,wt,x\nC,wt,x\nD,mut,x\n"
+    path, _, features = make(tmp_path, csv, {"uni": ["A", "B", "C", "D"]})
+    read_slide_set(path, "tp53", features).require_scorable(2)
+    with pytest.raises(BenchmarkError, match=r"3 folds.*'mut' has 2, 'wt' has 2\. Take fewer with --folds"):
+        read_slide_set(path, "tp53", features).require_scorable(3)
+    read_slide_set(path, "tp53", features).require_scorable(None)
+    with pytest.raises(BenchmarkError, match=r"all 4 cases that are left have the label 'x'"):
+        read_slide_set(path, "kind", features).require_scorable(2)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "E.h5").touch()
+    none = read_slide_set(path, "tp53", [("other", tmp_path / "other")])
+    with pytest.raises(BenchmarkError, match=r"no case has both.*4 are left out:\n  case A: no feature file"):
+        none.require_scorable(2)
+
+
+def test_cases_are_counted_where_slides_are_predicted(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,A,wt\ns3,A,mut\ns4,B,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3", "s4"]}))
+    with pytest.raises(BenchmarkError, match="'mut' has 1"):
+        found.require_scorable(2)
