@@ -1,0 +1,261 @@
+"""The robustness index: whether a patch's nearest patches of other slides share its biology or its medical centre.
+
+After Kömen et al., "Towards robust foundation models for digital pathology" (arXiv 2507.17845), as their public code
+PathoROB computes it. Embeddings are brought to length 1; the neighbours of a patch are the nearest by Euclidean
+distance, without those of its own slide. Among the first k neighbours of all patches, SO counts those of the same
+biological class from another centre, OS those of another class from the same centre:
+
+    index = SO / (SO + OS)
+
+At 1 neighbours are found by biology, at 0 by centre; at 0.5 neither outweighs the other. k is the one of 1, 3, 5, 7, 9,
+11, 21, 31, ... at which a majority vote of the neighbours tells the biological class best (balanced accuracy; the first
+of several; a tied vote goes to the class first in order). For sets of subsets, neighbours are searched within each
+subset, the accuracies are averaged over subsets to choose k, and SO and OS are summed over the patches of all subsets,
+a patch as often as it occurs. docs/decisions/0016 says what was decided and why.
+
+Exact and the same for any order of rows: see `directions`; among patches that are equally near, the one first by slide,
+class, centre and embedding is the nearer. Memory is a block of rows at a time. Pure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.directions import Floats, canonical_order, grid_directions, nearest, row_blocks
+from pipeline.errors import BenchmarkError
+
+MAX_K = 1000
+"""k stays below it. PathoROB has a limit for each of its sets, 600 to 1,200; this is the one of Tolkach ESCA."""
+ACCURACY_DIGITS = 12
+"""Balanced accuracies that are equal to so many digits are equal; beyond it is the rounding of their means."""
+
+Ints = NDArray[np.int64]
+Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessIndex:
+    """The index of one model, with what it is made of.
+
+    Attributes:
+        k: number of neighbours that count.
+        same_class: SO of each patch among its first k neighbours, int64 (N,), rows as given.
+        same_center: OS, likewise.
+        curve: the index at each k that was looked at; NaN where SO + OS is 0.
+        accuracy: balanced accuracy of the neighbours' majority vote for the class at each k, mean over subsets.
+        by_subset: the index of each subset alone, at the same k; NaN where it does not exist. Sorted by name.
+        num_tied: patches whose k-th neighbour is no nearer than the next one, so that the order of names decides.
+        notes: what a reader must know.
+    """
+
+    k: int
+    same_class: Ints
+    same_center: Ints
+    curve: dict[int, float]
+    accuracy: dict[int, float]
+    by_subset: dict[str, float]
+    num_tied: int
+    notes: tuple[str, ...]
+
+    @property
+    def value(self) -> float:
+        """SO / (SO + OS) over all patches; NaN if there is neither, or if every patch's neighbours are a tie."""
+        if self.num_tied == self.num_queries:
+            return float("nan")
+        return _ratio(int(self.same_class.sum()), int(self.same_center.sum()))
+
+    @property
+    def support(self) -> float:
+        """Share of the patches with at least one neighbour that counts as SO or OS."""
+        return float(np.mean(self.same_class + self.same_center > 0))
+
+    @property
+    def subset_mean(self) -> float:
+        """Mean of the subsets' own indices, of those that exist; NaN if none does."""
+        values = [value for value in self.by_subset.values() if not np.isnan(value)]
+        return float(np.mean(values)) if values else float("nan")
+
+    @property
+    def num_queries(self) -> int:
+        """Patches that were asked for their neighbours, each as often as it occurs."""
+        return len(self.same_class)
+
+
+@dataclass(frozen=True, eq=False)
+class _Counts:
+    """What the neighbours of one subset's n patches are, at each of C numbers of neighbours.
+
+    `same_class`, `same_center` (n, C) int32; `hits` (n, C): the vote gives the patch's own class; `tied` (n, C): the
+    k-th neighbour is no nearer than the next. `reach`: as many neighbours has every patch.
+    """
+
+    same_class: NDArray[np.int32]
+    same_center: NDArray[np.int32]
+    hits: NDArray[np.bool_]
+    tied: NDArray[np.bool_]
+    reach: int
+
+
+def robustness_index(
+    embeddings: NDArray[np.floating],
+    classes: Names,
+    centers: Names,
+    slides: Names,
+    subsets: Names | None = None,
+    k: int | None = None,
+) -> RobustnessIndex:
+    """The robustness index of `embeddings` (N, D) of patches with a class, centre, slide and subset each, all (N,).
+
+    `subsets`: names of the sets within which neighbours are searched; `None` is one set of all. `k`: number of
+    neighbours; `None` chooses it as PathoROB does.
+
+    Raises:
+        BenchmarkError: an embedding is not finite or zero; a subset is of a single slide; `k` is larger than the
+            number of patches of other slides.
+    """
+    grid = grid_directions(embeddings)
+    names = np.full(len(grid), "all") if subsets is None else subsets
+    rows_of = {
+        str(name): canonical_order(grid, np.flatnonzero(names == name), slides, classes, centers)
+        for name in np.unique(names)
+    }
+    tried = k_candidates(max(len(rows) for rows in rows_of.values())) if k is None else [k]
+    counts, notes = {}, []
+    for name, rows in rows_of.items():
+        if len(np.unique(slides[rows])) < 2:
+            raise BenchmarkError(f"subset {name!r} has patches of one slide only: no patch has a neighbour elsewhere")
+        here = [count for count in tried if k is not None or count <= len(rows)]
+        label, center, slide = (
+            np.unique(column[rows], return_inverse=True)[1] for column in (classes, centers, slides)
+        )
+        counts[name] = _count(grid[rows], label, center, slide, here, exhaust=k is not None)
+    reach = min(count.reach for count in counts.values())
+    if k is None and reach == 0:
+        notes.append("some patch has only patches of its own slide near it; k went as far as every patch has others")
+        counts = {name: _widened(count, slides[rows_of[name]]) for name, count in counts.items()}
+        reach = min(count.reach for count in counts.values())
+    usable = [count for count in tried if count <= reach]
+    if not usable:
+        raise BenchmarkError(f"k = {k}: some patch has only {reach} patches of other slides; take a smaller --ri-k")
+    accuracy = _mean_accuracy(counts, classes, rows_of, len(usable))
+    return _index_at(int(np.argmax(accuracy)), usable, accuracy, counts, rows_of, notes)
+
+
+def index_of_random_neighbours(classes: Names, centers: Names, slides: Names, subsets: Names | None = None) -> float:
+    """The index if every patch of another slide were as likely a neighbour as any other; NaN if none could count.
+
+    It is what a model that knows nothing gives, and seldom 0.5: classes and centres are not balanced, and a patch's own
+    slide, which is of its centre, is no neighbour. Arguments as for `robustness_index`.
+    """
+    names = np.full(len(classes), "all") if subsets is None else subsets
+    alike = [_num_sharing(names, *columns) for columns in (
+        (slides,), (classes,), (centers,), (classes, centers), (slides, classes), (slides, centers),
+        (slides, classes, centers),
+    )]  # fmt: skip
+    slide, label, center, cell, of_slide_label, of_slide_center, of_slide_cell = alike
+    others = _num_sharing(names) - slide
+    same_class = label - cell - (of_slide_label - of_slide_cell)
+    same_center = center - cell - (of_slide_center - of_slide_cell)
+    expected = [float((counts / others).sum()) for counts in (same_class, same_center)]
+    return expected[0] / sum(expected) if sum(expected) else float("nan")
+
+
+def _num_sharing(*columns: Names) -> Ints:
+    """How many rows have the same names as each in all `columns` (N,): (N,)."""
+    codes = np.stack([np.unique(column, return_inverse=True)[1] for column in columns])
+    _, inverse, counts = np.unique(codes, axis=1, return_inverse=True, return_counts=True)
+    return counts[inverse].astype(np.int64)
+
+
+def k_candidates(num_rows: int) -> list[int]:
+    """Numbers of neighbours to choose from: 1, 3, 5, 7, 9, 11, 21, 31, ... up to `num_rows` and below `MAX_K`."""
+    return [k for k in (1, 3, 5, 7, 9, *range(11, MAX_K, 10)) if k <= num_rows]
+
+
+def _count(grid: Floats, classes: Ints, centers: Ints, slides: Ints, tried: Sequence[int], *, exhaust: bool) -> _Counts:
+    """Neighbours of each row of `grid` (n, D) at the numbers `tried`, ascending.
+
+    PathoROB looks at the max(tried) nearest patches, then drops those of the own slide; `reach` is what the patch with
+    the fewest keeps. With `exhaust` it is what there is: the next nearest fill up.
+    """
+    num_rows, most, at = len(grid), tried[-1], np.array(tried) - 1
+    width = min(num_rows, most + int(np.bincount(slides).max()) + 1)
+    same_class, same_center = np.zeros((2, num_rows, len(tried)), np.int32)
+    hits, tied = np.zeros((2, num_rows, len(tried)), np.bool_)
+    reach = num_rows
+    for block in row_blocks(num_rows, num_rows):
+        similarity = grid[block] @ grid.T
+        found = nearest(similarity, width)
+        own = slides[found] == slides[block, None]
+        others = (~own).sum(1)
+        reach = min(reach, int((others if exhaust else (~own[:, :most]).sum(1)).min()))
+        found = np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), 1)
+        near = found[:, :most]
+        is_class, is_center = classes[near] == classes[block, None], centers[near] == centers[block, None]
+        same_class[block] = _up_to(is_class & ~is_center, at)
+        same_center[block] = _up_to(~is_class & is_center, at)
+        votes = np.stack([_up_to(classes[near] == name, at) for name in range(classes.max() + 1)])
+        hits[block] = votes.argmax(0) == classes[block, None]
+        distance = np.take_along_axis(similarity, found, 1)
+        last, following = (np.minimum(places, width - 1) for places in (at, at + 1))
+        tied[block] = (distance[:, last] == distance[:, following]) & (others[:, None] > at + 1)
+    return _Counts(same_class, same_center, hits, tied, min(reach, most))
+
+
+def _up_to(flags: NDArray[np.bool_], at: Ints) -> NDArray[np.int32]:
+    """How many flags of each row of (B, K) are set up to each of the places `at`: (B, C)."""
+    places = np.minimum(at, flags.shape[1] - 1)
+    return np.cumsum(flags, axis=1, dtype=np.int32)[:, places]
+
+
+def _widened(count: _Counts, slides: Names) -> _Counts:
+    """The same with the reach that the search had: as many patches of other slides as every patch has."""
+    largest = int(np.unique(slides, return_counts=True)[1].max())
+    return _Counts(count.same_class, count.same_center, count.hits, count.tied, len(slides) - largest)
+
+
+def _mean_accuracy(counts: dict[str, _Counts], classes: Names, rows_of: dict[str, Ints], num_tried: int) -> Floats:
+    """Balanced accuracy of the vote at the first `num_tried` numbers of neighbours, mean over subsets: (C,)."""
+    accuracies = []
+    for name, rows in rows_of.items():
+        hits, truth = counts[name].hits[:, :num_tried], classes[rows]
+        accuracies.append(np.mean([hits[truth == label].mean(0) for label in np.unique(truth)], axis=0))
+    means: Floats = np.round(np.mean(accuracies, axis=0, dtype=np.float64), ACCURACY_DIGITS)
+    return means
+
+
+def _index_at(
+    best: int,
+    usable: Sequence[int],
+    accuracy: Floats,
+    counts: dict[str, _Counts],
+    rows_of: dict[str, Ints],
+    notes: Sequence[str],
+) -> RobustnessIndex:
+    """The index at the `best` of the numbers of neighbours `usable`."""
+    num_rows = sum(len(rows) for rows in rows_of.values())
+    same_class, same_center = np.zeros((2, num_rows), np.int64)
+    for name, rows in rows_of.items():
+        same_class[rows], same_center[rows] = counts[name].same_class[:, best], counts[name].same_center[:, best]
+    sums = np.sum([(c.same_class[:, : len(usable)].sum(0), c.same_center[:, : len(usable)].sum(0))
+                   for c in counts.values()], axis=0)  # fmt: skip
+    return RobustnessIndex(
+        k=usable[best],
+        same_class=same_class,
+        same_center=same_center,
+        curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
+        accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
+        by_subset={
+            name: _ratio(int(same_class[rows].sum()), int(same_center[rows].sum())) for name, rows in rows_of.items()
+        },
+        num_tied=sum(int(count.tied[:, best].sum()) for count in counts.values()),
+        notes=tuple(notes),
+    )
+
+
+def _ratio(same_class: int, same_center: int) -> float:
+    """SO / (SO + OS); NaN if there is neither."""
+    total = same_class + same_center
+    return same_class / total if total else float("nan")

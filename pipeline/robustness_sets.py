@@ -1,0 +1,240 @@
+"""The CSV of a robustness benchmark: which image is which patch of which slide, and what it shows.
+
+Two kinds of set, in one file if it has the columns of both. For the robustness index, the columns of PathoROB
+(slide_id, patch_id, biological_class, medical_center, subset). For paired robustness, as in plismbench: the same tissue
+scanned by several scanners or stained in several ways (slide_id, patch_id, scanner, staining), where `patch_id` names
+the place in the tissue. Both need `path`, for embeddings are computed from the images. A patch may stand in several
+subsets; its image is embedded once. Left out: looking into the images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import BenchmarkError, ManifestError
+from pipeline.manifest import Problem, Record, read_table, refuse
+
+REQUIRED = ("slide_id", "patch_id", "path")
+INDEX_COLUMNS = ("biological_class", "medical_center")
+PAIRED_COLUMNS = ("scanner", "staining")
+SUBSET = "subset"
+OUT_OF_DOMAIN = "OOD"
+"""Subset whose patches PathoROB leaves out of the index; they are for its other metrics."""
+NEEDS = (
+    f"The robustness index needs the columns {', '.join((*REQUIRED, *INDEX_COLUMNS))}, and may have {SUBSET}; paired "
+    f"robustness needs {', '.join(REQUIRED)} and {' or '.join(PAIRED_COLUMNS)}"
+)
+
+Names = NDArray[np.str_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class IndexRows:
+    """Patches for the robustness index, one row for each subset that a patch is in; columns are (N,).
+
+    `images` are indices into the set's `paths`. `subsets` is `None` if the file has no such column.
+    """
+
+    images: Ints
+    slides: Names
+    classes: Names
+    centers: Names
+    subsets: Names | None
+
+
+@dataclass(frozen=True, eq=False)
+class PairedRows:
+    """Patches for paired robustness, each once; columns are (N,).
+
+    `places` name the tissue under a patch, the same on every slide that shows it. A column that the file lacks is "".
+    """
+
+    images: Ints
+    slides: Names
+    places: Names
+    scanners: Names
+    stainings: Names
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessSet:
+    """What a CSV holds.
+
+    Attributes:
+        path: the CSV.
+        paths: the image files that are needed, each once, in the order of their names; they may be missing.
+        index, paired: rows for each evaluation; `None` if the file lacks its columns.
+        num_out_of_domain: rows that the index leaves out because their subset is "OOD".
+    """
+
+    path: Path
+    paths: list[Path]
+    index: IndexRows | None
+    paired: PairedRows | None
+    num_out_of_domain: int
+
+    def select(self, usable: NDArray[np.bool_]) -> "RobustnessSet":
+        """The set without the images that are not `usable`, one flag for each of `paths`.
+
+        Raises:
+            BenchmarkError: what is left cannot be evaluated.
+        """
+        new_index = np.cumsum(usable) - 1
+        left = f"{self.path}, without {int((~usable).sum())} of {len(usable)} images that cannot be used"
+        index, paired = self.index, self.paired
+        if index is not None:
+            rows = usable[index.images]
+            index = IndexRows(
+                new_index[index.images[rows]],
+                index.slides[rows],
+                index.classes[rows],
+                index.centers[rows],
+                None if index.subsets is None else index.subsets[rows],
+            )
+            _check_index(index, left)
+        if paired is not None:
+            rows = usable[paired.images]
+            columns = (paired.slides, paired.places, paired.scanners, paired.stainings)
+            paired = PairedRows(new_index[paired.images[rows]], *(column[rows] for column in columns))
+            _check_paired(paired, left)
+        paths = [image for image, keep in zip(self.paths, usable, strict=True) if keep]
+        return RobustnessSet(self.path, paths, index, paired, self.num_out_of_domain)
+
+
+def read_robustness_set(path: Path, images_root: Path | None = None) -> RobustnessSet:
+    """Read and check a CSV; relative image paths hang below `images_root`, else below the CSV's folder.
+
+    Ids and names are kept as they are written; those of columns may be in capitals.
+
+    Raises:
+        BenchmarkError: columns for neither evaluation, empty cells, rows that contradict each other (with their lines),
+            too few classes, centres or slides.
+    """
+    if images_root is not None and not images_root.is_dir():
+        raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
+    try:
+        records, columns = _read(path)
+    except ManifestError as error:
+        raise BenchmarkError(str(error)) from None
+    has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
+    in_domain = [row for row in records if has_index and row.get(SUBSET) != OUT_OF_DOMAIN]
+    once = list({(row["slide_id"], row["patch_id"]): row for row in records if has_paired}.values())
+    root = path.parent if images_root is None else images_root
+    paths = sorted({root / row["path"] for row in (*in_domain, *once)})
+    number = {image: index for index, image in enumerate(paths)}
+
+    def images(rows: Sequence[dict[str, str]]) -> Ints:
+        return np.array([number[root / row["path"]] for row in rows], dtype=np.int64)
+
+    def names(rows: Sequence[dict[str, str]], column: str) -> Names:
+        return np.array([row.get(column, "") for row in rows], dtype=np.str_)
+
+    index = paired = None
+    if has_index:
+        slides, classes, centers, subsets = (names(in_domain, name) for name in ("slide_id", *INDEX_COLUMNS, SUBSET))
+        index = IndexRows(images(in_domain), slides, classes, centers, subsets if SUBSET in columns else None)
+        _check_index(index, str(path))
+    if has_paired:
+        slides, places, scanners, stainings = (names(once, name) for name in ("slide_id", "patch_id", *PAIRED_COLUMNS))
+        paired = PairedRows(images(once), slides, places, scanners, stainings)
+        _check_paired(paired, str(path))
+    return RobustnessSet(path, paths, index, paired, len(records) - len(in_domain) if has_index else 0)
+
+
+def _read(path: Path) -> tuple[list[dict[str, str]], set[str]]:
+    """Rows that do not contradict each other, and the columns that have a meaning here.
+
+    Raises:
+        ManifestError: anything is wrong; says which columns are needed, or lists the lines.
+    """
+    try:
+        records, problems = read_table(path, REQUIRED, ",")
+    except ManifestError as error:
+        raise ManifestError(f"{error}\n{NEEDS}") from None
+    refuse(path, problems)
+    records = [(line, {name.lower(): cell for name, cell in row.items()}) for line, row in records]
+    records = [(line, row | {"path": row["path"].strip()}) for line, row in records]
+    given = records[0][1].keys()
+    for_index = INDEX_COLUMNS if set(INDEX_COLUMNS) <= given else ()
+    for_pairs = tuple(column for column in PAIRED_COLUMNS if column in given)
+    if not for_index and not for_pairs:
+        raise ManifestError(
+            f"{path} has the columns {', '.join(given)}, which are enough for neither evaluation.\n{NEEDS}"
+        )
+    subset = (SUBSET,) if for_index and SUBSET in given else ()
+    refuse(path, _problems(records, (*for_index, *for_pairs), subset))
+    return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
+
+
+def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[str, ...]) -> list[Problem]:
+    """Cells that are empty, and rows that contradict an earlier one."""
+    problems = [
+        (line, f"{column} is empty")
+        for line, row in records
+        for column in (*REQUIRED, *about, *subset)
+        if not row[column].strip()
+    ]
+    of_slide = [column for column in about if column != "biological_class"]
+    first: dict[tuple[str, ...], tuple[int, str]] = {}
+
+    def must_agree(line: int, what: str, column: str, value: str, *key: str) -> None:
+        earlier_line, earlier = first.setdefault((column, *key), (line, value))
+        if earlier != value:
+            problems.append((line, f"{what} has {column} {value!r} here and {earlier!r} on line {earlier_line}"))
+
+    for line, row in records:
+        slide, patch = row["slide_id"], row["patch_id"]
+        words = f"patch {patch!r} of slide {slide!r}"
+        for column in ("path", *about):
+            if column not in of_slide:
+                must_agree(line, words, column, row[column], slide, patch)
+        for column in of_slide:
+            must_agree(line, f"slide {slide!r}", column, row[column], slide)
+        must_agree(line, f"image {row['path']!r}", "patch", f"{slide} {patch}", row["path"])
+        where = row[SUBSET] if subset else ""
+        earlier = first.setdefault(("row", slide, patch, where), (line, ""))[0]
+        if earlier != line:
+            within = f" in subset {where!r}" if subset else ""
+            problems.append((line, f"{words} stands on line {earlier} already{within}; keep one row"))
+    return problems
+
+
+def _check_index(rows: IndexRows, where: str) -> None:
+    """Refuse sets on which the index can only be 0 or 1.
+
+    Raises:
+        BenchmarkError: says which subset, and what it lacks.
+    """
+    if not len(rows.images):
+        raise BenchmarkError(f"{where}: no patches for the robustness index ({OUT_OF_DOMAIN} rows do not count)")
+    for name in [None] if rows.subsets is None else np.unique(rows.subsets).tolist():
+        chosen = np.ones(len(rows.images), np.bool_) if rows.subsets is None else rows.subsets == name
+        classes, centers = rows.classes[chosen], rows.centers[chosen]
+        pairs = sorted(set(zip(classes.tolist(), centers.tolist(), strict=True)))
+        of_class, of_center = [label for label, _ in pairs], [center for _, center in pairs]
+        subset = where if name is None else f"{where}, subset {name!r}"
+        if len(set(of_class)) < 2 or len(set(of_center)) < 2:
+            raise BenchmarkError(
+                f"{subset}: the robustness index needs at least two classes and two centres, not "
+                f"{len(set(of_class))} and {len(set(of_center))}"
+            )
+        if len(set(of_class)) == len(pairs) or len(set(of_center)) == len(pairs):
+            which = "class is of more than one centre" if len(set(of_class)) == len(pairs) else "centre has two classes"
+            raise BenchmarkError(f"{subset}: no {which}, so that the robustness index could take one value only")
+
+
+def _check_paired(rows: PairedRows, where: str) -> None:
+    """Refuse sets without two slides of the same tissue.
+
+    Raises:
+        BenchmarkError: no place is on two slides.
+    """
+    if len(np.unique(rows.places)) == len(rows.places):
+        raise BenchmarkError(
+            f"{where}: no patch_id is on two slides; paired robustness needs the same tissue on several slides, and "
+            "patch_id names the place in the tissue"
+        )

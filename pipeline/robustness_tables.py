@@ -1,0 +1,235 @@
+"""How robustness is laid out: tables of the index, its margins and the pairs of slides, and what a reader must know.
+
+Plain data in, plain data out. Pure.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.intervals import Draws, GroupResamples, difference, interval, ratio_draws
+from pipeline.paired_robustness import KINDS, TOP, PairedRobustness
+from pipeline.report import Cell, Column, Interval, Score, Table
+from pipeline.robustness_index import RobustnessIndex, index_of_random_neighbours
+from pipeline.robustness_margins import Margins
+from pipeline.robustness_sets import IndexRows
+
+SHOWN_K = (1, 3, 5, 11, 21, 51, 101, 201, 501, 991)
+"""Numbers of neighbours at which all models are shown side by side. Our choice of those that are tried."""
+CROMA_AGREES = 5e-4
+"""croma's count of the index may differ by so much, half of the last digit shown, before a note says so."""
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredIndex:
+    """The index and margins of one model; `draws` are its resamples, `None` if the index does not exist."""
+
+    label: str
+    index: RobustnessIndex
+    margins: Margins
+    draws: Draws | None
+
+
+def index_draws(index: RobustnessIndex, chosen: NDArray[np.bool_], resamples: GroupResamples) -> Draws:
+    """The index over the `chosen` patches, with its resamples."""
+    same_class = (index.same_class * chosen).astype(np.float64)
+    return ratio_draws(same_class, same_class + index.same_center * chosen, resamples)
+
+
+def index_tables(
+    rows: IndexRows, models: Sequence[ScoredIndex], reference: str, resamples: GroupResamples
+) -> list[Table]:
+    """The index with its difference from the reference, its margins, its curve, and its parts."""
+    tables = [_headline_table(rows, models, reference), _margin_table(models)]
+    shared = [k for k in SHOWN_K if all(k in model.index.curve for model in models)]
+    if len(shared) > 1:
+        columns = [Column("model"), *(Column(f"k = {k}", better="higher") for k in shared)]
+        cells: list[list[Cell]] = [[model.label, *(_number(model.index.curve[k]) for k in shared)] for model in models]
+        note = "The first table takes each model at the k that suits it; here all are compared at the same one."
+        tables.append(Table("Robustness index at the same k", columns, cells, note))
+    for title, names in (("class", rows.classes), ("centre", rows.centers)):
+        tables.append(_part_table(title, names, rows.slides, models, resamples))
+    return tables
+
+
+def _headline_table(rows: IndexRows, models: Sequence[ScoredIndex], reference: str) -> Table:
+    """One line a model."""
+    of_reference = next((model.draws for model in models if model.label == reference), None)
+    has_subsets = rows.subsets is not None and len(np.unique(rows.subsets)) > 1
+    columns = [
+        Column("model"),
+        Column("index", "SO / (SO + OS) over all patches, 0 to 1; higher is more robust.", better="higher"),
+        Column("difference", f"Of the index from that of {reference}, paired on the same resamples of slides."),
+        Column(
+            "k", "Number of neighbours: the one that tells the class best, or the one that was asked for.", digits=0
+        ),
+        Column(
+            "balanced accuracy",
+            "Of a majority vote of the k neighbours for the class, mean over subsets; 0 to 1.",
+            better="higher",
+        ),
+        Column("support", "Share of patches with at least one neighbour that counts as SO or OS; 0 to 1."),
+    ]
+    if has_subsets:
+        columns.append(Column("mean of subsets", "Mean of the indices of the single subsets, each of the same weight."))
+    cells: list[list[Cell]] = []
+    for model in models:
+        index, less = model.index, None
+        if model.draws is not None and of_reference is not None and model.label != reference:
+            less = difference(model.draws, of_reference)
+        row: list[Cell] = [model.label, _interval(model.draws), less, index.k, index.accuracy[index.k], index.support]
+        cells.append([*row, _number(index.subset_mean)] if has_subsets else row)
+    columns_of_set = (rows.classes, rows.centers, rows.slides, rows.subsets)
+    note = f"Neighbours drawn at random would give {index_of_random_neighbours(*columns_of_set):.3f} on this set."
+    return Table("Robustness index", columns, cells, note)
+
+
+def _margin_table(models: Sequence[ScoredIndex]) -> Table:
+    """What croma adds."""
+    columns = [
+        Column("model"),
+        Column("index by croma", "The same index at the same k, counted by the package croma."),
+        Column("MaRI", "The index with neighbours weighted by nearness, 0 to 1, neutral at 0.5.", better="higher"),
+        Column("MaRI, median patch", "Of the patches for which it exists.", better="higher"),
+        Column(
+            "CRoMa",
+            "Median over patches of how much nearer the patches of the same class from other centres are than those of "
+            "other classes from the same centre; -1 to 1, neutral at 0.",
+            better="higher",
+        ),
+        Column("CRoMa, worst tenth", "Mean of the tenth of the patches with the smallest margin.", better="higher"),
+        Column("centre nearer", "Share of patches with a CRoMa of 0 or less; lower is more robust.", better="lower"),
+    ]
+    cells: list[list[Cell]] = [
+        [
+            model.label,
+            *(_number(value) for value in (model.margins.index, model.margins.mari)),
+            *(None if np.isnan(part.value) else part for part in (model.margins.mari_median, model.margins.croma)),
+            *(_number(value) for value in (model.margins.croma_tail, model.margins.croma_f0)),
+        ]
+        for model in models
+    ]
+    note = "MaRI and CRoMa are those of croma (Grisi et al., 2026), with its own bootstrap over slides."
+    return Table("Margins", columns, cells, note)
+
+
+def _part_table(
+    title: str,
+    names: NDArray[np.str_],
+    slides: NDArray[np.str_],
+    models: Sequence[ScoredIndex],
+    resamples: GroupResamples,
+) -> Table:
+    """The index over the patches of each class or centre."""
+    columns = [
+        Column(title),
+        Column("number of patches", digits=0),
+        Column("number of slides", digits=0),
+        *(Column(model.label, better="higher") for model in models),
+    ]
+    cells: list[list[Cell]] = []
+    for name in np.unique(names).tolist():
+        chosen = names == name
+        parts = [None if model.draws is None else index_draws(model.index, chosen, resamples) for model in models]
+        cells.append([name, int(chosen.sum()), len(np.unique(slides[chosen])), *(_interval(part) for part in parts)])
+    note = f"The neighbours of the patches of one {title} only; each model at its k. A dash: no neighbour counts."
+    return Table(f"Robustness index by {title}", columns, cells, note)
+
+
+def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex]) -> list[str]:
+    """What a reader of the index must know."""
+    notes = []
+    if num_out_of_domain:
+        notes.append(f"{num_out_of_domain:,} rows of subset OOD do not count for the index, as in PathoROB.")
+    if len({model.index.k for model in models}) > 1:
+        listed = ", ".join(f"{model.label}: {model.index.k}" for model in models)
+        notes.append(f"k is chosen for each model, as PathoROB does, and differs ({listed}); --ri-k sets one for all.")
+    for model in models:
+        index, margins = model.index, model.margins
+        found = [*index.notes, *margins.notes]
+        if np.isnan(index.value):
+            found.append("no index: no neighbour counts as SO or OS, or all patches are equally near")
+        elif abs(margins.index - index.value) > CROMA_AGREES:
+            found.append(
+                f"croma counts {margins.index:.4f} where this report counts {index.value:.4f}; they may differ where "
+                "patches are equally near"
+            )
+        if index.num_tied:
+            found.append(
+                f"{index.num_tied:,} of {index.num_queries:,} patches have several that are equally near at place k; "
+                "the order of names decides among these"
+            )
+        if model.draws is not None and model.draws.num_dropped:
+            found.append(f"{model.draws.num_dropped:,} resamples of slides have no index and do not count")
+        if missing := sum(np.isnan(value) for value in index.by_subset.values()):
+            found.append(
+                f"{missing:,} of {len(index.by_subset):,} subsets have no index and are left out of their mean"
+            )
+        notes += [f"{model.label}: {note.rstrip('.')}." for note in found]
+    return notes
+
+
+def paired_tables(paired: Mapping[str, PairedRobustness]) -> list[Table]:
+    """plismbench's table of medians, and all figures."""
+    columns = [
+        Column("model"),
+        Column("cosine, all pairs", "Median over all pairs of slides; -1 to 1.", better="higher"),
+        *(Column(f"top-{TOP[-1]}, {kind}", "Median over these pairs; 0 to 1.", better="higher") for kind in KINDS[1:]),
+        Column("leaderboard", "Mean of the four, plismbench's leaderboard metric.", better="higher"),
+    ]
+    cells: list[list[Cell]] = []
+    details: list[list[Cell]] = []
+    for label, model in paired.items():
+        summaries = {kind: model.summary(kind) for kind in KINDS}
+        tops = [None if (part := summaries[kind]) is None else part.median_top[-1] for kind in KINDS[1:]]
+        cells.append([label, model.overall.median_cosine, *tops, model.leaderboard])
+        for kind, part in summaries.items():
+            if part is not None:
+                cosines = (part.mean_cosine, part.median_cosine)
+                tops_of_both = [top for both in zip(part.mean_top, part.median_top, strict=True) for top in both]
+                details.append([label, kind, part.num_pairs, *cosines, *tops_of_both])
+    parts = [f"{name}, {how}" for name in ("cosine", *(f"top-{k}" for k in TOP)) for how in ("mean", "median")]
+    note = "Of the slides of a cross-scanner pair only the scanner differs, of a cross-staining pair only the staining."
+    return [
+        Table("Same tissue, scanned and stained anew", columns, cells, note),
+        Table(
+            "All figures of the pairs of slides",
+            [Column("model"), Column("pairs"), Column("number", digits=0), *(Column(part) for part in parts)],
+            details,
+        ),
+    ]
+
+
+def paired_score(paired: Mapping[str, PairedRobustness]) -> Score:
+    """plismbench's leaderboard metric; where only the scanner or only the staining varies, the top-10 accuracy."""
+    values = {label: model.leaderboard for label, model in paired.items()}
+    name = "paired robustness, plismbench's metric"
+    if any(value is None for value in values.values()):
+        name = f"paired robustness, top-{TOP[-1]} accuracy"
+        values = {label: model.overall.median_top[-1] for label, model in paired.items()}
+    nan = float("nan")
+    return Score(name, {label: Interval(value, nan, nan) for label, value in values.items() if value is not None})
+
+
+def paired_notes(paired: PairedRobustness) -> list[str]:
+    """What a reader of the paired figures must know."""
+    fewest = min(pair.num_places for pair in paired.pairs)
+    notes = [f"Pairs of slides share at least {fewest:,} places; of so few, chance alone finds {TOP[-1]} of "
+             f"{2 * fewest - 1:,} patches."] if fewest < 10 * TOP[-1] else []  # fmt: skip
+    if missing := sum(pair.num_missing for pair in paired.pairs):
+        incomplete = sum(pair.num_missing > 0 for pair in paired.pairs)
+        notes.append(
+            f"In {incomplete:,} pairs of slides a place is on one of them only; {missing:,} such were left out."
+        )
+    return notes
+
+
+def _interval(draws: Draws | None) -> Interval | None:
+    """A number with its interval; `None` if there is no number."""
+    return None if draws is None or np.isnan(draws.value) else interval(draws)
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else value
