@@ -168,7 +168,6 @@ class Report:
         reference: label of the model that the others are compared with.
         settings: the resolved options.
         run: what belongs to this call only and not to the numbers: time, machine, versions.
-        figures: of all sections together.
     """
 
     title: str
@@ -177,7 +176,6 @@ class Report:
     sections: Sequence[Section]
     settings: dict[str, Any]
     run: dict[str, Any]
-    figures: Sequence[Figure] = ()
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON types."""
@@ -188,7 +186,6 @@ class Report:
             "models": [{"label": m.label, "role": m.role, "num_params": m.num_params, **m.record} for m in self.models],
             "settings": self.settings,
             "sections": {section.key: section.record() for section in self.sections},
-            "figures": [figure.file for figure in self.figures],
             "run": self.run,
         }
 

@@ -26,7 +26,7 @@ from pipeline.loader import default_workers
 from pipeline.models import BuiltEncoder
 from pipeline.patch_images import read_image
 from pipeline.report import Figure, Report, ReportModel, Section
-from pipeline.report_figures import draw_scores
+from pipeline.report_figures import draw_scores, figure_scores
 from pipeline.report_page import write_report
 from pipeline.runlog import say, table
 from pipeline.size_figure import draw_score_against_size
@@ -80,15 +80,14 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
             section, milliseconds = cost_section(parts, config, reference, device, precision)
             sections.append(section)
         described = [model.described() for model in models]
-        scores = [score for section in sections for score in section.scores]
-        overview = draw_score_against_size(described, scores, milliseconds or None, out / "score_against_size.png")
+        picture = out / "score_against_size.png"
+        overview = draw_score_against_size(described, figure_scores(sections), milliseconds or None, picture)
         report = Report(
             title="Is the student as good as its teacher?",
             models=described,
             reference=reference,
             sections=sections,
             settings=config.record() | {"precision": precision},
-            figures=[overview] if overview else [],
             run={
                 "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
                 "seconds": round(time.monotonic() - started, 1),
@@ -96,7 +95,7 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
                 "versions": used_versions(),
             },
         )
-        write_report(report, out)
+        write_report(report, out, [overview] if overview else [])
     return report
 
 

@@ -121,7 +121,7 @@ def _speed_table(rows: Sequence[CostRow], reference: str) -> Table:
     for row in rows:
         memory = None if row.peak_bytes is None else row.peak_bytes / MIB
         cells.append([row.label, row.precision, row.batch_size, row.ms_per_patch, row.patches_per_second,
-                      row.times_faster, memory, row.note or None])  # fmt: skip
+                      row.times_faster, memory, row.note])  # fmt: skip
     if not any(row.note for row in rows):
         cells = [own[:-1] for own in cells]
     columns = [
