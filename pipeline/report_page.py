@@ -106,7 +106,7 @@ def _summary(report: Report) -> list[str]:
     reference = by_label.get(report.reference)
     if reference is None or len(report.models) < 2:
         return sentences
-    role = f", the {reference.role}" if reference.role else ""
+    role = f", the {reference.role}" if reference.role not in ("", report.reference) else ""
     sentences.append(f"The others are compared with {report.reference}{role}.")
     for model in report.models:
         if model.role == AFTER and model.num_params and reference.num_params:
@@ -117,6 +117,12 @@ def _summary(report: Report) -> list[str]:
 
 def _counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def _basis(count: int, name: str) -> str:
+    """A count of a section's basis, whose names are plural in their first word: 1 case, 2 cases."""
+    first, _, rest = name.partition(" ")
+    return f"{count:,} {first.removesuffix('s') if count == 1 and first != 'classes' else first} {rest}".rstrip()
 
 
 def _glance(report: Report) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def _section(section: Section, folder: Path) -> dict[str, Any]:
     return {
         "title": section.title,
         "what": section.what,
-        "basis": [f"{count:,} {name}" for name, count in section.basis.items()],
+        "basis": [_basis(count, name) for name, count in section.basis.items()],
         "tables": [shown_table(table) for table in section.tables],
         "figures": [_picture(figure, folder) for figure in section.figures],
         "notes": section.notes,

@@ -182,16 +182,16 @@ def fidelity_section(
     parts = by_part(space, models, figures, centers, shown)
     by_slide = by_part(space, models, figures, slides, shown)
     tables = [
-        Table("What each model holds of the teacher", columns(), table_rows["fitted"],
+        Table("What each model holds of the teacher", columns(described=True), table_rows["fitted"],
               "Every model has a linear map into the teacher's space that was fitted on training rows, alike for all."),
-        *([Table("Standing in as it is", columns(), table_rows["as it is"], "The distilled student with its own "
+        *([Table("Standing in as it is", columns(described=False), table_rows["as it is"], "The distilled student with its own "
                  "projector; the teacher is the ceiling.")] if table_rows["as it is"] else []),
         *([part_table("By centre", "centre", parts)] if len(parts) > 1 else []),
         *([part_table("By slide, the worst first", "slide", by_slide[:WORST_SLIDES])] if len(by_slide) > 1 else []),
     ]  # fmt: skip
     drawn = [] if sheet_pixels else [draw_sheet(store, rows, figures[shown].cosine, shown, out)]
     overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, resamples)) for m in models}
-    variance = {m.label: explained(figures[m.label, FITTED], resamples) for m in models}
+    kernel = {label: Interval(value, np.nan, np.nan) for label, value in cka.items()}
     num_cases, num_centers = len(np.unique(cases)), len(np.unique(centers[centers != ""]))
     return Section(
         key="fidelity",
@@ -203,21 +203,20 @@ def fidelity_section(
                "patches to fit maps": len(rows.train)},
         tables=tables,
         figures=drawn,
-        scores=[Score("Fidelity: neighbour overlap at 10", overlap), Score("Fidelity: explained variance (fitted map)",
-                variance)],
+        scores=[Score("neighbour overlap with the teacher", overlap), Score("CKA with the teacher", kernel)],
         settings={"store_rows": config.store_rows, "resamples": config.resamples, "seed": config.seed},
         source={"store": str(store.folder), "content hash": store.content_hash(),
                 "plan hash": store.attributes["plan_hash"]},
         exclusions=failed_rows(store),
-        notes=notes(num_cases, sheet_pixels),
+        notes=notes(num_cases, sheet_pixels, len(rows.train), store.width),
         data={"by_slide": by_slide, "by_centre": parts},
     )  # fmt: skip
 
 
-def columns() -> list[Column]:
-    """The columns of the tables of models."""
-    first = [Column("model"), Column("map", "How the embeddings come into the teacher's space.")]
-    return first + [Column(name, what, better="higher") for name, what in COLUMNS.items()]
+def columns(*, described: bool) -> list[Column]:
+    """The columns of the tables of models; only the first table says what they are."""
+    first = [Column("model"), Column("map", "How the embeddings come into the teacher's space." * described)]
+    return first + [Column(name, what * described, better="higher") for name, what in COLUMNS.items()]
 
 
 def shown_model(models: Sequence[ScoredModel], figures: dict[tuple[str, str], RowFigures]) -> tuple[str, str]:
@@ -298,12 +297,15 @@ def failed_rows(store: Store) -> list[Exclusion]:
     return [Exclusion(f"{planned - usable:,} held-out patches", "they could not be read for the store", by_rule=True)]
 
 
-def notes(num_cases: int, sheet_pixels: str) -> list[str]:
+def notes(num_cases: int, sheet_pixels: str, num_train: int, width: int) -> list[str]:
     """What a reader must know beside the numbers."""
     found = []
     if num_cases < 2:
         found.append("All held-out patches are of one case: no interval can be given, and nothing follows for other "
                      "cases.")  # fmt: skip
+    if num_train < 2 * width:
+        found.append(f"The linear maps are fitted on {num_train:,} rows for {width:,} dimensions: too few to be exact, "
+                     "so that even the teacher's own row is below 1.")  # fmt: skip
     if sheet_pixels:
         found.append(f"No contact sheet: {sheet_pixels}.")
     return found
