@@ -179,15 +179,17 @@ def fidelity_section(
             cells: list[Cell] = [explained(found, resamples), *means, cka[model.label]]
             table_rows["fitted" if how == FITTED else "as it is"].append([model.label, how, *cells])
     shown = shown_model(models, figures)
-    parts = by_part(space, models, figures, centers, shown)
-    by_slide = by_part(space, models, figures, slides, shown)
+    keys = [best_key(model.label, figures) for model in models]
+    parts = {key[0]: by_part(space, models, figures, centers, key) for key in keys}
+    by_slide = {key[0]: by_part(space, models, figures, slides, key) for key in keys}
     tables = [
         Table("What each model holds of the teacher", columns(described=True), table_rows["fitted"],
               "Every model has a linear map into the teacher's space that was fitted on training rows, alike for all."),
-        *([Table("Standing in as it is", columns(described=False), table_rows["as it is"], "The distilled student with its own "
-                 "projector; the teacher is the ceiling.")] if table_rows["as it is"] else []),
-        *([part_table("By centre", "centre", parts)] if len(parts) > 1 else []),
-        *([part_table("By slide, the worst first", "slide", by_slide[:WORST_SLIDES])] if len(by_slide) > 1 else []),
+        *([Table("Standing in as it is", columns(described=False), table_rows["as it is"],
+                 "The distilled student with its own projector; the teacher is the ceiling.")]
+          if table_rows["as it is"] else []),
+        *part_tables("By centre", "centre", parts, 1000),
+        *part_tables("By slide, the worst first", "slide", {shown[0]: by_slide[shown[0]]}, WORST_SLIDES),
     ]  # fmt: skip
     drawn = [] if sheet_pixels else [draw_sheet(store, rows, figures[shown].cosine, shown, out)]
     overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, resamples)) for m in models}
@@ -228,17 +230,22 @@ def shown_model(models: Sequence[ScoredModel], figures: dict[tuple[str, str], Ro
     return (own + others + list(figures))[0]
 
 
+def best_key(label: str, figures: dict[tuple[str, str], RowFigures]) -> tuple[str, str]:
+    """Label and map of a model as it stands in: without a map or with its own projector, else with the fitted one."""
+    return next(key for key in figures if key[0] == label)
+
+
 def by_part(
     space: TeacherSpace,
     models: Sequence[ScoredModel],
     figures: dict[tuple[str, str], RowFigures],
     parts: NDArray[np.str_],
-    shown: tuple[str, str],
+    key: tuple[str, str],
 ) -> list[dict[str, str | int | float]]:
-    """Figures of the shown model by slide or centre, the smallest cosine first; rows without a name are left out."""
+    """Figures of one model by slide or centre, the smallest cosine first; rows without a name are left out."""
     found: list[dict[str, str | int | float]] = []
-    figure = figures[shown]
-    model = next(model for model in models if model.label == shown[0])
+    figure = figures[key]
+    model = next(model for model in models if model.label == key[0])
     for part in np.unique(parts[parts != ""]):
         rows = np.flatnonzero(parts == part)
         if len(rows) < MIN_PART_ROWS:
@@ -258,15 +265,21 @@ def by_part(
     return sorted(found, key=lambda part: (float(part["cosine"]), str(part["name"])))
 
 
-def part_table(title: str, name: str, parts: list[dict[str, str | int | float]]) -> Table:
-    """A table of `by_part`."""
-    head = [Column(name), Column("patches", "Held-out patches of it.", digits=0)]
+def part_tables(title: str, name: str, parts: dict[str, list[dict[str, str | int | float]]], most: int) -> list[Table]:
+    """A table of `by_part` for each of the models, with at most `most` rows a model; none for a single part."""
+    if max(len(rows) for rows in parts.values()) < 2:
+        return []
+    head = [Column(name), Column("model"), Column("patches", "Held-out patches of it.", digits=0)]
     note = (
-        "Of the distilled student, or the first model that is not the teacher. Explained variance is about the part's "
-        "own mean; neighbours and retrieval are searched among all held-out patches."
+        "Each model as it stands in: a student with its own projector, others with the fitted map. Explained variance "
+        "is about the part's own mean; neighbours and retrieval are searched among all held-out patches."
     )
-    rows: list[list[Cell]] = [list(part.values()) for part in parts]
-    return Table(title, [*head, *(Column(name) for name in COLUMNS)], rows, note)
+    rows: list[list[Cell]] = []
+    for label, found in parts.items():
+        for part in found[:most]:
+            first, *figures = part.values()
+            rows.append([first, label, *figures])
+    return [Table(title, [*head, *(Column(column) for column in COLUMNS)], rows, note)]
 
 
 def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path) -> Figure:
