@@ -163,7 +163,7 @@ def _section(section: Section, folder: Path) -> dict[str, Any]:
     return {
         "title": section.title,
         "what": section.what,
-        "basis": [_basis(count, name) for name, count in section.basis.items()],
+        "basis": [_basis(count, name) for name, count in section.basis.items() if count],
         "tables": [shown_table(table) for table in section.tables],
         "figures": [_picture(figure, folder) for figure in section.figures],
         "notes": section.notes,
