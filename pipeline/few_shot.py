@@ -61,6 +61,7 @@ def draw_examples(task: ProbeTask, draws: int, seed: int) -> Examples:
     counts = np.array([[np.sum(task.truth[fold.train] == c) for c in range(len(task.classes))] for fold in task.folds])
     fewest = int(counts.min())
     shots = tuple(count for count in SHOTS if count <= fewest)
+    assert shots, "every training part has every class"
     notes = []
     if left_out := [str(count) for count in SHOTS if count > fewest]:
         name = task.classes[int(counts.min(0).argmin())]

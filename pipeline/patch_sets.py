@@ -103,6 +103,9 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     Raises:
         ManifestError: something is wrong; everything that is wrong is listed.
     """
+    header = list(records[0][1]) if records else []
+    if alike := [name for name in header if [other.lower() for other in header].count(name.lower()) > 1]:
+        problems.append((1, f"columns {', '.join(alike)} are spelled alike; keep one of them"))
     lines = [(line, {name.lower(): cell.strip() for name, cell in cells.items()}) for line, cells in records]
     given = lines[0][1] if lines else {}
     group_column = next((name for name in GROUP_COLUMNS if name in given), "")

@@ -4,7 +4,7 @@ Linear probe: multinomial logistic regression on features standardised by the tr
 regularisation is chosen within the training part alone: by the log loss on inner folds that keep groups together, or on
 the val rows of a given split, along a path from strong to weak. kNN: the k training patches of the largest cosine, each
 with one vote. Both are the usual protocols of pathology encoders (Chen et al., "Towards a general-purpose foundation
-model for computational pathology", Nature Medicine 2024). Left out: class weights and test-time augmentation. Pure.
+model for computational pathology", Nature Medicine 2024). Left out: class weights and test-time augmentation.
 """
 
 import os

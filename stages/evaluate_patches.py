@@ -4,8 +4,7 @@ Every model is probed in three ways on the same folds (or the split that the dat
 neighbours, and prototypes of a few examples. All are scored on the same patches and the same resamples of groups.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,69 +12,35 @@ from numpy.typing import NDArray
 from pipeline.config import EvaluateConfig
 from pipeline.embedding_cache import require_finite
 from pipeline.errors import BenchmarkError
-from pipeline.few_shot import Examples, FewShot, draw_examples, few_shot
+from pipeline.few_shot import draw_examples, few_shot
 from pipeline.folds import Fold, given_split, group_folds
 from pipeline.intervals import (
-    Draws,
     GroupResamples,
     class_mean_draws,
     classification_draws,
-    difference,
     interval,
 )
 from pipeline.patch_sets import PatchSet
-from pipeline.probes import STRENGTHS, Probed, ProbeTask, knn_probe, linear_probe, probe_task
-from pipeline.report import Cell, Column, Exclusion, Interval, Score, Section, Table
+from pipeline.patch_tables import (
+    KNN,
+    LINEAR,
+    Bench,
+    ScoredModel,
+    center_tables,
+    composition_table,
+    difference_tables,
+    few_shot_tables,
+    probe_tables,
+)
+from pipeline.probes import knn_probe, linear_probe, probe_task
+from pipeline.report import Exclusion, Score, Section
 from pipeline.runlog import Progress
 
 KEY = "patches"
-LINEAR, KNN = "linear probe", "kNN"
-"""The probes, as the tables name them."""
-METRICS = {
-    "balanced_accuracy": ("balanced accuracy", "Mean over the classes of the share of their patches that is recognised; "
-                          "one over the number of classes is a guess."),
-    "macro_f1": ("macro F1", "Mean over the classes of the harmonic mean of precision and recall."),
-    "auroc": ("AUROC", "Area under the ROC curve: the chance that a patch of a class gets a larger probability of it "
-              "than a patch of another class in the same fold; 0.5 is a guess. With more than two classes their mean."),
-}  # fmt: skip
-"""Key of `classification_draws`, the column's name and what it is."""
-GROUP_WORDS = {"case_id": "cases", "case": "cases", "slide_id": "slides", "group": "groups", "": "patches"}
-"""What the groups of a column are called."""
-PAIRED_NOTE = (
-    "Paired: both are scored on the same patches and resamples. An interval that covers 0 shows no difference."
-)
 FEW_GROUPS = 10
 """Percentile intervals from fewer groups are narrower than they say, and a note says so. Our choice."""
 
 Embeddings = Mapping[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """What all models are scored on, alike: rows that are scored, and resamples of these."""
-
-    patch_set: PatchSet
-    groups: NDArray[np.str_]
-    task: ProbeTask
-    examples: Examples
-    scored: NDArray[np.int64]
-    resamples: GroupResamples
-
-    @property
-    def unit(self) -> str:
-        """What is resampled, in the plural."""
-        return GROUP_WORDS[self.patch_set.group_column]
-
-
-@dataclass(frozen=True, eq=False)
-class ScoredModel:
-    """One model: what the probes said and how good that is; few-shot by the number of examples a class."""
-
-    label: str
-    probed: dict[str, Probed]
-    draws: dict[str, dict[str, Draws]]
-    few: dict[int, FewShot]
-    few_draws: dict[int, Draws]
 
 
 def patch_section(
@@ -111,11 +76,11 @@ def patch_section(
         what=_what(bench, config),
         basis=_basis(bench),
         tables=[
-            *_probe_tables(models, config),
-            *_difference_tables(models, reference),
-            *_few_shot_tables(models, reference, bench),
-            *_center_tables(models, bench, config),
-            _composition_table(bench),
+            *probe_tables(models, config),
+            *difference_tables(models, reference),
+            *few_shot_tables(models, reference, bench),
+            *center_tables(models, bench, config),
+            composition_table(bench),
         ],
         scores=[Score(f"{patch_set.name}, balanced accuracy ({LINEAR})", linear, chance=1 / num_classes)],
         settings=_settings(config, bench, models, reference),
@@ -208,131 +173,9 @@ def _basis(bench: Bench) -> dict[str, int]:
     return basis
 
 
-def _probe_tables(models: Sequence[ScoredModel], config: EvaluateConfig) -> list[Table]:
-    """The metrics of each model, a table a probe."""
-    columns = [Column("model"), *(Column(name, what, better="higher") for name, what in METRICS.values())]
-    rows: dict[str, list[list[Cell]]] = {
-        probe: [[model.label, *(interval(model.draws[probe][key]) for key in METRICS)] for model in models]
-        for probe in (LINEAR, KNN)
-    }
-    strength = Column(
-        "C", f"Inverse strength of the regularisation that was chosen, of {len(STRENGTHS)} from {STRENGTHS[0]:g} to "
-        f"{STRENGTHS[-1]:g}: once if all folds agree, else of each fold."
-    )  # fmt: skip
-    linear = [[*row, _strengths(model)] for row, model in zip(rows[LINEAR], models, strict=True)]
-    return [
-        Table("Linear probe", [*columns, strength], linear),
-        Table(f"kNN, {config.knn} neighbours", columns, rows[KNN]),
-    ]
-
-
-def _strengths(model: ScoredModel) -> str:
-    """The chosen strengths in words."""
-    chosen = model.probed[LINEAR].strengths
-    return f"{chosen[0]:g}" if len(set(chosen)) == 1 else ", ".join(f"{strength:g}" for strength in chosen)
-
-
-def _difference_tables(models: Sequence[ScoredModel], reference: str) -> list[Table]:
-    """Each model less the reference, on the same resamples; none if there is one model."""
-    base = next(model for model in models if model.label == reference)
-    rows: list[list[Cell]] = [
-        [model.label, probe, *(difference(model.draws[probe][key], base.draws[probe][key]) for key in METRICS)]
-        for model in models
-        if model is not base
-        for probe in (LINEAR, KNN)
-    ]
-    columns = [
-        Column("model"),
-        Column("probe"),
-        *(
-            Column(name, f"That of the model less that of {reference}.", better="higher")
-            for name, _ in METRICS.values()
-        ),
-    ]
-    return [Table(f"Difference from {reference}", columns, rows, PAIRED_NOTE)] if rows else []
-
-
-def _few_shot_tables(models: Sequence[ScoredModel], reference: str, bench: Bench) -> list[Table]:
-    """Balanced accuracy by the number of examples, and differences from the reference."""
-    shots = bench.examples.shots
-    if not shots:
-        return []
-    base = next(model for model in models if model.label == reference)
-
-    def rows(cell: Callable[[ScoredModel, int], Interval], chosen: Sequence[ScoredModel]) -> list[list[Cell]]:
-        return [[model.label, *(cell(model, count) for count in shots)] for model in chosen]
-
-    columns = [
-        Column("model"),
-        *(Column(f"{count} a class", f"Balanced accuracy with {count} example{'s' * (count > 1)} of each class.",
-                 better="higher") for count in shots),
-    ]  # fmt: skip
-    num_draws = len(bench.examples.rows[0])
-    note = (
-        f"Mean over {num_draws} draw{'s' * (num_draws > 1)} of examples from the training part, the same for all models. "
-        f"Intervals are over {bench.unit}, with the draws held fixed; the spread of single draws is in report.json."
-    )
-    tables = [Table("Few-shot prototypes", columns, rows(lambda m, n: interval(m.few_draws[n]), models), note)]
-    others = [model for model in models if model is not base]
-    if others:
-        cells = rows(lambda m, n: difference(m.few_draws[n], base.few_draws[n]), others)
-        tables.append(Table(f"Few-shot prototypes, difference from {reference}", columns, cells, PAIRED_NOTE))
-    return tables
-
-
 def _spreads(models: Sequence[ScoredModel]) -> dict[str, dict[str, float]]:
     """Standard deviation over draws of the few-shot balanced accuracy, by model and examples a class."""
     return {m.label: {str(shots): float(np.std(f.by_draw)) for shots, f in m.few.items()} for m in models}
-
-
-def _center_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateConfig) -> list[Table]:
-    """Balanced accuracy of the linear probe in each centre; none if there are fewer than two."""
-    centers = bench.patch_set.centers
-    if centers is None or len(np.unique(centers[bench.scored])) < 2:
-        return []
-    rows: list[list[Cell]] = []
-    for center in np.unique(centers[bench.scored]):
-        inside = bench.scored[centers[bench.scored] == center]
-        truth, groups = bench.task.truth[inside], bench.groups[inside]
-        resamples = GroupResamples(groups, config.resamples, config.seed)
-        counts = [len(inside), len(np.unique(groups)), len(np.unique(truth))]
-        for model in models:
-            right = (model.probed[LINEAR].probabilities[inside].argmax(1) == truth).astype(np.float64)
-            rows.append([str(center), model.label, *counts, interval(class_mean_draws(truth, right, resamples))])
-    columns = [
-        Column("centre"),
-        Column("model"),
-        Column("scored patches", digits=0),
-        Column(f"resampled {bench.unit}", "What the interval rests on.", digits=0),
-        Column("classes", "Classes that the centre has; the mean is over these.", digits=0),
-        Column("balanced accuracy", METRICS["balanced_accuracy"][1]),
-    ]
-    note = "Centres differ in their classes and in how hard their patches are: compare models, not centres."
-    return [Table("Linear probe by centre", columns, rows, note)]
-
-
-def _composition_table(bench: Bench) -> Table:
-    """How many patches, groups and centres each class has, and patches of each side of a given split."""
-    patch_set, truth = bench.patch_set, bench.task.truth
-    columns = [Column("class"), Column("patches", digits=0)]
-    counted: list[NDArray[np.str_]] = []
-    if patch_set.groups is not None:
-        columns.append(Column(bench.unit, "That have patches of the class.", digits=0))
-        counted.append(patch_set.groups)
-    if patch_set.centers is not None:
-        columns.append(Column("centres", "That have patches of the class.", digits=0))
-        counted.append(patch_set.centers)
-    sides: list[NDArray[np.int64]] = []
-    if patch_set.splits is not None:
-        fold = bench.task.folds[0]
-        sides = [fold.train, fold.val, fold.test]
-        columns += [Column(f"of {name}", "Patches of the split.", digits=0) for name in ("train", "val", "test")]
-    rows: list[list[Cell]] = []
-    for index, name in enumerate(bench.task.classes):
-        own = truth == index
-        cells = [len(np.unique(column[own])) for column in counted]
-        rows.append([name, int(own.sum()), *cells, *(int(own[side].sum()) for side in sides)])
-    return Table("Patches by class", columns, rows)
 
 
 def _settings(config: EvaluateConfig, bench: Bench, models: Sequence[ScoredModel], reference: str) -> dict[str, object]:
@@ -368,8 +211,8 @@ def _notes(models: Sequence[ScoredModel], bench: Bench) -> list[str]:
     dropped = max(draws.num_dropped for draws in models[0].draws[LINEAR].values())
     if dropped and num_groups >= 2:
         notes.append(
-            f"{dropped:,} of {len(bench.resamples):,} resamples lack a class; no interval counts them, and none is given "
-            "where they are more than half."
+            f"{dropped:,} of {len(bench.resamples):,} resamples lack a class; no interval counts them, and none is "
+            "given where they are more than half."
         )
     missing = [name for i, name in enumerate(bench.task.classes) if not np.any(bench.task.truth[bench.scored] == i)]
     if missing:

@@ -1,0 +1,158 @@
+"""Reading the patches of a benchmark, from tables and folders, sound and broken."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import BenchmarkError
+from pipeline.patch_sets import PatchSet, read_patch_set
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "patches.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def touch(*paths: Path) -> None:
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def test_a_table_with_everything(tmp_path: Path) -> None:
+    odd = '<script>alert("x")</script>'
+    path = write(
+        tmp_path,
+        "path,label,group,center,split,note\n"
+        'a.png,"<script>alert(""x"")</script>",c1,north,train,\n'
+        "/elsewhere/b.png,Überwachung,c2,süd,test,x\n"
+        '\n"with, comma.png","x, y",c2,north,test,\n',
+    )
+    found = read_patch_set(path)
+    assert found.labels.tolist() == [odd, "Überwachung", "x, y"]
+    assert found.paths == [tmp_path / "a.png", Path("/elsewhere/b.png"), tmp_path / "with, comma.png"]
+    assert found.groups is not None
+    assert found.groups.tolist() == ["c1", "c2", "c2"]
+    assert found.centers is not None
+    assert found.centers.tolist() == ["north", "süd", "north"]
+    assert found.splits is not None
+    assert found.splits.tolist() == ["train", "test", "test"]
+    assert (found.name, found.source, len(found)) == ("patches", path, 3)
+
+
+def test_paths_hang_below_the_root(tmp_path: Path) -> None:
+    path = write(tmp_path, "path,label\na.png,x\n")
+    assert read_patch_set(path, tmp_path / ".." / tmp_path.name).paths == [tmp_path / ".." / tmp_path.name / "a.png"]
+    with pytest.raises(BenchmarkError, match="--images-root"):
+        read_patch_set(path, tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("columns", "used"),
+    [
+        ("slide_id", "slide_id"),
+        ("slide_id,case", "case"),
+        ("case,case_id", "case_id"),
+        ("case_id,group", "group"),
+        ("Case_ID", "case_id"),
+        ("other", ""),
+    ],
+)
+def test_the_column_of_groups(tmp_path: Path, columns: str, used: str) -> None:
+    cells = ",".join(f"of {name.lower()}" for name in columns.split(","))
+    found = read_patch_set(write(tmp_path, f"path,label,{columns}\na.png,x,{cells}\nb.png,y,{cells}\n"))
+    assert found.group_column == used
+    if used:
+        assert found.groups is not None
+        assert found.groups.tolist() == [f"of {used}"] * 2
+        assert np.array_equal(found.groups_or_own(), found.groups)
+    else:
+        assert found.groups is None
+        assert len(np.unique(found.groups_or_own())) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("path,label\n", "no rows"),
+        ("path,class\na.png,x\n", "lacks the column label"),
+        ("image,label\na.png,x\n", "lacks the column path"),
+        ("path,label\na.png,x\nb.png,\n", "line 3: label is empty"),
+        ("path,label\n,x\n", "line 2: path is empty"),
+        ("path,label,group\na.png,x,\nb.png,y,c\n", "line 2: group is empty; .*or leave the column out"),
+        ("path,label,center\na.png,x,n\nb.png,y, \n", "line 3: center is empty"),
+        ("path,label,split\na.png,x,train\nb.png,y,dev\n", "line 3: split 'dev' is not one of train, val, test"),
+        ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "line 4: path './a.png' is on line 2 as well"),
+        ("path,label\na.png\n", "line 2: 1 cells where the header has 2"),
+        ("path,label,Group,group\na.png,x,1,2\n", "Group.*spelled alike"),
+    ],
+)
+def test_broken_tables_name_their_lines(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        read_patch_set(write(tmp_path, text))
+
+
+def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError) as caught:
+        read_patch_set(write(tmp_path, "path,label\na.png,\n,x\na.png,x\n"))
+    assert [f"line {line}" in str(caught.value) for line in (2, 3, 4)] == [True] * 3
+
+
+def test_a_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"cannot read .*nothing\.csv"):
+        read_patch_set(tmp_path / "nothing.csv")
+
+
+def test_a_folder_of_classes(tmp_path: Path) -> None:
+    images = tmp_path / "CRC"
+    touch(images / "tumour" / "b.PNG", images / "tumour" / "a.tif", images / "<normal>" / "deep" / "c.jpeg")
+    touch(images / "tumour" / "notes.txt", images / ".hidden" / "d.png", images / "tumour" / "._a.tif")
+    found = read_patch_set(images)
+    assert [path.relative_to(images).as_posix() for path in found.paths] == [
+        "<normal>/deep/c.jpeg",
+        "tumour/a.tif",
+        "tumour/b.PNG",
+    ]
+    assert found.labels.tolist() == ["<normal>", "tumour", "tumour"]
+    assert (found.name, found.groups, found.centers, found.splits) == ("CRC", None, None, None)
+
+
+def test_a_folder_of_splits(tmp_path: Path) -> None:
+    touch(*(tmp_path / split / name / "1.png" for split in ("train", "val", "test") for name in ("a", "b")))
+    found = read_patch_set(tmp_path)
+    assert found.labels.tolist() == ["a", "b"] * 3
+    assert found.splits is not None
+    assert found.splits.tolist() == ["test", "test", "train", "train", "val", "val"]
+
+
+def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match="holds no images"):
+        read_patch_set(tmp_path)
+    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "readme.txt")
+    with pytest.raises(BenchmarkError, match="b is a class without an image"):
+        read_patch_set(tmp_path)
+    touch(tmp_path / "b" / "1.png", tmp_path / "stray.png")
+    with pytest.raises(BenchmarkError, match=r"stray\.png is an image outside"):
+        read_patch_set(tmp_path)
+    (tmp_path / "stray.png").unlink()
+    touch(tmp_path / "train" / "a" / "1.png")
+    with pytest.raises(BenchmarkError, match=r"folders of splits \(train\) beside others: a, b"):
+        read_patch_set(tmp_path)
+
+
+def test_some_rows(tmp_path: Path) -> None:
+    path = write(tmp_path, "path,label,group,center\na.png,x,1,n\nb.png,y,2,s\nc.png,z,3,n\n")
+    whole = read_patch_set(path)
+    found = whole.select(np.array([2, 0]))
+    assert isinstance(found, PatchSet)
+    assert found.labels.tolist() == ["z", "x"]
+    assert [p.name for p in found.paths] == ["c.png", "a.png"]
+    assert found.groups is not None
+    assert found.groups.tolist() == ["3", "1"]
+    assert found.splits is None
+    assert (found.group_column, found.name) == ("group", "patches")
+    assert found.hash() != whole.hash() == read_patch_set(path).hash()
+    assert found.hash() == read_patch_set(path).select(np.array([2, 0])).hash()
