@@ -6,7 +6,6 @@ slide; the attention MIL reads each bag again when it needs it, and keeps what f
 """
 
 from collections.abc import Mapping, Sequence
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from pipeline.errors import BenchmarkError
 from pipeline.feature_files import read_features
 from pipeline.files import sha256_file, sha256_json
-from pipeline.intervals import MIN_GROUPS, Draws, GroupResamples, auroc_of_resamples
 from pipeline.mil import Moments, out_of_fold
 from pipeline.probes import Probed, ProbeTask, linear_probe
 from pipeline.runlog import Progress
@@ -138,43 +136,3 @@ def attention_mil(
             epochs=epochs, seed=seed, device=device, done=bar.step,
         )  # fmt: skip
     return Probed(probabilities)
-
-
-def auroc_within_folds(
-    truth: NDArray[np.int64], probabilities: NDArray[np.float64], parts: NDArray[np.int64], resamples: GroupResamples
-) -> Draws:
-    """AUROC over the pairs of units of one fold: `truth` and `parts`, the fold, (N,); `probabilities` (N, C).
-
-    The share of pairs of a unit of a class and one of another, both scored by the same fold's network, in which the
-    first has the larger probability of that class; the mean over the classes that occur, of two classes that of the
-    second. The networks of different folds are trained on different cases, and in small cohorts one may give larger
-    probabilities throughout; pairs across folds would count that as an error (Airola et al., "An experimental
-    comparison of cross-validation techniques for estimating the area under the ROC curve", 2011). NaN for resamples
-    that have no pair for a class.
-    """
-    classes = np.unique(truth)
-    scored = classes[1:] if len(classes) == 2 and probabilities.shape[1] == 2 else classes
-    areas = [_area_within(truth == c, probabilities[:, c], parts, resamples) for c in scored]
-    values = np.mean(areas, axis=0)
-    draws = values[1:] if resamples.num_groups >= MIN_GROUPS else np.full(len(resamples), np.nan)
-    return Draws(float(values[0]), draws)
-
-
-def _area_within(
-    positive: NDArray[np.bool_], scores: NDArray[np.float64], parts: NDArray[np.int64], resamples: GroupResamples
-) -> NDArray[np.float64]:
-    """Area under the ROC curve over pairs within parts, of the data and then of each resample: (1 + B,)."""
-    won, pairs = np.zeros(1 + len(resamples)), np.zeros(1 + len(resamples))
-    for part in np.unique(parts):
-        inside = np.flatnonzero(parts == part)
-        of_part = copy(resamples)  # the same draws, of fewer rows
-        of_part.group_of_row = resamples.group_of_row[inside]
-        sides = np.stack([positive[inside], ~positive[inside]], axis=1).astype(np.float64)
-        drawn = np.concatenate([sides.sum(0)[None], of_part.sums(sides)])
-        pairs_here = drawn[:, 0] * drawn[:, 1]
-        area = auroc_of_resamples(positive[inside], scores[inside], of_part)
-        won += np.where(pairs_here > 0, area * pairs_here, 0)
-        pairs += pairs_here
-    areas = np.full(len(pairs), np.nan)
-    np.divide(won, pairs, out=areas, where=pairs > 0)
-    return areas

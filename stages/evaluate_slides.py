@@ -21,7 +21,7 @@ from pipeline.intervals import Draws, GroupResamples, classification_draws, diff
 from pipeline.probes import Probed, ProbeTask, probe_task
 from pipeline.report import Cell, Column, Interval, Score, Section, Table
 from pipeline.runlog import say
-from pipeline.slide_benchmark import Survey, attention_mil, auroc_within_folds, mean_pool, survey
+from pipeline.slide_benchmark import Survey, attention_mil, mean_pool, survey
 from pipeline.slide_sets import Bag, SlideSet, read_slide_set
 
 KEY = "slides"
@@ -125,8 +125,7 @@ def score_draws(
 ) -> dict[str, Draws]:
     """`METRICS` over `rows`, which `resamples` draw from; the AUROC is that of pairs within folds."""
     truth, probabilities = task.truth[rows], probed.probabilities[rows]
-    within = auroc_within_folds(truth, probabilities, task.parts[rows], resamples)
-    return classification_draws(truth, probabilities, resamples) | {"auroc": within}
+    return classification_draws(truth, probabilities, resamples, task.parts[rows])
 
 
 def _folds(found: SlideSet, config: EvaluateConfig) -> list[Fold]:

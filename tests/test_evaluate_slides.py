@@ -18,9 +18,8 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from pipeline import slide_benchmark
 from pipeline.config import EvaluateConfig
 from pipeline.errors import BenchmarkError
-from pipeline.intervals import GroupResamples, classification_draws
 from pipeline.report import Exclusion, Interval, Section, Table
-from pipeline.slide_benchmark import BagReader, auroc_within_folds, survey
+from pipeline.slide_benchmark import BagReader, survey
 from pipeline.slide_sets import read_slide_set
 from stages.evaluate_slides import MEAN, MIL, slide_section
 
@@ -140,33 +139,6 @@ def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path)
             expected = [within, balanced_accuracy_score(truth, chosen),
                         f1_score(truth, chosen, average="macro")]  # fmt: skip
             np.testing.assert_allclose([cell.value for cell in row[2:]], expected)
-
-
-@pytest.mark.parametrize("num_classes", [2, 3])
-def test_the_auroc_within_folds_counts_pairs_of_one_fold(num_classes: int) -> None:
-    generator = np.random.default_rng(num_classes)
-    truth = np.arange(30) % num_classes
-    parts = generator.integers(3, size=30)
-    probabilities = generator.integers(1, 6, size=(30, num_classes)) / 5  # with ties
-    resamples = GroupResamples(np.array([f"case {i // 2}" for i in range(30)]), 20, 0)
-    found = auroc_within_folds(truth, probabilities, parts, resamples)
-    classes = [1] if num_classes == 2 else [0, 1, 2]
-    for draw, value in [(None, found.value), *enumerate(found.draws)]:
-        weights = np.ones(30) if draw is None else resamples.counts[draw][resamples.group_of_row]
-        areas = []
-        for c in classes:
-            won = pairs = 0.0
-            for i in np.flatnonzero(truth == c):
-                for j in np.flatnonzero((truth != c) & (parts == parts[i])):
-                    a, b = probabilities[i, c], probabilities[j, c]
-                    pairs += weights[i] * weights[j]
-                    won += weights[i] * weights[j] * ((a > b) + (a == b) / 2)
-            areas.append(won / pairs)
-        assert value == pytest.approx(np.mean(areas))
-    of_one = auroc_within_folds(truth, probabilities, np.zeros(30, np.int64), resamples)
-    usual = classification_draws(truth, probabilities, resamples)["auroc"]
-    assert of_one.value == pytest.approx(usual.value)
-    np.testing.assert_allclose(of_one.draws, usual.draws)
 
 
 def test_every_case_is_in_one_fold_and_predicted_once(tmp_path: Path) -> None:
