@@ -10,6 +10,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from browser import running_browser
 from helpers import PATCH_PX, TEACHER, call_g2l, extract, leftovers, plan_cohort, run_g2l, write_cohort, write_teacher
 from PIL import Image
 from store_factory import make_patches, train_config
@@ -142,6 +143,20 @@ def test_the_teacher_is_faithful_to_itself(
     own = next(t for t in fidelity if t["title"].startswith("Standing in"))["rows"][0]
     found = [round(own[name]["value"], 5) for name in ("explained variance", "cosine", "overlap at 10")]
     assert (own["model"], found) == ("teacher", [1, 1, 1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("width", "height", "phone"), [(1280, 900, False), (390, 844, True)])
+def test_the_page_of_a_real_report_opens_without_an_error(
+    report: tuple[Path, str, dict[str, Any]], tmp_path: Path, width: int, height: int, phone: bool
+) -> None:
+    with running_browser() as browser:
+        page = browser.open((report[0] / "report.html").as_uri(), width, height, phone=phone)
+        assert page.problems == []
+        assert len(page.requests) == 1
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        with Image.open(page.picture(tmp_path / "page.png")) as picture:
+            assert picture.height > 2 * height
 
 
 def comparable(record: dict[str, Any]) -> dict[str, Any]:
