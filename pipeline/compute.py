@@ -3,10 +3,12 @@
 import ctypes
 import os
 import platform
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from pipeline.errors import ConfigError
 
@@ -97,6 +99,18 @@ def use_deterministic_kernels(enabled: bool) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS to be reproducible
     torch.use_deterministic_algorithms(enabled)
     torch.backends.cudnn.benchmark = not enabled
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Inside, linear algebra on the CPU has one thread: its last digits then do not follow the number of cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1, "blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def mark(device: torch.device) -> torch.cuda.Event | None:

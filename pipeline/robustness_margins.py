@@ -20,6 +20,7 @@ from croma.metrics.bootstrap import BootstrapCI, bootstrap_pooled_median, paired
 from numpy.typing import NDArray
 from sklearn import config_context
 
+from pipeline.compute import one_thread
 from pipeline.directions import GRID_BITS, canonical_order, grid_directions
 from pipeline.intervals import LEVEL
 from pipeline.report import Interval
@@ -85,7 +86,7 @@ def robustness_margins(
     design = {"confounder_column": "center", "evaluation_design": "paired_2x2" if several else "all"}
     result = Margins()
     notes: list[str] = []
-    with _heard(notes), config_context(working_memory=WORKING_MB):
+    with one_thread(), _heard(notes), config_context(working_memory=WORKING_MB):
         if len(values) * k <= MAX_CELLS:
             result = _with_mari(result, values, manifest, design, k, resamples, seed)
         else:

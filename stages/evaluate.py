@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.compute import choose_batch_size, choose_device, choose_precision, describe_device, keep_freed_memory
+from pipeline.compute import (
+    choose_batch_size,
+    choose_device,
+    choose_precision,
+    describe_device,
+    keep_freed_memory,
+    one_thread,
+)
 from pipeline.compute import versions as used_versions
 from pipeline.config import EvaluateConfig
 from pipeline.dataset import StoredRows
@@ -170,7 +177,8 @@ def benchmark(
             for m in models
         ]  # fmt: skip
         why_no_sheet = "" if inputs.store.has_pixels else "the store keeps no pixels"
-        sections.append(fidelity_section(inputs.store, inputs.store_rows, scored, config, out, why_no_sheet))
+        with one_thread():
+            sections.append(fidelity_section(inputs.store, inputs.store_rows, scored, config, out, why_no_sheet))
     if inputs.patches:
         say("evaluate: patch benchmark")
         patch_set, images = inputs.patches

@@ -4,6 +4,7 @@ import resource
 
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from pipeline.compute import (
     CPU_BATCH,
@@ -16,6 +17,7 @@ from pipeline.compute import (
     first_line,
     keep_freed_memory,
     mark,
+    one_thread,
     use_deterministic_kernels,
     versions,
 )
@@ -117,3 +119,14 @@ def test_words() -> None:
     assert first_line(ValueError("one\ntwo")) == "one"
     assert first_line(AssertionError()) == "AssertionError"
     assert {"python", "torch", "timm", "g2l"} <= versions().keys()
+
+
+def test_one_thread_is_for_the_block_only() -> None:
+    torch.set_num_threads(2)
+    try:
+        with one_thread():
+            assert torch.get_num_threads() == 1
+            assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
