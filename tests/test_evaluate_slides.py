@@ -287,6 +287,7 @@ print(json.dumps(section.record()))
 """
 
 
+@pytest.mark.slow
 def test_another_process_with_more_threads_gives_the_same_digits(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     here = run(path, features).record()

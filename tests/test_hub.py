@@ -71,7 +71,7 @@ def build(name: str, tmp_path: Path, **variables: str) -> str:
     ("status", "code"),
     [
         (401, "GatedRepo"),
-        (404, "EntryNotFound"),
+        pytest.param(404, "EntryNotFound", marks=pytest.mark.slow),
         pytest.param(403, "GatedRepo", marks=pytest.mark.slow),
         pytest.param(404, "RepoNotFound", marks=pytest.mark.slow),
     ],
