@@ -87,11 +87,13 @@ class Score:
         name: what it is, as an axis: "TP53, AUROC".
         values: by model label; models without it are left out.
         chance: what a guess gets, `None` if there is no such thing.
+        differences: by model label, the value less the reference's, paired; only of models that are not the reference.
     """
 
     name: str
     values: dict[str, Interval]
     chance: float | None = None
+    differences: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,11 @@ class Section:
             "tables": [table.record() for table in self.tables],
             "scores": {
                 score.name: {label: value.record() for label, value in score.values.items()} for score in self.scores
+            },
+            "differences": {
+                score.name: {label: value.record() for label, value in score.differences.items()}
+                for score in self.scores
+                if score.differences
             },
             "figures": [figure.file for figure in self.figures],
             "exclusions": [{"what": exclusion.what, "why": exclusion.why} for exclusion in self.exclusions],
