@@ -175,6 +175,12 @@ class TrainConfig(Config):
 
     student: str = Field(description="Encoder that is trained; `g2l models` lists them.")
     weights: str = Field("pretrained", description="Where it starts: pretrained, scratch, or a file.")
+    teacher: list[str] | None = Field(
+        None, description="Teacher of the store to learn from; repeat for several [the store's only one]."
+    )
+    teacher_weight: list[float] | None = Field(
+        None, description="Weight of a teacher's loss, once for each --teacher in its order; only ratios count [equal]."
+    )
     epochs: int = Field(10, ge=1, description="Passes over the training rows.")
     batch_size: int = Field(256, ge=2, description="Rows a step, over all processes.")
     lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
@@ -205,6 +211,7 @@ class TrainConfig(Config):
 class VerifyConfig(Config):
     """How `g2l verify` checks a store."""
 
+    teacher: str | None = Field(None, description="Teacher whose sample is embedded again [the store's first].")
     weights: Path | None = Field(None, description="The teacher's weights [as in the store].")
     sample: int = Field(64, ge=0, description="Rows to embed again; 0 for none.")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")

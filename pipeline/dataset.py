@@ -4,7 +4,7 @@ All of it is a function of (seed, epoch, row): nothing depends on workers or on 
 be continued at any step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,13 +89,17 @@ def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> N
     return turned if augmentation == "flips" else jitter(turned, key)
 
 
-def choose_rows(store: Store, config: TrainConfig, world: int = 1) -> RowChoice:
+def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Sequence[Store] = ()) -> RowChoice:
     """The rows that `world` processes train on together, and a sample of the held-out ones.
+
+    Rows have an embedding of the teacher in `store` and of all `others`.
 
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
     train, val = store.ok_rows(TRAIN), store.ok_rows(VAL)
+    for other in others:
+        train, val = np.intersect1d(train, other.ok_rows(TRAIN)), np.intersect1d(val, other.ok_rows(VAL))
     if len(train) < 2:
         num_failed = store.plan.count(TRAIN) - len(train)
         mend = (
@@ -122,27 +126,30 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1) -> RowChoice:
 class StoredRows:
     """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
     many threads.
+
+    Embeddings of `others`, further teachers of the same store, follow those of `store`.
     """
 
-    def __init__(self, store: Store, slides_root: Path | None = None) -> None:
-        self._store = store
+    def __init__(self, store: Store, slides_root: Path | None = None, others: Sequence[Store] = ()) -> None:
+        self._pixels = store.base
+        self._teachers = (store, *others)
         self.patch_px = store.patch_px
-        self._slides = None if store.has_pixels else PlannedPatches(store.plan, None, slides_root)
+        self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fill `out`, uint8 (P, P, 3), with the patch; returns the teacher's embedding, float32 (T,).
+        """Fill `out`, uint8 (P, P, 3), with the patch; returns the teachers' embeddings, joined: float32 (T,).
 
         Raises:
             StoreError: either is damaged, or the slide can no longer be read.
         """
         if self._slides is None:
-            out[:] = self._store.read_pixels(row)
+            out[:] = self._pixels.read_pixels(row)
         else:
             result = self._slides.read(row, out)
             if result.status is not Status.OK:
                 raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
                                  "has no pixels: say with --slides-root where the slides are now")  # fmt: skip
-        return self._store.read_embedding(row)
+        return np.concatenate([teacher.read_embedding(row) for teacher in self._teachers])
 
     def reader(self, seed: int, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
         """The rows as the student sees them in an epoch."""
@@ -164,8 +171,11 @@ class AugmentedRows:
         return embedding
 
 
-def teacher_statistics(store: Store, split: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each.
+def teacher_statistics(
+    store: Store, split: int, rows: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each; with `rows`
+    over those of them that are among these.
 
     Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
     Golub and LeVeque (1983).
@@ -173,11 +183,13 @@ def teacher_statistics(store: Store, split: int) -> tuple[NDArray[np.float64], N
     Raises:
         StoreError: a shard is damaged, or the split has fewer than two rows.
     """
-    splits = store.plan.split()
+    wanted = store.plan.split() == split
+    if rows is not None:
+        wanted &= np.isin(np.arange(store.num_rows), rows)
     count, mean, square = 0, np.zeros(store.width), np.zeros(store.width)
     for shard in range(store.num_shards):
-        rows = store.shard_rows(shard)
-        chosen = (store.read_status(shard) == Status.OK) & (splits[rows.start : rows.stop] == split)
+        span = store.shard_rows(shard)
+        chosen = (store.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
         values = store.read_embeddings(shard)[chosen].astype(np.float64)
         if not len(values):
             continue
