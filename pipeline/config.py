@@ -168,6 +168,13 @@ class ExtractConfig(Config):
     slides_root: Path | None = Field(None, description="Where the slides are now [as planned].")
     max_failures: int | None = Field(None, ge=0, description="Stop when more rows than this have failed [never].")
     retry_failures: bool = Field(False, description="Do the shards that hold failed rows again.")
+    views: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Views of a patch that are embedded: itself, and seeded flips, turns and mild stain changes [1].",
+    )
+    views_seed: int | None = Field(None, ge=0, description="Seed of the views [0].")
 
 
 class TrainConfig(Config):
@@ -196,7 +203,9 @@ class TrainConfig(Config):
         description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
     )
     augment: Literal["none", "flips", "flips+jitter"] = Field(
-        "flips", description="flips: the eight flips and quarter turns; jitter: mild colour changes."
+        "flips",
+        description="flips: the eight flips and quarter turns; jitter: mild colour changes. Without this option, a "
+        "store with views has none beside them.",
     )
     workers: int | None = Field(None, ge=1, description="Threads that decode and augment [number of cores].")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; each epoch ends with one.")

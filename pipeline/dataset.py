@@ -18,6 +18,8 @@ from pipeline.patches import PlannedPatches
 from pipeline.runlog import say
 from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store import Status, Store
+from pipeline.views import Views
+from pipeline.views import dihedral as dihedral
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
 
@@ -52,19 +54,6 @@ def batches_of(order: NDArray[np.int64], batch_size: int, first: int = 0) -> Ite
     """Full batches of an epoch from number `first` on; a remainder is left for other epochs."""
     for number in range(first, len(order) // batch_size):
         yield order[number * batch_size : (number + 1) * batch_size].tolist()
-
-
-def dihedral(patch: NDArray[np.uint8], which: int) -> NDArray[np.uint8]:
-    """One of the eight flips and quarter turns of a square (P, P, C): bit 2 transposes, bits 0 and 1 flip rows and
-    columns.
-    """
-    if which & 4:
-        patch = patch.transpose(1, 0, 2)
-    if which & 1:
-        patch = patch[::-1]
-    if which & 2:
-        patch = patch[:, ::-1]
-    return patch
 
 
 def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
@@ -123,21 +112,31 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Seque
     return RowChoice(train, np.sort(val[np.argsort(keys, kind="stable")[: config.val_rows]]), batch_size)
 
 
+def row_views(rows: NDArray[np.int64], views: Views, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The view that each row shows in an epoch, by hash: int64 (N,)."""
+    return (row_keys(rows, seed, epoch, "view") % np.uint64(views.count)).astype(np.int64)
+
+
 class StoredRows:
     """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
     many threads.
 
-    Embeddings of `others`, further teachers of the same store, follow those of `store`.
+    Embeddings of `others`, further teachers of the same store, follow those of `store`; `views` are those that all
+    have embedded.
     """
 
-    def __init__(self, store: Store, slides_root: Path | None = None, others: Sequence[Store] = ()) -> None:
+    def __init__(
+        self, store: Store, slides_root: Path | None = None, others: Sequence[Store] = (), views: Views | None = None
+    ) -> None:
+        self.views = views or Views()
         self._pixels = store.base
         self._teachers = (store, *others)
         self.patch_px = store.patch_px
         self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
 
-    def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fill `out`, uint8 (P, P, 3), with the patch; returns the teachers' embeddings, joined: float32 (T,).
+    def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
+        """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns the teachers' embeddings of it, joined:
+        float32 (T,).
 
         Raises:
             StoreError: either is damaged, or the slide can no longer be read.
@@ -149,7 +148,9 @@ class StoredRows:
             if result.status is not Status.OK:
                 raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
                                  "has no pixels: say with --slides-root where the slides are now")  # fmt: skip
-        return np.concatenate([teacher.read_embedding(row) for teacher in self._teachers])
+        if view:
+            out[:] = self.views.apply(out.copy(), row, view)
+        return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
 
     def reader(self, seed: int, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
         """The rows as the student sees them in an epoch."""
@@ -157,14 +158,16 @@ class StoredRows:
 
 
 class AugmentedRows:
-    """`StoredRows` with the augmentation of one epoch."""
+    """`StoredRows` with the views and the augmentation of one epoch."""
 
     def __init__(self, rows: StoredRows, seed: int, epoch: int, augmentation: Augmentation) -> None:
         self._rows, self._seed, self._epoch, self._augmentation = rows, seed, epoch, augmentation
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As `StoredRows.read`, augmented."""
-        embedding = self._rows.read(row, out)
+        """As `StoredRows.read`, of the epoch's view of the row; then augmented."""
+        embedding = self._rows.read(
+            row, out, int(row_views(np.array([row]), self._rows.views, self._seed, self._epoch)[0])
+        )
         if self._augmentation != "none":
             key = int(row_keys(np.array([row]), self._seed, self._epoch, "augment")[0])
             out[:] = augment(out.copy(), key, self._augmentation)
@@ -172,10 +175,10 @@ class AugmentedRows:
 
 
 def teacher_statistics(
-    store: Store, split: int, rows: NDArray[np.int64] | None = None
+    store: Store, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each; with `rows`
-    over those of them that are among these.
+    over those of them that are among these, with `num_views` over so many views of each.
 
     Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
     Golub and LeVeque (1983).
@@ -190,7 +193,8 @@ def teacher_statistics(
     for shard in range(store.num_shards):
         span = store.shard_rows(shard)
         chosen = (store.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
-        values = store.read_embeddings(shard)[chosen].astype(np.float64)
+        found = store.read_views(shard)[:, :num_views] if num_views > 1 else store.read_embeddings(shard)
+        values = found[chosen].reshape(-1, store.width).astype(np.float64)
         if not len(values):
             continue
         shard_mean = values.mean(axis=0)

@@ -22,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.augmentation import beyond_the_teacher
 from pipeline.compute import versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
@@ -175,6 +176,7 @@ def card_facts(
     before: dict[str, float] | None,
     after: dict[str, float] | None,
     further: Sequence[dict[str, Any]] = (),
+    num_views: int = 1,
 ) -> dict[str, Any]:
     """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out.
 
@@ -201,6 +203,7 @@ def card_facts(
         "steps": num_steps,
         "versions": versions(),
         "further_teachers": list(further),
+        "views": num_views,
     }
 
 
@@ -249,6 +252,7 @@ Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}).
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
 - Teacher weights {teacher["weights_sha256"]} ({teacher["source"]}, {teacher["weights"]}).{further_sources(further)}
 - Student started from {student["source"]}, {student["weights"]}; {summary["steps"]:,} steps.
+{views_note(config["augment"], summary["views"])}\
 
 ## Held-out figures
 
@@ -267,6 +271,14 @@ Versions: {", ".join(f"{name} {version}" for name, version in summary["versions"
 A student inherits its teacher's terms. Teacher: {teacher["licence"] or "unknown"}.{further_terms(further)}
 Student's start: {student["licence"] or "unknown"}. Not a medical device; for research.
 """
+
+
+def views_note(augment: str, num_views: int) -> str:
+    """Lines of a card on the views of a patch, and on augmentation beyond them."""
+    views = [f"{num_views} views of each patch, each compared with the teacher's embedding of that view."]
+    beyond = beyond_the_teacher(augment, num_views)
+    lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def all_figures(summary: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Patches of a plan's rows: from the slides, or from a store that kept them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from pipeline.images import ImageFormat, decode_image, encode_image
 from pipeline.plan import Plan
 from pipeline.slides import SlidePool
 from pipeline.store import Status, Store
+from pipeline.views import Views
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,22 @@ class StoredPatches:
             return PatchRead(status, reason=self._reasons.get(row, "it is not in the store"))
         out[:] = self._store.read_pixels(row)
         return PatchRead(Status.OK)
+
+
+class ViewedPatches:
+    """All views of rows: `read` fills (K, P, P, 3), view 0 first, where `source` fills the patch."""
+
+    def __init__(self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views) -> None:
+        self._source = source
+        self._views = views
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """As the source's, of all views."""
+        result = self._source(row, out[0])
+        if result.status is Status.OK:
+            for view in range(1, self._views.count):
+                out[view] = self._views.apply(out[0], row, view)
+        return result
 
 
 def describe_row(

@@ -1,6 +1,7 @@
 """The store: teacher embeddings and pixels of a plan's rows, in shards that are complete or absent.
 
     embedding  (N, D)        float16 or float32, NaN where a row has none
+    views      (N, K-1, D)   as `embedding`, of views 1 to K-1 of each patch; only where there are several
     pixels     (N, P, P, 3)  uint8, exactly what the teacher saw; optional
     status     (N,)          uint8, `Status`
     plan/      coords, slide, split (N rows each) and the plan's records: the store needs no other file
@@ -54,6 +55,7 @@ class Store:
             self.rows_per_shard: int = self.spec.settings["rows_per_shard"]
             self.dtype: str = self.spec.settings["dtype"]
             self.image_format: Any = self.spec.settings["pixels"]
+            self.views = self.spec.views
         except MALFORMED as error:
             raise StoreError(f"{folder}: the store's metadata are damaged ({error!r})") from None
         self._pixel_files = ShardCache(self.rows_per_shard)
@@ -85,7 +87,7 @@ class Store:
 
     def shard_path(self, name: str, shard: int) -> Path:
         """The file of a shard of the array `name`."""
-        axes = {"embedding": 1, "status": 0, "pixels": 3}[name]
+        axes = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}[name]
         return self.folder.joinpath(name, "c", str(shard), *["0"] * axes)
 
     def ledger_path(self, shard: int) -> Path:
@@ -150,8 +152,18 @@ class Store:
             :rows
         ]
 
-    def read_embedding(self, row: int) -> NDArray[np.float32]:
-        """The embedding of one row, float32 (D,). Its checksum is not compared: read the shards once beforehand.
+    def read_views(self, shard: int) -> NDArray[Any]:
+        """Embeddings of all views of a finished shard: (rows, K, D), view 0 first; as `read_embeddings`."""
+        plain, further = self.read_embeddings(shard)[:, None], self.views.count - 1
+        if not further:
+            return plain
+        file = ShardFile(self.shard_path("views", shard), self.chunks_per_shard)
+        values = file.read_rows(self.dtype, further * self.width)[: len(plain)]
+        return np.concatenate([plain, values.reshape(-1, further, self.width)], axis=1)
+
+    def read_embedding(self, row: int, view: int = 0) -> NDArray[np.float32]:
+        """The embedding of a view of one row, float32 (D,). Its checksum is not compared: read the shards once
+        beforehand.
 
         Raises:
             StoreError: it is not there.
@@ -159,8 +171,9 @@ class Store:
         shard, index = divmod(row, self.rows_per_shard)
         chunk, index = divmod(index, chunk_rows(self.rows_per_shard))
         row_bytes = self.width * np.dtype(self.dtype).itemsize
-        file = self._embedding_files.open(self.shard_path("embedding", shard))
-        data = file.read_slice(chunk, index * row_bytes, row_bytes)
+        file = self._embedding_files.open(self.shard_path("views" if view else "embedding", shard))
+        place = index * (self.views.count - 1) + view - 1 if view else index
+        data = file.read_slice(chunk, place * row_bytes, row_bytes)
         return np.frombuffer(data, np.dtype(self.dtype).newbyteorder("<")).astype(np.float32)
 
     def read_status(self, shard: int) -> NDArray[np.uint8]:

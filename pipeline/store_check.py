@@ -95,7 +95,8 @@ def check_shard(store: Store, shard: int, *, content: bool = True) -> list[str] 
 def _check_entry(store: Store, shard: int, entry: dict[str, Any]) -> list[str]:
     """A ledger entry against the store: its rows and the names of its files."""
     name, rows = f"shards/{shard}.json", store.shard_rows(shard)
-    arrays = ("embedding", "status", *(["pixels"] if store.has_pixels else []))
+    arrays = ["embedding", "status", *(["pixels"] if store.has_pixels else [])]
+    arrays += ["views"] if store.views.count > 1 else []
     files = {store.shard_path(array, shard).relative_to(store.folder).as_posix() for array in arrays}
     problems = []
     if entry["rows"] != [rows.start, rows.stop]:
@@ -119,9 +120,9 @@ def _check_content(store: Store, shard: int, entry: dict[str, Any]) -> list[str]
         problems.append(f"shards/{shard}.json: its status counts are {entry['status']}, those of the rows {counts}")
     if {failure["row"]: failure["status"] for failure in entry["failures"]} != failed:
         problems.append(f"shards/{shard}.json: its failures are not the rows that failed")
-    embeddings = store.read_embeddings(shard)
+    embeddings = store.read_views(shard)
     ok = status == Status.OK
-    amiss = np.where(ok, ~np.isfinite(embeddings).all(axis=1), ~np.isnan(embeddings).all(axis=1))
+    amiss = np.where(ok, ~np.isfinite(embeddings).all(axis=(1, 2)), ~np.isnan(embeddings).all(axis=(1, 2)))
     if amiss.any():
         rows = _name_rows(first + np.flatnonzero(amiss))
         problems.append(f"embedding, shard {shard}: {rows}: a row is finite if its status is OK, and NaN otherwise")

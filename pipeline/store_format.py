@@ -15,6 +15,7 @@ from pipeline.errors import StoreError
 from pipeline.files import ASIDE_SUFFIX, sync_folder
 from pipeline.plan import MALFORMED, Plan
 from pipeline.shards import sync_tree
+from pipeline.views import Views
 
 FORMAT_VERSION = 1
 CHUNK_ROWS = 256
@@ -38,11 +39,16 @@ class StoreSpec:
 
     Attributes:
         teacher: record of the teacher: source, architecture, weight hash, mean, std, width, embedding rule, ...
-        settings: rows_per_shard, pixels, dtype, precision, batch_size.
+        settings: rows_per_shard, pixels, dtype, precision, batch_size; views and views_seed if there are several views.
     """
 
     teacher: dict[str, Any]
     settings: dict[str, Any]
+
+    @property
+    def views(self) -> Views:
+        """The views of a patch that the teacher saw."""
+        return Views(self.settings.get("views", 1), self.settings.get("views_seed", 0))
 
 
 def chunk_rows(rows_per_shard: int) -> int:
@@ -98,6 +104,9 @@ def new_arrays(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, st
     try:
         zarr_format.create_group(aside, {"g2l": attributes})
         zarr_format.create_rows_array(aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding)
+        if spec.views.count > 1:
+            shape = (rows, spec.views.count - 1, spec.teacher["width"])
+            zarr_format.create_rows_array(aside, "views", shape, settings["dtype"], fill=float("nan"), **sharding)
         zarr_format.create_rows_array(aside, "status", (rows,), "uint8", fill=int(Status.ABSENT), **sharding)
         yield aside
         (aside / "shards").mkdir()

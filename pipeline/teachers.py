@@ -22,6 +22,7 @@ from pipeline.plan import Plan
 from pipeline.shards import sync_tree
 from pipeline.store import Store, StoreSpec, require_same
 from pipeline.store_format import new_arrays, read_attributes
+from pipeline.views import Views
 
 FOLDER = "teachers"
 
@@ -95,6 +96,17 @@ def find_teacher(store: Store, name: str) -> Store:
     return known[name]
 
 
+def needs_slides(folder: Path, name: str) -> bool:
+    """Whether the teacher of that name needs slides: for rows that are not done, unless the store has their pixels."""
+    if not (folder / "zarr.json").exists():
+        return True
+    store = Store(folder)
+    if store.pending_shards():
+        return True
+    begun = all_teachers(store).get(name)
+    return not store.has_pixels and (begun is None or bool(begun.pending_shards()))
+
+
 def open_further(store: Store, plan: Plan, spec: StoreSpec, versions: dict[str, str]) -> FurtherTeacher:
     """Make, or open to continue, the embeddings of a further teacher of a finished store.
 
@@ -162,6 +174,11 @@ class ChosenTeachers:
         return list(zip(self.stores[1:], self.weights[1:], strict=True))
 
     @property
+    def views(self) -> Views:
+        """The views that all of them have embedded; view k is the same whatever their number."""
+        return Views(min(store.views.count for store in self.stores), self.first.views.seed)
+
+    @property
     def names(self) -> list[str]:
         """Names of their encoders."""
         return [store.spec.teacher["name"] for store in self.stores]
@@ -199,4 +216,8 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
         if pending := each.pending_shards():
             raise StoreError(f"{each.folder} is not finished: {len(pending)} of {each.num_shards} shards are missing. "
                              "Run extract-teacher again")  # fmt: skip
-    return ChosenTeachers(tuple(chosen), tuple(share / total for share in shares))
+    teachers = ChosenTeachers(tuple(chosen), tuple(share / total for share in shares))
+    if teachers.views.count > 1 and len({each.views.seed for each in chosen}) > 1:
+        seeds = ", ".join(f"{each.views.seed} of {name}" for each, name in zip(chosen, names, strict=True))
+        raise ConfigError(f"these teachers have embedded other views (--views-seed {seeds}): choose some of one seed")
+    return teachers

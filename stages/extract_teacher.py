@@ -1,7 +1,8 @@
 """Stage one: run the teacher once over the planned patches, and keep its embeddings and its pixels.
 
 G2L, section "Knowledge distillation": the teacher is frozen, so its embeddings are computed once and the student never
-shares accelerator memory with it. Left out: views of a patch under augmentation.
+shares accelerator memory with it. With `--views` the teacher also sees seeded views of each patch, which the student
+replays: beyond the paper, whose student is compared with the embedding of the plain patch.
 """
 
 import csv
@@ -33,12 +34,12 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.files import exclusive, write_text
 from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
-from pipeline.patches import PatchRead, patches_to_embed
+from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
 from pipeline.plan import Plan
 from pipeline.runlog import Progress, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
-from pipeline.teachers import all_teachers, open_further
+from pipeline.teachers import all_teachers, needs_slides, open_further
 from pipeline.units import format_bytes, format_seconds
 from stages.retry_failures import forget_failures
 
@@ -80,7 +81,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
             finished before is safe, and the same command continues.
     """
     with exclusive(out, "g2l extract-teacher"):
-        if needs_slides(out, config):
+        if needs_slides(out, config.teacher):
             check_slides(plan, config.slides_root)
         device = choose_device(config.device)
         keep_freed_memory(device)
@@ -138,6 +139,10 @@ def prepare_store(
         "precision": precision,
         "batch_size": min(batch_size, rows_per_shard),
     }
+    if (config.views or 1) > 1:
+        settings |= {"views": config.views, "views_seed": config.views_seed or 0}
+    elif config.views_seed is not None:
+        raise ConfigError("--views-seed: the patch itself has no seed; say with --views how many views there are")
     spec = StoreSpec(teacher.record(), settings)
     if existing is not None and further:
         return open_further(existing, plan, spec, versions())
@@ -157,17 +162,6 @@ def further_sizes(store: Store, like: Store, config: ExtractConfig) -> tuple[int
                           f"pixels as {store.image_format}; leave it away")  # fmt: skip
     given = "rows_per_shard" in config.model_fields_set
     return config.rows_per_shard if given else like.rows_per_shard, "none"
-
-
-def needs_slides(out: Path, config: ExtractConfig) -> bool:
-    """Whether slides are to be read: for rows that are not done, unless the store has their pixels."""
-    if not (out / "zarr.json").exists():
-        return True
-    store = Store(out)
-    if store.pending_shards():
-        return True
-    begun = all_teachers(store).get(config.teacher)
-    return not store.has_pixels and (begun is None or bool(begun.pending_shards()))
 
 
 def check_slides(plan: Plan, slides_root: Path | None) -> None:
@@ -191,7 +185,7 @@ def warn_of_disk(store: Store, plan: Plan, num_rows: int) -> None:
     """Say so if what is to be written will hardly fit."""
     sizes = [row.pixel_bytes for row in plan.audit if row.pixel_bytes]
     pixel_bytes = float(np.mean(sizes)) if sizes and store.has_pixels else 0.0
-    needed = num_rows * (store.width * np.dtype(store.dtype).itemsize + pixel_bytes)
+    needed = num_rows * (store.views.count * store.width * np.dtype(store.dtype).itemsize + pixel_bytes)
     free = shutil.disk_usage(store.folder).free
     if needed > free:
         say(f"warning: about {format_bytes(needed)} will be written; {store.folder} has {format_bytes(free)} free")
@@ -227,7 +221,9 @@ def embed_shards(
     total = store.num_rows
     done = total - sum(len(store.shard_rows(shard)) for shard in shards)
     workers = config.workers or default_workers()
-    reader = BatchLoader(patches.read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device)
+    read = patches.read if store.views.count == 1 else ViewedPatches(patches.read, store.views).read
+    reader = BatchLoader(read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device,
+                         views=store.views.count)  # fmt: skip
     with (
         StoreWriter(store, patches.describe, describe_device(device)) as writer,
         reader,
@@ -249,7 +245,8 @@ class EmbeddedBatch:
 
     Attributes:
         batch: what was read.
-        embeddings: float32 (R, D) on the host, of the R rows that could be read; there once `ready` has passed.
+        embeddings: float32 (R, D), of several views (R, K, D), on the host, of the R rows that could be read; there
+            once `ready` has passed.
         ready: the event behind the copy to the host; `None` when it is there already.
     """
 
@@ -277,13 +274,16 @@ def embed_batch(model: Encoder, batch: Batch[PatchRead], device: torch.device, p
     """
     ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
     if not ok:
-        return EmbeddedBatch(batch, torch.empty((0, model.spec.width)), None)
+        views = batch.pixels.shape[1:-3]
+        return EmbeddedBatch(batch, torch.empty((0, *views, model.spec.width)), None)
     try:
         pixels = batch.pixels_on(device)
         if len(ok) < len(batch.rows):
             pixels = pixels[torch.tensor(ok, device=device)]
         with autocast(device, precision):
-            embeddings: Tensor = model(pixels)
+            several = pixels.dim() == 5  # a pass each: the first is the very one of a store without further views
+            passes = [model(view) for view in pixels.unbind(1)] if several else []
+            embeddings: Tensor = torch.stack(passes, 1) if several else model(pixels)
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"{describe_device(device)} has no room for batches of {len(batch.rows)} patches. Give a smaller "
@@ -298,7 +298,7 @@ def finish_batch(embedded: EmbeddedBatch, store: Store, writer: StoreWriter) -> 
     if embedded.ready is not None:
         embedded.ready.synchronize()
     batch = embedded.batch
-    embeddings = np.full((len(batch.rows), store.width), np.nan, np.float32)
+    embeddings = np.full((len(batch.rows), *embedded.embeddings.shape[1:]), np.nan, np.float32)
     embeddings[[read.status is Status.OK for read in batch.results]] = embedded.embeddings.numpy()
     writer.put(batch.rows, embeddings, batch.results)
 

@@ -75,6 +75,7 @@ def describe_store(store: Store) -> str:
         ("teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
                     f"{teacher['weights']})"),
         ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
+        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
         ("pixels", settings["pixels"]),
         ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each, {format_bytes(size)}"),
         ("rows", counts),
@@ -95,6 +96,7 @@ def _further_facts(store: Store) -> list[tuple[str, object]]:
         ("further teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
                             f"{teacher['weights']})"),
         ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
+        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
         ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each"),
         ("rows", counts),
         ("weights", teacher["weights_sha256"]),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import distributed
+from pipeline.augmentation import beyond_the_teacher, with_augmentation
 from pipeline.checkpoint import check_finite, load_last_checkpoint, save_checkpoint
 from pipeline.compute import choose_device, keep_freed_memory, training_precision, use_deterministic_kernels
 from pipeline.config import TrainConfig
@@ -36,7 +37,7 @@ from pipeline.loss import Loss, build_loss
 from pipeline.models import BuiltEncoder, build_encoder
 from pipeline.optim import build_optimizer, learning_rate, set_learning_rate
 from pipeline.run_folder import HeldOut, MetricsLog, RunFolder, check_line, run_identity
-from pipeline.runlog import Progress
+from pipeline.runlog import Progress, say
 from pipeline.sampling import TRAIN
 from pipeline.scoring import calibrated, gains_table, score_teachers
 from pipeline.store import Store
@@ -60,10 +61,9 @@ class Trained:
         run: the run directory.
         num_steps: steps of the whole run.
         num_new_steps: steps that this process did.
-        before, after: held-out figures before the first step and after the last, if rows are held out; of several
-            teachers, the first one's.
+        before, after: held-out figures before the first step and after the last, if rows are held out.
         seconds: of this process's training.
-        further: the same two of further teachers, by name.
+        further: the same two of further teachers, by name; `before` and `after` are the first one's.
     """
 
     run: RunFolder
@@ -106,6 +106,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             checkpoints are safe, and the same command continues.
     """
     teachers = choose_teachers(store, config.teacher, config.teacher_weight)
+    config = with_augmentation(config, teachers.views.count)
     device = choose_device(config.device)
     keep_freed_memory(device)
     precision = training_precision(config.precision, device)
@@ -122,6 +123,8 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                 )
                 folder.start_or_continue(identity)
                 folder.write_config(store.folder, config)
+                if beyond := beyond_the_teacher(config.augment, teachers.views.count):
+                    say(f"note: {beyond}")
             distributed.wait_for_all()
             run = prepare_run(teachers, rows, student, config, device, precision)
             started = time.monotonic()
@@ -134,7 +137,8 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                 check_finite(run.num_steps, run.distillation.state())
                 draw_curves(folder.metrics(), folder.curves_path)
                 more = further_facts(teachers, further)
-                facts = card_facts(teachers.first, student, config, rows.train, run.num_steps, before, after, more)
+                facts = card_facts(teachers.first, student, config, rows.train, run.num_steps, before, after, more,
+                                   teachers.views.count)  # fmt: skip
                 projectors = dict(zip(teachers.names, run.distillation.projectors, strict=True))
                 write_student(folder.student, student.module.model, student.spec, run.distillation.projector,
                               model_card(facts), projectors)  # fmt: skip
@@ -162,7 +166,7 @@ def prepare_run(
     """
     projectors = build_projectors(student.spec.width, teachers.widths, config.seed)
     for projector, each in zip(projectors, teachers.stores, strict=True):
-        mean, var = teacher_statistics(each, TRAIN, rows.train)
+        mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count)
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
     distillation = Distillation(student, projectors[0], device, precision, tuple(projectors[1:]), teachers.weights)
@@ -171,7 +175,7 @@ def prepare_run(
         config=config,
         teachers=teachers,
         rows=rows,
-        reader=StoredRows(teachers.first, config.slides_root, teachers.stores[1:]),
+        reader=StoredRows(teachers.first, config.slides_root, teachers.stores[1:], teachers.views),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or default_workers(),
@@ -240,12 +244,9 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
 
 
 def train_step(
-    distillation: Distillation,
-    batch: Batch[NDArray[np.float32]],
-    loss_of: Loss,
-    optimizer: torch.optim.Optimizer,
+    distillation: Distillation, batch: Batch[NDArray[np.float32]], loss_of: Loss, optimizer: torch.optim.Optimizer,
     clip: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One step on one batch; returns loss and gradient norm, on the device."""
     pixels = batch.pixels_on(distillation.device)
     teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)

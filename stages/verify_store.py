@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from pipeline.compute import autocast, choose_device, keep_freed_memory
-from pipeline.dataset import StoredRows, row_keys
+from pipeline.dataset import StoredRows, row_keys, row_views
 from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
 from pipeline.loader import BatchLoader, default_workers
 from pipeline.models import PRETRAINED, build_encoder
@@ -128,6 +128,8 @@ def embed_again(
 ) -> Difference | None:
     """Embed up to `sample` rows, chosen by a hash, from their stored pixels; `None` if there is no row.
 
+    Of several views, one of each row, also by a hash.
+
     A store without pixels is read from its slides, below `slides_root` if that is given.
 
     Raises:
@@ -151,9 +153,14 @@ def embed_again(
     batch_size = min(store.spec.settings["batch_size"], len(chosen))
     stored: list[NDArray[np.float32]] = []
     again: list[torch.Tensor] = []
-    source = StoredRows(store, slides_root)
+    source = StoredRows(store, slides_root, views=store.views)
+    views = dict(zip(chosen.tolist(), row_views(chosen, store.views, 0, 0).tolist(), strict=True))
     loader = BatchLoader(
-        source.read, patch_px=store.patch_px, batch_size=batch_size, workers=default_workers(), device=device
+        lambda row, out: source.read(row, out, views[row]),
+        patch_px=store.patch_px,
+        batch_size=batch_size,
+        workers=default_workers(),
+        device=device,
     )
     with loader, torch.inference_mode(), Progress("embedding again", len(chosen), "rows") as progress:
         parts = (chosen[i : i + batch_size].tolist() for i in range(0, len(chosen), batch_size))

@@ -14,7 +14,7 @@ import torch
 import zarr
 from helpers import TEACHER, call_g2l, extract, leftovers, plan_cohort, reference_model, write_cohort, write_teacher
 from store_factory import TEACHER as MADE_UP
-from store_factory import dropping_cnn, make_patches, make_store, plain_vit, run_files, train_config
+from store_factory import dropping_cnn, make_patches, make_store, plain_vit, run_files, student_folder, train_config
 
 from pipeline.compute import versions
 from pipeline.dataset import StoredRows, choose_rows, teacher_statistics
@@ -399,37 +399,41 @@ def kill_through(work, step):
     return kills
 
 plan = Store(root / "s.zarr").plan
-print(kill_through(lambda: extract(plan, root / "s.zarr", root / "w.safetensors", teacher=sys.argv[3], pixels="jpegxl",
-                                   rows_per_shard=8, batch_size=4), 3))
+options = dict(teacher=sys.argv[3], views=int(sys.argv[4]))
+print(kill_through(lambda: extract(plan, root / "s.zarr", root / "further.safetensors", **options), 3))
 config = TrainConfig.model_validate_json((root / "config.json").read_text())
-print(kill_through(lambda: train_student(Store(root / "two.zarr"), root / "run", config), 5))
+config = TrainConfig(**config.model_dump(exclude={"augment"}))  # not asked for: by the store
+print(kill_through(lambda: train_student(Store(root / "s.zarr"), root / "run", config), 5))
 """
 
 
 @pytest.mark.slow
-def test_killed_and_continued_equals_the_unbroken_one(
-    tmp_path: Path, root: Path, both: Path, two: Store, cnn: str
-) -> None:
+@pytest.mark.parametrize("views", [1, 4])
+def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path, plan: Plan, views: int) -> None:
     """Extraction of a further teacher, and training by two: killed again and again, ever later."""
-    shutil.copytree(root / "store.zarr", tmp_path / "s.zarr")
-    shutil.copytree(two.folder, tmp_path / "two.zarr")
-    shutil.copy(root / "further.safetensors", tmp_path / "w.safetensors")
-    config = train_config(cnn, teacher=["second", "test-teacher"], augment="flips+jitter", batch_size=16)
+    shutil.copy(root / "further.safetensors", tmp_path)
+    extract(plan, tmp_path / "s.zarr", root / "first.safetensors", views=views, slides_root=root / "gone")
+    shutil.copytree(tmp_path / "s.zarr", tmp_path / "unbroken.zarr")
+    student = student_folder(tmp_path / "source", "test_efficientnet", 64, drop_path_rate=0.3, drop_rate=0.2)
+    config = train_config(student, teacher=[FURTHER, TEACHER], batch_size=4, checkpoint_every=2)
     (tmp_path / "config.json").write_text(config.model_dump_json())
     done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(tmp_path), str(Path(__file__).parent), FURTHER],
+        [sys.executable, "-c", KILLS, str(tmp_path), str(Path(__file__).parent), FURTHER, str(views)],
         capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=Path(__file__).parents[1],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert min(map(int, done.stdout.split())) >= 5
-    found, expected = files_of(tmp_path / "s.zarr"), files_of(both)
+    extract(plan, tmp_path / "unbroken.zarr", root / "further.safetensors", teacher=FURTHER, views=views)
+    found, expected = files_of(tmp_path / "s.zarr"), files_of(tmp_path / "unbroken.zarr")
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
-    unbroken = train_student(two, tmp_path / "unbroken", config)
-    names = ["student/projectors.json", "student/projector-test-teacher.safetensors"]
-    assert run_files(tmp_path / "run") == run_files(unbroken.run.folder)
-    for name in names:
-        assert (tmp_path / "run" / name).read_bytes() == (unbroken.run.folder / name).read_bytes()
+    assert (f"teachers/{FURTHER}/views/c/0/0/0" in found) == (views > 1)
+    unbroken = train_student(Store(tmp_path / "unbroken.zarr"), tmp_path / "unbroken", config).run.folder
+    assert run_files(tmp_path / "run") == run_files(unbroken)
+    for name in ("projectors.json", f"projector-{TEACHER}.safetensors"):
+        assert (tmp_path / "run" / "student" / name).read_bytes() == (unbroken / "student" / name).read_bytes()
+    export_student(unbroken, tmp_path / "student")
+    assert load_projector(tmp_path / "student", TEACHER).linear.out_features == Store(tmp_path / "s.zarr").width
     assert leftovers(tmp_path) == []
     assert list(all_teachers(Store(tmp_path / "s.zarr"))) == [TEACHER, FURTHER]
