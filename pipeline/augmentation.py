@@ -1,4 +1,4 @@
-"""What a student sees beside what its teacher saw: the choice of augmentation, and words where the two differ. Pure."""
+"""What a student sees beside what its teacher saw: the choice of augmentation, and words where the two differ."""
 
 from pipeline.config import TrainConfig
 

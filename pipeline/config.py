@@ -171,7 +171,7 @@ class ExtractConfig(Config):
     views: int | None = Field(
         None,
         ge=1,
-        le=256,
+        le=64,
         description="Views of a patch that are embedded: itself, and seeded flips, turns and mild stain changes [1].",
     )
     views_seed: int | None = Field(None, ge=0, description="Seed of the views [0].")

@@ -131,6 +131,7 @@ def prepare_store(
         batch_size = begun.spec.settings["batch_size"]
     if batch_size is None:
         batch_size = choose_batch_size(teacher.module, plan.config.patch_px, device, precision)
+        batch_size = max(batch_size // (config.views or 1), 1)  # all views of a batch are in memory
     rows_per_shard = min(rows_per_shard, plan.num_rows)
     settings: dict[str, Any] = {
         "rows_per_shard": rows_per_shard,
