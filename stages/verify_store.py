@@ -78,6 +78,7 @@ def verify_store(
     if difference is None:
         return "\n".join([*lines, "no row to embed again"]), code
     by = f" by {teacher}" if teacher else ""
+    by += f", one of {asked.views.count} views of each" if asked.views.count > 1 else ""
     lines.append(
         f"{difference.rows} rows embedded again{by}: largest difference {difference.largest:.3g} of values up to "
         f"{difference.scale:.3g}, smallest cosine {difference.min_cosine:.6f}"
