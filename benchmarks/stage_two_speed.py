@@ -35,6 +35,7 @@ from pipeline.run_folder import MetricsLog, RunFolder
 from pipeline.runlog import Progress, table
 from pipeline.shards import ShardFile
 from pipeline.store import Store
+from pipeline.teachers import ChosenTeachers
 from stages.extract_teacher import extract_teacher
 from stages.train_student import prepare_run, train_epoch, train_step
 
@@ -54,7 +55,7 @@ class StageTwo:
         built = build_encoder(student, SCRATCH, store.patch_px)
         with inputs.silence():  # the note that nothing is held out
             rows = choose_rows(store, self.config)
-        self.run = prepare_run(store, rows, built, self.config, DEVICE, "float32")
+        self.run = prepare_run(ChosenTeachers((store,), (1.0,)), rows, built, self.config, DEVICE, "float32")
         self.folder = RunFolder(folder / f"run-{student}")
         self.folder.folder.mkdir()
         self.loss_of = build_loss(self.config.loss, self.config.alpha)
@@ -65,14 +66,14 @@ class StageTwo:
         order = epoch_order(self.run.rows.train, self.config.seed, 0)
         reader = self.run.reader.reader(self.config.seed, 0, self.config.augment)
         size = self.run.rows.batch_size
-        patch_px = self.run.store.patch_px
+        patch_px = self.run.teachers.first.patch_px
         with BatchLoader(
             reader.read, patch_px=patch_px, batch_size=size, workers=self.run.workers, device=DEVICE
         ) as loader:
             return [Batch(b.rows, b.pixels.clone(), b.results) for b in loader.batches(batches_of(order, size))]
 
     def _encoded(self, row: int) -> bytes:
-        store = self.run.store
+        store = self.run.teachers.first
         shard, index = divmod(row, store.rows_per_shard)
         data = ShardFile(store.shard_path("pixels", shard), store.rows_per_shard).read_chunk(index)
         assert data is not None
@@ -86,7 +87,7 @@ class StageTwo:
 
     def decoding(self) -> None:
         """Decode the pixels of all batches, batch by batch."""
-        image_format = self.run.store.image_format
+        image_format = self.run.teachers.first.image_format
         with ThreadPoolExecutor(self.run.workers) as pool:
             for encoded in self.encoded:
                 list(pool.map(lambda data: decode_image(data, image_format), encoded))

@@ -73,6 +73,18 @@ def choose_precision(name: str, device: torch.device) -> str:
     return name
 
 
+def training_precision(name: str, device: torch.device) -> str:
+    """The arithmetic of a student's passes, of that name; as `choose_precision`.
+
+    Raises:
+        ConfigError: float16, in which the loss's gradients, about 1 / (B * T) each, would vanish.
+    """
+    precision = choose_precision(name, device)
+    if precision == "float16":
+        raise ConfigError("--precision float16 is too narrow for gradients; use bfloat16 or float32")
+    return precision
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
     """Autocast to `precision` on `device`; nothing for float32."""
     return nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])

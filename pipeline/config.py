@@ -168,6 +168,13 @@ class ExtractConfig(Config):
     slides_root: Path | None = Field(None, description="Where the slides are now [as planned].")
     max_failures: int | None = Field(None, ge=0, description="Stop when more rows than this have failed [never].")
     retry_failures: bool = Field(False, description="Do the shards that hold failed rows again.")
+    views: int | None = Field(
+        None,
+        ge=1,
+        le=64,
+        description="Views of a patch that are embedded: itself, and seeded flips, turns and mild stain changes [1].",
+    )
+    views_seed: int | None = Field(None, ge=0, description="Seed of the views [0].")
 
 
 class TrainConfig(Config):
@@ -175,6 +182,12 @@ class TrainConfig(Config):
 
     student: str = Field(description="Encoder that is trained; `g2l models` lists them.")
     weights: str = Field("pretrained", description="Where it starts: pretrained, scratch, or a file.")
+    teacher: list[str] | None = Field(
+        None, description="Teacher of the store to learn from; repeat for several [the store's only one]."
+    )
+    teacher_weight: list[float] | None = Field(
+        None, description="Weight of a teacher's loss, once for each --teacher in its order; only ratios count [equal]."
+    )
     epochs: int = Field(10, ge=1, description="Passes over the training rows.")
     batch_size: int = Field(256, ge=2, description="Rows a step, over all processes.")
     lr: float = Field(1e-4, gt=0, description="Peak learning rate of AdamW.")
@@ -190,7 +203,9 @@ class TrainConfig(Config):
         description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
     )
     augment: Literal["none", "flips", "flips+jitter"] = Field(
-        "flips", description="flips: the eight flips and quarter turns; jitter: mild colour changes."
+        "flips",
+        description="flips: the eight flips and quarter turns; jitter: mild colour changes. Without this option, a "
+        "store with views has none beside them.",
     )
     workers: int | None = Field(None, ge=1, description="Threads that decode and augment [number of cores].")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; each epoch ends with one.")
@@ -205,6 +220,7 @@ class TrainConfig(Config):
 class VerifyConfig(Config):
     """How `g2l verify` checks a store."""
 
+    teacher: str | None = Field(None, description="Teacher whose sample is embedded again [the store's first].")
     weights: Path | None = Field(None, description="The teacher's weights [as in the store].")
     sample: int = Field(64, ge=0, description="Rows to embed again; 0 for none.")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from pipeline.files import write_bytes
+from pipeline.run_folder import vals_by_teacher
 
 FIGURES = {
     "cosine": "cosine",
@@ -19,6 +20,8 @@ FIGURES = {
     "neighbour_overlap": "neighbour overlap at 10",
     "retrieval_top1": "retrieval top-1",
 }
+LINES, WORDS = ("-", "--", ":", "-."), ("solid:", "dashed:", "dotted:", "dash-dotted:")
+"""Lines of the first teacher, the second, ...; and what a title calls them."""
 LOWEST = -2.0
 """Held-out figures are cut off here: an untrained projector explains any amount less than nothing."""
 SMOOTHED_SHARE = 0.05
@@ -28,7 +31,7 @@ SMOOTHED_SHARE = 0.05
 def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     """Write the picture (PNG) of a run's metrics: training on the left, held-out figures on the right."""
     steps = [line for line in lines if line["kind"] == "step"]
-    vals = [line for line in lines if line["kind"] == "val"]
+    vals = vals_by_teacher(lines)
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
@@ -49,15 +52,15 @@ def moving_mean(values: Sequence[float], count: int) -> np.ndarray[Any, np.dtype
     return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
 
 
-def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: list[dict[str, Any]]) -> None:
+def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: dict[str, list[dict[str, Any]]]) -> None:
     x, losses = [s["step"] for s in steps], [s["loss"] for s in steps]
     count = max(round(SMOOTHED_SHARE * len(steps)), 1)
     axes.plot(x, losses, color="#1f5fbf", alpha=0.25, lw=0.8)
     label = "train" if count == 1 else f"train, mean of {count} steps"
     axes.plot(x, moving_mean(losses, count), color="#1f5fbf", lw=1.5, label=label)
-    if vals:
-        axes.plot([v["step"] for v in vals], [v["loss"] for v in vals], color="#e06c00", marker="o", ms=3, lw=1.4,
-                  label="held out")  # fmt: skip
+    for number, (teacher, its) in enumerate(vals.items()):
+        axes.plot([v["step"] for v in its], [v["loss"] for v in its], color="#e06c00", marker="o", ms=3, lw=1.4,
+                  ls=LINES[number % len(LINES)], label=f"held out, {teacher}" if teacher else "held out")  # fmt: skip
     axes.set(ylabel="loss", title="Training")
     axes.tick_params(labelbottom=False)
     axes.grid(alpha=0.25)
@@ -72,14 +75,19 @@ def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
     axes.grid(alpha=0.25)
 
 
-def _draw_held_out(axes: Axes, vals: list[dict[str, Any]]) -> None:
+def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
     if not vals:
         axes.text(0.5, 0.5, "no rows are held out", ha="center", va="center", transform=axes.transAxes)
         axes.set(title="Held-out patches", xticks=[], yticks=[])
         return
-    for name, label in FIGURES.items():
-        axes.plot([v["step"] for v in vals], [v[name] for v in vals], marker="o", ms=3, lw=1.4, label=label)
-    lowest = min(0.0, *(v[name] for v in vals for name in FIGURES))
-    axes.set(xlabel="step", title=f"{vals[-1]['rows']:,} held-out patches", ylim=(max(lowest, LOWEST) - 0.03, 1.03))
+    for number, its in enumerate(vals.values()):
+        for color, (name, label) in enumerate(FIGURES.items()):
+            axes.plot([v["step"] for v in its], [v[name] for v in its], marker="o", ms=3, lw=1.4, color=f"C{color}",
+                      ls=LINES[number % len(LINES)], label=label if number == 0 else None)  # fmt: skip
+    lowest = min(0.0, *(v[name] for its in vals.values() for v in its for name in FIGURES))
+    title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
+    if len(vals) > 1:
+        title += "\n" + ", ".join(f"{WORDS[n % len(LINES)]} {teacher}" for n, teacher in enumerate(vals))
+    axes.set(xlabel="step", title=title, ylim=(max(lowest, LOWEST) - 0.03, 1.03))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)

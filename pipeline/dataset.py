@@ -4,7 +4,7 @@ All of it is a function of (seed, epoch, row): nothing depends on workers or on 
 be continued at any step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +18,8 @@ from pipeline.patches import PlannedPatches
 from pipeline.runlog import say
 from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store import Status, Store
+from pipeline.views import Views
+from pipeline.views import dihedral as dihedral
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
 
@@ -54,19 +56,6 @@ def batches_of(order: NDArray[np.int64], batch_size: int, first: int = 0) -> Ite
         yield order[number * batch_size : (number + 1) * batch_size].tolist()
 
 
-def dihedral(patch: NDArray[np.uint8], which: int) -> NDArray[np.uint8]:
-    """One of the eight flips and quarter turns of a square (P, P, C): bit 2 transposes, bits 0 and 1 flip rows and
-    columns.
-    """
-    if which & 4:
-        patch = patch.transpose(1, 0, 2)
-    if which & 1:
-        patch = patch[::-1]
-    if which & 2:
-        patch = patch[:, ::-1]
-    return patch
-
-
 def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
     """Change brightness, contrast and saturation of (P, P, 3) by up to `JITTER` each, as the key's bytes say."""
     brightness, contrast, saturation = (
@@ -89,13 +78,17 @@ def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> N
     return turned if augmentation == "flips" else jitter(turned, key)
 
 
-def choose_rows(store: Store, config: TrainConfig, world: int = 1) -> RowChoice:
+def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Sequence[Store] = ()) -> RowChoice:
     """The rows that `world` processes train on together, and a sample of the held-out ones.
+
+    Rows have an embedding of the teacher in `store` and of all `others`.
 
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
     train, val = store.ok_rows(TRAIN), store.ok_rows(VAL)
+    for other in others:
+        train, val = np.intersect1d(train, other.ok_rows(TRAIN)), np.intersect1d(val, other.ok_rows(VAL))
     if len(train) < 2:
         num_failed = store.plan.count(TRAIN) - len(train)
         mend = (
@@ -119,30 +112,45 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1) -> RowChoice:
     return RowChoice(train, np.sort(val[np.argsort(keys, kind="stable")[: config.val_rows]]), batch_size)
 
 
+def row_views(rows: NDArray[np.int64], views: Views, seed: int, epoch: int) -> NDArray[np.int64]:
+    """The view that each row shows in an epoch, by hash: int64 (N,)."""
+    return (row_keys(rows, seed, epoch, "view") % np.uint64(views.count)).astype(np.int64)
+
+
 class StoredRows:
     """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
     many threads.
+
+    Embeddings of `others`, further teachers of the same store, follow those of `store`; `views` are those that all
+    have embedded.
     """
 
-    def __init__(self, store: Store, slides_root: Path | None = None) -> None:
-        self._store = store
+    def __init__(
+        self, store: Store, slides_root: Path | None = None, others: Sequence[Store] = (), views: Views | None = None
+    ) -> None:
+        self.views = views or Views()
+        self._pixels = store.base
+        self._teachers = (store, *others)
         self.patch_px = store.patch_px
-        self._slides = None if store.has_pixels else PlannedPatches(store.plan, None, slides_root)
+        self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
 
-    def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Fill `out`, uint8 (P, P, 3), with the patch; returns the teacher's embedding, float32 (T,).
+    def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
+        """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns the teachers' embeddings of it, joined:
+        float32 (T,).
 
         Raises:
             StoreError: either is damaged, or the slide can no longer be read.
         """
         if self._slides is None:
-            out[:] = self._store.read_pixels(row)
+            out[:] = self._pixels.read_pixels(row)
         else:
             result = self._slides.read(row, out)
             if result.status is not Status.OK:
                 raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
                                  "has no pixels: say with --slides-root where the slides are now")  # fmt: skip
-        return self._store.read_embedding(row)
+        if view:
+            out[:] = self.views.apply(out.copy(), row, view)
+        return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
 
     def reader(self, seed: int, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
         """The rows as the student sees them in an epoch."""
@@ -150,22 +158,27 @@ class StoredRows:
 
 
 class AugmentedRows:
-    """`StoredRows` with the augmentation of one epoch."""
+    """`StoredRows` with the views and the augmentation of one epoch."""
 
     def __init__(self, rows: StoredRows, seed: int, epoch: int, augmentation: Augmentation) -> None:
         self._rows, self._seed, self._epoch, self._augmentation = rows, seed, epoch, augmentation
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As `StoredRows.read`, augmented."""
-        embedding = self._rows.read(row, out)
+        """As `StoredRows.read`, of the epoch's view of the row; then augmented."""
+        embedding = self._rows.read(
+            row, out, int(row_views(np.array([row]), self._rows.views, self._seed, self._epoch)[0])
+        )
         if self._augmentation != "none":
             key = int(row_keys(np.array([row]), self._seed, self._epoch, "augment")[0])
             out[:] = augment(out.copy(), key, self._augmentation)
         return embedding
 
 
-def teacher_statistics(store: Store, split: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each.
+def teacher_statistics(
+    store: Store, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each; with `rows`
+    over those of them that are among these, with `num_views` over so many views of each.
 
     Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
     Golub and LeVeque (1983).
@@ -173,12 +186,15 @@ def teacher_statistics(store: Store, split: int) -> tuple[NDArray[np.float64], N
     Raises:
         StoreError: a shard is damaged, or the split has fewer than two rows.
     """
-    splits = store.plan.split()
+    wanted = store.plan.split() == split
+    if rows is not None:
+        wanted &= np.isin(np.arange(store.num_rows), rows)
     count, mean, square = 0, np.zeros(store.width), np.zeros(store.width)
     for shard in range(store.num_shards):
-        rows = store.shard_rows(shard)
-        chosen = (store.read_status(shard) == Status.OK) & (splits[rows.start : rows.stop] == split)
-        values = store.read_embeddings(shard)[chosen].astype(np.float64)
+        span = store.shard_rows(shard)
+        chosen = (store.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
+        found = store.read_views(shard)[:, :num_views] if num_views > 1 else store.read_embeddings(shard)
+        values = found[chosen].reshape(-1, store.width).astype(np.float64)
         if not len(values):
             continue
         shard_mean = values.mean(axis=0)

@@ -3,14 +3,16 @@ from.
 
 model.safetensors, config.json   timm.create_model("local-dir:student", pretrained=True)
 projector.safetensors            linear map and statistics: the student in the teacher's stead
+projector-<teacher>.safetensors  the same for each further teacher, and projectors.json: files by teachers' names
 README.md                        the card
 """
 
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.augmentation import beyond_the_teacher
 from pipeline.compute import versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
@@ -29,7 +32,17 @@ from pipeline.models import BuiltEncoder, timm_config
 from pipeline.projector import Projector
 from pipeline.sampling import VAL
 from pipeline.store import Store
+from pipeline.teacher_projectors import (
+    PROJECTORS,
+    further_sources,
+    further_terms,
+    named_projectors,
+    projector_files,
+    projectors_note,
+)
 
+NOT_IN_CARD = ("slides_root", "weights", "teacher", "teacher_weight")
+"""Options that a card says in other words."""
 USAGE = {
     "pooled": "embedding = model(images)",
     "cls": "embedding = model(images)",
@@ -75,8 +88,17 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
     }
 
 
-def write_student(folder: Path, model: nn.Module, spec: EncoderSpec, projector: Projector, card: str) -> None:
+def write_student(
+    folder: Path,
+    model: nn.Module,
+    spec: EncoderSpec,
+    projector: Projector,
+    card: str,
+    teachers: Mapping[str, Projector] = MappingProxyType({}),
+) -> None:
     """Write the folder, complete or absent; one that is there is replaced as a whole.
+
+    `teachers` are the projectors of several teachers by name, of which `projector` is the first.
 
     Raises:
         G2LError: the place cannot be written.
@@ -89,6 +111,11 @@ def write_student(folder: Path, model: nn.Module, spec: EncoderSpec, projector: 
         aside.mkdir(parents=True)
         save_tensors(model, aside / "model.safetensors")
         save_tensors(projector, aside / "projector.safetensors")
+        files = projector_files(list(teachers))
+        for name in list(teachers)[1:]:
+            save_tensors(teachers[name], aside / files[name])
+        if len(teachers) > 1:
+            write_text(aside / PROJECTORS, json.dumps(files, indent=2) + "\n")
         write_text(aside / "config.json", json.dumps(timm_json(model, spec), indent=2) + "\n")
         write_text(aside / "README.md", card)
         if folder.exists():
@@ -113,13 +140,23 @@ def save_tensors(module: nn.Module, path: Path) -> None:
         os.fsync(f.fileno())
 
 
-def load_projector(folder: Path) -> Projector:
+def load_projector(folder: Path, teacher: str | None = None) -> Projector:
     """The projector of an exported student, ready for `as_teacher`.
+
+    Args:
+        teacher: which teacher's, of a student that learnt from several; `None` for the first.
 
     Raises:
         EncoderError: there is none, or it is damaged.
     """
     path = folder / "projector.safetensors"
+    if teacher is not None:
+        files = named_projectors(folder)
+        if teacher not in files:
+            raise EncoderError(f"{folder}: no projector of a teacher {teacher}; there are those of "
+                               f"{', '.join(files)}" if files else f"{folder}: a student of one teacher, whose only "
+                               "projector is loaded without a name")  # fmt: skip
+        path = folder / files[teacher]
     try:
         state = safetensors.torch.load_file(path)
         teacher_width, student_width = state["linear.weight"].shape
@@ -138,8 +175,13 @@ def card_facts(
     num_steps: int,
     before: dict[str, float] | None,
     after: dict[str, float] | None,
+    further: Sequence[dict[str, Any]] = (),
+    num_views: int = 1,
 ) -> dict[str, Any]:
-    """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out."""
+    """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out.
+
+    `further` teachers, if any: teacher, weight, content, and their fidelity_before and fidelity_after.
+    """
     plan, slide_of_row = store.plan, store.plan.slide_of_row()
     train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
     return {
@@ -155,11 +197,13 @@ def card_facts(
             "val_rows": len(val_rows),
             "val_slides": len(np.unique(slide_of_row[val_rows])),
         },
-        "config": {k: v for k, v in config.record().items() if k not in ("slides_root", "weights")},
+        "config": {k: v for k, v in config.record().items() if k not in NOT_IN_CARD},
         "fidelity_before": before,
         "fidelity_after": after,
         "steps": num_steps,
         "versions": versions(),
+        "further_teachers": list(further),
+        "views": num_views,
     }
 
 
@@ -170,7 +214,8 @@ def model_card(summary: dict[str, Any]) -> str:
     `summary` is made by `card_facts`.
     """
     student, teacher, store, config = (summary[name] for name in ("student", "teacher", "store", "config"))
-    figures = figures_table(summary["fidelity_before"], summary["fidelity_after"])
+    further = summary["further_teachers"]
+    names = " and ".join([teacher["name"], *(other["teacher"]["name"] for other in further)])
     share = student["num_params"] / teacher["num_params"]
     return f"""---
 library_name: timm
@@ -178,7 +223,7 @@ license: other
 tags: [image-feature-extraction, timm, pathology, knowledge-distillation]
 ---
 
-# {student["name"]} distilled from {teacher["name"]}
+# {student["name"]} distilled from {names}
 
 {student["num_params"] / 1e6:.2f} M parameters, {share:.1%} of the teacher's {teacher["num_params"] / 1e6:.2f} M.
 Embedding: {student["embedding"]}, {student["width"]} dimensions. Input: RGB patches of {student["patch_px"]} px at
@@ -199,18 +244,19 @@ with torch.inference_mode():
 
 `projector.safetensors` maps the embedding into the teacher's space: `linear`, then `student_norm` (subtract the mean,
 divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `pipeline.export.load_projector` does it.
-
+{projectors_note(teacher, further)}
 ## Made from
 
 - Trained on: {store["train_rows"]:,} patches (slides: {store["train_slides"]:,}, cases: {store["train_cases"]:,}). \
 Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}).
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
-- Teacher weights {teacher["weights_sha256"]} ({teacher["source"]}, {teacher["weights"]}).
+- Teacher weights {teacher["weights_sha256"]} ({teacher["source"]}, {teacher["weights"]}).{further_sources(further)}
 - Student started from {student["source"]}, {student["weights"]}; {summary["steps"]:,} steps.
+{views_note(config["augment"], summary["views"])}\
 
 ## Held-out figures
 
-{figures}
+{all_figures(summary)}
 
 ## Settings
 
@@ -222,9 +268,29 @@ Versions: {", ".join(f"{name} {version}" for name, version in summary["versions"
 
 ## Terms
 
-A student inherits its teacher's terms. Teacher: {teacher["licence"] or "unknown"}.
+A student inherits its teacher's terms. Teacher: {teacher["licence"] or "unknown"}.{further_terms(further)}
 Student's start: {student["licence"] or "unknown"}. Not a medical device; for research.
 """
+
+
+def views_note(augment: str, num_views: int) -> str:
+    """Lines of a card on the views of a patch, and on augmentation beyond them."""
+    views = [f"{num_views} views of each patch, each compared with the teacher's embedding of that view."]
+    beyond = beyond_the_teacher(augment, num_views)
+    lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def all_figures(summary: dict[str, Any]) -> str:
+    """`figures_table`, of several teachers under a heading each."""
+    text = figures_table(summary["fidelity_before"], summary["fidelity_after"])
+    if not summary["further_teachers"]:
+        return text
+    parts = [f"### {summary['teacher']['name']}\n\n{text}"]
+    for other in summary["further_teachers"]:
+        table = figures_table(other["fidelity_before"], other["fidelity_after"])
+        parts.append(f"### {other['teacher']['name']}\n\n{table}")
+    return "\n\n".join(parts)
 
 
 def figures_table(before: dict[str, float] | None, after: dict[str, float] | None) -> str:

@@ -35,7 +35,8 @@ class Batch(Generic[T]):
 
     Attributes:
         rows: the row numbers, in the caller's order.
-        pixels: uint8 (B, P, P, 3), a view of a buffer that is used again after the next batch but one.
+        pixels: uint8 (B, P, P, 3) or (B, K, P, P, 3), a part of a buffer that is used again after the next batch but
+            one.
         results: what the reading function returned for each row.
     """
 
@@ -53,7 +54,7 @@ class Batch(Generic[T]):
 
 class BatchLoader(Generic[T]):
     """Reads batches ahead with `read(row, out)`, which fills `out`, uint8 (P, P, 3), and returns what the caller wants
-    to know.
+    to know. Of several views `out` is (K, P, P, 3), and a batch's pixels are (B, K, P, P, 3).
 
     An exception in `read` is raised to the consumer at that batch. Use as a context, which ends the threads.
     """
@@ -66,11 +67,12 @@ class BatchLoader(Generic[T]):
         batch_size: int,
         workers: int,
         device: torch.device,
+        views: int = 1,
     ) -> None:
         self._read = read
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="g2l-read")
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
-        shape = (BATCHES_AHEAD + 2, batch_size, patch_px, patch_px, 3)
+        shape = (BATCHES_AHEAD + 2, batch_size, *([views] if views > 1 else []), patch_px, patch_px, 3)
         self._buffers = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
     def __enter__(self) -> Self:

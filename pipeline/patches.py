@@ -1,5 +1,6 @@
 """Patches of a plan's rows: from the slides, or from a store that kept them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from pipeline.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.images import ImageFormat, decode_image, encode_image
 from pipeline.plan import Plan
 from pipeline.slides import SlidePool
-from pipeline.store import Status
+from pipeline.store import Status, Store
+from pipeline.views import Views
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,7 @@ class PlannedPatches:
 
     def describe(self, row: int) -> dict[str, str | int]:
         """Where a row is from: row, slide, and (x, y) in level 0."""
-        x, y = self._coords[row]
-        slide = self._plan.slides[self._slide_of_row[row]]
-        return {"row": row, "slide_id": slide.slide_id, "x": int(x), "y": int(y)}
+        return describe_row(self._plan, self._slide_of_row, self._coords, row)
 
     def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
         """Fill `out`, uint8 (P, P, 3), with the patch as the teacher is to see it; a failed one is reported, and `out`
@@ -63,3 +63,69 @@ class PlannedPatches:
         encoded = encode_image(patch, self._format)
         out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format)
         return PatchRead(Status.OK, encoded)
+
+
+class StoredPatches:
+    """Reads the rows of a plan from a store that kept their pixels; safe to use from many threads.
+
+    A row that could not be read when the store was made cannot be read here, for the reason that the store gives.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._status = store.status()
+        self._reasons = {failure["row"]: failure["reason"] for failure in store.failures()}
+        self._slide_of_row = store.plan.slide_of_row()
+        self._coords = store.plan.coords()
+
+    def describe(self, row: int) -> dict[str, str | int]:
+        """As `PlannedPatches.describe`."""
+        return describe_row(self._store.plan, self._slide_of_row, self._coords, row)
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """As `PlannedPatches.read`; nothing is encoded.
+
+        Raises:
+            StoreError: the row's pixels are damaged.
+        """
+        status = Status(int(self._status[row]))
+        if status not in (Status.OK, Status.NOT_FINITE):  # an embedding that is not finite says nothing of the pixels
+            return PatchRead(status, reason=self._reasons.get(row, "it is not in the store"))
+        out[:] = self._store.read_pixels(row)
+        return PatchRead(Status.OK)
+
+
+class ViewedPatches:
+    """All views of rows: `read` fills (K, P, P, 3), view 0 first, where `source` fills the patch."""
+
+    def __init__(self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views) -> None:
+        self._source = source
+        self._views = views
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """As the source's, of all views."""
+        result = self._source(row, out[0])
+        if result.status is Status.OK:
+            for view in range(1, self._views.count):
+                out[view] = self._views.apply(out[0], row, view)
+        return result
+
+
+def describe_row(
+    plan: Plan, slide_of_row: NDArray[np.int32], coords_l0_px: NDArray[np.int64], row: int
+) -> dict[str, str | int]:
+    """Where a row is from: row, slide, and (x, y) in level 0."""
+    x, y = coords_l0_px[row]
+    return {"row": row, "slide_id": plan.slides[slide_of_row[row]].slide_id, "x": int(x), "y": int(y)}
+
+
+def patches_to_embed(
+    store: Store, plan: Plan, slides_root: Path | None, *, encode: bool = True
+) -> PlannedPatches | StoredPatches:
+    """The patches that a store's teacher sees: for a further teacher the stored pixels, else those of the slides.
+
+    Those of slides are encoded as the store keeps them, unless `encode` is off.
+    """
+    if store.base is not store and store.base.has_pixels:
+        return StoredPatches(store.base)
+    return PlannedPatches(plan, store.image_format if encode and store.has_pixels else None, slides_root)

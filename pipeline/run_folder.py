@@ -12,6 +12,7 @@ tensorboard/     the same metrics for TensorBoard, where it is installed
 import json
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,28 @@ LABELS = ("student.weights:", "teacher.weights:")
 """Where weights came from. Recorded, but another file with the same weights (`weights_sha256`) continues a run."""
 
 
+HeldOut = tuple[dict[str, float] | None, dict[str, float] | None]
+"""Held-out figures before the first step and after the last; `None` if no rows are held out."""
+
+
 def run_identity(
-    store: Store, student: dict[str, Any], config: TrainConfig, precision: str, world_size: int
+    store: Store,
+    student: dict[str, Any],
+    config: TrainConfig,
+    precision: str,
+    world_size: int,
+    others: Sequence[tuple[Store, float]] = (),
 ) -> dict[str, Any]:
-    """What a run is started from and continued under only; options that change no byte are left out."""
-    options = {name: value for name, value in config.record().items() if name not in IDENTITY_FREE}
+    """What a run is started from and continued under only; options that change no byte are left out.
+
+    `store` has the first teacher's embeddings; `others` are further teachers' with the weights of their losses. The
+    options that choose teachers are left out: what they chose is there.
+    """
+    chosen_by = IDENTITY_FREE | {"teacher", "teacher_weight"}
+    options = {name: value for name, value in config.record().items() if name not in chosen_by}
+    further = [
+        {"teacher": other.spec.teacher, "weight": weight, "content": other.content_hash()} for other, weight in others
+    ]
     return {
         "store": store.content_hash(),
         "plan": store.attributes["plan_hash"],
@@ -37,7 +55,7 @@ def run_identity(
         "student": student,
         "options": options | {"precision": precision},
         "world_size": world_size,
-    }
+    } | ({"further_teachers": further} if further else {})
 
 
 def diverged(step: int, what: str) -> G2LError:
@@ -55,6 +73,15 @@ def check_line(line: dict[str, Any]) -> None:
     wrong = [f"{name} is {v:g}" for name, v in line.items() if isinstance(v, float) and not math.isfinite(v)]
     if wrong:
         raise diverged(line["step"], ", ".join(wrong))
+
+
+def vals_by_teacher(lines: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The lines of validations, by the teacher's name in the order of teachers; "" where a run has only one."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        if line["kind"] == "val":
+            found.setdefault(line.get("teacher", ""), []).append(line)
+    return found
 
 
 class RunFolder:
@@ -128,13 +155,18 @@ class RunFolder:
         except ValueError as error:
             raise CheckpointError(f"{self.metrics_path}: damaged ({error})") from None
 
-    def held_out_figures(self) -> tuple[dict[str, float] | None, dict[str, float] | None]:
-        """Held-out figures before the first step and after the last validation; `None` if no rows are held out."""
-        vals = [line for line in self.metrics() if line["kind"] == "val"]
-        if not vals:
+    def held_out_figures(self, teacher: str | None = None) -> HeldOut:
+        """Held-out figures before the first step and after the last validation; `None` if no rows are held out.
+
+        Of the first teacher, or of the one that is named, where there are several.
+        """
+        of_teachers = vals_by_teacher(self.metrics())
+        if not of_teachers:
             return None, None
+        vals = of_teachers[teacher or next(iter(of_teachers))]
         before, after = (
-            {k: v for k, v in line.items() if k not in ("kind", "step", "epoch")} for line in (vals[0], vals[-1])
+            {k: v for k, v in line.items() if k not in ("kind", "teacher", "step", "epoch")}
+            for line in (vals[0], vals[-1])
         )
         return before, after
 

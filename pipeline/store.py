@@ -1,23 +1,21 @@
 """The store: teacher embeddings and pixels of a plan's rows, in shards that are complete or absent.
 
     embedding  (N, D)        float16 or float32, NaN where a row has none
+    views      (N, K-1, D)   as `embedding`, of views 1 to K-1 of each patch; only where there are several
     pixels     (N, P, P, 3)  uint8, exactly what the teacher saw; optional
     status     (N,)          uint8, `Status`
     plan/      coords, slide, split (N rows each) and the plan's records: the store needs no other file
     shards/<i>.json          the ledger: written last; a shard without an entry does not count
 
-Row i lies in shard i // rows_per_shard. Whoever has the store needs neither the slides nor the teacher.
+Row i lies in shard i // rows_per_shard. Whoever has the store needs neither the slides nor the teacher. Embeddings of
+further teachers may lie below `teachers/`: see `teachers`.
 """
 
 import json
-import os
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,64 +23,16 @@ from numpy.typing import NDArray
 from pipeline import zarr_format
 from pipeline.config import differences
 from pipeline.errors import StoreError
-from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, sha256_file, sha256_json, sync_folder
+from pipeline.files import make_output_folder, remove_asides, sha256_file, sha256_json
 from pipeline.images import decode_image
-from pipeline.plan import MALFORMED, Plan, plan_from_records, plan_records, slide_from_record, slide_record
-from pipeline.shards import ShardCache, ShardFile, sync_tree
-
-FORMAT_VERSION = 1
-CHUNK_ROWS = 256
-"""Rows of an inner chunk of `embedding`, at most. Our choice: 256 rows of 1536 float16 are 0.8 MB, a good read."""
-
-
-class Status(IntEnum):
-    """What became of a row."""
-
-    ABSENT = 0  # not done yet
-    OK = 1
-    UNREADABLE = 2  # a tile under the patch is damaged
-    EMPTY = 3  # the slide has no pixels there
-    NO_SLIDE = 4  # the slide does not open, or is not the planned one
-    NOT_FINITE = 5  # the teacher gave NaN or infinity, or a value beyond the stored type
-
-
-@dataclass(frozen=True)
-class StoreSpec:
-    """What a store was made with; it is continued under the same only.
-
-    Attributes:
-        teacher: record of the teacher: source, architecture, weight hash, mean, std, width, embedding rule, ...
-        settings: rows_per_shard, pixels, dtype, precision, batch_size.
-    """
-
-    teacher: dict[str, Any]
-    settings: dict[str, Any]
-
-
-def chunk_rows(rows_per_shard: int) -> int:
-    """Rows of an inner chunk: the largest divisor of the shard's rows that is at most `CHUNK_ROWS`."""
-    return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
-
-
-def _read_attributes(folder: Path) -> dict[str, Any]:
-    """What a store says of itself, of the format and version that this program reads.
-
-    Raises:
-        StoreError: there is none such.
-    """
-    try:
-        attributes: dict[str, Any] = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
-        found = attributes["format"], attributes["version"]
-    except FileNotFoundError:
-        raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one") from None
-    except (OSError, *MALFORMED) as error:
-        raise StoreError(f"{folder}: not a store of G2L ({error!r})") from None
-    if found != ("g2l-store", FORMAT_VERSION):
-        raise StoreError(
-            f"{folder}: {found[0]} of format version {found[1]}; this program reads version {FORMAT_VERSION} of "
-            "g2l-store. Use the G2L that made it"
-        )
-    return attributes
+from pipeline.plan import MALFORMED, Plan
+from pipeline.shards import ShardCache, ShardFile
+from pipeline.store_format import CHUNK_ROWS as CHUNK_ROWS
+from pipeline.store_format import Status as Status
+from pipeline.store_format import StoreSpec as StoreSpec
+from pipeline.store_format import chunk_rows as chunk_rows
+from pipeline.store_format import new_arrays, read_attributes
+from pipeline.store_plan import read_stored_plan, write_stored_plan
 
 
 class Store:
@@ -92,9 +42,11 @@ class Store:
         StoreError: no store, another format version, or damaged metadata.
     """
 
+    format_name: ClassVar[str] = "g2l-store"
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.attributes = _read_attributes(folder)
+        self.attributes = read_attributes(folder, self.format_name)
         try:
             self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
             self.num_rows: int = self.attributes["rows"]
@@ -103,10 +55,16 @@ class Store:
             self.rows_per_shard: int = self.spec.settings["rows_per_shard"]
             self.dtype: str = self.spec.settings["dtype"]
             self.image_format: Any = self.spec.settings["pixels"]
+            self.views = self.spec.views
         except MALFORMED as error:
             raise StoreError(f"{folder}: the store's metadata are damaged ({error!r})") from None
         self._pixel_files = ShardCache(self.rows_per_shard)
         self._embedding_files = ShardCache(self.chunks_per_shard)
+
+    @property
+    def base(self) -> "Store":
+        """The store that has the plan and the pixels: itself."""
+        return self
 
     @property
     def has_pixels(self) -> bool:
@@ -129,7 +87,7 @@ class Store:
 
     def shard_path(self, name: str, shard: int) -> Path:
         """The file of a shard of the array `name`."""
-        axes = {"embedding": 1, "status": 0, "pixels": 3}[name]
+        axes = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}[name]
         return self.folder.joinpath(name, "c", str(shard), *["0"] * axes)
 
     def ledger_path(self, shard: int) -> Path:
@@ -181,22 +139,7 @@ class Store:
     @cached_property
     def plan(self) -> Plan:
         """The plan that the store was made by, checked against its hash."""
-        folder = self.folder / "plan"
-        try:
-            records = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
-            coords = zarr_format.read_array(folder, "coords")
-            split = zarr_format.read_array(folder, "split")
-            slides, start = [], 0
-            for record in records["slides"]:
-                stop = start + record.pop("rows")
-                slides.append(slide_from_record(record, coords[start:stop], split[start:stop]))
-                start = stop
-            plan = plan_from_records(records["plan"], slides, folder)
-        except (OSError, *MALFORMED) as error:
-            raise StoreError(f"{folder}: the store's plan is damaged ({error!r})") from None
-        if plan.hash != self.attributes["plan_hash"]:
-            raise StoreError(f"{folder}: the store's plan is damaged: it is not the plan that the store was made by")
-        return plan
+        return read_stored_plan(self.folder / "plan", self.attributes["plan_hash"])
 
     def read_embeddings(self, shard: int) -> NDArray[Any]:
         """Embeddings of a finished shard: (rows, D) in the stored type; NaN where a row has none.
@@ -209,8 +152,18 @@ class Store:
             :rows
         ]
 
-    def read_embedding(self, row: int) -> NDArray[np.float32]:
-        """The embedding of one row, float32 (D,). Its checksum is not compared: read the shards once beforehand.
+    def read_views(self, shard: int) -> NDArray[Any]:
+        """Embeddings of all views of a finished shard: (rows, K, D), view 0 first; as `read_embeddings`."""
+        plain, further = self.read_embeddings(shard)[:, None], self.views.count - 1
+        if not further:
+            return plain
+        file = ShardFile(self.shard_path("views", shard), self.chunks_per_shard)
+        values = file.read_rows(self.dtype, further * self.width)[: len(plain)]
+        return np.concatenate([plain, values.reshape(-1, further, self.width)], axis=1)
+
+    def read_embedding(self, row: int, view: int = 0) -> NDArray[np.float32]:
+        """The embedding of a view of one row, float32 (D,). Its checksum is not compared: read the shards once
+        beforehand.
 
         Raises:
             StoreError: it is not there.
@@ -218,8 +171,9 @@ class Store:
         shard, index = divmod(row, self.rows_per_shard)
         chunk, index = divmod(index, chunk_rows(self.rows_per_shard))
         row_bytes = self.width * np.dtype(self.dtype).itemsize
-        file = self._embedding_files.open(self.shard_path("embedding", shard))
-        data = file.read_slice(chunk, index * row_bytes, row_bytes)
+        file = self._embedding_files.open(self.shard_path("views" if view else "embedding", shard))
+        place = index * (self.views.count - 1) + view - 1 if view else index
+        data = file.read_slice(chunk, place * row_bytes, row_bytes)
         return np.frombuffer(data, np.dtype(self.dtype).newbyteorder("<")).astype(np.float32)
 
     def read_status(self, shard: int) -> NDArray[np.uint8]:
@@ -243,14 +197,18 @@ class Store:
         except ValueError as error:
             raise StoreError(f"{path}: row {row}: {error}") from None
 
-    def ok_rows(self, split: int | None = None) -> NDArray[np.int64]:
-        """Rows with an embedding, ascending, of one split or of all; rows of pending shards are not among them."""
+    def status(self) -> NDArray[np.uint8]:
+        """`Status` codes of all rows: uint8 (N,); ABSENT in pending shards."""
         status = np.zeros(self.num_rows, np.uint8)
         for shard, entry in self.ledgers():
             if entry is not None:
                 rows = self.shard_rows(shard)
                 status[rows.start : rows.stop] = self.read_status(shard)
-        ok = status == Status.OK
+        return status
+
+    def ok_rows(self, split: int | None = None) -> NDArray[np.int64]:
+        """Rows with an embedding, ascending, of one split or of all; rows of pending shards are not among them."""
+        ok = self.status() == Status.OK
         if split is not None:
             ok &= self.plan.split() == split
         return np.flatnonzero(ok)
@@ -260,6 +218,11 @@ class Store:
         files = [entry["files"] if entry else None for _, entry in self.ledgers()]
         identity = {"plan": self.attributes["plan_hash"], "teacher": self.spec.teacher, "settings": self.spec.settings}
         return sha256_json({**identity, "files": files})
+
+    def create_empty_like(self, folder: Path) -> dict[str, Any]:
+        """Make an empty store of the same plan, teacher and settings in `folder`; returns its attributes."""
+        create_store(folder, self.plan, self.spec, self.attributes["versions"])
+        return read_attributes(folder, self.format_name)
 
     def check_shard(self, shard: int) -> list[str]:
         """What is wrong with a finished shard's files against its ledger entry; empty when all is well."""
@@ -284,48 +247,13 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
         G2LError: the place cannot be written.
     """
     make_output_folder(folder.parent)
-    aside = folder.with_name(folder.name + ASIDE_SUFFIX)
-    shutil.rmtree(aside, ignore_errors=True)
-    rows, settings = plan.num_rows, spec.settings
-    shard_rows, patch_px = settings["rows_per_shard"], plan.config.patch_px
-    attributes = {
-        "format": "g2l-store",
-        "version": FORMAT_VERSION,
-        "rows": rows,
-        "patch_px": patch_px,
-        "plan_hash": plan.hash,
-        "teacher": spec.teacher,
-        "settings": settings,
-        "status_codes": {status.name: int(status) for status in Status},
-        "versions": versions,
-    }
-    try:
-        zarr_format.create_group(aside, {"g2l": attributes})
-        sharding = {"shard_rows": shard_rows, "chunk_rows": chunk_rows(shard_rows)}
-        width = spec.teacher["width"]
-        zarr_format.create_rows_array(
-            aside, "embedding", (rows, width), settings["dtype"], fill=float("nan"), **sharding
-        )
-        zarr_format.create_rows_array(aside, "status", (rows,), "uint8", fill=int(Status.ABSENT), **sharding)
-        if settings["pixels"] != "none":
+    image_format, shard_rows = spec.settings["pixels"], spec.settings["rows_per_shard"]
+    with new_arrays(folder, plan, spec, versions, Store.format_name) as aside:
+        if image_format != "none":
             zarr_format.create_images_array(
-                aside, "pixels", rows, patch_px, shard_rows=shard_rows, image_format=settings["pixels"]
+                aside, "pixels", plan.num_rows, plan.config.patch_px, shard_rows=shard_rows, image_format=image_format
             )
-        records = {
-            "plan": plan_records(plan),
-            "slides": [slide_record(s) | {"rows": len(s.coords_l0_px)} for s in plan.slides],
-        }
-        zarr_format.create_group(aside / "plan", {"g2l": records})
-        zarr_format.write_array(aside / "plan", "coords", plan.coords())
-        zarr_format.write_array(aside / "plan", "slide", plan.slide_of_row())
-        zarr_format.write_array(aside / "plan", "split", plan.split())
-        (aside / "shards").mkdir()
-        sync_tree(aside)
-        os.rename(aside, folder)
-        sync_folder(folder.parent)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise StoreError(f"cannot make the store {folder}: {error.strerror or error}") from error
+        write_stored_plan(aside / "plan", plan)
 
 
 def open_to_continue(folder: Path, plan: Plan, spec: StoreSpec) -> Store:
@@ -335,15 +263,25 @@ def open_to_continue(folder: Path, plan: Plan, spec: StoreSpec) -> Store:
         StoreError: it was made by another plan, teacher or setting; says what differs.
     """
     store = Store(folder)
+    require_same(store, plan, spec)
+    remove_asides(folder)
+    return store
+
+
+def require_same(store: Store, plan: Plan, spec: StoreSpec) -> None:
+    """See that a store was made by this plan, teacher and settings.
+
+    Raises:
+        StoreError: it was not; says what differs.
+    """
     changes = differences(
         {"plan_hash": store.attributes["plan_hash"], "teacher": store.spec.teacher, "settings": store.spec.settings},
         {"plan_hash": plan.hash, "teacher": spec.teacher, "settings": spec.settings},
     )
     if any(not line.startswith("teacher.weights:") for line in changes):  # a label: weights count by their hash
         listing = "\n".join(f"  {line}" for line in changes)
+        another = any(line.startswith("teacher.name:") for line in changes) and store.base.pending_shards()
         raise StoreError(
-            f"{folder} was made with other inputs and is not continued (store -> now):\n{listing}\n"
-            "Choose another --out."
+            f"{store.folder} was made with other inputs and is not continued (store -> now):\n{listing}\n"
+            f"Choose another --out{', or finish the store: then it takes a further teacher' if another else ''}."
         )
-    remove_asides(folder)
-    return store

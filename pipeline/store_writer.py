@@ -27,7 +27,7 @@ QUEUED_BATCHES = 4
 
 @dataclass(frozen=True)
 class _Rows:
-    """Consecutive rows of a shard, ready to be written; embeddings (B, D) in the stored type, status uint8 (B,)."""
+    """Consecutive rows of a shard, ready to be written; embeddings (B, K, D) in the stored type, status uint8 (B,)."""
 
     shard: int
     embedding: NDArray[Any]
@@ -43,7 +43,7 @@ class _OpenShard:
         self.store, self.shard = store, shard
         self.rows = store.shard_rows(shard)
         capacity = store.rows_per_shard
-        self.embedding: NDArray[Any] = np.full((capacity, store.width), np.nan, store.dtype)
+        self.embedding: NDArray[Any] = np.full((capacity, store.views.count, store.width), np.nan, store.dtype)
         self.status = np.full(capacity, Status.ABSENT, np.uint8)
         self.failures: list[dict[str, Any]] = []
         self.num_filled = 0
@@ -70,7 +70,8 @@ class _OpenShard:
         if self.pixels is not None:
             files["pixels"] = self.pixels.commit()
         step = chunk_rows(self.store.rows_per_shard)
-        for name, values in (("embedding", self.embedding), ("status", self.status)):
+        views = {"views": self.embedding[:, 1:]} if self.store.views.count > 1 else {}
+        for name, values in {"embedding": self.embedding[:, 0], **views, "status": self.status}.items():
             num_chunks = self.store.chunks_per_shard
             with ShardWriter(self.store.shard_path(name, self.shard), num_chunks) as writer:
                 little = values.astype(values.dtype.newbyteorder("<"), copy=False)
@@ -133,7 +134,7 @@ class StoreWriter:
         """The next rows, in order and of one shard; a shard is committed when all its rows are there.
 
         Args:
-            embeddings: (B, D), any value where a read failed.
+            embeddings: (B, D), of several views (B, K, D), any value where a read failed.
 
         Raises:
             StoreError: an earlier batch could not be written, for instance because the disk is full.
@@ -149,7 +150,8 @@ class StoreWriter:
         """Rows as they are stored: an embedding is finite in the stored type, or its row failed."""
         with np.errstate(over="ignore"):  # beyond the stored type is infinity
             stored = embeddings.astype(self._store.dtype)
-        finite = np.isfinite(stored).all(axis=1)
+        stored = stored.reshape(len(stored), self._store.views.count, self._store.width)
+        finite = np.isfinite(stored).all(axis=(1, 2))
         status = np.array([read.status for read in reads], np.uint8)
         status[(status == Status.OK) & ~finite] = Status.NOT_FINITE
         stored[status != Status.OK] = np.nan

@@ -24,16 +24,19 @@ class TensorBoard:
             self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
     def append(self, line: dict[str, Any]) -> None:
-        """One line: losses and rates under `train/`, held-out figures under `held-out/`."""
+        """One line: losses and rates under `train/`, held-out figures under `held-out/`; of several teachers, each
+        below its name.
+        """
         if self._writer is None:
             return
         if line["kind"] == "step":
             for name in STEP_FIGURES:
                 self._writer.add_scalar(f"train/{name}", line[name], line["step"])
         else:
+            of = f"{line['teacher']}/" if "teacher" in line else ""
             for name, value in line.items():
-                if name not in ("kind", "step", "epoch", "rows"):
-                    self._writer.add_scalar(f"held-out/{name}", value, line["step"])
+                if name not in ("kind", "teacher", "step", "epoch", "rows"):
+                    self._writer.add_scalar(f"held-out/{of}{name}", value, line["step"])
 
     def close(self) -> None:
         """Write out what is left."""

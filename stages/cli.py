@@ -135,10 +135,9 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
 
     made, path = plan_beside(manifest, config, store)
     print(audit_table(made))
-    width = named_spec(extract.teacher).width or None
-    print(
-        estimate(made, width=width, dtype=extract.dtype, rows_per_shard=extract.rows_per_shard, pixels=extract.pixels)
-    )
+    if not (store / "zarr.json").exists():
+        width, rows = named_spec(extract.teacher).width or None, extract.rows_per_shard
+        print(estimate(made, width=width, dtype=extract.dtype, rows_per_shard=rows, pixels=extract.pixels))
     print(f"plan {made.hash[:12]} is in {path}")
     return path, failed_slides(made)
 
@@ -202,7 +201,9 @@ def verify(
     from stages.verify_store import verify_store
 
     config, paths = resolve(VerifyConfig, "verify", given, config_file, {"store": store})
-    text, code = verify_store(paths["store"], config.weights, config.sample, config.device, config.slides_root)
+    text, code = verify_store(
+        paths["store"], config.weights, config.sample, config.device, config.slides_root, config.teacher
+    )
     print(text)
     raise typer.Exit(code)
 

@@ -1,7 +1,8 @@
 """Stage one: run the teacher once over the planned patches, and keep its embeddings and its pixels.
 
 G2L, section "Knowledge distillation": the teacher is frozen, so its embeddings are computed once and the student never
-shares accelerator memory with it. Left out: views of a patch under augmentation.
+shares accelerator memory with it. With `--views` the teacher also sees seeded views of each patch, which the student
+replays: beyond the paper, whose student is compared with the embedding of the plain patch.
 """
 
 import csv
@@ -33,19 +34,21 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.files import exclusive, write_text
 from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
-from pipeline.patches import PatchRead, PlannedPatches
+from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
 from pipeline.plan import Plan
 from pipeline.runlog import Progress, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
+from pipeline.teachers import all_teachers, needs_slides, open_further
 from pipeline.units import format_bytes, format_seconds
+from stages.retry_failures import forget_failures
 
 T = TypeVar("T")
 
 MPP_TOLERANCE = 0.01
 """A plan within 1 % of the teacher's own resolution is at that resolution."""
 NAMED = 3
-"""Missing slides, or shards, that a note names. Our choice: enough to see what is wrong."""
+"""Missing slides that a note names. Our choice: enough to see what is wrong."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
             finished before is safe, and the same command continues.
     """
     with exclusive(out, "g2l extract-teacher"):
-        if not (out / "zarr.json").exists() or Store(out).pending_shards():
+        if needs_slides(out, config.teacher):
             check_slides(plan, config.slides_root)
         device = choose_device(config.device)
         keep_freed_memory(device)
@@ -88,10 +91,15 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
             say(f"note: {config.teacher} was trained at {teacher.spec.mpp:g} um/px, the plan is at {plan.config.mpp:g}")
         teacher.module.to(device)
         store = prepare_store(plan, out, config, teacher, device, precision)
+        if store.base is not store:
+            say(f"note: {config.teacher} is a further teacher of {out}, with a ledger of its own; it sees the "
+                f"{'stored pixels' if store.base.has_pixels else 'slides, for the store has no pixels'}")  # fmt: skip
         if record is not None:
-            write_text(out / "config.toml", to_toml({"extract-teacher": record}))
+            kept = {"rows_per_shard": store.rows_per_shard, "pixels": store.base.image_format}
+            own = record | kept if store.base is not store else record
+            write_text(store.folder / "config.toml", to_toml({"extract-teacher": own}))
         if config.retry_failures:
-            forget_failures(store, plan, config.slides_root)
+            forget_failures(store, plan, patches_to_embed(store, plan, config.slides_root, encode=False))
         pending = store.pending_shards()
         num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
         warn_of_disk(store, plan, num_rows)
@@ -107,28 +115,54 @@ def prepare_store(
 ) -> Store:
     """Make the store, or open the one that is there if it was made by the same plan, teacher and settings.
 
-    A batch size left open is the existing store's own, so that a run continues on another card.
+    A finished store takes the embeddings of a further teacher; what is then returned are those. A batch size left open
+    is the existing store's own, so that a run continues on another card.
     """
     existing = Store(out) if (out / "zarr.json").exists() else None
     if existing is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+    further = existing is not None and config.teacher != existing.spec.teacher["name"] and not existing.pending_shards()
+    begun = all_teachers(existing).get(config.teacher) if existing is not None and further else existing
+    rows_per_shard, pixels = config.rows_per_shard, str(config.pixels)
+    if existing is not None and further:
+        rows_per_shard, pixels = further_sizes(existing, begun or existing, config)
     batch_size = config.batch_size
-    if batch_size is None and existing is not None:
-        batch_size = existing.spec.settings["batch_size"]
+    if batch_size is None and begun is not None:
+        batch_size = begun.spec.settings["batch_size"]
     if batch_size is None:
         batch_size = choose_batch_size(teacher.module, plan.config.patch_px, device, precision)
-    rows_per_shard = min(config.rows_per_shard, plan.num_rows)
+        batch_size = max(batch_size // (config.views or 1), 1)  # all views of a batch are in memory
+    rows_per_shard = min(rows_per_shard, plan.num_rows)
     settings: dict[str, Any] = {
         "rows_per_shard": rows_per_shard,
-        "pixels": config.pixels,
+        "pixels": pixels,
         "dtype": config.dtype,
         "precision": precision,
         "batch_size": min(batch_size, rows_per_shard),
     }
+    if (config.views or 1) > 1:
+        settings |= {"views": config.views, "views_seed": config.views_seed or 0}
+    elif config.views_seed is not None:
+        raise ConfigError("--views-seed: the patch itself has no seed; say with --views how many views there are")
     spec = StoreSpec(teacher.record(), settings)
+    if existing is not None and further:
+        return open_further(existing, plan, spec, versions())
     if existing is None:
         create_store(out, plan, spec, versions())
     return open_to_continue(out, plan, spec)
+
+
+def further_sizes(store: Store, like: Store, config: ExtractConfig) -> tuple[int, str]:
+    """Rows a shard and kind of pixels of a further teacher's embeddings: as they were begun, else as the store's.
+
+    Raises:
+        ConfigError: other pixels than the store's are asked for.
+    """
+    if "pixels" in config.model_fields_set and config.pixels != store.image_format:
+        raise ConfigError(f"--pixels {config.pixels}: a further teacher sees the patches of the store, which keeps "
+                          f"pixels as {store.image_format}; leave it away")  # fmt: skip
+    given = "rows_per_shard" in config.model_fields_set
+    return config.rows_per_shard if given else like.rows_per_shard, "none"
 
 
 def check_slides(plan: Plan, slides_root: Path | None) -> None:
@@ -148,43 +182,11 @@ def check_slides(plan: Plan, slides_root: Path | None) -> None:
         say(f"note: {len(missing)} of {len(paths)} planned slides are missing, and their rows will fail: {names}{more}")
 
 
-def forget_failures(store: Store, plan: Plan, slides_root: Path | None) -> None:
-    """Take shards with failed rows out of the ledger, so that they are done again, where that can only gain.
-
-    A shard's good rows are done again with it. So it stays as it is unless one of its failed rows can be read now, and
-    of each slide the first and the last of its good rows. Those ends stand for all between them, which are not read
-    twice for it: a slide that is gone, replaced or cut short is seen, damage within one that is new since is not.
-    """
-    patches, slide_of_row = PlannedPatches(plan, None, slides_root), plan.slide_of_row()
-    pixels = np.empty((store.patch_px, store.patch_px, 3), np.uint8)
-
-    def readable(row: int) -> bool:
-        return patches.read(row, pixels).status is Status.OK
-
-    kept = []
-    for shard, entry in list(store.ledgers()):
-        if entry is None or not entry["failures"]:
-            continue
-        failed = [failure["row"] for failure in entry["failures"]]
-        good = np.setdiff1d(store.shard_rows(shard), failed)
-        slides = slide_of_row[good]
-        ends = np.append(slides[1:] != slides[:-1], True)[: len(good)]  # rows come slide by slide
-        starts = np.append(True, ends[:-1])[: len(good)]
-        if any(map(readable, failed)) and all(map(readable, good[starts | ends].tolist())):
-            store.ledger_path(shard).unlink()
-        else:
-            kept.append(str(shard))
-    if kept:
-        names = ", ".join(kept[:NAMED]) + (", ..." if len(kept) > NAMED else "")
-        say(f"note: shards that --retry-failures leaves as they are: {len(kept)} ({names}). Either their failed rows "
-            "still cannot be read, or good ones no longer can. Is --slides-root right?")  # fmt: skip
-
-
 def warn_of_disk(store: Store, plan: Plan, num_rows: int) -> None:
     """Say so if what is to be written will hardly fit."""
     sizes = [row.pixel_bytes for row in plan.audit if row.pixel_bytes]
     pixel_bytes = float(np.mean(sizes)) if sizes and store.has_pixels else 0.0
-    needed = num_rows * (store.width * np.dtype(store.dtype).itemsize + pixel_bytes)
+    needed = num_rows * (store.views.count * store.width * np.dtype(store.dtype).itemsize + pixel_bytes)
     free = shutil.disk_usage(store.folder).free
     if needed > free:
         say(f"warning: about {format_bytes(needed)} will be written; {store.folder} has {format_bytes(free)} free")
@@ -215,12 +217,14 @@ def embed_shards(
         StoreError: the disk is full, or more rows failed than `max_failures`.
     """
     batch_size = store.spec.settings["batch_size"]
-    patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels, config.slides_root)
+    patches = patches_to_embed(store, plan, config.slides_root)
     failed_before = len(store.failures())
     total = store.num_rows
     done = total - sum(len(store.shard_rows(shard)) for shard in shards)
     workers = config.workers or default_workers()
-    reader = BatchLoader(patches.read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device)
+    read = patches.read if store.views.count == 1 else ViewedPatches(patches.read, store.views).read
+    reader = BatchLoader(read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device,
+                         views=store.views.count)  # fmt: skip
     with (
         StoreWriter(store, patches.describe, describe_device(device)) as writer,
         reader,
@@ -242,7 +246,8 @@ class EmbeddedBatch:
 
     Attributes:
         batch: what was read.
-        embeddings: float32 (R, D) on the host, of the R rows that could be read; there once `ready` has passed.
+        embeddings: float32 (R, D), of several views (R, K, D), on the host, of the R rows that could be read; there
+            once `ready` has passed.
         ready: the event behind the copy to the host; `None` when it is there already.
     """
 
@@ -270,13 +275,16 @@ def embed_batch(model: Encoder, batch: Batch[PatchRead], device: torch.device, p
     """
     ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
     if not ok:
-        return EmbeddedBatch(batch, torch.empty((0, model.spec.width)), None)
+        views = batch.pixels.shape[1:-3]
+        return EmbeddedBatch(batch, torch.empty((0, *views, model.spec.width)), None)
     try:
         pixels = batch.pixels_on(device)
         if len(ok) < len(batch.rows):
             pixels = pixels[torch.tensor(ok, device=device)]
         with autocast(device, precision):
-            embeddings: Tensor = model(pixels)
+            several = pixels.dim() == 5  # a pass each: the first is the very one of a store without further views
+            passes = [model(view) for view in pixels.unbind(1)] if several else []
+            embeddings: Tensor = torch.stack(passes, 1) if several else model(pixels)
     except torch.OutOfMemoryError:
         raise ConfigError(
             f"{describe_device(device)} has no room for batches of {len(batch.rows)} patches. Give a smaller "
@@ -291,7 +299,7 @@ def finish_batch(embedded: EmbeddedBatch, store: Store, writer: StoreWriter) -> 
     if embedded.ready is not None:
         embedded.ready.synchronize()
     batch = embedded.batch
-    embeddings = np.full((len(batch.rows), store.width), np.nan, np.float32)
+    embeddings = np.full((len(batch.rows), *embedded.embeddings.shape[1:]), np.nan, np.float32)
     embeddings[[read.status is Status.OK for read in batch.results]] = embedded.embeddings.numpy()
     writer.put(batch.rows, embeddings, batch.results)
 

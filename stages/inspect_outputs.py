@@ -10,10 +10,12 @@ from pipeline.errors import EncoderError, G2LError
 from pipeline.hub import cached_weights, ways_to_weights
 from pipeline.models import known_to_timm
 from pipeline.plan import MALFORMED, Plan, read_plan
-from pipeline.run_folder import RunFolder
+from pipeline.run_folder import RunFolder, vals_by_teacher
 from pipeline.runlog import table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
+from pipeline.teacher_projectors import named_projectors
+from pipeline.teachers import further_teachers
 from pipeline.units import format_bytes
 
 STUDENT_FILES = ("config.json", "model.safetensors", "projector.safetensors")
@@ -73,14 +75,32 @@ def describe_store(store: Store) -> str:
         ("teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
                     f"{teacher['weights']})"),
         ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
+        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
         ("pixels", settings["pixels"]),
         ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each, {format_bytes(size)}"),
         ("rows", counts),
         ("plan", store.attributes["plan_hash"]),
         *_plan_facts(store.plan),
         ("weights", teacher["weights_sha256"]),
+        *(fact for further in further_teachers(store) for fact in _further_facts(further)),
     ]  # fmt: skip
     return table(rows)
+
+
+def _further_facts(store: Store) -> list[tuple[str, object]]:
+    """A further teacher of a store, in words."""
+    teacher, settings = store.spec.teacher, store.spec.settings
+    done = store.num_shards - len(store.pending_shards())
+    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    return [
+        ("further teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
+                            f"{teacher['weights']})"),
+        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
+        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
+        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each"),
+        ("rows", counts),
+        ("weights", teacher["weights_sha256"]),
+    ]  # fmt: skip
 
 
 def describe_run(run: RunFolder) -> str:
@@ -88,23 +108,25 @@ def describe_run(run: RunFolder) -> str:
     identity, lines = run.read_identity(), run.metrics()
     student, options = identity["student"], identity["options"]
     steps = [line for line in lines if line["kind"] == "step"]
-    vals = [line for line in lines if line["kind"] == "val"]
+    further = identity.get("further_teachers", [])
     rows: list[tuple[str, object]] = [
         ("run", run.folder),
         ("student", f"{student['name']} ({student['num_params'] / 1e6:.2f} M parameters, {student['weights']})"),
         ("teacher", identity["teacher"]["name"]),
+        *(("further teacher", f"{each['teacher']['name']}, {each['weight']:.4g} of the loss") for each in further),
         ("loss", f"{options['loss']}, alpha {options['alpha']:g}" if options["loss"] == "log-sum" else options["loss"]),
         ("steps", f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
                   f"{options['epochs']}"),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
     ]  # fmt: skip
     text = table(rows)
-    if vals:
+    for teacher, vals in vals_by_teacher(lines).items():
         header = ("epoch", "step", "loss", "retrieval", "overlap", "CKA", "explained", "cosine")
         names = ("loss", "retrieval_top1", "neighbour_overlap", "cka", "explained_variance", "cosine")
         shown = vals if len(vals) <= 12 else [vals[0], *vals[-11:]]
         cells = [(v["epoch"], v["step"], *(f"{v[name]:.4f}" for name in names)) for v in shown]
-        text += f"\n\n{vals[-1]['rows']:,} held-out patches\n" + table(cells, header, right=range(8))
+        of = f" as {teacher}" if teacher else ""
+        text += f"\n\n{vals[-1]['rows']:,} held-out patches{of}\n" + table(cells, header, right=range(8))
     return text
 
 
@@ -129,6 +151,7 @@ def describe_student(folder: Path) -> str:
             ("files", format_bytes(size)),
             ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
             ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
+            *(("teacher's projector", f"{name}: {file}") for name, file in named_projectors(folder).items()),
         ]
     except (OSError, safetensors.SafetensorError, *MALFORMED) as error:
         raise EncoderError(f"{folder}: a damaged student ({' '.join(str(error).split())})") from None

@@ -5,14 +5,16 @@ G2L, section "Knowledge distillation":
     p   = Linear(S -> T)(z_s)           (B, T)   the projector
     d   = |BN(p) - BN(z_t)|             both without affine parameters
     L   = log( sum over batch and dimensions of d**alpha )
+With several teachers there is a projector for each, and L is the sum of their losses by weights of sum 1.
 What the paper leaves open is our choice and an option: optimiser, schedule, augmentation. The teacher is not loaded
 here. Over several processes (`torchrun`) loss, gradient and the projector's statistics are those of the whole batch; a
 student's own batch normalisation, if it has any, is each process's own, and the first one's is kept.
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +23,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import distributed
+from pipeline.augmentation import beyond_the_teacher, with_augmentation
 from pipeline.checkpoint import check_finite, load_last_checkpoint, save_checkpoint
-from pipeline.compute import choose_device, choose_precision, keep_freed_memory, use_deterministic_kernels
+from pipeline.compute import choose_device, keep_freed_memory, training_precision, use_deterministic_kernels
 from pipeline.config import TrainConfig
 from pipeline.curves import draw_curves
 from pipeline.dataset import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
-from pipeline.errors import ConfigError, G2LError, StoreError
+from pipeline.errors import G2LError
 from pipeline.export import card_facts, model_card, write_student
 from pipeline.files import exclusive
 from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.loss import Loss, build_loss
 from pipeline.models import BuiltEncoder, build_encoder
 from pipeline.optim import build_optimizer, learning_rate, set_learning_rate
-from pipeline.projector import Projector
-from pipeline.run_folder import MetricsLog, RunFolder, check_line, run_identity
-from pipeline.runlog import Progress, table
+from pipeline.run_folder import HeldOut, MetricsLog, RunFolder, check_line, run_identity
+from pipeline.runlog import Progress, say
 from pipeline.sampling import TRAIN
-from pipeline.scoring import calibrated, score_rows
+from pipeline.scoring import calibrated, gains_table, score_teachers
 from pipeline.store import Store
-from pipeline.student import Distillation, random_states, restore_random_states
+from pipeline.student import Distillation, build_projectors, random_states, restore_random_states
+from pipeline.teacher_projectors import further_facts
+from pipeline.teachers import ChosenTeachers, choose_teachers
 from pipeline.tensorboard import TensorBoard
 from pipeline.units import format_seconds
 
@@ -59,6 +63,7 @@ class Trained:
         num_new_steps: steps that this process did.
         before, after: held-out figures before the first step and after the last, if rows are held out.
         seconds: of this process's training.
+        further: the same two of further teachers, by name; `before` and `after` are the first one's.
     """
 
     run: RunFolder
@@ -67,6 +72,7 @@ class Trained:
     before: dict[str, float] | None
     after: dict[str, float] | None
     seconds: float
+    further: Mapping[str, HeldOut] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class Run:
     """All that the training loop works with."""
 
     config: TrainConfig
-    store: Store
+    teachers: ChosenTeachers
     rows: RowChoice
     reader: StoredRows
     distillation: Distillation
@@ -99,78 +105,77 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
         G2LError: an unfinished or damaged store, another configuration than the run was started with, a full disk, ...;
             checkpoints are safe, and the same command continues.
     """
-    pending = store.pending_shards()
-    if pending:
-        raise StoreError(f"{store.folder} is not finished: {len(pending)} of {store.num_shards} shards are missing. "
-                         "Run extract-teacher again")  # fmt: skip
+    teachers = choose_teachers(store, config.teacher, config.teacher_weight)
+    config = with_augmentation(config, teachers.views.count)
     device = choose_device(config.device)
     keep_freed_memory(device)
-    precision = training_precision(config, device)
+    precision = training_precision(config.precision, device)
     use_deterministic_kernels(config.deterministic)
     device = distributed.join_group(device)
     folder, leader = RunFolder(out), distributed.is_leader()
     try:
         with exclusive(out, "g2l train-student") if leader else nullcontext():
             student = build_encoder(config.student, config.weights, store.patch_px, seed=config.seed)
-            rows = choose_rows(store, config, distributed.world_size())
+            rows = choose_rows(teachers.first, config, distributed.world_size(), teachers.stores[1:])
             if leader:
-                identity = run_identity(store, student.record(), config, precision, distributed.world_size())
+                identity = run_identity(
+                    teachers.first, student.record(), config, precision, distributed.world_size(), teachers.further
+                )
                 folder.start_or_continue(identity)
                 folder.write_config(store.folder, config)
+                if beyond := beyond_the_teacher(config.augment, teachers.views.count):
+                    say(f"note: {beyond}")
             distributed.wait_for_all()
-            run = prepare_run(store, rows, student, config, device, precision)
+            run = prepare_run(teachers, rows, student, config, device, precision)
             started = time.monotonic()
             num_new_steps = run_epochs(run, folder)
             seconds = time.monotonic() - started
             distributed.wait_for_all()  # the metrics are complete from here on
             before, after = folder.held_out_figures()
+            further = {name: folder.held_out_figures(name) for name in teachers.names[1:]}
             if leader:
                 check_finite(run.num_steps, run.distillation.state())
                 draw_curves(folder.metrics(), folder.curves_path)
-                facts = card_facts(store, student, config, rows.train, run.num_steps, before, after)
-                projector = run.distillation.projector
-                write_student(folder.student, student.module.model, student.spec, projector, model_card(facts))
+                more = further_facts(teachers, further)
+                facts = card_facts(teachers.first, student, config, rows.train, run.num_steps, before, after, more,
+                                   teachers.views.count)  # fmt: skip
+                projectors = dict(zip(teachers.names, run.distillation.projectors, strict=True))
+                write_student(folder.student, student.module.model, student.spec, run.distillation.projector,
+                              model_card(facts), projectors)  # fmt: skip
             distributed.wait_for_all()
     except OSError as error:
         raise G2LError(f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: mend the cause, and "
                        "run the same command again") from error  # fmt: skip
     finally:
         distributed.leave_group()
-    return Trained(folder, run.num_steps, num_new_steps, before, after, seconds)
-
-
-def training_precision(config: TrainConfig, device: torch.device) -> str:
-    """The arithmetic of the student's passes.
-
-    Raises:
-        ConfigError: float16, in which the loss's gradients, about 1 / (B * T) each, would vanish.
-    """
-    precision = choose_precision(config.precision, device)
-    if precision == "float16":
-        raise ConfigError("--precision float16 is too narrow for gradients; use bfloat16 or float32")
-    return precision
+    return Trained(folder, run.num_steps, num_new_steps, before, after, seconds, further)
 
 
 def prepare_run(
-    store: Store, rows: RowChoice, student: BuiltEncoder, config: TrainConfig, device: torch.device, precision: str
+    teachers: ChosenTeachers,
+    rows: RowChoice,
+    student: BuiltEncoder,
+    config: TrainConfig,
+    device: torch.device,
+    precision: str,
 ) -> Run:
-    """Build projector and optimizer; the teacher's statistics are those of all rows to train on.
+    """Build projectors and optimizer; a teacher's statistics are those of all rows to train on.
 
     Raises:
         StoreError: a shard of embeddings is damaged.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        projector = Projector(student.spec.width, store.width)
-    mean, var = teacher_statistics(store, TRAIN)
-    projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
-    distillation = Distillation(student, projector.to(device), device, precision)
+    projectors = build_projectors(student.spec.width, teachers.widths, config.seed)
+    for projector, each in zip(projectors, teachers.stores, strict=True):
+        mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count)
+        projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
+        projector.to(device)
+    distillation = Distillation(student, projectors[0], device, precision, tuple(projectors[1:]), teachers.weights)
     student.module.to(device)
     return Run(
         config=config,
-        store=store,
+        teachers=teachers,
         rows=rows,
-        reader=StoredRows(store, config.slides_root),
+        reader=StoredRows(teachers.first, config.slides_root, teachers.stores[1:], teachers.views),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or default_workers(),
@@ -216,7 +221,7 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     reader = run.reader.reader(config.seed, epoch, config.augment)
     share = run.rows.batch_size // distributed.world_size()
     mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
-    loader = BatchLoader(reader.read, patch_px=run.store.patch_px, batch_size=share, workers=run.workers,
+    loader = BatchLoader(reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers,
                          device=distillation.device)  # fmt: skip
     waiting: list[tuple[int, float, Tensor, Tensor]] = []
     distillation.train()
@@ -239,16 +244,13 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
 
 
 def train_step(
-    distillation: Distillation,
-    batch: Batch[NDArray[np.float32]],
-    loss_of: Loss,
-    optimizer: torch.optim.Optimizer,
+    distillation: Distillation, batch: Batch[NDArray[np.float32]], loss_of: Loss, optimizer: torch.optim.Optimizer,
     clip: float,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """One step on one batch; returns loss and gradient norm, on the device."""
     pixels = batch.pixels_on(distillation.device)
-    teacher = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
-    loss = loss_of(*distillation.projector(distillation.embed(pixels), teacher))
+    teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
+    loss = distillation.loss(pixels, teachers, loss_of)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = distillation.parameters()
@@ -307,7 +309,8 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
 
 
 def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
-    """Score the held-out rows and write a line; when none are held out, only see that a batch's figures are finite.
+    """Score the held-out rows and write a line for each teacher; when none are held out, only see that the figures of a
+    batch are finite.
 
     Of several processes the first does it for all.
 
@@ -319,14 +322,16 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
     config, held_out = run.config, len(run.rows.val) > 0
     chosen = run.rows.val if held_out else run.rows.train[: run.rows.batch_size]
     with distributed.alone():
-        figures, loss = score_rows(
+        scores = score_teachers(
             run.distillation, run.reader, chosen.tolist(),
             batch_size=run.rows.batch_size, workers=run.workers, loss=config.loss, alpha=config.alpha,
         )  # fmt: skip
-    line = {"kind": "val", "step": step, "epoch": epoch, "loss": loss, **figures.record()}
-    check_line(line)
-    if held_out:
-        log.append(line)
+    for name, (figures, loss) in zip(run.teachers.names, scores, strict=True):
+        of = {"teacher": name} if len(scores) > 1 else {}
+        line = {"kind": "val", **of, "step": step, "epoch": epoch, "loss": loss, **figures.record()}
+        check_line(line)
+        if held_out:
+            log.append(line)
 
 
 def report(trained: Trained) -> str:
@@ -337,8 +342,8 @@ def report(trained: Trained) -> str:
         lines.append(f"{trained.num_new_steps:,} steps in {format_seconds(trained.seconds)}, {each * 1000:.0f} ms each")
     else:
         lines.append("nothing was left to do")
-    if trained.before and trained.after:
-        names = [name for name in trained.after if name != "rows"]
-        rows = [(name.replace("_", " "), f"{trained.before[name]:.4f}", f"{trained.after[name]:.4f}") for name in names]
-        lines.append(table(rows, (f"on {trained.after['rows']:,} held-out patches", "before", "after"), right=(1, 2)))
+    first = trained.run.read_identity()["teacher"]["name"] if trained.further else ""
+    for teacher, (before, after) in {first: (trained.before, trained.after), **trained.further}.items():
+        if before and after:
+            lines.append(gains_table(before, after, f" as {teacher}" if teacher else ""))
     return "\n".join(lines)

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from pipeline.compute import autocast, choose_device, keep_freed_memory
-from pipeline.dataset import StoredRows, row_keys
+from pipeline.dataset import StoredRows, row_keys, row_views
 from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
 from pipeline.loader import BatchLoader, default_workers
 from pipeline.models import PRETRAINED, build_encoder
 from pipeline.runlog import Progress
 from pipeline.store import Store
 from pipeline.store_check import check_metadata, check_shard
+from pipeline.teachers import all_teachers, find_teacher
 
 MIN_COSINE = 0.999
 """A row embedded again must be this near to the stored one: bfloat16 has three digits, and a batch of another size sums
@@ -41,20 +42,55 @@ class Difference:
 
 
 def verify_store(
-    folder: Path, weights: Path | None, sample: int, device_name: str, slides_root: Path | None = None
+    folder: Path,
+    weights: Path | None,
+    sample: int,
+    device_name: str,
+    slides_root: Path | None = None,
+    teacher: str | None = None,
 ) -> tuple[str, int]:
-    """Check the store; returns what was found, in words, and the exit code: 0 all is well, 1 damaged, 3 nothing is
-    damaged but some shards are not done yet.
+    """Check the store with the embeddings of all its teachers; returns what was found, in words, and the exit code: 0
+    all is well, 1 damaged, 3 nothing is damaged but some shards are not done yet.
 
     Args:
         weights: the teacher's, `None` for those that the store names.
         sample: rows to embed again, 0 for none.
         slides_root: where the slides are now, for a store without pixels.
+        teacher: the one whose rows are embedded again, `None` for the store's first.
 
     Raises:
         G2LError: no store, or the teacher or a slide cannot be had.
     """
     store = Store(folder)
+    asked = find_teacher(store, teacher) if teacher else store
+    lines, damaged, pending = [], False, 0
+    for name, each in all_teachers(store).items():
+        problems, its_pending, words = _check(each)
+        further = each.base is not each
+        lines += [f"further teacher {name}: {words[0]}", *words[1:]] if further else words
+        damaged, pending = damaged or bool(problems), pending + its_pending
+    if damaged:
+        return "\n".join(lines), EXIT_ERROR
+    code = EXIT_PARTIAL if pending else EXIT_OK
+    if not sample or len(asked.pending_shards()) == asked.num_shards:
+        return "\n".join(lines), code
+    difference = embed_again(asked, weights, sample, device_name, slides_root)
+    if difference is None:
+        return "\n".join([*lines, "no row to embed again"]), code
+    by = f" by {teacher}" if teacher else ""
+    by += f", one of {asked.views.count} views of each" if asked.views.count > 1 else ""
+    lines.append(
+        f"{difference.rows} rows embedded again{by}: largest difference {difference.largest:.3g} of values up to "
+        f"{difference.scale:.3g}, smallest cosine {difference.min_cosine:.6f}"
+    )
+    if not difference.min_cosine >= MIN_COSINE:  # NaN is not good either
+        lines.append(f"NOT the same embeddings: a cosine below {MIN_COSINE}")
+        code = EXIT_ERROR
+    return "\n".join(lines), code
+
+
+def _check(store: Store) -> tuple[list[str], int, list[str]]:
+    """The problems of one teacher's metadata and files, its number of pending shards, and both in words."""
     problems = check_metadata(store)
     content, pending = not problems, 0
     with Progress("checking", store.num_shards, "shards") as progress:
@@ -68,26 +104,14 @@ def verify_store(
     if pending:
         lines.append(f"{pending:,} shards are pending: run extract-teacher again to continue")
     if problems:
+        where = f"{store.folder}: " if store.base is not store else ""
         lines.append(
-            "delete shards/<i>.json of the damaged shards and run extract-teacher again: only they are done again"
+            f"{where}delete shards/<i>.json of the damaged shards and run extract-teacher again: only they are done "
+            "again"
             if content
-            else "the store's metadata are damaged: take zarr.json from a copy, or make the store again"
+            else f"{where}the store's metadata are damaged: take zarr.json from a copy, or make the store again"
         )
-        return "\n".join(lines), EXIT_ERROR
-    code = EXIT_PARTIAL if pending else EXIT_OK
-    if not sample or pending == store.num_shards:
-        return "\n".join(lines), code
-    difference = embed_again(store, weights, sample, device_name, slides_root)
-    if difference is None:
-        return "\n".join([*lines, "no row to embed again"]), code
-    lines.append(
-        f"{difference.rows} rows embedded again: largest difference {difference.largest:.3g} of values up to "
-        f"{difference.scale:.3g}, smallest cosine {difference.min_cosine:.6f}"
-    )
-    if not difference.min_cosine >= MIN_COSINE:  # NaN is not good either
-        lines.append(f"NOT the same embeddings: a cosine below {MIN_COSINE}")
-        code = EXIT_ERROR
-    return "\n".join(lines), code
+    return problems, pending, lines
 
 
 def _headline(num_shards: int, pending: int, damaged: bool) -> str:
@@ -104,6 +128,8 @@ def embed_again(
     store: Store, weights: Path | None, sample: int, device_name: str, slides_root: Path | None = None
 ) -> Difference | None:
     """Embed up to `sample` rows, chosen by a hash, from their stored pixels; `None` if there is no row.
+
+    Of several views, one of each row, also by a hash.
 
     A store without pixels is read from its slides, below `slides_root` if that is given.
 
@@ -128,9 +154,14 @@ def embed_again(
     batch_size = min(store.spec.settings["batch_size"], len(chosen))
     stored: list[NDArray[np.float32]] = []
     again: list[torch.Tensor] = []
-    source = StoredRows(store, slides_root)
+    source = StoredRows(store, slides_root, views=store.views)
+    views = dict(zip(chosen.tolist(), row_views(chosen, store.views, 0, 0).tolist(), strict=True))
     loader = BatchLoader(
-        source.read, patch_px=store.patch_px, batch_size=batch_size, workers=default_workers(), device=device
+        lambda row, out: source.read(row, out, views[row]),
+        patch_px=store.patch_px,
+        batch_size=batch_size,
+        workers=default_workers(),
+        device=device,
     )
     with loader, torch.inference_mode(), Progress("embedding again", len(chosen), "rows") as progress:
         parts = (chosen[i : i + batch_size].tolist() for i in range(0, len(chosen), batch_size))

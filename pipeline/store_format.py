@@ -1,0 +1,118 @@
+"""What a store is made of: its attributes, its status codes, and the metadata of its arrays."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from pipeline import zarr_format
+from pipeline.errors import StoreError
+from pipeline.files import ASIDE_SUFFIX, sync_folder
+from pipeline.plan import MALFORMED, Plan
+from pipeline.shards import sync_tree
+from pipeline.views import Views
+
+FORMAT_VERSION = 1
+CHUNK_ROWS = 256
+"""Rows of an inner chunk of `embedding`, at most. Our choice: 256 rows of 1536 float16 are 0.8 MB, a good read."""
+
+
+class Status(IntEnum):
+    """What became of a row."""
+
+    ABSENT = 0  # not done yet
+    OK = 1
+    UNREADABLE = 2  # a tile under the patch is damaged
+    EMPTY = 3  # the slide has no pixels there
+    NO_SLIDE = 4  # the slide does not open, or is not the planned one
+    NOT_FINITE = 5  # the teacher gave NaN or infinity, or a value beyond the stored type
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """What a store was made with; it is continued under the same only.
+
+    Attributes:
+        teacher: record of the teacher: source, architecture, weight hash, mean, std, width, embedding rule, ...
+        settings: rows_per_shard, pixels, dtype, precision, batch_size; views and views_seed if there are several views.
+    """
+
+    teacher: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def views(self) -> Views:
+        """The views of a patch that the teacher saw."""
+        return Views(self.settings.get("views", 1), self.settings.get("views_seed", 0))
+
+
+def chunk_rows(rows_per_shard: int) -> int:
+    """Rows of an inner chunk: the largest divisor of the shard's rows that is at most `CHUNK_ROWS`."""
+    return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
+
+
+def read_attributes(folder: Path, format_name: str) -> dict[str, Any]:
+    """What a store says of itself, of the format `format_name` and the version that this program reads.
+
+    Raises:
+        StoreError: there is none such.
+    """
+    try:
+        attributes: dict[str, Any] = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
+        found = attributes["format"], attributes["version"]
+    except FileNotFoundError:
+        raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one") from None
+    except (OSError, *MALFORMED) as error:
+        raise StoreError(f"{folder}: not a store of G2L ({error!r})") from None
+    if found != (format_name, FORMAT_VERSION):
+        raise StoreError(
+            f"{folder}: {found[0]} of format version {found[1]}; this program reads version {FORMAT_VERSION} of "
+            f"{format_name}. Use the G2L that made it"
+        )
+    return attributes
+
+
+@contextmanager
+def new_arrays(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], format_name: str) -> Iterator[Path]:
+    """A folder aside with the metadata of a store without rows; it is synced and renamed when the block ends well.
+
+    Raises:
+        StoreError: the place cannot be written; nothing is left.
+    """
+    aside = folder.with_name(folder.name + ASIDE_SUFFIX)
+    shutil.rmtree(aside, ignore_errors=True)
+    rows, settings = plan.num_rows, spec.settings
+    shard_rows = settings["rows_per_shard"]
+    attributes = {
+        "format": format_name,
+        "version": FORMAT_VERSION,
+        "rows": rows,
+        "patch_px": plan.config.patch_px,
+        "plan_hash": plan.hash,
+        "teacher": spec.teacher,
+        "settings": settings,
+        "status_codes": {status.name: int(status) for status in Status},
+        "versions": versions,
+    }
+    sharding = {"shard_rows": shard_rows, "chunk_rows": chunk_rows(shard_rows)}
+    embeddings = (rows, spec.teacher["width"])
+    try:
+        zarr_format.create_group(aside, {"g2l": attributes})
+        zarr_format.create_rows_array(aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding)
+        if spec.views.count > 1:
+            shape = (rows, spec.views.count - 1, spec.teacher["width"])
+            zarr_format.create_rows_array(aside, "views", shape, settings["dtype"], fill=float("nan"), **sharding)
+        zarr_format.create_rows_array(aside, "status", (rows,), "uint8", fill=int(Status.ABSENT), **sharding)
+        yield aside
+        (aside / "shards").mkdir()
+        sync_tree(aside)
+        os.rename(aside, folder)
+        sync_folder(folder.parent)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise StoreError(f"cannot make the store {folder}: {error.strerror or error}") from error

@@ -1,0 +1,77 @@
+"""A student that learnt from several teachers: the files of its projectors, and what its card says."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import EncoderError
+from pipeline.run_folder import HeldOut
+from pipeline.teachers import ChosenTeachers, folder_name
+
+PROJECTORS = "projectors.json"
+"""File of an exported student that names its projectors' files by teacher."""
+
+
+def projector_files(teachers: Sequence[str]) -> dict[str, str]:
+    """The file of each teacher's projector by the teacher's name; the first is `projector.safetensors`."""
+    return {
+        name: "projector.safetensors" if name == teachers[0] else f"projector-{folder_name(name)}.safetensors"
+        for name in teachers
+    }
+
+
+def named_projectors(folder: Path) -> dict[str, str]:
+    """Files of projectors by teachers' names, of a student that learnt from several; empty for one teacher.
+
+    Raises:
+        EncoderError: the list is damaged.
+    """
+    try:
+        files: dict[str, str] = json.loads((folder / PROJECTORS).read_text())
+        if wrong := [name for name in files.values() if Path(name).name != name]:
+            raise ValueError(f"{wrong[0]} is no file name")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise EncoderError(f"{folder / PROJECTORS}: damaged ({error})") from None
+    return files
+
+
+def projectors_note(teacher: dict[str, Any], further: Sequence[dict[str, Any]]) -> str:
+    """Where the projectors of several teachers are; nothing for one."""
+    if not further:
+        return ""
+    files = projector_files([teacher["name"], *(other["teacher"]["name"] for other in further)])
+    listing = "".join(f"- {name}: `{file}`\n" for name, file in files.items())
+    return f"\nThis student learnt from several teachers. The projector into the space of\n\n{listing}"
+
+
+def further_sources(further: Sequence[dict[str, Any]]) -> str:
+    """Lines on further teachers below the first one's weights, with the weight of each loss."""
+    lines = [
+        f"- Further teacher {other['teacher']['name']}: weights {other['teacher']['weights_sha256']} "
+        f"({other['teacher']['source']}, {other['teacher']['weights']}), {other['weight']:.4g} of the loss; content "
+        f"{other['content']}."
+        for other in further
+    ]
+    return "".join(f"\n{line}" for line in lines)
+
+
+def further_terms(further: Sequence[dict[str, Any]]) -> str:
+    """The terms of further teachers, which a student inherits as well."""
+    return "".join(f" {other['teacher']['name']}: {other['teacher']['licence'] or 'unknown'}." for other in further)
+
+
+def further_facts(teachers: ChosenTeachers, figures: Mapping[str, HeldOut]) -> list[dict[str, Any]]:
+    """What the card says of further teachers; `figures` are held-out ones before and after, by name."""
+    return [
+        {
+            "teacher": store.spec.teacher,
+            "weight": weight,
+            "content": store.content_hash(),
+            "fidelity_before": figures[store.spec.teacher["name"]][0],
+            "fidelity_after": figures[store.spec.teacher["name"]][1],
+        }
+        for store, weight in teachers.further
+    ]

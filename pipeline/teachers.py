@@ -1,0 +1,223 @@
+"""Several teachers in one store: the embeddings of each further one lie below `teachers/`, with a ledger of their own.
+
+    teachers/<name>/   embedding, status, shards/<i>.json and attributes, as in the store itself
+
+The first teacher is the store: its plan, its pixels, its layout and its bytes are what they are without the others. A
+further teacher sees the same patches: the stored pixels where the store has some. What it leaves out: two teachers of
+one name (an encoder with two sets of weights).
+"""
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pipeline import zarr_format
+from pipeline.errors import ConfigError, StoreError
+from pipeline.files import ASIDE_SUFFIX, remove_asides, sha256_json, sync_folder
+from pipeline.plan import Plan
+from pipeline.shards import sync_tree
+from pipeline.store import Store, StoreSpec, require_same
+from pipeline.store_format import new_arrays, read_attributes
+from pipeline.views import Views
+
+FOLDER = "teachers"
+
+
+def folder_name(teacher: str) -> str:
+    """A teacher's name as that of a folder or file: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", teacher).strip("-.") or "teacher"
+
+
+class FurtherTeacher(Store):
+    """The embeddings of a further teacher, to be read as a store; plan and pixels are those of `base`.
+
+    Raises:
+        StoreError: there is none in `folder`, or it is damaged, or of another plan.
+    """
+
+    format_name: ClassVar[str] = "g2l-teacher"
+
+    def __init__(self, base: Store, folder: Path) -> None:
+        super().__init__(folder)
+        self._base = base
+        if self.attributes["plan_hash"] != base.attributes["plan_hash"]:
+            raise StoreError(f"{folder}: these embeddings are of another plan than the store's")
+
+    @property
+    def base(self) -> Store:
+        """The store that has the plan and the pixels."""
+        return self._base
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The store's plan."""
+        return self._base.plan
+
+    def content_hash(self) -> str:
+        """As of a store; covers the store as well, for its pixels."""
+        return sha256_json({"store": self._base.content_hash(), "teacher": super().content_hash()})
+
+    def create_empty_like(self, folder: Path) -> dict[str, Any]:
+        """Make one without rows of the same plan, teacher and settings in `folder`; returns its attributes."""
+        with new_arrays(folder, self.plan, self.spec, self.attributes["versions"], self.format_name):
+            pass
+        return read_attributes(folder, self.format_name)
+
+
+def further_teachers(store: Store) -> list[FurtherTeacher]:
+    """The further teachers of a store, by name.
+
+    Raises:
+        StoreError: one is damaged.
+    """
+    folders = sorted(path.parent for path in (store.folder / FOLDER).glob("*/zarr.json"))
+    return [FurtherTeacher(store, folder) for folder in folders if not folder.name.endswith(ASIDE_SUFFIX)]
+
+
+def all_teachers(store: Store) -> dict[str, Store]:
+    """The store's own teacher, then the further ones, by the names of their encoders."""
+    return {each.spec.teacher["name"]: each for each in (store, *further_teachers(store))}
+
+
+def find_teacher(store: Store, name: str) -> Store:
+    """The embeddings of the teacher of that name.
+
+    Raises:
+        ConfigError: the store has none such.
+    """
+    known = all_teachers(store)
+    if name not in known:
+        raise ConfigError(f"--teacher {name}: {store.folder} has embeddings of {', '.join(known)}. `g2l "
+                          f"extract-teacher` with --teacher {name} adds them")  # fmt: skip
+    return known[name]
+
+
+def needs_slides(folder: Path, name: str) -> bool:
+    """Whether the teacher of that name needs slides: for rows that are not done, unless the store has their pixels."""
+    if not (folder / "zarr.json").exists():
+        return True
+    store = Store(folder)
+    if store.pending_shards():
+        return True
+    begun = all_teachers(store).get(name)
+    return not store.has_pixels and (begun is None or bool(begun.pending_shards()))
+
+
+def open_further(store: Store, plan: Plan, spec: StoreSpec, versions: dict[str, str]) -> FurtherTeacher:
+    """Make, or open to continue, the embeddings of a further teacher of a finished store.
+
+    Raises:
+        StoreError: another plan; the same weights under another name; or it was begun with other settings.
+    """
+    name = spec.teacher["name"]
+    folder = store.folder / FOLDER / folder_name(name)
+    require_same(store, plan, store.spec)
+    known = all_teachers(store)
+    for other, stored in known.items():
+        record = stored.spec.teacher
+        if other != name and record["weights_sha256"] == spec.teacher["weights_sha256"]:
+            raise StoreError(f"{store.folder} has embeddings of these weights already, of the teacher {other}")
+        if other != name and folder_name(other) == folder.name:
+            raise StoreError(f"{store.folder} has embeddings of {other}, in files of the name that those of {name} "
+                             "would have. Choose another --out")  # fmt: skip
+    if name not in known:
+        _make_folder(store)
+        with new_arrays(folder, plan, spec, versions, FurtherTeacher.format_name):
+            pass
+    teacher = FurtherTeacher(store, folder)
+    require_same(teacher, plan, spec)
+    remove_asides(folder)
+    return teacher
+
+
+def _make_folder(store: Store) -> None:
+    """The Zarr group `teachers`, complete or absent."""
+    folder = store.folder / FOLDER
+    aside = folder.with_name(folder.name + ASIDE_SUFFIX)
+    shutil.rmtree(aside, ignore_errors=True)
+    if folder.exists():
+        return
+    try:
+        zarr_format.create_group(aside, {})
+        sync_tree(aside)
+        os.rename(aside, folder)
+        sync_folder(store.folder)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise StoreError(f"cannot write to {store.folder}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class ChosenTeachers:
+    """The teachers that a student is trained by.
+
+    Attributes:
+        stores: embeddings of each; the first one's projector is the student's `projector.safetensors`.
+        weights: of their losses, with sum 1.
+    """
+
+    stores: tuple[Store, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def first(self) -> Store:
+        """The first one's embeddings."""
+        return self.stores[0]
+
+    @property
+    def further(self) -> list[tuple[Store, float]]:
+        """The others' embeddings and weights."""
+        return list(zip(self.stores[1:], self.weights[1:], strict=True))
+
+    @property
+    def views(self) -> Views:
+        """The views that all of them have embedded; view k is the same whatever their number."""
+        return Views(min(store.views.count for store in self.stores), self.first.views.seed)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of their encoders."""
+        return [store.spec.teacher["name"] for store in self.stores]
+
+    @property
+    def widths(self) -> list[int]:
+        """Widths of their embeddings."""
+        return [store.width for store in self.stores]
+
+
+def choose_teachers(store: Store, names: list[str] | None, weights: list[float] | None) -> ChosenTeachers:
+    """The teachers of these names in their order; without names the store's only one.
+
+    Raises:
+        ConfigError: no such teacher, one twice, several to choose from, or weights that do not fit.
+        StoreError: the embeddings of one, or the store, are not finished.
+    """
+    if not names:
+        known = list(all_teachers(store))
+        if len(known) > 1:
+            raise ConfigError(f"{store.folder} has embeddings of {', '.join(known)}: say with --teacher which to learn "
+                              "from; repeat it for several")  # fmt: skip
+        names = known
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"--teacher {twice[0]} is given twice")
+    shares = weights or [1.0] * len(names)
+    if len(shares) != len(names):
+        raise ConfigError(f"--teacher-weight: {len(shares)} weights for {len(names)} teachers; give each --teacher "
+                          "one, in the same order, or none")  # fmt: skip
+    if wrong := [share for share in shares if not 0 < share < float("inf")]:
+        raise ConfigError(f"--teacher-weight {wrong[0]:g}: a weight is a number above 0. To learn nothing from a "
+                          "teacher, leave it away")  # fmt: skip
+    chosen, total = [find_teacher(store, name) for name in names], sum(shares)
+    for each in (store, *chosen):
+        if pending := each.pending_shards():
+            raise StoreError(f"{each.folder} is not finished: {len(pending)} of {each.num_shards} shards are missing. "
+                             "Run extract-teacher again")  # fmt: skip
+    teachers = ChosenTeachers(tuple(chosen), tuple(share / total for share in shares))
+    if teachers.views.count > 1 and len({each.views.seed for each in chosen}) > 1:
+        seeds = ", ".join(f"{each.views.seed} of {name}" for each, name in zip(chosen, names, strict=True))
+        raise ConfigError(f"these teachers have embedded other views (--views-seed {seeds}): choose some of one seed")
+    return teachers

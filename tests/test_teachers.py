@@ -1,0 +1,439 @@
+"""Several teachers in one store: a further one changes no byte of the first, and a student learns from both."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from helpers import TEACHER, call_g2l, extract, leftovers, plan_cohort, reference_model, write_cohort, write_teacher
+from store_factory import TEACHER as MADE_UP
+from store_factory import dropping_cnn, make_patches, make_store, plain_vit, run_files, student_folder, train_config
+
+from pipeline.compute import versions
+from pipeline.dataset import StoredRows, choose_rows, teacher_statistics
+from pipeline.errors import ConfigError, EncoderError, G2LError, StoreError
+from pipeline.export import load_projector
+from pipeline.loss import build_loss, log_sum_loss
+from pipeline.models import SCRATCH, build_encoder
+from pipeline.patches import PatchRead
+from pipeline.plan import Plan, write_plan
+from pipeline.run_folder import RunFolder
+from pipeline.sampling import TRAIN
+from pipeline.store import Status, Store, StoreSpec
+from pipeline.store_writer import StoreWriter
+from pipeline.student import Distillation, build_projectors
+from pipeline.teachers import all_teachers, choose_teachers, find_teacher, folder_name, open_further
+from stages.export_run import export_student
+from stages.inspect_outputs import inspect_path
+from stages.train_student import report, train_student
+from stages.verify_store import verify_store
+
+FURTHER = "test_efficientnet"
+WIDTH = 7
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slides, the weights of two teachers, and `store.zarr` with the first one's embeddings."""
+    folder = tmp_path_factory.mktemp("teachers")
+    manifest = write_cohort(folder / "slides")
+    plan = plan_cohort(manifest)
+    write_plan(plan, folder / "plan.h5")
+    extract(plan, folder / "store.zarr", write_teacher(folder / "first.safetensors"))
+    write_teacher(folder / "further.safetensors", FURTHER, seed=3)
+    (folder / "slides").rename(folder / "gone")  # whoever has the store needs no slides
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plan(root: Path) -> Plan:
+    return Store(root / "store.zarr").plan
+
+
+@pytest.fixture(scope="module")
+def both(root: Path, plan: Plan) -> Path:
+    """A store of two teachers; shared, not changed."""
+    out = Path(shutil.copytree(root / "store.zarr", root / "both.zarr"))
+    extract(plan, out, root / "further.safetensors", teacher=FURTHER)
+    return out
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by name; of a ledger entry without its seconds."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.parent.name == "shards":
+                data = json.dumps(json.loads(data) | {"seconds": 0}).encode()
+            found[path.relative_to(folder).as_posix()] = data
+    return found
+
+
+def add_teacher(store: Store, *, failed: tuple[int, ...] = (), shards: int | None = None) -> Store:
+    """Add made-up embeddings of a further teacher to a store of `make_store`."""
+    record = MADE_UP.record() | {"name": "second", "width": WIDTH, "patch_px": store.patch_px, "weights": "test",
+                                 "weights_sha256": "second", "num_params": 2, "licence": "second-licence"}  # fmt: skip
+    settings = {"rows_per_shard": 10, "pixels": "none", "dtype": "float32", "precision": "float32", "batch_size": 10}
+    further = open_further(store, store.plan, StoreSpec(record, settings), versions())
+    flat = make_patches(store.num_rows).reshape(store.num_rows, -1, 3).mean(1) / 255
+    embeddings = np.tanh(flat @ np.random.default_rng(7).normal(size=(3, WIDTH))).astype(np.float32)
+    with StoreWriter(further, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
+        for shard in range(further.num_shards if shards is None else shards):
+            rows = further.shard_rows(shard)
+            reads = [PatchRead(Status.UNREADABLE if row in failed else Status.OK, reason="test") for row in rows]
+            writer.put(rows, embeddings[rows.start : rows.stop], reads)
+    return Store(store.folder)
+
+
+# --- extraction --------------------------------------------------------------------------------------------------
+
+
+def test_a_further_teacher_changes_no_byte_of_the_first(root: Path, both: Path) -> None:
+    first, now = files_of(root / "store.zarr"), files_of(both)
+    assert {name: now[name] for name in first} == first
+    new = now.keys() - first.keys()
+    assert all(name.startswith("teachers/") for name in new)
+    assert not any("pixels" in name for name in new)
+    assert Store(both).content_hash() == Store(root / "store.zarr").content_hash()
+    assert leftovers(both) == []
+
+
+def test_the_further_embeddings_are_timms_of_the_stored_pixels(root: Path, both: Path) -> None:
+    group: Any = zarr.open_group(str(both), mode="r")
+    found = group[f"teachers/{FURTHER}/embedding"][:]
+    model = reference_model(FURTHER, root / "further.safetensors")
+    config = model.pretrained_cfg
+    mean, std = (torch.tensor(config[name]) for name in ("mean", "std"))
+    pixels = torch.from_numpy(group["pixels"][:]) / 255
+    with torch.inference_mode():
+        expected = model(((pixels - mean) / std).permute(0, 3, 1, 2)).numpy()
+    assert found.shape == expected.shape == (24, model.num_features)
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-3)
+    assert (group[f"teachers/{FURTHER}/status"][:] == Status.OK).all()
+
+
+def test_a_store_without_pixels_is_embedded_from_its_slides(tmp_path: Path, root: Path, plan: Plan, both: Path) -> None:
+    for name, weights in ((TEACHER, "first"), (FURTHER, "further")):
+        extract(plan, tmp_path / "s.zarr", root / f"{weights}.safetensors", teacher=name, pixels="none",
+                slides_root=root / "gone")  # fmt: skip
+    further, expected = (find_teacher(Store(path), FURTHER) for path in (tmp_path / "s.zarr", both))
+    assert np.array_equal(further.read_embeddings(1), expected.read_embeddings(1))
+    further.ledger_path(1).unlink()
+    with pytest.raises(ConfigError, match="none of the 2 planned slides is there"):
+        extract(plan, tmp_path / "s.zarr", root / "further.safetensors", teacher=FURTHER, pixels="none")
+
+
+def test_rows_that_the_first_could_not_read_fail_until_both_are_done_again(
+    tmp_path: Path, root: Path, plan: Plan, both: Path
+) -> None:
+    slides = Path(shutil.copytree(root / "gone", tmp_path / "slides"))
+    (slides / "s1.svs").rename(tmp_path / "s1.svs")
+    out = tmp_path / "s.zarr"
+    options: dict[str, Any] = {"slides_root": slides}
+    first = extract(plan, out, root / "first.safetensors", **options)
+    further = extract(plan, out, root / "further.safetensors", teacher=FURTHER, **options)
+    assert first.counts == further.counts == {**dict.fromkeys(first.counts, 0), "OK": 12, "NO_SLIDE": 12}
+    assert further.store.failures()[0] == first.store.failures()[0]
+    assert "s1.svs" in (further.store.folder / "failures.csv").read_text()
+    (tmp_path / "s1.svs").rename(slides / "s1.svs")
+    again = extract(plan, out, root / "further.safetensors", teacher=FURTHER, retry_failures=True, **options)
+    assert again.num_new_rows == 0  # the store has no pixels of them yet
+    extract(plan, out, root / "first.safetensors", retry_failures=True, **options)
+    done = extract(plan, out, root / "further.safetensors", teacher=FURTHER, retry_failures=True, **options)
+    assert done.num_failed == 0
+    arrays = [{name: data for name, data in files_of(path).items() if "/c/" in name} for path in (out, both)]
+    assert arrays[0] == arrays[1]
+
+
+def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path) -> None:
+    out = Path(shutil.copytree(both, tmp_path / "s.zarr"))
+    before = files_of(out)
+    further = root / "further.safetensors"
+    other_plan = plan_cohort(root / "gone" / "manifest.csv", seed=5)
+    weights = write_teacher(tmp_path / "other.safetensors", FURTHER, seed=9)
+    cases: list[tuple[Plan, Path, dict[str, Any], str]] = [
+        (plan, weights, {"teacher": FURTHER}, "teacher.weights_sha256"),
+        (plan, further, {"teacher": FURTHER, "dtype": "float32"}, r"settings.dtype: 'float16' -> 'float32'"),
+        (plan, further, {"teacher": FURTHER, "pixels": "jpeg"}, "keeps pixels as jpegxl"),
+        (plan, further, {"teacher": f"{FURTHER}.r160_in1k"}, f"these weights already, of the teacher {FURTHER}"),
+        (other_plan, further, {"teacher": FURTHER}, "plan_hash"),
+    ]
+    for with_plan, with_weights, options, words in cases:
+        with pytest.raises(G2LError, match=words):
+            extract(with_plan, out, with_weights, **options)
+    assert files_of(out) == before
+    Store(out).ledger_path(0).unlink()
+    with pytest.raises(StoreError, match="finish the store: then it takes a further teacher"):
+        extract(plan, out, write_teacher(tmp_path / "v.safetensors", "test_convnext"), teacher="test_convnext",
+                slides_root=root / "gone")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [("h-optimus-0", "h-optimus-0"), ("hf-hub:a/b_c.d", "hf-hub-a-b_c.d"), ("../..", "teacher"), ("a\0b", "a-b")],
+)
+def test_folders_have_plain_names(name: str, folder: str) -> None:
+    assert folder_name(name) == folder
+
+
+# --- verify and inspect ------------------------------------------------------------------------------------------
+
+
+def test_verify_finds_damage_in_the_further_embeddings(tmp_path: Path, root: Path, both: Path) -> None:
+    out = Path(shutil.copytree(both, tmp_path / "s.zarr"))
+    further = find_teacher(Store(out), FURTHER)
+    text, code = verify_store(out, root / "further.safetensors", 8, "cpu", teacher=FURTHER)
+    assert (code, f"8 rows embedded again by {FURTHER}" in text) == (0, True)
+    with pytest.raises(EncoderError, match="not the weights"):
+        verify_store(out, write_teacher(tmp_path / "o.safetensors", FURTHER, seed=8), 8, "cpu", teacher=FURTHER)
+    with pytest.raises(ConfigError, match=f"has embeddings of {TEACHER}, {FURTHER}"):
+        verify_store(out, None, 0, "cpu", teacher="uni")
+    path = further.shard_path("embedding", 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + bytes([whole[40] ^ 1]) + whole[41:])
+    text, code = verify_store(out, None, 0, "cpu")
+    assert code == 1
+    assert f"further teacher {FURTHER}: 3 of 3 shards are done: DAMAGED" in text
+    assert "embedding/c/1/0: its bytes have changed" in text
+    assert str(further.folder) in text  # where to delete the ledger entry
+    path.write_bytes(whole)
+    further.ledger_path(2).unlink()
+    assert verify_store(out, None, 0, "cpu")[1] == 3
+    (further.folder / "status" / "zarr.json").write_text("{}")
+    assert verify_store(out, None, 0, "cpu")[1] == 1
+
+
+def test_inspect_names_all_teachers(both: Path) -> None:
+    text = inspect_path(both)
+    assert f"further teacher  {FURTHER}" in text
+    assert text.count("24 ok") == 2
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A made-up store of two teachers; row 3 failed for the second, row 20 for the first."""
+    return add_teacher(make_store(tmp_path_factory.mktemp("two") / "s.zarr", failed=[20]), failed=(3,))
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return dropping_cnn(tmp_path_factory.mktemp("source") / "cnn")
+
+
+def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
+    teachers = choose_teachers(two, ["second", "test-teacher"], [3, 1])
+    assert (teachers.names, teachers.weights, teachers.widths) == (
+        ["second", "test-teacher"],
+        (0.75, 0.25),
+        [WIDTH, 12],
+    )
+    rows = choose_rows(teachers.first, train_config("x"), 1, teachers.stores[1:])
+    assert np.array_equal(rows.train, np.setdiff1d(np.arange(48), [3, 20]))
+    joined = np.stack([StoredRows(teachers.first, None, teachers.stores[1:]).read(
+        row, np.empty((32, 32, 3), np.uint8)) for row in rows.train.tolist()])  # fmt: skip
+    plain: Any = zarr.open_group(str(two.folder), mode="r")
+    expected = np.concatenate([plain["teachers/second/embedding"][:], plain["embedding"][:]], axis=1)[rows.train]
+    assert np.array_equal(joined, expected)
+    for store, columns in zip(teachers.stores, (expected[:, :WIDTH], expected[:, WIDTH:]), strict=True):
+        mean, var = teacher_statistics(store, TRAIN, rows.train)
+        np.testing.assert_allclose(mean, columns.astype(np.float64).mean(0), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(var, columns.astype(np.float64).var(0, ddof=1), rtol=1e-12)
+
+
+def test_the_loss_is_the_weighted_sum_of_log_sums() -> None:
+    student = build_encoder("test_vit", SCRATCH, 64)
+    projectors = build_projectors(student.spec.width, [12, WIDTH], 0)
+    alone = build_projectors(student.spec.width, [12], 0)[0]
+    assert torch.equal(alone.linear.weight, projectors[0].linear.weight)
+    distillation = Distillation(student, projectors[0], torch.device("cpu"), "float32", (projectors[1],), (0.75, 0.25))
+    pixels = torch.from_numpy(make_patches(6, 64))
+    teachers = torch.randn(6, 12 + WIDTH, generator=torch.Generator().manual_seed(0))
+    loss = distillation.loss(pixels, teachers, build_loss("log-sum", 4.0))
+    embedding = distillation.embed(pixels)
+    parts = (teachers[:, :12], teachers[:, 12:])
+    losses = [log_sum_loss(*p(embedding, part)) for p, part in zip(projectors, parts, strict=True)]
+    assert loss.item() == pytest.approx(0.75 * losses[0].item() + 0.25 * losses[1].item(), rel=1e-6)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert all(p.linear.weight.grad is not None and p.linear.weight.grad.abs().sum() > 0 for p in projectors)
+
+
+def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> None:
+    config = train_config(cnn, teacher=["test-teacher", "second"], teacher_weight=[2, 1], epochs=3)
+    trained = train_student(two, tmp_path / "run", config)
+    vals = [line for line in trained.run.metrics() if line["kind"] == "val"]
+    assert [line["teacher"] for line in vals] == ["test-teacher", "second"] * 4
+    for name, (before, after) in {"test-teacher": (trained.before, trained.after), **trained.further}.items():
+        assert before is not None
+        assert after is not None
+        assert (before, after) == trained.run.held_out_figures(name)
+        assert after["explained_variance"] > before["explained_variance"]
+    text = report(trained)
+    assert "as second" in text
+    assert inspect_path(trained.run.folder).count("held-out patches as ") == 2
+    export_student(trained.run.folder, tmp_path / "student")
+    embedding = torch.randn(3, build_encoder(cnn, SCRATCH, 32).spec.width)
+    for teacher, width in (("test-teacher", 12), ("second", WIDTH)):
+        projector = load_projector(tmp_path / "student", teacher)
+        assert projector.as_teacher(embedding).shape == (3, width)
+        mean = teacher_statistics(find_teacher(two, teacher), TRAIN, choose_rows(two, config, 1, [
+            find_teacher(two, "second")]).train)[0]  # fmt: skip
+        np.testing.assert_allclose(projector.teacher_norm.mean, mean, rtol=1e-5, atol=1e-6)
+    assert torch.equal(load_projector(tmp_path / "student").linear.weight,
+                       load_projector(tmp_path / "student", "test-teacher").linear.weight)  # fmt: skip
+    with pytest.raises(EncoderError, match="no projector of a teacher uni; there are those of test-teacher, second"):
+        load_projector(tmp_path / "student", "uni")
+    card = (tmp_path / "student" / "README.md").read_text()
+    for words in ("distilled from test-teacher and second", "0.3333 of the loss", "projector-second.safetensors",
+                  "### second", "second-licence"):  # fmt: skip
+        assert words in card, words
+    assert "projector-second.safetensors" in inspect_path(tmp_path / "student")
+
+
+def test_a_chosen_teacher_alone_gives_the_bits_of_a_store_without_the_other(
+    tmp_path: Path, two: Store, cnn: str
+) -> None:
+    lone = make_store(tmp_path / "lone.zarr", failed=[20])
+    runs = [train_student(store, tmp_path / f"run-{i}", train_config(cnn, **options)).run.folder
+            for i, (store, options) in enumerate([(lone, {}), (two, {"teacher": ["test-teacher"]})])]  # fmt: skip
+    assert run_files(runs[0]) == run_files(runs[1])
+    assert RunFolder(runs[0]).read_identity() == RunFolder(runs[1]).read_identity()
+    add_teacher(lone)  # a run goes on when its store has taken a further teacher since
+    assert train_student(lone, runs[0], train_config(cnn, teacher=["test-teacher"])).num_new_steps == 0
+    with pytest.raises(EncoderError, match="a student of one teacher"):
+        load_projector(runs[0] / "student", "test-teacher")
+
+
+def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
+    names = ["second", "test-teacher"]
+    student = plain_vit(tmp_path / "vit")
+    files = [
+        run_files(train_student(two, tmp_path / f"run-{weights}", train_config(
+            student, epochs=1, teacher=names, teacher_weight=weights)).run.folder)
+        for weights in (None, [5.0, 5.0], [1.0, 4.0])
+    ]  # fmt: skip
+    assert files[0] == files[1]
+    assert files[0]["student/model.safetensors"] != files[2]["student/model.safetensors"]
+
+
+def test_wrong_choices_are_told(tmp_path: Path, two: Store, cnn: str) -> None:
+    run = ["train-student", two.folder, "--student", cnn, "--weights", "scratch", "--out", tmp_path / "run"]
+    a, b = ["--teacher", "test-teacher"], ["--teacher", "second"]
+    for words, said in (
+        ([], "has embeddings of test-teacher, second: say with --teacher which"),
+        ([*a, *a], "--teacher test-teacher is given twice"),
+        (["--teacher", "uni"], "--teacher uni: "),
+        ([*a, *b, "--teacher-weight", 1], "1 weights for 2 teachers"),
+        ([*a, "--teacher-weight", 0], "--teacher-weight 0: a weight is a number above 0"),
+        ([*a, "--teacher-weight", "nan"], "--teacher-weight nan"),
+    ):
+        code, _, error = call_g2l(*run, *words)
+        assert (code, said in error) == (1, True), error
+    assert not (tmp_path / "run").exists()
+    unfinished = add_teacher(make_store(tmp_path / "u.zarr"), shards=1)
+    with pytest.raises(StoreError, match="second is not finished: 6 of 7 shards"):
+        train_student(unfinished, tmp_path / "run", train_config(cnn, teacher=["second"]))
+    config = train_config(cnn, epochs=1, teacher=["test-teacher", "second"])
+    train_student(two, tmp_path / "run", config)
+    with pytest.raises(G2LError, match="further_teachers"):
+        train_student(two, tmp_path / "run", config.model_copy(update={"teacher_weight": [1.0, 2.0]}))
+
+
+def test_a_damaged_list_of_projectors_is_told(tmp_path: Path) -> None:
+    for text in ("{", "[]", '{"a": "../projector.safetensors"}', '{"a": 1}'):
+        (tmp_path / "projectors.json").write_text(text)
+        with pytest.raises(EncoderError, match=r"projectors.json: damaged"):
+            load_projector(tmp_path, "a")
+
+
+# --- killed and continued ----------------------------------------------------------------------------------------
+
+KILLS = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from helpers import extract
+from pipeline.config import TrainConfig
+from pipeline.store import Store
+from stages.train_student import train_student
+import torch
+torch.set_num_threads(1)
+root = Path(sys.argv[1])
+EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
+
+def attempt(work, kill_at):
+    child = os.fork()
+    if child == 0:
+        count = 0
+        def hook(event, arguments):
+            nonlocal count
+            opened = event == "open" and isinstance(arguments[0], str) and str(arguments[1])[:1] in "wa"
+            if event in EVENTS or opened:
+                count += 1
+                if count == kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        sys.addaudithook(hook)
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+def kill_through(work, step):
+    kills, at = 0, 1
+    while (code := attempt(work, at)) != 0:
+        assert code == -signal.SIGKILL, code
+        kills, at = kills + 1, at + step
+    return kills
+
+plan = Store(root / "s.zarr").plan
+options = dict(teacher=sys.argv[3], views=int(sys.argv[4]))
+print(kill_through(lambda: extract(plan, root / "s.zarr", root / "further.safetensors", **options), 3))
+config = TrainConfig.model_validate_json((root / "config.json").read_text())
+config = TrainConfig(**config.model_dump(exclude={"augment"}))  # not asked for: by the store
+print(kill_through(lambda: train_student(Store(root / "s.zarr"), root / "run", config), 5))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("views", [1, 4])
+def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path, plan: Plan, views: int) -> None:
+    """Extraction of a further teacher, and training by two: killed again and again, ever later."""
+    shutil.copy(root / "further.safetensors", tmp_path)
+    extract(plan, tmp_path / "s.zarr", root / "first.safetensors", views=views, slides_root=root / "gone")
+    shutil.copytree(tmp_path / "s.zarr", tmp_path / "unbroken.zarr")
+    student = student_folder(tmp_path / "source", "test_efficientnet", 64, drop_path_rate=0.3, drop_rate=0.2)
+    config = train_config(student, teacher=[FURTHER, TEACHER], batch_size=4, checkpoint_every=2)
+    (tmp_path / "config.json").write_text(config.model_dump_json())
+    done = subprocess.run(
+        [sys.executable, "-c", KILLS, str(tmp_path), str(Path(__file__).parent), FURTHER, str(views)],
+        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert min(map(int, done.stdout.split())) >= 5
+    extract(plan, tmp_path / "unbroken.zarr", root / "further.safetensors", teacher=FURTHER, views=views)
+    found, expected = files_of(tmp_path / "s.zarr"), files_of(tmp_path / "unbroken.zarr")
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+    assert (f"teachers/{FURTHER}/views/c/0/0/0" in found) == (views > 1)
+    unbroken = train_student(Store(tmp_path / "unbroken.zarr"), tmp_path / "unbroken", config).run.folder
+    assert run_files(tmp_path / "run") == run_files(unbroken)
+    for name in ("projectors.json", f"projector-{TEACHER}.safetensors"):
+        assert (tmp_path / "run" / "student" / name).read_bytes() == (unbroken / "student" / name).read_bytes()
+    export_student(unbroken, tmp_path / "student")
+    assert load_projector(tmp_path / "student", TEACHER).linear.out_features == Store(tmp_path / "s.zarr").width
+    assert leftovers(tmp_path) == []
+    assert list(all_teachers(Store(tmp_path / "s.zarr"))) == [TEACHER, FURTHER]
