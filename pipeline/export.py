@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.card import split_words, terms_section
 from pipeline.compute import versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
@@ -46,7 +47,8 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
     statistics.
 
     A class token is timm's own output with `global_pool="token"`; a class token with the mean of patch tokens is none
-    of timm's, and the card says how to take it. "embedding" names the rule for `build_encoder`; timm passes over it.
+    of timm's, and the card says how to take it. "embedding" names the rule for `build_encoder`, "mpp" the resolution of
+    its patches (um/px); timm passes over them.
     """
     arguments = {**spec.arguments, "num_classes": 0}
     if spec.embedding == "cls":
@@ -56,6 +58,7 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
         "num_classes": 0,
         "num_features": spec.width,
         "embedding": spec.embedding,
+        "mpp": spec.mpp,
         "model_args": arguments,
         "pretrained_cfg": {
             "architecture": spec.architecture,
@@ -142,6 +145,7 @@ def card_facts(
     """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out."""
     plan, slide_of_row = store.plan, store.plan.slide_of_row()
     train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
+    val_slides = np.unique(slide_of_row[val_rows]).tolist()
     return {
         "student": student.record(),
         "teacher": store.spec.teacher,
@@ -153,7 +157,9 @@ def card_facts(
             "train_slides": len(train_slides),
             "train_cases": len({plan.slides[i].case_id for i in train_slides}),
             "val_rows": len(val_rows),
-            "val_slides": len(np.unique(slide_of_row[val_rows])),
+            "val_slides": len(val_slides),
+            "val_cases": len({plan.slides[i].case_id for i in val_slides}),
+            "val_strip": plan.config.val_strip,
         },
         "config": {k: v for k, v in config.record().items() if k not in ("slides_root", "weights")},
         "fidelity_before": before,
@@ -203,7 +209,8 @@ divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `p
 ## Made from
 
 - Trained on: {store["train_rows"]:,} patches (slides: {store["train_slides"]:,}, cases: {store["train_cases"]:,}). \
-Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}).
+Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases: {store["val_cases"]:,}).
+- {split_words(store)}
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
 - Teacher weights {teacher["weights_sha256"]} ({teacher["source"]}, {teacher["weights"]}).
 - Student started from {student["source"]}, {student["weights"]}; {summary["steps"]:,} steps.
@@ -220,10 +227,7 @@ Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}).
 
 Versions: {", ".join(f"{name} {version}" for name, version in summary["versions"].items())}.
 
-## Terms
-
-A student inherits its teacher's terms. Teacher: {teacher["licence"] or "unknown"}.
-Student's start: {student["licence"] or "unknown"}. Not a medical device; for research.
+{terms_section(teacher, student)}
 """
 
 
