@@ -382,7 +382,7 @@ def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
     assert not leftovers(tmp_path)
     (tmp_path / "student.g2l-part").mkdir()  # as a killed process leaves it
     export_student(tmp_path / "run", tmp_path / "student")
-    assert sorted(os.listdir(tmp_path / "student")) == sorted(os.listdir(tmp_path / "run" / "student"))
+    assert sorted(os.listdir(tmp_path / "student")) == sorted([*os.listdir(tmp_path / "run" / "student"), "adapters"])
 
 
 def test_inspect_refuses_a_damaged_student(tmp_path: Path) -> None:
