@@ -138,7 +138,7 @@ from trident.patch_encoder_models import CustomInferenceEncoder
 def build_encoder(precision: torch.dtype = torch.float32) -> CustomInferenceEncoder:
     """For `Processor.run_patch_feature_extraction_job`. Features go into `features_<name of the student's folder>`.
 
-    `torch.bfloat16` is faster on a GPU; the embeddings then differ in the third digit.
+    `torch.bfloat16` is faster on a GPU, and less exact.
     """
     student = Student()
     return CustomInferenceEncoder(STUDENT.name, student, student.transform, precision)

@@ -30,7 +30,8 @@ CHECKED_BATCHES = (1, 5)
 """Patches a batch in the check: a single one, at which exporters like to fix the size, and an odd number."""
 TOLERANCE = 1e-4
 """Largest difference from torch, as a share of the largest value of the embeddings. Our choice: float32 arithmetic in
-another order leaves 1e-6 to 1e-5 (decision 0019), a wrong weight, statistic or token far more.
+another order leaves 1e-6 (decision 0019), more where a trained student has outliers; a wrong weight, statistic or token
+far more.
 """
 LOGGERS = ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir", "onnxruntime")
 

@@ -27,6 +27,7 @@ from pipeline.files import ASIDE_SUFFIX, exclusive, sync_folder, write_text
 from pipeline.models import PRETRAINED, SCRATCH, Encoder, build_encoder
 from pipeline.onnx_file import ONNX_FILE, WEIGHTS_FILE, require_packages, write_onnx
 from pipeline.run_folder import RunFolder
+from pipeline.runlog import say
 from pipeline.shards import sync_tree
 
 EXPORT_TOLERANCE = 1e-5
@@ -78,7 +79,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
             shutil.rmtree(aside, ignore_errors=True)
     said = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
             f"(largest difference {difference:.2g})"]  # fmt: skip
-    said += [f"{out / name}: gives them to {share:.1g} of the largest value" for name, share in others.items()]
+    said += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
     said.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
     return "\n".join(said)
 
@@ -136,8 +137,10 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
             "um_per_px": f"{mpp:g}" if mpp else "see README.md",
             "made_by": f"g2l {metadata.version('g2l')}",
         }
+        say(f"writing {ONNX_FILE} and running it by ONNX Runtime")  # minutes for a large student
         differences[ONNX_FILE] = write_onnx(encoder, folder / ONNX_FILE, facts)
     if "torch-export" in formats:
+        say(f"writing {PROGRAM_FILE} and running it")
         differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
     write_adapters(folder, built.spec)
     card = folder / "README.md"

@@ -1,5 +1,6 @@
 """ONNX and torch.export files give the embeddings that timm gives; those that do not are refused."""
 
+import errno
 import importlib.util
 import json
 import os
@@ -253,8 +254,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "student"
     code, said, errors = call_g2l("export", run, "--out", out, "--format", "onnx", "--format", "torch-export")
-    assert (code, errors) == (0, "")
-    assert re.search(r"model\.onnx: gives them to \S+ of the largest value", said)
+    assert code == 0
+    assert errors.splitlines() == [
+        "writing model.onnx and running it by ONNX Runtime", "writing model.pt2 and running it",
+    ]  # fmt: skip
+    assert re.search(r"model\.onnx: the same to \S+ of the largest value", said)
     assert sorted(os.listdir(out)) == [
         "README.md", "adapters", "config.json", "model.onnx", "model.pt2", "model.safetensors", "projector.safetensors",
     ]  # fmt: skip
@@ -313,9 +317,22 @@ def test_a_student_that_cannot_be_traced_is_one_line(
     monkeypatch.setattr(torch.export, "export", fails)
     code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--format", "torch-export")
     assert code == 1
-    assert errors.startswith("error: the student cannot be written as model.pt2 (TypeError: no such operator). The")
-    assert len(errors.splitlines()) == 1
+    _, error = errors.splitlines()
+    assert error.startswith("error: the student cannot be written as model.pt2 (TypeError: no such operator). The")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for place in ("torch.export.save", "pipeline.adapters.write_text"):
+        with monkeypatch.context() as patched:
+            patched.setattr(place, full)
+            code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--format", "torch-export")
+        assert code == 1
+        assert f"cannot write the student to {tmp_path / 'student'}: No space left on device" in errors
+        assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_format_is_named(run: Path, tmp_path: Path) -> None:
@@ -325,5 +342,5 @@ def test_an_unknown_format_is_named(run: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
     (tmp_path / "g2l.toml").write_text('[export]\nformat = ["torch-export"]\n')
     code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--config", tmp_path / "g2l.toml")
-    assert (code, errors) == (0, "")
+    assert (code, errors) == (0, "writing model.pt2 and running it\n")
     assert (tmp_path / "student" / "model.pt2").exists()
