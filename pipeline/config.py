@@ -217,6 +217,15 @@ class TrainConfig(Config):
     seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")
 
 
+class ExportConfig(Config):
+    """What `g2l export` writes beside the timm folder, which is always there."""
+
+    format: list[Literal["timm", "onnx", "torch-export"]] = Field(
+        ["timm"],
+        description="Files beside the timm folder: onnx adds model.onnx, torch-export model.pt2; repeat for several.",
+    )
+
+
 class VerifyConfig(Config):
     """How `g2l verify` checks a store."""
 

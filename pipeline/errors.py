@@ -50,6 +50,10 @@ class EncoderError(G2LError):
     """An encoder cannot be built or its weights do not fit."""
 
 
+class ExportError(G2LError):
+    """A file of an export cannot be written, or does not give the student's embeddings."""
+
+
 class BenchmarkError(G2LError):
     """The data of a benchmark cannot be used as they are, or embeddings hold what is no number."""
 

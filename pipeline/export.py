@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.augmentation import beyond_the_teacher
+from pipeline.card import split_words, terms_section
 from pipeline.compute import versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
@@ -35,7 +36,6 @@ from pipeline.store import Store
 from pipeline.teacher_projectors import (
     PROJECTORS,
     further_sources,
-    further_terms,
     named_projectors,
     projector_files,
     projectors_note,
@@ -59,7 +59,8 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
     statistics.
 
     A class token is timm's own output with `global_pool="token"`; a class token with the mean of patch tokens is none
-    of timm's, and the card says how to take it. "embedding" names the rule for `build_encoder`; timm passes over it.
+    of timm's, and the card says how to take it. "embedding" names the rule for `build_encoder`, "mpp" the resolution of
+    its patches (um/px); timm passes over them.
     """
     arguments = {**spec.arguments, "num_classes": 0}
     if spec.embedding == "cls":
@@ -69,6 +70,7 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
         "num_classes": 0,
         "num_features": spec.width,
         "embedding": spec.embedding,
+        "mpp": spec.mpp,
         "model_args": arguments,
         "pretrained_cfg": {
             "architecture": spec.architecture,
@@ -184,6 +186,7 @@ def card_facts(
     """
     plan, slide_of_row = store.plan, store.plan.slide_of_row()
     train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
+    val_slides = np.unique(slide_of_row[val_rows]).tolist()
     return {
         "student": student.record(),
         "teacher": store.spec.teacher,
@@ -195,7 +198,9 @@ def card_facts(
             "train_slides": len(train_slides),
             "train_cases": len({plan.slides[i].case_id for i in train_slides}),
             "val_rows": len(val_rows),
-            "val_slides": len(np.unique(slide_of_row[val_rows])),
+            "val_slides": len(val_slides),
+            "val_cases": len({plan.slides[i].case_id for i in val_slides}),
+            "val_strip": plan.config.val_strip,
         },
         "config": {k: v for k, v in config.record().items() if k not in NOT_IN_CARD},
         "fidelity_before": before,
@@ -248,7 +253,8 @@ divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `p
 ## Made from
 
 - Trained on: {store["train_rows"]:,} patches (slides: {store["train_slides"]:,}, cases: {store["train_cases"]:,}). \
-Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}).
+Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases: {store["val_cases"]:,}).
+- {split_words(store)}
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
 - Teacher weights {teacher["weights_sha256"]} ({teacher["source"]}, {teacher["weights"]}).{further_sources(further)}
 - Student started from {student["source"]}, {student["weights"]}; {summary["steps"]:,} steps.
@@ -266,10 +272,7 @@ Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}).
 
 Versions: {", ".join(f"{name} {version}" for name, version in summary["versions"].items())}.
 
-## Terms
-
-A student inherits its teacher's terms. Teacher: {teacher["licence"] or "unknown"}.{further_terms(further)}
-Student's start: {student["licence"] or "unknown"}. Not a medical device; for research.
+{terms_section([teacher, *(other["teacher"] for other in further)], student)}
 """
 
 

@@ -58,11 +58,6 @@ def further_sources(further: Sequence[dict[str, Any]]) -> str:
     return "".join(f"\n{line}" for line in lines)
 
 
-def further_terms(further: Sequence[dict[str, Any]]) -> str:
-    """The terms of further teachers, which a student inherits as well."""
-    return "".join(f" {other['teacher']['name']}: {other['teacher']['licence'] or 'unknown'}." for other in further)
-
-
 def further_facts(teachers: ChosenTeachers, figures: Mapping[str, HeldOut]) -> list[dict[str, Any]]:
     """What the card says of further teachers; `figures` are held-out ones before and after, by name."""
     return [

@@ -8,7 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.config import EvaluateConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config import (
+    EvaluateConfig,
+    ExportConfig,
+    ExtractConfig,
+    NoOptions,
+    PlanConfig,
+    TrainConfig,
+    VerifyConfig,
+)
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
 from stages.options import resolve, with_options
 
@@ -162,18 +170,20 @@ def train_student(
 
 
 @app.command("export")
-@with_options(NoOptions)
+@with_options(ExportConfig)
 def export(
     given: dict[str, Any],
     config_file: Path | None,
     run: Path | None = argument("RUN", "Finished run directory."),
     out: Path | None = output("Folder to write the student to."),
 ) -> None:
-    """Copy the trained student out of a run, and prove that timm loads it to the same embeddings."""
+    """Copy the trained student out of a run, as files that timm and others load to the same embeddings; adds its card
+    and adapters for benchmarks.
+    """
     from stages.export_run import export_student
 
-    _, paths = resolve(NoOptions, "export", given, config_file, {"run": run, "out": out})
-    print(export_student(paths["run"], paths["out"]))
+    config, paths = resolve(ExportConfig, "export", given, config_file, {"run": run, "out": out})
+    print(export_student(paths["run"], paths["out"], config.format))
 
 
 @app.command("inspect")

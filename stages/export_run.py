@@ -1,7 +1,14 @@
-"""Export: the trained student out of a finished run, proven to load with timm alone."""
+"""Export: the trained student out of a finished run, proven to load with timm alone, and what others run it by.
 
+The folder of an export is timm's, with the projector and the card; adapters for benchmarks are always added, ONNX and
+torch.export's program when asked for. Left out: the projector within those files; it is one linear map.
+"""
+
+import json
 import os
 import shutil
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +17,17 @@ import timm
 import torch
 from torch import Tensor
 
+from pipeline.adapters import ADAPTERS_FOLDER, adapters_section, write_adapters
+from pipeline.card import files_section, with_files
 from pipeline.checkpoint import load_last_checkpoint
 from pipeline.errors import CheckpointError, G2LError, StoreError
+from pipeline.exchange import PROGRAM_FILE, write_program
 from pipeline.export import same_embeddings
-from pipeline.files import ASIDE_SUFFIX, exclusive, sync_folder
-from pipeline.models import SCRATCH, Encoder, build_encoder
+from pipeline.files import ASIDE_SUFFIX, exclusive, sync_folder, write_text
+from pipeline.models import PRETRAINED, SCRATCH, Encoder, build_encoder
+from pipeline.onnx_file import ONNX_FILE, WEIGHTS_FILE, require_packages, write_onnx
 from pipeline.run_folder import RunFolder
+from pipeline.runlog import say
 from pipeline.shards import sync_tree
 
 EXPORT_TOLERANCE = 1e-5
@@ -23,15 +35,23 @@ EXPORT_TOLERANCE = 1e-5
 by rounding at most."""
 
 
-def export_student(run_path: Path, out: Path) -> str:
-    """Copy a finished run's student to `out`, and prove that timm loads it to the embeddings of the last checkpoint.
+def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)) -> str:
+    """Copy a finished run's student to `out`, prove that timm loads it to the embeddings of the last checkpoint, and
+    add the other formats (each compared with it), the adapters and their use.
 
-    Copied aside, proven, then renamed: after any error there is nothing at `out`.
+    Made aside, proven, then renamed: after any error there is nothing at `out`.
+
+    Args:
+        formats: of "timm" (always there), "onnx" and "torch-export".
 
     Raises:
         G2LError: the run is not finished, or `out` exists or cannot be written.
+        ConfigError: the packages of a format are not installed.
         StoreError: timm loads it to other embeddings, or not at all.
+        ExportError: another format cannot be written, or gives other embeddings.
     """
+    if "onnx" in formats:
+        require_packages()
     run = RunFolder(run_path)
     record = run.read_identity()["student"]
     if not run.student.exists():
@@ -49,20 +69,23 @@ def export_student(run_path: Path, out: Path) -> str:
             _copy(run.student, aside, out)
             difference = _difference(aside, record, checkpoint["student"])
             try:
+                others = _add_files(aside, record["patch_px"], formats)
+                sync_tree(aside)
                 os.rename(aside, out)
                 sync_folder(out.parent)
             except OSError as error:
-                raise G2LError(f"cannot write the student to {out}: {error.strerror}") from error
+                raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    return (
-        f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
-        f"(largest difference {difference:.2g})"
-    )
+    said = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+            f"(largest difference {difference:.2g})"]  # fmt: skip
+    said += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
+    said.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
+    return "\n".join(said)
 
 
 def _copy(student: Path, aside: Path, out: Path) -> None:
-    """Copy the student's folder to `aside`, durably.
+    """Copy the student's folder to `aside`.
 
     Raises:
         G2LError: it cannot be read, or `aside` cannot be written; the first reason is told.
@@ -70,7 +93,6 @@ def _copy(student: Path, aside: Path, out: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)  # what a killed export left
     try:
         shutil.copytree(student, aside)
-        sync_tree(aside)
     except shutil.Error as error:  # a list of (from, to, why)
         raise G2LError(f"cannot copy the student to {out}: {error.args[0][0][2]}. Choose another --out") from error
     except OSError as error:
@@ -95,3 +117,33 @@ def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) 
     if not difference <= EXPORT_TOLERANCE:  # NaN is not good either
         raise StoreError(f"timm loads the student to other embeddings (largest difference {difference:g})")
     return difference
+
+
+def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str, float]:
+    """Write the other formats, the adapters, and the card's sections on them; returns by file how far it is from torch.
+
+    Raises:
+        ExportError: a format cannot be written, or gives other embeddings.
+        OSError: the disk is full, ...
+    """
+    built = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
+    encoder = built.module.requires_grad_(False)
+    mpp = float(json.loads((folder / "config.json").read_text()).get("mpp", 0))  # 0: exported by an earlier version
+    differences = {}
+    if "onnx" in formats:
+        facts = {
+            "architecture": built.spec.architecture,
+            "weights_sha256": built.weights_sha256,
+            "um_per_px": f"{mpp:g}" if mpp else "see README.md",
+            "made_by": f"g2l {metadata.version('g2l')}",
+        }
+        say(f"writing {ONNX_FILE} and running it by ONNX Runtime")  # minutes for a large student
+        differences[ONNX_FILE] = write_onnx(encoder, folder / ONNX_FILE, facts)
+    if "torch-export" in formats:
+        say(f"writing {PROGRAM_FILE} and running it")
+        differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
+    write_adapters(folder, built.spec)
+    card = folder / "README.md"
+    files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists())
+    write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
+    return differences

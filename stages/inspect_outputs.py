@@ -5,10 +5,13 @@ from pathlib import Path
 
 import safetensors
 
+from pipeline.adapters import ADAPTERS_FOLDER
 from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import EncoderError, G2LError
+from pipeline.exchange import PROGRAM_FILE
 from pipeline.hub import cached_weights, ways_to_weights
 from pipeline.models import known_to_timm
+from pipeline.onnx_file import ONNX_FILE
 from pipeline.plan import MALFORMED, Plan, read_plan
 from pipeline.run_folder import RunFolder, vals_by_teacher
 from pipeline.runlog import table
@@ -20,6 +23,8 @@ from pipeline.units import format_bytes
 
 STUDENT_FILES = ("config.json", "model.safetensors", "projector.safetensors")
 """By these an exported student is known."""
+OTHER_FILES = (ONNX_FILE, PROGRAM_FILE, ADAPTERS_FOLDER)
+"""What `g2l export` may add."""
 
 
 def inspect_path(path: Path) -> str:
@@ -149,6 +154,7 @@ def describe_student(folder: Path) -> str:
             ("patch", f"{height} px" if height == width else f"{height} x {width} px"),
             ("teacher", f"{teacher_width} dimensions"),
             ("files", format_bytes(size)),
+            ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
             ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
             ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
             *(("teacher's projector", f"{name}: {file}") for name, file in named_projectors(folder).items()),

@@ -14,7 +14,7 @@ student's own batch normalisation, if it has any, is each process's own, and the
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -140,7 +140,8 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                 facts = card_facts(teachers.first, student, config, rows.train, run.num_steps, before, after, more,
                                    teachers.views.count)  # fmt: skip
                 projectors = dict(zip(teachers.names, run.distillation.projectors, strict=True))
-                write_student(folder.student, student.module.model, student.spec, run.distillation.projector,
+                spec = replace(student.spec, mpp=store.plan.config.mpp)
+                write_student(folder.student, student.module.model, spec, run.distillation.projector,
                               model_card(facts), projectors)  # fmt: skip
             distributed.wait_for_all()
     except OSError as error:

@@ -76,6 +76,8 @@ def test_pure_modules_touch_no_disk(name: str) -> None:
         ("zarr", {"pipeline.zarr_format"}),
         ("h5py", {"pipeline.plan", "pipeline.feature_files"}),  # decision 0015
         ("croma", {"pipeline.robustness_margins"}),
+        ("onnx", {"pipeline.onnx_file"}),
+        ("onnxruntime", {"pipeline.onnx_file"}),
         ("typer", {"stages.cli", "stages.options"}),
     ],
 )

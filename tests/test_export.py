@@ -207,7 +207,8 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
     card = model_card(facts)
     for expected in (
         "7 patches (slides: 2, cases: 2)",
-        "Held out: 4 patches (slides: 1)",
+        "Held out: 4 patches (slides: 1, cases: 1)",
+        "The split is by case",
         f"Plan {store.plan.hash}",
         f"store content {store.content_hash()}",
         "17 steps",

@@ -333,8 +333,9 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
     reference = timm.create_model(f"local-dir:{trained.run.student}", pretrained=True).eval()
     images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))
     assert torch.equal(model(images), reference(images))
-    for folder in (tmp_path / "student", tmp_path / "run" / "student"):
+    for folder, beside in ((tmp_path / "student", "adapters"), (tmp_path / "run" / "student", "nothing")):
         shown = inspect_path(folder)
+        assert re.search(rf"beside it +{beside}\n", shown)
         for words in ("test_vit", "32 dimensions", "12 dimensions", "32 px", f"local-dir:{folder}", "load_projector"):
             assert words in shown
     assert not leftovers(tmp_path)
@@ -382,7 +383,7 @@ def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
     assert not leftovers(tmp_path)
     (tmp_path / "student.g2l-part").mkdir()  # as a killed process leaves it
     export_student(tmp_path / "run", tmp_path / "student")
-    assert sorted(os.listdir(tmp_path / "student")) == sorted(os.listdir(tmp_path / "run" / "student"))
+    assert sorted(os.listdir(tmp_path / "student")) == sorted([*os.listdir(tmp_path / "run" / "student"), "adapters"])
 
 
 def test_inspect_refuses_a_damaged_student(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_the_cards_figures_are_the_metrics(reference: Trained) -> None:
     for name in ("loss", "explained_variance", "cosine", "retrieval_top1", "neighbour_overlap", "cka"):
         assert f"| {name.replace('_', ' ')} | {vals[0][name]:.4f} | {vals[-1][name]:.4f} |" in card
         assert f"{vals[-1][name]:.4f}" in words
-    assert "47 patches (slides: 3, cases: 3). Held out: 16 patches (slides: 1)" in card
+    assert "47 patches (slides: 3, cases: 3). Held out: 16 patches (slides: 1, cases: 1)" in card
 
 
 def test_the_exported_figures_are_those_of_the_exported_student(reference: Trained, store: Store) -> None:

@@ -1,0 +1,336 @@
+"""Adapters: short files in an export by which benchmarks and tools of others run the student.
+
+eva_student.py, eva.yaml      kaiko-eva 0.4.5
+pathorob_model.py             PathoROB's model wrapper
+plismbench_extractor.py       plismbench's extractor
+trident_encoder.py            TRIDENT's custom encoder
+
+Each needs timm, torch and its tool, nothing of this project, and finds the student from its own place: the folder above
+`adapters/`. The interfaces were read in 2026-11 (decision 0019). Left out: tools that take a timm name as it is.
+"""
+
+from pathlib import Path
+
+from pipeline.encoders import EmbeddingRule, EncoderSpec
+from pipeline.files import write_text
+
+ADAPTERS_FOLDER = "adapters"
+TWENTY_X_MPP = 0.5
+"""Resolution that TRIDENT calls 20x, um/px; it counts in magnifications."""
+
+FORWARD: dict[EmbeddingRule, str] = {
+    "pooled": "return self.model(images)",
+    "cls": "return self.model(images)",  # the export's own output is the class token
+    "cls+mean": (
+        "tokens = self.model.forward_features(images)\n"
+        "        patches = tokens[:, self.model.num_prefix_tokens :]\n"
+        "        return torch.cat([tokens[:, 0], patches.mean(1)], dim=1)"
+    ),
+}
+"""How the module of an adapter takes the embedding, by the rule."""
+
+STUDENT = '''
+STUDENT = Path(__file__).resolve().parent.parent
+"""The exported student: the folder above this file's."""
+
+
+class Student(torch.nn.Module):
+    """float32 (B, 3, {px}, {px}), normalised by `transform`, -> embedding (B, {width}).
+
+    `transform` takes a PIL image, RGB, at the resolution that the student's card names.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = timm.create_model(f"local-dir:{{STUDENT}}", pretrained=True)
+        self.transform = timm.data.create_transform(**timm.data.resolve_model_data_config(self.model))
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        {forward}
+'''
+
+EVA = '''"""The student for kaiko-eva; `eva.yaml` beside this file names it."""
+
+from pathlib import Path
+
+import timm
+import torch
+
+{student}
+
+def load_student() -> torch.nn.Module:
+    """What `eva.models.ModelFromFunction` calls."""
+    return Student()
+'''
+
+PATHOROB = '''"""The student as a model of PathoROB (github.com/bifold-pathomics/PathoROB)."""
+
+from pathlib import Path
+
+import timm
+import torch
+from pathorob.models.utils import ModelWrapper
+
+{student}
+
+class StudentModelWrapper(ModelWrapper):
+    """For `load_model` in pathorob/models/__init__.py."""
+
+    def __init__(self) -> None:
+        self.student = Student()
+
+    def get_model(self) -> torch.nn.Module:
+        return self.student
+
+    def get_preprocess(self):
+        return self.student.transform
+
+    def extract(self, data: torch.Tensor) -> torch.Tensor:
+        return self.student(data)
+'''
+
+PLISMBENCH = '''"""The student as an extractor of plismbench (github.com/owkin/plism-benchmark)."""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from plismbench.models.extractor import Extractor
+from plismbench.models.utils import DEFAULT_DEVICE, prepare_module
+
+{student}
+
+def transform_tile(transform, tile: np.ndarray) -> torch.Tensor:
+    """A tile as plismbench reads it, uint8 (P, P, 3) RGB, through a transform that takes PIL images."""
+    return transform(Image.fromarray(np.asarray(tile)))
+
+
+class StudentExtractor(Extractor):
+    """For `FeatureExtractorsEnum` in plismbench/models/__init__.py.
+
+    `device` is the number of a GPU, a list of them, -1 for the CPU, or None for all GPUs.
+    """
+
+    def __init__(self, device=DEFAULT_DEVICE, mixed_precision: bool = False) -> None:
+        super().__init__()
+        student = Student()
+        self.transform = partial(transform_tile, student.transform)
+        self.feature_extractor, self.device = prepare_module(student, device, mixed_precision)
+
+    def __call__(self, images: torch.Tensor) -> np.ndarray:
+        return self.feature_extractor(images.to(self.device)).float().cpu().numpy()
+'''
+
+TRIDENT = '''"""The student as a patch encoder of TRIDENT (github.com/mahmoodlab/TRIDENT)."""
+
+from pathlib import Path
+
+import timm
+import torch
+from trident.patch_encoder_models import CustomInferenceEncoder
+
+{student}
+
+def build_encoder(precision: torch.dtype = torch.float32) -> CustomInferenceEncoder:
+    """For `Processor.run_patch_feature_extraction_job`. Features go into `features_<name of the student's folder>`.
+
+    `torch.bfloat16` is faster on a GPU, and less exact.
+    """
+    student = Student()
+    return CustomInferenceEncoder(STUDENT.name, student, student.transform, precision)
+'''
+
+EVA_CONFIG = """# The student on CRC (NCT-CRC-HE: 9 tissue classes, 224 px at 0.5 um/px, CC BY 4.0) in kaiko-eva 0.4.5:
+# embeddings once, then a linear head, 5 times. For another data set of eva, change paths, classes and steps.
+---
+trainer:
+  class_path: eva.Trainer
+  init_args:
+    n_runs: ${{oc.env:N_RUNS, 5}}
+    default_root_dir: &OUTPUT ${{oc.env:OUTPUT_ROOT, logs/student/crc}}
+    max_steps: &STEPS ${{oc.env:MAX_STEPS, 12500}}
+    callbacks:
+      - class_path: lightning.pytorch.callbacks.ModelCheckpoint
+        init_args:
+          filename: best
+          monitor: val/MulticlassAccuracy
+          mode: max
+      - class_path: lightning.pytorch.callbacks.EarlyStopping
+        init_args:
+          monitor: val/MulticlassAccuracy
+          mode: max
+          min_delta: 0
+          patience: 24
+      - class_path: eva.callbacks.ClassificationEmbeddingsWriter
+        init_args:
+          output_dir: &EMBEDDINGS ${{oc.env:EMBEDDINGS_ROOT, data/embeddings/student/crc}}
+          dataloader_idx_map:
+            0: train
+            1: val
+          backbone:
+            class_path: eva.models.ModelFromFunction
+            init_args:
+              path: eva_student.load_student
+          overwrite: false
+    logger:
+      - class_path: lightning.pytorch.loggers.CSVLogger
+        init_args:
+          save_dir: *OUTPUT
+          name: ""
+model:
+  class_path: eva.HeadModule
+  init_args:
+    head:
+      class_path: torch.nn.Linear
+      init_args:
+        in_features: {width}
+        out_features: &CLASSES 9
+    criterion: torch.nn.CrossEntropyLoss
+    optimizer:
+      class_path: torch.optim.SGD
+      init_args:
+        lr: 0.01
+        momentum: 0.9
+        weight_decay: 0.0
+    lr_scheduler:
+      class_path: torch.optim.lr_scheduler.CosineAnnealingLR
+      init_args:
+        T_max: *STEPS
+        eta_min: 0.0
+    metrics:
+      common:
+        - class_path: eva.metrics.AverageLoss
+        - class_path: eva.metrics.MulticlassClassificationMetrics
+          init_args:
+            num_classes: *CLASSES
+data:
+  class_path: eva.DataModule
+  init_args:
+    datasets:
+      train:
+        class_path: eva.datasets.EmbeddingsClassificationDataset
+        init_args: &EMBEDDED
+          root: *EMBEDDINGS
+          manifest_file: manifest.csv
+          split: train
+      val:
+        class_path: eva.datasets.EmbeddingsClassificationDataset
+        init_args:
+          <<: *EMBEDDED
+          split: val
+      predict:
+        - class_path: eva.vision.datasets.CRC
+          init_args: &IMAGES
+            root: ${{oc.env:DATA_ROOT, data/crc}}
+            split: train
+            download: ${{oc.env:DOWNLOAD_DATA, false}}
+            transforms:
+              class_path: eva.vision.data.transforms.common.ResizeAndCrop
+              init_args:
+                size: {px}
+                mean: {mean}
+                std: {std}
+        - class_path: eva.vision.datasets.CRC
+          init_args:
+            <<: *IMAGES
+            split: val
+    dataloaders:
+      train:
+        batch_size: &BATCH ${{oc.env:BATCH_SIZE, 4096}}
+        num_workers: &WORKERS ${{oc.env:N_DATA_WORKERS, 4}}
+        shuffle: true
+      val:
+        batch_size: *BATCH
+        num_workers: *WORKERS
+      predict:
+        batch_size: ${{oc.env:PREDICT_BATCH_SIZE, 64}}
+        num_workers: *WORKERS
+"""
+
+TEMPLATES = {
+    "eva.yaml": EVA_CONFIG,
+    "eva_student.py": EVA,
+    "pathorob_model.py": PATHOROB,
+    "plismbench_extractor.py": PLISMBENCH,
+    "trident_encoder.py": TRIDENT,
+}
+"""Adapters by file name."""
+
+USE = """## Benchmarks and tools of others
+
+`adapters/` holds a short file for each; it reads the student from the folder above it. `STUDENT` is this folder's path.
+
+**kaiko-eva** (tissue classes of CRC, with a linear head; other data sets by changing the file):
+
+```bash
+PYTHONPATH=STUDENT/adapters DOWNLOAD_DATA=true eva predict_fit --config STUDENT/adapters/eva.yaml
+```
+
+**PathoROB**: in `load_model` of its `pathorob/models/__init__.py`, add
+
+```python
+elif model_name == "student":
+    from pathorob_model import StudentModelWrapper as model_class
+```
+
+and run `PYTHONPATH=STUDENT/adapters python3 -m pathorob.features.extract_features --model_name student`.
+
+**plismbench**: in `FeatureExtractorsEnum` of its `plismbench/models/__init__.py`, add `STUDENT = "student"`, and in its
+`init`, before `else`,
+
+```python
+elif self is self.STUDENT:
+    from plismbench_extractor import StudentExtractor
+    return StudentExtractor(device=device, mixed_precision=mixed_precision, **kwargs)
+```
+
+and run `PYTHONPATH=STUDENT/adapters plismbench extract --extractor student ...`.
+
+**TRIDENT**: patches of {px} px at {mpp} um/px, then, with `PYTHONPATH=STUDENT/adapters`,
+
+```python
+from trident import Processor
+from trident_encoder import build_encoder
+
+processor = Processor(job_dir="trident_processed", wsi_source="wsis")
+processor.run_patch_feature_extraction_job(
+    coords_dir="{magnification}_{px}px_0px_overlap", patch_encoder=build_encoder(), device="cuda:0"
+)
+```
+"""
+
+
+def adapter_texts(spec: EncoderSpec) -> dict[str, str]:
+    """The text of every adapter for a student of this spec, by file name."""
+    student = STUDENT.strip("\n").format(px=spec.patch_px, width=spec.width, forward=FORWARD[spec.embedding])
+    values = {
+        "student": f"{student}\n",
+        "width": spec.width,
+        "px": spec.patch_px,
+        "mean": list(spec.mean),
+        "std": list(spec.std),
+    }
+    return {name: template.format(**values) for name, template in TEMPLATES.items()}
+
+
+def write_adapters(folder: Path, spec: EncoderSpec) -> None:
+    """Write the adapters below an exported student's folder.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    place = folder / ADAPTERS_FOLDER
+    place.mkdir()
+    for name, text in adapter_texts(spec).items():
+        write_text(place / name, text)
+
+
+def adapters_section(patch_px: int, mpp: float) -> str:
+    """How each adapter is used, for the card; `mpp` is 0 where it is not known."""
+    resolution = f"{mpp:g}" if mpp else "the card's"
+    magnification = f"{TWENTY_X_MPP * 20 / mpp:g}x" if mpp else "20x"
+    return USE.format(px=patch_px, mpp=resolution, magnification=magnification)
