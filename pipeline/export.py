@@ -46,7 +46,8 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
     statistics.
 
     A class token is timm's own output with `global_pool="token"`; a class token with the mean of patch tokens is none
-    of timm's, and the card says how to take it. "embedding" names the rule for `build_encoder`; timm passes over it.
+    of timm's, and the card says how to take it. "embedding" names the rule for `build_encoder`, "mpp" the resolution
+    (um/px) for `g2l embed`; timm passes over both.
     """
     arguments = {**spec.arguments, "num_classes": 0}
     if spec.embedding == "cls":
@@ -56,6 +57,7 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
         "num_classes": 0,
         "num_features": spec.width,
         "embedding": spec.embedding,
+        **({"mpp": spec.mpp} if spec.mpp else {}),
         "model_args": arguments,
         "pretrained_cfg": {
             "architecture": spec.architecture,

@@ -12,7 +12,7 @@ student's own batch normalisation, if it has any, is each process's own, and the
 
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -129,7 +129,8 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                 draw_curves(folder.metrics(), folder.curves_path)
                 facts = card_facts(store, student, config, rows.train, run.num_steps, before, after)
                 projector = run.distillation.projector
-                write_student(folder.student, student.module.model, student.spec, projector, model_card(facts))
+                spec = replace(student.spec, mpp=store.plan.config.mpp)  # the resolution that it was distilled at
+                write_student(folder.student, student.module.model, spec, projector, model_card(facts))
             distributed.wait_for_all()
     except OSError as error:
         raise G2LError(f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: mend the cause, and "
