@@ -27,6 +27,7 @@ COMMANDS = (
     "extract-teacher",
     "train-student",
     "export",
+    "embed",
     "inspect",
     "verify",
     "evaluate",
@@ -224,6 +225,40 @@ class ExportConfig(Config):
         ["timm"],
         description="Files beside the timm folder: onnx adds model.onnx, torch-export model.pt2; repeat for several.",
     )
+
+
+class EmbedConfig(Config):
+    """What `g2l embed` decides by, beside the model and the slides."""
+
+    layout: Literal["trident", "clam", "stamp", "pt"] = Field(
+        description="Files as TRIDENT, CLAM or STAMP write them; pt: bare tensors as slide2vec writes them."
+    )
+    as_teacher: bool = Field(
+        False, description="Map a student's embeddings into its teacher's space, for heads made for the teacher."
+    )
+    patch_px: int | None = Field(
+        None, ge=16, le=4096, description="Side of a patch, pixels, for encoders that take any [the model's, else 224]."
+    )
+    mpp: float | None = Field(
+        None, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um a pixel [the model's]."
+    )
+    stride_px: int | None = Field(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
+    min_tissue: float = Field(0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.")
+    allow_upsampling: bool = Field(False, description="Take slides coarser than --mpp by more than 5 %.")
+    dtype: Literal["float16", "float32"] | None = Field(
+        None, description="Type that embeddings are stored in [the layout's: float16 for stamp, else float32]."
+    )
+    batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
+    device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+        "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    workers: int | None = Field(None, ge=1, description="Threads that read slides [number of cores].")
+    slides_root: Path | None = Field(
+        None, description="Folder that a manifest's relative paths hang below [the manifest's folder]."
+    )
+    check_files: bool = Field(True, description="Compare each slide with the manifest's sha256, where it gives one.")
+    retry_failures: bool = Field(False, description="Embed slides again that have patches left out.")
 
 
 class VerifyConfig(Config):

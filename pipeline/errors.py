@@ -58,6 +58,10 @@ class BenchmarkError(G2LError):
     """The data of a benchmark cannot be used as they are, or embeddings hold what is no number."""
 
 
+class EmbedError(G2LError):
+    """A folder of embeddings is of another model or setting, or cannot be written."""
+
+
 class CheckpointError(G2LError):
     """No checkpoint of a run can be used, or it belongs to another configuration."""
 

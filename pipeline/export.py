@@ -70,7 +70,7 @@ def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
         "num_classes": 0,
         "num_features": spec.width,
         "embedding": spec.embedding,
-        "mpp": spec.mpp,
+        **({"mpp": spec.mpp} if spec.mpp else {}),
         "model_args": arguments,
         "pretrained_cfg": {
             "architecture": spec.architecture,

@@ -1,9 +1,9 @@
 """Arrays in HDF5 files of our own, and the feature files that other tools write: one file a slide, a row a patch.
 
 Read are TRIDENT's and Patho-Bench's `{slide}.h5` (`features`, `coords`), CLAM's `h5_files/` and `pt_files/`,
-slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um). What
-it leaves out: embeddings of whole slides in files of their own shape, and any `.pt` file that needs more than tensors
-to load.
+slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um);
+`layouts` writes them through here. What it leaves out: embeddings of whole slides in files of their own shape, and any
+`.pt` file that needs more than tensors to load.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ import json
 import pickle
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,6 +106,45 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     if changed:
         raise BenchmarkError(f"{path}: damaged: {', '.join(changed)} is not as it was written. Delete it")
     return arrays, attributes
+
+
+def write_features(
+    path: Path,
+    arrays: Mapping[str, NDArray[Any]],
+    of_arrays: Mapping[str, Mapping[str, Any]],
+    of_file: Mapping[str, Any],
+    *,
+    row_chunks: bool = False,
+) -> None:
+    """Write arrays with attributes of their own, and attributes of the file, as other tools read them; complete or
+    absent. The same content gives the same bytes. `row_chunks` stores each row by itself and lets the file grow.
+
+    Raises:
+        OSError: it cannot be written; what was at `path` is still there.
+    """
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w", libver="v110", track_order=False) as f:
+        for name, values in arrays.items():
+            rows = {"chunks": (1, *values.shape[1:]), "maxshape": (None, *values.shape[1:])} if row_chunks else {}
+            dataset = f.create_dataset(name, data=values, track_times=False, **rows)
+            dataset.attrs.update(of_arrays.get(name, {}))
+        f.attrs.update(of_file)
+    with write_aside(path) as out:
+        out.write(buffer.getbuffer())
+
+
+def read_file_attribute(path: Path, name: str) -> str | None:
+    """An attribute of an HDF5 file as text; `None` where it has none.
+
+    Raises:
+        BenchmarkError: the file cannot be read, or is cut short.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            value = f.attrs.get(name)
+    except UNREADABLE as error:
+        raise BenchmarkError(f"{path}: not a readable HDF5 file ({one_line(error)})") from None
+    return None if value is None else str(_plain(value))
 
 
 def find_feature_files(folder: Path) -> dict[str, Path]:

@@ -166,7 +166,7 @@ def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[
     return Plan(config, tuple(kept), tuple(sorted(audit, key=lambda row: row.slide_id)), slides_root)
 
 
-def _coords_attributes(slide: SlidePlan, config: PlanConfig) -> dict[str, Any]:
+def coords_attributes(slide: SlidePlan, config: PlanConfig) -> dict[str, Any]:
     """Attributes that readers of TRIDENT and CLAM coordinate files look for."""
     g = slide.geometry
     stride_px = config.stride_px or config.patch_px
@@ -275,7 +275,7 @@ def write_plan(plan: Plan, path: Path) -> None:
             group.attrs["slide"] = json.dumps(slide_record(slide), sort_keys=True)
             coords = group.create_dataset("coords", data=slide.coords_l0_px)
             group.create_dataset("split", data=slide.split)
-            for name, value in _coords_attributes(slide, plan.config).items():
+            for name, value in coords_attributes(slide, plan.config).items():
                 coords.attrs[name] = value
                 group.attrs[name] = value
     try:

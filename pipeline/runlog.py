@@ -54,6 +54,10 @@ class Progress:
                                for name, value in figures.items())  # fmt: skip
         self._bar.set_postfix_str(self._note, refresh=False)
 
+    def expect(self, total: int) -> None:
+        """Another total, where it is only known by and by."""
+        self.total = self._bar.total = total
+
     def step(self, count: int = 1) -> None:
         """`count` more units are done."""
         self._done += count

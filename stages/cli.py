@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.config import (
+    EmbedConfig,
     EvaluateConfig,
     ExportConfig,
     ExtractConfig,
@@ -184,6 +185,29 @@ def export(
 
     config, paths = resolve(ExportConfig, "export", given, config_file, {"run": run, "out": out})
     print(export_student(paths["run"], paths["out"], config.format))
+
+
+@app.command("embed")
+@with_options(EmbedConfig)
+def embed(
+    given: dict[str, Any],
+    config_file: Path | None,
+    model: Path | None = argument(
+        "MODEL", "[LABEL=]ENCODER[@WEIGHTS]: a run, an exported student, or an encoder of `g2l models` or timm."
+    ),
+    slides: Path | None = argument("SLIDES|MANIFEST", "Folder of slides, one slide, or a manifest (CSV)."),
+    out: Path | None = output("Folder to write a file a slide to, or to continue."),
+) -> None:
+    """Embed all tissue of slides for other tools to read: one complete file a slide. Run again to continue."""
+    from stages import embed as stage
+
+    arguments = {"model": model, "slides": slides, "out": out}
+    config, paths = resolve(EmbedConfig, "embed", given, config_file, arguments)
+    options = {name: str(path) for name, path in paths.items()} | config.record()
+    options.pop("retry_failures")  # a wish of this call, not of those that are fed the record
+    tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
+    print(stage.report(tally))
+    raise typer.Exit(EXIT_PARTIAL if tally.is_partial else EXIT_OK)
 
 
 @app.command("inspect")

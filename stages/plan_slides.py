@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.config import PlanConfig
 from pipeline.errors import PatchError, SlideError
 from pipeline.files import sha256_file, sha256_json, write_text
-from pipeline.geometry import PatchGeometry, area_fractions, patch_grid, readable_bounds
+from pipeline.geometry import PatchGeometry
 from pipeline.images import encode_image
 from pipeline.manifest import Manifest, ManifestRow, row_split
 from pipeline.overlay import draw_overlay
@@ -26,7 +26,7 @@ from pipeline.plan import AuditRow, Plan, SlidePlan, build_plan
 from pipeline.runlog import Progress, table
 from pipeline.sampling import GAP, SPLITS, TRAIN, VAL, rank_slides, sample_patches, split_strip
 from pipeline.slides import Slide
-from pipeline.tissue import find_tissue
+from pipeline.tissue_grid import lay_grid
 from pipeline.units import format_bytes
 
 ASSUMED_WIDTH = 1536
@@ -98,17 +98,11 @@ def _audit_open_slide(
     row: ManifestRow, path: Path, config: PlanConfig, overlays: Path | None, known: dict[str, Any]
 ) -> Audited:
     if config.check_files and row.sha256:
-        _check_sha256(path, row.sha256)
+        check_sha256(path, row.sha256)
     slide = Slide(path, row.mpp)
     info = slide.info
-    geometry = slide.geometry(config.patch_px, config.mpp, allow_upsampling=config.allow_upsampling)
-    tissue = find_tissue(slide)
-
-    bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
-    stride_l0_px = (config.stride_px or config.patch_px) * config.mpp / info.mpp
-    grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px)
-    fraction = area_fractions(tissue.integral(), grid, geometry.patch_l0_px, tissue.pixel_l0_px)
-    available = grid[fraction >= config.min_tissue]
+    grid = lay_grid(slide, config)
+    geometry, tissue, available = grid.geometry, grid.tissue, grid.coords_l0_px
 
     if config.val_strip is None:
         split = np.full(len(available), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
@@ -122,9 +116,7 @@ def _audit_open_slide(
     unreadable_mm2 = float(tissue.unreadable.sum() * mm2)
     status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
     if not len(coords):
-        status, reason = "failed", f"no patch has {config.min_tissue:.0%} of its area on tissue"
-    if not len(grid):
-        reason = f"it is smaller than a patch ({geometry.patch_l0_px:.0f} pixels of level 0)"
+        status, reason = "failed", grid.why_empty
     audit = AuditRow(
         **known,
         status=status,
@@ -162,7 +154,7 @@ def _audit_open_slide(
     return Audited(audit, part if len(coords) else None)
 
 
-def _check_sha256(path: Path, sha256: str) -> None:
+def check_sha256(path: Path, sha256: str) -> None:
     """Compare a slide with the manifest.
 
     Raises:

@@ -1,0 +1,134 @@
+"""The folder that `g2l embed` writes: what made it, which slides are finished, which patches were left out.
+
+embed.toml     the resolved options, fit for --config
+embed.json     the model with its hashes, the settings, the batch size, versions; a folder is continued under these only
+failures.csv   slides without embeddings, and patches that were left out; absent where there are none
+...            the slides' files, in the layout of another tool: `layouts`
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import differences, to_toml
+from pipeline.errors import EmbedError
+from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
+from pipeline.layouts import Mark
+from pipeline.slide_embedding import Failure
+
+OPTIONS_FILE, RECORD_FILE, FAILURES_FILE = "embed.toml", "embed.json", "failures.csv"
+
+
+class EmbedFolder:
+    """An output folder of `g2l embed`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record_path = folder / RECORD_FILE
+        self.failures_path = folder / FAILURES_FILE
+        self._failures: dict[str, list[Failure]] = {}
+
+    def require_usable(self) -> dict[str, Any] | None:
+        """The record of a folder that is to be continued; `None` for a new or empty one.
+
+        Raises:
+            EmbedError: it holds something else.
+        """
+        if not self.folder.exists():
+            return None
+        if not self.record_path.exists():
+            if self.folder.is_dir() and all(path.name.endswith(ASIDE_SUFFIX) for path in self.folder.iterdir()):
+                return None
+            raise EmbedError(f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
+                             "overwritten. Choose another --out")  # fmt: skip
+        try:
+            record: dict[str, Any] = json.loads(self.record_path.read_text())
+            found = {name: record[name] for name in ("made_by", "batch_size")}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise EmbedError(f"{self.record_path}: damaged ({type(error).__name__}: {error})") from None
+        return found
+
+    def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> None:
+        """Write the records, or see that they are those of the folder; clear away what a killed run left half written.
+
+        Args:
+            record: `made_by`, `batch_size` and what else is to be known.
+            options: the resolved options.
+
+        Raises:
+            EmbedError: the folder was made by something else; says what differs.
+            G2LError: it cannot be written.
+        """
+        old = self.require_usable()
+        if old is not None:
+            self.require_same(self.folder, old["made_by"], record["made_by"])
+        make_output_folder(self.folder)
+        remove_asides(self.folder)
+        if old is None:
+            write_json(self.record_path, record)
+        write_text(self.folder / OPTIONS_FILE, to_toml({"embed": options}))
+
+    @staticmethod
+    def require_same(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+        """See that what is there was made by the same model and settings.
+
+        Raises:
+            EmbedError: it was not; says what differs.
+        """
+        if changes := differences(old, new):
+            listing = "\n".join(f"  {line}" for line in changes)
+            raise EmbedError(f"{where} was made by another model or other settings, and is not overwritten "
+                             f"(there -> now):\n{listing}\nChoose another --out")  # fmt: skip
+
+    def read_failures(self, marks: dict[str, Mark]) -> None:
+        """Take over the failures of finished slides from the last run; where their list is gone, their number."""
+        listed: dict[str, list[Failure]] = {}
+        if self.failures_path.exists():
+            with open(self.failures_path, newline="") as f:
+                for line in csv.DictReader(f):
+                    if failure := _failure(line):
+                        listed.setdefault(failure.slide_id, []).append(failure)
+        for slide_id, mark in marks.items():
+            known = listed.get(slide_id, [])
+            if mark.failed and len(known) != mark.failed:
+                known = [Failure(slide_id, None, None, "PATCHES", f"{mark.failed} patches were left out")]
+            if mark.failed:
+                self._failures[slide_id] = known
+
+    def note_failures(self, slide_id: str, failures: list[Failure]) -> None:
+        """The failures of a slide, in place of those that were known; on disk at once, lest a kill forget them."""
+        if failures != self._failures.pop(slide_id, []):
+            if failures:
+                self._failures[slide_id] = failures
+            self.write_failures()
+        elif failures:
+            self._failures[slide_id] = failures
+
+    def write_failures(self) -> None:
+        """`failures.csv`: a line a slide or patch, in the order of slides; no file where there is none."""
+        lines = [failure for slide_id in sorted(self._failures) for failure in self._failures[slide_id]]
+        if not lines:
+            self.failures_path.unlink(missing_ok=True)
+            return
+        write_text(self.failures_path, _csv(lines))
+
+
+def _csv(failures: Iterable[Failure]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Failure)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(failure) for failure in failures)
+    return text.getvalue()
+
+
+def _failure(line: dict[str, Any]) -> Failure | None:
+    """A line of `failures.csv`; `None` where somebody changed it into something else."""
+    try:
+        x, y = (int(line[axis]) if line[axis] else None for axis in "xy")
+        return Failure(line["slide_id"], x, y, line["status"], line["reason"])
+    except (KeyError, TypeError, ValueError):
+        return None

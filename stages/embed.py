@@ -1,0 +1,281 @@
+"""Embed: a model over all tissue of slides, one complete file a slide, as the tools that read embeddings expect them.
+
+This is what a distilled student is for: attention MIL and slide encoders take the embeddings of every tissue patch of a
+slide. The grid, the tissue and the reading are those of the plan; nothing is sampled. While a slide is embedded, the
+next one is prepared. What is finished is never done again, and a killed run loses the slide at hand.
+"""
+
+import json
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.compute import (
+    choose_batch_size,
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    versions,
+)
+from pipeline.config import EmbedConfig, PlanConfig, differences
+from pipeline.embed_folder import FAILURES_FILE, EmbedFolder
+from pipeline.embedding_cache import model_key
+from pipeline.errors import SlideError
+from pipeline.evaluated import NamedModel
+from pipeline.files import exclusive
+from pipeline.layouts import Mark, Place
+from pipeline.loader import default_workers
+from pipeline.manifest import Manifest, ManifestRow
+from pipeline.models import weights_hash
+from pipeline.runlog import Progress
+from pipeline.slide_embedding import (
+    WHOLE_SLIDE,
+    Embedder,
+    Failure,
+    PreparedSlide,
+    embed_slide,
+    prepare_slide,
+    slide_content,
+)
+from pipeline.slides import Slide
+from pipeline.units import format_seconds
+from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
+from stages.plan_slides import check_sha256
+
+NAMED = 5
+"""Failed slides that the report names; the file has all. Our choice: enough to see what is wrong."""
+PREPARED_AHEAD = 2
+"""Slides whose tissue is looked for while another is embedded. Our choice: tissue is mostly the shorter work."""
+
+
+@dataclass
+class Tally:
+    """What came of the slides that a run was given.
+
+    Attributes:
+        folder, where: the output, and the folder in it that readers of features want.
+        width: dimension of the embeddings.
+        num_slides, num_patches: with embeddings, whenever they were made.
+        num_before: slides that were finished before this run.
+        new_patches, seconds: of this run.
+        failed_patches: left out of those slides.
+        reasons: why slides failed, by their id.
+    """
+
+    folder: Path
+    where: Path
+    width: int = 0
+    num_slides: int = 0
+    num_patches: int = 0
+    num_before: int = 0
+    new_patches: int = 0
+    seconds: float = 0.0
+    failed_patches: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether slides or patches failed."""
+        return bool(self.reasons or self.failed_patches)
+
+    def add(self, mark: Mark) -> None:
+        """Count a finished slide."""
+        self.num_slides += 1
+        self.num_patches += mark.rows
+        self.failed_patches += mark.failed
+
+
+def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: dict[str, Any]) -> Tally:
+    """Embed all tissue of the slides of `source`: a manifest, a folder of slides, or one slide.
+
+    `options` are the resolved options and paths, which go into the folder as `embed.toml`.
+
+    Raises:
+        G2LError: wrong input, a folder of another model or setting, a full disk; what was finished is safe.
+    """
+    manifest = read_slides(source, config.slides_root)
+    named = find_model(model, config)
+    grid = plan_grid(named, config)
+    dtype = choose_dtype(config)
+    place = Place(out, config.layout, named.label + ("-as-teacher" if config.as_teacher else ""), grid)
+    with exclusive(out, "g2l embed"):
+        folder = EmbedFolder(out)
+        before = folder.require_usable()
+        embedder = build_embedder(named, config, grid, dtype, before)
+        made_by = what_makes(embedder, place, config)
+        record = {"made_by": made_by, "model": embedder.encoder.record(), "batch_size": embedder.batch_size,
+                  "versions": versions()}  # fmt: skip
+        folder.start_or_continue(record, options)
+        marks = finished_slides(manifest, place, made_by)
+        folder.read_failures(marks)
+        return embed_slides(manifest, place, folder, embedder, marks, made_by, config)
+
+
+def build_embedder(
+    named: NamedModel, config: EmbedConfig, grid: PlanConfig, dtype: str, before: dict[str, Any] | None
+) -> Embedder:
+    """The model on its device. A batch size left open is that of the folder `before`, so that a continued run gives the
+    same bits.
+
+    Raises:
+        EncoderError: the model cannot be built.
+        ConfigError: no such device or arithmetic.
+    """
+    device = choose_device(config.device)
+    keep_freed_memory(device)
+    precision = choose_precision(config.precision, device)
+    encoder = named.build()
+    projector = named.projector() if config.as_teacher else None
+    encoder.module.to(device)
+    if projector is not None:
+        projector.to(device)
+    batch_size = config.batch_size or (before["batch_size"] if before else None)
+    if batch_size is None:
+        batch_size = choose_batch_size(encoder.module, grid.patch_px, device, precision)
+    return Embedder(encoder, projector, device, precision, dtype, batch_size, config.workers or default_workers())
+
+
+def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[str, Any]:
+    """What the embeddings of a slide depend on, beside the slide. Not the batch size: it changes the last bits only."""
+    grid = place.grid
+    settings = {
+        "layout": place.layout,
+        "encoder": place.encoder,
+        "dtype": embedder.dtype,
+        "patch_px": grid.patch_px,
+        "mpp": grid.mpp,
+        "stride_px": grid.stride_px or grid.patch_px,
+        "min_tissue": grid.min_tissue,
+        "allow_upsampling": grid.allow_upsampling,
+        "as_teacher": config.as_teacher,
+    }
+    if embedder.projector is not None:
+        settings["projector_sha256"] = weights_hash(embedder.projector)
+    made_by: dict[str, Any] = json.loads(
+        json.dumps({"model": model_key(embedder.encoder, embedder.precision), "settings": settings})
+    )
+    return made_by
+
+
+def finished_slides(manifest: Manifest, place: Place, made_by: dict[str, Any]) -> dict[str, Mark]:
+    """The marks of slides whose files are whole.
+
+    Raises:
+        EmbedError: a file is of another maker, model or setting; says which and what differs.
+    """
+    marks = {}
+    for row in manifest.rows:
+        mark = place.read_mark(row.slide_id)
+        if mark is not None:
+            EmbedFolder.require_same(place.marked_file(row.slide_id), mark.made_by, made_by)
+            marks[row.slide_id] = mark
+    return marks
+
+
+def embed_slides(
+    manifest: Manifest,
+    place: Place,
+    folder: EmbedFolder,
+    embedder: Embedder,
+    marks: dict[str, Mark],
+    made_by: dict[str, Any],
+    config: EmbedConfig,
+) -> Tally:
+    """Embed every slide that is not finished; one that fails is noted, and the rest goes on.
+
+    Raises:
+        G2LError: a file cannot be written, or the device has too little memory.
+    """
+    tally = Tally(folder.folder, place.marked_file("x").parent, embedder.width)
+    left, seen, planned = sum(row.slide_id not in marks for row in manifest.rows), 0, 0
+    started = time.monotonic()
+    with Progress("embedding", 0, "patches") as progress:
+        for row, prepared in prepare_ahead(manifest, place, marks, config):
+            left -= row.slide_id not in marks
+            try:
+                slide = prepared.result()
+                if slide is None:
+                    tally.add(marks[row.slide_id])
+                    tally.num_before += 1
+                    continue
+                seen, planned = seen + 1, planned + len(slide.plan.coords_l0_px)
+                progress.expect(planned + round(left * planned / seen))  # slides to come are taken for average ones
+                embedded, failures = embed_slide(slide, embedder, place.grid, made_by, progress.step)
+            except SlideError as error:
+                tally.reasons[row.slide_id] = str(error)
+                folder.note_failures(row.slide_id, [Failure(row.slide_id, None, None, WHOLE_SLIDE, str(error))])
+            else:
+                old = marks.get(row.slide_id)
+                if old is not None and len(failures) >= old.failed:  # --retry-failures gained nothing
+                    tally.add(old)
+                    continue
+                folder.note_failures(row.slide_id, failures)
+                tally.add(place.write(embedded))
+                tally.new_patches += len(embedded.features)
+            progress.note(slides=f"{tally.num_slides} of {len(manifest.rows)}",
+                          failed=len(tally.reasons) + tally.failed_patches)  # fmt: skip
+    folder.write_failures()
+    return replace(tally, seconds=time.monotonic() - started)
+
+
+def prepare_ahead(
+    manifest: Manifest, place: Place, marks: dict[str, Mark], config: EmbedConfig
+) -> Iterator[tuple[ManifestRow, "Future[PreparedSlide | None]"]]:
+    """Every slide with its preparation, which runs ahead of the one at hand."""
+    with ThreadPoolExecutor(PREPARED_AHEAD, thread_name_prefix="g2l-prepare") as pool:
+        waiting: deque[tuple[ManifestRow, Future[PreparedSlide | None]]] = deque()
+        try:
+            for row in manifest.rows:
+                waiting.append((row, pool.submit(prepare, row, manifest, place, marks.get(row.slide_id), config)))
+                if len(waiting) > PREPARED_AHEAD:
+                    yield waiting.popleft()
+            yield from waiting
+        finally:
+            for _, future in waiting:
+                future.cancel()
+
+
+def prepare(
+    row: ManifestRow, manifest: Manifest, place: Place, mark: Mark | None, config: EmbedConfig
+) -> PreparedSlide | None:
+    """A slide and all its patches; `None` if it is finished.
+
+    Raises:
+        SlideError: it cannot be used, or it is not the slide that its finished files are of.
+    """
+    path = manifest.slide_path(row)
+    slide = Slide(path, row.mpp)
+    content = slide_content(slide, row.slide_id)
+    if mark is not None:
+        if changes := differences(mark.slide, content):
+            where = place.marked_file(row.slide_id)
+            raise SlideError(f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
+                             "file to embed the slide anew")  # fmt: skip
+        if not (config.retry_failures and mark.failed):
+            return None
+    if config.check_files and row.sha256:
+        check_sha256(path, row.sha256)
+    return prepare_slide(slide, row, content, place.grid)
+
+
+def report(tally: Tally) -> str:
+    """What was done, in words."""
+    lines = [f"{tally.where}: {tally.num_slides:,} slides, {tally.num_patches:,} patches of {tally.width} dimensions"]
+    if tally.new_patches:
+        rate = tally.new_patches / max(tally.seconds, 1e-9)
+        lines.append(f"{tally.new_patches:,} patches in {format_seconds(tally.seconds)}, {rate:.1f} a second")
+    elif not tally.reasons:
+        lines.append("nothing was left to do")
+    if tally.num_before:
+        lines.append(f"finished before: {tally.num_before:,} slides")
+    if tally.is_partial:
+        failed = f"{len(tally.reasons):,} slides, {tally.failed_patches:,} patches left out of the others"
+        lines.append(f"failed: {failed}; listed in {tally.folder / FAILURES_FILE}")
+        lines += [f"  {slide_id}: {reason}" for slide_id, reason in list(tally.reasons.items())[:NAMED]]
+        if tally.failed_patches:
+            lines.append("--retry-failures embeds slides again that have patches left out")
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""What `g2l embed` starts from: the slides, the model, and the grid that the model's patches are of."""
+
+import json
+from pathlib import Path
+
+from pipeline.config import EmbedConfig, PlanConfig
+from pipeline.encoders import named_spec
+from pipeline.errors import ConfigError, EncoderError
+from pipeline.evaluated import NamedModel, name_model
+from pipeline.layouts import DTYPES
+from pipeline.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
+from pipeline.manifest_sources import rows_from_folder
+from pipeline.runlog import say
+
+MPP_TOLERANCE = 0.01
+"""Within 1 % of the model's own resolution is at that resolution, as for a plan."""
+
+
+def read_slides(source: Path, slides_root: Path | None) -> Manifest:
+    """The slides to embed: of a manifest, of a folder, or a single one. A slide that is missing fails by itself later.
+
+    Raises:
+        ManifestError: the manifest or folder cannot be used.
+        ConfigError: there is no such source, or `slides_root` goes with no manifest.
+    """
+    if source.suffix.lower() == ".csv" and not source.is_dir():
+        manifest = parse_manifest(source, slides_root)
+        if not any(manifest.slide_path(row).is_file() for row in manifest.rows):
+            first = manifest.slide_path(manifest.rows[0])
+            raise ConfigError(f"none of the {len(manifest.rows)} slides of {source} is there (the first: {first}). Say "
+                              "with --slides-root where they are")  # fmt: skip
+        return manifest
+    if slides_root is not None:
+        raise ConfigError(f"--slides-root goes with a manifest (CSV); {source} is none")
+    if source.is_dir():
+        return Manifest(tuple(rows_from_folder(source)), source, source)
+    if not source.is_file():
+        raise ConfigError(f"{source}: no such manifest (CSV), folder of slides, or slide")
+    if trouble := id_trouble(source.stem):
+        raise ConfigError(f"{source}: the slide's name {trouble}; rename it, or give it an id in a manifest")
+    return Manifest((ManifestRow(source.stem, source.name, source.stem),), source, source.parent)
+
+
+def find_model(text: str, config: EmbedConfig) -> NamedModel:
+    """The model that was asked for, at the patch size that was asked for.
+
+    Raises:
+        ConfigError: there is none, it takes patches of another size, or it has no projector for `--as-teacher`.
+    """
+    try:
+        named = name_model(text, config.patch_px)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("--models ", "MODEL ")) from None  # its words are those of evaluate
+    if config.patch_px not in (None, named.patch_px):
+        raise ConfigError(f"{text} takes patches of {named.patch_px} px, not of --patch-px {config.patch_px}")
+    if config.as_teacher and named.student is None:
+        raise ConfigError(f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
+                          "one, and its exported folder (projector.safetensors)")  # fmt: skip
+    return named
+
+
+def own_mpp(named: NamedModel) -> float | None:
+    """um/px that a model was trained at, as its folder or the table of encoders says; `None` where nothing does.
+
+    Raises:
+        EncoderError: the folder's description is damaged.
+    """
+    if named.encoder.startswith("local-dir:"):
+        path = Path(named.encoder.removeprefix("local-dir:")) / "config.json"
+        try:
+            value = json.loads(path.read_text()).get("mpp")
+            return None if value is None else float(value)
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise EncoderError(f"{path}: not a model's ({type(error).__name__}: {error})") from None
+    return named_spec(named.encoder).mpp or None
+
+
+def plan_grid(named: NamedModel, config: EmbedConfig) -> PlanConfig:
+    """The grid: patch size and resolution of the model, or as asked for.
+
+    Raises:
+        ConfigError: nothing says at which resolution.
+    """
+    own = own_mpp(named)
+    mpp = config.mpp or own
+    if mpp is None:
+        raise ConfigError(f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
+                          "pixel; most pathology encoders: 0.5)")  # fmt: skip
+    if own and abs(own / mpp - 1) > MPP_TOLERANCE:
+        say(f"note: {named.label} was trained at {own:g} um/px, --mpp is {mpp:g}")
+    asked = {name: getattr(config, name) for name in ("stride_px", "min_tissue", "allow_upsampling")}
+    return PlanConfig.build({"patch_px": named.patch_px, "mpp": mpp} | asked)
+
+
+def choose_dtype(config: EmbedConfig) -> str:
+    """The type that embeddings are stored in.
+
+    Raises:
+        ConfigError: the layout has none of that kind.
+    """
+    possible = DTYPES[config.layout]
+    if config.dtype is not None and config.dtype not in possible:
+        raise ConfigError(f"--dtype {config.dtype}: features of --layout {config.layout} are {possible[0]}")
+    return config.dtype or possible[0]
