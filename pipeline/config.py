@@ -168,6 +168,7 @@ class ExtractConfig(Config):
     slides_root: Path | None = Field(None, description="Where the slides are now [as planned].")
     max_failures: int | None = Field(None, ge=0, description="Stop when more rows than this have failed [never].")
     retry_failures: bool = Field(False, description="Do the shards that hold failed rows again.")
+    preflight: bool = Field(True, description="Look at the teacher and the memory that it takes before the run.")
 
 
 class TrainConfig(Config):

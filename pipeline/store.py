@@ -277,8 +277,8 @@ class Store:
         return problems
 
 
-def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str]) -> None:
-    """Make an empty store: metadata and plan, complete or absent.
+def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], **notes: Any) -> None:
+    """Make an empty store: metadata and plan, complete or absent; `notes` are attributes that decide nothing.
 
     Raises:
         G2LError: the place cannot be written.
@@ -298,6 +298,7 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
         "settings": settings,
         "status_codes": {status.name: int(status) for status in Status},
         "versions": versions,
+        **notes,
     }
     try:
         zarr_format.create_group(aside, {"g2l": attributes})

@@ -35,6 +35,7 @@ from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
 from pipeline.patches import PatchRead, PlannedPatches
 from pipeline.plan import Plan
+from pipeline.preflight import preflight
 from pipeline.runlog import Progress, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
@@ -127,8 +128,11 @@ def prepare_store(
     }
     spec = StoreSpec(teacher.record(), settings)
     if existing is None:
-        create_store(out, plan, spec, versions())
-    return open_to_continue(out, plan, spec)
+        create_store(out, plan, spec, versions(), **preflight(plan, config, teacher, device, settings))
+    store = open_to_continue(out, plan, spec)
+    if existing is not None and store.pending_shards():
+        preflight(plan, config, teacher, device, settings)  # perhaps another machine: said, but recorded once only
+    return store
 
 
 def check_slides(plan: Plan, slides_root: Path | None) -> None:

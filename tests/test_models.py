@@ -299,7 +299,12 @@ def test_wrong_names_sizes_and_sources_are_told(tmp_path: Path, monkeypatch: pyt
         ("no_such_model", SCRATCH, 64, "cannot get the encoder no_such_model .*`g2l models` lists"),
         (f"local-dir:{tmp_path}/none", PRETRAINED, 64, "(?s)cannot get the weights of local-dir:.*--weights"),
         ("uni", SCRATCH, 64, "uni takes patches of 224 px, these have 64. Plan with --patch-px 224"),
-        ("hibou-l", PRETRAINED, 224, "(?s)cannot get the weights of hibou-l from hf-hub:histai/hibou-L .*--weights FILE"),
+        (
+            "hibou-l",
+            PRETRAINED,
+            224,
+            "(?s)cannot get the weights of hibou-l from hf-hub:histai/hibou-L .*--weights FILE",
+        ),
         ("test_vit", SCRATCH, 65, "test_vit"),
         ("test_resnet", tmp_path / "none.pth", 64, "none.pth: no such weights"),
     ]
