@@ -201,6 +201,7 @@ def test_the_command_says_it_and_can_leave_it(tmp_path: Path, plan: Plan, weight
     assert "a batch of 24: not measured" in said
     code, _, said = call_g2l(*command, "--no-preflight", "--out", tmp_path / "b.zarr")
     assert (code, "preflight" in said) == (0, False)
+    assert "preflight  nothing doubtful" in call_g2l("inspect", tmp_path / "a.zarr")[1]
     assert call_g2l("verify", tmp_path / "a.zarr", "--weights", weights, "--device", "cpu")[0] == 0
 
 
