@@ -119,7 +119,7 @@ def _fit(
     over = len(corners) - len(kept)
     audit = replace(
         audit,
-        reason=f"{over} patches reach over the edge and are left out" if over else "",
+        reason=f"patches over the edge, left out: {over}" if over else "",
         split=row_split(row, config.val_fraction),
         vendor=info.vendor,
         width=info.size_l0_px[0],

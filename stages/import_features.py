@@ -35,6 +35,10 @@ from stages import extract_teacher
 from stages.extract_teacher import MPP_TOLERANCE, Extracted
 from stages.plan_slides import audit_table, write_audit
 
+MOST_READERS = 4
+"""Threads that look at feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and
+HDF5 reads for one at a time.
+"""
 UNKNOWN_WEIGHTS = "unknown"
 """In place of where a teacher's weights came from, when it was not there to prove anything."""
 
@@ -175,7 +179,7 @@ def plan_import(
     pairs, failed, root = match_slides(files, config)
     found = []
     with (
-        ThreadPoolExecutor(config.workers or default_workers()) as pool,
+        ThreadPoolExecutor(min(config.workers or default_workers(), MOST_READERS)) as pool,
         Progress("looking at features", len(pairs), "slides") as progress,
     ):
         work = pool.map(lambda p: look_at_slide(p[0], root / p[0].path, p[1], config, patch_px, width), pairs)

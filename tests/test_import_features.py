@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,20 @@ def test_splits_and_cases_are_those_of_a_plan(
     assert all(s.center for s in plan.slides)
 
 
+def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
+    tmp_path: Path, cohort: Path, weights: Path, options: dict[str, Any]
+) -> None:
+    """The tool cut 80 pixels at 0.5 um, the encoder took them as 64: 0.625 um a pixel, as `plan --mpp 0.625` has it."""
+    plan = plan_cohort(cohort / "manifest.csv", mpp=0.625)
+    store = extract(plan, tmp_path / "e.zarr", weights, dtype="float32").store
+    cut = [replace(s, patch_px=80, mpp=0.5) for s in slides_of(store)]
+    for layout in ("trident", "stamp", "slide2vec"):
+        features = WRITERS[layout](tmp_path / layout, cut)
+        found = run(features, tmp_path / f"{layout}.zarr", options, patch_px=PATCH_PX).store
+        assert_same_rows(rows_of(found), rows_of(store), np.float16 if layout == "stamp" else np.float32)
+        assert found.plan.config.mpp == 0.625
+
+
 # --- options where files do not say -------------------------------------------------------------------------
 
 
@@ -305,7 +320,7 @@ def test_patches_over_the_edge_are_left_out_and_counted(
     done = run(features, tmp_path / "s.zarr", options)
     rows = {row.slide_id: row for row in done.store.plan.audit}
     assert (rows["s1"].patches_available, rows["s1"].patches_taken, rows["s1"].status) == (12, 11, "ok")
-    assert rows["s1"].reason == "1 patches reach over the edge and are left out"
+    assert rows["s1"].reason == "patches over the edge, left out: 1"
 
 
 def test_clam_of_a_level_that_the_slide_does_not_have(
@@ -528,9 +543,9 @@ def test_other_inputs_are_refused_with_what_differs(
     assert run(moved / features.name, out, options).num_new_rows == 0  # where files lie decides nothing
 
 
-def test_the_record_feeds_back(tmp_path: Path, many: list[object]) -> None:
-    out = tmp_path / "s.zarr"
-    assert call_g2l(*many, "--out", out)[0] == 0
+def test_the_record_feeds_back(tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]) -> None:
+    features, out = write_trident(tmp_path / "features", slides), tmp_path / "s.zarr"
+    assert call_g2l("import-features", features, "--out", out, *flags(options))[0] == 0
     code, said, err = call_g2l("import-features", "--config", out / "config.toml")
     assert (code, "nothing was left to do" in said) == (0, True), err
 
