@@ -105,14 +105,14 @@ class Preflight:
         """What was found, in a few lines."""
         made_up = self.num_patches - self.num_planned
         patches = f"{self.num_planned} patches of the plan" + (f" and {made_up} made up" if made_up else "")
-        against = "is the reference" if self.precision_cosine is None else f"cosine {self.precision_cosine:.6f}"
+        cosine = self.precision_cosine
+        against = "float32 is the reference" if cosine is None else f"{self.precision} against float32: {cosine:.6f}"
         memory = "not measured" if self.batch_bytes is None else format_bytes(self.batch_bytes)
         return (
             f"preflight: {self.encoder} ({self.architecture}, weights {self.weights_sha256[:12]}, "
             f"{self.num_params / 1e6:.1f} M parameters) gives {self.width} dimensions; {patches}\n"
-            f"  {self.precision} against float32: {against}; alone against in a batch: cosine "
-            f"{self.batch_cosine:.6f}, largest difference {self.batch_difference:.3g} of values up to "
-            f"{self.largest:.3g}\n"
+            f"  cosines: {against}; a patch alone against in a batch: {self.batch_cosine:.6f}, largest difference "
+            f"{self.batch_difference:.3g} of values up to {self.largest:.3g}\n"
             f"  memory: {format_bytes(self.weights_bytes)} of weights, a batch of {self.batch_size}: {memory}"
         )
 

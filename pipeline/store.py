@@ -341,7 +341,7 @@ def open_to_continue(folder: Path, plan: Plan, spec: StoreSpec) -> Store:
         {"plan_hash": plan.hash, "teacher": spec.teacher, "settings": spec.settings},
     )
     if any(not line.startswith("teacher.weights:") for line in changes):  # a label: weights count by their hash
-        listing = "\n".join(f"  {line}" for line in changes)
+        listing = "\n".join(f"  {line}" for line in changes[:20]) + ("\n  ..." if len(changes) > 20 else "")
         raise StoreError(
             f"{folder} was made with other inputs and is not continued (store -> now):\n{listing}\n"
             "Choose another --out."

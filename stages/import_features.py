@@ -33,7 +33,7 @@ from pipeline.store import Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
 from stages import extract_teacher
 from stages.extract_teacher import MPP_TOLERANCE, Extracted
-from stages.plan_slides import audit_table, write_audit
+from stages.plan_slides import audit_table, estimate, write_audit
 
 MOST_READERS = 4
 """Threads that look at feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and
@@ -57,6 +57,8 @@ def import_features(
         existing = (out / "zarr.json").exists()
         if not existing and out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+        if existing and "imported" not in Store(out).spec.settings:
+            raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")
         files = find_feature_files(folder, "")
         patch_px = teacher_patch_px(config, files)
         built, teacher = find_teacher(config, patch_px)
@@ -199,6 +201,11 @@ def plan_import(
     parts = [s.slide for s in well.values() if s.slide is not None]
     plan = build_plan(PlanConfig.build(values), parts, audit, root.resolve())
     say(audit_table(plan))
+    say(
+        estimate(
+            plan, width=width or None, dtype=config.dtype, rows_per_shard=config.rows_per_shard, pixels=config.pixels
+        )
+    )
     trained_at = named_spec(config.teacher).mpp
     if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
         say(f"note: {config.teacher} was trained at {trained_at:g} um/px, these patches are at {mpp:g}")

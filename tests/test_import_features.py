@@ -40,10 +40,13 @@ from numpy.typing import NDArray
 from slide_factory import damage_tiles, make_slide
 
 from pipeline.config import ImportConfig
+from pipeline.encoders import EncoderSpec
 from pipeline.errors import BenchmarkError, ConfigError, PlanError, StoreError
 from pipeline.imported import FeatureRows
+from pipeline.models import PRETRAINED, BuiltEncoder, build_encoder
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
+from stages import import_features as stage
 from stages.extract_teacher import Extracted
 from stages.import_features import import_features
 
@@ -414,6 +417,34 @@ def test_without_weights_it_is_said_and_verify_says_so_too(
     assert (code, "24 rows embedded again" in said) == (0, True)
 
 
+def test_weights_in_the_hubs_cache_prove_it_unasked(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, source: object, patch_px: int) -> BuiltEncoder:
+        assert source == PRETRAINED
+        return build_encoder(name, weights, patch_px)
+
+    monkeypatch.setattr(stage, "cached_weights", lambda spec: weights)
+    monkeypatch.setattr(stage, "build_encoder", build)
+    done = run(write_trident(tmp_path, slides), tmp_path / "s.zarr", options, weights=None)
+    assert done.store.attributes["proof"]["rows"] == 8
+
+
+def test_a_teacher_of_the_table_is_described_without_being_built(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = EncoderSpec("made", "timm:x", "no_such", embedding="cls", width=96, patch_px=PATCH_PX, mpp=0.5, params_m=0.4)
+    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"made": spec})
+    features = write_clam(tmp_path / "f", slides)
+    store = run(features, tmp_path / "s.zarr", options, teacher="made", weights=None).store
+    assert store.spec.teacher == spec.record() | {"weights": "unknown", "weights_sha256": "", "num_params": 400_000}
+    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"made": replace(spec, width=95)})
+    with pytest.raises(PlanError, match=r"s0\.h5: 96 dimensions; made has 95"):
+        run(features, tmp_path / "t.zarr", options, teacher="made", weights=None)
+    with pytest.raises(ConfigError, match="--patch-px 32: made takes patches of 64 px"):
+        run(features, tmp_path / "t.zarr", options, teacher="made", weights=None, patch_px=32)
+
+
 # --- an ordinary store --------------------------------------------------------------------------------------
 
 
@@ -551,7 +582,7 @@ def test_the_record_feeds_back(tmp_path: Path, slides: list[FeatureSlide], optio
 
 
 def test_an_output_that_is_something_else_is_left_alone(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
 ) -> None:
     features = write_trident(tmp_path / "features", slides)
     (tmp_path / "thesis").mkdir()
@@ -559,6 +590,10 @@ def test_an_output_that_is_something_else_is_left_alone(
     with pytest.raises(StoreError, match="exists and is not a store; nothing is overwritten"):
         run(features, tmp_path / "thesis", options)
     assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+    out = Path(shutil.copytree(extracted.folder, tmp_path / "s.zarr"))
+    with pytest.raises(StoreError, match=r"s\.zarr was not made by import-features and is not continued"):
+        run(features, out, options)
+    assert array_files(out) == array_files(extracted.folder)
 
 
 def test_a_file_that_says_nonsense_of_its_patches(
