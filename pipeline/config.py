@@ -25,6 +25,7 @@ COMMANDS = (
     "make-manifest",
     "plan",
     "extract-teacher",
+    "import-features",
     "train-student",
     "export",
     "embed",
@@ -176,6 +177,49 @@ class ExtractConfig(Config):
         description="Views of a patch that are embedded: itself, and seeded flips, turns and mild stain changes [1].",
     )
     views_seed: int | None = Field(None, ge=0, description="Seed of the views [0].")
+    preflight: bool = Field(True, description="Look at the teacher and the memory that it takes before the run.")
+
+
+class ImportConfig(Config):
+    """What `g2l import-features` decides by."""
+
+    slides_root: Path = Field(description="Folder of the slides; relative paths of --manifest hang below it.")
+    teacher: str = Field(description="Encoder that made the features; `g2l models` lists them.")
+    weights: Path | None = Field(
+        None, description="The teacher's weights, to embed a sample again [the hub's cache, if it has them]."
+    )
+    manifest: Path | None = Field(
+        None, description="CSV of slide_id, path, case_id, center, mpp, split [all slides below --slides-root]."
+    )
+    coords: Path | None = Field(
+        None, description="Folder of coordinate files, where they lie apart from the features (CLAM's patches)."
+    )
+    patch_px: int | None = Field(
+        None, ge=16, le=4096, description="Side of the encoder's input, pixels [the teacher's, else as the files say]."
+    )
+    mpp: float | None = Field(
+        None, ge=MIN_MPP, le=MAX_MPP,
+        description="Resolution of the encoder's input, um a pixel, for files that do not say it [as they say].",
+    )  # fmt: skip
+    patches_per_slide: int | None = Field(None, ge=1, description="Take a random sample of each slide's patches [all].")
+    allow_upsampling: bool = Field(False, description="Take slides coarser than their patches by more than 5 %.")
+    val_fraction: float = Field(
+        0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
+    )
+    check_rows: int = Field(4, ge=0, description="Patches of each slide to embed again; 0 for none.")
+    min_cosine: float = Field(
+        0.9, ge=-1, le=1,
+        description="Cosine that they must have with the files' features, less the features' mean; median of a slide.",
+    )  # fmt: skip
+    dtype: Literal["float16", "float32"] = Field("float16", description="Type that embeddings are stored in.")
+    rows_per_shard: int = Field(2048, ge=1, description="Patches a shard: the unit of work and of resuming.")
+    pixels: Literal["jpegxl", "jpeg", "none"] = Field(
+        "jpegxl", description="How patches are kept: lossless JPEG XL, JPEG (not quite what the teacher saw), or not."
+    )
+    device: str = Field("auto", description="Where the sample is embedded: cuda, cuda:1, mps, cpu or auto.")
+    workers: int | None = Field(None, ge=1, description="Threads that read slides and encode pixels [number of cores].")
+    retry_failures: bool = Field(False, description="Do the shards that hold failed rows again.")
+    seed: int = Field(0, ge=0, description="Seed of the sample.")
 
 
 class TrainConfig(Config):

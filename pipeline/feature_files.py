@@ -147,18 +147,18 @@ def read_file_attribute(path: Path, name: str) -> str | None:
     return None if value is None else str(_plain(value))
 
 
-def find_feature_files(folder: Path) -> dict[str, Path]:
+def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, Path]:
     """The feature file of every slide below `folder`, by slide id (the file's name without its ending), sorted.
 
     The files lie in `folder` itself or, if it has none, in one of the folders that TRIDENT, CLAM or slide2vec make
-    below it.
+    below it. `option` is what errors call the folder by.
 
     Raises:
         BenchmarkError: no such folder, no feature files, several folders that could be meant (all are named), or the
             same slide in two files.
     """
     if not folder.is_dir():
-        raise BenchmarkError(f"--features {folder}: no such folder")
+        raise BenchmarkError(f"{option}{folder}: no such folder")
     if own := _feature_files(folder):
         return _by_slide(own)
     candidates = [found for pattern in FEATURE_FOLDERS for found in sorted(folder.glob(pattern))]
@@ -167,12 +167,12 @@ def find_feature_files(folder: Path) -> dict[str, Path]:
         holding.append(folder / CLAM_TENSORS)
     if not holding:
         raise BenchmarkError(
-            f"--features {folder}: no feature files ({', '.join(FEATURE_SUFFIXES)}) in it, nor in "
+            f"{option}{folder}: no feature files ({', '.join(FEATURE_SUFFIXES)}) in it, nor in "
             f"{', '.join((*FEATURE_FOLDERS, CLAM_TENSORS))} below it"
         )
     if len(holding) > 1:
         names = "\n".join(f"  {candidate}" for candidate in holding)
-        raise BenchmarkError(f"--features {folder}: several folders with features; name one of them:\n{names}")
+        raise BenchmarkError(f"{option}{folder}: several folders with features; name one of them:\n{names}")
     return _by_slide(_feature_files(holding[0]))
 
 
@@ -199,6 +199,33 @@ def read_features(path: Path) -> SlideFeatures:
             raise BenchmarkError(f"{path}: {len(features)} rows of features, but coords of shape {coords.shape}")
         coords = coords.astype(np.int64 if coords.dtype.kind in "iu" else np.float64)
     return SlideFeatures(features, coords, encoder)
+
+
+def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
+    """Attributes of an HDF5 file ("") and of each dataset in it, by name; arrays stay arrays.
+
+    Raises:
+        BenchmarkError: the file cannot be read.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            carriers = {"": f} | {name: f[name] for name in f if isinstance(f[name], h5py.Dataset)}
+            return {name: {key: _plain(value) for key, value in c.attrs.items()} for name, c in carriers.items()}
+    except UNREADABLE as error:
+        raise BenchmarkError(f"{path}: not a readable HDF5 file ({one_line(error)})") from None
+
+
+def read_coords(path: Path) -> NDArray[Any]:
+    """The dataset `coords` of an HDF5 file of coordinates alone (TRIDENT's and CLAM's `patches/`), as it stands there.
+
+    Raises:
+        BenchmarkError: the file cannot be read, or has none.
+    """
+    try:
+        with h5py.File(path, "r") as f:
+            return np.asarray(f["coords"][()])
+    except UNREADABLE as error:
+        raise BenchmarkError(f"{path}: no coordinates that can be read ({one_line(error)})") from None
 
 
 def one_line(error: BaseException) -> str:

@@ -240,15 +240,15 @@ class Store:
         return problems
 
 
-def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str]) -> None:
-    """Make an empty store: metadata and plan, complete or absent.
+def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], **notes: Any) -> None:
+    """Make an empty store: metadata and plan, complete or absent; `notes` are attributes that decide nothing.
 
     Raises:
         G2LError: the place cannot be written.
     """
     make_output_folder(folder.parent)
     image_format, shard_rows = spec.settings["pixels"], spec.settings["rows_per_shard"]
-    with new_arrays(folder, plan, spec, versions, Store.format_name) as aside:
+    with new_arrays(folder, plan, spec, versions, Store.format_name, notes) as aside:
         if image_format != "none":
             zarr_format.create_images_array(
                 aside, "pixels", plan.num_rows, plan.config.patch_px, shard_rows=shard_rows, image_format=image_format
@@ -279,7 +279,7 @@ def require_same(store: Store, plan: Plan, spec: StoreSpec) -> None:
         {"plan_hash": plan.hash, "teacher": spec.teacher, "settings": spec.settings},
     )
     if any(not line.startswith("teacher.weights:") for line in changes):  # a label: weights count by their hash
-        listing = "\n".join(f"  {line}" for line in changes)
+        listing = "\n".join(f"  {line}" for line in changes[:20]) + ("\n  ..." if len(changes) > 20 else "")
         another = any(line.startswith("teacher.name:") for line in changes) and store.base.pending_shards()
         raise StoreError(
             f"{store.folder} was made with other inputs and is not continued (store -> now):\n{listing}\n"

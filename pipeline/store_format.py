@@ -3,11 +3,12 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline import zarr_format
@@ -78,8 +79,17 @@ def read_attributes(folder: Path, format_name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def new_arrays(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], format_name: str) -> Iterator[Path]:
+def new_arrays(
+    folder: Path,
+    plan: Plan,
+    spec: StoreSpec,
+    versions: dict[str, str],
+    format_name: str,
+    notes: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Path]:
     """A folder aside with the metadata of a store without rows; it is synced and renamed when the block ends well.
+
+    `notes` are attributes that decide nothing.
 
     Raises:
         StoreError: the place cannot be written; nothing is left.
@@ -98,6 +108,7 @@ def new_arrays(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, st
         "settings": settings,
         "status_codes": {status.name: int(status) for status in Status},
         "versions": versions,
+        **notes,
     }
     sharding = {"shard_rows": shard_rows, "chunk_rows": chunk_rows(shard_rows)}
     embeddings = (rows, spec.teacher["width"])

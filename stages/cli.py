@@ -13,6 +13,7 @@ from pipeline.config import (
     EvaluateConfig,
     ExportConfig,
     ExtractConfig,
+    ImportConfig,
     NoOptions,
     PlanConfig,
     TrainConfig,
@@ -149,6 +150,27 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
         print(estimate(made, width=width, dtype=extract.dtype, rows_per_shard=rows, pixels=extract.pixels))
     print(f"plan {made.hash[:12]} is in {path}")
     return path, failed_slides(made)
+
+
+@app.command("import-features")
+@with_options(ImportConfig)
+def import_features(
+    given: dict[str, Any],
+    config_file: Path | None,
+    features: Path | None = argument("DIR", "Features of the teacher: TRIDENT, CLAM, STAMP or slide2vec."),
+    out: Path | None = output("Store to make or to continue (a Zarr folder)."),
+) -> None:
+    """Stage one without the teacher: a store from features that exist, with pixels from the slides at their places."""
+    from stages import import_features as stage
+    from stages.plan_files import failed_slides
+
+    command, arguments = "import-features", {"features": features, "out": out}
+    config, paths = resolve(ImportConfig, command, given, config_file, arguments)
+    record = {"features": str(paths["features"]), "out": str(paths["out"])} | config.record()
+    record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
+    imported = stage.import_features(paths["features"], paths["out"], config, record=record)
+    print(stage.report(imported))
+    raise typer.Exit(EXIT_PARTIAL if imported.num_failed or failed_slides(imported.store.plan) else EXIT_OK)
 
 
 @app.command("train-student")

@@ -36,6 +36,7 @@ from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
 from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
 from pipeline.plan import Plan
+from pipeline.preflight import preflight
 from pipeline.runlog import Progress, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
@@ -148,8 +149,11 @@ def prepare_store(
     if existing is not None and further:
         return open_further(existing, plan, spec, versions())
     if existing is None:
-        create_store(out, plan, spec, versions())
-    return open_to_continue(out, plan, spec)
+        create_store(out, plan, spec, versions(), **preflight(plan, config, teacher, device, settings))
+    store = open_to_continue(out, plan, spec)
+    if existing is not None and store.pending_shards():
+        preflight(plan, config, teacher, device, settings)  # perhaps another machine: said, but recorded once only
+    return store
 
 
 def further_sizes(store: Store, like: Store, config: ExtractConfig) -> tuple[int, str]:

@@ -82,6 +82,7 @@ def describe_store(store: Store) -> str:
         ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
         *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
         ("pixels", settings["pixels"]),
+        *_origin(store),
         ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each, {format_bytes(size)}"),
         ("rows", counts),
         ("plan", store.attributes["plan_hash"]),
@@ -106,6 +107,18 @@ def _further_facts(store: Store) -> list[tuple[str, object]]:
         ("rows", counts),
         ("weights", teacher["weights_sha256"]),
     ]  # fmt: skip
+
+
+def _origin(store: Store) -> list[tuple[str, object]]:
+    """How a store's embeddings came about, as far as it says: the preflight's doubts, or the files and their proof."""
+    found: list[tuple[str, object]] = []
+    if checked := store.attributes.get("preflight"):
+        found.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
+    if imported := store.spec.settings.get("imported"):
+        proof = store.attributes.get("proof")
+        proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
+        found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}"))
+    return found
 
 
 def describe_run(run: RunFolder) -> str:

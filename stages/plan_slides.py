@@ -193,7 +193,8 @@ def audit_table(plan: Plan) -> str:
     shown = order[: max(TABLE_LINES, num_bad)]
     header = ("slide", "status", "um/px", "levels", "size", "tissue mm2", "available", "taken", "split")
     lines = [
-        (row.slide_id, row.status, f"{row.mpp:.4g}", row.levels, f"{row.width} x {row.height}", row.tissue_mm2,
+        (row.slide_id, row.status, f"{row.mpp:.4g}", row.levels, f"{row.width} x {row.height}",
+         "" if row.tissue_mm2 is None else row.tissue_mm2,
          row.patches_available, row.patches_taken, row.split)
         if row.mpp else (row.slide_id, row.status, "", "", "", "", "", "", "")
         for row in shown

@@ -18,6 +18,7 @@ COMMANDS = (
     "make-manifest",
     "plan",
     "extract-teacher",
+    "import-features",
     "train-student",
     "export",
     "inspect",

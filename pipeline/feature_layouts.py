@@ -1,0 +1,193 @@
+"""Where the patches of a feature file lie: what TRIDENT, CLAM, STAMP and slide2vec say of coordinates and sizes.
+
+| layout | side of a patch | coordinates |
+|---|---|---|
+| trident | `patch_size_level0`, on `coords` of the features or of `patches/{slide}_patches.h5` | level 0 |
+| clam | `patch_size` * `downsample`, on `coords` of `patches/{slide}.h5` | level 0 |
+| stamp | `tile_size_um`, on the file | um |
+| slide2vec | `tile_size_lv0`, in `{slide}.meta.json` or `tiles/{slide}.coordinates.meta.json` | level 0 |
+
+`patch_size_level0` and `tile_size_lv0` are whole numbers. Where they are the rounding of a length that the file implies
+as well (`patch_size` at two magnifications; um), that length is taken. What it leaves out: STAMP before 2.0, which does
+not say the unit of its coordinates, and slide2vec's folders of several annotations.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import BenchmarkError
+from pipeline.feature_files import UNREADABLE, one_line, read_attributes, read_coords, read_features
+
+UNKNOWN = "unknown"
+HALF_PIXEL = 0.5 + 1e-6
+"""A whole number this near to a length may be its rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class PatchFacts:
+    """What a tool says of the patches of one slide; `None` where it does not.
+
+    Attributes:
+        layout: trident, clam, stamp, slide2vec or `UNKNOWN`.
+        patch_px: side in pixels as the tool cut or resampled it, before the encoder's own resizing.
+        side_l0_px, side_um: side in level-0 pixels, or in um: one of them.
+        nominal_um: side in um that was asked for, of which `side_l0_px` may be the rounding.
+        size_l0_px: (width, height) of the slide's level 0.
+        level, downsample: the level that was read, and its level-0 pixels a pixel.
+        coords: (N, 2), where they are not in the file of features.
+    """
+
+    layout: str = UNKNOWN
+    patch_px: float | None = None
+    side_l0_px: float | None = None
+    side_um: float | None = None
+    nominal_um: float | None = None
+    size_l0_px: tuple[int, int] | None = None
+    level: int | None = None
+    downsample: float | None = None
+    coords: NDArray[Any] | None = None
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the side of a patch is known."""
+        return self.side_l0_px is not None or self.side_um is not None
+
+    def side(self, slide_mpp: float) -> float:
+        """Side of a patch in level-0 pixels of a slide of `slide_mpp` um/px; not rounded."""
+        assert self.is_known
+        if self.side_um is not None:
+            return self.side_um / slide_mpp
+        assert self.side_l0_px is not None
+        nominal = self.nominal_um / slide_mpp if self.nominal_um else self.side_l0_px
+        return nominal if abs(nominal - self.side_l0_px) <= HALF_PIXEL else self.side_l0_px
+
+
+@dataclass(frozen=True, eq=False)
+class PlacedFeatures:
+    """Features of one slide and where they lie, N patches.
+
+    Attributes:
+        features: float32 (N, D), all finite.
+        coords: (N, 2) top left corners (x, y) as the tool wrote them: level-0 pixels, or um where `in_um`.
+        in_um: the unit of `coords`.
+        encoder: the encoder's name as the tool wrote it, if it did.
+        facts: what the tool says of the patches.
+    """
+
+    features: NDArray[np.float32]
+    coords: NDArray[Any]
+    in_um: bool
+    encoder: str | None
+    facts: PatchFacts
+
+    def coords_l0_px(self, slide_mpp: float) -> NDArray[np.int64]:
+        """Corners in level 0 of a slide of `slide_mpp` um/px, rounded to whole pixels: int64 (N, 2)."""
+        corners = self.coords / slide_mpp if self.in_um else self.coords
+        return np.rint(corners).astype(np.int64)
+
+
+def read_placed(path: Path, coords_folder: Path | None = None) -> PlacedFeatures:
+    """Features of a slide with their places.
+
+    Args:
+        coords_folder: where the files of coordinates are, for features that lie apart from them (CLAM).
+
+    Raises:
+        BenchmarkError: the file cannot be used: see `read_features`; it has no coordinates, or in an unknown unit, or
+            another number of them.
+    """
+    found, facts = read_features(path), read_facts(path, coords_folder)
+    coords = found.coords if found.coords is not None else facts.coords
+    if coords is None:
+        raise BenchmarkError(f"{path}: no coordinates in it nor beside it; --coords names the folder that has them")
+    if coords.shape != (len(found.features), 2):
+        raise BenchmarkError(f"{path}: {len(found.features)} rows of features, but coords of shape {coords.shape}")
+    in_um = facts.layout == "stamp"
+    if not np.isfinite(coords).all() or not (in_um or np.array_equal(coords, np.rint(coords))):
+        raise BenchmarkError(f"{path}: coords are not whole pixels of level 0, and the file names no unit for them")
+    return PlacedFeatures(found.features, coords, in_um, found.encoder, facts)
+
+
+def read_facts(path: Path, coords_folder: Path | None = None) -> PatchFacts:
+    """What a feature file, or what lies beside it, says of its patches.
+
+    Raises:
+        BenchmarkError: what it says cannot be read, or is no size.
+    """
+    facts = PatchFacts()
+    try:
+        if path.suffix in (".pt", ".npz"):
+            facts = _slide2vec(path)
+        else:
+            own = read_attributes(path)
+            facts = _stamp(own[""], path) if "feats" in own else _grid(own.get("coords", {}), own[""])
+        if not facts.is_known and (beside := _coords_file(path, coords_folder)):
+            facts = replace(_grid(read_attributes(beside).get("coords", {}), {}), coords=read_coords(beside))
+    except UNREADABLE as error:
+        raise BenchmarkError(f"{path}: what it says of its patches cannot be read ({one_line(error)})") from None
+    for name in ("patch_px", "side_l0_px", "side_um", "downsample"):
+        value = getattr(facts, name)
+        if value is not None and not 0 < value < float("inf"):
+            raise BenchmarkError(f"{path}: {name.removesuffix('_l0_px')} of its patches is {value:g}")
+    return facts
+
+
+def _number(attributes: dict[str, Any], name: str) -> float | None:
+    """An attribute as a number: a pair, as CLAM writes for x and y, as its mean."""
+    return None if attributes.get(name) is None else float(np.mean(attributes[name]))
+
+
+def _grid(coords: dict[str, Any], file: dict[str, Any]) -> PatchFacts:
+    """TRIDENT's or CLAM's attributes of `coords`; Patho-Bench's readers look for TRIDENT's on the file, too."""
+    attributes = file | coords
+    patch_px, side_l0 = _number(attributes, "patch_size"), _number(attributes, "patch_size_level0")
+    if side_l0 is not None:
+        at_l0, target = _number(attributes, "level0_magnification"), _number(attributes, "target_magnification")
+        if patch_px and at_l0 and target and abs(patch_px * at_l0 / target - side_l0) <= HALF_PIXEL:
+            side_l0 = patch_px * at_l0 / target
+        width, height = attributes.get("level0_width"), attributes.get("level0_height")
+        size = (int(width), int(height)) if width is not None and height is not None else None
+        return PatchFacts("trident", patch_px, side_l0, size_l0_px=size)
+    downsample, level = _number(attributes, "downsample"), attributes.get("patch_level")
+    if patch_px is None or downsample is None:
+        return PatchFacts()
+    at = None if level is None else int(level)
+    return PatchFacts("clam", patch_px, patch_px * downsample, level=at, downsample=downsample)
+
+
+def _stamp(file: dict[str, Any], path: Path) -> PatchFacts:
+    """STAMP's attributes of the file.
+
+    Raises:
+        BenchmarkError: they do not say that coordinates are in um.
+    """
+    if file.get("unit") != "um":
+        raise BenchmarkError(f"{path}: STAMP's attribute unit is {file.get('unit')!r}, not 'um': coordinates unknown")
+    return PatchFacts("stamp", _number(file, "tile_size_px"), side_um=_number(file, "tile_size_um"))
+
+
+def _slide2vec(path: Path) -> PatchFacts:
+    """slide2vec's description beside the features, else that beside the coordinates."""
+    places = (
+        (path.with_name(f"{path.stem}.meta.json"), ""),
+        (path.parent.parent / "tiles" / f"{path.stem}.coordinates.meta.json", "tiling"),
+    )
+    for place, table in places:
+        said = json.loads(place.read_text()) if place.is_file() else {}
+        said = said.get(table, {}) if table else said
+        if (side := _number(said, "tile_size_lv0")) is not None:
+            patch_px, mpp = _number(said, "requested_tile_size_px"), _number(said, "requested_spacing_um")
+            return PatchFacts("slide2vec", patch_px, side, nominal_um=patch_px * mpp if patch_px and mpp else None)
+    return PatchFacts()
+
+
+def _coords_file(path: Path, folder: Path | None) -> Path | None:
+    """The file of coordinates alone that goes with a feature file: TRIDENT's or CLAM's."""
+    folders = [folder] if folder else [path.parent.parent / "patches", path.parent / "patches"]
+    names = (f"{path.stem}_patches.h5", f"{path.stem}.h5")
+    return next((place / name for place in folders for name in names if (place / name).is_file()), None)

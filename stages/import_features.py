@@ -1,0 +1,270 @@
+"""Stage one without running the teacher: a store from features that another tool has made with it.
+
+Left out of the paper's stage one: sampling and tissue, which the tool has decided. What remains is to find each file's
+slide, to hold both against each other, to prove with a few patches that they belong together, and to read the pixels.
+"""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.compute import choose_device, keep_freed_memory, versions
+from pipeline.config import ImportConfig, PlanConfig, to_toml
+from pipeline.encoders import EncoderSpec, named_spec
+from pipeline.errors import ConfigError, StoreError
+from pipeline.feature_files import find_feature_files
+from pipeline.feature_layouts import read_facts
+from pipeline.files import exclusive, write_text
+from pipeline.hub import cached_weights
+from pipeline.import_proof import BATCH_ROWS, prove
+from pipeline.imported import FeatureRows, ImportedSlide, describe_import, look_at_slide, refuse_other_levels
+from pipeline.loader import BatchLoader, default_workers
+from pipeline.manifest import ManifestRow, parse_manifest
+from pipeline.manifest_sources import rows_from_folder
+from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.patches import PlannedPatches
+from pipeline.plan import AuditRow, Plan, build_plan
+from pipeline.runlog import Progress, say
+from pipeline.store import Store, StoreSpec, create_store, open_to_continue
+from pipeline.store_writer import StoreWriter
+from stages import extract_teacher
+from stages.extract_teacher import MPP_TOLERANCE, Extracted
+from stages.plan_slides import audit_table, estimate, write_audit
+from stages.retry_failures import forget_failures
+
+MOST_READERS = 4
+"""Threads that look at feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and
+HDF5 reads for one at a time.
+"""
+UNKNOWN_WEIGHTS = "unknown"
+"""In place of where a teacher's weights came from, when it was not there to prove anything."""
+
+
+def import_features(
+    folder: Path, out: Path, config: ImportConfig, *, record: dict[str, Any] | None = None
+) -> Extracted:
+    """Make or continue the store `out` from the feature files in `folder`; `record`, the resolved options and paths,
+    goes into it as `config.toml`.
+
+    Raises:
+        G2LError: wrong input, features that are not the teacher's, a store of other inputs, a full disk; what was
+            finished before is safe, and the same command continues.
+    """
+    with exclusive(out, "g2l import-features"):
+        existing = (out / "zarr.json").exists()
+        if not existing and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+        if existing and "imported" not in Store(out).spec.settings:
+            raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")
+        files = find_feature_files(folder, "")
+        patch_px = teacher_patch_px(config, files)
+        built, teacher = find_teacher(config, patch_px)
+        slides, plan = plan_import(files, config, patch_px, teacher["width"])
+        rows_per_shard = min(config.rows_per_shard, plan.num_rows)
+        settings = {
+            "rows_per_shard": rows_per_shard,
+            "pixels": config.pixels,
+            "dtype": config.dtype,
+            "precision": "float32",  # of what `verify` embeds again; the files do not say in which they were made
+            "batch_size": min(BATCH_ROWS, rows_per_shard),
+            "imported": describe_import(list(slides.values()), config),
+        }
+        spec = StoreSpec(teacher, settings)
+        if not existing:
+            create_store(out, plan, spec, versions(), **_proof(plan, slides, built, config))
+        store = open_to_continue(out, plan, spec)
+        if record is not None:
+            write_text(out / "config.toml", to_toml({"import-features": record}))
+        write_audit(plan.audit, out / "audit.csv")
+        if config.retry_failures:
+            forget_failures(store, plan, PlannedPatches(plan, None, None))
+        pending = store.pending_shards()
+        num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
+        extract_teacher.warn_of_disk(store, plan, num_rows)
+        started = time.monotonic()
+        copy_shards(store, plan, pending, FeatureRows(plan, slides, config.coords), config)
+        extract_teacher.write_failures(store)
+    return Extracted(store, num_rows, store.status_counts(), time.monotonic() - started)
+
+
+def teacher_patch_px(config: ImportConfig, files: dict[str, Path]) -> int:
+    """Side of the teacher's input: its own, else the option, else as the first file says.
+
+    Raises:
+        ConfigError: none of them says, or teacher and option contradict each other.
+        BenchmarkError: the first file cannot be read.
+    """
+    spec = named_spec(config.teacher)
+    if spec.patch_px and config.patch_px not in (None, spec.patch_px):
+        raise ConfigError(f"--patch-px {config.patch_px}: {config.teacher} takes patches of {spec.patch_px} px")
+    if known := spec.patch_px or config.patch_px:
+        return known
+    first = next(iter(files.values()))
+    said = read_facts(first, config.coords).patch_px
+    if said is None or said != round(said):
+        raise ConfigError(
+            f"{config.teacher} takes patches of any size, and {first} does not say which: give --patch-px"
+        )
+    return round(said)
+
+
+def find_teacher(config: ImportConfig, patch_px: int) -> tuple[BuiltEncoder | None, dict[str, Any]]:
+    """The teacher, if its weights can be had without a network, and its record for the store.
+
+    Raises:
+        EncoderError: it cannot be built, or is not known well enough to describe it.
+    """
+    spec = named_spec(config.teacher)
+    weights = config.weights or (PRETRAINED if _has_weights(spec) else None)
+    if weights is not None:
+        built = build_encoder(config.teacher, weights, patch_px)
+        return built, built.record()
+    if spec.patch_px == 0:  # its width and statistics are in its architecture
+        described = build_encoder(config.teacher, SCRATCH, patch_px)
+        spec, num_params = described.spec, described.num_params
+    else:
+        num_params = round(spec.params_m * 1e6)
+    unknown = {"weights": UNKNOWN_WEIGHTS, "weights_sha256": "", "num_params": num_params}
+    return None, spec.record() | unknown
+
+
+def _has_weights(spec: EncoderSpec) -> bool:
+    """Whether a teacher's weights are on this machine: its own folder, or the hub's cache."""
+    return spec.source.startswith("local-dir:") or cached_weights(spec) is not None
+
+
+def match_slides(
+    files: dict[str, Path], config: ImportConfig
+) -> tuple[list[tuple[ManifestRow, Path]], list[ImportedSlide], Path]:
+    """Slides with their files of features; what has no partner, as failed; and the folder that paths hang below.
+
+    A file's name is the slide's id, or the name of the slide's file without its ending.
+
+    Raises:
+        ManifestError: the manifest or the folder of slides cannot be used.
+    """
+    if config.manifest:
+        manifest = parse_manifest(config.manifest, config.slides_root)
+        rows, root = list(manifest.rows), manifest.slides_root
+    else:
+        rows, root = rows_from_folder(config.slides_root), config.slides_root
+    names = {Path(row.path).stem: row for row in rows} | {row.slide_id: row for row in rows}
+    pairs: dict[str, tuple[ManifestRow, Path]] = {}
+    failed = []
+    for name, path in files.items():
+        row = names.get(name)
+        if row is None or row.slide_id in pairs:
+            where = config.manifest or config.slides_root
+            reason = f"{path}: no slide {name} in {where}" if row is None else f"{path}: the slide has another file"
+            failed.append(ImportedSlide(AuditRow(name, "failed", reason)))
+        else:
+            pairs[row.slide_id] = (row, path)
+    for row in rows:
+        if row.slide_id not in pairs:
+            reason = f"{root / row.path}: no file of features for this slide"
+            failed.append(ImportedSlide(AuditRow(row.slide_id, "failed", reason, row.path, row.case_id)))
+    return [pairs[slide_id] for slide_id in sorted(pairs)], failed, root
+
+
+def plan_import(
+    files: dict[str, Path], config: ImportConfig, patch_px: int, width: int
+) -> tuple[dict[str, ImportedSlide], Plan]:
+    """Hold every file against its slide; the slides that are well, by id, and the plan with the audit of all.
+
+    Raises:
+        ConfigError: the files name different encoders.
+        PlanError: no slide is well.
+    """
+    pairs, failed, root = match_slides(files, config)
+    found = []
+    with (
+        ThreadPoolExecutor(min(config.workers or default_workers(), MOST_READERS)) as pool,
+        Progress("looking at features", len(pairs), "slides") as progress,
+    ):
+        work = pool.map(lambda p: look_at_slide(p[0], root / p[0].path, p[1], config, patch_px, width), pairs)
+        for slide in work:
+            found.append(slide)
+            progress.note(failed=sum(s.slide is None for s in found))
+            progress.step()
+    found, mpp = refuse_other_levels(found, config.mpp)
+    well = {s.audit.slide_id: s for s in found if s.slide is not None}
+    if len(encoders := sorted({s.encoder for s in well.values() if s.encoder})) > 1:
+        raise ConfigError(f"the files name different encoders: {', '.join(encoders)}. Import one folder of features")
+    most = max((len(s.slide.coords_l0_px) for s in well.values() if s.slide), default=1)
+    values = {"patches_per_slide": config.patches_per_slide or most, "patch_px": patch_px, "mpp": mpp,
+              "min_tissue": 0.0, "val_fraction": config.val_fraction, "allow_upsampling": config.allow_upsampling,
+              "seed": config.seed}  # fmt: skip
+    audit = [s.audit for s in (*found, *failed)]
+    parts = [s.slide for s in well.values() if s.slide is not None]
+    plan = build_plan(PlanConfig.build(values), parts, audit, root.resolve())
+    say(audit_table(plan))
+    say(
+        estimate(
+            plan, width=width or None, dtype=config.dtype, rows_per_shard=config.rows_per_shard, pixels=config.pixels
+        )
+    )
+    trained_at = named_spec(config.teacher).mpp
+    if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
+        say(f"note: {config.teacher} was trained at {trained_at:g} um/px, these patches are at {mpp:g}")
+    return well, plan
+
+
+def _proof(
+    plan: Plan, slides: dict[str, ImportedSlide], teacher: BuiltEncoder | None, config: ImportConfig
+) -> dict[str, Any]:
+    """Prove that features and slides belong together, and say so; notes for the store.
+
+    Raises:
+        StoreError: they do not.
+    """
+    if teacher is None or not config.check_rows:
+        why = "the teacher's weights are not here; --weights gives them" if teacher is None else "--check-rows 0"
+        say(f"note: not proven that features and slides belong together ({why})")
+        return {}
+    device = choose_device(config.device)
+    keep_freed_memory(device)
+    teacher.module.to(device)
+    proof = prove(plan, slides, teacher, config, device)
+    if proof is None:
+        say("note: not proven that features and slides belong together (no patch of the sample can be read)")
+        return {}
+    say(proof.words())
+    return {"proof": vars(proof)}
+
+
+def copy_shards(store: Store, plan: Plan, shards: Iterable[int], features: FeatureRows, config: ImportConfig) -> None:
+    """Read the pixels of the given shards, and commit them with their features.
+
+    Raises:
+        StoreError: the disk is full, or a file has changed meanwhile.
+    """
+    todo, size = list(shards), store.spec.settings["batch_size"]
+    patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels)
+    done = store.num_rows - sum(len(store.shard_rows(shard)) for shard in todo)
+    loader = BatchLoader(
+        patches.read, patch_px=store.patch_px, batch_size=size, workers=config.workers or default_workers(),
+        device=torch.device("cpu"),
+    )  # fmt: skip
+    with (
+        StoreWriter(store, patches.describe, "imported") as writer,
+        loader,
+        Progress("importing", store.num_rows, "patches", done=done) as progress,
+    ):
+        for batch in loader.batches(extract_teacher.row_batches(store, todo, size)):
+            writer.put(batch.rows, features.read(batch.rows), batch.results)
+            progress.note(failed=writer.num_failures)
+            progress.step(len(batch.rows))
+
+
+def report(imported: Extracted) -> str:
+    """What was done, in words."""
+    proof = imported.store.attributes.get("proof")
+    lines = [extract_teacher.report(imported)]
+    lines.append(
+        f"proven on {proof['rows']} patches that were embedded again" if proof else "not proven: see --weights"
+    )
+    return "\n".join(lines)

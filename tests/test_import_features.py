@@ -1,0 +1,618 @@
+"""Import: what tools wrote of a store's embeddings becomes that store again; what does not fit is refused by name."""
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from feature_factory import (
+    WRITERS,
+    FeatureSlide,
+    changed,
+    slides_of,
+    write_clam,
+    write_slide2vec,
+    write_stamp,
+    write_trident,
+)
+from helpers import (
+    PATCH_PX,
+    TEACHER,
+    array_files,
+    call_g2l,
+    extract,
+    leftovers,
+    plan_cohort,
+    start_g2l,
+    write_cohort,
+    write_teacher,
+)
+from numpy.typing import NDArray
+from slide_factory import damage_tiles, make_slide
+
+from pipeline.config import ImportConfig
+from pipeline.encoders import EncoderSpec
+from pipeline.errors import BenchmarkError, ConfigError, PlanError, StoreError
+from pipeline.imported import FeatureRows
+from pipeline.models import PRETRAINED, BuiltEncoder, build_encoder
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store import Store
+from stages import import_features as stage
+from stages.extract_teacher import Extracted
+from stages.import_features import import_features
+
+Rows = dict[tuple[str, int, int], tuple[NDArray[Any], NDArray[np.uint8]]]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides of two levels at 0.5 um/px; shared, not changed."""
+    folder = tmp_path_factory.mktemp("slides")
+    write_cohort(folder, downsamples=(1, 4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory, cohort: Path, weights: Path) -> Store:
+    """What `extract-teacher` makes of the slides, in float32."""
+    plan = plan_cohort(cohort / "manifest.csv")
+    return extract(plan, tmp_path_factory.mktemp("extracted") / "s.zarr", weights, dtype="float32").store
+
+
+@pytest.fixture(scope="module")
+def slides(extracted: Store) -> list[FeatureSlide]:
+    return slides_of(extracted)
+
+
+@pytest.fixture(scope="module")
+def options(cohort: Path, weights: Path) -> dict[str, Any]:
+    return {"slides_root": cohort, "manifest": cohort / "manifest.csv", "teacher": TEACHER, "weights": weights,
+            "dtype": "float32", "rows_per_shard": 8, "val_fraction": 0.5, "device": "cpu", "workers": 2}  # fmt: skip
+
+
+def run(features: Path, out: Path, options: dict[str, Any], **more: Any) -> Extracted:
+    return import_features(features, out, ImportConfig.build(options | more))
+
+
+def rows_of(store: Store) -> Rows:
+    """Embedding and pixels of every row, by slide and corner."""
+    plan = store.plan
+    features = np.concatenate([store.read_embeddings(shard) for shard in range(store.num_shards)])
+    names = [plan.slides[i].slide_id for i in plan.slide_of_row()]
+    corners = plan.coords().tolist()
+    return {
+        (n, x, y): (features[i], store.read_pixels(i)) for i, (n, (x, y)) in enumerate(zip(names, corners, strict=True))
+    }
+
+
+def assert_same_rows(found: Rows, expected: Rows, type_: type[Any] = np.float32) -> None:
+    assert found.keys() == expected.keys()
+    for key, (embedding, pixels) in expected.items():
+        np.testing.assert_array_equal(found[key][0], embedding.astype(type_).astype(np.float32), err_msg=str(key))
+        np.testing.assert_array_equal(found[key][1], pixels, err_msg=str(key))
+
+
+def audit_of(store: Store) -> dict[str, str]:
+    return {row.slide_id: row.reason for row in store.plan.audit if row.status != "ok"}
+
+
+# --- without loss -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_each_layout_comes_back_without_loss(
+    tmp_path: Path, layout: str, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = WRITERS[layout](tmp_path / "features", slides)
+    done = run(features, tmp_path / "s.zarr", options)
+    assert done.num_failed == 0
+    half = layout == "stamp"
+    assert_same_rows(rows_of(done.store), rows_of(extracted), np.float16 if half else np.float32)
+    assert done.store.attributes["proof"]["min_slide_cosine"] > (0.999 if half else 0.999999)
+    assert done.store.spec.settings["imported"]["layouts"] == [layout.split()[0]]
+    assert done.store.spec.teacher == extracted.spec.teacher
+    assert [s.content() for s in done.store.plan.slides] == [s.content() for s in extracted.plan.slides]
+    assert done.store.plan.config.mpp == 0.5
+
+
+def test_a_whole_number_of_level_0_pixels_is_the_rounding_of_what_was_asked_for(
+    tmp_path: Path, weights: Path, options: dict[str, Any]
+) -> None:
+    """64 px at 0.5 are 126.63 pixels of 0.2527 um: 127 in the files, and yet the same pixels as extracted."""
+    manifest = write_cohort(tmp_path / "slides", 1, mpp=0.2527)
+    store = extract(plan_cohort(manifest), tmp_path / "e.zarr", weights, dtype="float32").store
+    more = {"slides_root": manifest.parent, "manifest": manifest}
+    for layout in ("trident", "stamp", "slide2vec"):
+        features = WRITERS[layout](tmp_path / layout, slides_of(store))
+        found = run(features, tmp_path / f"{layout}.zarr", options | more).store
+        half = layout == "stamp"
+        assert_same_rows(rows_of(found), rows_of(store), np.float16 if half else np.float32)
+
+
+def test_half_precision_and_samples(
+    tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_trident(tmp_path, slides)
+    half = run(features, tmp_path / "h.zarr", options, dtype="float16", pixels="none").store
+    assert not half.has_pixels
+    stored = np.concatenate([half.read_embeddings(shard) for shard in range(half.num_shards)])
+    assert stored.dtype == np.float16
+    expected = np.concatenate([extracted.read_embeddings(shard) for shard in range(extracted.num_shards)])
+    np.testing.assert_array_equal(stored, expected.astype(np.float16))
+    few = run(features, tmp_path / "f.zarr", options, patches_per_slide=5).store
+    assert [len(s.coords_l0_px) for s in few.plan.slides] == [5, 5]
+    every = rows_of(extracted)
+    assert_same_rows(rows_of(few), {key: every[key] for key in rows_of(few)})
+
+
+def test_splits_and_cases_are_those_of_a_plan(
+    tmp_path: Path, cohort: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
+) -> None:
+    features = write_trident(tmp_path, slides)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(
+        "slide_id,path,case_id,center,split,grade\ns0,s0.svs,a,north,val,2\ns1,s1.svs,b,south,train,3\n"
+    )
+    plan = run(features, tmp_path / "a.zarr", options, manifest=manifest).store.plan
+    assert [(s.case_id, s.center, set(s.split), s.labels) for s in plan.slides] == [
+        ("a", "north", {VAL}, {"grade": "2"}), ("b", "south", {TRAIN}, {"grade": "3"})
+    ]  # fmt: skip
+    barcoded = tmp_path / "tcga"
+    barcoded.mkdir()
+    names = ["TCGA-A2-A0T2-01Z-00-DX1.AB", "TCGA-E2-A14N-01Z-00-DX1.CD"]
+    for i, name in enumerate(names):
+        shutil.copy(cohort / f"s{i}.svs", barcoded / f"{name}.svs")
+    renamed = [s for i in range(2) for s in changed(slides, f"s{i}", name=names[i]) if s.name == names[i]]
+    features = write_trident(tmp_path / "renamed", renamed)
+    plan = run(features, tmp_path / "b.zarr", options, manifest=None, slides_root=barcoded).store.plan
+    assert [s.case_id for s in plan.slides] == ["TCGA-A2-A0T2", "TCGA-E2-A14N"]
+    assert all(s.center for s in plan.slides)
+
+
+def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
+    tmp_path: Path, cohort: Path, weights: Path, options: dict[str, Any]
+) -> None:
+    """The tool cut 80 pixels at 0.5 um, the encoder took them as 64: 0.625 um a pixel, as `plan --mpp 0.625` has it."""
+    plan = plan_cohort(cohort / "manifest.csv", mpp=0.625)
+    store = extract(plan, tmp_path / "e.zarr", weights, dtype="float32").store
+    cut = [replace(s, patch_px=80, mpp=0.5) for s in slides_of(store)]
+    for layout in ("trident", "stamp", "slide2vec"):
+        features = WRITERS[layout](tmp_path / layout, cut)
+        found = run(features, tmp_path / f"{layout}.zarr", options, patch_px=PATCH_PX).store
+        assert_same_rows(rows_of(found), rows_of(store), np.float16 if layout == "stamp" else np.float32)
+        assert found.plan.config.mpp == 0.625
+
+
+# --- options where files do not say -------------------------------------------------------------------------
+
+
+def test_files_that_do_not_say_the_size_take_it_from_the_options(
+    tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    for s in slides:  # as Patho-Bench wants it: no attributes at all
+        with h5py.File(tmp_path / f"{s.name}.h5", "w") as f:
+            f["features"], f["coords"] = s.features, s.coords
+    with pytest.raises(ConfigError, match=r"takes patches of any size, and .*s0\.h5 does not say which: give --patch"):
+        run(tmp_path, tmp_path / "s.zarr", options)
+    with pytest.raises(PlanError, match=r"s0\.h5: it does not say how large its patches are. Say it with --mpp"):
+        run(tmp_path, tmp_path / "s.zarr", options, patch_px=PATCH_PX)
+    done = run(tmp_path, tmp_path / "s.zarr", options, patch_px=PATCH_PX, mpp=0.5)
+    assert_same_rows(rows_of(done.store), rows_of(extracted))
+
+
+def test_coordinates_in_a_folder_of_their_own(
+    tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_clam(tmp_path / "features", slides)
+    shutil.move(features / "patches", tmp_path / "coords")
+    with pytest.raises(ConfigError, match="give --patch-px"):
+        run(features, tmp_path / "s.zarr", options)
+    done = run(features, tmp_path / "s.zarr", options, coords=tmp_path / "coords")
+    assert_same_rows(rows_of(done.store), rows_of(extracted))
+    shutil.rmtree(features / "h5_files")
+    with pytest.raises(PlanError, match=r"s0\.pt: no coordinates in it nor beside it; --coords names the folder"):
+        run(features, tmp_path / "t.zarr", options, patch_px=PATCH_PX, mpp=0.5)
+
+
+# --- refused, or listed by name -----------------------------------------------------------------------------
+
+
+def spoilt(slides: list[FeatureSlide], **values: Any) -> list[FeatureSlide]:
+    return changed(slides, "s1", **values)
+
+
+def one(slides: list[FeatureSlide]) -> FeatureSlide:
+    return next(s for s in slides if s.name == "s1")
+
+
+def with_coords(slides: list[FeatureSlide], *corners: tuple[int, int]) -> list[FeatureSlide]:
+    coords = one(slides).coords.copy()
+    coords[: len(corners)] = corners
+    return spoilt(slides, coords=coords)
+
+
+def nan_features(slides: list[FeatureSlide]) -> list[FeatureSlide]:
+    features = one(slides).features.copy()
+    features[3, 5] = np.nan
+    return spoilt(slides, features=features)
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "wrong width": (lambda s: spoilt(s, features=one(s).features[:, :95]), "95 dimensions; test_resnet has 96"),
+    "not finite": (nan_features, "1 of 12 rows have NaN or infinite values"),
+    "outside": (lambda s: with_coords(s, (512, 0)), r"1 of 12 coordinates lie outside the slide of 512 x 448 pixels"),
+    "negative": (lambda s: with_coords(s, (-1, 0)), r"outside the slide .*\(the first: \(-1, 0\)\)"),
+    "twice": (lambda s: with_coords(s, *[tuple(one(s).coords[5])] * 2), "2 of 12 coordinates stand there twice"),
+    "wrong level": (lambda s: spoilt(s, mpp=1.0, coords=one(s).coords // 2), "have 1 um/px at 64 px; --mpp says 0.5"),
+    "another slide": (lambda s: spoilt(s, size=(500, 448)), r"made of a slide of \(500, 448\) pixels; this one has"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_slide_that_does_not_fit_is_listed_by_name_and_the_others_go_on(
+    tmp_path: Path, what: str, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    change, words = BAD[what]
+    features = write_trident(tmp_path / "features", change(slides))
+    more = {"mpp": 0.5} if what == "wrong level" else {}
+    code, _, err = call_g2l("import-features", features, "--out", tmp_path / "s.zarr", *flags(options | more))
+    assert code == 3, err
+    store = Store(tmp_path / "s.zarr")
+    assert audit_of(store).keys() == {"s1"}
+    with pytest.raises(ValueError, match=words):
+        raise ValueError(audit_of(store)["s1"])
+    assert "s1.h5" in audit_of(store)["s1"]
+    assert audit_of(store)["s1"] in err
+    with open(store.folder / "audit.csv", newline="") as f:
+        assert {row["slide_id"]: row["status"] for row in csv.DictReader(f)} == {"s0": "ok", "s1": "failed"}
+    expected = rows_of(extracted)
+    assert_same_rows(rows_of(store), {key: value for key, value in expected.items() if key[0] == "s0"})
+
+
+def flags(options: dict[str, Any]) -> list[object]:
+    """Options as flags of the command."""
+    return [word for name, value in options.items() if value is not None
+            for word in ("--" + name.replace("_", "-"), value)]  # fmt: skip
+
+
+def test_slides_of_another_magnification_than_the_others(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path
+) -> None:
+    """Without --mpp, the median of the slides is what the others are held against."""
+    more = tmp_path / "slides"
+    shutil.copytree(cohort, more)
+    shutil.copy(cohort / "s0.svs", more / "s2.svs")
+    three = [*slides, changed(slides, "s0", name="s2")[0]]
+    features = write_trident(tmp_path / "features", BAD["wrong level"][0](three))
+    done = run(features, tmp_path / "s.zarr", options, manifest=None, slides_root=more)
+    assert list(audit_of(done.store)) == ["s1"]
+    assert "its patches have 1 um/px, those of the other slides 0.5. A wrong level?" in audit_of(done.store)["s1"]
+
+
+def test_files_without_a_slide_and_slides_without_a_file(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_trident(tmp_path / "features", changed(slides, "s1", name="other"))
+    code, _, err = call_g2l("import-features", features, "--out", tmp_path / "s.zarr", *flags(options))
+    assert code == 3
+    found = audit_of(Store(tmp_path / "s.zarr"))
+    assert "no slide other in" in found["other"]
+    assert "no file of features for this slide" in found["s1"]
+    assert "other.h5: no slide other in" in err
+    assert [s.slide_id for s in Store(tmp_path / "s.zarr").plan.slides] == ["s0"]
+
+
+def test_patches_over_the_edge_are_left_out_and_counted(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_trident(tmp_path / "features", with_coords(slides, (449, 0), (450, 1)))
+    done = run(features, tmp_path / "s.zarr", options)
+    rows = {row.slide_id: row for row in done.store.plan.audit}
+    assert (rows["s1"].patches_available, rows["s1"].patches_taken, rows["s1"].status) == (12, 11, "ok")
+    assert rows["s1"].reason == "patches over the edge, left out: 1"
+
+
+def test_clam_of_a_level_that_the_slide_does_not_have(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    for level, downsample, fine in ((1, 4.0, True), (1, 2.0, False), (2, 16.0, False)):
+        folder = write_clam(tmp_path / f"{level}-{downsample}", [one(slides)])
+        with h5py.File(folder / "patches" / "s1.h5", "r+") as f:
+            f["coords"].attrs.update({"patch_level": level, "downsample": (downsample, downsample), "patch_size": 16})
+            f["coords"].attrs["patch_size"] = int(64 / downsample)
+        values = options | {"check_rows": 0, "patch_px": PATCH_PX}
+        if fine:
+            assert run(folder, tmp_path / f"{level}.zarr", values).num_failed == 0
+        else:
+            with pytest.raises(
+                PlanError, match=r"cut from level \d at downsample .*; the slide's levels have \[1.0, 4"
+            ):
+                run(folder, tmp_path / "x.zarr", values)
+
+
+def test_what_stops_before_anything_is_written(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    folder = write_trident(tmp_path / "features", slides[:1])
+    write_trident(tmp_path / "features", slides[1:], encoder="other")
+    for path in (folder / "features_other").iterdir():
+        shutil.move(path, folder / "features_tiny")
+    (folder / "features_other").rmdir()
+    out = tmp_path / "s.zarr"
+    with pytest.raises(ConfigError, match="the files name different encoders: other, tiny"):
+        run(folder, out, options)
+    with pytest.raises(BenchmarkError, match=r"^\S*nowhere: no such folder"):
+        run(tmp_path / "nowhere", out, options)
+    stamp = write_stamp(tmp_path / "stamp", slides)
+    for path in stamp.iterdir():
+        with h5py.File(path, "r+") as f:
+            del f.attrs["unit"]
+    with pytest.raises(BenchmarkError, match="attribute unit is None, not 'um'"):
+        run(stamp, out, options)
+    with pytest.raises(ConfigError, match="--patch-px 64: uni takes patches of 224 px"):
+        run(folder, out, options, teacher="uni", patch_px=64)
+    assert not out.exists()
+    assert leftovers(tmp_path) == []
+
+
+# --- proof --------------------------------------------------------------------------------------------------
+
+
+def test_features_of_another_slide_or_place_are_caught(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    a, b = slides
+    swapped = [*changed([a], "s0", features=b.features), *changed([b], "s1", features=a.features)]
+    moved = changed(slides, "s1", features=np.roll(b.features, 1, axis=0))
+    for name, wrong in (("swapped", swapped), ("moved", moved)):
+        features = write_trident(tmp_path / name, wrong)
+        with pytest.raises(
+            StoreError, match=r"(?s)slides are not those that test_resnet gives .*  s1: cosine"
+        ) as caught:
+            run(features, tmp_path / "s.zarr", options)
+        assert ("s0: cosine" in str(caught.value)) == (name == "swapped")
+    assert not (tmp_path / "s.zarr").exists()
+    done = run(features, tmp_path / "s.zarr", options, check_rows=0)  # who does not ask is not told
+    assert "proof" not in done.store.attributes
+
+
+def test_features_of_another_model_are_caught(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_trident(tmp_path / "features", slides)
+    other = write_teacher(tmp_path / "other.safetensors", seed=1)
+    with pytest.raises(StoreError, match="the features of 2 of 2 slides are not those that test_resnet gives"):
+        run(features, tmp_path / "s.zarr", options, weights=other)
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_without_weights_it_is_said_and_verify_says_so_too(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], weights: Path
+) -> None:
+    features = write_slide2vec(tmp_path / "features", slides)
+    out = tmp_path / "s.zarr"
+    code, said, err = call_g2l("import-features", features, "--out", out, *flags(options | {"weights": None}))
+    assert code == 0, err
+    assert "note: not proven that features and slides belong together (the teacher's weights are not here" in err
+    assert "not proven: see --weights" in said
+    assert Store(out).spec.teacher["weights_sha256"] == ""
+    code, said, _ = call_g2l("verify", out, "--device", "cpu")
+    assert (code, "the teacher's weights are not known; give --weights" in said) == (0, True)
+    assert "features of slide2vec; not proven to belong to these slides" in call_g2l("inspect", out)[1]
+    code, said, _ = call_g2l("verify", out, "--device", "cpu", "--weights", weights)
+    assert (code, "24 rows embedded again" in said) == (0, True)
+
+
+def test_weights_in_the_hubs_cache_prove_it_unasked(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(name: str, source: object, patch_px: int) -> BuiltEncoder:
+        assert source == PRETRAINED
+        return build_encoder(name, weights, patch_px)
+
+    monkeypatch.setattr(stage, "cached_weights", lambda spec: weights)
+    monkeypatch.setattr(stage, "build_encoder", build)
+    done = run(write_trident(tmp_path, slides), tmp_path / "s.zarr", options, weights=None)
+    assert done.store.attributes["proof"]["rows"] == 8
+
+
+def test_a_teacher_of_the_table_is_described_without_being_built(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = EncoderSpec("made", "timm:x", "no_such", embedding="cls", width=96, patch_px=PATCH_PX, mpp=0.5, params_m=0.4)
+    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"made": spec})
+    features = write_clam(tmp_path / "f", slides)
+    store = run(features, tmp_path / "s.zarr", options, teacher="made", weights=None).store
+    assert store.spec.teacher == spec.record() | {"weights": "unknown", "weights_sha256": "", "num_params": 400_000}
+    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"made": replace(spec, width=95)})
+    with pytest.raises(PlanError, match=r"s0\.h5: 96 dimensions; made has 95"):
+        run(features, tmp_path / "t.zarr", options, teacher="made", weights=None)
+    with pytest.raises(ConfigError, match="--patch-px 32: made takes patches of 64 px"):
+        run(features, tmp_path / "t.zarr", options, teacher="made", weights=None, patch_px=32)
+
+
+# --- an ordinary store --------------------------------------------------------------------------------------
+
+
+def test_the_store_is_as_any_other(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], weights: Path
+) -> None:
+    features, out = write_trident(tmp_path / "features", slides), tmp_path / "s.zarr"
+    code, said, _ = call_g2l("import-features", features, "--out", out, *flags(options))
+    assert code == 0
+    assert "24 rows of 96 dimensions in 3 shards" in said
+    assert "proven on 8 patches that were embedded again" in said
+    code, said, _ = call_g2l("inspect", out)
+    assert (code, "24 ok" in said) == (0, True)
+    assert "features of trident; proven on 8 patches" in said
+    code, said, _ = call_g2l("verify", out, "--weights", weights, "--device", "cpu")
+    assert (code, "3 of 3 shards: all files are as written" in said) == (0, True)
+    code, said, err = call_g2l(
+        "train-student", out, "--out", tmp_path / "run", "--student", TEACHER, "--weights", "scratch",
+        "--device", "cpu", "--epochs", 1, "--batch-size", 4, "--workers", 1,
+    )  # fmt: skip
+    assert code == 0, err
+    assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
+
+
+def test_a_slide_that_cannot_be_read_fails_its_rows(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path
+) -> None:
+    spoilt_slides = Path(shutil.copytree(cohort, tmp_path / "slides"))
+    features, out = write_trident(tmp_path / "features", slides), tmp_path / "s.zarr"
+    x, y = one(slides).coords[0].tolist()
+    damage_tiles(cohort / "s1.svs", [(x // 64, y // 64)], out=spoilt_slides / "s1.svs")
+    more = flags(options | {"slides_root": spoilt_slides, "check_rows": 0})
+    code, said, _ = call_g2l("import-features", features, "--out", out, *more)
+    assert code == 3
+    assert "unreadable" in said
+    shutil.copy(cohort / "s1.svs", spoilt_slides / "s1.svs")
+    code, _, err = call_g2l("import-features", features, "--out", out, *more, "--retry-failures")
+    assert code == 0, err
+    assert Store(out).status_counts()["OK"] == 24
+
+
+# --- continuing ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[object]:
+    """A command that imports 98 patches in 49 shards; without --out."""
+    folder = tmp_path_factory.mktemp("many")
+    manifest = write_cohort(folder / "slides")
+    store = extract(plan_cohort(manifest, patches_per_slide=49), folder / "e.zarr", weights, dtype="float32").store
+    features = write_trident(folder / "features", slides_of(store))
+    return ["import-features", features, "--slides-root", manifest.parent, "--manifest", manifest, "--teacher", TEACHER,
+            "--weights", weights, "--rows-per-shard", 2, "--device", "cpu", "--workers", 2]  # fmt: skip
+
+
+def test_stopped_in_a_shard_and_continued_is_as_if_it_never_stopped(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, whole, out = write_trident(tmp_path / "features", slides), tmp_path / "w.zarr", tmp_path / "k.zarr"
+    run(features, whole, options)
+    real, calls = FeatureRows.read, []
+
+    def interrupted(self: FeatureRows, rows: Any) -> NDArray[np.float32]:
+        calls.append(rows)
+        if len(calls) > 3:  # two slides' proofs and a shard
+            raise KeyboardInterrupt
+        return real(self, rows)
+
+    with monkeypatch.context() as stop:
+        stop.setattr(FeatureRows, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(features, out, options, workers=1)
+    assert Store(out).pending_shards() in ([1, 2], [0, 1, 2])
+    assert run(features, out, options).num_new_rows >= 16
+    assert array_files(out) == array_files(whole)
+    assert (out / "zarr.json").read_bytes() == (whole / "zarr.json").read_bytes()
+
+
+@pytest.mark.slow
+def test_killed_and_continued_is_as_if_it_never_stopped(tmp_path: Path, many: list[object]) -> None:
+    whole, out, rng = tmp_path / "w" / "s.zarr", tmp_path / "k" / "s.zarr", random.Random(3)
+    assert call_g2l(*many, "--out", whole)[0] == 0
+    done = 0
+    for _ in range(2):
+        process = start_g2l(*many, "--out", out)
+        deadline = time.monotonic() + 60
+        while len(list((out / "shards").glob("*.json"))) <= done + 2:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+        time.sleep(rng.uniform(0, 0.02))
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        finished = [i for i, entry in Store(out).ledgers() if entry]
+        assert all(Store(out).check_shard(i) == [] for i in finished)
+        assert done < len(finished) < 49
+        done = len(finished)
+    assert call_g2l(*many, "--out", out)[0] == 0
+    assert array_files(out) == array_files(whole)
+    assert (out / "zarr.json").read_bytes() == (whole / "zarr.json").read_bytes()
+    assert leftovers(tmp_path) == []
+
+
+def test_other_inputs_are_refused_with_what_differs(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features, out = write_trident(tmp_path / "features", slides), tmp_path / "s.zarr"
+    run(features, out, options)
+    Store(out).ledger_path(1).unlink()
+    before = array_files(out)
+    scaled = write_trident(tmp_path / "scaled", changed(slides, "s1", features=one(slides).features * 1.01))
+    for folder, more, words in (
+        (features, {"dtype": "float16"}, "settings.dtype: 'float32' -> 'float16'"),
+        (features, {"val_fraction": 0.2}, "settings.imported.options.val_fraction: 0.5 -> 0.2"),
+        (features, {"weights": None}, "teacher.weights_sha256: "),
+        (scaled, {}, "settings.imported.features_sha256.s1: "),
+    ):
+        with pytest.raises(StoreError, match="was made with other inputs and is not continued") as caught:
+            run(folder, out, options | more)
+        assert words in str(caught.value)
+        assert "features_sha256.s0" not in str(caught.value)
+    assert array_files(out) == before
+    done = run(features, out, options)
+    assert done.num_new_rows == 8
+    assert Store(out).pending_shards() == []
+    moved = Path(shutil.move(features.parent, tmp_path / "elsewhere"))
+    assert run(moved / features.name, out, options).num_new_rows == 0  # where files lie decides nothing
+
+
+def test_the_record_feeds_back(tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]) -> None:
+    features, out = write_trident(tmp_path / "features", slides), tmp_path / "s.zarr"
+    assert call_g2l("import-features", features, "--out", out, *flags(options))[0] == 0
+    code, said, err = call_g2l("import-features", "--config", out / "config.toml")
+    assert (code, "nothing was left to do" in said) == (0, True), err
+
+
+def test_an_output_that_is_something_else_is_left_alone(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
+) -> None:
+    features = write_trident(tmp_path / "features", slides)
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("work")
+    with pytest.raises(StoreError, match="exists and is not a store; nothing is overwritten"):
+        run(features, tmp_path / "thesis", options)
+    assert [path.name for path in (tmp_path / "thesis").iterdir()] == ["chapter.tex"]
+    out = Path(shutil.copytree(extracted.folder, tmp_path / "s.zarr"))
+    with pytest.raises(StoreError, match=r"s\.zarr was not made by import-features and is not continued"):
+        run(features, out, options)
+    assert array_files(out) == array_files(extracted.folder)
+
+
+def test_a_file_that_says_nonsense_of_its_patches(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_slide2vec(tmp_path, slides)
+    path = features / "tile_embeddings" / "s1.meta.json"
+    for text, words in ((json.dumps({"tile_size_lv0": -3}), "side of its patches is -3"), ("{", "not a readable")):
+        path.write_text(text)
+        done = run(features, tmp_path / f"{len(text)}.zarr", options)
+        assert words in audit_of(done.store)["s1"]
+
+
+def test_slides_that_are_too_coarse_need_leave(tmp_path: Path, weights: Path, options: dict[str, Any]) -> None:
+    (tmp_path / "s").mkdir()
+    make_slide(tmp_path / "s" / "a.svs", width=512, height=448, mpp=1.0, downsamples=(1,), tile=64)
+    slide = FeatureSlide("a", np.ones((2, 96), np.float32), np.array([[0, 0], [32, 0]]), 1.0, 64, 0.5, (512, 448))
+    features = write_trident(tmp_path / "f", [slide])
+    more = {"slides_root": tmp_path / "s", "manifest": None, "check_rows": 0}
+    with pytest.raises(PlanError, match=r"coarser than the target of 0\.5.*--allow-upsampling"):
+        run(features, tmp_path / "o.zarr", options | more)
+    assert run(features, tmp_path / "o.zarr", options | more, allow_upsampling=True).num_failed == 0
