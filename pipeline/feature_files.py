@@ -133,20 +133,6 @@ def write_features(
         out.write(buffer.getbuffer())
 
 
-def read_file_attribute(path: Path, name: str) -> str | None:
-    """An attribute of an HDF5 file as text; `None` where it has none.
-
-    Raises:
-        BenchmarkError: the file cannot be read, or is cut short.
-    """
-    try:
-        with h5py.File(path, "r") as f:
-            value = f.attrs.get(name)
-    except UNREADABLE as error:
-        raise BenchmarkError(f"{path}: not a readable HDF5 file ({one_line(error)})") from None
-    return None if value is None else str(_plain(value))
-
-
 def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, Path]:
     """The feature file of every slide below `folder`, by slide id (the file's name without its ending), sorted.
 

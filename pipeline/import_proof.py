@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config import ImportConfig
 from pipeline.dataset import row_keys
 from pipeline.embedding_cache import embed_rows
 from pipeline.errors import StoreError
@@ -25,6 +24,7 @@ from pipeline.models import BuiltEncoder
 from pipeline.patches import PlannedPatches
 from pipeline.plan import Plan
 from pipeline.store import Status
+from pipeline.tool_config import ImportConfig
 
 BATCH_ROWS = 32
 """Patches a forward pass. Our choice: fits anywhere; the sample is small."""

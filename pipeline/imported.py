@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import ImportConfig
 from pipeline.errors import BenchmarkError, PatchError, SlideError, StoreError
 from pipeline.feature_layouts import UNKNOWN, PlacedFeatures, read_placed
 from pipeline.geometry import PatchGeometry
@@ -25,6 +24,7 @@ from pipeline.manifest import ManifestRow, row_split
 from pipeline.plan import AuditRow, Plan, SlidePlan
 from pipeline.sampling import SPLITS, sample_patches
 from pipeline.slides import Slide, SlideInfo
+from pipeline.tool_config import ImportConfig
 
 MPP_SPREAD = 1.25
 """The resolutions of two slides, or of a file and of --mpp, may differ by this factor. Our choice: scanners of one

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import PlanConfig
 from pipeline.errors import BenchmarkError, EmbedError
-from pipeline.feature_files import read_file_attribute, write_features
+from pipeline.feature_files import read_attributes, write_features
 from pipeline.files import sha256_json, write_bytes, write_json
 from pipeline.plan import SlidePlan, coords_attributes
 from pipeline.units import magnification
@@ -154,7 +154,7 @@ class Place:
         if not path.exists():
             return None
         try:
-            text = _json_mark(path) if path.suffix == ".json" else read_file_attribute(path, MARK)
+            text = _json_mark(path) if path.suffix == ".json" else read_attributes(path)[""].get(MARK)
         except BenchmarkError:
             return None  # cut short: of no use to anybody
         if text is None:

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import EvaluateConfig
 from pipeline.few_shot import Examples, FewShot
 from pipeline.intervals import Draws, GroupResamples, class_mean_draws, difference, interval
 from pipeline.patch_sets import PatchSet
 from pipeline.probes import STRENGTHS, Probed, ProbeTask
 from pipeline.report import Cell, Column, Interval, Table
+from pipeline.tool_config import EvaluateConfig
 
 LINEAR, KNN = "linear probe", "kNN"
 """The probes, as the tables name them."""

@@ -8,18 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.config import (
-    EmbedConfig,
-    EvaluateConfig,
-    ExportConfig,
-    ExtractConfig,
-    ImportConfig,
-    NoOptions,
-    PlanConfig,
-    TrainConfig,
-    VerifyConfig,
-)
+from pipeline.config import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
+from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
 from stages.options import resolve, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"

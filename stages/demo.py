@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.config import EvaluateConfig, ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.contact_sheet import draw_neighbours
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.errors import EXIT_ERROR, EXIT_OK, PlanError
@@ -29,6 +29,7 @@ from pipeline.plan import Plan, read_plan, write_plan
 from pipeline.runlog import say, table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
+from pipeline.tool_config import EvaluateConfig
 from pipeline.units import format_bytes, format_seconds
 from stages.evaluate import evaluate
 from stages.evaluate import summary as report_summary

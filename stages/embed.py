@@ -21,7 +21,7 @@ from pipeline.compute import (
     keep_freed_memory,
     versions,
 )
-from pipeline.config import EmbedConfig, PlanConfig, differences
+from pipeline.config import PlanConfig, differences
 from pipeline.embed_folder import FAILURES_FILE, EmbedFolder
 from pipeline.embedding_cache import model_key
 from pipeline.errors import SlideError
@@ -42,6 +42,7 @@ from pipeline.slide_embedding import (
     slide_content,
 )
 from pipeline.slides import Slide
+from pipeline.tool_config import EmbedConfig
 from pipeline.units import format_seconds
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
 from stages.plan_slides import check_sha256

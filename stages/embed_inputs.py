@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from pipeline.config import EmbedConfig, PlanConfig
+from pipeline.config import PlanConfig
 from pipeline.encoders import named_spec
 from pipeline.errors import ConfigError, EncoderError
 from pipeline.evaluated import NamedModel, name_model
@@ -11,6 +11,7 @@ from pipeline.layouts import DTYPES
 from pipeline.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.manifest_sources import rows_from_folder
 from pipeline.runlog import say
+from pipeline.tool_config import EmbedConfig
 
 MPP_TOLERANCE = 0.01
 """Within 1 % of the model's own resolution is at that resolution, as for a plan."""

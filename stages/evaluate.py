@@ -24,7 +24,6 @@ from pipeline.compute import (
     one_thread,
 )
 from pipeline.compute import versions as used_versions
-from pipeline.config import EvaluateConfig
 from pipeline.dataset import StoredRows
 from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
 from pipeline.evaluated import AFTER, TEACHER, NamedModel, name_models, reference_of
@@ -37,6 +36,7 @@ from pipeline.report_figures import draw_scores, figure_scores
 from pipeline.report_page import write_report
 from pipeline.runlog import say, table
 from pipeline.size_figure import draw_score_against_size
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_cost import cost_section
 from stages.evaluate_fidelity import ScoredModel, fidelity_section
 from stages.evaluate_inputs import Images, Inputs, check_labels, look_at_inputs, start_folder

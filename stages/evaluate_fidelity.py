@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.config import EvaluateConfig
 from pipeline.contact_sheet import draw_best_and_worst
 from pipeline.dataset import row_keys, teacher_statistics
 from pipeline.errors import BenchmarkError
@@ -25,6 +24,7 @@ from pipeline.projector import EPSILON, Projector
 from pipeline.report import Cell, Column, Exclusion, Figure, Interval, Score, Section, Table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
+from pipeline.tool_config import EvaluateConfig
 
 IDENTITY, OWN, FITTED = "none needed", "its own projector", "fitted linear map"
 """How a model's embeddings come into the teacher's space."""

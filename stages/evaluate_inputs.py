@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import EvaluateConfig, differences, to_toml
+from pipeline.config import differences, to_toml
 from pipeline.errors import BenchmarkError, ConfigError
 from pipeline.evaluated import NamedModel
 from pipeline.files import make_output_folder, write_text
@@ -21,6 +21,7 @@ from pipeline.report import Exclusion
 from pipeline.robustness_sets import RobustnessSet, read_robustness_set
 from pipeline.runlog import say
 from pipeline.store import Store
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_fidelity import StoreRows, choose_store_rows
 
 OPTIONS_FILE = "evaluate.toml"

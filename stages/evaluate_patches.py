@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import EvaluateConfig
 from pipeline.embedding_cache import require_finite
 from pipeline.errors import BenchmarkError
 from pipeline.few_shot import draw_examples, few_shot
@@ -35,6 +34,7 @@ from pipeline.patch_tables import (
 from pipeline.probes import knn_probe, linear_probe, probe_task
 from pipeline.report import Exclusion, Score, Section
 from pipeline.runlog import Progress
+from pipeline.tool_config import EvaluateConfig
 
 KEY = "patches"
 FEW_GROUPS = 10

@@ -11,7 +11,6 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import EvaluateConfig
 from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
 from pipeline.intervals import GroupResamples, interval
@@ -30,6 +29,7 @@ from pipeline.robustness_tables import (
     paired_tables,
 )
 from pipeline.runlog import Progress
+from pipeline.tool_config import EvaluateConfig
 
 Embeddings = Mapping[str, NDArray[np.float32]]
 

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import mil
-from pipeline.config import EvaluateConfig
 from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
 from pipeline.folds import Fold, given_split, group_folds
@@ -23,6 +22,7 @@ from pipeline.report import Cell, Column, Interval, Score, Section, Table
 from pipeline.runlog import say
 from pipeline.slide_benchmark import Survey, attention_mil, mean_pool, survey
 from pipeline.slide_sets import Bag, SlideSet, read_slide_set
+from pipeline.tool_config import EvaluateConfig
 
 KEY = "slides"
 MIL, MEAN = "attention MIL", "mean embedding"

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from pipeline.compute import choose_device, keep_freed_memory, versions
-from pipeline.config import ImportConfig, PlanConfig, to_toml
+from pipeline.config import PlanConfig, to_toml
 from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import ConfigError, StoreError
 from pipeline.feature_files import find_feature_files
@@ -31,6 +31,7 @@ from pipeline.plan import AuditRow, Plan, build_plan
 from pipeline.runlog import Progress, say
 from pipeline.store import Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
+from pipeline.tool_config import ImportConfig
 from stages import extract_teacher
 from stages.extract_teacher import MPP_TOLERANCE, Extracted
 from stages.plan_slides import audit_table, estimate, write_audit

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from pipeline import cost
-from pipeline.config import EvaluateConfig
 from pipeline.errors import ConfigError
 from pipeline.models import build_encoder
 from pipeline.report import Interval, ReportModel, Section
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_cost import cost_section
 
 CPU = torch.device("cpu")

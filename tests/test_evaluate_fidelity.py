@@ -10,12 +10,12 @@ from PIL import Image
 from sklearn.metrics import r2_score
 from store_factory import make_store
 
-from pipeline.config import EvaluateConfig
 from pipeline.errors import BenchmarkError
 from pipeline.evaluated import AFTER, TEACHER
 from pipeline.projector import EPSILON, Projector
 from pipeline.report import Interval, Section, Table
 from pipeline.store import Store
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_fidelity import ScoredModel, StoreRows, choose_store_rows, fidelity_section
 
 CONFIG = EvaluateConfig(models=["x"], resamples=200)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config import EvaluateConfig
 from pipeline.errors import BenchmarkError
 from pipeline.patch_sets import PatchSet
 from pipeline.report import Exclusion, Interval, Section, Table
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_patches import patch_section
 
 Embeddings = NDArray[np.float32]

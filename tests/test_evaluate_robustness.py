@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.config import EvaluateConfig
 from pipeline.errors import BenchmarkError
 from pipeline.report import Exclusion, Section
 from pipeline.robustness_sets import RobustnessSet, read_robustness_set
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_robustness import robustness_section
 
 Embeddings = dict[str, NDArray[np.float32]]

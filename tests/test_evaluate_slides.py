@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
 from pipeline import slide_benchmark
-from pipeline.config import EvaluateConfig
 from pipeline.errors import BenchmarkError
 from pipeline.report import Exclusion, Interval, Section, Table
 from pipeline.slide_benchmark import BagReader, survey
 from pipeline.slide_sets import read_slide_set
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_slides import MEAN, MIL, slide_section
 
 WIDTH, NUM_CASES = 16, 20
@@ -278,7 +278,7 @@ def test_hashes_follow_the_files(tmp_path: Path) -> None:
 PROGRAM = """
 import json, sys, torch
 from pathlib import Path
-from pipeline.config import EvaluateConfig
+from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_slides import slide_section
 path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 features = [(name, path.parent / name) for name in ("uni", "noise")]

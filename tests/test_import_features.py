@@ -39,13 +39,13 @@ from helpers import (
 from numpy.typing import NDArray
 from slide_factory import damage_tiles, make_slide
 
-from pipeline.config import ImportConfig
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import BenchmarkError, ConfigError, PlanError, StoreError
 from pipeline.imported import FeatureRows
 from pipeline.models import PRETRAINED, BuiltEncoder, build_encoder
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
+from pipeline.tool_config import ImportConfig
 from stages import import_features as stage
 from stages.extract_teacher import Extracted
 from stages.import_features import import_features
