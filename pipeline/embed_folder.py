@@ -87,11 +87,14 @@ class EmbedFolder:
     def read_failures(self, marks: dict[str, Mark]) -> None:
         """Take over the failures of finished slides from the last run; where their list is gone, their number."""
         listed: dict[str, list[Failure]] = {}
-        if self.failures_path.exists():
+        try:
             with open(self.failures_path, newline="") as f:
-                for line in csv.DictReader(f):
-                    if failure := _failure(line):
-                        listed.setdefault(failure.slide_id, []).append(failure)
+                lines = list(csv.DictReader(f))
+        except (OSError, UnicodeDecodeError, csv.Error):  # not there, or no longer what was written
+            lines = []
+        for line in lines:
+            if failure := _failure(line):
+                listed.setdefault(failure.slide_id, []).append(failure)
         for slide_id, mark in marks.items():
             known = listed.get(slide_id, [])
             if mark.failed and len(known) != mark.failed:

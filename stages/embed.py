@@ -265,17 +265,17 @@ def prepare(
 
 def report(tally: Tally) -> str:
     """What was done, in words."""
-    lines = [f"{tally.where}: {tally.num_slides:,} slides, {tally.num_patches:,} patches of {tally.width} dimensions"]
+    lines = [f"{tally.where}: {tally.num_patches:,} patches of {tally.width} dimensions (slides: {tally.num_slides:,})"]
     if tally.new_patches:
         rate = tally.new_patches / max(tally.seconds, 1e-9)
         lines.append(f"{tally.new_patches:,} patches in {format_seconds(tally.seconds)}, {rate:.1f} a second")
     elif not tally.reasons:
         lines.append("nothing was left to do")
     if tally.num_before:
-        lines.append(f"finished before: {tally.num_before:,} slides")
+        lines.append(f"slides that were finished before: {tally.num_before:,}")
     if tally.is_partial:
-        failed = f"{len(tally.reasons):,} slides, {tally.failed_patches:,} patches left out of the others"
-        lines.append(f"failed: {failed}; listed in {tally.folder / FAILURES_FILE}")
+        failed = f"failed slides: {len(tally.reasons):,}, patches left out of the others: {tally.failed_patches:,}"
+        lines.append(f"{failed}; listed in {tally.folder / FAILURES_FILE}")
         lines += [f"  {slide_id}: {reason}" for slide_id, reason in list(tally.reasons.items())[:NAMED]]
         if tally.failed_patches:
             lines.append("--retry-failures embeds slides again that have patches left out")

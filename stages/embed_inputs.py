@@ -1,6 +1,7 @@
 """What `g2l embed` starts from: the slides, the model, and the grid that the model's patches are of."""
 
 import json
+import os
 from pathlib import Path
 
 from pipeline.config import PlanConfig
@@ -26,7 +27,7 @@ def read_slides(source: Path, slides_root: Path | None) -> Manifest:
     """
     if source.suffix.lower() == ".csv" and not source.is_dir():
         manifest = parse_manifest(source, slides_root)
-        if not any(manifest.slide_path(row).is_file() for row in manifest.rows):
+        if not any(os.path.isfile(manifest.slide_path(row)) for row in manifest.rows):
             first = manifest.slide_path(manifest.rows[0])
             raise ConfigError(f"none of the {len(manifest.rows)} slides of {source} is there (the first: {first}). Say "
                               "with --slides-root where they are")  # fmt: skip

@@ -199,7 +199,7 @@ def test_the_folder_says_what_made_it_and_its_options_feed_the_command(work: Pat
     assert record["model"]["num_params"] == sum(p.numel() for p in weights.parameters())
     assert tomllib.loads((out / "embed.toml").read_text())["embed"]["layout"] == "pt"
     code, said, _ = call_g2l("embed", "--config", out / "embed.toml")
-    assert (code, "nothing was left to do" in said, "finished before: 3 slides" in said) == (0, True, True)
+    assert (code, "nothing was left to do" in said, "finished before: 3" in said) == (0, True, True)
     assert not (out / "failures.csv").exists()
 
 
@@ -296,7 +296,7 @@ def test_finished_slides_stay_and_broken_ones_are_done_again(work: Path, made: d
     for victim in victims:
         victim.write_bytes(victim.read_bytes()[:-100])
         code, said, _ = embed(work, out, layout)
-        assert (code, "finished before: 2 slides" in said) == (0, True)
+        assert (code, "finished before: 2" in said) == (0, True)
         assert contents(out) == expected
     assert {path: path.stat().st_mtime_ns for path in others} == others
 
@@ -310,9 +310,9 @@ def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
 ) -> None:
     slides = tmp_path / "slides"
     slides.mkdir()
-    for i in range(8):
+    for i in range(6):
         shutil.copy(work / "slides" / f"{'ab'[i % 2]}.svs", slides / f"s{i:02d}.svs")
-    small = ["--stride-px", 32, "--batch-size", 4]  # a slide takes long enough to be met at work
+    small = ["--stride-px", 36, "--batch-size", 4]  # a slide takes long enough to be met at work
     process = start_g2l(*map(str, arguments(work, tmp_path / "out", layout, *small, slides=slides)))
     finished = {"trident": "*/features_tiny/*.h5", "clam": "h5_files/*.h5", "pt": "*/*.meta.json"}[layout]
     deadline = time.monotonic() + 60
@@ -324,11 +324,11 @@ def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob(finished)}
-    assert 2 <= len(done) < 8
+    assert 2 <= len(done) < 6
     for path in find_feature_files(tmp_path / "out").values():
         assert len(read_features(path).features) > 20
-    code, said, _ = embed(work, tmp_path / "out", layout, "--stride-px", 32, slides=slides)  # the batch size is kept
-    assert (code, f"finished before: {len(done)} slides" in said) == (0, True)
+    code, said, _ = embed(work, tmp_path / "out", layout, "--stride-px", 36, slides=slides)  # the batch size is kept
+    assert (code, f"finished before: {len(done)}" in said) == (0, True)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert embed(work, tmp_path / "unbroken", layout, *small, slides=slides)[0] == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
@@ -506,7 +506,7 @@ def test_a_full_disk_is_said_and_finished_slides_are_safe(work: Path, tmp_path: 
     assert (code, "No space left on device" in said, "Finished slides are safe" in said) == (1, True, True)
     assert [path.name for path in (tmp_path / "out").glob("*.h5")] == ["a.h5"]
     code, said, _ = embed(work, tmp_path / "out", "stamp")
-    assert (code, "finished before: 1 slides" in said) == (0, True)
+    assert (code, "finished before: 1" in said) == (0, True)
 
 
 @pytest.mark.parametrize(("layout", "dtype"), [("clam", "float16"), ("stamp", "float32")])

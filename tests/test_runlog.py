@@ -33,6 +33,19 @@ def test_without_a_terminal_a_bar_is_a_line_a_minute(
     assert lines[0].endswith("left, failed 2, loss 0.1235")
 
 
+def test_a_total_that_is_only_known_by_and_by(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = iter(range(0, 1000, 30))
+    monkeypatch.setattr(runlog.time, "monotonic", lambda: next(now))
+    with Progress("embedding", 0, "patches") as progress:
+        progress.expect(400)
+        progress.step(100)
+        progress.expect(900)
+        progress.step(100)
+    assert capsys.readouterr().err == "embedding: 200 of 900 patches, 3.33 a second, 3 min 30 s left\n"
+
+
 def test_a_short_work_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("planning", 2, "slides") as progress:
         progress.step(2)
