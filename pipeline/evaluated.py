@@ -27,6 +27,8 @@ TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student afte
 DEFAULT_PATCH_PX = 224
 LABELLED = re.compile(r"^(?P<label>[^=/@:]+)=(?P<rest>.+)$")
 LARGEST_LABEL = 60
+CARD_SAYS = (r"\bPlan ([0-9a-f]{64})\b", r"\bTeacher weights ([0-9a-f]{64})\b")
+"""How a student's card names the plan and the teacher that it was made with (`export.model_card`)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class NamedModel:
         seed: of random weights.
         student: folder of the exported student, which has the projector; `None` for others.
         expected_sha256: of the weights, where a run says which they were; "" otherwise.
-        teacher_sha256: of the teacher's weights, where a run says; "" otherwise.
+        teacher_sha256: of the weights of the teacher that a student was distilled from; "" if that is not known.
+        plan_hash: of the plan that a student was trained on; "" if that is not known.
     """
 
     label: str
@@ -54,6 +57,7 @@ class NamedModel:
     student: Path | None = None
     expected_sha256: str = ""
     teacher_sha256: str = ""
+    plan_hash: str = ""
 
     def build(self) -> BuiltEncoder:
         """The encoder with its weights, on the CPU.
@@ -77,13 +81,18 @@ def name_models(names: Sequence[str], patch_px: int | None) -> list[NamedModel]:
     """All models that were asked for, in their order.
 
     Args:
-        patch_px: side of the input of encoders that take any size; `None` for `DEFAULT_PATCH_PX`.
+        patch_px: side of the input of encoders that take any size; `None` for that of the runs and students among the
+            models, else `DEFAULT_PATCH_PX`.
 
     Raises:
         ConfigError: an unknown form, or two models of one label.
         G2LError: a run or student is damaged.
     """
     models = [name_model(name, patch_px) for name in names]
+    distilled = {model.patch_px for model in models if model.role}
+    if patch_px is None and len(distilled) == 1:
+        (side,) = distilled
+        models = [name_model(name, side) for name in names]
     labels = [model.label for model in models]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -122,6 +131,9 @@ def _of_student(folder: Path, label: str) -> NamedModel:
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise EncoderError(f"{folder / 'config.json'}: not a model's ({type(error).__name__}: {error})") from None
     has_projector = (folder / "projector.safetensors").is_file()
+    card = folder / "README.md"
+    said = card.read_text(errors="replace") if has_projector and card.is_file() else ""
+    plan_hash, teacher_sha256 = (match[1] if (match := re.search(words, said)) else "" for words in CARD_SAYS)
     return NamedModel(
         label=label or folder.resolve().name,
         encoder=f"local-dir:{folder}",
@@ -129,6 +141,8 @@ def _of_student(folder: Path, label: str) -> NamedModel:
         patch_px=side,
         role=AFTER if has_projector else "",
         student=folder if has_projector else None,
+        teacher_sha256=teacher_sha256,
+        plan_hash=plan_hash,
     )
 
 
@@ -157,13 +171,15 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
             seed=options["seed"],
             expected_sha256=student["weights_sha256"],
             teacher_sha256=teacher["weights_sha256"],
+            plan_hash=identity["plan"],
         )
     if which not in ("", "after"):
         raise ConfigError(f"--models {run.folder}@{which}: of a run there are @before, @after and @teacher")
     if not (run.student / "config.json").is_file():
         raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
     return NamedModel(name, f"local-dir:{run.student}", PRETRAINED, student["patch_px"], role=AFTER,
-                      student=run.student, teacher_sha256=teacher["weights_sha256"])  # fmt: skip
+                      student=run.student, teacher_sha256=teacher["weights_sha256"],
+                      plan_hash=identity["plan"])  # fmt: skip
 
 
 def _options(run: RunFolder) -> dict[str, Any]:

@@ -6,16 +6,17 @@ A figure is as wide on the page as it is in inches (96 CSS pixels an inch). The 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure as Canvas
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
 
 from pipeline.figure_text import font_families, shorten
 from pipeline.files import write_bytes
@@ -36,6 +37,10 @@ MOST_STRETCH = 3.0
 """Chance is drawn unless the axis would have to be stretched more than this; it is then written instead: scores around
 0.9 of a task with 50 classes would lie in one line.
 """
+LEAST_SPAN = 0.1
+"""An axis of scores spans this at least, or differences of a thousandth would look large. Our choice."""
+ROUNDING = 1e-9
+"""By how much a score or a tick of 0 or 1 may be off."""
 TITLE_CHARS = (80, 50, 34)
 """Characters of a line above a panel, for one, two and three panels side by side."""
 
@@ -89,17 +94,44 @@ def chance_fits(score: Score) -> bool:
     return max(high, score.chance) - min(low, score.chance) <= MOST_STRETCH * max(high - low, 0.1)
 
 
-def set_range(set_limits: Callable[[float, float], object], score: Score, *, below: float = 0.12) -> None:
-    """An axis around all values, and chance where it fits.
+def set_range(axes: Axes, which: Literal["x", "y"], score: Score, *, below: float = 0.12, room: float = 0.03) -> None:
+    """An axis around all values, and chance where it fits, with its ticks.
 
     Args:
         below: free share of the span at the lower end.
+        room: see `set_ends`.
     """
     low, high = _ends(score)
     if score.chance is not None and chance_fits(score):
         low, high = min(low, score.chance), max(high, score.chance)
-    span = max(high - low, 0.02)
-    set_limits(low - below * span, high + 0.12 * span)
+    set_ends(axes, which, low, high, below=below, room=room)
+
+
+def set_ends(
+    axes: Axes, which: Literal["x", "y"], low: float, high: float, *, below: float = 0.12, room: float = 0.03
+) -> None:
+    """An axis around two numbers, with its ticks. Numbers up to 1 are taken for a score that cannot be more, those
+    from 0 for one that cannot be less: the axis ends there, too.
+
+    Args:
+        below: free share of the span at the lower end.
+        room: what a marker at 0 or 1 needs, as a share of the span.
+    """
+    least, most = 0.0 if low >= -ROUNDING else -inf, 1.0 if high <= 1 + ROUNDING else inf
+    if high - low < LEAST_SPAN:
+        middle = (low + high) / 2
+        low = max(min(middle - LEAST_SPAN / 2, most - LEAST_SPAN), least)
+        high = low + LEAST_SPAN
+    span = high - low
+    start, end = max(low - below * span, least - room * span), min(high + 0.12 * span, most + room * span)
+    ticks = MaxNLocator(5, steps=NICE_STEPS).tick_values(start, end)
+    shown = [tick for tick in ticks if max(start, least - ROUNDING) <= tick <= min(end, most + ROUNDING)]
+    if which == "x":
+        axes.set_xlim(start, end)
+        axes.set_xticks(shown)
+    else:
+        axes.set_ylim(start, end)
+        axes.set_yticks(shown)
 
 
 def draw_chance(score: Score, line: Callable[..., object]) -> str:
@@ -110,6 +142,15 @@ def draw_chance(score: Score, line: Callable[..., object]) -> str:
         return f"chance: {score.chance:.3g}"
     line(score.chance, color=QUIET, lw=0.9, ls=(0, (5, 4)), zorder=1)
     return ""
+
+
+def chance_in_words(scores: Sequence[Score]) -> str:
+    """What a caption says of chance: that it is the dashed line where one is drawn, and where it is elsewhere."""
+    words = " The dashed line is chance." if any(chance_fits(score) for score in scores) else ""
+    far = [(score.name, score.chance) for score in scores if score.chance is not None and not chance_fits(score)]
+    if far:
+        words += f" Chance lies beyond the axis: {'; '.join(f'{chance:.3g} for {name}' for name, chance in far)}."
+    return words
 
 
 def alt_of(what: str, scores: Sequence[Score]) -> str:

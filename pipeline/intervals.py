@@ -9,6 +9,7 @@ sums are of integers and halves, exact in float64, so that no digit depends on t
 bias-corrected intervals, and the spread that training again would add: the predictions are taken as they are. Pure.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +24,24 @@ MIN_DEFINED = 0.5
 """Our choice: where fewer than this share of the resamples give the metric, those that do say little, and none is given
 for an interval.
 """
-MIN_GROUPS = 2
-"""One group drawn again and again is always the same sample."""
+MIN_GROUPS = 5
+"""Groups below which there is no interval. Our choice: of G groups there are (2 G - 1 choose G) different resamples, 35
+of four, less than one for each end of 2.5 %; five have 126, the first with a few beyond either end.
+"""
+FEW_GROUPS = 20
+"""Groups below which a note says that intervals are too narrow: what counts as few clusters begins between 20 and 50
+(Cameron and Miller, "A practitioner's guide to cluster-robust inference", Journal of Human Resources 2015).
+"""
+ROUNDING = 1e-9
+"""A difference smaller than this is none. Means over classes are float64 sums, whose last digits depend on which class
+is added first, so that two models that are right equally often seem to differ by 1e-16. Real differences are larger:
+one patch of a million is 1e-6.
+"""
+READ_DIFFERENCES = (
+    "Where the interval of a difference covers 0, it does not show a difference, and does not show that the two are "
+    "equal either: its lower end says how much worse the model could still be."
+)
+"""What stands below every table of differences."""
 METRICS = ("balanced_accuracy", "macro_f1", "auroc")
 """Keys of what `classification_draws` gives."""
 BLOCK_WEIGHTS = 1 << 19
@@ -91,7 +108,7 @@ class Draws:
 def interval(draws: Draws, level: float = LEVEL) -> Interval:
     """The percentile interval over the resamples for which the statistic exists.
 
-    NaN for both ends where there are fewer than two groups, or too few such resamples (`MIN_DEFINED`).
+    NaN for both ends where there are fewer than `MIN_GROUPS` groups, or too few such resamples (`MIN_DEFINED`).
     """
     defined = draws.draws[~np.isnan(draws.draws)]
     if len(defined) == 0 or len(defined) < MIN_DEFINED * len(draws.draws):
@@ -101,13 +118,41 @@ def interval(draws: Draws, level: float = LEVEL) -> Interval:
 
 
 def subtract(first: Draws, second: Draws) -> Draws:
-    """`first` - `second`, resample by resample; both must come from the same `GroupResamples`."""
-    return Draws(first.value - second.value, first.draws - second.draws)
+    """`first` - `second`, resample by resample; both must come from the same `GroupResamples`.
+
+    What is smaller than `ROUNDING` is exactly 0.
+    """
+    value, draws = first.value - second.value, first.draws - second.draws
+    return Draws(0.0 if abs(value) < ROUNDING else value, np.where(np.abs(draws) < ROUNDING, 0.0, draws))
 
 
 def difference(first: Draws, second: Draws, level: float = LEVEL) -> Interval:
     """`first` - `second` with its paired interval; both must come from the same `GroupResamples`."""
     return interval(subtract(first, second), level)
+
+
+def few_groups_note(num_groups: int, what: str) -> str:
+    """What a reader must know of intervals from so few groups; `what` they are, in the plural; "" if they suffice."""
+    if num_groups < MIN_GROUPS:
+        return f"Intervals need at least {MIN_GROUPS} {what}; with {num_groups} none is given."
+    if num_groups < FEW_GROUPS:
+        return f"Intervals rest on {num_groups} {what} only, and are rather too narrow."
+    return ""
+
+
+def bound_note(estimates: Mapping[str, Sequence[Interval]]) -> str:
+    """What a reader must know of estimates, by their names, that are as low (0) or as high (1) as can be; else ""."""
+    at_bound = [
+        name
+        for name, found in estimates.items()
+        if any(min(one.value, 1 - one.value) < ROUNDING and np.isfinite(one.low) for one in found)
+    ]
+    if not at_bound:
+        return ""
+    return (
+        f"An estimate of 0 or 1 sits at the bound of its scale ({'; '.join(at_bound)}). Its interval has no width, "
+        "which is no certainty: resampling cannot see what did not occur."
+    )
 
 
 def ratio_draws(numerators: Floats, denominators: Floats, resamples: GroupResamples) -> Draws:
@@ -226,7 +271,7 @@ def _pairs_won(
 
 
 def _statistic(values: Floats, resamples: GroupResamples) -> Draws:
-    """Draws of a statistic (1 + B,): of the data first; a single group gives no draws."""
+    """Draws of a statistic (1 + B,): of the data first; fewer than `MIN_GROUPS` groups give no draws."""
     draws = values[1:] if resamples.num_groups >= MIN_GROUPS else np.full(len(resamples), np.nan)
     return Draws(float(values[0]), draws)
 

@@ -1,13 +1,13 @@
 """The patches of a benchmark: which image files, of which class, case, centre and split.
 
 They come as a CSV (`path,label` and optionally a group, `center`, `split`) or as a folder with a folder of images for
-each class, as torchvision's ImageFolder reads it. What it leaves out: whether the images can be read; `patch_images`
-looks through them.
+each class, as torchvision's ImageFolder reads it. A row whose label says that there is none, as pandas writes it, is
+left out and listed. What it leaves out: whether the images can be read; `patch_images` looks through them.
 """
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,15 @@ from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.files import sha256_json
 from pipeline.folds import SPLITS
 from pipeline.manifest import Problem, Record, read_table, refuse
+from pipeline.report import Exclusion
+from pipeline.runlog import say
+from pipeline.slide_sets import is_unknown
 
 REQUIRED_COLUMNS = ("path", "label")
-GROUP_COLUMNS = ("group", "case_id", "case", "slide_id")
+GROUP_COLUMNS = ("group", "case_id", "case", "patient_id", "patient", "slide_id")
 """Columns that may say which patches belong together; the first of them that the file has counts."""
+CENTER_COLUMNS = ("center", "centre", "medical_center")
+"""Columns that may say where a patch comes from; the first of them that the file has counts."""
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 Names = NDArray[np.str_]
@@ -37,8 +42,10 @@ class PatchSet:
         labels: class of each, (N,).
         groups: the case, or whatever keeps patches together, (N,); `None` if that is not known.
         group_column: the column that the groups are from, "" if there is none.
-        centers: medical centre of each, (N,), or `None`.
+        centers: medical centre of each, (N,), "" where the file gives none; or `None`.
         splits: train, val or test of each, (N,), or `None`.
+        exclusions: rows of the file that are left out, and why.
+        unused_columns: columns of the file that mean nothing here.
     """
 
     name: str
@@ -49,6 +56,8 @@ class PatchSet:
     group_column: str = ""
     centers: Names | None = None
     splits: Names | None = None
+    exclusions: tuple[Exclusion, ...] = ()
+    unused_columns: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -63,10 +72,31 @@ class PatchSet:
         def of(names: Names | None) -> Names | None:
             return None if names is None else names[indices]
 
-        return PatchSet(
-            self.name, self.source, [self.paths[i] for i in indices], self.labels[indices], of(self.groups),
-            self.group_column, of(self.centers), of(self.splits),
+        return replace(
+            self, paths=[self.paths[i] for i in indices], labels=self.labels[indices], groups=of(self.groups),
+            centers=of(self.centers), splits=of(self.splits),
         )  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """What a reader must know about what the file says, and does not say, of the patches."""
+        notes = []
+        if self.groups is None:
+            notes.append(
+                "The data do not say which patches belong together: folds and intervals take every patch for "
+                "independent. If patches of one case are on both sides, all scores are too high and all intervals too "
+                "narrow."
+            )
+        elif self.group_column == "slide_id":
+            notes.append(
+                "Patches are kept together by slide only. A patient may have several slides, which then stand on both "
+                "sides, so that scores are too high and intervals too narrow; a column case_id or patient mends it."
+            )
+        if self.centers is not None and (missing := int((self.centers == "").sum())):
+            notes.append(f"{missing:,} of {len(self):,} patches have no centre; no centre's numbers count them.")
+        if self.unused_columns:
+            columns = ", ".join(repr(name) for name in self.unused_columns)
+            notes.append(f"Columns of the CSV that are not used: {columns}.")
+        return notes
 
     def hash(self) -> str:
         """Hex SHA-256 of everything that is said of the patches; of the images' names, not of their pixels."""
@@ -80,14 +110,26 @@ def read_patch_set(path: Path, images_root: Path | None = None) -> PatchSet:
 
     A CSV's relative paths hang below `images_root`, or below the CSV's folder. A folder holds CLASS/IMAGE, or
     SPLIT/CLASS/IMAGE if its folders are called train, val or test; a class may have folders within. Names that start
-    with a dot are passed over.
+    with a dot are passed over. Its notes are also said to the user, before anything is computed.
 
     Raises:
         BenchmarkError: there is no such file or folder, a column or a cell is missing, a path is given twice, or there
             are no patches; all lines that are wrong are named.
     """
-    if path.is_dir():
-        return _read_folder(path)
+    found = _read_folder(path) if path.is_dir() else _read_csv(path, images_root)
+    if found.exclusions:
+        say(f"warning: {path}: {len(found.exclusions):,} patches have no label and are left out; the report lists them")
+    for note in found.notes():
+        say(f"warning: {path}: {note}")
+    return found
+
+
+def _read_csv(path: Path, images_root: Path | None) -> PatchSet:
+    """The patches of a CSV.
+
+    Raises:
+        BenchmarkError: see `read_patch_set`.
+    """
     if images_root is not None and not images_root.is_dir():
         raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
     try:
@@ -108,39 +150,58 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
         problems.append((1, f"columns {', '.join(alike)} are spelled alike; keep one of them"))
     lines = [(line, {name.lower(): cell.strip() for name, cell in cells.items()}) for line, cells in records]
     given = lines[0][1] if lines else {}
-    group_column = next((name for name in GROUP_COLUMNS if name in given), "")
-    optional = [name for name in (group_column, "center", "split") if name in given]
+    group, center = (next((name for name in names if name in given), "") for names in (GROUP_COLUMNS, CENTER_COLUMNS))
+    split = "split" if "split" in given else ""
     first_line: dict[str, int] = {}
     for line, cells in lines:
-        problems += [
-            (
-                line,
-                f"{name} is empty; fill it in on every line"
-                + (", or leave the column out" if name in optional else ""),
-            )
-            for name in (*REQUIRED_COLUMNS, *optional)
-            if not cells[name]
-        ]
-        if "split" in optional and cells["split"] and cells["split"] not in SPLITS:
-            problems.append((line, f"split {cells['split']!r} is not one of {', '.join(SPLITS)}"))
+        problems += _problems(line, cells, group, split)
         file = os.path.abspath(root / cells["path"])
         if cells["path"] and first_line.setdefault(file, line) != line:
             problems.append((line, f"path {cells['path']!r} is on line {first_line[file]} as well; keep one of them"))
     refuse(path, problems)
+    labelled = [cells for _, cells in lines if not is_unknown(cells["label"])]
+    if not labelled:
+        raise ManifestError(f"{path}: none of its {len(lines)} rows has a label; fill in the column label")
+    for cells in labelled:
+        if center and is_unknown(cells[center]):
+            cells[center] = ""
 
     def column(name: str) -> Names | None:
-        return np.array([cells[name] for _, cells in lines]) if name in optional else None
+        return np.array([cells[name] for cells in labelled]) if name else None
 
     return PatchSet(
         name=path.stem,
         source=path,
-        paths=[root / cells["path"] for _, cells in lines],
-        labels=np.array([cells["label"] for _, cells in lines]),
-        groups=column(group_column),
-        group_column=group_column,
-        centers=column("center"),
-        splits=column("split"),
+        paths=[root / cells["path"] for cells in labelled],
+        labels=np.array([cells["label"] for cells in labelled]),
+        groups=column(group),
+        group_column=group,
+        centers=column(center) if any(center and cells[center] for cells in labelled) else None,
+        splits=column(split),
+        exclusions=tuple(
+            Exclusion(cells["path"], f"label is {cells['label']!r}: no label (line {line})", by_rule=True)
+            for line, cells in lines
+            if is_unknown(cells["label"])
+        ),
+        unused_columns=tuple(name for name in header if name.lower() not in (*REQUIRED_COLUMNS, group, center, split)),
     )
+
+
+def _problems(line: int, cells: Mapping[str, str], group: str, split: str) -> list[Problem]:
+    """What is wrong with one row; `group` and `split` are columns, "" for none. A row without a label needs neither."""
+    problems = [] if cells["path"] else [(line, "path is empty; fill it in on every line")]
+    if is_unknown(cells["label"]):
+        return problems
+    mend = "fill it in on every line, or leave the column out"
+    if group and not cells[group]:
+        problems.append((line, f"{group} is empty; {mend}"))
+    elif group and is_unknown(cells[group]):
+        problems.append((line, f"{group} is {cells[group]!r}, which stands for a missing value; {mend}"))
+    if split and not cells[split]:
+        problems.append((line, f"{split} is empty; {mend}"))
+    elif split and cells[split] not in SPLITS:
+        problems.append((line, f"split {cells[split]!r} is not one of {', '.join(SPLITS)}"))
+    return problems
 
 
 def _read_folder(folder: Path) -> PatchSet:

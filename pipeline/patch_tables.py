@@ -1,13 +1,13 @@
 """The tables of a patch benchmark: what the probes of each model scored, and what the scores rest on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.few_shot import Examples, FewShot
-from pipeline.intervals import Draws, GroupResamples, class_mean_draws, difference, interval
+from pipeline.intervals import READ_DIFFERENCES, Draws, GroupResamples, class_mean_draws, difference, interval
 from pipeline.patch_sets import PatchSet
 from pipeline.probes import STRENGTHS, Probed, ProbeTask
 from pipeline.report import Cell, Column, Interval, Table
@@ -29,11 +29,15 @@ METRICS = {
     ),
 }
 """Key of `classification_draws`, the column's name and what it is."""
-GROUP_WORDS = {"case_id": "cases", "case": "cases", "slide_id": "slides", "group": "groups", "": "patches"}
+GROUP_WORDS = {
+    "group": "groups", "case_id": "cases", "case": "cases", "patient_id": "patients", "patient": "patients",
+    "slide_id": "slides", "": "patches",
+}  # fmt: skip
 """What the groups of a column are called."""
 PAIRED_NOTE = (
-    "Paired: both are scored on the same patches and resamples. An interval that covers 0 shows no difference."
+    "Value less that of {reference}, paired: both are scored on the same patches and resamples. " + READ_DIFFERENCES
 )
+"""Below tables of differences."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +69,7 @@ class ScoredModel:
 
 
 def probe_tables(models: Sequence[ScoredModel], config: EvaluateConfig) -> list[Table]:
-    """The metrics of each model, a table a probe."""
+    """The metrics of each model, a table a probe; the first says what they are."""
     columns = [Column("model"), *(Column(name, what, better="higher") for name, what in METRICS.values())]
     rows: dict[str, list[list[Cell]]] = {
         probe: [[model.label, *(interval(model.draws[probe][key]) for key in METRICS)] for model in models]
@@ -78,7 +82,7 @@ def probe_tables(models: Sequence[ScoredModel], config: EvaluateConfig) -> list[
     linear = [[*row, _strengths(model)] for row, model in zip(rows[LINEAR], models, strict=True)]
     return [
         Table("Linear probe", [*columns, strength], linear),
-        Table(f"kNN, {config.knn} neighbours", columns, rows[KNN]),
+        Table(f"kNN, {config.knn} neighbours", [replace(column, what="") for column in columns], rows[KNN]),
     ]
 
 
@@ -97,15 +101,9 @@ def difference_tables(models: Sequence[ScoredModel], reference: str) -> list[Tab
         if model is not base
         for probe in (LINEAR, KNN)
     ]
-    columns = [
-        Column("model"),
-        Column("probe"),
-        *(
-            Column(name, f"That of the model less that of {reference}.", better="higher")
-            for name, _ in METRICS.values()
-        ),
-    ]
-    return [Table(f"Difference from {reference}", columns, rows, PAIRED_NOTE)] if rows else []
+    columns = [Column("model"), Column("probe"), *(Column(name) for name, _ in METRICS.values())]
+    note = PAIRED_NOTE.format(reference=reference)
+    return [Table(f"Difference from {reference}", columns, rows, note)] if rows else []
 
 
 def few_shot_tables(models: Sequence[ScoredModel], reference: str, bench: Bench) -> list[Table]:
@@ -116,13 +114,10 @@ def few_shot_tables(models: Sequence[ScoredModel], reference: str, bench: Bench)
     def rows(cell: Callable[[ScoredModel, int], Interval], chosen: Sequence[ScoredModel]) -> list[list[Cell]]:
         return [[model.label, *(cell(model, count) for count in shots)] for model in chosen]
 
-    columns = [
-        Column("model"),
-        *(Column(f"{count} a class", f"Balanced accuracy with {count} example{'s' * (count > 1)} of each class.",
-                 better="higher") for count in shots),
-    ]  # fmt: skip
+    columns = [Column("model"), *(Column(f"{count} a class", better="higher") for count in shots)]
     num_draws = len(bench.examples.rows[0])
     note = (
+        "Balanced accuracy with so many examples of each class. "
         f"Mean over {num_draws} draw{'s' * (num_draws > 1)} of examples from the training part, the same for all "
         f"models. Intervals are over {bench.unit}, draws held fixed; report.json has the spread of single draws."
     )
@@ -130,19 +125,26 @@ def few_shot_tables(models: Sequence[ScoredModel], reference: str, bench: Bench)
     others = [model for model in models if model is not base]
     if others:
         cells = rows(lambda m, n: difference(m.few_draws[n], base.few_draws[n]), others)
-        what = f"Balanced accuracy of the model less that of {reference}."
-        less = [columns[0], *(Column(column.name, what, better="higher") for column in columns[1:])]
-        tables.append(Table(f"Few-shot prototypes, difference from {reference}", less, cells, PAIRED_NOTE))
+        less = [Column(column.name) for column in columns]
+        note = PAIRED_NOTE.format(reference=reference)
+        tables.append(Table(f"Few-shot prototypes, difference from {reference}", less, cells, note))
     return tables
+
+
+def count_names(names: NDArray[np.str_]) -> int:
+    """Different ones, "" not counted."""
+    return len(np.unique(names[names != ""]))
 
 
 def center_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateConfig) -> list[Table]:
     """Balanced accuracy of the linear probe in each centre; none if there are fewer than two."""
     centers = bench.patch_set.centers
-    if centers is None or len(np.unique(centers[bench.scored])) < 2:
+    if centers is None or count_names(centers[bench.scored]) < 2:
         return []
     rows: list[list[Cell]] = []
     for center in np.unique(centers[bench.scored]):
+        if not center:
+            continue
         inside = bench.scored[centers[bench.scored] == center]
         truth, groups = bench.task.truth[inside], bench.groups[inside]
         resamples = GroupResamples(groups, config.resamples, config.seed)
@@ -156,7 +158,7 @@ def center_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateC
         Column("scored patches", digits=0),
         Column(f"resampled {bench.unit}", "What the interval rests on.", digits=0),
         Column("classes", "Classes that the centre has; the mean is over these.", digits=0),
-        Column("balanced accuracy", METRICS["balanced_accuracy"][1]),
+        Column("balanced accuracy"),
     ]
     note = "Centres differ in their classes and in how hard their patches are: compare models, not centres."
     return [Table("Linear probe by centre", columns, rows, note)]
@@ -181,6 +183,6 @@ def composition_table(bench: Bench) -> Table:
     rows: list[list[Cell]] = []
     for index, name in enumerate(bench.task.classes):
         own = truth == index
-        cells = [len(np.unique(column[own])) for column in counted]
+        cells = [count_names(column[own]) for column in counted]
         rows.append([name, int(own.sum()), *cells, *(int(own[side].sum()) for side in sides)])
     return Table("Patches by class", columns, rows)

@@ -6,21 +6,22 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipeline.figure_style import (
     COLOURS,
     INK,
     MARKERS,
     MAX_COLUMNS,
-    NICE_STEPS,
     QUIET,
     WIDTHS_IN,
     alt_of,
     canvas_of,
+    chance_in_words,
     cycle_of,
     draw_chance,
     is_number,
+    set_ends,
     set_range,
     write_title,
 )
@@ -51,9 +52,7 @@ def draw_scores(scores: Sequence[Score], path: Path, *, reference: str = "") -> 
             axes.set_yticks(range(len(labels)), [names[label] for label in labels], color=INK)
             if i % columns:
                 axes.tick_params(labelleft=False)
-    caption = "One row a model; thin lines are intervals."
-    if any(score.chance is not None for score in scores):
-        caption += " The dashed line is chance."
+    caption = "One row a model; thin lines are intervals." + chance_in_words(scores)
     if reference in labels:
         caption += f" The dotted line is {reference}."
     return Figure(path.name, caption, alt_of("Scores", scores))
@@ -69,14 +68,13 @@ def _draw_dots(axes: Axes, score: Score, labels: Sequence[str], reference: str, 
             axes.plot([value.low, value.high], [row, row], color=colour, lw=1.4, solid_capstyle="butt")
         axes.plot([value.value], [row], marker="o", ms=6, color=colour, mec="white", mew=0.7)
     at = score.values.get(reference)
-    set_range(axes.set_xlim, score)
+    set_range(axes, "x", score)
     if at is not None and is_number(at):
         axes.axvline(at.value, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=1)
     axes.set_xlabel(draw_chance(score, axes.axvline), color=QUIET, fontsize=7.5, loc="right")
     axes.set_ylim(len(labels) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.set_major_locator(MaxNLocator(5, steps=NICE_STEPS))
     write_title(axes, score.name, columns)
 
 
@@ -119,6 +117,10 @@ def draw_curves(
         axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         if chance is not None:
             axes.axhline(chance, color=QUIET, lw=0.9, ls=(0, (5, 4)), zorder=1)
+        reached = [end for curve in curves.values() for y in curve.values() for end in _ends(_interval(y))]
+        if reached:
+            reached += [] if chance is None else [chance]
+            set_ends(axes, "y", min(reached), max(reached))
         axes.set(xlabel=shorten(x_label, 80), ylabel=shorten(y_label, 50))
         handles.sort(key=lambda handle: handle[0])
         if handles:
@@ -134,6 +136,11 @@ def draw_curves(
 def _not_hidden(name: str) -> str:
     """matplotlib leaves names that begin with an underscore out of a legend."""
     return f"\N{ZERO WIDTH SPACE}{name}" if name.startswith("_") else name
+
+
+def _ends(value: Interval) -> list[float]:
+    """The finite ones of a value and the ends of its interval; none where the value is no number."""
+    return [x for x in (value.value, value.low, value.high) if isfinite(x)] if is_number(value) else []
 
 
 def _interval(value: float | Interval) -> Interval:

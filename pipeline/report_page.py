@@ -9,11 +9,10 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib import resources
 from io import BytesIO
-from itertools import groupby
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +20,18 @@ import jinja2
 from PIL import Image
 
 from pipeline.files import sha256_json, write_json, write_text
-from pipeline.report import Cell, Column, Figure, Interval, Report, Score, Section, Table
+from pipeline.report import Column, Figure, Report, Score, Section
+from pipeline.report_cells import EN_DASH, MINUS, PRINT_COMPARED, Shown, as_shown, number_of, shown_column, shown_table
 
 TEMPLATE_FILE = "report.html.j2"
 MAX_EXCLUSIONS = 200
 """Exclusions of a section that the page shows; `report.json` has all."""
-PRINT_COLUMNS = 8
-"""Columns beside the first that fit the width of a printed page; wider tables are printed in parts. Our choice."""
 CSS_PX_PER_INCH = 96
-MINUS, EN_DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
-COARSE_WIDTH = 2
-"""Intervals are shown with a digit less than their values, if each of a column is this many such steps wide."""
 AFTER = "student after distillation"
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """What HTML or UTF-8 cannot hold, such as bytes of file names that were no UTF-8, and what turns the direction of the
 text behind it.
 """
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A cell as it is drawn: text, the interval in smaller type, and whether it is a number, missing or the best."""
-
-    text: str = ""
-    interval: str = ""
-    number: bool = False
-    missing: bool = False
-    best: bool = False
 
 
 def write_report(report: Report, folder: Path, figures: Sequence[Figure] = ()) -> None:
@@ -85,6 +69,7 @@ def render_page(report: Report, folder: Path, figures: Sequence[Figure] = ()) ->
         reference=report.reference,
         summary=_summary(report),
         glance=_glance(report),
+        glance_notes=_glance_notes(report),
         figures=[_picture(figure, folder) for figure in figures],
         sections=[_section(section, folder) for section in report.sections],
         models=[{"label": model.label, "record": flat(model.record)} for model in report.models],
@@ -126,22 +111,66 @@ def _basis(count: int, name: str) -> str:
 
 
 def _glance(report: Report) -> dict[str, Any]:
-    """A row a model, with its role and size, and the headline scores of every section below the section's title."""
-    reference = next((model.num_params for model in report.models if model.label == report.reference), 0)
-    names = [Shown(model.label, model.role) for model in report.models]
-    sizes = []
-    for model in report.models:
-        share = f"{model.num_params / reference:.0%} of reference" if reference and len(report.models) > 1 else ""
-        known = model.num_params > 0
-        sizes.append(Shown(_words(model.num_params), share if known else "", number=True, missing=not known))
-    columns, groups, cells = [Column("model"), Column("parameters")], ["", ""], [names, sizes]
-    for section in report.sections:
-        for score in section.scores:
-            column = Column(score.name, digits=1 if _largest(score) >= 10 else 3)
-            columns.append(column)
-            groups.append(section.title)
-            cells.append(shown_column(column, [score.values.get(model.label) for model in report.models]))
-    return _as_shown("Size and headline scores", columns, cells, groups)
+    """Size and headline scores of every model, and of labels that have scores but are no model, such as a set of
+    features. What there is more of goes down the page: a row a score below its section, or a row a model.
+    """
+    models = {model.label: model for model in report.models}
+    scored = [(section.title, score) for section in report.sections for score in section.scores]
+    labels = list(dict.fromkeys([*models, *(label for _, score in scored for label in score.values)]))
+    roles = [models[label].role if label in models else "" for label in labels]
+    params = {label: model.num_params for label, model in models.items()}
+    sizes = [_size(params.get(label, 0), params.get(report.reference, 0), len(models)) for label in labels]
+    names, titles = ["parameters", *(score.name for _, score in scored)], ["", *(title for title, _ in scored)]
+    lines = [sizes, *(_compared(score, labels, report.reference) for _, score in scored)]
+    title = "Size and headline scores"
+    if len(labels) > len(scored):
+        heads = [Shown(label, role) for label, role in zip(labels, roles, strict=True)]
+        columns = [Column("model"), *map(Column, names)]
+        return as_shown(title, columns, [heads, *lines], groups=["", *titles], print_columns=PRINT_COMPARED)
+    heads = [Shown(name, title) for name, title in zip(names, titles, strict=True)]
+    columns, cells = [Column("score"), *map(Column, labels)], [heads, *zip(*lines, strict=True)]
+    return as_shown(title, columns, cells, under=["", *roles], print_columns=PRINT_COMPARED)
+
+
+def _size(num_params: int, reference: int, num_models: int) -> Shown:
+    """Parameters of a model and their share of the reference's; 0 is a number that is not known."""
+    if num_params <= 0:
+        return Shown(number=True, missing=True)
+    share = f"{num_params / reference:.0%} of reference" if reference and num_models > 1 else ""
+    return Shown(_words(num_params), share, number=True)
+
+
+def _compared(score: Score, labels: Sequence[str], reference: str) -> list[Shown]:
+    """A score of each label, with the difference from the reference where it is known: -0.012 (-0.03 to 0.01)."""
+    column = Column(score.name, digits=1 if _largest(score) >= 10 else 3)
+    values = shown_column(column, [score.values.get(label) for label in labels])
+    others = [score.differences.get(label) if label != reference else None for label in labels]
+    return [
+        value if value.missing or difference.missing else replace(value, difference=_in_words(difference))
+        for value, difference in zip(values, shown_column(column, others), strict=True)
+    ]
+
+
+def _in_words(difference: Shown) -> str:
+    """A difference with its sign; one that is rounded to 0 has none."""
+    positive = not difference.text.startswith(MINUS) and difference.text.strip("0.") != ""
+    interval = f" ({difference.interval.replace(EN_DASH, ' to ')})" if difference.interval else ""
+    return f"{'+' if positive else ''}{difference.text}{interval}"
+
+
+def _glance_notes(report: Report) -> list[str]:
+    """What the small numbers of the first table are, a paragraph each."""
+    small = "Small numbers below a score are its 95 % confidence interval."
+    if any(section.key == "cost" and section.scores for section in report.sections):
+        small += " Below how many times faster a model is stand the least and the largest of all rounds of timing."
+    notes = [f"{small} A dash is a number that is not defined or was not measured."]
+    if any(score.differences for section in report.sections for score in section.scores):
+        notes.append(
+            f"The signed number below is the difference from {report.reference}, with the 95 % confidence interval of "
+            "the difference in brackets. An interval that covers 0 does not show a difference, and does not show that "
+            "the two are equal either; its lower end says how much worse the model could still be."
+        )
+    return notes
 
 
 def _largest(score: Score) -> float:
@@ -173,102 +202,6 @@ def _section(section: Section, folder: Path) -> dict[str, Any]:
         "settings": flat(section.settings),
         "source": flat(section.source),
     }
-
-
-def shown_table(table: Table) -> dict[str, Any]:
-    """A table as the template takes it: title, columns, rows of `Shown`, and the parts that it is printed in."""
-    cells = [shown_column(column, [row[i] for row in table.rows]) for i, column in enumerate(table.columns)]
-    return _as_shown(table.title, table.columns, cells) | {"note": table.note}
-
-
-def _as_shown(
-    title: str, columns: Sequence[Column], cells: Sequence[Sequence[Shown]], groups: Sequence[str] = ()
-) -> dict[str, Any]:
-    """A table of cells by column, as the template takes it.
-
-    Args:
-        groups: a title above each column, the same for neighbours that belong together.
-    """
-    count = len(columns)
-    starts = range(1, max(count, 2), PRINT_COLUMNS)
-    parts = [[0, *range(start, min(start + PRINT_COLUMNS, count))] for start in starts]
-    return {
-        "title": title,
-        "columns": columns,
-        "numeric": [any(cell.number and not cell.missing for cell in column) for column in cells],
-        "rows": [list(row) for row in zip(*cells, strict=True)],
-        "whole": _part(range(count), groups),
-        "parts": [_part(part, groups) for part in parts] if len(parts) > 1 else [],
-        "note": "",
-    }
-
-
-def _part(indices: Sequence[int], groups: Sequence[str]) -> dict[str, Any]:
-    """Columns that stand beside each other, and the titles above all but the first, with how many they span."""
-    runs = [(title, len(list(run))) for title, run in groupby(groups[i] for i in indices[1:])] if groups else []
-    return {"indices": list(indices), "groups": runs}
-
-
-def shown_column(column: Column, cells: Sequence[Cell]) -> list[Shown]:
-    """The cells of a column as they are drawn. The best ones are marked, where there is something to compare."""
-    coarse = max(column.digits - 1, 0)
-    widths = [c.high - c.low for c in cells if isinstance(c, Interval) and math.isfinite(c.high - c.low)]
-    fine = any(width < COARSE_WIDTH * 10.0**-coarse for width in widths)
-    shown = [_shown(cell, column.digits, column.digits if fine else coarse) for cell in cells]
-    numbers = [_rounded(cell, column.digits) for cell in cells]
-    found = [number for number in numbers if number is not None]
-    if column.better not in ("higher", "lower") or len(found) < 2:
-        return shown
-    best = max(found) if column.better == "higher" else min(found)
-    return [
-        Shown(cell.text, cell.interval, cell.number, cell.missing, best=number == best)
-        for cell, number in zip(shown, numbers, strict=True)
-    ]
-
-
-def _rounded(cell: Cell, digits: int) -> float | None:
-    """The number of a cell as it is shown; `None` if it has none."""
-    number = _number(cell.value if isinstance(cell, Interval) else cell)
-    return None if number is None else round(number, digits)
-
-
-def _number(value: object) -> int | float | None:
-    """A number of any library as Python's; `None` for what is no number or not finite."""
-    if isinstance(value, Integral):
-        return int(value)
-    if isinstance(value, Real) and math.isfinite(value):
-        return float(value)
-    return None
-
-
-def _shown(cell: Cell, digits: int, interval_digits: int) -> Shown:
-    if isinstance(cell, str):
-        return Shown(cell)
-    if isinstance(cell, Interval):
-        value = _shown(cell.value, digits, digits)
-        if value.missing or not (math.isfinite(cell.low) and math.isfinite(cell.high)):
-            return value
-        low, high = (_signed(end, interval_digits) for end in (cell.low, cell.high))
-        dash = " to " if low.startswith(MINUS) or high.startswith(MINUS) else EN_DASH
-        return Shown(value.text, f"{low}{dash}{high}", number=True)
-    number = _number(cell)
-    if number is None:
-        return Shown(number=True, missing=True)
-    return Shown(f"{number:,}" if isinstance(number, int) else format_number(number, digits), number=True)
-
-
-def format_number(value: float, digits: int) -> str:
-    """A number with a true minus sign; one that is too small for its digits is told from zero: "<0.001"."""
-    smallest = 10.0**-digits
-    if 0 < abs(value) < smallest / 2:
-        return f"<{smallest:.{digits}f}" if value > 0 else f">{MINUS}{smallest:.{digits}f}"
-    return _signed(value, digits)
-
-
-def _signed(value: float, digits: int) -> str:
-    """A rounded number with a true minus sign, and none before zero."""
-    value = round(value, digits)
-    return f"{MINUS if value < 0 else ''}{abs(value):,.{digits}f}"
 
 
 def _picture(figure: Figure, folder: Path) -> dict[str, Any]:
@@ -312,4 +245,4 @@ def _without_nan(value: Any) -> Any:
         return [_without_nan(each) for each in value]
     if value is None or isinstance(value, str | bool):
         return value
-    return _number(value) if isinstance(value, Real) else str(value)
+    return number_of(value) if isinstance(value, Real) else str(value)

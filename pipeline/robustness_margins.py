@@ -76,7 +76,7 @@ def robustness_margins(
         BenchmarkError: an embedding is not finite or zero.
     """
     parts = np.full(len(classes), "all") if subsets is None else subsets
-    values = (grid_directions(embeddings) / 2.0**GRID_BITS).astype(np.float32)
+    values = grid_directions(embeddings) / 2.0**GRID_BITS
     order = canonical_order(values, np.arange(len(values)), parts, slides, classes, centers)
     values = values[order]
     manifest = _manifest(*(column[order] for column in (classes, centers, slides, parts)))
@@ -118,7 +118,7 @@ def _is_two_by_two(manifest: pd.DataFrame) -> bool:
 
 def _with_mari(
     margins: Margins,
-    values: NDArray[np.float32],
+    values: NDArray[np.float64],
     manifest: pd.DataFrame,
     design: dict[str, str],
     k: int,
@@ -135,7 +135,7 @@ def _with_mari(
 
 def _with_croma(
     margins: Margins,
-    values: NDArray[np.float32],
+    values: NDArray[np.float64],
     manifest: pd.DataFrame,
     design: dict[str, str],
     resamples: int,

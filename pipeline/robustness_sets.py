@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.manifest import Problem, Record, read_table, refuse
+from pipeline.slide_sets import is_unknown
 
 REQUIRED = ("slide_id", "patch_id", "path")
 INDEX_COLUMNS = ("biological_class", "medical_center")
@@ -171,12 +172,18 @@ def _read(path: Path) -> tuple[list[dict[str, str]], set[str]]:
 
 
 def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[str, ...]) -> list[Problem]:
-    """Cells that are empty, and rows that contradict an earlier one."""
+    """Cells that are empty or stand for a missing value, and rows that contradict an earlier one."""
     problems = [
         (line, f"{column} is empty")
         for line, row in records
         for column in (*REQUIRED, *about, *subset)
         if not row[column].strip()
+    ]
+    problems += [
+        (line, f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out")
+        for line, row in records
+        for column in INDEX_COLUMNS
+        if column in about and row[column].strip() and is_unknown(row[column])
     ]
     of_slide = [column for column in about if column != "biological_class"]
     first: dict[tuple[str, ...], tuple[int, str]] = {}

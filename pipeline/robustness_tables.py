@@ -9,7 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.intervals import Draws, GroupResamples, difference, interval, ratio_draws
+from pipeline.intervals import (
+    MIN_GROUPS,
+    READ_DIFFERENCES,
+    Draws,
+    GroupResamples,
+    bound_note,
+    difference,
+    few_groups_note,
+    interval,
+    ratio_draws,
+)
 from pipeline.paired_robustness import KINDS, TOP, PairedRobustness
 from pipeline.report import Cell, Column, Interval, Score, Table
 from pipeline.robustness_index import RobustnessIndex, index_of_random_neighbours
@@ -42,7 +52,7 @@ def index_tables(
     rows: IndexRows, models: Sequence[ScoredIndex], reference: str, resamples: GroupResamples
 ) -> list[Table]:
     """The index with its difference from the reference, its margins, its curve, and its parts."""
-    tables = [_headline_table(rows, models, reference), _margin_table(models)]
+    tables = [_headline_table(rows, models, reference), _margin_table(models, resamples.num_groups)]
     shared = [k for k in SHOWN_K if all(k in model.index.curve for model in models)]
     if len(shared) > 1:
         columns = [Column("model"), *(Column(f"k = {k}", better="higher") for k in shared)]
@@ -83,11 +93,19 @@ def _headline_table(rows: IndexRows, models: Sequence[ScoredIndex], reference: s
         cells.append([*row, _number(index.subset_mean)] if has_subsets else row)
     columns_of_set = (rows.classes, rows.centers, rows.slides, rows.subsets)
     note = f"Neighbours drawn at random would give {index_of_random_neighbours(*columns_of_set):.3f} on this set."
+    if len(models) > 1:
+        note = f"{note} {READ_DIFFERENCES}"
     return Table("Robustness index", columns, cells, note)
 
 
-def _margin_table(models: Sequence[ScoredIndex]) -> Table:
-    """What croma adds."""
+def _margin_table(models: Sequence[ScoredIndex], num_slides: int) -> Table:
+    """What croma adds; without intervals where there are too few slides."""
+
+    def part(found: Interval) -> Interval | None:
+        if np.isnan(found.value):
+            return None
+        return found if num_slides >= MIN_GROUPS else Interval(found.value, np.nan, np.nan)
+
     columns = [
         Column("model"),
         Column("index by croma", "The same index at the same k, counted by the package croma."),
@@ -106,7 +124,7 @@ def _margin_table(models: Sequence[ScoredIndex]) -> Table:
         [
             model.label,
             *(_number(value) for value in (model.margins.index, model.margins.mari)),
-            *(None if np.isnan(part.value) else part for part in (model.margins.mari_median, model.margins.croma)),
+            *(part(found) for found in (model.margins.mari_median, model.margins.croma)),
             *(_number(value) for value in (model.margins.croma_tail, model.margins.croma_f0)),
         ]
         for model in models
@@ -132,17 +150,40 @@ def _part_table(
     cells: list[list[Cell]] = []
     for name in np.unique(names).tolist():
         chosen = names == name
+        num_slides = len(np.unique(slides[chosen]))
         parts = [None if model.draws is None else index_draws(model.index, chosen, resamples) for model in models]
-        cells.append([name, int(chosen.sum()), len(np.unique(slides[chosen])), *(_interval(part) for part in parts)])
-    note = f"The neighbours of the patches of one {title} only; each model at its k. A dash: no neighbour counts."
+        found = [_interval(part) for part in parts]
+        if num_slides < MIN_GROUPS:
+            found = [None if one is None else Interval(one.value, np.nan, np.nan) for one in found]
+        cells.append([name, int(chosen.sum()), num_slides, *found])
+    note = (
+        f"The neighbours of the patches of one {title} only; each model at its k. A dash: no neighbour counts. No "
+        f"interval of fewer than {MIN_GROUPS} slides."
+    )
     return Table(f"Robustness index by {title}", columns, cells, note)
 
 
-def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex]) -> list[str]:
-    """What a reader of the index must know."""
+def index_score(rows: IndexRows, models: Sequence[ScoredIndex], reference: str) -> Score | None:
+    """The index of the models that have one, and its differences; `None` if no model has."""
+    draws = {model.label: model.draws for model in models if model.draws is not None}
+    if not draws:
+        return None
+    others = [label for label in draws if label != reference and reference in draws]
+    return Score(
+        name="robustness index",
+        values={label: interval(of_model) for label, of_model in draws.items()},
+        chance=index_of_random_neighbours(rows.classes, rows.centers, rows.slides, rows.subsets),
+        differences={label: difference(draws[label], draws[reference]) for label in others},
+    )
+
+
+def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex], num_slides: int) -> list[str]:
+    """What a reader of the index must know; `num_slides` are resampled."""
     notes = []
     if num_out_of_domain:
         notes.append(f"{num_out_of_domain:,} rows of subset OOD do not count for the index, as in PathoROB.")
+    bounds = bound_note({model.label: [interval(model.draws)] for model in models if model.draws is not None})
+    notes += [note for note in (few_groups_note(num_slides, "slides"), bounds) if note]
     if len({model.index.k for model in models}) > 1:
         listed = ", ".join(f"{model.label}: {model.index.k}" for model in models)
         notes.append(f"k is chosen for each model, as PathoROB does, and differs ({listed}); --ri-k sets one for all.")
@@ -161,7 +202,7 @@ def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex]) -> list[s
                 f"{index.num_tied:,} of {index.num_queries:,} patches have several that are equally near at place k; "
                 "the order of names decides among these"
             )
-        if model.draws is not None and model.draws.num_dropped:
+        if model.draws is not None and model.draws.num_dropped and num_slides >= MIN_GROUPS:
             found.append(f"{model.draws.num_dropped:,} resamples of slides have no index and do not count")
         if missing := sum(np.isnan(value) for value in index.by_subset.values()):
             found.append(
@@ -202,15 +243,25 @@ def paired_tables(paired: Mapping[str, PairedRobustness]) -> list[Table]:
     ]
 
 
-def paired_score(paired: Mapping[str, PairedRobustness]) -> Score:
-    """plismbench's leaderboard metric; where only the scanner or only the staining varies, the top-10 accuracy."""
+def paired_score(paired: Mapping[str, PairedRobustness], reference: str) -> Score:
+    """plismbench's leaderboard metric; where only the scanner or only the staining varies, the top-10 accuracy.
+
+    Without intervals: slides of the same tissue are few, and their pairs are not independent.
+    """
     values = {label: model.leaderboard for label, model in paired.items()}
     name = "paired robustness, plismbench's metric"
     if any(value is None for value in values.values()):
         name = f"paired robustness, top-{TOP[-1]} accuracy"
         values = {label: model.overall.median_top[-1] for label, model in paired.items()}
+    given = {label: value for label, value in values.items() if value is not None}
+    base = given.get(reference)
+    less = {} if base is None else {label: value - base for label, value in given.items() if label != reference}
     nan = float("nan")
-    return Score(name, {label: Interval(value, nan, nan) for label, value in values.items() if value is not None})
+    return Score(
+        name=name,
+        values={label: Interval(value, nan, nan) for label, value in given.items()},
+        differences={label: Interval(value, nan, nan) for label, value in less.items()},
+    )
 
 
 def paired_notes(paired: PairedRobustness) -> list[str]:

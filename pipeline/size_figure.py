@@ -7,17 +7,17 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from pipeline.figure_style import (
     COLOURS,
     DPI,
     MAX_COLUMNS,
-    NICE_STEPS,
     QUIET,
     WIDTHS_IN,
     alt_of,
     canvas_of,
+    chance_in_words,
     cycle_of,
     draw_chance,
     is_number,
@@ -30,6 +30,8 @@ from pipeline.report import Figure, ReportModel, Score, Section
 MAX_PANELS = 6
 LARGEST_AREA, SMALLEST_AREA, PLAIN_AREA = 360.0, 14.0, 55.0
 """Areas of markers, square points."""
+MARKER_ROOM = 0.07
+"""Of a panel's height, for half of the largest marker."""
 DODGE_PT = 7.0
 """Models of the same size stand this far apart, or their intervals would lie on each other."""
 
@@ -125,13 +127,15 @@ def _size_caption(
     parts = ["Score against size: one point a model, parameters on a logarithmic scale; thin lines are intervals."]
     if known:
         parts.append("The area of a point is the time of one patch on this machine.")
-    if any(score.chance is not None for score in drawn):
-        parts.append("The dashed line is chance.")
+    if words := chance_in_words(drawn):
+        parts.append(words.strip())
     if _pairs(models):
         parts.append("The arrow leads from the student before distillation to the student after.")
     if len({model.num_params for model in models}) < len(models):
         parts.append("Models of the same size are set apart a little.")
-    unsized = [model.label for model in models if model.num_params <= 0]
+    sizes = {model.label: model.num_params for model in models}
+    unsized = [label for label in dict.fromkeys([*sizes, *(label for score in drawn for label in score.values)])
+               if sizes.get(label, 0) <= 0]  # fmt: skip
     if unsized:
         parts.append(f"Left out, as their size is not known: {', '.join(unsized)}.")
     untimed = [model.label for model in models if model.num_params > 0 and model.label not in known] if known else []
@@ -229,14 +233,13 @@ def _draw_panel(
             arrowprops={"arrowstyle": "->", "color": QUIET, "lw": 1.0, "shrinkA": looks[before].radius + 1,
                         "shrinkB": looks[after].radius + 1},
         )  # fmt: skip
-    set_range(axes.set_ylim, score, below=0.22)
+    set_range(axes, "y", score, below=0.22, room=MARKER_ROOM)
     if words := draw_chance(score, axes.axhline):
         axes.text(0.99, 0.02, words, transform=axes.transAxes, fontsize=7.5, color=QUIET, ha="right", va="bottom")
     write_title(axes, score.name, columns)
     axes.xaxis.set_major_locator(FixedLocator(_size_ticks(*axes.get_xlim())))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_params(10**x)))
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=NICE_STEPS))
 
 
 def _size_ticks(low: float, high: float) -> list[float]:

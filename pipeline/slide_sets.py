@@ -29,7 +29,7 @@ UNKNOWN_LABELS = frozenset(
 and cBioPortal's clinical tables hold. "none" is not among them: it may be a class.
 """
 MAX_NAMED = 5
-"""Exclusions that an error names. Our choice: enough to see what is wrong."""
+"""Exclusions or cases that an error or a note names. Our choice: enough to see what is wrong."""
 
 Unit = Literal["case", "slide"]
 
@@ -67,6 +67,7 @@ class SlideSet:
         files: by the models' labels, the feature file of every slide of the bags.
         exclusions: rows, slides and cases that are left out, and why.
         notes: what a reader of the numbers must know.
+        incomplete: names of the bags that lack a slide of their case, which is among the exclusions.
     """
 
     path: Path
@@ -76,6 +77,7 @@ class SlideSet:
     files: Mapping[str, Mapping[str, Path]]
     exclusions: tuple[Exclusion, ...]
     notes: tuple[str, ...]
+    incomplete: tuple[str, ...]
 
     @property
     def labels(self) -> NDArray[np.str_]:
@@ -94,16 +96,25 @@ class SlideSet:
 
     def without(self, broken: Mapping[str, str]) -> "SlideSet":
         """The set without slides whose features cannot be used; `broken` says why, by slide."""
-        exclusions = [Exclusion(f"slide {slide}", why) for slide, why in sorted(broken.items())]
-        bags = []
+        case_of = {slide: bag.case_id for bag in self.bags for slide in bag.slides}
+        exclusions = [Exclusion(named(slide, case_of[slide]), why) for slide, why in sorted(broken.items())]
+        bags, incomplete = [], []
         for bag in self.bags:
             kept = tuple(slide for slide in bag.slides if slide not in broken)
+            if kept and (len(kept) < len(bag.slides) or bag.name in self.incomplete):
+                incomplete.append(bag.name)
             if kept:
                 bags.append(replace(bag, slides=kept))
             elif self.unit == "case":
                 exclusions.append(Exclusion(f"case {bag.name}", "no slide of it is left"))
         files = {model: {s: f for s, f in found.items() if s not in broken} for model, found in self.files.items()}
-        return replace(self, bags=tuple(bags), files=files, exclusions=(*self.exclusions, *exclusions))
+        return replace(
+            self,
+            bags=tuple(bags),
+            files=files,
+            exclusions=(*self.exclusions, *exclusions),
+            incomplete=tuple(incomplete),
+        )
 
     def require_scorable(self, num_folds: int | None) -> None:
         """Refuse a set that gives no number; `num_folds` is `None` where the CSV gives the split.
@@ -175,18 +186,22 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     grouped: dict[str, list[_Row]] = {}
     for row in sorted(labelled, key=lambda row: (row.slide_id, row.line)):
         grouped.setdefault(row.case_id if unit == "case" else row.slide_id, []).append(row)
-    bags = []
+    without_label = {row.case_id for row in rows if has_slides and not row.label}
+    bags, incomplete = [], []
     for name, group in sorted(grouped.items()):
         wanted = [row.slide_id for row in group] if has_slides else slides_of.get(name, [])
         kept = []
         for slide in wanted:
             lacking = [model for model, found in files.items() if slide not in found]
             if lacking:
-                exclusions.append(Exclusion(f"slide {slide}", f"no feature file for {', '.join(lacking)}"))
+                what = named(slide, group[0].case_id)
+                exclusions.append(Exclusion(what, f"no feature file for {', '.join(lacking)}"))
             else:
                 kept.append(slide)
         if kept:
             bags.append(_bag(name, group, kept))
+            if len(kept) < len(wanted) or name in without_label:
+                incomplete.append(name)
         elif unit == "case":
             why = "no slide of it has features of every model" if wanted else "no feature file is named after it"
             exclusions.append(Exclusion(f"case {name}", why))
@@ -199,7 +214,18 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         files={model: {s: file for s, file in found.items() if s in used} for model, found in files.items()},
         exclusions=tuple(exclusions),
         notes=(*_notes_on_units(unit, has_cases), *_notes_on_files(slides_of, files)),
+        incomplete=tuple(incomplete),
     )
+
+
+def is_unknown(cell: str) -> bool:
+    """Whether a cell says that there is no label, see `UNKNOWN_LABELS`."""
+    return cell.strip().strip("[]").strip().lower() in UNKNOWN_LABELS
+
+
+def named(slide: str, case_id: str) -> str:
+    """A slide as exclusions name it."""
+    return f"slide {slide}" if slide == case_id else f"slide {slide} of case {case_id}"
 
 
 def case_of_stem(stem: str, cases: Container[str]) -> str | None:
@@ -219,9 +245,9 @@ def _rows(records: Sequence[Record], label: str, problems: list[Problem]) -> tup
             problems.append((line, "slide_id is empty; fill it, or leave the column out to go by case_id"))
         elif not case_id:
             problems.append((line, "case_id is empty"))
-        known = cells[label].strip("[]").strip().lower() not in UNKNOWN_LABELS
+        known = not is_unknown(cells[label])
         if not known:
-            what = f"slide {slide_id}" if slide_id else f"case {case_id}"
+            what = named(slide_id, case_id) if slide_id else f"case {case_id}"
             exclusions.append(Exclusion(what, f"{label} is {cells[label]!r}: no label (line {line})", by_rule=True))
         value = cells[label] if known else ""
         rows.append(_Row(line, slide_id, case_id, value, cells.get("center", ""), cells.get("split", "")))

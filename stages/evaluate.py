@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from pipeline.compute import (
 from pipeline.compute import versions as used_versions
 from pipeline.dataset import StoredRows
 from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
-from pipeline.evaluated import AFTER, TEACHER, NamedModel, name_models, reference_of
+from pipeline.evaluated import TEACHER, NamedModel, name_models, reference_of
 from pipeline.files import exclusive, sha256_json
 from pipeline.loader import default_workers
 from pipeline.models import BuiltEncoder
@@ -72,7 +73,7 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     with exclusive(out, "g2l evaluate"):
-        start_folder(out, config)
+        start_folder(out, config, precision)
         inputs = look_at_inputs(config)
         patch_px = config.patch_px or (inputs.store.patch_px if inputs.store else None)
         named = name_models(config.models, patch_px)
@@ -121,8 +122,7 @@ def embed_model(
     """
     say(f"evaluate: {named.label}")
     built = named.build()
-    teacher_sha256 = inputs.store.spec.teacher["weights_sha256"] if inputs.store else ""
-    is_teacher = built.weights_sha256 == teacher_sha256
+    is_teacher = inputs.store is not None and same_encoder(built.record(), inputs.store.spec.teacher)
     model = EvaluatedModel(named, built, TEACHER if is_teacher else named.role, {})
     module = built.module.to(device)
     batch_size = config.batch_size or choose_batch_size(module, named.patch_px, device, precision)
@@ -156,6 +156,11 @@ def embed_model(
     return model
 
 
+def same_encoder(record: dict[str, Any], teacher: dict[str, Any]) -> bool:
+    """Whether an encoder is a store's teacher: its weights, its statistics and how its embedding is taken."""
+    return all(record[name] == teacher[name] for name in ("weights_sha256", "embedding", "mean", "std", "width"))
+
+
 def _reader(paths: Sequence[Path]) -> Callable[[int, NDArray[np.uint8]], None]:
     """Reads image `row` into `out`."""
     return lambda row, out: read_image(paths[row], out)
@@ -170,12 +175,18 @@ def benchmark(
     if inputs.store and inputs.store_rows:
         say("evaluate: fidelity")
         split = len(inputs.store_rows.train)
-        teacher = inputs.store.spec.teacher["weights_sha256"]
+        teacher = inputs.store.spec.teacher
         scored = [
-            ScoredModel(m.named.label, m.role, m.embeddings["store"][:split], m.embeddings["store"][split:],
-                        m.built.weights_sha256 == teacher, m.named.projector() if m.role == AFTER else None)
+            ScoredModel(
+                label=m.named.label,
+                train=m.embeddings["store"][:split],
+                val=m.embeddings["store"][split:],
+                is_teacher=same_encoder(m.built.record(), teacher),
+                projector=m.named.projector() if m.named.teacher_sha256 == teacher["weights_sha256"] else None,
+                named=m.named,
+            )
             for m in models
-        ]  # fmt: skip
+        ]
         why_no_sheet = "" if inputs.store.has_pixels else "the store keeps no pixels"
         with one_thread():
             sections.append(fidelity_section(inputs.store, inputs.store_rows, scored, config, out, why_no_sheet))

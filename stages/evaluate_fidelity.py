@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from pipeline.contact_sheet import draw_best_and_worst
 from pipeline.dataset import row_keys, teacher_statistics
 from pipeline.errors import BenchmarkError
-from pipeline.intervals import Draws, GroupResamples, interval, mean_draws, ratio_draws
+from pipeline.evaluated import AFTER, NamedModel
+from pipeline.intervals import Draws, GroupResamples, few_groups_note, interval, mean_draws, ratio_draws
 from pipeline.linear_map import fit_linear_map
 from pipeline.metrics import NUM_NEIGHBOURS, linear_cka, neighbour_overlaps, retrieval_hits
 from pipeline.projector import EPSILON, Projector
@@ -83,16 +84,17 @@ class ScoredModel:
 
     Attributes:
         train, val: embeddings (M, S) and (N, S).
-        is_teacher: its weights are those of the store's teacher; the embeddings are then the store's.
-        projector: a distilled student's.
+        is_teacher: it is the store's teacher; the embeddings are then the store's.
+        projector: of a student that was distilled from the store's teacher.
+        named: what was asked for: where a student comes from.
     """
 
     label: str
-    role: str
     train: NDArray[np.float32]
     val: NDArray[np.float32]
     is_teacher: bool
     projector: Projector | None
+    named: NamedModel
 
 
 class TeacherSpace:
@@ -179,9 +181,8 @@ def fidelity_section(
             cells: list[Cell] = [explained(found, resamples), *means, cka[model.label]]
             table_rows["fitted" if how == FITTED else "as it is"].append([model.label, how, *cells])
     shown = shown_model(models, figures)
-    keys = [best_key(model.label, figures) for model in models]
-    parts = {key[0]: by_part(space, models, figures, centers, key) for key in keys}
-    by_slide = {key[0]: by_part(space, models, figures, slides, key) for key in keys}
+    parts = {model.label: by_part(space, model, figures, centers) for model in models}
+    by_slide = {model.label: by_part(space, model, figures, slides) for model in models}
     tables = [
         Table("What each model holds of the teacher", columns(described=True), table_rows["fitted"],
               "Every model has a linear map into the teacher's space that was fitted on training rows, alike for all."),
@@ -198,9 +199,9 @@ def fidelity_section(
     return Section(
         key="fidelity",
         title="Fidelity to the teacher",
-        what=f"How well each model stands in for {store.spec.teacher['name']} on patches that nobody trained on. "
-        "Standardised space: the teacher's embedding with each dimension at mean 0 and variance 1 over the training "
-        "rows. Intervals: 95 %, from a bootstrap over cases in which the searched patches stay the same.",
+        what=f"How well each model stands in for {store.spec.teacher['name']} on the patches that the store's plan "
+        "holds out. Standardised space: the teacher's embedding with each dimension at mean 0 and variance 1 over the "
+        "training rows. Intervals: 95 %, from a bootstrap over cases in which the searched patches stay the same.",
         basis={"patches": len(rows.val), "slides": len(np.unique(slides)), "cases": num_cases, "centres": num_centers,
                "patches to fit maps": len(rows.train)},
         tables=tables,
@@ -210,7 +211,7 @@ def fidelity_section(
         source={"store": str(store.folder), "content hash": store.content_hash(),
                 "plan hash": store.attributes["plan_hash"]},
         exclusions=failed_rows(store),
-        notes=notes(num_cases, sheet_pixels, len(rows.train), store.width),
+        notes=[*notes(store, rows, space, num_cases, sheet_pixels), *provenance(store, models)],
         data={"by_slide": by_slide, "by_centre": parts},
     )  # fmt: skip
 
@@ -230,22 +231,15 @@ def shown_model(models: Sequence[ScoredModel], figures: dict[tuple[str, str], Ro
     return (own + others + list(figures))[0]
 
 
-def best_key(label: str, figures: dict[tuple[str, str], RowFigures]) -> tuple[str, str]:
-    """Label and map of a model as it stands in: without a map or with its own projector, else with the fitted one."""
-    return next(key for key in figures if key[0] == label)
-
-
 def by_part(
     space: TeacherSpace,
-    models: Sequence[ScoredModel],
+    model: ScoredModel,
     figures: dict[tuple[str, str], RowFigures],
     parts: NDArray[np.str_],
-    key: tuple[str, str],
 ) -> list[dict[str, str | int | float]]:
     """Figures of one model by slide or centre, the smallest cosine first; rows without a name are left out."""
     found: list[dict[str, str | int | float]] = []
-    figure = figures[key]
-    model = next(model for model in models if model.label == key[0])
+    figure = figures[model.label, FITTED]
     for part in np.unique(parts[parts != ""]):
         rows = np.flatnonzero(parts == part)
         if len(rows) < MIN_PART_ROWS:
@@ -271,8 +265,8 @@ def part_tables(title: str, name: str, parts: dict[str, list[dict[str, str | int
         return []
     head = [Column(name), Column("model"), Column("patches", "Held-out patches of it.", digits=0)]
     note = (
-        "Each model as it stands in: a student with its own projector, others with the fitted map. Explained variance "
-        "is about the part's own mean; neighbours and retrieval are searched among all held-out patches."
+        "With the fitted map, alike for all models. Explained variance is about the part's own mean; neighbours and "
+        "retrieval are searched among all held-out patches."
     )
     rows: list[list[Cell]] = []
     for label, found in parts.items():
@@ -310,15 +304,45 @@ def failed_rows(store: Store) -> list[Exclusion]:
     return [Exclusion(f"{planned - usable:,} held-out patches", "they could not be read for the store", by_rule=True)]
 
 
-def notes(num_cases: int, sheet_pixels: str, num_train: int, width: int) -> list[str]:
+def notes(store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, sheet_pixels: str) -> list[str]:
     """What a reader must know beside the numbers."""
-    found = []
+    found, num_rows = [], len(rows.val)
+    cases = np.array([slide.case_id for slide in store.plan.slides])[store.plan.slide_of_row()]
+    held_out, trained_on = np.unique(cases[rows.val]), np.unique(cases[store.ok_rows(TRAIN)])
+    if shared := len(np.intersect1d(held_out, trained_on)):
+        found.append(f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
+                     "slide is held out): these figures are too good for new cases.")  # fmt: skip
     if num_cases < 2:
         found.append("All held-out patches are of one case: no interval can be given, and nothing follows for other "
                      "cases.")  # fmt: skip
-    if num_train < 2 * width:
-        found.append(f"The linear maps are fitted on {num_train:,} rows for {width:,} dimensions: too few to be exact, "
-                     "so that even the teacher's own row is below 1.")  # fmt: skip
+    elif note := few_groups_note(num_cases, "cases"):
+        found.append(note)
+    neighbours = min(NUM_NEIGHBOURS, num_rows - 1)
+    found.append(f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, and the overlap "
+                 f"{neighbours / (num_rows - 1):.3f}.")  # fmt: skip
+    if ties := num_rows - len(np.unique(space.plain, axis=0)):
+        found.append(f"{ties:,} patches have the very embedding of another one (blank places, mostly). Such ties count "
+                     "as not found, so that even the teacher's own retrieval is below 1.")  # fmt: skip
+    if len(rows.train) < 2 * store.width:
+        found.append(f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
+                     "to be exact, so that even the teacher's own row is below 1.")  # fmt: skip
     if sheet_pixels:
         found.append(f"No contact sheet: {sheet_pixels}.")
+    return found
+
+
+def provenance(store: Store, models: Sequence[ScoredModel]) -> list[str]:
+    """Whether the held-out patches are really new to each model, and why a student's projector is not used."""
+    found = []
+    teacher, plan = store.spec.teacher["weights_sha256"], store.attributes["plan_hash"]
+    for model in models:
+        named = model.named
+        if named.student and named.teacher_sha256 != teacher:
+            other = "another teacher" if named.teacher_sha256 else "a teacher that its folder does not name"
+            found.append(f"{model.label} was distilled from {other}: its own projector is not used.")
+        if named.role == AFTER and named.plan_hash != plan:
+            other = "another plan than the store's" if named.plan_hash else "a plan that its folder does not name"
+            found.append(f"{model.label} was trained on {other}: it may have seen the held-out patches.")
+    if others := [model.label for model in models if not (model.is_teacher or model.named.role)]:
+        found.append(f"Whether {', '.join(others)} saw these slides in pretraining is not known here.")
     return found

@@ -2,6 +2,7 @@
 computed.
 """
 
+import json
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from pipeline.patch_sets import PatchSet, read_patch_set
 from pipeline.report import Exclusion
 from pipeline.robustness_sets import RobustnessSet, read_robustness_set
 from pipeline.runlog import say
+from pipeline.slide_sets import read_slide_set
 from pipeline.store import Store
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_fidelity import StoreRows, choose_store_rows
+from stages.evaluate_patches import prepare
 
 OPTIONS_FILE = "evaluate.toml"
 CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
@@ -54,25 +57,38 @@ class Inputs:
     features: list[tuple[str, Path]]
 
 
-def start_folder(out: Path, config: EvaluateConfig) -> None:
-    """Make the folder, or see that its report was made with the same options.
+def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
+    """Make the folder, or see that its report was made with the same options and in the same arithmetic.
 
     Raises:
-        ConfigError: it was made with others, or it is not empty and no report.
+        ConfigError: it was made with others, or the folder is not empty and no evaluation's.
     """
     make_output_folder(out)
-    path = out / OPTIONS_FILE
-    if path.exists():
-        old = tomllib.loads(path.read_text())["evaluate"]
+    path, report = out / OPTIONS_FILE, out / "report.json"
+    if not path.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
+    if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
+        old = tomllib.loads(path.read_text())["evaluate"] | {"precision": read_precision(report)}
         kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING | {"out"}}
         now = {name: value for name, value in config.record().items() if name not in CHANGES_NOTHING}
-        if changes := differences(kept, now):
+        if changes := differences(kept, now | {"precision": precision}):
             listing = "\n".join(f"  {line}" for line in changes)
             raise ConfigError(f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
                               f"{listing}\nChoose another --out")  # fmt: skip
-    elif any(out.iterdir()):
-        raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
     write_text(path, to_toml({"evaluate": {"out": str(out)} | config.record()}))
+
+
+def read_precision(report: Path) -> str:
+    """The arithmetic that a report's embeddings were made in.
+
+    Raises:
+        ConfigError: it is damaged.
+    """
+    try:
+        return str(json.loads(report.read_text())["settings"]["precision"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{report}: damaged ({type(error).__name__}). Delete the folder, or choose another --out"
+                          ) from None  # fmt: skip
 
 
 def look_at_inputs(config: EvaluateConfig) -> Inputs:
@@ -96,6 +112,9 @@ def look_at_inputs(config: EvaluateConfig) -> Inputs:
         patch_set = read_patch_set(config.patches, config.images_root)
         images = look_through(patch_set.paths, workers, config.patches)
         patches = patch_set.select(images.usable), images
+        prepare(
+            patches[0], config
+        )  # what is wrong with the classes and cases is told now, not after hours of embedding
     if config.robustness:
         robustness_set = read_robustness_set(config.robustness, config.images_root)
         images = look_through(robustness_set.paths, workers, config.robustness)
@@ -103,7 +122,11 @@ def look_at_inputs(config: EvaluateConfig) -> Inputs:
         usable[images.usable] = True
         robustness = robustness_set.select(usable), images
     rows = choose_store_rows(store, config) if store else None
-    return Inputs(store, rows, patches, robustness, named_folders(config.features or []))
+    features = named_folders(config.features or [])
+    if config.slides:
+        slide_set = read_slide_set(config.slides, config.label, features)
+        slide_set.require_scorable(None if any(bag.split for bag in slide_set.bags) else config.folds)
+    return Inputs(store, rows, patches, robustness, features)
 
 
 def look_through(paths: Sequence[Path], workers: int, source: Path) -> Images:
@@ -150,6 +173,10 @@ def check_labels(named: Sequence[NamedModel], inputs: Inputs, config: EvaluateCo
     labels = [model.label for model in named] + [label for label, _ in inputs.features]
     if config.reference is not None and config.reference not in labels:
         raise ConfigError(f"--reference {config.reference}: the models are {', '.join(labels)}")
+    strangers = [label for label, _ in inputs.features if label not in [model.label for model in named]]
+    if strangers:
+        say(f"note: the features {', '.join(strangers)} are of none of the models and stand for themselves; the models "
+            f"are {', '.join(model.label for model in named)}")  # fmt: skip
     for model in named:
         if inputs.store and model.patch_px != inputs.store.patch_px:
             raise ConfigError(f"{model.label} takes patches of {model.patch_px} px, those of {config.store} have "

@@ -14,9 +14,13 @@ from pipeline.errors import BenchmarkError
 from pipeline.few_shot import draw_examples, few_shot
 from pipeline.folds import Fold, given_split, group_folds
 from pipeline.intervals import (
+    MIN_GROUPS,
     GroupResamples,
+    bound_note,
     class_mean_draws,
     classification_draws,
+    difference,
+    few_groups_note,
     interval,
 )
 from pipeline.patch_sets import PatchSet
@@ -27,6 +31,7 @@ from pipeline.patch_tables import (
     ScoredModel,
     center_tables,
     composition_table,
+    count_names,
     difference_tables,
     few_shot_tables,
     probe_tables,
@@ -37,8 +42,6 @@ from pipeline.runlog import Progress
 from pipeline.tool_config import EvaluateConfig
 
 KEY = "patches"
-FEW_GROUPS = 10
-"""Percentile intervals from fewer groups are narrower than they say, and a note says so. Our choice."""
 
 Embeddings = Mapping[str, NDArray[np.float32]]
 
@@ -68,8 +71,6 @@ def patch_section(
         for label, values in embeddings.items():
             models.append(score_model(label, values, bench, config))
             progress.step()
-    linear = {model.label: interval(model.draws[LINEAR]["balanced_accuracy"]) for model in models}
-    num_classes = len(np.unique(bench.task.truth[bench.scored]))
     return Section(
         key=KEY,
         title=f"Patch benchmark: {patch_set.name}",
@@ -82,10 +83,10 @@ def patch_section(
             *center_tables(models, bench, config),
             composition_table(bench),
         ],
-        scores=[Score(f"{patch_set.name}, balanced accuracy ({LINEAR})", linear, chance=1 / num_classes)],
+        scores=[_score(models, bench, reference)],
         settings=_settings(config, bench, models, reference),
         source={"file": str(patch_set.source), "sha256 of names, classes, groups and splits": patch_set.hash()},
-        exclusions=exclusions,
+        exclusions=[*patch_set.exclusions, *exclusions],
         notes=_notes(models, bench),
         data={"spread_of_few_shot_draws": _spreads(models)},
     )
@@ -139,6 +140,17 @@ def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench, confi
     return ScoredModel(label, probed, draws, few, few_draws)
 
 
+def _score(models: Sequence[ScoredModel], bench: Bench, reference: str) -> Score:
+    """The headline: balanced accuracy of the linear probe."""
+    draws = {model.label: model.draws[LINEAR]["balanced_accuracy"] for model in models}
+    return Score(
+        name=f"{bench.patch_set.name}, balanced accuracy ({LINEAR})",
+        values={label: interval(of_model) for label, of_model in draws.items()},
+        chance=1 / len(np.unique(bench.task.truth[bench.scored])),
+        differences={label: difference(d, draws[reference]) for label, d in draws.items() if label != reference},
+    )
+
+
 def _what(bench: Bench, config: EvaluateConfig) -> str:
     """What is measured, for the section's head."""
     num_folds = len(bench.task.folds)
@@ -160,7 +172,7 @@ def _basis(bench: Bench) -> dict[str, int]:
     if has_groups:
         basis[bench.unit] = len(np.unique(bench.groups))
     if patch_set.centers is not None:
-        basis["centres"] = len(np.unique(patch_set.centers))
+        basis["centres"] = count_names(patch_set.centers)
     basis["classes"] = len(bench.task.classes)
     if patch_set.splits is not None:
         fold = bench.task.folds[0]
@@ -194,22 +206,19 @@ def _settings(config: EvaluateConfig, bench: Bench, models: Sequence[ScoredModel
 
 def _notes(models: Sequence[ScoredModel], bench: Bench) -> list[str]:
     """What a reader must know about how the scores came about."""
-    notes = []
     num_groups = bench.resamples.num_groups
-    if bench.patch_set.groups is None:
-        notes.append(
-            "The data do not say which patches belong together: folds and intervals take every patch for independent. "
-            "If patches of one case are on both sides, all scores are too high and all intervals too narrow."
-        )
-    if num_groups < 2:
-        notes.append(f"All scored patches are of one of the {bench.unit}: no interval can be given.")
-    elif num_groups < FEW_GROUPS:
-        notes.append(f"Intervals rest on {num_groups} {bench.unit} only, and are rather too narrow.")
+    estimates = {}
+    for model in models:
+        for probe, by_metric in model.draws.items():
+            estimates[f"{model.label}, {probe}"] = [interval(draws) for draws in by_metric.values()]
+        estimates[f"{model.label}, few-shot"] = [interval(draws) for draws in model.few_draws.values()]
+    found = (few_groups_note(num_groups, bench.unit), bound_note(estimates))
+    notes = [*bench.patch_set.notes(), *(note for note in found if note)]
     notes += [*bench.task.notes, *bench.examples.notes]
     by_model = [(f"{m.label}, {name}", found.notes) for m in models for name, found in m.probed.items()]
-    notes += [f"{who}: {note}" for who, found in by_model for note in found]
+    notes += [f"{who}: {note}" for who, of_model in by_model for note in of_model]
     dropped = max(draws.num_dropped for draws in models[0].draws[LINEAR].values())
-    if dropped and num_groups >= 2:
+    if dropped and num_groups >= MIN_GROUPS:
         notes.append(
             f"{dropped:,} of {len(bench.resamples):,} resamples lack a class; no interval counts them, and none is "
             "given where they are more than half."

@@ -13,16 +13,17 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
-from pipeline.intervals import GroupResamples, interval
+from pipeline.intervals import GroupResamples
 from pipeline.paired_robustness import PairedRobustness, paired_robustness
 from pipeline.report import Exclusion, Score, Section, Table
-from pipeline.robustness_index import MAX_K, index_of_random_neighbours, robustness_index
+from pipeline.robustness_index import MAX_K, robustness_index
 from pipeline.robustness_margins import Margins, robustness_margins
 from pipeline.robustness_sets import IndexRows, PairedRows, RobustnessSet
 from pipeline.robustness_tables import (
     ScoredIndex,
     index_draws,
     index_notes,
+    index_score,
     index_tables,
     paired_notes,
     paired_score,
@@ -60,11 +61,9 @@ def robustness_section(
         what.append(INDEX_WHAT)
         basis |= _index_basis(rows)
         tables += index_tables(rows, models, reference, resamples)
-        intervals = {model.label: interval(model.draws) for model in models if model.draws is not None}
-        if intervals:
-            chance = index_of_random_neighbours(rows.classes, rows.centers, rows.slides, rows.subsets)
-            scores.append(Score("robustness index", intervals, chance))
-        notes += index_notes(robustness_set.num_out_of_domain, models)
+        if score := index_score(rows, models, reference):
+            scores.append(score)
+        notes += index_notes(robustness_set.num_out_of_domain, models, resamples.num_groups)
         settings |= {
             "k": config.ri_k or f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}",
             "resamples": config.resamples,
@@ -76,7 +75,7 @@ def robustness_section(
         what.append(PAIRED_WHAT)
         basis |= _paired_basis(pairs, next(iter(paired.values())))
         tables += paired_tables(paired)
-        scores.append(paired_score(paired))
+        scores.append(paired_score(paired, reference))
         notes += paired_notes(next(iter(paired.values())))
     return Section(
         key="robustness",

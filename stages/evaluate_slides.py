@@ -16,12 +16,22 @@ from pipeline import mil
 from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
 from pipeline.folds import Fold, given_split, group_folds
-from pipeline.intervals import Draws, GroupResamples, classification_draws, difference, interval
+from pipeline.intervals import (
+    MIN_GROUPS,
+    READ_DIFFERENCES,
+    Draws,
+    GroupResamples,
+    bound_note,
+    classification_draws,
+    difference,
+    few_groups_note,
+    interval,
+)
 from pipeline.probes import Probed, ProbeTask, probe_task
 from pipeline.report import Cell, Column, Interval, Score, Section, Table
 from pipeline.runlog import say
 from pipeline.slide_benchmark import Survey, attention_mil, mean_pool, survey
-from pipeline.slide_sets import Bag, SlideSet, read_slide_set
+from pipeline.slide_sets import MAX_NAMED, Bag, SlideSet, read_slide_set
 from pipeline.tool_config import EvaluateConfig
 
 KEY = "slides"
@@ -93,7 +103,7 @@ def slide_section(
             _composition_table(found),
             _feature_table(found, surveys),
         ],
-        scores=[_score(predictions, config.label)],
+        scores=[_score(predictions, config.label, compared)],
         settings=_settings(config, num_folds, compared, predictions),
         source=_source(found, features, surveys),
         exclusions=found.exclusions,
@@ -173,7 +183,8 @@ def _score_table(predictions: Sequence[Prediction], found: SlideSet) -> Table:
         f"{MIL} weighs cases so that all classes count alike, logistic regression does not: compare the two by AUROC, "
         "and the other metrics among feature sets."
     )
-    return Table(f"{found.label}, predicted", [*_heads(), *columns], rows, note)
+    what = f"{MIL}: learns which patches count. {MEAN}: logistic regression on the mean of them."
+    return Table(f"{found.label}, predicted", [*_heads(what), *columns], rows, note)
 
 
 def _difference_tables(predictions: Sequence[Prediction], compared: str) -> list[Table]:
@@ -184,9 +195,9 @@ def _difference_tables(predictions: Sequence[Prediction], compared: str) -> list
         for p in predictions
         if p.model != compared
     ]
-    columns = [Column(name, better="higher") for name, _ in METRICS.values()]
-    note = "Paired: both are scored on the same resampled cases. An interval that covers 0 shows no difference."
-    return [Table(f"Difference from {compared}", [*_heads(), *columns], rows, note)] if rows else []
+    columns = [*_heads(), *(Column(name) for name, _ in METRICS.values())]
+    note = f"Value less that of {compared}, paired: both are scored on the same resampled cases. {READ_DIFFERENCES}"
+    return [Table(f"Difference from {compared}", columns, rows, note)] if rows else []
 
 
 def _center_tables(
@@ -246,18 +257,17 @@ def _feature_table(found: SlideSet, surveys: Mapping[str, Survey]) -> Table:
     return Table("Feature sets", columns, rows)
 
 
-def _score(predictions: Sequence[Prediction], label: str) -> Score:
+def _score(predictions: Sequence[Prediction], label: str, compared: str) -> Score:
     """The headline: AUROC of attention MIL."""
-    values = {p.model: interval(p.draws["auroc"]) for p in predictions if p.predictor == MIL}
-    return Score(f"{label}, AUROC ({MIL})", values, chance=0.5)
+    draws = {p.model: p.draws["auroc"] for p in predictions if p.predictor == MIL}
+    values = {model: interval(of_model) for model, of_model in draws.items()}
+    less = {model: difference(of_model, draws[compared]) for model, of_model in draws.items() if model != compared}
+    return Score(f"{label}, AUROC ({MIL})", values, chance=0.5, differences=less)
 
 
-def _heads() -> list[Column]:
-    """The columns that say which features and which predictor."""
-    return [
-        Column("features"),
-        Column("predictor", f"{MIL}: learns which patches count. {MEAN}: logistic regression on the mean of them."),
-    ]
+def _heads(what: str = "") -> list[Column]:
+    """The columns that say which features and which predictor; the first table says `what` the predictors are."""
+    return [Column("features"), Column("predictor", what)]
 
 
 def _settings(
@@ -295,10 +305,24 @@ def _notes(found: SlideSet, task: ProbeTask, predictions: Sequence[Prediction]) 
         notes.append(
             f"{num_val} {found.unit}s of the split val choose the regularisation only; {MIL} does not use them."
         )
+    if found.incomplete:
+        notes.append(
+            f"{len(found.incomplete):,} of {len(found.bags):,} cases are predicted without some of their slides, which "
+            f"are among what is left out: {_listed(found.incomplete)}."
+        )
+    num_cases = len(np.unique(found.cases[task.scored]))
+    estimates = {f"{p.model}, {p.predictor}": p.intervals() for p in predictions}
+    notes += [note for note in (few_groups_note(num_cases, "cases"), bound_note(estimates)) if note]
     draws = predictions[0].draws["auroc"]
-    if draws.num_dropped:
+    if draws.num_dropped and num_cases >= MIN_GROUPS:
         notes.append(f"{draws.num_dropped} of {len(draws.draws)} resamples lack a class; no interval counts them.")
     return notes
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _records(

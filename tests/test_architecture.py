@@ -88,6 +88,13 @@ def test_a_library_has_its_owners(library: str, owners: set[str]) -> None:
 
 def test_the_command_imports_nothing_heavy_at_start() -> None:
     heavy = {"torch", "timm", "numpy", "h5py", "zarr", "openslide", "matplotlib", "skimage", "PIL", "sklearn", "pandas"}
-    for name in ("stages.cli", "stages.options", "pipeline.config", "pipeline.tool_config", "pipeline.errors", "pipeline.files"):
+    for name in (
+        "stages.cli",
+        "stages.options",
+        "pipeline.config",
+        "pipeline.tool_config",
+        "pipeline.errors",
+        "pipeline.files",
+    ):
         found = {module.split(".")[0] for module in imports_of(MODULES[name], top_level_only=True)}
         assert not found & heavy, name

@@ -166,10 +166,13 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "run": None, "sections": sections, "settings": settings}
 
 
+@pytest.mark.parametrize("threads", [{}, pytest.param({"OMP_NUM_THREADS": "2"}, marks=pytest.mark.slow)])
 def test_the_same_seed_gives_the_same_report_to_the_digit(
-    bench: Bench, report: tuple[Path, str, dict[str, Any]], tmp_path: Path
+    bench: Bench, report: tuple[Path, str, dict[str, Any]], tmp_path: Path, threads: dict[str, str]
 ) -> None:
-    result = run_g2l(*bench.everything(tmp_path / "again"))
+    """In another process, and with other threads as well where the embeddings are the same."""
+    cache = ("--cache", report[0] / "embeddings") if threads else ()
+    result = run_g2l(*bench.everything(tmp_path / "again", *cache), **threads)
     assert result.returncode == 3, result.stderr
     again = json.loads((tmp_path / "again" / "report.json").read_text())
     assert comparable(again) == comparable(report[2])
@@ -199,6 +202,16 @@ def test_a_report_of_other_options_is_not_overwritten(bench: Bench, report: tupl
     assert code == 1
     assert "holds a report of other options" in errors
     assert "seed: 0 -> 1" in errors
+
+
+def test_a_call_that_failed_may_be_mended_in_place(bench: Bench, tmp_path: Path) -> None:
+    more = ("--patches", bench.folder / "patches.csv", "--no-cost")
+    code, _, errors = call_g2l(*bench.arguments(tmp_path / "out", *more, "--folds", 9))
+    assert code == 1
+    assert "folds" in errors
+    assert "evaluate: teacher" not in errors  # told before anything was embedded
+    code, _, errors = call_g2l(*bench.arguments(tmp_path / "out", *more))
+    assert code == 0, errors
 
 
 def test_the_options_that_were_used_make_the_report_again(

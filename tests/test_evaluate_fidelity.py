@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import extract, plan_cohort, write_cohort, write_teacher
 from PIL import Image
 from sklearn.metrics import r2_score
 from store_factory import make_store
 
 from pipeline.errors import BenchmarkError
-from pipeline.evaluated import AFTER, TEACHER
+from pipeline.evaluated import AFTER, TEACHER, NamedModel
 from pipeline.projector import EPSILON, Projector
 from pipeline.report import Interval, Section, Table
 from pipeline.store import Store
@@ -23,8 +24,8 @@ CONFIG = EvaluateConfig(models=["x"], resamples=200)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """60 training rows of three cases and 36 held-out ones of three."""
-    return make_store(tmp_path_factory.mktemp("store") / "s.zarr", train=(20, 20, 20), val=(12, 12, 12))
+    """60 training rows of three cases and 40 held-out ones of five."""
+    return make_store(tmp_path_factory.mktemp("store") / "s.zarr", train=(20, 20, 20), val=(8, 8, 8, 8, 8))
 
 
 def teacher_embeddings(store: Store, rows: np.ndarray) -> np.ndarray:
@@ -37,7 +38,8 @@ def scored(store: Store, label: str, change: Any = None, **options: Any) -> tupl
     train, val = (teacher_embeddings(store, part) for part in (rows.train, rows.val))
     if change is not None:
         train, val = change(train).astype(np.float32), change(val).astype(np.float32)
-    values = {"role": "", "is_teacher": False, "projector": None} | options
+    named = NamedModel(label, "any", "scratch", 32, **options.pop("named", {}))
+    values = {"is_teacher": False, "projector": None, "named": named} | options
     return rows, ScoredModel(label=label, train=train, val=val, **values)
 
 
@@ -55,7 +57,7 @@ def value(cell: Any) -> float:
 
 
 def test_the_teacher_itself_is_perfect(store: Store, tmp_path: Path) -> None:
-    rows, model = scored(store, "teacher", is_teacher=True, role=TEACHER)
+    rows, model = scored(store, "teacher", is_teacher=True, named={"role": TEACHER})
     section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
     for title in ("What each model holds", "Standing in"):
         found = row_of(by_name(section, title), "teacher")
@@ -63,7 +65,7 @@ def test_the_teacher_itself_is_perfect(store: Store, tmp_path: Path) -> None:
             assert value(found[name]) == pytest.approx(1, abs=1e-5), (title, name)
             if isinstance(found[name], Interval):
                 assert (found[name].low, found[name].high) == pytest.approx((1, 1), abs=1e-5)
-    assert section.basis == {"patches": 36, "slides": 3, "cases": 3, "centres": 0, "patches to fit maps": 60}
+    assert section.basis == {"patches": 40, "slides": 5, "cases": 5, "centres": 0, "patches to fit maps": 60}
 
 
 def test_any_invertible_linear_view_of_the_teacher_is_perfect_by_a_fitted_map(store: Store, tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_a_student_is_scored_with_its_own_projector_and_a_fitted_map(store: Stor
     projector.teacher_norm.set_statistics(
         torch.from_numpy(teacher.train).mean(0), torch.from_numpy(teacher.train).var(0)
     )
-    rows, model = scored(store, "student", lambda z: np.tanh(z), projector=projector, role=AFTER)
+    rows, model = scored(store, "student", lambda z: np.tanh(z), projector=projector, named={"role": AFTER})
     section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
     own = row_of(by_name(section, "Standing in"), "student")
     with torch.inference_mode():
@@ -128,9 +130,9 @@ def test_slides_are_listed_the_worst_first_with_all_in_the_record(store: Store, 
     cosines = [value(row[4]) for row in table.rows]
     assert cosines == sorted(cosines)
     parts = section.data["by_slide"]["m"]
-    assert len(parts) == len(table.rows) == 3
-    assert sum(part["patches"] for part in parts) == 36
-    weighted = sum(part["cosine"] * part["patches"] for part in parts) / 36
+    assert len(parts) == len(table.rows) == 5
+    assert sum(part["patches"] for part in parts) == 40
+    weighted = sum(part["cosine"] * part["patches"] for part in parts) / 40
     assert weighted == pytest.approx(value(row_of(by_name(section, "What each"), "m")["cosine"]))
 
 
@@ -153,6 +155,45 @@ def test_one_case_gives_no_interval_and_says_so(tmp_path: Path) -> None:
     assert np.isnan(cell.high)
     assert any("of one case" in note for note in section.notes)
     assert section.exclusions[0].what == "1 held-out patches"
+
+
+def test_where_a_student_comes_from_is_told(store: Store, tmp_path: Path) -> None:
+    plan, teacher = store.attributes["plan_hash"], store.spec.teacher["weights_sha256"]
+    folder = tmp_path / "student"
+    cases = {
+        "same": {"plan_hash": plan, "teacher_sha256": teacher},
+        "other teacher": {"plan_hash": plan, "teacher_sha256": "f" * 64},
+        "other plan": {"plan_hash": "f" * 64, "teacher_sha256": teacher},
+        "silent": {},
+    }
+    notes = {}
+    for label, facts in cases.items():
+        rows, model = scored(store, label, named={"role": AFTER, "student": folder, **facts})
+        section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet")
+        notes[label] = " ".join(section.notes)
+    assert "distilled from" not in notes["same"]
+    assert "trained on another plan" not in notes["same"]
+    assert "other teacher was distilled from another teacher: its own projector is not used" in notes["other teacher"]
+    assert "other plan was trained on another plan than the store's: it may have seen" in notes["other plan"]
+    assert "silent was trained on a plan that its folder does not name" in notes["silent"]
+    rows, model = scored(store, "encoder")
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet")
+    assert any("Whether encoder saw these slides in pretraining is not known" in note for note in section.notes)
+
+
+def test_a_strip_of_a_slide_that_is_trained_on_is_told(tmp_path: Path) -> None:
+    plan = plan_cohort(write_cohort(tmp_path / "slides", 2), val_strip=0.3, patches_per_slide=40)
+    store = extract(plan, tmp_path / "store.zarr", write_teacher(tmp_path / "t.safetensors")).store
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet")
+    assert any("Of 2 of the 2 held-out cases other patches are trained on" in note for note in section.notes)
+
+
+def test_ties_and_chance_are_told(store: Store, tmp_path: Path) -> None:
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    notes = " ".join(fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet").notes)
+    assert "By chance top-1 is 0.025, top-5 0.125, and the overlap 0.256." in notes
+    assert "the very embedding" not in notes
 
 
 def test_the_rows_are_a_sample_by_hash(store: Store) -> None:

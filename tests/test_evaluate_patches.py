@@ -100,9 +100,41 @@ def test_a_whole_section() -> None:
     assert score.chance == pytest.approx(1 / 3)
     assert score.values["teacher"] == Interval(1, 1, 1)
     assert section.exclusions == left_out
-    assert section.notes == []
+    assert [note.split(" (")[0] for note in section.notes] == ["An estimate of 0 or 1 sits at the bound of its scale"]
+    assert "(teacher, linear probe; teacher, kNN; teacher, few-shot)" in section.notes[0]
+    (less,) = [row for row in rows_of(section, "Difference") if row["probe"] == "linear probe"]
+    assert score.differences == {"student": less["balanced accuracy"]}
     assert len(section.settings["regularisation_by_fold"]["student"]) == 5
     json.dumps(section.record(), allow_nan=False)
+
+
+def test_differences_are_neither_bold_nor_called_none() -> None:
+    patch_set = make_set()
+    models = {"teacher": embed(patch_set, 1.0), "student": embed(patch_set, 0.9)}
+    section = patch_section(patch_set, models, config(), "teacher")
+    differences = [found for found in section.tables if "ifference" in found.title]
+    assert len(differences) == 2
+    for found in differences:
+        assert {column.better for column in found.columns} == {""}
+        assert found.note.startswith("Value less that of teacher")
+        assert "does not show that the two are equal either" in found.note
+    said = [column.what for found in section.tables for column in found.columns if column.name == "balanced accuracy"]
+    assert [bool(what) for what in said] == [True, False, False, False]
+
+
+def test_patches_without_label_or_centre() -> None:
+    unlabelled = Exclusion("y.png", "label is 'NA': no label (line 7)", by_rule=True)
+    patch_set = make_set()
+    centers = np.where(np.arange(240) % 10 == 0, "", patch_set.centers)
+    patch_set = replace(patch_set, exclusions=(unlabelled,), centers=centers)
+    section = patch_section(patch_set, {"a": embed(patch_set, 0.5)}, config(), "a", [Exclusion("x.png", "no image")])
+    assert section.exclusions == [unlabelled, Exclusion("x.png", "no image")]
+    assert section.basis["centres"] == 2
+    assert section.notes[0] == "24 of 240 patches have no centre; no centre's numbers count them."
+    by_centre = rows_of(section, "Linear probe by centre")
+    assert [row["centre"] for row in by_centre] == ["north", "south"]
+    assert sum(row["scored patches"] for row in by_centre) == 216
+    assert {row["centres"] for row in rows_of(section, "Patches by class")} == {2}
 
 
 def test_identical_models_differ_by_nothing() -> None:
@@ -113,6 +145,7 @@ def test_identical_models_differ_by_nothing() -> None:
     cells = [cell for row in differences for cell in row.values() if isinstance(cell, Interval)]
     assert len(cells) == 2 * 3 + 5
     assert set(cells) == {Interval(0, 0, 0)}
+    assert section.scores[0].differences == {"b": Interval(0, 0, 0)}
 
 
 def test_random_labels_cover_one_half() -> None:
@@ -163,7 +196,7 @@ def test_one_scored_case_gives_no_intervals() -> None:
     row = rows_of(section, "Linear probe")[0]
     assert np.isfinite(row["AUROC"].value)
     assert np.isnan([row["AUROC"].low, row["AUROC"].high]).all()
-    assert section.notes[0] == "All scored patches are of one of the cases: no interval can be given."
+    assert section.notes == ["Intervals need at least 5 cases; with 1 none is given."]
     assert section.record()["tables"][0]["rows"][0]["AUROC"]["low"] is None
 
 

@@ -96,11 +96,37 @@ def test_models_are_told_apart(index_set: RobustnessSet) -> None:
     assert section.basis == {"images": 144, "patches": 144, "slides": 18, "classes": 2, "centres": 3}
     (score,) = section.scores
     assert list(score.values) == ["class", "centre", "none"]
+    assert list(score.differences) == ["class", "none"]
+    assert score.differences["class"].record() == of_class["difference"]
+    assert "Intervals rest on 18 slides only, and are rather too narrow." in section.notes
+    assert "does not show that the two are equal either" in section.record()["tables"][0]["note"]
     assert score.chance == pytest.approx(48 / (48 + 20))  # of 24 OS patches 4 are of the own slide
     assert f"would give {score.chance:.3f} on this set" in section.record()["tables"][0]["note"]
     assert section.exclusions == [Exclusion("bad.png", "damaged")]
     assert len(section.source["sha256"]) == 64
     json.dumps(section.record(), allow_nan=False)
+
+
+def test_few_slides_give_no_intervals(tmp_path: Path) -> None:
+    rows = [
+        {"slide_id": f"{center}{slide}", "patch_id": str(patch), "medical_center": center,
+         "biological_class": "ab"[patch % 2], "path": f"{center}{slide}_{patch}.png"}
+        for center in "xy" for slide in range(3) for patch in range(6)
+    ]  # fmt: skip
+    for chosen, given in ((rows, True), ([row for row in rows if row["slide_id"] not in ("x2", "y2")], False)):
+        data = write(tmp_path / "few.csv", chosen)
+        section = robustness_section(data, models_of(data), config(ri_k=3), "none")
+        for title, column in (
+            ("Robustness index", "index"),
+            ("Robustness index by class", "none"),
+            ("Margins", "MaRI, median patch"),
+        ):
+            assert (rows_of(section, title)[0][column]["low"] is not None) == given
+        by_centre = rows_of(section, "Robustness index by centre")[0]["none"]  # three slides, or two
+        assert by_centre["value"] is not None
+        assert by_centre["low"] is None
+        assert ("Intervals need at least 5 slides; with 4 none is given." in section.notes) == (not given)
+        assert not any("resamples of slides have no index" in note for note in section.notes)
 
 
 def test_parts_add_up(index_set: RobustnessSet) -> None:
@@ -202,6 +228,9 @@ def test_pairs_of_slides(paired_set: RobustnessSet) -> None:
     assert section.basis == {"images": 71, "slides of the same tissue": 6, "scanners": 2, "stainings": 3, "places": 12,
                              "pairs of slides": 15}  # fmt: skip
     assert section.scores[0].values["tissue"].value == pytest.approx(1)
+    assert list(section.scores[0].differences) == ["stain"]
+    assert section.scores[0].differences["stain"].value == pytest.approx(table[1]["leaderboard"] - 1)
+    assert np.isnan(section.scores[0].differences["stain"].low)
     assert section.notes == [
         "Pairs of slides share at least 11 places; of so few, chance alone finds 10 of 21 patches.",
         "In 5 pairs of slides a place is on one of them only; 5 such were left out.",

@@ -112,6 +112,10 @@ def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
         gain = score(section, "uni", row[1]).value - score(section, "noise", row[1]).value
         assert row[2].value == pytest.approx(gain)
         assert row[2].low > 0
+    assert headline.differences == {"uni": differences[0][2]}
+    assert {column.better for column in table(section, "Difference from noise").columns} == {""}
+    assert "does not show that the two are equal either" in table(section, "Difference from noise").note
+    assert not any("without some of their slides" in note or "cases only" in note for note in section.notes)
     assert [row[:2] for row in table(section, "by centre").rows[:2]] == [["north", "uni"], ["north", "uni"]]
     assert [list(row) for row in table(section, "Cases and slides").rows] == [
         ["mut", "north", 6, 7], ["mut", "south", 4, 5], ["wt", "north", 6, 8], ["wt", "south", 4, 4]
@@ -206,12 +210,18 @@ def test_missing_damaged_and_unlabelled_slides_are_listed(tmp_path: Path) -> Non
     assert section.basis["slides"] == 24 - 4
     assert section.basis["cases"] == 20 - 3
     left_out = {exclusion.what: exclusion for exclusion in section.exclusions}
-    assert set(left_out) == {"slide case_01-DX1", "case case_01", "slide case_02-DX1", "case case_02",
-                             "slide case_03-DX1", "slide case_05-DX2"}  # fmt: skip
-    assert left_out["slide case_01-DX1"] == Exclusion("slide case_01-DX1", "no feature file for noise")
-    assert "not a readable feature file" in left_out["slide case_02-DX1"].why
-    assert "2 of 4 rows have NaN" in left_out["slide case_05-DX2"].why
-    assert [what for what, exclusion in left_out.items() if exclusion.by_rule] == ["slide case_03-DX1"]
+    slides = {
+        number: f"slide case_0{number} of case case_0{number[0]}" for number in ("1-DX1", "2-DX1", "3-DX1", "5-DX2")
+    }
+    assert set(left_out) == {*slides.values(), "case case_01", "case case_02"}
+    assert left_out[slides["1-DX1"]] == Exclusion(slides["1-DX1"], "no feature file for noise")
+    assert "not a readable feature file" in left_out[slides["2-DX1"]].why
+    assert "2 of 4 rows have NaN" in left_out[slides["5-DX2"]].why
+    assert [what for what, exclusion in left_out.items() if exclusion.by_rule] == [slides["3-DX1"]]
+    (note,) = [note for note in section.notes if "without some of their slides" in note]
+    assert note.startswith("1 of 17 cases are predicted")
+    assert note.endswith("what is left out: case_05.")
+    assert "Intervals rest on 17 cases only, and are rather too narrow." in section.notes
     assert "case_05" in {record["case"] for record in section.data["predictions"]}
 
 

@@ -120,6 +120,20 @@ def test_a_damaged_description_is_named(run: Path, tmp_path: Path) -> None:
         name_model(str(copy), None)
 
 
+def test_a_student_says_what_it_was_made_from(run: Path) -> None:
+    identity = RunFolder(run).read_identity()
+    for text in (str(run), str(run / "student"), f"{run}@before"):
+        model = name_model(text, None)
+        assert model.plan_hash == identity["plan"], text
+        assert model.teacher_sha256 == identity["teacher"]["weights_sha256"], text
+
+
+def test_encoders_of_any_size_take_that_of_the_students_beside_them(run: Path) -> None:
+    models = name_models(["resnet18@scratch", f"s={run}", "uni@scratch"], None)
+    assert [model.patch_px for model in models] == [PATCH_PX, PATCH_PX, 224]
+    assert name_models(["resnet18@scratch", f"s={run}"], 96)[0].patch_px == 96
+
+
 def test_two_models_of_one_label_are_refused(tmp_path: Path) -> None:
     weights = write_teacher(tmp_path / "t.safetensors")
     with pytest.raises(ConfigError, match=f"two are called {TEACHER}"):

@@ -11,16 +11,21 @@ from pipeline import intervals
 from pipeline.errors import BenchmarkError
 from pipeline.intervals import (
     METRICS,
+    MIN_GROUPS,
     Draws,
     GroupResamples,
     auroc_of_resamples,
+    bound_note,
     class_mean_draws,
     classification_draws,
     difference,
+    few_groups_note,
     interval,
     mean_draws,
     ratio_draws,
+    subtract,
 )
+from pipeline.report import Interval
 
 
 def make_case(
@@ -167,15 +172,15 @@ def test_ratio_is_that_of_sums() -> None:
 
 
 def test_a_ratio_of_nothing_is_none() -> None:
-    below = np.array([0.0, 0, 1])
-    resamples = GroupResamples(np.array(["a", "b", "c"]), 200, 0)
-    found = ratio_draws(np.ones(3), below, resamples)
-    assert found.value == 3
-    lacking = resamples.counts[:, 2] == 0
+    below = np.array([0.0, 0, 0, 0, 1])
+    resamples = GroupResamples(np.array(["a", "b", "c", "d", "e"]), 200, 0)
+    found = ratio_draws(np.ones(5), below, resamples)
+    assert found.value == 5
+    lacking = resamples.counts[:, 4] == 0
     assert np.array_equal(np.isnan(found.draws), lacking)
     assert found.num_dropped == lacking.sum() > 0
     assert np.isfinite(interval(found).low)
-    nothing = interval(ratio_draws(np.ones(3), np.zeros(3), resamples))
+    nothing = interval(ratio_draws(np.ones(5), np.zeros(5), resamples))
     assert np.isnan([nothing.value, nothing.low, nothing.high]).all()
 
 
@@ -196,13 +201,52 @@ def test_no_interval_where_most_resamples_give_nothing() -> None:
     assert interval(Draws(1, draws)).low > 50
 
 
-def test_one_group_gives_no_interval() -> None:
+@pytest.mark.parametrize("num_groups", [1, 2, MIN_GROUPS - 1, MIN_GROUPS])
+def test_fewer_than_five_groups_give_no_interval(num_groups: int) -> None:
     truth, probabilities, _ = make_case(7)
-    resamples = GroupResamples(np.full(len(truth), "only"), 100, 0)
+    resamples = GroupResamples((np.arange(len(truth)) % num_groups).astype(str), 100, 0)
     for draws in [*classification_draws(truth, probabilities, resamples).values(), mean_draws(truth * 1.0, resamples)]:
         found = interval(draws)
         assert np.isfinite(found.value)
-        assert np.isnan([found.low, found.high]).all()
+        assert np.isfinite([found.low, found.high]).tolist() == [num_groups >= MIN_GROUPS] * 2
+
+
+def test_few_groups_are_said() -> None:
+    assert few_groups_note(1, "cases") == "Intervals need at least 5 cases; with 1 none is given."
+    assert few_groups_note(4, "slides") == "Intervals need at least 5 slides; with 4 none is given."
+    assert few_groups_note(5, "cases") == "Intervals rest on 5 cases only, and are rather too narrow."
+    assert few_groups_note(19, "cases") == "Intervals rest on 19 cases only, and are rather too narrow."
+    assert few_groups_note(20, "cases") == ""
+
+
+def test_estimates_at_the_bound_are_said() -> None:
+    inside, nothing = Interval(0.5, 0.4, 0.6), Interval(np.nan, np.nan, np.nan)
+    assert bound_note({"a": [inside, nothing], "b": [Interval(1.0, np.nan, np.nan)]}) == ""
+    found = bound_note({"a": [inside], "b": [inside, Interval(1 - 1e-16, 1, 1)], "c": [Interval(0.0, 0, 0)]})
+    assert "(b; c)" in found
+    assert "no certainty" in found
+    assert bound_note({}) == ""
+
+
+def test_models_that_are_equally_right_on_different_patches_differ_by_exactly_nothing() -> None:
+    """Recalls of 0.1, 0.2, 0.3 and of 0.3, 0.2, 0.1 have the same mean, but not the same sum in float64."""
+    truth = np.tile(np.repeat(np.arange(3), 10), 6)
+    place = np.tile(np.arange(10), 18)
+    resamples = GroupResamples(np.repeat(np.arange(6), 30).astype(str), 50, 0)
+    rising, falling, better = (
+        class_mean_draws(truth, (place < np.array(hits)[truth]).astype(np.float64), resamples)
+        for hits in ([1, 2, 3], [3, 2, 1], [3, 2, 2])
+    )
+    assert rising.value != falling.value  # the noise that must not be shown
+    found = difference(rising, falling)
+    assert (found.value, found.low, found.high) == (0.0, 0.0, 0.0)
+    assert difference(better, falling).value == pytest.approx(0.1 / 3)
+
+
+def test_a_difference_that_does_not_exist_stays_so() -> None:
+    found = subtract(Draws(np.nan, np.array([np.nan, 1.0])), Draws(0.5, np.array([0.5, 1.0])))
+    assert np.isnan(found.value)
+    assert np.array_equal(found.draws, [np.nan, 0.0], equal_nan=True)
 
 
 def test_identical_predictions_differ_by_nothing() -> None:

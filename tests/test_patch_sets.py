@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.errors import BenchmarkError
 from pipeline.patch_sets import PatchSet, read_patch_set
+from pipeline.report import Exclusion
 
 
 def write(folder: Path, text: str) -> Path:
@@ -56,6 +57,9 @@ def test_paths_hang_below_the_root(tmp_path: Path) -> None:
         ("slide_id,case", "case"),
         ("case,case_id", "case_id"),
         ("case_id,group", "group"),
+        ("slide_id,patient", "patient"),
+        ("slide_id,patient_id", "patient_id"),
+        ("patient_id,case", "case"),
         ("Case_ID", "case_id"),
         ("other", ""),
     ],
@@ -80,10 +84,11 @@ def test_the_column_of_groups(tmp_path: Path, columns: str, used: str) -> None:
         ("path,label\n", "no rows"),
         ("path,class\na.png,x\n", "lacks the column label"),
         ("image,label\na.png,x\n", "lacks the column path"),
-        ("path,label\na.png,x\nb.png,\n", "line 3: label is empty"),
+        ("path,label\na.png,\nb.png,NaN\n", "none of its 2 rows has a label"),
         ("path,label\n,x\n", "line 2: path is empty"),
         ("path,label,group\na.png,x,\nb.png,y,c\n", "line 2: group is empty; .*or leave the column out"),
-        ("path,label,center\na.png,x,n\nb.png,y, \n", "line 3: center is empty"),
+        ("path,label,patient\na.png,x,c\nb.png,y,NaN\n", "line 3: patient is 'NaN', which stands for a missing value"),
+        ("path,label,split\na.png,x,train\nb.png,y,\n", "line 3: split is empty"),
         ("path,label,split\na.png,x,train\nb.png,y,dev\n", "line 3: split 'dev' is not one of train, val, test"),
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "line 4: path './a.png' is on line 2 as well"),
         ("path,label\na.png\n", "line 2: 1 cells where the header has 2"),
@@ -97,8 +102,42 @@ def test_broken_tables_name_their_lines(tmp_path: Path, text: str, message: str)
 
 def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError) as caught:
-        read_patch_set(write(tmp_path, "path,label\na.png,\n,x\na.png,x\n"))
+        read_patch_set(write(tmp_path, "path,label,group\na.png,x,\n,x,c\na.png,x,c\n"))
     assert [f"line {line}" in str(caught.value) for line in (2, 3, 4)] == [True] * 3
+
+
+@pytest.mark.parametrize("word", ["", "NA", "nan", "[Not Available]", "Unknown"])
+def test_rows_without_a_label_are_listed(tmp_path: Path, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read_patch_set(write(tmp_path, f"path,label,group\na.png,x,1\nb.png,{word},\nc.png,none,2\n"))
+    assert found.labels.tolist() == ["x", "none"]  # "none" may be a class
+    assert found.exclusions == (Exclusion("b.png", f"label is {word!r}: no label (line 3)", by_rule=True),)
+    assert found.select(np.array([1])).exclusions == found.exclusions
+    assert "1 patches have no label and are left out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["center", "centre", "Medical_Center"])
+def test_a_missing_centre_is_none(tmp_path: Path, name: str) -> None:
+    found = read_patch_set(write(tmp_path, f"path,label,group,{name}\na.png,x,1,n\nb.png,y,2,NA\nc.png,y,2,\n"))
+    assert found.centers is not None
+    assert found.centers.tolist() == ["n", "", ""]
+    assert found.notes() == ["2 of 3 patches have no centre; no centre's numbers count them."]
+    nowhere = read_patch_set(write(tmp_path, f"path,label,group,{name}\na.png,x,1,NA\nb.png,y,2,\n"))
+    assert nowhere.centers is None
+
+
+def test_what_the_file_does_not_say_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = read_patch_set(write(tmp_path, "path,label,Site,center,centre\na.png,x,1,n,m\nb.png,y,2,n,m\n"))
+    said = capsys.readouterr().err
+    for note, words in zip(
+        found.notes(), ("take every patch for independent", "not used: 'Site', 'centre'."), strict=True
+    ):
+        assert words in note
+        assert said.count(f"warning: {found.source}: {note}") == 1
+    (note,) = read_patch_set(write(tmp_path, "path,label,slide_id\na.png,x,1\nb.png,y,2\n")).notes()
+    assert "A patient may have several slides, which then stand on both sides" in note
+    capsys.readouterr()
+    assert read_patch_set(write(tmp_path, "path,label,case\na.png,x,1\nb.png,y,2\n")).notes() == []
+    assert capsys.readouterr().err == ""
 
 
 def test_a_missing_table(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The page in a real browser: no error, nothing fetched, nothing wider than a phone, no script that runs."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.slow
 PHONE, DESKTOP = (390, 844), (1280, 900)
 WIDEST = """
 [...document.querySelectorAll("body *")]
-  .filter(e => !e.closest(".scroll, .picture"))
+  .filter(e => !e.closest(".scroll"))
   .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
   .map(e => e.tagName + "." + e.className)
 """
@@ -85,6 +86,21 @@ def test_the_page_has_no_error_and_is_no_wider_than_the_screen(
         assert image.size[0] == width
         assert image.size[1] > 3000
         assert len(image.convert("L").getcolors() or []) > 50
+
+
+@pytest.mark.parametrize("kept", [slice(2, 4), slice(5)], ids=["a row a model", "a row a score"])
+def test_the_glance_of_four_models_fits_a_desktop_and_scrolls_on_a_phone(
+    browser: Browser, tmp_path: Path, kept: slice
+) -> None:
+    made, figures = sample_report(tmp_path, hostile=False)
+    write_report(replace(made, sections=made.sections[kept]), tmp_path, figures)
+    box = "document.querySelector('.scroll')"
+    page = browser.open((tmp_path / "report.html").as_uri(), *DESKTOP)
+    assert page.evaluate(f"{box}.querySelectorAll('.difference').length") >= 9
+    assert page.evaluate(f"{box}.scrollWidth - {box}.clientWidth") <= 0
+    page = browser.open((tmp_path / "report.html").as_uri(), *PHONE, phone=True)
+    assert page.evaluate(f"{box}.scrollWidth - {box}.clientWidth") > 0
+    assert page.evaluate(WIDEST) == []
 
 
 def test_pictures_are_shown_and_hostile_text_does_nothing(browser: Browser, report: Path) -> None:

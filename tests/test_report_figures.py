@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 from report_factory import HOSTILE
 
-from pipeline import figure_text, size_figure
+from pipeline import figure_style, figure_text, report_figures, size_figure
 from pipeline.figure_text import ELLIPSIS, NO_GLYPH, Box, drawable, place_labels, short_labels, shorten
 from pipeline.report import Interval, ReportModel, Score, Section
 from pipeline.report_figures import draw_curves, draw_score_against_size, draw_scores, figure_scores
@@ -64,6 +65,58 @@ def test_the_key_names_every_curve_in_the_order_of_their_ends(tmp_path: Path) ->
     assert "chance" not in figure.caption
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "start", "end"),
+    [
+        (1.0, 1.0, 0.888, 1.003),
+        (0.5, 1.0, 0.44, 1.015),
+        (0.5, 1.0 + 1e-15, 0.44, 1.015),
+        (0.0, 0.02, -0.003, 0.112),
+        (0.70, 0.72, 0.648, 0.772),
+        (1.0, 7.0, 0.28, 7.72),
+        (-0.4, 0.9, -0.556, 1.039),
+    ],
+)
+def test_axes_of_scores_end_where_scores_do(low: float, high: float, start: float, end: float) -> None:
+    axes = Figure().add_subplot()
+    figure_style.set_range(axes, "x", Score("s", {"a": Interval(low, low, high)}))
+    assert axes.get_xlim() == pytest.approx((start, end))
+    ticks = axes.get_xticks()
+    assert 2 <= len(ticks) <= 7
+    assert all(tick <= 1 + 1e-9 for tick in ticks) or high > 1
+    assert all(tick >= -1e-9 for tick in ticks) or low < 0
+
+
+@given(st.floats(0, 1), st.floats(0, 1), st.none() | st.floats(0, 1), st.sampled_from((0.03, 0.07)))
+def test_every_score_lies_within_its_axis(one: float, other: float, chance: float | None, room: float) -> None:
+    axes = Figure().add_subplot()
+    low, high = sorted((one, other))
+    figure_style.set_range(axes, "y", Score("s", {"a": Interval(low, low, high)}, chance), room=room)
+    start, end = axes.get_ylim()
+    assert start < low <= high < end
+    assert end - start >= 0.1
+    assert end <= 1 + room * (1 + 1e-9) * (end - start)
+
+
+def test_curves_that_reach_1_have_no_tick_beyond(tmp_path: Path) -> None:
+    limits = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report_figures, "set_ends", lambda *arguments: limits.append(arguments[1:]))
+        draw_curves({"a": {1: 0.9, 2: Interval(0.97, 0.95, 1.0)}}, "k", "y", tmp_path / "c.png", chance=0.5)
+    assert limits == [("y", 0.5, 1.0)]
+
+
+def test_the_caption_says_where_chance_is(tmp_path: Path) -> None:
+    near, far = score({"a": 0.8}, "near", 0.7), score({"a": 0.95}, "far", 0.02)
+    dots = [draw_scores(drawn, tmp_path / "d.png").caption for drawn in ([near], [far], [near, far])]
+    line, beyond = "The dashed line is chance.", "Chance lies beyond the axis: 0.02 for far."
+    assert [(line in caption, beyond in caption) for caption in dots] == [(True, False), (False, True), (True, True)]
+    size = draw_score_against_size(models("a"), [far], None, tmp_path / "s.png")
+    assert size is not None
+    assert (line in size.caption, beyond in size.caption) == (False, True)
+    assert "hance" not in draw_scores([score({"a": 0.8}, chance=None)], tmp_path / "d.png").caption
+
+
 def test_curves_without_a_number_are_left_out(tmp_path: Path) -> None:
     figure = draw_curves({"a": {1: nan, 2: 0.5}, "b": {1: nan}}, "k", "y", tmp_path / "c.png", chance=0.5)
     assert "a ends at 0.500" in figure.alt
@@ -73,10 +126,10 @@ def test_curves_without_a_number_are_left_out(tmp_path: Path) -> None:
 
 def test_what_is_left_out_of_the_size_figure_is_told(tmp_path: Path) -> None:
     found = [*models("a", "b"), ReportModel("features only", "", {}, 0)]
-    scores = [score({"a": 0.8, "b": nan, "features only": 0.9}, name=f"score {i}") for i in range(8)]
+    scores = [score({"a": 0.8, "b": nan, "features only": 0.9, "no model": 0.9}, name=f"score {i}") for i in range(8)]
     figure = draw_score_against_size(found, scores, {"a": 1.0}, tmp_path / "size.png")
     assert figure is not None
-    assert "not known: features only." in figure.caption
+    assert "not known: features only, no model." in figure.caption
     assert "Without a time, and drawn at the smallest size: b." in figure.caption
     assert "6 of 8 scores are drawn" in figure.caption
     assert "highest a with 0.800" not in figure.alt or "features only" in figure.alt

@@ -12,18 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from report_factory import AFTER, HOSTILE, MODELS, TEACHER, sample_report
+from report_factory import AFTER, BEFORE, HOSTILE, MODELS, TEACHER, sample_report
 
 from pipeline.report import Column, Exclusion, Figure, Interval, Report, ReportModel, Score, Section, Table
-from pipeline.report_page import (
-    MAX_EXCLUSIONS,
-    flat,
-    format_number,
-    render_page,
-    shown_column,
-    shown_table,
-    write_report,
-)
+from pipeline.report_cells import format_number, shown_column, shown_table
+from pipeline.report_page import MAX_EXCLUSIONS, flat, render_page, write_report
 
 VOID = {"meta", "link", "img", "br"}
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
@@ -160,6 +153,80 @@ def test_the_glance_has_a_row_a_model_and_all_headline_scores(sample: tuple[Repo
     assert f"{AFTER}, the student after distillation, has 27% of its parameters." in texts
 
 
+def glance_of(page: str) -> list[list[str]]:
+    """Rows of the first table, each cell's texts joined by a bar."""
+    table = page[page.index("<table") : page.index("</table>")]
+    rows = re.findall(r"<tr>(.*?)</tr>", table, re.DOTALL)
+    cells = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL) for row in rows]
+    return [["|".join(filter(None, re.split(r"(?:<[^>]*>|\s*\n\s*)+", cell))) for cell in row] for row in cells]
+
+
+def known_scores(count: int) -> list[Score]:
+    values = {TEACHER: Interval(0.9, 0.85, 0.95), BEFORE: Interval(0.888, 0.83, 0.94)}
+    difference = {BEFORE: Interval(-0.012, -0.031, 0.0102)}
+    return [Score(f"score {i}", values, 0.5, difference) for i in range(count)]
+
+
+def test_the_glance_compares_each_model_with_the_reference() -> None:
+    page = page_of(section(scores=known_scores(2)))
+    assert glance_of(page) == [
+        ["score", f"{TEACHER}|teacher", f"{BEFORE}|student before distillation"],
+        ["parameters", "1.13 B|100% of reference", "304 M|27% of reference"],
+        *(
+            [f"score {i}|Part", f"0.900|0.85{DASH}0.95", f"0.888|0.83{DASH}0.94|{MINUS}0.012 ({MINUS}0.03 to 0.01)"]
+            for i in range(2)
+        ),
+    ]
+    assert f"difference from {TEACHER}" in page
+    assert "does not show that the two are equal either" in page
+
+
+def test_a_glance_of_more_models_than_scores_has_a_row_a_model() -> None:
+    rows = glance_of(page_of(section(scores=known_scores(1))))
+    assert rows[:2] == [["", "", "Part"], ["model", "parameters", "score 0"]]
+    assert rows[3][2] == f"0.888|0.83{DASH}0.94|{MINUS}0.012 ({MINUS}0.03 to 0.01)"
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [
+        (Interval(0.012, 0.002, 0.03), "+0.012 (0.002 to 0.030)"),
+        (Interval(-1e-17, -1e-17, 0.0), "0.000 (0.000 to 0.000)"),
+        (Interval(0.0002, -0.05, 0.05), f"0.000 ({MINUS}0.05 to 0.05)"),
+        (Interval(-0.5, nan, nan), f"{MINUS}0.500"),
+        (Interval(nan, nan, nan), None),
+    ],
+)
+def test_differences_are_signed(difference: Interval, words: str | None) -> None:
+    values = {label: Interval(0.5, nan, nan) for label in (TEACHER, BEFORE)}
+    rows = glance_of(page_of(section(scores=[Score("s", values, None, {BEFORE: difference})])))
+    assert rows[3][2].split("|")[1:] == ([words] if words else [])
+
+
+def test_without_differences_nothing_is_said_of_them() -> None:
+    scores = [Score("s", {TEACHER: Interval(0.9, 0.8, 1.0)})]
+    assert "difference" not in "".join(Tree(page_of(section(scores=scores))).texts)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_label_that_is_no_model_is_in_the_glance_without_parameters(count: int) -> None:
+    scores = [Score(f"s{i}", {"CLAM features": Interval(0.77, 0.7, 0.8)}) for i in range(count)]
+    rows = glance_of(page_of(section(scores=scores)))
+    if count == 1:
+        assert rows[-1] == ["CLAM features", "\N{EM DASH}", f"0.770|0.70{DASH}0.80"]
+    else:
+        assert [row[-1] for row in rows] == ["CLAM features", "\N{EM DASH}", *[f"0.770|0.70{DASH}0.80"] * 4]
+
+
+def test_bold_is_explained_only_where_it_is() -> None:
+    plain = Table("t", [Column("m"), Column("x")], [["a", 0.5], ["b", 0.6]])
+    bold = Table("t", [Column("m"), Column("x", better="higher")], [["a", 0.5], ["b", 0.6]])
+    for table, count in ((plain, 0), (bold, 1)):
+        page = page_of(section(tables=[table], scores=known_scores(3)))
+        assert page.count("is set in bold") == count
+        assert page.count("<strong>0.600</strong>") == count
+
+
 def test_numbers_are_written_with_their_intervals() -> None:
     cells = [Interval(0.8124, 0.7811, 0.8432), Interval(0.5, nan, nan), Interval(nan, 0.1, 0.2), None, nan, 7, "x"]
     shown = shown_column(Column("c"), cells)
@@ -174,12 +241,15 @@ def test_intervals_get_all_digits_where_one_less_would_hide_them() -> None:
     assert [cell.interval for cell in shown_column(Column("c"), narrow)] == [f"0.808{DASH}0.815", f"0.600{DASH}0.800"]
     below = shown_column(Column("difference"), [Interval(-0.01, -0.05, 0.03)])[0]
     assert (below.text, below.interval) == (f"{MINUS}0.010", f"{MINUS}0.05 to 0.03")
+    near = shown_column(Column("difference"), [Interval(-0.03, -0.05, -0.004)])[0]
+    assert near.interval == f"{MINUS}0.050 to {MINUS}0.004"
 
 
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
-    [(1234.5678, 2, "1,234.57"), (0.0, 3, "0.000"), (-0.0, 3, "0.000"), (0.0002, 3, "<0.001"),
-     (-0.0002, 3, f">{MINUS}0.001"), (-1.5, 1, f"{MINUS}1.5"), (0.0006, 3, "0.001"), (1e9, 0, "1,000,000,000")],
+    [(1234.5678, 2, "1,234.57"), (0.0, 3, "0.000"), (-0.0, 3, "0.000"), (0.0002, 3, "0.000"),
+     (-0.0002, 3, "0.000"), (-1e-17, 3, "0.000"), (-0.0006, 3, f"{MINUS}0.001"),
+     (-1.5, 1, f"{MINUS}1.5"), (0.0006, 3, "0.001"), (1e9, 0, "1,000,000,000")],
 )  # fmt: skip
 def test_format_number(value: float, digits: int, text: str) -> None:
     assert format_number(value, digits) == text

@@ -117,10 +117,10 @@ def test_ids_are_text_as_they_are(tmp_path: Path) -> None:
     rows = index_rows()
     rows[0] |= {"patch_id": "007"}
     rows[2] |= {"patch_id": "7"}
-    rows[0]["biological_class"] = rows[2]["biological_class"] = "NA"
+    rows[0]["biological_class"] = rows[2]["biological_class"] = "1e3"
     found = read_robustness_set(write(tmp_path, rows))
     assert found.index is not None
-    assert found.index.classes.tolist().count("NA") == 2
+    assert found.index.classes.tolist().count("1e3") == 2
     upper = [{name.upper(): cell for name, cell in row.items()} for row in rows]
     again = read_robustness_set(write(tmp_path, upper))
     assert again.index is not None
@@ -141,6 +141,8 @@ def test_missing_columns_are_named_with_what_is_needed(missing: str, tmp_path: P
     [
         (3, {"medical_center": " "}, "line 3: medical_center is empty"),
         (3, {"path": ""}, "line 3: path is empty"),
+        (3, {"biological_class": "nan"}, "line 3: biological_class is 'nan', which stands for a missing value"),
+        (4, {"medical_center": "NA"}, "line 4: medical_center is 'NA', which stands for a missing value"),
         (4, {"subset": ""}, "line 4: subset is empty"),
         (2, {"patch_id": "1"}, "line 3: patch '1' of slide 'x1' stands on line 2 already in subset 'a'; keep one row"),
         (5, {"medical_center": "y"}, "line 5: slide 'x2' has medical_center 'y' here and 'x' on line 4"),

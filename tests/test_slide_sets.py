@@ -94,10 +94,11 @@ def test_all_models_are_scored_on_the_same_slides(tmp_path: Path) -> None:
     assert bags_of(found) == {"A": ("A", "mut", ("s1",)), "C": ("C", "wt", ("s4",))}
     assert {model: list(files) for model, files in found.files.items()} == {"uni": ["s1", "s4"], "conch": ["s1", "s4"]}
     assert found.exclusions == (
-        Exclusion("slide s2", "no feature file for conch"),
-        Exclusion("slide s3", "no feature file for uni"),
+        Exclusion("slide s2 of case A", "no feature file for conch"),
+        Exclusion("slide s3 of case B", "no feature file for uni"),
         Exclusion("case B", "no slide of it has features of every model"),
     )
+    assert found.incomplete == ("A",)
 
 
 @pytest.mark.parametrize("word", ["", "  ", "NA", "nan", "Unknown", "[Not Available]", "'--", "not reported"])
@@ -117,10 +118,20 @@ def test_broken_slides_leave_for_all_models(tmp_path: Path) -> None:
     assert bags_of(left) == {"A": ("A", "mut", ("s2",))}
     assert {model: list(files) for model, files in left.files.items()} == {"uni": ["s2"], "conch": ["s2"]}
     assert left.exclusions == (
-        Exclusion("slide s1", "conch: unreadable"),
-        Exclusion("slide s3", "uni: NaN"),
+        Exclusion("slide s1 of case A", "conch: unreadable"),
+        Exclusion("slide s3 of case B", "uni: NaN"),
         Exclusion("case B", "no slide of it is left"),
     )
+    assert (found.incomplete, left.incomplete) == ((), ("A",))
+    assert left.without({}).incomplete == ("A",)
+    assert left.without({"s2": "conch: unreadable"}).incomplete == ()
+
+
+def test_a_slide_without_label_leaves_its_case_incomplete(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,A,NA\ns3,B,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    assert [exclusion.what for exclusion in found.exclusions] == ["slide s2 of case A"]
+    assert found.incomplete == ("A",)
 
 
 @pytest.mark.parametrize(
