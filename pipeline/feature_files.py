@@ -2,8 +2,7 @@
 
 Read are TRIDENT's and Patho-Bench's `{slide}.h5` (`features`, `coords`), CLAM's `h5_files/` and `pt_files/`,
 slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um);
-`layouts` writes them through here. What it leaves out: embeddings of whole slides in files of their own shape, and any
-`.pt` file that needs more than tensors to load.
+`layouts` writes them through here. Left out: embeddings of whole slides, and `.pt` files that need more than tensors.
 """
 
 import hashlib
