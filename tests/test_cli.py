@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from helpers import TEACHER, write_cohort, write_teacher
+from helpers import TEACHER, call_g2l, write_cohort, write_teacher
 from slide_factory import make_slide
 
 from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
@@ -84,10 +84,10 @@ def test_help_shows_every_option_of_the_configuration(command: str, config: type
     ],
 )
 def test_wrong_use_is_one_clear_error(words: tuple[str, ...], reason: str, tmp_path: Path) -> None:
-    done = g2l(*(word.replace("{tmp}", str(tmp_path)) for word in words))
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert reason in done.stderr
-    assert "Traceback" not in done.stderr
+    code, said, errors = call_g2l(*(word.replace("{tmp}", str(tmp_path)) for word in words))
+    assert code == 1, said + errors
+    assert reason in errors
+    assert "Traceback" not in errors
     assert not list(tmp_path.iterdir())
 
 
