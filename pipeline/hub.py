@@ -5,6 +5,7 @@ a folder. What is told to the user never holds a token.
 """
 
 import logging
+import os
 import re
 from pathlib import Path
 
@@ -22,8 +23,9 @@ TOKEN = re.compile(r"\b(hf|api)_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+")
 
 
 def redacted(text: str) -> str:
-    """The text without anything that looks like an access token."""
-    return TOKEN.sub("<token>", text)
+    """The text without the token of the environment, and without anything else that looks like one."""
+    known = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return TOKEN.sub("<token>", text.replace(known, "<token>") if known else text)
 
 
 def repository_of(spec: EncoderSpec) -> str:
@@ -64,15 +66,20 @@ def ways_to_weights(spec: EncoderSpec) -> str:
     )
     return (
         f"Page: {page} ({access}).\n"
-        f"Without a network: download {files} elsewhere and give --weights FILE (or its\n"
-        f"folder), or copy the hub's cache here and set {OFFLINE_VARIABLE}=1."
+        f"Without a network: download {files} elsewhere and give the file or its folder\n"
+        f"(--weights FILE; ENCODER@FILE where a model is named so), or copy the hub's cache here and set "
+        f"{OFFLINE_VARIABLE}=1."
     )
 
 
 def no_weights(spec: EncoderSpec, reason: str) -> EncoderError:
     """The one error for weights that cannot be had."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if HF_HUB_OFFLINE and repository_of(spec) and cached_weights(spec) is None:
+        reason = f"{OFFLINE_VARIABLE} is set, and the local cache has none"
     what = f"the weights of {spec.name} from {spec.source}"
-    return EncoderError(f"cannot get {what} ({redacted(reason)}).\n{ways_to_weights(spec)}")
+    return EncoderError(redacted(f"cannot get {what} ({reason}).\n{ways_to_weights(spec)}"))
 
 
 def quiet_hub() -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from helpers import child_environment
+from helpers import child_environment, run_g2l
 
 from pipeline.encoders import ENCODERS, named_spec
+from pipeline.errors import EncoderError
 from pipeline.hub import cached_weights, page_of, redacted, repository_of, ways_to_weights
+from pipeline.models import build_encoder
 
 TOKEN = "hf_" + "Ab3" * 11
 BUILD = "from pipeline.models import build_encoder; build_encoder({name!r}, 'pretrained', 224)"
@@ -102,6 +104,51 @@ def test_offline_only_the_cache_is_looked_at(tmp_path: Path) -> None:
     assert not seen
 
 
+GUARDED = """
+import sys
+def guard(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
+        print("NETWORK", event, arguments)
+sys.addaudithook(guard)
+from pipeline.errors import EncoderError
+from pipeline.models import build_encoder
+from stages.inspect_outputs import describe_model, models_table
+models_table()
+for name in ("uni", "phikon-v2", "hf-hub:owner/none", "resnet18", "vit_small_patch16_224"):
+    describe_model(name)
+    try:
+        build_encoder(name, "pretrained", 224)
+    except EncoderError as error:
+        print("told", str(error).splitlines()[0])
+"""
+
+
+def test_offline_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
+    environment = child_environment() | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(
+        [sys.executable, "-c", GUARDED], env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert result.returncode == 0, result.stderr
+    told = [line for line in result.stdout.splitlines() if line.startswith("told")]
+    assert len(told) == 5
+    assert all("HF_HUB_OFFLINE is set, and the local cache has none" in line for line in told)
+    assert "NETWORK" not in result.stdout
+
+
+@pytest.mark.slow
+def test_no_token_is_in_a_traceback_or_in_what_a_command_wrote(tmp_path: Path) -> None:
+    with hub(401, **{"X-Error-Code": "GatedRepo"}) as (address, seen):
+        variables = {"HF_ENDPOINT": address, "HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+        words = ("evaluate", "--models", "uni2-h", "--out", tmp_path / "report")
+        result = run_g2l(*words, G2L_TRACEBACK="1", **variables)
+    assert any(TOKEN in token for token in seen)
+    assert "Traceback" in result.stderr
+    assert TOKEN not in result.stdout + result.stderr
+    written = [path for path in (tmp_path / "report").rglob("*") if path.is_file()]
+    assert written
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
 def test_what_is_in_the_cache_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = ENCODERS["hibou-l"]
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
@@ -133,6 +180,14 @@ def test_tokens_are_taken_out(text: str) -> None:
     assert TOKEN not in redacted(text)
     assert "<token>" in redacted(text)
     assert "abc.def" not in redacted(text)
+
+
+def test_the_token_of_the_environment_is_taken_out_whatever_it_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "plain-secret")
+    assert redacted("refused: plain-secret") == "refused: <token>"
+    with pytest.raises(EncoderError) as caught:
+        build_encoder("hf-hub:owner/plain-secret", "pretrained", 64)
+    assert "plain-secret" not in str(caught.value)
 
 
 def test_other_words_are_left() -> None:

@@ -320,7 +320,9 @@ def test_wrong_names_sizes_and_sources_are_told(tmp_path: Path, monkeypatch: pyt
         raise OSError
 
     monkeypatch.setattr(models.timm, "create_model", offline)
-    with pytest.raises(EncoderError, match=r"(?s)weights of test_vit from timm:test_vit \(OSError\).*--weights FILE"):
+    with pytest.raises(
+        EncoderError, match=r"(?s)weights of test_vit from timm:test_vit \(HF_HUB_OFFLINE.*--weights FILE"
+    ):
         build_encoder("test_vit", PRETRAINED, 64)
 
 
