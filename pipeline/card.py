@@ -3,7 +3,8 @@
 `export.model_card` puts the card together when training ends; `g2l export` adds what it wrote (`with_files`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.encoders import EncoderSpec
@@ -90,17 +91,26 @@ slides. Where they differ, keep to the strictest.
 Not a medical device; for research."""
 
 
-def files_section(spec: EncoderSpec, differences: dict[str, float], *, weights_beside: bool = False) -> str:
+def files_section(
+    spec: EncoderSpec,
+    differences: dict[str, float],
+    *,
+    weights_beside: bool = False,
+    projectors: Mapping[str, str] = MappingProxyType({}),
+) -> str:
     """What is in the folder of an export, and how each file is used.
 
     Args:
         differences: of each file beside the timm folder, as `exchange.check_file` gives it.
         weights_beside: whether the weights of the ONNX file are in a file of their own.
+        projectors: files of projectors by teachers' names, of a student of several (`named_projectors`).
     """
-    listing = {
-        "model.safetensors, config.json": "the student for timm",
-        "projector.safetensors": "its map into the teacher's space",
-    }
+    listing = {"model.safetensors, config.json": "the student for timm"}
+    if projectors:
+        listing |= {file: f"its map into {teacher}'s space" for teacher, file in projectors.items()}
+        listing["projectors.json"] = "the files of these maps by teachers' names"
+    else:
+        listing["projector.safetensors"] = "its map into the teacher's space"
     for name, share in differences.items():
         listing[name] = f"the student by itself; differs from torch by {share:.1g} of the largest value"
     if weights_beside:

@@ -3,14 +3,15 @@
     [LABEL=]ENCODER[@WEIGHTS]
 
 ENCODER is a name of the table, any timm name, an exported student's folder, or a run of stage two. A run stands for its
-student after distillation; RUN@before is that student as it started, RUN@teacher its teacher.
+student after distillation; RUN@before is that student as it started, RUN@teacher its teacher, the
+first of several.
 """
 
 import json
 import re
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pipeline.export import load_projector
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
+from pipeline.teacher_projectors import named_projectors, teachers_in_card
 
 TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
 """Roles that a report knows."""
@@ -27,8 +29,8 @@ TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student afte
 DEFAULT_PATCH_PX = 224
 LABELLED = re.compile(r"^(?P<label>[^=/@:]+)=(?P<rest>.+)$")
 LARGEST_LABEL = 60
-CARD_SAYS = (r"\bPlan ([0-9a-f]{64})\b", r"\bTeacher weights ([0-9a-f]{64})\b")
-"""How a student's card names the plan and the teacher that it was made with (`export.model_card`)."""
+CARD_SAYS = r"\bPlan ([0-9a-f]{64})\b"
+"""How a student's card names the plan that it was made with (`export.model_card`)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class NamedModel:
         seed: of random weights.
         student: folder of the exported student, which has the projector; `None` for others.
         expected_sha256: of the weights, where a run says which they were; "" otherwise.
-        teacher_sha256: of the weights of the teacher that a student was distilled from; "" if that is not known.
+        teachers: hashes of the weights of the teachers that a student was distilled from, by name, the first one's
+            first; a hash is "" where it is not known, the name where the only teacher's is not.
         plan_hash: of the plan that a student was trained on; "" if that is not known.
     """
 
@@ -56,7 +59,7 @@ class NamedModel:
     seed: int = 0
     student: Path | None = None
     expected_sha256: str = ""
-    teacher_sha256: str = ""
+    teachers: Mapping[str, str] = field(default_factory=dict)
     plan_hash: str = ""
 
     def build(self) -> BuiltEncoder:
@@ -72,9 +75,34 @@ class NamedModel:
                                f"{expected}")  # fmt: skip
         return built
 
-    def projector(self) -> Projector | None:
-        """The student's projector into its teacher's space."""
-        return load_projector(self.student) if self.student else None
+    def projector(self, teacher: str | None = None) -> Projector | None:
+        """The student's projector into the space of the teacher of that name; `None` for the first.
+
+        Raises:
+            EncoderError: it has none of that teacher, or it is damaged.
+        """
+        return load_projector(self.student, teacher) if self.student else None
+
+    def projector_into(self, weights_sha256: str) -> Projector | None:
+        """The student's projector into the space of the teacher of these weights; `None` if it did not learn from it,
+        and for weights that are not known (""), which are nobody's.
+        """
+        if not weights_sha256:
+            return None
+        names = [name for name, teacher in self.teachers.items() if teacher == weights_sha256]
+        return self.projector(names[0] if len(self.teachers) > 1 else None) if names else None
+
+    def why_no_projector(self, weights_sha256: str) -> str:
+        """Why `projector_into` gives a student none, as a sentence; "" if it gives one, and for what is no student."""
+        if self.student is None or weights_sha256 in set(self.teachers.values()) - {""}:
+            return ""
+        if not weights_sha256:
+            return f"The store does not know its teacher's weights: {self.label}'s own projector is not used."
+        if not all(self.teachers.values()) or not self.teachers:
+            other = "a teacher whose weights its folder does not name"
+        else:
+            other = "another teacher" if len(self.teachers) == 1 else "other teachers"
+        return f"{self.label} was distilled from {other}: its own projector is not used."
 
 
 def name_models(names: Sequence[str], patch_px: int | None) -> list[NamedModel]:
@@ -133,7 +161,7 @@ def _of_student(folder: Path, label: str) -> NamedModel:
     has_projector = (folder / "projector.safetensors").is_file()
     card = folder / "README.md"
     said = card.read_text(errors="replace") if has_projector and card.is_file() else ""
-    plan_hash, teacher_sha256 = (match[1] if (match := re.search(words, said)) else "" for words in CARD_SAYS)
+    match = re.search(CARD_SAYS, said)
     return NamedModel(
         label=label or folder.resolve().name,
         encoder=f"local-dir:{folder}",
@@ -141,8 +169,8 @@ def _of_student(folder: Path, label: str) -> NamedModel:
         patch_px=side,
         role=AFTER if has_projector else "",
         student=folder if has_projector else None,
-        teacher_sha256=teacher_sha256,
-        plan_hash=plan_hash,
+        teachers=teachers_in_card(said, list(named_projectors(folder))) if has_projector else {},
+        plan_hash=match[1] if match else "",
     )
 
 
@@ -150,6 +178,8 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
     """The student of a run, after or before distillation, or its teacher."""
     identity = run.read_identity()
     teacher, student = identity["teacher"], identity["student"]
+    all_teachers = [teacher, *(other["teacher"] for other in identity.get("further_teachers", []))]
+    teachers = {each["name"]: each["weights_sha256"] for each in all_teachers}
     name = label or run.folder.resolve().name + (f" {which}" if which else "")
     if which == "teacher":
         if teacher["weights"] != PRETRAINED:
@@ -170,7 +200,7 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
             role=BEFORE,
             seed=options["seed"],
             expected_sha256=student["weights_sha256"],
-            teacher_sha256=teacher["weights_sha256"],
+            teachers=teachers,
             plan_hash=identity["plan"],
         )
     if which not in ("", "after"):
@@ -178,8 +208,7 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
     if not (run.student / "config.json").is_file():
         raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
     return NamedModel(name, f"local-dir:{run.student}", PRETRAINED, student["patch_px"], role=AFTER,
-                      student=run.student, teacher_sha256=teacher["weights_sha256"],
-                      plan_hash=identity["plan"])  # fmt: skip
+                      student=run.student, teachers=teachers, plan_hash=identity["plan"])  # fmt: skip
 
 
 def _options(run: RunFolder) -> dict[str, Any]:

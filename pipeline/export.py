@@ -39,6 +39,7 @@ from pipeline.teacher_projectors import (
     named_projectors,
     projector_files,
     projectors_note,
+    teacher_source,
 )
 
 NOT_IN_CARD = ("slides_root", "weights", "teacher", "teacher_weight")
@@ -221,6 +222,7 @@ def model_card(summary: dict[str, Any]) -> str:
     student, teacher, store, config = (summary[name] for name in ("student", "teacher", "store", "config"))
     further = summary["further_teachers"]
     names = " and ".join([teacher["name"], *(other["teacher"]["name"] for other in further)])
+    whose = f"{teacher['name']}'s" if further else "the teacher's"
     share = student["num_params"] / teacher["num_params"]
     return f"""---
 library_name: timm
@@ -230,7 +232,7 @@ tags: [image-feature-extraction, timm, pathology, knowledge-distillation]
 
 # {student["name"]} distilled from {names}
 
-{student["num_params"] / 1e6:.2f} M parameters, {share:.1%} of the teacher's {teacher["num_params"] / 1e6:.2f} M.
+{student["num_params"] / 1e6:.2f} M parameters, {share:.1%} of {whose} {teacher["num_params"] / 1e6:.2f} M.
 Embedding: {student["embedding"]}, {student["width"]} dimensions. Input: RGB patches of {student["patch_px"]} px at
 {store["mpp"]:g} um/px, mean {student["mean"]}, std {student["std"]}.
 
@@ -247,7 +249,7 @@ with torch.inference_mode():
     {USAGE[student["embedding"]]}
 ```
 
-`projector.safetensors` maps the embedding into the teacher's space: `linear`, then `student_norm` (subtract the mean,
+`projector.safetensors` maps the embedding into {whose} space: `linear`, then `student_norm` (subtract the mean,
 divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `pipeline.export.load_projector` does it.
 {projectors_note(teacher, further)}
 ## Made from
@@ -256,7 +258,7 @@ divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `p
 Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases: {store["val_cases"]:,}).
 - {split_words(store)}
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
-- Teacher weights {teacher["weights_sha256"]} ({teacher["source"]}, {teacher["weights"]}).{further_sources(further)}
+- Teacher {teacher_source(teacher)}.{further_sources(further)}
 - Student started from {student["source"]}, {student["weights"]}; {summary["steps"]:,} steps.
 {views_note(config["augment"], summary["views"])}\
 

@@ -1,6 +1,7 @@
 """A student that learnt from several teachers: the files of its projectors, and what its card says."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,9 @@ from pipeline.teachers import ChosenTeachers, folder_name
 
 PROJECTORS = "projectors.json"
 """File of an exported student that names its projectors' files by teacher."""
+FIRST_SAYS = re.compile(r"^- Teacher weights ([0-9a-f]{64})\b", re.MULTILINE)
+FURTHER_SAYS = re.compile(r"^- Further teacher (.+): weights ([0-9a-f]{64})\b", re.MULTILINE)
+"""How a card names the weights of its teachers (`teacher_source`, `further_sources`)."""
 
 
 def projector_files(teachers: Sequence[str]) -> dict[str, str]:
@@ -47,12 +51,29 @@ def projectors_note(teacher: dict[str, Any], further: Sequence[dict[str, Any]]) 
     return f"\nThis student learnt from several teachers. The projector into the space of\n\n{listing}"
 
 
+def teacher_source(teacher: dict[str, Any]) -> str:
+    """Which weights a teacher has and where they came from."""
+    if not teacher["weights_sha256"]:  # features that were imported without them
+        return f"weights not known ({teacher['source']})"
+    return f"weights {teacher['weights_sha256']} ({teacher['source']}, {teacher['weights']})"
+
+
+def teachers_in_card(card: str, names: Sequence[str]) -> dict[str, str]:
+    """Hashes of the weights of a student's teachers by name, as its card says them; "" for one that is not known.
+
+    Args:
+        names: of the teachers in the order of `named_projectors`; empty for a student of one, whose name is then "".
+    """
+    match, further = FIRST_SAYS.search(card), dict(FURTHER_SAYS.findall(card))
+    first, *others = names or [""]
+    return {first: match[1] if match else ""} | {name: further.get(name, "") for name in others}
+
+
 def further_sources(further: Sequence[dict[str, Any]]) -> str:
     """Lines on further teachers below the first one's weights, with the weight of each loss."""
     lines = [
-        f"- Further teacher {other['teacher']['name']}: weights {other['teacher']['weights_sha256']} "
-        f"({other['teacher']['source']}, {other['teacher']['weights']}), {other['weight']:.4g} of the loss; content "
-        f"{other['content']}."
+        f"- Further teacher {other['teacher']['name']}: {teacher_source(other['teacher'])}, {other['weight']:.4g} "
+        f"of the loss; content {other['content']}."
         for other in further
     ]
     return "".join(f"\n{line}" for line in lines)

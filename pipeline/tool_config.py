@@ -63,6 +63,9 @@ class EmbedConfig(Config):
     as_teacher: bool = Field(
         False, description="Map a student's embeddings into its teacher's space, for heads made for the teacher."
     )
+    teacher: str | None = Field(
+        None, description="With --as-teacher: which teacher's space, of a student that learnt from several."
+    )
     patch_px: int | None = Field(
         None, ge=16, le=4096, description="Side of a patch, pixels, for encoders that take any [the model's, else 224]."
     )

@@ -102,7 +102,8 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     named = find_model(model, config)
     grid = plan_grid(named, config)
     dtype = choose_dtype(config)
-    place = Place(out, config.layout, named.label + ("-as-teacher" if config.as_teacher else ""), grid)
+    suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
+    place = Place(out, config.layout, named.label + suffix, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
@@ -130,7 +131,7 @@ def build_embedder(
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = named.build()
-    projector = named.projector() if config.as_teacher else None
+    projector = named.projector(config.teacher) if config.as_teacher else None
     encoder.module.to(device)
     if projector is not None:
         projector.to(device)
@@ -154,6 +155,8 @@ def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[st
         "allow_upsampling": grid.allow_upsampling,
         "as_teacher": config.as_teacher,
     }
+    if config.teacher is not None:
+        settings["teacher"] = config.teacher
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
     made_by: dict[str, Any] = json.loads(

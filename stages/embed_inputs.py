@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.config import PlanConfig
@@ -12,6 +13,7 @@ from pipeline.layouts import DTYPES
 from pipeline.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.manifest_sources import rows_from_folder
 from pipeline.runlog import say
+from pipeline.teacher_projectors import named_projectors
 from pipeline.tool_config import EmbedConfig
 
 MPP_TOLERANCE = 0.01
@@ -47,8 +49,12 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
     """The model that was asked for, at the patch size that was asked for.
 
     Raises:
-        ConfigError: there is none, it takes patches of another size, or it has no projector for `--as-teacher`.
+        ConfigError: there is none, it takes patches of another size, or it has no projector for `--as-teacher`
+            and `--teacher`.
+        EncoderError: the list of its projectors is damaged.
     """
+    if config.teacher is not None and not config.as_teacher:
+        raise ConfigError(f"--teacher {config.teacher} goes with --as-teacher")
     try:
         named = name_model(text, config.patch_px)
     except ConfigError as error:
@@ -58,7 +64,27 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
     if config.as_teacher and named.student is None:
         raise ConfigError(f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
                           "one, and its exported folder (projector.safetensors)")  # fmt: skip
+    if config.as_teacher and named.student is not None:
+        check_teacher(text, list(named_projectors(named.student)), config.teacher)
     return named
+
+
+def check_teacher(text: str, known: Sequence[str], teacher: str | None) -> None:
+    """See that `--teacher` says which, of a student of several teachers, and nothing of another.
+
+    Args:
+        text: how the student was named.
+        known: its teachers; empty for a student of one.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not known and teacher is not None:
+        raise ConfigError(f"--teacher {teacher}: {text} learnt from one teacher only; leave --teacher away")
+    if known and teacher is None:
+        raise ConfigError(f"--as-teacher: {text} learnt from {', '.join(known)}: say with --teacher which")
+    if known and teacher not in known:
+        raise ConfigError(f"--teacher {teacher}: {text} learnt from {', '.join(known)}")
 
 
 def own_mpp(named: NamedModel) -> float | None:

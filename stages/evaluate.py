@@ -182,7 +182,7 @@ def benchmark(
                 train=m.embeddings["store"][:split],
                 val=m.embeddings["store"][split:],
                 is_teacher=same_encoder(m.built.record(), teacher),
-                projector=m.named.projector() if m.named.teacher_sha256 == teacher["weights_sha256"] else None,
+                projector=m.named.projector_into(teacher["weights_sha256"]),
                 named=m.named,
             )
             for m in models

@@ -337,9 +337,8 @@ def provenance(store: Store, models: Sequence[ScoredModel]) -> list[str]:
     teacher, plan = store.spec.teacher["weights_sha256"], store.attributes["plan_hash"]
     for model in models:
         named = model.named
-        if named.student and named.teacher_sha256 != teacher:
-            other = "another teacher" if named.teacher_sha256 else "a teacher that its folder does not name"
-            found.append(f"{model.label} was distilled from {other}: its own projector is not used.")
+        if why := named.why_no_projector(teacher):
+            found.append(why)
         if named.role == AFTER and named.plan_hash != plan:
             other = "another plan than the store's" if named.plan_hash else "a plan that its folder does not name"
             found.append(f"{model.label} was trained on {other}: it may have seen the held-out patches.")

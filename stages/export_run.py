@@ -29,6 +29,7 @@ from pipeline.onnx_file import ONNX_FILE, WEIGHTS_FILE, require_packages, write_
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import say
 from pipeline.shards import sync_tree
+from pipeline.teacher_projectors import named_projectors
 
 EXPORT_TOLERANCE = 1e-5
 """Largest difference between the exported and the trained student. Our choice: the same weights in the same code differ
@@ -144,6 +145,7 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
         differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
     write_adapters(folder, built.spec)
     card = folder / "README.md"
-    files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists())
+    files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists(),
+                          projectors=named_projectors(folder))  # fmt: skip
     write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
     return differences

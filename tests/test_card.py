@@ -57,6 +57,11 @@ def test_files_are_listed_with_their_use() -> None:
     alone = files_section(spec, {})
     assert "projector.safetensors" in alone
     assert "model.onnx" not in alone
+    assert "projectors.json" not in alone
+    several = files_section(spec, {}, projectors={"a": "projector.safetensors", "b/c": "projector-b-c.safetensors"})
+    for line in ("| `projector.safetensors` | its map into a's space |", "| `projectors.json` | the files",
+                 "| `projector-b-c.safetensors` | its map into b/c's space |"):  # fmt: skip
+        assert line in several
 
 
 def test_sections_stand_before_what_it_was_made_from_or_at_the_end() -> None:

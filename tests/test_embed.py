@@ -274,6 +274,13 @@ def test_a_model_without_a_projector_cannot_stand_in(work: Path, run: Path, tmp_
     code, _, said = call_g2l("embed", f"{run}@before", work / "slides", "--out", tmp_path / "out", "--layout", "pt",
                              "--as-teacher")  # fmt: skip
     assert (code, "has no projector" in said) == (1, True)
+    slide = work / "slides" / "a.svs"
+    for more, words in (
+        (["--teacher", "uni"], "--teacher uni goes with --as-teacher"),
+        (["--as-teacher", "--teacher", "uni"], "learnt from one teacher only; leave --teacher away"),
+    ):
+        code, _, said = call_g2l("embed", run, slide, "--out", tmp_path / "out", "--layout", "pt", *more)
+        assert (code, words in said) == (1, True), said
     assert not (tmp_path / "out").exists()
 
 

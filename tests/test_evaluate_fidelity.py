@@ -161,9 +161,9 @@ def test_where_a_student_comes_from_is_told(store: Store, tmp_path: Path) -> Non
     plan, teacher = store.attributes["plan_hash"], store.spec.teacher["weights_sha256"]
     folder = tmp_path / "student"
     cases = {
-        "same": {"plan_hash": plan, "teacher_sha256": teacher},
-        "other teacher": {"plan_hash": plan, "teacher_sha256": "f" * 64},
-        "other plan": {"plan_hash": "f" * 64, "teacher_sha256": teacher},
+        "same": {"plan_hash": plan, "teachers": {"t": teacher}},
+        "other teacher": {"plan_hash": plan, "teachers": {"t": "f" * 64}},
+        "other plan": {"plan_hash": "f" * 64, "teachers": {"t": teacher}},
         "silent": {},
     }
     notes = {}

@@ -9,7 +9,7 @@ from helpers import TEACHER, write_teacher
 from store_factory import PATCH_PX, make_store, plain_vit, train_config
 
 from pipeline.errors import BenchmarkError, ConfigError, EncoderError
-from pipeline.evaluated import AFTER, BEFORE, name_model, name_models, reference_of
+from pipeline.evaluated import AFTER, BEFORE, NamedModel, name_model, name_models, reference_of
 from pipeline.evaluated import TEACHER as TEACHER_ROLE
 from pipeline.models import PRETRAINED, SCRATCH
 from pipeline.run_folder import RunFolder
@@ -125,7 +125,37 @@ def test_a_student_says_what_it_was_made_from(run: Path) -> None:
     for text in (str(run), str(run / "student"), f"{run}@before"):
         model = name_model(text, None)
         assert model.plan_hash == identity["plan"], text
-        assert model.teacher_sha256 == identity["teacher"]["weights_sha256"], text
+        assert list(model.teachers.values()) == [identity["teacher"]["weights_sha256"]], text
+
+
+def test_a_card_that_cannot_be_read_names_no_teacher_and_matches_none(run: Path, tmp_path: Path) -> None:
+    for text in ("", "# another card\n", "- Teacher weights  (timm:x, unknown).\n"):
+        student = Path(shutil.copytree(run / "student", tmp_path / str(len(text))))
+        (student / "README.md").write_text(text)
+        model = name_model(str(student), None)
+        assert set(model.teachers.values()) == {""}
+        assert model.projector_into("") is None
+        assert model.projector_into("0" * 64) is None  # the hash of the run's teacher
+        assert "a teacher whose weights its folder does not name" in model.why_no_projector("0" * 64)
+    assert name_model(str(run / "student"), None).projector_into("0" * 64) is not None
+
+
+@pytest.mark.parametrize(
+    ("teachers", "store", "words"),
+    [
+        ({"a": "1", "b": "2"}, "2", ""),
+        ({"a": "1", "b": "2"}, "3", "s was distilled from other teachers: its own"),
+        ({"a": "1"}, "3", "s was distilled from another teacher: its own"),
+        ({"a": "1", "b": ""}, "3", "s was distilled from a teacher whose weights its folder does not name: its own"),
+        ({}, "3", "s was distilled from a teacher whose weights its folder does not name: its own"),
+        ({"a": ""}, "", "The store does not know its teacher's weights: s's own projector is not used."),
+        ({"a": "1"}, "", "The store does not know its teacher's weights: s's own projector is not used."),
+    ],
+)
+def test_why_a_projector_is_not_used(teachers: dict[str, str], store: str, words: str) -> None:
+    said = NamedModel("s", "any", SCRATCH, 32, student=Path("s"), teachers=teachers).why_no_projector(store)
+    assert said.startswith(words) if words else said == ""
+    assert NamedModel("s", "any", SCRATCH, 32, teachers=teachers).why_no_projector(store) == ""  # no student
 
 
 def test_encoders_of_any_size_take_that_of_the_students_beside_them(run: Path) -> None:
