@@ -18,6 +18,7 @@ from pipeline.patches import PlannedPatches
 from pipeline.runlog import say
 from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store import Status, Store
+from pipeline.teachers import made_with
 from pipeline.views import Views
 from pipeline.views import dihedral as dihedral
 
@@ -92,7 +93,7 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Seque
     if len(train) < 2:
         num_failed = store.plan.count(TRAIN) - len(train)
         mend = (
-            f"{num_failed} that were planned failed in extract-teacher: mend the cause, and run it with "
+            f"{num_failed} that were planned failed in {made_with(store)}: mend the cause, and run it with "
             "--retry-failures"
             if num_failed
             else "Plan with more slides, or with a smaller --val-fraction"

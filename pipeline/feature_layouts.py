@@ -7,8 +7,9 @@
 | stamp | `tile_size_um`, on the file | um |
 | slide2vec | `tile_size_lv0`, in `{slide}.meta.json` or `tiles/{slide}.coordinates.meta.json` | level 0 |
 
-`patch_size_level0` and `tile_size_lv0` are whole numbers. Where they are the rounding of a length that the file implies
-as well (`patch_size` at two magnifications; um), that length is taken. What it leaves out: STAMP before 2.0, which does
+`patch_size_level0`, `tile_size_lv0` and CLAM's `patch_size` are whole numbers. Where they are the rounding of a length
+that the file implies as well (`patch_size` at two magnifications; um; the mark of `g2l embed`), that length is taken.
+What it leaves out: STAMP before 2.0, which does
 not say the unit of its coordinates, and slide2vec's folders of several annotations.
 """
 
@@ -22,10 +23,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError
 from pipeline.feature_files import UNREADABLE, one_line, read_attributes, read_coords, read_features
+from pipeline.layouts import MARK
 
 UNKNOWN = "unknown"
-HALF_PIXEL = 0.5 + 1e-6
-"""A whole number this near to a length may be its rounding."""
+HALF_PIXEL = 0.5
+ROUNDING = 1e-6
+"""A whole number within half a pixel of a length, and this, may be its rounding."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +39,7 @@ class PatchFacts:
         layout: trident, clam, stamp, slide2vec or `UNKNOWN`.
         patch_px: side in pixels as the tool cut or resampled it, before the encoder's own resizing.
         side_l0_px, side_um: side in level-0 pixels, or in um: one of them.
+        unit_l0_px: level-0 pixels that `side_l0_px` is a whole number of; 0 where it is not rounded.
         nominal_um: side in um that was asked for, of which `side_l0_px` may be the rounding.
         size_l0_px: (width, height) of the slide's level 0.
         level, downsample: the level that was read, and its level-0 pixels a pixel.
@@ -46,6 +50,7 @@ class PatchFacts:
     patch_px: float | None = None
     side_l0_px: float | None = None
     side_um: float | None = None
+    unit_l0_px: float = 1.0
     nominal_um: float | None = None
     size_l0_px: tuple[int, int] | None = None
     level: int | None = None
@@ -57,14 +62,17 @@ class PatchFacts:
         """Whether the side of a patch is known."""
         return self.side_l0_px is not None or self.side_um is not None
 
-    def side(self, slide_mpp: float) -> float:
-        """Side of a patch in level-0 pixels of a slide of `slide_mpp` um/px; not rounded."""
+    def side(self, slide_mpp: float, asked_um: float | None = None) -> float:
+        """Side of a patch in level-0 pixels of a slide of `slide_mpp` um/px; not rounded.
+
+        `asked_um` stands in for `nominal_um` where the tool does not say it.
+        """
         assert self.is_known
         if self.side_um is not None:
             return self.side_um / slide_mpp
         assert self.side_l0_px is not None
-        nominal = self.nominal_um / slide_mpp if self.nominal_um else self.side_l0_px
-        return nominal if abs(nominal - self.side_l0_px) <= HALF_PIXEL else self.side_l0_px
+        nominal = (self.nominal_um or asked_um or 0.0) / slide_mpp
+        return nominal if _rounds_to(nominal, self.side_l0_px, self.unit_l0_px) else self.side_l0_px
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,15 +127,17 @@ def read_facts(path: Path, coords_folder: Path | None = None) -> PatchFacts:
     Raises:
         BenchmarkError: what it says cannot be read, or is no size.
     """
-    facts = PatchFacts()
+    facts, marked = PatchFacts(), {}
     try:
         if path.suffix in (".pt", ".npz"):
             facts = _slide2vec(path)
         else:
             own = read_attributes(path)
+            marked = {name: value for name, value in own[""].items() if name == MARK}
             facts = _stamp(own[""], path) if "feats" in own else _grid(own.get("coords", {}), own[""])
         if not facts.is_known and (beside := _coords_file(path, coords_folder)):
-            facts = replace(_grid(read_attributes(beside).get("coords", {}), {}), coords=read_coords(beside))
+            of_coords = read_attributes(beside).get("coords", {})
+            facts = replace(_grid(of_coords, marked), coords=read_coords(beside))
     except UNREADABLE as error:
         raise BenchmarkError(f"{path}: what it says of its patches cannot be read ({one_line(error)})") from None
     for name in ("patch_px", "side_l0_px", "side_um", "downsample"):
@@ -135,6 +145,11 @@ def read_facts(path: Path, coords_folder: Path | None = None) -> PatchFacts:
         if value is not None and not 0 < value < float("inf"):
             raise BenchmarkError(f"{path}: {name.removesuffix('_l0_px')} of its patches is {value:g}")
     return facts
+
+
+def _rounds_to(length: float, whole: float, unit: float) -> bool:
+    """Whether `whole`, a whole number of units, may be the rounding of a length; all in level-0 pixels."""
+    return abs(length - whole) <= HALF_PIXEL * unit + ROUNDING
 
 
 def _number(attributes: dict[str, Any], name: str) -> float | None:
@@ -148,16 +163,21 @@ def _grid(coords: dict[str, Any], file: dict[str, Any]) -> PatchFacts:
     patch_px, side_l0 = _number(attributes, "patch_size"), _number(attributes, "patch_size_level0")
     if side_l0 is not None:
         at_l0, target = _number(attributes, "level0_magnification"), _number(attributes, "target_magnification")
-        if patch_px and at_l0 and target and abs(patch_px * at_l0 / target - side_l0) <= HALF_PIXEL:
-            side_l0 = patch_px * at_l0 / target
+        unit = 1.0
+        if patch_px and at_l0 and target and _rounds_to(patch_px * at_l0 / target, side_l0, unit):
+            side_l0, unit = patch_px * at_l0 / target, 0.0
         width, height = attributes.get("level0_width"), attributes.get("level0_height")
         size = (int(width), int(height)) if width is not None and height is not None else None
-        return PatchFacts("trident", patch_px, side_l0, size_l0_px=size)
+        return PatchFacts("trident", patch_px, side_l0, unit_l0_px=unit, size_l0_px=size)
     downsample, level = _number(attributes, "downsample"), attributes.get("patch_level")
     if patch_px is None or downsample is None:
         return PatchFacts()
     at = None if level is None else int(level)
-    return PatchFacts("clam", patch_px, patch_px * downsample, level=at, downsample=downsample)
+    facts = PatchFacts("clam", patch_px, patch_px * downsample, unit_l0_px=downsample, level=at, downsample=downsample)
+    if MARK not in file:
+        return facts
+    settings = json.loads(file[MARK])["made_by"]["settings"]  # CLAM has no attribute for these two
+    return replace(facts, patch_px=settings["patch_px"], nominal_um=settings["patch_px"] * settings["mpp"])
 
 
 def _stamp(file: dict[str, Any], path: Path) -> PatchFacts:

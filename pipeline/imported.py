@@ -143,6 +143,8 @@ def side_of_patches(
 ) -> float:
     """Side of the patches in level-0 pixels, not rounded: as the tool says, else as the options say.
 
+    Where the tool says a whole number of pixels only, which --mpp may have been rounded to, --mpp is taken.
+
     Raises:
         BenchmarkError: neither says, they contradict each other, or the tool speaks of another slide or level.
     """
@@ -161,7 +163,7 @@ def side_of_patches(
             raise BenchmarkError(f"{features}: it does not say how large its patches are. Say it with --mpp (um/px of "
                                  "the encoder's input)")  # fmt: skip
         return patch_px * config.mpp / info.mpp
-    side_l0 = facts.side(info.mpp)
+    side_l0 = facts.side(info.mpp, None if config.mpp is None else patch_px * config.mpp)
     found = side_l0 * info.mpp / patch_px
     if config.mpp is not None and _apart(found, config.mpp):
         raise BenchmarkError(f"{features}: its patches have {found:.4g} um/px at {patch_px} px; --mpp says "
@@ -261,6 +263,19 @@ class FeatureRows:
         corners = placed.coords_l0_px(slide.geometry.slide_mpp)
         order = {(x, y): i for i, (x, y) in enumerate(corners.tolist())}
         return placed.features[[order[x, y] for x, y in slide.coords_l0_px.tolist()]]
+
+
+def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[str]:
+    """The names that files give their encoder and that are not the teacher's, by its record; case and punctuation do
+    not count, nor does the owner of a source.
+    """
+    known = {_letters(name) for name in (teacher["name"], teacher["source"].split(":")[-1].split("/")[-1])}
+    return [name for name in encoders if _letters(name) not in known]
+
+
+def _letters(name: str) -> str:
+    """A name's letters and digits, in lower case, without an owner before them."""
+    return "".join(c for c in name.split(":")[-1].split("/")[-1].lower() if c.isalnum())
 
 
 def describe_import(slides: Sequence[ImportedSlide], config: ImportConfig) -> dict[str, Any]:

@@ -254,7 +254,9 @@ class Place:
         mark = self._finish(slide)
         num_tiles, width = slide.features.shape
         meta = {"sample_id": slide.plan.slide_id, "encoder_name": self.encoder, "num_tiles": num_tiles,
-                "feature_dim": width, MARK: mark.text()}  # fmt: skip
+                "feature_dim": width, "tile_size_lv0": round(slide.plan.geometry.patch_l0_px),
+                "requested_tile_size_px": self.grid.patch_px, "requested_spacing_um": self.grid.mpp,
+                MARK: mark.text()}  # fmt: skip
         write_json(files["meta"], meta)
         return mark
 

@@ -151,6 +151,11 @@ def _make_folder(store: Store) -> None:
         raise StoreError(f"cannot write to {store.folder}: {error.strerror or error}") from error
 
 
+def made_with(store: Store) -> str:
+    """The command that made, and continues, the embeddings of a store or of a further teacher in it."""
+    return "import-features" if "imported" in store.spec.settings else "extract-teacher"
+
+
 @dataclass(frozen=True)
 class ChosenTeachers:
     """The teachers that a student is trained by.
@@ -215,7 +220,7 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
     for each in (store, *chosen):
         if pending := each.pending_shards():
             raise StoreError(f"{each.folder} is not finished: {len(pending)} of {each.num_shards} shards are missing. "
-                             "Run extract-teacher again")  # fmt: skip
+                             f"Run {made_with(each)} again")  # fmt: skip
     teachers = ChosenTeachers(tuple(chosen), tuple(share / total for share in shares))
     if teachers.views.count > 1 and len({each.views.seed for each in chosen}) > 1:
         seeds = ", ".join(f"{each.views.seed} of {name}" for each, name in zip(chosen, names, strict=True))

@@ -31,7 +31,8 @@ class ImportConfig(Config):
     )
     mpp: float | None = Field(
         None, ge=MIN_MPP, le=MAX_MPP,
-        description="Resolution of the encoder's input, um a pixel, for files that do not say it [as they say].",
+        description="Resolution of the encoder's input, um a pixel, for files that do not say it, or in whole pixels "
+        "only [as they say].",
     )  # fmt: skip
     patches_per_slide: int | None = Field(None, ge=1, description="Take a random sample of each slide's patches [all].")
     allow_upsampling: bool = Field(False, description="Take slides coarser than their patches by more than 5 %.")

@@ -21,7 +21,14 @@ from pipeline.feature_layouts import read_facts
 from pipeline.files import exclusive, write_text
 from pipeline.hub import cached_weights
 from pipeline.import_proof import BATCH_ROWS, prove
-from pipeline.imported import FeatureRows, ImportedSlide, describe_import, look_at_slide, refuse_other_levels
+from pipeline.imported import (
+    FeatureRows,
+    ImportedSlide,
+    describe_import,
+    look_at_slide,
+    other_encoders,
+    refuse_other_levels,
+)
 from pipeline.loader import BatchLoader, default_workers
 from pipeline.manifest import ManifestRow, parse_manifest
 from pipeline.manifest_sources import rows_from_folder
@@ -208,6 +215,9 @@ def plan_import(
             plan, width=width or None, dtype=config.dtype, rows_per_shard=config.rows_per_shard, pixels=config.pixels
         )
     )
+    if other := other_encoders(encoders, named_spec(config.teacher).record()):
+        say(f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}. Tools have names of their "
+            "own; if it is another encoder, give that one")  # fmt: skip
     trained_at = named_spec(config.teacher).mpp
     if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
         say(f"note: {config.teacher} was trained at {trained_at:g} um/px, these patches are at {mpp:g}")

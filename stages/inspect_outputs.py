@@ -10,6 +10,7 @@ from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import EncoderError, G2LError
 from pipeline.exchange import PROGRAM_FILE
 from pipeline.hub import cached_weights, ways_to_weights
+from pipeline.imported import other_encoders
 from pipeline.models import known_to_timm
 from pipeline.onnx_file import ONNX_FILE
 from pipeline.plan import MALFORMED, Plan, read_plan
@@ -117,7 +118,9 @@ def _origin(store: Store) -> list[tuple[str, object]]:
     if imported := store.spec.settings.get("imported"):
         proof = store.attributes.get("proof")
         proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
-        found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}"))
+        other = other_encoders(imported["encoders"], store.spec.teacher)
+        named = f"; the files name the encoder {', '.join(other)}" if other else ""
+        found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
     return found
 
 

@@ -16,7 +16,7 @@ from pipeline.models import PRETRAINED, build_encoder
 from pipeline.runlog import Progress
 from pipeline.store import Store
 from pipeline.store_check import check_metadata, check_shard
-from pipeline.teachers import all_teachers, find_teacher
+from pipeline.teachers import all_teachers, find_teacher, made_with
 
 MIN_COSINE = 0.999
 """A row embedded again must be this near to the stored one: bfloat16 has three digits, and a batch of another size sums
@@ -105,12 +105,12 @@ def _check(store: Store) -> tuple[list[str], int, list[str]]:
             progress.step()
     lines = [_headline(store.num_shards, pending, bool(problems)), *(f"  {problem}" for problem in problems)]
     if pending:
-        lines.append(f"{pending:,} shards are pending: run extract-teacher again to continue")
+        lines.append(f"{pending:,} shards are pending: run {made_with(store)} again to continue")
     if problems:
         where = f"{store.folder}: " if store.base is not store else ""
         lines.append(
-            f"{where}delete shards/<i>.json of the damaged shards and run extract-teacher again: only they are done "
-            "again"
+            f"{where}delete shards/<i>.json of the damaged shards and run {made_with(store)} again: only they are "
+            "done again"
             if content
             else f"{where}the store's metadata are damaged: take zarr.json from a copy, or make the store again"
         )
