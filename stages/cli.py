@@ -121,7 +121,7 @@ def extract_teacher(
     table = read_toml(config_file, command) if config_file else {}
     for_plan = {name: value for name, value in table.items() if name in PlanConfig.model_fields} | given
     source, num_bad_slides = paths["plan"], 0
-    is_store = (source / "zarr.json").exists()
+    is_store = source.suffix == ".zarr" or (source / "zarr.json").exists()
     if source.suffix.lower() == ".csv":
         plan_config, _ = resolve(PlanConfig, "plan", for_plan, config_file, {}, ignored=frozenset(("manifest", "out")))
         source, num_bad_slides = _plan_first(source, plan_config, paths["out"], config)

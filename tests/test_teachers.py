@@ -301,6 +301,8 @@ def test_a_store_in_place_of_a_plan_used_wrongly_is_told(tmp_path: Path, root: P
     assert (code, f"--patches-per-slide: {store} holds a finished plan" in said) == (1, True), said
     code, _, said = call_g2l("extract-teacher", root, *out)
     assert (code, "a plan is one HDF5 file" in said) == (1, True), said
+    code, _, said = call_g2l("extract-teacher", tmp_path / "gone.zarr", *out)
+    assert (code, "gone.zarr: no such store" in said) == (1, True), said
     damaged = Path(shutil.copytree(store, tmp_path / "d.zarr"))
     (damaged / "plan" / "zarr.json").write_text("{}")
     code, _, said = call_g2l("extract-teacher", damaged, *out)
