@@ -1,9 +1,9 @@
 """Preflight: what can be known of an encoder in seconds, before a run of hours.
 
-The first readable patches of the plan go through the encoder once in float32, once in the arithmetic of the run, once
-one by one, and once as a whole batch. An embedding that is not finite or of another width ends the run before anything
-is written; one that moves with the arithmetic or with its neighbours in the batch is a warning. What it leaves out: the
-speed of the slides' disk, and memory on what is no CUDA device.
+The first readable patches of the plan, for a further teacher those that the store keeps, go through the encoder once in
+float32, once in the arithmetic of the run, once one by one, and once as a whole batch. An embedding that is not finite
+or of another width ends the run before anything is written; one that moves with the arithmetic or with its neighbours
+in the batch is a warning. What it leaves out: the speed of the slides' disk, and memory on what is no CUDA device.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,10 +24,10 @@ from pipeline.files import sha256_file
 from pipeline.hub import PUBLISHED_FILES, cached_weights
 from pipeline.images import ImageFormat
 from pipeline.models import BuiltEncoder, Encoder
-from pipeline.patches import PatchRead, PlannedPatches
+from pipeline.patches import PatchRead, PlannedPatches, StoredPatches
 from pipeline.plan import Plan
 from pipeline.runlog import say
-from pipeline.store import Status
+from pipeline.store import Status, Store
 from pipeline.units import format_bytes
 
 NUM_PATCHES = 8
@@ -250,11 +250,19 @@ def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch
 
 
 def preflight(
-    plan: Plan, config: ExtractConfig, teacher: BuiltEncoder, device: torch.device, settings: dict[str, Any]
+    plan: Plan,
+    config: ExtractConfig,
+    teacher: BuiltEncoder,
+    device: torch.device,
+    settings: dict[str, Any],
+    base: Store | None = None,
 ) -> dict[str, Any]:
     """Look at a teacher that is on `device`, and say what was found and what is doubtful.
 
-    Returns notes for `create_store`: `preflight`, the record; nothing if the configuration skips it.
+    Args:
+        base: the store that it is a further teacher of: the patches are those that the store keeps, if it keeps some.
+
+    Returns notes for `create_store` or `open_further`: `preflight`, the record; nothing if the configuration skips it.
 
     Raises:
         G2LError: no run can come of it; nothing was written.
@@ -262,7 +270,7 @@ def preflight(
     if not config.preflight:
         return {}
     kept: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None  # lossless ones need no encoding to be seen
-    reader = PlannedPatches(plan, kept, config.slides_root)
+    reader = StoredPatches(base) if base and base.has_pixels else PlannedPatches(plan, kept, config.slides_root)
     patches, num_planned = sample_patches(reader.read, range(plan.num_rows), plan.config.patch_px)
     how = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
     file = weights_file(config.weights) if config.weights else cached_weights(teacher.spec)

@@ -10,6 +10,7 @@ one name (an encoder with two sets of weights).
 import os
 import re
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -107,8 +108,17 @@ def needs_slides(folder: Path, name: str) -> bool:
     return not store.has_pixels and (begun is None or bool(begun.pending_shards()))
 
 
-def open_further(store: Store, plan: Plan, spec: StoreSpec, versions: dict[str, str]) -> FurtherTeacher:
+def open_further(
+    store: Store,
+    plan: Plan,
+    spec: StoreSpec,
+    versions: dict[str, str],
+    look: Callable[[], Mapping[str, Any]] = dict,
+) -> FurtherTeacher:
     """Make, or open to continue, the embeddings of a further teacher of a finished store.
+
+    `look` gives attributes that decide nothing. It is called once all else is known to be right and before anything
+    is written, and only where the embeddings are made: what it raises leaves the store as it was.
 
     Raises:
         StoreError: another plan; the same weights under another name; or it was begun with other settings.
@@ -125,8 +135,9 @@ def open_further(store: Store, plan: Plan, spec: StoreSpec, versions: dict[str, 
             raise StoreError(f"{store.folder} has embeddings of {other}, in files of the name that those of {name} "
                              "would have. Choose another --out")  # fmt: skip
     if name not in known:
+        notes = look()
         _make_folder(store)
-        with new_arrays(folder, plan, spec, versions, FurtherTeacher.format_name):
+        with new_arrays(folder, plan, spec, versions, FurtherTeacher.format_name, notes):
             pass
     teacher = FurtherTeacher(store, folder)
     require_same(teacher, plan, spec)

@@ -101,12 +101,18 @@ def plan(
 def extract_teacher(
     given: dict[str, Any],
     config_file: Path | None,
-    plan: Path | None = argument("PLAN.h5|MANIFEST.csv", "Plan, or a manifest, which is planned first."),
+    plan: Path | None = argument(
+        "PLAN.h5|MANIFEST.csv|STORE.zarr",
+        "Plan, or a manifest, which is planned first, or a store, which holds its plan.",
+    ),
     out: Path | None = output("Store to make or to continue (a Zarr folder)."),
 ) -> None:
-    """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue."""
+    """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue. Another
+    --teacher on a finished store adds its embeddings: extract-teacher STORE.zarr --out STORE.zarr --teacher OTHER.
+    """
     from pipeline.config import read_toml
     from pipeline.plan import read_plan
+    from pipeline.store import Store
     from stages import extract_teacher as stage
 
     command, of_plan = "extract-teacher", frozenset(PlanConfig.model_fields) - frozenset(ExtractConfig.model_fields)
@@ -115,15 +121,18 @@ def extract_teacher(
     table = read_toml(config_file, command) if config_file else {}
     for_plan = {name: value for name, value in table.items() if name in PlanConfig.model_fields} | given
     source, num_bad_slides = paths["plan"], 0
+    is_store = source.suffix == ".zarr" or (source / "zarr.json").exists()
     if source.suffix.lower() == ".csv":
         plan_config, _ = resolve(PlanConfig, "plan", for_plan, config_file, {}, ignored=frozenset(("manifest", "out")))
         source, num_bad_slides = _plan_first(source, plan_config, paths["out"], config)
     elif stray := sorted(for_plan.keys() & of_plan):
         flags = ", ".join("--" + name.replace("_", "-") for name in stray)
-        raise ConfigError(f"{flags}: {source} is a finished plan; these options belong to g2l plan")
+        what = "holds" if is_store else "is"
+        raise ConfigError(f"{flags}: {source} {what} a finished plan; these options belong to g2l plan")
     record = {"plan": str(source), "out": str(paths["out"])} | config.record()
     record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
-    extracted = stage.extract_teacher(read_plan(source), paths["out"], config, record=record)
+    finished = Store(source).plan if is_store else read_plan(source)
+    extracted = stage.extract_teacher(finished, paths["out"], config, record=record)
     print(stage.report(extracted))
     raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or num_bad_slides else EXIT_OK)
 

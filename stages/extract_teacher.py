@@ -12,6 +12,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -123,10 +124,11 @@ def prepare_store(
     if existing is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
     further = existing is not None and config.teacher != existing.spec.teacher["name"] and not existing.pending_shards()
-    begun = all_teachers(existing).get(config.teacher) if existing is not None and further else existing
+    base = existing if further else None
+    begun = all_teachers(base).get(config.teacher) if base else existing
     rows_per_shard, pixels = config.rows_per_shard, str(config.pixels)
-    if existing is not None and further:
-        rows_per_shard, pixels = further_sizes(existing, begun or existing, config)
+    if base:
+        rows_per_shard, pixels = further_sizes(base, begun or base, config)
     batch_size = config.batch_size
     if batch_size is None and begun is not None:
         batch_size = begun.spec.settings["batch_size"]
@@ -146,13 +148,12 @@ def prepare_store(
     elif config.views_seed is not None:
         raise ConfigError("--views-seed: the patch itself has no seed; say with --views how many views there are")
     spec = StoreSpec(teacher.record(), settings)
-    if existing is not None and further:
-        return open_further(existing, plan, spec, versions())
+    look = partial(preflight, plan, config, teacher, device, settings, base)
     if existing is None:
-        create_store(out, plan, spec, versions(), **preflight(plan, config, teacher, device, settings))
-    store = open_to_continue(out, plan, spec)
-    if existing is not None and store.pending_shards():
-        preflight(plan, config, teacher, device, settings)  # perhaps another machine: said, but recorded once only
+        create_store(out, plan, spec, versions(), **look())
+    store = open_further(base, plan, spec, versions(), look) if base else open_to_continue(out, plan, spec)
+    if begun and store.pending_shards():
+        look()  # perhaps another machine: said, but recorded once only
     return store
 
 

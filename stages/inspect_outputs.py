@@ -104,6 +104,7 @@ def _further_facts(store: Store) -> list[tuple[str, object]]:
                             f"{teacher['weights']})"),
         ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
         *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
+        *_origin(store),
         ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each"),
         ("rows", counts),
         ("weights", teacher["weights_sha256"]),

@@ -38,6 +38,7 @@ from helpers import (
 )
 from numpy.typing import NDArray
 from slide_factory import damage_tiles, make_slide
+from store_factory import student_folder
 
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import BenchmarkError, ConfigError, PlanError, StoreError
@@ -45,6 +46,7 @@ from pipeline.imported import FeatureRows
 from pipeline.models import PRETRAINED, BuiltEncoder, build_encoder
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
+from pipeline.teachers import find_teacher
 from pipeline.tool_config import ImportConfig
 from stages import import_features as stage
 from stages.extract_teacher import Extracted
@@ -108,6 +110,39 @@ def assert_same_rows(found: Rows, expected: Rows, type_: type[Any] = np.float32)
 
 def audit_of(store: Store) -> dict[str, str]:
     return {row.slide_id: row.reason for row in store.plan.audit if row.status != "ok"}
+
+
+# --- a further teacher ---------------------------------------------------------------------------------------
+
+
+def test_an_imported_store_takes_a_further_teacher(
+    tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    """By the commands: there is no plan file, for the store holds its plan; a student then learns from both."""
+    out, further = tmp_path / "s.zarr", "test_efficientnet"
+    run(write_trident(tmp_path / "features", slides), out, options)
+    other = write_teacher(tmp_path / "further.safetensors", further, seed=3)
+    of_first = array_files(out)
+    code, _, said = call_g2l("extract-teacher", out, "--out", out, "--teacher", further, "--weights", other,
+                             "--device", "cpu", "--dtype", "float32", "--batch-size", 4)  # fmt: skip
+    assert code == 0, said
+    assert array_files(out) == of_first
+    expected = Path(shutil.copytree(extracted.folder, tmp_path / "e.zarr"))
+    same = extract(extracted.plan, expected, other, teacher=further, dtype="float32").store
+    found = find_teacher(Store(out), further)
+    for shard in range(same.num_shards):
+        np.testing.assert_array_equal(found.read_embeddings(shard), same.read_embeddings(shard))
+    assert found.attributes["preflight"] == same.attributes["preflight"]
+    assert call_g2l("verify", out, "--weights", other, "--teacher", further, "--device", "cpu")[0] == 0
+    student = student_folder(tmp_path / "student", "test_efficientnet", PATCH_PX)
+    code, _, said = call_g2l("train-student", out, "--out", tmp_path / "run", "--student", student, "--weights",
+                             "scratch", "--teacher", TEACHER, "--teacher", further, "--epochs", 1, "--batch-size", 8,
+                             "--device", "cpu", "--workers", 1)  # fmt: skip
+    assert code == 0, said
+    assert (tmp_path / "run" / "student" / f"projector-{further}.safetensors").is_file()
+    code, _, said = call_g2l("extract-teacher", out, "--out", out, "--teacher", TEACHER, "--weights",
+                             options["weights"], "--device", "cpu")  # fmt: skip
+    assert (code, "settings.imported" in said) == (1, True), said
 
 
 # --- without loss -------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Several teachers in one store: a further one changes no byte of the first, and a student learns from both."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -182,6 +183,131 @@ def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path)
 )
 def test_folders_have_plain_names(name: str, folder: str) -> None:
     assert folder_name(name) == folder
+
+
+# --- the preflight of a further teacher ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("views", [None, 3])
+def test_the_preflight_of_a_further_teacher_is_recorded(
+    tmp_path: Path, root: Path, views: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is of the stored pixels, for the slides are not where they were."""
+    out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
+    extract(Store(out).plan, out, root / "further.safetensors", teacher=FURTHER, dtype="float32", views=views)
+    assert "8 patches of the plan\n" in capsys.readouterr().err
+    group: Any = zarr.open_group(str(out), mode="r")
+    found = group[f"teachers/{FURTHER}"].attrs["g2l"]["preflight"]
+    data = (root / "further.safetensors").read_bytes()
+    assert found["file_sha256"] == hashlib.sha256(data).hexdigest()
+    assert (found["encoder"], found["num_planned"], found["warnings"]) == (FURTHER, 8, [])
+    stored = group[f"teachers/{FURTHER}/embedding"][:8]  # the first rows are what it looked at
+    assert found["largest"] == pytest.approx(np.abs(stored).max(), rel=1e-4)
+    own = group.attrs["g2l"]["preflight"]
+    assert own["encoder"] == TEACHER
+    assert inspect_path(out).count("nothing doubtful") == 2
+    assert verify_store(out, root / "further.safetensors", 8, "cpu", teacher=FURTHER)[1] == 0
+
+
+def test_the_preflight_of_a_further_teacher_reads_slides_where_the_store_has_no_pixels(
+    tmp_path: Path, root: Path, plan: Plan, both: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"pixels": "none", "slides_root": root / "gone"}
+    extract(plan, tmp_path / "s.zarr", root / "first.safetensors", **options)
+    capsys.readouterr()
+    done = extract(plan, tmp_path / "s.zarr", root / "further.safetensors", teacher=FURTHER, **options)
+    assert done.store.attributes["preflight"] == find_teacher(Store(both), FURTHER).attributes["preflight"]
+    assert "8 patches of the plan\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("views", [None, 3])
+def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
+    tmp_path: Path, root: Path, plan: Plan, views: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
+    before = files_of(out)
+
+    def spoil(self: Any, patches: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.embed(self.normalise(patches)).clone()
+        output[:1, 7] = float("nan")
+        return output
+
+    monkeypatch.setattr("pipeline.models.Encoder.forward", spoil)
+    options: dict[str, Any] = {"teacher": FURTHER, "views": views}
+    with pytest.raises(EncoderError, match=f"1 of 8 embeddings of {FURTHER} in float32 are not finite"):
+        extract(plan, out, root / "further.safetensors", **options)
+    assert files_of(out) == before
+    assert not (out / "teachers").exists()
+    done = extract(plan, out, root / "further.safetensors", preflight=False, **options)
+    assert "preflight" not in done.store.attributes
+    assert done.counts["NOT_FINITE"] == 6  # the first row of each batch of four
+
+
+@pytest.mark.parametrize("views", [None, 3])
+def test_a_continued_further_teacher_has_the_same_bytes(
+    tmp_path: Path, root: Path, plan: Plan, views: int | None, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
+    options: dict[str, Any] = {"teacher": FURTHER, "views": views}
+    further = extract(plan, out, root / "further.safetensors", **options).store
+    before = files_of(out)
+    further.ledger_path(1).unlink()
+    monkeypatch.setattr("pipeline.preflight.describe_device", lambda device: "another machine")
+    capsys.readouterr()
+    assert extract(plan, out, root / "further.safetensors", **options).num_new_rows == 8
+    assert f"preflight: {FURTHER}" in capsys.readouterr().err  # said again, but recorded once
+    assert files_of(out) == before
+    extract(plan, out, root / "further.safetensors", **options)
+    assert "preflight" not in capsys.readouterr().err  # nothing is left to do
+
+
+# --- a store in place of a plan ----------------------------------------------------------------------------------
+
+
+def test_a_store_is_its_plan(tmp_path: Path, root: Path, both: Path, cnn: str) -> None:
+    """A further teacher, the rest of a store, and another store, without the file of the plan and without slides."""
+    out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
+    command = ["extract-teacher", out, "--device", "cpu", "--rows-per-shard", 8, "--batch-size", 4]
+    further = ["--teacher", FURTHER, "--weights", root / "further.safetensors"]
+    code, _, said = call_g2l(*command, "--out", out, *further)
+    assert code == 0, said
+    found, expected = ({name: data for name, data in files_of(path).items() if not name.endswith("config.toml")}
+                       for path in (out, both))  # fmt: skip
+    assert found == expected
+    record = out / "teachers" / FURTHER / "config.toml"
+    code, told, said = call_g2l("extract-teacher", "--config", record)
+    assert (code, "nothing was left to do" in told) == (0, True), said
+    code, _, said = call_g2l("train-student", out, "--out", tmp_path / "run", "--student", cnn, "--weights",
+                             "scratch", "--teacher", FURTHER, "--teacher", TEACHER, "--epochs", 1, "--batch-size", 8,
+                             "--device", "cpu", "--workers", 1)  # fmt: skip
+    assert code == 0, said
+    assert inspect_path(tmp_path / "run").count("held-out patches as ") == 2
+    other = ["--teacher", TEACHER, "--weights", root / "first.safetensors", "--slides-root", root / "gone"]
+    code, _, said = call_g2l(*command, "--out", tmp_path / "t.zarr", *other)
+    assert code == 0, said
+    names = ("embedding/c/0/0", "pixels/c/2/0/0/0", "plan/zarr.json")
+    for name in names:
+        assert (tmp_path / "t.zarr" / name).read_bytes() == (out / name).read_bytes()
+    Store(out).ledger_path(1).unlink()
+    code, _, said = call_g2l(*command, "--out", out, *other)
+    assert (code, Store(out).pending_shards()) == (0, []), said
+
+
+def test_a_store_in_place_of_a_plan_used_wrongly_is_told(tmp_path: Path, root: Path) -> None:
+    store = root / "store.zarr"
+    out = ["--out", tmp_path / "t.zarr", "--teacher", TEACHER, "--device", "cpu"]
+    code, _, said = call_g2l("extract-teacher", store, *out, "--patches-per-slide", 3)
+    assert (code, f"--patches-per-slide: {store} holds a finished plan" in said) == (1, True), said
+    code, _, said = call_g2l("extract-teacher", root, *out)
+    assert (code, "a plan is one HDF5 file" in said) == (1, True), said
+    code, _, said = call_g2l("extract-teacher", tmp_path / "gone.zarr", *out)
+    assert (code, "gone.zarr: no such store" in said) == (1, True), said
+    damaged = Path(shutil.copytree(store, tmp_path / "d.zarr"))
+    (damaged / "plan" / "zarr.json").write_text("{}")
+    code, _, said = call_g2l("extract-teacher", damaged, *out)
+    assert (code, str(damaged) in said) == (1, True), said
+    assert not (tmp_path / "t.zarr").exists()
 
 
 # --- verify and inspect ------------------------------------------------------------------------------------------
