@@ -172,6 +172,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     """
     try:
         records, problems = read_table(path, (label,), ",")
+        records = _renamed(records, label)
         has_slides, has_cases = (any(name in cells for _, cells in records) for name in ("slide_id", "case_id"))
         if not (has_slides or has_cases) and not problems:
             raise BenchmarkError(f"{path}: no column slide_id or case_id; one of them must say what a label is of")
@@ -218,6 +219,21 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     )
 
 
+SYNONYMS = {"case_id": ("case", "patient_id", "patient"), "center": ("centre", "medical_center")}
+"""Other names of columns, which count where the first name is not there."""
+
+
+def _renamed(records: Sequence[Record], label: str) -> list[Record]:
+    """The records with the first of each column's other names under its own; the label's column stays."""
+    names = {name for _, cells in records for name in cells}
+    of = {
+        other: own
+        for own, others in SYNONYMS.items()
+        if own not in names and (other := next((name for name in others if name in names and name != label), ""))
+    }
+    return [(line, {of.get(name, name): cell for name, cell in cells.items()}) for line, cells in records]
+
+
 def is_unknown(cell: str) -> bool:
     """Whether a cell says that there is no label, see `UNKNOWN_LABELS`."""
     return cell.strip().strip("[]").strip().lower() in UNKNOWN_LABELS
@@ -245,12 +261,16 @@ def _rows(records: Sequence[Record], label: str, problems: list[Problem]) -> tup
             problems.append((line, "slide_id is empty; fill it, or leave the column out to go by case_id"))
         elif not case_id:
             problems.append((line, "case_id is empty"))
+        elif is_unknown(cells.get("case_id", "")) and cells.get("case_id"):
+            problems.append((line, f"case_id {case_id!r} stands for a missing value; give the case, or leave the cell "
+                             "empty for a slide that is a case of its own"))  # fmt: skip
         known = not is_unknown(cells[label])
         if not known:
             what = named(slide_id, case_id) if slide_id else f"case {case_id}"
             exclusions.append(Exclusion(what, f"{label} is {cells[label]!r}: no label (line {line})", by_rule=True))
         value = cells[label] if known else ""
-        rows.append(_Row(line, slide_id, case_id, value, cells.get("center", ""), cells.get("split", "")))
+        center = "" if is_unknown(cells.get("center", "")) else cells["center"]
+        rows.append(_Row(line, slide_id, case_id, value, center, cells.get("split", "")))
     return rows, exclusions
 
 

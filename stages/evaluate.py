@@ -28,6 +28,7 @@ from pipeline.compute import versions as used_versions
 from pipeline.dataset import StoredRows
 from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
 from pipeline.evaluated import TEACHER, NamedModel, name_models, reference_of
+from pipeline.fidelity import ScoredModel
 from pipeline.files import exclusive, sha256_json
 from pipeline.loader import default_workers
 from pipeline.models import BuiltEncoder
@@ -39,8 +40,8 @@ from pipeline.runlog import say, table
 from pipeline.size_figure import draw_score_against_size
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_cost import cost_section
-from stages.evaluate_fidelity import ScoredModel, fidelity_section
-from stages.evaluate_inputs import Images, Inputs, check_labels, look_at_inputs, start_folder
+from stages.evaluate_fidelity import fidelity_section
+from stages.evaluate_inputs import Images, Inputs, check_labels, look_at_inputs, start_folder, strangers_note
 from stages.evaluate_patches import patch_section
 from stages.evaluate_robustness import robustness_section
 from stages.evaluate_slides import slide_section
@@ -199,7 +200,9 @@ def benchmark(
         say("evaluate: slide benchmark")
         labels = [label for label, _ in inputs.features]
         wanted = config.reference if config.reference in labels else reference if reference in labels else None
-        sections.append(slide_section(config.slides, inputs.features, config, wanted, device))
+        section = slide_section(config.slides, inputs.features, config, wanted, device)
+        notes = [strangers_note(inputs.features, [model.named for model in models])]
+        sections.append(replace(section, notes=[*section.notes, *filter(None, notes)]))
     if inputs.robustness:
         say("evaluate: robustness")
         robustness_set, images = inputs.robustness

@@ -6,29 +6,22 @@ distilled student with its own projector, and of the teacher itself, which is th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from pipeline.contact_sheet import draw_best_and_worst
-from pipeline.dataset import row_keys, teacher_statistics
-from pipeline.errors import BenchmarkError
-from pipeline.evaluated import AFTER, NamedModel
-from pipeline.intervals import Draws, GroupResamples, few_groups_note, interval, mean_draws, ratio_draws
-from pipeline.linear_map import fit_linear_map
-from pipeline.metrics import NUM_NEIGHBOURS, linear_cka, neighbour_overlaps, retrieval_hits
-from pipeline.projector import EPSILON, Projector
+from pipeline.evaluated import AFTER
+from pipeline.fidelity import FITTED, OWN, RowFigures, ScoredModel, StoreRows, TeacherSpace, row_figures
+from pipeline.intervals import Draws, GroupResamples, bound_note, few_groups_note, interval, mean_draws, ratio_draws
+from pipeline.metrics import NUM_NEIGHBOURS, linear_cka
+from pipeline.projector import EPSILON
 from pipeline.report import Cell, Column, Exclusion, Figure, Interval, Score, Section, Table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.tool_config import EvaluateConfig
-
-IDENTITY, OWN, FITTED = "none needed", "its own projector", "fitted linear map"
-"""How a model's embeddings come into the teacher's space."""
 
 SHEET_PATCHES = 8
 WORST_SLIDES = 12
@@ -46,109 +39,6 @@ COLUMNS = {
     "needs no map.",
     "CKA": "Linear centred kernel alignment of model and teacher (Kornblith et al., 2019); needs no map.",
 }
-
-
-@dataclass(frozen=True)
-class StoreRows:
-    """The rows of a store that are scored, and those that maps are fitted on; int64, ascending."""
-
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
-
-    @property
-    def all(self) -> NDArray[np.int64]:
-        """Both, training rows first."""
-        return np.concatenate([self.train, self.val])
-
-
-def choose_store_rows(store: Store, config: EvaluateConfig) -> StoreRows:
-    """At most `store_rows` held-out rows and as many training rows, by a hash of the row.
-
-    Raises:
-        BenchmarkError: fewer than two rows are held out, or fewer than three are to be trained on.
-    """
-    chosen = []
-    for split, least, words in ((TRAIN, 3, "to train on"), (VAL, 2, "held out")):
-        rows = store.ok_rows(split)
-        if len(rows) < least:
-            raise BenchmarkError(f"{store.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
-                                 "with --val-fraction or --val-strip")  # fmt: skip
-        keys = row_keys(rows, config.seed, 0, "evaluate")
-        chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[: config.store_rows]]))
-    return StoreRows(*chosen)
-
-
-@dataclass(frozen=True)
-class ScoredModel:
-    """One model's embeddings of a store's rows, float32, and how it reaches the teacher's space.
-
-    Attributes:
-        train, val: embeddings (M, S) and (N, S).
-        is_teacher: it is the store's teacher; the embeddings are then the store's.
-        projector: of a student that was distilled from the store's teacher.
-        named: what was asked for: where a student comes from.
-    """
-
-    label: str
-    train: NDArray[np.float32]
-    val: NDArray[np.float32]
-    is_teacher: bool
-    projector: Projector | None
-    named: NamedModel
-
-
-class TeacherSpace:
-    """The store's teacher on the chosen rows, plain and standardised by the statistics of all training rows."""
-
-    def __init__(self, store: Store, rows: StoreRows) -> None:
-        mean, variance = teacher_statistics(store, TRAIN)
-        self.mean, self.deviation = mean, np.sqrt(variance + EPSILON)
-        self.plain = np.stack([store.read_embedding(int(row)) for row in rows.val])
-        self.val = self.standardise(self.plain)
-        self.train = self.standardise(np.stack([store.read_embedding(int(row)) for row in rows.train]))
-
-    def standardise(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
-        """(N, T) in the standardised space."""
-        standardised: NDArray[np.float64] = (embeddings - self.mean) / self.deviation
-        return standardised
-
-    def project(self, model: ScoredModel) -> dict[str, NDArray[np.float64]]:
-        """A model's projections of the held-out rows, float64 (N, T), by how they are made; the fitted one last."""
-        found = {}
-        if model.is_teacher:
-            found[IDENTITY] = self.standardise(model.val)
-        elif model.projector is not None and model.projector.linear.out_features == len(self.mean):
-            with torch.inference_mode():
-                found[OWN] = self.standardise(model.projector.as_teacher(torch.from_numpy(model.val)).double().numpy())
-        found[FITTED] = fit_linear_map(model.train, self.train).predict(model.val)
-        return found
-
-
-@dataclass(frozen=True)
-class RowFigures:
-    """What each held-out row adds to the figures of one projection; float64 (N,) each."""
-
-    residual: NDArray[np.float64]
-    total: NDArray[np.float64]
-    cosine: NDArray[np.float64]
-    top1: NDArray[np.float64]
-    top5: NDArray[np.float64]
-    overlap: NDArray[np.float64]
-
-
-def row_figures(space: TeacherSpace, model: ScoredModel, projected: NDArray[np.float64]) -> RowFigures:
-    """The figures of all held-out rows; neighbours are searched among all of them."""
-    target, made = torch.from_numpy(space.val), torch.from_numpy(projected)
-    own, teacher = torch.from_numpy(model.val), torch.from_numpy(space.plain)
-    values = [
-        (target - made).square().sum(1),
-        (target - target.mean(0)).square().sum(1),
-        F.cosine_similarity(made, target, dim=1),
-        retrieval_hits(made, target, 1),
-        retrieval_hits(made, target, 5),
-        neighbour_overlaps(own, teacher),
-    ]
-    return RowFigures(*(value.double().numpy() for value in values))
 
 
 def explained(figures: RowFigures, resamples: GroupResamples) -> Interval:
@@ -211,7 +101,8 @@ def fidelity_section(
         source={"store": str(store.folder), "content hash": store.content_hash(),
                 "plan hash": store.attributes["plan_hash"]},
         exclusions=failed_rows(store),
-        notes=[*notes(store, rows, space, num_cases, sheet_pixels), *provenance(store, models)],
+        notes=[*notes(store, rows, space, num_cases, sheet_pixels), *at_bound(models, overlap, figures, resamples),
+               *provenance(store, models)],
         data={"by_slide": by_slide, "by_centre": parts},
     )  # fmt: skip
 
@@ -329,6 +220,21 @@ def notes(store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, sh
     if sheet_pixels:
         found.append(f"No contact sheet: {sheet_pixels}.")
     return found
+
+
+def at_bound(
+    models: Sequence[ScoredModel],
+    overlap: dict[str, Interval],
+    figures: dict[tuple[str, str], RowFigures],
+    resamples: GroupResamples,
+) -> list[str]:
+    """The note on estimates of 0 or 1, for all but the teacher, whose are 1 by definition."""
+    estimates = {
+        m.label: [overlap[m.label], interval(mean_draws(figures[m.label, FITTED].top1, resamples))]
+        for m in models
+        if not m.is_teacher
+    }
+    return [note] if (note := bound_note(estimates)) else []
 
 
 def provenance(store: Store, models: Sequence[ScoredModel]) -> list[str]:

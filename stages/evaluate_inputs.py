@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.config import differences, to_toml
 from pipeline.errors import BenchmarkError, ConfigError
 from pipeline.evaluated import NamedModel
+from pipeline.fidelity import StoreRows, choose_store_rows
 from pipeline.files import make_output_folder, write_text
 from pipeline.loader import default_workers
 from pipeline.patch_images import ScannedImages, scan_images
@@ -24,7 +25,6 @@ from pipeline.runlog import say
 from pipeline.slide_sets import read_slide_set
 from pipeline.store import Store
 from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_fidelity import StoreRows, choose_store_rows
 from stages.evaluate_patches import prepare
 
 OPTIONS_FILE = "evaluate.toml"
@@ -173,11 +173,20 @@ def check_labels(named: Sequence[NamedModel], inputs: Inputs, config: EvaluateCo
     labels = [model.label for model in named] + [label for label, _ in inputs.features]
     if config.reference is not None and config.reference not in labels:
         raise ConfigError(f"--reference {config.reference}: the models are {', '.join(labels)}")
-    strangers = [label for label, _ in inputs.features if label not in [model.label for model in named]]
-    if strangers:
-        say(f"note: the features {', '.join(strangers)} are of none of the models and stand for themselves; the models "
-            f"are {', '.join(model.label for model in named)}")  # fmt: skip
+    if note := strangers_note(inputs.features, named):
+        say(f"note: {note}")
     for model in named:
         if inputs.store and model.patch_px != inputs.store.patch_px:
             raise ConfigError(f"{model.label} takes patches of {model.patch_px} px, those of {config.store} have "
                               f"{inputs.store.patch_px}. Leave it or --store away")  # fmt: skip
+
+
+def strangers_note(features: Sequence[tuple[str, Path]], named: Sequence[NamedModel]) -> str:
+    """Which feature sets have the label of no model, in words; "" if all have one."""
+    labels = [model.label for model in named]
+    strangers = [label for label, _ in features if label not in labels]
+    if not strangers:
+        return ""
+    return (
+        f"The features {', '.join(strangers)} are of none of the models ({', '.join(labels)}) and stand for themselves."
+    )

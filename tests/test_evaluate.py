@@ -236,6 +236,23 @@ def test_cost_alone_needs_no_data(bench: Bench, tmp_path: Path) -> None:
     assert "report.html" in said
 
 
+def test_features_of_no_model_are_told_and_shown(bench: Bench, tmp_path: Path) -> None:
+    more = (
+        "--slides",
+        bench.folder / "labels.csv",
+        "--label",
+        "tp53",
+        "--features",
+        f"typo={bench.folder / 'features'}",
+    )
+    code, said, errors = call_g2l(*bench.arguments(tmp_path / "out", *more, "--no-cost"))
+    assert code == 3, errors
+    words = "The features typo are of none of the models (teacher, before, after) and stand for themselves."
+    assert words in errors
+    assert "typo" in said
+    assert words in json.loads((tmp_path / "out" / "report.json").read_text())["sections"]["slides"]["notes"]
+
+
 def test_paired_slides_of_plism(bench: Bench, tmp_path: Path) -> None:
     more = ("--robustness", bench.folder / "plism.csv", "--no-cost")
     code, _, errors = call_g2l(*bench.arguments(tmp_path / "out", *more))

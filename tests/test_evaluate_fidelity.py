@@ -13,11 +13,12 @@ from store_factory import make_store
 
 from pipeline.errors import BenchmarkError
 from pipeline.evaluated import AFTER, TEACHER, NamedModel
+from pipeline.fidelity import ScoredModel, StoreRows, choose_store_rows
 from pipeline.projector import EPSILON, Projector
 from pipeline.report import Interval, Section, Table
 from pipeline.store import Store
 from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_fidelity import ScoredModel, StoreRows, choose_store_rows, fidelity_section
+from stages.evaluate_fidelity import fidelity_section
 
 CONFIG = EvaluateConfig(models=["x"], resamples=200)
 
@@ -187,6 +188,30 @@ def test_a_strip_of_a_slide_that_is_trained_on_is_told(tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
     section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet")
     assert any("Of 2 of the 2 held-out cases other patches are trained on" in note for note in section.notes)
+
+
+@pytest.mark.parametrize(("cases", "words"), [(3, "at least 5"), (6, "6 cases only")])
+def test_few_cases_are_told(tmp_path: Path, cases: int, words: str) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(20,), val=(6,) * cases)
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    notes = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet").notes
+    assert any(words in note for note in notes), notes
+
+
+def test_an_estimate_at_the_bound_is_told_of_all_but_the_teacher(store: Store, tmp_path: Path) -> None:
+    rows, copy = scored(store, "copy")
+    _, teacher = scored(store, "teacher", is_teacher=True)
+    notes = " ".join(fidelity_section(store, rows, [copy, teacher], CONFIG, tmp_path, "no sheet").notes)
+    assert "at the bound of its scale (copy)" in notes
+
+
+def test_tables_by_slide_take_the_fitted_map_of_every_model(store: Store, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    rows, student = scored(store, "student", lambda z: np.tanh(z), projector=Projector(12, 12).eval(),
+                           named={"role": AFTER})  # fmt: skip
+    _, plain = scored(store, "plain", lambda z: np.tanh(z))
+    data = fidelity_section(store, rows, [student, plain], CONFIG, tmp_path, "no sheet").data["by_slide"]
+    assert data["student"] == data["plain"]
 
 
 def test_ties_and_chance_are_told(store: Store, tmp_path: Path) -> None:

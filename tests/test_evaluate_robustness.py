@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +254,31 @@ def test_both_from_one_file(tmp_path: Path) -> None:
         "robustness index", "paired robustness, top-10 accuracy",
     ]  # fmt: skip
     assert section.basis["places"] == 6
+
+
+MARGINS = """
+import sys
+import numpy as np
+from pipeline.robustness_margins import robustness_margins
+rng = np.random.default_rng(0)
+rows = 1500
+classes, centers = (rng.integers(2, size=rows).astype(str) for _ in range(2))
+slides = np.array([f"{center}-{i % 9}" for i, center in enumerate(centers)])
+values = rng.normal(size=(rows, 48)).astype(np.float32)
+values[:, 0] += 2 * (classes == "1")
+values[:, 1] += 2 * (centers == "1")
+values[1::7] = values[::7][: len(values[1::7])]
+print(robustness_margins(values, classes, centers, slides, None, 11, 100, 0))
+"""
+
+
+@pytest.mark.slow
+def test_margins_have_the_same_digits_on_any_number_of_threads() -> None:
+    said = []
+    for threads in ("1", "4"):
+        environment = os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
+        result = subprocess.run([sys.executable, "-c", MARGINS], env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        said.append(result.stdout)
+    assert "Margins(" in said[0]
+    assert said[0] == said[1]

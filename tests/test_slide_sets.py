@@ -141,10 +141,11 @@ def test_a_slide_without_label_leaves_its_case_incomplete(tmp_path: Path) -> Non
         ("slide_id,case_id,tp53\ns1,A,mut\ns1,A,mut\n", "slide_id s1 is given on lines 2, 3"),
         ("slide_id,tp53,split\ns1,mut,train\n,wt,test\n", "line 3: slide_id is empty"),
         ("case_id,tp53\nA,mut\n,wt\n", "line 3: case_id is empty"),
+        ("slide_id,case_id,tp53\ns1,A,mut\ns2,nan,wt\n", "line 3: case_id 'nan' stands for a missing value"),
         ("slide_id,case_id,tp53,split\ns1,A,mut,train\ns2,A,mut,test\n", "case A has several splits: test, train"),
         ("slide_id,case_id,tp53,split\ns1,A,mut,train\ns2,A,mut,\n", "case A has several splits: none, train"),
         ("case_id,label\nA,mut\n", "lacks the column tp53"),
-        ("patient,tp53\nA,mut\n", "no column slide_id or case_id"),
+        ("subject,tp53\nA,mut\n", "no column slide_id or case_id"),
         ("case_id,tp53\n", "no rows"),
         ("case_id,tp53\nA,mut,1\n", "3 cells where the header has 2"),
     ],
@@ -180,3 +181,19 @@ def test_cases_are_counted_where_slides_are_predicted(tmp_path: Path) -> None:
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3", "s4"]}))
     with pytest.raises(BenchmarkError, match="'mut' has 1"):
         found.require_scorable(2)
+
+
+@pytest.mark.parametrize(
+    ("case", "center"), [("patient", "centre"), ("patient_id", "medical_center"), ("case", "centre")]
+)
+def test_other_names_of_the_columns_count(tmp_path: Path, case: str, center: str) -> None:
+    csv = f"slide_id,{case},tp53,{center}\ns1,A,mut,north\ns2,A,mut,north\ns3,B,wt,NA\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    assert bags_of(found) == {"A": ("A", "mut", ("s1", "s2")), "B": ("B", "wt", ("s3",))}
+    assert [bag.center for bag in found.bags] == ["north", ""]
+
+
+def test_a_label_may_be_called_as_another_name_of_a_column(tmp_path: Path) -> None:
+    csv = "case_id,centre\nA,north\nB,south\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["A", "B"]}, label="centre"))
+    assert [bag.label for bag in found.bags] == ["north", "south"]
