@@ -235,6 +235,7 @@ def test_the_command_killed_while_it_trains(
     check_killed_command(whole[0], store, config, tmp_path / "run", kills)
 
 
+@pytest.mark.slow
 def test_the_command_killed_between_two_steps(store: Store, config: TrainConfig, tmp_path: Path) -> None:
     """24 steps an epoch and no checkpoint within it: metrics at its 10th step, and no other file until its 20th."""
     config = config.model_copy(update={"batch_size": 2, "checkpoint_every": 99})
