@@ -97,6 +97,7 @@ def files_section(
     *,
     weights_beside: bool = False,
     projectors: Mapping[str, str] = MappingProxyType({}),
+    sha256: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """What is in the folder of an export, and how each file is used.
 
@@ -104,6 +105,7 @@ def files_section(
         differences: of each file beside the timm folder, as `exchange.check_file` gives it.
         weights_beside: whether the weights of the ONNX file are in a file of their own.
         projectors: files of projectors by teachers' names, of a student of several (`named_projectors`).
+        sha256: hashes of files by name.
     """
     listing = {"model.safetensors, config.json": "the student for timm"}
     if projectors:
@@ -120,6 +122,8 @@ def files_section(
     lines += [f"| `{name}` | {what} |" for name, what in listing.items()]
     if differences:
         lines += ["", f"Each was compared with torch when it was written; {TOLERANCE:g} is allowed."]
+    if sha256:
+        lines += ["", "SHA-256:", "", *(f"    {digest}  {name}" for name, digest in sha256.items())]
     uses = [USES[name].format(px=spec.patch_px, width=spec.width) for name in differences]
     return "\n".join([*lines, "", *uses])
 

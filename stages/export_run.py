@@ -23,7 +23,7 @@ from pipeline.checkpoint import load_last_checkpoint
 from pipeline.errors import CheckpointError, G2LError, StoreError
 from pipeline.exchange import PROGRAM_FILE, write_program
 from pipeline.export import same_embeddings
-from pipeline.files import ASIDE_SUFFIX, exclusive, sync_folder, write_text
+from pipeline.files import ASIDE_SUFFIX, exclusive, sha256_file, sync_folder, write_text
 from pipeline.models import PRETRAINED, SCRATCH, Encoder, build_encoder
 from pipeline.onnx_file import ONNX_FILE, WEIGHTS_FILE, require_packages, write_onnx
 from pipeline.run_folder import RunFolder
@@ -145,7 +145,8 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
         differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
     write_adapters(folder, built.spec)
     card = folder / "README.md"
+    hashes = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file() and path != card}
     files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists(),
-                          projectors=named_projectors(folder))  # fmt: skip
+                          projectors=named_projectors(folder), sha256=hashes)  # fmt: skip
     write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
     return differences

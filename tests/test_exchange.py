@@ -1,6 +1,7 @@
 """ONNX and torch.export files give the embeddings that timm gives; those that do not are refused."""
 
 import errno
+import hashlib
 import importlib.util
 import json
 import os
@@ -265,6 +266,8 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
     assert not leftovers(tmp_path)
     assert {p.key: p.value for p in onnx.load(out / "model.onnx").metadata_props}["um_per_px"] == "0.5"
     card = (out / "README.md").read_text()
+    for name in ("config.json", "model.onnx", "model.pt2", "model.safetensors", "projector.safetensors"):
+        assert f"    {hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}" in card
     patch = make_patches(1, 32)[0]
     embeddings = []
     for code_block in re.findall(r"```python\n(.*?)```", card, re.S)[
