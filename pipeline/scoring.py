@@ -76,22 +76,6 @@ def calibrated(
         norm.load_state_dict(state)
 
 
-def score_rows(
-    distillation: Distillation,
-    rows: StoredRows,
-    chosen: Sequence[int],
-    *,
-    batch_size: int,
-    workers: int,
-    loss: str,
-    alpha: float,
-) -> tuple[Fidelity, float]:
-    """`score_teachers`, of the first teacher."""
-    return score_teachers(
-        distillation, rows, chosen, batch_size=batch_size, workers=workers, loss=loss, alpha=alpha
-    )[0]  # fmt: skip
-
-
 @torch.inference_mode()
 def score_teachers(
     distillation: Distillation,

@@ -23,7 +23,7 @@ from pipeline.files import ASIDE_SUFFIX, LOCK_SUFFIX, exclusive
 from pipeline.models import build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
-from pipeline.scoring import score_rows
+from pipeline.scoring import score_teachers
 from pipeline.store import Store
 from pipeline.student import Distillation
 from stages.train_student import Trained, report, train_student
@@ -406,8 +406,9 @@ def test_fewer_held_out_rows_than_a_batch_have_the_loss_of_a_batch(
     """The log-sum of 4 rows is smaller by log(16 / 4) than that of 16 such rows: the curves must be comparable."""
     student = build_encoder(cnn.student, "scratch", store.patch_px)
     distillation = Distillation(student, Projector(student.spec.width, store.width), torch.device("cpu"), "float32")
+    rows, chosen = StoredRows(store), [50, 51, 52, 53]
     small, large = (
-        score_rows(distillation, StoredRows(store), [50, 51, 52, 53], batch_size=size, workers=1, loss=loss, alpha=4.0)
+        score_teachers(distillation, rows, chosen, batch_size=size, workers=1, loss=loss, alpha=4.0)[0]
         for size in (4, 16)
     )
     assert large[1] - small[1] == pytest.approx(difference, abs=1e-6)
