@@ -3,8 +3,12 @@
 import contextlib
 import io
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -130,6 +134,34 @@ def start_g2l(*arguments: object) -> subprocess.Popen[str]:
     """Start the command `g2l` in a process of its own."""
     command, pipe = [G2L, *map(str, arguments)], subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=child_environment())
+
+
+def stop_g2l(
+    *arguments: object, out: Path, ready: Callable[[], bool], stop: signal.Signals = signal.SIGKILL, wait: float = 0.0
+) -> subprocess.CompletedProcess[str]:
+    """Start the command and send `stop` once it is `ready`, while it makes the folder `out`.
+
+    A busy machine may let a command come to its end first: then `out` is what it was before and the command runs again.
+    """
+    before = out.with_name(out.name + ".before")
+    if out.exists():
+        shutil.copytree(out, before)
+    for _ in range(8):
+        process = start_g2l(*arguments)
+        try:
+            while process.poll() is None and not ready():
+                time.sleep(0.001)
+            time.sleep(wait)
+        finally:
+            process.send_signal(stop)
+        said, errors = process.communicate()
+        if process.returncode != 0:
+            shutil.rmtree(before, ignore_errors=True)
+            return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+        shutil.rmtree(out)
+        if before.exists():
+            shutil.copytree(before, out)
+    raise AssertionError(f"the command always ended before it could be stopped:\n{errors}")
 
 
 def call_g2l(*arguments: object) -> tuple[int, str, str]:

@@ -4,7 +4,6 @@ import csv
 import json
 import shutil
 import signal
-import time
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,11 @@ import openslide
 import pytest
 import safetensors.torch
 import torch
-from helpers import TEACHER, call_g2l, leftovers, reference_model, write_teacher
+from helpers import TEACHER, call_g2l, leftovers, reference_model, stop_g2l, write_teacher
 from numpy.typing import NDArray
 from PIL import Image
 from slide_factory import damage_tiles, make_slide, not_a_slide
-from store_factory import make_store, plain_vit, start_g2l, train_config
+from store_factory import make_store, plain_vit, train_config
 
 from pipeline.config import PlanConfig
 from pipeline.errors import SlideError
@@ -320,25 +319,24 @@ def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
     for i in range(6):
         shutil.copy(work / "slides" / f"{'ab'[i % 2]}.svs", slides / f"s{i:02d}.svs")
     small = ["--stride-px", 36, "--batch-size", 4]  # a slide takes long enough to be met at work
-    process = start_g2l(*map(str, arguments(work, tmp_path / "out", layout, *small, slides=slides)))
-    finished = {"trident": "*/features_tiny/*.h5", "clam": "h5_files/*.h5", "pt": "*/*.meta.json"}[layout]
-    deadline = time.monotonic() + 60
-    while len(list((tmp_path / "out").glob(finished))) < 2:
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob(finished)}
-    assert 2 <= len(done) < 6
-    for path in find_feature_files(tmp_path / "out").values():
+    out, finished = (
+        tmp_path / "out",
+        {"trident": "*/features_tiny/*.h5", "clam": "h5_files/*.h5", "pt": "*/*.meta.json"},
+    )
+    stopped = stop_g2l(
+        *arguments(work, out, layout, *small, slides=slides), out=out,
+        ready=lambda: len(list(out.glob(finished[layout]))) >= 2,
+    )  # fmt: skip
+    assert stopped.returncode == -signal.SIGKILL, stopped.stderr
+    done = {path: path.stat().st_mtime_ns for path in out.glob(finished[layout])}
+    assert 2 <= len(done) <= 6
+    for path in find_feature_files(out).values():
         assert len(read_features(path).features) > 20
-    code, said, _ = embed(work, tmp_path / "out", layout, "--stride-px", 36, slides=slides)  # the batch size is kept
+    code, said, _ = embed(work, out, layout, "--stride-px", 36, slides=slides)  # the batch size is kept
     assert (code, f"finished before: {len(done)}" in said) == (0, True)
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert embed(work, tmp_path / "unbroken", layout, *small, slides=slides)[0] == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "unbroken")
+    assert contents(out) == contents(tmp_path / "unbroken")
     assert leftovers(tmp_path) == []
 
 

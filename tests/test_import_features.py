@@ -2,11 +2,9 @@
 
 import csv
 import json
-import os
 import random
 import shutil
 import signal
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from helpers import (
     extract,
     leftovers,
     plan_cohort,
-    start_g2l,
+    stop_g2l,
     write_cohort,
     write_teacher,
 )
@@ -564,15 +562,11 @@ def test_killed_and_continued_is_as_if_it_never_stopped(tmp_path: Path, many: li
     assert call_g2l(*many, "--out", whole)[0] == 0
     done = 0
     for _ in range(2):
-        process = start_g2l(*many, "--out", out)
-        deadline = time.monotonic() + 60
-        while len(list((out / "shards").glob("*.json"))) <= done + 2:
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.02))
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        stopped = stop_g2l(
+            *many, "--out", out, out=out, wait=rng.uniform(0, 0.02),
+            ready=lambda enough=done + 3: len(list((out / "shards").glob("*.json"))) >= enough,
+        )  # fmt: skip
+        assert stopped.returncode == -signal.SIGKILL, stopped.stderr
         finished = [i for i, entry in Store(out).ledgers() if entry]
         assert all(Store(out).check_shard(i) == [] for i in finished)
         assert done < len(finished) < 49
