@@ -13,9 +13,19 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.contact_sheet import draw_best_and_worst
-from pipeline.evaluated import AFTER
+from pipeline.evaluated import AFTER, BEFORE
 from pipeline.fidelity import FITTED, OWN, RowFigures, ScoredModel, StoreRows, TeacherSpace, row_figures
-from pipeline.intervals import Draws, GroupResamples, bound_note, few_groups_note, interval, mean_draws, ratio_draws
+from pipeline.intervals import (
+    READ_DIFFERENCES,
+    Draws,
+    GroupResamples,
+    bound_note,
+    difference,
+    few_groups_note,
+    interval,
+    mean_draws,
+    ratio_draws,
+)
 from pipeline.metrics import NUM_NEIGHBOURS, linear_cka
 from pipeline.projector import EPSILON
 from pipeline.report import Cell, Column, Exclusion, Figure, Interval, Score, Section, Table
@@ -41,10 +51,14 @@ COLUMNS = {
 }
 
 
-def explained(figures: RowFigures, resamples: GroupResamples) -> Interval:
-    """Explained variance: 1 - residual over total, with the totals about the mean of all held-out rows."""
+def draws_of(figures: RowFigures, resamples: GroupResamples) -> list[Draws]:
+    """The figures of a model that have an interval, in the order of `COLUMNS`.
+
+    Explained variance is 1 - residual over total, with the totals about the mean of all held-out rows.
+    """
     ratio = ratio_draws(figures.residual, figures.total, resamples)
-    return interval(Draws(1 - ratio.value, 1 - ratio.draws))
+    means = [mean_draws(v, resamples) for v in (figures.cosine, figures.top1, figures.top5, figures.overlap)]
+    return [Draws(1 - ratio.value, 1 - ratio.draws), *means]
 
 
 def fidelity_section(
@@ -67,8 +81,7 @@ def fidelity_section(
     for model in models:
         for how, projected in space.project(model).items():
             found = figures[model.label, how] = row_figures(space, model, projected)
-            means = [interval(mean_draws(v, resamples)) for v in (found.cosine, found.top1, found.top5, found.overlap)]
-            cells: list[Cell] = [explained(found, resamples), *means, cka[model.label]]
+            cells: list[Cell] = [*map(interval, draws_of(found, resamples)), cka[model.label]]
             table_rows["fitted" if how == FITTED else "as it is"].append([model.label, how, *cells])
     shown = shown_model(models, figures)
     parts = {model.label: by_part(space, model, figures, centers) for model in models}
@@ -79,6 +92,7 @@ def fidelity_section(
         *([Table("Standing in as it is", columns(described=False), table_rows["as it is"],
                  "The distilled student with its own projector; the teacher is the ceiling.")]
           if table_rows["as it is"] else []),
+        *difference_tables(models, figures, resamples),
         *part_tables("By centre", "centre", parts, 1000),
         *part_tables("By slide, the worst first", "slide", {shown[0]: by_slide[shown[0]]}, WORST_SLIDES),
     ]  # fmt: skip
@@ -111,6 +125,22 @@ def columns(*, described: bool) -> list[Column]:
     """The columns of the tables of models; only the first table says what they are."""
     first = [Column("model"), Column("map", "How the embeddings come into the teacher's space." * described)]
     return first + [Column(name, what * described, better="higher") for name, what in COLUMNS.items()]
+
+
+def difference_tables(
+    models: Sequence[ScoredModel], figures: dict[tuple[str, str], RowFigures], resamples: GroupResamples
+) -> list[Table]:
+    """Each model less the student before distillation (else less the first that is not the teacher), on the same
+    resamples; none for a single one. The teacher is left out: it is the measure.
+    """
+    others = sorted((m for m in models if not m.is_teacher), key=lambda m: m.named.role != BEFORE)
+    if len(others) < 2:
+        return []
+    base, *compared = ((m.label, draws_of(figures[m.label, FITTED], resamples)) for m in others)
+    rows: list[list[Cell]] = [[label, *map(difference, draws, base[1])] for label, draws in compared]
+    note = f"{base[0]} is subtracted from each, on the same resamples; all with fitted maps. {READ_DIFFERENCES}"
+    with_interval = list(COLUMNS)[: len(base[1])]
+    return [Table(f"Difference from {base[0]}", [Column("model"), *map(Column, with_interval)], rows, note)]
 
 
 def shown_model(models: Sequence[ScoredModel], figures: dict[tuple[str, str], RowFigures]) -> tuple[str, str]:

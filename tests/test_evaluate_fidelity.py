@@ -12,8 +12,9 @@ from sklearn.metrics import r2_score
 from store_factory import make_store
 
 from pipeline.errors import BenchmarkError
-from pipeline.evaluated import AFTER, TEACHER, NamedModel
-from pipeline.fidelity import ScoredModel, StoreRows, choose_store_rows
+from pipeline.evaluated import AFTER, BEFORE, TEACHER, NamedModel
+from pipeline.fidelity import FITTED, ScoredModel, StoreRows, TeacherSpace, choose_store_rows, row_figures
+from pipeline.intervals import GroupResamples
 from pipeline.projector import EPSILON, Projector
 from pipeline.report import Interval, Section, Table
 from pipeline.store import Store
@@ -212,6 +213,40 @@ def test_tables_by_slide_take_the_fitted_map_of_every_model(store: Store, tmp_pa
     _, plain = scored(store, "plain", lambda z: np.tanh(z))
     data = fidelity_section(store, rows, [student, plain], CONFIG, tmp_path, "no sheet").data["by_slide"]
     assert data["student"] == data["plain"]
+
+
+def test_differences_are_paired_and_from_the_student_before(store: Store, tmp_path: Path) -> None:
+    """Against a bootstrap that copies rows; the same embeddings under another name differ by exactly nothing."""
+    rows, after = scored(store, "after", lambda z: np.tanh(z), named={"role": AFTER})
+    _, before = scored(store, "before", lambda z: np.sign(z[:, :6]), named={"role": BEFORE})
+    _, again = scored(store, "again", lambda z: np.sign(z[:, :6]))
+    _, teacher = scored(store, "teacher", is_teacher=True)
+    section = fidelity_section(store, rows, [teacher, after, again, before], CONFIG, tmp_path, "no sheet")
+    table = by_name(section, "Difference from before")
+    assert [row[0] for row in table.rows] == ["after", "again"]
+    assert all((cell.value, cell.low, cell.high) == (0, 0, 0) for cell in table.rows[1][1:])
+
+    space = TeacherSpace(store, rows)
+    cases = np.array([store.plan.slides[i].case_id for i in store.plan.slide_of_row()[rows.val]])
+    resamples = GroupResamples(cases, CONFIG.resamples, CONFIG.seed)
+    first, second = (row_figures(space, m, space.project(m)[FITTED]) for m in (after, before))
+    gains = {"explained variance": [], "cosine": []}
+    for counts in resamples.counts:
+        copied = np.repeat(np.arange(len(cases)), counts[resamples.group_of_row])
+        losses = [f.residual[copied].sum() / f.total[copied].sum() for f in (first, second)]
+        gains["explained variance"].append(losses[1] - losses[0])
+        gains["cosine"].append(first.cosine[copied].mean() - second.cosine[copied].mean())
+    found = row_of(table, "after")
+    for name, draws in gains.items():
+        assert (found[name].low, found[name].high) == pytest.approx(tuple(np.quantile(draws, [0.025, 0.975])))
+    assert found["cosine"].value == pytest.approx(first.cosine.mean() - second.cosine.mean())
+
+
+def test_a_single_student_has_no_differences(store: Store, tmp_path: Path) -> None:
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    _, teacher = scored(store, "teacher", is_teacher=True)
+    tables = fidelity_section(store, rows, [teacher, model], CONFIG, tmp_path, "no sheet").tables
+    assert not [table.title for table in tables if "Difference" in table.title]
 
 
 def test_ties_and_chance_are_told(store: Store, tmp_path: Path) -> None:
