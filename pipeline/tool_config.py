@@ -104,6 +104,9 @@ class EvaluateConfig(Config):
         None, description="Label of the model to compare with [the teacher of the store or run, else the first]."
     )
     store: Path | None = Field(None, description="Fidelity: store whose held-out rows are scored.")
+    teacher: str | None = Field(
+        None, description="Fidelity: whose embeddings, of a store of several teachers [the first one's]."
+    )
     patches: Path | None = Field(
         None, description="Patch benchmark: CSV of path, label, optionally group, center, split; or an image folder."
     )

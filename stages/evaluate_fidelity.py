@@ -31,6 +31,7 @@ from pipeline.projector import EPSILON
 from pipeline.report import Cell, Column, Exclusion, Figure, Interval, Score, Section, Table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
+from pipeline.teachers import all_teachers
 from pipeline.tool_config import EvaluateConfig
 
 SHEET_PATCHES = 8
@@ -268,8 +269,14 @@ def at_bound(
 
 
 def provenance(store: Store, models: Sequence[ScoredModel]) -> list[str]:
-    """Whether the held-out patches are really new to each model, and why a student's projector is not used."""
-    found = []
+    """Which other teachers there are, whether the held-out patches are really new to each model, and why a student's
+    projector is not used.
+    """
+    name = store.spec.teacher["name"]
+    others_of_store = [other for other in all_teachers(store.base) if other != name]
+    found = [
+        f"The store has embeddings of {other} too: `--teacher {other}` measures by them." for other in others_of_store
+    ]
     teacher, plan = store.spec.teacher["weights_sha256"], store.attributes["plan_hash"]
     for model in models:
         named = model.named

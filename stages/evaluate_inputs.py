@@ -24,6 +24,7 @@ from pipeline.robustness_sets import RobustnessSet, read_robustness_set
 from pipeline.runlog import say
 from pipeline.slide_sets import read_slide_set
 from pipeline.store import Store
+from pipeline.teachers import find_teacher
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_patches import prepare
 
@@ -105,16 +106,18 @@ def look_at_inputs(config: EvaluateConfig) -> Inputs:
     wanted = (config.store, config.patches, config.slides, config.robustness)
     if not config.cost and all(value is None for value in wanted):
         raise ConfigError("nothing to evaluate: give --store, --patches, --slides with --features, or --robustness")
+    if config.teacher and not config.store:
+        raise ConfigError("--teacher says which of a store's teachers is meant; give --store too")
     workers = config.workers or default_workers()
     store = Store(config.store) if config.store else None
+    if store and config.teacher:
+        store = find_teacher(store, config.teacher)
     patches = robustness = None
     if config.patches:
         patch_set = read_patch_set(config.patches, config.images_root)
         images = look_through(patch_set.paths, workers, config.patches)
         patches = patch_set.select(images.usable), images
-        prepare(
-            patches[0], config
-        )  # what is wrong with the classes and cases is told now, not after hours of embedding
+        prepare(patches[0], config)  # tells what is wrong with classes and cases now, not after hours of embedding
     if config.robustness:
         robustness_set = read_robustness_set(config.robustness, config.images_root)
         images = look_through(robustness_set.paths, workers, config.robustness)

@@ -563,3 +563,34 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path
     assert load_projector(tmp_path / "student", TEACHER).linear.out_features == Store(tmp_path / "s.zarr").width
     assert leftovers(tmp_path) == []
     assert list(all_teachers(Store(tmp_path / "s.zarr"))) == [TEACHER, FURTHER]
+
+
+def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Path, both: Path) -> None:
+    """The named one is the measure, at 1; a student's projector into its space is found among its projectors."""
+    store = Store(both)
+    names = [TEACHER, FURTHER]
+    config = train_config(FURTHER, epochs=1, teacher=names, teacher_weight=[1, 1])
+    run = train_student(store, tmp_path / "run", config).run.folder
+    weights = {TEACHER: root / "first.safetensors", FURTHER: root / "further.safetensors"}
+    models = [f"{name}@{weights[name]}" for name in names] + [f"student={run}"]
+    arguments = ["evaluate", "--store", both, "--no-cost", "--device", "cpu", "--resamples", 100]
+    arguments += [word for model in models for word in ("--models", model)]
+    for chosen, other in (([], FURTHER), (["--teacher", TEACHER], FURTHER), (["--teacher", FURTHER], TEACHER)):
+        name = FURTHER if other == TEACHER else TEACHER
+        out = tmp_path / "-".join(["report", *chosen])
+        code, _, said = call_g2l(*arguments, *chosen, "--out", out)
+        assert code == 0, said
+        record = json.loads((out / "report.json").read_text())
+        assert record["reference"] == name
+        section = record["sections"]["fidelity"]
+        assert f"stands in for {name} on" in section["what"]
+        assert any(f"embeddings of {other} too: `--teacher {other}`" in note for note in section["notes"])
+        rows = {(row["model"], row["map"]): row for table in section["tables"][:2] for row in table["rows"]}
+        assert {key for key in rows if key[1] == "none needed"} == {(name, "none needed")}
+        assert rows[name, "none needed"]["explained variance"]["value"] == 1
+        assert ("student", "its own projector") in rows
+    code, _, said = call_g2l(*arguments, "--teacher", "uni", "--out", tmp_path / "none")
+    assert (code, "has embeddings of" in said) == (1, True)
+    without = ["evaluate", "--models", "uni@scratch", "--teacher", "uni", "--out", tmp_path / "none"]
+    code, _, said = call_g2l(*without)
+    assert (code, "give --store too" in said) == (1, True)
