@@ -34,6 +34,7 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_SLIDE_ID_BYTES = 200
 """Our choice: file systems allow 255 bytes a name, and outputs add an ending to the id."""
+MAX_SHOWN_COLUMNS = 12
 MAX_SHOWN_PROBLEMS = 20
 """Our choice: fits a screen."""
 
@@ -291,3 +292,10 @@ def refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
         num_hidden = len(found) - MAX_SHOWN_PROBLEMS
         more = f"\n  and {num_hidden} more" if num_hidden > 0 else ""
         raise ManifestError(f"{path} cannot be used:{''.join(found[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
+
+
+def unused_columns_note(columns: Iterable[str]) -> str:
+    """A note on columns that mean nothing here, which a typing error may be among; "" of none."""
+    names = [repr(name) for name in columns]
+    more = f" and {len(names) - MAX_SHOWN_COLUMNS} more" if len(names) > MAX_SHOWN_COLUMNS else ""
+    return f"Columns of the CSV that are not used: {', '.join(names[:MAX_SHOWN_COLUMNS])}{more}." if names else ""

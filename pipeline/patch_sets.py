@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.files import sha256_json
 from pipeline.folds import SPLITS
-from pipeline.manifest import Problem, Record, read_table, refuse
+from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
 from pipeline.report import Exclusion
 from pipeline.runlog import say
 from pipeline.slide_sets import is_unknown
@@ -93,10 +93,7 @@ class PatchSet:
             )
         if self.centers is not None and (missing := int((self.centers == "").sum())):
             notes.append(f"{missing:,} of {len(self):,} patches have no centre; no centre's numbers count them.")
-        if self.unused_columns:
-            columns = ", ".join(repr(name) for name in self.unused_columns)
-            notes.append(f"Columns of the CSV that are not used: {columns}.")
-        return notes
+        return [*notes, *filter(None, [unused_columns_note(self.unused_columns)])]
 
     def hash(self) -> str:
         """Hex SHA-256 of everything that is said of the patches; of the images' names, not of their pixels."""

@@ -8,7 +8,7 @@ subsets; its image is embedded once. Left out: looking into the images.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +70,7 @@ class RobustnessSet:
         paths: the image files that are needed, each once, in the order of their names; they may be missing.
         index, paired: rows for each evaluation; `None` if the file lacks its columns.
         num_out_of_domain: rows that the index leaves out because their subset is "OOD".
+        unused_columns: columns of the file that mean nothing here.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class RobustnessSet:
     index: IndexRows | None
     paired: PairedRows | None
     num_out_of_domain: int
+    unused_columns: tuple[str, ...] = ()
 
     def select(self, usable: NDArray[np.bool_]) -> "RobustnessSet":
         """The set without the images that are not `usable`, one flag for each of `paths`.
@@ -103,7 +105,7 @@ class RobustnessSet:
             paired = PairedRows(new_index[paired.images[rows]], *(column[rows] for column in columns))
             _check_paired(paired, left)
         paths = [image for image, keep in zip(self.paths, usable, strict=True) if keep]
-        return RobustnessSet(self.path, paths, index, paired, self.num_out_of_domain)
+        return replace(self, paths=paths, index=index, paired=paired)
 
 
 def read_robustness_set(path: Path, images_root: Path | None = None) -> RobustnessSet:
@@ -143,7 +145,9 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
         slides, places, scanners, stainings = (names(once, name) for name in ("slide_id", "patch_id", *PAIRED_COLUMNS))
         paired = PairedRows(images(once), slides, places, scanners, stainings)
         _check_paired(paired, str(path))
-    return RobustnessSet(path, paths, index, paired, len(records) - len(in_domain) if has_index else 0)
+    num_out_of_domain = len(records) - len(in_domain) if has_index else 0
+    unused = tuple(name for name in records[0] if name not in columns)
+    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused)
 
 
 def _read(path: Path) -> tuple[list[dict[str, str]], set[str]]:

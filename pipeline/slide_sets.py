@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.feature_files import find_feature_files
-from pipeline.manifest import Problem, Record, read_table, refuse
+from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
 from pipeline.report import Exclusion
 
 UNKNOWN_LABELS = frozenset(
@@ -28,6 +28,8 @@ UNKNOWN_LABELS = frozenset(
 """Labels that say that there is none, in any case and in square brackets or not: what pandas writes, and what the GDC's
 and cBioPortal's clinical tables hold. "none" is not among them: it may be a class.
 """
+COLUMNS = ("slide_id", "case_id", "center", "split")
+"""Columns that have a meaning beside that of the labels."""
 MAX_NAMED = 5
 """Exclusions or cases that an error or a note names. Our choice: enough to see what is wrong."""
 
@@ -206,6 +208,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         elif unit == "case":
             why = "no slide of it has features of every model" if wanted else "no feature file is named after it"
             exclusions.append(Exclusion(f"case {name}", why))
+    unused = unused_columns_note(name for name in records[0][1] if name not in (*COLUMNS, label))
     used = {slide for bag in bags for slide in bag.slides}
     return SlideSet(
         path=path,
@@ -214,7 +217,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         bags=tuple(bags),
         files={model: {s: file for s, file in found.items() if s in used} for model, found in files.items()},
         exclusions=tuple(exclusions),
-        notes=(*_notes_on_units(unit, has_cases), *_notes_on_files(slides_of, files)),
+        notes=(*_notes_on_units(unit, has_cases), *_notes_on_files(slides_of, files), *filter(None, [unused])),
         incomplete=tuple(incomplete),
     )
 

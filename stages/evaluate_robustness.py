@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
 from pipeline.intervals import GroupResamples
+from pipeline.manifest import unused_columns_note
 from pipeline.paired_robustness import PairedRobustness, paired_robustness
 from pipeline.report import Exclusion, Score, Section, Table
 from pipeline.robustness_index import MAX_K, robustness_index
@@ -77,6 +78,7 @@ def robustness_section(
         tables += paired_tables(paired)
         scores.append(paired_score(paired, reference))
         notes += paired_notes(next(iter(paired.values())))
+    notes += filter(None, [unused_columns_note(robustness_set.unused_columns)])
     return Section(
         key="robustness",
         title="Robustness to centre, scanner and stain",

@@ -244,7 +244,7 @@ def test_pairs_of_slides(paired_set: RobustnessSet) -> None:
 def test_both_from_one_file(tmp_path: Path) -> None:
     rows = [
         {"slide_id": f"{center}{slide}", "patch_id": str(patch), "biological_class": "ab"[patch % 2], "path":
-         f"{center}{slide}_{patch}.png", "medical_center": center, "scanner": f"{center}{slide}"}
+         f"{center}{slide}_{patch}.png", "medical_center": center, "scanner": f"{center}{slide}", "x": "1"}
         for center in "xy" for slide in range(3) for patch in range(6)
     ]  # fmt: skip
     data = write(tmp_path / "both.csv", rows)
@@ -254,6 +254,7 @@ def test_both_from_one_file(tmp_path: Path) -> None:
         "robustness index", "paired robustness, top-10 accuracy",
     ]  # fmt: skip
     assert section.basis["places"] == 6
+    assert section.notes[-1] == "Columns of the CSV that are not used: 'x'."
 
 
 MARGINS = """

@@ -69,6 +69,16 @@ def test_rows_for_pairs(tmp_path: Path) -> None:
     assert set(one.stainings.tolist()) == {""}
 
 
+def test_columns_without_a_meaning_are_kept_by_name(tmp_path: Path) -> None:
+    rows = [row | {"Stain": "HE", "note": ""} for row in index_rows("a")]
+    found = read_robustness_set(write(tmp_path, rows))
+    assert found.unused_columns == ("stain", "note")
+    assert found.select(np.ones(len(found.paths), np.bool_)).unused_columns == ("stain", "note")
+    assert read_robustness_set(write(tmp_path, index_rows("a"))).unused_columns == ()
+    pairs = [row | {"medical_center": "x"} for row in paired_rows()]  # of the index, which lacks its other columns
+    assert read_robustness_set(write(tmp_path, pairs)).unused_columns == ("medical_center",)
+
+
 def test_paths_hang_below_the_images_root(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     rows = index_rows()

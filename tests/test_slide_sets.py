@@ -193,6 +193,14 @@ def test_other_names_of_the_columns_count(tmp_path: Path, case: str, center: str
     assert [bag.center for bag in found.bags] == ["north", ""]
 
 
+def test_columns_without_a_meaning_are_told(tmp_path: Path) -> None:
+    names = [f"c{i}" for i in range(14)]
+    csv = f"slide_id,patient,splt,tp53,{','.join(names)}\ns1,A,test,mut{',x' * 14}\ns2,B,train,wt{',x' * 14}\n"
+    (note,) = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2"]})).notes
+    listed = ", ".join(repr(name) for name in ["splt", *names[:11]])
+    assert note == f"Columns of the CSV that are not used: {listed} and 3 more."
+
+
 def test_a_label_may_be_called_as_another_name_of_a_column(tmp_path: Path) -> None:
     csv = "case_id,centre\nA,north\nB,south\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["A", "B"]}, label="centre"))
