@@ -28,6 +28,8 @@ from pipeline.errors import BenchmarkError
 
 MAX_K = 1000
 """k stays below it. PathoROB has a limit for each of its sets, 600 to 1,200; this is the one of Tolkach ESCA."""
+COMPARED_K = (1, 3, 5, 11, 21, 51, 101, 201, 501, 991)
+"""Numbers of neighbours at which models are compared side by side. Our choice of those that are tried."""
 ACCURACY_DIGITS = 12
 """Balanced accuracies that are equal to so many digits are equal; beyond it is the rounding of their means."""
 
@@ -43,6 +45,7 @@ class RobustnessIndex:
         k: number of neighbours that count.
         same_class: SO of each patch among its first k neighbours, int64 (N,), rows as given.
         same_center: OS, likewise.
+        compared: SO and OS at each k of `COMPARED_K` that was looked at, as at `k`.
         curve: the index at each k that was looked at; NaN where SO + OS is 0.
         accuracy: balanced accuracy of the neighbours' majority vote for the class at each k, mean over subsets.
         by_subset: the index of each subset alone, at the same k; NaN where it does not exist. Sorted by name.
@@ -53,6 +56,7 @@ class RobustnessIndex:
     k: int
     same_class: Ints
     same_center: Ints
+    compared: dict[int, tuple[Ints, Ints]]
     curve: dict[int, float]
     accuracy: dict[int, float]
     by_subset: dict[str, float]
@@ -235,16 +239,14 @@ def _index_at(
     notes: Sequence[str],
 ) -> RobustnessIndex:
     """The index at the `best` of the numbers of neighbours `usable`."""
-    num_rows = sum(len(rows) for rows in rows_of.values())
-    same_class, same_center = np.zeros((2, num_rows), np.int64)
-    for name, rows in rows_of.items():
-        same_class[rows], same_center[rows] = counts[name].same_class[:, best], counts[name].same_center[:, best]
+    same_class, same_center = _of_rows(best, counts, rows_of)
     sums = np.sum([(c.same_class[:, : len(usable)].sum(0), c.same_center[:, : len(usable)].sum(0))
                    for c in counts.values()], axis=0)  # fmt: skip
     return RobustnessIndex(
         k=usable[best],
         same_class=same_class,
         same_center=same_center,
+        compared={k: _of_rows(at, counts, rows_of) for at, k in enumerate(usable) if k in COMPARED_K},
         curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
         accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
         by_subset={
@@ -253,6 +255,15 @@ def _index_at(
         num_tied=sum(int(count.tied[:, best].sum()) for count in counts.values()),
         notes=tuple(notes),
     )
+
+
+def _of_rows(at: int, counts: dict[str, _Counts], rows_of: dict[str, Ints]) -> tuple[Ints, Ints]:
+    """SO and OS at one of the numbers of neighbours, rows as given."""
+    num_rows = sum(len(rows) for rows in rows_of.values())
+    same_class, same_center = np.zeros((2, num_rows), np.int64)
+    for name, rows in rows_of.items():
+        same_class[rows], same_center[rows] = counts[name].same_class[:, at], counts[name].same_center[:, at]
+    return same_class, same_center
 
 
 def _ratio(same_class: int, same_center: int) -> float:

@@ -46,6 +46,7 @@ class Margins:
             median of the subsets' medians.
         croma_tail: mean margin of the tenth of the patches with the smallest.
         croma_f0: share of the patches with a margin of 0 or less.
+        counted: whether croma was asked.
     """
 
     index: float = NAN
@@ -55,6 +56,10 @@ class Margins:
     croma_tail: float = NAN
     croma_f0: float = NAN
     notes: tuple[str, ...] = ()
+    counted: bool = True
+
+
+NOT_COUNTED = Margins(counted=False)
 
 
 def robustness_margins(

@@ -22,12 +22,10 @@ from pipeline.intervals import (
 )
 from pipeline.paired_robustness import KINDS, TOP, PairedRobustness
 from pipeline.report import Cell, Column, Interval, Score, Table
-from pipeline.robustness_index import RobustnessIndex, index_of_random_neighbours
+from pipeline.robustness_index import COMPARED_K, Ints, RobustnessIndex, index_of_random_neighbours
 from pipeline.robustness_margins import Margins
 from pipeline.robustness_sets import IndexRows
 
-SHOWN_K = (1, 3, 5, 11, 21, 51, 101, 201, 501, 991)
-"""Numbers of neighbours at which all models are shown side by side. Our choice of those that are tried."""
 CROMA_AGREES = 5e-4
 """croma's count of the index may differ by so much, half of the last digit shown, before a note says so."""
 
@@ -42,26 +40,46 @@ class ScoredIndex:
     draws: Draws | None
 
 
-def index_draws(index: RobustnessIndex, chosen: NDArray[np.bool_], resamples: GroupResamples) -> Draws:
-    """The index over the `chosen` patches, with its resamples."""
-    same_class = (index.same_class * chosen).astype(np.float64)
-    return ratio_draws(same_class, same_class + index.same_center * chosen, resamples)
+def index_draws(same_class: Ints, same_center: Ints, resamples: GroupResamples) -> Draws:
+    """The index with its resamples, from SO and OS of each patch (N,)."""
+    return ratio_draws(same_class.astype(np.float64), (same_class + same_center).astype(np.float64), resamples)
 
 
 def index_tables(
     rows: IndexRows, models: Sequence[ScoredIndex], reference: str, resamples: GroupResamples
 ) -> list[Table]:
     """The index with its difference from the reference, its margins, its curve, and its parts."""
-    tables = [_headline_table(rows, models, reference), _margin_table(models, resamples.num_groups)]
-    shared = [k for k in SHOWN_K if all(k in model.index.curve for model in models)]
+    tables = [_headline_table(rows, models, reference)]
+    if any(model.margins.counted for model in models):
+        tables.append(_margin_table(models, resamples.num_groups))
+    shared = [k for k in COMPARED_K if all(k in model.index.compared for model in models)]
     if len(shared) > 1:
         columns = [Column("model"), *(Column(f"k = {k}", better="higher") for k in shared)]
         cells: list[list[Cell]] = [[model.label, *(_number(model.index.curve[k]) for k in shared)] for model in models]
         note = "The first table takes each model at the k that suits it; here all are compared at the same one."
         tables.append(Table("Robustness index at the same k", columns, cells, note))
+        tables += _differences_at(shared, models, reference, resamples)
     for title, names in (("class", rows.classes), ("centre", rows.centers)):
         tables.append(_part_table(title, names, rows.slides, models, resamples))
     return tables
+
+
+def _differences_at(
+    shared: Sequence[int], models: Sequence[ScoredIndex], reference: str, resamples: GroupResamples
+) -> list[Table]:
+    """Of each model from the reference, both at the same k; none for a single model."""
+    others = [model for model in models if model.label != reference]
+    base = next((model for model in models if model.label == reference), None)
+    if base is None or not others:
+        return []
+    cells: list[list[Cell]] = []
+    for k in shared:
+        of_base = index_draws(*base.index.compared[k], resamples)
+        less = [difference(index_draws(*model.index.compared[k], resamples), of_base) for model in others]
+        cells.append([k, *(None if np.isnan(one.value) else one for one in less)])
+    columns = [Column("k", digits=0), *(Column(model.label) for model in others)]
+    note = f"Index less that of {reference} with as many neighbours, paired on the same resamples of slides. "
+    return [Table(f"Difference from {reference} at the same k", columns, cells, note + READ_DIFFERENCES)]
 
 
 def _headline_table(rows: IndexRows, models: Sequence[ScoredIndex], reference: str) -> Table:
@@ -151,8 +169,7 @@ def _part_table(
     for name in np.unique(names).tolist():
         chosen = names == name
         num_slides = len(np.unique(slides[chosen]))
-        parts = [None if model.draws is None else index_draws(model.index, chosen, resamples) for model in models]
-        found = [_interval(part) for part in parts]
+        found = [_index_of_part(model, chosen, resamples) for model in models]
         if num_slides < MIN_GROUPS:
             found = [None if one is None else Interval(one.value, np.nan, np.nan) for one in found]
         cells.append([name, int(chosen.sum()), num_slides, *found])
@@ -161,6 +178,13 @@ def _part_table(
         f"interval of fewer than {MIN_GROUPS} slides."
     )
     return Table(f"Robustness index by {title}", columns, cells, note)
+
+
+def _index_of_part(model: ScoredIndex, chosen: NDArray[np.bool_], resamples: GroupResamples) -> Interval | None:
+    """The index over the `chosen` patches; `None` without one, or where the model has none at all."""
+    if model.draws is None:
+        return None
+    return _interval(index_draws(model.index.same_class * chosen, model.index.same_center * chosen, resamples))
 
 
 def index_score(rows: IndexRows, models: Sequence[ScoredIndex], reference: str) -> Score | None:
@@ -192,7 +216,7 @@ def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex], num_slide
         found = [*index.notes, *margins.notes]
         if np.isnan(index.value):
             found.append("no index: no neighbour counts as SO or OS, or all patches are equally near")
-        elif abs(margins.index - index.value) > CROMA_AGREES:
+        elif margins.counted and abs(margins.index - index.value) > CROMA_AGREES:
             found.append(
                 f"croma counts {margins.index:.4f} where this report counts {index.value:.4f}; they may differ where "
                 "patches are equally near"

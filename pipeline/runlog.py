@@ -84,3 +84,8 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str] = (), *, right
     if header:
         lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number of things in words: "1 slide", "2,000 slides"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -122,6 +122,9 @@ class EvaluateConfig(Config):
         description="Robustness: CSV as PathoROB's (slide_id, patch_id, biological_class, medical_center, subset) "
         "with path; or slide_id, patch_id, scanner, staining, path for the same tissue scanned and stained anew.",
     )
+    margins: bool = Field(
+        True, description="Robustness: croma's margins beside the index; minutes a model for 20,000 patches."
+    )
     images_root: Path | None = Field(None, description="Where relative image paths hang below [the CSV's folder].")
     cost: bool = Field(True, description="Measure parameters, FLOPs, time and memory.")
     cost_batch_sizes: list[int] = Field([1, 32], description="Batch sizes that are timed; repeat for several.")

@@ -66,13 +66,14 @@ def make_manifest(
     from pipeline import manifest_sources
     from pipeline.files import require_new_file
     from pipeline.manifest import write_manifest
+    from pipeline.runlog import counted
 
     _, paths = resolve(NoOptions, "make-manifest", given, config_file, {"source": source, "out": out})
     rows, root = manifest_sources.make_manifest(paths["source"])
     require_new_file(paths["out"], "Delete it first, or choose another --out.")
     write_manifest(paths["out"], rows)
     cases, centers = {row.case_id for row in rows}, {row.center for row in rows if row.center}
-    found = f"{len(rows):,} slides of {len(cases):,} cases and {len(centers):,} centres"
+    found = f"{counted(len(rows), 'slide')} of {counted(len(cases), 'case')} and {counted(len(centers), 'centre')}"
     print(f"{paths['out']}: {found}; paths hang below {root}")
 
 

@@ -18,7 +18,7 @@ from pipeline.manifest import unused_columns_note
 from pipeline.paired_robustness import PairedRobustness, paired_robustness
 from pipeline.report import Exclusion, Score, Section, Table
 from pipeline.robustness_index import MAX_K, robustness_index
-from pipeline.robustness_margins import Margins, robustness_margins
+from pipeline.robustness_margins import NOT_COUNTED, Margins, robustness_margins
 from pipeline.robustness_sets import IndexRows, PairedRows, RobustnessSet
 from pipeline.robustness_tables import (
     ScoredIndex,
@@ -69,8 +69,8 @@ def robustness_section(
             "k": config.ri_k or f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}",
             "resamples": config.resamples,
             "seed": config.seed,
-            "croma": version("croma"),
         }
+        settings |= {"croma": version("croma")} if config.margins else {}
     if pairs := robustness_set.paired:
         paired = _score_pairs(pairs, embeddings)
         what.append(PAIRED_WHAT)
@@ -129,10 +129,11 @@ def _score_index(
             values = of_images[rows.images]
             with _named(label):
                 index = robustness_index(values, *columns, k=config.ri_k)
-            draws, margins = None, Margins()
+            draws, margins = None, Margins() if config.margins else NOT_COUNTED
             if not np.isnan(index.value):
-                draws = index_draws(index, np.ones(len(values), np.bool_), resamples)
-                margins = robustness_margins(values, *columns, index.k, config.resamples, config.seed)
+                draws = index_draws(index.same_class, index.same_center, resamples)
+                if config.margins:
+                    margins = robustness_margins(values, *columns, index.k, config.resamples, config.seed)
             models.append(ScoredIndex(label, index, margins, draws))
             progress.step()
     return models

@@ -38,7 +38,7 @@ from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
 from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
 from pipeline.plan import Plan
 from pipeline.preflight import preflight
-from pipeline.runlog import Progress, say
+from pipeline.runlog import Progress, counted, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
 from pipeline.teachers import all_teachers, needs_slides, open_further
@@ -335,7 +335,7 @@ def report(extracted: Extracted) -> str:
     """What was done, in words."""
     store, counts = extracted.store, extracted.counts
     size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
-    shape = f"{store.num_rows:,} rows of {store.width} dimensions in {store.num_shards} shards"
+    shape = f"{store.num_rows:,} rows of {store.width} dimensions in {counted(store.num_shards, 'shard')}"
     lines = [f"{store.folder}: {shape}, {format_bytes(size)}"]
     if extracted.num_new_rows:
         rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)

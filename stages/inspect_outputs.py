@@ -15,7 +15,7 @@ from pipeline.models import known_to_timm
 from pipeline.onnx_file import ONNX_FILE
 from pipeline.plan import MALFORMED, Plan, read_plan
 from pipeline.run_folder import RunFolder, vals_by_teacher
-from pipeline.runlog import table
+from pipeline.runlog import counted, table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.teacher_projectors import named_projectors
@@ -64,7 +64,7 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
     centers = {s.center for s in plan.slides if s.center}
     config = plan.config
     return [
-        ("slides", f"{len(plan.slides):,} of {len(cases):,} cases and {len(centers):,} centres"),
+        ("slides", f"{len(plan.slides):,} of {counted(len(cases), 'case')} and {counted(len(centers), 'centre')}"),
         ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
         ("patch", f"{config.patch_px} px at {config.mpp:g} um/px, every {config.stride_px or config.patch_px} px"),
     ]

@@ -23,7 +23,7 @@ from pipeline.images import encode_image
 from pipeline.manifest import Manifest, ManifestRow, row_split
 from pipeline.overlay import draw_overlay
 from pipeline.plan import AuditRow, Plan, SlidePlan, build_plan
-from pipeline.runlog import Progress, table
+from pipeline.runlog import Progress, counted, table
 from pipeline.sampling import GAP, SPLITS, TRAIN, VAL, rank_slides, sample_patches, split_strip
 from pipeline.slides import Slide
 from pipeline.tissue_grid import lay_grid
@@ -235,9 +235,11 @@ def estimate(
         "none": "no pixels",
     }[pixels]
     lines = [
-        f"{len(plan.slides):,} slides of {len(cases):,} cases and {len(centers):,} centres: {rows:,} patches, "
+        f"{counted(len(plan.slides), 'slide')} of {counted(len(cases), 'case')} and "
+        f"{counted(len(centers), 'centre')}: {counted(rows, 'patch', 'patches')}, "
         f"{train:,} to train on and {val:,} held out.",
-        f"Stage one will write {-(-rows // shard_rows):,} shards of {shard_rows:,} rows: {embeddings} and {kept}.",
+        f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
+        f"{embeddings} and {kept}.",
     ]
     if not train:
         lines.append("warning: there is nothing to train on; see --val-fraction, --val-strip and the column split")

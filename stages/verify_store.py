@@ -13,7 +13,7 @@ from pipeline.dataset import StoredRows, row_keys, row_views
 from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
 from pipeline.loader import BatchLoader, default_workers
 from pipeline.models import PRETRAINED, build_encoder
-from pipeline.runlog import Progress
+from pipeline.runlog import Progress, counted
 from pipeline.store import Store
 from pipeline.store_check import check_metadata, check_shard
 from pipeline.teachers import all_teachers, find_teacher, made_with
@@ -105,7 +105,7 @@ def _check(store: Store) -> tuple[list[str], int, list[str]]:
             progress.step()
     lines = [_headline(store.num_shards, pending, bool(problems)), *(f"  {problem}" for problem in problems)]
     if pending:
-        lines.append(f"{pending:,} shards are pending: run {made_with(store)} again to continue")
+        lines.append(f"{counted(pending, 'shard')} pending: run {made_with(store)} again to continue")
     if problems:
         where = f"{store.folder}: " if store.base is not store else ""
         lines.append(

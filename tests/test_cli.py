@@ -103,7 +103,7 @@ def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "4 slides of 4 cases and 2 centres" in done.stdout
-    assert "shards" in done.stdout
+    assert "1 shard of 20 rows" in done.stdout
     assert len(list((tmp_path / "o").glob("*.png"))) == 4
     audit = (tmp_path / "plan.audit.csv").read_text().splitlines()
     assert len(audit) == 5

@@ -175,7 +175,7 @@ def test_an_imported_store_is_mended_by_import_features(
     assert "extract-teacher" not in said
     (out / "shards/1.json").unlink()
     code, said, _ = call_g2l("verify", out, "--sample", 0)
-    assert (code, "1 shards are pending: run import-features again to continue" in said) == (3, True)
+    assert (code, "1 shard pending: run import-features again to continue" in said) == (3, True)
     with pytest.raises(StoreError, match=r"is not finished: 1 of \d+ shards are missing\. Run import-features again"):
         choose_teachers(Store(out), None, None)
     assert call_g2l(*command(work, made["trident"], out))[0] == 0
@@ -189,7 +189,7 @@ def test_a_further_teacher_of_an_imported_store_is_mended_by_extract_teacher(tmp
     extract(Store(out).plan, out, second, teacher="test_efficientnet", rows_per_shard=64)
     next((out / "teachers/test_efficientnet/shards").glob("*.json")).unlink()
     code, said, _ = call_g2l("verify", out, "--sample", 0)
-    assert (code, "1 shards are pending: run extract-teacher again to continue" in said) == (3, True)
+    assert (code, "1 shard pending: run extract-teacher again to continue" in said) == (3, True)
 
 
 # --- the encoder's name -------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -152,6 +153,32 @@ def test_k_is_chosen_for_each_model_and_said(index_set: RobustnessSet) -> None:
     assert any(all(f"{label}: {k}" in note for label, k in chosen.items()) for note in section.notes)
     same = rows_of(section, "Robustness index at the same k")
     assert list(same[0])[:4] == ["model", "k = 1", "k = 3", "k = 5"]
+
+
+def test_differences_at_the_same_k_are_those_of_that_k(index_set: RobustnessSet) -> None:
+    """At each k the table has what the headline has when that k is asked for."""
+    table = rows_of(robustness_section(index_set, models_of(index_set), config(), "none"),
+                    "Difference from none at the same k")  # fmt: skip
+    assert [row["k"] for row in table] == [1, 3, 5, 11, 21, 51, 101]
+    assert list(table[0]) == ["k", "class", "centre"]
+    for row in (table[1], table[3]):
+        asked = config(ri_k=row["k"], margins=False)
+        headline = rows_of(robustness_section(index_set, models_of(index_set), asked, "none"), "Robustness index")
+        assert [line["difference"] for line in headline] == [row["class"], row["centre"], None]
+
+
+def test_without_margins_nothing_of_croma_is_there(index_set: RobustnessSet) -> None:
+    models = models_of(index_set)
+    with mock.patch("stages.evaluate_robustness.robustness_margins") as asked:
+        section = robustness_section(index_set, models, config(margins=False), "none")
+    asked.assert_not_called()
+    whole = robustness_section(index_set, models, config(), "none")
+    titles = [table.title for table in whole.tables]
+    titles.remove("Margins")
+    assert [table.title for table in section.tables] == titles
+    assert not any("croma" in note for note in section.notes)
+    assert "croma" not in section.settings
+    assert section.scores == whole.scores
 
 
 def test_identical_models_differ_by_nothing(index_set: RobustnessSet) -> None:

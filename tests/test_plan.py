@@ -521,4 +521,4 @@ def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
 def test_estimate(plan: Plan) -> None:
     text = estimate(plan)
     assert "4 slides of 4 cases and 2 centres: 48 patches, " in text
-    assert "1 shards of 48 rows: 147 kB of embeddings (1536-d float16)" in text  # 48 * 1536 * 2 bytes
+    assert "1 shard of 48 rows: 147 kB of embeddings (1536-d float16)" in text  # 48 * 1536 * 2 bytes

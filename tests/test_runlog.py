@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from pipeline import runlog
-from pipeline.runlog import Progress, table
+from pipeline.runlog import Progress, counted, table
 
 
 def test_table_aligns_and_right_aligns() -> None:
@@ -66,3 +66,8 @@ def test_on_a_terminal_the_bar_shows_count_rate_and_figures(monkeypatch: pytest.
     assert "training: 100%" in shown
     assert "4/4" in shown
     assert "loss 1.5" in shown
+
+
+def test_things_are_counted_in_words() -> None:
+    assert [counted(number, "patch", "patches") for number in (0, 1, 2)] == ["0 patches", "1 patch", "2 patches"]
+    assert counted(12345, "slide") == "12,345 slides"
