@@ -1,9 +1,10 @@
-"""Published weights under other names, to timm's: DINOv2's own training code (Hibou) and transformers' Dinov2 (Hibou,
-Phikon-v2; names of version 5 as well as of 4).
+"""Published weights under other names, to timm's: DINOv2's own training code (Hibou, GPFM) and transformers' Dinov2
+(Hibou, Phikon-v2; names of version 5 as well as of 4).
 
 The tensors are the same; only names differ, query, key and value are apart in transformers, and timm's register variant
-has no position for the class token, so that position is added to the token. Whatever is left over fails in
-`models.load_weights`, by name.
+has no position for the class token, so that position is added to the token. A checkpoint of training (GPFM's on GitHub)
+has the heads of its losses besides, which are no part of the encoder, and its blocks in chunks: `blocks.2.13` is block
+13. Whatever is left over fails in `models.load_weights`, by name.
 """
 
 import re
@@ -13,6 +14,13 @@ from torch import Tensor
 
 TRANSFORMERS_MARK = "embeddings.patch_embeddings.projection.weight"
 DINOV2_MARK = "mlp.w12.weight"
+VIT_MARKS = ("cls_token", "patch_embed.proj.weight")
+CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.(?=(norm1|attn|ls1|norm2|mlp|ls2)\.)")
+"""A block's name in a chunk; DINOv2 counts blocks through all chunks. Looked for in a ViT only: timm's EfficientNets
+have such names of their own.
+"""
+HEADS = ("dino_head.", "ibot_head.")
+"""Heads of DINOv2's losses, beside the backbone in a checkpoint."""
 
 _DINOV2 = (
     (r"^register_tokens$", "reg_token"),
@@ -43,6 +51,7 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict under timm's names, whichever of the known layouts it has; one in timm's layout is returned as it
     is.
     """
+    weights = _of_training(weights)
     plain = {re.sub(r"^(dinov2|model)\.", "", name): value for name, value in weights.items()}
     if TRANSFORMERS_MARK in plain:
         named = _fold_class_position(_rename(plain, _TRANSFORMERS))
@@ -50,6 +59,18 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     if any(name.endswith(DINOV2_MARK) for name in weights):
         return _fold_class_position(_rename(weights, _DINOV2))
     return weights
+
+
+def _of_training(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The backbone of a checkpoint of DINOv2's training, its blocks out of their chunks; anything else as it is."""
+    if not all(mark in weights for mark in VIT_MARKS):
+        return weights
+    chunked = any(CHUNKED.match(name) for name in weights)
+    if not chunked and not any(name.startswith(HEADS) for name in weights):
+        return weights
+    backbone = {name: value for name, value in weights.items() if not name.startswith(HEADS) and name not in UNUSED}
+    named = {CHUNKED.sub(r"blocks.\1.", name): value for name, value in backbone.items()}
+    return named if len(named) == len(backbone) else backbone  # two blocks of one number: not DINOv2's chunks
 
 
 def _rename(weights: dict[str, Tensor], rules: tuple[tuple[str, str], ...]) -> dict[str, Tensor]:

@@ -243,7 +243,7 @@ def _prepare(
         peak = peak_bytes(module, patches, precision)
         seconds = time_passes(module, patches, precision, 1)
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         if device.type == "cuda":
             torch.cuda.empty_cache()
@@ -253,7 +253,7 @@ def _prepare(
     return _Ready(module, patches, precision, peak, min(repeats, MAX_REPEATS))
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocation failed: the CPU's allocator and MPS raise a plain RuntimeError."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True

@@ -143,10 +143,17 @@ ENCODERS = MappingProxyType({spec.name: spec for spec in _TABLE})
 def named_spec(name: str) -> EncoderSpec:
     """The spec of a name: from the table, or an open one for any timm name, `hf-hub:` or `local-dir:` source.
 
-    An open spec takes the model's own output as the embedding and its statistics from the model's own configuration.
+    A page of the table that is named by its address, `hf-hub:MahmoodLab/UNI`, is the table's encoder (of two on one
+    page the first), built and normalised as such; it keeps that name, so that stores and runs go on under it, and the
+    revision behind an "@". An open spec takes the model's own output as the embedding and its statistics from the
+    model's own configuration.
     """
     if name in ENCODERS:
         return ENCODERS[name]
+    page = name.partition("@")[0].lower()  # the hub does not tell cases apart
+    for spec in ENCODERS.values():
+        if spec.source.lower() == page:
+            return replace(spec, name=name, source=name)
     source = name if name.startswith(("hf-hub:", "local-dir:")) else f"timm:{name}"
     open_spec = EncoderSpec(name, source, name, embedding="pooled", patch_px=0, mpp=0.0)
     return replace(open_spec, licence="see the model's page")

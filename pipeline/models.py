@@ -24,7 +24,7 @@ from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
 from pipeline.encoders import EmbeddingRule, EncoderSpec, named_spec
 from pipeline.errors import EncoderError
-from pipeline.hub import HUB, PUBLISHED_FILES, fetch_published, no_weights, quiet_hub
+from pipeline.hub import HUB, fetch_published, no_weights, published_files, quiet_hub, redacted, weights_in
 
 RULES = get_args(EmbeddingRule)
 PRETRAINED = "pretrained"
@@ -88,18 +88,26 @@ class BuiltEncoder:
         }
 
 
+def find_weights(path: Path, spec: EncoderSpec) -> Path:
+    """The file of a model's weights that a path names: itself, or the one in a folder under a published name.
+
+    Raises:
+        EncoderError: the folder has none.
+    """
+    if not path.is_dir():
+        return path
+    file = weights_in(path, spec)
+    if file is None:
+        raise EncoderError(f"{path}: none of {', '.join(published_files(spec))} is in this folder")
+    return file
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a safetensors file or a PyTorch file of tensors only, or from a folder with one; wrappings of
-    training code are taken off.
+    """A state dict from a safetensors file or a PyTorch file of tensors only; wrappings of training code are taken off.
 
     Raises:
         EncoderError: missing, unreadable, or it holds something else than tensors.
     """
-    if path.is_dir():
-        files = [path / name for name in PUBLISHED_FILES if (path / name).is_file()]
-        if not files:
-            raise EncoderError(f"{path}: none of {', '.join(PUBLISHED_FILES)} is in this folder")
-        path = files[0]
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
@@ -203,11 +211,14 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
         if config.get("fixed_input_size") and "img_size" not in spec.arguments and native != patch_px:
             arguments["img_size"] = patch_px
             model = timm.create_model(name, pretrained=pretrained, **arguments)
-    except UNBUILDABLE as error:
-        reason = first_line(error)
-        if pretrained:
-            raise no_weights(spec, reason) from None
-        raise EncoderError(f"cannot get the encoder {spec.name} ({reason}); `g2l models` lists the encoders") from None
+    except Exception as error:  # what the hub's client and its proxies raise is not documented
+        reason, of_page = first_line(error), name.startswith(HUB)
+        if pretrained or of_page:
+            raise no_weights(spec, reason, config_only=not pretrained) from None
+        if not isinstance(error, UNBUILDABLE):
+            raise
+        said = f"cannot get the encoder {spec.name} ({reason}); `g2l models` lists the encoders"
+        raise EncoderError(redacted(said)) from None
     of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
     whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}
     return model, whole
@@ -254,7 +265,7 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     by_timm = from_hub and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
     state: dict[str, Tensor] | None = None  # read first: to build a giant only to find no weights takes long
     if not by_timm and weights != SCRATCH:
-        state = read_weights(fetch_published(spec) if from_hub else Path(weights))
+        state = read_weights(fetch_published(spec) if from_hub else find_weights(Path(weights), spec))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, arguments = _create(spec, patch_px, pretrained=by_timm)

@@ -3,7 +3,8 @@
 The first readable patches of the plan, for a further teacher those that the store keeps, go through the encoder once in
 float32, once in the arithmetic of the run, once one by one, and once as a whole batch. An embedding that is not finite
 or of another width ends the run before anything is written; one that moves with the arithmetic or with its neighbours
-in the batch is a warning. What it leaves out: the speed of the slides' disk, and memory on what is no CUDA device.
+in the batch is a warning. What it leaves out: the speed of the slides' disk, and what kernels take for themselves where
+the device is no CUDA device.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,9 +20,10 @@ from torch.nn import functional as F
 
 from pipeline.compute import autocast, describe_device
 from pipeline.config import ExtractConfig
+from pipeline.cost import is_out_of_memory, peak_bytes
 from pipeline.errors import ConfigError, EncoderError
 from pipeline.files import sha256_file
-from pipeline.hub import PUBLISHED_FILES, cached_weights
+from pipeline.hub import weights_here
 from pipeline.images import ImageFormat
 from pipeline.models import BuiltEncoder, Encoder
 from pipeline.patches import PatchRead, PlannedPatches, StoredPatches
@@ -44,6 +46,10 @@ roundings of the type, and room for sums in another order in float32.
 """
 
 
+ALLOCATED, LIVE = "as allocated", "tensors alive at once"
+"""What a batch's memory is measured as. The second leaves out what kernels take for themselves while they run."""
+
+
 @dataclass(frozen=True)
 class Preflight:
     """What was found.
@@ -57,7 +63,8 @@ class Preflight:
         batch_cosine: smallest cosine of a patch alone with the same patch in a batch, in the run's arithmetic.
         batch_difference: largest absolute difference between them.
         largest: largest absolute value of an embedding, for comparison.
-        batch_bytes: memory that a whole batch takes beside the weights; `None` where it is not measured (no CUDA).
+        batch_bytes: memory that a whole batch takes beside the weights, at its fullest moment.
+        batch_measure: what that counts: `ALLOCATED` on CUDA, `LIVE` elsewhere.
         weights_bytes: memory of the weights.
     """
 
@@ -76,7 +83,8 @@ class Preflight:
     batch_cosine: float
     batch_difference: float
     largest: float
-    batch_bytes: int | None
+    batch_bytes: int
+    batch_measure: str
     weights_bytes: int
 
     def record(self) -> dict[str, Any]:
@@ -107,7 +115,7 @@ class Preflight:
         patches = f"{self.num_planned} patches of the plan" + (f" and {made_up} made up" if made_up else "")
         cosine = self.precision_cosine
         against = "float32 is the reference" if cosine is None else f"{self.precision} against float32: {cosine:.6f}"
-        memory = "not measured" if self.batch_bytes is None else format_bytes(self.batch_bytes)
+        memory = f"{format_bytes(self.batch_bytes)} ({self.batch_measure})"
         return (
             f"preflight: {self.encoder} ({self.architecture}, weights {self.weights_sha256[:12]}, "
             f"{self.num_params / 1e6:.1f} M parameters) gives {self.width} dimensions; {patches}\n"
@@ -115,12 +123,6 @@ class Preflight:
             f"{self.batch_difference:.3g} of values up to {self.largest:.3g}\n"
             f"  memory: {format_bytes(self.weights_bytes)} of weights, a batch of {self.batch_size}: {memory}"
         )
-
-
-def weights_file(path: Path) -> Path | None:
-    """The file of weights that a path names: itself, or what a folder holds under a published name."""
-    files = [path] if path.is_file() else [path / name for name in PUBLISHED_FILES if (path / name).is_file()]
-    return files[0] if files else None
 
 
 def sample_patches(
@@ -191,6 +193,7 @@ def check_encoder(
         batch_difference=float((alone - together).abs().max()),
         largest=float(together.abs().max()),
         batch_bytes=measure_batch(module, patches.shape[1], batch_size, device, precision),
+        batch_measure=ALLOCATED if device.type == "cuda" else LIVE,
         weights_bytes=sum(p.numel() * p.element_size() for p in module.parameters()),
     )
 
@@ -226,27 +229,23 @@ def _check_output(built: BuiltEncoder, found: Tensor, precision: str, dtype: str
         )
 
 
-def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch.device, precision: str) -> int | None:
-    """Bytes that a batch takes on a CUDA device beside the weights; `None` elsewhere, where it is not measured.
+def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch.device, precision: str) -> int:
+    """Bytes that a batch takes beside the weights, as `cost.peak_bytes` counts them.
 
     Raises:
         ConfigError: it does not fit.
     """
-    if device.type != "cuda":
-        return None
-    torch.cuda.synchronize(device)
-    before = torch.cuda.memory_allocated(device)
-    torch.cuda.reset_peak_memory_stats(device)
+    held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     try:
         batch = torch.zeros((batch_size, patch_px, patch_px, 3), dtype=torch.uint8, device=device)
-        with torch.inference_mode(), autocast(device, precision):
-            module(batch)
-    except torch.OutOfMemoryError:
+        return peak_bytes(module, batch, precision) - held
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise ConfigError(
             f"preflight: {describe_device(device)} has no room for batches of {batch_size} patches. Give a smaller "
             "--batch-size"
         ) from None
-    return int(torch.cuda.max_memory_allocated(device) - before)
 
 
 def preflight(
@@ -273,7 +272,7 @@ def preflight(
     reader = StoredPatches(base) if base and base.has_pixels else PlannedPatches(plan, kept, config.slides_root)
     patches, num_planned = sample_patches(reader.read, range(plan.num_rows), plan.config.patch_px)
     how = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
-    file = weights_file(config.weights) if config.weights else cached_weights(teacher.spec)
+    file = weights_here(teacher.spec, config.weights)
     found = check_encoder(teacher, patches, num_planned, device=device, file=file, **how)
     say(found.words())
     for warning in found.warnings():

@@ -1,13 +1,17 @@
 """Converted weights give the outputs of the models that they come from."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 from torch import Tensor
 
 from pipeline.convert import to_timm_names
+from pipeline.encoders import ENCODERS
 from pipeline.errors import EncoderError
-from pipeline.models import load_weights
+from pipeline.models import build_encoder, load_weights, read_weights
 
 transformers = pytest.importorskip("transformers")
 
@@ -87,8 +91,6 @@ def test_transformers_with_registers_equals_timm(version: int) -> None:
 
 
 def test_a_version_that_transformers_itself_writes(tmp_path: object) -> None:
-    from pathlib import Path
-
     import safetensors.torch
 
     source = with_registers()
@@ -123,6 +125,87 @@ def test_transformers_without_registers_equals_timm() -> None:
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.allclose(model(images), source(images).last_hidden_state[:, 0], atol=1e-5)
+
+
+# --- a checkpoint of DINOv2's training, as GPFM's authors publish it ------------------------------------------------
+
+
+class Chunk(torch.nn.ModuleList):
+    """A part of the blocks, with a place kept for those of earlier chunks, so that numbers count through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self:
+            x = block(x)
+        return x
+
+
+class Training(torch.nn.Module):
+    """A ViT as DINOv2's training wraps it: blocks in chunks, heads of the losses, a token for masked patches."""
+
+    def __init__(self, vit: torch.nn.Module, chunks: int) -> None:
+        super().__init__()
+        blocks = list(vit.blocks)
+        size = len(blocks) // chunks
+        vit.blocks = torch.nn.Sequential(
+            *(Chunk([torch.nn.Identity()] * i + blocks[i : i + size]) for i in range(0, len(blocks), size))
+        )
+        vit.mask_token = torch.nn.Parameter(torch.ones(1, 64))
+        self.backbone = vit
+        self.dino_head, self.ibot_head = torch.nn.Linear(64, 8), torch.nn.Linear(64, 8)
+
+
+def timm_gpfm(depth: int = 12) -> torch.nn.Module:
+    """GPFM's architecture, small; more than ten blocks, so that chunks have numbers of two digits."""
+    return timm.create_model(
+        ENCODERS["gpfm"].architecture, **ENCODERS["gpfm"].arguments | {"img_size": 56}, embed_dim=64, depth=depth,
+        num_heads=4, num_classes=0,
+    ).eval()  # fmt: skip
+
+
+@pytest.mark.parametrize("chunks", [1, 4])
+def test_a_checkpoint_of_dinov2s_training_equals_timm(tmp_path: Path, chunks: int) -> None:
+    training = Training(randomise(timm_gpfm()), chunks)
+    names = training.state_dict().keys()
+    assert {"backbone.blocks.0.0.ls1.gamma", "dino_head.weight", "backbone.mask_token"} < names
+    assert ("backbone.blocks.3.11.mlp.fc2.weight" in names) == (chunks == 4)
+    torch.save({"teacher": training.state_dict(), "iteration": 7}, tmp_path / "GPFM.pth")
+    model = timm_gpfm()
+    load_weights(model, read_weights(tmp_path / "GPFM.pth"), "test")
+    with torch.no_grad():
+        assert torch.equal(model(IMAGES), training.backbone(IMAGES))
+
+
+def test_gpfm_loads_from_a_folder_with_its_page_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = replace(ENCODERS["gpfm"], architecture="test_vit", arguments={"img_size": 64}, width=64, patch_px=64)
+    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"gpfm": spec})
+    with pytest.raises(EncoderError, match=r"none of GPFM\.pth is in this folder"):
+        build_encoder("gpfm", tmp_path, 64)
+    state = timm.create_model("test_vit", img_size=64, num_classes=0).state_dict()
+    torch.save(state, tmp_path / "GPFM.pth")
+    built = build_encoder("gpfm", tmp_path, 64)
+    assert all(torch.equal(value, state[name]) for name, value in built.module.model.state_dict().items())
+
+
+def test_a_block_that_is_missing_from_its_chunk_fails_by_name() -> None:
+    weights = {k.removeprefix("backbone."): v for k, v in Training(timm_gpfm(4), 2).state_dict().items()}
+    del weights["blocks.1.3.norm1.weight"]
+    with pytest.raises(EncoderError, match=r"1 missing \(blocks.3.norm1.weight"):
+        load_weights(timm_gpfm(4), weights, "test")
+
+
+def test_blocks_that_are_counted_in_each_chunk_are_not_mixed_up() -> None:
+    """Two chunks that both count from 0 are not DINOv2's: nothing is overwritten, and it fails by name."""
+    weights = {k.removeprefix("backbone."): v for k, v in Training(timm_gpfm(4), 2).state_dict().items()}
+    own = {k.replace("blocks.1.2.", "blocks.1.0.").replace("blocks.1.3.", "blocks.1.1."): v for k, v in weights.items()}
+    with pytest.raises(EncoderError, match=r"unknown \(blocks.0.0."):
+        load_weights(timm_gpfm(4), own, "test")
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "twins_pcpvt_small", "test_vit"])
+def test_models_whose_blocks_have_two_numbers_are_left_alone(name: str) -> None:
+    with torch.device("meta"):
+        weights = timm.create_model(name).state_dict()
+    assert to_timm_names(weights) is weights
 
 
 def test_a_key_left_over_fails_by_name() -> None:

@@ -111,6 +111,15 @@ def test_names_are_of_the_table_or_open() -> None:
         assert (spec.source, spec.architecture, spec.embedding, spec.width) == (source, name, "pooled", 0)
 
 
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_a_page_of_the_table_is_the_tables_encoder(name: str) -> None:
+    spec = ENCODERS[name]
+    of_page = spec if name != "h0-mini-mean" else ENCODERS["h0-mini"]  # two on one page: the first
+    for source in (spec.source, spec.source.replace("UNI", "uni"), f"{spec.source}@v1"):
+        assert named_spec(source) == replace(of_page, name=source, source=source)
+    assert named_spec(f"{spec.source}-other").patch_px == 0
+
+
 def test_every_number_of_the_table_makes_sense() -> None:
     for spec in ENCODERS.values():
         assert all(0 < value < 1 for value in (*spec.mean, *spec.std))

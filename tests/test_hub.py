@@ -1,5 +1,6 @@
 """Published weights: a hub that refuses, lacks or has them (a server on this machine), the cache, and no network."""
 
+import contextlib
 import subprocess
 import sys
 import threading
@@ -10,11 +11,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import safetensors.torch
+import timm
 from helpers import child_environment, run_g2l
 
 from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import EncoderError
-from pipeline.hub import cached_weights, page_of, redacted, repository_of, ways_to_weights
+from pipeline.hub import (
+    PUBLISHED_FILES,
+    cached_weights,
+    fetch_published,
+    page_of,
+    redacted,
+    repository_of,
+    ways_to_weights,
+    weights_here,
+)
 from pipeline.models import build_encoder
 
 TOKEN = "hf_" + "Ab3" * 11
@@ -165,15 +177,161 @@ def test_what_is_in_the_cache_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert cached_weights(spec) == snapshot / "model.safetensors"
 
 
+def put_in_cache(cache: Path, repository: str, name: str, *, revision: str = "main", content: bytes = b"") -> Path:
+    """A file as the hub's client keeps it; the commit is called after the revision."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    file = folder / "snapshots" / f"commit-{revision}" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (folder / "refs").mkdir(exist_ok=True)
+    (folder / "refs" / revision).write_text(f"commit-{revision}")
+    file.write_bytes(content)
+    return file
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize(
+    ("name", "repository", "file"),
+    [
+        ("gpfm", "majiabo/GPFM", "GPFM.pth"),
+        ("hf-hub:majiabo/GPFM", "majiabo/GPFM", "GPFM.pth"),
+        ("resnet18", "timm/resnet18.a1_in1k", "model.safetensors"),
+        ("uni", "MahmoodLab/UNI", "pytorch_model.bin"),
+        ("hf-hub:MahmoodLab/uni", "MahmoodLab/uni", "pytorch_model.bin"),  # as its own page writes it
+    ],
+)
+def test_pages_keep_their_weights_under_names_of_their_own(cache: Path, name: str, repository: str, file: str) -> None:
+    spec = named_spec(name)
+    assert weights_here(spec) is None
+    assert f"download {file}" in ways_to_weights(spec) or file in PUBLISHED_FILES
+    for other in ("model.bin", "other.safetensors", "config.json"):
+        put_in_cache(cache, repository, other)
+    assert cached_weights(spec) is None
+    path = put_in_cache(cache, repository, file)
+    assert cached_weights(spec) == weights_here(spec) == fetch_published(spec) == path
+
+
+def test_another_revision_is_another_file(cache: Path) -> None:
+    main, at = named_spec("hf-hub:owner/name"), named_spec("hf-hub:owner/name@v2")
+    path = put_in_cache(cache, "owner/name", "model.safetensors")
+    assert (cached_weights(main), cached_weights(at)) == (path, None)
+    other = put_in_cache(cache, "owner/name", "model.safetensors", revision="v2")
+    assert (cached_weights(main), cached_weights(at)) == (path, other)
+    of_table = named_spec("hf-hub:MahmoodLab/UNI@v2")
+    with pytest.raises(EncoderError, match="the local cache has none"):
+        fetch_published(of_table)
+    put_in_cache(cache, "MahmoodLab/UNI", "pytorch_model.bin")
+    with pytest.raises(EncoderError, match="the local cache has none"):
+        fetch_published(of_table)
+    assert fetch_published(named_spec("uni"))
+
+
+@pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a//b", "hf-hub:a/b@../../x"])
+def test_what_no_page_can_be_called_is_not_cached(cache: Path, name: str) -> None:
+    assert weights_here(named_spec(name)) is None
+    with pytest.raises(EncoderError, match="cannot get the weights of hf-hub:"):
+        build_encoder(name, "pretrained", 224)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("model.safetensors", "pytorch_model.bin", "a.safetensors"),
+        ("pytorch_model.bin", "a.safetensors"),
+        ("open_clip_pytorch_model.bin", "model.pth", "a.safetensors"),
+        ("b.safetensors", "a.safetensors", "a.pth"),
+        ("b.bin", "a.pth"),
+        ("c.bin", "notes.txt"),
+        ("notes.txt",),
+    ],
+)
+def test_the_file_of_a_folder_is_the_one_that_timm_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    taken: list[Path] = []
+    monkeypatch.setattr("timm.models._hub.load_state_dict", lambda path, **_: taken.append(path))
+    with contextlib.suppress(RuntimeError):
+        timm.models._hub.load_state_dict_from_path(tmp_path)
+    assert weights_here(named_spec(f"local-dir:{tmp_path}")) == next(iter(taken), None)
+
+
+def test_weights_that_are_given_are_those_that_are_used(tmp_path: Path) -> None:
+    uni, gpfm = named_spec("uni"), named_spec("gpfm")
+    assert weights_here(uni, tmp_path) is None
+    assert weights_here(uni, tmp_path / "none.pth") is None
+    for name in ("pytorch_model.bin", "model.safetensors", "GPFM.pth"):
+        (tmp_path / name).touch()
+    assert weights_here(uni, tmp_path) == tmp_path / "model.safetensors"
+    assert weights_here(gpfm, tmp_path) == tmp_path / "GPFM.pth"
+    assert weights_here(uni, tmp_path / "GPFM.pth") == tmp_path / "GPFM.pth"
+    (tmp_path / "GPFM.pth").unlink()
+    assert weights_here(gpfm, tmp_path) == tmp_path / "model.safetensors"  # one that was converted
+
+
+PROXIED = """
+import os
+import huggingface_hub
+from pipeline.errors import EncoderError
+from pipeline.models import build_encoder
+for variable, address in (("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTPS_PROXY", "foo:bar")):
+    os.environ[variable] = address
+    huggingface_hub.close_session()
+    for name, weights in (("uni", "pretrained"), ("resnet18", "pretrained"), ("hf-hub:a/b", "given")):
+        try:
+            build_encoder(name, weights if weights == "pretrained" else WEIGHTS, 224)
+        except EncoderError as error:
+            print(repr(str(error)))
+    del os.environ[variable]
+"""
+
+
+def test_a_broken_proxy_gives_the_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROXIED.replace("WEIGHTS", repr(str(tmp_path / "weights.safetensors"))))
+    safetensors.torch.save_file({}, tmp_path / "weights.safetensors")
+    environment = child_environment() | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": TOKEN}
+    for name in [name for name in environment if name.lower().endswith("_proxy")]:
+        del environment[name]
+    result = subprocess.run(
+        [sys.executable, tmp_path / "program.py"], env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert result.returncode == 0, result.stderr
+    said = result.stdout.splitlines()
+    assert len(said) == 6
+    for line, start in zip(said, ("the weights of uni", "the weights of resnet18", "the config") * 2, strict=True):
+        assert line[1:].startswith(f"cannot get {start}")
+        assert "Page: https://huggingface.co/" in line
+        assert "HF_TOKEN" in line
+    assert all("socksio" in line for line in said[:3])
+    assert TOKEN not in result.stdout + result.stderr
+
+
 @pytest.mark.parametrize(
     ("name", "repository"),
-    [("uni", "MahmoodLab/UNI"), ("hf-hub:a/b@v1", "a/b"), ("resnet18", "timm/resnet18"), ("local-dir:x", "")],
+    [
+        ("uni", "MahmoodLab/UNI"),
+        ("hf-hub:MahmoodLab/uni@abc", "MahmoodLab/uni"),
+        ("hf-hub:a/b@v1", "a/b"),
+        ("resnet18", "timm/resnet18.a1_in1k"),  # the tag that timm takes where none is said
+        ("resnet18.tv_in1k", "timm/resnet18.tv_in1k"),
+        ("resnet18.no_such_tag", ""),
+        ("no_such_model", ""),
+        ("legacy_senet154", ""),  # timm has it from an address of its own
+        ("local-dir:x", ""),
+    ],
 )
 def test_pages(name: str, repository: str) -> None:
     spec = named_spec(name)
     assert repository_of(spec) == repository
     assert page_of(spec) == (f"https://huggingface.co/{repository}" if repository else "")
-    assert "--weights" in ways_to_weights(spec)
+    assert ("local-dir:FOLDER" if name.startswith("hf-hub:a/b") else "--weights") in ways_to_weights(spec)
 
 
 @pytest.mark.parametrize("text", [TOKEN, f"Authorization: Bearer {TOKEN}", "bearer abc.def", f"url?token={TOKEN}&x"])

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from helpers import reference_model, tiny_model, write_teacher
 from PIL import Image
 
 from pipeline import models
-from pipeline.encoders import EncoderSpec
+from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import EncoderError
 from pipeline.export import same_embeddings
 from pipeline.models import (
@@ -292,6 +293,33 @@ def test_a_folder_that_timm_loads_is_an_encoder_with_its_own_arguments(tmp_path:
     assert built.weights_sha256 == weights_hash(model)
     again = timm.create_model(built.spec.architecture, num_classes=0, **built.spec.arguments)
     again.load_state_dict(built.module.model.state_dict())
+
+
+def test_a_page_of_the_table_is_built_as_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Offline, from a file: its configuration is not asked of the hub."""
+    (spec,) = tiny_table("cls+mean").values()
+    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"tiny": replace(spec, source="hf-hub:Owner/Tiny")})
+    weights = write_teacher(tmp_path / "w.safetensors", "test_vit", **spec.arguments)
+    by_name, by_page = (build_encoder(name, weights, 64) for name in ("tiny", "hf-hub:owner/Tiny"))
+    assert by_page.spec == replace(by_name.spec, name="hf-hub:owner/Tiny", source="hf-hub:owner/Tiny")
+    assert by_page.weights_sha256 == by_name.weights_sha256
+    with torch.inference_mode():
+        expected = by_name.module(torch.from_numpy(PATCHES))
+        assert torch.equal(by_page.module(torch.from_numpy(PATCHES)), expected)
+    assert named_spec(by_page.spec.name) == replace(by_page.spec, width=0)  # the record names what builds it again
+
+
+@pytest.mark.parametrize("weights", [PRETRAINED, SCRATCH, "a file"])
+def test_another_page_offline_is_told_with_the_way_by_a_folder(tmp_path: Path, weights: str) -> None:
+    given = write_teacher(tmp_path / "w.safetensors") if weights == "a file" else weights
+    with pytest.raises(EncoderError) as caught:
+        build_encoder("hf-hub:owner/name", given, 64)
+    what = "weights" if weights == PRETRAINED else "configuration"
+    first, page, *offline = str(caught.value).splitlines()
+    assert first == f"cannot get the {what} of hf-hub:owner/name (HF_HUB_OFFLINE is set, and the local cache has none)."
+    assert page == "Page: https://huggingface.co/owner/name (if it asks for access, set HF_TOKEN to an access token)."
+    assert "download config.json and model.safetensors or pytorch_model.bin elsewhere into one folder" in offline[0]
+    assert "local-dir:FOLDER in place of hf-hub:owner/name" in offline[1]
 
 
 def test_wrong_names_sizes_and_sources_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,8 @@
 """The preflight: what it measures is so, what is wrong stops before anything is written, what is doubtful is said."""
 
 import hashlib
+import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,11 +24,12 @@ from helpers import (
 )
 from numpy.typing import NDArray
 
-from pipeline.errors import EncoderError
+from pipeline.encoders import EncoderSpec
+from pipeline.errors import ConfigError, EncoderError
 from pipeline.models import BuiltEncoder, build_encoder
 from pipeline.patches import PatchRead
 from pipeline.plan import Plan, write_plan
-from pipeline.preflight import MAX_READS, MIN_COSINE, NUM_PATCHES, check_encoder, sample_patches, weights_file
+from pipeline.preflight import MAX_READS, MIN_COSINE, NUM_PATCHES, check_encoder, measure_batch, sample_patches
 from pipeline.store import Status, Store
 
 CPU = torch.device("cpu")
@@ -79,7 +82,8 @@ def test_the_store_says_what_was_found(whole: Path, weights: Path, built: BuiltE
     assert found["weights_sha256"] == built.weights_sha256
     assert (found["architecture"], found["width"], found["num_params"]) == (TEACHER, 96, built.num_params)
     assert (found["num_patches"], found["num_planned"]) == (NUM_PATCHES, NUM_PATCHES)
-    assert (found["precision"], found["precision_cosine"], found["batch_bytes"]) == ("float32", None, None)
+    assert (found["precision"], found["precision_cosine"]) == ("float32", None)
+    assert found["batch_measure"] == "tensors alive at once"
     assert found["batch_cosine"] > 0.99999
     assert found["weights_bytes"] == 4 * built.num_params
     assert found["warnings"] == []
@@ -198,18 +202,57 @@ def test_the_command_says_it_and_can_leave_it(tmp_path: Path, plan: Plan, weight
     code, _, said = call_g2l(*command, "--out", tmp_path / "a.zarr")
     assert code == 0
     assert "gives 96 dimensions; 8 patches of the plan" in said
-    assert "a batch of 24: not measured" in said
+    assert re.search(r"a batch of 24: [\d.]+ MB \(tensors alive at once\)", said)
     code, _, said = call_g2l(*command, "--no-preflight", "--out", tmp_path / "b.zarr")
     assert (code, "preflight" in said) == (0, False)
     assert "preflight  nothing doubtful" in call_g2l("inspect", tmp_path / "a.zarr")[1]
     assert call_g2l("verify", tmp_path / "a.zarr", "--weights", weights, "--device", "cpu")[0] == 0
 
 
-def test_the_file_of_a_folder_of_weights(tmp_path: Path, weights: Path) -> None:
-    assert weights_file(weights) == weights
-    assert weights_file(tmp_path) is None
-    (tmp_path / "model.safetensors").touch()
-    assert weights_file(tmp_path) == tmp_path / "model.safetensors"
+class Relu(torch.nn.Module):
+    """Mean of the channels after ReLU: the tensors that are alive at once can be counted by hand."""
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        return patches.float().relu().mean((1, 2))
+
+
+def test_the_memory_of_a_batch_on_a_cpu_is_that_of_its_tensors(built: BuiltEncoder) -> None:
+    by_hand: Any = Relu()
+    patch = PATCH_PX * PATCH_PX * 3
+    for size in (1, 8):
+        assert measure_batch(by_hand, PATCH_PX, size, CPU, "float32") == size * (patch + 4 * patch + 4 * patch)
+    few, many = (measure_batch(built.module, PATCH_PX, size, CPU, "float32") for size in (8, 32))
+    assert 8 * patch * 5 < few < many == 4 * few
+
+
+def test_a_batch_that_a_cpu_has_no_room_for_stops(built: BuiltEncoder) -> None:
+    with pytest.raises(ConfigError, match="has no room for batches of 100000000000 patches"):
+        measure_batch(built.module, PATCH_PX, 10**11, CPU, "float32")
+
+
+def test_a_teacher_in_a_folder_has_its_file_s_hash_recorded(tmp_path: Path, plan: Plan) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_teacher(folder / "model.safetensors", num_classes=0)
+    (folder / "config.json").write_text(json.dumps({"architecture": TEACHER, "num_classes": 0}))
+    found = extract(plan, tmp_path / "s.zarr", None, teacher=f"local-dir:{folder}").store.attributes["preflight"]
+    assert found["file_sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_a_store_of_a_page_of_the_table_is_continued_under_that_name(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = EncoderSpec("tiny", "hf-hub:owner/tiny", "test_vit", {"img_size": 64}, "cls", patch_px=64, params_m=0.4)
+    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"tiny": spec})
+    weights = write_teacher(tmp_path / "w.safetensors", "test_vit", img_size=64)
+    options: dict[str, Any] = {"teacher": "hf-hub:owner/tiny", "dtype": "float32"}
+    whole = extract(plan, tmp_path / "whole.zarr", weights, **options).store
+    assert (whole.spec.teacher["name"], whole.spec.teacher["embedding"]) == ("hf-hub:owner/tiny", "cls")
+    out = Path(shutil.copytree(whole.folder, tmp_path / "s.zarr"))
+    Store(out).ledger_path(1).unlink()
+    assert extract(plan, out, weights, **options).num_new_rows == 8
+    assert array_files(out) == array_files(whole.folder)
+    assert extract(plan, out, weights, **options).num_new_rows == 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
