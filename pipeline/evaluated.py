@@ -2,6 +2,8 @@
 
     [LABEL=]ENCODER[@WEIGHTS]
 
+A label takes no "/", "@" or ":".
+
 ENCODER is a name of the table, any timm name, an exported student's folder, or a run of stage two. A run stands for its
 student after distillation; RUN@before is that student as it started, RUN@teacher its teacher, the
 first of several.
@@ -18,6 +20,7 @@ from typing import Any
 from pipeline.encoders import named_spec
 from pipeline.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.export import load_projector
+from pipeline.hub import FOLDER, HUB
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
@@ -146,6 +149,11 @@ def name_model(text: str, patch_px: int | None) -> NamedModel:
         return _of_student(folder, label)
     if folder.is_dir():
         raise ConfigError(f"--models {text}: {folder} is neither a run nor an exported student")
+    before, equals, _ = encoder.partition("=")
+    if equals and not before.startswith((HUB, FOLDER)):
+        raise ConfigError(
+            f"--models {text}: {before!r} cannot be a label, which takes no / @ or :, and there is no folder {folder}"
+        )
     chosen = weights if weights in (PRETRAINED, SCRATCH) else Path(weights) if weights else PRETRAINED
     side = named_spec(encoder).patch_px or patch_px or DEFAULT_PATCH_PX
     return NamedModel(label or encoder.removeprefix("hf-hub:"), encoder, chosen, side)

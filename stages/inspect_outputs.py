@@ -9,7 +9,7 @@ from pipeline.adapters import ADAPTERS_FOLDER
 from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import EncoderError, G2LError
 from pipeline.exchange import PROGRAM_FILE
-from pipeline.hub import cached_weights, ways_to_weights
+from pipeline.hub import CONFIG_FILE, FOLDER, cached_weights, ways_to_weights, weights_here
 from pipeline.imported import other_encoders
 from pipeline.models import known_to_timm
 from pipeline.onnx_file import ONNX_FILE
@@ -200,14 +200,19 @@ def describe_model(name: str) -> str:
     """One encoder: what it is, and how to get its weights.
 
     Raises:
-        EncoderError: neither the table nor timm knows the name.
+        EncoderError: neither the table nor timm knows the name, or it is a folder without a model.
     """
     spec = named_spec(name)
+    of_folder = spec.source.startswith(FOLDER)
+    if of_folder and not (Path(spec.source.removeprefix(FOLDER)) / CONFIG_FILE).is_file():
+        folder = spec.source.removeprefix(FOLDER)
+        raise EncoderError(f"{folder}: " + (f"no {CONFIG_FILE} is in this folder, so it is no model that timm loads"
+                                            if Path(folder).is_dir() else "no such folder"))  # fmt: skip
     if spec.patch_px == 0 and spec.source.startswith("timm:") and not known_to_timm(name):
         raise EncoderError(
             f"no encoder is called {name}; `g2l models` lists those of the table, and any timm name works"
         )
-    cached = cached_weights(spec)
+    file = weights_here(spec)
     of_its_own = "as its own configuration says"
     rows: list[tuple[str, object]] = [
         ("name", spec.name),
@@ -220,6 +225,6 @@ def describe_model(name: str) -> str:
         ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else of_its_own),
         ("licence", spec.licence),
         ("gated", "yes" if spec.gated else "not known to be"),
-        ("cached", cached or "no"),
+        ("file" if of_folder else "cached", file or "no"),
     ]
     return f"{table(rows)}\n\n{ways_to_weights(spec)}"

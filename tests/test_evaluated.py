@@ -36,6 +36,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("a b=uni@some/file.safetensors", "a b", "uni", Path("some/file.safetensors"), 224),
         ("resnet18", "resnet18", "resnet18", PRETRAINED, 96),
         ("hf-hub:owner/name", "owner/name", "hf-hub:owner/name", PRETRAINED, 96),
+        ("hf-hub:MahmoodLab/UNI@a=b/f.bin", "MahmoodLab/UNI", "hf-hub:MahmoodLab/UNI", Path("a=b/f.bin"), 224),
+        ("local-dir:a=b/c", "local-dir:a=b/c", "local-dir:a=b/c", PRETRAINED, 96),
     ],
 )
 def test_names_of_encoders(text: str, label: str, encoder: str, weights: object, patch_px: int) -> None:
@@ -46,6 +48,20 @@ def test_names_of_encoders(text: str, label: str, encoder: str, weights: object,
 
 def test_encoders_of_any_size_take_the_usual_one_where_nothing_is_said() -> None:
     assert name_model("resnet18", None).patch_px == 224
+
+
+@pytest.mark.parametrize("text", ["with/slash=uni", "a:b=uni@f.bin", "=uni", "runs/a=1/run", "a/b=hf-hub:owner/name"])
+def test_what_no_label_can_be_is_told(text: str) -> None:
+    before = text.partition("=")[0]
+    with pytest.raises(
+        ConfigError, match=f"'{before}' cannot be a label, which takes no / @ or :, and there is no folder"
+    ):
+        name_model(text, 96)
+
+
+def test_a_folder_with_an_equals_sign_is_a_folder(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "lr=3" / "run"))
+    assert (name_model(str(copy), None).role, name_model(f"mine={copy}", None).label) == (AFTER, "mine")
 
 
 def test_a_run_is_its_student_after(run: Path) -> None:

@@ -445,3 +445,14 @@ def test_one_model_comes_with_the_way_to_its_weights() -> None:
     assert "https://huggingface.co/owner/name" in describe_model("hf-hub:owner/name")
     with pytest.raises(EncoderError, match="no encoder is called nope"):
         describe_model("nope")
+
+
+def test_a_model_in_a_folder_is_there_or_an_error(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"nope: no such folder"):
+        describe_model(f"local-dir:{tmp_path}/nope")
+    with pytest.raises(EncoderError, match=r"no config.json is in this folder"):
+        describe_model(f"local-dir:{tmp_path}")
+    (tmp_path / "config.json").write_text("{}")
+    assert re.search("file +no", describe_model(f"local-dir:{tmp_path}"))
+    (tmp_path / "model.safetensors").touch()
+    assert re.search(f"file +{tmp_path}/model.safetensors", describe_model(f"local-dir:{tmp_path}"))
