@@ -98,7 +98,7 @@ def find_weights(path: Path, spec: EncoderSpec) -> Path:
         return path
     file = weights_in(path, spec)
     if file is None:
-        raise EncoderError(f"{path}: none of {', '.join(published_files(spec))} is in this folder")
+        raise EncoderError(f"{path}: no {' or '.join(published_files(spec))} is in this folder")
     return file
 
 

@@ -178,7 +178,7 @@ def test_a_checkpoint_of_dinov2s_training_equals_timm(tmp_path: Path, chunks: in
 def test_gpfm_loads_from_a_folder_with_its_page_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(ENCODERS["gpfm"], architecture="test_vit", arguments={"img_size": 64}, width=64, patch_px=64)
     monkeypatch.setattr("pipeline.encoders.ENCODERS", {"gpfm": spec})
-    with pytest.raises(EncoderError, match=r"none of GPFM\.pth is in this folder"):
+    with pytest.raises(EncoderError, match=r"no GPFM\.pth is in this folder"):
         build_encoder("gpfm", tmp_path, 64)
     state = timm.create_model("test_vit", img_size=64, num_classes=0).state_dict()
     torch.save(state, tmp_path / "GPFM.pth")
