@@ -20,6 +20,8 @@ FILES_OF_PAGES = {"majiabo/gpfm": ("GPFM.pth",)}
 """Pages, in lower case, whose weights have names of their own: as slide2vec and LazySlide ask for them. Of the table's
 other pages, loading code names one of `PUBLISHED_FILES` (2026-11).
 """
+SPELLINGS = {"mahmoodlab/uni": ("MahmoodLab/UNI", "MahmoodLab/uni")}
+"""Pages, in lower case, that tools ask for in more than one spelling: one page of the hub, two folders of its cache."""
 CONFIG_FILE = "config.json"
 FOLDER_FILES = (*PUBLISHED_FILES, "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
                 "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
@@ -82,11 +84,15 @@ def cached_file(spec: EncoderSpec, name: str) -> Path | None:
     """A file of a model's page in the hub's local cache, of the revision that its source names; asks no network."""
     import huggingface_hub
 
-    try:
-        found = huggingface_hub.try_to_load_from_cache(repository_of(spec), name, revision=revision_of(spec))
-    except ValueError:  # no page can be called so, or it has none
-        return None
-    return Path(found) if isinstance(found, str) else None
+    repository, revision = repository_of(spec), revision_of(spec)
+    for spelling in dict.fromkeys((repository, *SPELLINGS.get(repository.lower(), ()))):
+        try:
+            found = huggingface_hub.try_to_load_from_cache(spelling, name, revision=revision)
+        except ValueError:  # no page can be called so, or it has none
+            continue
+        if isinstance(found, str):
+            return Path(found)
+    return None
 
 
 def cached_weights(spec: EncoderSpec) -> Path | None:

@@ -203,7 +203,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("hf-hub:majiabo/GPFM", "majiabo/GPFM", "GPFM.pth"),
         ("resnet18", "timm/resnet18.a1_in1k", "model.safetensors"),
         ("uni", "MahmoodLab/UNI", "pytorch_model.bin"),
-        ("hf-hub:MahmoodLab/uni", "MahmoodLab/uni", "pytorch_model.bin"),  # as its own page writes it
+        ("uni", "MahmoodLab/uni", "pytorch_model.bin"),  # another spelling is another folder of the cache
+        ("hf-hub:MahmoodLab/uni", "MahmoodLab/UNI", "model.safetensors"),
     ],
 )
 def test_pages_keep_their_weights_under_names_of_their_own(cache: Path, name: str, repository: str, file: str) -> None:
@@ -215,6 +216,9 @@ def test_pages_keep_their_weights_under_names_of_their_own(cache: Path, name: st
     assert cached_weights(spec) is None
     path = put_in_cache(cache, repository, file)
     assert cached_weights(spec) == weights_here(spec) == fetch_published(spec) == path
+    if name == "uni":
+        first = put_in_cache(cache, "MahmoodLab/UNI", file)
+        assert cached_weights(spec) == fetch_published(spec) == first
 
 
 def test_another_revision_is_another_file(cache: Path) -> None:
