@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from pipeline.errors import EncoderError
+
 EmbeddingRule = Literal["cls", "cls+mean", "pooled"]
 """cls: class token after the final norm; cls+mean: with the mean of the patch tokens (registers left out); pooled: the
 model's own output.
@@ -147,6 +149,9 @@ def named_spec(name: str) -> EncoderSpec:
     page the first), built and normalised as such; it keeps that name, so that stores and runs go on under it, and the
     revision behind an "@". An open spec takes the model's own output as the embedding and its statistics from the
     model's own configuration.
+
+    Raises:
+        EncoderError: a path or page without the word that says which it is.
     """
     if name in ENCODERS:
         return ENCODERS[name]
@@ -154,6 +159,10 @@ def named_spec(name: str) -> EncoderSpec:
     for spec in ENCODERS.values():
         if spec.source.lower() == page:
             return replace(spec, name=name, source=name)
-    source = name if name.startswith(("hf-hub:", "local-dir:")) else f"timm:{name}"
+    is_placed = name.startswith(("hf-hub:", "local-dir:"))
+    if "/" in name and not is_placed:
+        raise EncoderError(f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
+                           "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names")  # fmt: skip
+    source = name if is_placed else f"timm:{name}"
     open_spec = EncoderSpec(name, source, name, embedding="pooled", patch_px=0, mpp=0.0)
     return replace(open_spec, licence="see the model's page")

@@ -313,6 +313,10 @@ def no_store(bench: Bench) -> list[object]:
     return ["--store", bench.folder / "missing.zarr"]
 
 
+def no_run(bench: Bench) -> list[object]:
+    return ["--models", bench.folder / "no" / "run", "--patches", bench.folder / "patches.csv"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -325,6 +329,7 @@ def no_store(bench: Bench) -> list[object]:
         (no_image, "none of its 2 images can be used"),
         (no_file, "missing.csv"),
         (no_store, "missing.zarr"),
+        (no_run, "no/run: there is no such model"),
     ],
 )
 def test_wrong_use_is_told_before_anything_is_computed(
