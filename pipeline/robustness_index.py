@@ -259,11 +259,10 @@ def _index_at(
         curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
         accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
         by_subset={
-            name: float("nan")
-            if ties.undecided[rows].all()
-            else _ratio(int(same_class[rows].sum()), int(same_center[rows].sum()))
+            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in found))
             for name, rows in rows_of.items()
-        },  # fmt: skip
+            for found in [(same_class[rows], same_center[rows])]
+        },
         ties=ties,
         notes=tuple(notes),
     )

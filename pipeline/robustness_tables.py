@@ -219,8 +219,10 @@ def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex], num_slide
         index, margins = model.index, model.margins
         found = [*index.notes, *margins.notes]
         if index.is_undecided:
-            found.append("no index: around every patch others are equally near, and nothing but the order of names would "
-                         "decide whether class or centre counts")  # fmt: skip
+            found.append(
+                "no index: around every patch others are equally near, and nothing but the order of names would decide "
+                "whether class or centre counts"
+            )
         elif np.isnan(index.value):
             found.append("no index: no neighbour counts as SO or OS")
         elif margins.counted and abs(margins.index - index.value) > CROMA_AGREES:
@@ -230,12 +232,10 @@ def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex], num_slide
             )
         if index.ties.num_tied and not index.is_undecided:
             low, high = index.ties.bounds
+            given = f"{low:.3f} to {high:.3f}" if low < high else "the same index"
             found.append(
-                f"{index.ties.num_tied:,} of {index.num_queries:,} patches have several of different kinds equally near "
-                f"at place k; the order of names decides among these, and any order would give {low:.3f} to {high:.3f}"
-                if low < high
-                else f"{index.ties.num_tied:,} of {index.num_queries:,} patches have several of different kinds equally "
-                "near at place k; any order among these gives the same index"
+                f"{index.ties.num_tied:,} of {index.num_queries:,} patches have several of different kinds equally "
+                f"near at place k; the order of names decides among these, and any order gives {given}"
             )
         if model.draws is not None and model.draws.num_dropped and num_slides >= MIN_GROUPS:
             found.append(f"{model.draws.num_dropped:,} resamples of slides have no index and do not count")

@@ -1,9 +1,9 @@
 """Patches that are equally near: what another order among them could make of the robustness index.
 
-Among the first k neighbours of a patch, all that are nearer than the k-th count in any order. The rest of the k places is
-filled from the tied set, those as near as the k-th. If that set is larger than the places and holds patches of several
-kinds (SO: same class from another centre; OS: another class from the same centre; neither), the order decides what
-counts. Embeddings that hold nothing but the class are such: tied are all patches of the class, from here and elsewhere;
+Among the first k neighbours of a patch, all that are nearer than the k-th count in any order. The rest of the k places
+is filled from the tied set, those as near as the k-th. If that set is larger than the places and holds patches of
+several kinds (SO: same class from another centre; OS: another class from the same centre; neither), the order decides
+what counts. Embeddings that hold nothing but the class are such: tied are all patches of the class, from here and elsewhere;
 but whichever are taken, OS is 0, and the index 1. Where all patches are the same, any index could be had. Pure.
 """
 
@@ -68,8 +68,8 @@ class Ties:
 def extremes_of(grid: Floats, classes: Ints, centers: Ints, slides: Ints, rows: Ints, k: int) -> Ties:
     """The extremes of the patches `rows` (M,) among the patches `grid` (n, D), at k neighbours of other slides.
 
-    `grid` are directions as of `grid_directions`; each patch has a class, centre and slide, (n,), and at least k patches
-    of other slides.
+    `grid` are directions as of `grid_directions`; each patch has a class, centre and slide, (n,), and at least k
+    patches of other slides.
     """
     found = Ties.none(*np.zeros((2, len(rows)), np.int64))
     for block in row_blocks(len(rows), len(grid)):
