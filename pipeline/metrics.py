@@ -179,9 +179,9 @@ def _unbiased(x: Tensor, y: Tensor) -> Tensor:
 
 def _alignment(x: Tensor, y: Tensor) -> Tensor:
     """The scalar product of the kernels of (N, S) and (N, T), |Y'X|^2; by whichever matrices are smaller."""
-    if len(x) < min(x.shape[1], y.shape[1]):
-        return ((x @ x.T) * (y @ y.T)).sum()
-    return torch.linalg.matrix_norm(y.T @ x).square()
+    small = len(x) < min(x.shape[1], y.shape[1])
+    product: Tensor = ((x @ x.T) * (y @ y.T)).sum() if small else (y.T @ x).square().sum()
+    return product
 
 
 def _float64(values: Tensor) -> Tensor:

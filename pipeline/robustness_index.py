@@ -136,7 +136,10 @@ def robustness_index(
         if len(np.unique(slides[rows])) < 2:
             raise BenchmarkError(f"subset {name!r} has patches of one slide only: no patch has a neighbour elsewhere")
         here = [count for count in tried if k is not None or count <= len(rows)]
-        codes[name] = [np.unique(column[rows], return_inverse=True)[1] for column in (classes, centers, slides)]
+        label, center, slide = (
+            np.unique(column[rows], return_inverse=True)[1] for column in (classes, centers, slides)
+        )
+        codes[name] = label, center, slide
         counts[name] = _count(grid[rows], *codes[name], here, exhaust=k is not None)
     reach = min(count.reach for count in counts.values())
     if k is None and reach == 0:
