@@ -81,12 +81,14 @@ def part_rows(parts: Names, *, small: bool) -> dict[str, NDArray[np.int64]]:
 
 
 def not_shown(parts: Names) -> list[dict[str, str | int]]:
-    """Parts without figures of their own and their patches; what has no name is one of them, called ""."""
+    """Parts without figures of their own and their patches; what has no name is one of them, called "", unless that is
+    all.
+    """
     found: list[dict[str, str | int]] = [
         {"name": name, "patches": len(rows)} for name, rows in part_rows(parts, small=True).items()
     ]
     nameless = int((parts == "").sum())
-    return [*found, {"name": "", "patches": nameless}] if nameless else found
+    return [*found, {"name": "", "patches": nameless}] if 0 < nameless < len(parts) else found
 
 
 def not_shown_note(parts: Names, name: str) -> str:
