@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from pipeline.dataset import row_keys, teacher_statistics
 from pipeline.errors import BenchmarkError
 from pipeline.evaluated import NamedModel
+from pipeline.fidelity_rows import failed_rows, missing_note
 from pipeline.linear_map import fit_linear_map
-from pipeline.metrics import neighbour_overlaps, retrieval_hits
+from pipeline.metrics import debiased_linear_cka, linear_cka, neighbour_overlaps, retrieval_hits, shuffled_cka
 from pipeline.projector import EPSILON, Projector
+from pipeline.runlog import say
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.tool_config import EvaluateConfig
@@ -37,11 +39,14 @@ class StoreRows:
 
 
 def choose_store_rows(store: Store, config: EvaluateConfig) -> StoreRows:
-    """At most `store_rows` held-out rows and as many training rows, by a hash of the row.
+    """At most `store_rows` held-out rows and as many training rows, by a hash of the row. The user is told of rows
+    without an embedding.
 
     Raises:
         BenchmarkError: fewer than two rows are held out, or fewer than three are to be trained on.
     """
+    if missing := missing_note(failed_rows(store)):
+        say(f"warning: {store.folder}: {missing} The report lists them")
     chosen = []
     for split, least, words in ((TRAIN, 3, "to train on"), (VAL, 2, "held out")):
         rows = store.ok_rows(split)
@@ -124,3 +129,20 @@ def row_figures(space: TeacherSpace, model: ScoredModel, projected: NDArray[np.f
         neighbour_overlaps(own, teacher),
     ]
     return RowFigures(*(value.double().numpy() for value in values))
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Linear CKA of a model with the teacher on held-out rows: debiased (NaN where it is not defined), plain, and the
+    plain one's mean over all orders of the rows, which is its level by chance.
+    """
+
+    debiased: float
+    plain: float
+    by_chance: float
+
+
+def alignment(space: TeacherSpace, model: ScoredModel) -> Alignment:
+    """Of all held-out rows."""
+    both = torch.from_numpy(model.val), torch.from_numpy(space.plain)
+    return Alignment(debiased_linear_cka(*both), linear_cka(*both), shuffled_cka(*both))

@@ -6,6 +6,7 @@ time.
 """
 
 from dataclasses import asdict, dataclass
+from math import nan
 
 import torch
 from torch import Tensor
@@ -14,6 +15,8 @@ from torch.nn import functional as F
 NUM_NEIGHBOURS = 10
 SMALLEST_SPREAD = 1e-9
 """Centred columns below this share of the plain ones are the rounding of equal rows (float32 resolves 1e-7)."""
+SMALLEST_STRUCTURE = 1e-12
+"""Unbiased HSIC of a side with itself below this share of the biased one is the rounding of float64, about 1e-15."""
 BLOCK_ROWS = 1024
 
 
@@ -28,7 +31,8 @@ class Fidelity:
         cosine: mean cosine of projection and teacher in the standardised space.
         retrieval_top1: share of patches whose projection's nearest teacher embedding (cosine) is the patch's own.
         neighbour_overlap: mean share of a patch's 10 nearest patches (cosine) that student and teacher have in common.
-        cka: linear centred kernel alignment of student and teacher (Kornblith et al., 2019).
+        cka: linear centred kernel alignment of student and teacher (Kornblith et al., 2019), the plain one: its level
+            by chance is that of `shuffled_cka`, and not 0.
     """
 
     rows: int
@@ -127,8 +131,57 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
     x, y = _centred(_float64(first)), _centred(_float64(second))
     if x is None or y is None:
         return 0.0
-    cross = torch.linalg.matrix_norm(y.T @ x).square()
-    return float(cross / (torch.linalg.matrix_norm(x.T @ x) * torch.linalg.matrix_norm(y.T @ y)))
+    return float(_alignment(x, y) / torch.sqrt(_alignment(x, x) * _alignment(y, y)))
+
+
+def shuffled_cka(first: Tensor, second: Tensor) -> float:
+    """The mean of `linear_cka` over all orders of the rows of one side: what it gives where nothing is in common.
+
+    Exact, without drawing any: with centred kernels K and L of n rows, the mean of <K, L shuffled> is
+    tr K tr L / (n - 1). It falls with the number of rows and rises with the widths.
+    """
+    x, y = _centred(_float64(first)), _centred(_float64(second))
+    if x is None or y is None:
+        return 0.0
+    mean = x.square().sum() * y.square().sum() / (len(x) - 1)
+    return float(mean / torch.sqrt(_alignment(x, x) * _alignment(y, y)))
+
+
+def debiased_linear_cka(first: Tensor, second: Tensor) -> float:
+    """Linear CKA of (N, S) and (N, T) with the unbiased estimator of HSIC in place of the biased one; in float64.
+
+    1 where one side is the other, turned, moved or scaled; about 0 where they have nothing in common, whatever N, S and
+    T are, above or below by about 1.4 / N; never beyond -1 to 1. NaN where it is not defined: fewer than four rows, or
+    a side of which no more than one row differs from the others.
+
+    HSIC after Song et al., "Feature selection via dependence maximization" (JMLR 2012), HSIC_1; CKA of it after Nguyen
+    et al., "Do wide and deep networks learn the same things?" (ICLR 2021), but over all rows at once, not in batches.
+    HSIC_1 is a scalar product of kernels that does not see shifts (Székely and Rizzo, 2014): hence the bounds, and rows
+    may be centred first, which leaves of it what `_unbiased` computes.
+    """
+    if len(first) < 4:
+        return nan
+    x, y = _centred(_float64(first)), _centred(_float64(second))
+    if x is None or y is None:
+        return nan
+    own = [_unbiased(side, side) for side in (x, y)]
+    if any(unbiased <= SMALLEST_STRUCTURE * _alignment(s, s) for unbiased, s in zip(own, (x, y), strict=True)):
+        return nan
+    return float(_unbiased(x, y) / torch.sqrt(own[0] * own[1]))
+
+
+def _unbiased(x: Tensor, y: Tensor) -> Tensor:
+    """n (n - 3) HSIC_1 of the linear kernels of centred (N, S) and (N, T); a scalar."""
+    rows, of_x, of_y = len(x), x.square().sum(1), y.square().sum(1)
+    diagonals = rows / (rows - 2) * (of_x @ of_y)
+    return _alignment(x, y) - diagonals + of_x.sum() * of_y.sum() / ((rows - 1) * (rows - 2))
+
+
+def _alignment(x: Tensor, y: Tensor) -> Tensor:
+    """The scalar product of the kernels of (N, S) and (N, T), |Y'X|^2; by whichever matrices are smaller."""
+    small = len(x) < min(x.shape[1], y.shape[1])
+    product: Tensor = ((x @ x.T) * (y @ y.T)).sum() if small else (y.T @ x).square().sum()
+    return product
 
 
 def _float64(values: Tensor) -> Tensor:

@@ -72,11 +72,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Exclusion:
-    """Something that was left out, and why; `by_rule` where that is no failure, such as a case of unknown status."""
+    """Something that was left out, and why; `by_rule` where that is no failure, such as a case of unknown status.
+    `count`: how many things it stands for.
+    """
 
     what: str
     why: str
     by_rule: bool = False
+    count: int = 1
+
+    def record(self) -> dict[str, str | int]:
+        """As JSON types; the count where it is not 1."""
+        return {"what": self.what, "why": self.why} | ({"count": self.count} if self.count != 1 else {})
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ class Section:
                 if score.differences
             },
             "figures": [figure.file for figure in self.figures],
-            "exclusions": [{"what": exclusion.what, "why": exclusion.why} for exclusion in self.exclusions],
+            "exclusions": [exclusion.record() for exclusion in self.exclusions],
             "notes": list(self.notes),
             "data": self.data,
         }
@@ -157,7 +164,7 @@ class ReportModel:
     Attributes:
         label: its name in every table.
         role: "teacher", "student before distillation", "student after distillation", or "".
-        record: what it is: encoder, weights, hashes.
+        record: what it is: encoder, weights, hashes; `None` is what is not known.
         num_params: parameters, 0 if not known.
     """
 

@@ -72,7 +72,7 @@ def render_page(report: Report, folder: Path, figures: Sequence[Figure] = ()) ->
         glance_notes=_glance_notes(report),
         figures=[_picture(figure, folder) for figure in figures],
         sections=[_section(section, folder) for section in report.sections],
-        models=[{"label": model.label, "record": flat(model.record)} for model in report.models],
+        models=[{"label": model.label, "record": flat(_known(model.record))} for model in report.models],
         settings=flat(report.settings),
         settings_hash=sha256_json(_without_nan(report.settings)),
         run=flat({name: value for name, value in report.run.items() if name != "versions"}),
@@ -197,8 +197,8 @@ def _section(section: Section, folder: Path) -> dict[str, Any]:
         "figures": [_picture(figure, folder) for figure in section.figures],
         "notes": section.notes,
         "exclusions": shown,
-        "num_exclusions": len(section.exclusions),
-        "hidden_exclusions": len(section.exclusions) - len(shown),
+        "num_exclusions": sum(exclusion.count for exclusion in section.exclusions),
+        "hidden_exclusions": sum(exclusion.count for exclusion in section.exclusions[len(shown) :]),
         "settings": flat(section.settings),
         "source": flat(section.source),
     }
@@ -235,6 +235,11 @@ def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         else:
             pairs.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False, default=str)))
     return pairs
+
+
+def _known(record: dict[str, Any]) -> dict[str, Any]:
+    """A model's record without what is not known of it."""
+    return {name: value for name, value in record.items() if value is not None}
 
 
 def _without_nan(value: Any) -> Any:

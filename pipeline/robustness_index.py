@@ -14,7 +14,8 @@ subset, the accuracies are averaged over subsets to choose k, and SO and OS are 
 a patch as often as it occurs. docs/decisions/0016 says what was decided and why.
 
 Exact and the same for any order of rows: see `directions`; among patches that are equally near, the one first by slide,
-class, centre and embedding is the nearer. Memory is a block of rows at a time. Pure.
+class, centre and embedding is the nearer. How far that decides is counted: see `robustness_ties`. Memory is a block of
+rows at a time. Pure.
 """
 
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from numpy.typing import NDArray
 
 from pipeline.directions import Floats, canonical_order, grid_directions, nearest, row_blocks
 from pipeline.errors import BenchmarkError
+from pipeline.robustness_ties import Ties, extremes_of
 
 MAX_K = 1000
 """k stays below it. PathoROB has a limit for each of its sets, 600 to 1,200; this is the one of Tolkach ESCA."""
@@ -49,7 +51,7 @@ class RobustnessIndex:
         curve: the index at each k that was looked at; NaN where SO + OS is 0.
         accuracy: balanced accuracy of the neighbours' majority vote for the class at each k, mean over subsets.
         by_subset: the index of each subset alone, at the same k; NaN where it does not exist. Sorted by name.
-        num_tied: patches whose k-th neighbour is no nearer than the next one, so that the order of names decides.
+        ties: of each patch at `k`, which SO and OS another order of equally near patches could give; rows as given.
         notes: what a reader must know.
     """
 
@@ -60,15 +62,18 @@ class RobustnessIndex:
     curve: dict[int, float]
     accuracy: dict[int, float]
     by_subset: dict[str, float]
-    num_tied: int
+    ties: Ties
     notes: tuple[str, ...]
 
     @property
     def value(self) -> float:
-        """SO / (SO + OS) over all patches; NaN if there is neither, or if every patch's neighbours are a tie."""
-        if self.num_tied == self.num_queries:
-            return float("nan")
-        return _ratio(int(self.same_class.sum()), int(self.same_center.sum()))
+        """SO / (SO + OS) over all patches; NaN if there is neither, or if `is_undecided`."""
+        return float("nan") if self.is_undecided else _ratio(int(self.same_class.sum()), int(self.same_center.sum()))
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether for every patch the order among equally near ones decides between class and centre."""
+        return bool(self.ties.undecided.all())
 
     @property
     def support(self) -> float:
@@ -92,7 +97,7 @@ class _Counts:
     """What the neighbours of one subset's n patches are, at each of C numbers of neighbours.
 
     `same_class`, `same_center` (n, C) int32; `hits` (n, C): the vote gives the patch's own class; `tied` (n, C): the
-    k-th neighbour is no nearer than the next. `reach`: as many neighbours has every patch.
+    k-th neighbour is no nearer than the next, of whatever kind. `reach`: as many neighbours has every patch.
     """
 
     same_class: NDArray[np.int32]
@@ -126,7 +131,7 @@ def robustness_index(
         for name in np.unique(names)
     }
     tried = k_candidates(max(len(rows) for rows in rows_of.values())) if k is None else [k]
-    counts, notes = {}, []
+    counts, codes, notes = {}, {}, []
     for name, rows in rows_of.items():
         if len(np.unique(slides[rows])) < 2:
             raise BenchmarkError(f"subset {name!r} has patches of one slide only: no patch has a neighbour elsewhere")
@@ -134,7 +139,8 @@ def robustness_index(
         label, center, slide = (
             np.unique(column[rows], return_inverse=True)[1] for column in (classes, centers, slides)
         )
-        counts[name] = _count(grid[rows], label, center, slide, here, exhaust=k is not None)
+        codes[name] = label, center, slide
+        counts[name] = _count(grid[rows], *codes[name], here, exhaust=k is not None)
     reach = min(count.reach for count in counts.values())
     if k is None and reach == 0:
         notes.append("some patch has only patches of its own slide near it; k went as far as every patch has others")
@@ -144,7 +150,12 @@ def robustness_index(
     if not usable:
         raise BenchmarkError(f"k = {k}: some patch has only {reach} patches of other slides; take a smaller --ri-k")
     accuracy = _mean_accuracy(counts, classes, rows_of, len(usable))
-    return _index_at(int(np.argmax(accuracy)), usable, accuracy, counts, rows_of, notes)
+    best = int(np.argmax(accuracy))
+    ties = Ties.none(*_of_rows(best, counts, rows_of))
+    for name, rows in rows_of.items():
+        tied = np.flatnonzero(counts[name].tied[:, best])
+        ties.put(rows[tied], extremes_of(grid[rows], *codes[name], tied, usable[best]))
+    return _index_at(best, usable, accuracy, counts, rows_of, ties, notes)
 
 
 def index_of_random_neighbours(classes: Names, centers: Names, slides: Names, subsets: Names | None = None) -> float:
@@ -236,6 +247,7 @@ def _index_at(
     accuracy: Floats,
     counts: dict[str, _Counts],
     rows_of: dict[str, Ints],
+    ties: Ties,
     notes: Sequence[str],
 ) -> RobustnessIndex:
     """The index at the `best` of the numbers of neighbours `usable`."""
@@ -250,9 +262,11 @@ def _index_at(
         curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
         accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
         by_subset={
-            name: _ratio(int(same_class[rows].sum()), int(same_center[rows].sum())) for name, rows in rows_of.items()
+            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in found))
+            for name, rows in rows_of.items()
+            for found in [(same_class[rows], same_center[rows])]
         },
-        num_tied=sum(int(count.tied[:, best].sum()) for count in counts.values()),
+        ties=ties,
         notes=tuple(notes),
     )
 

@@ -4,7 +4,8 @@ Two kinds of set, in one file if it has the columns of both. For the robustness 
 (slide_id, patch_id, biological_class, medical_center, subset). For paired robustness, as in plismbench: the same tissue
 scanned by several scanners or stained in several ways (slide_id, patch_id, scanner, staining), where `patch_id` names
 the place in the tissue. Both need `path`, for embeddings are computed from the images. A patch may stand in several
-subsets; its image is embedded once. Left out: looking into the images.
+subsets; its image is embedded once. Blanks around a cell do not count; capitals do, and a warning says where names
+differ in nothing else. Left out: looking into the images.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.manifest import Problem, Record, read_table, refuse
+from pipeline.runlog import say
 from pipeline.slide_sets import is_unknown
 
 REQUIRED = ("slide_id", "patch_id", "path")
@@ -23,7 +25,9 @@ INDEX_COLUMNS = ("biological_class", "medical_center")
 PAIRED_COLUMNS = ("scanner", "staining")
 SUBSET = "subset"
 OUT_OF_DOMAIN = "OOD"
-"""Subset whose patches PathoROB leaves out of the index; they are for its other metrics."""
+"""Subset whose patches PathoROB leaves out of the index; they are for its other metrics. In any capitals."""
+MAX_ALIKE = 3
+"""So many pairs of names that differ only in capitals are shown for a column."""
 NEEDS = (
     f"The robustness index needs the columns {', '.join((*REQUIRED, *INDEX_COLUMNS))}, and may have {SUBSET}; paired "
     f"robustness needs {', '.join(REQUIRED)} and {' or '.join(PAIRED_COLUMNS)}"
@@ -71,6 +75,7 @@ class RobustnessSet:
         index, paired: rows for each evaluation; `None` if the file lacks its columns.
         num_out_of_domain: rows that the index leaves out because their subset is "OOD".
         unused_columns: columns of the file that mean nothing here.
+        notes: what a reader must know about the names in the file.
     """
 
     path: Path
@@ -79,6 +84,7 @@ class RobustnessSet:
     paired: PairedRows | None
     num_out_of_domain: int
     unused_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def select(self, usable: NDArray[np.bool_]) -> "RobustnessSet":
         """The set without the images that are not `usable`, one flag for each of `paths`.
@@ -111,7 +117,8 @@ class RobustnessSet:
 def read_robustness_set(path: Path, images_root: Path | None = None) -> RobustnessSet:
     """Read and check a CSV; relative image paths hang below `images_root`, else below the CSV's folder.
 
-    Ids and names are kept as they are written; those of columns may be in capitals.
+    Ids and names are text, kept as they are written but for blanks around them; the names of columns may be in
+    capitals. Its notes are also said to the user, before anything is computed.
 
     Raises:
         BenchmarkError: columns for neither evaluation, empty cells, rows that contradict each other (with their lines),
@@ -123,8 +130,11 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
         records, columns = _read(path)
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
+    notes = _alike_notes(records, columns)
+    for note in notes:
+        say(f"warning: {path}: {note}")
     has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
-    in_domain = [row for row in records if has_index and row.get(SUBSET) != OUT_OF_DOMAIN]
+    in_domain = [row for row in records if has_index and row.get(SUBSET, "").upper() != OUT_OF_DOMAIN]
     once = list({(row["slide_id"], row["patch_id"]): row for row in records if has_paired}.values())
     root = path.parent if images_root is None else images_root
     paths = sorted({root / row["path"] for row in (*in_domain, *once)})
@@ -147,7 +157,29 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
         _check_paired(paired, str(path))
     num_out_of_domain = len(records) - len(in_domain) if has_index else 0
     unused = tuple(name for name in records[0] if name not in columns)
-    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused)
+    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, notes)
+
+
+def _alike_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tuple[str, ...]:
+    """Which names of a column differ only in capitals: they count as different, and may not be meant to.
+
+    Places in the tissue and files may be called what they like.
+    """
+    notes = []
+    for column in (name for name in records[0] if name in columns - {"path", "patch_id"}):
+        spelled: dict[str, dict[str, None]] = {}
+        for row in records:
+            spelled.setdefault(row[column].casefold(), {})[row[column]] = None
+        if column == SUBSET:
+            spelled.pop(OUT_OF_DOMAIN.casefold(), None)  # which is the same in any capitals
+        alike = [" and ".join(map(repr, names)) for names in spelled.values() if len(names) > 1]
+        if alike:
+            more = f"; and {len(alike) - MAX_ALIKE} more" if len(alike) > MAX_ALIKE else ""
+            notes.append(
+                f"Names of {column} that differ only in capitals count as different: {'; '.join(alike[:MAX_ALIKE])}"
+                f"{more}. Spell them alike if they are the same."
+            )
+    return tuple(notes)
 
 
 def _read(path: Path) -> tuple[list[dict[str, str]], set[str]]:
@@ -161,8 +193,10 @@ def _read(path: Path) -> tuple[list[dict[str, str]], set[str]]:
     except ManifestError as error:
         raise ManifestError(f"{error}\n{NEEDS}") from None
     refuse(path, problems)
-    records = [(line, {name.lower(): cell for name, cell in row.items()}) for line, row in records]
-    records = [(line, row | {"path": row["path"].strip()}) for line, row in records]
+    header = [name.lower() for name in records[0][1]]
+    if alike := [name for name in records[0][1] if header.count(name.lower()) > 1]:
+        refuse(path, [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")])
+    records = [(line, {name.lower(): cell.strip() for name, cell in row.items()}) for line, row in records]
     given = records[0][1].keys()
     for_index = INDEX_COLUMNS if set(INDEX_COLUMNS) <= given else ()
     for_pairs = tuple(column for column in PAIRED_COLUMNS if column in given)
@@ -181,13 +215,13 @@ def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[s
         (line, f"{column} is empty")
         for line, row in records
         for column in (*REQUIRED, *about, *subset)
-        if not row[column].strip()
+        if not row[column]
     ]
     problems += [
         (line, f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out")
         for line, row in records
         for column in INDEX_COLUMNS
-        if column in about and row[column].strip() and is_unknown(row[column])
+        if column in about and row[column] and is_unknown(row[column])
     ]
     of_slide = [column for column in about if column != "biological_class"]
     first: dict[tuple[str, ...], tuple[int, str]] = {}

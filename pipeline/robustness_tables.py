@@ -55,7 +55,10 @@ def index_tables(
     shared = [k for k in COMPARED_K if all(k in model.index.compared for model in models)]
     if len(shared) > 1:
         columns = [Column("model"), *(Column(f"k = {k}", better="higher") for k in shared)]
-        cells: list[list[Cell]] = [[model.label, *(_number(model.index.curve[k]) for k in shared)] for model in models]
+        cells: list[list[Cell]] = [
+            [model.label, *(None if model.index.is_undecided else _number(model.index.curve[k]) for k in shared)]
+            for model in models
+        ]
         note = "The first table takes each model at the k that suits it; here all are compared at the same one."
         tables.append(Table("Robustness index at the same k", columns, cells, note))
         tables += _differences_at(shared, models, reference, resamples)
@@ -68,8 +71,9 @@ def _differences_at(
     shared: Sequence[int], models: Sequence[ScoredIndex], reference: str, resamples: GroupResamples
 ) -> list[Table]:
     """Of each model from the reference, both at the same k; none for a single model."""
-    others = [model for model in models if model.label != reference]
-    base = next((model for model in models if model.label == reference), None)
+    decided = [model for model in models if not model.index.is_undecided]
+    others = [model for model in decided if model.label != reference]
+    base = next((model for model in decided if model.label == reference), None)
     if base is None or not others:
         return []
     cells: list[list[Cell]] = []
@@ -214,21 +218,29 @@ def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex], num_slide
     for model in models:
         index, margins = model.index, model.margins
         found = [*index.notes, *margins.notes]
-        if np.isnan(index.value):
-            found.append("no index: no neighbour counts as SO or OS, or all patches are equally near")
+        if index.is_undecided:
+            found.append(
+                "no index: around every patch others are equally near, and nothing but the order of names would decide "
+                "whether class or centre counts"
+            )
+        elif np.isnan(index.value):
+            found.append("no index: no neighbour counts as SO or OS")
         elif margins.counted and abs(margins.index - index.value) > CROMA_AGREES:
             found.append(
                 f"croma counts {margins.index:.4f} where this report counts {index.value:.4f}; they may differ where "
                 "patches are equally near"
             )
-        if index.num_tied:
+        if index.ties.num_tied and not index.is_undecided:
+            low, high = index.ties.bounds
+            given = f"{low:.3f} to {high:.3f}" if low < high else "the same index"
             found.append(
-                f"{index.num_tied:,} of {index.num_queries:,} patches have several that are equally near at place k; "
-                "the order of names decides among these"
+                f"{index.ties.num_tied:,} of {index.num_queries:,} patches have several of different kinds equally "
+                f"near at place k; the order of names decides among these, and any order gives {given}"
             )
         if model.draws is not None and model.draws.num_dropped and num_slides >= MIN_GROUPS:
             found.append(f"{model.draws.num_dropped:,} resamples of slides have no index and do not count")
-        if missing := sum(np.isnan(value) for value in index.by_subset.values()):
+        missing = sum(np.isnan(value) for value in index.by_subset.values())
+        if missing and len(index.by_subset) > 1:
             found.append(
                 f"{missing:,} of {len(index.by_subset):,} subsets have no index and are left out of their mean"
             )

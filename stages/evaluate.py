@@ -57,8 +57,9 @@ class EvaluatedModel:
     embeddings: dict[str, NDArray[np.float32]]
 
     def described(self) -> ReportModel:
-        """What the report says of it."""
+        """What the report says of it; mpp and size of an encoder that nobody wrote down are 0 there, and unknown."""
         record = self.built.record()
+        record |= {name: record[name] or None for name in ("mpp", "params_m")}
         return ReportModel(self.named.label, self.role, {**record, "patch_px": self.named.patch_px},
                            self.built.num_params)  # fmt: skip
 
@@ -242,17 +243,18 @@ def with_picture(section: Section, out: Path) -> Section:
 
 
 def summary(report: Report, out: Path) -> str:
-    """The closing table: a line a model, its headline scores."""
-    scores = [score for section in report.sections for score in section.scores]
+    """The closing table: a line a model, its headline scores. Times have no interval but a range, which is said."""
+    scores = [(section.key, score) for section in report.sections for score in section.scores]
     rows = []
-    for number, score in enumerate(scores):
+    for number, (key, score) in enumerate(scores):
+        what = ", least and largest round" if key == "cost" else ""
         for label, value in score.values.items():
             rows.append((score.name if label == next(iter(score.values)) else "", label, f"{value.value:.3f}",
-                         f"{value.low:.3f} to {value.high:.3f}" if np.isfinite(value.low) else ""))  # fmt: skip
+                         f"{value.low:.3f} to {value.high:.3f}{what}" if np.isfinite(value.low) else ""))  # fmt: skip
         if number < len(scores) - 1:
             rows.append(("", "", "", ""))
     text = table(rows, ("score", "model", "value", "95 % interval"), right=(2,)) if rows else ""
-    num_left_out = sum(not e.by_rule for section in report.sections for e in section.exclusions)
+    num_left_out = sum(e.count for section in report.sections for e in section.exclusions if not e.by_rule)
     lines = [text, f"\n{num_left_out:,} left out, listed in the report" if num_left_out else "",
              f"\nthe report is {out / 'report.html'}"]  # fmt: skip
     return "\n".join(line for line in lines if line)

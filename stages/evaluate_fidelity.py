@@ -14,7 +14,25 @@ from numpy.typing import NDArray
 
 from pipeline.contact_sheet import draw_best_and_worst
 from pipeline.evaluated import AFTER, BEFORE
-from pipeline.fidelity import FITTED, OWN, RowFigures, ScoredModel, StoreRows, TeacherSpace, row_figures
+from pipeline.fidelity import (
+    FITTED,
+    OWN,
+    Alignment,
+    RowFigures,
+    ScoredModel,
+    StoreRows,
+    TeacherSpace,
+    alignment,
+    row_figures,
+)
+from pipeline.fidelity_rows import (
+    failed_rows,
+    missing_note,
+    not_shown,
+    not_shown_note,
+    part_rows,
+    sample_note,
+)
 from pipeline.intervals import (
     READ_DIFFERENCES,
     Draws,
@@ -26,10 +44,10 @@ from pipeline.intervals import (
     mean_draws,
     ratio_draws,
 )
-from pipeline.metrics import NUM_NEIGHBOURS, linear_cka
+from pipeline.metrics import NUM_NEIGHBOURS, debiased_linear_cka
 from pipeline.projector import EPSILON
-from pipeline.report import Cell, Column, Exclusion, Figure, Interval, Score, Section, Table
-from pipeline.sampling import TRAIN, VAL
+from pipeline.report import Cell, Column, Figure, Interval, Score, Section, Table
+from pipeline.sampling import TRAIN
 from pipeline.store import Store
 from pipeline.teachers import all_teachers
 from pipeline.tool_config import EvaluateConfig
@@ -37,8 +55,6 @@ from pipeline.tool_config import EvaluateConfig
 SHEET_PATCHES = 8
 WORST_SLIDES = 12
 """Rows of the table by slide; the JSON has all of them."""
-MIN_PART_ROWS = 5
-"""A slide or centre with fewer held-out patches has no figures of its own. Our choice."""
 
 COLUMNS = {
     "explained variance": "Share of the variance of the standardised teacher embedding that the model's projection "
@@ -48,8 +64,15 @@ COLUMNS = {
     "top-5": "The same, among the five nearest.",
     "overlap at 10": f"Mean share of a patch's {NUM_NEIGHBOURS} nearest patches that model and teacher have in common; "
     "needs no map.",
-    "CKA": "Linear centred kernel alignment of model and teacher (Kornblith et al., 2019); needs no map.",
+    "CKA": "Linear centred kernel alignment of model and teacher, debiased: by the unbiased estimator of HSIC (Song et "
+    "al., 2012; Nguyen et al., 2021). 1 is the teacher itself, turned or scaled; about 0, a little above or below, has "
+    "nothing in common with it, whatever the number of patches and of dimensions. Needs no map.",
 }
+PLAIN_CKA = Column(
+    "CKA, plain",
+    "The same without debiasing (Kornblith et al., 2019), as training logs it. The fewer patches and the more "
+    "dimensions there are, the higher it is for nothing in common: a note below has its level by chance.",
+)
 
 
 def draws_of(figures: RowFigures, resamples: GroupResamples) -> list[Draws]:
@@ -76,30 +99,34 @@ def fidelity_section(
     cases = np.array([plan.slides[i].case_id for i in slide_of_row])
     centers = np.array([plan.slides[i].center or "" for i in slide_of_row])
     resamples = GroupResamples(cases, config.resamples, config.seed)
-    figures: dict[tuple[str, str], RowFigures] = {}
-    table_rows: dict[str, list[list[Cell]]] = {"as it is": [], "fitted": []}
-    cka = {model.label: linear_cka(torch.from_numpy(model.val), torch.from_numpy(space.plain)) for model in models}
-    for model in models:
-        for how, projected in space.project(model).items():
-            found = figures[model.label, how] = row_figures(space, model, projected)
-            cells: list[Cell] = [*map(interval, draws_of(found, resamples)), cka[model.label]]
-            table_rows["fitted" if how == FITTED else "as it is"].append([model.label, how, *cells])
+    cka = {model.label: alignment(space, model) for model in models}
+    figures = {
+        (model.label, how): row_figures(space, model, projected)
+        for model in models
+        for how, projected in space.project(model).items()
+    }
     shown = shown_model(models, figures)
     parts = {model.label: by_part(space, model, figures, centers) for model in models}
     by_slide = {model.label: by_part(space, model, figures, slides) for model in models}
+    unshown = {"centre": not_shown_note(centers, "centre"), "slide": not_shown_note(slides, "slide")}
+    of_parts = {
+        "centre": part_tables("By centre", "centre", parts, 1000, unshown["centre"]),
+        "slide": part_tables("By slide, the worst first", "slide", {shown[0]: by_slide[shown[0]]}, WORST_SLIDES,
+                             unshown["slide"]),
+    }  # fmt: skip
     tables = [
-        Table("What each model holds of the teacher", columns(described=True), table_rows["fitted"],
-              "Every model has a linear map into the teacher's space that was fitted on training rows, alike for all."),
-        *([Table("Standing in as it is", columns(described=False), table_rows["as it is"],
-                 "The distilled student with its own projector; the teacher is the ceiling.")]
-          if table_rows["as it is"] else []),
+        *model_tables(figures, cka, resamples),
         *difference_tables(models, figures, resamples),
-        *part_tables("By centre", "centre", parts, 1000),
-        *part_tables("By slide, the worst first", "slide", {shown[0]: by_slide[shown[0]]}, WORST_SLIDES),
-    ]  # fmt: skip
+        *of_parts["centre"],
+        *of_parts["slide"],
+    ]
     drawn = [] if sheet_pixels else [draw_sheet(store, rows, figures[shown].cosine, shown, out)]
     overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, resamples)) for m in models}
-    kernel = {label: Interval(value, np.nan, np.nan) for label, value in cka.items()}
+    scores = [Score("neighbour overlap with the teacher", overlap)]
+    if kernel := {
+        label: Interval(of.debiased, np.nan, np.nan) for label, of in cka.items() if not np.isnan(of.debiased)
+    }:
+        scores.append(Score("CKA with the teacher", kernel))
     num_cases, num_centers = len(np.unique(cases)), len(np.unique(centers[centers != ""]))
     return Section(
         key="fidelity",
@@ -111,15 +138,40 @@ def fidelity_section(
                "patches to fit maps": len(rows.train)},
         tables=tables,
         figures=drawn,
-        scores=[Score("neighbour overlap with the teacher", overlap), Score("CKA with the teacher", kernel)],
+        scores=scores,
         settings={"store_rows": config.store_rows, "resamples": config.resamples, "seed": config.seed},
         source={"store": str(store.folder), "content hash": store.content_hash(),
                 "plan hash": store.attributes["plan_hash"]},
         exclusions=failed_rows(store),
-        notes=[*notes(store, rows, space, num_cases, sheet_pixels), *at_bound(models, overlap, figures, resamples),
-               *provenance(store, models)],
-        data={"by_slide": by_slide, "by_centre": parts},
+        notes=[*notes(store, rows, space, num_cases, sheet_pixels, cka),
+               *(note for name, note in unshown.items() if note and not of_parts[name]),
+               *at_bound(models, overlap, figures, resamples), *provenance(store, models)],
+        data={"by_slide": by_slide, "by_centre": parts,
+              "not_shown": {"slides": not_shown(slides), "centres": not_shown(centers)}},
     )  # fmt: skip
+
+
+def model_tables(
+    figures: dict[tuple[str, str], RowFigures], cka: dict[str, Alignment], resamples: GroupResamples
+) -> list[Table]:
+    """All models with fitted maps; and those that need none or have their own, if there are such."""
+    fitted: list[list[Cell]] = []
+    as_it_is: list[list[Cell]] = []
+    for (label, how), found in figures.items():
+        cells: list[Cell] = [label, how, *map(interval, draws_of(found, resamples)), cka[label].debiased]
+        if how == FITTED:
+            fitted.append([*cells, cka[label].plain])
+        else:
+            as_it_is.append(cells)
+    holds = Table(
+        "What each model holds of the teacher",
+        [*columns(described=True), PLAIN_CKA],
+        fitted,
+        "Every model has a linear map into the teacher's space that was fitted on training rows, alike for all.",
+    )
+    note = "The distilled student with its own projector; the teacher is the ceiling."
+    stands_in = [Table("Standing in as it is", columns(described=False), as_it_is, note)]
+    return [holds, *(stands_in if as_it_is else [])]
 
 
 def columns(*, described: bool) -> list[Column]:
@@ -159,37 +211,42 @@ def by_part(
     figures: dict[tuple[str, str], RowFigures],
     parts: NDArray[np.str_],
 ) -> list[dict[str, str | int | float]]:
-    """Figures of one model by slide or centre, the smallest cosine first; rows without a name are left out."""
+    """Figures of one model by slide or centre, the smallest cosine first; without those that `not_shown` lists."""
     found: list[dict[str, str | int | float]] = []
     figure = figures[model.label, FITTED]
-    for part in np.unique(parts[parts != ""]):
-        rows = np.flatnonzero(parts == part)
-        if len(rows) < MIN_PART_ROWS:
-            continue
+    for part, rows in part_rows(parts, small=False).items():
         inside = torch.from_numpy(model.val[rows]), torch.from_numpy(space.plain[rows])
         centred = space.val[rows] - space.val[rows].mean(0)
         found.append({
-            "name": str(part),
+            "name": part,
             "patches": len(rows),
             "explained variance": 1 - float(figure.residual[rows].sum() / max(np.square(centred).sum(), EPSILON)),
             "cosine": float(figure.cosine[rows].mean()),
             "top-1": float(figure.top1[rows].mean()),
             "top-5": float(figure.top5[rows].mean()),
             "overlap at 10": float(figure.overlap[rows].mean()),
-            "CKA": linear_cka(*inside),
+            "CKA": debiased_linear_cka(*inside),
         })  # fmt: skip
     return sorted(found, key=lambda part: (float(part["cosine"]), str(part["name"])))
 
 
-def part_tables(title: str, name: str, parts: dict[str, list[dict[str, str | int | float]]], most: int) -> list[Table]:
-    """A table of `by_part` for each of the models, with at most `most` rows a model; none for a single part."""
+def part_tables(
+    title: str, name: str, parts: dict[str, list[dict[str, str | int | float]]], most: int, unshown: str
+) -> list[Table]:
+    """A table of `by_part` for each of the models, with at most `most` rows a model; none for a single part. `unshown`
+    says which parts have no figures.
+    """
     if max(len(rows) for rows in parts.values()) < 2:
         return []
     head = [Column(name), Column("model"), Column("patches", "Held-out patches of it.", digits=0)]
     note = (
         "With the fitted map, alike for all models. Explained variance is about the part's own mean; neighbours and "
-        "retrieval are searched among all held-out patches."
+        "retrieval are searched among all held-out patches. Of few patches CKA is uncertain: where nothing is in "
+        "common it is 0, give or take about 1.4 divided by their number."
     )
+    count = max(len(found) for found in parts.values())
+    more = f"The first {most:,} of {count:,} are shown, report.json has all." if count > most else ""
+    note = " ".join(filter(None, [note, more, unshown]))
     rows: list[list[Cell]] = []
     for label, found in parts.items():
         for part in found[:most]:
@@ -218,17 +275,12 @@ def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown
     )
 
 
-def failed_rows(store: Store) -> list[Exclusion]:
-    """Held-out rows that the store has no embedding of."""
-    planned, usable = store.plan.count(VAL), len(store.ok_rows(VAL))
-    if planned == usable:
-        return []
-    return [Exclusion(f"{planned - usable:,} held-out patches", "they could not be read for the store", by_rule=True)]
-
-
-def notes(store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, sheet_pixels: str) -> list[str]:
+def notes(
+    store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, sheet_pixels: str, cka: dict[str, Alignment]
+) -> list[str]:
     """What a reader must know beside the numbers."""
-    found, num_rows = [], len(rows.val)
+    num_rows = len(rows.val)
+    found = [*filter(None, [missing_note(failed_rows(store)), sample_note(store, num_rows, len(rows.train))])]
     cases = np.array([slide.case_id for slide in store.plan.slides])[store.plan.slide_of_row()]
     held_out, trained_on = np.unique(cases[rows.val]), np.unique(cases[store.ok_rows(TRAIN)])
     if shared := len(np.intersect1d(held_out, trained_on)):
@@ -240,8 +292,13 @@ def notes(store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, sh
     elif note := few_groups_note(num_cases, "cases"):
         found.append(note)
     neighbours = min(NUM_NEIGHBOURS, num_rows - 1)
-    found.append(f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, and the overlap "
-                 f"{neighbours / (num_rows - 1):.3f}.")  # fmt: skip
+    levels = ", ".join(f"{of.by_chance:.3f} ({label})" for label, of in cka.items())
+    found.append(f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, the overlap "
+                 f"{neighbours / (num_rows - 1):.3f}, CKA 0, and the plain CKA {levels}: its mean over all orders of "
+                 "the rows.")  # fmt: skip
+    if without := [label for label, of in cka.items() if np.isnan(of.debiased)]:
+        why = "it takes four patches" if num_rows < 4 else "of one side no more than a single embedding differs"
+        found.append(f"No CKA of {', '.join(without)}: {why}.")
     if ties := num_rows - len(np.unique(space.plain, axis=0)):
         found.append(f"{ties:,} patches have the very embedding of another one (blank places, mostly). Such ties count "
                      "as not found, so that even the teacher's own retrieval is below 1.")  # fmt: skip

@@ -78,7 +78,7 @@ def robustness_section(
         tables += paired_tables(paired)
         scores.append(paired_score(paired, reference))
         notes += paired_notes(next(iter(paired.values())))
-    notes += filter(None, [unused_columns_note(robustness_set.unused_columns)])
+    notes += [*robustness_set.notes, *filter(None, [unused_columns_note(robustness_set.unused_columns)])]
     return Section(
         key="robustness",
         title="Robustness to centre, scanner and stain",

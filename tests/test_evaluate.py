@@ -232,8 +232,14 @@ def test_cost_alone_needs_no_data(bench: Bench, tmp_path: Path) -> None:
     more = ("--cost-batch-sizes", 1, "--cost-rounds", 1, "--patch-px", PATCH_PX)
     code, said, errors = call_g2l(*bench.arguments(tmp_path / "out", *more))
     assert code == 0, errors
-    assert list(json.loads((tmp_path / "out" / "report.json").read_text())["sections"]) == ["cost"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert list(report["sections"]) == ["cost"]
     assert "report.html" in said
+    assert "to 1.000, least and largest round" in said
+    for model in report["models"]:  # nobody wrote down of these what the table of encoders would say
+        assert (model["params_m"], model["num_params"] > 0) == (None, True)
+        assert model["mpp"] != 0
+    assert "params_m" not in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_features_of_no_model_are_told_and_shown(bench: Bench, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pipeline.errors import BenchmarkError
 from pipeline.evaluated import AFTER, BEFORE, TEACHER, NamedModel
 from pipeline.fidelity import FITTED, ScoredModel, StoreRows, TeacherSpace, choose_store_rows, row_figures
 from pipeline.intervals import GroupResamples
+from pipeline.metrics import debiased_linear_cka, linear_cka, shuffled_cka
 from pipeline.projector import EPSILON, Projector
 from pipeline.report import Interval, Section, Table
 from pipeline.store import Store
@@ -85,6 +86,7 @@ def test_noise_holds_nothing(store: Store, tmp_path: Path) -> None:
     found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "noise")
     assert value(found["explained variance"]) < 0.2
     assert value(found["top-1"]) < 0.3
+    assert abs(found["CKA"]) < 0.15
     assert found["explained variance"].low <= found["explained variance"].value <= found["explained variance"].high
 
 
@@ -138,6 +140,61 @@ def test_slides_are_listed_the_worst_first_with_all_in_the_record(store: Store, 
     assert weighted == pytest.approx(value(row_of(by_name(section, "What each"), "m")["cosine"]))
 
 
+def test_cka_is_debiased_and_the_plain_one_stands_beside_it(store: Store, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows, noise = scored(store, "noise", lambda z: rng.normal(size=(len(z), 400)))
+    _, model = scored(store, "m", lambda z: np.tanh(z[:, :5]))
+    section = fidelity_section(store, rows, [noise, model], CONFIG, tmp_path, "no sheet")
+    teacher = torch.from_numpy(teacher_embeddings(store, rows.val))
+    for one in (noise, model):
+        found, own = row_of(by_name(section, "What each"), one.label), torch.from_numpy(one.val)
+        assert found["CKA"] == pytest.approx(debiased_linear_cka(own, teacher), abs=1e-12)
+        assert found["CKA, plain"] == pytest.approx(linear_cka(own, teacher), abs=1e-12)
+        assert section.scores[1].values[one.label].value == found["CKA"]
+    of_noise = row_of(by_name(section, "What each"), "noise")
+    assert abs(of_noise["CKA"]) < 0.1 < 0.2 < of_noise["CKA, plain"]
+    for part in section.data["by_slide"]["m"]:
+        inside = np.flatnonzero(slides_of(store, rows.val) == part["name"])
+        assert part["CKA"] == pytest.approx(debiased_linear_cka(torch.from_numpy(model.val[inside]), teacher[inside]))
+
+
+def slides_of(store: Store, rows: np.ndarray) -> np.ndarray:
+    return np.array([store.plan.slides[i].slide_id for i in store.plan.slide_of_row()[rows]])
+
+
+def test_a_model_without_structure_has_no_cka_and_no_score_of_it(store: Store, tmp_path: Path) -> None:
+    rows, flat = scored(store, "flat", lambda z: np.ones((len(z), 3)))
+    section = fidelity_section(store, rows, [flat], CONFIG, tmp_path, "no sheet")
+    assert np.isnan(row_of(by_name(section, "What each"), "flat")["CKA"])
+    assert [score.name for score in section.scores] == ["neighbour overlap with the teacher"]
+    assert any(note.startswith("No CKA of flat: of one side") for note in section.notes)
+    assert section.record()["tables"][0]["rows"][0]["CKA"] is None
+
+
+def test_slides_without_figures_are_told_and_listed(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(20,), val=(8, 3, 7, 1))
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet")
+    words = "Not shown: 2 slides with 4 patches, each with fewer than 5; report.json names them."
+    assert by_name(section, "By slide").note.endswith(words)
+    assert words not in section.notes
+    small = [{"name": "slide_2", "patches": 3}, {"name": "slide_4", "patches": 1}]
+    assert section.data["not_shown"] == {"slides": small, "centres": []}
+    few = make_store(tmp_path / "few.zarr", train=(20,), val=(4, 3))
+    rows, model = scored(few, "m", lambda z: z[:, :5])
+    section = fidelity_section(few, rows, [model], CONFIG, tmp_path, "no sheet")
+    assert "Not shown: 2 slides with 7 patches, each with fewer than 5; report.json names them." in section.notes
+    assert not any("without a centre" in note for note in section.notes)
+
+
+def test_more_slides_than_the_table_shows_are_told(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(20,), val=(5,) * 14)
+    rows, model = scored(store, "m", lambda z: z[:, :5])
+    section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet")
+    assert len(by_name(section, "By slide").rows) == 12
+    assert by_name(section, "By slide").note.endswith("The first 12 of 14 are shown, report.json has all.")
+
+
 def test_the_contact_sheet_is_written_unless_there_are_no_pixels(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
     section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
@@ -156,7 +213,7 @@ def test_one_case_gives_no_interval_and_says_so(tmp_path: Path) -> None:
     assert np.isnan(cell.low)
     assert np.isnan(cell.high)
     assert any("of one case" in note for note in section.notes)
-    assert section.exclusions[0].what == "1 held-out patches"
+    assert section.exclusions[0].what == "1 held-out patch of slide slide_1 (row 25)"
 
 
 def test_where_a_student_comes_from_is_told(store: Store, tmp_path: Path) -> None:
@@ -252,7 +309,10 @@ def test_a_single_student_has_no_differences(store: Store, tmp_path: Path) -> No
 def test_ties_and_chance_are_told(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
     notes = " ".join(fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet").notes)
-    assert "By chance top-1 is 0.025, top-5 0.125, and the overlap 0.256." in notes
+    level = shuffled_cka(torch.from_numpy(model.val), torch.from_numpy(teacher_embeddings(store, rows.val)))
+    assert (
+        f"By chance top-1 is 0.025, top-5 0.125, the overlap 0.256, CKA 0, and the plain CKA {level:.3f} (m)" in notes
+    )
     assert "the very embedding" not in notes
 
 

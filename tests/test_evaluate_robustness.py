@@ -231,8 +231,28 @@ def test_a_model_without_an_index_has_none_and_says_why(index_set: RobustnessSet
     assert rows_of(section, "Robustness index")[0]["difference"] is None
     assert rows_of(section, "Margins")[3]["CRoMa"] is None
     assert "flat" not in section.scores[0].values
-    assert "flat: no index: no neighbour counts as SO or OS, or all patches are equally near." in section.notes
-    assert any("flat: 144 of 144 patches have several that are equally near" in note for note in section.notes)
+    (note,) = [note for note in section.notes if note.startswith("flat: ")]
+    assert note.startswith("flat: no index: around every patch others are equally near, and nothing but the order of")
+    chosen = robustness_section(index_set, models, config(), "flat")
+    assert set(rows_of(chosen, "Robustness index at the same k")[3].values()) == {"flat", None}
+    assert not any(table.title == "Difference from flat at the same k" for table in chosen.tables)
+
+
+def test_exact_embeddings_have_an_index_whatever_is_tied(index_set: RobustnessSet) -> None:
+    rows = index_set.index
+    assert rows is not None
+    models = {}
+    for name, of in (("class", rows.classes), ("centre", rows.centers)):
+        values = np.zeros((len(index_set.paths), 3), np.float32)
+        values[rows.images] = np.eye(3)[np.unique(of, return_inverse=True)[1]]
+        models[name] = values
+    section = robustness_section(index_set, models, config(ri_k=5), "class")
+    found = [(row["index"]["value"], row["support"]) for row in rows_of(section, "Robustness index")]
+    assert [value for value, _ in found] == [1, 0]
+    assert all(0 < support <= 1 for _, support in found)
+    for label in models:
+        (note,) = [note for note in section.notes if note.startswith(f"{label}: 144 of 144 patches have several")]
+        assert note.endswith("any order gives the same index.")
 
 
 def test_pairs_of_slides(paired_set: RobustnessSet) -> None:

@@ -1,5 +1,7 @@
 """Held-out figures against brute force, scikit-learn, and known answers."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,16 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from pipeline import metrics
-from pipeline.metrics import explained_variance, fidelity, linear_cka, nearest_neighbours, neighbour_overlap, retrieval
+from pipeline.metrics import (
+    debiased_linear_cka,
+    explained_variance,
+    fidelity,
+    linear_cka,
+    nearest_neighbours,
+    neighbour_overlap,
+    retrieval,
+    shuffled_cka,
+)
 
 
 def draw(seed: int, *shape: int) -> Tensor:
@@ -99,6 +110,62 @@ def test_cka_ignores_rotation_shift_and_scale(seed: int, scale: float) -> None:
     x = draw(seed, 20, 6)
     rotation = torch.linalg.qr(draw(seed + 1, 6, 6)).Q
     assert linear_cka(x, (x @ rotation) * scale + 3) == pytest.approx(1, abs=1e-6)
+
+
+def unbiased_hsic(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """HSIC_1 of Song et al. (2012), an entry of the kernels at a time."""
+    n = len(x)
+    k, m = x @ x.T, y @ y.T
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(m, 0)
+    trace = sum(k[i, j] * m[j, i] for i in range(n) for j in range(n))
+    totals = sum(k[i, j] for i in range(n) for j in range(n)) * sum(m[i, j] for i in range(n) for j in range(n))
+    middle = sum(k[i, j] * m[j, h] for i in range(n) for j in range(n) for h in range(n))
+    return float((trace + totals / ((n - 1) * (n - 2)) - 2 * middle / (n - 2)) / (n * (n - 3)))
+
+
+@pytest.mark.parametrize(("rows", "widths"), [(4, (3, 9)), (9, (5, 40)), (14, (30, 20)), (25, (7, 4))])
+def test_debiased_cka_is_that_of_the_kernels(rows: int, widths: tuple[int, int]) -> None:
+    x, y = draw(8, rows, widths[0]).double().numpy() + 3, draw(9, rows, widths[1]).double().numpy()
+    y[:, :2] += 2 * x[:, :2]
+    expected = unbiased_hsic(x, y) / np.sqrt(unbiased_hsic(x, x) * unbiased_hsic(y, y))
+    assert debiased_linear_cka(torch.from_numpy(x), torch.from_numpy(y)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("rows", [5, 50, 225])
+def test_debiased_cka_of_noise_is_0_at_any_number_of_rows(rows: int) -> None:
+    draws = 40 if rows < 100 else 2
+    noise = [(draw(2 * i, rows, 1280), draw(2 * i + 1, rows, 1024)) for i in range(draws)]
+    found = [debiased_linear_cka(*pair) for pair in noise]
+    assert np.mean(found) == pytest.approx(0, abs=4 * 1.4 / rows / np.sqrt(draws))
+    assert linear_cka(*noise[0]) > 0.5  # which is what the plain one takes for much in common
+    assert shuffled_cka(*noise[0]) == pytest.approx(linear_cka(*noise[0]), abs=0.02)
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), scale=st.floats(0.01, 100), rows=st.integers(4, 30))
+def test_debiased_cka_ignores_rotation_shift_and_scale(seed: int, scale: float, rows: int) -> None:
+    x = draw(seed, rows, 6).double()
+    rotation = torch.linalg.qr(draw(seed + 1, 6, 6).double()).Q
+    assert debiased_linear_cka(x, (x @ rotation) * scale + 3) == pytest.approx(1, abs=1e-6)
+    assert -1 - 1e-9 <= debiased_linear_cka(x, draw(seed + 2, rows, 3)) <= 1 + 1e-9
+
+
+def test_debiased_cka_is_not_defined_without_structure() -> None:
+    varied, one_row = draw(14, 20, 4), torch.full((20, 4), 0.1)
+    assert np.isnan(debiased_linear_cka(varied, one_row))
+    one_row[3] = 7
+    assert np.isnan(debiased_linear_cka(one_row, varied))
+    assert np.isnan(debiased_linear_cka(one_row, one_row))
+    assert np.isnan(debiased_linear_cka(varied[:3], varied[:3]))
+    assert debiased_linear_cka(varied[:4], varied[:4]) == pytest.approx(1)
+
+
+def test_shuffled_cka_is_the_mean_over_all_orders() -> None:
+    x, y = draw(15, 6, 3), draw(16, 6, 9)
+    orders = [linear_cka(x, y[list(order)]) for order in permutations(range(6))]
+    assert shuffled_cka(x, y) == pytest.approx(np.mean(orders), abs=1e-9)
+    assert shuffled_cka(x, torch.ones(6, 2)) == 0
 
 
 def test_identical_embeddings_are_perfect() -> None:

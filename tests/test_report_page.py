@@ -317,6 +317,22 @@ def test_exclusions_are_counted_and_the_first_are_listed(tmp_path: Path) -> None
     assert len(json.loads((tmp_path / "report.json").read_text())["sections"]["k"]["exclusions"]) == 1234
 
 
+def test_an_exclusion_counts_what_it_stands_for(tmp_path: Path) -> None:
+    excluded = [Exclusion(f"{i} patches", "unreadable", count=i) for i in range(1, MAX_EXCLUSIONS + 3)]
+    model = ReportModel("m", "", {"source": "timm:x", "mpp": None}, 5)
+    write_report(Report("r", [model], "m", [section(exclusions=excluded)], {}, {}), tmp_path)
+    texts = "".join(Tree((tmp_path / "report.html").read_text()).texts)
+    assert f"{sum(range(MAX_EXCLUSIONS + 3)):,} left out" in texts
+    assert f"{2 * MAX_EXCLUSIONS + 3:,} more" in texts
+    record = json.loads((tmp_path / "report.json").read_text())
+    assert record["sections"]["k"]["exclusions"][:2] == [
+        {"what": "1 patches", "why": "unreadable"}, {"what": "2 patches", "why": "unreadable", "count": 2},
+    ]  # fmt: skip
+    assert record["models"][0]["mpp"] is None
+    assert "timm:x" in texts
+    assert "mpp" not in texts
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_a_page_of_few_models_and_empty_sections(count: int) -> None:
     empty = section(tables=[Table("nothing", [Column("m")], [])])

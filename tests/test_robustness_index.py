@@ -5,6 +5,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -179,13 +180,12 @@ def test_one_subset_is_no_subset() -> None:
     assert named.index().by_subset == {"ID": patches.index().value}
 
 
-def known(of: str) -> Patches:
+def known(of: str, noise: float = 1e-3) -> Patches:
     """Embeddings that hold the class or the centre and nothing else but a little noise."""
     patches = draw(11, num_rows=160, num_classes=2, num_centers=2, slides_a_center=8)
     names = patches.classes if of == "biology" else patches.centers
     codes = np.unique(names, return_inverse=True)[1]
-    noise = 1e-3 * np.random.default_rng(0).standard_normal((160, 2))
-    return replace(patches, embeddings=np.eye(2)[codes] + noise)
+    return replace(patches, embeddings=np.eye(2)[codes] + noise * np.random.default_rng(0).standard_normal((160, 2)))
 
 
 @pytest.mark.parametrize(("of", "value"), [("biology", 1.0), ("centre", 0.0)])
@@ -199,6 +199,59 @@ def test_embeddings_of_biology_alone_give_1_and_of_the_centre_alone_0(of: str, v
     assert (margins.index, margins.mari) == (value, value)
     assert (margins.croma.value > 0.9) == (of == "biology")
     assert margins.croma_f0 == 1 - value
+
+
+@pytest.mark.parametrize(("of", "value"), [("biology", 1.0), ("centre", 0.0)])
+def test_exact_embeddings_of_biology_or_centre_give_1_or_0(of: str, value: float) -> None:
+    """All patches of a class or centre are equally near: which of them are taken does not matter."""
+    patches = known(of, noise=0.0)
+    for k in (None, 1, 5, 20):
+        index = patches.index(k)
+        assert index.value == value
+        assert index.ties.bounds == (value, value)
+        assert index.ties.num_tied == 160
+        assert not index.is_undecided
+    assert set(patches.index(20).by_subset.values()) == {value}
+    assert patches.margins(5).index == value
+    one_apart = patches.embeddings.copy()
+    one_apart[3] = [0.6, 0.7]
+    low, high = replace(patches, embeddings=one_apart).index(5).ties.bounds
+    assert low <= replace(patches, embeddings=one_apart).index(5).value <= high
+    assert (low, high) == pytest.approx((value, value), abs=0.05)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 10**6), k=st.sampled_from([1, 3, 7]))
+def test_what_another_order_of_ties_gives_is_that_of_plain_loops(seed: int, k: int) -> None:
+    patches = draw(seed, num_rows=30, num_classes=2, num_centers=2)
+    patches = replace(patches, embeddings=np.rint(patches.embeddings[:, :2] / 2) + 0.25)
+    found = patches.index(k)
+    grid = grid_directions(patches.embeddings)
+    for query in range(30):
+        others = [i for i in range(30) if patches.slides[i] != patches.slides[query]]
+        near = {i: float(grid[query] @ grid[i]) for i in others}
+        at_k = sorted(near.values(), reverse=True)[k - 1]
+        sure, tied = [i for i in others if near[i] > at_k], [i for i in others if near[i] == at_k]
+        counts = []
+        for kinds in {tuple(sorted(kind(patches, query, i) for i in chosen))
+                      for chosen in combinations(tied, k - len(sure))}:  # fmt: skip
+            of_all = [kind(patches, query, i) for i in sure] + list(kinds)
+            counts.append((of_all.count("SO"), of_all.count("OS")))
+        so, os = zip(*counts, strict=True)
+        ties = found.ties
+        assert (ties.least_class[query], ties.most_class[query]) == (min(so), max(so))
+        assert (ties.least_center[query], ties.most_center[query]) == (min(os), max(os))
+        assert {(min(so), max(os)), (max(so), min(os))} <= set(counts)  # by one and the same order
+        assert ties.undecided[query] == (len({a / (a + b) for a, b in counts if a + b}) > 1)
+        assert ties.tied[query] == (len(counts) > 1)
+        assert (found.same_class[query], found.same_center[query]) in counts
+
+
+def kind(patches: Patches, query: int, other: int) -> str:
+    """What a neighbour counts as."""
+    same_class = patches.classes[other] == patches.classes[query]
+    same_center = patches.centers[other] == patches.centers[query]
+    return "neither" if same_class == same_center else "SO" if same_class else "OS"
 
 
 def test_random_embeddings_give_what_random_neighbours_do() -> None:
@@ -233,7 +286,10 @@ def test_the_order_of_rows_does_not_matter(seed: int, coarse: bool, two_by_two: 
         patches = replace(patches, embeddings=np.rint(patches.embeddings[:, :2]) + 0.25)
     rows = np.random.default_rng(seed).permutation(len(patches.classes))
     first, second = patches.index(), patches.take(rows).index()
-    said = [repr((r.k, r.curve, r.accuracy, r.by_subset, r.num_tied)) for r in (first, second)]  # NaN is NaN in words
+    said = [
+        repr((r.k, r.curve, r.accuracy, r.by_subset, r.ties.num_tied, r.ties.bounds))  # NaN is NaN in words
+        for r in (first, second)
+    ]
     assert said[0] == said[1]
     if not coarse:
         assert first.same_class[rows].tolist() == second.same_class.tolist()
@@ -303,10 +359,16 @@ def test_embeddings_without_any_difference_have_no_index() -> None:
     patches = replace(draw(0), embeddings=np.ones((60, 4)))
     index = patches.index(k=5)
     assert np.isnan(index.value)
-    assert index.num_tied == index.num_queries == 60
-    assert draw(0).index().num_tied == 0
+    assert index.ties.num_tied == index.num_queries == 60
+    assert index.is_undecided
+    low, high = index.ties.bounds
+    assert low < 0.2 < 0.8 < high
+    assert draw(0).index().ties.num_tied == 0
+    one_apart = patches.embeddings.copy()
+    one_apart[7, 0] = 2
+    assert np.isnan(replace(patches, embeddings=one_apart).index(k=5).value)
     alone = replace(patches, slides=np.arange(60).astype(str))
-    assert alone.index(k=59).num_tied == 0  # all others count, in whatever order
+    assert alone.index(k=59).ties.num_tied == 0  # all others count, in whatever order
     assert alone.index(k=59).value == replace(draw(0), slides=alone.slides).index(k=59).value
 
 

@@ -137,6 +137,47 @@ def test_ids_are_text_as_they_are(tmp_path: Path) -> None:
     assert again.index.classes.tolist() == found.index.classes.tolist()
 
 
+def test_blanks_around_cells_do_not_count(tmp_path: Path) -> None:
+    for rows in (index_rows("a") + index_rows("OOD")[:1], paired_rows()):
+        plain = read_robustness_set(write(tmp_path, rows))
+        blank = [{name: f" {cell}\t" if i % 2 else cell for name, cell in row.items()} for i, row in enumerate(rows)]
+        found = read_robustness_set(write(tmp_path, blank))
+        assert (found.paths, found.num_out_of_domain, found.notes) == (plain.paths, plain.num_out_of_domain, ())
+        for read, expected in ((found.index, plain.index), (found.paired, plain.paired)):
+            assert (read is None) == (expected is None)
+            if read is not None:
+                columns = zip(vars(read).values(), vars(expected).values(), strict=True)
+                assert all(np.array_equal(a, b) for a, b in columns)
+
+
+def test_names_that_differ_only_in_capitals_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = index_rows("a") + index_rows("A")
+    for i, name in ((1, "Stroma"), (3, "STROMA")):
+        rows[i]["biological_class"] = rows[i + 8]["biological_class"] = name
+    apart = [rows[0] | {"slide_id": "o", "path": f"o{i}.png", "patch_id": f"{i}"} for i in range(2)]
+    rows += [apart[0] | {"subset": "ooD"}, apart[1] | {"subset": "OOD"}]
+    found = read_robustness_set(write(tmp_path, rows))
+    assert found.num_out_of_domain == 2
+    assert found.notes == (
+        "Names of biological_class that differ only in capitals count as different: 'Stroma' and 'STROMA' and "
+        "'stroma'. Spell them alike if they are the same.",
+        "Names of subset that differ only in capitals count as different: 'a' and 'A'. Spell them alike if they are "
+        "the same.",
+    )
+    assert capsys.readouterr().err.count("warning: ") == 2
+    assert found.index is not None
+    assert "STROMA" in found.index.classes
+    assert found.select(np.ones(len(found.paths), np.bool_)).notes == found.notes
+    pairs = [row | {"scanner": "p" if row["slide_id"] == "PM" else row["scanner"]} for row in paired_rows()]
+    assert "scanner" in read_robustness_set(write(tmp_path, pairs)).notes[0]
+
+
+def test_columns_that_are_spelled_alike_are_refused(tmp_path: Path) -> None:
+    rows = [row | {"Medical_Center": "z"} for row in index_rows()]
+    with pytest.raises(BenchmarkError, match="columns medical_center, Medical_Center are spelled alike; keep one"):
+        read_robustness_set(write(tmp_path, rows))
+
+
 @pytest.mark.parametrize("missing", ["path", "slide_id", "biological_class", "medical_center"])
 def test_missing_columns_are_named_with_what_is_needed(missing: str, tmp_path: Path) -> None:
     rows = [{name: cell for name, cell in row.items() if name != missing} for row in index_rows()]
