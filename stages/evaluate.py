@@ -76,6 +76,7 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     precision = choose_precision(config.precision, device)
     with exclusive(out, "g2l evaluate"):
         start_folder(out, config, precision)
+        name_models(config.models, config.patch_px)  # a wrong name is told before images are looked through
         inputs = look_at_inputs(config)
         patch_px = config.patch_px or (inputs.store.patch_px if inputs.store else None)
         named = name_models(config.models, patch_px)
