@@ -45,7 +45,7 @@ def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, P
         names = "\n".join(f"  {candidate}" for candidate in holding)
         raise BenchmarkError(f"{option}{folder}: several folders with features; name one of them:\n{names}")
     if holding:
-        return _by_slide(_feature_files(holding[0]))
+        return find_feature_files(holding[0], option)
     if below := _stamp_files(folder, option):
         return _by_slide(below)
     raise BenchmarkError(

@@ -181,7 +181,7 @@ def prove(
         cosine = centred_cosines(whole[own], again[mine], centre)
         nearer = share_nearer(again[mine], own, whole, centre)
         found[name] = (float(np.median(cosine)), float(np.median(nearer)))
-    refused = _refused(found, slides, config, teacher.spec.name)
+    refused = refused_slides(found, slides, config, teacher.spec.name)
     good = found.keys() - {r.slide_id for r in refused}
     before = np.concatenate([values for name, values in stored.items() if name in good])
     after = np.concatenate([values for name, values in embedded.items() if name in good])
@@ -209,13 +209,14 @@ def read_refused(store: Store) -> tuple[Refused, ...]:
         raise StoreError(f"{store.folder}: its attribute {REFUSED} is damaged. Choose another --out") from None
 
 
-def _refused(
+def refused_slides(
     found: Mapping[str, tuple[float, float]],
     slides: Mapping[str, ImportedSlide],
     config: ImportConfig,
     teacher: str,
 ) -> tuple[Refused, ...]:
-    """Slides whose features are not those of the teacher at these places.
+    """Slides whose features are not those of the teacher at these places, of the median cosine and the share of nearer
+    rows that were found of each.
 
     Raises:
         StoreError: they are more than `MOST_REFUSED` of all.

@@ -37,6 +37,12 @@ def test_slides_in_subfolders_are_found_from_the_output_folder_and_from_the_extr
     assert find_feature_files(tmp_path / root).keys() == {"TCGA-A", "TCGA-B"}
 
 
+def test_a_tree_in_a_folder_of_a_known_name_is_read_whole(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "features_uni2" / "a.h5")
+    write_stamp(tmp_path / "features_uni2" / "u" / "b.h5")
+    assert find_feature_files(tmp_path).keys() == {"a", "b"}
+
+
 def test_a_benchmark_reads_such_a_tree(tmp_path: Path) -> None:
     for name in "ab":
         write_stamp(tmp_path / "f" / "uni2-0a0a0a0a" / name / f"{name}.h5")

@@ -42,8 +42,10 @@ from store_factory import student_folder
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import BenchmarkError, ConfigError, PlanError, StoreError
 from pipeline.feature_layouts import read_facts
-from pipeline.imported import FeatureRows
+from pipeline.import_proof import refused_slides
+from pipeline.imported import FeatureRows, ImportedSlide
 from pipeline.models import PRETRAINED, BuiltEncoder, build_encoder
+from pipeline.plan import AuditRow
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.teachers import find_teacher
@@ -629,6 +631,20 @@ def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_
     mended = write_trident(tmp_path / "mended", slides)
     with pytest.raises(StoreError, match=r"(?s)made with other inputs .*features_sha256\.s1: None -> "):
         run(mended, out, options)
+
+
+@pytest.mark.parametrize(("bad", "refused_whole"), [(0, False), (1, False), (2, False), (3, True), (4, True)])
+def test_more_than_half_is_not_the_slides(bad: int, refused_whole: bool, options: dict[str, Any]) -> None:
+    worst = [(0.2, 0.5), (float("nan"), 0.0), (0.95, 0.06), (0.89, 0.0)]  # NaN, rank and cosine each refuse
+    found = {f"s{i}": worst[i] if i < bad else (0.99, 0.0) for i in range(4)}
+    slides = {name: ImportedSlide(AuditRow(name, "ok"), digest=f"sha of {name}") for name in found}
+    config = ImportConfig.build(options)
+    if refused_whole:
+        with pytest.raises(StoreError, match=rf"the features of {bad} of 4 slides are not those that tiny gives"):
+            refused_slides(found, slides, config, "tiny")
+    else:
+        refused = refused_slides(found, slides, config, "tiny")
+        assert [(r.slide_id, r.sha256) for r in refused] == [(f"s{i}", f"sha of s{i}") for i in range(bad)]
 
 
 def test_features_of_another_model_are_caught(
