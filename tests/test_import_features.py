@@ -593,6 +593,8 @@ def test_features_of_another_slide_or_place_are_caught(
     assert [r["slide_id"] for r in store.attributes["refused"]] == ["s1"]
     assert store.spec.settings["imported"]["features_sha256"].keys() == {"s0"}
     assert "proven on 4 patches" in said
+    code, said, _ = call_g2l("verify", store.folder, "--weights", options["weights"], "--device", "cpu")
+    assert (code, "12 rows embedded again" in said) == (0, True), said
     done = run(features, tmp_path / "t.zarr", options, check_rows=0)  # who does not ask is not told
     assert not {"proof", "refused"} & done.store.attributes.keys()
     assert len(done.store.plan.slides) == 2
