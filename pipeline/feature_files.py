@@ -2,7 +2,8 @@
 
 Read are TRIDENT's and Patho-Bench's `{slide}.h5` (`features`, `coords`), CLAM's `h5_files/` and `pt_files/`,
 slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um);
-`layouts` writes them through here. Left out: embeddings of whole slides, and `.pt` files that need more than tensors.
+`feature_folders` finds them, `layouts` writes them through here. Left out: embeddings of whole slides, and `.pt` files
+that need more than tensors.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import json
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,6 @@ NO_FEATURES = (".coordinates.npz",)
 """Endings of slide2vec's coordinates, which are no features."""
 FEATURE_DATASETS = ("features", "feats")
 """TRIDENT, CLAM, Patho-Bench and slide2vec; STAMP."""
-FEATURE_FOLDERS = ("h5_files", "tile_embeddings", "features_*", "*_overlap/features_*")
-"""Folders that tools make below the one that the user names: CLAM, slide2vec, TRIDENT."""
-CLAM_TENSORS = "pt_files"
-"""CLAM writes the same features once more here; it counts only where there are no `h5_files`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,35 +129,6 @@ def write_features(
         out.write(buffer.getbuffer())
 
 
-def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, Path]:
-    """The feature file of every slide below `folder`, by slide id (the file's name without its ending), sorted.
-
-    The files lie in `folder` itself or, if it has none, in one of the folders that TRIDENT, CLAM or slide2vec make
-    below it. `option` is what errors call the folder by.
-
-    Raises:
-        BenchmarkError: no such folder, no feature files, several folders that could be meant (all are named), or the
-            same slide in two files.
-    """
-    if not folder.is_dir():
-        raise BenchmarkError(f"{option}{folder}: no such folder")
-    if own := _feature_files(folder):
-        return _by_slide(own)
-    candidates = [found for pattern in FEATURE_FOLDERS for found in sorted(folder.glob(pattern))]
-    holding = [candidate for candidate in candidates if candidate.is_dir() and _feature_files(candidate)]
-    if folder / "h5_files" not in holding and _feature_files(folder / CLAM_TENSORS):
-        holding.append(folder / CLAM_TENSORS)
-    if not holding:
-        raise BenchmarkError(
-            f"{option}{folder}: no feature files ({', '.join(FEATURE_SUFFIXES)}) in it, nor in "
-            f"{', '.join((*FEATURE_FOLDERS, CLAM_TENSORS))} below it"
-        )
-    if len(holding) > 1:
-        names = "\n".join(f"  {candidate}" for candidate in holding)
-        raise BenchmarkError(f"{option}{folder}: several folders with features; name one of them:\n{names}")
-    return _by_slide(_feature_files(holding[0]))
-
-
 def read_features(path: Path) -> SlideFeatures:
     """The features of a slide from a file of any of the module's layouts; (1, N, D) is taken as (N, D).
 
@@ -182,6 +150,8 @@ def read_features(path: Path) -> SlideFeatures:
         coords = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
         if coords.shape != (len(features), 2):
             raise BenchmarkError(f"{path}: {len(features)} rows of features, but coords of shape {coords.shape}")
+        if coords.dtype.kind not in "fiu":
+            raise BenchmarkError(f"{path}: coords of type {coords.dtype}, not numbers")
         coords = coords.astype(np.int64 if coords.dtype.kind in "iu" else np.float64)
     return SlideFeatures(features, coords, encoder)
 
@@ -232,8 +202,8 @@ def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | Non
                 f"{path}: no dataset {' or '.join(FEATURE_DATASETS)}; it holds {', '.join(sorted(f)) or 'nothing'}"
             )
         coords = f["coords"][()] if isinstance(f.get("coords"), h5py.Dataset) else None
-        named = f[found].attrs.get("encoder") or f.attrs.get("encoder") or f.attrs.get("extractor")
-        return f[found][()], coords, None if named is None else str(_plain(named))
+        named = (f[found].attrs.get("encoder"), f.attrs.get("encoder"), f.attrs.get("extractor"))
+        return f[found][()], coords, next(filter(None, map(_text, named)), None)
 
 
 def _read_tensor(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
@@ -269,21 +239,30 @@ def _slide2vec_encoder(path: Path) -> str | None:
     """The encoder of `{slide}.meta.json` beside a feature file, if there is one."""
     meta = path.with_name(f"{path.stem}.meta.json")
     name = json.loads(meta.read_text()).get("encoder_name") if meta.is_file() else None
-    return None if name is None else str(name)
+    return _text(name)
 
 
-def _slide2vec_coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> NDArray[np.int64] | None:
+def _slide2vec_coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> NDArray[Any] | None:
     """(x, y) of `tiles/{slide}.coordinates.npz`, where slide2vec's tree has it and it has as many tiles; else `None`.
 
     `index` is each row's `tile_index`; without it, rows are in the order of the file.
+
+    Raises:
+        BenchmarkError: `index` names tiles that the file does not have, or the file has not one index a tile.
     """
     source = path.parent.parent / "tiles" / f"{path.stem}{NO_FEATURES[0]}"
     if path.parent.name != "tile_embeddings" or not source.is_file():
         return None
     with open(source, "rb") as f, np.load(f, allow_pickle=False) as tiles:
-        coords = np.stack([tiles["x"], tiles["y"]], axis=1).astype(np.int64)
+        coords = np.stack([tiles["x"], tiles["y"]], axis=1)
         tile_index = tiles["tile_index"]
     if index is not None:
+        if tile_index.shape != (len(coords),) or len(np.unique(tile_index)) < len(coords):
+            raise BenchmarkError(f"{path}: {source} has not one tile_index a tile; of which are the features?")
+        unknown = ~np.isin(index, tile_index)
+        if unknown.any():
+            raise BenchmarkError(f"{path}: {int(unknown.sum())} of {num_rows} rows have a tile_index that {source} has "
+                                 f"not (the first: {index[unknown][0]}). Was it tiled anew since?")  # fmt: skip
         order = np.argsort(tile_index)
         places = np.searchsorted(tile_index, index, sorter=order)
         coords = coords[order[places]]
@@ -312,29 +291,6 @@ def _checked(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
     return features
 
 
-def _feature_files(folder: Path) -> list[Path]:
-    """Feature files right below `folder`, sorted; none if it is no folder."""
-    return sorted(
-        path
-        for path in (folder.iterdir() if folder.is_dir() else ())
-        if path.suffix in FEATURE_SUFFIXES and not path.name.startswith(".") and not path.name.endswith(NO_FEATURES)
-    )
-
-
-def _by_slide(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by slide id.
-
-    Raises:
-        BenchmarkError: the same slide twice.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        if path.stem in found:
-            raise BenchmarkError(f"two feature files for slide {path.stem}: {found[path.stem]} and {path}. Remove one")
-        found[path.stem] = path
-    return dict(sorted(found.items()))
-
-
 def _digest(values: NDArray[Any]) -> str:
     """Hex SHA-256 of an array's type, shape and little-endian bytes."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
@@ -344,7 +300,19 @@ def _digest(values: NDArray[Any]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as a Python value."""
+    """An attribute as a Python value; `None` where it is there and empty."""
+    if isinstance(value, h5py.Empty):
+        return None
     if isinstance(value, bytes):
-        return value.decode()
+        return value.decode(errors="replace")
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _text(value: Any) -> str | None:
+    """An attribute as text, also from an array of one; `None` where it is empty or something else."""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.item()
+    value = _plain(value)
+    if not isinstance(value, str):
+        return None
+    return value.encode(errors="replace").decode().strip() or None  # HDF5's strings may be no UTF-8

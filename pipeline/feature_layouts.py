@@ -9,8 +9,9 @@
 
 `patch_size_level0`, `tile_size_lv0` and CLAM's `patch_size` are whole numbers. Where they are the rounding of a length
 that the file implies as well (`patch_size` at two magnifications; um; the mark of `g2l embed`), that length is taken.
-What it leaves out: STAMP before 2.0, which does
-not say the unit of its coordinates, and slide2vec's folders of several annotations.
+TRIDENT rounds down: `patch_size * mag // target_mag`, 682 for 682.67 (`trident/wsi_objects/WSI.py`, read in 2026-11).
+What it leaves out: STAMP before 2.0, which does not say the unit of its coordinates, and slide2vec's folders of several
+annotations.
 """
 
 import json
@@ -29,6 +30,8 @@ UNKNOWN = "unknown"
 HALF_PIXEL = 0.5
 ROUNDING = 1e-6
 """A whole number within half a pixel of a length, and this, may be its rounding."""
+MOST_L0_PX = 2.0**40
+"""Coordinates beyond this are none. Our choice: far above any slide, far below where whole numbers become inexact."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +119,9 @@ def read_placed(path: Path, coords_folder: Path | None = None) -> PlacedFeatures
     if coords.shape != (len(found.features), 2):
         raise BenchmarkError(f"{path}: {len(found.features)} rows of features, but coords of shape {coords.shape}")
     in_um = facts.layout == "stamp"
-    if not np.isfinite(coords).all() or not (in_um or np.array_equal(coords, np.rint(coords))):
+    if coords.dtype.kind not in "fiu" or not (np.abs(coords.astype(np.float64)) < MOST_L0_PX).all():  # nor NaN
+        raise BenchmarkError(f"{path}: coords are no places on a slide (NaN, infinite, beyond 2^40, or no numbers)")
+    if not (in_um or np.array_equal(coords, np.rint(coords))):
         raise BenchmarkError(f"{path}: coords are not whole pixels of level 0, and the file names no unit for them")
     return PlacedFeatures(found.features, coords, in_um, found.encoder, facts)
 
@@ -152,9 +157,15 @@ def _rounds_to(length: float, whole: float, unit: float) -> bool:
     return abs(length - whole) <= HALF_PIXEL * unit + ROUNDING
 
 
+def _rounds_down_to(length: float, whole: float) -> bool:
+    """Whether `whole` is the whole part of a length; both in level-0 pixels."""
+    return -ROUNDING <= length - whole < 1
+
+
 def _number(attributes: dict[str, Any], name: str) -> float | None:
-    """An attribute as a number: a pair, as CLAM writes for x and y, as its mean."""
-    return None if attributes.get(name) is None else float(np.mean(attributes[name]))
+    """An attribute as a number: a pair, as CLAM writes for x and y, as its mean; `None` where it is not or empty."""
+    value = attributes.get(name)
+    return None if value is None or not np.size(value) else float(np.mean(value))
 
 
 def _grid(coords: dict[str, Any], file: dict[str, Any]) -> PatchFacts:
@@ -164,8 +175,9 @@ def _grid(coords: dict[str, Any], file: dict[str, Any]) -> PatchFacts:
     if side_l0 is not None:
         at_l0, target = _number(attributes, "level0_magnification"), _number(attributes, "target_magnification")
         unit = 1.0
-        if patch_px and at_l0 and target and _rounds_to(patch_px * at_l0 / target, side_l0, unit):
-            side_l0, unit = patch_px * at_l0 / target, 0.0
+        length = patch_px * at_l0 / target if patch_px and at_l0 and target else 0.0
+        if length and (_rounds_to(length, side_l0, unit) or _rounds_down_to(length, side_l0)):
+            side_l0, unit = length, 0.0
         width, height = attributes.get("level0_width"), attributes.get("level0_height")
         size = (int(width), int(height)) if width is not None and height is not None else None
         return PatchFacts("trident", patch_px, side_l0, unit_l0_px=unit, size_l0_px=size)

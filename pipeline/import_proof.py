@@ -3,12 +3,13 @@
 Two things are asked of a slide's patches, each in the median: a high cosine with the file's features, and that hardly
 any other row of the file is nearer than their own. The cosine is taken less the features' mean, for embeddings of one
 encoder share a large common part. It is not enough by itself: two patches of tissue resemble each other more than
-either resembles that mean. Their rank is: features of other places, slides or models have a random one. What it leaves
+either resembles that mean. Their rank is: features of other places, slides or models have a random one. A few slides
+that do not pass are refused by name, and the store remembers them; where most do not, everything is. What it leaves
 out: the patches that were not drawn.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from pipeline.loader import default_workers
 from pipeline.models import BuiltEncoder
 from pipeline.patches import PlannedPatches
 from pipeline.plan import Plan
-from pipeline.store import Status
+from pipeline.store import Status, Store
 from pipeline.tool_config import ImportConfig
 
 BATCH_ROWS = 32
@@ -34,8 +35,23 @@ MAX_NEARER = 0.05
 """Share of a slide's rows that may be nearer to a patch than its own, in the median. Our choice: right ones have none
 or a few of thousands, wrong ones about half.
 """
+MOST_REFUSED = 0.5
+"""Where a larger share of the slides is refused, it is not the slides. Our choice: a wrong teacher, patch size or
+resampling fails nearly all of them, and files that were mixed up a few.
+"""
+REFUSED = "refused"
+"""The store's attribute with the slides that were refused."""
 NAMED = 10
 """Slides that an error names. Our choice: fits a screen."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A slide whose features are not the teacher's: which features, by their hash, and what was found of them."""
+
+    slide_id: str
+    sha256: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,7 @@ class Proof:
         min_plain_cosine: the smallest cosine of a patch, as embeddings are.
         largest: largest absolute difference of a value.
         scale: largest absolute value, for comparison.
+        refused: slides that did not pass; the numbers are of the others.
     """
 
     rows: int
@@ -59,14 +76,21 @@ class Proof:
     min_plain_cosine: float
     largest: float
     scale: float
+    refused: tuple[Refused, ...] = ()
+
+    def notes(self) -> dict[str, Any]:
+        """What a store records of it."""
+        proof = {name: value for name, value in vars(self).items() if name != REFUSED}
+        return {"proof": proof} | ({REFUSED: [asdict(r) for r in self.refused]} if self.refused else {})
 
     def words(self) -> str:
-        """What was found, in a line."""
+        """What was found, in a line, and one more a slide that was refused."""
+        refused = "".join(f"\nrefused: {r.slide_id}: {r.reason}" for r in self.refused)
         return (
             f"{self.rows} patches embedded again: with the mean taken off, cosine {self.median_cosine:.4f} in the "
             f"median and {self.min_slide_cosine:.4f} for the worst slide; at most {self.max_nearer:.1%} of other rows "
             f"are nearer; as they are, cosine at least {self.min_plain_cosine:.4f}, largest difference "
-            f"{self.largest:.3g} of values up to {self.scale:.3g}"
+            f"{self.largest:.3g} of values up to {self.scale:.3g}{refused}"
         )
 
 
@@ -135,9 +159,11 @@ def prove(
 ) -> Proof | None:
     """Embed a sample of patches again, with a teacher that is on `device`; `None` if none can be read.
 
+    A slide is refused if its features are not the teacher's: the median cosine is below `min_cosine`, or more than
+    `MAX_NEARER` of its rows are nearer.
+
     Raises:
-        StoreError: a slide's features are not the teacher's: the median cosine is below `min_cosine`, or more than
-            `MAX_NEARER` of its rows are nearer; names the slides.
+        StoreError: more than `MOST_REFUSED` of the slides are; names them.
     """
     rows, again = embed_sample(plan, sample_rows(plan, config.check_rows), teacher, config, device)
     if not len(rows):
@@ -145,47 +171,72 @@ def prove(
     features, slide_of_row = FeatureRows(plan, slides, config.coords), plan.slide_of_row()
     centre = np.mean([s.centre for s in slides.values() if s.centre is not None], axis=0)
     found: dict[str, tuple[float, float]] = {}
-    stored = []
+    stored: dict[str, NDArray[np.float32]] = {}
+    embedded: dict[str, NDArray[np.float32]] = {}
     for i in np.unique(slide_of_row[rows]):
         own_rows, mine = np.flatnonzero(slide_of_row == i), slide_of_row[rows] == i
-        whole = features.read(own_rows.tolist())
+        name, whole = plan.slides[i].slide_id, features.read(own_rows.tolist())
         own = np.searchsorted(own_rows, rows[mine])
-        stored.append(whole[own])
+        stored[name], embedded[name] = whole[own], again[mine]
         cosine = centred_cosines(whole[own], again[mine], centre)
         nearer = share_nearer(again[mine], own, whole, centre)
-        found[plan.slides[i].slide_id] = (float(np.median(cosine)), float(np.median(nearer)))
-    _refuse(found, config, teacher.spec.name)
-    before = np.concatenate(stored)
+        found[name] = (float(np.median(cosine)), float(np.median(nearer)))
+    refused = refused_slides(found, slides, config, teacher.spec.name)
+    good = found.keys() - {r.slide_id for r in refused}
+    before = np.concatenate([values for name, values in stored.items() if name in good])
+    after = np.concatenate([values for name, values in embedded.items() if name in good])
     return Proof(
-        rows=len(rows),
-        median_cosine=float(np.median(centred_cosines(before, again, centre))),
-        min_slide_cosine=min(cosine for cosine, _ in found.values()),
-        max_nearer=max(nearer for _, nearer in found.values()),
-        min_plain_cosine=float(cosines(before, again).min()),
-        largest=float(np.abs(before - again).max()),
+        rows=len(before),
+        median_cosine=float(np.median(centred_cosines(before, after, centre))),
+        min_slide_cosine=min(cosine for name, (cosine, _) in found.items() if name in good),
+        max_nearer=max(nearer for name, (_, nearer) in found.items() if name in good),
+        min_plain_cosine=float(cosines(before, after).min()),
+        largest=float(np.abs(before - after).max()),
         scale=float(np.abs(before).max()),
+        refused=refused,
     )
 
 
-def _refuse(found: Mapping[str, tuple[float, float]], config: ImportConfig, teacher: str) -> None:
-    """Refuse slides whose features are not those of the teacher at these places.
+def read_refused(store: Store) -> tuple[Refused, ...]:
+    """The slides that were refused when a store was made.
 
     Raises:
-        StoreError: there are such.
+        StoreError: its attribute is damaged.
+    """
+    try:
+        return tuple(Refused(**values) for values in store.attributes.get(REFUSED, []))
+    except TypeError:
+        raise StoreError(f"{store.folder}: its attribute {REFUSED} is damaged. Choose another --out") from None
+
+
+def refused_slides(
+    found: Mapping[str, tuple[float, float]],
+    slides: Mapping[str, ImportedSlide],
+    config: ImportConfig,
+    teacher: str,
+) -> tuple[Refused, ...]:
+    """Slides whose features are not those of the teacher at these places, of the median cosine and the share of nearer
+    rows that were found of each.
+
+    Raises:
+        StoreError: they are more than `MOST_REFUSED` of all.
     """
     bad = {  # NaN is not good either
         name: f"cosine {cosine:.3f}, {nearer:.0%} of the other rows nearer"
         for name, (cosine, nearer) in found.items()
         if not (cosine >= config.min_cosine and nearer <= MAX_NEARER)
     }
-    if not bad:
-        return
-    names = "\n".join(f"  {name}: {words}" for name, words in list(bad.items())[:NAMED])
-    more = f"\n  and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-    raise StoreError(
-        f"the features of {len(bad)} of {len(found)} slides are not those that {teacher} gives at these places "
-        f"(medians of a slide; needed are a cosine of {config.min_cosine:g} and at most {MAX_NEARER:.0%}):\n"
-        f"{names}{more}\n"
-        "Another slide, model or patch size? If a few slides are wrong, take their files away; if the tool resampled "
-        "patches otherwise, --min-cosine lowers the first bound"
+    needed = f"needed are a cosine of {config.min_cosine:g} and at most {MAX_NEARER:.0%}"
+    if len(bad) > MOST_REFUSED * len(found):
+        names = "\n".join(f"  {name}: {words}" for name, words in list(bad.items())[:NAMED])
+        more = f"\n  and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        raise StoreError(
+            f"the features of {len(bad)} of {len(found)} slides are not those that {teacher} gives at these places "
+            f"(medians of a slide; {needed}):\n{names}{more}\n"
+            "Another teacher, patch size or folder of slides? If the tool resampled patches otherwise, --min-cosine "
+            "lowers the first bound"
+        )
+    why = f"not the features that {teacher} gives at these places"
+    return tuple(
+        Refused(name, slides[name].digest, f"{why}: {words} (medians; {needed})") for name, words in bad.items()
     )

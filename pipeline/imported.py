@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import BenchmarkError, PatchError, SlideError, StoreError
+from pipeline.encoder_names import encoders_named, letters
+from pipeline.encoders import ENCODERS
+from pipeline.errors import BenchmarkError, ConfigError, PatchError, SlideError, StoreError
 from pipeline.feature_layouts import UNKNOWN, PlacedFeatures, read_placed
 from pipeline.geometry import PatchGeometry
 from pipeline.images import encode_image
@@ -266,16 +268,30 @@ class FeatureRows:
 
 
 def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[str]:
-    """The names that files give their encoder and that are not the teacher's, by its record; case and punctuation do
-    not count, nor does the owner of a source.
+    """The names that files give their encoder and that say nothing: neither the teacher's, by its record, nor known to
+    be another's.
+
+    Raises:
+        ConfigError: a name is that of another encoder, where it is known which one the teacher is.
     """
-    known = {_letters(name) for name in (teacher["name"], teacher["source"].split(":")[-1].split("/")[-1])}
-    return [name for name in encoders if _letters(name) not in known]
-
-
-def _letters(name: str) -> str:
-    """A name's letters and digits, in lower case, without an owner before them."""
-    return "".join(c for c in name.split(":")[-1].split("/")[-1].lower() if c.isalnum())
+    own = {letters(teacher["name"]), letters(teacher["source"])}
+    if teacher["name"] in ENCODERS:
+        known = frozenset({str(teacher["name"])})
+    else:  # any weights may lie in a folder, or be given for a timm name, unless its name says which
+        known = encoders_named(teacher["name"]) | encoders_named(teacher["source"])
+    unknown = []
+    for name in encoders:
+        meant = encoders_named(name)
+        if letters(name) in own or meant & known:
+            continue
+        if meant and known:
+            which = " or ".join(sorted(meant))
+            mend = f"Give --teacher {which}" if meant <= ENCODERS.keys() else "It is not in the table of `g2l models`"
+            said = name if which == name else f"{name}, which is {which}"
+            raise ConfigError(f"the files name the encoder {said}; --teacher says {teacher['name']}. {mend}, "
+                              f"or name the folder with the features of {teacher['name']}")  # fmt: skip
+        unknown.append(name)
+    return unknown
 
 
 def describe_import(slides: Sequence[ImportedSlide], config: ImportConfig) -> dict[str, Any]:

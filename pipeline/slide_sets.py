@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError, ManifestError
-from pipeline.feature_files import find_feature_files
+from pipeline.feature_folders import find_feature_files
 from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
 from pipeline.report import Exclusion
 

@@ -24,7 +24,7 @@ from pipeline.compute import (
 from pipeline.config import PlanConfig, differences
 from pipeline.embed_folder import FAILURES_FILE, EmbedFolder
 from pipeline.embedding_cache import model_key
-from pipeline.errors import SlideError
+from pipeline.errors import EmbedError, SlideError
 from pipeline.evaluated import NamedModel
 from pipeline.files import exclusive
 from pipeline.layouts import Mark, Place
@@ -254,6 +254,10 @@ def prepare(
     path = manifest.slide_path(row)
     slide = Slide(path, row.mpp)
     content = slide_content(slide, row.slide_id)
+    if old := files_of_other_name(row, manifest, place, content):
+        raise SlideError(f"{path}: embedded already as {' '.join(map(str, old))}; since another file of the same name "
+                         f"has come or gone, it is called {row.slide_id}. Delete those files to embed it under that "
+                         "name, or give a manifest with the ids to keep")  # fmt: skip
     if mark is not None:
         if changes := differences(mark.slide, content):
             where = place.marked_file(row.slide_id)
@@ -264,6 +268,22 @@ def prepare(
     if config.check_files and row.sha256:
         check_sha256(path, row.sha256)
     return prepare_slide(slide, row, content, place.grid)
+
+
+def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, content: dict[str, Any]) -> list[Path]:
+    """The files that a slide of a folder got under another name: a slide is called by its path where another has the
+    same file name, and such a one may have come or gone since. Empty if there are none, or they are of another slide.
+    """
+    if not manifest.path.is_dir():
+        return []  # a manifest's ids are what they are
+    stem = Path(row.path).stem
+    other = stem if row.slide_id != stem else row.path.replace("/", "__")
+    try:
+        mark = place.read_mark(other) if place.marked_file(other).exists() else None
+    except EmbedError:  # of another maker: not this slide's
+        mark = None
+    same = mark is not None and not differences(mark.slide | {"slide_id": ""}, content | {"slide_id": ""})
+    return list(place.files(other).values()) if same else []
 
 
 def report(tally: Tally) -> str:

@@ -5,8 +5,9 @@ slide, to hold both against each other, to prove with a few patches that they be
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ import torch
 from pipeline.compute import choose_device, keep_freed_memory, versions
 from pipeline.config import PlanConfig, to_toml
 from pipeline.encoders import EncoderSpec, named_spec
-from pipeline.errors import ConfigError, StoreError
-from pipeline.feature_files import find_feature_files
+from pipeline.errors import BenchmarkError, ConfigError, StoreError
+from pipeline.feature_folders import find_feature_files
 from pipeline.feature_layouts import read_facts
 from pipeline.files import exclusive, write_text
 from pipeline.hub import cached_weights
-from pipeline.import_proof import BATCH_ROWS, prove
+from pipeline.import_match import Matched, match_slides
+from pipeline.import_proof import BATCH_ROWS, Proof, Refused, prove, read_refused
 from pipeline.imported import (
     FeatureRows,
     ImportedSlide,
@@ -30,11 +32,9 @@ from pipeline.imported import (
     refuse_other_levels,
 )
 from pipeline.loader import BatchLoader, default_workers
-from pipeline.manifest import ManifestRow, parse_manifest
-from pipeline.manifest_sources import rows_from_folder
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.patches import PlannedPatches
-from pipeline.plan import AuditRow, Plan, build_plan
+from pipeline.plan import Plan, build_plan
 from pipeline.runlog import Progress, say
 from pipeline.store import Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
@@ -68,10 +68,22 @@ def import_features(
             raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
         if existing and "imported" not in Store(out).spec.settings:
             raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")
+        if config.coords is not None and not config.coords.is_dir():
+            raise ConfigError(f"--coords {config.coords}: no such folder")
         files = find_feature_files(folder, "")
-        patch_px = teacher_patch_px(config, files)
+        matched = match_slides(files, config)
+        patch_px = teacher_patch_px(config, [path for _, path in matched.pairs] or list(files.values()))
         built, teacher = find_teacher(config, patch_px)
-        slides, plan = plan_import(files, config, patch_px, teacher["width"])
+        looked = look_at_slides(matched, config, patch_px, teacher["width"])
+        if existing:
+            looked = looked.without(read_refused(Store(out)))
+        slides, plan = plan_import(looked, config)
+        say_plan(plan, teacher["width"], config)
+        proof = None
+        if not existing and (proof := _prove(plan, slides, built, config)) and proof.refused:
+            looked = looked.without(proof.refused)
+            slides, plan = plan_import(looked, config)
+            say_plan(plan, teacher["width"], config)
         rows_per_shard = min(config.rows_per_shard, plan.num_rows)
         settings = {
             "rows_per_shard": rows_per_shard,
@@ -83,7 +95,7 @@ def import_features(
         }
         spec = StoreSpec(teacher, settings)
         if not existing:
-            create_store(out, plan, spec, versions(), **_proof(plan, slides, built, config))
+            create_store(out, plan, spec, versions(), **(proof.notes() if proof else {}))
         store = open_to_continue(out, plan, spec)
         if record is not None:
             write_text(out / "config.toml", to_toml({"import-features": record}))
@@ -99,25 +111,33 @@ def import_features(
     return Extracted(store, num_rows, store.status_counts(), time.monotonic() - started)
 
 
-def teacher_patch_px(config: ImportConfig, files: dict[str, Path]) -> int:
-    """Side of the teacher's input: its own, else the option, else as the first file says.
+def teacher_patch_px(config: ImportConfig, files: Sequence[Path]) -> int:
+    """Side of the teacher's input: its own, else the option, else as the first file says that says it.
 
     Raises:
         ConfigError: none of them says, or teacher and option contradict each other.
-        BenchmarkError: the first file cannot be read.
+        BenchmarkError: none of the files can be read.
     """
     spec = named_spec(config.teacher)
     if spec.patch_px and config.patch_px not in (None, spec.patch_px):
         raise ConfigError(f"--patch-px {config.patch_px}: {config.teacher} takes patches of {spec.patch_px} px")
     if known := spec.patch_px or config.patch_px:
         return known
-    first = next(iter(files.values()))
-    said = read_facts(first, config.coords).patch_px
-    if said is None or said != round(said):
-        raise ConfigError(
-            f"{config.teacher} takes patches of any size, and {first} does not say which: give --patch-px"
-        )
-    return round(said)
+    errors: list[BenchmarkError] = []
+    for path in files:
+        try:
+            said = read_facts(path, config.coords).patch_px
+        except BenchmarkError as error:
+            errors.append(error)  # it fails by name when it is looked at
+            continue
+        if said is not None and said == round(said):
+            return round(said)
+    if len(errors) == len(files):
+        raise errors[0]
+    others = ", nor does any other file" if len(files) > 1 else ""
+    raise ConfigError(
+        f"{config.teacher} takes patches of any size, and {files[0]} does not say which{others}: give --patch-px"
+    )
 
 
 def find_teacher(config: ImportConfig, patch_px: int) -> tuple[BuiltEncoder | None, dict[str, Any]]:
@@ -145,106 +165,109 @@ def _has_weights(spec: EncoderSpec) -> bool:
     return spec.source.startswith("local-dir:") or cached_weights(spec) is not None
 
 
-def match_slides(
-    files: dict[str, Path], config: ImportConfig
-) -> tuple[list[tuple[ManifestRow, Path]], list[ImportedSlide], Path]:
-    """Slides with their files of features; what has no partner, as failed; and the folder that paths hang below.
+@dataclass(frozen=True)
+class Looked:
+    """Slides held against their files.
 
-    A file's name is the slide's id, or the name of the slide's file without its ending.
+    Attributes:
+        matched: which file is of which slide.
+        slides: those that have a file, in the order of ids, failed or not.
+        mpp: um/px of the patches.
+        patch_px: side of the teacher's input.
+    """
+
+    matched: Matched
+    slides: tuple[ImportedSlide, ...]
+    mpp: float
+    patch_px: int
+
+    def without(self, refused: Sequence[Refused]) -> "Looked":
+        """The same with slides failed whose features the proof has refused, and are still those features."""
+        reasons = {(r.slide_id, r.sha256): r.reason for r in refused}
+        kept = []
+        for slide in self.slides:
+            reason = reasons.get((slide.audit.slide_id, slide.digest))
+            kept.append(slide.failed(f"{slide.features}: {reason}") if reason else slide)
+        return replace(self, slides=tuple(kept))
+
+
+def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width: int) -> Looked:
+    """Hold every file against its slide.
 
     Raises:
-        ManifestError: the manifest or the folder of slides cannot be used.
+        ConfigError: the files name different encoders, or another than the teacher.
     """
-    if config.manifest:
-        manifest = parse_manifest(config.manifest, config.slides_root)
-        rows, root = list(manifest.rows), manifest.slides_root
-    else:
-        rows, root = rows_from_folder(config.slides_root), config.slides_root
-    names = {Path(row.path).stem: row for row in rows} | {row.slide_id: row for row in rows}
-    pairs: dict[str, tuple[ManifestRow, Path]] = {}
-    failed = []
-    for name, path in files.items():
-        row = names.get(name)
-        if row is None or row.slide_id in pairs:
-            where = config.manifest or config.slides_root
-            reason = f"{path}: no slide {name} in {where}" if row is None else f"{path}: the slide has another file"
-            failed.append(ImportedSlide(AuditRow(name, "failed", reason)))
-        else:
-            pairs[row.slide_id] = (row, path)
-    for row in rows:
-        if row.slide_id not in pairs:
-            reason = f"{root / row.path}: no file of features for this slide"
-            failed.append(ImportedSlide(AuditRow(row.slide_id, "failed", reason, row.path, row.case_id)))
-    return [pairs[slide_id] for slide_id in sorted(pairs)], failed, root
-
-
-def plan_import(
-    files: dict[str, Path], config: ImportConfig, patch_px: int, width: int
-) -> tuple[dict[str, ImportedSlide], Plan]:
-    """Hold every file against its slide; the slides that are well, by id, and the plan with the audit of all.
-
-    Raises:
-        ConfigError: the files name different encoders.
-        PlanError: no slide is well.
-    """
-    pairs, failed, root = match_slides(files, config)
     found = []
     with (
         ThreadPoolExecutor(min(config.workers or default_workers(), MOST_READERS)) as pool,
-        Progress("looking at features", len(pairs), "slides") as progress,
+        Progress("looking at features", len(matched.pairs), "slides") as progress,
     ):
-        work = pool.map(lambda p: look_at_slide(p[0], root / p[0].path, p[1], config, patch_px, width), pairs)
-        for slide in work:
+        root = matched.root
+        for slide in pool.map(
+            lambda p: look_at_slide(p[0], root / p[0].path, p[1], config, patch_px, width), matched.pairs
+        ):
             found.append(slide)
             progress.note(failed=sum(s.slide is None for s in found))
             progress.step()
     found, mpp = refuse_other_levels(found, config.mpp)
-    well = {s.audit.slide_id: s for s in found if s.slide is not None}
-    if len(encoders := sorted({s.encoder for s in well.values() if s.encoder})) > 1:
+    if len(encoders := sorted({s.encoder for s in found if s.slide and s.encoder})) > 1:
         raise ConfigError(f"the files name different encoders: {', '.join(encoders)}. Import one folder of features")
+    if other := other_encoders(encoders, named_spec(config.teacher).record()):
+        say(f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}; it is not known whether "
+            "they are the same")  # fmt: skip
+    return Looked(matched, tuple(found), mpp, patch_px)
+
+
+def plan_import(looked: Looked, config: ImportConfig) -> tuple[dict[str, ImportedSlide], Plan]:
+    """The slides that are well, by id, and the plan with the audit of all.
+
+    Raises:
+        PlanError: no slide is well.
+    """
+    well = {s.audit.slide_id: s for s in looked.slides if s.slide is not None}
     most = max((len(s.slide.coords_l0_px) for s in well.values() if s.slide), default=1)
-    values = {"patches_per_slide": config.patches_per_slide or most, "patch_px": patch_px, "mpp": mpp,
+    values = {"patches_per_slide": config.patches_per_slide or most, "patch_px": looked.patch_px, "mpp": looked.mpp,
               "min_tissue": 0.0, "val_fraction": config.val_fraction, "allow_upsampling": config.allow_upsampling,
               "seed": config.seed}  # fmt: skip
-    audit = [s.audit for s in (*found, *failed)]
+    audit = [s.audit for s in (*looked.slides, *looked.matched.failed)]
     parts = [s.slide for s in well.values() if s.slide is not None]
-    plan = build_plan(PlanConfig.build(values), parts, audit, root.resolve())
+    return well, build_plan(PlanConfig.build(values), parts, audit, looked.matched.root.resolve())
+
+
+def say_plan(plan: Plan, width: int, config: ImportConfig) -> None:
+    """The audit and what the store will take, in words."""
     say(audit_table(plan))
     say(
         estimate(
             plan, width=width or None, dtype=config.dtype, rows_per_shard=config.rows_per_shard, pixels=config.pixels
         )
     )
-    if other := other_encoders(encoders, named_spec(config.teacher).record()):
-        say(f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}. Tools have names of their "
-            "own; if it is another encoder, give that one")  # fmt: skip
-    trained_at = named_spec(config.teacher).mpp
+    trained_at, mpp = named_spec(config.teacher).mpp, plan.config.mpp
     if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
         say(f"note: {config.teacher} was trained at {trained_at:g} um/px, these patches are at {mpp:g}")
-    return well, plan
 
 
-def _proof(
+def _prove(
     plan: Plan, slides: dict[str, ImportedSlide], teacher: BuiltEncoder | None, config: ImportConfig
-) -> dict[str, Any]:
-    """Prove that features and slides belong together, and say so; notes for the store.
+) -> Proof | None:
+    """Prove that features and slides belong together, and say so; `None` where it cannot be.
 
     Raises:
-        StoreError: they do not.
+        StoreError: most of them do not.
     """
     if teacher is None or not config.check_rows:
         why = "the teacher's weights are not here; --weights gives them" if teacher is None else "--check-rows 0"
         say(f"note: not proven that features and slides belong together ({why})")
-        return {}
+        return None
     device = choose_device(config.device)
     keep_freed_memory(device)
     teacher.module.to(device)
     proof = prove(plan, slides, teacher, config, device)
     if proof is None:
         say("note: not proven that features and slides belong together (no patch of the sample can be read)")
-        return {}
+        return None
     say(proof.words())
-    return {"proof": vars(proof)}
+    return proof
 
 
 def copy_shards(store: Store, plan: Plan, shards: Iterable[int], features: FeatureRows, config: ImportConfig) -> None:

@@ -23,7 +23,8 @@ from store_factory import make_store, plain_vit, train_config
 
 from pipeline.config import PlanConfig
 from pipeline.errors import SlideError
-from pipeline.feature_files import find_feature_files, read_features
+from pipeline.feature_files import read_features
+from pipeline.feature_folders import find_feature_files
 from pipeline.files import exclusive
 from pipeline.layouts import folder_name
 from pipeline.manifest import ManifestRow, read_manifest
@@ -422,6 +423,32 @@ def test_bad_slides_are_listed_and_the_rest_goes_on(work: Path, tmp_path: Path) 
     np.testing.assert_allclose(features, reference(work, "a", coords), rtol=1e-4, atol=1e-4)  # the slide undamaged
     assert find_feature_files(out).keys() == {"a", "b", "fine"}
     assert leftovers(tmp_path) == []
+
+
+def test_a_slide_that_is_called_otherwise_than_before_is_not_embedded_twice(work: Path, tmp_path: Path) -> None:
+    """A second file of the same name changes the first one's id, and back."""
+    slides, out = tmp_path / "slides", tmp_path / "out"
+    (slides / "x").mkdir(parents=True)
+    (slides / "y").mkdir()
+    shutil.copy(work / "slides" / "a.svs", slides / "x" / "s.svs")
+    assert embed(work, out, "clam", slides=slides)[0] == 0
+    shutil.copy(work / "slides" / "b.svs", slides / "y" / "s.svs")
+    code, said, err = embed(work, out, "clam", slides=slides)
+    assert code == 3, err
+    reason = failures_of(out)[0]["reason"]
+    assert (failures_of(out)[0]["slide_id"], reason in said) == ("x__s.svs", True)
+    assert reason.startswith(f"{slides / 'x/s.svs'}: embedded already as ")
+    assert all(str(path) in reason for path in (out / "h5_files/s.h5", out / "pt_files/s.pt", out / "patches/s.h5"))
+    assert find_feature_files(out).keys() == {"s", "y__s.svs"}  # the other one goes on
+    for folder, ending in (("h5_files", "h5"), ("pt_files", "pt"), ("patches", "h5")):
+        (out / folder / f"s.{ending}").unlink()
+    assert embed(work, out, "clam", slides=slides)[0] == 0
+    assert find_feature_files(out).keys() == {"x__s.svs", "y__s.svs"}
+    assert read_elsewhere(out, "clam", "x__s.svs")[0].shape[0] > 0
+    shutil.rmtree(slides / "y")
+    code, said, _ = embed(work, out, "clam", slides=slides)
+    assert (code, "embedded already as" in said, "x__s.svs.h5" in said) == (3, True, True)
+    assert not (out / "h5_files" / "s.h5").exists()
 
 
 def test_a_mended_slide_is_done_again_when_asked_for(work: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError
-from pipeline.feature_files import find_feature_files, read_arrays, read_features, write_arrays
+from pipeline.feature_files import read_arrays, read_features, write_arrays
+from pipeline.feature_folders import find_feature_files
 
 FEATURES = np.random.default_rng(0).standard_normal((5, 4), dtype=np.float32)
 COORDS = np.arange(10).reshape(5, 2) * 512

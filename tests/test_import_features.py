@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -40,8 +41,11 @@ from store_factory import student_folder
 
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import BenchmarkError, ConfigError, PlanError, StoreError
-from pipeline.imported import FeatureRows
+from pipeline.feature_layouts import read_facts
+from pipeline.import_proof import refused_slides
+from pipeline.imported import FeatureRows, ImportedSlide
 from pipeline.models import PRETRAINED, BuiltEncoder, build_encoder
+from pipeline.plan import AuditRow
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
 from pipeline.teachers import find_teacher
@@ -239,7 +243,9 @@ def test_files_that_do_not_say_the_size_take_it_from_the_options(
     for s in slides:  # as Patho-Bench wants it: no attributes at all
         with h5py.File(tmp_path / f"{s.name}.h5", "w") as f:
             f["features"], f["coords"] = s.features, s.coords
-    with pytest.raises(ConfigError, match=r"takes patches of any size, and .*s0\.h5 does not say which: give --patch"):
+    with pytest.raises(
+        ConfigError, match=r"any size, and .*s0\.h5 does not say which, nor does any other .*--patch-px"
+    ):
         run(tmp_path, tmp_path / "s.zarr", options)
     with pytest.raises(PlanError, match=r"s0\.h5: it does not say how large its patches are. Say it with --mpp"):
         run(tmp_path, tmp_path / "s.zarr", options, patch_px=PATCH_PX)
@@ -402,25 +408,245 @@ def test_what_stops_before_anything_is_written(
     assert leftovers(tmp_path) == []
 
 
+def test_a_name_that_two_slides_could_have_fails_both_and_the_others_go_on(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path
+) -> None:
+    """Without weights, too, where nothing else would tell."""
+    root = tmp_path / "slides"
+    for path, source in (("a/s0.svs", "s0.svs"), ("b/s0.svs", "s1.svs"), ("s1.svs", "s1.svs")):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(cohort / source, root / path)
+    features = write_trident(tmp_path / "f", slides)
+    more = options | {"slides_root": root, "manifest": None, "weights": None}
+    code, _, err = call_g2l("import-features", features, "--out", tmp_path / "s.zarr", *flags(more))
+    assert code == 3, err
+    store = Store(tmp_path / "s.zarr")
+    assert [s.slide_id for s in store.plan.slides] == ["s1"]
+    assert audit_of(store).keys() == {"a__s0.svs", "b__s0.svs"}
+    for reason in audit_of(store).values():
+        assert f"s0.h5: is it of {root}/a/s0.svs or {root}/b/s0.svs? Name the slides' files apart, or give" in reason
+        assert reason in err
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("slide_id,path\ns0,a/s0.svs\nother,b/s0.svs\ns1,s1.svs\n")
+    more |= {"manifest": manifest, "weights": options["weights"]}  # as the message says, and proven
+    done = run(features, tmp_path / "t.zarr", more)
+    assert ([s.slide_id for s in done.store.plan.slides], audit_of(done.store).keys()) == (["s0", "s1"], {"other"})
+
+
+def test_what_cannot_be_read_does_not_decide_the_patch_size(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    """The first file by name is damaged, the next says nothing, a stray one says another size: the fourth says it."""
+    features = write_trident(tmp_path / "f", slides)
+    folder = features / "features_tiny"
+    with h5py.File(shutil.copy(folder / "s0.h5", folder / "stray.h5"), "r+") as f:
+        f["coords"].attrs["patch_size"] = 32
+    shutil.move(folder / "stray.h5", folder / "0.h5")
+    (folder / "s0.h5").write_bytes(b"cut short")
+    done = run(features, tmp_path / "s.zarr", options)
+    assert done.store.plan.config.patch_px == PATCH_PX
+    assert audit_of(done.store).keys() == {"0", "s0"}
+    write_trident(tmp_path / "f", slides)
+    with h5py.File(folder / "s0.h5", "r+") as f:  # as TRIDENT writes a slide without tissue
+        del f["features"], f["coords"]
+        f["features"], f["coords"] = np.zeros((0, 96), np.float32), np.zeros((0, 2), np.int64)
+    done = run(features, tmp_path / "t.zarr", options)
+    assert done.store.plan.config.patch_px == PATCH_PX
+    assert "no patches" in audit_of(done.store)["s0"]
+
+
+def test_stamp_s_subfolders_are_read(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
+) -> None:
+    run_folder = write_stamp(tmp_path / "f" / "tiny-00000000", slides)
+    for s in slides:
+        (run_folder / f"u-{s.name}").mkdir()
+        shutil.move(run_folder / f"{s.name}.h5", run_folder / f"u-{s.name}")
+    for number, named in enumerate((tmp_path / "f", run_folder)):
+        done = run(named, tmp_path / f"{number}.zarr", options)
+        assert_same_rows(rows_of(done.store), rows_of(extracted), np.float16)
+
+
+def test_a_tile_index_that_the_coordinates_do_not_have(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    """Beyond the last, or one in the middle that is gone: no traceback, and no neighbour's place."""
+    for name, index in (("beyond", np.arange(1, 13)), ("hole", np.delete(np.arange(13), 5)), ("twice", np.zeros(12))):
+        features = write_slide2vec(tmp_path / name, slides, ".npz")
+        path = features / "tiles" / "s1.coordinates.npz"
+        with np.load(path) as arrays:
+            tiles = dict(arrays)
+        np.savez(path, **tiles | {"tile_index": index.astype(np.int32)})
+        done = run(features, tmp_path / f"{name}.zarr", options, weights=None)
+        assert [s.slide_id for s in done.store.plan.slides] == ["s0"]
+        reason = audit_of(done.store)["s1"]
+        assert "s1.npz: " in reason
+        assert str(path) in reason
+        first = {"beyond": "(the first: 0)", "hole": "(the first: 5)", "twice": "not one tile_index a tile"}
+        assert first[name] in reason
+
+
+@pytest.mark.parametrize(
+    ("teacher", "encoder", "words"),
+    [
+        ("h-optimus-0", "hoptimus1", "name the encoder hoptimus1, which is h-optimus-1; --teacher says h-optimus-0"),
+        ("uni", "uni_v1", ""),
+        ("uni", "mine", "note: the files name the encoder mine, --teacher says uni; it is not known whether"),
+    ],
+)
+def test_the_encoder_s_name_in_the_files(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], teacher: str, encoder: str, words: str
+) -> None:
+    """Without weights, the name is all that can tell."""
+    width = 1536 if teacher == "h-optimus-0" else 1024
+    rng = np.random.default_rng(0)
+    wide = [replace(s, features=rng.random((len(s.features), width), np.float32)) for s in slides]
+    features, out = write_trident(tmp_path / "f", wide, encoder), tmp_path / "s.zarr"
+    more = options | {"teacher": teacher, "weights": None, "rows_per_shard": 8}
+    code, _, err = call_g2l("import-features", features, "--out", out, *flags(more), "--allow-upsampling")
+    refused = encoder == "hoptimus1"
+    assert (code, out.exists()) == ((1, False) if refused else (0, True)), err
+    assert words in err
+    assert ("the files name" in err) == bool(words)
+
+
+def test_an_encoder_s_name_that_is_no_text_is_none(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    for number, value in enumerate((h5py.Empty("S1"), np.bytes_(b"tiny"), b"t\xff", np.array([1, 2]), "")):
+        features = write_trident(tmp_path / str(number), slides)
+        with h5py.File(features / "features_tiny" / "s1.h5", "r+") as f:
+            f["features"].attrs["encoder"] = value
+            f["coords"].attrs["level0_width"] = h5py.Empty("i8")
+        if isinstance(value, bytes) and value == b"t\xff":
+            with pytest.raises(ConfigError, match=r"name different encoders: t\?, tiny"):
+                run(features, tmp_path / f"{number}.zarr", options)
+            continue
+        assert run(features, tmp_path / f"{number}.zarr", options).num_failed == 0
+
+
+def test_coordinates_that_are_no_places(tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]) -> None:
+    """Refused by name, without NumPy's word on a cast."""
+    for number, coords in enumerate((np.full((12, 2), 1e300), np.full((12, 2), np.nan), np.full((12, 2), b"1"))):
+        features = write_trident(tmp_path / str(number), slides)
+        with h5py.File(features / "features_tiny" / "s1.h5", "r+") as f:
+            attributes = dict(f["coords"].attrs)
+            del f["coords"]
+            f["coords"] = coords
+            f["coords"].attrs.update(attributes)
+        done = run(features, tmp_path / f"{number}.zarr", options)
+        assert audit_of(done.store).keys() == {"s1"}
+        assert "s1.h5: coords " in audit_of(done.store)["s1"]
+
+
+def test_a_folder_of_coordinates_that_is_not_there(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_clam(tmp_path / "f", slides)
+    with pytest.raises(ConfigError, match=r"^--coords \S*gone: no such folder$"):
+        run(features, tmp_path / "s.zarr", options, coords=tmp_path / "gone")
+    assert not (tmp_path / "s.zarr").exists()
+
+
+def test_trident_rounds_the_side_of_a_patch_down(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    """64 px at 40x seen at 15x are 170.67 level-0 pixels, and 170 in TRIDENT's file, 171 in others'; 169 stands."""
+    sides = {}
+    for said in (170, 171, 169):
+        features = write_trident(tmp_path / str(said), slides)
+        for path in (features / "features_tiny").iterdir():
+            with h5py.File(path, "r+") as f:
+                f["coords"].attrs.update({"patch_size_level0": said, "level0_magnification": 40,
+                                          "target_magnification": 15})  # fmt: skip
+        sides[said] = read_facts(features / "features_tiny" / "s0.h5").side(0.25)
+    assert sides == {170: pytest.approx(64 * 40 / 15), 171: pytest.approx(64 * 40 / 15), 169: 169}
+
+
 # --- proof --------------------------------------------------------------------------------------------------
 
 
 def test_features_of_another_slide_or_place_are_caught(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
 ) -> None:
+    """All of the slides, or most, refuse the import; a few fail by name, and the others are imported."""
     a, b = slides
     swapped = [*changed([a], "s0", features=b.features), *changed([b], "s1", features=a.features)]
-    moved = changed(slides, "s1", features=np.roll(b.features, 1, axis=0))
-    for name, wrong in (("swapped", swapped), ("moved", moved)):
-        features = write_trident(tmp_path / name, wrong)
-        with pytest.raises(
-            StoreError, match=r"(?s)slides are not those that test_resnet gives .*  s1: cosine"
-        ) as caught:
-            run(features, tmp_path / "s.zarr", options)
-        assert ("s0: cosine" in str(caught.value)) == (name == "swapped")
+    features = write_trident(tmp_path / "swapped", swapped)
+    with pytest.raises(
+        StoreError, match=r"(?s)2 of 2 slides are not those that test_resnet gives .*  s0: cosine.*  s1: cosine"
+    ):
+        run(features, tmp_path / "s.zarr", options)
     assert not (tmp_path / "s.zarr").exists()
-    done = run(features, tmp_path / "s.zarr", options, check_rows=0)  # who does not ask is not told
-    assert "proof" not in done.store.attributes
+    features = moved_features(tmp_path / "moved", slides)
+    code, said, err = call_g2l("import-features", features, "--out", tmp_path / "s.zarr", *flags(options))
+    assert code == 3, err
+    store = Store(tmp_path / "s.zarr")
+    reason = audit_of(store)["s1"]
+    assert re.fullmatch(r"\S*/s1\.h5: not the features that test_resnet gives at these places: cosine \S+, \d+% of "
+                        r"the other rows nearer \(medians; needed are a cosine of 0\.9 and at most 5%\)",
+                        reason)  # fmt: skip
+    assert (audit_of(store).keys(), reason in err, "refused: s1" in err) == ({"s1"}, True, True)
+    expected = rows_of(extracted)
+    assert_same_rows(rows_of(store), {key: value for key, value in expected.items() if key[0] == "s0"})
+    assert (store.attributes["proof"]["rows"], store.attributes["proof"]["max_nearer"]) == (4, 0)
+    assert [r["slide_id"] for r in store.attributes["refused"]] == ["s1"]
+    assert store.spec.settings["imported"]["features_sha256"].keys() == {"s0"}
+    assert "proven on 4 patches" in said
+    code, said, _ = call_g2l("verify", store.folder, "--weights", options["weights"], "--device", "cpu")
+    assert (code, "12 rows embedded again" in said) == (0, True), said
+    done = run(features, tmp_path / "t.zarr", options, check_rows=0)  # who does not ask is not told
+    assert not {"proof", "refused"} & done.store.attributes.keys()
+    assert len(done.store.plan.slides) == 2
+
+
+def moved_features(folder: Path, slides: list[FeatureSlide]) -> Path:
+    """The features of s1 by a row, those of s0 as they are."""
+    return write_trident(folder, changed(slides, "s1", features=np.roll(one(slides).features, 1, axis=0)))
+
+
+def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_mended(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features, whole, out = moved_features(tmp_path / "f", slides), tmp_path / "w.zarr", tmp_path / "k.zarr"
+    run(features, whole, options)
+    real, calls = FeatureRows.read, []
+
+    def interrupted(self: FeatureRows, rows: Any) -> NDArray[np.float32]:
+        calls.append(rows)
+        if len(calls) > 3:  # two slides' proofs and a shard
+            raise KeyboardInterrupt
+        return real(self, rows)
+
+    with monkeypatch.context() as stop:
+        stop.setattr(FeatureRows, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(features, out, options, workers=1)
+    assert Store(out).pending_shards()
+    with monkeypatch.context() as stop:  # the proof is not made anew
+        stop.setattr(stage, "prove", lambda *_: pytest.fail("proven twice"))
+        assert run(features, out, options).num_new_rows > 0
+    assert audit_of(Store(out)).keys() == {"s1"}
+    assert array_files(out) == array_files(whole)
+    for name in ("zarr.json", "audit.csv"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+    mended = write_trident(tmp_path / "mended", slides)
+    with pytest.raises(StoreError, match=r"(?s)made with other inputs .*features_sha256\.s1: None -> "):
+        run(mended, out, options)
+
+
+@pytest.mark.parametrize(("bad", "refused_whole"), [(0, False), (1, False), (2, False), (3, True), (4, True)])
+def test_more_than_half_is_not_the_slides(bad: int, refused_whole: bool, options: dict[str, Any]) -> None:
+    worst = [(0.2, 0.5), (float("nan"), 0.0), (0.95, 0.06), (0.89, 0.0)]  # NaN, rank and cosine each refuse
+    found = {f"s{i}": worst[i] if i < bad else (0.99, 0.0) for i in range(4)}
+    slides = {name: ImportedSlide(AuditRow(name, "ok"), digest=f"sha of {name}") for name in found}
+    config = ImportConfig.build(options)
+    if refused_whole:
+        with pytest.raises(StoreError, match=rf"the features of {bad} of 4 slides are not those that tiny gives"):
+            refused_slides(found, slides, config, "tiny")
+    else:
+        refused = refused_slides(found, slides, config, "tiny")
+        assert [(r.slide_id, r.sha256) for r in refused] == [(f"s{i}", f"sha of s{i}") for i in range(bad)]
 
 
 def test_features_of_another_model_are_caught(

@@ -1,0 +1,97 @@
+"""What tools call the encoders: names in feature files that stand for an entry of the table, or for an encoder that is
+not in it. Data only.
+
+Read in 2026-11: TRIDENT's `trident/patch_encoder_models/load.py` (`encoder_factory`), STAMP's `ExtractorName` in
+`src/stamp/preprocessing/config.py` with the identifiers in `extractor/`, of several versions, and slide2vec's presets
+in `docs/models.rst`. Names count by their letters and digits: `phikon_v2`, `phikonv2` and `Phikon-v2` are one.
+TRIDENT's `virchow2-cls` is an encoder of its own here: another embedding than the table's. What it leaves out: encoders
+of whole slides, and which of the embeddings of one encoder a tool took: their widths tell those apart.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pipeline.encoders import ENCODERS
+
+OF_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "h-optimus-0": ("hoptimus0", "h_optimus_0"),
+        "h-optimus-1": ("hoptimus1", "h_optimus_1"),
+        "h0-mini": ("h0-mini",),
+        "h0-mini-mean": ("h0-mini",),  # TRIDENT and slide2vec have one name for both embeddings
+        "hibou-l": ("hibou_l",),
+        "uni": ("uni_v1", "mahmood-uni", "mahmood-uni-77ffbca1"),
+        "uni2-h": ("uni_v2", "uni2", "mahmood-uni2"),
+        "virchow2": ("virchow2",),
+        "gigapath": ("gigapath",),
+        "phikon-v2": ("phikon_v2",),
+        "kaiko-vitl14": ("kaiko-vitl14",),
+        "gpfm": ("gpfm",),
+    }
+)
+"""Tools' names by the table's."""
+NOT_IN_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "CONCH": ("conch", "conch_v1", "mahmood-conch"),
+        "CONCH 1.5": ("conch_v15", "conch1_5", "mahmood-conch1_5"),
+        "CTransPath": ("ctranspath",),
+        "CHIEF's CTransPath": ("chief-ctranspath",),
+        "DigePath": ("digepath",),
+        "DinoBloom": ("dino-bloom",),
+        "GenBio-PathFM": ("genbio-pathfm",),
+        "Hibou-B": ("hibou-b",),
+        "iSight": ("isight",),
+        "Kaiko ViT-B/8": ("kaiko-vitb8",),
+        "Kaiko ViT-B/16": ("kaiko-vitb16",),
+        "Kaiko ViT-S/8": ("kaiko-vits8",),
+        "Kaiko ViT-S/16": ("kaiko-vits16",),
+        "KEEP": ("keep",),
+        "KRONOS": ("kronos", "kronos2"),
+        "Lunit ViT-S/8": ("lunit-vits8", "lunit"),
+        "Mascaret": ("mascaret",),
+        "Mettle": ("mettle",),
+        "Midnight": ("midnight", "midnight12k"),
+        "mSTAR": ("mstar",),
+        "MUSK": ("musk",),
+        "OpenMidnight": ("openmidnight",),
+        "Phaet": ("phaet",),
+        "Phikon": ("phikon",),
+        "PLIP": ("plip",),
+        "Prost40M": ("prost40m",),
+        "Prov-GigaPath Flash": ("gigapath-flash",),
+        "RedDino": ("red-dino",),
+        "ResNet-50 of ImageNet": ("resnet50",),
+        "RudolfV 2": ("rudolfv2",),
+        "RudolfV 2-B": ("rudolfv2-b",),
+        "RudolfV 2-S": ("rudolfv2-s",),
+        "TICON": ("ticon",),
+        "Virchow": ("virchow", "virchow-full"),
+        "Virchow2's class token": ("virchow2-cls",),
+    }
+)
+"""Tools' names of other encoders, by what they are called here."""
+
+
+def letters(name: str) -> str:
+    """A name's letters and digits, in lower case, without an owner before them."""
+    return "".join(c for c in name.split(":")[-1].split("/")[-1].lower() if c.isalnum())
+
+
+def encoders_named(name: str) -> frozenset[str]:
+    """The encoders that a name may stand for: entries of the table, or keys of `NOT_IN_TABLE`; none if unknown.
+
+    Besides tools' names, an entry's own name and that of its published weights stand for it.
+    """
+    return _BY_LETTERS.get(letters(name), frozenset())
+
+
+def _by_letters() -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    names = {key: (*OF_TABLE.get(key, ()), key, spec.source) for key, spec in ENCODERS.items()}
+    for key, of_key in {**names, **NOT_IN_TABLE}.items():
+        for name in of_key:
+            found[letters(name)] = found.get(letters(name), frozenset()) | {key}
+    return found
+
+
+_BY_LETTERS = _by_letters()

@@ -1,0 +1,146 @@
+"""Where tools put their feature files: one file a slide, found below the folder that the user names.
+
+TRIDENT, CLAM and slide2vec make folders of known names. STAMP writes `{extractor}-{hash}/`, or `{extractor}/`, and in
+it the subfolders of the slides (`src/stamp/preprocessing/__init__.py`, read in 2026-11). Its files say that they are
+STAMP's: such a tree is read whole, and nothing else is taken for one. Nothing is guessed: what could be meant in two
+ways is refused with all names. What it leaves out: STAMP's embeddings of whole slides.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.errors import BenchmarkError
+from pipeline.feature_files import FEATURE_SUFFIXES, NO_FEATURES, read_attributes
+
+FEATURE_FOLDERS = ("h5_files", "tile_embeddings", "features_*", "*_overlap/features_*")
+"""Folders that tools make below the one that the user names: CLAM, slide2vec, TRIDENT."""
+CLAM_TENSORS = "pt_files"
+"""CLAM writes the same features once more here; it counts only where there are no `h5_files`."""
+STAMP_SUFFIX = ".h5"
+STAMP_DATASET = "feats"
+STAMP_HASH_CHARS = 8
+"""Of the file's `code_hash` in the name of STAMP's folder."""
+
+
+def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, Path]:
+    """The feature file of every slide below `folder`, by slide id (the file's name without its ending), sorted.
+
+    The files lie in `folder` itself or, if it has none, in one of the folders that TRIDENT, CLAM or slide2vec make
+    below it; STAMP's in any of its subfolders. `option` is what errors call the folder by.
+
+    Raises:
+        BenchmarkError: no such folder, no feature files, several folders that could be meant (all are named), or the
+            same slide in two files.
+    """
+    if not folder.is_dir():
+        raise BenchmarkError(f"{option}{folder}: no such folder")
+    if own := _feature_files(folder):
+        return _by_slide(sorted({*own, *_stamp_files(folder, option)}) if _is_of_stamp(own) else own)
+    candidates = [found for pattern in FEATURE_FOLDERS for found in sorted(folder.glob(pattern))]
+    holding = [candidate for candidate in candidates if candidate.is_dir() and _feature_files(candidate)]
+    if folder / "h5_files" not in holding and _feature_files(folder / CLAM_TENSORS):
+        holding.append(folder / CLAM_TENSORS)
+    if len(holding) > 1:
+        names = "\n".join(f"  {candidate}" for candidate in holding)
+        raise BenchmarkError(f"{option}{folder}: several folders with features; name one of them:\n{names}")
+    if holding:
+        return find_feature_files(holding[0], option)
+    if below := _stamp_files(folder, option):
+        return _by_slide(below)
+    raise BenchmarkError(
+        f"{option}{folder}: no feature files ({', '.join(FEATURE_SUFFIXES)}) in it, nor in "
+        f"{', '.join((*FEATURE_FOLDERS, CLAM_TENSORS))} below it, nor STAMP's anywhere below it"
+    )
+
+
+def _feature_files(folder: Path) -> list[Path]:
+    """Feature files right below `folder`, sorted; none if it is no folder."""
+    return sorted(
+        path
+        for path in (folder.iterdir() if folder.is_dir() else ())
+        if path.suffix in FEATURE_SUFFIXES and not path.name.startswith(".") and not path.name.endswith(NO_FEATURES)
+    )
+
+
+def _by_slide(paths: Sequence[Path]) -> dict[str, Path]:
+    """Files by slide id.
+
+    Raises:
+        BenchmarkError: the same slide twice.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        if path.stem in found:
+            raise BenchmarkError(f"two feature files for slide {path.stem}: {found[path.stem]} and {path}. Remove one")
+        found[path.stem] = path
+    return dict(sorted(found.items()))
+
+
+def _is_of_stamp(paths: Sequence[Path]) -> bool:
+    """Whether the first file that can be read is one of STAMP's."""
+    for path in paths:
+        try:
+            return _maker(path) is not None
+        except BenchmarkError:
+            continue  # a damaged file fails by its name when it is read
+    return False
+
+
+def _maker(path: Path) -> tuple[str, str] | None:
+    """STAMP's extractor and the hash of its code; `None` where the file is not of a slide's tiles by STAMP.
+
+    Raises:
+        BenchmarkError: the file cannot be read.
+    """
+    if path.suffix != STAMP_SUFFIX:
+        return None
+    attributes = read_attributes(path)
+    of_file = attributes[""]
+    if STAMP_DATASET not in attributes or of_file.get("feat_type", "tile") != "tile":
+        return None
+    return str(of_file.get("extractor", "")), str(of_file.get("code_hash", ""))
+
+
+def _stamp_files(folder: Path, option: str) -> list[Path]:
+    """STAMP's files below `folder`, sorted, with what lies between them and is damaged; none if all lie right in it.
+
+    Raises:
+        BenchmarkError: they are of several extractors, or of several runs of one; their folders are named.
+    """
+    found: list[Path] = []
+    damaged: list[Path] = []
+    roots: dict[tuple[str, str], Path] = {}
+    paths = _hdf5_below(folder)
+    if all(path.parent == folder for path in paths):
+        return []  # not a file is opened for nothing
+    for path in paths:
+        try:
+            maker = _maker(path)
+        except BenchmarkError:
+            damaged.append(path)
+            continue
+        if maker is not None:
+            found.append(path)
+            root = _root(path.relative_to(folder).parts[0], *maker)
+            roots.setdefault((maker[0], root), folder / root if root else path.parent)
+    if len(roots) > 1:
+        names = "\n".join(f"  {path} ({extractor})" for (extractor, _), path in sorted(roots.items()))
+        raise BenchmarkError(f"{option}{folder}: features of several extractors or runs of STAMP; name the folder of "
+                             f"one of them:\n{names}")  # fmt: skip
+    return sorted([*found, *damaged]) if found else []
+
+
+def _hdf5_below(folder: Path) -> list[Path]:
+    """HDF5 files as STAMP names them, in `folder` and at any depth below it; nothing hidden, no links to folders."""
+    found = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place) / name for name in names if name.endswith(STAMP_SUFFIX) and not name.startswith(".")]
+    return sorted(found)
+
+
+def _root(name: str, extractor: str, code_hash: str) -> str:
+    """The name of a subfolder if it is the one that STAMP makes for an extractor; else ""."""
+    made = (extractor, f"{extractor}-{code_hash[:STAMP_HASH_CHARS]}")
+    return name if extractor and name in made else ""

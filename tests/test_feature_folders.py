@@ -1,0 +1,107 @@
+"""Where feature files are found: STAMP's trees, written as STAMP does; what could be meant in two ways is named."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.errors import BenchmarkError
+from pipeline.feature_folders import find_feature_files
+from pipeline.slide_sets import read_slide_set
+
+
+def write_stamp(path: Path, extractor: str = "uni2", code_hash: str = "0a0a0a0a", feat_type: str = "tile") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as f:
+        f["feats"], f["coords"] = np.ones((3, 4), np.float16), np.zeros((3, 2), np.float32)
+        f.attrs.update({"stamp_version": "2.3.0", "extractor": extractor, "unit": "um", "tile_size_um": 112.0,
+                        "tile_size_px": 224, "code_hash": code_hash, "feat_type": feat_type})  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize("root", ["uni2-0a0a0a0a", "uni2", "renamed"])
+def test_slides_in_subfolders_are_found_from_the_output_folder_and_from_the_extractor_s(
+    tmp_path: Path, root: str
+) -> None:
+    """As of a GDC download: a folder a slide. With `generate_hash: false` the extractor's folder has no hash."""
+    made = {
+        name: write_stamp(tmp_path / root / sub / f"{name}.h5")
+        for name, sub in (("TCGA-A", "1f3c-77"), ("TCGA-B", "deep/9b"), ("TCGA-C", "."))
+    }
+    (tmp_path / root / "1f3c-77" / "TCGA-A.jpg").touch()
+    write_stamp(tmp_path / root / ".cache" / "TCGA-D.h5")
+    assert find_feature_files(tmp_path) == made
+    assert find_feature_files(tmp_path / root) == made
+    (tmp_path / root / "TCGA-C.h5").unlink()  # no file right in it
+    assert find_feature_files(tmp_path / root).keys() == {"TCGA-A", "TCGA-B"}
+
+
+def test_a_tree_in_a_folder_of_a_known_name_is_read_whole(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "features_uni2" / "a.h5")
+    write_stamp(tmp_path / "features_uni2" / "u" / "b.h5")
+    assert find_feature_files(tmp_path).keys() == {"a", "b"}
+
+
+def test_a_benchmark_reads_such_a_tree(tmp_path: Path) -> None:
+    for name in "ab":
+        write_stamp(tmp_path / "f" / "uni2-0a0a0a0a" / name / f"{name}.h5")
+    (tmp_path / "labels.csv").write_text("slide_id,y\na,0\nb,1\n")
+    found = read_slide_set(tmp_path / "labels.csv", "y", [("uni2", tmp_path / "f")])
+    assert [bag.slides for bag in found.bags] == [("a",), ("b",)]
+
+
+def test_a_damaged_file_of_a_tree_is_kept_to_fail_by_its_name(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "u1" / "a.h5")
+    (tmp_path / "u0").mkdir()
+    (tmp_path / "u0" / "b.h5").write_bytes(b"cut short")
+    assert find_feature_files(tmp_path).keys() == {"a", "b"}
+    (tmp_path / "0.h5").write_bytes(b"cut short")
+    write_stamp(tmp_path / "c.h5")
+    assert find_feature_files(tmp_path).keys() == {"0", "a", "b", "c"}
+
+
+def test_two_files_of_one_slide_in_a_tree_are_named(tmp_path: Path) -> None:
+    for sub in ("u1", "u2"):
+        write_stamp(tmp_path / "uni2-0a0a0a0a" / sub / "s.h5")
+    with pytest.raises(BenchmarkError, match=r"two feature files for slide s: \S*u1/s\.h5 and \S*u2/s\.h5"):
+        find_feature_files(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [(("uni2", "0a0a0a0a"), ("virchow2", "0a0a0a0a")), (("uni2", "0a0a0a0a"), ("uni2", "0b0b0b0b"))],
+)
+def test_several_extractors_or_runs_are_named_and_none_is_guessed(
+    tmp_path: Path, one: tuple[str, str], two: tuple[str, str]
+) -> None:
+    for slide, (extractor, code_hash) in (("a", one), ("b", two)):
+        write_stamp(tmp_path / f"{extractor}-{code_hash}" / "u" / f"{slide}.h5", extractor, code_hash)
+    with pytest.raises(BenchmarkError, match="several extractors or runs of STAMP") as caught:
+        find_feature_files(tmp_path)
+    for extractor, code_hash in (one, two):
+        assert f"{tmp_path / f'{extractor}-{code_hash}'} ({extractor})" in str(caught.value)
+    assert find_feature_files(tmp_path / f"{two[0]}-{two[1]}").keys() == {"b"}
+
+
+def test_a_newer_stamp_that_continued_one_folder_is_one_run(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "uni2" / "a.h5", code_hash="0a0a0a0a")
+    write_stamp(tmp_path / "uni2" / "u" / "b.h5", code_hash="0b0b0b0b")
+    assert find_feature_files(tmp_path).keys() == {"a", "b"}
+
+
+def test_what_is_not_of_stamp_is_not_looked_for_in_subfolders(tmp_path: Path) -> None:
+    for name in ("s_patches", "t"):
+        (tmp_path / name).mkdir()
+        with h5py.File(tmp_path / name / f"{name}.h5", "w") as f:
+            f["coords"] = np.zeros((3, 2))
+            if name == "t":
+                f["features"] = np.ones((3, 4))
+    write_stamp(tmp_path / "slides" / "s.h5", feat_type="slide")
+    with pytest.raises(BenchmarkError, match=r"no feature files .* nor STAMP's anywhere below it"):
+        find_feature_files(tmp_path)
+    write_stamp(tmp_path / "u" / "s.h5")
+    assert find_feature_files(tmp_path).keys() == {"s"}
+    with h5py.File(tmp_path / "own.h5", "w") as f:
+        f["features"] = np.ones((3, 4))
+    assert find_feature_files(tmp_path).keys() == {"own"}  # TRIDENT's or CLAM's folder is what lies in it
