@@ -189,7 +189,12 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
     path.write_text("\n".join([rows[0] + ",split", *lines]) + "\n")
     section = run(path, features[:1])
     assert [record["case"] for record in section.data["predictions"]] == [f"case_{i}" for i in range(12, 20)]
-    assert section.basis["scored cases"] == 8
+    assert {name: count for name, count in section.basis.items() if "cases" in name or "slides" in name} == {
+        "slides": 24, "cases": 20, "slides to train on": 12, "cases to train on": 10, "slides to choose by": 3,
+        "cases to choose by": 2, "slides scored": 9, "cases scored": 8,
+    }  # fmt: skip
+    sides = [section.basis[f"patches {side}"] for side in ("to train on", "to choose by", "scored")]
+    assert sum(sides) == section.basis["patches"] == 214
     assert section.settings["folds"] == "the CSV's split"
     assert any(note.startswith("2 cases of the split val") for note in section.notes)
     assert not [found for found in section.tables if "by centre" in found.title]  # all scored cases are of one

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.bags import SlideSet
 from pipeline.errors import BenchmarkError
 from pipeline.report import Exclusion
-from pipeline.slide_sets import SlideSet, case_of_stem, read_slide_set
+from pipeline.slide_sets import case_of_stem, read_slide_set
 
 
 def make(
