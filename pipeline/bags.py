@@ -110,10 +110,12 @@ class SlideSet:
         """
         source = f"{self.path}, column {self.label}"
         if not self.bags:
-            named = "".join(f"\n  {e.what}: {e.why}" for e in self.exclusions[:MAX_NAMED])
+            listed = "".join(f"\n  {e.what}: {e.why}" for e in self.exclusions[:MAX_NAMED])
+            unmatched = any("no feature file" in exclusion.why for exclusion in self.exclusions)
+            hint = "\nCompare the ids of the CSV with the names of the feature files." if unmatched else ""
             raise BenchmarkError(
                 f"{source}: no {self.unit} has both a label and features of every model; {len(self.exclusions)} are "
-                f"left out:{named}\nCompare the ids of the CSV with the names of the feature files."
+                f"left out:{listed}{hint}"
             )
         cases_of = {
             name: len({bag.case_id for bag in self.bags if bag.label == name})
