@@ -1,5 +1,6 @@
 """What cells of a table say: words for a missing value, names spelled in two ways, numbers as labels. Pure."""
 
+import re
 from collections.abc import Iterable
 
 UNKNOWN_LABELS = frozenset(
@@ -9,6 +10,8 @@ UNKNOWN_LABELS = frozenset(
 """Labels that say that there is none, in any case and in square brackets or not: what pandas writes, and what the GDC's
 and cBioPortal's clinical tables hold. "none" is not among them: it may be a class.
 """
+WHOLE = re.compile(r"^(\d+)\.0+$")
+"""A whole number as a float prints it."""
 MAX_SHOWN = 5
 """Names that a note lists. Our choice."""
 MAX_NUMERIC_CLASSES = 10
@@ -21,16 +24,18 @@ def is_unknown(cell: str) -> bool:
 
 
 def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
-    """A note on `names` that differ in capitals or blanks only, which are rarely meant to be different; else none."""
+    """A note on `names` that differ in capitals or blanks only, or as 7 and 7.0, which pandas makes of whole numbers in
+    a column with gaps; they are rarely meant to be different. Else none.
+    """
     alike: dict[str, list[str]] = {}
     for name in sorted({str(name) for name in names}):
-        alike.setdefault("".join(name.split()).casefold(), []).append(name)
+        alike.setdefault(WHOLE.sub(r"\1", "".join(name.split()).casefold()), []).append(name)
     several = [" and ".join(repr(name) for name in group) for group in alike.values() if len(group) > 1]
     if not several:
         return []
     more = f" and {len(several) - MAX_SHOWN:,} more" if len(several) > MAX_SHOWN else ""
     listed = "; ".join(several[:MAX_SHOWN])
-    return [f"These {what} differ in capitals or blanks only and count as different: {listed}{more}."]
+    return [f"These {what} differ in capitals, blanks or a .0 only and count as different: {listed}{more}."]
 
 
 def numeric_notes(label: str, names: Iterable[str]) -> list[str]:

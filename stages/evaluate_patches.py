@@ -185,6 +185,7 @@ def _basis(bench: Bench) -> dict[str, int]:
                 basis[f"patches {words}"] = len(rows)
                 if has_groups:
                     basis[f"{bench.unit} {words}"] = len(np.unique(bench.groups[rows]))
+                basis |= {f"{what} {words}": count_names(names[rows]) for what, names in patch_set.within.items()}
     return basis
 
 

@@ -13,10 +13,11 @@ from pipeline.errors import G2LError
 from pipeline.patch_sets import PatchSet
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_inputs import look_at_inputs
-from stages.evaluate_patches import prepare
+from stages.evaluate_patches import patch_section, prepare
 
 Pixels = NDArray[np.uint8]
 NUM = 24
+SPLITS = ["train"] * 12 + ["test"] * 12
 
 
 def config(**options: Any) -> EvaluateConfig:
@@ -137,6 +138,17 @@ def test_folds_go_by_the_case_and_slides_are_counted(tmp_path: Path) -> None:
     for fold in prepare(found, config()).task.folds:
         assert found.groups is not None
         assert not set(found.groups[fold.train]) & set(found.groups[fold.test])
+
+
+def test_the_basis_counts_slides_and_cases_on_both_sides(tmp_path: Path) -> None:
+    pictures, columns = cohort()
+    slides = [f"S{i}" for i in range(NUM - 1)] + [""]
+    found = patches_of(write_patches(tmp_path, pictures, columns | {"slide_id": slides, "split": SPLITS}))
+    embeddings = np.random.default_rng(0).normal(size=(NUM, 4)).astype(np.float32)
+    assert patch_section(found, {"a": embeddings}, config(), "a").basis == {
+        "patches": 24, "slides": 23, "cases": 12, "classes": 2, "patches to train on": 12, "cases to train on": 6,
+        "slides to train on": 12, "patches scored": 12, "cases scored": 6, "slides scored": 11,
+    }  # fmt: skip
 
 
 # --- slides and robustness ---

@@ -184,7 +184,7 @@ def test_splits_may_be_in_capitals(tmp_path: Path) -> None:
 def test_labels_in_two_spellings_are_told(tmp_path: Path) -> None:
     found = read_patch_set(write(tmp_path, "path,label,case\na.png,Tumour,1\nb.png,tumour,2\nc.png,normal,c 3\n"))
     assert found.notes() == [
-        "These labels differ in capitals or blanks only and count as different: 'Tumour' and 'tumour'."
+        "These labels differ in capitals, blanks or a .0 only and count as different: 'Tumour' and 'tumour'."
     ]
 
 
