@@ -34,6 +34,8 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_SLIDE_ID_BYTES = 200
 """Our choice: file systems allow 255 bytes a name, and outputs add an ending to the id."""
+OTHER_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
+"""What tables are split at elsewhere; spreadsheets of some countries save CSV with semicolons."""
 MAX_SHOWN_COLUMNS = 12
 MAX_SHOWN_PROBLEMS = 20
 """Our choice: fits a screen."""
@@ -166,9 +168,12 @@ def read_table(
     header = [name.lower() if name.lower() in (*required, *COLUMNS) else name for name in header]
     if missing := [column for column in required if column not in header]:
         split_at = {",": "commas", "\t": "tabs"}[delimiter]
-        raise ManifestError(f"{path} lacks the column {', '.join(missing)}; split at {split_at} it has {header}")
+        other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
+        hint = f". It is split at {other}; save it with {split_at} between the cells" if other else ""
+        raise ManifestError(f"{path} lacks the column {', '.join(missing)}; split at {split_at} it has {header}{hint}")
     if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
-        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each a name of its own")
+        rows = "" if header[0] else ". The first is unnamed where pandas writes row numbers: use to_csv(index=False)"
+        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each a name of its own{rows}")
     if not lines:
         raise ManifestError(f"{path} has a header but no rows")
     width = len(header)

@@ -40,11 +40,16 @@ class ScannedImages:
         sha256: hex SHA-256 of each file's bytes, "" where it cannot be read.
         problems: why an image cannot be used, by its index.
         sizes: how many images have which (width, height), pixels.
+        pixels: hex SHA-256 of each image's size and RGB pixels, the same for copies that were saved in other ways; ""
+            where it cannot be used.
+        plain: indices of images of one colour throughout.
     """
 
     sha256: list[str]
     problems: dict[int, str]
     sizes: dict[tuple[int, int], int]
+    pixels: list[str]
+    plain: frozenset[int]
 
     def usable(self) -> NDArray[np.int64]:
         """Indices of the images that can be used, ascending."""
@@ -67,26 +72,41 @@ def scan_images(paths: Sequence[Path], workers: int) -> ScannedImages:
             results.append(result)
             progress.step()
     return ScannedImages(
-        sha256=[sha for sha, _, _ in results],
-        problems={i: problem for i, (_, problem, _) in enumerate(results) if problem},
-        sizes=dict(sorted(Counter(size for _, problem, size in results if not problem).items())),
+        sha256=[found.sha256 for found in results],
+        problems={i: found.problem for i, found in enumerate(results) if found.problem},
+        sizes=dict(sorted(Counter(found.size for found in results if not found.problem).items())),
+        pixels=[found.pixels for found in results],
+        plain=frozenset(i for i, found in enumerate(results) if found.is_plain),
     )
 
 
-def _scan(path: Path) -> tuple[str, str, tuple[int, int]]:
-    """SHA-256, problem ("" if none) and (width, height) of one file."""
+@dataclass(frozen=True)
+class _Scanned:
+    """What one file is; see `ScannedImages`. `problem` is "" if there is none."""
+
+    sha256: str
+    problem: str
+    size: tuple[int, int] = (0, 0)
+    pixels: str = ""
+    is_plain: bool = False
+
+
+def _scan(path: Path) -> _Scanned:
+    """Read and decode one file."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        return "", error.strerror or type(error).__name__, (0, 0)
+        return _Scanned("", error.strerror or type(error).__name__)
     digest = hashlib.sha256(data).hexdigest()
     if not data:
-        return digest, "the file is empty", (0, 0)
+        return _Scanned(digest, "the file is empty")
     try:
         image = _decode(data)
     except UNREADABLE as error:
-        return digest, f"not readable as an image ({first_line(error)})", (0, 0)
-    return digest, "", image.size
+        return _Scanned(digest, f"not readable as an image ({first_line(error)})")
+    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    extrema = np.array(image.getextrema())  # of each channel the least and the largest
+    return _Scanned(digest, "", image.size, pixels, bool((extrema[:, 0] == extrema[:, 1]).all()))
 
 
 def _decode(data: bytes) -> Image.Image:

@@ -7,7 +7,7 @@ left out and listed. What it leaves out: whether the images can be read; `patch_
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.files import sha256_json
 from pipeline.folds import SPLITS
+from pipeline.label_words import is_unknown, spelling_notes
 from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
+from pipeline.patch_groups import GROUP_COLUMNS, GROUP_WORDS, coarsest
 from pipeline.report import Exclusion
 from pipeline.runlog import say
-from pipeline.slide_sets import is_unknown
 
 REQUIRED_COLUMNS = ("path", "label")
-GROUP_COLUMNS = ("group", "case_id", "case", "patient_id", "patient", "slide_id")
-"""Columns that may say which patches belong together; the first of them that the file has counts."""
 CENTER_COLUMNS = ("center", "centre", "medical_center")
 """Columns that may say where a patch comes from; the first of them that the file has counts."""
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
@@ -42,10 +41,16 @@ class PatchSet:
         labels: class of each, (N,).
         groups: the case, or whatever keeps patches together, (N,); `None` if that is not known.
         group_column: the column that the groups are from, "" if there is none.
+        within: what the groups hold, such as slides of a case, by what they are called in the plural; each (N,), ""
+            where the file gives none.
         centers: medical centre of each, (N,), "" where the file gives none; or `None`.
         splits: train, val or test of each, (N,), or `None`.
         exclusions: rows of the file that are left out, and why.
         unused_columns: columns of the file that mean nothing here.
+        note_on_groups: why the groups are of another column than one might think, or "".
+        pictures: (N,), the same number for patches of the same pixels, -1 for those of one colour throughout; `None`
+            until the images have been looked through (`patch_copies`).
+        notes_on_pictures: what was found then.
     """
 
     name: str
@@ -58,13 +63,23 @@ class PatchSet:
     splits: Names | None = None
     exclusions: tuple[Exclusion, ...] = ()
     unused_columns: tuple[str, ...] = ()
+    within: Mapping[str, Names] = field(default_factory=dict)
+    note_on_groups: str = ""
+    pictures: NDArray[np.int64] | None = None
+    notes_on_pictures: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def groups_or_own(self) -> Names:
-        """The groups; each patch is one of its own where none are known."""
-        return np.array([f"{i:09d}" for i in range(len(self))]) if self.groups is None else self.groups
+        """The groups; where none are known, each patch is one of its own, but copies of a picture are together."""
+        if self.groups is not None:
+            return self.groups
+        own = np.arange(len(self))
+        if self.pictures is not None:
+            first, inverse = np.unique(self.pictures, return_index=True, return_inverse=True)[1:]
+            own = np.where(self.pictures >= 0, first[inverse], own)
+        return np.array([f"{i:09d}" for i in own])
 
     def select(self, indices: NDArray[np.int64]) -> "PatchSet":
         """The patches at `indices`, in that order."""
@@ -75,6 +90,8 @@ class PatchSet:
         return replace(
             self, paths=[self.paths[i] for i in indices], labels=self.labels[indices], groups=of(self.groups),
             centers=of(self.centers), splits=of(self.splits),
+            within={words: names[indices] for words, names in self.within.items()},
+            pictures=None if self.pictures is None else self.pictures[indices],
         )  # fmt: skip
 
     def notes(self) -> list[str]:
@@ -91,9 +108,13 @@ class PatchSet:
                 "Patches are kept together by slide only. A patient may have several slides, which then stand on both "
                 "sides, so that scores are too high and intervals too narrow; a column case_id or patient mends it."
             )
+        notes += [self.note_on_groups] if self.note_on_groups else []
+        for what, names in (("labels", self.labels), (GROUP_WORDS[self.group_column], self.groups),
+                            ("centres", self.centers)):  # fmt: skip
+            notes += [] if names is None else spelling_notes(what, names)
         if self.centers is not None and (missing := int((self.centers == "").sum())):
             notes.append(f"{missing:,} of {len(self):,} patches have no centre; no centre's numbers count them.")
-        return [*notes, *filter(None, [unused_columns_note(self.unused_columns)])]
+        return [*notes, *self.notes_on_pictures, *filter(None, [unused_columns_note(self.unused_columns)])]
 
     def hash(self) -> str:
         """Hex SHA-256 of everything that is said of the patches; of the images' names, not of their pixels."""
@@ -106,8 +127,8 @@ def read_patch_set(path: Path, images_root: Path | None = None) -> PatchSet:
     """Read a CSV or a folder of images.
 
     A CSV's relative paths hang below `images_root`, or below the CSV's folder. A folder holds CLASS/IMAGE, or
-    SPLIT/CLASS/IMAGE if its folders are called train, val or test; a class may have folders within. Names that start
-    with a dot are passed over. Its notes are also said to the user, before anything is computed.
+    SPLIT/CLASS/IMAGE if its folders are called train, val or test, in capitals or not; a class may have folders within.
+    Names that start with a dot are passed over. Its notes are also said to the user, before anything is computed.
 
     Raises:
         BenchmarkError: there is no such file or folder, a column or a cell is missing, a path is given twice, or there
@@ -147,8 +168,24 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
         problems.append((1, f"columns {', '.join(alike)} are spelled alike; keep one of them"))
     lines = [(line, {name.lower(): cell.strip() for name, cell in cells.items()}) for line, cells in records]
     given = lines[0][1] if lines else {}
-    group, center = (next((name for name in names if name in given), "") for names in (GROUP_COLUMNS, CENTER_COLUMNS))
+    center = next((name for name in CENTER_COLUMNS if name in given), "")
     split = "split" if "split" in given else ""
+    for _, cells in lines:
+        cells |= {split: cells[split].lower()} if split else {}
+    of_groups = {
+        name: ["" if is_unknown(cells[name]) else cells[name] for _, cells in lines if not is_unknown(cells["label"])]
+        for name in GROUP_COLUMNS
+        if name in given
+    }
+    try:
+        group, note_on_groups = coarsest(of_groups)
+    except BenchmarkError as error:
+        raise ManifestError(f"{path}: {error}") from None
+    within = {
+        GROUP_WORDS[name]: np.array(cells)
+        for name, cells in of_groups.items()
+        if GROUP_WORDS[name] != GROUP_WORDS[group] and any(cells)
+    }
     first_line: dict[str, int] = {}
     for line, cells in lines:
         problems += _problems(line, cells, group, split)
@@ -162,6 +199,8 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     for cells in labelled:
         if center and is_unknown(cells[center]):
             cells[center] = ""
+
+    used = {*REQUIRED_COLUMNS, group, center, split, *(name for name, cells in of_groups.items() if any(cells))}
 
     def column(name: str) -> Names | None:
         return np.array([cells[name] for cells in labelled]) if name else None
@@ -180,7 +219,9 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
             for line, cells in lines
             if is_unknown(cells["label"])
         ),
-        unused_columns=tuple(name for name in header if name.lower() not in (*REQUIRED_COLUMNS, group, center, split)),
+        unused_columns=tuple(name for name in header if name.lower() not in used),
+        within=within,
+        note_on_groups=note_on_groups,
     )
 
 
@@ -210,10 +251,11 @@ def _read_folder(folder: Path) -> PatchSet:
     """
     inside = _folders(folder)
     names = [inner.name for inner in inside]
-    has_splits = any(name in SPLITS for name in names)
-    if has_splits and (others := [name for name in names if name not in SPLITS]):
+    has_splits = any(name.lower() in SPLITS for name in names)
+    if has_splits and (others := [name for name in names if name.lower() not in SPLITS]):
+        own = [name for name in names if name.lower() in SPLITS]
         raise BenchmarkError(
-            f"{folder} has folders of splits ({', '.join(name for name in names if name in SPLITS)}) beside others: "
+            f"{folder} has folders of splits ({', '.join(own)}) beside others: "
             f"{', '.join(others[:5])}; it must hold splits with classes within, or classes only"
         )
     found = []
@@ -223,7 +265,7 @@ def _read_folder(folder: Path) -> PatchSet:
             if not images:
                 endings = ", ".join(ending[1:] for ending in IMAGE_ENDINGS)
                 raise BenchmarkError(f"{class_folder} is a class without an image ({endings}); remove it or fill it")
-            found += [(image, class_folder.name, split.name) for image in images]
+            found += [(image, class_folder.name, split.name.lower()) for image in images]
     stray = [file for place in {folder, *(inside if has_splits else [])} for file in place.iterdir() if _is_image(file)]
     if stray:
         raise BenchmarkError(f"{min(stray)} is an image outside the folders of classes; move it into one of them")

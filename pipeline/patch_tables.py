@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.few_shot import Examples, FewShot
 from pipeline.intervals import READ_DIFFERENCES, Draws, GroupResamples, class_mean_draws, difference, interval
+from pipeline.patch_groups import GROUP_WORDS
 from pipeline.patch_sets import PatchSet
 from pipeline.probes import STRENGTHS, Probed, ProbeTask
 from pipeline.report import Cell, Column, Interval, Table
@@ -29,11 +30,6 @@ METRICS = {
     ),
 }
 """Key of `classification_draws`, the column's name and what it is."""
-GROUP_WORDS = {
-    "group": "groups", "case_id": "cases", "case": "cases", "patient_id": "patients", "patient": "patients",
-    "slide_id": "slides", "": "patches",
-}  # fmt: skip
-"""What the groups of a column are called."""
 PAIRED_NOTE = (
     "Value less that of {reference}, paired: both are scored on the same patches and resamples. " + READ_DIFFERENCES
 )

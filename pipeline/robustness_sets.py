@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError, ManifestError
+from pipeline.label_words import is_unknown, spelling_notes
 from pipeline.manifest import Problem, Record, read_table, refuse
 from pipeline.runlog import say
-from pipeline.slide_sets import is_unknown
 
 REQUIRED = ("slide_id", "patch_id", "path")
 INDEX_COLUMNS = ("biological_class", "medical_center")
@@ -26,8 +26,6 @@ PAIRED_COLUMNS = ("scanner", "staining")
 SUBSET = "subset"
 OUT_OF_DOMAIN = "OOD"
 """Subset whose patches PathoROB leaves out of the index; they are for its other metrics. In any capitals."""
-MAX_ALIKE = 3
-"""So many pairs of names that differ only in capitals are shown for a column."""
 NEEDS = (
     f"The robustness index needs the columns {', '.join((*REQUIRED, *INDEX_COLUMNS))}, and may have {SUBSET}; paired "
     f"robustness needs {', '.join(REQUIRED)} and {' or '.join(PAIRED_COLUMNS)}"
@@ -165,20 +163,12 @@ def _alike_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tuple[
 
     Places in the tissue and files may be called what they like.
     """
-    notes = []
+    notes: list[str] = []
     for column in (name for name in records[0] if name in columns - {"path", "patch_id"}):
-        spelled: dict[str, dict[str, None]] = {}
-        for row in records:
-            spelled.setdefault(row[column].casefold(), {})[row[column]] = None
+        names = {row[column] for row in records}
         if column == SUBSET:
-            spelled.pop(OUT_OF_DOMAIN.casefold(), None)  # which is the same in any capitals
-        alike = [" and ".join(map(repr, names)) for names in spelled.values() if len(names) > 1]
-        if alike:
-            more = f"; and {len(alike) - MAX_ALIKE} more" if len(alike) > MAX_ALIKE else ""
-            notes.append(
-                f"Names of {column} that differ only in capitals count as different: {'; '.join(alike[:MAX_ALIKE])}"
-                f"{more}. Spell them alike if they are the same."
-            )
+            names = {name for name in names if name.upper() != OUT_OF_DOMAIN}  # the same in any capitals
+        notes += spelling_notes(f"names of {column}", names)
     return tuple(notes)
 
 

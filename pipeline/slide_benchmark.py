@@ -5,21 +5,22 @@ it attention is worth. Memory: files are read one at a time in a first pass that
 slide; the attention MIL reads each bag again when it needs it, and keeps what fits `KEPT_BYTES`.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.bags import Bag, SlideSet, named
 from pipeline.errors import BenchmarkError
 from pipeline.feature_files import read_features
 from pipeline.files import sha256_file, sha256_json
 from pipeline.mil import Moments, out_of_fold
 from pipeline.probes import Probed, ProbeTask, linear_probe
 from pipeline.runlog import Progress
-from pipeline.slide_sets import Bag, SlideSet
 
 KEPT_BYTES = 2 << 30
 """Embeddings that are kept instead of read again. Our choice: 1,000 slides of 300 patches, within the 4 GB that an
@@ -36,12 +37,14 @@ class Survey:
         encoder: the encoder that the files name, `None` if none does.
         moments: by slide.
         sha256: of each slide's file.
+        content: SHA-256 of each slide's features, the same for copies in another file.
     """
 
     width: int
     encoder: str | None
     moments: Mapping[str, Moments]
     sha256: Mapping[str, str]
+    content: Mapping[str, str]
 
     def hash_of(self, slides: Sequence[str]) -> str:
         """Hex SHA-256 over the ids and the files' hashes of `slides`."""
@@ -51,7 +54,8 @@ class Survey:
 def survey(found: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
     """Read every feature file once: the set without the slides whose files cannot be used, and what the others hold.
 
-    A file that cannot be used for one model takes its slide out for all, with the reason.
+    A file that cannot be used for one model takes its slide out for all, with the reason. So do features that are those
+    of a slide of another case or label as well (`copied_slides`): it cannot be known whose they are.
 
     Raises:
         BenchmarkError: the files of a model differ in width, or name different encoders: they are of several models.
@@ -60,7 +64,7 @@ def survey(found: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
     surveys = {}
     with Progress("features", sum(len(files) for files in found.files.values()), "slides") as bar:
         for model, files in found.files.items():
-            moments, digests = {}, {}
+            moments, digests, content = {}, {}, {}
             widths: dict[int, Path] = {}
             encoders: dict[str, Path] = {}
             for slide, path in sorted(files.items()):
@@ -71,13 +75,57 @@ def survey(found: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
                     broken.setdefault(slide, f"{model}: {error}")
                     continue
                 moments[slide], digests[slide] = Moments.of(features.features), sha256_file(path)
+                content[slide] = sha256_of(features.features)
                 widths.setdefault(features.features.shape[1], path)
                 if features.encoder is not None:
                     encoders.setdefault(features.encoder, path)
             _require_one(model, "widths", widths)
             _require_one(model, "encoders", encoders)
-            surveys[model] = Survey(next(iter(widths), 0), next(iter(encoders), None), moments, digests)
-    return found.without(broken), surveys
+            surveys[model] = Survey(next(iter(widths), 0), next(iter(encoders), None), moments, digests, content)
+    notes: list[str] = []
+    for model, surveyed in surveys.items():
+        copied, of_model = copied_slides(found, model, surveyed.content)
+        broken = copied | broken
+        notes += of_model
+    left = found.without(broken)
+    return replace(left, notes=(*left.notes, *notes)), surveys
+
+
+def sha256_of(features: NDArray[np.float32]) -> str:
+    """Hex SHA-256 of an array's shape and values."""
+    digest = hashlib.sha256(f"{features.shape}".encode())
+    digest.update(np.ascontiguousarray(features).data)
+    return digest.hexdigest()
+
+
+def copied_slides(found: SlideSet, model: str, content: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Slides that have the very features of a slide of another case or label, with the reason; and notes on copies
+    within one case, which are no leak. `content` is a hash of each slide's features.
+    """
+    bag_of = {slide: bag for bag in found.bags for slide in bag.slides}
+    alike: dict[str, list[str]] = {}
+    for slide in sorted(content):
+        alike.setdefault(content[slide], []).append(slide)
+    copied: dict[str, str] = {}
+    within = 0
+    for slides in alike.values():
+        if len({(bag_of[slide].case_id, bag_of[slide].label) for slide in slides}) == 1:
+            within += len(slides) - 1
+            continue
+        for slide in slides:
+            other = next(
+                one for one in slides
+                if (bag_of[one].case_id, bag_of[one].label) != (bag_of[slide].case_id, bag_of[slide].label)
+            )  # fmt: skip
+            copied[slide] = (
+                f"{model}: its features are exactly those of {named(other, bag_of[other].case_id)}. One of the two is "
+                "a copy under a wrong name: take it out, or give both slides the same case"
+            )
+    notes: list[str] = []
+    if within:
+        words = "slide has" if within == 1 else "slides have"
+        notes.append(f"{model}: {within:,} {words} the very features of another of the same case; each counts.")
+    return copied, notes
 
 
 def _require_one(model: str, what: str, seen: Mapping[int, Path] | Mapping[str, Path]) -> None:

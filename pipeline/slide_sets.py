@@ -8,144 +8,31 @@ gives slides of one case different labels: then it is the slide, and folds still
 out: what the files hold; `slide_benchmark` reads them.
 """
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Literal
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pipeline.bags import Bag, SlideSet, Unit, named
 from pipeline.errors import BenchmarkError, ManifestError
+from pipeline.feature_files import FEATURE_SUFFIXES
 from pipeline.feature_folders import find_feature_files
+from pipeline.folds import SPLITS
+from pipeline.label_words import is_unknown, numeric_notes, spelling_notes
 from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
+from pipeline.manifest_sources import SLIDE_SUFFIXES
+from pipeline.patch_groups import coarsest
 from pipeline.report import Exclusion
 
-UNKNOWN_LABELS = frozenset(
-    {"", "-", "--", "'--", "na", "n/a", "nan", "null", "missing", "unknown", "not available", "not evaluated",
-     "not reported", "not applicable", "indeterminate"}
-)  # fmt: skip
-"""Labels that say that there is none, in any case and in square brackets or not: what pandas writes, and what the GDC's
-and cBioPortal's clinical tables hold. "none" is not among them: it may be a class.
-"""
 COLUMNS = ("slide_id", "case_id", "center", "split")
 """Columns that have a meaning beside that of the labels."""
-MAX_NAMED = 5
-"""Exclusions or cases that an error or a note names. Our choice: enough to see what is wrong."""
-
-Unit = Literal["case", "slide"]
-
-
-@dataclass(frozen=True)
-class Bag:
-    """What is predicted at once.
-
-    Attributes:
-        name: id of the unit, a case or a slide.
-        case_id: the case it belongs to; folds and resamples keep cases together.
-        label: its class.
-        center: where it comes from, "" if the CSV does not say; several are joined by " + ".
-        split: the CSV's split, "" if it gives none.
-        slides: ids of the slides whose patches it holds.
-    """
-
-    name: str
-    case_id: str
-    label: str
-    center: str
-    split: str
-    slides: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SlideSet:
-    """The bags of a benchmark.
-
-    Attributes:
-        path: the CSV.
-        label: its column that is predicted.
-        unit: what a bag is.
-        bags: in the order of their names.
-        files: by the models' labels, the feature file of every slide of the bags.
-        exclusions: rows, slides and cases that are left out, and why.
-        notes: what a reader of the numbers must know.
-        incomplete: names of the bags that lack a slide of their case, which is among the exclusions.
-    """
-
-    path: Path
-    label: str
-    unit: Unit
-    bags: tuple[Bag, ...]
-    files: Mapping[str, Mapping[str, Path]]
-    exclusions: tuple[Exclusion, ...]
-    notes: tuple[str, ...]
-    incomplete: tuple[str, ...]
-
-    @property
-    def labels(self) -> NDArray[np.str_]:
-        """Each bag's class; (N,)."""
-        return np.array([bag.label for bag in self.bags], dtype=np.str_)
-
-    @property
-    def cases(self) -> NDArray[np.str_]:
-        """Each bag's case; (N,)."""
-        return np.array([bag.case_id for bag in self.bags], dtype=np.str_)
-
-    @property
-    def slides(self) -> list[str]:
-        """All slides, in the order of the bags."""
-        return [slide for bag in self.bags for slide in bag.slides]
-
-    def without(self, broken: Mapping[str, str]) -> "SlideSet":
-        """The set without slides whose features cannot be used; `broken` says why, by slide."""
-        case_of = {slide: bag.case_id for bag in self.bags for slide in bag.slides}
-        exclusions = [Exclusion(named(slide, case_of[slide]), why) for slide, why in sorted(broken.items())]
-        bags, incomplete = [], []
-        for bag in self.bags:
-            kept = tuple(slide for slide in bag.slides if slide not in broken)
-            if kept and (len(kept) < len(bag.slides) or bag.name in self.incomplete):
-                incomplete.append(bag.name)
-            if kept:
-                bags.append(replace(bag, slides=kept))
-            elif self.unit == "case":
-                exclusions.append(Exclusion(f"case {bag.name}", "no slide of it is left"))
-        files = {model: {s: f for s, f in found.items() if s not in broken} for model, found in self.files.items()}
-        return replace(
-            self,
-            bags=tuple(bags),
-            files=files,
-            exclusions=(*self.exclusions, *exclusions),
-            incomplete=tuple(incomplete),
-        )
-
-    def require_scorable(self, num_folds: int | None) -> None:
-        """Refuse a set that gives no number; `num_folds` is `None` where the CSV gives the split.
-
-        Raises:
-            BenchmarkError: no bag is left, all are of one class, or a class has fewer cases than there are folds.
-        """
-        source = f"{self.path}, column {self.label}"
-        if not self.bags:
-            named = "".join(f"\n  {e.what}: {e.why}" for e in self.exclusions[:MAX_NAMED])
-            raise BenchmarkError(
-                f"{source}: no {self.unit} has both a label and features of every model; {len(self.exclusions)} are "
-                f"left out:{named}\nCompare the ids of the CSV with the names of the feature files."
-            )
-        cases_of = {
-            name: len({bag.case_id for bag in self.bags if bag.label == name})
-            for name in sorted(set(self.labels.tolist()))
-        }
-        if len(cases_of) < 2:
-            raise BenchmarkError(
-                f"{source}: all {len(self.bags)} {self.unit}s that are left have the label {self.bags[0].label!r}; "
-                f"a benchmark needs two classes. Name another column with --label"
-            )
-        few = [f"{name!r} has {count}" for name, count in cases_of.items() if num_folds and count < num_folds]
-        if few:
-            raise BenchmarkError(
-                f"{source}: {num_folds} folds need at least {num_folds} cases of every class, but {', '.join(few)}. "
-                f"Take fewer with --folds, or take rare classes out of the CSV"
-            )
+SYNONYMS = {
+    "slide_id": ("filename",),
+    "case_id": ("case", "patient_id", "patient"),
+    "center": ("centre", "medical_center"),
+}
+"""Other names of columns, which count where the first name is not there. STAMP's slide table has FILENAME, the feature
+file, and PATIENT.
+"""
 
 
 @dataclass(frozen=True)
@@ -166,7 +53,8 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     The CSV has `slide_id`, `case_id` or both, the column `label`, and optionally `center` and `split`. With `case_id`
     alone, a case has the slides whose feature files are named by the case id and then nothing or something that is no
     letter or digit, as `TCGA-3C-AALI-01Z-00-DX1` belongs to `TCGA-3C-AALI`; of several cases it is the longest. With
-    `slide_id` alone, every slide is a case of its own.
+    `slide_id` alone, every slide is a case of its own. Of columns of cases and patients the coarsest counts. Columns
+    may have the names of `SYNONYMS`, in capitals or not; a `slide_id` may name the slide's file or its feature file.
 
     Raises:
         BenchmarkError: the CSV or a folder cannot be used, one case or slide has different labels or splits, or an id
@@ -174,17 +62,19 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     """
     try:
         records, problems = read_table(path, (label,), ",")
-        records = _renamed(records, label)
+        records, note_on_cases = _renamed(records, label, problems)
         has_slides, has_cases = (any(name in cells for _, cells in records) for name in ("slide_id", "case_id"))
+        files = {model: find_feature_files(folder) for model, folder in features}
+        records = _without_endings(records, files.values())
         if not (has_slides or has_cases) and not problems:
             raise BenchmarkError(f"{path}: no column slide_id or case_id; one of them must say what a label is of")
         rows, exclusions = _rows(records, label, problems)
         labelled = [row for row in rows if row.label]
         unit = _unit_of(labelled, has_slides, has_cases, problems)
+        problems += _wrong_splits(labelled)
         refuse(path, problems)
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
-    files = {model: find_feature_files(folder) for model, folder in features}
     slides_of = _slides_by_case(rows, has_slides, files)
     grouped: dict[str, list[_Row]] = {}
     for row in sorted(labelled, key=lambda row: (row.slide_id, row.line)):
@@ -208,7 +98,6 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         elif unit == "case":
             why = "no slide of it has features of every model" if wanted else "no feature file is named after it"
             exclusions.append(Exclusion(f"case {name}", why))
-    unused = unused_columns_note(name for name in records[0][1] if name not in (*COLUMNS, label))
     used = {slide for bag in bags for slide in bag.slides}
     return SlideSet(
         path=path,
@@ -217,34 +106,78 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         bags=tuple(bags),
         files={model: {s: file for s, file in found.items() if s in used} for model, found in files.items()},
         exclusions=tuple(exclusions),
-        notes=(*_notes_on_units(unit, has_cases), *_notes_on_files(slides_of, files), *filter(None, [unused])),
+        notes=(
+            *filter(None, [note_on_cases]),
+            *_notes_on_units(unit, labelled, has_cases, records),
+            *_notes_on_words(label, labelled),
+            *_notes_on_files(slides_of, files),
+            *filter(None, [unused_columns_note(name for name in records[0][1] if name not in (*COLUMNS, label))]),
+        ),
         incomplete=tuple(incomplete),
     )
 
 
-SYNONYMS = {"case_id": ("case", "patient_id", "patient"), "center": ("centre", "medical_center")}
-"""Other names of columns, which count where the first name is not there."""
+def _renamed(records: Sequence[Record], label: str, problems: list[Problem]) -> tuple[list[Record], str]:
+    """The records with the columns that have a meaning under their own names, however they are spelled, and a note on
+    columns of cases that divide each other, else "". The label's column stays. Columns that differ in capitals only are
+    added to `problems`.
 
-
-def _renamed(records: Sequence[Record], label: str) -> list[Record]:
-    """The records with the first of each column's other names under its own; the label's column stays."""
-    names = {name for _, cells in records for name in cells}
-    of = {
-        other: own
-        for own, others in SYNONYMS.items()
-        if own not in names and (other := next((name for name in others if name in names and name != label), ""))
+    Raises:
+        BenchmarkError: two columns of cases cross each other.
+    """
+    header = list(records[0][1]) if records else []
+    known = {*COLUMNS, *(other for others in SYNONYMS.values() for other in others)}
+    by_name: dict[str, list[str]] = {}
+    for name in header:
+        if name != label and name.lower() in known:
+            by_name.setdefault(name.lower(), []).append(name)
+    problems += [
+        (1, f"columns {', '.join(names)} are spelled alike; keep one of them")
+        for names in by_name.values()
+        if len(names) > 1
+    ]
+    of_cases = {
+        name: ["" if is_unknown(cells[by_name[name][0]]) else cells[by_name[name][0]].strip() for _, cells in records]
+        for name in ("case_id", *SYNONYMS["case_id"])
+        if name in by_name
     }
-    return [(line, {of.get(name, name): cell for name, cell in cells.items()}) for line, cells in records]
+    case, note = coarsest(of_cases) if label != "case_id" else ("", "")
+    if note and not by_name.keys() & {"slide_id", *SYNONYMS["slide_id"]}:
+        named_after = next(name for name, cells in of_cases.items() if any(cells))
+        note = (
+            f"Folds go by {named_after}, which feature files are named after, though it divides {case}: parts of one "
+            f"are on both sides, and the numbers are too good. Give slide_id to go by {case}."
+        )
+        case = named_after
+    of = {by_name[case][0]: "case_id"} if case else {}
+    for own in COLUMNS:
+        found = next((name for name in (own, *SYNONYMS.get(own, ())) if name in by_name), "")
+        if found and own not in ("case_id", label):
+            of[by_name[found][0]] = own
+    taken = set(of.values()) - of.keys()  # a column whose name another one has now
+    renamed = [
+        (line, {of.get(name, name): cell for name, cell in cells.items() if name not in taken})
+        for line, cells in records
+    ]
+    return renamed, note
 
 
-def is_unknown(cell: str) -> bool:
-    """Whether a cell says that there is no label, see `UNKNOWN_LABELS`."""
-    return cell.strip().strip("[]").strip().lower() in UNKNOWN_LABELS
+def _without_endings(records: Sequence[Record], files: Iterable[Mapping[str, Path]]) -> list[Record]:
+    """The records with `slide_id` as the feature files are named, where a cell names a slide's file or a feature file
+    instead: a folder before it and an ending are left out if there is no feature file otherwise.
+    """
+    stems = {stem for of_model in files for stem in of_model}
 
+    def slide(cell: str) -> str:
+        name = PurePosixPath(cell).name
+        short = PurePosixPath(name)
+        known = short.suffix.lower() in SLIDE_SUFFIXES or short.suffix.lower() in FEATURE_SUFFIXES
+        return next((one for one in (cell, name, short.stem if known else name) if one in stems), cell)
 
-def named(slide: str, case_id: str) -> str:
-    """A slide as exclusions name it."""
-    return f"slide {slide}" if slide == case_id else f"slide {slide} of case {case_id}"
+    return [
+        (line, cells | {"slide_id": slide(cells["slide_id"].strip())} if "slide_id" in cells else cells)
+        for line, cells in records
+    ]
 
 
 def case_of_stem(stem: str, cases: Container[str]) -> str | None:
@@ -273,8 +206,25 @@ def _rows(records: Sequence[Record], label: str, problems: list[Problem]) -> tup
             exclusions.append(Exclusion(what, f"{label} is {cells[label]!r}: no label (line {line})", by_rule=True))
         value = cells[label] if known else ""
         center = "" if is_unknown(cells.get("center", "")) else cells["center"]
-        rows.append(_Row(line, slide_id, case_id, value, center, cells.get("split", "")))
+        rows.append(_Row(line, slide_id, case_id, value, center, cells.get("split", "").lower()))
     return rows, exclusions
+
+
+def _wrong_splits(rows: Sequence[_Row]) -> list[Problem]:
+    """Rows with a label that a given split does not part: all or none must say train, val or test."""
+    if not any(row.split for row in rows):
+        return []
+    mend = f"give {', '.join(SPLITS[:-1])} or {SPLITS[-1]} on every line, or leave the column out for folds"
+    return [
+        (
+            row.line,
+            f"split {row.split!r} is not one of {', '.join(SPLITS)}; {mend}"
+            if row.split
+            else f"split is empty; {mend}",
+        )
+        for row in rows
+        if row.split not in SPLITS
+    ]
 
 
 def _unit_of(rows: Sequence[_Row], has_slides: bool, has_cases: bool, problems: list[Problem]) -> Unit:
@@ -326,16 +276,29 @@ def _bag(name: str, group: Sequence[_Row], slides: Sequence[str]) -> Bag:
     return Bag(name, group[0].case_id, group[0].label, " + ".join(centers), group[0].split, tuple(slides))
 
 
-def _notes_on_units(unit: Unit, has_cases: bool) -> list[str]:
-    """What a reader of the numbers must know about how rows became bags."""
-    if not has_cases:
+def _notes_on_units(unit: Unit, rows: Sequence[_Row], has_cases: bool, records: Sequence[Record]) -> list[str]:
+    """What a reader of the numbers must know about how `rows` became bags."""
+    with_case = {line for line, cells in records if cells.get("case_id", "").strip()}
+    own = sum(row.line not in with_case for row in rows)
+    if not with_case:
+        lacking = "has no case in its column case_id" if has_cases else "has no case_id"
         return [
-            "The CSV has no case_id: every slide counts as a case of its own. If patients have several slides, give "
+            f"The CSV {lacking}: every slide counts as a case of its own. If patients have several slides, give "
             "case_id; otherwise the numbers are too good."
         ]
+    notes = []
+    if own:
+        notes.append(f"{own:,} of {len(rows):,} slides have no case_id, and each counts as a case of its own.")
     if unit == "slide":
-        return ["Slides of one case have different labels: each slide is predicted by itself, in folds by case."]
-    return []
+        notes.append("Slides of one case have different labels: each slide is predicted by itself, in folds by case.")
+    return notes
+
+
+def _notes_on_words(label: str, rows: Sequence[_Row]) -> list[str]:
+    """What the cells of `rows` say that may not be meant."""
+    columns = (("labels", "label"), ("cases", "case_id"), ("centres", "center"))
+    spelled = [note for what, name in columns for note in spelling_notes(what, (getattr(row, name) for row in rows))]
+    return [*spelled, *numeric_notes(label, (row.label for row in rows))]
 
 
 def _notes_on_files(slides_of: Mapping[str, Sequence[str]], files: Mapping[str, Mapping[str, Path]]) -> list[str]:

@@ -17,6 +17,7 @@ from pipeline.evaluated import NamedModel
 from pipeline.fidelity import StoreRows, choose_store_rows
 from pipeline.files import make_output_folder, write_text
 from pipeline.loader import default_workers
+from pipeline.patch_copies import require_no_leak, with_note_on_copies
 from pipeline.patch_images import ScannedImages, scan_images
 from pipeline.patch_sets import PatchSet, read_patch_set
 from pipeline.report import Exclusion
@@ -27,6 +28,7 @@ from pipeline.store import Store
 from pipeline.teachers import find_teacher
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_patches import prepare
+from stages.evaluate_slides import slide_folds
 
 OPTIONS_FILE = "evaluate.toml"
 CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
@@ -116,20 +118,48 @@ def look_at_inputs(config: EvaluateConfig) -> Inputs:
     if config.patches:
         patch_set = read_patch_set(config.patches, config.images_root)
         images = look_through(patch_set.paths, workers, config.patches)
-        patches = patch_set.select(images.usable), images
+        patches = require_no_leak(patch_set.select(images.usable), images.scanned), images
         prepare(patches[0], config)  # tells what is wrong with classes and cases now, not after hours of embedding
     if config.robustness:
         robustness_set = read_robustness_set(config.robustness, config.images_root)
         images = look_through(robustness_set.paths, workers, config.robustness)
         usable = np.zeros(len(images.paths), dtype=bool)
         usable[images.usable] = True
-        robustness = robustness_set.select(usable), images
+        robustness = with_note_on_copies(robustness_set.select(usable), images.scanned), images
+        require_neighbours(robustness[0], config.ri_k)
     rows = choose_store_rows(store, config) if store else None
     features = named_folders(config.features or [])
     if config.slides:
         slide_set = read_slide_set(config.slides, config.label, features)
+        for note in slide_set.notes:
+            say(f"warning: {config.slides}: {note}")
         slide_set.require_scorable(None if any(bag.split for bag in slide_set.bags) else config.folds)
+        slide_folds(slide_set, config)
     return Inputs(store, rows, patches, robustness, features)
+
+
+def require_neighbours(found: RobustnessSet, k: int | None) -> None:
+    """See early that every patch has `k` patches of other slides within each of its subsets; `None`: k is chosen later.
+
+    Raises:
+        ConfigError: some patch has fewer.
+    """
+    rows = found.index
+    if rows is None or k is None:
+        return
+    subsets = np.full(len(rows.slides), "") if rows.subsets is None else rows.subsets
+    others = {
+        str(name): int(len(slides) - np.unique(slides, return_counts=True)[1].max())
+        for name in np.unique(subsets)
+        if len(slides := rows.slides[subsets == name])
+    }
+    fewest = min(others, key=others.__getitem__)
+    if k > others[fewest]:
+        within = f" within subset {fewest!r}" if fewest else ""
+        raise ConfigError(
+            f"--ri-k {k}: some patch of {found.path} has only {others[fewest]} patches of other slides{within}; take a "
+            f"k of at most {others[fewest]}, or leave it out for one that is chosen"
+        )
 
 
 def look_through(paths: Sequence[Path], workers: int, source: Path) -> Images:

@@ -14,7 +14,6 @@ from pipeline.errors import BenchmarkError
 from pipeline.few_shot import draw_examples, few_shot
 from pipeline.folds import Fold, given_split, group_folds
 from pipeline.intervals import (
-    MIN_GROUPS,
     GroupResamples,
     bound_note,
     class_mean_draws,
@@ -39,6 +38,7 @@ from pipeline.patch_tables import (
 from pipeline.probes import knn_probe, linear_probe, probe_task
 from pipeline.report import Exclusion, Score, Section
 from pipeline.runlog import Progress
+from pipeline.score_notes import resample_notes
 from pipeline.tool_config import EvaluateConfig
 
 KEY = "patches"
@@ -169,8 +169,11 @@ def _basis(bench: Bench) -> dict[str, int]:
     """What the numbers rest on; with a given split, of each side."""
     patch_set, has_groups = bench.patch_set, bench.patch_set.groups is not None
     basis = {"patches": len(patch_set)}
-    if has_groups:
-        basis[bench.unit] = len(np.unique(bench.groups))
+    for words in ("slides", "cases", "patients", "groups"):
+        if words in patch_set.within:
+            basis[words] = count_names(patch_set.within[words])
+        elif has_groups and words == bench.unit:
+            basis[words] = len(np.unique(bench.groups))
     if patch_set.centers is not None:
         basis["centres"] = count_names(patch_set.centers)
     basis["classes"] = len(bench.task.classes)
@@ -182,6 +185,7 @@ def _basis(bench: Bench) -> dict[str, int]:
                 basis[f"patches {words}"] = len(rows)
                 if has_groups:
                     basis[f"{bench.unit} {words}"] = len(np.unique(bench.groups[rows]))
+                basis |= {f"{what} {words}": count_names(names[rows]) for what, names in patch_set.within.items()}
     return basis
 
 
@@ -217,12 +221,9 @@ def _notes(models: Sequence[ScoredModel], bench: Bench) -> list[str]:
     notes += [*bench.task.notes, *bench.examples.notes]
     by_model = [(f"{m.label}, {name}", found.notes) for m in models for name, found in m.probed.items()]
     notes += [f"{who}: {note}" for who, of_model in by_model for note in of_model]
-    dropped = max(draws.num_dropped for draws in models[0].draws[LINEAR].values())
-    if dropped and num_groups >= MIN_GROUPS:
-        notes.append(
-            f"{dropped:,} of {len(bench.resamples):,} resamples lack a class; no interval counts them, and none is "
-            "given where they are more than half."
-        )
+    task, scored = bench.task, bench.scored
+    of_rows = (task.truth[scored], bench.groups[scored], task.parts[scored])
+    notes += resample_notes(models[0].draws[LINEAR], *of_rows, task.classes, bench.unit)
     missing = [name for i, name in enumerate(bench.task.classes) if not np.any(bench.task.truth[bench.scored] == i)]
     if missing:
         notes.append(f"No scored patch is of {', '.join(repr(name) for name in missing)}; the means leave these out.")

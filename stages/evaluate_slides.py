@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline import mil
+from pipeline.bags import MAX_NAMED, Bag, SlideSet
 from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
 from pipeline.folds import Fold, given_split, group_folds
 from pipeline.intervals import (
-    MIN_GROUPS,
     READ_DIFFERENCES,
     Draws,
     GroupResamples,
@@ -30,8 +30,9 @@ from pipeline.intervals import (
 from pipeline.probes import Probed, ProbeTask, probe_task
 from pipeline.report import Cell, Column, Interval, Score, Section, Table
 from pipeline.runlog import say
+from pipeline.score_notes import resample_notes
 from pipeline.slide_benchmark import Survey, attention_mil, mean_pool, survey
-from pipeline.slide_sets import MAX_NAMED, Bag, SlideSet, read_slide_set
+from pipeline.slide_sets import read_slide_set
 from pipeline.tool_config import EvaluateConfig
 
 KEY = "slides"
@@ -89,7 +90,7 @@ def slide_section(
     found.require_scorable(num_folds)
     if failures := sum(not exclusion.by_rule for exclusion in found.exclusions):
         say(f"warning: {failures:,} slides and cases of {slides_csv} are left out; the report lists them")
-    task = probe_task(found.labels, found.cases, _folds(found, config), config.seed)
+    task = probe_task(found.labels, found.cases, slide_folds(found, config), config.seed)
     predictions = predict(found, surveys, task, config, device)
     return Section(
         key=KEY,
@@ -138,7 +139,7 @@ def score_draws(
     return classification_draws(truth, probabilities, resamples, task.parts[rows])
 
 
-def _folds(found: SlideSet, config: EvaluateConfig) -> list[Fold]:
+def slide_folds(found: SlideSet, config: EvaluateConfig) -> list[Fold]:
     """The CSV's split, else folds by case.
 
     Raises:
@@ -163,15 +164,21 @@ def _what(found: SlideSet, task: ProbeTask) -> str:
 
 def _basis(found: SlideSet, surveyed: Survey, task: ProbeTask) -> dict[str, int]:
     """What the numbers rest on; patches are those of one feature set, others may have cut theirs differently."""
-    bags = [found.bags[row] for row in task.scored]
     counts = {
         "patches": sum(surveyed.moments[slide].count for slide in found.slides),
         "slides": len(found.slides),
         "cases": len(set(found.cases.tolist())),
         "centres": len({bag.center for bag in found.bags if bag.center}),
     }
-    if len(bags) < len(found.bags):
-        counts["scored cases"] = len({bag.case_id for bag in bags})
+    if len(task.folds) == 1:
+        fold = task.folds[0]
+        for words, rows in {"to train on": fold.train, "to choose by": fold.val, "scored": fold.test}.items():
+            side = [found.bags[row] for row in rows]
+            if side:
+                slides = [slide for bag in side for slide in bag.slides]
+                counts[f"patches {words}"] = sum(surveyed.moments[slide].count for slide in slides)
+                counts[f"slides {words}"] = len(slides)
+                counts[f"cases {words}"] = len({bag.case_id for bag in side})
     return counts
 
 
@@ -313,10 +320,8 @@ def _notes(found: SlideSet, task: ProbeTask, predictions: Sequence[Prediction]) 
     num_cases = len(np.unique(found.cases[task.scored]))
     estimates = {f"{p.model}, {p.predictor}": p.intervals() for p in predictions}
     notes += [note for note in (few_groups_note(num_cases, "cases"), bound_note(estimates)) if note]
-    draws = predictions[0].draws["auroc"]
-    if draws.num_dropped and num_cases >= MIN_GROUPS:
-        notes.append(f"{draws.num_dropped} of {len(draws.draws)} resamples lack a class; no interval counts them.")
-    return notes
+    of_rows = (task.truth[task.scored], found.cases[task.scored], task.parts[task.scored])
+    return notes + resample_notes(predictions[0].draws, *of_rows, task.classes, "cases")
 
 
 def _listed(names: Sequence[str]) -> str:

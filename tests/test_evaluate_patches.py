@@ -196,7 +196,9 @@ def test_one_scored_case_gives_no_intervals() -> None:
     row = rows_of(section, "Linear probe")[0]
     assert np.isfinite(row["AUROC"].value)
     assert np.isnan([row["AUROC"].low, row["AUROC"].high]).all()
-    assert section.notes == ["Intervals need at least 5 cases; with 1 none is given."]
+    few, pairs = section.notes
+    assert few == "Intervals need at least 5 cases; with 1 none is given."
+    assert "what the same fold scored, 1 pair of cases of different classes" in pairs
     assert section.record()["tables"][0]["rows"][0]["AUROC"]["low"] is None
 
 

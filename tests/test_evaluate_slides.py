@@ -189,7 +189,12 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
     path.write_text("\n".join([rows[0] + ",split", *lines]) + "\n")
     section = run(path, features[:1])
     assert [record["case"] for record in section.data["predictions"]] == [f"case_{i}" for i in range(12, 20)]
-    assert section.basis["scored cases"] == 8
+    assert {name: count for name, count in section.basis.items() if "cases" in name or "slides" in name} == {
+        "slides": 24, "cases": 20, "slides to train on": 12, "cases to train on": 10, "slides to choose by": 3,
+        "cases to choose by": 2, "slides scored": 9, "cases scored": 8,
+    }  # fmt: skip
+    sides = [section.basis[f"patches {side}"] for side in ("to train on", "to choose by", "scored")]
+    assert sum(sides) == section.basis["patches"] == 214
     assert section.settings["folds"] == "the CSV's split"
     assert any(note.startswith("2 cases of the split val") for note in section.notes)
     assert not [found for found in section.tables if "by centre" in found.title]  # all scored cases are of one
@@ -314,3 +319,60 @@ def test_another_process_with_more_threads_gives_the_same_digits(tmp_path: Path)
     assert there == json.loads(json.dumps(here))
     other = run(path, features, seed=1).record()
     assert other["tables"][0] != here["tables"][0]
+
+
+# --- copies ---
+
+
+def copy_features(folders: Features, source: str, target: str) -> None:
+    """Give a slide the features of another, in a file of other bytes."""
+    for _, folder in folders:
+        with h5py.File(folder / f"{source}.h5") as f:
+            features = f["features"][()]
+        write_features(folder, target, features, "uni" if folder.name == "uni" else None)
+        with h5py.File(folder / f"{target}.h5", "a") as f:
+            f.attrs["note"] = "copied"
+
+
+def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    copy_features(features[:1], "case_03-DX1", "case_09-DX1")
+    section = run(path, features)
+    assert [(e.what, e.by_rule) for e in section.exclusions] == [
+        ("slide case_03-DX1 of case case_03", False), ("slide case_09-DX1 of case case_09", False),
+        ("case case_03", False), ("case case_09", False),
+    ]  # fmt: skip
+    assert section.exclusions[0].why.startswith(
+        "uni: its features are exactly those of slide case_09-DX1 of case case_09."
+    )
+    assert section.basis["cases"] == NUM_CASES - 2
+
+
+def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    copy_features(features, "case_05-DX1", "case_05-DX2")
+    section = run(path, features)
+    assert not section.exclusions
+    assert [note for note in section.notes if "very features" in note] == [
+        f"{model}: 1 slide has the very features of another of the same case; each counts."
+        for model in ("uni", "noise")
+    ]
+
+
+def test_a_cohort_of_copies_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    for slide in [file.stem for file in features[0][1].glob("*.h5")]:
+        write_features(features[0][1], slide, np.ones((8, WIDTH), np.float32))
+    with pytest.raises(BenchmarkError, match="its features are exactly those of") as caught:
+        run(path, features)
+    assert "Compare the ids" not in str(caught.value)
+
+
+def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split("-DX")[0][5:7] < "10")]) + "\n")
+    section = run(path, features[:1], folds=5, mil_epochs=1)
+    notes = " ".join(section.notes)
+    assert "AUROC rests on few comparisons" in notes
+    assert "pairs of cases of different classes." in notes

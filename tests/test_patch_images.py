@@ -88,3 +88,17 @@ def test_grey_palettes_and_transparency_become_rgb_on_white(tmp_path: Path) -> N
 def test_an_image_that_vanished_after_the_scan_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"gone\.png: could be read before"):
         read_image(tmp_path / "gone.png", np.empty((4, 4, 3), np.uint8))
+
+
+def test_pixels_tell_copies_and_plain_images(tmp_path: Path) -> None:
+    picture = noise(8, 8)
+    plain, grey = np.full((8, 8, 3), (9, 8, 7), np.uint8), np.full((8, 8), 5, np.uint8)
+    turned = np.ascontiguousarray(picture.reshape(4, 16, 3))
+    named = {"a.png": picture, "b.bmp": picture, "c.png": turned, "d.png": plain, "e.png": grey, "f.png": noise(8, 9)}
+    paths = [save(tmp_path / name, pixels) for name, pixels in named.items()]
+    (tmp_path / "g.png").write_bytes(b"no image")
+    scanned = scan_images([*paths, tmp_path / "g.png"], 2)
+    assert scanned.pixels[0] == scanned.pixels[1] != scanned.pixels[2]
+    assert len(set(scanned.pixels)) == 6
+    assert scanned.pixels[6] == ""
+    assert scanned.plain == {3, 4}

@@ -93,6 +93,9 @@ def test_the_column_of_groups(tmp_path: Path, columns: str, used: str) -> None:
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "line 4: path './a.png' is on line 2 as well"),
         ("path,label\na.png\n", "line 2: 1 cells where the header has 2"),
         ("path,label,Group,group\na.png,x,1,2\n", "Group.*spelled alike"),
+        ("path;label\na.png;x\n", "is split at semicolons; save it with commas between the cells"),
+        (",path,label\n0,a.png,x\n", r"unnamed where pandas writes row numbers: use to_csv\(index=False\)"),
+        ("path,label,case,slide_id\na.png,x,A,1\nb.png,y,B,1\n", "slide_id '1' is of case 'A' and 'B'"),
     ],
 )
 def test_broken_tables_name_their_lines(tmp_path: Path, text: str, message: str) -> None:
@@ -165,6 +168,24 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
     assert found.labels.tolist() == ["a", "b"] * 3
     assert found.splits is not None
     assert found.splits.tolist() == ["test", "test", "train", "train", "val", "val"]
+
+
+def test_splits_may_be_in_capitals(tmp_path: Path) -> None:
+    table = read_patch_set(write(tmp_path, "path,label,split\na.png,x,Train\nb.png,y,TEST\n"))
+    assert table.splits is not None
+    assert table.splits.tolist() == ["train", "test"]
+    touch(*(tmp_path / "set" / split / name / "1.png" for split in ("Train", "TEST") for name in ("a", "b")))
+    found = read_patch_set(tmp_path / "set")
+    assert found.labels.tolist() == ["a", "b"] * 2
+    assert found.splits is not None
+    assert found.splits.tolist() == ["test", "test", "train", "train"]
+
+
+def test_labels_in_two_spellings_are_told(tmp_path: Path) -> None:
+    found = read_patch_set(write(tmp_path, "path,label,case\na.png,Tumour,1\nb.png,tumour,2\nc.png,normal,c 3\n"))
+    assert found.notes() == [
+        "These labels differ in capitals, blanks or a .0 only and count as different: 'Tumour' and 'tumour'."
+    ]
 
 
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:

@@ -159,10 +159,9 @@ def test_names_that_differ_only_in_capitals_are_warned_of(tmp_path: Path, capsys
     found = read_robustness_set(write(tmp_path, rows))
     assert found.num_out_of_domain == 2
     assert found.notes == (
-        "Names of biological_class that differ only in capitals count as different: 'Stroma' and 'STROMA' and "
-        "'stroma'. Spell them alike if they are the same.",
-        "Names of subset that differ only in capitals count as different: 'a' and 'A'. Spell them alike if they are "
-        "the same.",
+        "These names of biological_class differ in capitals, blanks or a .0 only and count as different: 'STROMA' and "
+        "'Stroma' and 'stroma'.",
+        "These names of subset differ in capitals, blanks or a .0 only and count as different: 'A' and 'a'.",
     )
     assert capsys.readouterr().err.count("warning: ") == 2
     assert found.index is not None

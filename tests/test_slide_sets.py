@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.bags import SlideSet
 from pipeline.errors import BenchmarkError
 from pipeline.report import Exclusion
-from pipeline.slide_sets import SlideSet, case_of_stem, read_slide_set
+from pipeline.slide_sets import case_of_stem, read_slide_set
 
 
 def make(
@@ -205,3 +206,80 @@ def test_a_label_may_be_called_as_another_name_of_a_column(tmp_path: Path) -> No
     csv = "case_id,centre\nA,north\nB,south\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["A", "B"]}, label="centre"))
     assert [bag.label for bag in found.bags] == ["north", "south"]
+
+
+@pytest.mark.parametrize("case", ["PATIENT", "Case_ID", "Patient_Id"])
+def test_columns_may_be_in_capitals(tmp_path: Path, case: str) -> None:
+    csv = f"Slide_ID,{case},tp53,Centre,SPLIT\ns1,A,mut,n,Train\ns2,A,mut,n,train\ns3,B,wt,s,TEST\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    assert bags_of(found) == {"A": ("A", "mut", ("s1", "s2")), "B": ("B", "wt", ("s3",))}
+    assert [(bag.center, bag.split) for bag in found.bags] == [("n", "train"), ("s", "test")]
+    assert found.notes == ()
+
+
+def test_columns_that_are_spelled_alike_are_an_error(tmp_path: Path) -> None:
+    csv = "slide_id,patient,PATIENT,tp53\ns1,A,B,mut\n"
+    with pytest.raises(BenchmarkError, match="columns patient, PATIENT are spelled alike"):
+        read_slide_set(*make(tmp_path, csv, {"uni": ["s1"]}))
+
+
+def test_the_slide_table_of_stamp_and_names_of_slide_files(tmp_path: Path) -> None:
+    csv = "FILENAME,PATIENT,tp53\nsub/s1.h5,A,mut\ns2.0AF1.svs,B,wt\ns3.svs,C,wt\ns4.tar,D,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2.0AF1", "s3.svs", "s3", "s4"]}))
+    assert {name: slides for name, (_, _, slides) in bags_of(found).items()} == {
+        "A": ("s1",), "B": ("s2.0AF1",), "C": ("s3.svs",)
+    }  # fmt: skip
+    assert [exclusion.what for exclusion in found.exclusions] == ["slide s4.tar of case D", "case D"]
+
+
+def test_two_names_of_one_slide_are_an_error(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1.svs,A,mut\ns1,B,wt\n"
+    with pytest.raises(BenchmarkError, match="slide_id s1 is given on lines 2, 3"):
+        read_slide_set(*make(tmp_path, csv, {"uni": ["s1"]}))
+
+
+def test_a_patient_holds_its_cases(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,patient,tp53\ns1,A1,P,mut\ns2,A2,P,mut\ns3,B1,Q,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    assert bags_of(found) == {"P": ("P", "mut", ("s1", "s2")), "Q": ("Q", "wt", ("s3",))}
+    assert found.notes == (
+        "The column case_id divides patients, so that folds and intervals go by patient, not by it.",
+    )
+    (tmp_path / "labels.csv").write_text("slide_id,case_id,patient,tp53\ns1,A1,P,mut\ns2,A1,Q,wt\n")
+    with pytest.raises(BenchmarkError, match="case_id 'A1' is of patient 'P' and 'Q'"):
+        read_slide_set(tmp_path / "labels.csv", "tp53", [("uni", tmp_path / "uni")])
+
+
+def test_files_are_matched_by_the_case_though_a_patient_is_given(tmp_path: Path) -> None:
+    csv = "case_id,patient,tp53\nA1,P,mut\nA2,P,mut\nB1,Q,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["A1-x", "A2-x", "B1-x"]}))
+    assert list(bags_of(found)) == ["A1", "A2", "B1"]
+    assert "numbers are too good. Give slide_id to go by patient" in found.notes[0]
+
+
+def test_cases_that_are_missing_are_counted(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,,mut\ns3,,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    assert found.notes == ("2 of 3 slides have no case_id, and each counts as a case of its own.",)
+    (tmp_path / "labels.csv").write_text("slide_id,case_id,tp53\ns1,,mut\ns2,,wt\n")
+    (note,) = read_slide_set(tmp_path / "labels.csv", "tp53", [("uni", tmp_path / "uni")]).notes[:1]
+    assert "every slide counts as a case of its own" in note
+
+
+def test_words_that_may_not_be_meant(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,Mut\ns2,B,mut\ns3,b,wild type\ns4,7,wildtype\ns5,7.0,mut\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3", "s4", "s5"]}))
+    assert found.notes == (
+        "These labels differ in capitals, blanks or a .0 only and count as different: 'Mut' and 'mut'; 'wild type' and "
+        "'wildtype'.",
+        "These cases differ in capitals, blanks or a .0 only and count as different: '7' and '7.0'; 'B' and 'b'.",
+    )
+    ages = "case_id,age\n" + "".join(f"c{i},{40.5 + i}\n" for i in range(11))
+    (tmp_path / "labels.csv").write_text(ages)
+    (tmp_path / "ages").mkdir()
+    for i in range(11):
+        (tmp_path / "ages" / f"c{i}.h5").touch()
+    (note,) = read_slide_set(tmp_path / "labels.csv", "age", [("uni", tmp_path / "ages")]).notes
+    assert note.startswith("The label age looks like a number: its 11 values count as a class each.")
+    (tmp_path / "labels.csv").write_text(ages.replace("50.5", "40.5"))  # ten may be grades
+    assert read_slide_set(tmp_path / "labels.csv", "age", [("uni", tmp_path / "ages")]).notes == ()
