@@ -34,6 +34,11 @@ def g2l(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.Com
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
 
 
+def called(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Call the command in this process, which has torch loaded already: seconds less for each."""
+    return subprocess.CompletedProcess(words, *call_g2l(*words))
+
+
 def test_help_names_every_command_and_imports_no_torch() -> None:
     code = (
         "import sys\nfrom stages.cli import main\nsys.argv = ['g2l', '--help']\n"
@@ -117,7 +122,7 @@ def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
 def test_when_every_slide_fails_the_audit_still_says_why(tmp_path: Path) -> None:
     (tmp_path / "a.svs").write_bytes(b"no slide")
     (tmp_path / "m.csv").write_text("slide_id,path\na,a.svs\n")
-    done = g2l("plan", tmp_path / "m.csv", "--out", tmp_path / "p.h5")
+    done = called("plan", tmp_path / "m.csv", "--out", tmp_path / "p.h5")
     assert done.returncode == 1
     assert "no slide gives a patch" in done.stderr
     assert "a,failed," in (tmp_path / "p.audit.csv").read_text()
@@ -147,7 +152,7 @@ def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     assert "4 bytes for each of them" in first.stdout
     assert "no pixels" in first.stdout
     assert (tmp_path / "o" / "s0.png").exists()
-    again = g2l(*words)
+    again = called(*words)
     assert again.returncode == 3, again.stderr
     assert "nothing was left to do" in again.stdout
 
@@ -155,12 +160,12 @@ def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     store_record = (tmp_path / "s.zarr" / "config.toml").read_text()
     plan_record = (tmp_path / "s.plan.config.toml").read_text()
     record.write_text(plan_record + store_record.replace("s.plan.h5", "slides/manifest.csv"))
-    fed = g2l("extract-teacher", "--config", record)
+    fed = called("extract-teacher", "--config", record)
     assert fed.returncode == 3, fed.stderr
     assert "nothing was left to do" in fed.stdout
 
     manifest.write_text(manifest.read_text().replace("bad,bad.svs,c9", "worse,bad.svs,c9"))
-    changed = g2l(*words)
+    changed = called(*words)
     assert changed.returncode == 1
     assert "worse: new in the manifest" in changed.stderr
     assert "bad: no longer in the manifest" in changed.stderr
@@ -175,28 +180,28 @@ def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
     words = ["extract-teacher", manifest, "--out", tmp_path / "s.zarr", "--teacher", TEACHER, "--weights", weights,
              "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "4", "--device", "cpu"]  # fmt: skip
     manifest.write_text(rows.format(""))
-    assert g2l(*words).returncode == 3
-    assert "delete it to plan them again" in g2l(*words).stderr
+    assert called(*words).returncode == 3
+    assert "delete it to plan them again" in called(*words).stderr
     manifest.write_text(rows.format("0.5"))
-    mended = g2l(*words)
+    mended = called(*words)
     assert mended.returncode == 1
     assert "b: another path, case, center, mpp" in mended.stderr
 
 
 def test_plans_of_like_names_do_not_share_files(cohort: Path, tmp_path: Path) -> None:
     for name in ("plan-0.25", "plan-0.5", "p.h5"):
-        done = g2l("plan", cohort, "--out", tmp_path / name, "--patch-px", "64", "--patches-per-slide", "2")
+        done = called("plan", cohort, "--out", tmp_path / name, "--patch-px", "64", "--patches-per-slide", "2")
         assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("*.audit.csv"))) == len(list(tmp_path.glob("*.config.toml"))) == 3
 
 
 def test_a_stopped_plan_can_be_made_again(cohort: Path, tmp_path: Path) -> None:
     words = ["plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64"]
-    assert g2l(*words).returncode == 0
+    assert called(*words).returncode == 0
     (tmp_path / "p.h5").unlink()  # as if it had been stopped before the end
     (tmp_path / "p.audit.csv").unlink()
-    assert g2l(*words).returncode == 0
-    other = g2l(*["plan", cohort, "--out", tmp_path / "q.h5", "--overlays", tmp_path / "o", "--patch-px", "64"])
+    assert called(*words).returncode == 0
+    other = called(*["plan", cohort, "--out", tmp_path / "q.h5", "--overlays", tmp_path / "o", "--patch-px", "64"])
     assert other.returncode == 1
     assert "is not overwritten" in other.stderr
 
@@ -209,10 +214,10 @@ def test_plan_options_in_the_table_of_stage_one(tmp_path: Path) -> None:
         f'weights = "{weights}"\npatch_px = 64\nmin_tissue = 0.0\npatches_per_slide = 4\ndevice = "cpu"\n'
         "[plan]\npatches_per_slide = 3\nworkers = 1\n"
     )
-    done = g2l("extract-teacher", "--config", table)
+    done = called("extract-teacher", "--config", table)
     assert done.returncode == 3, done.stderr
     assert "4 rows of 96 dimensions" in done.stdout  # stage one's own table wins over the plan's
-    stray = g2l("extract-teacher", tmp_path / "s.plan.h5", "--out", tmp_path / "t.zarr", "--config", table)
+    stray = called("extract-teacher", tmp_path / "s.plan.h5", "--out", tmp_path / "t.zarr", "--config", table)
     assert stray.returncode == 1
     assert "--min-tissue" in stray.stderr
 
@@ -222,7 +227,7 @@ def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_p
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"mine\xff\xfe")
-    done = g2l("plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64")
+    done = called("plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64")
     assert done.returncode == 1
     assert "is not overwritten" in done.stderr
     assert path.read_bytes() == b"mine\xff\xfe"
@@ -230,9 +235,9 @@ def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_p
 
 def test_a_split_with_an_empty_side_is_warned_of(cohort: Path, tmp_path: Path) -> None:
     options = ("--patch-px", "64", "--patches-per-slide", "3")
-    nothing_held_out = g2l("plan", cohort, "--out", tmp_path / "a.h5", *options, "--val-fraction", "0")
+    nothing_held_out = called("plan", cohort, "--out", tmp_path / "a.h5", *options, "--val-fraction", "0")
     assert "nothing is held out" in nothing_held_out.stdout
-    no_training = g2l("plan", cohort, "--out", tmp_path / "b.h5", *options, "--val-fraction", "0.999")
+    no_training = called("plan", cohort, "--out", tmp_path / "b.h5", *options, "--val-fraction", "0.999")
     assert "nothing to train on" in no_training.stdout
 
 
@@ -246,9 +251,9 @@ def test_paths_may_stand_in_a_file_for_every_command(command: str) -> None:
 
 
 def test_inspect_takes_its_path_from_a_file(cohort: Path, tmp_path: Path) -> None:
-    assert g2l("plan", cohort, "--out", tmp_path / "p.h5", "--patch-px", "64").returncode == 0
+    assert called("plan", cohort, "--out", tmp_path / "p.h5", "--patch-px", "64").returncode == 0
     (tmp_path / "g2l.toml").write_text(f'[inspect]\npath = "{tmp_path / "p.h5"}"\n')
-    assert "64 px at 0.5 um/px" in g2l("inspect", "--config", tmp_path / "g2l.toml").stdout
+    assert "64 px at 0.5 um/px" in called("inspect", "--config", tmp_path / "g2l.toml").stdout
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
@@ -260,13 +265,13 @@ def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> N
 
 
 def test_the_record_of_a_plan_can_be_fed_back(cohort: Path, tmp_path: Path) -> None:
-    first = g2l(
+    first = called(
         "plan", cohort, "--out", tmp_path / "a.h5", "--patches-per-slide", "3", "--patch-px", "64", "--seed", "5"
     )
     assert first.returncode == 0, first.stderr
     record = tomllib.loads((tmp_path / "a.config.toml").read_text())["plan"]
     assert (record["seed"], record["patch_px"], record["min_tissue"]) == (5, 64, 0.5)
-    again = g2l("plan", "--config", tmp_path / "a.config.toml", "--out", tmp_path / "b.h5")
+    again = called("plan", "--config", tmp_path / "a.config.toml", "--out", tmp_path / "b.h5")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 

@@ -1,6 +1,6 @@
 """Which column says what is independent: against trying all columns, and on columns that contradict each other."""
 
-from itertools import combinations
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -63,7 +63,7 @@ def test_nothing_that_belongs_together_is_parted(rows: list[tuple[str, ...]]) ->
             pairs = set(zip(columns[a], columns[b], strict=True))
             return len({x for x, _ in pairs}) < len(pairs)
 
-        assert any(parted(a, b) for a, b in combinations(names, 2))
+        assert any(parted(a, b) for a, b in permutations(names, 2))
         return
     for name in names:
         of = {}
