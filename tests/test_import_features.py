@@ -600,6 +600,24 @@ def test_features_of_another_slide_or_place_are_caught(
     assert len(done.store.plan.slides) == 2
 
 
+def interrupt_after_a_shard(
+    features: Path, out: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Import, and press Ctrl-C when features are read for the fourth time: after two slides' proofs and a shard."""
+    real, calls = FeatureRows.read, []
+
+    def interrupted(self: FeatureRows, rows: Any) -> NDArray[np.float32]:
+        calls.append(rows)
+        if len(calls) > 3:
+            raise KeyboardInterrupt
+        return real(self, rows)
+
+    with monkeypatch.context() as stop:
+        stop.setattr(FeatureRows, "read", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(features, out, options, workers=1)
+
+
 def moved_features(folder: Path, slides: list[FeatureSlide]) -> Path:
     """The features of s1 by a row, those of s0 as they are."""
     return write_trident(folder, changed(slides, "s1", features=np.roll(one(slides).features, 1, axis=0)))
@@ -610,18 +628,7 @@ def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_
 ) -> None:
     features, whole, out = moved_features(tmp_path / "f", slides), tmp_path / "w.zarr", tmp_path / "k.zarr"
     run(features, whole, options)
-    real, calls = FeatureRows.read, []
-
-    def interrupted(self: FeatureRows, rows: Any) -> NDArray[np.float32]:
-        calls.append(rows)
-        if len(calls) > 3:  # two slides' proofs and a shard
-            raise KeyboardInterrupt
-        return real(self, rows)
-
-    with monkeypatch.context() as stop:
-        stop.setattr(FeatureRows, "read", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(features, out, options, workers=1)
+    interrupt_after_a_shard(features, out, options, monkeypatch)
     assert Store(out).pending_shards()
     with monkeypatch.context() as stop:  # the proof is not made anew
         stop.setattr(stage, "prove", lambda *_: pytest.fail("proven twice"))
@@ -764,18 +771,7 @@ def test_stopped_in_a_shard_and_continued_is_as_if_it_never_stopped(
 ) -> None:
     features, whole, out = write_trident(tmp_path / "features", slides), tmp_path / "w.zarr", tmp_path / "k.zarr"
     run(features, whole, options)
-    real, calls = FeatureRows.read, []
-
-    def interrupted(self: FeatureRows, rows: Any) -> NDArray[np.float32]:
-        calls.append(rows)
-        if len(calls) > 3:  # two slides' proofs and a shard
-            raise KeyboardInterrupt
-        return real(self, rows)
-
-    with monkeypatch.context() as stop:
-        stop.setattr(FeatureRows, "read", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            run(features, out, options, workers=1)
+    interrupt_after_a_shard(features, out, options, monkeypatch)
     assert Store(out).pending_shards() in ([1, 2], [0, 1, 2])
     assert run(features, out, options).num_new_rows >= 16
     assert array_files(out) == array_files(whole)

@@ -485,37 +485,17 @@ def test_a_damaged_list_of_projectors_is_told(tmp_path: Path) -> None:
 # --- killed and continued ----------------------------------------------------------------------------------------
 
 KILLS = """
-import os, signal, sys
+import signal, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from helpers import extract
+from killing import attempt
 from pipeline.config import TrainConfig
 from pipeline.store import Store
 from stages.train_student import train_student
 import torch
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
-EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
-
-def attempt(work, kill_at):
-    child = os.fork()
-    if child == 0:
-        count = 0
-        def hook(event, arguments):
-            nonlocal count
-            opened = event == "open" and isinstance(arguments[0], str) and str(arguments[1])[:1] in "wa"
-            if event in EVENTS or opened:
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(hook)
-        status = 1
-        try:
-            work()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 def kill_through(work, step):
     kills, at = 0, 1

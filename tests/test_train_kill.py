@@ -25,42 +25,21 @@ from pipeline.run_folder import RunFolder
 from pipeline.store import Store
 
 FORKS = """
-import json, os, signal, sys
+import json, sys
+sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 import torch
+from killing import attempt
 from pipeline.config import TrainConfig
 from pipeline.store import Store
 from stages.train_student import train_student
 
 torch.set_num_threads(1)
 config = TrainConfig.model_validate_json(Path(sys.argv[1]).read_text())
-EVENTS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate"}
-
-def attempt(run, kill_at):
-    child = os.fork()
-    if child == 0:
-        count = 0
-        def hook(event, arguments):
-            nonlocal count
-            opened = event == "open" and isinstance(arguments[0], str) and str(arguments[1])[:1] in "wa"
-            if event in EVENTS or opened:
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-        sys.addaudithook(hook)
-        status = 1
-        try:
-            trained = train_student(Store(Path(sys.argv[2])), Path(run), config)
-            status = 0
-        finally:
-            Path(run).with_suffix(".count").write_text(str(count))
-            sys.stderr.flush()
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
 for line in sys.stdin:
     run, kill_at = json.loads(line)
-    print(attempt(run, kill_at), flush=True)
+    work = lambda: train_student(Store(Path(sys.argv[2])), Path(run), config)
+    print(attempt(work, kill_at, Path(run).with_suffix(".count")), flush=True)
 """
 
 
@@ -69,7 +48,7 @@ class Forks:
 
     def __init__(self, config: Path, store: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FORKS, str(config), str(store)],
+            [sys.executable, "-c", FORKS, str(config), str(store), str(Path(__file__).parent)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
