@@ -14,8 +14,16 @@ from pipeline.errors import BenchmarkError
 from pipeline.evaluated import NamedModel
 from pipeline.fidelity_rows import failed_rows, missing_note
 from pipeline.linear_map import fit_linear_map
-from pipeline.metrics import debiased_linear_cka, linear_cka, neighbour_overlaps, retrieval_hits, shuffled_cka
+from pipeline.metrics import (
+    NUM_NEIGHBOURS,
+    debiased_linear_cka,
+    linear_cka,
+    neighbour_overlaps,
+    retrieval_hits,
+    shuffled_cka,
+)
 from pipeline.projector import EPSILON, Projector
+from pipeline.report import Column
 from pipeline.runlog import say
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
@@ -23,6 +31,24 @@ from pipeline.tool_config import EvaluateConfig
 
 IDENTITY, OWN, FITTED = "none needed", "its own projector", "fitted linear map"
 """How a model's embeddings come into the teacher's space."""
+FIGURES = {
+    "explained variance": "Share of the variance of the standardised teacher embedding that the model's projection "
+    "explains. 1 is the teacher itself, 0 the mean of all patches; below 0 it is farther off than that.",
+    "cosine": "Mean cosine of projection and teacher embedding of the same patch, in the standardised space.",
+    "top-1": "Share of patches whose projection is nearest (cosine) to the teacher's embedding of the same patch.",
+    "top-5": "The same, among the five nearest.",
+    "overlap at 10": f"Mean share of a patch's {NUM_NEIGHBOURS} nearest patches that model and teacher have in common; "
+    "needs no map.",
+    "CKA": "Linear centred kernel alignment of model and teacher, debiased: by the unbiased estimator of HSIC (Song et "
+    "al., 2012; Nguyen et al., 2021). 1 is the teacher itself, turned or scaled; about 0, a little above or below, has "
+    "nothing in common with it, whatever the number of patches and of dimensions. Needs no map.",
+}
+"""Figures of a model, in the order of the tables, and what each is."""
+PLAIN_CKA = Column(
+    "CKA, plain",
+    "The same without debiasing (Kornblith et al., 2019), as training logs it. The fewer patches and the more "
+    "dimensions there are, the higher it is for nothing in common: a note below has its level by chance.",
+)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,10 @@ from pipeline.runlog import say
 REQUIRED_COLUMNS = ("path", "label")
 CENTER_COLUMNS = ("center", "centre", "medical_center")
 """Columns that may say where a patch comes from; the first of them that the file has counts."""
+SPLIT_LIKE = ("training", "validation", "valid", "dev", "testing")
+"""Names of folders that are rarely a class. Our choice."""
+MAX_NAMED = 5
+"""Folders that a note lists. Our choice."""
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
 
 Names = NDArray[np.str_]
@@ -48,6 +52,7 @@ class PatchSet:
         exclusions: rows of the file that are left out, and why.
         unused_columns: columns of the file that mean nothing here.
         note_on_groups: why the groups are of another column than one might think, or "".
+        notes_on_names: what is odd about the names of its folders.
         pictures: (N,), the same number for patches of the same pixels, -1 for those of one colour throughout; `None`
             until the images have been looked through (`patch_copies`).
         notes_on_pictures: what was found then.
@@ -65,6 +70,7 @@ class PatchSet:
     unused_columns: tuple[str, ...] = ()
     within: Mapping[str, Names] = field(default_factory=dict)
     note_on_groups: str = ""
+    notes_on_names: tuple[str, ...] = ()
     pictures: NDArray[np.int64] | None = None
     notes_on_pictures: tuple[str, ...] = ()
 
@@ -108,7 +114,7 @@ class PatchSet:
                 "Patches are kept together by slide only. A patient may have several slides, which then stand on both "
                 "sides, so that scores are too high and intervals too narrow; a column case_id or patient mends it."
             )
-        notes += [self.note_on_groups] if self.note_on_groups else []
+        notes += [*filter(None, [self.note_on_groups]), *self.notes_on_names]
         for what, names in (("labels", self.labels), (GROUP_WORDS[self.group_column], self.groups),
                             ("centres", self.centers)):  # fmt: skip
             notes += [] if names is None else spelling_notes(what, names)
@@ -258,6 +264,12 @@ def _read_folder(folder: Path) -> PatchSet:
             f"{folder} has folders of splits ({', '.join(own)}) beside others: "
             f"{', '.join(others[:5])}; it must hold splits with classes within, or classes only"
         )
+    if not has_splits and (like := [name for name in names if name.lower() in SPLIT_LIKE]):
+        raise BenchmarkError(
+            f"{folder}: {', '.join(like)} would be taken for a class. Call folders of splits {', '.join(SPLITS)}; "
+            "if it is a class, give a CSV of path and label"
+        )
+    alike = [] if has_splits else _common_folders(inside)
     found = []
     for split in inside if has_splits else [folder]:
         for class_folder in _folders(split):
@@ -273,8 +285,26 @@ def _read_folder(folder: Path) -> PatchSet:
         raise BenchmarkError(f"{folder} holds no images; it must hold a folder for each class, with the images in it")
     paths, labels, splits = zip(*found, strict=True)
     return PatchSet(
-        folder.resolve().name, folder, list(paths), np.array(labels), splits=np.array(splits) if has_splits else None
-    )
+        folder.resolve().name, folder, list(paths), np.array(labels), splits=np.array(splits) if has_splits else None,
+        notes_on_names=tuple(_note_on_folders(names, alike)),
+    )  # fmt: skip
+
+
+def _note_on_folders(classes: Sequence[str], alike: Sequence[str]) -> list[str]:
+    """What to know where all classes hold folders of the same names."""
+    if not alike:
+        return []
+    return [
+        f"All classes ({', '.join(classes[:MAX_NAMED])}) hold folders of the same names "
+        f"({', '.join(alike[:MAX_NAMED])}). If those are the classes and these are splits, call the splits "
+        f"{', '.join(SPLITS)}, or give a CSV."
+    ]
+
+
+def _common_folders(folders: Sequence[Path]) -> list[str]:
+    """Names of the folders that each of several `folders` holds, if all hold the same and at least two."""
+    names = [sorted(inner.name for inner in _folders(folder)) for folder in folders]
+    return names[0] if len(names) > 1 and len(names[0]) > 1 and all(found == names[0] for found in names) else []
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -32,11 +32,32 @@ MAX_K = 1000
 """k stays below it. PathoROB has a limit for each of its sets, 600 to 1,200; this is the one of Tolkach ESCA."""
 COMPARED_K = (1, 3, 5, 11, 21, 51, 101, 201, 501, 991)
 """Numbers of neighbours at which models are compared side by side. Our choice of those that are tried."""
+UNSURE = 0.01
+"""How far apart the lowest and highest index may be, by the order of equally near patches, for it to be compared. Our
+choice.
+"""
 ACCURACY_DIGITS = 12
 """Balanced accuracies that are equal to so many digits are equal; beyond it is the rounding of their means."""
 
 Ints = NDArray[np.int64]
 Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class CountsAtK:
+    """SO and OS of each patch at one number of neighbours, int64 (N,), rows as given; and the lowest and highest index
+    that any order of equally near patches gives.
+    """
+
+    same_class: Ints
+    same_center: Ints
+    bounds: tuple[float, float]
+
+    @property
+    def value(self) -> float:
+        """SO / (SO + OS) over all patches; NaN if there is neither, or if the order of names would decide it."""
+        low, high = self.bounds
+        return float("nan") if high - low > UNSURE else _ratio(int(self.same_class.sum()), int(self.same_center.sum()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +68,7 @@ class RobustnessIndex:
         k: number of neighbours that count.
         same_class: SO of each patch among its first k neighbours, int64 (N,), rows as given.
         same_center: OS, likewise.
-        compared: SO and OS at each k of `COMPARED_K` that was looked at, as at `k`.
+        compared: what counts at each k of `COMPARED_K` that was looked at.
         curve: the index at each k that was looked at; NaN where SO + OS is 0.
         accuracy: balanced accuracy of the neighbours' majority vote for the class at each k, mean over subsets.
         by_subset: the index of each subset alone, at the same k; NaN where it does not exist. Sorted by name.
@@ -58,7 +79,7 @@ class RobustnessIndex:
     k: int
     same_class: Ints
     same_center: Ints
-    compared: dict[int, tuple[Ints, Ints]]
+    compared: dict[int, CountsAtK]
     curve: dict[int, float]
     accuracy: dict[int, float]
     by_subset: dict[str, float]
@@ -151,11 +172,20 @@ def robustness_index(
         raise BenchmarkError(f"k = {k}: some patch has only {reach} patches of other slides; take a smaller --ri-k")
     accuracy = _mean_accuracy(counts, classes, rows_of, len(usable))
     best = int(np.argmax(accuracy))
-    ties = Ties.none(*_of_rows(best, counts, rows_of))
-    for name, rows in rows_of.items():
-        tied = np.flatnonzero(counts[name].tied[:, best])
-        ties.put(rows[tied], extremes_of(grid[rows], *codes[name], tied, usable[best]))
-    return _index_at(best, usable, accuracy, counts, rows_of, ties, notes)
+
+    def ties_at(at: int) -> Ties:
+        ties = Ties.none(*_of_rows(at, counts, rows_of))
+        for name, rows in rows_of.items():
+            tied = np.flatnonzero(counts[name].tied[:, at])
+            ties.put(rows[tied], extremes_of(grid[rows], *codes[name], tied, usable[at]))
+        return ties
+
+    compared = {
+        k: CountsAtK(*_of_rows(at, counts, rows_of), ties_at(at).bounds)
+        for at, k in enumerate(usable)
+        if k in COMPARED_K
+    }
+    return _index_at(best, usable, accuracy, counts, rows_of, ties_at(best), compared, notes)
 
 
 def index_of_random_neighbours(classes: Names, centers: Names, slides: Names, subsets: Names | None = None) -> float:
@@ -248,6 +278,7 @@ def _index_at(
     counts: dict[str, _Counts],
     rows_of: dict[str, Ints],
     ties: Ties,
+    compared: dict[int, CountsAtK],
     notes: Sequence[str],
 ) -> RobustnessIndex:
     """The index at the `best` of the numbers of neighbours `usable`."""
@@ -258,7 +289,7 @@ def _index_at(
         k=usable[best],
         same_class=same_class,
         same_center=same_center,
-        compared={k: _of_rows(at, counts, rows_of) for at, k in enumerate(usable) if k in COMPARED_K},
+        compared=compared,
         curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
         accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
         by_subset={

@@ -8,7 +8,7 @@ subsets; its image is embedded once. Blanks around a cell do not count; capitals
 differ in nothing else. Left out: looking into the images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -132,7 +132,7 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     for note in notes:
         say(f"warning: {path}: {note}")
     has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
-    in_domain = [row for row in records if has_index and row.get(SUBSET, "").upper() != OUT_OF_DOMAIN]
+    in_domain = [row for row in records if has_index and not _is_out_of_domain(row)]
     once = list({(row["slide_id"], row["patch_id"]): row for row in records if has_paired}.values())
     root = path.parent if images_root is None else images_root
     paths = sorted({root / row["path"] for row in (*in_domain, *once)})
@@ -156,6 +156,11 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     num_out_of_domain = len(records) - len(in_domain) if has_index else 0
     unused = tuple(name for name in records[0] if name not in columns)
     return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, notes)
+
+
+def _is_out_of_domain(row: Mapping[str, str]) -> bool:
+    """Whether the index leaves the row out."""
+    return row.get(SUBSET, "").upper() == OUT_OF_DOMAIN
 
 
 def _alike_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tuple[str, ...]:
@@ -211,7 +216,7 @@ def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[s
         (line, f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out")
         for line, row in records
         for column in INDEX_COLUMNS
-        if column in about and row[column] and is_unknown(row[column])
+        if column in about and row[column] and is_unknown(row[column]) and not (subset and _is_out_of_domain(row))
     ]
     of_slide = [column for column in about if column != "biological_class"]
     first: dict[tuple[str, ...], tuple[int, str]] = {}

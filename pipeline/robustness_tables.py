@@ -22,7 +22,7 @@ from pipeline.intervals import (
 )
 from pipeline.paired_robustness import KINDS, TOP, PairedRobustness
 from pipeline.report import Cell, Column, Interval, Score, Table
-from pipeline.robustness_index import COMPARED_K, Ints, RobustnessIndex, index_of_random_neighbours
+from pipeline.robustness_index import COMPARED_K, UNSURE, Ints, RobustnessIndex, index_of_random_neighbours
 from pipeline.robustness_margins import Margins
 from pipeline.robustness_sets import IndexRows
 
@@ -56,10 +56,12 @@ def index_tables(
     if len(shared) > 1:
         columns = [Column("model"), *(Column(f"k = {k}", better="higher") for k in shared)]
         cells: list[list[Cell]] = [
-            [model.label, *(None if model.index.is_undecided else _number(model.index.curve[k]) for k in shared)]
-            for model in models
+            [model.label, *(_number(model.index.compared[k].value) for k in shared)] for model in models
         ]
-        note = "The first table takes each model at the k that suits it; here all are compared at the same one."
+        note = (
+            "The first table takes each model at the k that suits it; here all are compared at the same one. A dash: "
+            f"no neighbour counts, or the order of equally near patches would move the index by more than {UNSURE:g}."
+        )
         tables.append(Table("Robustness index at the same k", columns, cells, note))
         tables += _differences_at(shared, models, reference, resamples)
     for title, names in (("class", rows.classes), ("centre", rows.centers)):
@@ -70,17 +72,24 @@ def index_tables(
 def _differences_at(
     shared: Sequence[int], models: Sequence[ScoredIndex], reference: str, resamples: GroupResamples
 ) -> list[Table]:
-    """Of each model from the reference, both at the same k; none for a single model."""
-    decided = [model for model in models if not model.index.is_undecided]
-    others = [model for model in decided if model.label != reference]
-    base = next((model for model in decided if model.label == reference), None)
+    """Of each model from the reference, both at the same k; none for a single model or where no difference exists."""
+    others = [model for model in models if model.label != reference]
+    base = next((model for model in models if model.label == reference), None)
     if base is None or not others:
         return []
+
+    def draws_at(model: ScoredIndex, k: int) -> Draws:
+        at_k = model.index.compared[k]
+        return index_draws(at_k.same_class, at_k.same_center, resamples)
+
     cells: list[list[Cell]] = []
     for k in shared:
-        of_base = index_draws(*base.index.compared[k], resamples)
-        less = [difference(index_draws(*model.index.compared[k], resamples), of_base) for model in others]
-        cells.append([k, *(None if np.isnan(one.value) else one for one in less)])
+        given = [not np.isnan(base.index.compared[k].value + model.index.compared[k].value) for model in others]
+        less = [difference(draws_at(m, k), draws_at(base, k)) if has else None
+                for m, has in zip(others, given, strict=True)]  # fmt: skip
+        cells.append([k, *less])
+    if not any(cell for row in cells for cell in row[1:]):
+        return []
     columns = [Column("k", digits=0), *(Column(model.label) for model in others)]
     note = f"Index less that of {reference} with as many neighbours, paired on the same resamples of slides. "
     return [Table(f"Difference from {reference} at the same k", columns, cells, note + READ_DIFFERENCES)]

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from pipeline.contact_sheet import draw_best_and_worst
 from pipeline.evaluated import AFTER, BEFORE
 from pipeline.fidelity import (
+    FIGURES,
     FITTED,
     OWN,
+    PLAIN_CKA,
     Alignment,
     RowFigures,
     ScoredModel,
@@ -56,27 +58,9 @@ SHEET_PATCHES = 8
 WORST_SLIDES = 12
 """Rows of the table by slide; the JSON has all of them."""
 
-COLUMNS = {
-    "explained variance": "Share of the variance of the standardised teacher embedding that the model's projection "
-    "explains. 1 is the teacher itself, 0 the mean of all patches; below 0 it is farther off than that.",
-    "cosine": "Mean cosine of projection and teacher embedding of the same patch, in the standardised space.",
-    "top-1": "Share of patches whose projection is nearest (cosine) to the teacher's embedding of the same patch.",
-    "top-5": "The same, among the five nearest.",
-    "overlap at 10": f"Mean share of a patch's {NUM_NEIGHBOURS} nearest patches that model and teacher have in common; "
-    "needs no map.",
-    "CKA": "Linear centred kernel alignment of model and teacher, debiased: by the unbiased estimator of HSIC (Song et "
-    "al., 2012; Nguyen et al., 2021). 1 is the teacher itself, turned or scaled; about 0, a little above or below, has "
-    "nothing in common with it, whatever the number of patches and of dimensions. Needs no map.",
-}
-PLAIN_CKA = Column(
-    "CKA, plain",
-    "The same without debiasing (Kornblith et al., 2019), as training logs it. The fewer patches and the more "
-    "dimensions there are, the higher it is for nothing in common: a note below has its level by chance.",
-)
-
 
 def draws_of(figures: RowFigures, resamples: GroupResamples) -> list[Draws]:
-    """The figures of a model that have an interval, in the order of `COLUMNS`.
+    """The figures of a model that have an interval, in the order of `FIGURES`.
 
     Explained variance is 1 - residual over total, with the totals about the mean of all held-out rows.
     """
@@ -116,7 +100,7 @@ def fidelity_section(
     }  # fmt: skip
     tables = [
         *model_tables(figures, cka, resamples),
-        *difference_tables(models, figures, resamples),
+        *difference_tables(models, figures, resamples, config.reference),
         *of_parts["centre"],
         *of_parts["slide"],
     ]
@@ -177,22 +161,26 @@ def model_tables(
 def columns(*, described: bool) -> list[Column]:
     """The columns of the tables of models; only the first table says what they are."""
     first = [Column("model"), Column("map", "How the embeddings come into the teacher's space." * described)]
-    return first + [Column(name, what * described, better="higher") for name, what in COLUMNS.items()]
+    return first + [Column(name, what * described, better="higher") for name, what in FIGURES.items()]
 
 
 def difference_tables(
-    models: Sequence[ScoredModel], figures: dict[tuple[str, str], RowFigures], resamples: GroupResamples
+    models: Sequence[ScoredModel],
+    figures: dict[tuple[str, str], RowFigures],
+    resamples: GroupResamples,
+    wanted: str | None,
 ) -> list[Table]:
-    """Each model less the student before distillation (else less the first that is not the teacher), on the same
-    resamples; none for a single one. The teacher is left out: it is the measure.
+    """Each model less the `wanted` one, else the student before distillation, else the first, on the same resamples.
+
+    None for a single one. The teacher is left out: it is the measure.
     """
-    others = sorted((m for m in models if not m.is_teacher), key=lambda m: m.named.role != BEFORE)
+    others = sorted((m for m in models if not m.is_teacher), key=lambda m: (m.label != wanted, m.named.role != BEFORE))
     if len(others) < 2:
         return []
     base, *compared = ((m.label, draws_of(figures[m.label, FITTED], resamples)) for m in others)
     rows: list[list[Cell]] = [[label, *map(difference, draws, base[1])] for label, draws in compared]
     note = f"{base[0]} is subtracted from each, on the same resamples; all with fitted maps. {READ_DIFFERENCES}"
-    with_interval = list(COLUMNS)[: len(base[1])]
+    with_interval = list(FIGURES)[: len(base[1])]
     return [Table(f"Difference from {base[0]}", [Column("model"), *map(Column, with_interval)], rows, note)]
 
 
@@ -252,7 +240,7 @@ def part_tables(
         for part in found[:most]:
             first, *figures = part.values()
             rows.append([first, label, *figures])
-    return [Table(title, [*head, *(Column(column) for column in COLUMNS)], rows, note)]
+    return [Table(title, [*head, *(Column(column) for column in FIGURES)], rows, note)]
 
 
 def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path) -> Figure:

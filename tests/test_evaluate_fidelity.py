@@ -299,6 +299,16 @@ def test_differences_are_paired_and_from_the_student_before(store: Store, tmp_pa
     assert found["cosine"].value == pytest.approx(first.cosine.mean() - second.cosine.mean())
 
 
+def test_differences_are_from_the_model_that_is_asked_for(store: Store, tmp_path: Path) -> None:
+    rows, after = scored(store, "after", lambda z: np.tanh(z), named={"role": AFTER})
+    _, before = scored(store, "before", lambda z: z[:, :6], named={"role": BEFORE})
+    _, other = scored(store, "uni", lambda z: z[:, :9])
+    asked = CONFIG.model_copy(update={"reference": "uni"})
+    table = by_name(fidelity_section(store, rows, [after, before, other], asked, tmp_path, "no sheet"), "Difference")
+    assert table.title == "Difference from uni"
+    assert [row[0] for row in table.rows] == ["before", "after"]
+
+
 def test_a_single_student_has_no_differences(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
     _, teacher = scored(store, "teacher", is_teacher=True)

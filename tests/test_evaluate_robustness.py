@@ -167,6 +167,30 @@ def test_differences_at_the_same_k_are_those_of_that_k(index_set: RobustnessSet)
         assert [line["difference"] for line in headline] == [row["class"], row["centre"], None]
 
 
+@pytest.mark.parametrize("named", ["{center}{label}{slide}", "{label}{center}{slide}"])
+def test_where_names_would_decide_there_is_a_dash_at_that_k(tmp_path: Path, named: str) -> None:
+    """Embeddings of class and centre only: all patches of a class and centre are the same, and so are all distances
+    between two such cells. How slides are called decides at k = 21 and 51; at 101 a place is left for no choice.
+    """
+    rows = [
+        {"slide_id": named.format(center=center, label=label, slide=slide), "patch_id": f"{label}{patch}",
+         "biological_class": label, "medical_center": center, "path": f"{label}{center}{slide}{patch}.png"}
+        for label in "abc" for center in "xy" for slide in range(4) for patch in range(5)
+    ]  # fmt: skip
+    data = write(tmp_path / "tied.csv", rows)
+    assert data.index is not None
+    codes = [np.unique(of, return_inverse=True)[1] for of in (data.index.classes, data.index.centers)]
+    values = np.zeros((len(data.paths), 5), np.float32)
+    values[data.index.images] = np.concatenate([np.eye(3)[codes[0]], np.eye(2)[codes[1]]], axis=1)
+    section = robustness_section(data, {"T": values, "S": values.copy()}, config(margins=False), "T")
+    for row in rows_of(section, "Robustness index at the same k"):
+        assert [row[f"k = {k}"] for k in (1, 21, 51)] == [None, None, None]
+        assert row["k = 101"] == pytest.approx(1 / 3)
+    differences = {row["k"]: row["S"] for row in rows_of(section, "Difference from T at the same k")}
+    assert differences[51] is None
+    assert differences[101]["value"] == 0
+
+
 def test_without_margins_nothing_of_croma_is_there(index_set: RobustnessSet) -> None:
     models = models_of(index_set)
     with mock.patch("stages.evaluate_robustness.robustness_margins") as asked:

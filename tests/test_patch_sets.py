@@ -203,6 +203,18 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         read_patch_set(tmp_path)
 
 
+def test_folders_that_may_be_splits(tmp_path: Path) -> None:
+    for split in ("NCT", "VAL-HE"):
+        touch(*(tmp_path / split / name / "1.png" for name in ("ADI", "TUM")))
+    note = "All classes (NCT, VAL-HE) hold folders of the same names (ADI, TUM)."
+    assert [note in found for found in read_patch_set(tmp_path).notes()] == [False, True]
+    touch(tmp_path / "NCT" / "STR" / "1.png")
+    assert not any("same names" in found for found in read_patch_set(tmp_path).notes())
+    (tmp_path / "VAL-HE").rename(tmp_path / "Validation")
+    with pytest.raises(BenchmarkError, match="Validation would be taken for a class"):
+        read_patch_set(tmp_path)
+
+
 def test_some_rows(tmp_path: Path) -> None:
     path = write(tmp_path, "path,label,group,center\na.png,x,1,n\nb.png,y,2,s\nc.png,z,3,n\n")
     whole = read_patch_set(path)

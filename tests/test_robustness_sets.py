@@ -107,7 +107,8 @@ def test_a_patch_of_several_subsets_is_one_image(tmp_path: Path) -> None:
 
 
 def test_out_of_domain_patches_do_not_count_for_the_index(tmp_path: Path) -> None:
-    extra = [row | {"slide_id": "z", "path": f"z{i}.png"} for i, row in enumerate(index_rows("OOD")[:2])]
+    away = {"slide_id": "z", "medical_center": "unknown"}  # the index does not ask
+    extra = [row | away | {"path": f"z{i}.png"} for i, row in enumerate(index_rows("OOD")[:2])]
     found = read_robustness_set(write(tmp_path, index_rows("ID") + extra))
     assert found.num_out_of_domain == 2
     assert len(found.paths) == 8
