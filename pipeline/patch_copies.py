@@ -106,7 +106,7 @@ def _notes_on_copies(patch_set: PatchSet, count: int) -> list[str]:
     """What to know of copies that are no leak."""
     if not count:
         return []
-    what = "patch is a copy" if count == 1 else "patches are copies"
+    what = "patches is a copy" if count == 1 else "patches are copies"
     alike = "class" if patch_set.groups is None else f"class and of the same {GROUP_WORDS[patch_set.group_column][:-1]}"
     kept = "Copies are kept on one side and resampled together" if patch_set.groups is None else "Each counts"
     return [f"{count:,} of {len(patch_set):,} {what}, pixel for pixel, of another of the same {alike}. {kept}."]
