@@ -15,8 +15,8 @@ from pipeline.encoders import EmbeddingRule, EncoderSpec
 from pipeline.files import write_text
 
 ADAPTERS_FOLDER = "adapters"
-TWENTY_X_MPP = 0.5
-"""Resolution that TRIDENT calls 20x, um/px; it counts in magnifications."""
+CRC_PATCH_UM = 224 * 0.5
+"""Side of a patch of NCT-CRC-HE, um (Kather et al., 2019)."""
 
 FORWARD: dict[EmbeddingRule, str] = {
     "pooled": "return self.model(images)",
@@ -146,6 +146,7 @@ def build_encoder(precision: torch.dtype = torch.float32) -> CustomInferenceEnco
 
 EVA_CONFIG = """# The student on CRC (NCT-CRC-HE: 9 tissue classes, 224 px at 0.5 um/px, CC BY 4.0) in kaiko-eva 0.4.5:
 # embeddings once, then a linear head, 5 times. For another data set of eva, change paths, classes and steps.
+# CRC's patches are resized to the student's {px} px, which are then of {crc_mpp:.4g} um/px.
 ---
 trainer:
   class_path: eva.Trainer
@@ -260,49 +261,6 @@ TEMPLATES = {
 }
 """Adapters by file name."""
 
-USE = """## Benchmarks and tools of others
-
-`adapters/` holds a short file for each; it reads the student from the folder above it. `STUDENT` is this folder's path.
-
-**kaiko-eva** (tissue classes of CRC, with a linear head; other data sets by changing the file):
-
-```bash
-PYTHONPATH=STUDENT/adapters DOWNLOAD_DATA=true eva predict_fit --config STUDENT/adapters/eva.yaml
-```
-
-**PathoROB**: in `load_model` of its `pathorob/models/__init__.py`, add
-
-```python
-elif model_name == "student":
-    from pathorob_model import StudentModelWrapper as model_class
-```
-
-and run `PYTHONPATH=STUDENT/adapters python3 -m pathorob.features.extract_features --model_name student`.
-
-**plismbench**: in `FeatureExtractorsEnum` of its `plismbench/models/__init__.py`, add `STUDENT = "student"`, and in its
-`init`, before `else`,
-
-```python
-elif self is self.STUDENT:
-    from plismbench_extractor import StudentExtractor
-    return StudentExtractor(device=device, mixed_precision=mixed_precision, **kwargs)
-```
-
-and run `PYTHONPATH=STUDENT/adapters plismbench extract --extractor student ...`.
-
-**TRIDENT**: patches of {px} px at {mpp} um/px, then, with `PYTHONPATH=STUDENT/adapters`,
-
-```python
-from trident import Processor
-from trident_encoder import build_encoder
-
-processor = Processor(job_dir="trident_processed", wsi_source="wsis")
-processor.run_patch_feature_extraction_job(
-    coords_dir="{magnification}_{px}px_0px_overlap", patch_encoder=build_encoder(), device="cuda:0"
-)
-```
-"""
-
 
 def adapter_texts(spec: EncoderSpec) -> dict[str, str]:
     """The text of every adapter for a student of this spec, by file name."""
@@ -311,6 +269,7 @@ def adapter_texts(spec: EncoderSpec) -> dict[str, str]:
         "student": f"{student}\n",
         "width": spec.width,
         "px": spec.patch_px,
+        "crc_mpp": CRC_PATCH_UM / spec.patch_px,
         "mean": list(spec.mean),
         "std": list(spec.std),
     }
@@ -327,10 +286,3 @@ def write_adapters(folder: Path, spec: EncoderSpec) -> None:
     place.mkdir()
     for name, text in adapter_texts(spec).items():
         write_text(place / name, text)
-
-
-def adapters_section(patch_px: int, mpp: float) -> str:
-    """How each adapter is used, for the card; `mpp` is 0 where it is not known."""
-    resolution = f"{mpp:g}" if mpp else "the card's"
-    magnification = f"{TWENTY_X_MPP * 20 / mpp:g}x" if mpp else "20x"
-    return USE.format(px=patch_px, mpp=resolution, magnification=magnification)

@@ -7,6 +7,7 @@ the same modules under the same names (docs/decisions/0004). Facts were read in 
 2026-11; 224 px at 0.5 um/px unless noted.
 """
 
+import re
 from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -142,6 +143,10 @@ ENCODERS = MappingProxyType({spec.name: spec for spec in _TABLE})
 """Encoders by short name."""
 
 
+PAGE = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+(@\S+)?")
+"""How a page is named."""
+
+
 def named_spec(name: str) -> EncoderSpec:
     """The spec of a name: from the table, or an open one for any timm name, `hf-hub:` or `local-dir:` source.
 
@@ -163,6 +168,8 @@ def named_spec(name: str) -> EncoderSpec:
     if "/" in name and not is_placed:
         raise EncoderError(f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
                            "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names")  # fmt: skip
+    if name.startswith("hf-hub:") and not PAGE.fullmatch(name):
+        raise EncoderError(f"{name} is no page: it is named as hf-hub:OWNER/NAME, with @REVISION behind it or not")
     source = name if is_placed else f"timm:{name}"
     open_spec = EncoderSpec(name, source, name, embedding="pooled", patch_px=0, mpp=0.0)
     return replace(open_spec, licence="see the model's page")

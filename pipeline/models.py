@@ -24,7 +24,7 @@ from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
 from pipeline.encoders import EmbeddingRule, EncoderSpec, named_spec
 from pipeline.errors import EncoderError
-from pipeline.hub import HUB, fetch_published, no_weights, published_files, quiet_hub, redacted, weights_in
+from pipeline.hub import FOLDER, HUB, fetch_published, no_weights, published_files, quiet_hub, redacted, weights_in
 
 RULES = get_args(EmbeddingRule)
 PRETRAINED = "pretrained"
@@ -191,6 +191,8 @@ def weights_hash(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
+MAX_REASON = 300
+"""Characters of a loader's list of keys that an error shows. Our choice."""
 UNBUILDABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, AssertionError, AttributeError,
                pickle.UnpicklingError, safetensors.SafetensorError)  # fmt: skip
 """What timm raises for a model that it does not know or weights that it cannot read."""
@@ -213,6 +215,10 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
             model = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # what the hub's client and its proxies raise is not documented
         reason, of_page = first_line(error), name.startswith(HUB)
+        if spec.source.startswith(FOLDER) and isinstance(error, RuntimeError):  # of load_state_dict
+            keys = " ".join(str(error).split())[:MAX_REASON]
+            raise EncoderError(f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its "
+                               f"config.json ({keys})") from None  # fmt: skip
         if pretrained or of_page:
             raise no_weights(spec, reason, config_only=not pretrained) from None
         if not isinstance(error, UNBUILDABLE):

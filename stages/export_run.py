@@ -17,7 +17,8 @@ import timm
 import torch
 from torch import Tensor
 
-from pipeline.adapters import ADAPTERS_FOLDER, adapters_section, write_adapters
+from pipeline.adapter_card import adapters_section
+from pipeline.adapters import ADAPTERS_FOLDER, write_adapters
 from pipeline.card import files_section, with_files
 from pipeline.checkpoint import load_last_checkpoint
 from pipeline.errors import CheckpointError, G2LError, StoreError

@@ -227,4 +227,4 @@ def describe_model(name: str) -> str:
         ("gated", "yes" if spec.gated else "not known to be"),
         ("file" if of_folder else "cached", file or "no"),
     ]
-    return f"{table(rows)}\n\n{ways_to_weights(spec)}"
+    return table(rows) if of_folder and file else f"{table(rows)}\n\n{ways_to_weights(spec)}"

@@ -24,7 +24,8 @@ from test_export import SPECS, TINY, disturb, random_projector
 from torchvision.transforms import v2
 
 from pipeline import encoders
-from pipeline.adapters import TEMPLATES, adapters_section, write_adapters
+from pipeline.adapter_card import adapters_section
+from pipeline.adapters import TEMPLATES, write_adapters
 from pipeline.export import write_student
 from pipeline.models import PRETRAINED, SCRATCH, build_encoder
 
@@ -253,3 +254,9 @@ def test_the_card_tells_the_resolution_of_trident() -> None:
     assert 'coords_dir="40x_224px_0px_overlap"' in adapters_section(224, 0.25)
     assert "patches of 224 px at 0.25 um/px" in adapters_section(224, 0.25)
     assert "at the card's um/px" in adapters_section(224, 0)
+    for usual in (adapters_section(224, 0.5), adapters_section(448, 0.25), adapters_section(224, 0)):
+        assert "another magnification" not in usual
+        assert "whole magnifications" not in usual
+    assert "224 px, 0.5 um/px. The student was trained at 0.25 um/px" in adapters_section(224, 0.25)
+    odd = adapters_section(224, 0.571)
+    assert "0.571 um/px is 17.5x: let `g2l embed --layout trident`" in odd

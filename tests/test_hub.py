@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -236,11 +237,15 @@ def test_another_revision_is_another_file(cache: Path) -> None:
     assert fetch_published(named_spec("uni"))
 
 
-@pytest.mark.parametrize("name", ["hf-hub:", "hf-hub:a/b/c", "hf-hub:a//b", "hf-hub:a/b@../../x"])
-def test_what_no_page_can_be_called_is_not_cached(cache: Path, name: str) -> None:
+def test_what_no_page_can_be_called_is_not_cached(cache: Path) -> None:
+    name = "hf-hub:a/b@../../x"
     assert weights_here(named_spec(name)) is None
     with pytest.raises(EncoderError, match="cannot get the weights of hf-hub:"):
         build_encoder(name, "pretrained", 224)
+    for source in ("hf-hub:", "hf-hub:a/b/c", "hf-hub:a//b"):
+        assert weights_here(replace(named_spec(name), source=source)) is None
+        with pytest.raises(EncoderError, match="is no page"):
+            named_spec(source)
 
 
 @pytest.mark.parametrize(

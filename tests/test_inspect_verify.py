@@ -454,5 +454,6 @@ def test_a_model_in_a_folder_is_there_or_an_error(tmp_path: Path) -> None:
         describe_model(f"local-dir:{tmp_path}")
     (tmp_path / "config.json").write_text("{}")
     assert re.search("file +no", describe_model(f"local-dir:{tmp_path}"))
+    assert "Name the folder" in describe_model(f"local-dir:{tmp_path}")
     (tmp_path / "model.safetensors").touch()
-    assert re.search(f"file +{tmp_path}/model.safetensors", describe_model(f"local-dir:{tmp_path}"))
+    assert re.search(f"file +{tmp_path}/model.safetensors$", describe_model(f"local-dir:{tmp_path}"))

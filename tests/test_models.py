@@ -343,6 +343,12 @@ def test_wrong_names_sizes_and_sources_are_told(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(EncoderError, match="cannot get the weights of local-dir"):
         build_encoder(f"local-dir:{tmp_path}", PRETRAINED, 64)
+    safetensors.torch.save_file({"head.weight": torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+    with pytest.raises(EncoderError, match=r"the weights in this folder do not fit its config.json \(.*[Mm]issing key"):
+        build_encoder(f"local-dir:{tmp_path}", PRETRAINED, 64)
+    for page in ("hf-hub:", "hf-hub:foo", "hf-hub:a/b/c", "hf-hub:a/"):
+        with pytest.raises(EncoderError, match="is no page: it is named as hf-hub:OWNER/NAME"):
+            build_encoder(page, SCRATCH, 64)
 
     def offline(*_: Any, **__: Any) -> Any:
         raise OSError
