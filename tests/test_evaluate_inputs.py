@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import slide_benchmark
 from pipeline.errors import G2LError
+from pipeline.feature_files import read_features
 from pipeline.patch_sets import PatchSet
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_inputs import look_at_inputs
@@ -198,6 +200,42 @@ def test_slides_without_a_case_are_told_early(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "every slide counts as a case of its own" in said
     assert "not used: 'subject'" in said
+
+
+def test_features_are_read_early_and_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged file, one of NaN and a copy under another case are told; what cannot be scored is refused."""
+    options = write_slides(
+        tmp_path, "slide_id,case_id,label\n" + "".join(f"s{i},P{i},{'xy'[i % 2]}\n" for i in range(8))
+    )
+    options["folds"] = 2
+    folder = tmp_path / "uni"
+    (folder / "s0.h5").write_bytes(b"cut short")
+    for slide, value in (("s1", np.nan), ("s3", 2.0)):  # s2 holds 2 as well
+        with h5py.File(folder / f"{slide}.h5", "w") as f:
+            f["features"] = np.full((3, 2), value, np.float32)
+    reads: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        reads.append(path)
+        return read_features(path)
+
+    monkeypatch.setattr(slide_benchmark, "read_features", counted)
+    found = look_at_inputs(config(**options)).slides
+    assert found is not None
+    assert sorted(path.stem for path in reads) == [f"s{i}" for i in range(8)]
+    assert found.found.slides == ["s4", "s5", "s6", "s7"]
+    listed = {exclusion.what: exclusion.why for exclusion in found.found.exclusions}
+    assert "not a readable feature file" in listed["slide s0 of case P0"]
+    assert "NaN" in listed["slide s1 of case P1"]
+    assert "exactly those of slide s3" in listed["slide s2 of case P2"]
+    assert "8 slides and cases of" in capsys.readouterr().err
+    for i in range(8):
+        with h5py.File(folder / f"s{i}.h5", "w") as f:
+            f["features"] = np.full((3, 2), np.nan, np.float32)
+    with pytest.raises(G2LError, match="no case has both a label and features of every model"):
+        look_at_inputs(config(**options))
 
 
 def test_a_k_that_is_too_large_is_seen_early(tmp_path: Path) -> None:
