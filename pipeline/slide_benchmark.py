@@ -87,10 +87,10 @@ def look_at_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], confi
     found, surveys = survey(listed)
     for note in found.notes[len(listed.notes) :]:
         say(f"warning: {slides_csv}: {note}")
-    if failures := sum(not exclusion.by_rule for exclusion in found.exclusions):
-        say(f"warning: {failures:,} slides and cases of {slides_csv} are left out; the report lists them")
     found.require_scorable(num_folds(found, config))
     slide_folds(found, config)
+    if failures := sum(not exclusion.by_rule for exclusion in found.exclusions):
+        say(f"warning: {failures:,} slides and cases of {slides_csv} are left out; the report lists them")
     return SurveyedSlides(found, surveys, tuple(features))
 
 
