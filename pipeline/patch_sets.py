@@ -204,7 +204,6 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     for cells in labelled:
         if center and is_unknown(cells[center]):
             cells[center] = ""
-
     used = {*REQUIRED_COLUMNS, group, center, split, *(name for name, cells in of_groups.items() if any(cells))}
 
     def column(name: str) -> Names | None:
