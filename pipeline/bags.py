@@ -26,9 +26,9 @@ class Bag:
 
     Attributes:
         name: id of the unit, a case or a slide.
-        case_id: the case it belongs to; folds and resamples keep cases together.
+        case_id: the case or patient it belongs to; folds and resamples keep cases together.
         label: its class.
-        center: where it comes from, "" if the CSV does not say; several are joined by " + ".
+        centers: where it comes from, sorted; none if the CSV does not say, several if its slides are of several.
         split: the CSV's split, "" if it gives none.
         slides: ids of the slides whose patches it holds.
     """
@@ -36,9 +36,14 @@ class Bag:
     name: str
     case_id: str
     label: str
-    center: str
+    centers: tuple[str, ...]
     split: str
     slides: tuple[str, ...]
+
+    @property
+    def center(self) -> str:
+        """Its centre, "" of none; several are joined by " + ", which is the name of no centre."""
+        return " + ".join(self.centers)
 
 
 @dataclass(frozen=True)

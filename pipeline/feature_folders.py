@@ -2,8 +2,9 @@
 
 TRIDENT, CLAM and slide2vec make folders of known names. STAMP writes `{extractor}-{hash}/`, or `{extractor}/`, and in
 it the subfolders of the slides (`src/stamp/preprocessing/__init__.py`, read in 2026-11). Its files say that they are
-STAMP's: such a tree is read whole, and nothing else is taken for one. Nothing is guessed: what could be meant in two
-ways is refused with all names. What it leaves out: STAMP's embeddings of whole slides.
+STAMP's: such a tree is read whole, also where its subfolders have names that other tools give and through links to
+folders, and nothing else is taken for one. Nothing is guessed: what could be meant in two ways is refused with all
+names. What it leaves out: STAMP's embeddings of whole slides.
 """
 
 import os
@@ -39,6 +40,9 @@ def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, P
         return _by_slide(sorted({*own, *_stamp_files(folder, option)}) if _is_of_stamp(own) else own)
     candidates = [found for pattern in FEATURE_FOLDERS for found in sorted(folder.glob(pattern))]
     holding = [candidate for candidate in candidates if candidate.is_dir() and _feature_files(candidate)]
+    of_known = [path for candidate in holding for path in _feature_files(candidate)]
+    if holding and all(_is_of_stamp(_feature_files(candidate)) for candidate in holding):
+        return _by_slide(sorted({*of_known, *_stamp_files(folder, option)}))
     if folder / "h5_files" not in holding and _feature_files(folder / CLAM_TENSORS):
         holding.append(folder / CLAM_TENSORS)
     if len(holding) > 1:
@@ -132,11 +136,24 @@ def _stamp_files(folder: Path, option: str) -> list[Path]:
 
 
 def _hdf5_below(folder: Path) -> list[Path]:
-    """HDF5 files as STAMP names them, in `folder` and at any depth below it; nothing hidden, no links to folders."""
-    found = []
-    for place, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place) / name for name in names if name.endswith(STAMP_SUFFIX) and not name.startswith(".")]
+    """HDF5 files as STAMP names them, in `folder` and at any depth below it; nothing hidden. Links to folders are
+    followed, but each folder is read once, and none that `folder` lies in.
+    """
+    found: list[Path] = []
+    seen: set[str] = set()
+    waiting, top = [folder], Path(os.path.realpath(folder))
+    while waiting:  # links come after the folders themselves, which are found by their own names
+        for place, folders, names in os.walk(waiting.pop(0)):
+            real = os.path.realpath(place)
+            shown = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+            links = [name for name in shown if os.path.islink(Path(place, name))]
+            waiting += [
+                Path(place, link) for link in links if not top.is_relative_to(os.path.realpath(Path(place, link)))
+            ]
+            folders[:] = [name for name in shown if name not in links]
+            if real not in seen:
+                found += [Path(place, name) for name in names if name.endswith(STAMP_SUFFIX) and name[0] != "."]
+            seen.add(real)
     return sorted(found)
 
 

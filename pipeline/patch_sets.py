@@ -184,9 +184,14 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
         if name in given
     }
     try:
-        group, note_on_groups = coarsest(of_groups)
+        grouping = coarsest(of_groups)
     except BenchmarkError as error:
         raise ManifestError(f"{path}: {error}") from None
+    group = grouping.column
+    named = iter(grouping.names)
+    for _, cells in lines:  # in the gaps of the column, what the others say
+        if group and not is_unknown(cells["label"]):
+            cells[group] = next(named) or cells[group]
     within = {
         GROUP_WORDS[name]: np.array(cells)
         for name, cells in of_groups.items()
@@ -205,7 +210,6 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     for cells in labelled:
         if center and is_unknown(cells[center]):
             cells[center] = ""
-
     used = {*REQUIRED_COLUMNS, group, center, split, *(name for name, cells in of_groups.items() if any(cells))}
 
     def column(name: str) -> Names | None:
@@ -227,7 +231,7 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
         ),
         unused_columns=tuple(name for name in header if name.lower() not in used),
         within=within,
-        note_on_groups=note_on_groups,
+        note_on_groups=grouping.note,
     )
 
 

@@ -18,9 +18,12 @@ from pipeline.bags import Bag, SlideSet, named
 from pipeline.errors import BenchmarkError
 from pipeline.feature_files import read_features
 from pipeline.files import sha256_file, sha256_json
+from pipeline.folds import Fold, given_split, group_folds
 from pipeline.mil import Moments, out_of_fold
 from pipeline.probes import Probed, ProbeTask, linear_probe
-from pipeline.runlog import Progress
+from pipeline.runlog import Progress, say
+from pipeline.slide_sets import read_slide_set
+from pipeline.tool_config import EvaluateConfig
 
 KEPT_BYTES = 2 << 30
 """Embeddings that are kept instead of read again. Our choice: 1,000 slides of 300 patches, within the 4 GB that an
@@ -49,6 +52,63 @@ class Survey:
     def hash_of(self, slides: Sequence[str]) -> str:
         """Hex SHA-256 over the ids and the files' hashes of `slides`."""
         return sha256_json({slide: self.sha256[slide] for slide in slides})
+
+
+@dataclass(frozen=True)
+class SurveyedSlides:
+    """A slide benchmark whose feature files have been read once: its bags, what the files hold by feature set, and the
+    sets' labels and folders.
+    """
+
+    found: SlideSet
+    surveys: Mapping[str, Survey]
+    features: tuple[tuple[str, Path], ...]
+
+
+def look_at_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], config: EvaluateConfig) -> SurveyedSlides:
+    """Read the table, see that it can be scored, then read every feature file once and see that it still can be. What a
+    reader must know is also said to the user.
+
+    Args:
+        slides_csv: labels, see `slide_sets.read_slide_set`.
+        features: label and folder of each feature set.
+
+    Raises:
+        BenchmarkError: labels or features cannot be used, or are too few to score.
+    """
+    labels = [label for label, _ in features]
+    if not labels or len(set(labels)) < len(labels):
+        raise BenchmarkError(f"--features: each folder needs a label of its own, not {', '.join(labels) or 'none'}")
+    listed = read_slide_set(slides_csv, config.label, features)
+    for note in listed.notes:
+        say(f"warning: {slides_csv}: {note}")
+    listed.require_scorable(num_folds(listed, config))
+    slide_folds(listed, config)
+    found, surveys = survey(listed)
+    for note in found.notes[len(listed.notes) :]:
+        say(f"warning: {slides_csv}: {note}")
+    found.require_scorable(num_folds(found, config))
+    slide_folds(found, config)
+    if failures := sum(not exclusion.by_rule for exclusion in found.exclusions):
+        say(f"warning: {failures:,} slides and cases of {slides_csv} are left out; the report lists them")
+    return SurveyedSlides(found, surveys, tuple(features))
+
+
+def num_folds(found: SlideSet, config: EvaluateConfig) -> int | None:
+    """`None` where the CSV gives the split."""
+    return None if any(bag.split for bag in found.bags) else config.folds
+
+
+def slide_folds(found: SlideSet, config: EvaluateConfig) -> list[Fold]:
+    """The CSV's split, else folds by case.
+
+    Raises:
+        BenchmarkError: see `folds`.
+    """
+    splits = np.array([bag.split for bag in found.bags], dtype=np.str_)
+    if (splits != "").any():
+        return given_split(found.labels, found.cases, splits, str(found.path))
+    return group_folds(found.labels, found.cases, config.folds, config.seed)
 
 
 def survey(found: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
@@ -140,22 +200,48 @@ def _require_one(model: str, what: str, seen: Mapping[int, Path] | Mapping[str, 
 
 
 class BagReader:
-    """Reads a bag by its index, float32 (N, D): the patches of all of its slides. Keeps the first that fit."""
+    """Reads a bag by its index, float32 (N, D): the patches of all of its slides. Keeps the first that fit.
 
-    def __init__(self, bags: Sequence[Bag], files: Mapping[str, Path], kept_bytes: int = KEPT_BYTES) -> None:
-        self._paths = [[files[slide] for slide in bag.slides] for bag in bags]
+    Each slide is compared with what the survey found, `content`, when it is first read: that may be hours later.
+    """
+
+    def __init__(
+        self,
+        bags: Sequence[Bag],
+        files: Mapping[str, Path],
+        content: Mapping[str, str],
+        kept_bytes: int = KEPT_BYTES,
+    ) -> None:
+        self._slides = [bag.slides for bag in bags]
+        self._files = files
+        self._unseen = dict(content)
         self._kept: dict[int, NDArray[np.float32]] = {}
         self._free = kept_bytes
 
     def __call__(self, bag: int) -> NDArray[np.float32]:
         if bag in self._kept:
             return self._kept[bag]
-        parts = [read_features(path).features for path in self._paths[bag]]
+        parts = [self._read(slide) for slide in self._slides[bag]]
         patches = parts[0] if len(parts) == 1 else np.concatenate(parts)
         if patches.nbytes <= self._free:
             self._kept[bag] = patches
             self._free -= patches.nbytes
         return patches
+
+    def _read(self, slide: str) -> NDArray[np.float32]:
+        """The features of one slide.
+
+        Raises:
+            BenchmarkError: they cannot be read, or are not those of the survey.
+        """
+        features = read_features(self._files[slide]).features
+        surveyed = self._unseen.pop(slide, None)
+        if surveyed is not None and sha256_of(features) != surveyed:
+            raise BenchmarkError(
+                f"{self._files[slide]}: its features have changed since the evaluation began; leave the files alone "
+                "while it runs, and start it again"
+            )
+        return features
 
 
 def bag_moments(found: SlideSet, surveyed: Survey) -> list[Moments]:
@@ -177,7 +263,7 @@ def attention_mil(
     Raises:
         BenchmarkError: training diverged, or a file is no longer what was surveyed.
     """
-    reader = BagReader(found.bags, found.files[model])
+    reader = BagReader(found.bags, found.files[model], surveyed.content)
     with Progress(f"attention MIL, {model}", (epochs + 1) * len(found.bags), "bags") as bar:
         probabilities = out_of_fold(
             reader, bag_moments(found, surveyed), task.truth, task.folds,

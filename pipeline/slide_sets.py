@@ -20,28 +20,22 @@ from pipeline.folds import SPLITS
 from pipeline.label_words import is_unknown, numeric_notes, spelling_notes
 from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
 from pipeline.manifest_sources import SLIDE_SUFFIXES
-from pipeline.patch_groups import coarsest
+from pipeline.patch_groups import groups_in_several_centers_note
 from pipeline.report import Exclusion
-
-COLUMNS = ("slide_id", "case_id", "center", "split")
-"""Columns that have a meaning beside that of the labels."""
-SYNONYMS = {
-    "slide_id": ("filename",),
-    "case_id": ("case", "patient_id", "patient"),
-    "center": ("centre", "medical_center"),
-}
-"""Other names of columns, which count where the first name is not there. STAMP's slide table has FILENAME, the feature
-file, and PATIENT.
-"""
+from pipeline.slide_columns import Columns, find_columns
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A row of the CSV; `slide_id` is empty where the CSV has no such column, `label` where the label is unknown."""
+    """A row of the CSV; `slide_id` is empty where the CSV has no such column, `label` where the label is unknown.
+
+    `group` is what folds keep together. With slides it is the case; without, the patient may hold several cases.
+    """
 
     line: int
     slide_id: str
     case_id: str
+    group: str
     label: str
     center: str
     split: str
@@ -53,8 +47,9 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     The CSV has `slide_id`, `case_id` or both, the column `label`, and optionally `center` and `split`. With `case_id`
     alone, a case has the slides whose feature files are named by the case id and then nothing or something that is no
     letter or digit, as `TCGA-3C-AALI-01Z-00-DX1` belongs to `TCGA-3C-AALI`; of several cases it is the longest. With
-    `slide_id` alone, every slide is a case of its own. Of columns of cases and patients the coarsest counts. Columns
-    may have the names of `SYNONYMS`, in capitals or not; a `slide_id` may name the slide's file or its feature file.
+    `slide_id` alone, every slide is a case of its own. Of columns of cases and patients the coarsest counts, and in its
+    gaps the others: slides that share a case or a patient are never parted. Columns may have the names that
+    `slide_columns` knows; a `slide_id` may name the slide's file or its feature file.
 
     Raises:
         BenchmarkError: the CSV or a folder cannot be used, one case or slide has different labels or splits, or an id
@@ -62,13 +57,12 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     """
     try:
         records, problems = read_table(path, (label,), ",")
-        records, note_on_cases = _renamed(records, label, problems)
-        has_slides, has_cases = (any(name in cells for _, cells in records) for name in ("slide_id", "case_id"))
+        columns = find_columns(records, label, problems)
+        has_slides, has_cases = (name in columns.written for name in ("slide_id", "case_id"))
         files = {model: find_feature_files(folder) for model, folder in features}
-        records = _without_endings(records, files.values())
         if not (has_slides or has_cases) and not problems:
             raise BenchmarkError(f"{path}: no column slide_id or case_id; one of them must say what a label is of")
-        rows, exclusions = _rows(records, label, problems)
+        rows, exclusions = _rows(columns, _without_endings(columns.records, files.values()), label, problems)
         labelled = [row for row in rows if row.label]
         unit = _unit_of(labelled, has_slides, has_cases, problems)
         problems += _wrong_splits(labelled)
@@ -76,13 +70,43 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
     slides_of = _slides_by_case(rows, has_slides, files)
+    bags, incomplete, lacking = _bags(rows, unit, slides_of if not has_slides else None, files)
+    used = {slide for bag in bags for slide in bag.slides}
+    return SlideSet(
+        path=path,
+        label=label,
+        unit=unit,
+        bags=tuple(bags),
+        files={model: {s: file for s, file in found.items() if s in used} for model, found in files.items()},
+        exclusions=(*exclusions, *lacking),
+        notes=tuple(filter(None, [
+            columns.note,
+            *_notes_on_units(unit, rows, columns),
+            *_notes_on_words(label, labelled),
+            groups_in_several_centers_note([row.group for row in labelled], [row.center for row in labelled], "cases"),
+            *_notes_on_files(slides_of, files),
+            unused_columns_note(columns.unused),
+        ])),
+        incomplete=tuple(incomplete),
+    )  # fmt: skip
+
+
+def _bags(
+    rows: Sequence[_Row],
+    unit: Unit,
+    slides_of: Mapping[str, Sequence[str]] | None,
+    files: Mapping[str, Mapping[str, Path]],
+) -> tuple[list[Bag], list[str], list[Exclusion]]:
+    """The bags of the rows with a label, names of those that lack a slide, and what has no features. `slides_of` are
+    the slides of each case where rows are of cases, `None` where they are of slides.
+    """
     grouped: dict[str, list[_Row]] = {}
-    for row in sorted(labelled, key=lambda row: (row.slide_id, row.line)):
+    for row in sorted((row for row in rows if row.label), key=lambda row: (row.slide_id, row.line)):
         grouped.setdefault(row.case_id if unit == "case" else row.slide_id, []).append(row)
-    without_label = {row.case_id for row in rows if has_slides and not row.label}
-    bags, incomplete = [], []
+    without_label = {row.case_id for row in rows if slides_of is None and not row.label}
+    bags, incomplete, exclusions = [], [], []
     for name, group in sorted(grouped.items()):
-        wanted = [row.slide_id for row in group] if has_slides else slides_of.get(name, [])
+        wanted = [row.slide_id for row in group] if slides_of is None else slides_of.get(name, [])
         kept = []
         for slide in wanted:
             lacking = [model for model, found in files.items() if slide not in found]
@@ -98,68 +122,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         elif unit == "case":
             why = "no slide of it has features of every model" if wanted else "no feature file is named after it"
             exclusions.append(Exclusion(f"case {name}", why))
-    used = {slide for bag in bags for slide in bag.slides}
-    return SlideSet(
-        path=path,
-        label=label,
-        unit=unit,
-        bags=tuple(bags),
-        files={model: {s: file for s, file in found.items() if s in used} for model, found in files.items()},
-        exclusions=tuple(exclusions),
-        notes=(
-            *filter(None, [note_on_cases]),
-            *_notes_on_units(unit, labelled, has_cases, records),
-            *_notes_on_words(label, labelled),
-            *_notes_on_files(slides_of, files),
-            *filter(None, [unused_columns_note(name for name in records[0][1] if name not in (*COLUMNS, label))]),
-        ),
-        incomplete=tuple(incomplete),
-    )
-
-
-def _renamed(records: Sequence[Record], label: str, problems: list[Problem]) -> tuple[list[Record], str]:
-    """The records with the columns that have a meaning under their own names, however they are spelled, and a note on
-    columns of cases that divide each other, else "". The label's column stays. Columns that differ in capitals only are
-    added to `problems`.
-
-    Raises:
-        BenchmarkError: two columns of cases cross each other.
-    """
-    header = list(records[0][1]) if records else []
-    known = {*COLUMNS, *(other for others in SYNONYMS.values() for other in others)}
-    by_name: dict[str, list[str]] = {}
-    for name in header:
-        if name != label and name.lower() in known:
-            by_name.setdefault(name.lower(), []).append(name)
-    problems += [
-        (1, f"columns {', '.join(names)} are spelled alike; keep one of them")
-        for names in by_name.values()
-        if len(names) > 1
-    ]
-    of_cases = {
-        name: ["" if is_unknown(cells[by_name[name][0]]) else cells[by_name[name][0]].strip() for _, cells in records]
-        for name in ("case_id", *SYNONYMS["case_id"])
-        if name in by_name
-    }
-    case, note = coarsest(of_cases) if label != "case_id" else ("", "")
-    if note and not by_name.keys() & {"slide_id", *SYNONYMS["slide_id"]}:
-        named_after = next(name for name, cells in of_cases.items() if any(cells))
-        note = (
-            f"Folds go by {named_after}, which feature files are named after, though it divides {case}: parts of one "
-            f"are on both sides, and the numbers are too good. Give slide_id to go by {case}."
-        )
-        case = named_after
-    of = {by_name[case][0]: "case_id"} if case else {}
-    for own in COLUMNS:
-        found = next((name for name in (own, *SYNONYMS.get(own, ())) if name in by_name), "")
-        if found and own not in ("case_id", label):
-            of[by_name[found][0]] = own
-    taken = set(of.values()) - of.keys()  # a column whose name another one has now
-    renamed = [
-        (line, {of.get(name, name): cell for name, cell in cells.items() if name not in taken})
-        for line, cells in records
-    ]
-    return renamed, note
+    return bags, incomplete, exclusions
 
 
 def _without_endings(records: Sequence[Record], files: Iterable[Mapping[str, Path]]) -> list[Record]:
@@ -186,27 +149,40 @@ def case_of_stem(stem: str, cases: Container[str]) -> str | None:
     return next((stem[:end] for end in ends if stem[:end] in cases), None)
 
 
-def _rows(records: Sequence[Record], label: str, problems: list[Problem]) -> tuple[list[_Row], list[Exclusion]]:
-    """All rows, and those without a label as exclusions; missing ids are added to `problems`."""
-    rows, exclusions = [], []
-    for line, record in records:
+def _rows(
+    columns: Columns, records: Sequence[Record], label: str, problems: list[Problem]
+) -> tuple[list[_Row], list[Exclusion]]:
+    """All rows, and those without a label as exclusions, but not rows of a case that another row labels; missing ids
+    are added to `problems`.
+    """
+    rows = []
+    for (line, record), group in zip(records, columns.groups, strict=True):
         cells = {name: cell.strip() for name, cell in record.items()}
-        slide_id = cells.get("slide_id", "")
-        case_id = cells.get("case_id", "") or slide_id
-        if "slide_id" in cells and not slide_id:
-            problems.append((line, "slide_id is empty; fill it, or leave the column out to go by case_id"))
-        elif not case_id:
-            problems.append((line, "case_id is empty"))
-        elif is_unknown(cells.get("case_id", "")) and cells.get("case_id"):
-            problems.append((line, f"case_id {case_id!r} stands for a missing value; give the case, or leave the cell "
-                             "empty for a slide that is a case of its own"))  # fmt: skip
-        known = not is_unknown(cells[label])
-        if not known:
-            what = named(slide_id, case_id) if slide_id else f"case {case_id}"
-            exclusions.append(Exclusion(what, f"{label} is {cells[label]!r}: no label (line {line})", by_rule=True))
-        value = cells[label] if known else ""
+        slide_id, case_id = cells.get("slide_id", ""), group
+        if "slide_id" in cells:
+            case_id = group or slide_id
+            if not slide_id:
+                problems.append((line, f"{columns.written['slide_id']} is empty; fill it, or leave the column out "
+                                 "to go by the case"))  # fmt: skip
+        elif "case_id" in cells:
+            case_id = "" if is_unknown(cells["case_id"]) else cells["case_id"]
+            if not case_id:
+                what = repr(cells["case_id"]) if cells["case_id"] else "empty"
+                problems.append((line, f"{columns.written['case_id']} is {what}; fill it in on every line, for feature "
+                                 "files are named after it"))  # fmt: skip
+        value = "" if is_unknown(cells[label]) else cells[label]
         center = "" if is_unknown(cells.get("center", "")) else cells["center"]
-        rows.append(_Row(line, slide_id, case_id, value, center, cells.get("split", "").lower()))
+        rows.append(_Row(line, slide_id, case_id, group or case_id, value, center, cells.get("split", "").lower()))
+    with_label = {row.case_id for row in rows if row.label and not row.slide_id}
+    exclusions = [
+        Exclusion(
+            named(row.slide_id, row.case_id) if row.slide_id else f"case {row.case_id}",
+            f"{label} is {record[label].strip()!r}: no label (line {row.line})",
+            by_rule=True,
+        )
+        for row, (_, record) in zip(rows, records, strict=True)
+        if not row.label and row.case_id not in with_label
+    ]
     return rows, exclusions
 
 
@@ -231,10 +207,12 @@ def _unit_of(rows: Sequence[_Row], has_slides: bool, has_cases: bool, problems: 
     """What is predicted; slides and cases that contradict themselves are added to `problems`."""
     by_case: dict[str, list[_Row]] = {}
     by_slide: dict[str, list[_Row]] = {}
+    by_group: dict[str, list[_Row]] = {}
     for row in rows:
+        by_group.setdefault(row.group, []).append(row)
         by_case.setdefault(row.case_id, []).append(row)
         by_slide.setdefault(row.slide_id, []).append(row)
-    for case_id, group in by_case.items():
+    for case_id, group in by_group.items():
         splits = sorted({row.split or "none" for row in group})
         if len(splits) > 1:
             problems.append((group[0].line, f"case {case_id} has several splits: {', '.join(splits)}"))
@@ -273,24 +251,27 @@ def _slides_by_case(
 def _bag(name: str, group: Sequence[_Row], slides: Sequence[str]) -> Bag:
     """The bag of the rows of one unit."""
     centers = sorted({row.center for row in group if row.center})
-    return Bag(name, group[0].case_id, group[0].label, " + ".join(centers), group[0].split, tuple(slides))
+    return Bag(name, group[0].group, group[0].label, tuple(centers), group[0].split, tuple(slides))
 
 
-def _notes_on_units(unit: Unit, rows: Sequence[_Row], has_cases: bool, records: Sequence[Record]) -> list[str]:
+def _notes_on_units(unit: Unit, rows: Sequence[_Row], columns: Columns) -> list[str]:
     """What a reader of the numbers must know about how `rows` became bags."""
-    with_case = {line for line, cells in records if cells.get("case_id", "").strip()}
-    own = sum(row.line not in with_case for row in rows)
-    if not with_case:
-        lacking = "has no case in its column case_id" if has_cases else "has no case_id"
+    of_cases = " or ".join(columns.of_cases)
+    labelled = [(row, group) for row, group in zip(rows, columns.groups, strict=True) if row.label]
+    if not any(group for _, group in labelled):
+        lacking = f"has no case in its column {of_cases}" if of_cases else "has no case_id"
         return [
             f"The CSV {lacking}: every slide counts as a case of its own. If patients have several slides, give "
             "case_id; otherwise the numbers are too good."
         ]
     notes = []
-    if own:
-        notes.append(f"{own:,} of {len(rows):,} slides have no case_id, and each counts as a case of its own.")
+    if own := sum(not group for _, group in labelled):
+        notes.append(f"{own:,} of {len(labelled):,} slides have no {of_cases}, and each counts as a case of its own.")
     if unit == "slide":
         notes.append("Slides of one case have different labels: each slide is predicted by itself, in folds by case.")
+    with_label = {row.case_id for row, _ in labelled}
+    if silent := sum(not row.label and not row.slide_id and row.case_id in with_label for row in rows):
+        notes.append(f"{silent:,} rows have no label, but are of cases that other rows label, and count for nothing.")
     return notes
 
 

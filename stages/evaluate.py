@@ -198,11 +198,11 @@ def benchmark(
         patch_set, images = inputs.patches
         section = patch_section(patch_set, _embeddings(models, "patches"), config, reference, images.exclusions)
         sections.append(with_notes(section, images, models))
-    if config.slides:
+    if inputs.slides:
         say("evaluate: slide benchmark")
         labels = [label for label, _ in inputs.features]
         wanted = config.reference if config.reference in labels else reference if reference in labels else None
-        section = slide_section(config.slides, inputs.features, config, wanted, device)
+        section = slide_section(inputs.slides, config, wanted, device)
         notes = [strangers_note(inputs.features, [model.named for model in models])]
         sections.append(replace(section, notes=[*section.notes, *filter(None, notes)]))
     if inputs.robustness:

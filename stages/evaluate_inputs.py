@@ -1,5 +1,5 @@
-"""What an evaluation starts from: its folder, and all tables, images and stores, looked through before anything is
-computed.
+"""What an evaluation starts from: its folder, and all tables, images, feature files and stores, looked through before
+anything is computed.
 """
 
 import json
@@ -23,12 +23,11 @@ from pipeline.patch_sets import PatchSet, read_patch_set
 from pipeline.report import Exclusion
 from pipeline.robustness_sets import RobustnessSet, read_robustness_set
 from pipeline.runlog import say
-from pipeline.slide_sets import read_slide_set
+from pipeline.slide_benchmark import SurveyedSlides, look_at_slides
 from pipeline.store import Store
 from pipeline.teachers import find_teacher
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_patches import prepare
-from stages.evaluate_slides import slide_folds
 
 OPTIONS_FILE = "evaluate.toml"
 CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
@@ -58,6 +57,7 @@ class Inputs:
     patches: tuple[PatchSet, Images] | None
     robustness: tuple[RobustnessSet, Images] | None
     features: list[tuple[str, Path]]
+    slides: SurveyedSlides | None
 
 
 def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
@@ -95,7 +95,7 @@ def read_precision(report: Path) -> str:
 
 
 def look_at_inputs(config: EvaluateConfig) -> Inputs:
-    """Read every table and look through every image.
+    """Read every table and look through every image and every feature file.
 
     Raises:
         ConfigError: nothing to evaluate, or an option lacks its other half.
@@ -129,13 +129,8 @@ def look_at_inputs(config: EvaluateConfig) -> Inputs:
         require_neighbours(robustness[0], config.ri_k)
     rows = choose_store_rows(store, config) if store else None
     features = named_folders(config.features or [])
-    if config.slides:
-        slide_set = read_slide_set(config.slides, config.label, features)
-        for note in slide_set.notes:
-            say(f"warning: {config.slides}: {note}")
-        slide_set.require_scorable(None if any(bag.split for bag in slide_set.bags) else config.folds)
-        slide_folds(slide_set, config)
-    return Inputs(store, rows, patches, robustness, features)
+    slides = look_at_slides(config.slides, features, config) if config.slides else None
+    return Inputs(store, rows, patches, robustness, features, slides)
 
 
 def require_neighbours(found: RobustnessSet, k: int | None) -> None:

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline import mil
 from pipeline.bags import MAX_NAMED, Bag, SlideSet
-from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
-from pipeline.folds import Fold, given_split, group_folds
 from pipeline.intervals import (
     READ_DIFFERENCES,
     Draws,
@@ -29,10 +27,8 @@ from pipeline.intervals import (
 )
 from pipeline.probes import Probed, ProbeTask, probe_task
 from pipeline.report import Cell, Column, Interval, Score, Section, Table
-from pipeline.runlog import say
 from pipeline.score_notes import resample_notes
-from pipeline.slide_benchmark import Survey, attention_mil, mean_pool, survey
-from pipeline.slide_sets import read_slide_set
+from pipeline.slide_benchmark import Survey, SurveyedSlides, attention_mil, mean_pool, num_folds, slide_folds
 from pipeline.tool_config import EvaluateConfig
 
 KEY = "slides"
@@ -63,33 +59,18 @@ class Prediction:
 
 
 def slide_section(
-    slides_csv: Path,
-    features: Sequence[tuple[str, Path]],
-    config: EvaluateConfig,
-    reference: str | None,
-    device: torch.device,
+    surveyed: SurveyedSlides, config: EvaluateConfig, reference: str | None, device: torch.device
 ) -> Section:
-    """Train and score both predictors on every feature set.
-
-    Args:
-        slides_csv: labels, see `slide_sets.read_slide_set`.
-        features: label and folder of each feature set.
-        reference: label of the one that the others are compared with; `None`: the first.
+    """Train and score both predictors on every feature set. `reference` is the label of the one that the others are
+    compared with; `None`: the first.
 
     Raises:
-        BenchmarkError: labels or features cannot be used, or are too few to score.
+        BenchmarkError: training diverged, or a feature file is no longer as it was.
     """
+    found, surveys, features = surveyed.found, surveyed.surveys, surveyed.features
     labels = [label for label, _ in features]
-    if not labels or len(set(labels)) < len(labels):
-        raise BenchmarkError(f"--features: each folder needs a label of its own, not {', '.join(labels) or 'none'}")
     compared = reference if reference in labels else labels[0]
-    found = read_slide_set(slides_csv, config.label, features)
-    num_folds = None if any(bag.split for bag in found.bags) else config.folds
-    found.require_scorable(num_folds)
-    found, surveys = survey(found)
-    found.require_scorable(num_folds)
-    if failures := sum(not exclusion.by_rule for exclusion in found.exclusions):
-        say(f"warning: {failures:,} slides and cases of {slides_csv} are left out; the report lists them")
+    folds = num_folds(found, config)
     task = probe_task(found.labels, found.cases, slide_folds(found, config), config.seed)
     predictions = predict(found, surveys, task, config, device)
     return Section(
@@ -105,7 +86,7 @@ def slide_section(
             _feature_table(found, surveys),
         ],
         scores=[_score(predictions, config.label, compared)],
-        settings=_settings(config, num_folds, compared, predictions),
+        settings=_settings(config, folds, compared, predictions),
         source=_source(found, features, surveys),
         exclusions=found.exclusions,
         notes=[*found.notes, *task.notes, *_notes(found, task, predictions)],
@@ -139,18 +120,6 @@ def score_draws(
     return classification_draws(truth, probabilities, resamples, task.parts[rows])
 
 
-def slide_folds(found: SlideSet, config: EvaluateConfig) -> list[Fold]:
-    """The CSV's split, else folds by case.
-
-    Raises:
-        BenchmarkError: see `folds`.
-    """
-    splits = np.array([bag.split for bag in found.bags], dtype=np.str_)
-    if (splits != "").any():
-        return given_split(found.labels, found.cases, splits, str(found.path))
-    return group_folds(found.labels, found.cases, config.folds, config.seed)
-
-
 def _what(found: SlideSet, task: ProbeTask) -> str:
     """What is measured, for the section's head."""
     how = f"in {len(task.folds)} folds that never share a case" if len(task.folds) > 1 else "by the split of the CSV"
@@ -168,7 +137,7 @@ def _basis(found: SlideSet, surveyed: Survey, task: ProbeTask) -> dict[str, int]
         "patches": sum(surveyed.moments[slide].count for slide in found.slides),
         "slides": len(found.slides),
         "cases": len(set(found.cases.tolist())),
-        "centres": len({bag.center for bag in found.bags if bag.center}),
+        "centres": len({center for bag in found.bags for center in bag.centers}),
     }
     if len(task.folds) == 1:
         fold = task.folds[0]
@@ -210,8 +179,11 @@ def _difference_tables(predictions: Sequence[Prediction], compared: str) -> list
 def _center_tables(
     predictions: Sequence[Prediction], found: SlideSet, task: ProbeTask, config: EvaluateConfig
 ) -> list[Table]:
-    """AUROC within each centre that has all classes; none if there are fewer than two centres."""
-    centers = np.array([bag.center for bag in found.bags], dtype=np.str_)[task.scored]
+    """AUROC within each centre that has all classes; none if there are fewer than two centres. What is of several
+    centres is in no row.
+    """
+    bags = [found.bags[row] for row in task.scored]
+    centers = np.array([bag.center if len(bag.centers) == 1 else "" for bag in bags], dtype=np.str_)
     names = sorted(set(centers.tolist()) - {""})
     rows: list[list[Cell]] = []
     for name in names:
@@ -230,8 +202,12 @@ def _center_tables(
         Column("AUROC", "Within the centre: how well its own cases are told apart.", better="higher"),
     ]
     shown = len({str(row[0]) for row in rows})
-    note = f"{len(names) - shown} of {len(names)} centres lack a class and have no AUROC." if shown < len(names) else ""
-    return [Table("AUROC by centre", columns, rows, note)] if len(names) > 1 and rows else []
+    notes = (
+        [f"{len(names) - shown} of {len(names)} centres lack a class and have no AUROC."] if shown < len(names) else []
+    )
+    if several := sum(len(bag.centers) > 1 for bag in bags):
+        notes.append(f"{several:,} of {len(bags):,} {found.unit}s are of several centres and in no row.")
+    return [Table("AUROC by centre", columns, rows, " ".join(notes))] if len(names) > 1 and rows else []
 
 
 def _composition_table(found: SlideSet) -> Table:
@@ -278,12 +254,12 @@ def _heads(what: str = "") -> list[Column]:
 
 
 def _settings(
-    config: EvaluateConfig, num_folds: int | None, compared: str, predictions: Sequence[Prediction]
+    config: EvaluateConfig, folds: int | None, compared: str, predictions: Sequence[Prediction]
 ) -> dict[str, object]:
     """What the numbers depend on."""
     return {
         "label": config.label,
-        "folds": num_folds or "the CSV's split",
+        "folds": folds or "the CSV's split",
         "seed": config.seed,
         "resamples": config.resamples,
         "reference": compared,

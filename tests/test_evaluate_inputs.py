@@ -9,7 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipeline import slide_benchmark
 from pipeline.errors import G2LError
+from pipeline.feature_files import read_features
 from pipeline.patch_sets import PatchSet
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_inputs import look_at_inputs
@@ -140,6 +142,37 @@ def test_folds_go_by_the_case_and_slides_are_counted(tmp_path: Path) -> None:
         assert not set(found.groups[fold.train]) & set(found.groups[fold.test])
 
 
+def test_gaps_in_a_column_of_cases_part_no_patient(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The case is given of half of the patches, the patient of all; then the patient of one patch of each case only."""
+    pictures, columns = cohort()
+    cases = columns["case_id"]
+    half = [case if i < NUM // 2 else "" for i, case in enumerate(cases)]
+    found = patches_of(write_patches(tmp_path, pictures, columns | {"case_id": half, "Patient": cases}))
+    assert (found.group_column, found.notes()) == ("patient", [])
+    assert found.groups is not None
+    assert found.groups.tolist() == cases
+    one = ["" if i % 2 else f"P{i // 4}" for i in range(NUM)]
+    found = patches_of(write_patches(tmp_path, pictures, columns | {"patient": one}))
+    assert found.groups is not None
+    assert found.groups.tolist() == [f"P{i // 4}" for i in range(NUM)]
+    assert "12 of 24 rows have no patient, and that of rows of the same case_id" in capsys.readouterr().err
+    gap = [*half[:-1], ""]
+    with pytest.raises(G2LError, match="line 14: case_id is empty"):
+        patches_of(write_patches(tmp_path, pictures, columns | {"case_id": gap}))
+
+
+def test_a_tissue_microarray_goes_by_patients(tmp_path: Path) -> None:
+    pictures, columns = cohort()
+    slides = [f"TMA{i % 3}" for i in range(NUM)]
+    found = patches_of(write_patches(tmp_path, pictures, columns | {"slide_id": slides}))
+    assert found.group_column == "case_id"
+    (note,) = found.notes()
+    assert note.startswith("3 of 3 slides hold several cases")
+    for fold in prepare(found, config()).task.folds:
+        assert found.groups is not None
+        assert not set(found.groups[fold.train]) & set(found.groups[fold.test])
+
+
 def test_the_basis_counts_slides_and_cases_on_both_sides(tmp_path: Path) -> None:
     pictures, columns = cohort()
     slides = [f"S{i}" for i in range(NUM - 1)] + [""]
@@ -198,6 +231,42 @@ def test_slides_without_a_case_are_told_early(tmp_path: Path, capsys: pytest.Cap
     said = capsys.readouterr().err
     assert "every slide counts as a case of its own" in said
     assert "not used: 'subject'" in said
+
+
+def test_features_are_read_early_and_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A damaged file, one of NaN and a copy under another case are told; what cannot be scored is refused."""
+    options = write_slides(
+        tmp_path, "slide_id,case_id,label\n" + "".join(f"s{i},P{i},{'xy'[i % 2]}\n" for i in range(8))
+    )
+    options["folds"] = 2
+    folder = tmp_path / "uni"
+    (folder / "s0.h5").write_bytes(b"cut short")
+    for slide, value in (("s1", np.nan), ("s3", 2.0)):  # s2 holds 2 as well
+        with h5py.File(folder / f"{slide}.h5", "w") as f:
+            f["features"] = np.full((3, 2), value, np.float32)
+    reads: list[Path] = []
+
+    def counted(path: Path) -> Any:
+        reads.append(path)
+        return read_features(path)
+
+    monkeypatch.setattr(slide_benchmark, "read_features", counted)
+    found = look_at_inputs(config(**options)).slides
+    assert found is not None
+    assert sorted(path.stem for path in reads) == [f"s{i}" for i in range(8)]
+    assert found.found.slides == ["s4", "s5", "s6", "s7"]
+    listed = {exclusion.what: exclusion.why for exclusion in found.found.exclusions}
+    assert "not a readable feature file" in listed["slide s0 of case P0"]
+    assert "NaN" in listed["slide s1 of case P1"]
+    assert "exactly those of slide s3" in listed["slide s2 of case P2"]
+    assert "8 slides and cases of" in capsys.readouterr().err
+    for i in range(8):
+        with h5py.File(folder / f"s{i}.h5", "w") as f:
+            f["features"] = np.full((3, 2), np.nan, np.float32)
+    with pytest.raises(G2LError, match="no case has both a label and features of every model"):
+        look_at_inputs(config(**options))
 
 
 def test_a_k_that_is_too_large_is_seen_early(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from sklearn.metrics import balanced_accuracy_score, f1_score
 from pipeline import slide_benchmark
 from pipeline.errors import BenchmarkError
 from pipeline.report import Exclusion, Interval, Section, Table
-from pipeline.slide_benchmark import BagReader, survey
+from pipeline.slide_benchmark import BagReader, look_at_slides, survey
 from pipeline.slide_sets import read_slide_set
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_slides import MEAN, MIL, slide_section
@@ -72,7 +72,8 @@ def config(**options: Any) -> EvaluateConfig:
 
 
 def run(path: Path, features: Features, reference: str | None = None, **options: Any) -> Section:
-    return slide_section(path, features, config(**options), reference, torch.device("cpu"))
+    of_call = config(**options)
+    return slide_section(look_at_slides(path, features, of_call), of_call, reference, torch.device("cpu"))
 
 
 def table(section: Section, title: str) -> Table:
@@ -200,6 +201,42 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
     assert not [found for found in section.tables if "by centre" in found.title]  # all scored cases are of one
 
 
+def test_centres_are_counted_one_by_one(tmp_path: Path) -> None:
+    """Cases 0, 5, 10 and 15 have two slides; those of 0 and 15 are of both centres."""
+    path, features = write_cohort(tmp_path, shift=4.0)
+    edit(path, "case_00-DX2,case_00,wt,north", "case_00-DX2,case_00,wt,south")
+    edit(path, "case_15-DX2,case_15,mut,south", "case_15-DX2,case_15,mut,north")
+    section = run(path, features[:1])
+    assert section.basis["centres"] == 2
+    by_center = table(section, "by centre")
+    assert {row[0]: row[3] for row in by_center.rows} == {"north": 11, "south": 7}
+    assert by_center.note == "2 of 20 cases are of several centres and in no row."
+    (note,) = [note for note in section.notes if "several centres" in note]
+    assert note.startswith("2 of 20 cases are of several centres: 'case_00' (north, south); 'case_15' (north, south).")
+    for centre in ("north", "south"):
+        path.write_text(path.read_text().replace(f",{centre}", ",one" if centre == "north" else ",two"))
+    edit(path, "case_00-DX1,case_00,wt,one", "case_00-DX1,case_00,wt,")
+    assert run(path, features[:1]).basis["centres"] == 2
+
+
+def test_a_patient_that_is_given_for_some_slides_is_never_parted(tmp_path: Path) -> None:
+    """Cases 0 to 7 are of two patients, the others name none; the case is given throughout."""
+    path, features = write_cohort(tmp_path)
+    rows = path.read_text().splitlines()
+    patient = {case: "PQ"[case % 2] if case < 8 else "" for case in range(NUM_CASES)}
+    path.write_text("\n".join([rows[0] + ",patient", *(f"{row},{patient[int(row[5:7])]}" for row in rows[1:])]) + "\n")
+    section = run(path, features[:1])
+    assert section.basis["cases"] == 2 + 12
+    folds: dict[str, set[int]] = {}
+    for record in section.data["predictions"]:
+        name = record["case_id"]
+        folds.setdefault(name, set()).add(record["fold"])
+    assert all(len(found) == 1 for found in folds.values())
+    assert set(folds) == {"P", "Q", *(f"case_{case:02d}" for case in range(8, NUM_CASES))}
+    assert any(note.endswith("may stand on both sides.") and "14 of 24 rows have no patient" in note
+               for note in section.notes)  # fmt: skip
+
+
 # --- what is left out, and what cannot be used ---
 
 
@@ -262,13 +299,14 @@ def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
 
 def test_bags_hold_all_patches_of_their_slides_whether_kept_or_read_again(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
-    found, _ = survey(read_slide_set(path, "tp53", features))
+    found, surveys = survey(read_slide_set(path, "tp53", features))
+    content = surveys["uni"].content
     expected = []
     for slide in found.bags[5].slides:
         with h5py.File(tmp_path / "uni" / f"{slide}.h5") as f:
             expected.append(f["features"][()])
     assert len(expected) == 2
-    keeping, reading = (BagReader(found.bags, found.files["uni"], kept) for kept in (1 << 20, 0))
+    keeping, reading = (BagReader(found.bags, found.files["uni"], content, kept) for kept in (1 << 20, 0))
     for reader in (keeping, reading):
         np.testing.assert_array_equal(reader(5), np.concatenate(expected))
     assert keeping(5) is keeping(5)
@@ -280,6 +318,14 @@ def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.Monke
     kept = run(path, features[:1])
     monkeypatch.setattr(slide_benchmark, "KEPT_BYTES", 0)
     assert run(path, features[:1]).record() == kept.record()
+
+
+def test_files_that_change_after_they_were_looked_at_are_told(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    surveyed = look_at_slides(path, features, config())
+    write_features(tmp_path / "noise", "case_04-DX1", np.ones((4, WIDTH), np.float32))
+    with pytest.raises(BenchmarkError, match=r"noise/case_04-DX1\.h5: its features have changed since"):
+        slide_section(surveyed, config(), None, torch.device("cpu"))
 
 
 def test_hashes_follow_the_files(tmp_path: Path) -> None:
@@ -294,10 +340,12 @@ PROGRAM = """
 import json, sys, torch
 from pathlib import Path
 from pipeline.tool_config import EvaluateConfig
+from pipeline.slide_benchmark import look_at_slides
 from stages.evaluate_slides import slide_section
 path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 features = [(name, path.parent / name) for name in ("uni", "noise")]
-section = slide_section(path, features, EvaluateConfig(**options), None, torch.device("cpu"))
+config = EvaluateConfig(**options)
+section = slide_section(look_at_slides(path, features, config), config, None, torch.device("cpu"))
 print(json.dumps(section.record()))
 """
 

@@ -43,6 +43,49 @@ def test_a_tree_in_a_folder_of_a_known_name_is_read_whole(tmp_path: Path) -> Non
     assert find_feature_files(tmp_path).keys() == {"a", "b"}
 
 
+@pytest.mark.parametrize(
+    "folders", [("features_tcga", "cptac"), ("features_tcga", "features_cptac"), ("h5_files", "x")]
+)
+def test_subfolders_may_have_names_that_other_tools_give(tmp_path: Path, folders: tuple[str, str]) -> None:
+    made = {
+        name: write_stamp(tmp_path / "uni2-0a0a0a0a" / sub / f"{name}.h5")
+        for name, sub in zip("ab", folders, strict=True)
+    }
+    assert find_feature_files(tmp_path) == made
+    assert find_feature_files(tmp_path / "uni2-0a0a0a0a") == made
+    write_stamp(tmp_path / "uni2-0a0a0a0a" / "y" / "d.h5", "virchow2")
+    with pytest.raises(BenchmarkError, match="several extractors or runs of STAMP"):
+        find_feature_files(tmp_path / "uni2-0a0a0a0a")
+
+
+def test_folders_of_other_tools_are_still_one_choice(tmp_path: Path) -> None:
+    write_stamp(tmp_path / "features_a" / "a.h5")
+    (tmp_path / "features_b").mkdir()
+    with h5py.File(tmp_path / "features_b" / "b.h5", "w") as f:
+        f["features"] = np.ones((3, 4))
+    with pytest.raises(BenchmarkError, match="several folders with features; name one of them"):
+        find_feature_files(tmp_path)
+
+
+def test_links_to_folders_are_followed_and_no_loop_is(tmp_path: Path) -> None:
+    root, elsewhere = tmp_path / "out" / "uni2-0a0a0a0a", tmp_path / "elsewhere"
+    a = write_stamp(root / "u1" / "a.h5")
+    write_stamp(elsewhere / "deep" / "b.h5")
+    write_stamp(tmp_path / "other" / "c.h5")  # above the folder that is named: not a part of it
+    (root / "link").symlink_to(elsewhere)
+    (root / "again").symlink_to(elsewhere / "deep")
+    (root / "u0").symlink_to("u1")
+    (root / "u1" / "up").symlink_to(root)
+    (root / "top").symlink_to(tmp_path)
+    (elsewhere / "deep" / "loop").symlink_to(elsewhere)
+    (root / "gone").symlink_to(tmp_path / "nowhere")
+    for folder in (root, tmp_path / "out"):
+        found = find_feature_files(folder)
+        assert found.keys() == {"a", "b"}
+        assert found["a"] == a
+        assert found["b"].resolve() == elsewhere / "deep" / "b.h5"
+
+
 def test_a_benchmark_reads_such_a_tree(tmp_path: Path) -> None:
     for name in "ab":
         write_stamp(tmp_path / "f" / "uni2-0a0a0a0a" / name / f"{name}.h5")

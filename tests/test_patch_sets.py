@@ -95,7 +95,7 @@ def test_the_column_of_groups(tmp_path: Path, columns: str, used: str) -> None:
         ("path,label,Group,group\na.png,x,1,2\n", "Group.*spelled alike"),
         ("path;label\na.png;x\n", "is split at semicolons; save it with commas between the cells"),
         (",path,label\n0,a.png,x\n", r"unnamed where pandas writes row numbers: use to_csv\(index=False\)"),
-        ("path,label,case,slide_id\na.png,x,A,1\nb.png,y,B,1\n", "slide_id '1' is of case 'A' and 'B'"),
+        ("path,label,case,patient\na.png,x,A,1\nb.png,y,A,2\n", "case 'A' is of patient '1' and '2'"),
     ],
 )
 def test_broken_tables_name_their_lines(tmp_path: Path, text: str, message: str) -> None:

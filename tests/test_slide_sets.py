@@ -68,8 +68,10 @@ def test_slides_of_a_case_make_one_bag(tmp_path: Path) -> None:
     csv = "slide_id,case_id,tp53,center,split\ns2,A,mut,north,train\ns1,A,mut,south,train\ns3,B,wt,,test\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
     assert bags_of(found) == {"A": ("A", "mut", ("s1", "s2")), "B": ("B", "wt", ("s3",))}
-    assert [(bag.center, bag.split) for bag in found.bags] == [("north + south", "train"), ("", "test")]
-    assert (found.unit, found.notes, found.exclusions) == ("case", (), ())
+    assert [(bag.centers, bag.split) for bag in found.bags] == [(("north", "south"), "train"), ((), "test")]
+    assert (found.unit, found.exclusions) == ("case", ())
+    (note,) = found.notes
+    assert note.startswith("1 of 2 cases are of several centres: 'A' (north, south). If numbers start again")
     np.testing.assert_array_equal(found.labels, ["mut", "wt"])
     assert found.slides == ["s1", "s2", "s3"]
 
@@ -253,8 +255,93 @@ def test_a_patient_holds_its_cases(tmp_path: Path) -> None:
 def test_files_are_matched_by_the_case_though_a_patient_is_given(tmp_path: Path) -> None:
     csv = "case_id,patient,tp53\nA1,P,mut\nA2,P,mut\nB1,Q,wt\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["A1-x", "A2-x", "B1-x"]}))
-    assert list(bags_of(found)) == ["A1", "A2", "B1"]
-    assert "numbers are too good. Give slide_id to go by patient" in found.notes[0]
+    assert bags_of(found) == {
+        "A1": ("P", "mut", ("A1-x",)), "A2": ("P", "mut", ("A2-x",)), "B1": ("Q", "wt", ("B1-x",))
+    }  # fmt: skip
+    assert found.notes == (
+        "The column case_id divides patients, so that folds and intervals go by patient, not by it.",
+    )
+    splits = "case_id,patient,tp53,split\nA1,P,mut,train\nA2,P,mut,test\nB1,Q,wt,test\n"
+    (tmp_path / "labels.csv").write_text(splits)
+    with pytest.raises(BenchmarkError, match="case P has several splits: test, train"):
+        read_slide_set(tmp_path / "labels.csv", "tp53", [("uni", tmp_path / "uni")])
+
+
+ROW = st.tuples(*[st.integers(0, 2)] * 3, *[st.booleans()] * 3)
+
+
+@given(st.lists(ROW, min_size=4, max_size=12), st.permutations([0, 1, 2]))
+def test_slides_that_share_a_case_or_a_patient_are_never_parted(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, ...]], order: list[int]
+) -> None:
+    """Of patients with cases with parts, three columns in any order and with gaps: none is parted, none are mixed."""
+    ids = [
+        [f"P{p}" if has_p else "", f"P{p}C{c}" if has_c else "", f"P{p}C{c}D{d}" if has_d else ""]
+        for p, c, d, has_p, has_c, has_d in rows
+    ]
+    names = ["patient", "case_id", "case"]
+    header = ["slide_id", *(names[j] for j in order), "tp53"]
+    lines = [[f"s{i}", *(cells[j] for j in order), "xy"[i % 2]] for i, cells in enumerate(ids)]
+    csv = "\n".join(",".join(cells) for cells in [header, *lines]) + "\n"
+    folder = tmp_path_factory.mktemp("sets")
+    found = read_slide_set(*make(folder, csv, {"uni": [f"s{i}" for i in range(len(rows))]}))
+    case_of = {slide: bag.case_id for bag in found.bags for slide in bag.slides}
+    assert len(case_of) == len(rows)
+    patients: dict[str, int] = {}
+    for i, row in enumerate(rows):
+        assert patients.setdefault(case_of[f"s{i}"], row[0]) == row[0]
+    for column in range(3):
+        of: dict[str, str] = {}
+        for i, cells in enumerate(ids):
+            if cells[column]:
+                assert of.setdefault(cells[column], case_of[f"s{i}"]) == case_of[f"s{i}"]
+
+
+@pytest.mark.parametrize(
+    ("csv", "cases", "words"),
+    [
+        ("case_id,patient\nC0,P0\nC0,P0\n,P1\n,P1\n", ["P0", "P0", "P1", "P1"], ""),
+        ("case_id,patient\nC0,Q\nC1,Q\nC2,\nC2,\n", ["Q", "Q", "C2", "C2"], "2 of 4 rows have no patient and go by"),
+        ("case_id,patient\nC0,Q\nC0,\nC1,R\n,\n", ["C0", "C0", "C1", "s3"], "1 of 4 slides have no case_id or patient"),
+        ("case_id,patient\nC0,Q\nC0,\nC1,Q\nC2,R\n", ["Q", "Q", "Q", "R"], "1 of 4 rows have no patient, and that of"),
+        ("Case ID,patient\nC0,nan\nC0,NA\nC1,\nC1,\n", ["C0", "C0", "C1", "C1"], ""),
+    ],
+)  # fmt: skip
+def test_gaps_of_one_column_are_filled_by_the_other(tmp_path: Path, csv: str, cases: list[str], words: str) -> None:
+    head, *lines = csv.splitlines()
+    table = [f"slide_id,{head},tp53", *(f"s{i},{line},{'xy'[i % 2]}" for i, line in enumerate(lines))]
+    found = read_slide_set(*make(tmp_path, "\n".join(table) + "\n", {"uni": [f"s{i}" for i in range(4)]}))
+    case_of = {slide: bag.case_id for bag in found.bags for slide in bag.slides}
+    assert [case_of[f"s{i}"] for i in range(4)] == cases
+    assert words in " ".join(found.notes)
+    assert sum("rows have no" in note or "slides have no" in note for note in found.notes) == bool(words)
+
+
+@pytest.mark.parametrize("slide", ["slide", "Slide ID", "slide-id", "FILENAME"])
+@pytest.mark.parametrize("case", ["Patient ID", "Case ID", "patient-id"])
+def test_names_of_columns_may_have_blanks_and_dashes(tmp_path: Path, slide: str, case: str) -> None:
+    csv = f"{slide},{case},tp53,Medical Center\ns1,A,mut,n\ns2,A,mut,n\ns3,B,wt,s\n"
+    path, label, features = make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]})
+    found = read_slide_set(path, label, features)
+    assert bags_of(found) == {"A": ("A", "mut", ("s1", "s2")), "B": ("B", "wt", ("s3",))}
+    assert ([bag.center for bag in found.bags], found.notes) == (["n", "s"], ())
+    path.write_text(csv.replace("s2,A", ",A"))
+    with pytest.raises(BenchmarkError, match=f"line 3: {slide} is empty"):
+        read_slide_set(path, label, features)
+    path.write_text(csv.replace("s2,A", "s2,nan"))
+    with pytest.raises(BenchmarkError, match=f"line 3: {case} 'nan' stands for a missing value"):
+        read_slide_set(path, label, features)
+    path.write_text(f"{case},tp53\nA,mut\n,wt\n")
+    with pytest.raises(BenchmarkError, match=f"line 3: {case} is empty; fill it in on every line"):
+        read_slide_set(path, label, features)
+
+
+def test_a_case_that_another_row_labels_is_not_left_out(tmp_path: Path) -> None:
+    csv = "PATIENT_ID,SAMPLE_ID,tp53\nA,A-00,NA\nA,A-01,mut\nB,B-01,wt\nC,C-01,NA\nC,C-02,NA\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["A", "B", "C"]}))
+    assert list(bags_of(found)) == ["A", "B"]
+    assert [(e.what, e.by_rule) for e in found.exclusions] == [("case C", True)] * 2
+    assert found.notes[0] == "1 rows have no label, but are of cases that other rows label, and count for nothing."
 
 
 def test_cases_that_are_missing_are_counted(tmp_path: Path) -> None:
