@@ -18,7 +18,7 @@ from pipeline.files import sha256_json
 from pipeline.folds import SPLITS
 from pipeline.label_words import is_unknown, spelling_notes
 from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
-from pipeline.patch_groups import GROUP_COLUMNS, GROUP_WORDS, coarsest
+from pipeline.patch_groups import GROUP_COLUMNS, GROUP_WORDS, coarsest, groups_in_several_centers_note
 from pipeline.report import Exclusion
 from pipeline.runlog import say
 
@@ -120,6 +120,9 @@ class PatchSet:
             notes += [] if names is None else spelling_notes(what, names)
         if self.centers is not None and (missing := int((self.centers == "").sum())):
             notes.append(f"{missing:,} of {len(self):,} patches have no centre; no centre's numbers count them.")
+        if self.centers is not None and self.groups is not None:
+            word = GROUP_WORDS[self.group_column]
+            notes += filter(None, [groups_in_several_centers_note(self.groups.tolist(), self.centers.tolist(), word)])
         return [*notes, *self.notes_on_pictures, *filter(None, [unused_columns_note(self.unused_columns)])]
 
     def hash(self) -> str:

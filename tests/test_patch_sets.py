@@ -203,6 +203,12 @@ def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
         read_patch_set(tmp_path)
 
 
+def test_groups_of_several_centres_are_told(tmp_path: Path) -> None:
+    path = write(tmp_path, "path,label,patient,center\na.png,x,1,n\nb.png,y,1,s\nc.png,x,2,s\nd.png,x,2,\n")
+    note = "1 of 2 patients are of several centres: '1' (n, s). If numbers start again at each centre"
+    assert any(found.startswith(note) for found in read_patch_set(path).notes())
+
+
 def test_folders_that_may_be_splits(tmp_path: Path) -> None:
     for split in ("NCT", "VAL-HE"):
         touch(*(tmp_path / split / name / "1.png" for name in ("ADI", "TUM")))
