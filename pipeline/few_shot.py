@@ -16,7 +16,7 @@ from pipeline.logistic import Floats
 from pipeline.probes import ProbeTask
 
 SHOTS = (1, 2, 4, 8, 16)
-"""Examples a class: the issue's."""
+"""Examples a class."""
 SMALLEST_LENGTH = 1e-6
 """A centred embedding that is shorter than this share of its plain length is the rounding of equal ones (float32
 resolves 1e-7) and counts as zero.

@@ -19,7 +19,7 @@ from pipeline.errors import BenchmarkError
 from pipeline.report import Interval
 
 LEVEL = 0.95
-"""Share of the resamples that an interval spans: the issue's 95 %."""
+"""Share of the resamples that an interval spans: 95 %, as is usual."""
 MIN_DEFINED = 0.5
 """Our choice: where fewer than this share of the resamples give the metric, those that do say little, and none is given
 for an interval.
