@@ -8,7 +8,8 @@ TRIDENT's `virchow2-cls` is an encoder of its own here: another embedding than t
 of whole slides, and which of the embeddings of one encoder a tool took: their widths tell those apart.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from pipeline.encoders import ENCODERS
@@ -72,9 +73,27 @@ NOT_IN_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Tools' names of other encoders, by what they are called here."""
 
 
+AS_TEACHER = "-as-"
+"""In names that `g2l embed --as-teacher` gives, `<label>-as-<teacher>`: of a student's embeddings."""
+PAGES = ("hf-hub:", "timm:")
+"""What may stand before a page's address or a timm name."""
+FOLDER = "local-dir:"
+OWNER = re.compile(r"^[\w.-]+/(?=[^/]+$)")
+"""One owner before a name."""
+
+
 def letters(name: str) -> str:
-    """A name's letters and digits, in lower case, without an owner before them."""
-    return "".join(c for c in name.split(":")[-1].split("/")[-1].lower() if c.isalnum())
+    """A name's letters and digits, in lower case: of a page without its owner and revision, of a folder its last part.
+
+    Nothing else is left out: what stands before a name may make it another one.
+    """
+    if name.startswith(FOLDER):
+        short = name.removeprefix(FOLDER).rstrip("/").split("/")[-1]
+    else:
+        for before in PAGES:
+            name = name.removeprefix(before)
+        short = OWNER.sub("", name.partition("@")[0])
+    return "".join(c for c in short.lower() if c.isalnum())
 
 
 def encoders_named(name: str) -> frozenset[str]:
@@ -83,6 +102,12 @@ def encoders_named(name: str) -> frozenset[str]:
     Besides tools' names, an entry's own name and that of its published weights stand for it.
     """
     return _BY_LETTERS.get(letters(name), frozenset())
+
+
+def are_of_one(names: Iterable[str]) -> bool:
+    """Whether names may all be of one encoder: one spelling, or several that one encoder has."""
+    meant = {letters(name): encoders_named(name) for name in names}
+    return len(meant) < 2 or bool(frozenset.intersection(*meant.values()))
 
 
 def _by_letters() -> dict[str, frozenset[str]]:

@@ -8,6 +8,7 @@ names. What it leaves out: STAMP's embeddings of whole slides.
 """
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,19 +26,30 @@ STAMP_HASH_CHARS = 8
 
 
 def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, Path]:
-    """The feature file of every slide below `folder`, by slide id (the file's name without its ending), sorted.
+    """The feature file of every slide below `folder`, by slide id, sorted: the file's name without its ending or, of
+    several files of one name in a tree of STAMP's, the path in that tree without it, `sub/slide` and `./slide`.
 
     The files lie in `folder` itself or, if it has none, in one of the folders that TRIDENT, CLAM or slide2vec make
     below it; STAMP's in any of its subfolders. `option` is what errors call the folder by.
 
     Raises:
         BenchmarkError: no such folder, no feature files, several folders that could be meant (all are named), or the
-            same slide in two files.
+            same slide in two files of one folder.
+    """
+    return find_feature_tree(folder, option)[0]
+
+
+def find_feature_tree(folder: Path, option: str = "--features ") -> tuple[dict[str, Path], Path]:
+    """What `find_feature_files` finds, and the folder that it lies in: the extractor's, of a tree of STAMP's.
+
+    Raises:
+        BenchmarkError: as `find_feature_files`.
     """
     if not folder.is_dir():
         raise BenchmarkError(f"{option}{folder}: no such folder")
     if own := _feature_files(folder):
-        return _by_slide(sorted({*own, *_stamp_files(folder, option)}) if _is_of_stamp(own) else own)
+        paths = sorted({*own, *_stamp_files(folder, option)[0]}) if _is_of_stamp(own) else own
+        return _by_slide(paths, folder), folder
     candidates = [found for pattern in FEATURE_FOLDERS for found in sorted(folder.glob(pattern))]
     holding = [candidate for candidate in candidates if candidate.is_dir() and _feature_files(candidate)]
     of_known = [path for candidate in holding for path in _feature_files(candidate)]
@@ -49,9 +61,10 @@ def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, P
         names = "\n".join(f"  {candidate}" for candidate in holding)
         raise BenchmarkError(f"{option}{folder}: several folders with features; name one of them:\n{names}")
     if holding:
-        return find_feature_files(holding[0], option)
-    if below := _stamp_files(folder, option):
-        return _by_slide(below)
+        return find_feature_tree(holding[0], option)
+    below, root = _stamp_files(folder, option)
+    if below:
+        return _by_slide(below, root), root
     raise BenchmarkError(
         f"{option}{folder}: no feature files ({', '.join(FEATURE_SUFFIXES)}) in it, nor in "
         f"{', '.join((*FEATURE_FOLDERS, CLAM_TENSORS))} below it, nor STAMP's anywhere below it"
@@ -67,17 +80,20 @@ def _feature_files(folder: Path) -> list[Path]:
     )
 
 
-def _by_slide(paths: Sequence[Path]) -> dict[str, Path]:
-    """Files by slide id.
+def _by_slide(paths: Sequence[Path], root: Path) -> dict[str, Path]:
+    """Files by slide id; `root` is what they lie below.
 
     Raises:
-        BenchmarkError: the same slide twice.
+        BenchmarkError: the same slide twice in one folder.
     """
     found: dict[str, Path] = {}
+    times = Counter(path.stem for path in paths)
     for path in paths:
-        if path.stem in found:
-            raise BenchmarkError(f"two feature files for slide {path.stem}: {found[path.stem]} and {path}. Remove one")
-        found[path.stem] = path
+        parent = os.path.relpath(path.parent, root)
+        name = f"{parent}/{path.stem}" if times[path.stem] > 1 else path.stem
+        if name in found:
+            raise BenchmarkError(f"two feature files for slide {path.stem}: {found[name]} and {path}. Remove one")
+        found[name] = path
     return dict(sorted(found.items()))
 
 
@@ -106,8 +122,9 @@ def _maker(path: Path) -> tuple[str, str] | None:
     return str(of_file.get("extractor", "")), str(of_file.get("code_hash", ""))
 
 
-def _stamp_files(folder: Path, option: str) -> list[Path]:
+def _stamp_files(folder: Path, option: str) -> tuple[list[Path], Path]:
     """STAMP's files below `folder`, sorted, with what lies between them and is damaged; none if all lie right in it.
+    And the extractor's folder, as far as its name says that it is it, else `folder`.
 
     Raises:
         BenchmarkError: they are of several extractors, or of several runs of one; their folders are named.
@@ -117,7 +134,7 @@ def _stamp_files(folder: Path, option: str) -> list[Path]:
     roots: dict[tuple[str, str], Path] = {}
     paths = _hdf5_below(folder)
     if all(path.parent == folder for path in paths):
-        return []  # not a file is opened for nothing
+        return [], folder  # not a file is opened for nothing
     for path in paths:
         try:
             maker = _maker(path)
@@ -132,7 +149,9 @@ def _stamp_files(folder: Path, option: str) -> list[Path]:
         names = "\n".join(f"  {path} ({extractor})" for (extractor, _), path in sorted(roots.items()))
         raise BenchmarkError(f"{option}{folder}: features of several extractors or runs of STAMP; name the folder of "
                              f"one of them:\n{names}")  # fmt: skip
-    return sorted([*found, *damaged]) if found else []
+    if not found:
+        return [], folder
+    return sorted([*found, *damaged]), folder / next(root for _, root in roots)
 
 
 def _hdf5_below(folder: Path) -> list[Path]:

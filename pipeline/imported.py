@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.encoder_names import encoders_named, letters
+from pipeline.encoder_names import AS_TEACHER, encoders_named, letters
 from pipeline.encoders import ENCODERS
 from pipeline.errors import BenchmarkError, ConfigError, PatchError, SlideError, StoreError
 from pipeline.feature_layouts import UNKNOWN, PlacedFeatures, read_placed
@@ -272,7 +272,8 @@ def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[
     be another's.
 
     Raises:
-        ConfigError: a name is that of another encoder, where it is known which one the teacher is.
+        ConfigError: a name is that of another encoder, where it is known which one the teacher is, or of a student in
+            the teacher's space.
     """
     own = {letters(teacher["name"]), letters(teacher["source"])}
     if teacher["name"] in ENCODERS:
@@ -281,6 +282,10 @@ def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[
         known = encoders_named(teacher["name"]) | encoders_named(teacher["source"])
     unknown = []
     for name in encoders:
+        if AS_TEACHER in name and AS_TEACHER not in teacher["name"]:
+            raise ConfigError(f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
+                              f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
+                              f"features of {teacher['name']}")  # fmt: skip
         meant = encoders_named(name)
         if letters(name) in own or meant & known:
             continue

@@ -15,9 +15,10 @@ import torch
 
 from pipeline.compute import choose_device, keep_freed_memory, versions
 from pipeline.config import PlanConfig, to_toml
+from pipeline.encoder_names import are_of_one
 from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import BenchmarkError, ConfigError, StoreError
-from pipeline.feature_folders import find_feature_files
+from pipeline.feature_folders import find_feature_tree
 from pipeline.feature_layouts import read_facts
 from pipeline.files import exclusive, write_text
 from pipeline.hub import cached_weights
@@ -70,8 +71,8 @@ def import_features(
             raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")
         if config.coords is not None and not config.coords.is_dir():
             raise ConfigError(f"--coords {config.coords}: no such folder")
-        files = find_feature_files(folder, "")
-        matched = match_slides(files, config)
+        files, tree = find_feature_tree(folder, "")
+        matched = match_slides(files, config, tree)
         patch_px = teacher_patch_px(config, [path for _, path in matched.pairs] or list(files.values()))
         built, teacher = find_teacher(config, patch_px)
         looked = look_at_slides(matched, config, patch_px, teacher["width"])
@@ -210,7 +211,8 @@ def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width:
             progress.note(failed=sum(s.slide is None for s in found))
             progress.step()
     found, mpp = refuse_other_levels(found, config.mpp)
-    if len(encoders := sorted({s.encoder for s in found if s.slide and s.encoder})) > 1:
+    encoders = sorted({s.encoder for s in found if s.slide and s.encoder})
+    if not are_of_one(encoders):
         raise ConfigError(f"the files name different encoders: {', '.join(encoders)}. Import one folder of features")
     if other := other_encoders(encoders, named_spec(config.teacher).record()):
         say(f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}; it is not known whether "

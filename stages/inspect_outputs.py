@@ -7,7 +7,7 @@ import safetensors
 
 from pipeline.adapters import ADAPTERS_FOLDER
 from pipeline.encoders import ENCODERS, named_spec
-from pipeline.errors import EncoderError, G2LError
+from pipeline.errors import ConfigError, EncoderError, G2LError
 from pipeline.exchange import PROGRAM_FILE
 from pipeline.hub import CONFIG_FILE, FOLDER, cached_weights, ways_to_weights, weights_here
 from pipeline.imported import other_encoders
@@ -119,8 +119,11 @@ def _origin(store: Store) -> list[tuple[str, object]]:
     if imported := store.spec.settings.get("imported"):
         proof = store.attributes.get("proof")
         proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
-        other = other_encoders(imported["encoders"], store.spec.teacher)
-        named = f"; the files name the encoder {', '.join(other)}" if other else ""
+        try:
+            other = other_encoders(imported["encoders"], store.spec.teacher)
+            named = f"; the files name the encoder {', '.join(other)}" if other else ""
+        except ConfigError as error:  # imported before this name was known
+            named = f"; {error}"
         found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
     return found
 

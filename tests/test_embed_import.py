@@ -201,12 +201,16 @@ def test_another_encoder_s_name_is_said_and_kept(tmp_path: Path, work: Path) -> 
     assert code == 0
     assert f"note: the files name the encoder other, --teacher says {TEACHER}" in err
     assert "the files name the encoder other" in call_g2l("inspect", out)[1]
+    record = (out / "zarr.json").read_text()
+    (out / "zarr.json").write_text(record.replace('"other"', '"run-as-teacher"'))  # of a time when that was a note
+    code, said, _ = call_g2l("inspect", out)
+    assert (code, "run-as-teacher: `g2l embed --as-teacher` calls the embeddings of a student so" in said) == (0, True)
 
 
 @pytest.mark.parametrize(
     ("name", "is_other"),
     [("h-optimus-0", False), ("hoptimus0", False), ("H_Optimus_0", False), ("bioptimus/H-optimus-0", False),
-     ("hf-hub:bioptimus/H-optimus-0", False), ("h-optimus-0-as-teacher", True)],
+     ("hf-hub:bioptimus/H-optimus-0", False), ("h-optimus-0-mine", True)],
 )  # fmt: skip
 def test_names_that_are_the_teacher_s_in_another_spelling(name: str, is_other: bool) -> None:
     teacher = {"name": "h-optimus-0", "source": "hf-hub:bioptimus/H-optimus-0"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.encoder_names import NOT_IN_TABLE, OF_TABLE, encoders_named, letters
+from pipeline.encoder_names import NOT_IN_TABLE, OF_TABLE, are_of_one, encoders_named, letters
 from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import ConfigError
 from pipeline.imported import other_encoders
@@ -51,7 +51,34 @@ def test_a_known_encoder_that_is_not_in_the_table_is_refused(name: str) -> None:
 
 
 def test_an_unknown_name_is_said() -> None:
-    assert others(["tiny", "h-optimus-0-as-teacher"], "h-optimus-0") == ["tiny", "h-optimus-0-as-teacher"]
+    assert others(["tiny", "MahmoodLab/copies/UNI"], "h-optimus-0") == ["tiny", "MahmoodLab/copies/UNI"]
+
+
+@pytest.mark.parametrize("name", ["h-optimus-0-as-teacher", "run-as-uni", "run-as-hf-hub:MahmoodLab/UNI",
+                                  "run-as-hf-hub:MahmoodLab/UNI@main", "run-as-MahmoodLab/UNI"])  # fmt: skip
+@pytest.mark.parametrize("teacher", ["uni", "hf-hub:MahmoodLab/UNI", "h-optimus-0", "local-dir:weights/mine"])
+def test_a_student_s_embeddings_are_not_the_teacher_s_own(name: str, teacher: str) -> None:
+    with pytest.raises(ConfigError, match=f"the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a st"):
+        others([name], teacher)
+
+
+@pytest.mark.parametrize("teacher", ["hf-hub:bioptimus/H-optimus-0@main", "hf-hub:bioptimus/h-optimus-0@0f1e"])
+def test_a_page_s_revision_does_not_hide_which_encoder_it_is(teacher: str) -> None:
+    assert others(["hoptimus0", "bioptimus/H-optimus-0@other"], teacher) == []
+    with pytest.raises(ConfigError, match=f"the encoder uni_v2, which is uni2-h; --teacher says {teacher}. Give"):
+        others(["uni_v2"], teacher)
+
+
+@pytest.mark.parametrize(
+    ("names", "is_one"),
+    [
+        (["uni_v1", "mahmood-uni", "hf-hub:MahmoodLab/UNI@main"], True), (["mine", "Mine"], True), ([], True),
+        (["h0-mini", "h0-mini-mean"], True), (["uni_v1", "uni_v2"], False), (["uni", "run-as-uni"], False),
+        (["mine", "other"], False), (["local-dir:a@b/mine", "mine"], True), (["local-dir:a/x@1", "a/x"], False),
+    ],
+)  # fmt: skip
+def test_names_of_one_encoder(names: list[str], is_one: bool) -> None:
+    assert are_of_one(names) == is_one
 
 
 def test_a_teacher_that_nobody_knows_contradicts_nothing() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import BenchmarkError
-from pipeline.feature_folders import find_feature_files
+from pipeline.feature_folders import find_feature_files, find_feature_tree
 from pipeline.slide_sets import read_slide_set
 
 
@@ -104,11 +104,29 @@ def test_a_damaged_file_of_a_tree_is_kept_to_fail_by_its_name(tmp_path: Path) ->
     assert find_feature_files(tmp_path).keys() == {"0", "a", "b", "c"}
 
 
-def test_two_files_of_one_slide_in_a_tree_are_named(tmp_path: Path) -> None:
-    for sub in ("u1", "u2"):
-        write_stamp(tmp_path / "uni2-0a0a0a0a" / sub / "s.h5")
-    with pytest.raises(BenchmarkError, match=r"two feature files for slide s: \S*u1/s\.h5 and \S*u2/s\.h5"):
-        find_feature_files(tmp_path)
+@pytest.mark.parametrize("root", ["uni2-0a0a0a0a", "uni2", "renamed"])
+def test_files_of_one_name_in_a_tree_are_called_by_their_paths_in_it(tmp_path: Path, root: str) -> None:
+    """From the output folder and from the extractor's, if its name says that it is it; the others keep their names."""
+    tree = tmp_path / root
+    made = {name: write_stamp(tree / f"{name}.h5") for name in ("./s", "u1/s", "u2/deep/s", "u2/t")}
+    made["t"] = made.pop("u2/t")
+    assert find_feature_tree(tree) == (made, tree)
+    prefix, found = ("renamed/", tmp_path) if root == "renamed" else ("", tree)
+    assert find_feature_tree(tmp_path) == (
+        {name if name == "t" else f"{prefix}{name}".replace("/./", "/"): path for name, path in made.items()}, found
+    )  # fmt: skip
+    (tree / "s.h5").unlink()
+    (tree / "u1" / "s.h5").unlink()
+    assert find_feature_files(tree).keys() == {"s", "t"}
+
+
+def test_a_benchmark_takes_such_a_path_for_an_id_and_leaves_a_name_of_two_out(tmp_path: Path) -> None:
+    for name in ("u1/s", "u2/s", "u2/t"):
+        write_stamp(tmp_path / "f" / "uni2-0a0a0a0a" / f"{name}.h5")
+    (tmp_path / "labels.csv").write_text("slide_id,y\nu1/s,0\nt,1\ns,1\n")
+    found = read_slide_set(tmp_path / "labels.csv", "y", [("uni2", tmp_path / "f")])
+    assert [bag.slides for bag in found.bags] == [("t",), ("u1/s",)]
+    assert [each.what for each in found.exclusions] == ["slide s"]
 
 
 @pytest.mark.parametrize(

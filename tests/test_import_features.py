@@ -467,6 +467,44 @@ def test_stamp_s_subfolders_are_read(
         assert_same_rows(rows_of(done.store), rows_of(extracted), np.float16)
 
 
+def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store, cohort: Path
+) -> None:
+    """Proven with the weights; where nothing lies at their places, these fail and the others go on."""
+    root, tree = tmp_path / "slides", tmp_path / "f" / "tiny-00000000"
+    for path, source, name in (("b", "s0", "s0"), ("a", "s1", "s0"), (".", "s1", "s2")):
+        (root / path).mkdir(parents=True, exist_ok=True)
+        shutil.copy(cohort / f"{source}.svs", root / path / f"{name}.svs")
+        write_stamp(tree / path, [replace(s, name=name) for s in slides if s.name == source])
+    more = options | {"slides_root": root, "manifest": None}
+    done = run(tmp_path / "f", tmp_path / "s.zarr", more)
+    assert [s.path for s in done.store.plan.slides] == ["a/s0.svs", "b/s0.svs", "s2.svs"]
+    assert (audit_of(done.store), done.store.attributes["proof"]["max_nearer"]) == ({}, 0.0)
+    shutil.rmtree(root / "a")
+    (root / "b").rename(root / "c")
+    code, _, err = call_g2l("import-features", tmp_path / "f", "--out", tmp_path / "t.zarr", *flags(more))
+    store = Store(tmp_path / "t.zarr")
+    assert (code, [s.path for s in store.plan.slides]) == (3, ["s2.svs"]), err
+    assert audit_of(store).keys() == {"s0", "b/s0"}
+    assert all("no slide of this name lies below" in reason for reason in audit_of(store).values())
+
+
+def test_a_manifest_s_id_that_is_another_slide_s_file_name_fails_both(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path
+) -> None:
+    """Without weights, too: TRIDENT's files are named by the slides' files."""
+    root, manifest = shutil.copytree(cohort, tmp_path / "slides"), tmp_path / "m.csv"
+    shutil.copy(root / "s1.svs", root / "s2.svs")
+    features = write_trident(tmp_path / "f", [*slides, *(replace(s, name="s2") for s in slides if s.name == "s1")])
+    manifest.write_text("slide_id,path\ns1,s0.svs\ns0,s1.svs\ns2,s2.svs\n")
+    more = options | {"slides_root": root, "manifest": manifest, "weights": None}
+    code, _, err = call_g2l("import-features", features, "--out", tmp_path / "s.zarr", *flags(more))
+    store = Store(tmp_path / "s.zarr")
+    assert (code, [s.path for s in store.plan.slides]) == (3, ["s2.svs"]), err
+    assert audit_of(store).keys() == {"s0", "s1"}
+    assert all("one's slide_id and the other's file" in reason for reason in audit_of(store).values())
+
+
 def test_a_tile_index_that_the_coordinates_do_not_have(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
 ) -> None:
@@ -491,6 +529,12 @@ def test_a_tile_index_that_the_coordinates_do_not_have(
     [
         ("h-optimus-0", "hoptimus1", "name the encoder hoptimus1, which is h-optimus-1; --teacher says h-optimus-0"),
         ("uni", "uni_v1", ""),
+        (
+            "hf-hub:MahmoodLab/UNI@main",
+            "uni_v2",
+            "name the encoder uni_v2, which is uni2-h; --teacher says hf-hub:Mahmood",
+        ),
+        ("uni", "run-as-uni", "name the encoder run-as-uni: `g2l embed --as-teacher` calls"),
         ("uni", "mine", "note: the files name the encoder mine, --teacher says uni; it is not known whether"),
     ],
 )
@@ -504,10 +548,24 @@ def test_the_encoder_s_name_in_the_files(
     features, out = write_trident(tmp_path / "f", wide, encoder), tmp_path / "s.zarr"
     more = options | {"teacher": teacher, "weights": None, "rows_per_shard": 8}
     code, _, err = call_g2l("import-features", features, "--out", out, *flags(more), "--allow-upsampling")
-    refused = encoder == "hoptimus1"
+    refused = encoder not in ("uni_v1", "mine")
     assert (code, out.exists()) == ((1, False) if refused else (0, True)), err
     assert words in err
     assert ("the files name" in err) == bool(words)
+
+
+def test_one_encoder_in_two_spellings_is_one(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+) -> None:
+    features = write_trident(tmp_path / "f", slides, "uni_v1")
+    with h5py.File(features / "features_uni_v1" / "s1.h5", "r+") as f:
+        f["features"].attrs["encoder"] = "Mahmood-UNI"
+    done = run(features, tmp_path / "s.zarr", options)
+    assert done.store.spec.settings["imported"]["encoders"] == ["Mahmood-UNI", "uni_v1"]
+    with h5py.File(features / "features_uni_v1" / "s1.h5", "r+") as f:
+        f["features"].attrs["encoder"] = "uni_v2"
+    with pytest.raises(ConfigError, match="the files name different encoders: uni_v1, uni_v2"):
+        run(features, tmp_path / "t.zarr", options)
 
 
 def test_an_encoder_s_name_that_is_no_text_is_none(
