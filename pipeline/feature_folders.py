@@ -54,7 +54,8 @@ def find_feature_tree(folder: Path, option: str = "--features ") -> tuple[dict[s
     holding = [candidate for candidate in candidates if candidate.is_dir() and _feature_files(candidate)]
     of_known = [path for candidate in holding for path in _feature_files(candidate)]
     if holding and all(_is_of_stamp(_feature_files(candidate)) for candidate in holding):
-        return _by_slide(sorted({*of_known, *_stamp_files(folder, option)}))
+        below, root = _stamp_files(folder, option)
+        return _by_slide(sorted({*of_known, *below}), root), root
     if folder / "h5_files" not in holding and _feature_files(folder / CLAM_TENSORS):
         holding.append(folder / CLAM_TENSORS)
     if len(holding) > 1:
