@@ -10,19 +10,17 @@ out: what the files hold; `slide_benchmark` reads them.
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline.bags import Bag, SlideSet, Unit, named
 from pipeline.errors import BenchmarkError, ManifestError
-from pipeline.feature_files import FEATURE_SUFFIXES
-from pipeline.feature_folders import find_feature_files
 from pipeline.folds import SPLITS
 from pipeline.label_words import is_unknown, numeric_notes, spelling_notes
 from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
-from pipeline.manifest_sources import SLIDE_SUFFIXES
 from pipeline.patch_groups import groups_in_several_centers_note
 from pipeline.report import Exclusion
 from pipeline.slide_columns import Columns, find_columns
+from pipeline.slide_files import SlideFiles, files_by_name, files_of_slides, read_trees
 
 
 @dataclass(frozen=True)
@@ -59,32 +57,38 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         records, problems = read_table(path, (label,), ",")
         columns = find_columns(records, label, problems)
         has_slides, has_cases = (name in columns.written for name in ("slide_id", "case_id"))
-        files = {model: find_feature_files(folder) for model, folder in features}
+        trees = read_trees(features)
         if not (has_slides or has_cases) and not problems:
             raise BenchmarkError(f"{path}: no column slide_id or case_id; one of them must say what a label is of")
-        rows, exclusions = _rows(columns, _without_endings(columns.records, files.values()), label, problems)
+        records = columns.records
+        if has_slides:
+            found = files_of_slides([cells["slide_id"].strip() for _, cells in records], trees)
+            records = [(n, cells | {"slide_id": slide}) for (n, cells), slide in zip(records, found.ids, strict=True)]
+        else:
+            found = files_by_name(trees)
+        rows, exclusions = _rows(columns, records, label, problems)
         labelled = [row for row in rows if row.label]
         unit = _unit_of(labelled, has_slides, has_cases, problems)
         problems += _wrong_splits(labelled)
         refuse(path, problems)
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
-    slides_of = _slides_by_case(rows, has_slides, files)
-    bags, incomplete, lacking = _bags(rows, unit, slides_of if not has_slides else None, files)
-    used = {slide for bag in bags for slide in bag.slides}
+    slides_of = _slides_by_case(rows, has_slides, found.names)
+    bags, incomplete, lacking = _bags(rows, unit, slides_of if not has_slides else None, found)
+    used = sorted({slide for bag in bags for slide in bag.slides})
     return SlideSet(
         path=path,
         label=label,
         unit=unit,
         bags=tuple(bags),
-        files={model: {s: file for s, file in found.items() if s in used} for model, found in files.items()},
+        files={model: {s: of_model[s] for s in used} for model, of_model in found.files.items()},
         exclusions=(*exclusions, *lacking),
         notes=tuple(filter(None, [
             columns.note,
             *_notes_on_units(unit, rows, columns),
             *_notes_on_words(label, labelled),
             groups_in_several_centers_note([row.group for row in labelled], [row.center for row in labelled], "cases"),
-            *_notes_on_files(slides_of, files),
+            *_notes_on_files(slides_of, found),
             unused_columns_note(columns.unused),
         ])),
         incomplete=tuple(incomplete),
@@ -95,7 +99,7 @@ def _bags(
     rows: Sequence[_Row],
     unit: Unit,
     slides_of: Mapping[str, Sequence[str]] | None,
-    files: Mapping[str, Mapping[str, Path]],
+    found: SlideFiles,
 ) -> tuple[list[Bag], list[str], list[Exclusion]]:
     """The bags of the rows with a label, names of those that lack a slide, and what has no features. `slides_of` are
     the slides of each case where rows are of cases, `None` where they are of slides.
@@ -109,10 +113,10 @@ def _bags(
         wanted = [row.slide_id for row in group] if slides_of is None else slides_of.get(name, [])
         kept = []
         for slide in wanted:
-            lacking = [model for model, found in files.items() if slide not in found]
+            lacking = [model for model, of_model in found.files.items() if slide not in of_model]
             if lacking:
-                what = named(slide, group[0].case_id)
-                exclusions.append(Exclusion(what, f"no feature file for {', '.join(lacking)}"))
+                why = found.unclear.get(slide, f"no feature file for {', '.join(lacking)}")
+                exclusions.append(Exclusion(named(slide, group[0].case_id), why))
             else:
                 kept.append(slide)
         if kept:
@@ -123,24 +127,6 @@ def _bags(
             why = "no slide of it has features of every model" if wanted else "no feature file is named after it"
             exclusions.append(Exclusion(f"case {name}", why))
     return bags, incomplete, exclusions
-
-
-def _without_endings(records: Sequence[Record], files: Iterable[Mapping[str, Path]]) -> list[Record]:
-    """The records with `slide_id` as the feature files are named, where a cell names a slide's file or a feature file
-    instead: a folder before it and an ending are left out if there is no feature file otherwise.
-    """
-    stems = {stem for of_model in files for stem in of_model}
-
-    def slide(cell: str) -> str:
-        name = PurePosixPath(cell).name
-        short = PurePosixPath(name)
-        known = short.suffix.lower() in SLIDE_SUFFIXES or short.suffix.lower() in FEATURE_SUFFIXES
-        return next((one for one in (cell, name, short.stem if known else name) if one in stems), cell)
-
-    return [
-        (line, cells | {"slide_id": slide(cells["slide_id"].strip())} if "slide_id" in cells else cells)
-        for line, cells in records
-    ]
 
 
 def case_of_stem(stem: str, cases: Container[str]) -> str | None:
@@ -230,9 +216,7 @@ def _unit_of(rows: Sequence[_Row], has_slides: bool, has_cases: bool, problems: 
     return "slide" if mixed or not has_cases else "case"
 
 
-def _slides_by_case(
-    rows: Sequence[_Row], has_slides: bool, files: Mapping[str, Mapping[str, Path]]
-) -> dict[str, list[str]]:
+def _slides_by_case(rows: Sequence[_Row], has_slides: bool, names: Iterable[str]) -> dict[str, list[str]]:
     """Slides of every case of the CSV, with a label or not, sorted: those that the CSV names, or else those of any
     folder whose file's name belongs to the case.
     """
@@ -241,7 +225,7 @@ def _slides_by_case(
         for row in rows:
             found[row.case_id].add(row.slide_id)
     else:
-        for stem in {stem for of_model in files.values() for stem in of_model}:
+        for stem in names:
             case_id = case_of_stem(stem, found)
             if case_id is not None:
                 found[case_id].add(stem)
@@ -282,8 +266,8 @@ def _notes_on_words(label: str, rows: Sequence[_Row]) -> list[str]:
     return [*spelled, *numeric_notes(label, (row.label for row in rows))]
 
 
-def _notes_on_files(slides_of: Mapping[str, Sequence[str]], files: Mapping[str, Mapping[str, Path]]) -> list[str]:
+def _notes_on_files(slides_of: Mapping[str, Sequence[str]], found: SlideFiles) -> list[str]:
     """How many feature files belong to no row."""
     listed = {slide for slides in slides_of.values() for slide in slides}
-    others = {model: len(found.keys() - listed) for model, found in files.items()}
+    others = {model: found.num_files[model] - len(of_model.keys() & listed) for model, of_model in found.files.items()}
     return [f"{model}: {count} feature files belong to no row of the CSV." for model, count in others.items() if count]
