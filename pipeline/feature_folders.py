@@ -25,9 +25,10 @@ STAMP_HASH_CHARS = 8
 """Of the file's `code_hash` in the name of STAMP's folder."""
 
 
-def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, Path]:
-    """The feature file of every slide below `folder`, by slide id, sorted: the file's name without its ending or, of
-    several files of one name in a tree of STAMP's, the path in that tree without it, `sub/slide` and `./slide`.
+def find_feature_tree(folder: Path, option: str = "--features ") -> tuple[dict[str, Path], Path]:
+    """The feature file of every slide below `folder`, by slide id, sorted, and the folder that they lie in: the
+    extractor's, of a tree of STAMP's. An id is the file's name without its ending or, of several files of one name in a
+    tree of STAMP's, the path in that tree without it, `sub/slide` and `./slide`.
 
     The files lie in `folder` itself or, if it has none, in one of the folders that TRIDENT, CLAM or slide2vec make
     below it; STAMP's in any of its subfolders. `option` is what errors call the folder by.
@@ -35,15 +36,6 @@ def find_feature_files(folder: Path, option: str = "--features ") -> dict[str, P
     Raises:
         BenchmarkError: no such folder, no feature files, several folders that could be meant (all are named), or the
             same slide in two files of one folder.
-    """
-    return find_feature_tree(folder, option)[0]
-
-
-def find_feature_tree(folder: Path, option: str = "--features ") -> tuple[dict[str, Path], Path]:
-    """What `find_feature_files` finds, and the folder that it lies in: the extractor's, of a tree of STAMP's.
-
-    Raises:
-        BenchmarkError: as `find_feature_files`.
     """
     if not folder.is_dir():
         raise BenchmarkError(f"{option}{folder}: no such folder")

@@ -66,7 +66,7 @@ def read_trees(features: Sequence[tuple[str, Path]]) -> dict[str, FeatureTree]:
     """The feature files of every model; `features` are pairs of a model's label and its folder.
 
     Raises:
-        BenchmarkError: see `find_feature_files`.
+        BenchmarkError: see `find_feature_tree`.
     """
     trees = {}
     for model, folder in features:

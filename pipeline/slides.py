@@ -11,6 +11,7 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -57,6 +58,17 @@ class SlideInfo:
     downsamples: tuple[float, ...]
     quickhash: str | None
     background: tuple[int, int, int]
+
+    def audit_facts(self) -> dict[str, Any]:
+        """Its columns in a plan's audit (`plan.AuditRow`)."""
+        return {
+            "vendor": self.vendor,
+            "width": self.size_l0_px[0],
+            "height": self.size_l0_px[1],
+            "levels": len(self.downsamples),
+            "mpp": round(self.mpp, 6),
+            "mpp_source": self.mpp_source,
+        }
 
 
 def _read_mpp(properties: dict[str, str], manifest_mpp: float | None, path: Path) -> tuple[float, str]:

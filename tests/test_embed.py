@@ -24,7 +24,7 @@ from store_factory import make_store, plain_vit, train_config
 from pipeline.config import PlanConfig
 from pipeline.errors import SlideError
 from pipeline.feature_files import read_features
-from pipeline.feature_folders import find_feature_files
+from pipeline.feature_folders import find_feature_tree
 from pipeline.files import exclusive
 from pipeline.layouts import folder_name
 from pipeline.manifest import ManifestRow, read_manifest
@@ -121,7 +121,7 @@ def test_files_hold_the_model_s_embeddings_of_the_pixels_at_their_coordinates(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_our_own_reader_gives_them_back_without_loss(made: dict[str, Path], layout: str) -> None:
-    files = find_feature_files(made[layout])
+    files = find_feature_tree(made[layout])[0]
     assert sorted(files) == ["a", "b", "fine"]
     for slide_id, path in files.items():
         features, coords = read_elsewhere(made[layout], layout, slide_id)
@@ -331,7 +331,7 @@ def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     done = {path: path.stat().st_mtime_ns for path in out.glob(finished[layout])}
     assert 2 <= len(done) <= 6
-    for path in find_feature_files(out).values():
+    for path in find_feature_tree(out)[0].values():
         assert len(read_features(path).features) > 20
     code, said, _ = embed(work, out, layout, "--stride-px", 36, slides=slides)  # the batch size is kept
     assert (code, f"finished before: {len(done)}" in said) == (0, True)
@@ -421,7 +421,7 @@ def test_bad_slides_are_listed_and_the_rest_goes_on(work: Path, tmp_path: Path) 
     assert 0 < len(lost) < len(coords)
     assert not lost & set(map(tuple, coords.tolist()))
     np.testing.assert_allclose(features, reference(work, "a", coords), rtol=1e-4, atol=1e-4)  # the slide undamaged
-    assert find_feature_files(out).keys() == {"a", "b", "fine"}
+    assert find_feature_tree(out)[0].keys() == {"a", "b", "fine"}
     assert leftovers(tmp_path) == []
 
 
@@ -439,11 +439,11 @@ def test_a_slide_that_is_called_otherwise_than_before_is_not_embedded_twice(work
     assert (failures_of(out)[0]["slide_id"], reason in said) == ("x__s.svs", True)
     assert reason.startswith(f"{slides / 'x/s.svs'}: embedded already as ")
     assert all(str(path) in reason for path in (out / "h5_files/s.h5", out / "pt_files/s.pt", out / "patches/s.h5"))
-    assert find_feature_files(out).keys() == {"s", "y__s.svs"}  # the other one goes on
+    assert find_feature_tree(out)[0].keys() == {"s", "y__s.svs"}  # the other one goes on
     for folder, ending in (("h5_files", "h5"), ("pt_files", "pt"), ("patches", "h5")):
         (out / folder / f"s.{ending}").unlink()
     assert embed(work, out, "clam", slides=slides)[0] == 0
-    assert find_feature_files(out).keys() == {"x__s.svs", "y__s.svs"}
+    assert find_feature_tree(out)[0].keys() == {"x__s.svs", "y__s.svs"}
     assert read_elsewhere(out, "clam", "x__s.svs")[0].shape[0] > 0
     shutil.rmtree(slides / "y")
     code, said, _ = embed(work, out, "clam", slides=slides)
