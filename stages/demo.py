@@ -129,7 +129,7 @@ def make_plan(out: Path, slides: Path) -> Plan:
     if plan_path.exists() and read_plan(plan_path).hash != plan.hash:
         raise PlanError(f"{plan_path} is another plan. Delete {out}, or choose another --out")
     write_plan(plan, plan_path)
-    say(estimate(plan))
+    say(estimate(plan, width=None, rows_per_shard=ROWS_PER_SHARD))
     return plan
 
 
