@@ -23,7 +23,7 @@ import numpy as np
 
 Bytes = Callable[[bytes, random.Random], bytes]
 TERABYTES_29 = (29 << 40) // (4 * 64)
-"""Rows of 64 float32 values that make 29 TiB: a real report's claim."""
+"""Rows of 64 float32 values that make 29 TiB."""
 
 
 @dataclass(frozen=True)
@@ -163,8 +163,8 @@ def odd_cell(rows: list[bytes], rng: random.Random) -> list[bytes]:
     """Something odd in a cell."""
     at, mark = rng.randrange(1, len(rows)), b"\t" if b"\t" in rows[0] else b","
     cells = rows[at].rstrip(b"\n").split(mark)
-    odd = (b"", b"nan", b"1e999", b"-1", b"../../etc/passwd", b"/", b"..", b"a\0b", b"\xff\xfe", b'"', "\u202e\U0001f600".encode(),
-           b"x" * 5000, b"=1+1", b"9" * 400)  # fmt: skip
+    odd = (b"", b"nan", b"1e999", b"-1", b"../../etc/passwd", b"/", b"..", b"a\0b", b"\xff\xfe", b'"',
+           "\u202e\U0001f600".encode(), b"x" * 5000, b"=1+1", b"9" * 400)  # fmt: skip
     cells[rng.randrange(len(cells))] = rng.choice(odd)
     return [*rows[:at], mark.join(cells) + b"\n", *rows[at + 1 :]]
 
@@ -244,7 +244,8 @@ def retype_hdf5(path: Path, rng: random.Random) -> None:
     with h5py.File(path, "w") as f:
         for name in names or ["features"]:
             odd = [["a", "b"], 3.0, np.zeros(2, [("x", "f4")]), np.zeros((2, 3, 4, 5)), h5py.Empty("f4"),
-                   np.full((4, 8), np.nan, np.float32), np.zeros((0, 8), np.float32), np.zeros((4, 8), np.complex64)]  # fmt: skip
+                   np.full((4, 8), np.nan, np.float32), np.zeros((0, 8), np.float32),
+                   np.zeros((4, 8), np.complex64)]  # fmt: skip
             f[name] = rng.choice(odd)
 
 
@@ -313,11 +314,18 @@ def claim_npz(path: Path, rng: random.Random) -> None:
     with np.load(path) as arrays:
         names = arrays.files
     path.unlink()
-    kind = rng.choice(("'<f4', 'fortran_order': False, 'shape': (%d, 64)" % TERABYTES_29, "'|O', 'fortran_order': False, 'shape': (2,)"))
+    kind = rng.choice(
+        (
+            f"'<f4', 'fortran_order': False, 'shape': ({TERABYTES_29}, 64)",
+            "'|O', 'fortran_order': False, 'shape': (2,)",
+        )
+    )
     text = ("{'descr': " + kind + ", }").ljust(117) + "\n"
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
-            archive.writestr(f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(64))
+            archive.writestr(
+                f"{name}.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + bytes(64)
+            )
 
 
 class _Calls:
@@ -385,4 +393,3 @@ BY_SUFFIX: list[tuple[Iterable[str], list[Damage]]] = [
     ((".svs", ".tif", ".tiff"), [*BINARY, *[Damage("absurd size", True, claim_tiff)] * 2]),
 ]
 """Ways by the ending of a file's name; other files get those of `BINARY`."""
-

@@ -13,7 +13,7 @@ import torch
 from feature_factory import slides_of, write_clam, write_slide2vec, write_stamp, write_trident
 from helpers import PATCH_PX, TEACHER, extract, plan_cohort, tiny_model, write_cohort, write_teacher
 from PIL import Image
-from store_factory import dropping_cnn, flags, make_patches, make_store, train_config
+from store_factory import dropping_cnn, flags, make_patches, train_config
 
 from pipeline.config import ExportConfig
 from pipeline.feature_files import write_features
@@ -57,20 +57,73 @@ class Kind:
 
 SLIDES = ("slides/s0.svs", "slides/s1.svs")
 WEIGHTS = ("teacher.safetensors",)
-STORE_FILES = ("store.zarr/zarr.json", "store.zarr/*/zarr.json", "store.zarr/plan/*/zarr.json", "store.zarr/shards/*.json",
-               "store.zarr/embedding/c/**/*", "store.zarr/status/c/**/*", "store.zarr/plan/*/c/**/*")  # fmt: skip
-TRAINED_ON = ("store.zarr/zarr.json", "store.zarr/embedding/zarr.json", "store.zarr/shards/*.json", "store.zarr/plan/zarr.json",
-              "store.zarr/embedding/c/**/*", "store.zarr/status/c/**/*", "store.zarr/plan/split/c/*")  # fmt: skip
+STORE_FILES = (
+    "store.zarr/zarr.json",
+    "store.zarr/*/zarr.json",
+    "store.zarr/plan/*/zarr.json",
+    "store.zarr/shards/*.json",
+    "store.zarr/embedding/c/**/*",
+    "store.zarr/status/c/**/*",
+    "store.zarr/plan/*/c/**/*",
+)
+TRAINED_ON = (
+    "store.zarr/zarr.json",
+    "store.zarr/embedding/zarr.json",
+    "store.zarr/shards/*.json",
+    "store.zarr/plan/zarr.json",
+    "store.zarr/embedding/c/**/*",
+    "store.zarr/status/c/**/*",
+    "store.zarr/plan/split/c/*",
+)
 EXPORT_FILES = ("student/config.json", "student/model.safetensors")
 CHECKPOINTS = ("run/checkpoints/*.pt", "run/checkpoints/*.json")
-PLAN = ("plan", f"{WORLD}/slides/manifest.csv", "--out", f"{OUT}/plan.h5", "--patch-px", str(PATCH_PX), "--workers", "2",
-        "--min-tissue", "0")  # fmt: skip
-EXTRACT = ("extract-teacher", f"{WORLD}/plan.h5", "--out", f"{OUT}/store.zarr", *TEACHING, *CPU, "--rows-per-shard", "8",
-           "--slides-root", f"{WORLD}/slides")  # fmt: skip
-EMBED = ("embed", MODEL, f"{WORLD}/slides/manifest.csv", "--out", f"{OUT}/features", "--layout", "trident", *CPU,
-         "--patch-px", str(PATCH_PX), "--mpp", "0.5", "--min-tissue", "0", "--batch-size", "4")  # fmt: skip
+PLAN = (
+    "plan",
+    f"{WORLD}/slides/manifest.csv",
+    "--out",
+    f"{OUT}/plan.h5",
+    "--patch-px",
+    str(PATCH_PX),
+    "--workers",
+    "2",
+    "--min-tissue",
+    "0",
+)
+EXTRACT = (
+    "extract-teacher",
+    f"{WORLD}/plan.h5",
+    "--out",
+    f"{OUT}/store.zarr",
+    *TEACHING,
+    *CPU,
+    "--rows-per-shard",
+    "8",
+    "--slides-root",
+    f"{WORLD}/slides",
+)
+EMBED = (
+    "embed",
+    MODEL,
+    f"{WORLD}/slides/manifest.csv",
+    "--out",
+    f"{OUT}/features",
+    "--layout",
+    "trident",
+    *CPU,
+    "--patch-px",
+    str(PATCH_PX),
+    "--mpp",
+    "0.5",
+    "--min-tissue",
+    "0",
+    "--batch-size",
+    "4",
+)
 TRAIN = ("train-student", f"{WORLD}/store.zarr", "--out", f"{OUT}/run", STUDENT)
 CONTINUE = ("train-student", f"{WORLD}/store.zarr", "--out", f"{WORLD}/half", STUDENT)
+MANIFEST = ("--out", f"{OUT}/manifest.csv")
+GO_ON_EMBEDDING = tuple(word.replace(f"{OUT}/features", f"{WORLD}/embedded") for word in EMBED)
+GO_ON_EXTRACTING = tuple(word.replace(f"{OUT}/", f"{WORLD}/") for word in EXTRACT)
 SLIDE_LABELS = ("--models", MODEL, "--slides", f"{WORLD}/labels.csv", "--label", "tp53")
 
 
@@ -90,10 +143,10 @@ KINDS = (
     Kind("slide: extract-teacher", SLIDES, ("slides", "plan.h5", *WEIGHTS), EXTRACT),
     Kind("slide: embed", SLIDES, ("slides", *WEIGHTS), EMBED),
     Kind("slide: import-features", SLIDES, ("slides", "trident", *WEIGHTS), importing("trident")),
-    Kind("slide: make-manifest", SLIDES, ("slides",), ("make-manifest", f"{WORLD}/slides", "--out", f"{OUT}/m.csv"), False),
+    Kind("slide: make-manifest", SLIDES, ("slides",), ("make-manifest", f"{WORLD}/slides", *MANIFEST), False),
     Kind("manifest: plan", ("slides/manifest.csv",), ("slides",), PLAN),
     Kind("manifest: embed", ("slides/manifest.csv",), ("slides", *WEIGHTS), EMBED),
-    Kind("GDC file: make-manifest", ("gdc.txt",), ("gdc.txt",), ("make-manifest", f"{WORLD}/gdc.txt", "--out", f"{OUT}/m.csv")),
+    Kind("GDC file: make-manifest", ("gdc.txt",), ("gdc.txt",), ("make-manifest", f"{WORLD}/gdc.txt", *MANIFEST)),
     Kind("TRIDENT: import-features", ("trident/**/*.h5",), ("slides", "trident", *WEIGHTS), importing("trident")),
     Kind("CLAM: import-features", ("clam/*/*.h5", "clam/*/*.pt"), ("slides", "clam", *WEIGHTS), importing("clam")),
     Kind("STAMP: import-features", ("stamp/*.h5",), ("slides", "stamp", *WEIGHTS), importing("stamp")),
@@ -117,21 +170,25 @@ KINDS = (
          (*EVALUATE, "--models", MODEL, "--robustness", f"{WORLD}/paired.csv")),
     Kind("weights: train-student", ("student.safetensors",), ("store.zarr", "cnn", "student.safetensors"),
          weighing("student.safetensors")),
-    Kind("torch checkpoint: train-student", ("student.pt",), ("store.zarr", "cnn", "student.pt"), weighing("student.pt")),
+    Kind("torch checkpoint: train-student", ("student.pt",), ("store.zarr", "cnn", "student.pt"),
+         weighing("student.pt")),
     Kind("weights: extract-teacher", WEIGHTS, ("slides", "plan.h5", *WEIGHTS), EXTRACT),
     Kind("weights: embed", WEIGHTS, ("slides", *WEIGHTS), EMBED),
     Kind("plan: extract-teacher", ("plan.h5",), ("slides", "plan.h5", *WEIGHTS), EXTRACT),
     Kind("plan: inspect", ("plan.h5",), ("plan.h5",), ("inspect", f"{WORLD}/plan.h5")),
     Kind("store: verify", STORE_FILES, ("store.zarr", *WEIGHTS),
-         ("verify", f"{WORLD}/store.zarr", "--weights", f"{WORLD}/teacher.safetensors", "--sample", "4", "--device", "cpu")),
+         ("verify", f"{WORLD}/store.zarr", "--weights", f"{WORLD}/teacher.safetensors", "--sample", "4",
+          "--device", "cpu")),
     Kind("store: inspect", STORE_FILES, ("store.zarr",), ("inspect", f"{WORLD}/store.zarr"), False),
     Kind("store: train-student", TRAINED_ON, ("store.zarr", "cnn"), TRAIN),
     Kind("store: evaluate", TRAINED_ON, ("store.zarr", *WEIGHTS),
          (*EVALUATE, "--models", MODEL, "--store", f"{WORLD}/store.zarr")),
-    Kind("run: train-student goes on", ("half/checkpoints/*", "half/run.json"), ("store.zarr", "cnn", "half"), CONTINUE),
+    Kind("run: train-student goes on", ("half/checkpoints/*", "half/run.json"), ("store.zarr", "cnn", "half"),
+         CONTINUE),
     Kind("metrics: train-student goes on", ("half/metrics.jsonl", "half/config.toml"), ("store.zarr", "cnn", "half"),
          CONTINUE, False),
-    Kind("run: inspect", (*CHECKPOINTS, "run/run.json", "run/metrics.jsonl"), ("run",), ("inspect", f"{WORLD}/run"), False),
+    Kind("run: inspect", (*CHECKPOINTS, "run/run.json", "run/metrics.jsonl"), ("run",),
+         ("inspect", f"{WORLD}/run"), False),
     Kind("run: export", ("run/student/*.safetensors", "run/student/config.json", "run/run.json"), ("run", "cnn"),
          ("export", f"{WORLD}/run", "--out", f"{OUT}/student")),
     Kind("exported student: embed", EXPORT_FILES, ("slides", "student"), ("embed", f"{WORLD}/student", *EMBED[2:])),
@@ -139,11 +196,11 @@ KINDS = (
          ("embed", f"{WORLD}/student", *EMBED[2:], "--as-teacher")),
     Kind("exported student: inspect", EXPORT_FILES, ("student",), ("inspect", f"{WORLD}/student"), False),
     Kind("folder of features goes on: embed", ("embedded/**/*.h5", "embedded/embed.json", "embedded/failures.csv"),
-         ("slides", "embedded", *WEIGHTS), tuple(word.replace(f"{OUT}/features", f"{WORLD}/embedded") for word in EMBED), False),
+         ("slides", "embedded", *WEIGHTS), GO_ON_EMBEDDING, False),
     Kind("store goes on: extract-teacher", STORE_FILES, ("slides", "plan.h5", "store.zarr", *WEIGHTS),
-         tuple(word.replace(f"{OUT}/", f"{WORLD}/") for word in EXTRACT), False),
-    Kind("options: plan --config", ("options.txt",), ("slides", "options.txt"), (*PLAN, "--config", f"{WORLD}/options.txt"),
-         False),
+         GO_ON_EXTRACTING, False),
+    Kind("options: plan --config", ("options.txt",), ("slides", "options.txt"),
+         (*PLAN, "--config", f"{WORLD}/options.txt"), False),
 )  # fmt: skip
 """Annotations are left out: no command reads them yet."""
 
@@ -194,7 +251,9 @@ class World:
             Image.fromarray(patch).save(f / "images" / f"i{i}.jpg")
             patches.append(f"images/i{i}.png,{label},{case},{center}")
             robust.append(f"all,{case},{i},{label},{center},images/i{i}.png")
-            paired.append(f"{'AB'[i // 16]}{'HG'[i // 8 % 2]},{i % 8},{'AB'[i // 16]},{'HG'[i // 8 % 2]},images/i{i}.png")
+            paired.append(
+                f"{'AB'[i // 16]}{'HG'[i // 8 % 2]},{i % 8},{'AB'[i // 16]},{'HG'[i // 8 % 2]},images/i{i}.png"
+            )
         for case in range(2 * NUM_CASES):
             values = rng.normal(size=(6, 8)).astype(np.float32) + 2 * (case % 2)
             if case % 4 == 3:

@@ -29,7 +29,7 @@ MEMORY_BYTES = 6 << 30
 TRACEBACK = ("Traceback (most recent call last)", "Exception ignored in", "Fatal Python error")
 ARTEFACTS = ("store.zarr", "run", "half", "student", "embedded")
 """Folders that stand for the files in them: to name the folder is to name the file."""
-LISTINGS = ("*.csv", "report.json")
+LISTINGS = ("failures.csv", "*audit.csv", "report.json")
 """Where commands list what failed, and why."""
 
 
@@ -116,7 +116,7 @@ class Fuzzer:
         self.copy(case.kind)
         case.damage.apply(self.world_copy / case.file, random.Random(f"{self.seed}:{case.number}:damage"))
         ended = self.call(case.kind, max(HANG_SECONDS, SLOWER * self.seconds[case.kind.name]), copied=True)
-        return ended, self.judge(case, ended)
+        return ended, fault_of(case, ended, self.world_copy, self.out)
 
     @property
     def world_copy(self) -> Path:
@@ -145,34 +145,35 @@ class Fuzzer:
         words: list[object] = list(self.world.words(kind, self.world_copy, self.out))
         return self.warm.run(words, timeout=timeout, memory_bytes=MEMORY_BYTES, folder=self.out, quick_end=True)
 
-    def judge(self, case: Case, ended: Ended) -> str:
-        """What was wrong, in words; empty if nothing was."""
-        said = ended.out + ended.err
-        if ended.hung:
-            return f"hangs: {ended.err[-3000:]}"
-        if any(mark in said for mark in TRACEBACK):
-            return f"traceback: {said[-1500:]}"
-        if ended.code not in (EXIT_OK, EXIT_ERROR, EXIT_PARTIAL):
-            return f"exit code {ended.code}: {said[-600:]}"
-        if (self.world_copy / case.file).parent.joinpath(OWNED).exists():
-            return "code of the input was run"
-        if ended.orphans:
-            return f"stays behind: {ended.orphans}"
-        if left := [path.name for top in (self.out, self.world_copy) for path in top.rglob("*.g2l-*")]:
-            return f"left behind: {left}"
-        if ended.code == EXIT_ERROR and not said.strip():
-            return "exit code 1 without a word"
-        if case.must and ended.code == EXIT_OK:
-            return f"not noticed, exit code 0: {said[-600:]}"
-        if case.must and not is_named(case.file, said + self.listed()):
-            return f"exit code {ended.code}, but the file is not named: {said[-600:]}"
-        return ""
 
-    def listed(self) -> str:
-        """The lists that commands leave of what failed."""
-        paths = [path for top in (self.out, self.world_copy) for name in LISTINGS for path in top.rglob(name)
-                 if path.name in ("failures.csv", "report.json") or path.name.endswith("audit.csv")]  # fmt: skip
-        return "\n".join(path.read_text(errors="replace") for path in paths if path.is_file())
+def fault_of(case: Case, ended: Ended, world_copy: Path, out: Path) -> str:
+    """What was wrong with a run, in words; empty if nothing was. The folders are as the run left them."""
+    said = ended.out + ended.err
+    if ended.hung:
+        return f"hangs: {ended.err[-3000:]}"
+    if any(mark in said for mark in TRACEBACK):
+        return f"traceback: {said[-1500:]}"
+    if ended.code not in (EXIT_OK, EXIT_ERROR, EXIT_PARTIAL):
+        return f"exit code {ended.code}: {said[-600:]}"
+    if (world_copy / case.file).parent.joinpath(OWNED).exists():
+        return "code of the input was run"
+    if ended.orphans:
+        return f"stays behind: {ended.orphans}"
+    if left := [path.name for top in (out, world_copy) for path in top.rglob("*.g2l-*")]:
+        return f"left behind: {left}"
+    if ended.code == EXIT_ERROR and not said.strip():
+        return "exit code 1 without a word"
+    if case.must and ended.code == EXIT_OK:
+        return f"not noticed, exit code 0: {said[-600:]}"
+    if case.must and not is_named(case.file, said + listed(world_copy, out)):
+        return f"exit code {ended.code}, but the file is not named: {said[-600:]}"
+    return ""
+
+
+def listed(*folders: Path) -> str:
+    """The lists that commands leave of what failed."""
+    paths = [path for folder in folders for name in LISTINGS for path in folder.rglob(name) if path.is_file()]
+    return "\n".join(path.read_text(errors="replace") for path in paths)
 
 
 def is_named(file: Path, words: str) -> bool:

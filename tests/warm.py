@@ -1,4 +1,4 @@
-"""The command `g2l` in processes that are forked from one in which everything is imported, and signals at given moments.
+"""The command `g2l` in forks of a process in which everything is imported, and signals to it at given moments.
 
 A start costs milliseconds instead of seconds, so that hundreds can be killed or fed damaged files. Each run is a real
 process: own session, own standard files, the interpreter's own end (threads joined, `atexit` called). The entry point
@@ -270,7 +270,7 @@ def end_quickly(command: Callable[[], object]) -> NoReturn:
         code = command()
     except SystemExit as end:
         code = end.code
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (shown as the interpreter would)
         traceback.print_exc()
         code = 1
     threading._shutdown()  # type: ignore[attr-defined]
