@@ -40,6 +40,8 @@ def main() -> int:
         numbers = args.only or range(args.count)
         for case, ended, fault in fuzz(world, Path(folder), args.seed, numbers, args.processes, kinds):
             tally.add(case, ended, fault)
+            if tally.inputs % 100 == 0:
+                print(f"{tally.inputs} inputs, {len(tally.faults)} faults", file=sys.stderr, flush=True)
             if fault or args.only:
                 print(f"{case}: {fault or f'exit code {ended.code}, fine: {ended.err or ended.out}'}\n", flush=True)
     print(summary(tally))

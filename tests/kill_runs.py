@@ -23,10 +23,12 @@ MOST_IN_A_ROW = 3
 """Stops of one output before it is continued to its end. Our choice: also a continued run is stopped."""
 FRESH_SHARE = 0.1
 """Of the polite stops so many hit a process that imports everything itself."""
-BARE_SECONDS = 0.3
-"""The interpreter's own start, in which no line of ours has run and a signal ends it as it will (measured: 0.05 s on
-a free core, more on a busy one).
+BARE_SECONDS = 0.1
+"""The interpreter's own start, in which no line of ours has run and a signal ends it as it will (0.05 s on a free
+core).
 """
+BARE = "Fatal Python error: init_"
+"""What the interpreter says if it takes longer, and a signal meets it then: such a stop does not count."""
 TRACEBACK = ("Traceback (most recent call last)", "Exception ignored in")
 Say = Callable[[str], None]
 
@@ -80,9 +82,10 @@ class Campaign:
             AssertionError: two undisturbed runs are not the same, or they fail.
         """
         started = time.monotonic()
-        self.measure(fresh=interrupts * FRESH_SHARE >= 1)
+        stops = list(plan_stops(kills, interrupts, self.rng))
+        self.measure(fresh=any(stop.fresh for stop in stops))
         in_a_row = self.rng.randint(1, MOST_IN_A_ROW)
-        for stop in plan_stops(kills, interrupts, self.rng):
+        for stop in stops:
             while not self.stop_once(stop):
                 pass
             if len(self.history) >= in_a_row or self.work.is_finished():
@@ -97,18 +100,18 @@ class Campaign:
         for is_fresh in (False, fresh):
             self.clear()
             ended = self.warm.run(self.work.arguments, fresh=is_fresh)
-            assert ended.code == EXIT_OK, ended.err
+            assert ended.code == EXIT_OK, ended.out + ended.err
             self.seconds[is_fresh] = ended.seconds
             results = self.work.results()
             assert not self.reference or results == self.reference, difference(self.reference, results)
             self.reference = results
-        assert self.work.passing(()) == [], self.work.passing(())
+        assert not self.work.passing(), self.work.passing()
         self.clear()
 
     def stop_once(self, stop: Stop) -> bool:
         """Run the command and stop it at a random moment; whether it was still at work."""
-        first = BARE_SECONDS if stop.fresh else 0.0
-        after = self.rng.uniform(first, max(self.seconds[stop.fresh], first))
+        after = self.rng.uniform(BARE_SECONDS if stop.fresh else 0.0, self.seconds[stop.fresh])
+        before = self.work.passing()
         ended = self.warm.run(self.work.arguments, stop=stop.signal, after=after, fresh=stop.fresh)
         moment = f"{stop} after {after:.3f} of {self.seconds[stop.fresh]:.2f} s"
         if ended.orphans:
@@ -119,14 +122,16 @@ class Campaign:
             self.history.append(moment + " (too late)")
             self.check_end(ended)
             return False
+        if BARE in ended.err:  # no line of ours had run
+            return False
         self.history.append(moment)
         self.tally.stops[stop.signal.name] += 1
         if stop.signal in POLITE:
-            self.check_polite(stop, ended, moment)
+            self.check_polite(stop, ended, moment, before)
         return True
 
-    def check_polite(self, stop: Stop, ended: Ended, moment: str) -> None:
-        """What must hold at once after a signal that can be answered."""
+    def check_polite(self, stop: Stop, ended: Ended, moment: str, before: dict[str, tuple[int, int]]) -> None:
+        """What must hold at once after a signal that can be answered; `before` is what earlier kills had left."""
         self.tally.slowest = max(self.tally.slowest, ended.seconds_after)
         if ended.hung:
             self.fault("hangs", moment, ended.err)
@@ -134,7 +139,8 @@ class Campaign:
             self.fault(f"exit code {ended.code}", moment, ended.err)
         if any(mark in ended.err + ended.out for mark in TRACEBACK):
             self.fault("traceback", moment, ended.err)
-        if not ended.hung and (left := self.work.passing(self.reference)):
+        left = [name for name, stamp in self.work.passing().items() if before.get(name) != stamp]
+        if left and not ended.hung:
             self.fault("left behind", moment, ", ".join(left))
 
     def finish(self) -> None:

@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import torch
 from feature_factory import slides_of, write_trident
 from helpers import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
 from PIL import Image
@@ -52,10 +53,14 @@ class Workload:
         """All files by name; of each its bytes, or its content without what the clock says; folders as `None`."""
         return {name: content_of(path, name) for name, path in self._paths()}
 
-    def passing(self, results: Iterable[str]) -> list[str]:
-        """Files that must not stay, as of a lock or a write that is under way; none of them is in `results`."""
-        names = [name for name, _ in self._paths() if any(part in Path(name).name.lower() for part in PASSING)]
-        return sorted(set(names) - set(results))
+    def passing(self) -> dict[str, tuple[int, int]]:
+        """Files that must not stay, as of a lock or a write that is under way; which file each is, and when written."""
+        found = {}
+        for name, path in self._paths():
+            if any(part in path.name.lower() for part in PASSING):
+                stat = path.lstat()
+                found[name] = (stat.st_ino, stat.st_mtime_ns)
+        return found
 
     def _paths(self) -> list[tuple[str, Path]]:
         paths = [(str(path.relative_to(self.place)), path) for path in sorted(self.place.rglob("*"))]
@@ -71,8 +76,26 @@ def content_of(path: Path, name: str) -> Any:
     """What must be the same in every run."""
     if path.is_dir() or matches(name, CLOCKED_FILES):
         return None
+    if path.parent.name == "checkpoints":
+        return checkpoint_content(path)
     data = path.read_bytes()
     return without_clock(json.loads(data)) if path.suffix == ".json" else data
+
+
+def checkpoint_content(path: Path) -> Any:
+    """What a checkpoint holds, to the bit. Its bytes also depend on which objects torch finds to be the same one."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text())["step"]
+    return plain(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def plain(value: Any) -> Any:
+    """A value that can be compared, with each tensor as its type, shape and bytes."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+    if isinstance(value, dict):
+        return [(str(key), plain(inner)) for key, inner in value.items()]
+    return [plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def without_clock(value: Any) -> Any:
@@ -118,7 +141,7 @@ def embed_work(folder: Path, place: Path) -> list[object]:
     write_cohort(folder / "slides", 6, width=640, height=512)
     model = f"tiny={TEACHER}@{teacher(folder)[-1]}"
     return ["embed", model, folder / "slides", "--out", place / "features", "--layout", "trident", *CPU,
-            "--patch-px", PATCH_PX, "--mpp", 0.5, "--batch-size", 8]  # fmt: skip
+            "--patch-px", PATCH_PX, "--mpp", 0.5, "--batch-size", 8, "--min-tissue", 0]  # fmt: skip
 
 
 def evaluate_work(folder: Path, place: Path) -> list[object]:
