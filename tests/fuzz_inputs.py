@@ -148,7 +148,9 @@ KINDS = (
     Kind("manifest: embed", ("slides/manifest.csv",), ("slides", *WEIGHTS), EMBED),
     Kind("GDC file: make-manifest", ("gdc.txt",), ("gdc.txt",), ("make-manifest", f"{WORLD}/gdc.txt", *MANIFEST)),
     Kind("TRIDENT: import-features", ("trident/**/*.h5",), ("slides", "trident", *WEIGHTS), importing("trident")),
-    Kind("CLAM: import-features", ("clam/*/*.h5", "clam/*/*.pt"), ("slides", "clam", *WEIGHTS), importing("clam")),
+    Kind("CLAM: import-features", ("clam/*/*.h5",), ("slides", "clam", *WEIGHTS), importing("clam")),
+    Kind("CLAM tensors: import-features", ("tensors/*/*.h5", "tensors/*/*.pt"), ("slides", "tensors", *WEIGHTS),
+         importing("tensors")),
     Kind("STAMP: import-features", ("stamp/*.h5",), ("slides", "stamp", *WEIGHTS), importing("stamp")),
     Kind("slide2vec: import-features", ("slide2vec/*/*.pt", "slide2vec/*/*.npz", "slide2vec/*/*.json"),
          ("slides", "slide2vec", *WEIGHTS), importing("slide2vec")),
@@ -234,6 +236,7 @@ class World:
         slides = slides_of(made)
         write_trident(f / "trident", slides)
         write_clam(f / "clam", slides)
+        write_clam(f / "tensors", slides, tensors=True)
         write_stamp(f / "stamp", slides)
         write_slide2vec(f / "slide2vec", slides)
         (f / "options.txt").write_text("[plan]\nseed = 3\nval_fraction = 0.5\n")

@@ -93,11 +93,10 @@ def files_of(folder: Path, patterns: Iterable[str]) -> list[Path]:
 class Fuzzer:
     """Runs cases in a folder of its own, one after the other."""
 
-    def __init__(self, world: World, folder: Path, seed: int) -> None:
-        self.world, self.folder, self.seed = world, folder, seed
+    def __init__(self, world: World, folder: Path, seed: int, seconds: dict[str, float]) -> None:
+        """`seconds` that the undamaged input of each kind took; whoever is first to meet a kind notes them there."""
+        self.world, self.folder, self.seed, self.seconds = world, folder, seed, seconds
         self.warm = WarmCommands(folder / "logs")
-        self.seconds: dict[str, float] = {}
-        """How long the undamaged input of each kind took."""
 
     def close(self) -> None:
         """End the parent of all runs."""
@@ -187,12 +186,12 @@ def fuzz(
     world: World, folder: Path, seed: int, numbers: Iterable[int], processes: int = 1, kinds: tuple[Kind, ...] = KINDS
 ) -> Iterator[tuple[Case, Ended, str]]:
     """Run the cases of these numbers, `processes` at a time; each with how it ended and what was wrong."""
-    waiting, lock = iter(numbers), Lock()
+    waiting, lock, seconds = iter(numbers), Lock(), dict[str, float]()
     done: Queue[tuple[Case, Ended, str] | BaseException | None] = Queue()
 
     def work(index: int) -> None:
         try:
-            fuzzer = Fuzzer(world, folder / str(index), seed)
+            fuzzer = Fuzzer(world, folder / str(index), seed, seconds)
             try:
                 while True:
                     with lock:

@@ -35,7 +35,7 @@ G2L = Path(sys.executable).with_name("g2l")
 IMPORTED_LATE = (
     "croma", "h5py", "imagecodecs", "matplotlib.figure", "openslide", "pandas", "safetensors.torch", "scipy.stats",
     "skimage.filters", "skimage.morphology", "sklearn.linear_model", "sklearn.metrics", "timm", "torch", "torchvision",
-    "torch.utils.flop_counter", "zarr", "zarr.codecs", "zarr.storage",
+    "torch.utils.flop_counter", "torch.utils.tensorboard", "zarr", "zarr.codecs", "zarr.storage",
 )  # fmt: skip
 """What modules of the project import in functions only."""
 END_SECONDS = 10.0
