@@ -1,0 +1,66 @@
+"""Stop each command at random moments, continue it, and compare: 200 SIGKILL and 100 SIGINT, SIGTERM and SIGHUP each.
+
+Most runs are forked from a process in which everything is imported, a tenth of the polite signals hit the installed
+command itself (tests/kill_runs.py says what is checked). Moments are drawn uniformly over the time of an undisturbed
+run; the seed fixes the draw, but not what the machine does in that time. Prints every fault as it is found, a table at
+the end; exits with 1 if there is a fault.
+
+    python benchmarks/kill_campaign.py --command embed --kills 200 --interrupts 100 --seed 1
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from kill_runs import Campaign, Tally
+from kill_workloads import WORK, make_workload
+from warm import WarmCommands
+
+from pipeline.runlog import table
+
+SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
+
+
+def main() -> int:
+    """Run the campaigns and print what they found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--command", action="append", choices=WORK, help="Repeat for several [all].")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--interrupts", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", type=Path, help="Where to work [a temporary folder].")
+    args = parser.parse_args()
+    print(f"seed {args.seed}", flush=True)
+    with tempfile.TemporaryDirectory(dir=args.folder) as folder, WarmCommands(Path(folder) / "logs") as warm:
+        tallies = []
+        for command in args.command or WORK:
+            work = make_workload(command, Path(folder) / command)
+            tallies.append(Campaign(work, warm, args.seed, say=report).run(args.kills, args.interrupts))
+            print(summary(tallies[-1:]), flush=True)
+    print(f"\nseed {args.seed}\n{summary(tallies)}")
+    return int(any(tally.faults for tally in tallies))
+
+
+def report(words: str) -> None:
+    """A fault, as soon as it is found."""
+    print(words, flush=True)
+
+
+def summary(tallies: list[Tally]) -> str:
+    """A line a command."""
+    rows = [
+        (t.command, *(f"{t.stops[name]}" for name in SIGNALS), f"{t.finished}", f"{t.slowest:.1f}",
+         f"{t.seconds:.0f}", f"{len(t.faults)}")
+        for t in tallies
+    ]  # fmt: skip
+    head = ("command", *SIGNALS, "continued to the end", "slowest end, s", "took, s", "faults")
+    return table(rows, head, right=range(1, len(head)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
