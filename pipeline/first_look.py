@@ -24,6 +24,8 @@ from pipeline.errors import SlideError
 
 SECONDS = 60.0
 """For one look. Our choice: opening a slide on a slow network share takes some seconds."""
+SECONDS_TO_END = 10.0
+"""Between the end of a child's words and that of the child. Our choice."""
 MAX_CHILDREN = 4
 """Looks at the same time. Our choice: a look is short beside what follows it."""
 MAX_CHILD_BYTES = 8 << 30
@@ -70,27 +72,31 @@ class _Child:
         ready, _, _ = select.select([stdout], [], [], seconds)
         if not ready:
             self.close()
-            raise _LostError(f"looking at it took more than {seconds:.0f} s")
+            raise _LostError(f"looking at it took more than {seconds:g} s")
         line = stdout.readline()
         if not line.endswith(b"\n"):
+            why = self._why_ended()
             self.close()
-            raise _LostError(self._why_ended())
+            raise _LostError(why)
         return str(json.loads(line))
 
     def _why_ended(self) -> str:
         """How the process ended, with the library's last words."""
-        code = self._process.returncode
+        try:
+            code = self._process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            return "the process that looks at it does not answer"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._words.seek(0)
         lines = [line for line in self._words.read().decode(errors="replace").splitlines() if line.strip()]
         return f"reading it ends the process ({how}{': ' + lines[-1][-200:] if lines else ''})"
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and let go of its files."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
+        for stream in (self._process.stdin, self._process.stdout, self._words):
             if stream is not None:
                 with contextlib.suppress(OSError):  # what was not written any more
                     stream.close()
