@@ -77,7 +77,9 @@ def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
 
 def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
     if not vals:
-        axes.text(0.5, 0.5, "no rows are held out", ha="center", va="center", transform=axes.transAxes)
+        axes.text(
+            0.5, 0.5, "too few rows are held out to be scored", ha="center", va="center", transform=axes.transAxes
+        )
         axes.set(title="Held-out patches", xticks=[], yticks=[])
         return
     for number, its in enumerate(vals.values()):

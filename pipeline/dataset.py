@@ -24,6 +24,8 @@ from pipeline.views import dihedral as dihedral
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
 
+MIN_SCORED = 2
+"""Held-out rows that a student is scored on at least: retrieval and correlations say nothing of one."""
 JITTER = 0.1
 """Largest relative change of brightness, contrast and saturation. Our choice: mild; the teacher saw the patch without
 it.
@@ -106,8 +108,11 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Seque
         raise ConfigError(
             f"a batch of {batch_size} does not divide among {world} processes; choose another --batch-size"
         )
-    if len(val) < 2:
-        say("warning: no rows are held out, so nothing will be known of how well the student stands in")
+    if len(val) < MIN_SCORED:
+        why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
+        if failed := store.plan.count(VAL) - len(val):
+            why += f" (planned were {failed + len(val)}; {failed} failed in {made_with(store)})"
+        say(f"warning: {why}, so nothing will be known of how well the student stands in")
         val = val[:0]
     keys = row_keys(val, config.seed, 0, "validation")
     return RowChoice(train, np.sort(val[np.argsort(keys, kind="stable")[: config.val_rows]]), batch_size)

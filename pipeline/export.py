@@ -288,20 +288,22 @@ def views_note(augment: str, num_views: int) -> str:
 
 def all_figures(summary: dict[str, Any]) -> str:
     """`figures_table`, of several teachers under a heading each."""
-    text = figures_table(summary["fidelity_before"], summary["fidelity_after"])
+    num_rows = summary["store"]["val_rows"]
+    text = figures_table(summary["fidelity_before"], summary["fidelity_after"], num_rows)
     if not summary["further_teachers"]:
         return text
     parts = [f"### {summary['teacher']['name']}\n\n{text}"]
     for other in summary["further_teachers"]:
-        table = figures_table(other["fidelity_before"], other["fidelity_after"])
+        table = figures_table(other["fidelity_before"], other["fidelity_after"], num_rows)
         parts.append(f"### {other['teacher']['name']}\n\n{table}")
     return "\n\n".join(parts)
 
 
-def figures_table(before: dict[str, float] | None, after: dict[str, float] | None) -> str:
-    """Held-out figures as a Markdown table."""
+def figures_table(before: dict[str, float] | None, after: dict[str, float] | None, num_rows: int = 0) -> str:
+    """Held-out figures as a Markdown table; `num_rows` are held out, which may be too few to be scored."""
     if before is None or after is None:
-        return "No rows were held out: nothing is known of how well this student stands in."
+        why = "One row was held out, too few to be scored" if num_rows == 1 else "No rows were held out"
+        return f"{why}: nothing is known of how well this student stands in."
     names = [name for name in after if name != "rows"]
     lines = [f"On {after['rows']:,.0f} patches that were not trained on.", "", "| | before | after |", "|---|---|---|"]
     lines += [f"| {name.replace('_', ' ')} | {before[name]:.4f} | {after[name]:.4f} |" for name in names]

@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from pipeline.encoder_names import AS_TEACHER, encoders_named, letters
 from pipeline.encoders import ENCODERS
-from pipeline.errors import BenchmarkError, ConfigError, PatchError, SlideError, StoreError
+from pipeline.errors import BenchmarkError, ConfigError, SlideError, StoreError
 from pipeline.feature_layouts import UNKNOWN, PlacedFeatures, read_placed
-from pipeline.geometry import PatchGeometry
-from pipeline.images import encode_image
 from pipeline.manifest import ManifestRow, row_split
+from pipeline.patch_sample import measure_patches
 from pipeline.plan import AuditRow, Plan, SlidePlan
 from pipeline.sampling import SPLITS, sample_patches
-from pipeline.slides import Slide, SlideInfo
+from pipeline.slide_info import SlideInfo
+from pipeline.slides import Slide, slide_failures
 from pipeline.tool_config import ImportConfig
 
 MPP_SPREAD = 1.25
@@ -70,21 +70,29 @@ class ImportedSlide:
 
 
 def look_at_slide(
-    row: ManifestRow, slide_path: Path, features: Path, config: ImportConfig, patch_px: int, width: int
+    row: ManifestRow,
+    slide_path: Path,
+    features: Path,
+    config: ImportConfig,
+    patch_px: int,
+    width: int,
+    num_measured: int = 1,
 ) -> ImportedSlide:
     """Hold a slide's features against the slide and against the teacher; what fails is reported, never raised.
 
     Args:
         patch_px: side of the teacher's input.
         width: dimension of the teacher's embedding; 0 if any.
+        num_measured: patches that are encoded to estimate what pixels will take.
     """
     audit = AuditRow(row.slide_id, "ok", path=row.path, case_id=row.case_id, center=row.center or "")
     try:
         placed = read_placed(features, config.coords)
         if width and placed.features.shape[1] != width:
             raise BenchmarkError(f"{features}: {placed.features.shape[1]} dimensions; {config.teacher} has {width}")
-        slide = Slide(slide_path, row.mpp)
-        return _fit(row, slide, features, placed, config, patch_px, audit)
+        slide = Slide(slide_path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+        with slide_failures(slide_path):
+            return _fit(row, slide, features, placed, config, patch_px, audit, num_measured)
     except (BenchmarkError, SlideError) as error:
         return ImportedSlide(replace(audit, status="failed", reason=str(error)), features=features)
 
@@ -97,6 +105,7 @@ def _fit(
     config: ImportConfig,
     patch_px: int,
     audit: AuditRow,
+    num_measured: int,
 ) -> ImportedSlide:
     """The slide's part of the plan.
 
@@ -127,10 +136,11 @@ def _fit(
         level_read=geometry.level,
         patches_available=len(corners),
         patches_taken=len(coords),
-        pixel_bytes=_encoded_size(slide, coords, geometry),
+        **measure_patches(slide, coords, geometry, num_measured).audit_facts(),
     )
+    identity = slide.identity()
     part = SlidePlan(row.slide_id, row.path, row.case_id, row.center, row.mpp, info.quickhash, info.size_l0_px,
-                     geometry, coords, split, dict(row.labels))  # fmt: skip
+                     geometry, coords, split, dict(row.labels), identity.record())  # fmt: skip
     centre = placed.features.mean(axis=0, dtype=np.float64)
     return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre)
 
@@ -189,15 +199,6 @@ def _within(corners: NDArray[np.int64], side_l0: float, info: SlideInfo, feature
     if not inside.any():
         raise BenchmarkError(f"{features}: no patch of {side_l0:.0f} level-0 pixels lies wholly on the slide")
     return inside
-
-
-def _encoded_size(slide: Slide, coords: NDArray[np.int64], geometry: PatchGeometry) -> int | None:
-    """Bytes of the slide's middle patch as lossless JPEG XL, or `None` if it cannot be read."""
-    x, y = coords[len(coords) // 2].tolist()
-    try:
-        return len(encode_image(slide.read_patch(x, y, geometry), "jpegxl"))
-    except PatchError:
-        return None
 
 
 def digest(placed: PlacedFeatures) -> str:

@@ -26,9 +26,10 @@ Record = tuple[int, dict[str, str]]
 Problem = tuple[int, str]
 """1-based line (0: none) and what is wrong there."""
 
+OVERRIDES: Mapping[str, Literal["yes"] | None] = {"": None, "no": None, "yes": "yes"}
 SPLITS: Mapping[str, Split] = {"train": "train", "val": "val"}
 REQUIRED_COLUMNS = ("slide_id", "path")
-COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "split", "sha256")
+COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256")
 """Columns with a meaning, in the order in which they are written; every other column is a label."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -43,7 +44,8 @@ MAX_SHOWN_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One slide; `path` is as written, `mpp` is um/px of level 0, `line` is 1-based (0: not from a file).
+    """One slide; `path` is as written, `mpp` is um/px of level 0 and counts against the slide's own where
+    `mpp_overrides` is "yes", `line` is 1-based (0: not from a file).
 
     `line` takes no part in comparisons, so that the order of a file's rows does not matter.
     """
@@ -57,6 +59,7 @@ class ManifestRow:
     sha256: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     line: int = field(default=0, compare=False)
+    mpp_overrides: Literal["yes"] | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +146,9 @@ def read_table(
     path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"]
 ) -> tuple[list[Record], list[Problem]]:
     """Records, and the rows that have too few or too many cells; cells are as written, blank lines are passed over."""
+    if os.path.isdir(path):
+        raise ManifestError(f"{path} is a folder; a manifest is a CSV file. Make one of the slides in it with: "
+                            f"g2l make-manifest {path} --out slides.csv")  # fmt: skip
     try:
         text = path.read_bytes().decode().removeprefix("\ufeff")
     except OSError as error:
@@ -211,6 +217,9 @@ def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) ->
         except ValueError as error:
             why = error if "implausible" in str(error) else f"mpp {cells['mpp']!r} is not a number"
             problems.append((line, f"{why}; give um/px at level 0, such as 0.25, or nothing"))
+    overrides = OVERRIDES.get(cells["mpp_overrides"].lower())
+    if cells["mpp_overrides"].lower() not in OVERRIDES or (overrides and mpp is None):
+        problems.append((line, f"mpp_overrides {cells['mpp_overrides']!r} is not yes (with an mpp), no, or empty"))
     split = SPLITS.get(cells["split"])
     if cells["split"] and not split:
         problems.append((line, f"split {cells['split']!r} is not one of train, val, or empty"))
@@ -227,6 +236,7 @@ def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) ->
         sha256=sha256 or None,
         labels={column: cell.strip() for column, cell in record.items() if column not in COLUMNS},
         line=line,
+        mpp_overrides=overrides,
     )
 
 

@@ -17,8 +17,10 @@ CONTOUR, GRID, TRAINED, HELD_OUT = (0, 150, 60), (90, 90, 90), (30, 90, 220), (2
 TEXT = (20, 20, 20)
 UNREADABLE = (0, 0, 0)
 """As the thumbnail has it."""
-FILL_ALPHA, GRID_ALPHA = 50, 190
-"""Our choice: the cells stay visible under the colour, the grid is seen on glass and on tissue."""
+GRID_ALPHA = 70
+"""Our choice: the grid is seen on glass and on tissue, and hides neither."""
+MIN_OUTLINED_PX = 10
+"""Side of a patch in the picture below which outlines would cover the tissue: then a dot marks its middle. Our choice."""
 
 
 def draw_overlay(
@@ -31,7 +33,7 @@ def draw_overlay(
     path: Path,
 ) -> None:
     """Write the picture (PNG): contour green, qualifying grid grey, train patches blue, held-out ones orange, places
-    that cannot be read black.
+    that cannot be read black. Patches are outlines, small ones dots, so that the stain is seen as it is.
 
     Args:
         available_l0_px: (M, 2) corners of all patches that qualify.
@@ -46,23 +48,26 @@ def draw_overlay(
     draw = ImageDraw.Draw(layer)
     to_picture = scale / tissue.pixel_l0_px
     side = patch_l0_px * to_picture
-    line_px = 1 if side < 12 else 2
+    line_px = 1 if side < 24 else 2
     trained, held_out = taken_l0_px[split == TRAIN], taken_l0_px[split != TRAIN]
-    for corners, colour in ((trained, TRAINED), (held_out, HELD_OUT)):
-        for x, y in corners * to_picture:
-            draw.rectangle((x, y, x + side, y + side), fill=(*colour, FILL_ALPHA))
-    for corners, outline, outline_px in (
-        (available_l0_px, (*GRID, GRID_ALPHA), 1),
-        (trained, (*TRAINED, 255), line_px),
-        (held_out, (*HELD_OUT, 255), line_px),
+    for corners, colour, alpha, outline_px in (
+        (available_l0_px, GRID, GRID_ALPHA, 1),
+        (trained, TRAINED, 255, line_px),
+        (held_out, HELD_OUT, 255, line_px),
     ):
         for x, y in corners * to_picture:
-            draw.rectangle((x, y, x + side, y + side), outline=outline, width=outline_px)
+            if side >= MIN_OUTLINED_PX:
+                draw.rectangle((x, y, x + side, y + side), outline=(*colour, alpha), width=outline_px)
+            elif colour != GRID:  # a grid of so small cells would be a grey veil
+                middle, radius = (x + side / 2, y + side / 2), max(side / 6, 1)
+                draw.ellipse((middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius),
+                             fill=(*colour, alpha))  # fmt: skip
     for contour in measure.find_contours(np.pad(tissue.mask, 1).astype(float), 0.5):
         points = [((x - 0.5) * scale, (y - 0.5) * scale) for y, x in contour]  # pad shifts by 1, pixel centres by half
-        draw.line(points, fill=(*CONTOUR, 255), width=3)
+        draw.line(points, fill=(*CONTOUR, 255), width=2)
     image = Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
-    legend = {"tissue": CONTOUR, "grid that qualifies": GRID, "sampled: train": TRAINED, "sampled: held out": HELD_OUT}
+    grid = {"grid that qualifies": GRID} if side >= MIN_OUTLINED_PX else {}
+    legend = {"tissue": CONTOUR} | grid | {"sampled: train": TRAINED, "sampled: held out": HELD_OUT}
     if tissue.unreadable.any():
         legend["cannot be read"] = UNREADABLE
     _write_captioned(image, title, legend, path)

@@ -48,7 +48,7 @@ class PlannedPatches:
         planned = self._plan.slides[self._slide_of_row[row]]
         path = self._plan.slide_path(planned, self._slides_root)
         try:
-            slide = self._pool.open(path, planned.manifest_mpp, planned.quickhash)
+            slide = self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
             x, y = self._coords[row]
             patch = slide.read_patch(int(x), int(y), planned.geometry)
         except EmptyPatchError as error:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from pipeline.config import PlanConfig
 from pipeline.errors import ConfigError, PlanError
 from pipeline.files import sha256_json, write_bytes
 from pipeline.geometry import PatchGeometry
+from pipeline.slide_identity import SlideIdentity, identity_from_record
 from pipeline.units import magnification
 
 FORMAT_VERSION = 1
+MOST_REASONS = 10
+"""Failed slides that an error names. Our choice."""
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ConfigError)
 """What records raise that are not as they were written."""
 
@@ -38,12 +41,14 @@ class SlidePlan:
         path: as in the manifest; relative ones hang below `slides_root`.
         case_id, center: from the manifest.
         manifest_mpp: um/px given by the manifest, overriding the slide's.
-        quickhash: OpenSlide's content hash, checked when the slide is read.
+        quickhash: OpenSlide's content hash, if the slide has one.
         size_l0_px: (width, height) of level 0.
         geometry: how its patches are read.
         coords_l0_px: int64 (N, 2), (x, y) of top left corners in level 0, in reading order.
         split: uint8 (N,), `sampling.TRAIN` or `VAL`.
         labels: other columns of the manifest.
+        identity_facts: the record of the slide's `SlideIdentity`, checked when the slide is read; `None` in a plan of a
+            version that kept none.
     """
 
     slide_id: str
@@ -57,10 +62,16 @@ class SlidePlan:
     coords_l0_px: NDArray[np.int64]
     split: NDArray[np.uint8]
     labels: dict[str, str] = field(default_factory=dict)
+    identity_facts: dict[str, Any] | None = None
+
+    @property
+    def identity(self) -> SlideIdentity:
+        """Which slide it is, as far as the plan knows."""
+        return identity_from_record(self.identity_facts, self.quickhash, self.size_l0_px)
 
     def content(self) -> dict[str, Any]:
         """What of this slide enters the plan's hash."""
-        return {
+        return self.facts_of_identity() | {
             "slide_id": self.slide_id,
             "case_id": self.case_id,
             "center": self.center,
@@ -72,13 +83,19 @@ class SlidePlan:
             "split": hashlib.sha256(self.split.tobytes()).hexdigest(),
         }
 
+    def facts_of_identity(self) -> dict[str, Any]:
+        """The identity's record by its name; nothing where there is none, as earlier versions wrote it."""
+        return {} if self.identity_facts is None else {"identity_facts": self.identity_facts}
+
 
 @dataclass(frozen=True)
 class AuditRow:
     """What `g2l plan` found out about one slide; a line of the audit table.
 
     `status` is ok, damaged (some of it cannot be read), or failed (`reason` says why; the slide has no rows).
-    Areas in mm2. `pixel_bytes` is the size of one sampled patch as lossless JPEG XL, for the estimate of the store;
+    Areas in mm2. `mpp` is what is taken, `own_mpp` and `manifest_mpp` are what slide and manifest say. `pixel_bytes`
+    and `jpeg_bytes` are the mean size of `patches_measured` of its patches as lossless JPEG XL and as JPEG, for the
+    estimate of the store; `plain_measured` of those are of one colour. `warnings` says what is odd of a slide.
     `row_hash` tells whether the slide's row of the manifest is still the same.
     """
 
@@ -95,12 +112,18 @@ class AuditRow:
     levels: int = 0
     mpp: float | None = None
     mpp_source: str = ""
+    own_mpp: float | None = None
+    manifest_mpp: float | None = None
     level_read: int | None = None
     tissue_mm2: float | None = None
     unreadable_mm2: float | None = None
     patches_available: int = 0
     patches_taken: int = 0
     pixel_bytes: int | None = None
+    jpeg_bytes: int | None = None
+    patches_measured: int = 0
+    plain_measured: int = 0
+    warnings: str = ""
     row_hash: str = ""
 
 
@@ -148,6 +171,14 @@ class Plan:
         """Where a slide's file is; `slides_root` overrides where the plan was made."""
         return (slides_root or self.slides_root) / slide.path
 
+    def as_known_to(self, earlier: "Plan") -> "Plan":
+        """This plan with identities of slides only where an earlier plan of the same slides has them: a version that
+        kept none made another hash of the same plan.
+        """
+        known = {s.slide_id: s.identity_facts for s in earlier.slides}
+        slides = [s if known.get(s.slide_id, s) is not None else replace(s, identity_facts=None) for s in self.slides]
+        return replace(self, slides=tuple(slides))
+
     def count(self, split: int) -> int:
         """Number of rows in a split."""
         return int(sum((s.split == split).sum() for s in self.slides))
@@ -161,8 +192,9 @@ def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[
     """
     kept = sorted((s for s in slides if len(s.coords_l0_px)), key=lambda s: s.slide_id)
     if not kept:
-        reasons = "\n".join(f"  {row.slide_id}: {row.reason}" for row in list(audit)[:10])
-        raise PlanError(f"no slide gives a patch:\n{reasons}")
+        reasons = "\n".join(f"  {row.slide_id}: {row.reason}" for row in list(audit)[:MOST_REASONS])
+        more = f"\n  and {len(audit) - MOST_REASONS:,} more" if len(audit) > MOST_REASONS else ""
+        raise PlanError(f"no slide gives a patch:\n{reasons}{more}")
     return Plan(config, tuple(kept), tuple(sorted(audit, key=lambda row: row.slide_id)), slides_root)
 
 
@@ -199,7 +231,7 @@ def plan_records(plan: Plan) -> dict[str, Any]:
 
 def slide_record(slide: SlidePlan) -> dict[str, Any]:
     """One slide of the plan without its arrays, as JSON types."""
-    return {
+    return slide.facts_of_identity() | {
         "slide_id": slide.slide_id,
         "path": slide.path,
         "case_id": slide.case_id,
@@ -219,6 +251,7 @@ def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: 
         KeyError, TypeError, ValueError: it is no record of a slide (`MALFORMED`).
     """
     width, height = record["size_l0_px"]
+    identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # that it is one
     values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
     return SlidePlan(coords_l0_px=coords, split=split, **values)
 

@@ -4,7 +4,6 @@ On a GPU the host is one batch ahead of the results. Memory is a ring of batches
 that cannot be read, or whose embedding is no number, are left out and reported, never filled up.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.compute import autocast, describe_device, mark
-from pipeline.config import PlanConfig
+from pipeline.config import PlanConfig, differences
 from pipeline.errors import ConfigError, SlideError
 from pipeline.layouts import EmbeddedSlide
 from pipeline.loader import Batch, BatchLoader
@@ -101,19 +100,21 @@ class Embedder:
 
 
 def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
-    """What a slide is: a change of any of it makes other embeddings. The quickhash covers the coarsest level; the
-    file's size is added because some slides have none.
+    """What a slide is, by its `SlideIdentity`: a change of any of it makes other embeddings.
 
     Raises:
         SlideError: the file is gone.
     """
-    try:
-        num_bytes = os.path.getsize(slide.path)
-    except OSError as error:
-        raise SlideError(f"{slide.path}: the slide cannot be read ({error.strerror})") from None
-    info = slide.info
-    return {"slide_id": slide_id, "quickhash": info.quickhash, "bytes": num_bytes, "mpp": info.mpp,
-            "size_l0_px": list(info.size_l0_px)}  # fmt: skip
+    identity, info = slide.identity(), slide.info
+    return {"slide_id": slide_id, "quickhash": info.quickhash, "bytes": identity.file_bytes, "mpp": info.mpp,
+            "size_l0_px": list(info.size_l0_px), "sha256_parts": identity.sha256}  # fmt: skip
+
+
+def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """How a slide differs from what a mark says of it, `name: then -> now` each. Marks of earlier versions have no hash
+    of the file: they are told by its bytes, size, mpp and quickhash.
+    """
+    return differences(then, {name: value for name, value in now.items() if name in then or name != "sha256_parts"})
 
 
 def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: PlanConfig) -> PreparedSlide:
@@ -136,6 +137,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
         geometry=laid.geometry,
         coords_l0_px=laid.coords_l0_px,
         split=np.full(len(laid.coords_l0_px), TRAIN, np.uint8),
+        identity_facts=slide.identity().record(),
     )
     size = slide.info.level_sizes_px[laid.geometry.level]
     return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content)

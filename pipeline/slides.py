@@ -9,21 +9,22 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
-from pipeline.errors import EmptyPatchError, PatchError, SlideError
-from pipeline.geometry import PatchGeometry, choose_level, region_box, true_downsample
-from pipeline.units import check_mpp
+from pipeline.errors import EmptyPatchError, G2LError, PatchError, SlideError
+from pipeline.first_look import require_sound
+from pipeline.geometry import PatchGeometry, choose_level, region_box
+from pipeline.slide_identity import MPP_ROUNDING, SlideIdentity, read_identity
+from pipeline.slide_info import read_info
 
-MAX_ANISOTROPY = 1.01
-"""Pixels may be 1 % off square: what remains is within the 1 % that the effective mpp may miss the target by."""
 RESAMPLING = Image.Resampling.LANCZOS
 """Antialiasing filter of the single resampling; its support grows with the reduction (Pillow). Our choice: sharpest of
 Pillow's.
@@ -31,102 +32,108 @@ Pillow's.
 
 MIN_SCANNED = 0.5
 """A region with less of its area scanned is no patch: the rest would be plain background. Our choice: half."""
+MAX_REGION_PX = 2**28
+"""Pixels of a region that is read at once: 1 GiB. Our choice: a patch of 4096 pixels that is reduced four times."""
+LOOK_PX = 64
+"""Side of the place of each level that a first look reads: one tile, or the corners of four."""
+MAX_WORDS = 300
+"""Characters of another library's error that a message repeats."""
 
 
-@dataclass(frozen=True)
-class SlideInfo:
-    """What a slide says of itself.
-
-    Attributes:
-        vendor: OpenSlide's name of the format.
-        mpp: um/px of level 0.
-        mpp_source: "slide" or "manifest".
-        size_l0_px: (width, height) of level 0.
-        bounds_l0_px: (x, y, width, height) of the scanned area, level 0; the whole slide when it names none.
-        level_sizes_px: (width, height) of each level, finest first.
-        downsamples: level-0 pixels per level pixel, finest first; `geometry.true_downsample`.
-        quickhash: OpenSlide's hash of the slide's content, if it has one.
-        background: RGB that transparent pixels take.
-    """
-
-    vendor: str
-    mpp: float
-    mpp_source: str
-    size_l0_px: tuple[int, int]
-    bounds_l0_px: tuple[int, int, int, int]
-    level_sizes_px: tuple[tuple[int, int], ...]
-    downsamples: tuple[float, ...]
-    quickhash: str | None
-    background: tuple[int, int, int]
-
-    def audit_facts(self) -> dict[str, Any]:
-        """Its columns in a plan's audit (`plan.AuditRow`)."""
-        return {
-            "vendor": self.vendor,
-            "width": self.size_l0_px[0],
-            "height": self.size_l0_px[1],
-            "levels": len(self.downsamples),
-            "mpp": round(self.mpp, 6),
-            "mpp_source": self.mpp_source,
-        }
-
-
-def _read_mpp(properties: dict[str, str], manifest_mpp: float | None, path: Path) -> tuple[float, str]:
-    """mpp of level 0 and where it is from.
+@contextmanager
+def slide_failures(path: Path) -> Iterator[None]:
+    """Whatever goes wrong with one slide is a `SlideError` that names it; errors for users pass as they are.
 
     Raises:
-        SlideError: neither the slide nor the manifest gives one, it is implausible, or pixels are not square.
+        SlideError: anything was raised within that is no `G2LError`.
     """
     try:
-        if manifest_mpp is not None:
-            return check_mpp(manifest_mpp, "the manifest"), "manifest"
-        values = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-        if values[0] is None or values[1] is None:
-            raise ValueError("it has no mpp (um/px). Give it in the manifest's column mpp")
-        x, y = (check_mpp(float(value), "the slide") for value in values if value is not None)
-    except ValueError as error:
-        raise SlideError(f"{path}: {error}") from None
-    if max(x, y) / min(x, y) > MAX_ANISOTROPY:
-        raise SlideError(f"{path}: pixels are not square ({x:g} x {y:g} um). Give one mpp in the manifest's column mpp")
-    return math.sqrt(x * y), "slide"
+        yield
+    except G2LError:
+        raise
+    except Exception as error:
+        raise SlideError(f"{path}: the slide cannot be used ({_describe(error)})") from error
 
 
-def _read_info(handle: openslide.OpenSlide, manifest_mpp: float | None, path: Path) -> SlideInfo:
-    properties = dict(handle.properties)
-    mpp, mpp_source = _read_mpp(properties, manifest_mpp, path)
-    width, height = handle.dimensions
-    bounds = [properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
-    x, y, w, h = (int(b) for b in bounds if b is not None) if None not in bounds else (0, 0, width, height)
-    colour = properties.get("openslide.background-color", "FFFFFF")
-    return SlideInfo(
-        vendor=properties.get("openslide.vendor", "unknown"),
-        mpp=mpp,
-        mpp_source=mpp_source,
-        size_l0_px=(width, height),
-        bounds_l0_px=(x, y, min(w, width - x), min(h, height - y)),
-        level_sizes_px=tuple(handle.level_dimensions),
-        downsamples=tuple(true_downsample((width, height), size) for size in handle.level_dimensions),
-        quickhash=properties.get("openslide.quickhash-1"),
-        background=(int(colour[0:2], 16), int(colour[2:4], 16), int(colour[4:6], 16)),
-    )
+def _describe(error: Exception) -> str:
+    """An error in one line, with its kind where its words alone say little (a KeyError's are a bare key)."""
+    words = " ".join(str(error).split())[:MAX_WORDS]
+    return words if isinstance(error, openslide.OpenSlideError) else f"{type(error).__name__}: {words}".rstrip(": ")
+
+
+def _read_properties(handle: openslide.OpenSlide) -> tuple[dict[str, str], int]:
+    """The slide's properties, and how many are passed over: a name that is not UTF-8 is no key of its own value."""
+    properties, num_passed = {}, 0
+    for name in handle.properties:
+        try:
+            properties[name] = handle.properties[name]
+        except KeyError:
+            num_passed += 1
+    return properties, num_passed
+
+
+def look_at(path: Path) -> str:
+    """Open a slide and read a small place of each level, as a child process does for `first_look`.
+
+    Returns what is wrong, which is empty for all that this process would survive: that is found, and named, again.
+    """
+    try:
+        with openslide.OpenSlide(path) as handle:
+            _read_properties(handle)
+            for level, (width, height) in enumerate(handle.level_dimensions):
+                ratio = handle.level_downsamples[level]
+                middle = (int(width // 2 * ratio), int(height // 2 * ratio))
+                for location in ((0, 0), middle):
+                    handle.read_region(location, level, (min(width, LOOK_PX), min(height, LOOK_PX)))
+    except MemoryError:
+        return "reading it takes more memory than any slide needs"
+    except Exception:  # noqa: BLE001  (whatever it is, it is met and named again)
+        return ""
+    return ""
 
 
 class Slide:
     """An open slide; safe to read from many threads.
 
+    Args:
+        path: its file.
+        manifest_mpp: um/px that the manifest gives, if it does.
+        mpp_overrides: that counts, whatever the slide says of itself.
+
     Raises:
-        SlideError: the file is missing or no slide, or it has no plausible mpp.
+        SlideError: the file is missing or no slide, it has no plausible mpp or one that contradicts the manifest's, or
+            anything else goes wrong with it.
     """
 
-    def __init__(self, path: Path, manifest_mpp: float | None = None) -> None:
+    def __init__(self, path: Path, manifest_mpp: float | None = None, *, mpp_overrides: bool = False) -> None:
         self.path = path
         self._lock = threading.Lock()
-        self._handle = self._open()
-        try:
-            self.info = _read_info(self._handle, manifest_mpp, path)
-            self._ratios = tuple(self._handle.level_downsamples)
-        except openslide.OpenSlideError as error:
-            raise SlideError(f"{path}: the slide's properties cannot be read ({error})") from None
+        self._identity: SlideIdentity | None = None
+        with slide_failures(path):
+            if os.path.isfile(path):
+                require_sound(path)
+            self._handle = self._open()
+            try:
+                properties, num_passed = _read_properties(self._handle)
+                sizes = self._handle.level_dimensions
+                self._ratios = tuple(self._handle.level_downsamples)
+            except openslide.OpenSlideError as error:
+                raise SlideError(f"{path}: the slide's properties cannot be read ({error})") from None
+            self.info = read_info(properties, sizes, manifest_mpp, path, overrides=mpp_overrides)
+        if num_passed:
+            odd = f"{num_passed} of its properties have names that are not UTF-8, and are passed over"
+            self.info = replace(self.info, warnings=(*self.info.warnings, odd))
+
+    def identity(self) -> SlideIdentity:
+        """Which slide it is, for comparison with a later opening; the file is read for it once.
+
+        Raises:
+            SlideError: the file cannot be read.
+        """
+        if self._identity is None:
+            with slide_failures(self.path):
+                self._identity = read_identity(self.path, self.info)
+        return self._identity
 
     def _open(self) -> openslide.OpenSlide:
         if not os.path.isfile(self.path):  # never raises, unlike Path.is_file
@@ -149,7 +156,11 @@ class Slide:
             level = choose_level(info.mpp, info.downsamples, target_mpp, allow_upsampling=allow_upsampling)
         except ValueError as error:
             raise SlideError(f"{self.path}: {error}") from None
-        return PatchGeometry(patch_px, target_mpp, info.mpp, level, info.downsamples[level])
+        found = PatchGeometry(patch_px, target_mpp, info.mpp, level, info.downsamples[level])
+        if found.patch_level_px**2 > MAX_REGION_PX:
+            raise SlideError(f"{self.path}: a patch would be reduced from {found.patch_level_px:,.0f} pixels a side, "
+                             "more than is read at once. Give a finer --mpp, or a smaller --patch-px")  # fmt: skip
+        return found
 
     def read_region(
         self,
@@ -165,14 +176,29 @@ class Slide:
             PatchError: a tile in it is damaged; `EmptyPatchError`: less than `min_scanned` of its area was scanned.
             SlideError: the slide's file is gone.
         """
-        region = self._read_rgba(level, corner_level_px, size_level_px)
-        alpha = region.getchannel("A")
-        if alpha.getextrema()[0] == 255:
-            return region.convert("RGB")
-        if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
-            raise EmptyPatchError("the slide has no pixels at this place")
-        background = Image.new("RGBA", region.size, (*self.info.background, 255))
-        return Image.alpha_composite(background, region).convert("RGB")
+        with self._patch_failures():
+            region = self._read_rgba(level, corner_level_px, size_level_px)
+            alpha = region.getchannel("A")
+            if alpha.getextrema()[0] == 255:
+                return region.convert("RGB")
+            if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
+                raise EmptyPatchError("the slide has no pixels at this place")
+            background = Image.new("RGBA", region.size, (*self.info.background, 255))
+            return Image.alpha_composite(background, region).convert("RGB")
+
+    @contextmanager
+    def _patch_failures(self) -> Iterator[None]:
+        """Whatever goes wrong with one patch is a `PatchError`; errors for users pass as they are.
+
+        Raises:
+            PatchError: anything was raised within that is no `G2LError`.
+        """
+        try:
+            yield
+        except G2LError:
+            raise
+        except Exception as error:
+            raise PatchError(_describe(error)) from error
 
     def _location_l0_px(
         self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
@@ -191,6 +217,9 @@ class Slide:
         return x, y
 
     def _read_rgba(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> Image.Image:
+        width, height = size_level_px
+        if width * height > MAX_REGION_PX:
+            raise PatchError(f"a region of {width:,} x {height:,} pixels is more than is read at once")
         location = self._location_l0_px(level, corner_level_px, size_level_px)
         handle = self._handle
         try:
@@ -213,11 +242,12 @@ class Slide:
             PatchError: a tile under it is damaged; `EmptyPatchError`: most of it was never scanned.
             SlideError: the slide's file is gone.
         """
-        box = region_box(x_l0_px, y_l0_px, geometry)
-        region = self.read_region(geometry.level, box.corner_level_px, box.size_level_px, min_scanned=MIN_SCANNED)
-        if not box.is_exact(geometry.patch_px):
-            region = region.resize((geometry.patch_px, geometry.patch_px), RESAMPLING, box=box.box_level_px)
-        return np.asarray(region)
+        with self._patch_failures():
+            box = region_box(x_l0_px, y_l0_px, geometry)
+            region = self.read_region(geometry.level, box.corner_level_px, box.size_level_px, min_scanned=MIN_SCANNED)
+            if not box.is_exact(geometry.patch_px):
+                region = region.resize((geometry.patch_px, geometry.patch_px), RESAMPLING, box=box.box_level_px)
+            return np.asarray(region)
 
 
 class SlidePool:
@@ -232,19 +262,23 @@ class SlidePool:
         self._lock = threading.Lock()
         self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
 
-    def open(self, path: Path, manifest_mpp: float | None, quickhash: str | None) -> Slide:
-        """The slide at `path`, which must have the content that the plan saw.
+    def open(self, path: Path, manifest_mpp: float | None, planned: SlideIdentity, geometry: PatchGeometry) -> Slide:
+        """The slide at `path`, which must be the one that was planned, and be read as it was planned.
+
+        Args:
+            manifest_mpp: um/px that the plan's manifest gave; the plan has settled that it counts.
+            planned: which slide the plan saw.
+            geometry: how the plan reads its patches.
 
         Raises:
-            SlideError: it does not open, or its quickhash is another one.
+            SlideError: it does not open, or is another slide.
         """
         with self._lock:
             entry = self._slides.get(path)
             if entry is None:
                 try:
-                    entry = Slide(path, manifest_mpp)
-                    if entry.info.quickhash != quickhash:
-                        entry = SlideError(f"{path}: not the slide that was planned (its content has changed)")
+                    entry = Slide(path, manifest_mpp, mpp_overrides=True)
+                    require_planned(entry, planned, geometry)
                 except SlideError as error:
                     entry = error
                 self._slides[path] = entry
@@ -254,3 +288,22 @@ class SlidePool:
         if isinstance(entry, SlideError):
             raise SlideError(str(entry))  # one of its own for each thread
         return entry
+
+
+def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometry) -> None:
+    """See that a slide is the one that was planned. A plan of an earlier version may have nothing of its content: then
+    size, resolution and level are what tells.
+
+    Raises:
+        SlideError: it is another one; says what differs.
+    """
+    changes = planned.changes(slide.identity())
+    info = slide.info
+    if not math.isclose(info.mpp, geometry.slide_mpp, rel_tol=MPP_ROUNDING):
+        changes.append(f"um/px: {geometry.slide_mpp:g} -> {info.mpp:g}")
+    found = dict(enumerate(info.downsamples)).get(geometry.level)
+    if found is None or not math.isclose(found, geometry.downsample, rel_tol=MPP_ROUNDING):
+        changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {found}")
+    if changes:
+        raise SlideError(f"{slide.path}: not the slide that was planned (its content has changed: "
+                         f"{'; '.join(changes)}). Plan again, or put the slide back")  # fmt: skip

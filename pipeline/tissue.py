@@ -1,8 +1,9 @@
 """Where a slide has tissue: a mask at about 8 um/px from colour saturation.
 
-Otsu's threshold on saturation, held between two bounds so that a blank slide has no tissue and a slide full of it is
-not split in two, after a median filter; specks are removed and small holes filled. Left out: pen marks, folds, blur
-(see docs/pipeline.md). A place that cannot be read counts as tissue, so that damage shows up as failed rows rather than
+Saturation is taken against the slide's own glass (`glass`), so that a tint is no tissue. Otsu's threshold on it, held
+between two bounds so that a blank slide has no tissue and a slide full of it is not split in two, after a median
+filter; specks are removed and small holes filled. Left out: pen marks, folds, blur
+(see docs/guide.md). A place that cannot be read counts as tissue, so that damage shows up as failed rows rather than
 vanishes.
 """
 
@@ -14,8 +15,9 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_objects
 
-from pipeline.errors import PatchError
+from pipeline.errors import PatchError, SlideError
 from pipeline.geometry import integral_image
+from pipeline.glass import find_glass, saturation_against_glass
 from pipeline.slides import Slide
 
 MASK_MPP = 8.0
@@ -38,6 +40,12 @@ BLOCK_PX = 2048
 """Side of the blocks that a level is read in, so that memory does not grow with the slide."""
 MIN_BLOCK_PX = 256
 """A block that cannot be read is quartered down to this side, about a tile, to find out what can."""
+MOST_FAILED_READS = 2000
+"""Failed reads of a slide after which blocks are no longer quartered: each costs two openings of the file. Our choice:
+some seconds, and twenty blocks of which only a tile is damaged.
+"""
+MAX_MASK_PX = 2**28
+"""Pixels of a mask. Our choice: 131 mm x 131 mm of glass, and 3 GB of memory for all that is made of it."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +85,10 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     """Tissue in an RGB image (H, W, 3) of `pixel_um` micrometres a pixel: bool (H, W). Pixels of `ignore` never
     count.
     """
-    high, low = image.max(axis=2), image.min(axis=2)
-    known = high >= MIN_BRIGHTNESS
+    known = image.max(axis=2) >= MIN_BRIGHTNESS
     if ignore is not None:
         known &= ~ignore
-    saturation = np.where(known, (high - low) / np.maximum(high, 1), 0).astype(np.float32)
+    saturation = np.where(known, saturation_against_glass(image, find_glass(image, known)), 0).astype(np.float32)
     saturation = ndimage.median_filter(saturation, size=max(1, round(MEDIAN_UM / pixel_um)) | 1, mode="nearest")
     values = saturation[known]
     if values.size == 0 or np.ptp(values) == 0:
@@ -101,24 +108,34 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
 
     Read in blocks from the coarsest level that is fine enough, each block averaged down by one whole factor. What was
     never scanned has the slide's background.
+
+    Raises:
+        SlideError: it would be larger than that of any slide, or the slide's file is gone.
     """
     info = slide.info
     level = max((i for i, d in enumerate(info.downsamples) if d * info.mpp <= MASK_MPP), default=0)
     downsample, (width, height) = info.downsamples[level], info.level_sizes_px[level]
     factor = max(1, round(MASK_MPP / (info.mpp * downsample)))
     columns, rows = -(-width // factor), -(-height // factor)
+    if columns * rows > MAX_MASK_PX:
+        side_mm = (columns * factor * downsample * info.mpp / 1000, rows * factor * downsample * info.mpp / 1000)
+        raise SlideError(f"{slide.path}: at {info.mpp:g} um/px its {info.size_l0_px[0]:,} x {info.size_l0_px[1]:,} "
+                         f"pixels are {side_mm[0]:.0f} x {side_mm[1]:.0f} mm, more than any slide")  # fmt: skip
+    num_failed = 0
     image = np.zeros((rows, columns, 3), np.uint8)
     unreadable = np.zeros((rows, columns), bool)
 
     def read_block(x: int, y: int, w: int, h: int) -> None:
         """Fill the block with corner (x, y) and `w` x `h` pixels of the level."""
+        nonlocal num_failed
         top, left = y // factor, x // factor
         bottom, right = top + -(-h // factor), left + -(-w // factor)
         try:
             region = slide.read_region(level, (x, y), (w, h))
         except PatchError:
+            num_failed += 1
             half = max(w, h) // 2 // factor * factor
-            if max(w, h) <= MIN_BLOCK_PX or half == 0:
+            if max(w, h) <= MIN_BLOCK_PX or half == 0 or num_failed > MOST_FAILED_READS:
                 unreadable[top:bottom, left:right] = True
                 return
             for sub_y in range(y, y + h, half):

@@ -87,7 +87,7 @@ def plan(
 ) -> None:
     """Audit slides, find tissue, sample patches; writes PLAN.h5 and PLAN.audit.csv. Uses no accelerator."""
     from stages.plan_files import failed_slides, write_new_plan
-    from stages.plan_slides import audit_table, estimate
+    from stages.plan_words import audit_table, estimate
 
     config, paths = resolve(PlanConfig, "plan", given, config_file, {"manifest": manifest, "out": out})
     made = write_new_plan(paths["manifest"], config, paths["out"])
@@ -142,7 +142,7 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
     """Plan a manifest for a store, or take the plan of an earlier call; its file, and how many slides failed."""
     from pipeline.encoders import named_spec
     from stages.plan_files import failed_slides, plan_beside
-    from stages.plan_slides import audit_table, estimate
+    from stages.plan_words import audit_table, estimate
 
     made, path = plan_beside(manifest, config, store)
     print(audit_table(made))

@@ -34,7 +34,8 @@ from pipeline.units import format_bytes, format_seconds
 from stages.evaluate import evaluate
 from stages.evaluate import summary as report_summary
 from stages.extract_teacher import Extracted, extract_teacher
-from stages.plan_slides import estimate, plan_slides
+from stages.plan_slides import plan_slides
+from stages.plan_words import estimate
 from stages.train_student import Trained, train_student
 from stages.verify_store import verify_store
 
@@ -126,8 +127,11 @@ def make_plan(out: Path, slides: Path) -> Plan:
     config = PlanConfig(slides_root=slides, **PLAN)
     audit_csv = out / "plan.audit.csv"
     plan = plan_slides(manifest, config, workers=default_workers(), overlays=out / "overlays", audit_csv=audit_csv)
-    if plan_path.exists() and read_plan(plan_path).hash != plan.hash:
-        raise PlanError(f"{plan_path} is another plan. Delete {out}, or choose another --out")
+    if plan_path.exists():
+        before = read_plan(plan_path)
+        plan = plan.as_known_to(before)
+        if before.hash != plan.hash:
+            raise PlanError(f"{plan_path} is another plan. Delete {out}, or choose another --out")
     write_plan(plan, plan_path)
     say(estimate(plan, width=None, rows_per_shard=ROWS_PER_SHARD))
     return plan
@@ -136,7 +140,7 @@ def make_plan(out: Path, slides: Path) -> Plan:
 def missed_gains(trained: Trained) -> list[str]:
     """Held-out figures that did not gain what they must, in words."""
     if trained.before is None or trained.after is None:
-        return ["no rows were held out"]
+        return ["too few rows were held out to be scored"]
     gains = {name: trained.after[name] - trained.before[name] for name in MUST_GAIN}
     return [
         f"{name} gained {gain:.3f}, must gain {MUST_GAIN[name]}"

@@ -21,7 +21,7 @@ from pipeline.compute import (
     keep_freed_memory,
     versions,
 )
-from pipeline.config import PlanConfig, differences
+from pipeline.config import PlanConfig
 from pipeline.embed_folder import FAILURES_FILE, EmbedFolder
 from pipeline.embedding_cache import model_key
 from pipeline.errors import EmbedError, SlideError
@@ -37,11 +37,12 @@ from pipeline.slide_embedding import (
     Embedder,
     Failure,
     PreparedSlide,
+    content_changes,
     embed_slide,
     prepare_slide,
     slide_content,
 )
-from pipeline.slides import Slide
+from pipeline.slides import Slide, slide_failures
 from pipeline.tool_config import EmbedConfig
 from pipeline.units import format_seconds
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
@@ -252,14 +253,14 @@ def prepare(
         SlideError: it cannot be used, or it is not the slide that its finished files are of.
     """
     path = manifest.slide_path(row)
-    slide = Slide(path, row.mpp)
+    slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
     content = slide_content(slide, row.slide_id)
     if old := files_of_other_name(row, manifest, place, content):
         raise SlideError(f"{path}: embedded already as {' '.join(map(str, old))}; since another file of the same name "
                          f"has come or gone, it is called {row.slide_id}. Delete those files to embed it under that "
                          "name, or give a manifest with the ids to keep")  # fmt: skip
     if mark is not None:
-        if changes := differences(mark.slide, content):
+        if changes := content_changes(mark.slide, content):
             where = place.marked_file(row.slide_id)
             raise SlideError(f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
                              "file to embed the slide anew")  # fmt: skip
@@ -267,7 +268,8 @@ def prepare(
             return None
     if config.check_files and row.sha256:
         check_sha256(path, row.sha256)
-    return prepare_slide(slide, row, content, place.grid)
+    with slide_failures(path):
+        return prepare_slide(slide, row, content, place.grid)
 
 
 def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, content: dict[str, Any]) -> list[Path]:
@@ -282,7 +284,7 @@ def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, cont
         mark = place.read_mark(other) if place.marked_file(other).exists() else None
     except EmbedError:  # of another maker: not this slide's
         mark = None
-    same = mark is not None and not differences(mark.slide | {"slide_id": ""}, content | {"slide_id": ""})
+    same = mark is not None and not content_changes(mark.slide | {"slide_id": ""}, content | {"slide_id": ""})
     return list(place.files(other).values()) if same else []
 
 

@@ -35,6 +35,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.files import exclusive, write_text
 from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
+from pipeline.patch_sample import expected_pixel_bytes
 from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
 from pipeline.plan import Plan
 from pipeline.preflight import preflight
@@ -189,8 +190,9 @@ def check_slides(plan: Plan, slides_root: Path | None) -> None:
 
 def warn_of_disk(store: Store, plan: Plan, num_rows: int) -> None:
     """Say so if what is to be written will hardly fit."""
-    sizes = [row.pixel_bytes for row in plan.audit if row.pixel_bytes]
-    pixel_bytes = float(np.mean(sizes)) if sizes and store.has_pixels else 0.0
+    pixels = str(store.image_format) if store.has_pixels else "none"
+    taken = [row for row in plan.audit if row.patches_taken]
+    pixel_bytes = (expected_pixel_bytes(taken, pixels) or 0.0) / max(sum(row.patches_taken for row in taken), 1)
     needed = num_rows * (store.views.count * store.width * np.dtype(store.dtype).itemsize + pixel_bytes)
     free = shutil.disk_usage(store.folder).free
     if needed > free:

@@ -34,6 +34,7 @@ from pipeline.imported import (
 )
 from pipeline.loader import BatchLoader, default_workers
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.patch_sample import patches_to_measure
 from pipeline.patches import PlannedPatches
 from pipeline.plan import Plan, build_plan
 from pipeline.runlog import Progress, say
@@ -42,7 +43,8 @@ from pipeline.store_writer import StoreWriter
 from pipeline.tool_config import ImportConfig
 from stages import extract_teacher
 from stages.extract_teacher import MPP_TOLERANCE, Extracted
-from stages.plan_slides import audit_table, estimate, write_audit
+from stages.plan_slides import write_audit
+from stages.plan_words import audit_table, estimate
 from stages.retry_failures import forget_failures
 
 MOST_READERS = 4
@@ -79,6 +81,8 @@ def import_features(
         if existing:
             looked = looked.without(read_refused(Store(out)))
         slides, plan = plan_import(looked, config)
+        if existing:
+            plan = plan.as_known_to(Store(out).plan)
         say_plan(plan, teacher["width"], config)
         proof = None
         if not existing and (proof := _prove(plan, slides, built, config)) and proof.refused:
@@ -203,9 +207,9 @@ def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width:
         ThreadPoolExecutor(min(config.workers or default_workers(), MOST_READERS)) as pool,
         Progress("looking at features", len(matched.pairs), "slides") as progress,
     ):
-        root = matched.root
+        root, measured = matched.root, patches_to_measure(len(matched.pairs))
         for slide in pool.map(
-            lambda p: look_at_slide(p[0], root / p[0].path, p[1], config, patch_px, width), matched.pairs
+            lambda p: look_at_slide(p[0], root / p[0].path, p[1], config, patch_px, width, measured), matched.pairs
         ):
             found.append(slide)
             progress.note(failed=sum(s.slide is None for s in found))

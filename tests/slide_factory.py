@@ -540,6 +540,34 @@ def damage_tiles(
     return out
 
 
+def damage_header(path: Path, words: dict[int, int], *, level: int = 0, out: Path | None = None) -> Path:
+    """Copy a slide and overwrite words of a level's page directory: the 4 bytes of a tag's value or of its place.
+
+    TileLength (323) of 2**30 - 1 makes OpenSlide 4.0.1 abort the process when the level is read.
+
+    Args:
+        words: new 32-bit words by tag.
+    """
+    with tifffile.TiffFile(path) as tiff:
+        pages = [page for page in tiff.pages if isinstance(page, tifffile.TiffPage) and page.is_tiled]
+        page = sorted(pages, key=lambda page: -page.imagewidth)[level]
+        order, places = tiff.byteorder, {tag: page.tags[tag].offset + 8 for tag in words}
+    out = _copy(path, out, "header")
+    with open(out, "r+b") as f:
+        for tag, word in words.items():
+            f.seek(places[tag])
+            f.write(struct.pack(order + "I", word))
+    return out
+
+
+def rename_property(path: Path, old: bytes, new: bytes) -> Path:
+    """Overwrite bytes of a slide's description with as many others, in place."""
+    data = path.read_bytes()
+    assert old in data and len(old) == len(new)
+    path.write_bytes(data.replace(old, new))
+    return path
+
+
 def not_a_slide(path: Path) -> Path:
     """Write a file that is no slide, whatever its name says."""
     path.write_text("This is not a slide.\n" * 100)

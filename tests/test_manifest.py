@@ -174,7 +174,10 @@ def test_refusals(tmp_path: Path, text: bytes, message: str) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.csv").endswith("none.csv: No such file or directory")
-    assert "Is a directory" in refusal(tmp_path)
+    assert (
+        f"is a folder; a manifest is a CSV file. Make one of the slides in it with: g2l make-manifest {tmp_path}"
+        in (refusal(tmp_path))
+    )
 
 
 def test_all_problems_are_told_in_the_order_of_lines(tmp_path: Path) -> None:

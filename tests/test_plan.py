@@ -37,7 +37,8 @@ from pipeline.plan import (
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides import Slide
 from pipeline.tissue import find_tissue
-from stages.plan_slides import audit_table, estimate, plan_slides, write_audit
+from stages.plan_slides import plan_slides, write_audit
+from stages.plan_words import audit_table, estimate
 
 SMALL = {"patch_px": 64, "patches_per_slide": 12}
 """Options that give the cohort's small slides many patches to choose from."""

@@ -11,7 +11,8 @@ from PIL import Image
 
 from pipeline.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.geometry import PatchGeometry
-from pipeline.slides import Slide, SlidePool, _read_mpp
+from pipeline.slide_identity import SlideIdentity
+from pipeline.slides import Slide, SlidePool
 
 DAMAGED = [(2, 2)]
 """Tile (column, row) that the tests damage: level-0 pixels 512 to 767 both ways."""
@@ -174,7 +175,7 @@ def test_slide_without_mpp(tmp_path: Path) -> None:
 
 
 def test_manifest_mpp_overrides_the_slide(tissue_path: Path) -> None:
-    assert Slide(tissue_path, 0.25).geometry(224, 0.5).patch_l0_px == 448
+    assert Slide(tissue_path, 0.25, mpp_overrides=True).geometry(224, 0.5).patch_l0_px == 448
     with pytest.raises(SlideError, match=r"implausible mpp 9 from the manifest: must be 0\.05 to 5"):
         Slide(tissue_path, 9)
 
@@ -183,31 +184,6 @@ def test_manifest_mpp_overrides_the_slide(tissue_path: Path) -> None:
 def test_implausible_mpp(tmp_path: Path, mpp: float) -> None:
     with pytest.raises(SlideError, match=rf"a\.svs: implausible mpp {mpp:g} from the slide"):
         Slide(sf.make_slide(tmp_path / "a.svs", width=300, height=300, mpp=mpp))
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "message"),
-    [
-        ("0.25", "0.26", r"pixels are not square \(0\.25 x 0\.26 um\)"),
-        ("0.25", None, "it has no mpp"),
-        ("0.25", "much", "could not convert string to float"),
-        ("0.25", "nan", "implausible mpp nan"),
-    ],
-)
-def test_mpp_that_is_refused(x: str, y: str | None, message: str) -> None:
-    properties = {"openslide.mpp-x": x} | ({"openslide.mpp-y": y} if y else {})
-    with pytest.raises(SlideError, match=f"a.svs: {message}"):
-        _read_mpp(properties, None, Path("a.svs"))
-    assert _read_mpp(properties, 0.3, Path("a.svs")) == (0.3, "manifest")
-
-
-def test_mpp_of_nearly_square_pixels() -> None:
-    properties = {"openslide.mpp-x": "0.2500", "openslide.mpp-y": "0.2520"}
-    mpp, source = _read_mpp(properties, None, Path("a.svs"))
-    assert mpp == pytest.approx(0.250998, abs=1e-6)
-    assert source == "slide"
-    for same in ("0.499", "0.2325", "0.252"):  # exactly what the slide says
-        assert _read_mpp(dict.fromkeys(properties, same), None, Path("a"))[0] == float(same)
 
 
 # Files that are no slides
@@ -346,34 +322,37 @@ def test_slide_with_bounds(tmp_path: Path) -> None:
 # The pool
 
 
+PLANNED = PatchGeometry(224, 0.5, 0.5, 0, 1.0)
+
+
 def test_pool(tissue_path: Path, tmp_path: Path) -> None:
-    pool, quickhash = SlidePool(capacity=2), Slide(tissue_path).info.quickhash
-    first = pool.open(tissue_path, None, quickhash)
-    assert pool.open(tissue_path, None, quickhash) is first
-    others = [sf.make_slide(tmp_path / f"{i}.svs", width=300, height=300, seed=i) for i in range(2)]
+    pool, planned = SlidePool(capacity=2), Slide(tissue_path).identity()
+    first = pool.open(tissue_path, None, planned, PLANNED)
+    assert pool.open(tissue_path, None, planned, PLANNED) is first
+    others = [sf.make_slide(tmp_path / f"{i}.svs", width=300, height=300, mpp=0.5, seed=i) for i in range(2)]
     for other in others:
-        pool.open(other, None, Slide(other).info.quickhash)
-    again = pool.open(tissue_path, None, quickhash)
+        pool.open(other, None, Slide(other).identity(), PLANNED)
+    again = pool.open(tissue_path, None, planned, PLANNED)
     assert again is not first  # it dropped out
     geometry = first.geometry(224, 0.5)
     np.testing.assert_array_equal(first.read_patch(500, 500, geometry), again.read_patch(500, 500, geometry))
 
 
 def test_pool_refuses_another_slide_at_once(tissue_path: Path, tmp_path: Path) -> None:
-    path = tmp_path / "a.svs"
+    path, planned = tmp_path / "a.svs", SlideIdentity("x", (1500, 1200))
     pool = SlidePool()
     with pytest.raises(SlideError, match="no such slide"):
-        pool.open(path, None, "x")
+        pool.open(path, None, planned, PLANNED)
     path.write_bytes(tissue_path.read_bytes())
     with pytest.raises(SlideError, match="no such slide"):  # it failed in this run, and stays so
-        pool.open(path, None, "x")
+        pool.open(path, None, planned, PLANNED)
     for _ in range(2):
         with pytest.raises(SlideError, match=r"a\.svs: not the slide that was planned"):
-            SlidePool().open(path, None, "x")
+            SlidePool().open(path, None, planned, PLANNED)
 
 
 def test_pool_opens_a_slide_once(tissue_path: Path) -> None:
-    pool, quickhash = SlidePool(), Slide(tissue_path).info.quickhash
+    pool, planned = SlidePool(), Slide(tissue_path).identity()
     with ThreadPoolExecutor(8) as threads:
-        slides = list(threads.map(lambda _: pool.open(tissue_path, None, quickhash), range(50)))
+        slides = list(threads.map(lambda _: pool.open(tissue_path, None, planned, PLANNED), range(50)))
     assert len(set(map(id, slides))) == 1
