@@ -13,12 +13,10 @@ from typing import Any
 import pytest
 
 from pipeline import files
+from pipeline.asides import ASIDE_SUFFIX, remove_asides
 from pipeline.errors import BusyError, G2LError
 from pipeline.files import (
-    ASIDE_SUFFIX,
-    exclusive,
     make_output_folder,
-    remove_asides,
     require_new_file,
     sha256_file,
     sha256_json,
@@ -27,6 +25,7 @@ from pipeline.files import (
     write_json,
     write_text,
 )
+from pipeline.locks import exclusive
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -150,7 +149,7 @@ def test_require_new_file(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.files import exclusive
+from pipeline.locks import exclusive
 with exclusive(Path(sys.argv[1]), "g2l hold"):
     print("held", flush=True)
     sys.stdin.read()
