@@ -150,6 +150,21 @@ def handled() -> Iterator[None]:
         _installed = None
 
 
+_mask: set[int] = set()
+
+
+def _before_fork() -> None:
+    """Let signals wait: one that reached a child before it is a process of its own would be taken for the parent's."""
+    if _installed is not None:
+        _mask.clear()
+        _mask.update(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))
+
+
+def _in_parent() -> None:
+    if _installed is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
+
+
 def _in_child() -> None:
     global _installed, guard
     guard = threading.RLock()
@@ -157,6 +172,7 @@ def _in_child() -> None:
     if _installed is not None:
         _installed.forget()
         _installed = None
+        signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)

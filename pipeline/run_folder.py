@@ -12,6 +12,7 @@ tensorboard/     the same metrics for TensorBoard, where it is installed
 import contextlib
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -214,7 +215,7 @@ class MetricsLog:
         if self._file is None:
             return 0
         sync_file(self._file.fileno())
-        return self._file.tell()
+        return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""

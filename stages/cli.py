@@ -1,6 +1,5 @@
 """The command `g2l`: verbs that parse and call. Nothing heavy is imported before a verb runs."""
 
-import contextlib
 import io
 import os
 import sys
@@ -342,7 +341,7 @@ def _run() -> int:
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
             raise KeyboardInterrupt
-        sys.stdout.flush()
+        flush_output()
     except G2LError as error:
         return _fail(str(error), error)
     except KeyboardInterrupt:
@@ -366,12 +365,27 @@ def _run() -> int:
     return code or EXIT_OK
 
 
+def flush_output() -> None:
+    """Write what is buffered, so that a full disk is told.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
+
+
 def _fail(message: str, error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
     print(f"error: {message}", file=sys.stderr)
-    with contextlib.suppress(OSError):
+    try:
         sys.stdout.flush()
+    except OSError:  # what cannot be written now cannot at the end of the process either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_ERROR
 
 
