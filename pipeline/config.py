@@ -70,8 +70,23 @@ class Config(BaseModel):
 
 
 def to_toml(tables: dict[str, dict[str, Any]]) -> str:
-    """Records as a TOML text, one table a command, that `--config` reads back."""
+    """Records as a TOML text, one table a command, that `--config` reads back.
+
+    Raises:
+        ConfigError: a path in it is not UTF-8, which TOML cannot hold.
+    """
+    for table in tables.values():
+        for name, value in table.items():
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, str) and not is_utf8(item):
+                    raise ConfigError(f"{name}: {item!a} is not UTF-8, and cannot stand in the record of the "
+                                      "options. Rename it, or lead to it by a link")  # fmt: skip
     return str(tomli_w.dumps(tables))
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a path, as Python decodes it, is UTF-8 on disk."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_toml(path: Path, command: str) -> dict[str, Any]:

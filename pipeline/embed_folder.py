@@ -14,9 +14,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import differences, to_toml
 from pipeline.errors import EmbedError
-from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
+from pipeline.files import make_output_folder, write_json, write_text
 from pipeline.layouts import Mark
 from pipeline.slide_embedding import Failure
 
@@ -41,7 +42,7 @@ class EmbedFolder:
         if not self.folder.exists():
             return None
         if not self.record_path.exists():
-            if self.folder.is_dir() and all(path.name.endswith(ASIDE_SUFFIX) for path in self.folder.iterdir()):
+            if self.folder.is_dir() and holds_nothing(self.folder):
                 return None
             raise EmbedError(f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
                              "overwritten. Choose another --out")  # fmt: skip

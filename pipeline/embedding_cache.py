@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.asides import remove_asides_of
 from pipeline.compute import autocast
 from pipeline.errors import BenchmarkError
 from pipeline.feature_files import read_arrays, write_arrays
@@ -79,6 +80,7 @@ def cached(
             say(f"note: {path} holds other embeddings; made anew")
     features = compute()
     folder.mkdir(parents=True, exist_ok=True)
+    remove_asides_of(path, locked=False)  # others may share the folder
     attributes = {"model_hash": model_hash, "data_hash": data_hash, "model": json.dumps(model, sort_keys=True)}
     write_arrays(path, {"features": features}, attributes)
     return features

@@ -4,6 +4,8 @@ Every message says what is wrong, which value, which file, and how to mend it. `
 `assert` is for invariants of the code.
 """
 
+import os
+
 EXIT_OK = 0
 """All done."""
 EXIT_ERROR = 1
@@ -11,7 +13,9 @@ EXIT_ERROR = 1
 EXIT_PARTIAL = 3
 """Done, but some slides or patches failed; they are listed."""
 EXIT_INTERRUPTED = 130
-"""Stopped by Ctrl-C; the same command continues."""
+"""Stopped by Ctrl-C; the same command continues. Of SIGTERM it is 143, of SIGHUP 129: 128 and the signal's number."""
+EXIT_PIPE = 141
+"""Nobody reads the output any more."""
 
 
 class G2LError(Exception):
@@ -68,3 +72,9 @@ class CheckpointError(G2LError):
 
 class BusyError(G2LError):
     """Another process works on the same output."""
+
+
+def words_of(error: OSError) -> str:
+    """The system's error in words, with the paths that it is about."""
+    paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
+    return ": ".join([" -> ".join(paths), error.strerror or str(error)]).removeprefix(": ")

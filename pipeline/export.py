@@ -9,7 +9,6 @@ README.md                        the card
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -22,13 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline import interrupts
+from pipeline.asides import aside_name, remove, remove_asides_of
 from pipeline.augmentation import beyond_the_teacher
 from pipeline.card import split_words, terms_section
 from pipeline.compute import versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import EncoderError, G2LError
-from pipeline.files import ASIDE_SUFFIX, sync_folder, write_text
+from pipeline.files import sync_folder, write_text
 from pipeline.models import BuiltEncoder, timm_config
 from pipeline.projector import Projector
 from pipeline.sampling import VAL
@@ -106,10 +107,9 @@ def write_student(
     Raises:
         G2LError: the place cannot be written.
     """
-    aside = folder.with_name(folder.name + ASIDE_SUFFIX)
-    old = folder.with_name(folder.name + ".old" + ASIDE_SUFFIX)
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    remove_asides_of(folder)
+    aside, old = (folder.with_name(aside_name(name)) for name in (folder.name, f"{folder.name}.old"))
+    key = interrupts.undo_at_end(lambda: remove(aside))
     try:
         aside.mkdir(parents=True)
         save_tensors(model, aside / "model.safetensors")
@@ -121,18 +121,21 @@ def write_student(
             write_text(aside / PROJECTORS, json.dumps(files, indent=2) + "\n")
         write_text(aside / "config.json", json.dumps(timm_json(model, spec), indent=2) + "\n")
         write_text(aside / "README.md", card)
-        if folder.exists():
-            os.rename(folder, old)
-        os.rename(aside, folder)
+        with interrupts.guard:
+            if folder.exists():
+                os.rename(folder, old)
+            os.rename(aside, folder)
         sync_folder(folder.parent)
     except (OSError, safetensors.SafetensorError) as error:
-        shutil.rmtree(aside, ignore_errors=True)
+        remove(aside)
         if old.exists() and not folder.exists():
             os.rename(old, folder)
         reason = error.strerror if isinstance(error, OSError) else None
         raise G2LError(f"cannot write the student to {folder}: {reason or error}") from error
     finally:
-        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            remove(old)
+        interrupts.settled(key)
 
 
 def save_tensors(module: nn.Module, path: Path) -> None:

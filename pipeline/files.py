@@ -1,60 +1,147 @@
-"""Artefacts on disk are complete or absent: written aside, synced, renamed; and one writer at a time.
+"""Files on disk are complete or absent: written aside, synced, renamed.
 
-`write_aside` is the only way this project makes a file that another run may read. What it leaves out: atomic folders;
-a folder is complete when its last file (a ledger, a config) is there.
+`write_aside` is the only way this project makes a file that another run may read; `new_folder` makes a folder so. What
+a file system lacks of it (syncing folders, renaming over a file) is said once, and done without.
 """
 
-import fcntl
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import shutil
-import socket
-import time
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import BusyError, G2LError
-
-ASIDE_SUFFIX = ".g2l-part"
-"""Ending of a file that is still being written; `remove_asides` deletes what a killed run left."""
-
-LOCK_SUFFIX = ".g2l-lock"
-"""Ending of the file that says who works on an output folder; it lies beside the folder."""
+from pipeline import interrupts
+from pipeline.asides import aside_name, remove
+from pipeline.errors import G2LError
 
 HASH_BLOCK_BYTES = 1 << 20
 
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
+           errno.EROFS)  # fmt: skip
+"""What systems say that cannot sync a folder, or do not let one be opened that may only be written."""
+NO_REPLACE = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.ENOSYS)
+"""What file systems say that cannot rename over a file that exists; some of it may mean missing rights as well."""
+
+_said: set[str] = set()
+
+
+def say_once(text: str) -> None:
+    """A note to the user, once a process."""
+    if text not in _said:
+        _said.add(text)
+        from pipeline.runlog import say
+
+        say(f"note: {text}")
+
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in `folder` survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
+    """Make a rename or a new name in `folder` survive a power cut, where the file system can."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise name_path(error, folder) from None
+        say_once(f"{folder} cannot be synced ({error.strerror}): a power cut may lose the last files")
+
+
+def sync_file(fd: int) -> None:
+    """Make an open file's bytes survive a power cut, where the file system can."""
     try:
         os.fsync(fd)
-    finally:
-        os.close(fd)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        say_once(f"files cannot be synced here ({error.strerror}): a power cut may lose the last ones")
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all files and folders below `folder` survive a power cut."""
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            sync_folder(Path(place, name))  # a file is synced in the same way
+        sync_folder(Path(place))
+
+
+def name_path(error: OSError, path: Path, aside: Path | None = None) -> OSError:
+    """The same error with the path that the user knows: writing to an open file says none, a name aside says little."""
+    if error.errno is not None and (error.filename is None or str(error.filename) == str(aside)):
+        error.filename, error.filename2 = str(path), None
+    return error
+
+
+def replace(aside: Path, path: Path) -> None:
+    """Give `aside` the name `path`, in one step; in several where the file system cannot rename over a file.
+
+    Raises:
+        OSError: it cannot; what was at `path` is there.
+    """
+    with interrupts.guard:
+        try:
+            os.replace(aside, path)
+        except OSError as error:
+            if error.errno not in NO_REPLACE or not path.is_file():
+                raise
+            old = path.with_name(aside_name(path.name + ".old"))
+            try:
+                os.rename(path, old)
+            except OSError:
+                raise error from None  # rights are missing
+            try:
+                os.rename(aside, path)
+            except OSError:
+                os.rename(old, path)
+                raise
+            remove(old)
+            say_once(f"{path.parent} is on a file system that cannot rename over a file ({error.strerror}): a kill in "
+                     "between may lose a file that is written again")  # fmt: skip
+
+
+def open_aside(path: Path) -> tuple[Path, object]:
+    """A name aside for `path`, which goes if a signal ends the process, and the key for `interrupts.settled`.
+
+    The file is to be opened with mode "xb": made new, never through a link.
+    """
+    aside = path.with_name(aside_name(path.name))
+    return aside, interrupts.undo_at_end(lambda: remove(aside))
 
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[IO[bytes]]:
     """Open a binary file that becomes `path` when the block ends well, and vanishes when it does not.
 
-    The bytes are synced before the rename and the folder after it. An existing `path` is replaced in one step.
+    The bytes are synced before the rename and the folder after it. An existing `path` is replaced in one step. Its
+    rights are those that the umask leaves.
 
     Raises:
-        OSError: the disk is full, the folder is not writable, ...; `path` is then as it was.
+        OSError: the disk is full, the folder is not writable, ...; it names `path`, which is then as it was.
     """
-    aside = path.with_name(path.name + ASIDE_SUFFIX)
+    aside, key = open_aside(path)
     try:
-        with open(aside, "wb") as f:
+        with interrupts.guard:
+            opened = open(aside, "xb")  # noqa: SIM115
+        with opened as f:
             yield f
             f.flush()
-            os.fsync(f.fileno())
-        os.replace(aside, path)
+            sync_file(f.fileno())
+        replace(aside, path)
+    except OSError as error:
+        remove(aside)
+        raise name_path(error, path, aside)  # noqa: B904  (the same error)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        remove(aside)
         raise
+    finally:
+        interrupts.settled(key)
     sync_folder(path.parent)
 
 
@@ -65,24 +152,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file, complete or absent."""
-    write_bytes(path, text.encode())
+    """Write a whole UTF-8 file, complete or absent.
+
+    Raises:
+        G2LError: the text has the name of a file that is not UTF-8.
+    """
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise G2LError(f"{path} cannot hold {odd_name(error)}, a name that is not UTF-8. Rename it") from None
+    write_bytes(path, data)
+
+
+def odd_name(error: UnicodeEncodeError) -> str:
+    """The word in which a text could not be encoded, in ASCII."""
+    before, after = error.object[: error.start], error.object[error.start :]
+    word = before.split("\n")[-1].split(",")[-1].split('"')[-1] + after.split("\n")[0].split(",")[0].split('"')[0]
+    return ascii(word)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with a final newline, complete or absent."""
     write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def remove_asides(folder: Path) -> int:
-    """Delete what killed runs left half written anywhere below `folder`, files and folders; returns how many."""
-    asides = list(folder.rglob("*" + ASIDE_SUFFIX))
-    for aside in asides:
-        if aside.is_dir():
-            shutil.rmtree(aside)
-        else:
-            aside.unlink(missing_ok=True)
-    return len(asides)
 
 
 def sha256_file(path: Path) -> str:
@@ -107,11 +198,14 @@ def make_output_folder(folder: Path) -> None:
     Raises:
         G2LError: it cannot be created or written; the message says why.
     """
-    probe = folder / (".probe" + ASIDE_SUFFIX)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        probe = folder / aside_name(".probe")
+        with interrupts.guard:
+            try:
+                open(probe, "xb").close()
+            finally:
+                remove(probe)
     except OSError as error:
         raise G2LError(
             f"cannot write to {folder}: {error.strerror}. Choose another --out or mend its rights."
@@ -124,45 +218,22 @@ def require_new_file(path: Path, force_hint: str) -> None:
     Raises:
         G2LError: it exists (with `force_hint` as the way out), or its folder cannot be written.
     """
-    if path.exists():
+    if path.is_dir():
+        raise G2LError(f"{path} is a folder; a file is written. Give --out a file's name in it")
+    if os.path.lexists(path):
         raise G2LError(f"{path} exists and is not overwritten. {force_hint}")
     make_output_folder(path.parent)
 
 
 @contextmanager
-def exclusive(folder: Path, what: str) -> Iterator[None]:
-    """Hold `folder` against any other G2L process while the block runs; a killed holder frees it at once.
-
-    The folder need not exist yet: the lock is a file beside it.
-
-    Raises:
-        BusyError: another process holds it; the message names that process, its host and since when.
-        G2LError: the place cannot be written.
-    """
-    make_output_folder(folder.parent)
-    path = folder.with_name(folder.name + LOCK_SUFFIX)
-    while True:
-        f = open(path, "a+")  # noqa: SIM115  (lives as long as the lock)
-        try:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            f.seek(0)
-            holder = f.read().strip() or "another process"
-            f.close()
-            raise BusyError(f"{folder} is in use by {holder}. Wait for it to end, or stop it.") from None
-        # A holder removes the file before it lets go: make sure that ours is the one that has the name.
-        try:
-            same = os.fstat(f.fileno()).st_ino == os.stat(path).st_ino
-        except FileNotFoundError:
-            same = False
-        if same:
-            break
-        f.close()
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for temporary files that is gone after the block, and after a signal that ends the process."""
+    with interrupts.guard:
+        folder = Path(tempfile.mkdtemp(prefix=prefix))
+        key = interrupts.undo_at_end(lambda: shutil.rmtree(folder, ignore_errors=True))
     try:
-        f.truncate(0)
-        f.write(f"{what} (process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')})\n")
-        f.flush()
-        yield
+        yield folder
     finally:
-        path.unlink(missing_ok=True)
-        f.close()
+        with contextlib.suppress(OSError):
+            shutil.rmtree(folder)
+        interrupts.settled(key)

@@ -5,7 +5,6 @@ orphans. The order of batches and of rows in them is the caller's, whatever the 
 ring of batch buffers, pinned for a GPU.
 """
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.compute import mark
+from pipeline.cores import usable_cores
 
 T = TypeVar("T")
 
@@ -117,4 +117,4 @@ class BatchLoader(Generic[T]):
 
 def default_workers() -> int:
     """One reading thread for each core that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()

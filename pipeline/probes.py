@@ -7,7 +7,6 @@ with one vote. Both are the usual protocols of pathology encoders (Chen et al., 
 model for computational pathology", Nature Medicine 2024). Left out: class weights and test-time augmentation.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
+from pipeline.cores import usable_cores
 from pipeline.directions import grid_directions, nearest, row_blocks
 from pipeline.errors import BenchmarkError
 from pipeline.folds import Fold, Rows, group_folds, parts_of_rows
@@ -176,7 +176,7 @@ def _for_each_fold(probe: Callable[[Fold, Sequence[Fold]], Result], task: ProbeT
     A product of matrices on one core has the same digits on every number of cores, and no core waits for another that
     somebody else uses.
     """
-    workers = min(MAX_FOLDS_AT_ONCE, os.cpu_count() or 1)
+    workers = min(MAX_FOLDS_AT_ONCE, usable_cores())
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(probe, task.folds, task.inner))
 

@@ -9,6 +9,7 @@ student/         the exported student, once the run is finished
 tensorboard/     the same metrics for TensorBoard, where it is installed
 """
 
+import contextlib
 import json
 import math
 import os
@@ -16,9 +17,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import IDENTITY_FREE, TrainConfig, differences, to_toml
 from pipeline.errors import CheckpointError, G2LError
-from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
+from pipeline.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.store import Store
 from pipeline.tensorboard import TensorBoard
 
@@ -115,11 +117,11 @@ class RunFolder:
                 )
             remove_asides(self.folder)
             return
-        self.identity_path.with_name(self.identity_path.name + ASIDE_SUFFIX).unlink(missing_ok=True)
-        if any(self.folder.iterdir()):
+        if not holds_nothing(self.folder):
             raise CheckpointError(
                 f"{self.folder} is not empty and not a run; nothing is overwritten. Choose another --out"
             )
+        remove_asides(self.folder)
         write_json(self.identity_path, identity)
 
     def write_config(self, store: Path, config: TrainConfig) -> None:
@@ -189,6 +191,7 @@ class MetricsLog:
                 f"{path}: cut short or gone; the checkpoint saw {num_bytes} bytes of it. Put it back, or choose "
                 "another --out"
             )
+        self._path = path
         self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
         self._file.truncate(num_bytes)
 
@@ -201,18 +204,22 @@ class MetricsLog:
         check_line(line)
         self._board.append(line)
         if self._file is not None:
-            self._file.write((json.dumps(line) + "\n").encode())
-            self._file.flush()
+            try:
+                self._file.write((json.dumps(line) + "\n").encode())
+                self._file.flush()
+            except OSError as error:
+                raise name_path(error, self._path)  # noqa: B904  (the same error)
 
     def sync(self) -> int:
         """Make all lines durable; returns the file's length in bytes."""
         if self._file is None:
             return 0
-        os.fsync(self._file.fileno())
+        sync_file(self._file.fileno())
         return os.fstat(self._file.fileno()).st_size
 
     def close(self) -> None:
         """Close the file."""
         self._board.close()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of a full disk, which `append` has told
+                self._file.close()

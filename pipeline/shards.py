@@ -20,8 +20,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline import interrupts
+from pipeline.asides import remove
 from pipeline.errors import StoreError
-from pipeline.files import ASIDE_SUFFIX, sync_folder
+from pipeline.files import open_aside, replace, sync_file, sync_folder
 
 MISSING = 2**64 - 1
 """Offset and length of an inner chunk that is not there: it reads as the array's fill value."""
@@ -54,14 +56,6 @@ def make_folders(folder: Path) -> None:
         sync_folder(folder.parent)
 
 
-def sync_tree(folder: Path) -> None:
-    """Make all files and folders below `folder` survive a power cut."""
-    for place, _, names in os.walk(folder, topdown=False):
-        for name in names:
-            sync_folder(Path(place, name))  # a file is synced in the same way
-        sync_folder(Path(place))
-
-
 class ShardWriter:
     """Writes one shard file aside; `commit` syncs and renames it. As a context it cleans up after itself.
 
@@ -71,9 +65,10 @@ class ShardWriter:
     def __init__(self, path: Path, num_chunks: int) -> None:
         self.path = path
         self.num_chunks = num_chunks
-        self._aside = path.with_name(path.name + ASIDE_SUFFIX)
         make_folders(path.parent)
-        self._file = open(self._aside, "wb")  # noqa: SIM115  (closed by commit or __exit__)
+        self._aside, self._key = open_aside(path)
+        with interrupts.guard:
+            self._file = open(self._aside, "xb")  # noqa: SIM115  (closed by commit or __exit__)
         self._digest = hashlib.sha256()
         self._entries: list[tuple[int, int]] = []
         self.num_bytes = 0
@@ -86,7 +81,8 @@ class ShardWriter:
     ) -> None:
         with suppress(OSError):  # closing writes what is buffered, which a full disk does not take
             self._file.close()
-        self._aside.unlink(missing_ok=True)
+        remove(self._aside)
+        interrupts.settled(self._key)
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)
@@ -108,9 +104,9 @@ class ShardWriter:
         self._entries += [(MISSING, MISSING)] * (self.num_chunks - len(self._entries))
         self._write(with_crc(np.array(self._entries, "<u8").tobytes()))
         self._file.flush()
-        os.fsync(self._file.fileno())
+        sync_file(self._file.fileno())
         self._file.close()
-        os.replace(self._aside, self.path)
+        replace(self._aside, self.path)
         sync_folder(self.path.parent)
         return {"sha256": self._digest.hexdigest(), "bytes": self.num_bytes}
 

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import zarr_format
+from pipeline.asides import remove_asides
 from pipeline.config import differences
 from pipeline.errors import StoreError
-from pipeline.files import make_output_folder, remove_asides, sha256_file, sha256_json
+from pipeline.files import make_output_folder, sha256_file, sha256_json
 from pipeline.images import decode_image
 from pipeline.plan import MALFORMED, Plan
 from pipeline.shards import ShardCache, ShardFile
@@ -246,7 +247,7 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
     Raises:
         G2LError: the place cannot be written.
     """
-    make_output_folder(folder.parent)
+    make_output_folder(folder if folder.is_dir() else folder.parent)
     image_format, shard_rows = spec.settings["pixels"], spec.settings["rows_per_shard"]
     with new_arrays(folder, plan, spec, versions, Store.format_name, notes) as aside:
         if image_format != "none":

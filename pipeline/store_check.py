@@ -4,7 +4,6 @@ What it leaves out: whether the embeddings are the teacher's. That takes the tea
 """
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline import zarr_format
 from pipeline.errors import StoreError
+from pipeline.files import temporary_folder
 from pipeline.plan import MALFORMED
 from pipeline.shards import ShardFile
 from pipeline.store import Status, Store
@@ -29,8 +29,8 @@ def check_metadata(store: Store) -> list[str]:
     Raises:
         StoreError: the store's plan is damaged, or there is no temporary space.
     """
-    with tempfile.TemporaryDirectory(prefix="g2l-verify-") as temporary:
-        expected = Path(temporary) / "expected.zarr"
+    with temporary_folder("g2l-verify-") as temporary:
+        expected = temporary / "expected.zarr"
         try:
             should_be = store.create_empty_like(expected)
         except MALFORMED as error:

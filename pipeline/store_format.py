@@ -1,8 +1,6 @@
 """What a store is made of: its attributes, its status codes, and the metadata of its arrays."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,9 +11,8 @@ from typing import Any
 
 from pipeline import zarr_format
 from pipeline.errors import StoreError
-from pipeline.files import ASIDE_SUFFIX, sync_folder
+from pipeline.folders import new_folder
 from pipeline.plan import MALFORMED, Plan
-from pipeline.shards import sync_tree
 from pipeline.views import Views
 
 FORMAT_VERSION = 1
@@ -94,8 +91,6 @@ def new_arrays(
     Raises:
         StoreError: the place cannot be written; nothing is left.
     """
-    aside = folder.with_name(folder.name + ASIDE_SUFFIX)
-    shutil.rmtree(aside, ignore_errors=True)
     rows, settings = plan.num_rows, spec.settings
     shard_rows = settings["rows_per_shard"]
     attributes = {
@@ -113,17 +108,16 @@ def new_arrays(
     sharding = {"shard_rows": shard_rows, "chunk_rows": chunk_rows(shard_rows)}
     embeddings = (rows, spec.teacher["width"])
     try:
-        zarr_format.create_group(aside, {"g2l": attributes})
-        zarr_format.create_rows_array(aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding)
-        if spec.views.count > 1:
-            shape = (rows, spec.views.count - 1, spec.teacher["width"])
-            zarr_format.create_rows_array(aside, "views", shape, settings["dtype"], fill=float("nan"), **sharding)
-        zarr_format.create_rows_array(aside, "status", (rows,), "uint8", fill=int(Status.ABSENT), **sharding)
-        yield aside
-        (aside / "shards").mkdir()
-        sync_tree(aside)
-        os.rename(aside, folder)
-        sync_folder(folder.parent)
+        with new_folder(folder, "zarr.json") as aside:
+            zarr_format.create_group(aside, {"g2l": attributes})
+            zarr_format.create_rows_array(
+                aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding
+            )
+            if spec.views.count > 1:
+                shape = (rows, spec.views.count - 1, spec.teacher["width"])
+                zarr_format.create_rows_array(aside, "views", shape, settings["dtype"], fill=float("nan"), **sharding)
+            zarr_format.create_rows_array(aside, "status", (rows,), "uint8", fill=int(Status.ABSENT), **sharding)
+            yield aside
+            (aside / "shards").mkdir()
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise StoreError(f"cannot make the store {folder}: {error.strerror or error}") from error

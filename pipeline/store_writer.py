@@ -23,6 +23,8 @@ from pipeline.shards import ShardWriter
 from pipeline.store import Status, Store, chunk_rows
 
 QUEUED_BATCHES = 4
+JOIN_SECONDS = 1.0
+"""Between two looks whether the thread has ended."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,11 @@ class StoreWriter:
         self._store = store
         self._describe = describe
         self._device = device
-        self._queue: queue.Queue[_Rows | None] = queue.Queue(QUEUED_BATCHES)
+        # Both queues are C through and through: Ctrl-C within Python's own `Queue` can lose the other side's wake-up.
+        self._queue: queue.SimpleQueue[_Rows | None] = queue.SimpleQueue()
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(QUEUED_BATCHES):
+            self._places.put(None)
         self._error: BaseException | None = None
         self._discard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="g2l-write", daemon=True)
@@ -125,8 +131,9 @@ class StoreWriter:
     ) -> None:
         if kind is not None:
             self._discard.set()
-        self._queue.put(None)
-        self._thread.join()
+        while self._thread.is_alive():  # however often an interrupt breaks in here
+            self._queue.put(None)
+            self._thread.join(JOIN_SECONDS)
         if kind is None:
             self._raise_error()
 
@@ -144,6 +151,7 @@ class StoreWriter:
         self.num_failures += len(ready.failures)
         if ready.failures:
             self.last_failure = ready.failures[-1]
+        self._places.get()
         self._queue.put(ready)
 
     def _judge(self, rows: Sequence[int], embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> _Rows:
@@ -176,6 +184,7 @@ class StoreWriter:
         current: _OpenShard | None = None
         try:
             while (item := self._queue.get()) is not None:
+                self._places.put(None)
                 if self._discard.is_set() or self._error is not None:
                     continue
                 try:

@@ -7,9 +7,7 @@ further teacher sees the same patches: the stored pixels where the store has som
 one name (an encoder with two sets of weights).
 """
 
-import os
 import re
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,10 +15,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline import zarr_format
+from pipeline.asides import ASIDE_SUFFIX, remove_asides
 from pipeline.errors import ConfigError, StoreError
-from pipeline.files import ASIDE_SUFFIX, remove_asides, sha256_json, sync_folder
+from pipeline.files import sha256_json
+from pipeline.folders import new_folder
 from pipeline.plan import Plan
-from pipeline.shards import sync_tree
 from pipeline.store import Store, StoreSpec, require_same
 from pipeline.store_format import new_arrays, read_attributes
 from pipeline.views import Views
@@ -148,17 +147,12 @@ def open_further(
 def _make_folder(store: Store) -> None:
     """The Zarr group `teachers`, complete or absent."""
     folder = store.folder / FOLDER
-    aside = folder.with_name(folder.name + ASIDE_SUFFIX)
-    shutil.rmtree(aside, ignore_errors=True)
     if folder.exists():
         return
     try:
-        zarr_format.create_group(aside, {})
-        sync_tree(aside)
-        os.rename(aside, folder)
-        sync_folder(store.folder)
+        with new_folder(folder, "zarr.json") as aside:
+            zarr_format.create_group(aside, {})
     except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
         raise StoreError(f"cannot write to {store.folder}: {error.strerror or error}") from error
 
 

@@ -1,5 +1,6 @@
 """The command `g2l`: verbs that parse and call. Nothing heavy is imported before a verb runs."""
 
+import io
 import os
 import sys
 from importlib import metadata
@@ -8,10 +9,21 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline import interrupts
 from pipeline.config import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
-from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
+from pipeline.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_PARTIAL,
+    EXIT_PIPE,
+    ConfigError,
+    G2LError,
+    words_of,
+)
+from pipeline.files import odd_name
 from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
-from stages.options import resolve, with_options
+from stages.options import given_path, resolve, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
 """Set to 1 to see the traceback of an error."""
@@ -20,7 +32,8 @@ app = typer.Typer(
     name="g2l",
     help="Distil a giga-scale pathology encoder into a cancer-specific large-scale one, in two offline stages.\n\n"
     "manifest.csv -> plan -> extract-teacher -> train-student -> export",
-    epilog="Exit codes: 0 all done, 1 wrong use or input, 3 done but some slides or patches failed. "
+    epilog="Exit codes: 0 all done, 1 wrong use or input, 3 done but some slides or patches failed, "
+    "129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM. "
     f"{DEBUG_VARIABLE}=1 shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
@@ -31,12 +44,13 @@ app = typer.Typer(
 
 def argument(name: str, words: str) -> Any:
     """A positional path that may also stand in the `--config` file."""
-    return typer.Argument(None, metavar=name, help=words, show_default=False)
+    return typer.Argument(None, metavar=name, help=words, show_default=False, parser=given_path)
 
 
 def output(words: str) -> Any:
     """The option `--out`, which may also stand in the `--config` file."""
-    return typer.Option(None, "--out", help=f"{words} [required]", show_default=False)
+    help_text = f"{words} [required]"
+    return typer.Option(None, "--out", help=help_text, show_default=False, parser=given_path, metavar="PATH")
 
 
 def _version(wanted: bool) -> None:
@@ -64,14 +78,18 @@ def make_manifest(
 ) -> None:
     """Write a manifest of the slides in a folder, or of a GDC manifest (case and centre from the TCGA barcode)."""
     from pipeline import manifest_sources
+    from pipeline.asides import remove_asides_of
     from pipeline.files import require_new_file
+    from pipeline.locks import exclusive
     from pipeline.manifest import write_manifest
     from pipeline.runlog import counted
 
     _, paths = resolve(NoOptions, "make-manifest", given, config_file, {"source": source, "out": out})
     rows, root = manifest_sources.make_manifest(paths["source"])
-    require_new_file(paths["out"], "Delete it first, or choose another --out.")
-    write_manifest(paths["out"], rows)
+    with exclusive(paths["out"], "g2l make-manifest"):
+        require_new_file(paths["out"], "Delete it first, or choose another --out.")
+        remove_asides_of(paths["out"])
+        write_manifest(paths["out"], rows)
     cases, centers = {row.case_id for row in rows}, {row.center for row in rows if row.center}
     found = f"{counted(len(rows), 'slide')} of {counted(len(cases), 'case')} and {counted(len(centers), 'centre')}"
     print(f"{paths['out']}: {found}; paths hang below {root}")
@@ -309,17 +327,33 @@ def demo(
 
 def main() -> None:
     """Entry point: errors without a traceback, and exit codes as in `errors`."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is shown otherwise
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    with interrupts.handled():
+        code = _run()
+    sys.exit(code)
+
+
+def _run() -> int:
+    """Run the command of `sys.argv`; its exit code. Errors are told here."""
     try:
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
             raise KeyboardInterrupt
+        flush_output()
     except G2LError as error:
-        code = _fail(str(error), error)
+        return _fail(str(error), error)
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to continue", file=sys.stderr)
-        code = EXIT_INTERRUPTED
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # `g2l ... | head`: whoever reads has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_PIPE
     except OSError as error:
-        code = _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), error)
+        return _fail(words_of(error), error)
+    except UnicodeEncodeError as error:
+        return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or lead to it by a link", error)
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
@@ -327,16 +361,34 @@ def main() -> None:
         if show is None:
             raise
         show()
-        code = EXIT_ERROR
-    sys.exit(code or EXIT_OK)
+        return EXIT_ERROR
+    return code or EXIT_OK
+
+
+def flush_output() -> None:
+    """Write what is buffered, so that a full disk is told.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        error.filename = "standard output"
+        raise
 
 
 def _fail(message: str, error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
     print(f"error: {message}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:  # what cannot be written now cannot at the end of the process either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_ERROR
 
 
 if __name__ == "__main__":
+    interrupts.install()
     main()

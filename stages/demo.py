@@ -17,12 +17,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from pipeline.asides import remove_asides
 from pipeline.config import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.contact_sheet import draw_neighbours
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.errors import EXIT_ERROR, EXIT_OK, PlanError
 from pipeline.files import make_output_folder, write_json
 from pipeline.loader import default_workers
+from pipeline.locks import exclusive
 from pipeline.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.models import SCRATCH, build_encoder
 from pipeline.plan import Plan, read_plan, write_plan
@@ -76,7 +78,13 @@ class Stopwatch:
 
 def run_demo(out: Path) -> int:
     """Run the demo into the folder `out`, or what is left of it; returns the exit code."""
-    make_output_folder(out)
+    with exclusive(out, "g2l demo"):
+        make_output_folder(out)
+        remove_asides(out)
+        return _run_demo(out)
+
+
+def _run_demo(out: Path) -> int:
     watch = Stopwatch(out / "seconds.json")
     slide = fetch_slide()
     weights = teacher_weights()

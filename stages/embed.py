@@ -26,9 +26,9 @@ from pipeline.embed_folder import FAILURES_FILE, EmbedFolder
 from pipeline.embedding_cache import model_key
 from pipeline.errors import EmbedError, SlideError
 from pipeline.evaluated import NamedModel
-from pipeline.files import exclusive
 from pipeline.layouts import Mark, Place
 from pipeline.loader import default_workers
+from pipeline.locks import exclusive
 from pipeline.manifest import Manifest, ManifestRow
 from pipeline.models import weights_hash
 from pipeline.runlog import Progress

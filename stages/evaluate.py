@@ -29,8 +29,9 @@ from pipeline.dataset import StoredRows
 from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
 from pipeline.evaluated import TEACHER, NamedModel, name_models, reference_of
 from pipeline.fidelity import ScoredModel
-from pipeline.files import exclusive, sha256_json
+from pipeline.files import sha256_json
 from pipeline.loader import default_workers
+from pipeline.locks import exclusive
 from pipeline.models import BuiltEncoder
 from pipeline.patch_images import read_image
 from pipeline.report import Figure, Report, ReportModel, Section

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import differences, to_toml
 from pipeline.errors import BenchmarkError, ConfigError
 from pipeline.evaluated import NamedModel
@@ -68,7 +69,7 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     """
     make_output_folder(out)
     path, report = out / OPTIONS_FILE, out / "report.json"
-    if not path.exists() and any(out.iterdir()):
+    if not path.exists() and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
         old = tomllib.loads(path.read_text())["evaluate"] | {"precision": read_precision(report)}
@@ -78,6 +79,7 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
             listing = "\n".join(f"  {line}" for line in changes)
             raise ConfigError(f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
                               f"{listing}\nChoose another --out")  # fmt: skip
+    remove_asides(out)
     write_text(path, to_toml({"evaluate": {"out": str(out)} | config.record()}))
 
 

@@ -5,7 +5,6 @@ torch.export's program when asked for. Left out: the projector within those file
 """
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
@@ -24,12 +23,13 @@ from pipeline.checkpoint import load_last_checkpoint
 from pipeline.errors import CheckpointError, G2LError, StoreError
 from pipeline.exchange import PROGRAM_FILE, write_program
 from pipeline.export import same_embeddings
-from pipeline.files import ASIDE_SUFFIX, exclusive, sha256_file, sync_folder, write_text
+from pipeline.files import sha256_file, write_text
+from pipeline.folders import is_free, new_folder
+from pipeline.locks import exclusive
 from pipeline.models import PRETRAINED, SCRATCH, Encoder, build_encoder
 from pipeline.onnx_file import ONNX_FILE, WEIGHTS_FILE, require_packages, write_onnx
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import say
-from pipeline.shards import sync_tree
 from pipeline.teacher_projectors import named_projectors
 
 EXPORT_TOLERANCE = 1e-5
@@ -60,25 +60,21 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
     if run_path.resolve() in out.resolve().parents:
         raise G2LError(f"{out} lies inside the run. Choose another --out")
-    if out.exists():
+    if not is_free(out):
         raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
     checkpoint = load_last_checkpoint(run.checkpoints)
     if checkpoint is None:
         raise CheckpointError(f"{run_path} has no checkpoint to compare the student with")
-    aside = out.with_name(out.name + ASIDE_SUFFIX)
     with exclusive(out, "g2l export"):
+        if not is_free(out):  # another export has ended in between
+            raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
         try:
-            _copy(run.student, aside, out)
-            difference = _difference(aside, record, checkpoint["student"])
-            try:
+            with new_folder(out, "config.json") as aside:
+                _copy(run.student, aside, out)
+                difference = _difference(aside, record, checkpoint["student"])
                 others = _add_files(aside, record["patch_px"], formats)
-                sync_tree(aside)
-                os.rename(aside, out)
-                sync_folder(out.parent)
-            except OSError as error:
-                raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+        except OSError as error:
+            raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
     said = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
             f"(largest difference {difference:.2g})"]  # fmt: skip
     said += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
@@ -92,7 +88,6 @@ def _copy(student: Path, aside: Path, out: Path) -> None:
     Raises:
         G2LError: it cannot be read, or `aside` cannot be written; the first reason is told.
     """
-    shutil.rmtree(aside, ignore_errors=True)  # what a killed export left
     try:
         shutil.copytree(student, aside)
     except shutil.Error as error:  # a list of (from, to, why)

@@ -32,8 +32,10 @@ from pipeline.compute import (
 )
 from pipeline.config import ExtractConfig, to_toml
 from pipeline.errors import ConfigError, StoreError
-from pipeline.files import exclusive, write_text
+from pipeline.files import write_text
+from pipeline.folders import is_free
 from pipeline.loader import Batch, BatchLoader, default_workers
+from pipeline.locks import exclusive
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
 from pipeline.patch_sample import expected_pixel_bytes
 from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
@@ -122,7 +124,7 @@ def prepare_store(
     is the existing store's own, so that a run continues on another card.
     """
     existing = Store(out) if (out / "zarr.json").exists() else None
-    if existing is None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if existing is None and not is_free(out):
         raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
     further = existing is not None and config.teacher != existing.spec.teacher["name"] and not existing.pending_shards()
     base = existing if further else None

@@ -20,7 +20,8 @@ from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.feature_folders import find_feature_tree
 from pipeline.feature_layouts import read_facts
-from pipeline.files import exclusive, write_text
+from pipeline.files import write_text
+from pipeline.folders import is_free
 from pipeline.hub import cached_weights
 from pipeline.import_match import Matched, match_slides
 from pipeline.import_proof import BATCH_ROWS, Proof, Refused, prove, read_refused
@@ -33,6 +34,7 @@ from pipeline.imported import (
     refuse_other_levels,
 )
 from pipeline.loader import BatchLoader, default_workers
+from pipeline.locks import exclusive
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.patch_sample import patches_to_measure
 from pipeline.patches import PlannedPatches
@@ -67,7 +69,7 @@ def import_features(
     """
     with exclusive(out, "g2l import-features"):
         existing = (out / "zarr.json").exists()
-        if not existing and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        if not existing and not is_free(out):
             raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
         if existing and "imported" not in Store(out).spec.settings:
             raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")

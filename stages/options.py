@@ -4,6 +4,7 @@ A value comes from its flag, else from the command's table in the `--config` fil
 """
 
 import inspect
+import os
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import Any, Literal, TypeVar
 import typer
 from pydantic.fields import FieldInfo
 
-from pipeline.config import Config, read_toml
+from pipeline.config import Config, read_toml, to_toml
 from pipeline.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
+
+WRITES_RECORD = ("plan", "extract-teacher", "import-features", "train-student", "embed", "evaluate", "demo")
+"""Commands that write a record of their options and paths, fit for `--config`."""
 
 
 def _list_item(annotation: Any) -> Any:
@@ -96,6 +100,42 @@ def with_options(*configs: type[Config]) -> Callable[[Callable[..., None]], Call
     return decorate
 
 
+def given_path(text: str) -> Path:
+    """A path of the command line; an empty one, as from a shell's variable that is not set, is not the folder here.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not str(text):
+        raise typer.BadParameter("an empty path")
+    return Path(text)
+
+
+def usable_path(name: str, text: str) -> Path:
+    """A path with `~` replaced by the home; an output such as `.` or `..` by its real name, to make files beside it.
+
+    Raises:
+        ConfigError: it is empty, or there is no such home.
+    """
+    if not text:
+        raise ConfigError(f"{'--' if name == 'out' else ''}{name} is empty. Give a path")
+    try:
+        path = Path(text).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"{text}: there is no such home. For a folder of that name write ./{text}") from None
+    return Path(os.path.realpath(path)) if name == "out" and path.name in ("", "..") else path
+
+
+def require_utf8(values: dict[str, Any]) -> None:
+    """Refuse paths that cannot stand in the record of the options, before anything is done.
+
+    Raises:
+        ConfigError: a path is not UTF-8.
+    """
+    to_toml({"": {name: [str(item) for item in value] if isinstance(value, list) else str(value)
+                  for name, value in values.items()}})  # fmt: skip
+
+
 def resolve(
     config: type[C],
     command: str,
@@ -122,5 +162,7 @@ def resolve(
         words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
         raise ConfigError(f"missing: {words}. See g2l {command} --help")
     options = {name: value for name, value in values.items() if name not in arguments}
-    paths = {name: Path(str(value)) for name, value in filled.items()}
+    paths = {name: usable_path(name, str(value)) for name, value in filled.items()}
+    if command in WRITES_RECORD:
+        require_utf8({name: str(path) for name, path in paths.items()} | given)
     return config.build(options | {k: v for k, v in given.items() if k in config.model_fields}), paths

@@ -5,12 +5,15 @@ PLAN.audit.csv     what was found of each slide; also when no plan comes of it
 PLAN.config.toml   the options, fit for --config
 """
 
+from contextlib import nullcontext
 from pathlib import Path
 
+from pipeline.asides import remove_asides, remove_asides_of
 from pipeline.config import PlanConfig, differences, read_toml, to_toml
 from pipeline.errors import ConfigError, PlanError
 from pipeline.files import make_output_folder, require_new_file, write_text
 from pipeline.loader import default_workers
+from pipeline.locks import exclusive
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.plan import Plan, read_plan, write_plan
 from pipeline.runlog import say
@@ -33,6 +36,13 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
         G2LError: a file would be written over, or cannot be written; wrong input.
     """
     manifest = read_manifest(manifest_path, config.slides_root)
+    pictures = config.overlays
+    with exclusive(out, "g2l plan"), exclusive(pictures, "g2l plan") if pictures else nullcontext():
+        return _write_new_plan(manifest, manifest_path, config, out)
+
+
+def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
+    """Plan a manifest; nobody else does so for `out`."""
     require_new_file(out, "Delete it first, or choose another --out.")
     audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
     if not is_attempt(record_path, out):
@@ -41,6 +51,9 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
             require_new_file(path, "Delete it first, or choose another place.")
     if config.overlays:
         make_output_folder(config.overlays)
+        remove_asides(config.overlays, recursive=False)
+    for path in (out, audit_csv, record_path):
+        remove_asides_of(path)
     record = {"manifest": str(manifest_path), "out": str(out)} | config.record()
     write_text(record_path, to_toml({"plan": record}))
     plan = plan_slides(

@@ -31,8 +31,8 @@ from pipeline.curves import draw_curves
 from pipeline.dataset import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.errors import G2LError
 from pipeline.export import card_facts, model_card, write_student
-from pipeline.files import exclusive
 from pipeline.loader import Batch, BatchLoader, default_workers
+from pipeline.locks import exclusive
 from pipeline.loss import Loss, build_loss
 from pipeline.models import BuiltEncoder, build_encoder
 from pipeline.optim import build_optimizer, learning_rate, set_learning_rate

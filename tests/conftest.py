@@ -2,11 +2,18 @@
 
 import csv
 import os
+import signal
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from slide_factory import make_slide
+
+# Under `nohup make test &` SIGINT and SIGHUP are ignored, and children inherit that. With a handler here, which a child
+# does not inherit, they have it as in a terminal, and the tests go on whatever the terminal does.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, lambda *_: None)
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # threads that spin for work slow tiny models where tests share cores
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may depend on a model hub

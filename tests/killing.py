@@ -26,7 +26,7 @@ def attempt(work: Callable[[], object], kill_at: int, count_file: Path | None = 
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
             nonlocal count
-            opened = event == "open" and isinstance(arguments[0], str) and str(arguments[1])[:1] in "wa"
+            opened = event == "open" and isinstance(arguments[0], str) and str(arguments[1])[:1] in "wax"
             if event in CHANGES or opened:
                 count += 1
                 if count == kill_at:

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.asides import ASIDE_SUFFIX
 from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
 from pipeline.errors import CheckpointError
-from pipeline.files import ASIDE_SUFFIX
 from pipeline.projector import Projector
 
 

@@ -25,8 +25,8 @@ from pipeline.config import PlanConfig
 from pipeline.errors import SlideError
 from pipeline.feature_files import read_features
 from pipeline.feature_folders import find_feature_tree
-from pipeline.files import exclusive
 from pipeline.layouts import folder_name
+from pipeline.locks import exclusive
 from pipeline.manifest import ManifestRow, read_manifest
 from pipeline.models import build_encoder
 from pipeline.slide_embedding import Embedder, embed_slide, prepare_slide, slide_content

@@ -14,10 +14,10 @@ import torch
 from store_factory import PATCH_PX, make_patches, make_store, student_folder, train_config
 
 from pipeline import encoders
+from pipeline.asides import ASIDE_SUFFIX
 from pipeline.encoders import SWIGLU_GIANT, EncoderSpec
 from pipeline.errors import EncoderError, G2LError
 from pipeline.export import card_facts, figures_table, load_projector, model_card, timm_json, write_student
-from pipeline.files import ASIDE_SUFFIX
 from pipeline.models import SCRATCH, BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.student import Distillation

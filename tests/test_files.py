@@ -1,8 +1,10 @@
 """Files: complete or absent, whatever goes wrong; one writer at a time, known by name."""
 
 import errno
+import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,22 +13,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mounts import mounted, needs_mounts
 
 from pipeline import files
+from pipeline.asides import ASIDE_SUFFIX, remove_asides
 from pipeline.errors import BusyError, G2LError
 from pipeline.files import (
-    ASIDE_SUFFIX,
-    exclusive,
     make_output_folder,
-    remove_asides,
     require_new_file,
     sha256_file,
     sha256_json,
+    temporary_folder,
     write_aside,
     write_bytes,
     write_json,
     write_text,
 )
+from pipeline.locks import exclusive
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,13 +83,106 @@ def test_a_full_disk_changes_nothing(target: Path, monkeypatch: pytest.MonkeyPat
     assert content(target.parent) == before
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
-def test_a_disk_that_is_really_full(target: Path) -> None:
-    before = content(target.parent)
-    (target.parent / (target.name + ASIDE_SUFFIX)).symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left"):
-        write_bytes(target, b"x" * 100_000)
-    assert content(target.parent) == before
+@needs_mounts
+def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
+    with mounted("-t", "tmpfs", "-o", "size=64k", "none", at=tmp_path / "small") as small:
+        for old in (True, False):
+            target = small / f"a{old}"
+            if old:
+                target.write_bytes(b"old")
+            before = content(small)
+            with pytest.raises(OSError, match="No space left") as caught:
+                write_bytes(target, b"x" * 100_000)
+            assert caught.value.filename == str(target)  # a write to an open file says no name by itself
+            assert content(small) == before
+
+
+def test_nobody_can_lay_a_link_where_a_file_is_written(tmp_path: Path) -> None:
+    """The name aside is random and made new; links of the names that earlier versions had stay what they are."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".probe", "a"):
+        (out / (name + ASIDE_SUFFIX)).symlink_to(victim)
+    write_bytes(out / "a", b"new")
+    make_output_folder(out)
+    require_new_file(out / "b", "")
+    assert victim.read_text() == "mine"
+    assert (out / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])
+def test_rights_are_those_that_the_umask_leaves(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "a", b"")
+        make_output_folder(tmp_path / "b")
+        with exclusive(tmp_path / "c", "me"):
+            lock = (tmp_path / "c.g2l-lock").stat().st_mode & 0o777
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o666 & ~umask == lock
+    assert (tmp_path / "b").stat().st_mode & 0o777 == 0o777 & ~umask
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+def test_a_file_system_that_cannot_sync_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write_bytes(tmp_path / "a", b"new")
+    write_bytes(tmp_path / "b", b"new")
+    assert content(tmp_path) == {"a": b"new", "b": b"new"}
+    said = capsys.readouterr().err
+    assert said.count(f"cannot be synced ({os.strerror(number)})") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.EPERM])
+def test_a_file_system_that_cannot_rename_over_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    real = os.rename
+
+    def rename(old: Any, new: Any) -> None:
+        if os.path.lexists(new):
+            raise OSError(number, os.strerror(number), str(old), None, str(new))
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", rename)
+    write_bytes(tmp_path / "a", b"old")
+    write_bytes(tmp_path / "a", b"new")
+    assert content(tmp_path) == {"a": b"new"}
+    monkeypatch.setattr(os, "rename", rename)
+
+    def nothing(old: Any, new: Any) -> None:
+        raise OSError(number, os.strerror(number), str(old), None, str(new))
+
+    monkeypatch.setattr(os, "rename", nothing)  # rights are missing, rather
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        write_bytes(tmp_path / "a", b"newer")
+    assert caught.value.filename == str(tmp_path / "a")
+    assert content(tmp_path) == {"a": b"new"}
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    with pytest.raises(G2LError, match=r"a\.csv cannot hold .s.+udcff\.svs., a name that is not UTF-8\. Rename it"):
+        write_text(tmp_path / "a.csv", "slide_id,path\ns,s\udcff.svs\n")
+    write_json(tmp_path / "a.json", {"path": "s\udcff.svs"})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"path": "s\udcff.svs"}
+
+
+def test_a_temporary_folder_is_gone(tmp_path: Path) -> None:
+    with temporary_folder("g2l-test-") as folder:
+        (folder / "a").touch()
+    assert not folder.exists()
 
 
 def test_synced_before_the_name_is_given(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,6 +239,11 @@ def test_require_new_file(tmp_path: Path) -> None:
     (tmp_path / "new" / "a").write_bytes(b"")
     with pytest.raises(G2LError, match=r"new/a exists and is not overwritten\. hint"):
         require_new_file(tmp_path / "new" / "a", "hint")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(G2LError, match="exists and is not overwritten"):
+        require_new_file(tmp_path / "link", "hint")
+    with pytest.raises(G2LError, match=r"new is a folder; a file is written"):
+        require_new_file(tmp_path / "new", "hint")
 
 
 # One at a time
@@ -150,7 +251,7 @@ def test_require_new_file(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.files import exclusive
+from pipeline.locks import exclusive
 with exclusive(Path(sys.argv[1]), "g2l hold"):
     print("held", flush=True)
     sys.stdin.read()

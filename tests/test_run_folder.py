@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from pipeline.asides import ASIDE_SUFFIX
 from pipeline.errors import CheckpointError, G2LError
-from pipeline.files import ASIDE_SUFFIX
 from pipeline.run_folder import MetricsLog, RunFolder
 
 IDENTITY: dict[str, Any] = {"store": "abc", "options": {"lr": 0.1, "epochs": 3}, "world_size": 1}

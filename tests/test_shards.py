@@ -206,11 +206,10 @@ def test_nothing_half_written_remains_when_the_disk_is_full_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is buffered fails only when the file is closed: /dev/full takes no byte."""
-    aside = tmp_path / "shard.g2l-part"
 
     def open_full(path: Path, mode: str) -> Any:
-        aside.write_bytes(b"half")
-        return open("/dev/full", mode)
+        path.write_bytes(b"half")
+        return open("/dev/full", mode.replace("x", "w"))
 
     monkeypatch.setattr("pipeline.shards.open", open_full, raising=False)
     with pytest.raises(OSError, match="No space left"):

@@ -14,12 +14,13 @@ import safetensors.torch
 import torch
 from store_factory import dropping_cnn, flags, make_store, plain_vit, run_files, start_g2l, train_config
 
+from pipeline.asides import ASIDE_SUFFIX
 from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
 from pipeline.config import TrainConfig, read_toml
 from pipeline.dataset import StoredRows, epoch_order
 from pipeline.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.export import load_projector, save_tensors
-from pipeline.files import ASIDE_SUFFIX, LOCK_SUFFIX, exclusive
+from pipeline.locks import LOCK_SUFFIX, exclusive
 from pipeline.models import build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder

@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 from store_factory import dropping_cnn, flags, make_store, run_files, start_g2l, train_config
 
+from pipeline.asides import ASIDE_SUFFIX
 from pipeline.config import TrainConfig
-from pipeline.files import ASIDE_SUFFIX, LOCK_SUFFIX
+from pipeline.locks import LOCK_SUFFIX
 from pipeline.run_folder import RunFolder
 from pipeline.store import Store
 

@@ -1,0 +1,110 @@
+"""What is half written: its random names, whose it is, and what is cleared away of it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.asides import (
+    ASIDE_SUFFIX,
+    aside_name,
+    holds_nothing,
+    is_aside_of,
+    remove_asides,
+    remove_asides_of,
+    writer_of,
+)
+from pipeline.locks import LOCK_SUFFIX, exclusive
+from pipeline.processes import ProcessIdentity
+
+
+def of_dead(name: str) -> str:
+    """The name aside that a process gave which has ended."""
+    code = f"from pipeline.asides import aside_name; print(aside_name({name!r}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def of_living(name: str) -> str:
+    """The name aside that the test's parent process would give."""
+    own = aside_name(name)
+    me, parent = ProcessIdentity.own(), os.getppid()
+    started = Path(f"/proc/{parent}/stat").read_text().rpartition(") ")[2].split()[19]
+    return own.replace(f"-{me.pid}-{me.started}-", f"-{parent}-{started}-")
+
+
+def test_names_are_new_and_known() -> None:
+    names = {aside_name("a.h5") for _ in range(100)}
+    assert len(names) == 100
+    for name in names:
+        assert writer_of(name) == ProcessIdentity.own()
+        assert is_aside_of(name, "a.h5")
+        assert not is_aside_of(name, "a")
+    assert is_aside_of("a.h5" + ASIDE_SUFFIX, "a.h5")  # of an earlier version
+    assert is_aside_of("a.old" + ASIDE_SUFFIX, "a")
+    assert writer_of("a.h5" + ASIDE_SUFFIX) is None
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "\udcff" * 250, "日" * 85])
+def test_long_names(tmp_path: Path, name: str) -> None:
+    aside = aside_name(name)
+    (tmp_path / aside).touch()
+    assert is_aside_of(aside, name)
+    assert remove_asides(tmp_path) == 0  # this very process writes it
+    (tmp_path / aside).unlink()
+
+
+def test_what_a_dead_process_left_goes_and_what_a_living_one_writes_stays(tmp_path: Path) -> None:
+    dead, living, old = of_dead("a"), of_living("a"), "a" + ASIDE_SUFFIX
+    for name in (dead, living, old, "sub/" + old, "sub/kept"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert remove_asides(tmp_path) == 3
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([living, "sub", "kept"])
+
+
+def test_another_output_below_that_is_worked_on_is_left_alone(tmp_path: Path) -> None:
+    """As of an evaluation within a folder of embeddings, on another machine perhaps: its lock counts."""
+    below, plan = tmp_path / "below", tmp_path / "plan.h5"
+    below.mkdir()
+    parts = [below / ("x" + ASIDE_SUFFIX), tmp_path / ("plan.h5" + ASIDE_SUFFIX)]
+    for part in parts:
+        part.touch()
+    with exclusive(below, "another"), exclusive(plan, "another"):
+        assert remove_asides(tmp_path) == 0
+        assert all(part.exists() for part in parts)
+    assert remove_asides(tmp_path) == 2
+
+
+def test_links_are_never_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    (victim / "deep").mkdir(parents=True)
+    (victim / ("mine" + ASIDE_SUFFIX)).write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ("a" + ASIDE_SUFFIX)).symlink_to(victim)
+    (out / ("b" + ASIDE_SUFFIX)).symlink_to(victim / ("mine" + ASIDE_SUFFIX))
+    (out / "folder").symlink_to(victim)
+    assert remove_asides(out) == 2
+    assert (victim / ("mine" + ASIDE_SUFFIX)).read_text() == "mine"
+    assert [path.name for path in out.iterdir()] == ["folder"]
+
+
+def test_of_one_file_alone(tmp_path: Path) -> None:
+    for name in (of_dead("a"), "a" + ASIDE_SUFFIX, "b" + ASIDE_SUFFIX, of_dead("ab")):
+        (tmp_path / name).touch()
+    assert remove_asides_of(tmp_path / "a", locked=False) == 1
+    assert remove_asides_of(tmp_path / "a") == 1
+    assert len(list(tmp_path.iterdir())) == 2
+    assert remove_asides_of(tmp_path / "none" / "a") == 0
+
+
+def test_holds_nothing(tmp_path: Path) -> None:
+    assert holds_nothing(tmp_path)
+    for name in (LOCK_SUFFIX, "a" + ASIDE_SUFFIX, "lost+found"):  # a new volume has the last
+        (tmp_path / name).mkdir()
+    assert holds_nothing(tmp_path)
+    (tmp_path / "thesis.txt").touch()
+    assert not holds_nothing(tmp_path)
+    assert holds_nothing(tmp_path, ["thesis.txt"])

@@ -1,0 +1,49 @@
+"""The cores that a process may use: by affinity and by its control group's quota."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.cores import cgroup_quota, usable_cores
+
+CASES: list[tuple[str, dict[str, str], float | None]] = [
+    ("0::/a/b\n", {"a/b/cpu.max": "150000 100000\n"}, 1.5),
+    ("0::/a/b\n", {"a/cpu.max": "50000 100000\n", "a/b/cpu.max": "max 100000\n"}, 0.5),
+    ("0::/\n", {"cpu.max": "200000 100000\n"}, 2.0),  # as a container sees it
+    ("0::/a\n", {"a/cpu.max": "max 100000\n"}, None),
+    ("5:cpu,cpuacct:/x\n1:memory:/y\n",
+     {"cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, 3.0),
+    ("5:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, None),
+    ("0::/a\n", {"a/cpu.max": "nonsense\n"}, None),
+    ("", {}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "files", "expected"), CASES)
+def test_quota(tmp_path: Path, own: str, files: dict[str, str], expected: float | None) -> None:
+    (tmp_path / "own").write_text(own)
+    root = tmp_path / "root"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    assert cgroup_quota(root, tmp_path / "own") == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
+def test_a_process_held_to_one_core_uses_one() -> None:
+    code = (
+        "import os\nfrom pipeline.cores import usable_cores\n"
+        "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\nprint(usable_cores())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "1\n"
+
+
+def test_a_quota_counts_and_at_least_one_core_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.cores.cgroup_quota", lambda: 0.3)
+    assert usable_cores() == 1
+    monkeypatch.setattr("pipeline.cores.cgroup_quota", lambda: 10_000.0)
+    assert usable_cores() == len(os.sched_getaffinity(0))

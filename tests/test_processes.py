@@ -1,0 +1,50 @@
+"""Whether a process still runs is known by more than its number."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from pipeline.processes import ProcessIdentity, start_of
+
+
+def test_this_process_runs() -> None:
+    me = ProcessIdentity.own()
+    assert me.is_running() is True
+    assert ProcessIdentity.read(me.record()) == me
+
+
+def test_one_that_has_ended_does_not() -> None:
+    code = "import json\nfrom pipeline.processes import ProcessIdentity as P\nprint(json.dumps(P.own().record()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    other = ProcessIdentity.read(json.loads(done.stdout))
+    assert other is not None
+    assert other.scope == ProcessIdentity.own().scope
+    assert other.is_running() is False
+
+
+def test_a_number_that_was_given_out_again_is_another_process() -> None:
+    me = ProcessIdentity.own()
+    assert dataclasses.replace(me, started=str(int(me.started) - 1)).is_running() is False
+    assert dataclasses.replace(me, started="").is_running() is True  # a system that does not tell
+
+
+def test_of_another_machine_nothing_is_known() -> None:
+    assert dataclasses.replace(ProcessIdentity.own(), scope="0" * 8).is_running() is None
+
+
+def test_what_is_no_record() -> None:
+    for record in ({}, None, [], {"scope": "a", "pid": "x", "started": ""}):
+        assert ProcessIdentity.read(record) is None
+
+
+def test_a_name_with_brackets_and_spaces(tmp_path: Path) -> None:
+    odd = tmp_path / "a) (b c"
+    os.symlink(sys.executable, odd)
+    with subprocess.Popen([odd, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = start_of(process.pid)
+        assert started
+        assert int(started) >= int(start_of(os.getpid()) or 0)
+        process.kill()
