@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import PlanConfig
 from pipeline.errors import ConfigError, PlanError
+from pipeline.file_names import file_named
 from pipeline.files import sha256_json, write_bytes
 from pipeline.geometry import PatchGeometry
 from pipeline.units import magnification
@@ -37,6 +38,7 @@ class SlidePlan:
         slide_id: the manifest's id.
         path: as in the manifest; relative ones hang below `slides_root`.
         case_id, center: from the manifest.
+        has_case: whether the manifest gave the case, else `case_id` is the slide's; `None` in plans that do not say it.
         manifest_mpp: um/px given by the manifest, overriding the slide's.
         quickhash: OpenSlide's content hash, checked when the slide is read.
         size_l0_px: (width, height) of level 0.
@@ -57,6 +59,7 @@ class SlidePlan:
     coords_l0_px: NDArray[np.int64]
     split: NDArray[np.uint8]
     labels: dict[str, str] = field(default_factory=dict)
+    has_case: bool | None = None
 
     def content(self) -> dict[str, Any]:
         """What of this slide enters the plan's hash."""
@@ -145,8 +148,8 @@ class Plan:
         return np.concatenate([s.split for s in self.slides])
 
     def slide_path(self, slide: SlidePlan, slides_root: Path | None = None) -> Path:
-        """Where a slide's file is; `slides_root` overrides where the plan was made."""
-        return (slides_root or self.slides_root) / slide.path
+        """Where a slide's file is; `slides_root` overrides where the plan was made. See `Manifest.slide_path`."""
+        return file_named((slides_root or self.slides_root) / slide.path)
 
     def count(self, split: int) -> int:
         """Number of rows in a split."""
@@ -209,6 +212,7 @@ def slide_record(slide: SlidePlan) -> dict[str, Any]:
         "size_l0_px": list(slide.size_l0_px),
         "geometry": asdict(slide.geometry),
         "labels": slide.labels,
+        **({} if slide.has_case is None else {"has_case": slide.has_case}),
     }
 
 

@@ -4,8 +4,6 @@ G2L, section "Patch-based sampling": a fixed number of tissue patches from each 
 not say how they are drawn; here uniformly without replacement over the tissue grid.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -15,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cases import case_facts, cases_warning, counted_cases
 from pipeline.config import PlanConfig
 from pipeline.errors import PatchError, SlideError
-from pipeline.files import sha256_file, sha256_json, write_text
+from pipeline.files import sha256_file, sha256_json
 from pipeline.geometry import PatchGeometry
 from pipeline.images import encode_image
 from pipeline.manifest import Manifest, ManifestRow, row_split
@@ -26,6 +25,7 @@ from pipeline.plan import AuditRow, Plan, SlidePlan, build_plan
 from pipeline.runlog import Progress, counted, table
 from pipeline.sampling import GAP, SPLITS, TRAIN, VAL, rank_slides, sample_patches, split_strip
 from pipeline.slides import Slide
+from pipeline.tables import write_records
 from pipeline.tissue_grid import lay_grid
 from pipeline.units import format_bytes
 
@@ -145,6 +145,7 @@ def _audit_open_slide(
         coords_l0_px=coords,
         split=split,
         labels=dict(row.labels),
+        has_case=row.has_case,
     )
     return Audited(audit, part if len(coords) else None)
 
@@ -174,11 +175,7 @@ def _encoded_size(slide: Slide, coords: NDArray[np.int64], geometry: PatchGeomet
 
 def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
     """The audit as CSV, one row a slide."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(AuditRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, text.getvalue())
+    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])
 
 
 def audit_table(plan: Plan) -> str:
@@ -216,7 +213,7 @@ def estimate(
     """
     rows, train, val = plan.num_rows, plan.count(TRAIN), plan.count(VAL)
     shard_rows = min(rows_per_shard, rows)
-    cases, centers = {s.case_id for s in plan.slides}, {s.center for s in plan.slides if s.center}
+    centers = {s.center for s in plan.slides if s.center}
     if width is None:
         embeddings = f"{np.dtype(dtype).itemsize} bytes for each of them and each dimension of the teacher"
     else:
@@ -230,12 +227,14 @@ def estimate(
         "none": "no pixels",
     }[pixels]
     lines = [
-        f"{counted(len(plan.slides), 'slide')} of {counted(len(cases), 'case')} and "
+        f"{counted(len(plan.slides), 'slide')} of {counted_cases(plan.slides)} and "
         f"{counted(len(centers), 'centre')}: {counted(rows, 'patch', 'patches')}, "
         f"{train:,} to train on and {val:,} held out.",
         f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
         f"{embeddings} and {kept}.",
     ]
+    if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
+        lines.append(f"warning: {warning}")
     if not train:
         lines.append("warning: there is nothing to train on; see --val-fraction, --val-strip and the column split")
     if not val:
