@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from pipeline.cases import CaseFacts, cases_in_words
 from pipeline.encoders import EncoderSpec
 from pipeline.exchange import INPUT, OUTPUT, PROGRAM_FILE, TOLERANCE
 from pipeline.hub import page_of
@@ -54,8 +55,8 @@ def split_words(store: dict[str, Any]) -> str:
             "says nothing of other cases."
         )
     return (
-        "The split is by case: no case, and so no slide, is on both sides. Which they are stands in the plan of this "
-        "hash; ids are left out here, since they may identify patients."
+        f"{cases_in_words(CaseFacts(**store['cases']))} Which they are stands in the plan of this hash; ids are left "
+        "out here, since they may identify patients."
     )
 
 

@@ -6,22 +6,21 @@ failures.csv   slides without embeddings, and patches that were left out; absent
 ...            the slides' files, in the layout of another tool: `layouts`
 """
 
-import csv
-import io
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import differences, to_toml
-from pipeline.errors import EmbedError
+from pipeline.errors import EmbedError, ManifestError
 from pipeline.files import make_output_folder, write_json, write_text
 from pipeline.layouts import Mark
 from pipeline.slide_embedding import Failure
+from pipeline.tables import read_table, write_records
 
 OPTIONS_FILE, RECORD_FILE, FAILURES_FILE = "embed.toml", "embed.json", "failures.csv"
+FAILURE_COLUMNS = tuple(field.name for field in fields(Failure))
 
 
 class EmbedFolder:
@@ -89,11 +88,10 @@ class EmbedFolder:
         """Take over the failures of finished slides from the last run; where their list is gone, their number."""
         listed: dict[str, list[Failure]] = {}
         try:
-            with open(self.failures_path, newline="") as f:
-                lines = list(csv.DictReader(f))
-        except (OSError, UnicodeDecodeError, csv.Error):  # not there, or no longer what was written
+            lines = read_table(self.failures_path, FAILURE_COLUMNS, ",")[0]
+        except ManifestError:  # not there, or no longer what was written
             lines = []
-        for line in lines:
+        for _, line in lines:
             if failure := _failure(line):
                 listed.setdefault(failure.slide_id, []).append(failure)
         for slide_id, mark in marks.items():
@@ -118,15 +116,7 @@ class EmbedFolder:
         if not lines:
             self.failures_path.unlink(missing_ok=True)
             return
-        write_text(self.failures_path, _csv(lines))
-
-
-def _csv(failures: Iterable[Failure]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(Failure)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(failure) for failure in failures)
-    return text.getvalue()
+        write_records(self.failures_path, [asdict(failure) for failure in lines])
 
 
 def _failure(line: dict[str, Any]) -> Failure | None:

@@ -10,6 +10,7 @@ README.md                        the card
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,7 @@ from pipeline import interrupts
 from pipeline.asides import aside_name, remove, remove_asides_of
 from pipeline.augmentation import beyond_the_teacher
 from pipeline.card import split_words, terms_section
+from pipeline.cases import case_facts
 from pipeline.compute import versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
@@ -191,6 +193,7 @@ def card_facts(
     plan, slide_of_row = store.plan, store.plan.slide_of_row()
     train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
     val_slides = np.unique(slide_of_row[val_rows]).tolist()
+    cases = case_facts(plan.slides)
     return {
         "student": student.record(),
         "teacher": store.spec.teacher,
@@ -200,10 +203,11 @@ def card_facts(
             "content_hash": store.content_hash(),
             "train_rows": len(train_rows),
             "train_slides": len(train_slides),
-            "train_cases": len({plan.slides[i].case_id for i in train_slides}),
+            "train_cases": cases.count(len({plan.slides[i].case_id for i in train_slides})),
             "val_rows": len(val_rows),
             "val_slides": len(val_slides),
-            "val_cases": len({plan.slides[i].case_id for i in val_slides}),
+            "val_cases": cases.count(len({plan.slides[i].case_id for i in val_slides})),
+            "cases": asdict(cases),
             "val_strip": plan.config.val_strip,
         },
         "config": {k: v for k, v in config.record().items() if k not in NOT_IN_CARD},
@@ -257,8 +261,8 @@ divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `p
 {projectors_note(teacher, further)}
 ## Made from
 
-- Trained on: {store["train_rows"]:,} patches (slides: {store["train_slides"]:,}, cases: {store["train_cases"]:,}). \
-Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases: {store["val_cases"]:,}).
+- Trained on: {store["train_rows"]:,} patches (slides: {store["train_slides"]:,}, cases: {store["train_cases"]}). \
+Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases: {store["val_cases"]}).
 - {split_words(store)}
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
 - Teacher {teacher_source(teacher)}.{further_sources(further)}

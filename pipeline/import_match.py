@@ -13,10 +13,14 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.file_names import file_named
 from pipeline.imported import ImportedSlide
 from pipeline.manifest import ManifestRow, parse_manifest
-from pipeline.manifest_sources import rows_from_folder
+from pipeline.manifest_sources import list_folder
 from pipeline.plan import AuditRow
+from pipeline.runlog import say
+from pipeline.slide_copies import copies_of_slides
+from pipeline.tables import composed
 from pipeline.tool_config import ImportConfig
 
 OME = ".ome"
@@ -45,7 +49,10 @@ def match_slides(files: Mapping[str, Path], config: ImportConfig, tree: Path | N
         manifest = parse_manifest(config.manifest, config.slides_root)
         rows, root = list(manifest.rows), manifest.slides_root
     else:
-        rows, root = rows_from_folder(config.slides_root), config.slides_root
+        listed = list_folder(config.slides_root)
+        for note in listed.notes:
+            say(f"note: {config.slides_root}: {note}")
+        rows, root = list(listed.rows), config.slides_root
     meant, reasons = _meant(rows, root, files, tree, config)
     pairs: dict[str, tuple[ManifestRow, Path]] = {}
     unclear: dict[str, list[str]] = {}
@@ -74,29 +81,29 @@ def _meant(
     rows: Sequence[ManifestRow], root: Path, files: Mapping[str, Path], tree: Path | None, config: ImportConfig
 ) -> tuple[dict[str, list[ManifestRow]], dict[str, str]]:
     """The slides that each file may be of, by the file's name, and why it is of none, where it is not of one."""
-    num_same = Counter(path.stem for path in files.values())
+    num_same = Counter(composed(path.stem) for path in files.values())
     by_name = _by_name(rows, num_same.keys())
-    meant = {name: by_name.get(path.stem, []) for name, path in files.items()}
+    meant = {name: by_name.get(composed(path.stem), []) for name, path in files.items()}
     by_place = _by_place(meant, files, root, tree) if tree else {}
     keeps_places = any(files[name].parent != tree for name in by_place)
     reasons, where = {}, config.manifest or config.slides_root
     for name, path in files.items():
         found = meant[name]
-        is_disputed = config.manifest is not None and _is_disputed(path.stem, found)
+        is_disputed = config.manifest is not None and _is_disputed(composed(path.stem), found)
         if not found:
             reasons[name] = f"{path}: no slide {path.stem} in {where}"
         elif is_disputed:
             reasons[name] = (f"{path}: is it of {_paths(found, root)}? In {where}, {path.stem} is one's "
                              "slide_id and the other's file. Give slide_ids that are no other file's name")  # fmt: skip
-        elif name not in by_place and (keeps_places or num_same[path.stem] > 1):
+        elif name not in by_place and (keeps_places or num_same[composed(path.stem)] > 1):
             others = "other slides do" if keeps_places else "other files have this name"
             reasons[name] = (f"{path}: no slide of this name lies below {root} as this file does below {tree}, and "
                              f"{others}. Are these the folder of STAMP's extractor, and the folder of slides that it "
                              "read?")  # fmt: skip
         else:
             found = by_place.get(name, found)
-            if config.manifest and all(Path(row.path).stem == path.stem for row in found):
-                found = [row for row in found if row.slide_id == path.stem] or found
+            if config.manifest and all(_stem(row) == composed(path.stem) for row in found):
+                found = [row for row in found if composed(row.slide_id) == composed(path.stem)] or found
             meant[name] = found
         if name not in reasons and len(meant[name]) > 1:
             reasons[name] = (f"{path}: is it of {_paths(meant[name], root)}? Name the slides' files apart, or give a "
@@ -112,7 +119,12 @@ def _is_disputed(name: str, rows: Sequence[ManifestRow]) -> bool:
     """Whether a name is the id of one slide and of another only the file's. Of slides whose files have one name, the id
     tells which is meant.
     """
-    return len(rows) > 1 and any(row.slide_id == name != Path(row.path).stem for row in rows)
+    return len(rows) > 1 and any(composed(row.slide_id) == name != _stem(row) for row in rows)
+
+
+def _stem(row: ManifestRow) -> str:
+    """The name of a slide's file without its ending, accents composed."""
+    return composed(Path(row.path).stem)
 
 
 def _paths(rows: Sequence[ManifestRow], root: Path) -> str:
@@ -120,11 +132,11 @@ def _paths(rows: Sequence[ManifestRow], root: Path) -> str:
 
 
 def _by_name(rows: Sequence[ManifestRow], stems: Set[str]) -> dict[str, list[ManifestRow]]:
-    """Slides by the names that a file of theirs may have; `stems` are the names that there are."""
+    """Slides by the names that a file of theirs may have; `stems` are the names that there are. All are composed."""
     found: dict[str, list[ManifestRow]] = {}
     for row in rows:
-        stem = Path(row.path).stem
-        names = {row.slide_id, stem}
+        stem = _stem(row)
+        names = {composed(row.slide_id), stem}
         if stem.lower().endswith(OME) and not names & stems:
             names.add(stem[: -len(OME)])
         for name in names:
@@ -140,12 +152,14 @@ def _by_place(
     If every file that has a slide has one at the same path below `root` as its own below `tree`, that is its place.
     Otherwise STAMP read another folder of slides: then a slide is at its place if its path ends as the file's.
     """
-    places = {name: Path(os.path.relpath(path.with_suffix(""), tree)).as_posix() for name, path in files.items()}
+    places = {
+        name: composed(Path(os.path.relpath(path.with_suffix(""), tree)).as_posix()) for name, path in files.items()
+    }
     if not any("/" in place for place in places.values()):
         return {}  # of a tool that keeps no subfolders, or of slides without
-    top = os.path.abspath(root)
+    top = composed(os.path.abspath(root))
     paths = {
-        row.slide_id: Path(os.path.abspath(root / row.path)).with_suffix("").as_posix()
+        row.slide_id: composed(Path(os.path.abspath(root / row.path)).with_suffix("").as_posix())
         for found in meant.values()
         for row in found
     }
@@ -158,3 +172,20 @@ def _by_place(
             for name, found in meant.items()
         }
     return {name: found for name, found in same.items() if found}
+
+
+def fail_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSlide]:
+    """The slides, with those failed that are copies of another: all of them where they are of different cases, for it
+    cannot be known whose they are, else all but the first. `root` is the folder below which paths hang.
+    """
+    well = [index for index, slide in enumerate(slides) if slide.slide is not None]
+    kept = list(slides)
+    for group in copies_of_slides([file_named(root / slides[index].audit.path) for index in well]):
+        parts = [(well[i], part) for i in group if (part := slides[well[i]].slide) is not None]
+        cases = {part.case_id for _, part in parts if part.has_case}
+        names = " and ".join(str(root / part.path) for _, part in parts)
+        for index, part in parts if len(cases) > 1 else parts[1:]:
+            why = f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones" if len(cases) > 1 else (
+                f"taken once, as {parts[0][1].slide_id}")  # fmt: skip
+            kept[index] = slides[index].failed(f"{root / part.path}: {names} are copies of one slide, {why}")
+    return kept

@@ -140,7 +140,7 @@ def _fit(
     )
     identity = slide.identity()
     part = SlidePlan(row.slide_id, row.path, row.case_id, row.center, row.mpp, info.quickhash, info.size_l0_px,
-                     geometry, coords, split, dict(row.labels), identity.record())  # fmt: skip
+                     geometry, coords, split, dict(row.labels), identity.record(), row.has_case)  # fmt: skip
     centre = placed.features.mean(axis=0, dtype=np.float64)
     return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre)
 

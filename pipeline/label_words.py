@@ -1,15 +1,23 @@
 """What cells of a table say: words for a missing value, names spelled in two ways, numbers as labels. Pure."""
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable
 
-UNKNOWN_LABELS = frozenset(
-    {"", "-", "--", "'--", "na", "n/a", "nan", "null", "missing", "unknown", "not available", "not evaluated",
-     "not reported", "not applicable", "indeterminate"}
+MISSING_WORDS = frozenset(
+    {"na", "n/a", "n.a.", "n.a", "nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "null", "nil", "none",
+     "missing", "unknown", "unk", "undefined", "not available", "not evaluated", "not reported", "not applicable",
+     "not known", "indeterminate"}
 )  # fmt: skip
-"""Labels that say that there is none, in any case and in square brackets or not: what pandas writes, and what the GDC's
-and cBioPortal's clinical tables hold. "none" is not among them: it may be a class.
+"""Words that say that there is no value, in small letters: what pandas, R, SQL and C print, and what the clinical
+tables of the GDC and cBioPortal hold. "none" is among them, for pandas and Python write it (decision 0026).
 """
+NO_LETTERS = re.compile(r"[-\u2010-\u2015\u2212.?*_/\s'\u2026]*")
+"""Cells of such marks only: `.` of SAS and Stata, `?` of UCI and Weka, dashes."""
+SPREADSHEET_ERROR = re.compile(r"#(?:[^\W\d_]|[/0])+[!?]|#n/?a(?: n/?a)?|#nv|#getting_data|#+|err:\d+", re.IGNORECASE)
+"""`#VALUE!`, `#NAME?`, `#DIV/0!` and what they are called in other languages (`#WERT!`), `#N/A`, `Err:502`."""
+BRACKETS = "[]<>(){}\"'"
 WHOLE = re.compile(r"^(\d+)\.0+$")
 """A whole number as a float prints it."""
 MAX_SHOWN = 5
@@ -19,8 +27,28 @@ MAX_NUMERIC_CLASSES = 10
 
 
 def is_unknown(cell: str) -> bool:
-    """Whether a cell says that there is no label, see `UNKNOWN_LABELS`."""
-    return cell.strip().strip("[]").strip().lower() in UNKNOWN_LABELS
+    """Whether a cell says that there is no value: the one rule for every column of every table that is read."""
+    text = cell.strip()
+    bare = text.strip(BRACKETS).strip().lower()
+    return bare in MISSING_WORDS or bool(NO_LETTERS.fullmatch(bare)) or bool(SPREADSHEET_ERROR.fullmatch(text))
+
+
+def cell_value(cell: str) -> str:
+    """What a cell says without blanks around it, "" where it says that there is no value."""
+    return "" if is_unknown(cell) else cell.strip()
+
+
+def missing_notes(label: str, cells: Iterable[str]) -> list[str]:
+    """A note on words in a column of labels that count as none, for one of them may be a class; else none."""
+    words = Counter(cell.strip() for cell in cells if cell.strip() and is_unknown(cell))
+    if not words:
+        return []
+    listed = ", ".join(f"{word!r} ({count:,})" for word, count in words.most_common(MAX_SHOWN))
+    more = f" and {len(words) - MAX_SHOWN:,} more" if len(words) > MAX_SHOWN else ""
+    return [
+        f"These words in the column {label} count as a missing value: {listed}{more}. If one of them is a class, "
+        "give it another name, such as 'absent' for 'none'."
+    ]
 
 
 def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
@@ -29,7 +57,8 @@ def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
     """
     alike: dict[str, list[str]] = {}
     for name in sorted({str(name) for name in names}):
-        alike.setdefault(WHOLE.sub(r"\1", "".join(name.split()).casefold()), []).append(name)
+        plain = unicodedata.normalize("NFKC", "".join(name.split())).casefold()
+        alike.setdefault(WHOLE.sub(r"\1", plain), []).append(name)
     several = [" and ".join(repr(name) for name in group) for group in alike.values() if len(group) > 1]
     if not several:
         return []

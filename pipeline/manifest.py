@@ -5,26 +5,22 @@ refuses it with every problem named at once, and writes one; `manifest_sources` 
 whether a slide opens and what its mpp is; the plan sees to that.
 """
 
-import csv
 import hashlib
-import io
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ManifestError
-from pipeline.files import write_text
+from pipeline.file_names import file_named, name_trouble
+from pipeline.label_words import cell_value, is_unknown
+from pipeline.slide_copies import copies_of_slides
+from pipeline.tables import Problem, composed, read_table, refuse, write_table
 from pipeline.units import check_mpp
 
 Split = Literal["train", "val"]
-Record = tuple[int, dict[str, str]]
-"""1-based line and its cells by column."""
-Problem = tuple[int, str]
-"""1-based line (0: none) and what is wrong there."""
 
 OVERRIDES: Mapping[str, Literal["yes"] | None] = {"": None, "no": None, "yes": "yes"}
 SPLITS: Mapping[str, Split] = {"train": "train", "val": "val"}
@@ -35,11 +31,6 @@ SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_SLIDE_ID_BYTES = 200
 """Our choice: file systems allow 255 bytes a name, and outputs add an ending to the id."""
-OTHER_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
-"""What tables are split at elsewhere; spreadsheets of some countries save CSV with semicolons."""
-MAX_SHOWN_COLUMNS = 12
-MAX_SHOWN_PROBLEMS = 20
-"""Our choice: fits a screen."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,8 @@ class ManifestRow:
     """One slide; `path` is as written, `mpp` is um/px of level 0 and counts against the slide's own where
     `mpp_overrides` is "yes", `line` is 1-based (0: not from a file).
 
-    `line` takes no part in comparisons, so that the order of a file's rows does not matter.
+    `has_case` is off where the manifest gives no case, and `case_id` is the slide's. It and `line` take no part in
+    comparisons: the order of a file's rows does not matter.
     """
 
     slide_id: str
@@ -60,6 +52,7 @@ class ManifestRow:
     labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     line: int = field(default=0, compare=False)
     mpp_overrides: Literal["yes"] | None = None
+    has_case: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
@@ -71,12 +64,14 @@ class Manifest:
     slides_root: Path
 
     def slide_path(self, row: ManifestRow) -> Path:
-        """Where the slide of `row` lies; an absolute path stays as it is."""
-        return self.slides_root / row.path
+        """Where the slide of `row` lies; an absolute path stays as it is. A file whose name has its accents composed in
+        another way is meant if there is no other.
+        """
+        return file_named(self.slides_root / row.path)
 
 
 def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
-    """Read and check a manifest, and see that every slide file is there.
+    """Read and check a manifest, and see that every slide file is there, and each slide once.
 
     `slides_root` is the folder below which relative paths hang; None is the manifest's own folder.
 
@@ -90,7 +85,7 @@ def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
         if row.path and not os.path.isfile(manifest.slide_path(row))
     ]
     hint = f"\nRelative paths hang below {manifest.slides_root}; --slides-root names another folder."
-    refuse(path, problems + missing, hint if missing else "")
+    refuse(path, problems + missing + _copies(manifest), hint if missing else "")
     return manifest
 
 
@@ -98,7 +93,7 @@ def parse_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
     """Read and check a manifest as `read_manifest` does, without need of the slides.
 
     Raises:
-        ManifestError: as `read_manifest`, but for missing slides.
+        ManifestError: as `read_manifest`, but for missing slides and copies.
     """
     manifest, problems = _parse(path, slides_root)
     refuse(path, problems)
@@ -128,91 +123,45 @@ def row_split(row: ManifestRow, val_fraction: float) -> Split:
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     """Write rows as CSV, sorted by `slide_id`, complete or absent.
 
-    Columns: slide_id, path, case_id; of center, mpp, split, sha256 those that any row has; then the labels in the
-    order of their first use.
+    Columns: slide_id, path, case_id, empty where it is not known; of center, mpp, split, sha256 those that any row has;
+    then the labels in the order of their first use.
     """
     ordered = sorted(rows, key=lambda row: row.slide_id)
     fixed = [c for c in COLUMNS if any(getattr(row, c) is not None for row in ordered)] or COLUMNS[:3]
     labels = list(dict.fromkeys(label for row in ordered for label in row.labels))
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*fixed, *labels])
-    for row in ordered:
-        writer.writerow([getattr(row, c) for c in fixed] + [row.labels.get(label, "") for label in labels])
-    write_text(path, text.getvalue())
-
-
-def read_table(
-    path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"]
-) -> tuple[list[Record], list[Problem]]:
-    """Records, and the rows that have too few or too many cells; cells are as written, blank lines are passed over."""
-    if os.path.isdir(path):
-        raise ManifestError(f"{path} is a folder; a manifest is a CSV file. Make one of the slides in it with: "
-                            f"g2l make-manifest {path} --out slides.csv")  # fmt: skip
-    try:
-        text = path.read_bytes().decode().removeprefix("\ufeff")
-    except OSError as error:
-        raise ManifestError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise ManifestError(f"{path} is not UTF-8 text (line {line}); save it as CSV UTF-8") from error
-    if "\0" in text:
-        raise ManifestError(f"{path} is not a text file: it has zero bytes; save it as CSV UTF-8")
-    lines: list[tuple[int, list[str]]] = []
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    start = 1
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                lines.append((start, cells))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise ManifestError(f"{path} is not well-formed CSV from line {start} on: {error}") from error
-    if not lines:
-        raise ManifestError(f"{path} is empty; its first line must name the columns {', '.join(required)}")
-    header = [cell.strip() for cell in lines.pop(0)[1]]
-    header = [name.lower() if name.lower() in (*required, *COLUMNS) else name for name in header]
-    if missing := [column for column in required if column not in header]:
-        split_at = {",": "commas", "\t": "tabs"}[delimiter]
-        other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
-        hint = f". It is split at {other}; save it with {split_at} between the cells" if other else ""
-        raise ManifestError(f"{path} lacks the column {', '.join(missing)}; split at {split_at} it has {header}{hint}")
-    if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
-        rows = "" if header[0] else ". The first is unnamed where pandas writes row numbers: use to_csv(index=False)"
-        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each a name of its own{rows}")
-    if not lines:
-        raise ManifestError(f"{path} has a header but no rows")
-    width = len(header)
-    problems = [
-        (line, f"{len(cells)} cells where the header has {width}; put quotes around a cell with a separator")
-        for line, cells in lines
-        if len(cells) != width
-    ]
-    return [(line, dict(zip(header, cells, strict=True))) for line, cells in lines if len(cells) == width], problems
+    cells = (
+        [getattr(row, c) if c != "case_id" or row.has_case else "" for c in fixed]
+        + [row.labels.get(label, "") for label in labels]
+        for row in ordered
+    )
+    write_table(path, [*fixed, *labels], cells)
 
 
 def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem]]:
     """The manifest, and everything that is wrong with it as far as the file alone tells."""
     if slides_root is not None and not slides_root.is_dir():
         raise ManifestError(f"the slides' folder {slides_root} is not a folder; mend --slides-root")
-    records, problems = read_table(path, REQUIRED_COLUMNS, ",")
+    records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
     manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root)
-    problems += repeated_ids(rows) + _repeated_files(manifest) + _mixed_cases(rows, dict(records))
+    problems += [*repeated_ids(rows), *_unclear_files(manifest), *_repeated_files(manifest)]
+    problems += _mixed_cases(rows, dict(records))
     return manifest, problems
 
 
 def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:
     """The row of a record; a cell that is wrong is added to `problems` and counts as empty."""
     slide_id, path = record["slide_id"], record["path"]
-    cells = {column: record.get(column, "").strip() for column in COLUMNS}
+    cells = {column: cell_value(record.get(column, "")) for column in COLUMNS}
     if trouble := id_trouble(slide_id):
         problems.append((line, f"slide_id {slide_id!r} {trouble}"))
     if not cells["path"]:
-        problems.append((line, "path is empty"))
+        problems.append((line, f"path {path!r} stands for a missing value" if path.strip() else "path is empty"))
     mpp = None
     if cells["mpp"]:
         try:
+            if "_" in cells["mpp"]:  # Python reads 0_25 as 25
+                raise ValueError
             mpp = check_mpp(float(cells["mpp"]), "the manifest")
         except ValueError as error:
             why = error if "implausible" in str(error) else f"mpp {cells['mpp']!r} is not a number"
@@ -237,6 +186,7 @@ def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) ->
         labels={column: cell.strip() for column, cell in record.items() if column not in COLUMNS},
         line=line,
         mpp_overrides=overrides,
+        has_case=bool(cells["case_id"]),
     )
 
 
@@ -244,6 +194,8 @@ def id_trouble(slide_id: str) -> str:
     """Why an id cannot name a file and an HDF5 group; empty if it can."""
     if not slide_id.strip():
         return "is empty"
+    if is_unknown(slide_id) and not slide_id.startswith("."):
+        return "stands for a missing value"
     if slide_id != slide_id.strip() or slide_id.startswith("."):
         return "starts or ends with a space, or starts with a dot"
     if not slide_id.isprintable() or "/" in slide_id or "\\" in slide_id:
@@ -262,27 +214,58 @@ def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> d
 
 
 def repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
-    """Ids that several rows have."""
+    """Ids that several rows have, and those that differ only in how letters with accents are written."""
     return [
-        (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs an id of its own")
-        for slide_id, group in _groups(rows, lambda row: row.slide_id).items()
+        (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs an id of its own"
+                        + ("" if len({row.slide_id for row in group}) == 1 else
+                           " (they differ only in how letters with accents are written)"))
+        for slide_id, group in _groups(rows, lambda row: composed(row.slide_id)).items()
         if slide_id.strip()
-    ]
+    ]  # fmt: skip
+
+
+def _unclear_files(manifest: Manifest) -> list[Problem]:
+    """Paths by which two files could be meant."""
+    troubles = [(row, name_trouble(manifest.slides_root / row.path)) for row in manifest.rows if row.path]
+    return [(row.line, f"path {row.path!r} {trouble}") for row, trouble in troubles if trouble]
 
 
 def _repeated_files(manifest: Manifest) -> list[Problem]:
     """Slide files that have several ids, whatever links and dots their paths go through."""
+    groups = _groups(manifest.rows, lambda row: _inode(manifest.slide_path(row)))
     return [
-        (group[0].line, f"the file {file} has several ids {_lines(group)}; keep one row a file")
-        for file, group in _groups(manifest.rows, lambda row: os.path.realpath(manifest.slide_path(row))).items()
+        (group[0].line, f"the file {os.path.realpath(manifest.slide_path(group[0]))} has several ids {_lines(group)}; "
+                        "keep one row a file")
+        for group in groups.values()
         if group[0].path and len({row.slide_id for row in group}) > 1
-    ]
+    ]  # fmt: skip
+
+
+def _inode(path: Path) -> str:
+    """What is the same for all names of a file, links and hard links; of a file that is not there its path."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):  # the latter: a name that no file can have
+        return os.path.realpath(path)
+    return f"{stat.st_dev}:{stat.st_ino}"
+
+
+def _copies(manifest: Manifest) -> list[Problem]:
+    """Slides that have several ids by copies of a file, or by several files of one series."""
+    rows = list({_inode(manifest.slide_path(row)): row for row in reversed(manifest.rows) if row.path}.values())
+    problems = []
+    for indices in copies_of_slides([manifest.slide_path(row) for row in rows]):
+        group = sorted((rows[index] for index in indices), key=lambda row: row.line)
+        named = " and ".join(f"{row.slide_id!r} ({manifest.slide_path(row)})" for row in group)
+        problems.append((group[0].line, f"one slide has several ids {_lines(group)}: {named} are copies, or files of "
+                         "one DICOM series. Keep one row a slide"))  # fmt: skip
+    return problems
 
 
 def _mixed_cases(rows: Iterable[ManifestRow], records: Mapping[int, Mapping[str, str]]) -> list[Problem]:
     """Cases whose rows do not all give the same split or all give none; a wrong split counts for nothing."""
     problems = []
-    sound = [row for row in rows if row.split or not records[row.line].get("split", "").strip()]
+    sound = [row for row in rows if row.split or not cell_value(records[row.line].get("split", ""))]
     for case_id, group in _groups(sound, lambda row: row.case_id).items():
         parts = [(name, [row for row in group if row.split == name]) for name in ("train", "val", None)]
         words = [f"{name or 'none given'} {_lines(part)}" for name, part in parts if part]
@@ -298,19 +281,3 @@ def _lines(rows: Iterable[ManifestRow]) -> str:
     if not all(row.line for row in rows):
         return "for " + ", ".join(row.path for row in rows)
     return f"on line{'s' * (len(rows) > 1)} " + ", ".join(str(row.line) for row in rows)
-
-
-def refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
-    """Raise one error that lists all problems, if there are any."""
-    found = [f"\n  line {line}: {what}" if line else f"\n  {what}" for line, what in sorted(problems)]
-    if found:
-        num_hidden = len(found) - MAX_SHOWN_PROBLEMS
-        more = f"\n  and {num_hidden} more" if num_hidden > 0 else ""
-        raise ManifestError(f"{path} cannot be used:{''.join(found[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
-
-
-def unused_columns_note(columns: Iterable[str]) -> str:
-    """A note on columns that mean nothing here, which a typing error may be among; "" of none."""
-    names = [repr(name) for name in columns]
-    more = f" and {len(names) - MAX_SHOWN_COLUMNS} more" if len(names) > MAX_SHOWN_COLUMNS else ""
-    return f"Columns of the CSV that are not used: {', '.join(names[:MAX_SHOWN_COLUMNS])}{more}." if names else ""

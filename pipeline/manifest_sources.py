@@ -7,76 +7,81 @@ does, and opening the slides.
 import csv
 import functools
 import io
-import os
-import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
+from pipeline.barcodes import barcode_of_path, find_barcode
 from pipeline.errors import ManifestError
-from pipeline.manifest import ManifestRow, id_trouble, read_table, refuse, repeated_ids
+from pipeline.label_words import is_unknown
+from pipeline.manifest import ManifestRow, id_trouble, repeated_ids
+from pipeline.slide_copies import copies_of_slides
+from pipeline.slide_walk import SLIDE_SUFFIXES, passed_over, slide_paths
+from pipeline.tables import Problem, composed, read_table, refuse
 
 GDC_COLUMNS = ("id", "filename", "md5", "size")
 """docs.gdc.cancer.gov/Encyclopedia/pages/Manifest_File; its `state` is not needed."""
 
-SLIDE_SUFFIXES = frozenset(
-    {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi", ".avs"}
-)
-"""File endings that OpenSlide 4.0.1 reads (openslide.org/formats); 4.0.0 reads neither .czi nor .avs."""
-
 SITES_FILE = "tcga_source_sites.csv"
-BARCODE = re.compile(r"(TCGA-([A-Z0-9]{2})-[A-Z0-9]{4})(?![A-Za-z0-9])")
-"""Case (1) and the code of its source site (2); docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode."""
 
 
-def make_manifest(source: Path) -> tuple[list[ManifestRow], Path]:
-    """Rows from a folder of slides or from a GDC manifest, and the folder below which their paths hang.
+@dataclass(frozen=True)
+class SlideList:
+    """Rows sorted by `slide_id`, the folder below which their paths hang, and what was passed over, in words."""
 
-    For a GDC manifest that is its own folder; who downloads to another names it as `slides_root` when reading.
+    rows: tuple[ManifestRow, ...]
+    root: Path
+    notes: tuple[str, ...] = ()
+
+
+def list_slides(source: Path) -> SlideList:
+    """The slides of a folder, each once, or of a GDC manifest.
+
+    Paths of the latter hang below its own folder; who downloads to another names it as `slides_root` when reading.
 
     Raises:
-        ManifestError: as `rows_from_folder` and `rows_from_gdc`.
+        ManifestError: as `list_folder` and `rows_from_gdc`.
     """
     if source.is_dir():
-        return rows_from_folder(source), source
-    return rows_from_gdc(source), source.parent
+        return list_folder(source, copies=False)
+    return SlideList(tuple(rows_from_gdc(source)), source.parent)
 
 
-def rows_from_folder(folder: Path) -> list[ManifestRow]:
-    """One row for each slide anywhere below `folder`, with paths relative to it, sorted by `slide_id`.
+def list_folder(folder: Path, *, copies: bool = True) -> SlideList:
+    """One row for each slide anywhere below `folder`, with paths relative to it.
 
-    The id is the file's stem; files whose stems clash take their relative path with `__` for `/`. A name that
-    starts with a TCGA barcode gives the case and, if its site is known, the centre. Passed over: hidden files and
-    folders, links to folders, and the data folder of an .mrxs file. Of DICOM files only the first by name in each
-    folder is listed, because there a slide is a series of files: keep one slide a folder.
+    The id is the file's stem; files whose stems clash take their relative path with `__` for `/`. A TCGA barcode in the
+    file's name, or in that of the nearest folder that has one, gives the case and, if its site is known, the centre.
+    Passed over: hidden files and folders, links to folders, links to slides that are listed, the data folder of an
+    .mrxs file, and of DICOM files all but one a series, the first by name that is a level of the slide. With `copies`
+    off also files that are the same as a listed one, byte for byte.
 
     Raises:
-        ManifestError: the folder cannot be listed or has no slide, or a name cannot be an id.
+        ManifestError: the folder cannot be listed or has no slide, a name cannot be an id, or copies say different
+            cases.
     """
-    found: list[PurePosixPath] = []
-    for parent, folders, names in os.walk(folder, onerror=_raise_unlisted):
-        files = [PurePosixPath(name) for name in sorted(names) if not name.startswith(".")]
-        dicom = [file for file in files if file.suffix.lower() == ".dcm"]
-        data_folders = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in data_folders]
-        slides = [file for file in files if file.suffix.lower() in SLIDE_SUFFIXES and file not in dicom[1:]]
-        found += [PurePosixPath(Path(parent).relative_to(folder)) / file for file in slides]
-    if not found:
-        raise ManifestError(f"no slides below {folder}; looked for {' '.join(sorted(SLIDE_SUFFIXES))}")
-    num_same = Counter(path.stem for path in found)
-    rows, problems = [], []
-    for path in found:
-        slide_id = path.stem if num_same[path.stem] == 1 else str(path).replace("/", "__")
-        case_id, center = slide_id, None
-        if barcode := BARCODE.match(path.name):
-            case_id, center = barcode[1], source_sites().get(barcode[2])
-        rows.append(ManifestRow(slide_id, str(path), case_id, center))
+    paths, notes = slide_paths(folder)
+    problems: list[Problem] = []
+    if not copies:
+        paths, notes_on_copies = _without_copies(folder, paths, problems)
+        notes += notes_on_copies
+    if not paths:
+        raise ManifestError(
+            "\n".join([f"no slides below {folder}; looked for {' '.join(sorted(SLIDE_SUFFIXES))}", *notes])
+        )
+    num_same = Counter(composed(path.stem) for path in paths)
+    rows = []
+    for path in paths:
+        slide_id = path.stem if num_same[composed(path.stem)] == 1 else str(path).replace("/", "__")
+        barcode = barcode_of_path(path.parts)
+        case_id, center = (barcode.case_id, source_sites().get(barcode.site)) if barcode else (slide_id, None)
+        rows.append(ManifestRow(slide_id, str(path), case_id, center, has_case=barcode is not None))
         if trouble := id_trouble(slide_id) or _utf8_trouble(str(path)):
             problems.append((0, f"the file name {str(path)!r} {trouble}; rename it"))
     refuse(folder, problems + repeated_ids(rows))
-    return sorted(rows, key=lambda row: row.slide_id)
+    return SlideList(tuple(sorted(rows, key=lambda row: row.slide_id)), folder, tuple(notes))
 
 
 def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
@@ -93,19 +98,22 @@ def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
     rows = []
     for line, record in records:
         name, short = record["filename"], record["filename"].split(".")[0]
-        barcode = BARCODE.match(name)
+        if without := [column for column in ("id", "filename") if is_unknown(record[column])]:
+            problems.append((line, f"no {' and no '.join(without)}; take the line out"))
+            continue
+        barcode = find_barcode(name)
         if barcode is None:
-            problems.append((line, f"{name!r} does not start with a TCGA barcode (TCGA-XX-YYYY)"))
-        elif barcode[2] not in source_sites():
-            problems.append((line, f"{name!r} has the unknown site code {barcode[2]!r}; add it to {SITES_FILE}"))
+            problems.append((line, f"{name!r} has no TCGA barcode (TCGA-XX-YYYY), or several"))
+        elif barcode.site not in source_sites():
+            problems.append((line, f"{name!r} has the unknown site code {barcode.site!r}; add it to {SITES_FILE}"))
         elif Path(name).suffix.lower() not in SLIDE_SUFFIXES:
             problems.append((line, f"{name!r} is not a slide; take the line out"))
         else:
             slide_id = short if num_same[short] == 1 else Path(name).stem
-            labels = {"site": barcode[2], "file_name": name, "gdc_id": record["id"]}
+            labels = {"site": barcode.site, "file_name": name, "gdc_id": record["id"]}
             labels |= {"md5": record["md5"], "bytes": record["size"]}
-            path, center = f"{record['id']}/{name}", source_sites()[barcode[2]]
-            rows.append(ManifestRow(slide_id, path, barcode[1], center, labels=labels, line=line))
+            path, center = f"{record['id']}/{name}", source_sites()[barcode.site]
+            rows.append(ManifestRow(slide_id, path, barcode.case_id, center, labels=labels, line=line))
     refuse(tsv, problems + repeated_ids(rows))
     return sorted(rows, key=lambda row: row.slide_id)
 
@@ -117,6 +125,21 @@ def source_sites() -> Mapping[str, str]:
     return {record["code"]: record["center"] for record in csv.DictReader(io.StringIO(text))}
 
 
+def _without_copies(
+    folder: Path, paths: Sequence[PurePosixPath], problems: list[Problem]
+) -> tuple[list[PurePosixPath], list[str]]:
+    """Each slide once, and a note on its copies; that copies are of several cases is added to `problems`."""
+    dropped: dict[PurePosixPath, PurePosixPath] = {}
+    for group in copies_of_slides([Path(folder / path) for path in paths]):
+        cases = {paths[i]: barcode.case_id for i in group if (barcode := barcode_of_path(paths[i].parts))}
+        kept = next(iter(cases), paths[group[0]])
+        if len(set(cases.values())) > 1:
+            named = " and ".join(f"{path} ({case})" for path, case in cases.items())
+            problems.append((0, f"{named} are copies of one slide, named after different cases; remove one"))
+        dropped |= {paths[i]: kept for i in group if paths[i] != kept}
+    return [path for path in paths if path not in dropped], passed_over(dropped, "copies of slides that are listed")
+
+
 def _utf8_trouble(path: str) -> str:
     """Why a path cannot be written to a CSV file; empty if it can."""
     try:
@@ -124,7 +147,3 @@ def _utf8_trouble(path: str) -> str:
     except UnicodeEncodeError:
         return "is not UTF-8"
     return ""
-
-
-def _raise_unlisted(error: OSError) -> NoReturn:
-    raise ManifestError(f"cannot list the folder {error.filename}: {error.strerror}") from error

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError, ManifestError
+from pipeline.file_names import file_named, name_trouble
 from pipeline.files import sha256_json
 from pipeline.folds import SPLITS
-from pipeline.label_words import is_unknown, spelling_notes
-from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
+from pipeline.label_words import cell_value, is_unknown, missing_notes, spelling_notes
 from pipeline.patch_groups import GROUP_COLUMNS, GROUP_WORDS, coarsest, groups_in_several_centers_note
 from pipeline.report import Exclusion
 from pipeline.runlog import say
+from pipeline.tables import Problem, Record, composed, read_table, refuse, unused_columns_note
 
 REQUIRED_COLUMNS = ("path", "label")
 CENTER_COLUMNS = ("center", "centre", "medical_center")
@@ -52,7 +53,7 @@ class PatchSet:
         exclusions: rows of the file that are left out, and why.
         unused_columns: columns of the file that mean nothing here.
         note_on_groups: why the groups are of another column than one might think, or "".
-        notes_on_names: what is odd about the names of its folders.
+        notes_on_names: what is odd about its labels or the names of its folders.
         pictures: (N,), the same number for patches of the same pixels, -1 for those of one colour throughout; `None`
             until the images have been looked through (`patch_copies`).
         notes_on_pictures: what was found then.
@@ -180,9 +181,9 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     center = next((name for name in CENTER_COLUMNS if name in given), "")
     split = "split" if "split" in given else ""
     for _, cells in lines:
-        cells |= {split: cells[split].lower()} if split else {}
+        cells |= {split: cell_value(cells[split]).lower()} if split else {}
     of_groups = {
-        name: ["" if is_unknown(cells[name]) else cells[name] for _, cells in lines if not is_unknown(cells["label"])]
+        name: [cell_value(cells[name]) for _, cells in lines if not is_unknown(cells["label"])]
         for name in GROUP_COLUMNS
         if name in given
     }
@@ -203,7 +204,9 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     first_line: dict[str, int] = {}
     for line, cells in lines:
         problems += _problems(line, cells, group, split)
-        file = os.path.abspath(root / cells["path"])
+        file = os.path.abspath(file_named(root / cells["path"]))
+        if trouble := name_trouble(root / cells["path"]):
+            problems.append((line, f"path {cells['path']!r} {trouble}"))
         if cells["path"] and first_line.setdefault(file, line) != line:
             problems.append((line, f"path {cells['path']!r} is on line {first_line[file]} as well; keep one of them"))
     refuse(path, problems)
@@ -221,7 +224,7 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     return PatchSet(
         name=path.stem,
         source=path,
-        paths=[root / cells["path"] for cells in labelled],
+        paths=[file_named(root / cells["path"]) for cells in labelled],
         labels=np.array([cells["label"] for cells in labelled]),
         groups=column(group),
         group_column=group,
@@ -235,12 +238,16 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
         unused_columns=tuple(name for name in header if name.lower() not in used),
         within=within,
         note_on_groups=grouping.note,
+        notes_on_names=tuple(missing_notes("label", (cells["label"] for _, cells in lines))),
     )
 
 
 def _problems(line: int, cells: Mapping[str, str], group: str, split: str) -> list[Problem]:
     """What is wrong with one row; `group` and `split` are columns, "" for none. A row without a label needs neither."""
-    problems = [] if cells["path"] else [(line, "path is empty; fill it in on every line")]
+    problems = []
+    if is_unknown(cells["path"]):
+        what = f"is {cells['path']!r}, which stands for a missing value" if cells["path"] else "is empty"
+        problems.append((line, f"path {what}; fill it in on every line"))
     if is_unknown(cells["label"]):
         return problems
     mend = "fill it in on every line, or leave the column out"
@@ -284,7 +291,7 @@ def _read_folder(folder: Path) -> PatchSet:
             if not images:
                 endings = ", ".join(ending[1:] for ending in IMAGE_ENDINGS)
                 raise BenchmarkError(f"{class_folder} is a class without an image ({endings}); remove it or fill it")
-            found += [(image, class_folder.name, split.name.lower()) for image in images]
+            found += [(image, composed(class_folder.name), split.name.lower()) for image in images]
     stray = [file for place in {folder, *(inside if has_splits else [])} for file in place.iterdir() if _is_image(file)]
     if stray:
         raise BenchmarkError(f"{min(stray)} is an image outside the folders of classes; move it into one of them")

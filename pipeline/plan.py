@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.config import PlanConfig
 from pipeline.errors import ConfigError, PlanError
+from pipeline.file_names import file_named
 from pipeline.files import sha256_json, write_bytes
 from pipeline.geometry import PatchGeometry
 from pipeline.slide_identity import SlideIdentity, identity_from_record
@@ -40,6 +41,7 @@ class SlidePlan:
         slide_id: the manifest's id.
         path: as in the manifest; relative ones hang below `slides_root`.
         case_id, center: from the manifest.
+        has_case: whether the manifest gave the case, else `case_id` is the slide's; `None` in plans that do not say it.
         manifest_mpp: um/px given by the manifest, overriding the slide's.
         quickhash: OpenSlide's content hash, if the slide has one.
         size_l0_px: (width, height) of level 0.
@@ -63,6 +65,7 @@ class SlidePlan:
     split: NDArray[np.uint8]
     labels: dict[str, str] = field(default_factory=dict)
     identity_facts: dict[str, Any] | None = None
+    has_case: bool | None = None
 
     @property
     def identity(self) -> SlideIdentity:
@@ -168,8 +171,8 @@ class Plan:
         return np.concatenate([s.split for s in self.slides])
 
     def slide_path(self, slide: SlidePlan, slides_root: Path | None = None) -> Path:
-        """Where a slide's file is; `slides_root` overrides where the plan was made."""
-        return (slides_root or self.slides_root) / slide.path
+        """Where a slide's file is; `slides_root` overrides where the plan was made. See `Manifest.slide_path`."""
+        return file_named((slides_root or self.slides_root) / slide.path)
 
     def as_known_to(self, earlier: "Plan") -> "Plan":
         """This plan with identities of slides only where an earlier plan of the same slides has them: a version that
@@ -241,6 +244,7 @@ def slide_record(slide: SlidePlan) -> dict[str, Any]:
         "size_l0_px": list(slide.size_l0_px),
         "geometry": asdict(slide.geometry),
         "labels": slide.labels,
+        **({} if slide.has_case is None else {"has_case": slide.has_case}),
     }
 
 

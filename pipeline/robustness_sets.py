@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError, ManifestError
+from pipeline.file_names import file_named, name_trouble
 from pipeline.label_words import is_unknown, spelling_notes
-from pipeline.manifest import Problem, Record, read_table, refuse
 from pipeline.runlog import say
+from pipeline.tables import Problem, Record, read_table, refuse
 
 REQUIRED = ("slide_id", "patch_id", "path")
 INDEX_COLUMNS = ("biological_class", "medical_center")
@@ -125,7 +126,8 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     if images_root is not None and not images_root.is_dir():
         raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
     try:
-        records, columns = _read(path)
+        root = path.parent if images_root is None else images_root
+        records, columns = _read(path, root)
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
     notes = _alike_notes(records, columns)
@@ -134,12 +136,12 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
     in_domain = [row for row in records if has_index and not _is_out_of_domain(row)]
     once = list({(row["slide_id"], row["patch_id"]): row for row in records if has_paired}.values())
-    root = path.parent if images_root is None else images_root
-    paths = sorted({root / row["path"] for row in (*in_domain, *once)})
+    file_of = {row["path"]: file_named(root / row["path"]) for row in (*in_domain, *once)}
+    paths = sorted(set(file_of.values()))
     number = {image: index for index, image in enumerate(paths)}
 
     def images(rows: Sequence[dict[str, str]]) -> Ints:
-        return np.array([number[root / row["path"]] for row in rows], dtype=np.int64)
+        return np.array([number[file_of[row["path"]]] for row in rows], dtype=np.int64)
 
     def names(rows: Sequence[dict[str, str]], column: str) -> Names:
         return np.array([row.get(column, "") for row in rows], dtype=np.str_)
@@ -177,8 +179,8 @@ def _alike_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tuple[
     return tuple(notes)
 
 
-def _read(path: Path) -> tuple[list[dict[str, str]], set[str]]:
-    """Rows that do not contradict each other, and the columns that have a meaning here.
+def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
+    """Rows that do not contradict each other, and the columns that have a meaning here. Paths hang below `root`.
 
     Raises:
         ManifestError: anything is wrong; says which columns are needed, or lists the lines.
@@ -200,7 +202,12 @@ def _read(path: Path) -> tuple[list[dict[str, str]], set[str]]:
             f"{path} has the columns {', '.join(given)}, which are enough for neither evaluation.\n{NEEDS}"
         )
     subset = (SUBSET,) if for_index and SUBSET in given else ()
-    refuse(path, _problems(records, (*for_index, *for_pairs), subset))
+    problems = _problems(records, (*for_index, *for_pairs), subset)
+    named = {row["path"]: line for line, row in reversed(records)}
+    problems += [
+        (line, f"path {name!r} {trouble}") for name, line in named.items() if (trouble := name_trouble(root / name))
+    ]
+    refuse(path, problems)
     return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
 
 
@@ -215,8 +222,10 @@ def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[s
     problems += [
         (line, f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out")
         for line, row in records
-        for column in INDEX_COLUMNS
-        if column in about and row[column] and is_unknown(row[column]) and not (subset and _is_out_of_domain(row))
+        for column in (*REQUIRED, *about, *subset)
+        if row[column]
+        and is_unknown(row[column])
+        and not (column in INDEX_COLUMNS and subset and _is_out_of_domain(row))
     ]
     of_slide = [column for column in about if column != "biological_class"]
     first: dict[tuple[str, ...], tuple[int, str]] = {}

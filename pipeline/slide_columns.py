@@ -8,9 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from pipeline.label_words import is_unknown
-from pipeline.manifest import Problem, Record
+from pipeline.label_words import cell_value
 from pipeline.patch_groups import coarsest
+from pipeline.tables import Problem, Record
 
 COLUMNS = ("slide_id", "case_id", "center", "split")
 """Columns that have a meaning beside that of the labels."""
@@ -75,7 +75,7 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
         and (name := next((name for name in (own, *SYNONYMS.get(own, ())) if name in by_name), ""))
     }
     of_cases = {name: by_name[name][0] for name in CASES if name in by_name and label != "case_id"}
-    cells_of = {name: [_given(cells[column]) for _, cells in records] for name, column in of_cases.items()}
+    cells_of = {name: [cell_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
     grouping = coarsest(cells_of)
     if grouping.column:
         first = next((name for name, cells in cells_of.items() if any(cells)), grouping.column)
@@ -85,7 +85,7 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
                "for a slide that is a case of its own")
         for (line, cells), group in zip(records, grouping.names or ("",) * len(records), strict=True)
         for column in of_cases.values()
-        if not group and cells[column].strip() and not _given(cells[column])
+        if not group and cells[column].strip() and not cell_value(cells[column])
     ]  # fmt: skip
     columns = {column: own for own, column in written.items()}
     dropped = {*written, *(column for names in by_name.values() for column in names)} - {label}
@@ -97,8 +97,3 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
     ]  # fmt: skip
     names = grouping.names or ("",) * len(records)
     return Columns(renamed, written, tuple(of_cases.values()), names, unused, grouping.note)
-
-
-def _given(cell: str) -> str:
-    """What a cell says, "" where it stands for a missing value."""
-    return "" if is_unknown(cell) else cell.strip()

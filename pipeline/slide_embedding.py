@@ -138,6 +138,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
         coords_l0_px=laid.coords_l0_px,
         split=np.full(len(laid.coords_l0_px), TRAIN, np.uint8),
         identity_facts=slide.identity().record(),
+        has_case=row.has_case,
     )
     size = slide.info.level_sizes_px[laid.geometry.level]
     return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content)

@@ -8,11 +8,12 @@ kept. A table of cases knows slides by their files' names only; of those that se
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 
 from pipeline.feature_files import FEATURE_SUFFIXES
 from pipeline.feature_folders import find_feature_tree
-from pipeline.manifest_sources import SLIDE_SUFFIXES
+from pipeline.slide_walk import SLIDE_SUFFIXES
+from pipeline.tables import composed
 
 HERE = "./"
 """Before a name: the file right in the folder, not one of that name in a subfolder."""
@@ -21,7 +22,9 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class FeatureTree:
-    """The feature files of one model by their names without ending, each with its path below the folder in parts."""
+    """The feature files of one model by their names without ending, each with its path below the folder in parts; both
+    with their accents composed.
+    """
 
     by_name: Mapping[str, Sequence[tuple[Parts, Path]]]
 
@@ -30,7 +33,7 @@ class FeatureTree:
 
     def files_of(self, cell: str) -> list[tuple[Parts, Path]]:
         """The files that a cell may mean."""
-        name = PurePosixPath(cell)
+        name = PurePosixPath(composed(cell))
         known = name.suffix.lower() in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES)
         for last in (name.name, *([name.stem] if known else [])):
             parts = (*name.parts[:-1], last)
@@ -38,8 +41,9 @@ class FeatureTree:
             exact = [one for one in found if one[0] == parts]
             if exact and (len(parts) > 1 or cell.startswith(HERE)):
                 return exact
+            written = [one for one in found if _spelled(one[1]) == _spelled(PurePosixPath(cell))]
             if found:
-                return found
+                return written if len(written) == 1 else found
         return []
 
 
@@ -73,7 +77,7 @@ def read_trees(features: Sequence[tuple[str, Path]]) -> dict[str, FeatureTree]:
         files, root = find_feature_tree(folder)
         by_name: dict[str, list[tuple[Parts, Path]]] = {}
         for path in sorted(files.values()):
-            parts = path.relative_to(root).with_suffix("").parts
+            parts = tuple(composed(part) for part in path.relative_to(root).with_suffix("").parts)
             by_name.setdefault(parts[-1], []).append((parts, path))
         trees[model] = FeatureTree(by_name)
     return trees
@@ -115,6 +119,11 @@ def files_by_name(trees: Mapping[str, FeatureTree]) -> SlideFiles:
                 files[model][name] = found[0][1]
     names = frozenset(name for tree in trees.values() for name in tree.by_name)
     return SlideFiles((), files, names, unclear, {model: len(tree) for model, tree in trees.items()})
+
+
+def _spelled(path: PurePath) -> str:
+    """A path's name as it is written, without its ending."""
+    return path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES) else path.name
 
 
 def _is_end(first: Parts, second: Parts) -> bool:

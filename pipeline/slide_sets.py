@@ -15,12 +15,12 @@ from pathlib import Path
 from pipeline.bags import Bag, SlideSet, Unit, named
 from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.folds import SPLITS
-from pipeline.label_words import is_unknown, numeric_notes, spelling_notes
-from pipeline.manifest import Problem, Record, read_table, refuse, unused_columns_note
+from pipeline.label_words import cell_value, is_unknown, missing_notes, numeric_notes, spelling_notes
 from pipeline.patch_groups import groups_in_several_centers_note
 from pipeline.report import Exclusion
 from pipeline.slide_columns import Columns, find_columns
 from pipeline.slide_files import SlideFiles, files_by_name, files_of_slides, read_trees
+from pipeline.tables import Problem, Record, read_table, refuse, unused_columns_note
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         notes=tuple(filter(None, [
             columns.note,
             *_notes_on_units(unit, rows, columns),
+            *missing_notes(label, (record[label] for _, record in records)),
             *_notes_on_words(label, labelled),
             groups_in_several_centers_note([row.group for row in labelled], [row.center for row in labelled], "cases"),
             *_notes_on_files(slides_of, found),
@@ -147,18 +148,22 @@ def _rows(
         slide_id, case_id = cells.get("slide_id", ""), group
         if "slide_id" in cells:
             case_id = group or slide_id
-            if not slide_id:
-                problems.append((line, f"{columns.written['slide_id']} is empty; fill it, or leave the column out "
+            if is_unknown(slide_id):
+                what = f"{slide_id!r} stands for a missing value" if slide_id else "is empty"
+                problems.append((line, f"{columns.written['slide_id']} {what}; fill it, or leave the column out "
                                  "to go by the case"))  # fmt: skip
         elif "case_id" in cells:
-            case_id = "" if is_unknown(cells["case_id"]) else cells["case_id"]
+            case_id = cell_value(cells["case_id"])
             if not case_id:
                 what = repr(cells["case_id"]) if cells["case_id"] else "empty"
                 problems.append((line, f"{columns.written['case_id']} is {what}; fill it in on every line, for feature "
                                  "files are named after it"))  # fmt: skip
-        value = "" if is_unknown(cells[label]) else cells[label]
-        center = "" if is_unknown(cells.get("center", "")) else cells["center"]
-        rows.append(_Row(line, slide_id, case_id, group or case_id, value, center, cells.get("split", "").lower()))
+        value, center, split = (
+            cell_value(cells[label]),
+            cell_value(cells.get("center", "")),
+            cell_value(cells.get("split", "")),
+        )
+        rows.append(_Row(line, slide_id, case_id, group or case_id, value, center, split.lower()))
     with_label = {row.case_id for row in rows if row.label and not row.slide_id}
     exclusions = [
         Exclusion(

@@ -79,20 +79,26 @@ def make_manifest(
     """Write a manifest of the slides in a folder, or of a GDC manifest (case and centre from the TCGA barcode)."""
     from pipeline import manifest_sources
     from pipeline.asides import remove_asides_of
+    from pipeline.cases import case_facts, cases_warning, counted_cases
     from pipeline.files import require_new_file
     from pipeline.locks import exclusive
     from pipeline.manifest import write_manifest
     from pipeline.runlog import counted
 
     _, paths = resolve(NoOptions, "make-manifest", given, config_file, {"source": source, "out": out})
-    rows, root = manifest_sources.make_manifest(paths["source"])
+    found = manifest_sources.list_slides(paths["source"])
+    rows, root = found.rows, found.root
     with exclusive(paths["out"], "g2l make-manifest"):
         require_new_file(paths["out"], "Delete it first, or choose another --out.")
         remove_asides_of(paths["out"])
         write_manifest(paths["out"], rows)
-    cases, centers = {row.case_id for row in rows}, {row.center for row in rows if row.center}
-    found = f"{counted(len(rows), 'slide')} of {counted(len(cases), 'case')} and {counted(len(centers), 'centre')}"
-    print(f"{paths['out']}: {found}; paths hang below {root}")
+    facts, centers = case_facts(rows), {row.center for row in rows if row.center}
+    counts = f"{counted(len(rows), 'slide')} of {counted_cases(rows)} and {counted(len(centers), 'centre')}"
+    print(f"{paths['out']}: {counts}; paths hang below {root}")
+    for note in found.notes:
+        print(f"note: {note}")
+    if warning := cases_warning(facts):
+        print(f"warning: {warning}")
 
 
 @app.command("plan")

@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, EncoderError
 from pipeline.evaluated import NamedModel, name_model
 from pipeline.layouts import DTYPES
 from pipeline.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
-from pipeline.manifest_sources import rows_from_folder
+from pipeline.manifest_sources import list_folder
 from pipeline.runlog import say
 from pipeline.teacher_projectors import named_projectors
 from pipeline.tool_config import EmbedConfig
@@ -37,7 +37,10 @@ def read_slides(source: Path, slides_root: Path | None) -> Manifest:
     if slides_root is not None:
         raise ConfigError(f"--slides-root goes with a manifest (CSV); {source} is none")
     if source.is_dir():
-        return Manifest(tuple(rows_from_folder(source)), source, source)
+        listed = list_folder(source)
+        for note in listed.notes:
+            say(f"note: {source}: {note}")
+        return Manifest(listed.rows, source, source)
     if not source.is_file():
         raise ConfigError(f"{source}: no such manifest (CSV), folder of slides, or slide")
     if trouble := id_trouble(source.stem):

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.cases import case_facts, cases_warning
 from pipeline.contact_sheet import draw_best_and_worst
 from pipeline.evaluated import AFTER, BEFORE
 from pipeline.fidelity import (
@@ -274,6 +275,13 @@ def notes(
     if shared := len(np.intersect1d(held_out, trained_on)):
         found.append(f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
                      "slide is held out): these figures are too good for new cases.")  # fmt: skip
+    of_val = np.unique(store.plan.slide_of_row()[rows.val])
+    if warning := cases_warning(case_facts(store.plan.slides)):
+        held = case_facts(store.plan.slides[i] for i in of_val)
+        found.append(
+            f"{warning[0].upper()}{warning[1:]}. Of the {held.slides:,} held-out slides, "
+            f"{held.unknown + held.not_recorded:,} have no known case; intervals may be too narrow."
+        )
     if num_cases < 2:
         found.append("All held-out patches are of one case: no interval can be given, and nothing follows for other "
                      "cases.")  # fmt: skip

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pipeline.errors import BenchmarkError
 from pipeline.files import sha256_file
 from pipeline.intervals import GroupResamples
-from pipeline.manifest import unused_columns_note
 from pipeline.paired_robustness import PairedRobustness, paired_robustness
 from pipeline.report import Exclusion, Score, Section, Table
 from pipeline.robustness_index import MAX_K, robustness_index
@@ -31,6 +30,7 @@ from pipeline.robustness_tables import (
     paired_tables,
 )
 from pipeline.runlog import Progress
+from pipeline.tables import unused_columns_note
 from pipeline.tool_config import EvaluateConfig
 
 Embeddings = Mapping[str, NDArray[np.float32]]

@@ -5,8 +5,6 @@ shares accelerator memory with it. With `--views` the teacher also sees seeded v
 replays: beyond the paper, whose student is compared with the embedding of the plain patch.
 """
 
-import csv
-import io
 import os
 import shutil
 import time
@@ -44,6 +42,7 @@ from pipeline.preflight import preflight
 from pipeline.runlog import Progress, counted, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
+from pipeline.tables import write_records
 from pipeline.teachers import all_teachers, needs_slides, open_further
 from pipeline.units import format_bytes, format_seconds
 from stages.retry_failures import forget_failures
@@ -328,11 +327,7 @@ def write_failures(store: Store) -> None:
     failures = store.failures()
     path.unlink(missing_ok=True)
     if failures:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(failures[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(failures)
-        write_text(path, text.getvalue())
+        write_records(path, failures)
 
 
 def report(extracted: Extracted) -> str:

@@ -20,10 +20,11 @@ from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.feature_folders import find_feature_tree
 from pipeline.feature_layouts import read_facts
+from pipeline.file_names import file_named
 from pipeline.files import write_text
 from pipeline.folders import is_free
 from pipeline.hub import cached_weights
-from pipeline.import_match import Matched, match_slides
+from pipeline.import_match import Matched, fail_copies, match_slides
 from pipeline.import_proof import BATCH_ROWS, Proof, Refused, prove, read_refused
 from pipeline.imported import (
     FeatureRows,
@@ -211,12 +212,13 @@ def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width:
     ):
         root, measured = matched.root, patches_to_measure(len(matched.pairs))
         for slide in pool.map(
-            lambda p: look_at_slide(p[0], root / p[0].path, p[1], config, patch_px, width, measured), matched.pairs
+            lambda p: look_at_slide(p[0], file_named(root / p[0].path), p[1], config, patch_px, width, measured),
+            matched.pairs,
         ):
             found.append(slide)
             progress.note(failed=sum(s.slide is None for s in found))
             progress.step()
-    found, mpp = refuse_other_levels(found, config.mpp)
+    found, mpp = refuse_other_levels(fail_copies(found, root), config.mpp)
     encoders = sorted({s.encoder for s in found if s.slide and s.encoder})
     if not are_of_one(encoders):
         raise ConfigError(f"the files name different encoders: {', '.join(encoders)}. Import one folder of features")

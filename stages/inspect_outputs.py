@@ -6,6 +6,7 @@ from pathlib import Path
 import safetensors
 
 from pipeline.adapters import ADAPTERS_FOLDER
+from pipeline.cases import counted_cases
 from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import ConfigError, EncoderError, G2LError
 from pipeline.exchange import PROGRAM_FILE
@@ -60,11 +61,10 @@ def describe_plan(plan: Plan, path: Path) -> str:
 
 
 def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
-    cases = {s.case_id for s in plan.slides}
     centers = {s.center for s in plan.slides if s.center}
     config = plan.config
     return [
-        ("slides", f"{len(plan.slides):,} of {counted(len(cases), 'case')} and {counted(len(centers), 'centre')}"),
+        ("slides", f"{len(plan.slides):,} of {counted_cases(plan.slides)} and {counted(len(centers), 'centre')}"),
         ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
         ("patch", f"{config.patch_px} px at {config.mpp:g} um/px, every {config.stride_px or config.patch_px} px"),
     ]

@@ -4,8 +4,6 @@ G2L, section "Patch-based sampling": a fixed number of tissue patches from each 
 not say how they are drawn; here uniformly without replacement over the tissue grid.
 """
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,7 @@ import numpy as np
 
 from pipeline.config import PlanConfig
 from pipeline.errors import SlideError
-from pipeline.files import sha256_file, sha256_json, write_text
+from pipeline.files import sha256_file, sha256_json
 from pipeline.manifest import Manifest, ManifestRow, row_split
 from pipeline.overlay import draw_overlay
 from pipeline.patch_sample import measure_patches, patches_to_measure
@@ -25,6 +23,7 @@ from pipeline.plan import AuditRow, Plan, SlidePlan, build_plan
 from pipeline.runlog import Progress, counted
 from pipeline.sampling import GAP, SPLITS, rank_slides, sample_patches, split_strip
 from pipeline.slides import Slide, slide_failures
+from pipeline.tables import write_records
 from pipeline.tissue_grid import TissueGrid, lay_grid
 
 TISSUE_EVERYWHERE = 0.95
@@ -133,6 +132,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, config: PlanC
         split=split[taken],
         labels=dict(row.labels),
         identity_facts=slide.identity().record(),
+        has_case=row.has_case,
     )
 
 
@@ -194,8 +194,4 @@ def check_sha256(path: Path, sha256: str) -> None:
 
 def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
     """The audit as CSV, one row a slide."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [f.name for f in fields(AuditRow)], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, text.getvalue())
+    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipeline.cases import case_facts, cases_warning, counted_cases
 from pipeline.label_words import spelling_notes
 from pipeline.patch_sample import expected_pixel_bytes
 from pipeline.plan import AuditRow, Plan
@@ -98,12 +99,14 @@ def estimate(
         size = format_bytes(rows * width * np.dtype(dtype).itemsize)
         embeddings = f"{size} of embeddings ({width}-d {dtype})"
     lines = [
-        f"{counted(len(plan.slides), 'slide')} of {counted(len(cases), 'case')} and "
+        f"{counted(len(plan.slides), 'slide')} of {counted_cases(plan.slides)} and "
         f"{counted(len(centers), 'centre')}: {counted(rows, 'patch', 'patches')}, "
         f"{train:,} to train on and {val:,} held out.",
         f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
         f"{embeddings} and {_pixels_in_words(plan, pixels)}.",
     ]
+    if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
+        lines.append(f"warning: {warning}")
     if not train:
         lines.append("warning: there is nothing to train on; see --val-fraction, --val-strip and the column split")
     if not val:

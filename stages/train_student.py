@@ -24,6 +24,7 @@ from torch import Tensor
 
 from pipeline import distributed
 from pipeline.augmentation import beyond_the_teacher, with_augmentation
+from pipeline.cases import case_facts, cases_warning
 from pipeline.checkpoint import check_finite, load_last_checkpoint, save_checkpoint
 from pipeline.compute import choose_device, keep_freed_memory, training_precision, use_deterministic_kernels
 from pipeline.config import TrainConfig
@@ -123,6 +124,9 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
                 )
                 folder.start_or_continue(identity)
                 folder.write_config(store.folder, config)
+                plan = store.plan
+                if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
+                    say(f"warning: {warning}")
                 if beyond := beyond_the_teacher(config.augment, teachers.views.count):
                     say(f"note: {beyond}")
             distributed.wait_for_all()

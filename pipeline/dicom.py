@@ -1,0 +1,129 @@
+"""The header of a DICOM file, as far as it says which slide the file is of; pixels are never read.
+
+A slide in DICOM is a series of files in one folder: a file for each level, the label, the overview. OpenSlide opens all
+of them by any one. Read are files of DICOM part 10 in explicit or implicit little endian, which all slides have whose
+pixels OpenSlide reads (dicom.nema.org, parts 5 and 10). What it leaves out: big endian and deflated headers.
+"""
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+SUFFIX = ".dcm"
+MAGIC = b"DICM"
+PREAMBLE_BYTES = 128
+SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
+"""SOP class of VL Whole Slide Microscopy Image Storage."""
+IMPLICIT_LITTLE = "1.2.840.10008.1.2"
+UNREAD_SYNTAXES = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
+"""Deflated, big endian."""
+TRANSFER_SYNTAX, CLASS, IMAGE_TYPE, SERIES = (0x0002, 0x0010), (0x0008, 0x0016), (0x0008, 0x0008), (0x0020, 0x000E)
+LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
+"""Value representations whose length has four bytes, after two that are empty."""
+ITEM, ITEM_END, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
+UNDEFINED = 0xFFFFFFFF
+MAX_TEXT_BYTES = 1 << 12
+"""Of a value that is looked at; the standard allows less. Our choice, as the next."""
+MAX_DEPTH = 16
+"""Of sequences within sequences."""
+
+
+@dataclass(frozen=True)
+class DicomHeader:
+    """What a file says of itself.
+
+    Attributes:
+        series: UID of its series, "" if it gives none.
+        is_slide: whether it is of a whole-slide image.
+        kind: third value of its image type in small letters: volume, label, overview, thumbnail.
+    """
+
+    series: str
+    is_slide: bool
+    kind: str
+
+
+def read_header(path: Path) -> DicomHeader | None:
+    """What a file's header says; `None` if it is no DICOM file, or its header cannot be read."""
+    try:
+        with open(path, "rb") as f:
+            f.seek(PREAMBLE_BYTES)
+            if f.read(len(MAGIC)) != MAGIC:
+                return None
+            values = _values(f)
+    except (OSError, ValueError, struct.error, RecursionError):
+        return None
+    kinds = values.get(IMAGE_TYPE, "").lower().split("\\")
+    return DicomHeader(values.get(SERIES, ""), values.get(CLASS) == SLIDE_CLASS, kinds[2] if len(kinds) > 2 else "")
+
+
+def _values(f: IO[bytes]) -> dict[tuple[int, int], str]:
+    """The values of the tags above, from after the magic word on.
+
+    Raises:
+        ValueError, struct.error: it is no such header.
+    """
+    values: dict[tuple[int, int], str] = {}
+    explicit, in_meta = True, True
+    while True:
+        start = f.tell()
+        head = f.read(4)
+        if len(head) < 4:
+            return values
+        tag = struct.unpack("<HH", head)
+        if in_meta and tag[0] != 0x0002:
+            in_meta = False
+            syntax = values.get(TRANSFER_SYNTAX, "")
+            if syntax in UNREAD_SYNTAXES:
+                raise ValueError(f"transfer syntax {syntax}")
+            explicit = syntax != IMPLICIT_LITTLE
+        if tag > SERIES:
+            return values
+        length = _length(f, explicit)
+        if length == UNDEFINED:
+            _skip_items(f, explicit, 0)
+        elif tag in (TRANSFER_SYNTAX, CLASS, IMAGE_TYPE, SERIES):
+            if length > MAX_TEXT_BYTES:
+                raise ValueError(f"{length} bytes of text")
+            values[tag] = f.read(length).decode("latin-1").strip(" \0")
+        else:
+            f.seek(length, 1)
+        if f.tell() <= start:
+            raise ValueError("no way on")
+
+
+def _length(f: IO[bytes], explicit: bool) -> int:
+    """Length of the value that follows."""
+    if not explicit:
+        return int(struct.unpack("<I", f.read(4))[0])
+    kind = f.read(2)
+    if kind in LONG:
+        return int(struct.unpack("<2xI", f.read(6))[0])
+    return int(struct.unpack("<H", f.read(2))[0])
+
+
+def _skip_items(f: IO[bytes], explicit: bool, depth: int) -> None:
+    """Go past a sequence of undefined length."""
+    if depth > MAX_DEPTH:
+        raise ValueError("sequences too deep")
+    while True:
+        tag = struct.unpack("<HH", f.read(4))
+        length = struct.unpack("<I", f.read(4))[0]
+        if tag == SEQUENCE_END:
+            return
+        if tag != ITEM:
+            raise ValueError("no item of a sequence")
+        if length != UNDEFINED:
+            f.seek(length, 1)
+            continue
+        while True:
+            inner = struct.unpack("<HH", f.read(4))
+            if inner == ITEM_END:
+                f.seek(4, 1)
+                break
+            size = _length(f, explicit)
+            if size == UNDEFINED:
+                _skip_items(f, explicit, depth + 1)
+            else:
+                f.seek(size, 1)
