@@ -8,7 +8,6 @@ failures.csv   slides without embeddings, and patches that were left out; absent
 
 import csv
 import io
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -18,6 +17,7 @@ from pipeline.config import differences, to_toml
 from pipeline.errors import EmbedError
 from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
 from pipeline.layouts import Mark
+from pipeline.outside import read_json, reading
 from pipeline.slide_embedding import Failure
 
 OPTIONS_FILE, RECORD_FILE, FAILURES_FILE = "embed.toml", "embed.json", "failures.csv"
@@ -45,11 +45,11 @@ class EmbedFolder:
                 return None
             raise EmbedError(f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
                              "overwritten. Choose another --out")  # fmt: skip
-        try:
-            record: dict[str, Any] = json.loads(self.record_path.read_text())
+        with reading(self.record_path, "damaged", EmbedError):
+            record = read_json(self.record_path)
             found = {name: record[name] for name in ("made_by", "batch_size")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EmbedError(f"{self.record_path}: damaged ({type(error).__name__}: {error})") from None
+            if not isinstance(found["made_by"], dict) or not isinstance(found["batch_size"], int):
+                raise TypeError("made_by is no record, or batch_size no number")
         return found
 
     def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> None:

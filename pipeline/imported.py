@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from pipeline.encoder_names import AS_TEACHER, encoders_named, letters
 from pipeline.encoders import ENCODERS
-from pipeline.errors import BenchmarkError, ConfigError, PatchError, SlideError, StoreError
+from pipeline.errors import BenchmarkError, ConfigError, G2LError, PatchError, StoreError
 from pipeline.feature_layouts import UNKNOWN, PlacedFeatures, read_placed
 from pipeline.geometry import PatchGeometry
 from pipeline.images import encode_image
 from pipeline.manifest import ManifestRow, row_split
+from pipeline.outside import reading
 from pipeline.plan import AuditRow, Plan, SlidePlan
 from pipeline.sampling import SPLITS, sample_patches
 from pipeline.slides import Slide, SlideInfo
@@ -80,12 +81,13 @@ def look_at_slide(
     """
     audit = AuditRow(row.slide_id, "ok", path=row.path, case_id=row.case_id, center=row.center or "")
     try:
-        placed = read_placed(features, config.coords)
-        if width and placed.features.shape[1] != width:
-            raise BenchmarkError(f"{features}: {placed.features.shape[1]} dimensions; {config.teacher} has {width}")
-        slide = Slide(slide_path, row.mpp)
-        return _fit(row, slide, features, placed, config, patch_px, audit)
-    except (BenchmarkError, SlideError) as error:
+        with reading(features, "features or slide cannot be used", BenchmarkError):
+            placed = read_placed(features, config.coords)
+            if width and placed.features.shape[1] != width:
+                raise BenchmarkError(f"{features}: {placed.features.shape[1]} dimensions; {config.teacher} has {width}")
+            slide = Slide(slide_path, row.mpp)
+            return _fit(row, slide, features, placed, config, patch_px, audit)
+    except G2LError as error:
         return ImportedSlide(replace(audit, status="failed", reason=str(error)), features=features)
 
 

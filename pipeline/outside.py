@@ -6,6 +6,7 @@ against the memory there is, before anything of that size is made: `require_clai
 a library that ends the whole process (OpenSlide's abort), which no exception tells.
 """
 
+import errno
 import json
 import os
 import stat
@@ -35,7 +36,7 @@ class UnsafeError(ValueError):
 
 
 @contextmanager
-def reading(path: Path, what: str, error: type[G2LError], mend: str = "") -> Iterator[None]:
+def reading(path: Path | str, what: str, error: type[G2LError], mend: str = "") -> Iterator[None]:
     """Turn whatever the block raises into one `error` that names the file; errors of G2L pass as they are, and so do
     Ctrl-C and `SystemExit`.
 
@@ -71,12 +72,12 @@ def require_regular(path: Path) -> int:
     """The bytes of a regular file, through links; pipes and devices, which may never end, are refused.
 
     Raises:
-        OSError: there is no such file.
+        OSError: there is no such file, or it is a folder.
         UnsafeError: it is something else.
     """
     found = os.stat(path)
     if stat.S_ISDIR(found.st_mode):
-        raise UnsafeError("a folder, not a file")
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(found.st_mode):
         raise UnsafeError("a pipe or device, not a file")
     return found.st_size

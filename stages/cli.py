@@ -10,6 +10,7 @@ import typer
 
 from pipeline.config import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
+from pipeline.outside import printable
 from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
 from stages.options import resolve, with_options
 
@@ -74,7 +75,7 @@ def make_manifest(
     write_manifest(paths["out"], rows)
     cases, centers = {row.case_id for row in rows}, {row.center for row in rows if row.center}
     found = f"{counted(len(rows), 'slide')} of {counted(len(cases), 'case')} and {counted(len(centers), 'centre')}"
-    print(f"{paths['out']}: {found}; paths hang below {root}")
+    show(f"{paths['out']}: {found}; paths hang below {root}")
 
 
 @app.command("plan")
@@ -91,9 +92,9 @@ def plan(
 
     config, paths = resolve(PlanConfig, "plan", given, config_file, {"manifest": manifest, "out": out})
     made = write_new_plan(paths["manifest"], config, paths["out"])
-    print(audit_table(made))
-    print(estimate(made))
-    print(f"plan {made.hash[:12]} is in {paths['out']}")
+    show(audit_table(made))
+    show(estimate(made))
+    show(f"plan {made.hash[:12]} is in {paths['out']}")
     raise typer.Exit(EXIT_PARTIAL if failed_slides(made) else EXIT_OK)
 
 
@@ -134,7 +135,7 @@ def extract_teacher(
     record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     finished = Store(source).plan if is_store else read_plan(source)
     extracted = stage.extract_teacher(finished, paths["out"], config, record=record)
-    print(stage.report(extracted))
+    show(stage.report(extracted))
     raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or num_bad_slides else EXIT_OK)
 
 
@@ -145,11 +146,11 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
     from stages.plan_slides import audit_table, estimate
 
     made, path = plan_beside(manifest, config, store)
-    print(audit_table(made))
+    show(audit_table(made))
     if not (store / "zarr.json").exists():
         width, rows = named_spec(extract.teacher).width or None, extract.rows_per_shard
-        print(estimate(made, width=width, dtype=extract.dtype, rows_per_shard=rows, pixels=extract.pixels))
-    print(f"plan {made.hash[:12]} is in {path}")
+        show(estimate(made, width=width, dtype=extract.dtype, rows_per_shard=rows, pixels=extract.pixels))
+    show(f"plan {made.hash[:12]} is in {path}")
     return path, failed_slides(made)
 
 
@@ -170,7 +171,7 @@ def import_features(
     record = {"features": str(paths["features"]), "out": str(paths["out"])} | config.record()
     record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     imported = stage.import_features(paths["features"], paths["out"], config, record=record)
-    print(stage.report(imported))
+    show(stage.report(imported))
     raise typer.Exit(EXIT_PARTIAL if imported.num_failed or failed_slides(imported.store.plan) else EXIT_OK)
 
 
@@ -190,7 +191,7 @@ def train_student(
     config, paths = resolve(TrainConfig, "train-student", given, config_file, {"store": store, "out": out})
     trained = stage.train_student(Store(paths["store"]), paths["out"], config)
     if distributed.is_leader():
-        print(stage.report(trained))
+        show(stage.report(trained))
 
 
 @app.command("export")
@@ -207,7 +208,7 @@ def export(
     from stages.export_run import export_student
 
     config, paths = resolve(ExportConfig, "export", given, config_file, {"run": run, "out": out})
-    print(export_student(paths["run"], paths["out"], config.format))
+    show(export_student(paths["run"], paths["out"], config.format))
 
 
 @app.command("embed")
@@ -229,7 +230,7 @@ def embed(
     options = {name: str(path) for name, path in paths.items()} | config.record()
     options.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
-    print(stage.report(tally))
+    show(stage.report(tally))
     raise typer.Exit(EXIT_PARTIAL if tally.is_partial else EXIT_OK)
 
 
@@ -244,7 +245,7 @@ def inspect(
     from stages.inspect_outputs import inspect_path
 
     _, paths = resolve(NoOptions, "inspect", given, config_file, {"path": path})
-    print(inspect_path(paths["path"]))
+    show(inspect_path(paths["path"]))
 
 
 @app.command("verify")
@@ -261,7 +262,7 @@ def verify(
     text, code = verify_store(
         paths["store"], config.weights, config.sample, config.device, config.slides_root, config.teacher
     )
-    print(text)
+    show(text)
     raise typer.Exit(code)
 
 
@@ -277,7 +278,7 @@ def evaluate(
 
     config, paths = resolve(EvaluateConfig, "evaluate", given, config_file, {"out": out})
     report = stage.evaluate(paths["out"], config)
-    print(stage.summary(report, paths["out"]))
+    show(stage.summary(report, paths["out"]))
     raise typer.Exit(EXIT_PARTIAL if stage.is_partial(report) else EXIT_OK)
 
 
@@ -290,7 +291,7 @@ def models(
     """The table of encoders, or one of them with the way to its weights. Writes nothing."""
     from stages.inspect_outputs import describe_model, models_table
 
-    print(describe_model(name) if name else models_table())
+    show(describe_model(name) if name else models_table())
 
 
 @app.command("demo")
@@ -305,6 +306,11 @@ def demo(
 
     _, paths = resolve(NoOptions, "demo", given, config_file, {"out": out if out or config_file else Path("demo-out")})
     raise typer.Exit(run_demo(paths["out"]))
+
+
+def show(text: str) -> None:
+    """A result on standard output, with the control characters of file names as escapes."""
+    print(printable(text))
 
 
 def main() -> None:
@@ -334,7 +340,7 @@ def main() -> None:
 def _fail(message: str, error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    print(printable(f"error: {message}"), file=sys.stderr)
     return EXIT_ERROR
 
 

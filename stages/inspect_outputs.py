@@ -1,6 +1,5 @@
 """Look at what the stages wrote: plans, stores, runs, students, and the table of encoders."""
 
-import json
 from pathlib import Path
 
 import safetensors
@@ -13,6 +12,7 @@ from pipeline.hub import CONFIG_FILE, FOLDER, cached_weights, ways_to_weights, w
 from pipeline.imported import other_encoders
 from pipeline.models import known_to_timm
 from pipeline.onnx_file import ONNX_FILE
+from pipeline.outside import read_json
 from pipeline.plan import MALFORMED, Plan, read_plan
 from pipeline.run_folder import RunFolder, vals_by_teacher
 from pipeline.runlog import counted, table
@@ -162,7 +162,7 @@ def describe_student(folder: Path) -> str:
         EncoderError: its files are damaged.
     """
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = read_json(folder / "config.json")
         height, width = config["pretrained_cfg"]["input_size"][1:]
         with safetensors.safe_open(folder / "projector.safetensors", "numpy") as f:
             teacher_width, student_width = f.get_slice("linear.weight").get_shape()
