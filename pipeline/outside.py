@@ -63,8 +63,8 @@ def one_line(problem: BaseException) -> str:
     if isinstance(problem, RecursionError):
         return "nested too deeply"
     text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
-    if isinstance(problem, KeyError):
-        text = f"no {text}"
+    if isinstance(problem, KeyError) and " " not in text:
+        text = f"no {text}"  # a name; HDF5's sentences stay as they are
     return " ".join(text.split()).split(". ")[0] or type(problem).__name__
 
 
