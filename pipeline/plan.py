@@ -28,8 +28,6 @@ from pipeline.sampling import SPLITS
 from pipeline.units import magnification
 
 FORMAT_VERSION = 1
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ConfigError)
-"""What records raise that are not as they were written."""
 WANTED = "A plan is one HDF5 file; `g2l plan` makes one from a manifest"
 
 
@@ -220,7 +218,7 @@ def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: 
     """The inverse of `slide_record`.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no record of a slide (`MALFORMED`).
+        KeyError, TypeError, ValueError: it is no record of a slide.
     """
     if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu" or split.shape != coords.shape[:1]:
         raise ValueError(f"coords of shape {coords.shape}, split of shape {split.shape}")

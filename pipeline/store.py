@@ -151,9 +151,8 @@ class Store:
             StoreError: the shard file is missing or damaged.
         """
         rows = len(self.shard_rows(shard))
-        return ShardFile(self.shard_path("embedding", shard), self.chunks_per_shard).read_rows(self.dtype, self.width)[
-            :rows
-        ]
+        file = ShardFile(self.shard_path("embedding", shard), self.chunks_per_shard)
+        return _first_rows(file.read_rows(self.dtype, self.width), rows, file.path)
 
     def read_views(self, shard: int) -> NDArray[Any]:
         """Embeddings of all views of a finished shard: (rows, K, D), view 0 first; as `read_embeddings`."""
@@ -161,7 +160,7 @@ class Store:
         if not further:
             return plain
         file = ShardFile(self.shard_path("views", shard), self.chunks_per_shard)
-        values = file.read_rows(self.dtype, further * self.width)[: len(plain)]
+        values = _first_rows(file.read_rows(self.dtype, further * self.width), len(plain), file.path)
         return np.concatenate([plain, values.reshape(-1, further, self.width)], axis=1)
 
     def read_embedding(self, row: int, view: int = 0) -> NDArray[np.float32]:
@@ -181,8 +180,8 @@ class Store:
 
     def read_status(self, shard: int) -> NDArray[np.uint8]:
         """`Status` codes of a finished shard: uint8 (rows,)."""
-        rows = ShardFile(self.shard_path("status", shard), self.chunks_per_shard).read_rows("uint8", None)
-        return rows[: len(self.shard_rows(shard))].astype(np.uint8)
+        file = ShardFile(self.shard_path("status", shard), self.chunks_per_shard)
+        return _first_rows(file.read_rows("uint8", None), len(self.shard_rows(shard)), file.path).astype(np.uint8)
 
     def read_pixels(self, row: int) -> NDArray[np.uint8]:
         """The patch of a row as the teacher saw it: uint8 (P, P, 3) RGB.
@@ -246,6 +245,17 @@ class Store:
             elif sha256_file(path) != expected["sha256"]:
                 problems.append(f"{name}: its bytes have changed (SHA-256 does not fit)")
         return problems
+
+
+def _first_rows(values: NDArray[Any], count: int, path: Path) -> NDArray[Any]:
+    """The first `count` rows of a shard's.
+
+    Raises:
+        StoreError: there are fewer.
+    """
+    if len(values) < count:
+        raise StoreError(f"{path}: damaged ({len(values)} rows, not {count}). `g2l verify` lists all damage")
+    return values[:count]
 
 
 def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], **notes: Any) -> None:

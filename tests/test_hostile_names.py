@@ -1,6 +1,7 @@
 """Names from files of others in what people see: terminal, card, figures, stored names."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from pipeline.errors import StoreError
 from pipeline.images import decode_image, encode_image
 from pipeline.manifest import id_trouble
 from pipeline.runlog import say, table
+from pipeline.shards import ShardWriter
 from pipeline.store import Store
 from stages.cli import show
 
@@ -150,6 +152,21 @@ def test_metadata_nested_without_end_are_damaged(store: Path, text: str) -> None
     (store / "zarr.json").write_text(text)
     with pytest.raises(StoreError, match="not a store of G2L"):
         Store(store)
+
+
+def test_shards_of_other_sizes_and_pipes_are_damaged(store: Path) -> None:
+    for rows, words in ((7, "its rows are not whole"), (8, "damaged")):
+        path = store / "embedding" / "c" / "0" / "0"
+        path.unlink()
+        with ShardWriter(path, Store(store).chunks_per_shard) as writer:
+            writer.append(bytes(rows))
+            writer.commit()
+        with pytest.raises(StoreError, match=words):
+            Store(store).read_embeddings(0)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(StoreError, match="too short"):
+        Store(store).read_embeddings(0)
 
 
 def test_pixels_of_another_size_are_refused_before_they_are_decoded() -> None:
