@@ -20,7 +20,7 @@ from pipeline.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.export import load_projector
 from pipeline.hub import FOLDER, HUB
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
-from pipeline.outside import read_json, read_toml, reading
+from pipeline.outside import read_bytes, read_json, read_toml, reading
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
 from pipeline.teacher_projectors import named_projectors, teachers_in_card
@@ -164,7 +164,8 @@ def _of_student(folder: Path, label: str) -> NamedModel:
         side = int(read_json(folder / "config.json")["pretrained_cfg"]["input_size"][-1])
     has_projector = (folder / "projector.safetensors").is_file()
     card = folder / "README.md"
-    said = card.read_text(errors="replace") if has_projector and card.is_file() else ""
+    with reading(card, "not a student's card", EncoderError):
+        said = read_bytes(card).decode(errors="replace") if has_projector and card.is_file() else ""
     match = re.search(CARD_SAYS, said)
     return NamedModel(
         label=label or folder.resolve().name,

@@ -162,7 +162,11 @@ def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
         if chunk.size * MOST_RATIO > SMALL_BYTES:
             large.append(chunk.chunk_offset)
 
-    values.id.chunk_iter(look)
+    if hasattr(values.id, "chunk_iter"):
+        values.id.chunk_iter(look)
+    else:  # h5py built on HDF5 before 1.12.3
+        for number in range(values.id.get_num_chunks()):
+            look(values.id.get_chunk_info(number))
     if written < needed:
         raise UnsafeError(f"{needed - written:,} of {needed:,} chunks of {values.name} were never written")
     if DEFLATE in filters:

@@ -139,14 +139,14 @@ def require_claim(claimed: int, stored: int, what: str) -> None:
         raise UnsafeError(f"{what} claims {format_size(claimed)}, but the file has {format_size(stored)} of it")
 
 
-def require_room(num_bytes: int, what: str) -> None:
+def require_room(num_bytes: int, what: str, share: float = MOST_SHARE) -> None:
     """See that there is memory for something.
 
     Raises:
-        UnsafeError: it would take more than `MOST_SHARE` of what is free.
+        UnsafeError: it would take more than `share` of what is free.
     """
     free = free_memory_bytes() if num_bytes > SMALL_BYTES else None
-    if free is not None and num_bytes > MOST_SHARE * free:
+    if free is not None and num_bytes > share * free:
         raise UnsafeError(f"{what} would take {format_size(num_bytes)} of memory; {format_size(free)} are free")
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.outside import SMALL_BYTES, UnsafeError, require_claim, require_regular, require_room
+from pipeline.outside import MOST_SHARE, SMALL_BYTES, UnsafeError, require_claim, require_regular, require_room
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_PICKLES = 4
@@ -31,17 +31,20 @@ STORAGE_BYTES = {
 """Bytes of a number by the class of its storage, as the pickle names it; 1 is the least for those not named here."""
 
 
-def load_tensors(path: Path) -> Any:
+def load_tensors(path: Path, share: float = MOST_SHARE) -> Any:
     """What a PyTorch file of nothing but tensors and plain containers holds, on the CPU.
+
+    Args:
+        share: of the free memory that it may take; 1 for weights, which are not copied.
 
     Raises:
         Exception: any, of a file that is damaged, claims more than it holds, or needs more than tensors.
     """
     size = require_regular(path)
-    require_room(size, "the file")
+    require_room(size, "the file", share)
     with open(path, "rb") as f:
         if f.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
-            _check_archive(path, size)
+            _check_archive(path, share)
         else:
             f.seek(0)
             _check_legacy(f, size)
@@ -81,7 +84,7 @@ def read_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]],
         return found, [name.removesuffix(".npy") for name in sizes]
 
 
-def _entry_sizes(archive: zipfile.ZipFile) -> dict[str, int]:
+def _entry_sizes(archive: zipfile.ZipFile, share: float = MOST_SHARE) -> dict[str, int]:
     """The bytes of an archive's entries by name, as far as what is stored can become them.
 
     Raises:
@@ -95,7 +98,7 @@ def _entry_sizes(archive: zipfile.ZipFile) -> dict[str, int]:
             raise UnsafeError(f"{entry.filename!r} claims {entry.file_size:,} bytes and has {entry.compress_size:,}")
         require_claim(entry.file_size, entry.compress_size, repr(entry.filename))
         sizes[entry.filename] = entry.file_size
-    require_room(sum(sizes.values()), "the archive")
+    require_room(sum(sizes.values()), "the archive", share)
     return sizes
 
 
@@ -115,7 +118,7 @@ def _check_header(entry: Any, size: int, name: str) -> None:
         raise UnsafeError(f"{name} claims the shape {shape}, but has {size:,} bytes")
 
 
-def _check_archive(path: Path, size: int) -> None:
+def _check_archive(path: Path, share: float) -> None:
     """See that the storages of a zip archive of torch's have the bytes that the pickle says they have.
 
     Raises:
@@ -123,7 +126,7 @@ def _check_archive(path: Path, size: int) -> None:
         Exception: any, of a damaged one.
     """
     with zipfile.ZipFile(path) as archive:
-        sizes = _entry_sizes(archive)
+        sizes = _entry_sizes(archive, share)
         pickles = [name for name in sizes if name.rpartition("/")[2] == "data.pkl"]
         if len(pickles) != 1:
             raise UnsafeError(f"{len(pickles)} entries data.pkl in the archive")
