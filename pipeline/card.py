@@ -13,7 +13,11 @@ from pipeline.exchange import INPUT, OUTPUT, PROGRAM_FILE, TOLERANCE
 from pipeline.hub import page_of
 from pipeline.models import SCRATCH
 from pipeline.onnx_file import ONNX_FILE, OPSET, WEIGHTS_FILE
+from pipeline.outside import printable
 
+MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "*": "&#42;", "[": "&#91;",
+          "]": "&#93;", "\\": "&#92;"}  # fmt: skip
+"""Characters that Markdown or HTML would take for their own, and how they are written to be seen."""
 MADE_FROM = "## Made from\n"
 """Heading before which the sections on files stand."""
 
@@ -43,6 +47,20 @@ embedding = model(torch.from_numpy(patches))  # float32 (B, {{width}})
 """,
 }
 """How a file beside the timm folder is used, by its name."""
+
+
+def in_markdown(value: Any) -> Any:
+    """`value` with every text in it, at any depth, as one line that Markdown shows and does not take for markup: names
+    and paths come from files of anybody.
+    """
+    if isinstance(value, str):
+        line = " ".join(printable(value).split())
+        return "".join(MARKUP.get(c, c) for c in line)
+    if isinstance(value, dict):
+        return {in_markdown(name): in_markdown(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(in_markdown, value))
+    return value
 
 
 def split_words(store: dict[str, Any]) -> str:

@@ -10,15 +10,16 @@ command has a table of its own, so that one file can hold a whole project:
     epochs = 20
 """
 
-import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from pipeline import outside
 from pipeline.errors import ConfigError
 from pipeline.files import sha256_json
+from pipeline.outside import reading
 from pipeline.units import MAX_MPP, MIN_MPP
 
 COMMANDS = (
@@ -96,12 +97,11 @@ def read_toml(path: Path, command: str) -> dict[str, Any]:
         ConfigError: the file is missing or no TOML, or it has options outside the tables of commands, or a table of
             another name.
     """
-    try:
-        tables = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not a TOML file ({error})") from None
+    with reading(f"--config {path}", "not a TOML file", ConfigError):
+        try:
+            tables = outside.read_toml(path)
+        except OSError as error:
+            raise ConfigError(f"--config {path}: {error.strerror}") from None
     loose = [name for name, value in tables.items() if not isinstance(value, dict)]
     if loose:
         raise ConfigError(

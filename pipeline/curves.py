@@ -5,11 +5,13 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from pipeline.figure_text import shorten
 from pipeline.files import write_bytes
 from pipeline.run_folder import vals_by_teacher
 
@@ -22,6 +24,8 @@ FIGURES = {
 }
 LINES, WORDS = ("-", "--", ":", "-."), ("solid:", "dashed:", "dotted:", "dash-dotted:")
 """Lines of the first teacher, the second, ...; and what a title calls them."""
+LONGEST_NAME = 40
+"""Of a teacher in the picture, common letters. Our choice: two fit side by side."""
 LOWEST = -2.0
 """Held-out figures are cut off here: an untrained projector explains any amount less than nothing."""
 SMOOTHED_SHARE = 0.05
@@ -32,15 +36,16 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     """Write the picture (PNG) of a run's metrics: training on the left, held-out figures on the right."""
     steps = [line for line in lines if line["kind"] == "step"]
     vals = vals_by_teacher(lines)
-    figure = Figure(figsize=(11, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
-    loss = figure.add_subplot(grid[0, 0])
-    _draw_loss(loss, steps, vals)
-    _draw_learning_rate(figure.add_subplot(grid[1, 0], sharex=loss), steps)
-    _draw_held_out(figure.add_subplot(grid[:, 1]), vals)
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    with mpl.rc_context({"text.parse_math": False}):  # names of teachers may have a dollar sign
+        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
+        loss = figure.add_subplot(grid[0, 0])
+        _draw_loss(loss, steps, vals)
+        _draw_learning_rate(figure.add_subplot(grid[1, 0], sharex=loss), steps)
+        _draw_held_out(figure.add_subplot(grid[:, 1]), vals)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
     write_bytes(path, buffer.getvalue())
 
 
@@ -59,8 +64,9 @@ def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: dict[str, list[dic
     label = "train" if count == 1 else f"train, mean of {count} steps"
     axes.plot(x, moving_mean(losses, count), color="#1f5fbf", lw=1.5, label=label)
     for number, (teacher, its) in enumerate(vals.items()):
+        label = f"held out, {shorten(teacher, LONGEST_NAME)}" if teacher else "held out"
         axes.plot([v["step"] for v in its], [v["loss"] for v in its], color="#e06c00", marker="o", ms=3, lw=1.4,
-                  ls=LINES[number % len(LINES)], label=f"held out, {teacher}" if teacher else "held out")  # fmt: skip
+                  ls=LINES[number % len(LINES)], label=label)  # fmt: skip
     axes.set(ylabel="loss", title="Training")
     axes.tick_params(labelbottom=False)
     axes.grid(alpha=0.25)
@@ -89,7 +95,9 @@ def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
     lowest = min(0.0, *(v[name] for its in vals.values() for v in its for name in FIGURES))
     title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
     if len(vals) > 1:
-        title += "\n" + ", ".join(f"{WORDS[n % len(LINES)]} {teacher}" for n, teacher in enumerate(vals))
+        title += "\n" + ", ".join(
+            f"{WORDS[n % len(LINES)]} {shorten(teacher, LONGEST_NAME)}" for n, teacher in enumerate(vals)
+        )
     axes.set(xlabel="step", title=title, ylim=(max(lowest, LOWEST) - 0.03, 1.03))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)

@@ -6,7 +6,6 @@ failures.csv   slides without embeddings, and patches that were left out; absent
 ...            the slides' files, in the layout of another tool: `layouts`
 """
 
-import json
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from pipeline.config import differences, to_toml
 from pipeline.errors import EmbedError, ManifestError
 from pipeline.files import make_output_folder, write_json, write_text
 from pipeline.layouts import Mark
+from pipeline.outside import read_json, reading
 from pipeline.slide_embedding import Failure
 from pipeline.tables import read_table, write_records
 
@@ -45,11 +45,11 @@ class EmbedFolder:
                 return None
             raise EmbedError(f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
                              "overwritten. Choose another --out")  # fmt: skip
-        try:
-            record: dict[str, Any] = json.loads(self.record_path.read_text())
+        with reading(self.record_path, "damaged", EmbedError):
+            record = read_json(self.record_path)
             found = {name: record[name] for name in ("made_by", "batch_size")}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise EmbedError(f"{self.record_path}: damaged ({type(error).__name__}: {error})") from None
+            if not isinstance(found["made_by"], dict) or not isinstance(found["batch_size"], int):
+                raise TypeError("made_by is no record, or batch_size no number")
         return found
 
     def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> None:

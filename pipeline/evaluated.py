@@ -9,9 +9,7 @@ student after distillation; RUN@before is that student as it started, RUN@teache
 first of several.
 """
 
-import json
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +20,7 @@ from pipeline.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.export import load_projector
 from pipeline.hub import FOLDER, HUB
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.outside import read_bytes, read_json, read_toml, reading
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
 from pipeline.teacher_projectors import named_projectors, teachers_in_card
@@ -161,14 +160,12 @@ def name_model(text: str, patch_px: int | None) -> NamedModel:
 
 def _of_student(folder: Path, label: str) -> NamedModel:
     """The model of an exported student's folder."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        side = int(config["pretrained_cfg"]["input_size"][-1])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise EncoderError(f"{folder / 'config.json'}: not a model's ({type(error).__name__}: {error})") from None
+    with reading(folder / "config.json", "not a model's", EncoderError):
+        side = int(read_json(folder / "config.json")["pretrained_cfg"]["input_size"][-1])
     has_projector = (folder / "projector.safetensors").is_file()
     card = folder / "README.md"
-    said = card.read_text(errors="replace") if has_projector and card.is_file() else ""
+    with reading(card, "not a student's card", EncoderError):
+        said = read_bytes(card).decode(errors="replace") if has_projector and card.is_file() else ""
     match = re.search(CARD_SAYS, said)
     return NamedModel(
         label=label or folder.resolve().name,
@@ -221,11 +218,9 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
 
 def _options(run: RunFolder) -> dict[str, Any]:
     """The options that a run was started with."""
-    try:
-        table: dict[str, Any] = tomllib.loads(run.config_path.read_text())["train-student"]
+    with reading(run.config_path, "damaged", BenchmarkError):
+        table = read_toml(run.config_path)["train-student"]
         return {"weights": table["weights"], "seed": table["seed"]}
-    except (OSError, ValueError, KeyError) as error:
-        raise BenchmarkError(f"{run.config_path}: damaged ({type(error).__name__}: {error})") from None
 
 
 def reference_of(labels: Sequence[str], roles: Sequence[str], wanted: str | None) -> str:

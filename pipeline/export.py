@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from pipeline import interrupts
 from pipeline.asides import aside_name, remove, remove_asides_of
 from pipeline.augmentation import beyond_the_teacher
-from pipeline.card import split_words, terms_section
+from pipeline.card import in_markdown, split_words, terms_section
 from pipeline.cases import case_facts
 from pipeline.compute import versions
 from pipeline.config import TrainConfig
@@ -45,6 +45,8 @@ from pipeline.teacher_projectors import (
     teacher_source,
 )
 
+JSON_BACKTICK = "\\u0060"
+"""A backtick as JSON may have it, so that no value ends the block of settings."""
 NOT_IN_CARD = ("slides_root", "weights", "teacher", "teacher_weight")
 """Options that a card says in other words."""
 USAGE = {
@@ -226,7 +228,9 @@ def model_card(summary: dict[str, Any]) -> str:
 
     `summary` is made by `card_facts`.
     """
-    student, teacher, store, config = (summary[name] for name in ("student", "teacher", "store", "config"))
+    config = summary["config"]
+    summary = in_markdown({name: value for name, value in summary.items() if name != "config"})
+    student, teacher, store = (summary[name] for name in ("student", "teacher", "store"))
     further = summary["further_teachers"]
     names = " and ".join([teacher["name"], *(other["teacher"]["name"] for other in further)])
     whose = f"{teacher['name']}'s" if further else "the teacher's"
@@ -276,7 +280,7 @@ Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases:
 ## Settings
 
 ```json
-{json.dumps(config, indent=2)}
+{json.dumps(config, indent=2).replace("`", JSON_BACKTICK)}
 ```
 
 Versions: {", ".join(f"{name} {version}" for name, version in summary["versions"].items())}.

@@ -2,16 +2,14 @@
 
 Read are TRIDENT's and Patho-Bench's `{slide}.h5` (`features`, `coords`), CLAM's `h5_files/` and `pt_files/`,
 slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um);
-`feature_folders` finds them, `layouts` writes them through here. Left out: embeddings of whole slides, and `.pt` files
-that need more than tensors.
+`feature_folders` finds them, `layouts` writes them through here. All are read behind `outside.reading`: whatever is
+wrong with a file becomes one error that names it. Left out: embeddings of whole slides, and `.pt` files that need more
+than tensors.
 """
 
 import hashlib
 import io
 import json
-import pickle
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +20,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline import hdf5_input
 from pipeline.errors import BenchmarkError
 from pipeline.files import write_aside
+from pipeline.outside import parse_object, read_json, reading
+from pipeline.tensor_files import as_array, load_tensors, read_npz
 
 FORMAT_VERSION = 1
 FORMAT_ATTRIBUTE = "g2l-arrays"
 """Attribute of our own files: JSON of the format's version and the SHA-256 of each array, so that damage is seen."""
-UNREADABLE = (
-    OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError, EOFError,
-    pickle.UnpicklingError, zipfile.BadZipFile, zlib.error,
-)  # fmt: skip
-"""What HDF5, NumPy and torch raise on files that are damaged or of another kind."""
-
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".npz")
 NO_FEATURES = (".coordinates.npz",)
 """Endings of slide2vec's coordinates, which are no features."""
@@ -87,18 +82,15 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     Raises:
         BenchmarkError: no such file, another kind of file, or content that is not as it was written.
     """
-    try:
-        with h5py.File(path, "r") as f:
-            attributes = {name: _plain(value) for name, value in f.attrs.items()}
-            if FORMAT_ATTRIBUTE not in attributes:
-                raise BenchmarkError(f"{path}: an HDF5 file, but not one that G2L wrote")
-            written = json.loads(attributes.pop(FORMAT_ATTRIBUTE))
-            if written["version"] != FORMAT_VERSION:
-                raise BenchmarkError(f"{path}: format version {written['version']}, not {FORMAT_VERSION}. Delete it")
-            arrays = {name: np.asarray(f[name][()]) for name in written["sha256"]}
-            changed = [name for name, digest in written["sha256"].items() if _digest(arrays[name]) != digest]
-    except UNREADABLE as error:
-        raise BenchmarkError(f"{path}: not a readable file of arrays ({one_line(error)}). Delete it") from None
+    with reading(path, "not a readable file of arrays", BenchmarkError, "Delete it"), hdf5_input.open_hdf5(path) as f:
+        attributes = hdf5_input.attributes(f)
+        if FORMAT_ATTRIBUTE not in attributes:
+            raise BenchmarkError(f"{path}: an HDF5 file, but not one that G2L wrote")
+        written = parse_object(attributes.pop(FORMAT_ATTRIBUTE))
+        if written["version"] != FORMAT_VERSION:
+            raise BenchmarkError(f"{path}: format version {written['version']}, not {FORMAT_VERSION}. Delete it")
+        arrays = {name: hdf5_input.read_values(_dataset(f, name)) for name in written["sha256"]}
+        changed = [name for name, digest in written["sha256"].items() if _digest(arrays[name]) != digest]
     if changed:
         raise BenchmarkError(f"{path}: damaged: {', '.join(changed)} is not as it was written. Delete it")
     return arrays, attributes
@@ -136,23 +128,21 @@ def read_features(path: Path) -> SlideFeatures:
         BenchmarkError: the file cannot be read, holds no features, or features that are not (N, D), have no rows, or
             have rows with NaN or infinite values (how many). The message names the file.
     """
-    try:
+    with reading(path, "not a readable feature file", BenchmarkError):
         if path.suffix == ".pt":
             raw, coords, encoder = _read_tensor(path)
         elif path.suffix == ".npz":
             raw, coords, encoder = _read_npz(path)
         else:
             raw, coords, encoder = _read_hdf5(path)
-    except UNREADABLE as error:
-        raise BenchmarkError(f"{path}: not a readable feature file ({one_line(error)})") from None
-    features = _checked(raw, path)
-    if coords is not None:
-        coords = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
-        if coords.shape != (len(features), 2):
-            raise BenchmarkError(f"{path}: {len(features)} rows of features, but coords of shape {coords.shape}")
-        if coords.dtype.kind not in "fiu":
-            raise BenchmarkError(f"{path}: coords of type {coords.dtype}, not numbers")
-        coords = coords.astype(np.int64 if coords.dtype.kind in "iu" else np.float64)
+        features = _checked(raw, path)
+        if coords is not None:
+            coords = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
+            if coords.shape != (len(features), 2):
+                raise BenchmarkError(f"{path}: {len(features)} rows of features, but coords of shape {coords.shape}")
+            if coords.dtype.kind not in "fiu":
+                raise BenchmarkError(f"{path}: coords of type {coords.dtype}, not numbers")
+            coords = coords.astype(np.int64 if coords.dtype.kind in "iu" else np.float64)
     return SlideFeatures(features, coords, encoder)
 
 
@@ -162,12 +152,9 @@ def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
     Raises:
         BenchmarkError: the file cannot be read.
     """
-    try:
-        with h5py.File(path, "r") as f:
-            carriers = {"": f} | {name: f[name] for name in f if isinstance(f[name], h5py.Dataset)}
-            return {name: {key: _plain(value) for key, value in c.attrs.items()} for name, c in carriers.items()}
-    except UNREADABLE as error:
-        raise BenchmarkError(f"{path}: not a readable HDF5 file ({one_line(error)})") from None
+    with reading(path, "not a readable HDF5 file", BenchmarkError), hdf5_input.open_hdf5(path) as f:
+        carriers = {"": f} | hdf5_input.datasets(f)
+        return {name: hdf5_input.attributes(carrier) for name, carrier in carriers.items()}
 
 
 def read_coords(path: Path) -> NDArray[Any]:
@@ -176,17 +163,20 @@ def read_coords(path: Path) -> NDArray[Any]:
     Raises:
         BenchmarkError: the file cannot be read, or has none.
     """
-    try:
-        with h5py.File(path, "r") as f:
-            return np.asarray(f["coords"][()])
-    except UNREADABLE as error:
-        raise BenchmarkError(f"{path}: no coordinates that can be read ({one_line(error)})") from None
+    with reading(path, "no coordinates that can be read", BenchmarkError), hdf5_input.open_hdf5(path) as f:
+        return hdf5_input.read_values(_dataset(f, "coords"))
 
 
-def one_line(error: BaseException) -> str:
-    """An error's message in one line, or its type if it has none; of torch's long ones the first sentence."""
-    words = " ".join(str(error).split()).split(". ")[0]
-    return words or type(error).__name__
+def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset that must be there.
+
+    Raises:
+        KeyError: it is not.
+    """
+    found = hdf5_input.dataset(file, name)
+    if found is None:
+        raise KeyError(name)
+    return found
 
 
 def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
@@ -195,15 +185,18 @@ def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | Non
     Raises:
         BenchmarkError: it has no dataset of features.
     """
-    with h5py.File(path, "r") as f:
-        found = next((name for name in FEATURE_DATASETS if isinstance(f.get(name), h5py.Dataset)), None)
+    with hdf5_input.open_hdf5(path) as f:
+        found = next(filter(None, (hdf5_input.dataset(f, name) for name in FEATURE_DATASETS)), None)
         if found is None:
             raise BenchmarkError(
                 f"{path}: no dataset {' or '.join(FEATURE_DATASETS)}; it holds {', '.join(sorted(f)) or 'nothing'}"
             )
-        coords = f["coords"][()] if isinstance(f.get("coords"), h5py.Dataset) else None
-        named = (f[found].attrs.get("encoder"), f.attrs.get("encoder"), f.attrs.get("extractor"))
-        return f[found][()], coords, next(filter(None, map(_text, named)), None)
+        coords = hdf5_input.dataset(f, "coords")
+        of_file, of_features = hdf5_input.attributes(f), hdf5_input.attributes(found)
+        named = (of_features.get("encoder"), of_file.get("encoder"), of_file.get("extractor"))
+        raw = hdf5_input.read_values(found)
+        places = None if coords is None else hdf5_input.read_values(coords)
+        return raw, places, next(filter(None, map(_text, named)), None)
 
 
 def _read_tensor(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
@@ -212,12 +205,12 @@ def _read_tensor(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | N
     Raises:
         BenchmarkError: it holds something else.
     """
-    tensor = torch.load(path, map_location="cpu", weights_only=True)
+    tensor = load_tensors(path)
     if not isinstance(tensor, torch.Tensor):
         raise BenchmarkError(f"{path}: holds a {type(tensor).__name__}, not a tensor (N, D)")
     if not (tensor.is_floating_point() or tensor.dtype in (torch.uint8, torch.int8, torch.int32, torch.int64)):
         raise BenchmarkError(f"{path}: holds {tensor.dtype}, not numbers")
-    raw: NDArray[Any] = tensor.detach().float().numpy()  # NumPy has no bfloat16
+    raw = as_array(tensor)
     return raw, _slide2vec_coords(path, len(raw), None), _slide2vec_encoder(path)
 
 
@@ -227,18 +220,17 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None
     Raises:
         BenchmarkError: it has no features.
     """
-    with open(path, "rb") as f, np.load(f, allow_pickle=False) as arrays:  # np.load leaves a broken file open
-        if "features" not in arrays:
-            raise BenchmarkError(f"{path}: no array features; it holds {', '.join(arrays.files) or 'nothing'}")
-        raw = arrays["features"]
-        index = arrays.get("tile_index")
-    return raw, _slide2vec_coords(path, len(raw), index), _slide2vec_encoder(path)
+    arrays, names = read_npz(path, ("features", "tile_index"))
+    if "features" not in arrays:
+        raise BenchmarkError(f"{path}: no array features; it holds {', '.join(names) or 'nothing'}")
+    raw = arrays["features"]
+    return raw, _slide2vec_coords(path, len(raw), arrays.get("tile_index")), _slide2vec_encoder(path)
 
 
 def _slide2vec_encoder(path: Path) -> str | None:
     """The encoder of `{slide}.meta.json` beside a feature file, if there is one."""
     meta = path.with_name(f"{path.stem}.meta.json")
-    name = json.loads(meta.read_text()).get("encoder_name") if meta.is_file() else None
+    name = read_json(meta).get("encoder_name") if meta.is_file() else None
     return _text(name)
 
 
@@ -253,9 +245,8 @@ def _slide2vec_coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> 
     source = path.parent.parent / "tiles" / f"{path.stem}{NO_FEATURES[0]}"
     if path.parent.name != "tile_embeddings" or not source.is_file():
         return None
-    with open(source, "rb") as f, np.load(f, allow_pickle=False) as tiles:
-        coords = np.stack([tiles["x"], tiles["y"]], axis=1)
-        tile_index = tiles["tile_index"]
+    tiles, _ = read_npz(source, ("x", "y", "tile_index"))
+    coords, tile_index = np.stack([tiles["x"], tiles["y"]], axis=1), tiles["tile_index"]
     if index is not None:
         if tile_index.shape != (len(coords),) or len(np.unique(tile_index)) < len(coords):
             raise BenchmarkError(f"{path}: {source} has not one tile_index a tile; of which are the features?")
@@ -299,20 +290,11 @@ def _digest(values: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """An attribute as a Python value; `None` where it is there and empty."""
-    if isinstance(value, h5py.Empty):
-        return None
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _text(value: Any) -> str | None:
     """An attribute as text, also from an array of one; `None` where it is empty or something else."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
-    value = _plain(value)
+    value = hdf5_input.plain(value)
     if not isinstance(value, str):
         return None
     return value.encode(errors="replace").decode().strip() or None  # HDF5's strings may be no UTF-8

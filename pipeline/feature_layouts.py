@@ -14,7 +14,6 @@ What it leaves out: STAMP before 2.0, which does not say the unit of its coordin
 annotations.
 """
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError
-from pipeline.feature_files import UNREADABLE, one_line, read_attributes, read_coords, read_features
+from pipeline.feature_files import read_attributes, read_coords, read_features
 from pipeline.layouts import MARK
+from pipeline.outside import parse_object, read_json, reading
 
 UNKNOWN = "unknown"
 HALF_PIXEL = 0.5
@@ -32,6 +32,8 @@ ROUNDING = 1e-6
 """A whole number within half a pixel of a length, and this, may be its rounding."""
 MOST_L0_PX = 2.0**40
 """Coordinates beyond this are none. Our choice: far above any slide, far below where whole numbers become inexact."""
+SIZES = ("patch_px", "side_l0_px", "side_um", "nominal_um", "downsample")
+"""The facts that are sizes or ratios: above 0 and below `MOST_L0_PX` where they are known."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,7 +135,7 @@ def read_facts(path: Path, coords_folder: Path | None = None) -> PatchFacts:
         BenchmarkError: what it says cannot be read, or is no size.
     """
     facts, marked = PatchFacts(), {}
-    try:
+    with reading(path, "what it says of its patches cannot be read", BenchmarkError):
         if path.suffix in (".pt", ".npz"):
             facts = _slide2vec(path)
         else:
@@ -143,12 +145,10 @@ def read_facts(path: Path, coords_folder: Path | None = None) -> PatchFacts:
         if not facts.is_known and (beside := _coords_file(path, coords_folder)):
             of_coords = read_attributes(beside).get("coords", {})
             facts = replace(_grid(of_coords, marked), coords=read_coords(beside))
-    except UNREADABLE as error:
-        raise BenchmarkError(f"{path}: what it says of its patches cannot be read ({one_line(error)})") from None
-    for name in ("patch_px", "side_l0_px", "side_um", "downsample"):
-        value = getattr(facts, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise BenchmarkError(f"{path}: {name.removesuffix('_l0_px')} of its patches is {value:g}")
+        for name in SIZES:
+            value = getattr(facts, name)
+            if value is not None and not 0 < value < MOST_L0_PX:
+                raise BenchmarkError(f"{path}: {name.removesuffix('_l0_px')} of its patches is {value:g}")
     return facts
 
 
@@ -188,7 +188,7 @@ def _grid(coords: dict[str, Any], file: dict[str, Any]) -> PatchFacts:
     facts = PatchFacts("clam", patch_px, patch_px * downsample, unit_l0_px=downsample, level=at, downsample=downsample)
     if MARK not in file:
         return facts
-    settings = json.loads(file[MARK])["made_by"]["settings"]  # CLAM has no attribute for these two
+    settings = parse_object(file[MARK])["made_by"]["settings"]  # CLAM has no attribute for these two
     return replace(facts, patch_px=settings["patch_px"], nominal_um=settings["patch_px"] * settings["mpp"])
 
 
@@ -210,7 +210,7 @@ def _slide2vec(path: Path) -> PatchFacts:
         (path.parent.parent / "tiles" / f"{path.stem}.coordinates.meta.json", "tiling"),
     )
     for place, table in places:
-        said = json.loads(place.read_text()) if place.is_file() else {}
+        said = read_json(place) if place.is_file() else {}
         said = said.get(table, {}) if table else said
         if (side := _number(said, "tile_size_lv0")) is not None:
             patch_px, mpp = _number(said, "requested_tile_size_px"), _number(said, "requested_spacing_um")

@@ -28,17 +28,21 @@ def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(patch, level=JPEG_QUALITY, subsampling="444"))
 
 
-def decode_image(data: bytes, image_format: ImageFormat) -> NDArray[np.uint8]:
+def decode_image(data: bytes, image_format: ImageFormat, patch_px: int) -> NDArray[np.uint8]:
     """The inverse of `encode_image`: uint8 (P, P, 3) RGB.
 
     A damaged JPEG may decode to something: the store's checksums are what finds damage.
 
     Raises:
-        ValueError: the bytes are no image of that format.
+        ValueError: the bytes are no image of that format, or of another size than `patch_px`; the codecs compare their
+            header's size with that of the array that they fill, before they decode.
     """
+    patch = np.zeros((patch_px, patch_px, 3), np.uint8)
     try:
         if image_format == "jpegxl":
-            return np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
-        return np.asarray(imagecodecs.jpeg8_decode(data))
-    except (RuntimeError, ValueError) as error:  # imagecodecs' own errors are RuntimeErrors, not the only ones
+            imagecodecs.jpegxl_decode(data, numthreads=1, out=patch)
+        else:
+            imagecodecs.jpeg8_decode(data, out=patch)
+    except Exception as error:  # noqa: BLE001  (imagecodecs has an error of its own for each codec, and others)
         raise ValueError(f"not a readable {image_format} image ({error})") from None
+    return patch

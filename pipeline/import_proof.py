@@ -22,6 +22,7 @@ from pipeline.errors import StoreError
 from pipeline.imported import FeatureRows, ImportedSlide
 from pipeline.loader import default_workers
 from pipeline.models import BuiltEncoder
+from pipeline.outside import reading
 from pipeline.patches import PlannedPatches
 from pipeline.plan import Plan
 from pipeline.store import Status, Store
@@ -203,10 +204,8 @@ def read_refused(store: Store) -> tuple[Refused, ...]:
     Raises:
         StoreError: its attribute is damaged.
     """
-    try:
+    with reading(store.folder, f"its attribute {REFUSED} is damaged", StoreError, "Choose another --out"):
         return tuple(Refused(**values) for values in store.attributes.get(REFUSED, []))
-    except TypeError:
-        raise StoreError(f"{store.folder}: its attribute {REFUSED} is damaged. Choose another --out") from None
 
 
 def refused_slides(

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from pipeline.encoder_names import AS_TEACHER, encoders_named, letters
 from pipeline.encoders import ENCODERS
-from pipeline.errors import BenchmarkError, ConfigError, SlideError, StoreError
+from pipeline.errors import BenchmarkError, ConfigError, G2LError, StoreError
 from pipeline.feature_layouts import UNKNOWN, PlacedFeatures, read_placed
 from pipeline.manifest import ManifestRow, row_split
+from pipeline.outside import reading
 from pipeline.patch_sample import measure_patches
 from pipeline.plan import AuditRow, Plan, SlidePlan
 from pipeline.sampling import SPLITS, sample_patches
@@ -87,13 +88,14 @@ def look_at_slide(
     """
     audit = AuditRow(row.slide_id, "ok", path=row.path, case_id=row.case_id, center=row.center or "")
     try:
-        placed = read_placed(features, config.coords)
-        if width and placed.features.shape[1] != width:
-            raise BenchmarkError(f"{features}: {placed.features.shape[1]} dimensions; {config.teacher} has {width}")
-        slide = Slide(slide_path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
-        with slide_failures(slide_path):
-            return _fit(row, slide, features, placed, config, patch_px, audit, num_measured)
-    except (BenchmarkError, SlideError) as error:
+        with reading(features, "features cannot be used", BenchmarkError):
+            placed = read_placed(features, config.coords)
+            if width and placed.features.shape[1] != width:
+                raise BenchmarkError(f"{features}: {placed.features.shape[1]} dimensions; {config.teacher} has {width}")
+            slide = Slide(slide_path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+            with slide_failures(slide_path):
+                return _fit(row, slide, features, placed, config, patch_px, audit, num_measured)
+    except G2LError as error:
         return ImportedSlide(replace(audit, status="failed", reason=str(error)), features=features)
 
 

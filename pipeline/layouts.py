@@ -27,6 +27,7 @@ from pipeline.config import PlanConfig
 from pipeline.errors import BenchmarkError, EmbedError
 from pipeline.feature_files import read_attributes, write_features
 from pipeline.files import sha256_json, write_bytes, write_json
+from pipeline.outside import parse_object, read_json, reading
 from pipeline.plan import SlidePlan, coords_attributes
 from pipeline.units import magnification
 
@@ -70,6 +71,19 @@ class Mark:
     failed: int
     sha256: dict[str, str]
     files: dict[str, int]
+
+    def checked(self) -> "Mark":
+        """The mark, as it was read from a file of anybody's.
+
+        Raises:
+            ValueError: a value is of another type than it should be.
+        """
+        tables = (self.made_by, self.slide, self.sha256, self.files)
+        if not all(isinstance(table, dict) for table in tables) or not all(
+            isinstance(count, int) and count >= 0 for count in (self.rows, self.failed)
+        ):
+            raise ValueError("values of other types")
+        return self
 
     def text(self) -> str:
         """The mark as JSON, with a hash of all that the embeddings depend on."""
@@ -160,12 +174,13 @@ class Place:
         if text is None:
             raise EmbedError(f"{path} was not made by g2l embed, and is not overwritten. Choose another --out")
         try:
-            values = json.loads(text)
-            if values.pop("version") != MARK_VERSION:
-                raise EmbedError(f"{path} is of another version of g2l embed. Choose another --out")
-            del values["hash"]
-            mark = Mark(**values)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            with reading(path, "no mark of g2l embed", BenchmarkError):
+                values = parse_object(text)
+                if values.pop("version") != MARK_VERSION:
+                    raise EmbedError(f"{path} is of another version of g2l embed. Choose another --out")
+                del values["hash"]
+                mark = Mark(**values).checked()
+        except BenchmarkError:
             return None
         return mark if self._file_bytes(slide_id) == mark.files else None
 
@@ -267,10 +282,8 @@ def _json_mark(path: Path) -> str | None:
     Raises:
         BenchmarkError: it cannot be read.
     """
-    try:
-        value = json.loads(path.read_text()).get(MARK)
-    except (OSError, ValueError, AttributeError) as error:
-        raise BenchmarkError(f"{path}: not readable ({error})") from None
+    with reading(path, "not readable", BenchmarkError):
+        value = read_json(path).get(MARK)
     return None if value is None else str(value)
 
 

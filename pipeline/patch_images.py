@@ -6,6 +6,7 @@ does it); transparency becomes white. Left out: colour profiles and orientation 
 
 import hashlib
 import io
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.compute import first_line
 from pipeline.errors import BenchmarkError
+from pipeline.outside import UnsafeError, one_line, read_bytes, reading
 from pipeline.runlog import Progress
 
 PREPARATION = "central square, bicubic, white behind transparency"
@@ -28,8 +29,14 @@ MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
 MODES_OF_ONE_BYTE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", *MODES_WITH_ALPHA)
 """Pillow's modes of 8 bits a channel; others would be cut off rather than scaled when they are made RGB."""
 
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-"""What Pillow raises for a file that is no image, or a damaged one."""
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""Formats that are opened, whatever a file is called. Pillow knows more, and starts another program for some
+(Ghostscript for PostScript).
+"""
+MOST_PIXELS = 89_478_485
+"""Of an image: Pillow's own limit, 256 MB of RGB, beyond which it warns (`Image.MAX_IMAGE_PIXELS`)."""
+MOST_IMAGE_BYTES = 1 << 30
+"""1 GiB, of an image's file. Our choice: twice what that many pixels take without compression."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +100,19 @@ class _Scanned:
 
 def _scan(path: Path) -> _Scanned:
     """Read and decode one file."""
+    digest = ""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return _Scanned("", error.strerror or type(error).__name__)
-    digest = hashlib.sha256(data).hexdigest()
-    if not data:
-        return _Scanned(digest, "the file is empty")
-    try:
+        data = read_bytes(path, MOST_IMAGE_BYTES)
+        digest = hashlib.sha256(data).hexdigest()
+        if not data:
+            return _Scanned(digest, "the file is empty")
         image = _decode(data)
-    except UNREADABLE as error:
-        return _Scanned(digest, f"not readable as an image ({first_line(error)})")
+    except OSError as error:
+        if not digest:
+            return _Scanned("", error.strerror or type(error).__name__)
+        return _Scanned(digest, f"not readable as an image ({one_line(error)})")
+    except Exception as error:  # noqa: BLE001  (of one image: whatever Pillow's decoders raise is its failure alone)
+        return _Scanned(digest, f"not readable as an image ({one_line(error)})")
     pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
     extrema = np.array(image.getextrema())  # of each channel the least and the largest
     return _Scanned(digest, "", image.size, pixels, bool((extrema[:, 0] == extrema[:, 1]).all()))
@@ -113,9 +122,15 @@ def _decode(data: bytes) -> Image.Image:
     """An RGB image of a file's bytes.
 
     Raises:
-        ValueError: it has more than 8 bits a channel. Any of `UNREADABLE` for a damaged file.
+        ValueError: it has more than 8 bits a channel, or more than `MOST_PIXELS`.
+        Exception: any of Pillow's, of a damaged file or one of another format.
     """
-    with Image.open(io.BytesIO(data)) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is told as an error
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    with opened as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise UnsafeError(f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read")
         image.load()
         if image.mode not in MODES_OF_ONE_BYTE:
             raise ValueError(f"pixels of type {image.mode}, not of 8 bits")
@@ -132,10 +147,8 @@ def read_image(path: Path, out: NDArray[np.uint8]) -> None:
     Raises:
         BenchmarkError: it cannot be read any more.
     """
-    try:
-        image = _decode(path.read_bytes())
-    except UNREADABLE as error:
-        raise BenchmarkError(f"{path}: could be read before, but not now ({first_line(error)})") from None
+    with reading(path, "could be read before, but not now", BenchmarkError):
+        image = _decode(read_bytes(path, MOST_IMAGE_BYTES))
     side, target = min(image.size), out.shape[0]
     left, top = (image.width - side) // 2, (image.height - side) // 2
     image = image.crop((left, top, left + side, top + side))

@@ -61,7 +61,7 @@ class PlannedPatches:
             out[:] = patch
             return PatchRead(Status.OK)
         encoded = encode_image(patch, self._format)
-        out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format)
+        out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format, len(patch))
         return PatchRead(Status.OK, encoded)
 
 

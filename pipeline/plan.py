@@ -23,14 +23,16 @@ from pipeline.errors import ConfigError, PlanError
 from pipeline.file_names import file_named
 from pipeline.files import sha256_json, write_bytes
 from pipeline.geometry import PatchGeometry
+from pipeline.hdf5_input import attributes, dataset, member, open_hdf5, read_values
+from pipeline.outside import parse_object, reading
+from pipeline.sampling import SPLITS
 from pipeline.slide_identity import SlideIdentity, identity_from_record
 from pipeline.units import magnification
 
 FORMAT_VERSION = 1
 MOST_REASONS = 10
 """Failed slides that an error names. Our choice."""
-MALFORMED = (KeyError, TypeError, ValueError, AttributeError, ConfigError)
-"""What records raise that are not as they were written."""
+WANTED = "A plan is one HDF5 file; `g2l plan` makes one from a manifest"
 
 
 @dataclass(frozen=True)
@@ -252,8 +254,12 @@ def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: 
     """The inverse of `slide_record`.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no record of a slide (`MALFORMED`).
+        KeyError, TypeError, ValueError: it is no record of a slide.
     """
+    if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu" or split.shape != coords.shape[:1]:
+        raise ValueError(f"coords of shape {coords.shape}, split of shape {split.shape}")
+    if not len(coords) or not set(np.unique(split).tolist()) <= set(range(len(SPLITS))):
+        raise ValueError("a slide without patches, or of another split than there are")
     width, height = record["size_l0_px"]
     identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # that it is one
     values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
@@ -278,16 +284,14 @@ def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: 
         PlanError: another format or version, or what was read does not have the hash that was written.
     """
     _check_format(records, source)
-    try:
-        plan = Plan(
-            PlanConfig.build(records["config"]),
-            tuple(slides),
-            tuple(AuditRow(**row) for row in records["audit"]),
-            Path(records["slides_root"]),
-        )
+    with reading(source, "the plan is damaged", PlanError):
+        try:
+            config = PlanConfig.build(records["config"])
+        except ConfigError as error:
+            raise PlanError(f"{source}: the plan is damaged ({error})") from None
+        audit = tuple(AuditRow(**row) for row in records["audit"])
+        plan = Plan(config, tuple(slides), audit, Path(records["slides_root"]))
         sound = plan.hash == records["hash"]
-    except MALFORMED as error:
-        raise PlanError(f"{source}: the plan is damaged ({error})") from None
     if not sound:
         raise PlanError(f"{source}: the plan is damaged: its content does not have the hash that it carries")
     return plan
@@ -327,29 +331,31 @@ def read_plan(path: Path) -> Plan:
     Raises:
         PlanError: missing, no plan, or damaged.
     """
-    try:
-        with h5py.File(path, "r") as f:
-            if "plan" not in f.attrs:
-                raise PlanError(f"{path}: an HDF5 file, but not a plan of G2L")
-            records = json.loads(f.attrs["plan"])
-            _check_format(records, path)
-            records["audit"] = json.loads(f["audit"][()].tobytes())
-            slides = [
-                slide_from_record(json.loads(group.attrs["slide"]), group["coords"][()], group["split"][()])
-                for group in (f["slides"][name] for name in sorted(f["slides"]))
-            ]
-    except FileNotFoundError:
-        raise PlanError(f"{path}: no such plan. `g2l plan` makes one") from None
-    except (OSError, RuntimeError, *MALFORMED) as error:
-        raise PlanError(f"{path}: not a readable plan ({_why_no_plan(path, error)})") from None
+    if not path.exists():
+        raise PlanError(f"{path}: no such plan. `g2l plan` makes one")
+    with reading(path, "not a readable plan", PlanError, WANTED), open_hdf5(path) as f:
+        of_file = attributes(f)
+        if "plan" not in of_file:
+            raise PlanError(f"{path}: an HDF5 file, but not a plan of G2L")
+        records = json.loads(of_file["plan"])
+        _check_format(records, path)
+        records["audit"] = json.loads(_values(f, "audit").astype(np.uint8).tobytes())
+        slides = [
+            slide_from_record(
+                parse_object(attributes(group)["slide"]), _values(group, "coords"), _values(group, "split")
+            )
+            for group in (member(f, f"slides/{name}") for name in sorted(member(f, "slides").keys()))
+        ]
     return plan_from_records(records, slides, path)
 
 
-def _why_no_plan(path: Path, error: Exception) -> str:
-    """Why `path` could not be read as a plan, in one line; HDF5's own words are of several and name no way out."""
-    wanted = "a plan is one HDF5 file; `g2l plan` makes one from a manifest"
-    if path.is_dir():
-        return f"a folder; {wanted}"
-    if "signature not found" in str(error):
-        return f"HDF5 signature not found; {wanted}"
-    return " ".join(str(error).split())
+def _values(group: h5py.Group, name: str) -> NDArray[Any]:
+    """The numbers of a dataset.
+
+    Raises:
+        KeyError, UnsafeError: there is none that can be read: see `hdf5_input.read_values`.
+    """
+    found = dataset(group, name)
+    if found is None:
+        raise KeyError(name)
+    return read_values(found)

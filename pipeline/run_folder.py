@@ -21,6 +21,7 @@ from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import IDENTITY_FREE, TrainConfig, differences, to_toml
 from pipeline.errors import CheckpointError, G2LError
 from pipeline.files import make_output_folder, name_path, sync_file, write_json, write_text
+from pipeline.outside import parse_object, read_json, reading
 from pipeline.store import Store
 from pipeline.tensorboard import TensorBoard
 
@@ -135,13 +136,10 @@ class RunFolder:
         Raises:
             CheckpointError: no run, or damaged.
         """
-        try:
-            identity: dict[str, Any] = json.loads(self.identity_path.read_text())
-        except FileNotFoundError:
-            raise CheckpointError(f"{self.folder}: no such run. `g2l train-student` makes one") from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.identity_path}: damaged ({error})") from None
-        return identity
+        if not self.identity_path.exists():
+            raise CheckpointError(f"{self.folder}: no such run. `g2l train-student` makes one")
+        with reading(self.identity_path, "damaged", CheckpointError):
+            return read_json(self.identity_path)
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of the metrics file; one that is still being written is left out.
@@ -152,10 +150,8 @@ class RunFolder:
         if not self.metrics_path.exists():
             return []
         lines = self.metrics_path.read_bytes().split(b"\n")[:-1]
-        try:
-            return [json.loads(line) for line in lines]
-        except ValueError as error:
-            raise CheckpointError(f"{self.metrics_path}: damaged ({error})") from None
+        with reading(self.metrics_path, "damaged", CheckpointError):
+            return [parse_object(line) for line in lines]
 
     def held_out_figures(self, teacher: str | None = None) -> HeldOut:
         """Held-out figures before the first step and after the last validation; `None` if no rows are held out.

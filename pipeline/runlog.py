@@ -12,6 +12,7 @@ from typing import Self
 
 from tqdm import tqdm
 
+from pipeline.outside import printable
 from pipeline.units import format_seconds
 
 QUIET_SECONDS = 60.0
@@ -19,8 +20,10 @@ QUIET_SECONDS = 60.0
 
 
 def say(text: str) -> None:
-    """A note to the user on standard error; a running bar stays whole."""
-    tqdm.write(text, file=sys.stderr)
+    """A note to the user on standard error; a running bar stays whole. Control characters, of file names, are shown as
+    escapes.
+    """
+    tqdm.write(printable(text), file=sys.stderr)
 
 
 class Progress:
@@ -68,12 +71,13 @@ class Progress:
             rate = (self._done - self._first) / (now - self._started)
             left = format_seconds((self.total - self._done) / rate) if rate > 0 else "?"
             line = f"{self.what}: {self._done:,} of {self.total:,} {self.unit}, {rate:.3g} a second, {left} left"
-            print(f"{line}, {self._note}" if self._note else line, file=sys.stderr, flush=True)
+            print(printable(f"{line}, {self._note}" if self._note else line), file=sys.stderr, flush=True)
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str] = (), *, right: Sequence[int] = ()) -> str:
     """Rows as aligned text; the columns in `right` are right-aligned."""
-    cells = [[str(cell) for cell in row] for row in ([header] if header else []) + list(rows)]
+    rows = [header, *rows] if header else rows
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     if not cells:
         return ""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]

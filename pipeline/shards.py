@@ -123,7 +123,7 @@ class ShardFile:
         self.num_chunks = num_chunks
         index_bytes = num_chunks * ENTRY_BYTES + CRC_BYTES
         try:
-            self._fd = os.open(path, os.O_RDONLY)
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place is too short
             self._index_start = os.fstat(self._fd).st_size - index_bytes
         except FileNotFoundError:
             raise StoreError(f"{path}: the shard file is missing. `g2l verify` lists all damage") from None
@@ -181,9 +181,11 @@ class ShardFile:
         chunks = [self.read_chunk(i) for i in range(self.num_chunks)]
         if any(chunk is None for chunk in chunks):
             raise self._damaged("a chunk of rows is missing")
-        rows = np.frombuffer(
-            b"".join(chunk for chunk in chunks if chunk is not None), np.dtype(dtype).newbyteorder("<")
-        )
+        data = b"".join(chunk for chunk in chunks if chunk is not None)
+        numbers = np.dtype(dtype).newbyteorder("<")
+        if len(data) % (numbers.itemsize * (width or 1)):
+            raise self._damaged("its rows are not whole")
+        rows = np.frombuffer(data, numbers)
         return rows.reshape(-1, width) if width else rows
 
 

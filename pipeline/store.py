@@ -11,7 +11,6 @@ Row i lies in shard i // rows_per_shard. Whoever has the store needs neither the
 further teachers may lie below `teachers/`: see `teachers`.
 """
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -26,13 +25,14 @@ from pipeline.config import differences
 from pipeline.errors import StoreError
 from pipeline.files import make_output_folder, sha256_file, sha256_json
 from pipeline.images import decode_image
-from pipeline.plan import MALFORMED, Plan
+from pipeline.outside import read_json, reading
+from pipeline.plan import Plan
 from pipeline.shards import ShardCache, ShardFile
 from pipeline.store_format import CHUNK_ROWS as CHUNK_ROWS
 from pipeline.store_format import Status as Status
 from pipeline.store_format import StoreSpec as StoreSpec
 from pipeline.store_format import chunk_rows as chunk_rows
-from pipeline.store_format import new_arrays, read_attributes
+from pipeline.store_format import new_arrays, read_attributes, require_entry, require_sound
 from pipeline.store_plan import read_stored_plan, write_stored_plan
 
 
@@ -48,7 +48,8 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.attributes = read_attributes(folder, self.format_name)
-        try:
+        with reading(folder, "the store's metadata are damaged", StoreError):
+            require_sound(self.attributes)
             self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
             self.num_rows: int = self.attributes["rows"]
             self.width: int = self.spec.teacher["width"]
@@ -57,8 +58,6 @@ class Store:
             self.dtype: str = self.spec.settings["dtype"]
             self.image_format: Any = self.spec.settings["pixels"]
             self.views = self.spec.views
-        except MALFORMED as error:
-            raise StoreError(f"{folder}: the store's metadata are damaged ({error!r})") from None
         self._pixel_files = ShardCache(self.rows_per_shard)
         self._embedding_files = ShardCache(self.chunks_per_shard)
 
@@ -101,16 +100,12 @@ class Store:
         Raises:
             StoreError: the entry is damaged.
         """
-        try:
-            entry: dict[str, Any] = json.loads(self.ledger_path(shard).read_text())
-            if missing := {"rows", "status", "files", "failures"} - entry.keys():
-                raise KeyError(*sorted(missing))
-        except FileNotFoundError:
+        path = self.ledger_path(shard)
+        if not path.exists():
             return None
-        except MALFORMED as error:
-            raise StoreError(
-                f"{self.ledger_path(shard)}: damaged ledger entry ({error!r}). Delete it to redo the shard"
-            ) from None
+        with reading(path, "damaged ledger entry", StoreError, "Delete it to redo the shard"):
+            entry = read_json(path)
+            require_entry(entry)
         return entry
 
     def ledgers(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
@@ -139,8 +134,16 @@ class Store:
 
     @cached_property
     def plan(self) -> Plan:
-        """The plan that the store was made by, checked against its hash."""
-        return read_stored_plan(self.folder / "plan", self.attributes["plan_hash"])
+        """The plan that the store was made by, checked against its hash.
+
+        Raises:
+            StoreError: it is damaged, or of another number of rows than the store's.
+        """
+        plan = read_stored_plan(self.folder / "plan", self.attributes["plan_hash"])
+        if plan.num_rows != self.num_rows:
+            raise StoreError(f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, {plan.num_rows:,} in "
+                             "its plan")  # fmt: skip
+        return plan
 
     def read_embeddings(self, shard: int) -> NDArray[Any]:
         """Embeddings of a finished shard: (rows, D) in the stored type; NaN where a row has none.
@@ -149,9 +152,8 @@ class Store:
             StoreError: the shard file is missing or damaged.
         """
         rows = len(self.shard_rows(shard))
-        return ShardFile(self.shard_path("embedding", shard), self.chunks_per_shard).read_rows(self.dtype, self.width)[
-            :rows
-        ]
+        file = ShardFile(self.shard_path("embedding", shard), self.chunks_per_shard)
+        return _first_rows(file.read_rows(self.dtype, self.width), rows, file.path)
 
     def read_views(self, shard: int) -> NDArray[Any]:
         """Embeddings of all views of a finished shard: (rows, K, D), view 0 first; as `read_embeddings`."""
@@ -159,7 +161,7 @@ class Store:
         if not further:
             return plain
         file = ShardFile(self.shard_path("views", shard), self.chunks_per_shard)
-        values = file.read_rows(self.dtype, further * self.width)[: len(plain)]
+        values = _first_rows(file.read_rows(self.dtype, further * self.width), len(plain), file.path)
         return np.concatenate([plain, values.reshape(-1, further, self.width)], axis=1)
 
     def read_embedding(self, row: int, view: int = 0) -> NDArray[np.float32]:
@@ -179,8 +181,8 @@ class Store:
 
     def read_status(self, shard: int) -> NDArray[np.uint8]:
         """`Status` codes of a finished shard: uint8 (rows,)."""
-        rows = ShardFile(self.shard_path("status", shard), self.chunks_per_shard).read_rows("uint8", None)
-        return rows[: len(self.shard_rows(shard))].astype(np.uint8)
+        file = ShardFile(self.shard_path("status", shard), self.chunks_per_shard)
+        return _first_rows(file.read_rows("uint8", None), len(self.shard_rows(shard)), file.path).astype(np.uint8)
 
     def read_pixels(self, row: int) -> NDArray[np.uint8]:
         """The patch of a row as the teacher saw it: uint8 (P, P, 3) RGB.
@@ -194,7 +196,7 @@ class Store:
         if data is None:
             raise StoreError(f"{path}: row {row} has no pixels")
         try:
-            return decode_image(data, self.image_format)
+            return decode_image(data, self.image_format, self.patch_px)
         except ValueError as error:
             raise StoreError(f"{path}: row {row}: {error}") from None
 
@@ -230,8 +232,13 @@ class Store:
         entry = self.read_ledger(shard)
         assert entry is not None
         problems = []
+        arrays = ("embedding", "views", "status", "pixels")
+        own = {self.shard_path(name, shard).relative_to(self.folder).as_posix() for name in arrays}
         for name, expected in entry["files"].items():
             path = self.folder / name
+            if name not in own:
+                problems.append(f"{name!r} is no file of this shard")
+                continue
             if not path.is_file():
                 problems.append(f"{name}: missing")
             elif path.stat().st_size != expected["bytes"]:
@@ -239,6 +246,17 @@ class Store:
             elif sha256_file(path) != expected["sha256"]:
                 problems.append(f"{name}: its bytes have changed (SHA-256 does not fit)")
         return problems
+
+
+def _first_rows(values: NDArray[Any], count: int, path: Path) -> NDArray[Any]:
+    """The first `count` rows of a shard's.
+
+    Raises:
+        StoreError: there are fewer.
+    """
+    if len(values) < count:
+        raise StoreError(f"{path}: damaged ({len(values)} rows, not {count}). `g2l verify` lists all damage")
+    return values[:count]
 
 
 def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], **notes: Any) -> None:

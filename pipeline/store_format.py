@@ -1,6 +1,5 @@
 """What a store is made of: its attributes, its status codes, and the metadata of its arrays."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,10 +11,15 @@ from typing import Any
 from pipeline import zarr_format
 from pipeline.errors import StoreError
 from pipeline.folders import new_folder
-from pipeline.plan import MALFORMED, Plan
+from pipeline.outside import read_json, reading
+from pipeline.plan import Plan
 from pipeline.views import Views
 
 FORMAT_VERSION = 1
+METADATA = "zarr.json"
+DTYPES, PIXELS = ("float16", "float32"), ("jpegxl", "jpeg", "none")
+MOST_SHARDS = 10_000_000
+"""Our choice: a hundred million rows in shards of ten; each is a file, and each is asked for."""
 CHUNK_ROWS = 256
 """Rows of an inner chunk of `embedding`, at most. Our choice: 256 rows of 1536 float16 are 0.8 MB, a good read."""
 
@@ -49,6 +53,46 @@ class StoreSpec:
         return Views(self.settings.get("views", 1), self.settings.get("views_seed", 0))
 
 
+def require_sound(attributes: Mapping[str, Any]) -> None:
+    """See that what a store says of itself are sizes and names as this program writes them.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not; says which.
+    """
+    teacher, settings = attributes["teacher"], attributes["settings"]
+    most = {"rows": 2**40, "patch_px": 2**14, "width": 2**20, "rows_per_shard": 2**40, "views": 2**16}
+    sizes = {
+        "rows": attributes["rows"], "patch_px": attributes["patch_px"], "width": teacher["width"],
+        "rows_per_shard": settings["rows_per_shard"], "views": settings.get("views", 1),
+    }  # fmt: skip
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most[name]:
+            raise ValueError(f"{name} is {size!r}")
+    if settings["dtype"] not in DTYPES or settings["pixels"] not in PIXELS:
+        raise ValueError(f"dtype is {settings['dtype']!r}, pixels {settings['pixels']!r}")
+    if -(-sizes["rows"] // sizes["rows_per_shard"]) > MOST_SHARDS:
+        raise ValueError(f"{sizes['rows']:,} rows in shards of {sizes['rows_per_shard']:,}")
+
+
+def require_entry(entry: Mapping[str, Any]) -> None:
+    """See that a ledger entry has what one has, of the types that it has.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has not.
+    """
+    if missing := {"rows", "status", "files", "failures"} - entry.keys():
+        raise KeyError(*sorted(missing))
+    if not all(isinstance(count, int) and count >= 0 for count in entry["status"].values()):
+        raise ValueError(f"its status counts are {entry['status']!r}")
+    if unknown := entry["status"].keys() - {status.name for status in Status}:
+        raise ValueError(f"status {min(unknown)!r}")
+    for name, file in entry["files"].items():
+        if not (isinstance(file["bytes"], int) and isinstance(file["sha256"], str)):
+            raise TypeError(f"its file {name!r} has no bytes and sha256")
+    if not all(isinstance(failure, dict) for failure in entry["failures"]):
+        raise TypeError("its failures are no records")
+
+
 def chunk_rows(rows_per_shard: int) -> int:
     """Rows of an inner chunk: the largest divisor of the shard's rows that is at most `CHUNK_ROWS`."""
     return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
@@ -60,13 +104,11 @@ def read_attributes(folder: Path, format_name: str) -> dict[str, Any]:
     Raises:
         StoreError: there is none such.
     """
-    try:
-        attributes: dict[str, Any] = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
+    if not (folder / METADATA).exists():
+        raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one")
+    with reading(folder, "not a store of G2L", StoreError):
+        attributes: dict[str, Any] = read_json(folder / METADATA)["attributes"]["g2l"]
         found = attributes["format"], attributes["version"]
-    except FileNotFoundError:
-        raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one") from None
-    except (OSError, *MALFORMED) as error:
-        raise StoreError(f"{folder}: not a store of G2L ({error!r})") from None
     if found != (format_name, FORMAT_VERSION):
         raise StoreError(
             f"{folder}: {found[0]} of format version {found[1]}; this program reads version {FORMAT_VERSION} of "

@@ -1,11 +1,11 @@
 """The plan that a store carries, so that it needs no other file: `plan/` within its folder."""
 
-import json
 from pathlib import Path
 
 from pipeline import zarr_format
 from pipeline.errors import StoreError
-from pipeline.plan import MALFORMED, Plan, plan_from_records, plan_records, slide_from_record, slide_record
+from pipeline.outside import read_json, reading
+from pipeline.plan import Plan, plan_from_records, plan_records, slide_from_record, slide_record
 
 
 def write_stored_plan(folder: Path, plan: Plan) -> None:
@@ -26,8 +26,8 @@ def read_stored_plan(folder: Path, plan_hash: str) -> Plan:
     Raises:
         StoreError: it is damaged, or another plan.
     """
-    try:
-        records = json.loads((folder / "zarr.json").read_text())["attributes"]["g2l"]
+    with reading(folder, "the store's plan is damaged", StoreError):
+        records = read_json(folder / "zarr.json")["attributes"]["g2l"]
         coords = zarr_format.read_array(folder, "coords")
         split = zarr_format.read_array(folder, "split")
         slides, start = [], 0
@@ -36,8 +36,6 @@ def read_stored_plan(folder: Path, plan_hash: str) -> Plan:
             slides.append(slide_from_record(record, coords[start:stop], split[start:stop]))
             start = stop
         plan = plan_from_records(records["plan"], slides, folder)
-    except (OSError, *MALFORMED) as error:
-        raise StoreError(f"{folder}: the store's plan is damaged ({error!r})") from None
     if plan.hash != plan_hash:
         raise StoreError(f"{folder}: the store's plan is damaged: it is not the plan that the store was made by")
     return plan

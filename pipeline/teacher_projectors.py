@@ -1,12 +1,12 @@
 """A student that learnt from several teachers: the files of its projectors, and what its card says."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EncoderError
+from pipeline.outside import read_json, reading
 from pipeline.run_folder import HeldOut
 from pipeline.teachers import ChosenTeachers, folder_name
 
@@ -31,14 +31,13 @@ def named_projectors(folder: Path) -> dict[str, str]:
     Raises:
         EncoderError: the list is damaged.
     """
-    try:
-        files: dict[str, str] = json.loads((folder / PROJECTORS).read_text())
+    path = folder / PROJECTORS
+    if not path.exists():
+        return {}
+    with reading(path, "damaged", EncoderError):
+        files: dict[str, str] = read_json(path)
         if wrong := [name for name in files.values() if Path(name).name != name]:
             raise ValueError(f"{wrong[0]} is no file name")
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
-        raise EncoderError(f"{folder / PROJECTORS}: damaged ({error})") from None
     return files
 
 

@@ -6,6 +6,7 @@ files are written by `shards`.
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,7 @@ from zarr.core.common import JSON
 from zarr.registry import register_codec
 
 from pipeline.images import ImageFormat, decode_image, encode_image
+from pipeline.outside import UnsafeError, read_json, require_regular
 
 CODEC_NAME = "g2l.image"
 
@@ -43,7 +45,7 @@ class ImageCodec(ArrayBytesCodec):
         return {"name": CODEC_NAME, "configuration": {"format": self.format}}
 
     async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        image = decode_image(chunk_data.to_bytes(), self.format)
+        image = decode_image(chunk_data.to_bytes(), self.format, chunk_spec.shape[1])
         return chunk_spec.prototype.nd_buffer.from_numpy_array(image.reshape(chunk_spec.shape))
 
     async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
@@ -107,7 +109,21 @@ def write_array(folder: Path, name: str, values: NDArray[Any]) -> None:
 
 
 def read_array(folder: Path, name: str) -> NDArray[Any]:
-    """A whole array."""
+    """A whole array, as `write_array` wrote it: raw numbers in one chunk.
+
+    Raises:
+        UnsafeError: it is stored in another way, or is not as large as its file.
+        OSError, LookupError, TypeError, ValueError: there is none, or it is damaged.
+    """
+    metadata = read_json(folder / name / "zarr.json")
+    codecs = [codec["name"] for codec in metadata["codecs"]]
+    sides = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    if codecs != ["bytes"] or sides != metadata["shape"] or metadata.get("storage_transformers"):
+        raise UnsafeError(f"{name}: codecs {', '.join(codecs)}, chunks of {sides}; raw numbers in one chunk are read")
+    size = math.prod(sides) * np.dtype(metadata["data_type"]).itemsize
+    stored = require_regular(folder.joinpath(name, "c", *["0"] * len(sides)))
+    if size != stored:
+        raise UnsafeError(f"{name} claims {size:,} bytes, its file has {stored:,}")
     return np.asarray(zarr.open_array(f"{folder}/{name}", mode="r")[:])
 
 

@@ -22,6 +22,7 @@ from pipeline.errors import (
     words_of,
 )
 from pipeline.files import odd_name
+from pipeline.outside import printable
 from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
 from stages.options import given_path, resolve, with_options
 
@@ -94,11 +95,11 @@ def make_manifest(
         write_manifest(paths["out"], rows)
     facts, centers = case_facts(rows), {row.center for row in rows if row.center}
     counts = f"{counted(len(rows), 'slide')} of {counted_cases(rows)} and {counted(len(centers), 'centre')}"
-    print(f"{paths['out']}: {counts}; paths hang below {root}")
+    show(f"{paths['out']}: {counts}; paths hang below {root}")
     for note in found.notes:
-        print(f"note: {note}")
+        show(f"note: {note}")
     if warning := cases_warning(facts):
-        print(f"warning: {warning}")
+        show(f"warning: {warning}")
 
 
 @app.command("plan")
@@ -115,9 +116,9 @@ def plan(
 
     config, paths = resolve(PlanConfig, "plan", given, config_file, {"manifest": manifest, "out": out})
     made = write_new_plan(paths["manifest"], config, paths["out"])
-    print(audit_table(made))
-    print(estimate(made))
-    print(f"plan {made.hash[:12]} is in {paths['out']}")
+    show(audit_table(made))
+    show(estimate(made))
+    show(f"plan {made.hash[:12]} is in {paths['out']}")
     raise typer.Exit(EXIT_PARTIAL if failed_slides(made) else EXIT_OK)
 
 
@@ -158,7 +159,7 @@ def extract_teacher(
     record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     finished = Store(source).plan if is_store else read_plan(source)
     extracted = stage.extract_teacher(finished, paths["out"], config, record=record)
-    print(stage.report(extracted))
+    show(stage.report(extracted))
     raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or num_bad_slides else EXIT_OK)
 
 
@@ -169,11 +170,11 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
     from stages.plan_words import audit_table, estimate
 
     made, path = plan_beside(manifest, config, store)
-    print(audit_table(made))
+    show(audit_table(made))
     if not (store / "zarr.json").exists():
         width, rows = named_spec(extract.teacher).width or None, extract.rows_per_shard
-        print(estimate(made, width=width, dtype=extract.dtype, rows_per_shard=rows, pixels=extract.pixels))
-    print(f"plan {made.hash[:12]} is in {path}")
+        show(estimate(made, width=width, dtype=extract.dtype, rows_per_shard=rows, pixels=extract.pixels))
+    show(f"plan {made.hash[:12]} is in {path}")
     return path, failed_slides(made)
 
 
@@ -194,7 +195,7 @@ def import_features(
     record = {"features": str(paths["features"]), "out": str(paths["out"])} | config.record()
     record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     imported = stage.import_features(paths["features"], paths["out"], config, record=record)
-    print(stage.report(imported))
+    show(stage.report(imported))
     raise typer.Exit(EXIT_PARTIAL if imported.num_failed or failed_slides(imported.store.plan) else EXIT_OK)
 
 
@@ -214,7 +215,7 @@ def train_student(
     config, paths = resolve(TrainConfig, "train-student", given, config_file, {"store": store, "out": out})
     trained = stage.train_student(Store(paths["store"]), paths["out"], config)
     if distributed.is_leader():
-        print(stage.report(trained))
+        show(stage.report(trained))
 
 
 @app.command("export")
@@ -231,7 +232,7 @@ def export(
     from stages.export_run import export_student
 
     config, paths = resolve(ExportConfig, "export", given, config_file, {"run": run, "out": out})
-    print(export_student(paths["run"], paths["out"], config.format))
+    show(export_student(paths["run"], paths["out"], config.format))
 
 
 @app.command("embed")
@@ -253,7 +254,7 @@ def embed(
     options = {name: str(path) for name, path in paths.items()} | config.record()
     options.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
-    print(stage.report(tally))
+    show(stage.report(tally))
     raise typer.Exit(EXIT_PARTIAL if tally.is_partial else EXIT_OK)
 
 
@@ -268,7 +269,7 @@ def inspect(
     from stages.inspect_outputs import inspect_path
 
     _, paths = resolve(NoOptions, "inspect", given, config_file, {"path": path})
-    print(inspect_path(paths["path"]))
+    show(inspect_path(paths["path"]))
 
 
 @app.command("verify")
@@ -285,7 +286,7 @@ def verify(
     text, code = verify_store(
         paths["store"], config.weights, config.sample, config.device, config.slides_root, config.teacher
     )
-    print(text)
+    show(text)
     raise typer.Exit(code)
 
 
@@ -301,7 +302,7 @@ def evaluate(
 
     config, paths = resolve(EvaluateConfig, "evaluate", given, config_file, {"out": out})
     report = stage.evaluate(paths["out"], config)
-    print(stage.summary(report, paths["out"]))
+    show(stage.summary(report, paths["out"]))
     raise typer.Exit(EXIT_PARTIAL if stage.is_partial(report) else EXIT_OK)
 
 
@@ -314,7 +315,7 @@ def models(
     """The table of encoders, or one of them with the way to its weights. Writes nothing."""
     from stages.inspect_outputs import describe_model, models_table
 
-    print(describe_model(name) if name else models_table())
+    show(describe_model(name) if name else models_table())
 
 
 @app.command("demo")
@@ -329,6 +330,11 @@ def demo(
 
     _, paths = resolve(NoOptions, "demo", given, config_file, {"out": out if out or config_file else Path("demo-out")})
     raise typer.Exit(run_demo(paths["out"]))
+
+
+def show(text: str) -> None:
+    """A result on standard output, with the control characters of file names as escapes."""
+    print(printable(text))
 
 
 def main() -> None:
@@ -387,7 +393,7 @@ def flush_output() -> None:
 def _fail(message: str, error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE) == "1":
         raise error
-    print(f"error: {message}", file=sys.stderr)
+    print(printable(f"error: {message}"), file=sys.stderr)
     try:
         sys.stdout.flush()
     except OSError:  # what cannot be written now cannot at the end of the process either

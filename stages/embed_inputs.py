@@ -1,6 +1,5 @@
 """What `g2l embed` starts from: the slides, the model, and the grid that the model's patches are of."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from pipeline.evaluated import NamedModel, name_model
 from pipeline.layouts import DTYPES
 from pipeline.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.manifest_sources import list_folder
+from pipeline.outside import read_json, reading
 from pipeline.runlog import say
 from pipeline.teacher_projectors import named_projectors
 from pipeline.tool_config import EmbedConfig
@@ -98,11 +98,9 @@ def own_mpp(named: NamedModel) -> float | None:
     """
     if named.encoder.startswith("local-dir:"):
         path = Path(named.encoder.removeprefix("local-dir:")) / "config.json"
-        try:
-            value = json.loads(path.read_text()).get("mpp")
+        with reading(path, "not a model's", EncoderError):
+            value = read_json(path).get("mpp")
             return None if value is None else float(value)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise EncoderError(f"{path}: not a model's ({type(error).__name__}: {error})") from None
     return named_spec(named.encoder).mpp or None
 
 

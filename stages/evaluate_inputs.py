@@ -2,8 +2,6 @@
 anything is computed.
 """
 
-import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from pipeline.evaluated import NamedModel
 from pipeline.fidelity import StoreRows, choose_store_rows
 from pipeline.files import make_output_folder, write_text
 from pipeline.loader import default_workers
+from pipeline.outside import read_json, read_toml, reading
 from pipeline.patch_copies import require_no_leak, with_note_on_copies
 from pipeline.patch_images import ScannedImages, scan_images
 from pipeline.patch_sets import PatchSet, read_patch_set
@@ -31,6 +30,9 @@ from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_patches import prepare
 
 OPTIONS_FILE = "evaluate.toml"
+DAMAGED = "Delete the folder, or choose another --out"
+MOST_REPORT_BYTES = 1 << 32
+"""4 GiB, of a report's JSON. Our choice: a record a scored slide or patch and model, a few hundred bytes each."""
 CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
 """Options that a report may be made again under: they change no number beyond rounding."""
 
@@ -72,7 +74,8 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     if not path.exists() and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
-        old = tomllib.loads(path.read_text())["evaluate"] | {"precision": read_precision(report)}
+        with reading(path, "damaged", ConfigError, DAMAGED):
+            old = read_toml(path)["evaluate"] | {"precision": read_precision(report)}
         kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING | {"out"}}
         now = {name: value for name, value in config.record().items() if name not in CHANGES_NOTHING}
         if changes := differences(kept, now | {"precision": precision}):
@@ -89,11 +92,8 @@ def read_precision(report: Path) -> str:
     Raises:
         ConfigError: it is damaged.
     """
-    try:
-        return str(json.loads(report.read_text())["settings"]["precision"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{report}: damaged ({type(error).__name__}). Delete the folder, or choose another --out"
-                          ) from None  # fmt: skip
+    with reading(report, "damaged", ConfigError, DAMAGED):
+        return str(read_json(report, MOST_REPORT_BYTES)["settings"]["precision"])
 
 
 def look_at_inputs(config: EvaluateConfig) -> Inputs:

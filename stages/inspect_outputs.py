@@ -1,6 +1,5 @@
 """Look at what the stages wrote: plans, stores, runs, students, and the table of encoders."""
 
-import json
 from pathlib import Path
 
 import safetensors
@@ -14,7 +13,8 @@ from pipeline.hub import CONFIG_FILE, FOLDER, cached_weights, ways_to_weights, w
 from pipeline.imported import other_encoders
 from pipeline.models import known_to_timm
 from pipeline.onnx_file import ONNX_FILE
-from pipeline.plan import MALFORMED, Plan, read_plan
+from pipeline.outside import read_json, reading
+from pipeline.plan import Plan, read_plan
 from pipeline.run_folder import RunFolder, vals_by_teacher
 from pipeline.runlog import counted, table
 from pipeline.sampling import TRAIN, VAL
@@ -161,8 +161,8 @@ def describe_student(folder: Path) -> str:
     Raises:
         EncoderError: its files are damaged.
     """
-    try:
-        config = json.loads((folder / "config.json").read_text())
+    with reading(folder, "a damaged student", EncoderError):
+        config = read_json(folder / "config.json")
         height, width = config["pretrained_cfg"]["input_size"][1:]
         with safetensors.safe_open(folder / "projector.safetensors", "numpy") as f:
             teacher_width, student_width = f.get_slice("linear.weight").get_shape()
@@ -179,8 +179,6 @@ def describe_student(folder: Path) -> str:
             ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
             *(("teacher's projector", f"{name}: {file}") for name, file in named_projectors(folder).items()),
         ]
-    except (OSError, safetensors.SafetensorError, *MALFORMED) as error:
-        raise EncoderError(f"{folder}: a damaged student ({' '.join(str(error).split())})") from None
     return table(rows)
 
 

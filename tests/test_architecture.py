@@ -74,7 +74,7 @@ def test_pure_modules_touch_no_disk(name: str) -> None:
     [
         ("openslide", {"pipeline.slides"}),
         ("zarr", {"pipeline.zarr_format"}),
-        ("h5py", {"pipeline.plan", "pipeline.feature_files"}),  # decision 0015
+        ("h5py", {"pipeline.plan", "pipeline.feature_files", "pipeline.hdf5_input"}),  # decisions 0015, 0038
         ("croma", {"pipeline.robustness_margins"}),
         ("onnx", {"pipeline.onnx_file"}),
         ("onnxruntime", {"pipeline.onnx_file"}),
