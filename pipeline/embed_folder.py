@@ -18,7 +18,9 @@ from pipeline.config import differences, to_toml
 from pipeline.errors import EmbedError
 from pipeline.files import ASIDE_SUFFIX, make_output_folder, remove_asides, write_json, write_text
 from pipeline.layouts import Mark
+from pipeline.runlog import say
 from pipeline.slide_embedding import Failure
+from pipeline.versions import continued_note
 
 OPTIONS_FILE, RECORD_FILE, FAILURES_FILE = "embed.toml", "embed.json", "failures.csv"
 
@@ -48,6 +50,7 @@ class EmbedFolder:
         try:
             record: dict[str, Any] = json.loads(self.record_path.read_text())
             found = {name: record[name] for name in ("made_by", "batch_size")}
+            found |= {"versions": dict(record.get("versions", {})), "full_float32": "full_float32" in record}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise EmbedError(f"{self.record_path}: damaged ({type(error).__name__}: {error})") from None
         return found
@@ -66,6 +69,8 @@ class EmbedFolder:
         old = self.require_usable()
         if old is not None:
             self.require_same(self.folder, old["made_by"], record["made_by"])
+            if note := continued_note(self.folder, old["versions"]):
+                say(note)
         make_output_folder(self.folder)
         remove_asides(self.folder)
         if old is None:

@@ -21,6 +21,7 @@ from pipeline.encoders import named_spec
 from pipeline.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.export import load_projector
 from pipeline.hub import FOLDER, HUB
+from pipeline.model_names import recorded_path, split_model
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
@@ -30,7 +31,6 @@ TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student afte
 """Roles that a report knows."""
 
 DEFAULT_PATCH_PX = 224
-LABELLED = re.compile(r"^(?P<label>[^=/@:]+)=(?P<rest>.+)$")
 LARGEST_LABEL = 60
 CARD_SAYS = r"\bPlan ([0-9a-f]{64})\b"
 """How a student's card names the plan that it was made with (`export.model_card`)."""
@@ -133,14 +133,10 @@ def name_models(names: Sequence[str], patch_px: int | None) -> list[NamedModel]:
 
 def name_model(text: str, patch_px: int | None) -> NamedModel:
     """One model: see `name_models`."""
-    match = LABELLED.match(text)
-    label, rest = (match["label"], match["rest"]) if match else ("", text)
+    name = split_model(text)
+    label, encoder, weights, folder = name.label, name.encoder, name.weights, name.folder
     if len(label) > LARGEST_LABEL:
         raise ConfigError(f"--models: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
-    encoder, at, weights = rest.rpartition("@")
-    if not at:
-        encoder, weights = rest, ""
-    folder = Path(encoder.removeprefix("local-dir:"))
     if (folder / "run.json").is_file():
         return _of_run(RunFolder(folder), weights, label)
     if (folder / "config.json").is_file():
@@ -199,11 +195,14 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
                           expected_sha256=teacher["weights_sha256"])  # fmt: skip
     if which == "before":
         options = _options(run)
-        start = options["weights"]
+        start, out = options["weights"], options["out"]
+        encoder = student["name"]
+        if encoder.startswith(FOLDER):
+            encoder = FOLDER + str(recorded_path(encoder.removeprefix(FOLDER), run.config_path, out))
         return NamedModel(
             label=name,
-            encoder=student["name"],
-            weights=start if start in (PRETRAINED, SCRATCH) else Path(start),
+            encoder=encoder,
+            weights=start if start in (PRETRAINED, SCRATCH) else recorded_path(start, run.config_path, out),
             patch_px=student["patch_px"],
             role=BEFORE,
             seed=options["seed"],
@@ -223,7 +222,7 @@ def _options(run: RunFolder) -> dict[str, Any]:
     """The options that a run was started with."""
     try:
         table: dict[str, Any] = tomllib.loads(run.config_path.read_text())["train-student"]
-        return {"weights": table["weights"], "seed": table["seed"]}
+        return {"weights": table["weights"], "seed": table["seed"], "out": str(table.get("out", ""))}
     except (OSError, ValueError, KeyError) as error:
         raise BenchmarkError(f"{run.config_path}: damaged ({type(error).__name__}: {error})") from None
 

@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.files import ASIDE_SUFFIX, remove_asides, sha256_json, sync_folder
 from pipeline.plan import Plan
 from pipeline.shards import sync_tree
-from pipeline.store import Store, StoreSpec, require_same
+from pipeline.store import Store, StoreSpec, require_same, say_other_versions
 from pipeline.store_format import new_arrays, read_attributes
 from pipeline.views import Views
 
@@ -142,6 +142,8 @@ def open_further(
     teacher = FurtherTeacher(store, folder)
     require_same(teacher, plan, spec)
     remove_asides(folder)
+    if name in known:
+        say_other_versions(teacher)
     return teacher
 
 

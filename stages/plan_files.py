@@ -41,7 +41,8 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
             require_new_file(path, "Delete it first, or choose another place.")
     if config.overlays:
         make_output_folder(config.overlays)
-    record = {"manifest": str(manifest_path), "out": str(out)} | config.record()
+    absolute = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())}
+    record = absolute | config.absolute().record()
     write_text(record_path, to_toml({"plan": record}))
     plan = plan_slides(
         manifest, config, workers=config.workers or default_workers(), overlays=config.overlays, audit_csv=audit_csv
@@ -53,7 +54,7 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
 def is_attempt(record_path: Path, out: Path) -> bool:
     """Whether a record of options is that of an earlier attempt to make the plan `out`."""
     try:
-        return bool(read_toml(record_path, "plan").get("out") == str(out))
+        return Path(str(read_toml(record_path, "plan").get("out", ""))).absolute() == out.absolute()
     except ConfigError:
         return False
 
