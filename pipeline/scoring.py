@@ -36,10 +36,12 @@ def batches_in_order(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
 
 
 def even_batches(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
-    """As few batches of at most `size` rows as there can be, whose sizes differ by one row at most: for statistics, in
-    which a small batch would weigh as much as a full one, and one of a single row has none.
+    """Batches of at most `size` rows whose sizes differ by one at most: for statistics, in which a small batch would
+    weigh as much as a full one. None has a single row, which has no statistics: rather one has a row more than `size`.
+
+    `chosen` are two rows at least.
     """
-    count = -(-len(chosen) // size)
+    count = min(-(-len(chosen) // size), len(chosen) // 2)
     ends = [len(chosen) * i // count for i in range(count + 1)]
     return [chosen[start:end] for start, end in itertools.pairwise(ends)]
 
@@ -57,12 +59,12 @@ def embed_rows(
 
     `batches` are the same rows as they are to be put together; without them, full batches in order.
     """
-    size = min(batch_size, len(chosen))
-    loader = BatchLoader(rows.read, patch_px=rows.patch_px, batch_size=size, workers=workers,
+    parts = list(batches or batches_in_order(chosen, min(batch_size, len(chosen))))
+    loader = BatchLoader(rows.read, patch_px=rows.patch_px, batch_size=max(map(len, parts)), workers=workers,
                          device=distillation.device)  # fmt: skip
     students, teachers = [], []
     with loader:
-        for batch in loader.batches(batches or batches_in_order(chosen, size)):
+        for batch in loader.batches(parts):
             students.append(distillation.embed(batch.pixels_on(distillation.device)))
             teachers.append(torch.from_numpy(np.stack(batch.results)).to(distillation.device))
     return torch.cat(students), torch.cat(teachers)
@@ -168,4 +170,7 @@ def mapped_linearly(
     fitted_on, mapped = inputs.cpu().numpy(), student.cpu().numpy()
     for projector, teacher in zip(distillation.projectors, distillation.by_teacher(teachers), strict=True):
         targets = projector.teacher_norm.standardise(teacher).cpu().double().numpy()
+        if not (np.isfinite(fitted_on).all() and np.isfinite(mapped).all()):  # diverged: the figures will say so
+            yield torch.full((len(mapped), targets.shape[1]), torch.nan, dtype=torch.float64)
+            continue
         yield torch.from_numpy(fit_linear_map(fitted_on, targets).predict(mapped))

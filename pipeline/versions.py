@@ -23,14 +23,14 @@ def versions() -> dict[str, str]:
 
 
 def other_versions(recorded: Mapping[str, str]) -> list[str]:
-    """The `DECIDING` packages of another version than was recorded, as `torch 2.6 -> 2.8`; none for an empty record,
-    which an earlier version of this program left.
+    """The `DECIDING` packages of another version than was recorded, as `torch 2.6 -> 2.8`; those that are not recorded
+    are passed over.
     """
     now = versions()
     return [
-        f"{name} {recorded.get(name, 'none')} -> {now.get(name, 'none')}"
+        f"{name} {recorded[name]} -> {now.get(name, 'none')}"
         for name in DECIDING
-        if recorded and recorded.get(name) != now.get(name)
+        if name in recorded and recorded[name] != now.get(name)
     ]
 
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline import distributed
 from pipeline.augmentation import beyond_the_teacher, with_augmentation
@@ -135,6 +136,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     if config.keep == "best" and not len(rows.val):
         raise ConfigError("--keep best: no rows are held out to tell which epoch is best. Plan with --val-fraction or "
                           "--val-strip, or keep the last")  # fmt: skip
+    require_share(student, rows.batch_size, distributed.world_size())
     hashes = [(each.spec.teacher["name"], each.spec.teacher["weights_sha256"]) for each in teachers.stores]
     begun_from = start.projectors(hashes)
     if leader:
@@ -151,6 +153,20 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
+
+
+def require_share(student: BuiltEncoder, batch_size: int, world: int) -> None:
+    """See that no process is left with one row of each batch where the student has batch normalisation of its own,
+    which is each process's: of one row there are no statistics.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if world > 1 and batch_size // world < 2 and any(isinstance(m, _BatchNorm) for m in student.module.modules()):
+        raise ConfigError(
+            f"a batch of {batch_size} among {world} processes is one row for each, of which the student's batch "
+            f"normalisation has no statistics; use a --batch-size of at least {2 * world}, or fewer processes"
+        )
 
 
 def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> Trained:
