@@ -64,7 +64,7 @@ class StageTwo:
 
     def _batches_in_memory(self) -> list[Batch[NDArray[np.float32]]]:
         order = epoch_order(self.run.rows.train, self.config.seed, 0)
-        reader = self.run.reader.reader(self.config.seed, 0, self.config.augment)
+        reader = self.run.reader.reader(self.run.draws, 0, self.config.augment)
         size = self.run.rows.batch_size
         patch_px = self.run.teachers.first.patch_px
         with BatchLoader(

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: complete or absent, checked when read, the last few kept.
+"""Checkpoints of a run: complete or absent, checked when read; the last few are kept, and the best of each.
 
-A checkpoint is `step-<n>.pt` and then `step-<n>.json` with its SHA-256. One that is cut short or damaged is passed over
-for the one before.
+A checkpoint is `step-<n>.pt` and then `step-<n>.json` with its SHA-256 and the step of the best one up to it. One that
+is cut short or damaged is passed over for the one before.
 """
 
 import json
@@ -31,24 +31,28 @@ def check_finite(step: int, state: dict[str, dict[str, torch.Tensor]]) -> None:
                 raise diverged(step, f"the {part}'s {name} is not finite")
 
 
-def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
-    """Write the checkpoint of `step`, then delete all but the last `KEPT` up to it.
+def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best: int | None = None) -> None:
+    """Write the checkpoint of `step`, then delete all but the last `KEPT` up to it and the best of each of these: so a
+    run that falls back on an earlier one finds the best of that time.
 
-    Later ones are deleted as well: a run that comes to `step` again has passed them over as damaged.
+    `best` is the step of the best one up to now. Later ones are deleted as well: a run that comes to `step` again has
+    passed them over as damaged.
 
     Raises:
         CheckpointError: the disk is full, ...; earlier checkpoints are as they were.
     """
-    path = folder / f"step-{step:09d}.pt"
+    path = step_path(folder, step)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)
         with write_aside(path) as f:
             torch.save(content, f)
-        write_json(path.with_suffix(".json"), {"step": step, "sha256": sha256_file(path), "bytes": path.stat().st_size})
+        entry = {"step": step, "sha256": sha256_file(path), "bytes": path.stat().st_size}
+        write_json(path.with_suffix(".json"), entry | ({} if best is None else {"best": best}))
         kept = [p for p in sorted(folder.glob("step-*.pt")) if p.name <= path.name][-KEPT:]
+        pinned = {step_path(folder, number) for p in kept if (number := _best_up_to(p)) is not None}
         for old in folder.glob("step-*.pt"):
-            if old not in kept:
+            if old not in kept and old not in pinned:
                 old.with_suffix(".json").unlink(missing_ok=True)
                 old.unlink()
     except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
@@ -56,6 +60,20 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any]) -> None:
             f"cannot write the checkpoint {path} ({_cause(error)}). Earlier ones are safe: mend the cause, and run the "
             "same command again"
         ) from error
+
+
+def step_path(folder: Path, step: int) -> Path:
+    """File of the checkpoint of `step`."""
+    return folder / f"step-{step:09d}.pt"
+
+
+def _best_up_to(path: Path) -> int | None:
+    """The best step that a checkpoint names; `None` for one that names none, or is damaged."""
+    try:
+        best = json.loads(path.with_suffix(".json").read_text()).get("best")
+        return None if best is None else int(best)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
 
 
 def _cause(error: BaseException) -> str:
@@ -85,6 +103,22 @@ def load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
     if num_damaged:
         raise CheckpointError(f"{folder}: no checkpoint is whole. Delete the folder to train from the start")
     return None
+
+
+def load_checkpoint(folder: Path, step: int) -> dict[str, Any]:
+    """The checkpoint of `step`, on the CPU.
+
+    Raises:
+        CheckpointError: it is not there, or not whole.
+    """
+    path = step_path(folder, step)
+    if not path.exists() or not path.with_suffix(".json").exists():
+        raise CheckpointError(f"{path}: the checkpoint of this step is not there; runs that version 0.1.0 began keep "
+                              "the last ones only")  # fmt: skip
+    if problem := _problem(path):
+        raise CheckpointError(f"{path}: damaged ({problem})")
+    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return content
 
 
 def _problem(path: Path) -> str | None:

@@ -4,15 +4,19 @@ import ctypes
 import os
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from importlib import metadata
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from threadpoolctl import threadpool_limits
 
 from pipeline.errors import ConfigError
+from pipeline.versions import versions as versions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TF32 = "tf32"
+"""Arithmetic of float32 stores and runs that an earlier version began on CUDA: TensorFloat-32 (10 bits of fraction) in
+convolutions, torch's default. Nothing begins with it; they are continued in it.
+"""
 CPU_BATCH = 32
 """Patches a batch on a CPU. Our choice: larger ones are no faster."""
 MAX_BATCH = 1024
@@ -85,9 +89,37 @@ def training_precision(name: str, device: torch.device) -> str:
     return precision
 
 
+def continued_precision(precision: str, device: torch.device, *, full_float32: bool) -> str:
+    """The arithmetic that something begun in `precision` is continued in: `TF32` where it was float32 on CUDA in name
+    only, which a record without `full_float32` means.
+    """
+    return TF32 if precision == "float32" and device.type == "cuda" and not full_float32 else precision
+
+
+def use_tf32(allowed: bool) -> None:
+    """Whether float32 matrix products and convolutions on CUDA may be in TensorFloat-32; torch allows it in
+    convolutions unless it is told otherwise. Process-wide.
+    """
+    torch.backends.cudnn.allow_tf32 = allowed  # both flags, for torch 2.6 has no others, and later ones follow them
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Autocast to `precision` on `device`; nothing for float32."""
-    return nullcontext() if precision == "float32" else torch.autocast(device.type, DTYPES[precision])
+    """Compute in `precision` on `device`: autocast, or float32 in full (`TF32`: as torch would by itself)."""
+    if precision in ("float32", TF32):
+        return _float32(tf32=precision == TF32)
+    return torch.autocast(device.type, DTYPES[precision])
+
+
+@contextmanager
+def _float32(*, tf32: bool) -> Iterator[None]:
+    """Inside, `use_tf32(tf32)`; then as it was."""
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    use_tf32(tf32)
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def choose_batch_size(model: torch.nn.Module, patch_px: int, device: torch.device, precision: str) -> int:
@@ -139,16 +171,3 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    names = ("g2l", "torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs", "zarr",
-             "scikit-learn", "scipy", "croma")  # fmt: skip
-    found = {"python": platform.python_version()}
-    for name in names:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pipeline import outside
 from pipeline.errors import ConfigError
 from pipeline.files import sha256_json
+from pipeline.model_names import absolute_weights
 from pipeline.outside import reading
 from pipeline.units import MAX_MPP, MIN_MPP
 
@@ -64,6 +65,13 @@ class Config(BaseModel):
     def record(self) -> dict[str, Any]:
         """All values as plain JSON or TOML types; options that are off (`None`) are left out."""
         return self.model_dump(mode="json", exclude_none=True)
+
+    def absolute(self) -> Self:
+        """The same with absolute paths, as they are from the present working folder: fit for a record, which is read
+        from other folders.
+        """
+        paths = {name: value.absolute() for name, value in self if isinstance(value, Path)}
+        return self.model_copy(update=paths)
 
     def hash(self) -> str:
         """Hex SHA-256 of the whole configuration."""
@@ -199,7 +207,11 @@ class TrainConfig(Config):
     """What `g2l train-student` decides by, beside the store."""
 
     student: str = Field(description="Encoder that is trained; `g2l models` lists them.")
-    weights: str = Field("pretrained", description="Where it starts: pretrained, scratch, or a file.")
+    weights: str = Field(
+        "pretrained",
+        description="Where it starts: pretrained, scratch, a file, or a finished run or its student, to train that "
+        "and its projector longer.",
+    )
     teacher: list[str] | None = Field(
         None, description="Teacher of the store to learn from; repeat for several [the store's only one]."
     )
@@ -227,12 +239,19 @@ class TrainConfig(Config):
     )
     workers: int | None = Field(None, ge=1, description="Threads that decode and augment [number of cores].")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; each epoch ends with one.")
+    keep: Literal["last", "best"] = Field(
+        "last", description="Which student is exported: of the last step, or of the smallest held-out loss."
+    )
     val_every: int = Field(1, ge=1, description="Epochs between validations.")
     val_rows: int = Field(4096, ge=2, description="At most this many held-out rows are scored.")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
     deterministic: bool = Field(True, description="Only reproducible kernels, so that resuming is bit for bit.")
     slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
     seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")
+
+    def absolute(self) -> Self:
+        """As for all, weights in a file or folder as well."""
+        return super().absolute().model_copy(update={"weights": absolute_weights(self.weights)})
 
 
 class ExportConfig(Config):
@@ -259,7 +278,7 @@ class NoOptions(Config):
 
 
 IDENTITY_FREE = frozenset(
-    {"workers", "device", "slides_root", "max_failures", "retry_failures", "weights", "checkpoint_every"}
+    {"workers", "device", "slides_root", "max_failures", "retry_failures", "weights", "checkpoint_every", "keep"}
 )
 """Options that may change when an output is continued: they do not change a byte of it. (`weights` counts by their
 hash.)

@@ -13,21 +13,16 @@ from matplotlib.figure import Figure
 
 from pipeline.figure_text import shorten
 from pipeline.files import write_bytes
-from pipeline.run_folder import vals_by_teacher
+from pipeline.held_out import FIGURES, vals_by_teacher
 
-FIGURES = {
-    "cosine": "cosine",
-    "cka": "CKA",
-    "explained_variance": "explained variance",
-    "neighbour_overlap": "neighbour overlap at 10",
-    "retrieval_top1": "retrieval top-1",
-}
+DRAWN = tuple(key for key in FIGURES if key != "loss")
+"""Figures of the right picture, as far as a run has them; each has its colour."""
 LINES, WORDS = ("-", "--", ":", "-."), ("solid:", "dashed:", "dotted:", "dash-dotted:")
 """Lines of the first teacher, the second, ...; and what a title calls them."""
 LONGEST_NAME = 40
 """Of a teacher in the picture, common letters. Our choice: two fit side by side."""
 LOWEST = -2.0
-"""Held-out figures are cut off here: an untrained projector explains any amount less than nothing."""
+"""Held-out figures are cut off here: a map that does not fit explains any amount less than nothing."""
 SMOOTHED_SHARE = 0.05
 """The solid line of the loss is a mean over this share of the steps. Our choice."""
 
@@ -89,10 +84,12 @@ def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
         axes.set(title="Held-out patches", xticks=[], yticks=[])
         return
     for number, its in enumerate(vals.values()):
-        for color, (name, label) in enumerate(FIGURES.items()):
-            axes.plot([v["step"] for v in its], [v[name] for v in its], marker="o", ms=3, lw=1.4, color=f"C{color}",
-                      ls=LINES[number % len(LINES)], label=label if number == 0 else None)  # fmt: skip
-    lowest = min(0.0, *(v[name] for its in vals.values() for v in its for name in FIGURES))
+        for color, name in enumerate(DRAWN):
+            of = [v for v in its if name in v]
+            if of:
+                axes.plot([v["step"] for v in of], [v[name] for v in of], marker="o", ms=3, lw=1.4, color=f"C{color}",
+                          ls=LINES[number % len(LINES)], label=FIGURES[name] if number == 0 else None)  # fmt: skip
+    lowest = min(0.0, *(v[name] for its in vals.values() for v in its for name in DRAWN if name in v))
     title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
     if len(vals) > 1:
         title += "\n" + ", ".join(

@@ -5,7 +5,7 @@ be continued at any step.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.config import TrainConfig
+from pipeline.draws import RunDraws
 from pipeline.errors import ConfigError, StoreError
 from pipeline.patches import PlannedPatches
 from pipeline.runlog import say
@@ -36,11 +37,15 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True)
 class RowChoice:
-    """The rows of a run: int64 (N,) to train on, int64 (M,) held out to be scored, and how many make a batch."""
+    """The rows of a run: int64 (N,) to train on, int64 (M,) held out to be scored, and how many make a batch.
+
+    `fit` are those of the training rows that a linear map is fitted on at each validation, int64 (L,).
+    """
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     batch_size: int
+    fit: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
@@ -48,9 +53,9 @@ def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> ND
     return patch_keys(purpose, np.stack([rows, np.full_like(rows, epoch)], axis=1), seed)
 
 
-def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str = "order") -> NDArray[np.int64]:
     """The rows in the random order of an epoch: sorted by key, the same on every machine."""
-    return rows[np.argsort(row_keys(rows, seed, epoch, "order"), kind="stable")]
+    return rows[np.argsort(row_keys(rows, seed, epoch, purpose), kind="stable")]
 
 
 def batches_of(order: NDArray[np.int64], batch_size: int, first: int = 0) -> Iterator[list[int]]:
@@ -114,13 +119,18 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Seque
             why += f" (planned were {failed + len(val)}; {failed} failed in {made_with(store)})"
         say(f"warning: {why}, so nothing will be known of how well the student stands in")
         val = val[:0]
-    keys = row_keys(val, config.seed, 0, "validation")
-    return RowChoice(train, np.sort(val[np.argsort(keys, kind="stable")[: config.val_rows]]), batch_size)
+    return RowChoice(train, _sample(val, config, "validation"), batch_size, _sample(train, config, "linear map"))
 
 
-def row_views(rows: NDArray[np.int64], views: Views, seed: int, epoch: int) -> NDArray[np.int64]:
+def _sample(rows: NDArray[np.int64], config: TrainConfig, purpose: str) -> NDArray[np.int64]:
+    """At most `val_rows` of the rows, by hash, ascending."""
+    keys = row_keys(rows, config.seed, 0, purpose)
+    return np.sort(rows[np.argsort(keys, kind="stable")[: config.val_rows]])
+
+
+def row_views(rows: NDArray[np.int64], views: Views, draws: RunDraws, epoch: int) -> NDArray[np.int64]:
     """The view that each row shows in an epoch, by hash: int64 (N,)."""
-    return (row_keys(rows, seed, epoch, "view") % np.uint64(views.count)).astype(np.int64)
+    return (row_keys(rows, draws.seed, epoch, draws.which_view) % np.uint64(views.count)).astype(np.int64)
 
 
 class StoredRows:
@@ -158,24 +168,23 @@ class StoredRows:
             out[:] = self.views.apply(out.copy(), row, view)
         return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
 
-    def reader(self, seed: int, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
+    def reader(self, draws: RunDraws, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
         """The rows as the student sees them in an epoch."""
-        return AugmentedRows(self, seed, epoch, augmentation)
+        return AugmentedRows(self, draws, epoch, augmentation)
 
 
 class AugmentedRows:
     """`StoredRows` with the views and the augmentation of one epoch."""
 
-    def __init__(self, rows: StoredRows, seed: int, epoch: int, augmentation: Augmentation) -> None:
-        self._rows, self._seed, self._epoch, self._augmentation = rows, seed, epoch, augmentation
+    def __init__(self, rows: StoredRows, draws: RunDraws, epoch: int, augmentation: Augmentation) -> None:
+        self._rows, self._draws, self._epoch, self._augmentation = rows, draws, epoch, augmentation
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """As `StoredRows.read`, of the epoch's view of the row; then augmented."""
-        embedding = self._rows.read(
-            row, out, int(row_views(np.array([row]), self._rows.views, self._seed, self._epoch)[0])
-        )
+        number = np.array([row])
+        embedding = self._rows.read(row, out, int(row_views(number, self._rows.views, self._draws, self._epoch)[0]))
         if self._augmentation != "none":
-            key = int(row_keys(np.array([row]), self._seed, self._epoch, "augment")[0])
+            key = int(row_keys(number, self._draws.seed, self._epoch, "augment")[0])
             out[:] = augment(out.copy(), key, self._augmentation)
         return embedding
 

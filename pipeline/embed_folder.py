@@ -16,8 +16,10 @@ from pipeline.errors import EmbedError, ManifestError
 from pipeline.files import make_output_folder, write_json, write_text
 from pipeline.layouts import Mark
 from pipeline.outside import read_json, reading
+from pipeline.runlog import say
 from pipeline.slide_embedding import Failure
 from pipeline.tables import read_table, write_records
+from pipeline.versions import continued_note
 
 OPTIONS_FILE, RECORD_FILE, FAILURES_FILE = "embed.toml", "embed.json", "failures.csv"
 FAILURE_COLUMNS = tuple(field.name for field in fields(Failure))
@@ -50,6 +52,7 @@ class EmbedFolder:
             found = {name: record[name] for name in ("made_by", "batch_size")}
             if not isinstance(found["made_by"], dict) or not isinstance(found["batch_size"], int):
                 raise TypeError("made_by is no record, or batch_size no number")
+            found |= {"versions": dict(record.get("versions", {})), "full_float32": "full_float32" in record}
         return found
 
     def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> None:
@@ -66,6 +69,8 @@ class EmbedFolder:
         old = self.require_usable()
         if old is not None:
             self.require_same(self.folder, old["made_by"], record["made_by"])
+            if note := continued_note(self.folder, old["versions"]):
+                say(note)
         make_output_folder(self.folder)
         remove_asides(self.folder)
         if old is None:

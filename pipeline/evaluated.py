@@ -19,6 +19,7 @@ from pipeline.encoders import named_spec
 from pipeline.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.export import load_projector
 from pipeline.hub import FOLDER, HUB
+from pipeline.model_names import recorded_path, split_model
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.outside import read_bytes, read_json, read_toml, reading
 from pipeline.projector import Projector
@@ -29,7 +30,6 @@ TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student afte
 """Roles that a report knows."""
 
 DEFAULT_PATCH_PX = 224
-LABELLED = re.compile(r"^(?P<label>[^=/@:]+)=(?P<rest>.+)$")
 LARGEST_LABEL = 60
 CARD_SAYS = r"\bPlan ([0-9a-f]{64})\b"
 """How a student's card names the plan that it was made with (`export.model_card`)."""
@@ -132,14 +132,10 @@ def name_models(names: Sequence[str], patch_px: int | None) -> list[NamedModel]:
 
 def name_model(text: str, patch_px: int | None) -> NamedModel:
     """One model: see `name_models`."""
-    match = LABELLED.match(text)
-    label, rest = (match["label"], match["rest"]) if match else ("", text)
+    name = split_model(text)
+    label, encoder, weights, folder = name.label, name.encoder, name.weights, name.folder
     if len(label) > LARGEST_LABEL:
         raise ConfigError(f"--models: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
-    encoder, at, weights = rest.rpartition("@")
-    if not at:
-        encoder, weights = rest, ""
-    folder = Path(encoder.removeprefix("local-dir:"))
     if (folder / "run.json").is_file():
         return _of_run(RunFolder(folder), weights, label)
     if (folder / "config.json").is_file():
@@ -196,11 +192,14 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
                           expected_sha256=teacher["weights_sha256"])  # fmt: skip
     if which == "before":
         options = _options(run)
-        start = options["weights"]
+        start, out = options["weights"], options["out"]
+        encoder = student["name"]
+        if encoder.startswith(FOLDER):
+            encoder = FOLDER + str(recorded_path(encoder.removeprefix(FOLDER), run.config_path, out))
         return NamedModel(
             label=name,
-            encoder=student["name"],
-            weights=start if start in (PRETRAINED, SCRATCH) else Path(start),
+            encoder=encoder,
+            weights=start if start in (PRETRAINED, SCRATCH) else recorded_path(start, run.config_path, out),
             patch_px=student["patch_px"],
             role=BEFORE,
             seed=options["seed"],
@@ -220,7 +219,7 @@ def _options(run: RunFolder) -> dict[str, Any]:
     """The options that a run was started with."""
     with reading(run.config_path, "damaged", BenchmarkError):
         table = read_toml(run.config_path)["train-student"]
-        return {"weights": table["weights"], "seed": table["seed"]}
+        return {"weights": table["weights"], "seed": table["seed"], "out": str(table.get("out", ""))}
 
 
 def reference_of(labels: Sequence[str], roles: Sequence[str], wanted: str | None) -> str:

@@ -32,8 +32,10 @@ from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import EncoderError, G2LError
 from pipeline.files import sync_folder, write_text
+from pipeline.held_out import FIGURES, MEANINGS, figures_of
 from pipeline.models import BuiltEncoder, timm_config
 from pipeline.projector import Projector
+from pipeline.run_folder import STEP
 from pipeline.sampling import VAL
 from pipeline.store import Store
 from pipeline.teacher_projectors import (
@@ -103,10 +105,12 @@ def write_student(
     projector: Projector,
     card: str,
     teachers: Mapping[str, Projector] = MappingProxyType({}),
+    step: int | None = None,
 ) -> None:
     """Write the folder, complete or absent; one that is there is replaced as a whole.
 
-    `teachers` are the projectors of several teachers by name, of which `projector` is the first.
+    `teachers` are the projectors of several teachers by name, of which `projector` is the first. `step`, after which
+    the student stood, is written into `config.json`.
 
     Raises:
         G2LError: the place cannot be written.
@@ -123,7 +127,8 @@ def write_student(
             save_tensors(teachers[name], aside / files[name])
         if len(teachers) > 1:
             write_text(aside / PROJECTORS, json.dumps(files, indent=2) + "\n")
-        write_text(aside / "config.json", json.dumps(timm_json(model, spec), indent=2) + "\n")
+        described = timm_json(model, spec) | ({} if step is None else {STEP: step})
+        write_text(aside / "config.json", json.dumps(described, indent=2) + "\n")
         write_text(aside / "README.md", card)
         with interrupts.guard:
             if folder.exists():
@@ -270,7 +275,8 @@ Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases:
 - {split_words(store)}
 - Plan {store["plan_hash"]}, store content {store["content_hash"]}.
 - Teacher {teacher_source(teacher)}.{further_sources(further)}
-- Student started from {student["source"]}, {student["weights"]}; {summary["steps"]:,} steps.
+- Student started from {student["source"]}, {student["weights"]}{start_note(summary.get("start", ()))}; \
+{summary["steps"]:,} steps.
 {views_note(config["augment"], summary["views"])}\
 
 ## Held-out figures
@@ -289,6 +295,11 @@ Versions: {", ".join(f"{name} {version}" for name, version in summary["versions"
 """
 
 
+def start_note(projectors: Sequence[str]) -> str:
+    """That a student was trained on from an earlier one: with its projectors into the spaces of these teachers."""
+    return f" with its projector into the space of {' and '.join(projectors)}" if projectors else ""
+
+
 def views_note(augment: str, num_views: int) -> str:
     """Lines of a card on the views of a patch, and on augmentation beyond them."""
     views = [f"{num_views} views of each patch, each compared with the teacher's embedding of that view."]
@@ -299,14 +310,16 @@ def views_note(augment: str, num_views: int) -> str:
 
 def all_figures(summary: dict[str, Any]) -> str:
     """`figures_table`, of several teachers under a heading each."""
-    num_rows = summary["store"]["val_rows"]
-    text = figures_table(summary["fidelity_before"], summary["fidelity_after"], num_rows)
-    if not summary["further_teachers"]:
-        return text
-    parts = [f"### {summary['teacher']['name']}\n\n{text}"]
+    num_rows, before, after = summary["store"]["val_rows"], summary["fidelity_before"], summary["fidelity_after"]
+    parts = [figures_table(before, after, num_rows)]
+    if summary["further_teachers"]:
+        parts = [f"### {summary['teacher']['name']}\n\n{parts[0]}"]
     for other in summary["further_teachers"]:
         table = figures_table(other["fidelity_before"], other["fidelity_after"], num_rows)
         parts.append(f"### {other['teacher']['name']}\n\n{table}")
+    if after is not None:
+        parts.append("\n".join(f"- {FIGURES[key]}: {MEANINGS[key]}." for key in figures_of(after)))
+        parts += [summary["best"]] if summary.get("best") else []
     return "\n\n".join(parts)
 
 
@@ -315,9 +328,9 @@ def figures_table(before: dict[str, float] | None, after: dict[str, float] | Non
     if before is None or after is None:
         why = "One row was held out, too few to be scored" if num_rows == 1 else "No rows were held out"
         return f"{why}: nothing is known of how well this student stands in."
-    names = [name for name in after if name != "rows"]
+    keys = [key for key in figures_of(after) if key in before]
     lines = [f"On {after['rows']:,.0f} patches that were not trained on.", "", "| | before | after |", "|---|---|---|"]
-    lines += [f"| {name.replace('_', ' ')} | {before[name]:.4f} | {after[name]:.4f} |" for name in names]
+    lines += [f"| {FIGURES[key]} | {before[key]:.4f} | {after[key]:.4f} |" for key in keys]
     return "\n".join(lines)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.draws import draw_seed
 from pipeline.logistic import Floats
 from pipeline.probes import ProbeTask
 
@@ -71,7 +72,7 @@ def draw_examples(task: ProbeTask, draws: int, seed: int) -> Examples:
         )
     rows = []
     for index, fold in enumerate(task.folds):
-        generator = np.random.default_rng([seed, index])
+        generator = np.random.default_rng(draw_seed("few-shot", seed, index))
         of_class = [fold.train[task.truth[fold.train] == c] for c in range(len(task.classes))]
         drawn = [[generator.choice(own, shots[-1], replace=False) for own in of_class] for _ in range(draws)]
         rows.append(np.array(drawn, dtype=np.int64))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
+from pipeline.draws import draw_seed
 from pipeline.errors import BenchmarkError
 
 ATTEMPTS = 10
@@ -37,7 +38,9 @@ class Fold:
     val: Rows = field(default_factory=_no_rows)
 
 
-def group_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], num_folds: int, seed: int) -> list[Fold]:
+def group_folds(
+    labels: NDArray[np.str_], groups: NDArray[np.str_], num_folds: int, seed: int, purpose: str = "folds"
+) -> list[Fold]:
     """Folds of rows with `labels` (N,) and `groups` (N,): every row is in exactly one test part, a group in one.
 
     Classes are spread over the test parts as evenly as whole groups allow; a test part may lack a class, a training
@@ -62,7 +65,7 @@ def group_folds(labels: NDArray[np.str_], groups: NDArray[np.str_], num_folds: i
             f"another; of 1 group only: {_some(short)}; leave the class out or give more cases"
         )
     order = np.lexsort((labels, groups))
-    for shuffle in np.random.SeedSequence(seed).generate_state(ATTEMPTS):
+    for shuffle in np.random.SeedSequence(draw_seed(purpose, seed)).generate_state(ATTEMPTS):
         folds = _shuffled_folds(labels[order], groups[order], num_folds, int(shuffle))
         folds = [Fold(np.sort(order[fold.train]), np.sort(order[fold.test])) for fold in folds]
         if all(len(np.unique(labels[fold.train])) == len(classes) for fold in folds):

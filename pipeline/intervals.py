@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.draws import draw_seed
 from pipeline.errors import BenchmarkError
 from pipeline.report import Interval
 
@@ -71,7 +72,7 @@ class GroupResamples:
             raise ValueError(f"a bootstrap needs rows and resamples, not {len(groups)} and {resamples}")
         names, self.group_of_row = np.unique(groups, return_inverse=True)
         self.num_groups = len(names)
-        generator = np.random.default_rng(seed)
+        generator = np.random.default_rng(draw_seed("bootstrap", seed))
         self.counts: NDArray[np.int32] = np.empty((resamples, self.num_groups), np.int32)
         for row in self.counts:
             row[:] = np.bincount(generator.integers(self.num_groups, size=self.num_groups), minlength=self.num_groups)

@@ -22,12 +22,15 @@ BLOCK_ROWS = 1024
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Held-out figures; all but `rows` are at most 1, where 1 is perfect.
+    """Held-out figures; all but `rows` are at most 1, where 1 is perfect. What a user reads of each is in `held_out`.
 
     Attributes:
         rows: number of patches, N.
-        explained_variance: of the standardised teacher embedding, by the projection; 0 is the mean of all patches, and
-            -1 a projection of the teacher's spread that has nothing to do with it.
+        correlation_mean, correlation_median: over the T dimensions, of the projection with the teacher's embedding.
+        r2_scaled: share of the teacher's variance that the projection explains once each of its dimensions has the
+            scale and offset that suit these patches best: the squared correlation, weighted by the variance.
+        r2_linear: share of the teacher's variance that the best linear map of the student's embedding explains, as
+            fitted on training rows (`linear_map`); `None` where no map was fitted.
         cosine: mean cosine of projection and teacher in the standardised space.
         retrieval_top1: share of patches whose projection's nearest teacher embedding (cosine) is the patch's own.
         neighbour_overlap: mean share of a patch's 10 nearest patches (cosine) that student and teacher have in common.
@@ -36,37 +39,81 @@ class Fidelity:
     """
 
     rows: int
-    explained_variance: float
     cosine: float
     retrieval_top1: float
     neighbour_overlap: float
     cka: float
+    correlation_mean: float
+    correlation_median: float
+    r2_scaled: float
+    r2_linear: float | None = None
 
     def record(self) -> dict[str, float]:
-        """By name."""
-        return asdict(self)
+        """By name, without one that is `None`."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
-def fidelity(student: Tensor, projected: Tensor, teacher: Tensor, standardised: Tensor) -> Fidelity:
-    """All figures; see the module's docstring for the shapes.
+def fidelity(
+    student: Tensor, projected: Tensor, teacher: Tensor, standardised: Tensor, mapped: Tensor | None = None
+) -> Fidelity:
+    """All figures; see the module's docstring for the shapes. `mapped` is what a linear map makes of the student's
+    embedding, in the standardised space: (N, T).
 
     Raises:
         ValueError: fewer than two patches.
     """
     if len(student) < 2:
         raise ValueError("held-out figures need at least two patches")
+    correlation = correlations(projected, standardised)
     return Fidelity(
         rows=len(student),
-        explained_variance=explained_variance(projected, standardised),
         cosine=float(F.cosine_similarity(projected, standardised, dim=1).mean()),
         retrieval_top1=retrieval(projected, standardised),
         neighbour_overlap=neighbour_overlap(student, teacher),
         cka=linear_cka(student, teacher),
+        correlation_mean=float(correlation.mean()),
+        correlation_median=float(correlation.quantile(0.5)),
+        r2_scaled=scaled_r2(projected, standardised),
+        r2_linear=None if mapped is None else explained_variance(mapped, standardised),
     )
 
 
+def correlations(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's correlation of each dimension of (N, T) with its own in the other: float64 (T,); 0 where one of the two
+    does not vary.
+    """
+    x, y = (_float64(side) for side in (first, second))
+    x, y = (_without_rounding(side) for side in (x, y))
+    scale = torch.linalg.vector_norm(x, dim=0) * torch.linalg.vector_norm(y, dim=0)
+    found: Tensor = torch.where(scale > 0, (x * y).sum(0) / scale.clamp_min(torch.finfo(scale.dtype).tiny), 0.0)
+    return found
+
+
+def _without_rounding(values: Tensor) -> Tensor:
+    """(N, T) without the columns' means; a column that varies by rounding only is 0."""
+    centred = values - values.mean(0)
+    spread, size = (torch.linalg.vector_norm(side, dim=0) for side in (centred, values))
+    return torch.where(spread > SMALLEST_SPREAD * size, centred, 0.0)
+
+
+def scaled_r2(predicted: Tensor, target: Tensor) -> float:
+    """`explained_variance` once each dimension of `predicted` (N, T) has the scale and offset of least squares; in
+    float64.
+
+    It does not see the spread of a prediction, which `explained_variance` does: of a prediction as wide as its target
+    with correlation r in every dimension, that one is 2 r - 1 and this one r squared. What chance alone gives is
+    1 / (N - 1). 0 where the target does not vary.
+    """
+    target = _float64(target)
+    variance = (target - target.mean(0)).square().sum(0)
+    if _centred(target) is None:
+        return 0.0
+    return float((correlations(predicted, target).square() * variance).sum() / variance.sum())
+
+
 def explained_variance(predicted: Tensor, target: Tensor) -> float:
-    """1 - residual sum of squares over total sum of squares about the mean, over all dimensions of (N, T); in float64.
+    """1 - residual sum of squares over total sum of squares about the mean, over all dimensions of (N, T): R2 of the
+    prediction as it is, scale and all; in float64.
 
     0 where the target does not vary: there is nothing to explain.
     """

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pipeline.draws import draw_seed
 from pipeline.errors import BenchmarkError
 from pipeline.folds import Fold
 from pipeline.optim import build_optimizer, learning_rate, set_learning_rate
@@ -121,15 +122,15 @@ class _Learner:
         truth: NDArray[np.int64],
         moments: Sequence[Moments],
         epochs: int,
-        seed: int,
+        seeds: tuple[int, int],
         device: torch.device,
     ) -> None:
-        """Start from weights that `seed` decides; `moments` are those of all bags."""
+        """Start from weights of the first of `seeds`, drop out by the second; `moments` are those of all bags."""
         self.train, self.test = frozenset(fold.train.tolist()), frozenset(fold.test.tolist())
         self.num_steps = epochs * len(fold.train)
         self.step = 0
         self.device = device
-        self.generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seeds[1])
         of_training = Moments.merge([moments[bag] for bag in fold.train])
         self.mean = torch.tensor(of_training.mean, dtype=torch.float32, device=device)
         self.scale = torch.tensor(of_training.scale, dtype=torch.float32, device=device)
@@ -138,7 +139,7 @@ class _Learner:
         assert counts.all(), "a class without a training bag"
         self.class_weights = len(fold.train) / (num_classes * counts)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.manual_seed(seeds[0])
             self.model = GatedAttention(len(of_training.mean), num_classes).to(device)
         self.optimizer = build_optimizer([self.model], PEAK_LR, WEIGHT_DECAY)
 
@@ -183,13 +184,16 @@ def out_of_fold(
     Raises:
         BenchmarkError: training went to what is no number.
     """
-    learners = [_Learner(fold, truth, moments, epochs, _mix(seed, number), device) for number, fold in enumerate(folds)]
+    seeds = [(draw_seed("MIL weights", seed, i), draw_seed("MIL dropout", seed, i)) for i in range(len(folds))]
+    learners = [_Learner(fold, truth, moments, epochs, own, device) for fold, own in zip(folds, seeds, strict=True)]
     with _side_by_side(device, len(folds)) as run_all:
         for epoch in range(epochs):
-            for bag in np.random.default_rng([seed, epoch]).permutation(len(truth)).tolist():
+            for bag in np.random.default_rng(draw_seed("MIL order", seed, epoch)).permutation(len(truth)).tolist():
                 taking = [learner for learner in learners if bag in learner.train]
                 if taking:
-                    patches = torch.from_numpy(draw_patches(read_bag(bag), [seed, epoch, bag])).to(device)
+                    patches = torch.from_numpy(
+                        draw_patches(read_bag(bag), draw_seed("MIL patches", seed, epoch, bag))
+                    ).to(device)
                     run_all([partial(learner.learn, patches, int(truth[bag])) for learner in taking])
                 done()
         probabilities = np.full((len(truth), int(truth.max()) + 1), np.nan)
@@ -203,17 +207,12 @@ def out_of_fold(
     return probabilities
 
 
-def draw_patches(features: NDArray[np.float32], seed: Sequence[int]) -> NDArray[np.float32]:
+def draw_patches(features: NDArray[np.float32], seed: int) -> NDArray[np.float32]:
     """At most `BAG_PATCHES` rows of (N, D), without replacement and in their order; a function of `seed`."""
     if len(features) <= BAG_PATCHES:
         return features
     rows = np.random.default_rng(seed).choice(len(features), BAG_PATCHES, replace=False, shuffle=False)
     return features[np.sort(rows)]
-
-
-def _mix(seed: int, number: int) -> int:
-    """A seed of its own for fold `number`."""
-    return int(np.random.SeedSequence([seed, number]).generate_state(1, np.uint64)[0] >> 1)
 
 
 @contextmanager

@@ -89,14 +89,16 @@ class BuiltEncoder:
 
 
 def find_weights(path: Path, spec: EncoderSpec) -> Path:
-    """The file of a model's weights that a path names: itself, or the one in a folder under a published name.
+    """The file of a model's weights that a path names: itself, or the one in a folder under a published name; of a run
+    of stage two its student's.
 
     Raises:
         EncoderError: the folder has none.
     """
     if not path.is_dir():
         return path
-    file = weights_in(path, spec)
+    is_run = (path / "run.json").is_file()
+    file = weights_in(path / "student" if is_run else path, spec)
     if file is None:
         raise EncoderError(f"{path}: no {' or '.join(published_files(spec))} is in this folder")
     return file

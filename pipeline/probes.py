@@ -193,7 +193,7 @@ def _inner_splits(labels: NDArray[np.str_], groups: NDArray[np.str_], fold: Fold
     rows = fold.train[np.isin(labels[fold.train], names[num_groups > 1])]
     for num_folds in INNER_FOLDS:
         try:
-            splits = group_folds(labels[rows], groups[rows], num_folds, seed)
+            splits = group_folds(labels[rows], groups[rows], num_folds, seed, "inner folds")
         except BenchmarkError:  # too few groups for so many folds
             continue
         return [Fold(rows[split.train], rows[split.test]) for split in splits]

@@ -13,21 +13,37 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import IDENTITY_FREE, TrainConfig, differences, to_toml
+from pipeline.draws import RUN_VERSION
 from pipeline.errors import CheckpointError, G2LError
 from pipeline.files import make_output_folder, name_path, sync_file, write_json, write_text
+from pipeline.held_out import Best, best_validation, teacher_weights, vals_by_teacher
 from pipeline.outside import parse_object, read_json, reading
+from pipeline.runlog import say
 from pipeline.store import Store
 from pipeline.tensorboard import TensorBoard
+from pipeline.versions import continued_note, versions
 
-LABELS = ("student.weights:", "teacher.weights:")
-"""Where weights came from. Recorded, but another file with the same weights (`weights_sha256`) continues a run."""
+LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
+"""What is recorded, but may differ when a run is continued: where weights came from (they count by `weights_sha256`),
+and versions of packages (which are told).
+"""
 
+
+LONGER = (
+    "; to train longer, begin a new run with the student and projector of this one: --weights {run} --out OTHER "
+    "(the schedule is of all steps, so that a run of more epochs is another run)"
+)
+"""What is said where `--epochs` is raised."""
+
+STEP = "step"
+"""Key of a student's `config.json`: after which step of its run it stood."""
 
 HeldOut = tuple[dict[str, float] | None, dict[str, float] | None]
 """Held-out figures before the first step and after the last; `None` if no rows are held out."""
@@ -40,25 +56,34 @@ def run_identity(
     precision: str,
     world_size: int,
     others: Sequence[tuple[Store, float]] = (),
+    version: int = RUN_VERSION,
+    start: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What a run is started from and continued under only; options that change no byte are left out.
 
-    `store` has the first teacher's embeddings; `others` are further teachers' with the weights of their losses. The
-    options that choose teachers are left out: what they chose is there.
+    `version` is that of the run (`draws.RUN_VERSION`), `start` the hashes of projectors that it starts from, by their
+    teachers. `store` has the first teacher's embeddings; `others` are further teachers' with the weights of their
+    losses. The options that choose teachers are left out: what they chose is there.
     """
     chosen_by = IDENTITY_FREE | {"teacher", "teacher_weight"}
     options = {name: value for name, value in config.record().items() if name not in chosen_by}
     further = [
         {"teacher": other.spec.teacher, "weight": weight, "content": other.content_hash()} for other, weight in others
     ]
-    return {
-        "store": store.content_hash(),
-        "plan": store.attributes["plan_hash"],
-        "teacher": store.spec.teacher,
-        "student": student,
-        "options": options | {"precision": precision},
-        "world_size": world_size,
-    } | ({"further_teachers": further} if further else {})
+    newer = {"version": version, "versions": versions()} if version > 1 else {}
+    return (
+        {
+            **newer,
+            "store": store.content_hash(),
+            "plan": store.attributes["plan_hash"],
+            "teacher": store.spec.teacher,
+            "student": student,
+            "options": options | {"precision": precision},
+            "world_size": world_size,
+        }
+        | ({"further_teachers": further} if further else {})
+        | ({"start": dict(start)} if start else {})
+    )
 
 
 def diverged(step: int, what: str) -> G2LError:
@@ -76,15 +101,6 @@ def check_line(line: dict[str, Any]) -> None:
     wrong = [f"{name} is {v:g}" for name, v in line.items() if isinstance(v, float) and not math.isfinite(v)]
     if wrong:
         raise diverged(line["step"], ", ".join(wrong))
-
-
-def vals_by_teacher(lines: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The lines of validations, by the teacher's name in the order of teachers; "" where a run has only one."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        if line["kind"] == "val":
-            found.setdefault(line.get("teacher", ""), []).append(line)
-    return found
 
 
 class RunFolder:
@@ -109,13 +125,17 @@ class RunFolder:
         """
         make_output_folder(self.folder)
         if self.identity_path.exists():
-            changes = differences(self.read_identity(), identity)
+            begun = self.read_identity()
+            changes = differences(begun, identity)
             if any(not line.startswith(LABELS) for line in changes):
                 listing = "\n".join(f"  {line}" for line in changes)
+                longer = any(line.startswith("options.epochs:") for line in changes)
                 raise CheckpointError(
                     f"{self.folder} was started from other inputs and is not continued (run -> now):\n{listing}\n"
-                    "Choose another --out."
+                    f"Choose another --out{LONGER.format(run=self.folder) if longer else ''}."
                 )
+            if not self.student.exists() and (note := continued_note(self.folder, begun.get("versions", {}))):
+                say(note)
             remove_asides(self.folder)
             return
         if not holds_nothing(self.folder):
@@ -127,8 +147,20 @@ class RunFolder:
 
     def write_config(self, store: Path, config: TrainConfig) -> None:
         """The resolved options and paths, fit for `--config`; those of the last call, for some may change."""
-        record = {"store": str(store), "out": str(self.folder)} | config.record()
+        record = {"store": str(store.absolute()), "out": str(self.folder.absolute())} | config.absolute().record()
         write_text(self.config_path, to_toml({"train-student": record}))
+
+    def version(self) -> int:
+        """Version of the draws, figures and arithmetic (`draws.RUN_VERSION`): as the run was begun, else the present.
+
+        Raises:
+            CheckpointError: a later program began it, or its record is damaged.
+        """
+        version = int(self.read_identity().get("version", 1)) if self.identity_path.exists() else RUN_VERSION
+        if version > RUN_VERSION:
+            raise CheckpointError(f"{self.folder}: a run of version {version}, this program continues those up to "
+                                  f"{RUN_VERSION}. Use the G2L that began it")  # fmt: skip
+        return version
 
     def read_identity(self) -> dict[str, Any]:
         """What the run was started from.
@@ -147,26 +179,59 @@ class RunFolder:
         Raises:
             CheckpointError: it is damaged.
         """
+        return self._lines(b"")
+
+    def _lines(self, having: bytes) -> list[dict[str, Any]]:
+        """The lines that have these bytes in them; see `metrics`."""
         if not self.metrics_path.exists():
             return []
         lines = self.metrics_path.read_bytes().split(b"\n")[:-1]
         with reading(self.metrics_path, "damaged", CheckpointError):
-            return [parse_object(line) for line in lines]
+            return [parse_object(line) for line in lines if having in line]
 
-    def held_out_figures(self, teacher: str | None = None) -> HeldOut:
-        """Held-out figures before the first step and after the last validation; `None` if no rows are held out.
+    def validations(self) -> list[dict[str, Any]]:
+        """The lines of validations alone; quick, for it is asked at every checkpoint.
+
+        Raises:
+            CheckpointError: the metrics are damaged.
+        """
+        return self._lines(b'"kind": "val"')
+
+    def held_out_figures(self, teacher: str | None = None, step: int | None = None) -> HeldOut:
+        """Held-out figures before the first step and after the last validation, or that of `step`; `None` if no rows
+        are held out.
 
         Of the first teacher, or of the one that is named, where there are several.
         """
-        of_teachers = vals_by_teacher(self.metrics())
+        of_teachers = vals_by_teacher(self.validations())
         if not of_teachers:
             return None, None
         vals = of_teachers[teacher or next(iter(of_teachers))]
+        chosen = [line for line in vals if line["step"] == step] or vals[-1:]
         before, after = (
             {k: v for k, v in line.items() if k not in ("kind", "teacher", "step", "epoch")}
-            for line in (vals[0], vals[-1])
+            for line in (vals[0], chosen[0])
         )
         return before, after
+
+    def best(self) -> Best | None:
+        """The validation of the smallest held-out loss; `None` before the end of the first epoch, or if no rows are
+        held out.
+        """
+        return best_validation(self.validations(), teacher_weights(self.read_identity()))
+
+    def exported_step(self) -> int | None:
+        """After which step the exported student stood, as it says itself; `None` if it does not: the last.
+
+        Raises:
+            CheckpointError: its description is damaged.
+        """
+        path = self.student / "config.json"
+        try:
+            step = json.loads(path.read_text()).get(STEP)
+        except (OSError, ValueError, AttributeError) as error:
+            raise CheckpointError(f"{path}: damaged ({error})") from None
+        return None if step is None else int(step)
 
 
 class MetricsLog:

@@ -27,6 +27,7 @@ from pipeline.files import make_output_folder, sha256_file, sha256_json
 from pipeline.images import decode_image
 from pipeline.outside import read_json, reading
 from pipeline.plan import Plan
+from pipeline.runlog import say
 from pipeline.shards import ShardCache, ShardFile
 from pipeline.store_format import CHUNK_ROWS as CHUNK_ROWS
 from pipeline.store_format import Status as Status
@@ -34,6 +35,7 @@ from pipeline.store_format import StoreSpec as StoreSpec
 from pipeline.store_format import chunk_rows as chunk_rows
 from pipeline.store_format import new_arrays, read_attributes, require_entry, require_sound
 from pipeline.store_plan import read_stored_plan, write_stored_plan
+from pipeline.versions import continued_note
 
 
 class Store:
@@ -284,7 +286,14 @@ def open_to_continue(folder: Path, plan: Plan, spec: StoreSpec) -> Store:
     store = Store(folder)
     require_same(store, plan, spec)
     remove_asides(folder)
+    say_other_versions(store)
     return store
+
+
+def say_other_versions(store: Store) -> None:
+    """Tell the user if what is missing of a store will be made under other versions of packages than the rest."""
+    if store.pending_shards() and (note := continued_note(store.folder, store.attributes.get("versions", {}))):
+        say(note)
 
 
 def require_same(store: Store, plan: Plan, spec: StoreSpec) -> None:

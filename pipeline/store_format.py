@@ -145,6 +145,7 @@ def new_arrays(
         "settings": settings,
         "status_codes": {status.name: int(status) for status in Status},
         "versions": versions,
+        "full_float32": True,
         **notes,
     }
     sharding = {"shard_rows": shard_rows, "chunk_rows": chunk_rows(shard_rows)}

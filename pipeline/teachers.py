@@ -20,7 +20,7 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.files import sha256_json
 from pipeline.folders import new_folder
 from pipeline.plan import Plan
-from pipeline.store import Store, StoreSpec, require_same
+from pipeline.store import Store, StoreSpec, require_same, say_other_versions
 from pipeline.store_format import new_arrays, read_attributes
 from pipeline.views import Views
 
@@ -141,6 +141,8 @@ def open_further(
     teacher = FurtherTeacher(store, folder)
     require_same(teacher, plan, spec)
     remove_asides(folder)
+    if name in known:
+        say_other_versions(teacher)
     return teacher
 
 

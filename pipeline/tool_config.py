@@ -4,11 +4,12 @@ The base and the options of the stages themselves are in `config`.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
 from pipeline.config import Config
+from pipeline.model_names import absolute_folder, absolute_model
 from pipeline.units import MAX_MPP, MIN_MPP
 
 
@@ -153,3 +154,10 @@ class EvaluateConfig(Config):
     workers: int | None = Field(None, ge=1, description="Threads that read images [number of cores].")
     slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
     seed: int = Field(0, ge=0, description="Seed of folds, draws, resamples and training.")
+
+    def absolute(self) -> Self:
+        """As for all, folders and files among models and features as well."""
+        lists = {"models": [absolute_model(text) for text in self.models]}
+        if self.features is not None:
+            lists["features"] = [absolute_folder(text) for text in self.features]
+        return super().absolute().model_copy(update=lists)

@@ -22,6 +22,7 @@ from pipeline.errors import (
     words_of,
 )
 from pipeline.files import odd_name
+from pipeline.model_names import absolute_model
 from pipeline.outside import printable
 from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
 from stages.options import given_path, resolve, with_options
@@ -139,7 +140,8 @@ def extract_teacher(
     from pipeline.config import read_toml
     from pipeline.plan import read_plan
     from pipeline.store import Store
-    from stages import extract_teacher as stage
+    from stages.extract_report import report
+    from stages.finished import finished_extract
 
     command, of_plan = "extract-teacher", frozenset(PlanConfig.model_fields) - frozenset(ExtractConfig.model_fields)
     arguments = {"plan": plan, "out": out}
@@ -155,11 +157,15 @@ def extract_teacher(
         flags = ", ".join("--" + name.replace("_", "-") for name in stray)
         what = "holds" if is_store else "is"
         raise ConfigError(f"{flags}: {source} {what} a finished plan; these options belong to g2l plan")
-    record = {"plan": str(source), "out": str(paths["out"])} | config.record()
+    record = {"plan": str(source.absolute()), "out": str(paths["out"].absolute())} | config.absolute().record()
     record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     finished = Store(source).plan if is_store else read_plan(source)
-    extracted = stage.extract_teacher(finished, paths["out"], config, record=record)
-    show(stage.report(extracted))
+    extracted = finished_extract(finished, source, paths["out"], config)
+    if extracted is None:
+        from stages import extract_teacher as stage
+
+        extracted = stage.extract_teacher(finished, paths["out"], config, record=record)
+    show(report(extracted))
     raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or num_bad_slides else EXIT_OK)
 
 
@@ -187,16 +193,21 @@ def import_features(
     out: Path | None = output("Store to make or to continue (a Zarr folder)."),
 ) -> None:
     """Stage one without the teacher: a store from features that exist, with pixels from the slides at their places."""
-    from stages import import_features as stage
-    from stages.plan_files import failed_slides
+    from stages.extract_report import import_report
+    from stages.finished import finished_import
 
     command, arguments = "import-features", {"features": features, "out": out}
     config, paths = resolve(ImportConfig, command, given, config_file, arguments)
-    record = {"features": str(paths["features"]), "out": str(paths["out"])} | config.record()
+    record = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
     record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
-    imported = stage.import_features(paths["features"], paths["out"], config, record=record)
-    show(stage.report(imported))
-    raise typer.Exit(EXIT_PARTIAL if imported.num_failed or failed_slides(imported.store.plan) else EXIT_OK)
+    imported = finished_import(paths["features"], paths["out"], config)
+    if imported is None:
+        from stages import import_features as stage
+
+        imported = stage.import_features(paths["features"], paths["out"], config, record=record)
+    show(import_report(imported))
+    some_failed = any(slide.status != "ok" for slide in imported.store.plan.audit)
+    raise typer.Exit(EXIT_PARTIAL if imported.num_failed or some_failed else EXIT_OK)
 
 
 @app.command("train-student")
@@ -208,14 +219,20 @@ def train_student(
     out: Path | None = output("Run directory to make or to continue."),
 ) -> None:
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
-    from pipeline import distributed
     from pipeline.store import Store
-    from stages import train_student as stage
+    from stages.finished import finished_training
+    from stages.train_report import report
 
     config, paths = resolve(TrainConfig, "train-student", given, config_file, {"store": store, "out": out})
+    if finished := finished_training(paths["store"], paths["out"], config):
+        show(report(finished))
+        return
+    from pipeline import distributed
+    from stages import train_student as stage
+
     trained = stage.train_student(Store(paths["store"]), paths["out"], config)
     if distributed.is_leader():
-        show(stage.report(trained))
+        show(report(trained))
 
 
 @app.command("export")
@@ -251,7 +268,8 @@ def embed(
 
     arguments = {"model": model, "slides": slides, "out": out}
     config, paths = resolve(EmbedConfig, "embed", given, config_file, arguments)
-    options = {name: str(path) for name, path in paths.items()} | config.record()
+    options = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
+    options["model"] = absolute_model(str(paths["model"]))
     options.pop("retry_failures")  # a wish of this call, not of those that are fed the record
     tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
     show(stage.report(tally))

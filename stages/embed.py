@@ -18,6 +18,7 @@ from pipeline.compute import (
     choose_batch_size,
     choose_device,
     choose_precision,
+    continued_precision,
     keep_freed_memory,
     versions,
 )
@@ -111,8 +112,11 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         embedder = build_embedder(named, config, grid, dtype, before)
         made_by = what_makes(embedder, place, config)
         record = {"made_by": made_by, "model": embedder.encoder.record(), "batch_size": embedder.batch_size,
-                  "versions": versions()}  # fmt: skip
+                  "versions": versions(), "full_float32": True}  # fmt: skip
         folder.start_or_continue(record, options)
+        is_full = before is None or before["full_float32"]
+        arithmetic = continued_precision(embedder.precision, embedder.device, full_float32=is_full)
+        embedder = replace(embedder, precision=arithmetic)
         marks = finished_slides(manifest, place, made_by)
         folder.read_failures(marks)
         return embed_slides(manifest, place, folder, embedder, marks, made_by, config)

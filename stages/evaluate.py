@@ -99,7 +99,7 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
             models=described,
             reference=reference,
             sections=sections,
-            settings=config.record() | {"precision": precision},
+            settings=config.absolute().record() | {"precision": precision},
             run={
                 "created": time.strftime("%Y-%m-%d %H:%M:%S %z"),
                 "seconds": round(time.monotonic() - started, 1),

@@ -16,6 +16,7 @@ from pipeline.evaluated import NamedModel
 from pipeline.fidelity import StoreRows, choose_store_rows
 from pipeline.files import make_output_folder, write_text
 from pipeline.loader import default_workers
+from pipeline.model_names import split_folder
 from pipeline.outside import read_json, read_toml, reading
 from pipeline.patch_copies import require_no_leak, with_note_on_copies
 from pipeline.patch_images import ScannedImages, scan_images
@@ -75,15 +76,16 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
         with reading(path, "damaged", ConfigError, DAMAGED):
-            old = read_toml(path)["evaluate"] | {"precision": read_precision(report)}
-        kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING | {"out"}}
-        now = {name: value for name, value in config.record().items() if name not in CHANGES_NOTHING}
+            recorded = {name: value for name, value in read_toml(path)["evaluate"].items() if name != "out"}
+            old = EvaluateConfig.build(recorded).absolute().record() | {"precision": read_precision(report)}
+        kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING}
+        now = {name: value for name, value in config.absolute().record().items() if name not in CHANGES_NOTHING}
         if changes := differences(kept, now | {"precision": precision}):
             listing = "\n".join(f"  {line}" for line in changes)
             raise ConfigError(f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
                               f"{listing}\nChoose another --out")  # fmt: skip
     remove_asides(out)
-    write_text(path, to_toml({"evaluate": {"out": str(out)} | config.record()}))
+    write_text(path, to_toml({"evaluate": {"out": str(out.absolute())} | config.absolute().record()}))
 
 
 def read_precision(report: Path) -> str:
@@ -183,11 +185,10 @@ def named_folders(texts: Sequence[str]) -> list[tuple[str, Path]]:
     """
     found = []
     for text in texts:
-        label, equals, rest = text.partition("=")
-        folder = Path(rest if equals and "/" not in label else text)
+        label, folder = split_folder(text)
         if not folder.is_dir():
             raise ConfigError(f"--features {text}: {folder} is not a folder")
-        found.append((label if equals and "/" not in label else folder.resolve().name, folder))
+        found.append((label or folder.resolve().name, folder))
     labels = [label for label, _ in found]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigError(f"--features: two are called {twice[0]}; name them: --features LABEL=DIR")

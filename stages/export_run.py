@@ -19,7 +19,7 @@ from torch import Tensor
 from pipeline.adapter_card import adapters_section
 from pipeline.adapters import ADAPTERS_FOLDER, write_adapters
 from pipeline.card import files_section, with_files
-from pipeline.checkpoint import load_last_checkpoint
+from pipeline.checkpoint import load_checkpoint, load_last_checkpoint
 from pipeline.errors import CheckpointError, G2LError, StoreError
 from pipeline.exchange import PROGRAM_FILE, write_program
 from pipeline.export import same_embeddings
@@ -38,7 +38,7 @@ by rounding at most."""
 
 
 def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)) -> str:
-    """Copy a finished run's student to `out`, prove that timm loads it to the embeddings of the last checkpoint, and
+    """Copy a finished run's student to `out`, prove that timm loads it to the embeddings of its checkpoint, and
     add the other formats (each compared with it), the adapters and their use.
 
     Made aside, proven, then renamed: after any error there is nothing at `out`.
@@ -62,7 +62,8 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         raise G2LError(f"{out} lies inside the run. Choose another --out")
     if not is_free(out):
         raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
-    checkpoint = load_last_checkpoint(run.checkpoints)
+    step = run.exported_step()
+    checkpoint = load_last_checkpoint(run.checkpoints) if step is None else load_checkpoint(run.checkpoints, step)
     if checkpoint is None:
         raise CheckpointError(f"{run_path} has no checkpoint to compare the student with")
     with exclusive(out, "g2l export"):

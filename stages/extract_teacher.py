@@ -23,6 +23,7 @@ from pipeline.compute import (
     choose_batch_size,
     choose_device,
     choose_precision,
+    continued_precision,
     describe_device,
     keep_freed_memory,
     mark,
@@ -39,12 +40,14 @@ from pipeline.patch_sample import expected_pixel_bytes
 from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
 from pipeline.plan import Plan
 from pipeline.preflight import preflight
-from pipeline.runlog import Progress, counted, say
+from pipeline.runlog import Progress, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
 from pipeline.tables import write_records
 from pipeline.teachers import all_teachers, needs_slides, open_further
-from pipeline.units import format_bytes, format_seconds
+from pipeline.units import format_bytes
+from stages.extract_report import Extracted as Extracted
+from stages.extract_report import report as report
 from stages.retry_failures import forget_failures
 
 T = TypeVar("T")
@@ -53,28 +56,6 @@ MPP_TOLERANCE = 0.01
 """A plan within 1 % of the teacher's own resolution is at that resolution."""
 NAMED = 3
 """Missing slides that a note names. Our choice: enough to see what is wrong."""
-
-
-@dataclass(frozen=True)
-class Extracted:
-    """What stage one did.
-
-    Attributes:
-        store: the finished store.
-        num_new_rows: rows done by this run.
-        counts: rows by status name, over the whole store.
-        seconds: of this run's extraction, without loading the teacher.
-    """
-
-    store: Store
-    num_new_rows: int
-    counts: dict[str, int]
-    seconds: float
-
-    @property
-    def num_failed(self) -> int:
-        """Rows without an embedding."""
-        return sum(count for name, count in self.counts.items() if name != Status.OK.name)
 
 
 def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dict[str, Any] | None = None) -> Extracted:
@@ -108,7 +89,8 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
         warn_of_disk(store, plan, num_rows)
         started = time.monotonic()
-        embed_shards(store, plan, pending, teacher.module, device, precision, config)
+        arithmetic = continued_precision(precision, device, full_float32="full_float32" in store.attributes)
+        embed_shards(store, plan, pending, teacher.module, device, arithmetic, config)
         seconds = time.monotonic() - started
         write_failures(store)
     return Extracted(store, num_rows, store.status_counts(), seconds)
@@ -328,22 +310,3 @@ def write_failures(store: Store) -> None:
     path.unlink(missing_ok=True)
     if failures:
         write_records(path, failures)
-
-
-def report(extracted: Extracted) -> str:
-    """What was done, in words."""
-    store, counts = extracted.store, extracted.counts
-    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
-    shape = f"{store.num_rows:,} rows of {store.width} dimensions in {counted(store.num_shards, 'shard')}"
-    lines = [f"{store.folder}: {shape}, {format_bytes(size)}"]
-    if extracted.num_new_rows:
-        rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)
-        lines.append(f"{extracted.num_new_rows:,} rows in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
-    else:
-        lines.append("nothing was left to do")
-    if extracted.num_failed:
-        failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
-        lines.append(
-            f"failed rows: {failed}; listed in {store.folder / 'failures.csv'}. --retry-failures does them again"
-        )
-    return "\n".join(lines)

@@ -45,7 +45,9 @@ from pipeline.store import Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
 from pipeline.tool_config import ImportConfig
 from stages import extract_teacher
-from stages.extract_teacher import MPP_TOLERANCE, Extracted
+from stages.extract_report import Extracted as Extracted
+from stages.extract_report import import_report as report  # noqa: F401
+from stages.extract_teacher import MPP_TOLERANCE
 from stages.plan_slides import write_audit
 from stages.plan_words import audit_table, estimate
 from stages.retry_failures import forget_failures
@@ -302,13 +304,3 @@ def copy_shards(store: Store, plan: Plan, shards: Iterable[int], features: Featu
             writer.put(batch.rows, features.read(batch.rows), batch.results)
             progress.note(failed=writer.num_failures)
             progress.step(len(batch.rows))
-
-
-def report(imported: Extracted) -> str:
-    """What was done, in words."""
-    proof = imported.store.attributes.get("proof")
-    lines = [extract_teacher.report(imported)]
-    lines.append(
-        f"proven on {proof['rows']} patches that were embedded again" if proof else "not proven: see --weights"
-    )
-    return "\n".join(lines)

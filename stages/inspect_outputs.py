@@ -9,13 +9,14 @@ from pipeline.cases import counted_cases
 from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import ConfigError, EncoderError, G2LError
 from pipeline.exchange import PROGRAM_FILE
+from pipeline.held_out import best_words, history_table, teacher_weights, vals_by_teacher
 from pipeline.hub import CONFIG_FILE, FOLDER, cached_weights, ways_to_weights, weights_here
 from pipeline.imported import other_encoders
 from pipeline.models import known_to_timm
 from pipeline.onnx_file import ONNX_FILE
 from pipeline.outside import read_json, reading
 from pipeline.plan import Plan, read_plan
-from pipeline.run_folder import RunFolder, vals_by_teacher
+from pipeline.run_folder import RunFolder
 from pipeline.runlog import counted, table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
@@ -146,12 +147,11 @@ def describe_run(run: RunFolder) -> str:
     ]  # fmt: skip
     text = table(rows)
     for teacher, vals in vals_by_teacher(lines).items():
-        header = ("epoch", "step", "loss", "retrieval", "overlap", "CKA", "explained", "cosine")
-        names = ("loss", "retrieval_top1", "neighbour_overlap", "cka", "explained_variance", "cosine")
-        shown = vals if len(vals) <= 12 else [vals[0], *vals[-11:]]
-        cells = [(v["epoch"], v["step"], *(f"{v[name]:.4f}" for name in names)) for v in shown]
         of = f" as {teacher}" if teacher else ""
-        text += f"\n\n{vals[-1]['rows']:,} held-out patches{of}\n" + table(cells, header, right=range(8))
+        text += f"\n\n{vals[-1]['rows']:,} held-out patches{of}\n" + history_table(vals)
+    kept = run.exported_step() if run.student.exists() else None
+    if words := best_words(lines, teacher_weights(identity), kept):
+        text += f"\n\n{words}"
     return text
 
 

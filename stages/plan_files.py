@@ -54,7 +54,8 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
         remove_asides(config.overlays, recursive=False)
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
-    record = {"manifest": str(manifest_path), "out": str(out)} | config.record()
+    absolute = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())}
+    record = absolute | config.absolute().record()
     write_text(record_path, to_toml({"plan": record}))
     plan = plan_slides(
         manifest, config, workers=config.workers or default_workers(), overlays=config.overlays, audit_csv=audit_csv
@@ -66,7 +67,7 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
 def is_attempt(record_path: Path, out: Path) -> bool:
     """Whether a record of options is that of an earlier attempt to make the plan `out`."""
     try:
-        return bool(read_toml(record_path, "plan").get("out") == str(out))
+        return Path(str(read_toml(record_path, "plan").get("out", ""))).absolute() == out.absolute()
     except ConfigError:
         return False
 

@@ -14,39 +14,53 @@ student's own batch normalisation, if it has any, is each process's own, and the
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline import distributed
 from pipeline.augmentation import beyond_the_teacher, with_augmentation
-from pipeline.cases import case_facts, cases_warning
-from pipeline.checkpoint import check_finite, load_last_checkpoint, save_checkpoint
-from pipeline.compute import choose_device, keep_freed_memory, training_precision, use_deterministic_kernels
+from pipeline.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
+from pipeline.compute import (
+    TF32,
+    choose_device,
+    continued_precision,
+    keep_freed_memory,
+    training_precision,
+    use_deterministic_kernels,
+    use_tf32,
+)
 from pipeline.config import TrainConfig
 from pipeline.curves import draw_curves
 from pipeline.dataset import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
-from pipeline.errors import G2LError
+from pipeline.draws import RunDraws
+from pipeline.errors import ConfigError, G2LError
 from pipeline.export import card_facts, model_card, write_student
+from pipeline.held_out import best_words, teacher_weights
 from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.locks import exclusive
 from pipeline.loss import Loss, build_loss
 from pipeline.models import BuiltEncoder, build_encoder
 from pipeline.optim import build_optimizer, learning_rate, set_learning_rate
-from pipeline.run_folder import HeldOut, MetricsLog, RunFolder, check_line, run_identity
+from pipeline.projector import Projector
+from pipeline.run_folder import MetricsLog, RunFolder, check_line, run_identity
 from pipeline.runlog import Progress, say
 from pipeline.sampling import TRAIN
-from pipeline.scoring import calibrated, gains_table, score_teachers
+from pipeline.scoring import calibrated, score_teachers
+from pipeline.start import continue_projector, find_start, projector_hash
 from pipeline.store import Store
 from pipeline.student import Distillation, build_projectors, random_states, restore_random_states
 from pipeline.teacher_projectors import further_facts
 from pipeline.teachers import ChosenTeachers, choose_teachers
 from pipeline.tensorboard import TensorBoard
-from pipeline.units import format_seconds
+from stages.train_report import Trained as Trained
+from stages.train_report import report as report
 
 LOG_EVERY = 10
 """Steps between fetches of the losses from the device, so that the device need not wait at every step."""
@@ -55,32 +69,11 @@ DRAW_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What stage two did.
-
-    Attributes:
-        run: the run directory.
-        num_steps: steps of the whole run.
-        num_new_steps: steps that this process did.
-        before, after: held-out figures before the first step and after the last, if rows are held out.
-        seconds: of this process's training.
-        further: the same two of further teachers, by name; `before` and `after` are the first one's.
-    """
-
-    run: RunFolder
-    num_steps: int
-    num_new_steps: int
-    before: dict[str, float] | None
-    after: dict[str, float] | None
-    seconds: float
-    further: Mapping[str, HeldOut] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Run:
     """All that the training loop works with."""
 
     config: TrainConfig
+    draws: RunDraws
     teachers: ChosenTeachers
     rows: RowChoice
     reader: StoredRows
@@ -110,50 +103,103 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
     config = with_augmentation(config, teachers.views.count)
     device = choose_device(config.device)
     keep_freed_memory(device)
-    precision = training_precision(config.precision, device)
     use_deterministic_kernels(config.deterministic)
     device = distributed.join_group(device)
     folder, leader = RunFolder(out), distributed.is_leader()
     try:
         with exclusive(out, "g2l train-student") if leader else nullcontext():
-            student = build_encoder(config.student, config.weights, store.patch_px, seed=config.seed)
-            rows = choose_rows(teachers.first, config, distributed.world_size(), teachers.stores[1:])
-            if leader:
-                identity = run_identity(
-                    teachers.first, student.record(), config, precision, distributed.world_size(), teachers.further
-                )
-                folder.start_or_continue(identity)
-                folder.write_config(store.folder, config)
-                plan = store.plan
-                if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
-                    say(f"warning: {warning}")
-                if beyond := beyond_the_teacher(config.augment, teachers.views.count):
-                    say(f"note: {beyond}")
-            distributed.wait_for_all()
-            run = prepare_run(teachers, rows, student, config, device, precision)
+            run = open_run(teachers, folder, config, device)
             started = time.monotonic()
             num_new_steps = run_epochs(run, folder)
             seconds = time.monotonic() - started
             distributed.wait_for_all()  # the metrics are complete from here on
-            before, after = folder.held_out_figures()
-            further = {name: folder.held_out_figures(name) for name in teachers.names[1:]}
-            if leader:
-                check_finite(run.num_steps, run.distillation.state())
-                draw_curves(folder.metrics(), folder.curves_path)
-                more = further_facts(teachers, further)
-                facts = card_facts(teachers.first, student, config, rows.train, run.num_steps, before, after, more,
-                                   teachers.views.count)  # fmt: skip
-                projectors = dict(zip(teachers.names, run.distillation.projectors, strict=True))
-                spec = replace(student.spec, mpp=store.plan.config.mpp)
-                write_student(folder.student, student.module.model, spec, run.distillation.projector,
-                              model_card(facts), projectors)  # fmt: skip
+            trained = finish(run, folder, num_new_steps, seconds)
             distributed.wait_for_all()
     except OSError as error:
         raise G2LError(f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: mend the cause, and "
                        "run the same command again") from error  # fmt: skip
     finally:
         distributed.leave_group()
-    return Trained(folder, run.num_steps, num_new_steps, before, after, seconds, further)
+    return trained
+
+
+def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, device: torch.device) -> Run:
+    """Build what is trained; start the run directory, or see that it was started from the same.
+
+    Raises:
+        G2LError: it was not, or what was asked for cannot be built.
+    """
+    start, leader = find_start(config.weights), distributed.is_leader()
+    store, precision = teachers.first, training_precision(config.precision, device)
+    student = build_encoder(config.student, start.weights, store.patch_px, seed=config.seed)
+    rows = choose_rows(store, config, distributed.world_size(), teachers.stores[1:])
+    if config.keep == "best" and not len(rows.val):
+        raise ConfigError("--keep best: no rows are held out to tell which epoch is best. Plan with --val-fraction or "
+                          "--val-strip, or keep the last")  # fmt: skip
+    require_share(student, rows.batch_size, distributed.world_size())
+    hashes = [(each.spec.teacher["name"], each.spec.teacher["weights_sha256"]) for each in teachers.stores]
+    begun_from = start.projectors(hashes)
+    if leader:
+        identity = run_identity(
+            store, student.record(), config, precision, distributed.world_size(), teachers.further, folder.version(),
+            {name: projector_hash(projector) for name, projector in begun_from.items()},
+        )  # fmt: skip
+        folder.start_or_continue(identity)
+        folder.write_config(store.folder, config)
+        plan = store.plan
+        if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
+            say(f"warning: {warning}")
+        if beyond := beyond_the_teacher(config.augment, teachers.views.count):
+            say(f"note: {beyond}")
+    distributed.wait_for_all()
+    draws = RunDraws(config.seed, folder.version())
+    arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
+    use_tf32(arithmetic == TF32)
+    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
+
+
+def require_share(student: BuiltEncoder, batch_size: int, world: int) -> None:
+    """See that no process is left with one row of each batch where the student has batch normalisation of its own,
+    which is each process's: of one row there are no statistics.
+
+    Raises:
+        ConfigError: one is.
+    """
+    if world > 1 and batch_size // world < 2 and any(isinstance(m, _BatchNorm) for m in student.module.modules()):
+        raise ConfigError(
+            f"a batch of {batch_size} among {world} processes is one row for each, of which the student's batch "
+            f"normalisation has no statistics; use a --batch-size of at least {2 * world}, or fewer processes"
+        )
+
+
+def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> Trained:
+    """Draw the curves and export the student that is to be kept, with its card.
+
+    Raises:
+        CheckpointError: the checkpoint of the best epoch is gone or damaged.
+        G2LError: a weight is not finite, or the student cannot be written.
+    """
+    config, teachers, distillation = run.config, run.teachers, run.distillation
+    best = folder.best()
+    step = best.step if best and config.keep == "best" else run.num_steps
+    before, after = folder.held_out_figures(step=step)
+    further = {name: folder.held_out_figures(name, step) for name in teachers.names[1:]}
+    if distributed.is_leader():
+        check_finite(run.num_steps, distillation.state())
+        draw_curves(folder.metrics(), folder.curves_path)
+        if step != run.num_steps:
+            distillation.load_state(load_checkpoint(folder.checkpoints, step))
+        facts = card_facts(teachers.first, distillation.student, config, run.rows.train, step, before, after,
+                           further_facts(teachers, further), teachers.views.count)  # fmt: skip
+        identity = folder.read_identity()
+        facts["best"] = best_words(folder.validations(), teacher_weights(identity), step)
+        facts["start"] = sorted(identity.get("start", {}))
+        projectors = dict(zip(teachers.names, distillation.projectors, strict=True))
+        spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
+        says_step = run.draws.version > 1 or step != run.num_steps
+        write_student(folder.student, distillation.student.module.model, spec, distillation.projector,
+                      model_card(facts), projectors, step if says_step else None)  # fmt: skip
+    return Trained(folder, run.num_steps, num_new_steps, before, after, seconds, further, step)
 
 
 def prepare_run(
@@ -161,16 +207,22 @@ def prepare_run(
     rows: RowChoice,
     student: BuiltEncoder,
     config: TrainConfig,
+    draws: RunDraws,
     device: torch.device,
     precision: str,
+    begun_from: Mapping[str, Projector] = MappingProxyType({}),
 ) -> Run:
     """Build projectors and optimizer; a teacher's statistics are those of all rows to train on.
+
+    `begun_from` has projectors that are trained on, by the names of their teachers.
 
     Raises:
         StoreError: a shard of embeddings is damaged.
     """
-    projectors = build_projectors(student.spec.width, teachers.widths, config.seed)
-    for projector, each in zip(projectors, teachers.stores, strict=True):
+    projectors = build_projectors(student.spec.width, teachers.widths, draws.projector_seed)
+    for name, projector, each in zip(teachers.names, projectors, teachers.stores, strict=True):
+        if name in begun_from:
+            continue_projector(projector, begun_from[name])
         mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count)
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
@@ -178,6 +230,7 @@ def prepare_run(
     student.module.to(device)
     return Run(
         config=config,
+        draws=draws,
         teachers=teachers,
         rows=rows,
         reader=StoredRows(teachers.first, config.slides_root, teachers.stores[1:], teachers.views),
@@ -190,7 +243,7 @@ def prepare_run(
 def run_epochs(run: Run, folder: RunFolder) -> int:
     """The training loop, from the last checkpoint on; returns how many steps were done here."""
     config = run.config
-    torch.manual_seed(config.seed + distributed.rank())  # each process drops other units
+    torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops other units
     position = load(run, folder)
     first, metrics_bytes = position or (0, 0)
     leader = distributed.is_leader()
@@ -199,9 +252,9 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
-                shuffled = epoch_order(run.rows.train, config.seed, 0).tolist()
+                shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration).tolist()
                 with calibrated(run.distillation, run.reader, shuffled, batch_size=run.rows.batch_size,
-                                workers=run.workers):  # fmt: skip
+                                workers=run.workers, version=run.draws.version):  # fmt: skip
                     validate(run, log, step=0, epoch=0)
                 save(run, folder, log, 0)
             drawn = time.monotonic()
@@ -223,7 +276,7 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     config, distillation = run.config, run.distillation
     loss_of = build_loss(config.loss, config.alpha)
     order = epoch_order(run.rows.train, config.seed, epoch)
-    reader = run.reader.reader(config.seed, epoch, config.augment)
+    reader = run.reader.reader(run.draws, epoch, config.augment)
     share = run.rows.batch_size // distributed.world_size()
     mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
     loader = BatchLoader(reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers,
@@ -299,7 +352,8 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
             "random": random,
             "metrics_bytes": log.sync(),
         }
-        save_checkpoint(folder.checkpoints, step, content)
+        best = folder.best()
+        save_checkpoint(folder.checkpoints, step, content, best.step if best else None)
 
 
 def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
@@ -330,25 +384,11 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
         scores = score_teachers(
             run.distillation, run.reader, chosen.tolist(),
             batch_size=run.rows.batch_size, workers=run.workers, loss=config.loss, alpha=config.alpha,
+            fit_on=run.rows.fit.tolist() if held_out else (), version=run.draws.version,
         )  # fmt: skip
     for name, (figures, loss) in zip(run.teachers.names, scores, strict=True):
         of = {"teacher": name} if len(scores) > 1 else {}
-        line = {"kind": "val", **of, "step": step, "epoch": epoch, "loss": loss, **figures.record()}
+        line = {"kind": "val", **of, "step": step, "epoch": epoch, "loss": loss, **figures}
         check_line(line)
         if held_out:
             log.append(line)
-
-
-def report(trained: Trained) -> str:
-    """What was done, in words."""
-    lines = [f"{trained.run.folder}: {trained.num_steps:,} steps, the student is in {trained.run.student}"]
-    if trained.num_new_steps:
-        each = trained.seconds / trained.num_new_steps
-        lines.append(f"{trained.num_new_steps:,} steps in {format_seconds(trained.seconds)}, {each * 1000:.0f} ms each")
-    else:
-        lines.append("nothing was left to do")
-    first = trained.run.read_identity()["teacher"]["name"] if trained.further else ""
-    for teacher, (before, after) in {first: (trained.before, trained.after), **trained.further}.items():
-        if before and after:
-            lines.append(gains_table(before, after, f" as {teacher}" if teacher else ""))
-    return "\n".join(lines)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from pipeline.compute import autocast, choose_device, keep_freed_memory
 from pipeline.dataset import StoredRows, row_keys, row_views
+from pipeline.draws import RunDraws
 from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
 from pipeline.loader import BatchLoader, default_workers
 from pipeline.models import PRETRAINED, build_encoder
@@ -158,7 +159,7 @@ def embed_again(
     stored: list[NDArray[np.float32]] = []
     again: list[torch.Tensor] = []
     source = StoredRows(store, slides_root, views=store.views)
-    views = dict(zip(chosen.tolist(), row_views(chosen, store.views, 0, 0).tolist(), strict=True))
+    views = dict(zip(chosen.tolist(), row_views(chosen, store.views, RunDraws(0), 0).tolist(), strict=True))
     loader = BatchLoader(
         lambda row, out: source.read(row, out, views[row]),
         patch_px=store.patch_px,

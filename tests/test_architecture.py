@@ -12,7 +12,7 @@ MODULES = {
     for path in (ROOT / folder).glob("*.py")
 }
 PURE = ("units", "geometry", "sampling", "loss", "projector", "metrics", "intervals", "folds", "linear_map", "report",
-        "views")  # fmt: skip
+        "views", "draws")  # fmt: skip
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
 
 

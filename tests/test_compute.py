@@ -9,16 +9,19 @@ from threadpoolctl import threadpool_info
 from pipeline.compute import (
     CPU_BATCH,
     MAX_BATCH,
+    TF32,
     autocast,
     choose_batch_size,
     choose_device,
     choose_precision,
+    continued_precision,
     describe_device,
     first_line,
     keep_freed_memory,
     mark,
     one_thread,
     use_deterministic_kernels,
+    use_tf32,
     versions,
 )
 from pipeline.errors import ConfigError
@@ -130,3 +133,53 @@ def test_one_thread_is_for_the_block_only() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
+
+
+# --- float32 in full ---------------------------------------------------------------------------------------------
+
+
+def tf32_flags() -> tuple[bool, bool]:
+    """Whether TensorFloat-32 is allowed in convolutions and in matrix products on CUDA."""
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_float32_is_float32_in_convolutions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch allows TensorFloat-32 in convolutions by itself: `--precision float32` had ten bits of fraction."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
+    with autocast(CUDA, "float32"):
+        assert tf32_flags() == (False, False)
+        if hasattr(torch.backends.cudnn, "conv"):  # the newer way to ask, from torch 2.9 on
+            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+    assert tf32_flags() == (True, True)
+    with pytest.raises(RuntimeError, match="inside"), autocast(CPU, "float32"):
+        raise RuntimeError("inside")
+    assert tf32_flags() == (True, True)
+    use_tf32(False)  # as training does for its backward passes
+    assert tf32_flags() == (False, False)
+
+
+def test_the_preflights_reference_is_float32_whatever_the_run_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline import preflight
+
+    seen: list[tuple[bool, bool]] = []
+
+    def model(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(tf32_flags())
+        return pixels.float().mean((1, 2))
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    preflight._embed(model, torch.zeros(2, 4, 4, 3), CPU, "float32")  # type: ignore[arg-type]
+    assert seen == [(False, False)]
+
+
+def test_what_was_begun_in_tensor_float_32_is_continued_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A float32 store or run on CUDA of an earlier version: its bytes are of that arithmetic."""
+    assert continued_precision("float32", CUDA, full_float32=False) == TF32
+    assert continued_precision("float32", CUDA, full_float32=True) == "float32"
+    assert continued_precision("float32", CPU, full_float32=False) == "float32"
+    assert continued_precision("bfloat16", CUDA, full_float32=False) == "bfloat16"
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    with autocast(CUDA, TF32):
+        assert tf32_flags() == (True, False)
+    assert tf32_flags() == (False, False)

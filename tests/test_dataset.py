@@ -22,6 +22,7 @@ from pipeline.dataset import (
     row_keys,
     teacher_statistics,
 )
+from pipeline.draws import RunDraws
 from pipeline.errors import ConfigError, StoreError
 from pipeline.manifest import read_manifest
 from pipeline.patches import PatchRead, PlannedPatches
@@ -109,10 +110,13 @@ def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(t
     for row in (20, 3, 12):
         assert np.array_equal(rows.read(row, out), embed_patches(patches)[row])
         assert np.array_equal(out, patches[row])
-    first = [rows.reader(1, 2, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
-    again = [rows.reader(1, 2, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(20, -1, -1)]
+    first = [rows.reader(RunDraws(1), 2, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
+    again = [
+        rows.reader(RunDraws(1), 2, "flips+jitter").read(row, out).tobytes() + out.tobytes()
+        for row in range(20, -1, -1)
+    ]
     assert first == again[::-1]
-    other = [rows.reader(1, 3, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
+    other = [rows.reader(RunDraws(1), 3, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
     assert all(a != b for a, b in zip(first, other, strict=True))
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline import metrics
 from pipeline.metrics import (
+    correlations,
     debiased_linear_cka,
     explained_variance,
     fidelity,
@@ -21,6 +22,7 @@ from pipeline.metrics import (
     nearest_neighbours,
     neighbour_overlap,
     retrieval,
+    scaled_r2,
     shuffled_cka,
 )
 
@@ -173,7 +175,7 @@ def test_identical_embeddings_are_perfect() -> None:
     figures = fidelity(teacher, teacher, teacher, teacher)
     assert figures.rows == 64
     values = [value for name, value in figures.record().items() if name != "rows"]
-    assert values == pytest.approx([1.0] * 5, abs=1e-6)
+    assert values == pytest.approx([1.0] * 7, abs=1e-6)
 
 
 def test_independent_embeddings_are_at_chance() -> None:
@@ -184,7 +186,11 @@ def test_independent_embeddings_are_at_chance() -> None:
     assert figures.neighbour_overlap == pytest.approx(10 / (rows - 1), abs=0.01)
     assert figures.cka < 0.05
     assert figures.cosine == pytest.approx(0, abs=0.05)
-    assert figures.explained_variance == pytest.approx(-1, abs=0.1)
+    assert figures.correlation_mean == pytest.approx(0, abs=0.05)
+    assert figures.correlation_median == pytest.approx(0, abs=0.08)
+    assert figures.r2_scaled == pytest.approx(1 / (rows - 1), abs=5 / rows)
+    assert figures.r2_linear is None
+    assert "r2_linear" not in figures.record()
 
 
 def test_what_does_not_vary_has_nothing_in_common() -> None:
@@ -197,3 +203,38 @@ def test_what_does_not_vary_has_nothing_in_common() -> None:
 def test_one_patch_has_no_figures() -> None:
     with pytest.raises(ValueError, match="at least two"):
         fidelity(*(torch.ones(1, 3) for _ in range(4)))
+
+
+def test_a_projection_of_correlation_r_is_not_worse_than_the_mean() -> None:
+    """The fault: as wide as its target, it explains 2 r - 1 as it is; what it holds is r, and r squared once scaled."""
+    rows, r = 20_000, 0.39
+    target, noise = draw(21, rows, 12), draw(22, rows, 12)
+    spread = torch.linspace(0.5, 3, 12)
+    projected = (r * target + (1 - r * r) ** 0.5 * noise) * spread
+    target = target * spread
+    figures = fidelity(target, projected, target, target, mapped=r * r * target)
+    assert explained_variance(projected, target) == pytest.approx(2 * r - 1, abs=0.02)
+    assert figures.correlation_mean == pytest.approx(r, abs=0.01)
+    assert figures.correlation_median == pytest.approx(r, abs=0.01)
+    assert figures.r2_scaled == pytest.approx(r * r, abs=0.01)
+    assert figures.r2_linear == pytest.approx(1 - (1 - r * r) ** 2, abs=0.01)
+
+
+def test_r2_after_scaling_is_that_of_least_squares_in_each_dimension() -> None:
+    projected, target = draw(23, 50, 5).double(), draw(24, 50, 5).double() * torch.arange(1, 6)
+    projected = projected + target * 0.2
+    fitted = [np.polyval(np.polyfit(x, y, 1), x) for x, y in zip(projected.T.numpy(), target.T.numpy(), strict=True)]
+    expected = r2_score(target.numpy(), np.stack(fitted, 1), multioutput="variance_weighted")
+    assert scaled_r2(projected, target) == pytest.approx(expected, abs=1e-9)
+    assert scaled_r2(projected * 7 - 3, target) == pytest.approx(expected, abs=1e-9)
+    found = correlations(projected, target).numpy()
+    assert found == pytest.approx([np.corrcoef(projected[:, i], target[:, i])[0, 1] for i in range(5)], abs=1e-12)
+
+
+def test_dimensions_that_do_not_vary_have_no_correlation() -> None:
+    target = draw(25, 30, 4)
+    flat = target.clone()
+    flat[:, 1] = 0.3
+    assert correlations(flat, target).tolist() == pytest.approx([1, 0, 1, 1])
+    assert correlations(target, flat).tolist() == pytest.approx([1, 0, 1, 1])
+    assert scaled_r2(target, torch.full((30, 4), 0.1)) == 0

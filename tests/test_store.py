@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -438,6 +439,20 @@ def test_another_plan_teacher_or_setting_is_refused_by_name(copy: Path, plan: Pl
     assert "settings.dtype: 'float16' -> 'float32'" in told
     assert "batch_size" not in told
     assert "plan_hash" not in told
+
+
+def test_what_is_missing_of_a_store_under_other_versions_is_told(
+    copy: Path, plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = copy / "zarr.json"
+    record = json.loads(path.read_text())
+    record["attributes"]["g2l"]["versions"] = {"imagecodecs": "1.0"}
+    path.write_text(json.dumps(record))
+    open_to_continue(copy, plan, spec())
+    assert "other versions" not in capsys.readouterr().err  # it is finished: nothing is added
+    Store(copy).ledger_path(0).unlink()
+    open_to_continue(copy, plan, spec())
+    assert f"imagecodecs 1.0 -> {metadata.version('imagecodecs')}" in capsys.readouterr().err
 
 
 def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path, plan: Plan) -> None:

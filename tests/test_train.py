@@ -21,12 +21,14 @@ from pipeline.dataset import StoredRows, epoch_order
 from pipeline.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.export import load_projector, save_tensors
 from pipeline.locks import LOCK_SUFFIX, exclusive
+from pipeline.held_out import FIGURES, MEANINGS
 from pipeline.models import build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
 from pipeline.scoring import score_teachers
 from pipeline.store import Store
 from pipeline.student import Distillation
+from stages.inspect_outputs import inspect_path
 from stages.train_student import Trained, report, train_student
 
 
@@ -116,9 +118,17 @@ def test_the_cards_figures_are_the_metrics(reference: Trained) -> None:
     vals = [line for line in reference.run.metrics() if line["kind"] == "val"]
     card = (reference.run.student / "README.md").read_text()
     words = report(reference)
-    for name in ("loss", "explained_variance", "cosine", "retrieval_top1", "neighbour_overlap", "cka"):
-        assert f"| {name.replace('_', ' ')} | {vals[0][name]:.4f} | {vals[-1][name]:.4f} |" in card
+    shown = FIGURES.keys() - {"explained_variance"}
+    assert shown | {"kind", "step", "epoch", "rows"} == vals[-1].keys()
+    for name in shown:
+        assert f"| {FIGURES[name]} | {vals[0][name]:.4f} | {vals[-1][name]:.4f} |" in card
+        assert f"- {FIGURES[name]}: {MEANINGS[name]}." in card
         assert f"{vals[-1][name]:.4f}" in words
+    best = min(vals[1:], key=lambda line: line["loss"])
+    said = f"The held-out loss was smallest after epoch {best['epoch']} ({best['loss']:.4f}"
+    assert said in card
+    assert said in words
+    assert said in inspect_path(reference.run.folder)
     assert "47 patches (slides: 3, cases: 3). Held out: 16 patches (slides: 1, cases: 1)" in card
 
 

@@ -16,6 +16,7 @@ from store_factory import make_patches, student_folder, train_config
 
 from pipeline import views as module
 from pipeline.dataset import StoredRows, row_views, teacher_statistics
+from pipeline.draws import RunDraws
 from pipeline.errors import ConfigError, StoreError
 from pipeline.patches import PatchRead
 from pipeline.plan import Plan, write_plan
@@ -93,10 +94,10 @@ def test_a_view_depends_on_seed_row_and_number_alone() -> None:
     assert not any(np.array_equal(views.apply(patch, 3, 2), other) for other in others)
     turned = {dihedral(patch, which).tobytes() for which in range(8)}
     assert len(turned) == 8
-    shown = row_views(np.arange(4000), views, 0, 3)
+    shown = row_views(np.arange(4000), views, RunDraws(0), 3)
     assert np.bincount(shown, minlength=K).min() > 900
-    assert not np.array_equal(shown, row_views(np.arange(4000), views, 0, 4))
-    assert (row_views(np.arange(50), Views(), 0, 3) == 0).all()
+    assert not np.array_equal(shown, row_views(np.arange(4000), views, RunDraws(0), 4))
+    assert (row_views(np.arange(50), Views(), RunDraws(0), 3) == 0).all()
 
 
 # --- the store ---------------------------------------------------------------------------------------------------
@@ -189,11 +190,11 @@ def test_the_student_sees_the_view_that_it_is_compared_with(root: Path) -> None:
     store = Store(root / "views.zarr")
     rows, found = StoredRows(store, views=store.views), set()
     for epoch in range(6):
-        reader = rows.reader(3, epoch, "none")
+        reader = rows.reader(RunDraws(3), epoch, "none")
         for row in range(store.num_rows):
             out = np.empty((64, 64, 3), np.uint8)
             embedding = reader.read(row, out)
-            view = int(row_views(np.array([row]), store.views, 3, epoch)[0])
+            view = int(row_views(np.array([row]), store.views, RunDraws(3), epoch)[0])
             assert np.array_equal(out, Views(K, 0).apply(store.read_pixels(row), row, view))
             assert np.array_equal(embedding, store.read_embedding(row, view))
             found.add(view)

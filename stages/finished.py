@@ -1,0 +1,149 @@
+"""Whether a stage that is called again has anything left to do: looked at in a second, without torch or a model.
+
+A stage is passed over only where the call is the one that its output records (`config.toml`, written once everything
+was found right), the output is whole, and no input is younger than that record. In any other case the stage itself
+looks, and refuses or continues as ever.
+"""
+
+import os
+from pathlib import Path
+
+from pipeline.augmentation import with_augmentation
+from pipeline.config import Config, ExtractConfig, TrainConfig, read_toml
+from pipeline.errors import ConfigError, G2LError
+from pipeline.model_names import FOLDER_PREFIX, WORDS
+from pipeline.plan import Plan
+from pipeline.run_folder import RunFolder
+from pipeline.store import Store
+from pipeline.teachers import all_teachers
+from pipeline.tool_config import ImportConfig
+from stages.extract_report import Extracted
+from stages.train_report import Trained
+
+FREE = frozenset({"workers", "device", "retry_failures", "max_failures", "checkpoint_every"})
+"""Options that make no difference to what is finished."""
+
+
+def same_call(path: Path, command: str, config: Config, arguments: dict[str, Path]) -> bool:
+    """Whether the record in the file `path` is that of the same call: the same options and paths.
+
+    Paths in records of version 0.1.0 are as they were typed, and are taken from the present working folder.
+    """
+    try:
+        recorded = read_toml(path, command)
+        paths = {name: Path(str(recorded.pop(name))).absolute() for name in arguments}
+        options = type(config).build(recorded).absolute().record()
+    except (ConfigError, KeyError):
+        return False
+    now = config.absolute().record()
+    alike = {name for name in options.keys() | now.keys() if options.get(name) == now.get(name)}
+    return (options.keys() | now.keys()) - alike <= FREE and paths == {n: p.absolute() for n, p in arguments.items()}
+
+
+def unchanged(record: Path, *inputs: Path | str | None) -> bool:
+    """Whether files, and all files below folders, are there and were last written, replaced or renamed before `record`
+    was. Words for weights (`model_names.WORDS`) and `None` are no files.
+    """
+    moment = record.stat().st_mtime_ns
+    paths = [Path(path) for path in inputs if path is not None and path not in WORDS]
+    return all(_youngest(path) < moment for path in paths)
+
+
+def _youngest(path: Path) -> float:
+    """Time of the last change of a file, or of anything below a folder, in ns; infinite for what is not there."""
+    try:
+        times = [_changed(path)]
+        for folder, _, files in os.walk(path, followlinks=True):
+            times += [_changed(Path(folder)), *(_changed(Path(folder, name)) for name in files)]
+    except OSError:
+        return float("inf")
+    return max(times)
+
+
+def _changed(path: Path) -> int:
+    """When a file or folder, or the link to it, was last changed, in ns."""
+    return max(time for stat in (path.stat(), path.lstat()) for time in (stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+def _of_encoder(name: str) -> Path | None:
+    """The folder of an encoder that has one."""
+    return Path(name.removeprefix(FOLDER_PREFIX)) if name.startswith(FOLDER_PREFIX) else None
+
+
+def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig) -> Extracted | None:
+    """What `extract-teacher` would say of a store to which nothing is to be added; `None` if it must look itself."""
+    if config.retry_failures or not (out / "zarr.json").exists():
+        return None
+    try:
+        base = Store(out)
+        store = base if base.spec.teacher["name"] == config.teacher else all_teachers(base).get(config.teacher)
+    except G2LError:
+        return None
+    if store is None or store.attributes["plan_hash"] != plan.hash or store.pending_shards():
+        return None
+    if store.base is not store:  # its record has what was taken over from the store
+        kept = {"rows_per_shard": store.rows_per_shard, "pixels": store.base.image_format}
+        config = config.model_copy(update={n: v for n, v in kept.items() if n not in config.model_fields_set})
+    record = store.folder / "config.toml"
+    if not same_call(record, "extract-teacher", config, {"plan": source, "out": out}):
+        return None
+    if not unchanged(record, config.weights, _of_encoder(config.teacher)):
+        return None
+    return Extracted(store, 0, store.status_counts(), 0.0)
+
+
+def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
+    """The same of `import-features`; a slide that failed lets it look itself."""
+    record = out / "config.toml"
+    if config.retry_failures or not (out / "zarr.json").exists():
+        return None
+    if not same_call(record, "import-features", config, {"features": features, "out": out}):
+        return None
+    try:
+        store = Store(out)
+        if store.pending_shards() or any(row.status != "ok" for row in store.plan.audit):
+            return None
+        slides = [store.plan.slide_path(slide, None) for slide in store.plan.slides]
+    except G2LError:
+        return None
+    inputs = (features, config.coords, config.manifest, config.weights, _of_encoder(config.teacher), *slides)
+    if not unchanged(record, *inputs) or (config.manifest is None and not unchanged(record, config.slides_root)):
+        return None
+    return Extracted(store, 0, store.status_counts(), 0.0)
+
+
+def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Trained | None:
+    """The same of `train-student`; several processes look themselves."""
+    run = RunFolder(out)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file():
+        return None
+    try:
+        store = Store(store_path)
+        further, identity = all_teachers(store), run.read_identity()
+        name = (config.teacher or [store.spec.teacher["name"]])[0]
+        if (config.teacher is None and len(further) > 1) or name not in further or run.version() < 1:
+            return None
+        views = [further[each].views.count for each in config.teacher or [name]]
+        if further[name].content_hash() != identity["store"]:
+            return None
+        config = with_augmentation(config, min(views))
+        step, best, vals = run.exported_step(), run.best(), run.validations()
+        last = int(run.metrics()[-1]["step"])
+    except (G2LError, KeyError, IndexError):
+        return None
+    wanted = best.step if best is not None and config.keep == "best" else last
+    if (last if step is None else step) != wanted:
+        return None
+    if not same_call(run.config_path, "train-student", config, {"store": store_path, "out": out}):
+        return None
+    if not unchanged(run.config_path, *_weights(config), _of_encoder(config.student)):
+        return None
+    before, after = run.held_out_figures(step=wanted)
+    names = [line["teacher"] for line in vals if line["step"] == 0 and "teacher" in line][1:]
+    return Trained(run, last, 0, before, after, 0.0, {n: run.held_out_figures(n, wanted) for n in names}, wanted)
+
+
+def _weights(config: TrainConfig) -> list[Path | str]:
+    """The file or folder that a run started from: of an earlier run its student."""
+    folder = Path(config.weights)
+    return [folder / "student" if (folder / "run.json").is_file() else config.weights]
