@@ -9,7 +9,6 @@ student after distillation; RUN@before is that student as it started, RUN@teache
 first of several.
 """
 
-import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -21,10 +20,11 @@ from pipeline.encoders import named_spec
 from pipeline.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.export import load_projector
 from pipeline.hub import FOLDER, HUB
+from pipeline.model_config import input_side
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
-from pipeline.teacher_projectors import named_projectors, teachers_in_card
+from pipeline.teacher_projectors import named_projectors, projector_path, teachers_in_card
 
 TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
 """Roles that a report knows."""
@@ -161,12 +161,8 @@ def name_model(text: str, patch_px: int | None) -> NamedModel:
 
 def _of_student(folder: Path, label: str) -> NamedModel:
     """The model of an exported student's folder."""
-    try:
-        config = json.loads((folder / "config.json").read_text())
-        side = int(config["pretrained_cfg"]["input_size"][-1])
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise EncoderError(f"{folder / 'config.json'}: not a model's ({type(error).__name__}: {error})") from None
-    has_projector = (folder / "projector.safetensors").is_file()
+    side = input_side(folder)
+    has_projector = projector_path(folder).is_file()
     card = folder / "README.md"
     said = card.read_text(errors="replace") if has_projector and card.is_file() else ""
     match = re.search(CARD_SAYS, said)

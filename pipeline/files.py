@@ -58,6 +58,33 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
     sync_folder(path.parent)
 
 
+@contextmanager
+def written_by_library(path: Path) -> Iterator[Path]:
+    """A place aside for a library that takes a path; it is synced and becomes `path` when the block ends well.
+
+    The file has the mode that the umask gives to any new file, whatever the library gave it (safetensors: only its
+    owner may read).
+
+    Raises:
+        OSError: as `write_aside`.
+    """
+    aside = path.with_name(path.name + ASIDE_SUFFIX)
+    try:
+        aside.unlink(missing_ok=True)
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        mode = os.fstat(fd).st_mode & 0o777
+        os.close(fd)
+        yield aside
+        os.chmod(aside, mode)
+        with open(aside, "rb") as f:
+            os.fsync(f.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a whole file, complete or absent."""
     with write_aside(path) as f:
