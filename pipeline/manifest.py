@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline.errors import ManifestError
+from pipeline.errors import ManifestError, did_you_mean
 from pipeline.files import write_text
 from pipeline.units import check_mpp
 
@@ -170,7 +170,10 @@ def read_table(
         split_at = {",": "commas", "\t": "tabs"}[delimiter]
         other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
         hint = f". It is split at {other}; save it with {split_at} between the cells" if other else ""
-        raise ManifestError(f"{path} lacks the column {', '.join(missing)}; split at {split_at} it has {header}{hint}")
+        raise ManifestError(
+            f"{path} lacks the column {', '.join(missing)}{did_you_mean(missing[0], header)}; split at {split_at} it has "
+            f"{header}{hint}"
+        )
     if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
         rows = "" if header[0] else ". The first is unnamed where pandas writes row numbers: use to_csv(index=False)"
         raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each a name of its own{rows}")

@@ -71,8 +71,9 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     for name, right, what in checks:
         if not right:
             holder: Any = pretrained if "." in name else config
-            found = holder.get(name.rpartition(".")[2])
-            raise EncoderError(f"{path}: {name} is {_short(found)}, not {what}")
+            key = name.rpartition(".")[2]
+            found = _short(holder[key]) if key in holder else "missing"
+            raise EncoderError(f"{path}: {name} is {found}, not {what}")
     _check_arguments(path, config.get("model_args", {}))
     return config
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
-from pipeline.encoders import EncoderSpec, named_spec
+from pipeline.encoders import ENCODERS, EncoderSpec, named_spec
 from pipeline.errors import EncoderError, did_you_mean
 from pipeline.hub import (
     FOLDER,
@@ -178,6 +178,11 @@ def known_to_timm(name: str) -> bool:
     return bool(timm.is_model(name))
 
 
+def mistyped_encoder(name: str) -> str:
+    """ " (did you mean NAME?)" for a name that is nearly one of the table's, or else of timm's."""
+    return did_you_mean(name, ENCODERS) or did_you_mean(name, timm.list_models())
+
+
 def weights_hash(model: nn.Module) -> str:
     """Hex SHA-256 of a model's state: names, types, shapes and bytes in the order of names, whatever file they came
     from.
@@ -217,11 +222,12 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
             keys = " ".join(str(error).split())[:MAX_REASON]
             raise EncoderError(f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its "
                                f"config.json ({keys})") from None  # fmt: skip
-        if pretrained or of_page:
+        if (pretrained or of_page) and not (spec.source.startswith("timm:") and not known_to_timm(name)):
             raise no_weights(spec, reason, config_only=not pretrained) from None
         if not isinstance(error, UNBUILDABLE):
             raise
-        said = f"cannot get the encoder {spec.name} ({reason}); `g2l models` lists the encoders"
+        meant = mistyped_encoder(spec.name)
+        said = f"cannot get the encoder {spec.name} ({reason}){meant}; `g2l models` lists the encoders"
         raise EncoderError(redacted(said)) from None
     of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
     whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipeline import zarr_format
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, StoreError, did_you_mean
 from pipeline.files import ASIDE_SUFFIX, remove_asides, sha256_json, sync_folder
 from pipeline.plan import Plan
 from pipeline.shards import sync_tree
@@ -92,7 +92,8 @@ def find_teacher(store: Store, name: str) -> Store:
     """
     known = all_teachers(store)
     if name not in known:
-        raise ConfigError(f"--teacher {name}: {store.folder} has embeddings of {', '.join(known)}. `g2l "
+        raise ConfigError(f"--teacher {name}: {store.folder} has embeddings of {', '.join(known)}"
+                          f"{did_you_mean(name, known)}. `g2l "
                           f"extract-teacher` with --teacher {name} adds them")  # fmt: skip
     return known[name]
 

@@ -11,7 +11,7 @@ from pipeline.exchange import PROGRAM_FILE
 from pipeline.hub import FOLDER, cached_weights, ways_to_weights, weights_here
 from pipeline.imported import other_encoders
 from pipeline.model_config import CONFIG_FILE, input_side, read_model_config
-from pipeline.models import known_to_timm
+from pipeline.models import known_to_timm, mistyped_encoder
 from pipeline.onnx_file import ONNX_FILE
 from pipeline.plan import MALFORMED, Plan, read_plan
 from pipeline.run_folder import RunFolder, vals_by_teacher
@@ -212,7 +212,8 @@ def describe_model(name: str) -> str:
                                             if Path(folder).is_dir() else "no such folder"))  # fmt: skip
     if spec.patch_px == 0 and spec.source.startswith("timm:") and not known_to_timm(name):
         raise EncoderError(
-            f"no encoder is called {name}; `g2l models` lists those of the table, and any timm name works"
+            f"no encoder is called {name}{mistyped_encoder(name)}; `g2l models` lists those of the table, and any timm "
+            "name works"
         )
     file = weights_here(spec)
     of_its_own = "as its own configuration says"

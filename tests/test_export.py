@@ -166,7 +166,7 @@ def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
     (folder / "stale.txt").write_text("")
     write_student(folder, *small_student(2), "second")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "projector.safetensors",
+        "README.md", "config.json", "model.safetensors", "projector",
     ]  # fmt: skip
     assert (folder / "README.md").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
@@ -193,7 +193,7 @@ def test_a_projector_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None
     with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector"):
         load_projector(tmp_path)
     write_student(tmp_path / "student", *small_student(1), "card")
-    path = tmp_path / "student" / "projector.safetensors"
+    path = tmp_path / "student" / "projector" / "projector.safetensors"
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector"):
         load_projector(tmp_path / "student")
