@@ -256,6 +256,9 @@ with torch.inference_mode():
     {USAGE[student["embedding"]]}
 ```
 
+This takes timm 1.0.16 or later, and with 1.0.16 to 1.0.25 a torch whose `torch.load` reads safetensors. The adapters,
+where this folder has some, build it with older ones, too.
+
 `{FOLDER}/{FIRST}` maps the embedding into {whose} space: `linear`, then `student_norm` (subtract
 the mean, divide by the root of the variance plus 1e-5), then `teacher_norm` backwards.
 `pipeline.export.load_projector(Path("PATH"))` of G2L does it.

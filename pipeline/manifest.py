@@ -171,8 +171,8 @@ def read_table(
         other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
         hint = f". It is split at {other}; save it with {split_at} between the cells" if other else ""
         raise ManifestError(
-            f"{path} lacks the column {', '.join(missing)}{did_you_mean(missing[0], header)}; split at {split_at} it has "
-            f"{header}{hint}"
+            f"{path} lacks the column {', '.join(missing)}{did_you_mean(missing[0], header)}; split at {split_at} it "
+            f"has {header}{hint}"
         )
     if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
         rows = "" if header[0] else ". The first is unnamed where pandas writes row numbers: use to_csv(index=False)"
