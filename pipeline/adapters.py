@@ -5,8 +5,10 @@ pathorob_model.py             PathoROB's model wrapper
 plismbench_extractor.py       plismbench's extractor
 trident_encoder.py            TRIDENT's custom encoder
 
-Each needs timm, torch and its tool, nothing of this project, and finds the student from its own place: the folder above
-`adapters/`. The interfaces were read in 2026-11 (decision 0019). Left out: tools that take a timm name as it is.
+Each needs timm, safetensors, torch and its tool, nothing of this project, and finds the student from its own place: the
+folder above `adapters/`. It builds the architecture by its name and loads the weights itself, so that it does not
+depend on how timm's version reads a folder (before 1.0.16 not at all; decision 0037). The interfaces were read in
+2026-11 (decision 0019). Left out: tools that take a timm name as it is.
 """
 
 from pathlib import Path
@@ -42,7 +44,10 @@ class Student(torch.nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.model = timm.create_model(f"local-dir:{{STUDENT}}", pretrained=True)
+        config = json.loads((STUDENT / "config.json").read_text())
+        overlay, arguments = config["pretrained_cfg"], config["model_args"]
+        self.model = timm.create_model(config["architecture"], pretrained_cfg_overlay=overlay, **arguments)
+        self.model.load_state_dict(safetensors.torch.load_file(STUDENT / "model.safetensors"))
         self.transform = timm.data.create_transform(**timm.data.resolve_model_data_config(self.model))
         self.eval().requires_grad_(False)
 
@@ -52,8 +57,10 @@ class Student(torch.nn.Module):
 
 EVA = '''"""The student for kaiko-eva; `eva.yaml` beside this file names it."""
 
+import json
 from pathlib import Path
 
+import safetensors.torch
 import timm
 import torch
 
@@ -66,8 +73,10 @@ def load_student() -> torch.nn.Module:
 
 PATHOROB = '''"""The student as a model of PathoROB (github.com/bifold-pathomics/PathoROB)."""
 
+import json
 from pathlib import Path
 
+import safetensors.torch
 import timm
 import torch
 from pathorob.models.utils import ModelWrapper
@@ -92,10 +101,12 @@ class StudentModelWrapper(ModelWrapper):
 
 PLISMBENCH = '''"""The student as an extractor of plismbench (github.com/owkin/plism-benchmark)."""
 
+import json
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import timm
 import torch
 from PIL import Image
@@ -127,8 +138,10 @@ class StudentExtractor(Extractor):
 
 TRIDENT = '''"""The student as a patch encoder of TRIDENT (github.com/mahmoodlab/TRIDENT)."""
 
+import json
 from pathlib import Path
 
+import safetensors.torch
 import timm
 import torch
 from trident.patch_encoder_models import CustomInferenceEncoder

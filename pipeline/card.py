@@ -14,6 +14,7 @@ from pipeline.hub import page_of
 from pipeline.models import SCRATCH
 from pipeline.onnx_file import ONNX_FILE, OPSET, WEIGHTS_FILE
 from pipeline.outside import printable
+from pipeline.teacher_projectors import FIRST, FOLDER
 
 MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "*": "&#42;", "[": "&#91;",
           "]": "&#93;", "\\": "&#92;"}  # fmt: skip
@@ -131,7 +132,7 @@ def files_section(
         listing |= {file: f"its map into {teacher}'s space" for teacher, file in projectors.items()}
         listing["projectors.json"] = "the files of these maps by teachers' names"
     else:
-        listing["projector.safetensors"] = "its map into the teacher's space"
+        listing[f"{FOLDER}/{FIRST}"] = "its map into the teacher's space"
     for name, share in differences.items():
         listing[name] = f"the student by itself; differs from torch by {share:.1g} of the largest value"
     if weights_beside:

@@ -10,6 +10,7 @@ command has a table of its own, so that one file can hold a whole project:
     epochs = 20
 """
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,7 +18,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline import outside
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 from pipeline.files import sha256_json
 from pipeline.model_names import absolute_weights
 from pipeline.outside import reading
@@ -59,7 +60,12 @@ class Config(BaseModel):
             for problem in error.errors():
                 name = ".".join(str(part) for part in problem["loc"])
                 given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-                lines.append(f"  {name}: {problem['msg']}{given}")
+                meant = ""
+                if problem["type"] == "extra_forbidden":
+                    meant = did_you_mean(name, cls.model_fields)
+                elif problem["type"] == "literal_error":
+                    meant = did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+                lines.append(f"  {name}: {problem['msg']}{given}{meant}")
             raise ConfigError("these options are wrong:\n" + "\n".join(lines)) from None
 
     def record(self) -> dict[str, Any]:
@@ -117,7 +123,8 @@ def read_toml(path: Path, command: str) -> dict[str, Any]:
         )
     unknown = sorted(tables.keys() - set(COMMANDS))
     if unknown:
-        raise ConfigError(f"--config {path}: [{unknown[0]}] is no command; tables are {', '.join(COMMANDS)}")
+        raise ConfigError(f"--config {path}: [{unknown[0]}] is no command"
+                          f"{did_you_mean(unknown[0], COMMANDS)}; tables are {', '.join(COMMANDS)}")  # fmt: skip
     return dict(tables.get(command, {}))
 
 

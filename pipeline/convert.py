@@ -19,8 +19,8 @@ CHUNKED = re.compile(r"^blocks\.\d+\.(\d+)\.(?=(norm1|attn|ls1|norm2|mlp|ls2)\.)
 """A block's name in a chunk; DINOv2 counts blocks through all chunks. Looked for in a ViT only: timm's EfficientNets
 have such names of their own.
 """
-HEADS = ("dino_head.", "ibot_head.")
-"""Heads of DINOv2's losses, beside the backbone in a checkpoint."""
+HEADS = ("dino_head.", "ibot_head.", "decoder_")
+"""Heads of DINOv2's losses and the decoder of a masked autoencoder, beside the backbone in a checkpoint."""
 
 _DINOV2 = (
     (r"^register_tokens$", "reg_token"),

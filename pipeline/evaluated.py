@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.encoders import named_spec
-from pipeline.errors import BenchmarkError, ConfigError, EncoderError
+from pipeline.errors import BenchmarkError, ConfigError, EncoderError, did_you_mean
 from pipeline.export import load_projector
 from pipeline.hub import FOLDER, HUB
+from pipeline.model_config import input_side
 from pipeline.model_names import recorded_path, split_model
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
-from pipeline.outside import read_bytes, read_json, read_toml, reading
+from pipeline.outside import read_bytes, read_toml, reading
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
-from pipeline.teacher_projectors import named_projectors, teachers_in_card
+from pipeline.teacher_projectors import named_projectors, projector_path, teachers_in_card
+from pipeline.teacher_weights import weights_of_run
 
 TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
 """Roles that a report knows."""
@@ -107,22 +109,23 @@ class NamedModel:
         return f"{self.label} was distilled from {other}: its own projector is not used."
 
 
-def name_models(names: Sequence[str], patch_px: int | None) -> list[NamedModel]:
+def name_models(names: Sequence[str], patch_px: int | None, store: Path | None = None) -> list[NamedModel]:
     """All models that were asked for, in their order.
 
     Args:
         patch_px: side of the input of encoders that take any size; `None` for that of the runs and students among the
             models, else `DEFAULT_PATCH_PX`.
+        store: that is evaluated, which may know where the file of a teacher's weights is.
 
     Raises:
         ConfigError: an unknown form, or two models of one label.
         G2LError: a run or student is damaged.
     """
-    models = [name_model(name, patch_px) for name in names]
+    models = [name_model(name, patch_px, store) for name in names]
     distilled = {model.patch_px for model in models if model.role}
     if patch_px is None and len(distilled) == 1:
         (side,) = distilled
-        models = [name_model(name, side) for name in names]
+        models = [name_model(name, side, store) for name in names]
     labels = [model.label for model in models]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -130,14 +133,14 @@ def name_models(names: Sequence[str], patch_px: int | None) -> list[NamedModel]:
     return models
 
 
-def name_model(text: str, patch_px: int | None) -> NamedModel:
+def name_model(text: str, patch_px: int | None, store: Path | None = None) -> NamedModel:
     """One model: see `name_models`."""
     name = split_model(text)
     label, encoder, weights, folder = name.label, name.encoder, name.weights, name.folder
     if len(label) > LARGEST_LABEL:
         raise ConfigError(f"--models: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
     if (folder / "run.json").is_file():
-        return _of_run(RunFolder(folder), weights, label)
+        return _of_run(RunFolder(folder), weights, label, store)
     if (folder / "config.json").is_file():
         if weights:
             raise ConfigError(f"--models {text}: a student's folder has its own weights; leave @{weights} away")
@@ -156,9 +159,8 @@ def name_model(text: str, patch_px: int | None) -> NamedModel:
 
 def _of_student(folder: Path, label: str) -> NamedModel:
     """The model of an exported student's folder."""
-    with reading(folder / "config.json", "not a model's", EncoderError):
-        side = int(read_json(folder / "config.json")["pretrained_cfg"]["input_size"][-1])
-    has_projector = (folder / "projector.safetensors").is_file()
+    side = input_side(folder)
+    has_projector = projector_path(folder).is_file()
     card = folder / "README.md"
     with reading(card, "not a student's card", EncoderError):
         said = read_bytes(card).decode(errors="replace") if has_projector and card.is_file() else ""
@@ -175,7 +177,7 @@ def _of_student(folder: Path, label: str) -> NamedModel:
     )
 
 
-def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
+def _of_run(run: RunFolder, which: str, label: str, store: Path | None) -> NamedModel:
     """The student of a run, after or before distillation, or its teacher."""
     identity = run.read_identity()
     teacher, student = identity["teacher"], identity["student"]
@@ -183,12 +185,13 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
     teachers = {each["name"]: each["weights_sha256"] for each in all_teachers}
     name = label or run.folder.resolve().name + (f" {which}" if which else "")
     if which == "teacher":
-        if teacher["weights"] != PRETRAINED:
+        source = weights_of_run(run, teacher, store)
+        if source is None:
             raise ConfigError(
                 f"--models {run.folder}@teacher: the teacher's weights came from {teacher['weights']}; say where that "
                 f"file is: --models {teacher['name']}@FILE"
             )
-        return NamedModel(name, teacher["name"], PRETRAINED, teacher["patch_px"], role=TEACHER,
+        return NamedModel(name, teacher["name"], source, teacher["patch_px"], role=TEACHER,
                           expected_sha256=teacher["weights_sha256"])  # fmt: skip
     if which == "before":
         options = _options(run)
@@ -208,7 +211,8 @@ def _of_run(run: RunFolder, which: str, label: str) -> NamedModel:
             plan_hash=identity["plan"],
         )
     if which not in ("", "after"):
-        raise ConfigError(f"--models {run.folder}@{which}: of a run there are @before, @after and @teacher")
+        raise ConfigError(f"--models {run.folder}@{which}: of a run there are @before, @after and @teacher"
+                          f"{did_you_mean(which, ('before', 'after', 'teacher'))}")  # fmt: skip
     if not (run.student / "config.json").is_file():
         raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
     return NamedModel(name, f"local-dir:{run.student}", PRETRAINED, student["patch_px"], role=AFTER,
@@ -230,6 +234,6 @@ def reference_of(labels: Sequence[str], roles: Sequence[str], wanted: str | None
     """
     if wanted is not None:
         if wanted not in labels:
-            raise ConfigError(f"--reference {wanted}: the models are {', '.join(labels)}")
+            raise ConfigError(f"--reference {wanted}: the models are {', '.join(labels)}{did_you_mean(wanted, labels)}")
         return wanted
     return labels[roles.index(TEACHER)] if TEACHER in roles else labels[0]

@@ -2,9 +2,11 @@
 from.
 
 model.safetensors, config.json   timm.create_model("local-dir:student", pretrained=True)
-projector.safetensors            linear map and statistics: the student in the teacher's stead
-projector-<teacher>.safetensors  the same for each further teacher, and projectors.json: files by teachers' names
-README.md                        the card
+projector/projector.safetensors            linear map and statistics: the student in the teacher's stead
+projector/projector-<teacher>.safetensors  the same for each further teacher; projectors.json: files by teachers' names
+README.md                                  the card
+
+timm is alone with its file in the folder: before 1.0.29 it took others that lay beside it (decision 0037).
 """
 
 import json
@@ -27,25 +29,29 @@ from pipeline.asides import aside_name, remove, remove_asides_of
 from pipeline.augmentation import beyond_the_teacher
 from pipeline.card import in_markdown, split_words, terms_section
 from pipeline.cases import case_facts
-from pipeline.compute import versions
+from pipeline.compute import first_line, versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import EncoderError, G2LError
-from pipeline.files import sync_folder, write_text
+from pipeline.files import sync_folder, write_text, written_by_library
 from pipeline.held_out import FIGURES, MEANINGS, figures_of
-from pipeline.models import BuiltEncoder, timm_config
+from pipeline.models import BuiltEncoder, require_numbers, timm_config
 from pipeline.projector import Projector
 from pipeline.run_folder import STEP
 from pipeline.sampling import VAL
 from pipeline.store import Store
 from pipeline.teacher_projectors import (
+    FIRST,
+    FOLDER,
     PROJECTORS,
     further_sources,
     named_projectors,
     projector_files,
+    projector_path,
     projectors_note,
     teacher_source,
 )
+from pipeline.weight_files import read_weight_file
 
 JSON_BACKTICK = "\\u0060"
 """A backtick as JSON may have it, so that no value ends the block of settings."""
@@ -121,7 +127,8 @@ def write_student(
     try:
         aside.mkdir(parents=True)
         save_tensors(model, aside / "model.safetensors")
-        save_tensors(projector, aside / "projector.safetensors")
+        (aside / FOLDER).mkdir()
+        save_tensors(projector, aside / FOLDER / FIRST)
         files = projector_files(list(teachers))
         for name in list(teachers)[1:]:
             save_tensors(teachers[name], aside / files[name])
@@ -148,11 +155,10 @@ def write_student(
 
 
 def save_tensors(module: nn.Module, path: Path) -> None:
-    """A module's state as safetensors, contiguous, on the CPU; synced."""
+    """A module's state as safetensors, contiguous, on the CPU; synced, readable by whom the umask says."""
     state = {name: value.detach().cpu().contiguous().clone() for name, value in module.state_dict().items()}
-    safetensors.torch.save_file(state, path)
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
+    with written_by_library(path) as aside:
+        safetensors.torch.save_file(state, aside)
 
 
 def load_projector(folder: Path, teacher: str | None = None) -> Projector:
@@ -164,7 +170,7 @@ def load_projector(folder: Path, teacher: str | None = None) -> Projector:
     Raises:
         EncoderError: there is none, or it is damaged.
     """
-    path = folder / "projector.safetensors"
+    path = projector_path(folder)
     if teacher is not None:
         files = named_projectors(folder)
         if teacher not in files:
@@ -173,12 +179,13 @@ def load_projector(folder: Path, teacher: str | None = None) -> Projector:
                                "projector is loaded without a name")  # fmt: skip
         path = folder / files[teacher]
     try:
-        state = safetensors.torch.load_file(path)
+        state = read_weight_file(path)
         teacher_width, student_width = state["linear.weight"].shape
         projector = Projector(student_width, teacher_width)
         projector.load_state_dict(state)
-    except (OSError, KeyError, RuntimeError, safetensors.SafetensorError) as error:
-        raise EncoderError(f"{path}: not the projector of an exported student ({error})") from None
+        require_numbers(projector.state_dict(), str(path))
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise EncoderError(f"{path}: not the projector of an exported student ({first_line(error)})") from None
     return projector.eval().requires_grad_(False)
 
 
@@ -265,8 +272,12 @@ with torch.inference_mode():
     {USAGE[student["embedding"]]}
 ```
 
-`projector.safetensors` maps the embedding into {whose} space: `linear`, then `student_norm` (subtract the mean,
-divide by the root of the variance plus 1e-5), then `teacher_norm` backwards. `pipeline.export.load_projector` does it.
+This takes timm 1.0.16 or later, and with 1.0.16 to 1.0.25 a torch whose `torch.load` reads safetensors. The adapters,
+where this folder has some, build it with older ones, too.
+
+`{FOLDER}/{FIRST}` maps the embedding into {whose} space: `linear`, then `student_norm` (subtract
+the mean, divide by the root of the variance plus 1e-5), then `teacher_norm` backwards.
+`pipeline.export.load_projector(Path("PATH"))` of G2L does it.
 {projectors_note(teacher, further)}
 ## Made from
 

@@ -125,14 +125,39 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         OSError: the disk is full, the folder is not writable, ...; it names `path`, which is then as it was.
     """
-    aside, key = open_aside(path)
-    try:
+    with _becoming(path) as aside:
         with interrupts.guard:
             opened = open(aside, "xb")  # noqa: SIM115
         with opened as f:
             yield f
             f.flush()
             sync_file(f.fileno())
+
+
+@contextmanager
+def written_by_library(path: Path) -> Iterator[Path]:
+    """A place aside for a library that takes a path; it is synced and becomes `path` when the block ends well.
+
+    The file has the rights that the umask leaves, whatever the library gave it (safetensors: only its owner may read).
+
+    Raises:
+        OSError: as `write_aside`.
+    """
+    with _becoming(path) as aside:
+        with open(aside, "xb") as f:
+            mode = os.fstat(f.fileno()).st_mode & 0o777
+        yield aside
+        os.chmod(aside, mode)
+        with open(aside, "rb") as f:
+            sync_file(f.fileno())
+
+
+@contextmanager
+def _becoming(path: Path) -> Iterator[Path]:
+    """A name aside whose file becomes `path` when the block ends well, and vanishes when it does not."""
+    aside, key = open_aside(path)
+    try:
+        yield aside
         replace(aside, path)
     except OSError as error:
         remove(aside)

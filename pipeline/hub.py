@@ -12,6 +12,8 @@ from pathlib import Path
 from pipeline.compute import first_line
 from pipeline.encoders import EncoderSpec
 from pipeline.errors import EncoderError
+from pipeline.model_config import CONFIG_FILE
+from pipeline.weight_sets import split_choice
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -22,7 +24,6 @@ other pages, loading code names one of `PUBLISHED_FILES` (2026-11).
 """
 SPELLINGS = {"mahmoodlab/uni": ("MahmoodLab/UNI", "MahmoodLab/uni")}
 """Pages, in lower case, that tools ask for in more than one spelling: one page of the hub, two folders of its cache."""
-CONFIG_FILE = "config.json"
 FOLDER_FILES = (*PUBLISHED_FILES, "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
                 "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
                 "open_clip_pytorch_model.pth")  # fmt: skip
@@ -105,9 +106,11 @@ def weights_here(spec: EncoderSpec, given: Path | None = None) -> Path | None:
     """The file on this machine that a model's weights are read from; `None` if there is none.
 
     Args:
-        given: a file, or a folder with one, that is to be used; else the model's own folder or the hub's cache.
+        given: a file, `FILE::SET`, or a folder with a file, that is to be used; else the model's own folder or the
+            hub's cache.
     """
     if given:
+        given, _ = split_choice(given)
         return weights_in(given, spec) if given.is_dir() else given if given.is_file() else None
     if not spec.source.startswith(FOLDER):
         return cached_weights(spec)

@@ -1,32 +1,44 @@
 """Encoders as modules: from a uint8 patch to an embedding, with the encoder's own statistics. Weights come from the hub
 or from a file.
 
-Weights are read as safetensors or with `weights_only=True`; no remote code runs. Left out: resizing. A patch goes in as
-it is, so the plan's patch size must be the encoder's.
+Weights are read behind `weight_files`, and the encoder is found in a file by `weight_sets`; no remote code runs. Left
+out: resizing. A patch goes in as it is, so the plan's patch size must be the encoder's.
 """
 
 import hashlib
-import json
 import logging
 import pickle
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
 import safetensors
-import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
 
 from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
-from pipeline.encoders import EmbeddingRule, EncoderSpec, named_spec
-from pipeline.errors import EncoderError
-from pipeline.hub import FOLDER, HUB, fetch_published, no_weights, published_files, quiet_hub, redacted, weights_in
+from pipeline.encoders import ENCODERS, EncoderSpec, named_spec
+from pipeline.errors import EncoderError, did_you_mean
+from pipeline.hub import (
+    FOLDER,
+    HUB,
+    fetch_published,
+    no_weights,
+    published_files,
+    quiet_hub,
+    redacted,
+    weights_here,
+    weights_in,
+)
+from pipeline.model_config import CONFIG_FILE, are_statistics, read_model_config
+from pipeline.runlog import say
+from pipeline.weight_files import check_weight_file, read_weight_file
+from pipeline.weight_sets import choice_note, choose_set, split_choice
 
-RULES = get_args(EmbeddingRule)
 PRETRAINED = "pretrained"
 SCRATCH = "scratch"
 
@@ -93,48 +105,18 @@ def find_weights(path: Path, spec: EncoderSpec) -> Path:
     of stage two its student's.
 
     Raises:
-        EncoderError: the folder has none.
+        EncoderError: the folder has none, or there is no such file.
     """
     if not path.is_dir():
+        if not path.exists():
+            hint = did_you_mean(str(path), (PRETRAINED, SCRATCH))
+            raise EncoderError(f"{path}: no such weights{hint}")
         return path
     is_run = (path / "run.json").is_file()
     file = weights_in(path / "student" if is_run else path, spec)
     if file is None:
         raise EncoderError(f"{path}: no {' or '.join(published_files(spec))} is in this folder")
     return file
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a safetensors file or a PyTorch file of tensors only; wrappings of training code are taken off.
-
-    Raises:
-        EncoderError: missing, unreadable, or it holds something else than tensors.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return dict(safetensors.torch.load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise EncoderError(f"{path}: no such weights") from None
-    except (OSError, RuntimeError, EOFError, safetensors.SafetensorError) as error:
-        raise EncoderError(f"{path}: unreadable weights ({first_line(error)})") from None
-    except Exception as error:  # noqa: BLE001  (pickle's own errors for code, and any other for what is no pickle)
-        raise EncoderError(
-            f"{path}: not a PyTorch file of nothing but tensors, and so not loaded ({type(error).__name__}). Save its "
-            "state dict by itself"
-        ) from None
-    for key in ("state_dict", "model", "teacher", "student"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise EncoderError(f"{path}: not a state dict of tensors")
-    prefixes = ("module.", "backbone.")
-    weights: dict[str, Tensor] = {}
-    for key, value in content.items():
-        for prefix in prefixes:
-            key = key.removeprefix(prefix)
-        weights[key] = value
-    return weights
 
 
 def timm_config(model: nn.Module) -> dict[str, Any]:
@@ -174,12 +156,33 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     problems = [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
     if problems:
         raise EncoderError(f"{source}: the weights do not fit the architecture: {'; '.join(problems)}")
+    require_numbers(kept, source, expected)
     model.load_state_dict(kept)
+
+
+def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mapping[str, Tensor] | None = None) -> None:
+    """See that weights are of the kind of number that the model has, and finite.
+
+    Raises:
+        EncoderError: floating point and whole numbers are mixed up (quantised weights), or there is NaN, or infinity.
+    """
+    for name, value in weights.items():
+        if expected is not None and value.dtype.is_floating_point != expected[name].dtype.is_floating_point:
+            raise EncoderError(f"{source}: {name} is of type {value.dtype}, not {expected[name].dtype}: weights that "
+                               "were quantised or converted are not loaded")  # fmt: skip
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise EncoderError(f"{source}: {name} holds NaN or infinity: the file is damaged, or of a training that "
+                               "diverged")  # fmt: skip
 
 
 def known_to_timm(name: str) -> bool:
     """Whether timm has an architecture of that name (a tag of weights behind a dot is left away)."""
     return bool(timm.is_model(name))
+
+
+def mistyped_encoder(name: str) -> str:
+    """ " (did you mean NAME?)" for a name that is nearly one of the table's, or else of timm's."""
+    return did_you_mean(name, ENCODERS) or did_you_mean(name, timm.list_models())
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -221,33 +224,16 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
             keys = " ".join(str(error).split())[:MAX_REASON]
             raise EncoderError(f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its "
                                f"config.json ({keys})") from None  # fmt: skip
-        if pretrained or of_page:
+        if (pretrained or of_page) and not (spec.source.startswith("timm:") and not known_to_timm(name)):
             raise no_weights(spec, reason, config_only=not pretrained) from None
         if not isinstance(error, UNBUILDABLE):
             raise
-        said = f"cannot get the encoder {spec.name} ({reason}); `g2l models` lists the encoders"
+        meant = mistyped_encoder(spec.name)
+        said = f"cannot get the encoder {spec.name} ({reason}){meant}; `g2l models` lists the encoders"
         raise EncoderError(redacted(said)) from None
     of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
     whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}
     return model, whole
-
-
-def exported_rule(folder: Path) -> EmbeddingRule:
-    """How the embedding of a model in a folder is taken: as its `config.json` says, else the model's own output.
-
-    Raises:
-        EncoderError: the file is damaged, or it names an unknown rule.
-    """
-    path = folder / "config.json"
-    if not path.exists():
-        return "pooled"  # timm will say that it is missing
-    try:
-        rule = json.loads(path.read_text()).get("embedding", "pooled")
-    except (OSError, ValueError, AttributeError) as error:
-        raise EncoderError(f"{path}: not a model's description ({first_line(error)})") from None
-    if rule not in RULES:
-        raise EncoderError(f"{path}: unknown embedding {rule!r}; known are {', '.join(RULES)}")
-    return cast(EmbeddingRule, rule)
 
 
 def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 0) -> BuiltEncoder:
@@ -255,7 +241,8 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
 
     Args:
         name: of the table, a timm name, `hf-hub:...` or `local-dir:...`.
-        weights: `PRETRAINED`, `SCRATCH` (random, by `seed`), a file, or a folder with one as a hub publishes it.
+        weights: `PRETRAINED`, `SCRATCH` (random, by `seed`), a file, `FILE::SET` for one of several sets in it, or a
+            folder with a file as a hub publishes it.
 
     Raises:
         EncoderError: unknown name, weights absent or not fitting, another patch size, or no (B, D) embedding.
@@ -264,23 +251,39 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     quiet_hub()
     spec = named_spec(name)
     if spec.source.startswith("local-dir:"):
-        spec = replace(spec, embedding=exported_rule(Path(spec.source.removeprefix("local-dir:"))))
+        folder = Path(spec.source.removeprefix("local-dir:"))
+        if (folder / CONFIG_FILE).exists():  # timm will say that it is missing
+            spec = replace(spec, embedding=read_model_config(folder).get("embedding", "pooled"))
     if spec.patch_px not in (0, patch_px):
         raise EncoderError(
             f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
         )
     from_hub = weights == PRETRAINED
     by_timm = from_hub and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
-    state: dict[str, Tensor] | None = None  # read first: to build a giant only to find no weights takes long
+    content: dict[str, Any] | None = None  # read first: to build a giant only to find no weights takes long
+    file, wanted = (None, "") if weights in (PRETRAINED, SCRATCH) else split_choice(Path(weights))
     if not by_timm and weights != SCRATCH:
-        state = read_weights(fetch_published(spec) if from_hub else find_weights(Path(weights), spec))
+        file = find_weights(file, spec) if file else fetch_published(spec)
+        content = read_weight_file(file)
+    elif by_timm and spec.source.startswith(FOLDER) and (beside := weights_here(spec)):
+        check_weight_file(beside)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, arguments = _create(spec, patch_px, pretrained=by_timm)
-    if state is not None:
-        load_weights(model, state, spec.source if from_hub else str(weights))
+    if content is not None:
+        chosen, others = choose_set(content, model, str(file), wanted)
+        if note := choice_note(str(file), chosen, others) if not wanted else "":
+            say(f"note: {note}")
+        named = f"{file}: {chosen.name}" if chosen.name else str(file)
+        load_weights(model, chosen.weights, spec.source if from_hub else named)
+    elif by_timm:
+        require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER))
     if spec.patch_px == 0:
         config = timm_config(model)
+        for name in ("mean", "std"):
+            if not are_statistics(config.get(name), spread=name == "std"):
+                raise EncoderError(f"{spec.name}: its own configuration says {name} {config.get(name)}, not three "
+                                   "numbers, of red, green and blue")  # fmt: skip
         spec = replace(spec, architecture=config["architecture"], arguments=arguments, mean=tuple(config["mean"]),
                        std=tuple(config["std"]), patch_px=patch_px,
                        licence=config.get("license") or spec.licence)  # fmt: skip

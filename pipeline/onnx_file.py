@@ -8,6 +8,7 @@ What the file is stands in its `metadata_props`. The packages are the extra `g2l
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +64,20 @@ def write_onnx(encoder: Encoder, path: Path, facts: dict[str, Any]) -> float:
         )  # fmt: skip
         clear_traces(program.model)
         program.model.metadata_props.update(metadata(encoder, facts))
+        program.model.ir_version = lowest_ir_version(program.model.opset_imports)
         program.save(path, external_data=num_bytes > LARGEST_FILE_BYTES)
     return check_onnx(encoder, path)
+
+
+def lowest_ir_version(opsets: Mapping[str, int]) -> int:
+    """The lowest version of ONNX's own format that these opsets may be written in: 8 for opset 18.
+
+    The exporter writes its newest, which ONNX Runtime 1.17 and older refuse; what that one has more (metadata of nodes)
+    `clear_traces` takes away.
+    """
+    import onnx
+
+    return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid(*item) for item in opsets.items()]))
 
 
 def clear_traces(model: Any) -> None:
@@ -102,6 +115,7 @@ def check_onnx(encoder: Encoder, path: Path) -> float:
         import onnx
         import onnxruntime
 
+        onnxruntime.disable_telemetry_events()  # where a platform has some of its own; see `pipeline.privacy`
         onnx.checker.check_model(path)  # by its path: weights may lie beside it
         onnxruntime.set_default_logger_severity(QUIET)
         options = onnxruntime.SessionOptions()

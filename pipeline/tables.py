@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.errors import ManifestError
+from pipeline.errors import ManifestError, did_you_mean
 from pipeline.files import write_bytes
 
 Record = tuple[int, dict[str, str]]
@@ -140,7 +140,8 @@ def _header(
         hint = f". It is split at {other}; save it with {split_at} between the cells" if other else ""
         shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
         more = f" and {len(shown) - MAX_SHOWN_COLUMNS:,} more" if len(shown) > MAX_SHOWN_COLUMNS else ""
-        raise ManifestError(f"{path} lacks the column {', '.join(missing)}; split at {split_at} it has "
+        near = did_you_mean(missing[0], header)
+        raise ManifestError(f"{path} lacks the column {', '.join(missing)}{near}; split at {split_at} it has "
                             f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}")  # fmt: skip
     if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
         rows = "" if header[0] else ". The first is unnamed where pandas writes row numbers: use to_csv(index=False)"

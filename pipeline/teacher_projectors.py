@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import EncoderError
+from pipeline.files import write_json, write_text
 from pipeline.outside import read_json, reading
 from pipeline.run_folder import HeldOut
 from pipeline.teachers import ChosenTeachers, folder_name
@@ -17,12 +18,53 @@ FURTHER_SAYS = re.compile(r"^- Further teacher (.+): weights ([0-9a-f]{64})\b", 
 """How a card names the weights of its teachers (`teacher_source`, `further_sources`)."""
 
 
+FOLDER = "projector"
+"""Folder of projectors in an exported student. In a folder with two `.safetensors` files, timm 1.0.16 to 1.0.28 stumble
+(NameError) or take the one that comes first by name; decision 0037.
+"""
+FIRST = "projector.safetensors"
+
+
+def projector_path(folder: Path) -> Path:
+    """The file of the first teacher's projector in a student's folder, whether it exists or not.
+
+    Students of earlier versions have it beside their weights.
+    """
+    beside = folder / FIRST
+    return beside if beside.is_file() else folder / FOLDER / FIRST
+
+
 def projector_files(teachers: Sequence[str]) -> dict[str, str]:
-    """The file of each teacher's projector by the teacher's name; the first is `projector.safetensors`."""
+    """The file of each teacher's projector by the teacher's name, in the student's folder; the first is `FIRST`."""
     return {
-        name: "projector.safetensors" if name == teachers[0] else f"projector-{folder_name(name)}.safetensors"
+        name: f"{FOLDER}/{FIRST if name == teachers[0] else f'projector-{folder_name(name)}.safetensors'}"
         for name in teachers
     }
+
+
+def place_projectors(folder: Path) -> None:
+    """Bring a student's folder of an earlier version into the present form: its projectors into `FOLDER`.
+
+    The card and `projectors.json` name them by their new places.
+
+    Raises:
+        OSError: it cannot be written.
+        EncoderError: the list of projectors is damaged.
+    """
+    if not (folder / FIRST).is_file():
+        return
+    (folder / FOLDER).mkdir(exist_ok=True)
+    files = named_projectors(folder)
+    moved = dict.fromkeys([FIRST, *files.values()])
+    for name in moved:
+        (folder / name).rename(folder / FOLDER / name)
+    if files:
+        write_json(folder / PROJECTORS, {teacher: f"{FOLDER}/{name}" for teacher, name in files.items()})
+    card = folder / "README.md"
+    text = card.read_text()
+    for name in moved:
+        text = text.replace(f"`{name}`", f"`{FOLDER}/{name}`")
+    write_text(card, text)
 
 
 def named_projectors(folder: Path) -> dict[str, str]:
@@ -36,7 +78,7 @@ def named_projectors(folder: Path) -> dict[str, str]:
         return {}
     with reading(path, "damaged", EncoderError):
         files: dict[str, str] = read_json(path)
-        if wrong := [name for name in files.values() if Path(name).name != name]:
+        if wrong := [name for name in files.values() if name.removeprefix(f"{FOLDER}/") != Path(name).name]:
             raise ValueError(f"{wrong[0]} is no file name")
     return files
 

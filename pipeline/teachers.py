@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from pipeline import zarr_format
 from pipeline.asides import ASIDE_SUFFIX, remove_asides
-from pipeline.errors import ConfigError, StoreError
+from pipeline.errors import ConfigError, StoreError, did_you_mean
 from pipeline.files import sha256_json
 from pipeline.folders import new_folder
 from pipeline.plan import Plan
@@ -91,7 +91,8 @@ def find_teacher(store: Store, name: str) -> Store:
     """
     known = all_teachers(store)
     if name not in known:
-        raise ConfigError(f"--teacher {name}: {store.folder} has embeddings of {', '.join(known)}. `g2l "
+        raise ConfigError(f"--teacher {name}: {store.folder} has embeddings of {', '.join(known)}"
+                          f"{did_you_mean(name, known)}. `g2l "
                           f"extract-teacher` with --teacher {name} adds them")  # fmt: skip
     return known[name]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pipeline.config import PlanConfig
 from pipeline.encoders import named_spec
-from pipeline.errors import ConfigError, EncoderError
+from pipeline.errors import ConfigError
 from pipeline.evaluated import NamedModel, name_model
 from pipeline.layouts import DTYPES
 from pipeline.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.manifest_sources import list_folder
-from pipeline.outside import read_json, reading
+from pipeline.model_config import read_model_config
 from pipeline.runlog import say
 from pipeline.teacher_projectors import named_projectors
 from pipeline.tool_config import EmbedConfig
@@ -66,7 +66,7 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
         raise ConfigError(f"{text} takes patches of {named.patch_px} px, not of --patch-px {config.patch_px}")
     if config.as_teacher and named.student is None:
         raise ConfigError(f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
-                          "one, and its exported folder (projector.safetensors)")  # fmt: skip
+                          "one, and its exported folder (projector/projector.safetensors)")  # fmt: skip
     if config.as_teacher and named.student is not None:
         check_teacher(text, list(named_projectors(named.student)), config.teacher)
     return named
@@ -97,10 +97,8 @@ def own_mpp(named: NamedModel) -> float | None:
         EncoderError: the folder's description is damaged.
     """
     if named.encoder.startswith("local-dir:"):
-        path = Path(named.encoder.removeprefix("local-dir:")) / "config.json"
-        with reading(path, "not a model's", EncoderError):
-            value = read_json(path).get("mpp")
-            return None if value is None else float(value)
+        value = read_model_config(Path(named.encoder.removeprefix("local-dir:"))).get("mpp")
+        return None if value is None else float(value)
     return named_spec(named.encoder).mpp or None
 
 

@@ -77,10 +77,12 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     precision = choose_precision(config.precision, device)
     with exclusive(out, "g2l evaluate"):
         start_folder(out, config, precision)
-        name_models(config.models, config.patch_px)  # a wrong name is told before images are looked through
+        name_models(
+            config.models, config.patch_px, config.store
+        )  # a wrong name is told before images are looked through
         inputs = look_at_inputs(config)
         patch_px = config.patch_px or (inputs.store.patch_px if inputs.store else None)
-        named = name_models(config.models, patch_px)
+        named = name_models(config.models, patch_px, config.store)
         check_labels(named, inputs, config)
         models = [embed_model(model, inputs, config, out, device, precision) for model in named]
         roles = [model.role for model in models]

@@ -4,14 +4,12 @@ The folder of an export is timm's, with the projector and the card; adapters for
 torch.export's program when asked for. Left out: the projector within those files; it is one linear map.
 """
 
-import json
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import timm
 import torch
 from torch import Tensor
@@ -20,17 +18,19 @@ from pipeline.adapter_card import adapters_section
 from pipeline.adapters import ADAPTERS_FOLDER, write_adapters
 from pipeline.card import files_section, with_files
 from pipeline.checkpoint import load_checkpoint, load_last_checkpoint
+from pipeline.compute import first_line
 from pipeline.errors import CheckpointError, G2LError, StoreError
 from pipeline.exchange import PROGRAM_FILE, write_program
 from pipeline.export import same_embeddings
 from pipeline.files import sha256_file, write_text
 from pipeline.folders import is_free, new_folder
 from pipeline.locks import exclusive
+from pipeline.model_config import read_model_config
 from pipeline.models import PRETRAINED, SCRATCH, Encoder, build_encoder
 from pipeline.onnx_file import ONNX_FILE, WEIGHTS_FILE, require_packages, write_onnx
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import say
-from pipeline.teacher_projectors import named_projectors
+from pipeline.teacher_projectors import FOLDER, named_projectors, place_projectors
 
 EXPORT_TOLERANCE = 1e-5
 """Largest difference between the exported and the trained student. Our choice: the same weights in the same code differ
@@ -91,6 +91,7 @@ def _copy(student: Path, aside: Path, out: Path) -> None:
     """
     try:
         shutil.copytree(student, aside)
+        place_projectors(aside)
     except shutil.Error as error:  # a list of (from, to, why)
         raise G2LError(f"cannot copy the student to {out}: {error.args[0][0][2]}. Choose another --out") from error
     except OSError as error:
@@ -107,8 +108,8 @@ def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) 
     trained.model.load_state_dict(state)
     try:
         loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError) as error:
-        raise StoreError(f"timm does not load the run's student ({error})") from error
+    except Exception as error:  # of a damaged folder timm raises whatever it stumbles over
+        raise StoreError(f"timm does not load the run's student ({first_line(error)})") from error
     taken = Encoder(loaded, trained.spec).embed if trained.spec.embedding == "cls+mean" else loaded
     images = torch.randn(4, 3, record["patch_px"], record["patch_px"], generator=torch.Generator().manual_seed(0))
     difference = same_embeddings(trained.eval().embed, taken, images)
@@ -126,7 +127,7 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
     """
     built = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
     encoder = built.module.requires_grad_(False)
-    mpp = float(json.loads((folder / "config.json").read_text()).get("mpp", 0))  # 0: exported by an earlier version
+    mpp = float(read_model_config(folder).get("mpp", 0))  # 0: exported by an earlier version
     differences = {}
     if "onnx" in formats:
         facts = {
@@ -142,7 +143,8 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
         differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
     write_adapters(folder, built.spec)
     card = folder / "README.md"
-    hashes = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file() and path != card}
+    hashed = sorted(path for place in (folder, folder / FOLDER) for path in place.iterdir() if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in hashed if path != card}
     files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists(),
                           projectors=named_projectors(folder), sha256=hashes)  # fmt: skip
     write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))

@@ -44,6 +44,7 @@ from pipeline.runlog import Progress, say
 from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
 from pipeline.tables import write_records
+from pipeline.teacher_weights import weights_note
 from pipeline.teachers import all_teachers, needs_slides, open_further
 from pipeline.units import format_bytes
 from stages.extract_report import Extracted as Extracted
@@ -133,9 +134,13 @@ def prepare_store(
         raise ConfigError("--views-seed: the patch itself has no seed; say with --views how many views there are")
     spec = StoreSpec(teacher.record(), settings)
     look = partial(preflight, plan, config, teacher, device, settings, base)
+
+    def notes() -> dict[str, Any]:
+        return look() | weights_note(config.weights)
+
     if existing is None:
-        create_store(out, plan, spec, versions(), **look())
-    store = open_further(base, plan, spec, versions(), look) if base else open_to_continue(out, plan, spec)
+        create_store(out, plan, spec, versions(), **notes())
+    store = open_further(base, plan, spec, versions(), notes) if base else open_to_continue(out, plan, spec)
     if begun and store.pending_shards():
         look()  # perhaps another machine: said, but recorded once only
     return store

@@ -43,6 +43,7 @@ from pipeline.plan import Plan, build_plan
 from pipeline.runlog import Progress, say
 from pipeline.store import Store, StoreSpec, create_store, open_to_continue
 from pipeline.store_writer import StoreWriter
+from pipeline.teacher_weights import weights_note
 from pipeline.tool_config import ImportConfig
 from stages import extract_teacher
 from stages.extract_report import Extracted as Extracted
@@ -105,7 +106,8 @@ def import_features(
         }
         spec = StoreSpec(teacher, settings)
         if not existing:
-            create_store(out, plan, spec, versions(), **(proof.notes() if proof else {}))
+            notes = (proof.notes() if proof else {}) | weights_note(config.weights)
+            create_store(out, plan, spec, versions(), **notes)
         store = open_to_continue(out, plan, spec)
         if record is not None:
             write_text(out / "config.toml", to_toml({"import-features": record}))

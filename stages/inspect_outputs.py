@@ -10,22 +10,23 @@ from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import ConfigError, EncoderError, G2LError
 from pipeline.exchange import PROGRAM_FILE
 from pipeline.held_out import best_words, history_table, teacher_weights, vals_by_teacher
-from pipeline.hub import CONFIG_FILE, FOLDER, cached_weights, ways_to_weights, weights_here
+from pipeline.hub import FOLDER, cached_weights, ways_to_weights, weights_here
 from pipeline.imported import other_encoders
-from pipeline.models import known_to_timm
+from pipeline.model_config import CONFIG_FILE, input_side, read_model_config
+from pipeline.models import known_to_timm, mistyped_encoder
 from pipeline.onnx_file import ONNX_FILE
-from pipeline.outside import read_json, reading
+from pipeline.outside import reading
 from pipeline.plan import Plan, read_plan
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import counted, table
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import Store
-from pipeline.teacher_projectors import named_projectors
+from pipeline.teacher_projectors import named_projectors, projector_path
 from pipeline.teachers import further_teachers
 from pipeline.units import format_bytes
 
-STUDENT_FILES = ("config.json", "model.safetensors", "projector.safetensors")
-"""By these an exported student is known."""
+STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
+"""By these, and a projector, an exported student is known."""
 OTHER_FILES = (ONNX_FILE, PROGRAM_FILE, ADAPTERS_FOLDER)
 """What `g2l export` may add."""
 
@@ -42,7 +43,7 @@ def inspect_path(path: Path) -> str:
         return describe_run(RunFolder(path))
     if path.is_file():
         return describe_plan(read_plan(path), path)
-    if all((path / name).is_file() for name in STUDENT_FILES):
+    if all((path / name).is_file() for name in STUDENT_FILES) and projector_path(path).is_file():
         return describe_student(path)
     kinds = "plan, store, run or exported student"
     raise G2LError(f"{path} is no {kinds}" if path.exists() else f"{path} does not exist")
@@ -162,16 +163,15 @@ def describe_student(folder: Path) -> str:
         EncoderError: its files are damaged.
     """
     with reading(folder, "a damaged student", EncoderError):
-        config = read_json(folder / "config.json")
-        height, width = config["pretrained_cfg"]["input_size"][1:]
-        with safetensors.safe_open(folder / "projector.safetensors", "numpy") as f:
+        config, side = read_model_config(folder), input_side(folder)
+        with safetensors.safe_open(projector_path(folder), "numpy") as f:
             teacher_width, student_width = f.get_slice("linear.weight").get_shape()
-        size = sum((folder / name).stat().st_size for name in STUDENT_FILES)
+        size = sum(path.stat().st_size for path in (*(folder / name for name in STUDENT_FILES), projector_path(folder)))
         rows: list[tuple[str, object]] = [
             ("student", folder),
             ("architecture", config["architecture"]),
             ("embedding", f"{student_width} dimensions"),
-            ("patch", f"{height} px" if height == width else f"{height} x {width} px"),
+            ("patch", f"{side} px"),
             ("teacher", f"{teacher_width} dimensions"),
             ("files", format_bytes(size)),
             ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
@@ -211,7 +211,8 @@ def describe_model(name: str) -> str:
                                             if Path(folder).is_dir() else "no such folder"))  # fmt: skip
     if spec.patch_px == 0 and spec.source.startswith("timm:") and not known_to_timm(name):
         raise EncoderError(
-            f"no encoder is called {name}; `g2l models` lists those of the table, and any timm name works"
+            f"no encoder is called {name}{mistyped_encoder(name)}; `g2l models` lists those of the table, and any timm "
+            "name works"
         )
     file = weights_here(spec)
     of_its_own = "as its own configuration says"

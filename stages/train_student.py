@@ -26,6 +26,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline import distributed
 from pipeline.augmentation import beyond_the_teacher, with_augmentation
+from pipeline.cases import case_facts, cases_warning
 from pipeline.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.compute import (
     TF32,

@@ -13,10 +13,11 @@ from pipeline.dataset import StoredRows, row_keys, row_views
 from pipeline.draws import RunDraws
 from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
 from pipeline.loader import BatchLoader, default_workers
-from pipeline.models import PRETRAINED, build_encoder
+from pipeline.models import build_encoder
 from pipeline.runlog import Progress, counted
 from pipeline.store import Store
 from pipeline.store_check import check_metadata, check_shard
+from pipeline.teacher_weights import noted_place, remembered_weights
 from pipeline.teachers import all_teachers, find_teacher, made_with
 
 MIN_COSINE = 0.999
@@ -51,10 +52,11 @@ def verify_store(
     teacher: str | None = None,
 ) -> tuple[str, int]:
     """Check the store with the embeddings of all its teachers; returns what was found, in words, and the exit code: 0
-    all is well, 1 damaged, 3 nothing is damaged but some shards are not done yet.
+    all is well, 1 damaged, 3 nothing is damaged, but some shards are not done yet, or no row was embedded again because
+    the teacher's weights are not where they were.
 
     Args:
-        weights: the teacher's, `None` for those that the store names.
+        weights: the teacher's, `None` for those that the store names or remembers.
         sample: rows to embed again, 0 for none.
         slides_root: where the slides are now, for a store without pixels.
         teacher: the one whose rows are embedded again, `None` for the store's first.
@@ -77,7 +79,17 @@ def verify_store(
         return "\n".join(lines), code
     if weights is None and not asked.spec.teacher["weights_sha256"]:  # imported without them
         return "\n".join([*lines, "no row embedded again: the teacher's weights are not known; give --weights"]), code
-    difference = embed_again(asked, weights, sample, device_name, slides_root)
+    source = weights or remembered_weights(asked)
+    if source is None:
+        lines.append(f"no row embedded again: the teacher's weights came from {noted_place(asked)}, where they are not "
+                     "now. Say with --weights FILE where they are, or leave it out with --sample 0")  # fmt: skip
+        return "\n".join(lines), EXIT_PARTIAL
+    try:
+        difference = embed_again(asked, source, sample, device_name, slides_root)
+    except EncoderError as error:
+        if weights is not None:
+            raise
+        return "\n".join([*lines, f"no row embedded again: {error}"]), EXIT_PARTIAL
     if difference is None:
         return "\n".join([*lines, "no row to embed again"]), code
     by = f" by {teacher}" if teacher else ""
@@ -129,7 +141,7 @@ def _headline(num_shards: int, pending: int, damaged: bool) -> str:
 
 
 def embed_again(
-    store: Store, weights: Path | None, sample: int, device_name: str, slides_root: Path | None = None
+    store: Store, weights: str | Path, sample: int, device_name: str, slides_root: Path | None = None
 ) -> Difference | None:
     """Embed up to `sample` rows, chosen by a hash, from their stored pixels; `None` if there is no row.
 
@@ -146,14 +158,13 @@ def embed_again(
     chosen = np.sort(rows[np.argsort(row_keys(rows, 0, 0, "verify"), kind="stable")[:sample]])
     if not len(chosen):
         return None
-    if weights is None and record["weights"] != PRETRAINED:
-        raise EncoderError(f"the teacher's weights came from {record['weights']}: give --weights FILE, or --sample 0")
     device = choose_device(device_name)
     keep_freed_memory(device)
-    teacher = build_encoder(record["name"], weights or PRETRAINED, store.patch_px)
+    teacher = build_encoder(record["name"], weights, store.patch_px)
     if record["weights_sha256"] not in ("", teacher.weights_sha256):
         found, expected = teacher.weights_sha256[:12], record["weights_sha256"][:12]
-        raise EncoderError(f"these are not the weights of the store's teacher: SHA-256 {found}, not {expected}")
+        raise EncoderError(f"{weights}: these are not the weights of the store's teacher: SHA-256 {found}, not "
+                           f"{expected}. Say with --weights FILE where those are")  # fmt: skip
     teacher.module.to(device)
     batch_size = min(store.spec.settings["batch_size"], len(chosen))
     stored: list[NDArray[np.float32]] = []

@@ -55,7 +55,7 @@ def test_files_are_listed_with_their_use() -> None:
                   "(B, 42, 42, 3)", "(B, 7)", "torch.export.load"):  # fmt: skip
         assert words in said
     alone = files_section(spec, {})
-    assert "projector.safetensors" in alone
+    assert "`projector/projector.safetensors`" in alone
     assert "model.onnx" not in alone
     assert "projectors.json" not in alone
     several = files_section(spec, {}, projectors={"a": "projector.safetensors", "b/c": "projector-b-c.safetensors"})

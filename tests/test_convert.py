@@ -11,7 +11,9 @@ from torch import Tensor
 from pipeline.convert import to_timm_names
 from pipeline.encoders import ENCODERS
 from pipeline.errors import EncoderError
-from pipeline.models import build_encoder, load_weights, read_weights
+from pipeline.models import build_encoder, load_weights
+from pipeline.weight_files import read_weight_file
+from pipeline.weight_sets import choose_set
 
 transformers = pytest.importorskip("transformers")
 
@@ -170,7 +172,8 @@ def test_a_checkpoint_of_dinov2s_training_equals_timm(tmp_path: Path, chunks: in
     assert ("backbone.blocks.3.11.mlp.fc2.weight" in names) == (chunks == 4)
     torch.save({"teacher": training.state_dict(), "iteration": 7}, tmp_path / "GPFM.pth")
     model = timm_gpfm()
-    load_weights(model, read_weights(tmp_path / "GPFM.pth"), "test")
+    chosen, _ = choose_set(read_weight_file(tmp_path / "GPFM.pth"), model, "test")
+    load_weights(model, chosen.weights, "test")
     with torch.no_grad():
         assert torch.equal(model(IMAGES), training.backbone(IMAGES))
 

@@ -241,7 +241,10 @@ def test_a_student_in_its_teacher_s_stead_is_the_projector_applied_by_hand(
         code, _, said = call_g2l(*command)  # patch size and resolution are the student's
         assert code == 0, said
     own, found = (torch.load(tmp_path / n / "tile_embeddings" / "a.pt", weights_only=True) for n in ("own", "teacher"))
-    t = {k: v.double() for k, v in safetensors.torch.load_file(run / "student" / "projector.safetensors").items()}
+    t = {
+        k: v.double()
+        for k, v in safetensors.torch.load_file(run / "student" / "projector" / "projector.safetensors").items()
+    }
     z = own.double() @ t["linear.weight"].T + t["linear.bias"]
     z = (z - t["student_norm.mean"]) / (t["student_norm.var"] + 1e-5).sqrt()
     z = z * (t["teacher_norm.var"] + 1e-5).sqrt() + t["teacher_norm.mean"]

@@ -100,7 +100,7 @@ def test_an_exported_student_is_known_by_its_projector(run: Path, tmp_path: Path
     assert model.build().weights_sha256 == name_model(str(run), None).build().weights_sha256
     bare = tmp_path / "bare"
     shutil.copytree(run / "student", bare)
-    (bare / "projector.safetensors").unlink()
+    (bare / "projector" / "projector.safetensors").unlink()
     assert name_model(str(bare), None).role == ""
     assert name_model(str(bare), None).label == "bare"
 
@@ -132,7 +132,7 @@ def test_a_damaged_description_is_named(run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "student"
     shutil.copytree(run / "student", copy)
     (copy / "config.json").write_text("{}")
-    with pytest.raises(EncoderError, match=r"config\.json: not a model's"):
+    with pytest.raises(EncoderError, match=r"config\.json: architecture is missing, not the name"):
         name_model(str(copy), None)
 
 

@@ -261,12 +261,12 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
     ]  # fmt: skip
     assert re.search(r"model\.onnx: the same to \S+ of the largest value", said)
     assert sorted(os.listdir(out)) == [
-        "README.md", "adapters", "config.json", "model.onnx", "model.pt2", "model.safetensors", "projector.safetensors",
+        "README.md", "adapters", "config.json", "model.onnx", "model.pt2", "model.safetensors", "projector",
     ]  # fmt: skip
     assert not leftovers(tmp_path)
     assert {p.key: p.value for p in onnx.load(out / "model.onnx").metadata_props}["um_per_px"] == "0.5"
     card = (out / "README.md").read_text()
-    for name in ("config.json", "model.onnx", "model.pt2", "model.safetensors", "projector.safetensors"):
+    for name in ("config.json", "model.onnx", "model.pt2", "model.safetensors", "projector/projector.safetensors"):
         assert f"    {hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}" in card
     patch = make_patches(1, 32)[0]
     embeddings = []

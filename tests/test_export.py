@@ -1,6 +1,7 @@
 """The exported student: timm alone loads it to the same embeddings, and the projector stands beside it."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from store_factory import PATCH_PX, make_patches, make_store, student_folder, train_config
 
@@ -21,6 +23,7 @@ from pipeline.export import card_facts, figures_table, load_projector, model_car
 from pipeline.models import SCRATCH, BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.student import Distillation
+from pipeline.teacher_projectors import place_projectors
 
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 42}
 SPECS = {
@@ -166,7 +169,7 @@ def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
     (folder / "stale.txt").write_text("")
     write_student(folder, *small_student(2), "second")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "projector.safetensors",
+        "README.md", "config.json", "model.safetensors", "projector",
     ]  # fmt: skip
     assert (folder / "README.md").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
@@ -190,13 +193,54 @@ def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_projector_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector"):
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: no such weights"):
         load_projector(tmp_path)
     write_student(tmp_path / "student", *small_student(1), "card")
-    path = tmp_path / "student" / "projector.safetensors"
+    path = tmp_path / "student" / "projector" / "projector.safetensors"
+    whole = safetensors.torch.load_file(path)
+    damaged = ({"linear.weight": torch.zeros(3)}, {**whole, "linear.weight": torch.full((2, 2), torch.nan)}, {})
+    for state in damaged:
+        safetensors.torch.save_file(state, path)
+        with pytest.raises(EncoderError, match=r"projector\.safetensors: (not the projector|linear.weight holds NaN)"):
+            load_projector(tmp_path / "student")
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector"):
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: unreadable weights"):
         load_projector(tmp_path / "student")
+
+
+def test_a_projector_beside_the_weights_is_read(tmp_path: Path) -> None:
+    """As earlier versions wrote it; `g2l export` of an earlier run moves it, for timm before 1.0.29."""
+    folder = tmp_path / "student"
+    teachers = {"a": random_projector(2), "b": random_projector(2)}
+    write_student(folder, *small_student(1), "`projector.safetensors` maps", teachers)
+    (folder / "README.md").write_text("`projector.safetensors` maps")
+    expected = {name: load_projector(folder, name).state_dict() for name in ("a", "b")}
+    for path in (folder / "projector").iterdir():
+        path.rename(folder / path.name)
+    (folder / "projector").rmdir()
+    listing = folder / "projectors.json"
+    listing.write_text(listing.read_text().replace("projector/", ""))
+    for moved in (False, True):
+        if moved:
+            place_projectors(folder)
+            place_projectors(folder)  # a second time nothing is left to do
+        assert (folder / "projector.safetensors").exists() is not moved
+        for name, state in expected.items():
+            found = load_projector(folder, name).state_dict()
+            assert all(torch.equal(found[key], value) for key, value in state.items())
+    assert (folder / "README.md").read_text() == "`projector/projector.safetensors` maps"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_student(tmp_path / "student", *small_student(1), "card")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "student").rglob("*") if path.is_file()]
+    assert len(files) == 4
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
 
 
 def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:

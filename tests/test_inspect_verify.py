@@ -114,8 +114,39 @@ def test_another_teacher_is_refused(store: Path, tmp_path: Path) -> None:
     other = write_teacher(tmp_path / "other.safetensors", seed=9)
     with pytest.raises(EncoderError, match="not the weights of the store's teacher"):
         verify_store(store, other, 4, "cpu")
-    with pytest.raises(EncoderError, match="give --weights FILE"):
-        verify_store(store, None, 4, "cpu")
+
+
+def test_the_teachers_file_is_remembered_and_its_hash_is_checked(store: Path, weights: Path, tmp_path: Path) -> None:
+    text, code = verify_store(store, None, 4, "cpu")  # as the guide writes it
+    assert (code, "4 rows embedded again" in text) == (EXIT_OK, True)
+    path = store / "zarr.json"
+    whole = json.loads(path.read_text())
+    assert whole["attributes"]["g2l"]["weights_file"] == str(weights.absolute())
+    other = write_teacher(tmp_path / "other.safetensors", seed=9)
+    for place, words in (
+        (
+            tmp_path / "gone.pth",
+            r"weights came from .*gone.pth, where they are not now. Say with --weights FILE .*--sample",
+        ),
+        (None, r"weights came from teacher.safetensors, where they are not now"),  # a store of an earlier version
+        (other, r"other.safetensors: these are not the weights of the store's teacher: SHA-256"),
+    ):
+        changed = json.loads(json.dumps(whole))
+        changed["attributes"]["g2l"]["weights_file"] = place and str(place)
+        path.write_text(json.dumps(changed))
+        text, code = verify_store(store, None, 4, "cpu")
+        assert code == EXIT_PARTIAL
+        assert "3 of 3 shards: all files are as written" in text  # the checksums are done all the same
+        assert re.search(f"no row embedded again: .*{words}", text)
+        assert verify_store(store, None, 0, "cpu")[1] == EXIT_OK  # nothing more was asked
+
+
+def test_damage_is_found_without_the_teachers_file(store: Path, tmp_path: Path) -> None:
+    path = store / "zarr.json"
+    path.write_text(path.read_text().replace('"weights_file"', '"other"'))
+    shard = store / "embedding" / "c" / "1" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert verify_store(store, None, 4, "cpu")[1] == EXIT_ERROR
 
 
 def test_a_damaged_plan_in_the_store_is_found(store: Path) -> None:
@@ -389,6 +420,9 @@ def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
 def test_inspect_refuses_a_damaged_student(tmp_path: Path) -> None:
     for name in ("config.json", "model.safetensors", "projector.safetensors"):
         (tmp_path / name).write_text("{}")
+    with pytest.raises(EncoderError, match=r"config.json: architecture is missing"):
+        inspect_path(tmp_path)
+    (tmp_path / "config.json").write_text('{"architecture": "x", "pretrained_cfg": {"input_size": [3, 8, 8]}}')
     with pytest.raises(EncoderError, match="a damaged student"):
         inspect_path(tmp_path)
 

@@ -1,7 +1,6 @@
 """Encoders as modules: weights that fit or are refused by name, timm's own transform, and the embedding rules."""
 
 import json
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from pipeline.models import (
     build_encoder,
     load_weights,
     measure_width,
-    read_weights,
     weights_hash,
 )
 
@@ -35,70 +33,6 @@ State = dict[str, torch.Tensor]
 
 def equal(a: State, b: State) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-# --- reading weights ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("wrapping", [None, "state_dict", "model", "teacher", "student"])
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone.", "module.backbone."])
-def test_wrappings_of_training_code_come_off(tmp_path: Path, wrapping: str | None, prefix: str) -> None:
-    state = tiny_model("test_efficientnet").state_dict()
-    content: Any = {prefix + key: value for key, value in state.items()}
-    torch.save(content if wrapping is None else {wrapping: content, "epoch": 7}, tmp_path / "weights.pth")
-    assert equal(read_weights(tmp_path / "weights.pth"), state)
-
-
-def test_safetensors_are_read(tmp_path: Path) -> None:
-    path = write_teacher(tmp_path / "t.safetensors", "test_efficientnet")
-    assert equal(read_weights(path), tiny_model("test_efficientnet").state_dict())
-
-
-class Evil:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
-def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"weight": torch.zeros(1), "evil": Evil(tmp_path / "ran")}, tmp_path / "evil.pth")
-    (tmp_path / "evil.pkl").write_bytes(pickle.dumps(Evil(tmp_path / "ran")))
-    torch.save(tiny_model("test_efficientnet"), tmp_path / "module.pth")
-    for name in ("evil.pth", "evil.pkl", "module.pth"):
-        with pytest.raises(
-            EncoderError, match=rf"{name}: not a PyTorch file of nothing but tensors, and so not loaded"
-        ):
-            read_weights(tmp_path / name)
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("name", ["w.safetensors", "w.pth"])
-def test_unreadable_weights_are_named(tmp_path: Path, name: str) -> None:
-    path = tmp_path / name
-    with pytest.raises(EncoderError, match=rf"{name}: no such weights"):
-        read_weights(path)
-    state = tiny_model("test_efficientnet").state_dict()
-    (safetensors.torch.save_file if name.endswith("safetensors") else torch.save)(state, path)
-    whole = path.read_bytes()
-    for content in (b"", b"text\n" * 100, whole[: len(whole) // 2], whole[:-1000], whole[:9]):
-        path.write_bytes(content)
-        with pytest.raises(EncoderError, match=name):
-            read_weights(path)
-    path.unlink()
-    path.mkdir()
-    with pytest.raises(EncoderError, match=name):
-        read_weights(path)
-
-
-@pytest.mark.parametrize("content", [[torch.zeros(1)], {"a": 1}, {"model": {"a": "text"}}, torch.zeros(3)])
-def test_what_is_no_state_dict_is_refused(tmp_path: Path, content: object) -> None:
-    torch.save(content, tmp_path / "w.pth")
-    with pytest.raises(EncoderError, match=r"w.pth: not a state dict of tensors"):
-        read_weights(tmp_path / "w.pth")
 
 
 # --- loading weights ----------------------------------------------------------------------------------------
@@ -145,6 +79,20 @@ def test_weights_that_do_not_fit_are_refused_by_name(damage: Callable[[State], s
     with pytest.raises(EncoderError, match=f"here: the weights do not fit the architecture: {words}"):
         load_weights(model, state, "here")
     assert equal(model.state_dict(), before)
+
+
+def test_numbers_that_are_none_or_of_another_kind_are_refused() -> None:
+    model = timm.create_model("test_vit", num_classes=0)
+    for value, words in ((float("nan"), "holds NaN or infinity"), (float("-inf"), "holds NaN or infinity")):
+        state = dict(tiny_model("test_vit").state_dict())
+        state["norm.bias"] = torch.full((64,), value)
+        with pytest.raises(EncoderError, match=f"here: norm.bias {words}"):
+            load_weights(model, state, "here")
+    state["norm.bias"] = torch.ones(64, dtype=torch.int8)
+    with pytest.raises(EncoderError, match=r"here: norm.bias is of type torch.int8, not torch.float32: .* quantised"):
+        load_weights(model, state, "here")
+    state["norm.bias"] = torch.ones(64, dtype=torch.float16)  # fewer digits are no other kind
+    load_weights(model, state, "here")
 
 
 def test_weights_of_another_architecture_are_refused() -> None:

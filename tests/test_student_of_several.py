@@ -63,7 +63,10 @@ def test_the_projector_of_the_named_teacher_is_applied(root: Path, tmp_path: Pat
     assert embed(root, "run", tmp_path / "own")[0] == 0
     own = torch.load(tmp_path / "own" / "tile_embeddings" / "s0.pt", weights_only=True)
     for model in ("run", "exported"):
-        for teacher, file in ((SECOND, "projector.safetensors"), (TEACHER, f"projector-{TEACHER}.safetensors")):
+        for teacher, file in (
+            (SECOND, "projector/projector.safetensors"),
+            (TEACHER, f"projector/projector-{TEACHER}.safetensors"),
+        ):
             out = tmp_path / f"{model}-{teacher}"
             code, _, said = embed(root, model, out, "--as-teacher", "--teacher", teacher)
             assert code == 0, said
@@ -104,7 +107,10 @@ def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_p
     for model in ("run", "exported", "run/student", "run@before"):
         assert name_model(str(root / model), None).teachers == hashes
     named = name_model(str(root / "exported"), None)
-    for teacher, file in ((SECOND, "projector.safetensors"), (TEACHER, f"projector-{TEACHER}.safetensors")):
+    for teacher, file in (
+        (SECOND, "projector/projector.safetensors"),
+        (TEACHER, f"projector/projector-{TEACHER}.safetensors"),
+    ):
         projector = named.projector_into(hashes[teacher])
         assert projector is not None
         saved = safetensors.torch.load_file(root / "exported" / file)
@@ -143,7 +149,7 @@ def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
 def test_the_card_says_which_teacher_and_lists_all_projectors(root: Path) -> None:
     card = (root / "exported" / "README.md").read_text()
     for words in (f"% of {SECOND}'s ", f"maps the embedding into {SECOND}'s space", "| `projectors.json` |",
-                  f"| `projector.safetensors` | its map into {SECOND}'s space |",
+                  f"| `projector/projector.safetensors` | its map into {SECOND}'s space |",
                   f"| `projector-{TEACHER}.safetensors` | its map into {TEACHER}'s space |"):  # fmt: skip
         assert words in card, words
     assert "of the teacher's" not in card
