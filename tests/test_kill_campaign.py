@@ -13,7 +13,7 @@ from kill_runs import Campaign, Tally, difference
 from kill_workloads import WORK, Workload, make_workload
 from warm import Ended, WarmCommands, end_orphans
 
-SEED, KILLS, INTERRUPTS = 0, 4, 9
+SEED, KILLS, INTERRUPTS = 0, 2, 6
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,8 @@ def test_stopped_at_random_moments(warm: WarmCommands, tmp_path: Path, command: 
     """A few of what `benchmarks/kill_campaign.py` does in hundreds."""
     print(f"seed {SEED}")
     tally = Campaign(make_workload(command, tmp_path), warm, SEED).run(KILLS, INTERRUPTS)
-    assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 3, "SIGTERM": 3, "SIGHUP": 3}
-    assert tally.finished >= 4
+    assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 2, "SIGTERM": 2, "SIGHUP": 2}
+    assert tally.finished >= 2
     assert not tally.faults, "\n\n".join(tally.faults)
 
 
