@@ -19,7 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from kill_runs import Campaign, Tally
 from kill_workloads import WORK, make_workload
-from warm import WarmCommands
+from warm import END_SECONDS, WarmCommands
 
 from pipeline.runlog import table
 
@@ -33,10 +33,14 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--interrupts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--end-seconds", type=float, default=END_SECONDS, help="To end after INT, TERM or HUP [10].")
     parser.add_argument("--folder", type=Path, help="Where to work [a temporary folder].")
     args = parser.parse_args()
     print(f"seed {args.seed}", flush=True)
-    with tempfile.TemporaryDirectory(dir=args.folder) as folder, WarmCommands(Path(folder) / "logs") as warm:
+    with (
+        tempfile.TemporaryDirectory(dir=args.folder) as folder,
+        WarmCommands(Path(folder) / "logs", args.end_seconds) as warm,
+    ):
         tallies = []
         for command in args.command or WORK:
             work = make_workload(command, Path(folder) / command)

@@ -68,7 +68,6 @@ STORE_FILES = (
 )
 TRAINED_ON = (
     "store.zarr/zarr.json",
-    "store.zarr/embedding/zarr.json",
     "store.zarr/shards/*.json",
     "store.zarr/plan/zarr.json",
     "store.zarr/embedding/c/**/*",

@@ -176,9 +176,12 @@ def listed(*folders: Path) -> str:
 
 
 def is_named(file: Path, words: str) -> bool:
-    """Whether a text names a file: by its name, by that without its endings, or by the folder that it is a part of."""
-    stem = file.name.split(".")[0]
-    names = [file.name, stem, *(part for part in file.parts[:1] if part in ARTEFACTS)]
+    """Whether a text names a file: by its name, by that without its endings, or by what it is a part of: the folder
+    of a store, run or student, or the place in it.
+    """
+    names = [file.name, file.name.split(".")[0]]
+    if file.parts[0] in ARTEFACTS:
+        names += [file.parts[0], *("/".join(file.parts[1:end]) for end in range(2, len(file.parts)))]
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", words) for name in names)
 
 

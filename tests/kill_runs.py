@@ -16,7 +16,7 @@ from typing import Any
 from kill_workloads import Workload
 from warm import Ended, WarmCommands
 
-from pipeline.errors import EXIT_OK
+from pipeline.errors import EXIT_ERROR, EXIT_OK
 
 POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOST_IN_A_ROW = 3
@@ -146,12 +146,13 @@ class Campaign:
     def finish(self) -> None:
         """Continue to the end, and compare."""
         if self.history:
-            self.check_end(None if self.work.is_finished() else self.warm.run(self.work.arguments))
+            refuses = self.work.is_finished()
+            self.check_end(self.warm.run(self.work.arguments), EXIT_ERROR if refuses else EXIT_OK)
 
-    def check_end(self, ended: Ended | None) -> None:
-        """What must hold after a run that came to its end; begins anew."""
+    def check_end(self, ended: Ended, code: int = EXIT_OK) -> None:
+        """What must hold after a run that came to its end, with this exit code; begins anew."""
         moment = " | ".join(self.history)
-        if ended is not None and (ended.hung or ended.code != EXIT_OK):
+        if ended.hung or ended.code != code:
             self.fault(f"continued, exit code {ended.code}{' (hangs)' if ended.hung else ''}", moment, ended.err)
         elif found := difference(self.reference, self.work.results()):
             self.fault("continued to something else", moment, found)

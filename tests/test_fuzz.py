@@ -76,6 +76,7 @@ def test_files_that_stay_are_faults_and_lists_are_read(tmp_path: Path) -> None:
 
 def test_a_file_of_a_store_is_named_with_the_store() -> None:
     assert is_named(Path("store.zarr/shards/0.json"), "error: /tmp/store.zarr is damaged")
+    assert is_named(Path("store.zarr/plan/slide/c/0"), "DAMAGED\n  plan/slide: not the plan's slides")
     assert not is_named(Path("slides/s0.svs"), "error: /tmp/slides is damaged")
 
 

@@ -1,6 +1,5 @@
 """Every command that can be continued, stopped at random moments; and that the campaign would see what it looks for."""
 
-import os
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,7 +12,7 @@ from kill_runs import Campaign, Tally, difference
 from kill_workloads import WORK, Workload, make_workload
 from warm import Ended, WarmCommands, end_orphans
 
-SEED, KILLS, INTERRUPTS = 0, 4, 9
+SEED, KILLS, INTERRUPTS = 0, 2, 6
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +27,8 @@ def test_stopped_at_random_moments(warm: WarmCommands, tmp_path: Path, command: 
     """A few of what `benchmarks/kill_campaign.py` does in hundreds."""
     print(f"seed {SEED}")
     tally = Campaign(make_workload(command, tmp_path), warm, SEED).run(KILLS, INTERRUPTS)
-    assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 3, "SIGTERM": 3, "SIGHUP": 3}
-    assert tally.finished >= 4
+    assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 2, "SIGTERM": 2, "SIGHUP": 2}
+    assert tally.finished >= 2
     assert not tally.faults, "\n\n".join(tally.faults)
 
 
@@ -48,11 +47,11 @@ def test_a_run_is_a_process_with_files_and_an_end_of_its_own(warm: WarmCommands,
 
 
 @pytest.mark.slow
-def test_a_hanging_run_says_where(warm: WarmCommands, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "manifest.csv")
-    hung = warm.run(["plan", tmp_path / "manifest.csv", "--out", tmp_path / "plan.h5"], timeout=1)
-    if hung.hung:  # a reader that refuses what is no file does not
-        assert "most recent call first" in hung.err
+def test_a_hanging_run_says_where(warm: WarmCommands) -> None:
+    """Any run that has not ended in time counts as hanging."""
+    hung = warm.run(["models"], timeout=0.01)
+    assert (hung.hung, hung.stopped) == (True, False)
+    assert "most recent call first" in hung.err
 
 
 # --- the campaign, with made-up runs ----------------------------------------------------------------------------

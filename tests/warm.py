@@ -39,7 +39,7 @@ IMPORTED_LATE = (
 )  # fmt: skip
 """What modules of the project import in functions only."""
 END_SECONDS = 10.0
-"""A command must be gone this long after INT, TERM or HUP."""
+"""A command must be gone this long after INT, TERM or HUP, unless the machine is known to be slow."""
 ORPHAN_SECONDS = 5.0
 """Processes that a command started must be gone this long after it."""
 STOPS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "HUP": signal.SIGHUP, "KILL": signal.SIGKILL}
@@ -79,10 +79,10 @@ class Ended:
 class WarmCommands:
     """Runs the command, one at a time."""
 
-    def __init__(self, logs: Path) -> None:
-        """What the runs say goes to files in the folder `logs`."""
+    def __init__(self, logs: Path, end_seconds: float = END_SECONDS) -> None:
+        """What the runs say goes to files in the folder `logs`; they have `end_seconds` to end after a signal."""
         logs.mkdir(parents=True, exist_ok=True)
-        self.logs = logs
+        self.logs, self.end_seconds = logs, end_seconds
         # OpenBLAS makes its threads when it loads, OpenMP spins for work: one thread each
         variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -124,9 +124,19 @@ class WarmCommands:
         folder. A run that hangs says in `err` where each thread was (not a fresh one). `quick_end` leaves out that the
         interpreter takes itself apart, half a second.
         """
-        job = {"arguments": [str(word) for word in arguments], "stop": stop, "after": after, "timeout": timeout,
-               "memory_bytes": memory_bytes, "folder": str(folder or self.logs), "fresh": fresh, "quick_end": quick_end,
-               "out": str(self.logs / "out"), "err": str(self.logs / "err")}  # fmt: skip
+        job = {
+            "arguments": [str(word) for word in arguments],
+            "stop": stop,
+            "after": after,
+            "timeout": timeout,
+            "end_seconds": self.end_seconds,
+            "memory_bytes": memory_bytes,
+            "folder": str(folder or self.logs),
+            "fresh": fresh,
+            "quick_end": quick_end,
+            "out": str(self.logs / "out"),
+            "err": str(self.logs / "err"),
+        }
         assert self._server.stdin is not None
         print(json.dumps(job), file=self._server.stdin, flush=True)
         said = {name: (self.logs / name) for name in ("out", "err")}
@@ -197,11 +207,11 @@ def become_command(job: dict[str, Any], tell: int) -> None:
         os.close(file)
     if job["memory_bytes"]:
         resource.setrlimit(resource.RLIMIT_DATA, (job["memory_bytes"],) * 2)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     os.write(tell, b".")
     os.close(tell)
     if job["fresh"]:
         os.execv(G2L, [str(G2L), *job["arguments"]])
-    faulthandler.register(signal.SIGUSR1, all_threads=True)
     sys.argv = [str(G2L), *job["arguments"]]
 
 
@@ -213,7 +223,7 @@ def watch(pid: int, job: dict[str, Any]) -> dict[str, Any]:
     if status is None and stop:
         stopped_at = time.monotonic()
         (os.killpg if stop in FROM_TERMINAL else os.kill)(pid, stop)
-        status = wait(pid, END_SECONDS)
+        status = wait(pid, job["end_seconds"])
     if status is None:
         hung = True
         if not job["fresh"]:
