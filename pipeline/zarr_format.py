@@ -7,6 +7,7 @@ files are written by `shards`.
 
 import json
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +23,7 @@ from zarr.core.common import JSON
 from zarr.registry import register_codec
 
 from pipeline.images import ImageFormat, decode_image, encode_image
-from pipeline.outside import UnsafeError, read_json, require_regular
+from pipeline.outside import UnsafeError, read_json, require_regular, require_room
 
 CODEC_NAME = "g2l.image"
 
@@ -109,7 +110,7 @@ def write_array(folder: Path, name: str, values: NDArray[Any]) -> None:
 
 
 def read_array(folder: Path, name: str) -> NDArray[Any]:
-    """A whole array, as `write_array` wrote it: raw numbers in one chunk.
+    """A whole array, as `write_array` wrote it: raw numbers in one chunk, which zarr leaves out where all are zero.
 
     Raises:
         UnsafeError: it is stored in another way, or is not as large as its file.
@@ -121,8 +122,9 @@ def read_array(folder: Path, name: str) -> NDArray[Any]:
     if codecs != ["bytes"] or sides != metadata["shape"] or metadata.get("storage_transformers"):
         raise UnsafeError(f"{name}: codecs {', '.join(codecs)}, chunks of {sides}; raw numbers in one chunk are read")
     size = math.prod(sides) * np.dtype(metadata["data_type"]).itemsize
-    stored = require_regular(folder.joinpath(name, "c", *["0"] * len(sides)))
-    if size != stored:
+    require_room(size, name)
+    chunk = folder.joinpath(name, "c", *["0"] * len(sides))
+    if os.path.lexists(chunk) and size != (stored := require_regular(chunk)):
         raise UnsafeError(f"{name} claims {size:,} bytes, its file has {stored:,}")
     return np.asarray(zarr.open_array(f"{folder}/{name}", mode="r")[:])
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline.errors import PlanError, StoreError
 from pipeline.images import encode_image
 from pipeline.patches import PatchRead
-from pipeline.plan import Plan
+from pipeline.plan import Plan, build_plan
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store import CHUNK_ROWS, Status, Store, StoreSpec, chunk_rows, create_store, open_to_continue
 from pipeline.store_writer import QUEUED_BATCHES, StoreWriter
@@ -169,6 +170,16 @@ def test_any_shard_and_batch_size(
         np.testing.assert_array_equal(store.read_embedding(row), EMBEDDINGS[row])
     assert sum(len(store.shard_rows(shard)) for shard in range(store.num_shards)) == ROWS
     assert sum(len(store.read_status(shard)) for shard in range(store.num_shards)) == ROWS
+
+
+def test_a_plan_whose_numbers_are_all_zero_is_kept(tmp_path: Path) -> None:
+    everything = made_up_plan(ROWS, PATCH_PX)
+    one = replace(everything.slides[1], split=np.zeros(len(everything.slides[1].split), np.uint8))
+    only_train = build_plan(everything.config, [one], [], Path("/nowhere"))
+    store = make_store(tmp_path / "s.zarr", only_train, spec(pixels="none"))
+    assert not (store.folder / "plan" / "split" / "c").exists()  # zarr writes no chunk of zeros
+    assert store.plan.hash == only_train.hash
+    np.testing.assert_array_equal(store.plan.split(), only_train.split())
 
 
 def test_without_pixels_there_are_no_pixels(tmp_path: Path, plan: Plan, encoded: list[bytes]) -> None:
