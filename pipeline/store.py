@@ -30,10 +30,10 @@ from pipeline.plan import Plan
 from pipeline.runlog import say
 from pipeline.shards import ShardCache, ShardFile
 from pipeline.store_format import CHUNK_ROWS as CHUNK_ROWS
+from pipeline.store_format import METADATA, new_arrays, read_attributes, require_entry, require_sound
 from pipeline.store_format import Status as Status
 from pipeline.store_format import StoreSpec as StoreSpec
 from pipeline.store_format import chunk_rows as chunk_rows
-from pipeline.store_format import new_arrays, read_attributes, require_entry, require_sound
 from pipeline.store_plan import read_stored_plan, write_stored_plan
 from pipeline.versions import continued_note
 
@@ -50,7 +50,7 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.attributes = read_attributes(folder, self.format_name)
-        with reading(folder, "the store's metadata are damaged", StoreError):
+        with reading(folder / METADATA, "the store's metadata are damaged", StoreError):
             require_sound(self.attributes)
             self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
             self.num_rows: int = self.attributes["rows"]
@@ -141,11 +141,15 @@ class Store:
         Raises:
             StoreError: it is damaged, or of another number of rows than the store's.
         """
-        plan = read_stored_plan(self.folder / "plan", self.attributes["plan_hash"])
-        if plan.num_rows != self.num_rows:
-            raise StoreError(f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, {plan.num_rows:,} in "
-                             "its plan")  # fmt: skip
-        return plan
+        if self._stored_plan.num_rows != self.num_rows:
+            raise StoreError(f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, "
+                             f"{self._stored_plan.num_rows:,} in its plan")  # fmt: skip
+        return self._stored_plan
+
+    @cached_property
+    def _stored_plan(self) -> Plan:
+        """The plan in the store's folder, checked against its hash."""
+        return read_stored_plan(self.folder / "plan", self.attributes["plan_hash"])
 
     def read_embeddings(self, shard: int) -> NDArray[Any]:
         """Embeddings of a finished shard: (rows, D) in the stored type; NaN where a row has none.
@@ -226,7 +230,7 @@ class Store:
 
     def create_empty_like(self, folder: Path) -> dict[str, Any]:
         """Make an empty store of the same plan, teacher and settings in `folder`; returns its attributes."""
-        create_store(folder, self.plan, self.spec, self.attributes["versions"])
+        create_store(folder, self._stored_plan, self.spec, self.attributes["versions"])
         return read_attributes(folder, self.format_name)
 
     def check_shard(self, shard: int) -> list[str]:

@@ -7,7 +7,6 @@ files are written by `shards`.
 
 import json
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -124,7 +123,7 @@ def read_array(folder: Path, name: str) -> NDArray[Any]:
     size = math.prod(sides) * np.dtype(metadata["data_type"]).itemsize
     require_room(size, name)
     chunk = folder.joinpath(name, "c", *["0"] * len(sides))
-    if os.path.lexists(chunk) and size != (stored := require_regular(chunk)):
+    if chunk.exists() and (stored := require_regular(chunk)) != size:  # zarr writes no file where all is the fill value
         raise UnsafeError(f"{name} claims {size:,} bytes, its file has {stored:,}")
     return np.asarray(zarr.open_array(f"{folder}/{name}", mode="r")[:])
 

@@ -131,6 +131,13 @@ def test_the_plan_of_a_store_is_raw_numbers_of_the_size_of_its_file(store: Path,
         _ = Store(store).plan
 
 
+def test_a_plan_of_one_split_only_has_no_file_of_splits(tmp_path: Path) -> None:
+    """zarr writes no chunk that is all fill value."""
+    made = make_store(tmp_path / "one.zarr", train=(4,), val=(), rows_per_shard=4)
+    assert not (made.folder / "plan" / "split" / "c" / "0").exists()
+    assert Store(made.folder).plan.split().tolist() == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -231,7 +231,6 @@ def test_the_same_metadata_in_other_words_are_right(store: Path) -> None:
         lambda g2l: g2l.__setitem__("patch_px", 32),
         lambda g2l: g2l["status_codes"].__setitem__("OK", 2),
         lambda g2l: g2l["settings"].__setitem__("dtype", "float32"),
-        lambda g2l: g2l["settings"].__setitem__("dtype", "float99"),
         lambda g2l: g2l["teacher"].__setitem__("width", 97),
     ],
 )  # fmt: skip
@@ -240,6 +239,12 @@ def test_tampered_attributes_of_the_store_are_found(store: Path, change: Any) ->
     text, code = verify_store(store, None, 0, "cpu")
     assert code == EXIT_ERROR
     assert "zarr.json: " in text
+
+
+def test_a_store_of_an_unknown_type_is_named(store: Path) -> None:
+    edit_json(store / "zarr.json", lambda value: value["attributes"]["g2l"]["settings"].update(dtype="float99"))
+    with pytest.raises(StoreError, match=r"zarr\.json: the store's metadata are damaged \(dtype is 'float99'"):
+        verify_store(store, None, 0, "cpu")
 
 
 def test_a_tampered_column_of_slides_is_found(store: Path) -> None:
