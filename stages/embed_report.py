@@ -62,8 +62,8 @@ class Tally:
         Raises:
             KeyError, TypeError, ValueError: the record is damaged.
         """
-        counts = {name: int(record[name]) for name in COUNTED}
-        return cls(folder, folder / str(record["where"]), num_before=counts["num_slides"], **counts)
+        width, slides, patches, failed = (int(record[name]) for name in COUNTED)
+        return cls(folder, folder / str(record["where"]), width, slides, patches, slides, failed_patches=failed)
 
 
 def report(tally: Tally) -> str:
