@@ -2,10 +2,12 @@
 
 embed.toml     the resolved options, fit for --config
 embed.json     the model with its hashes, the settings, the batch size, versions; a folder is continued under these only
+finished.json  what there is once every slide is done, and its files; absent before that
 failures.csv   slides without embeddings, and patches that were left out; absent where there are none
 ...            the slides' files, in the layout of another tool: `layouts`
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from pipeline.slide_embedding import Failure
 from pipeline.tables import read_table, write_records
 from pipeline.versions import continued_note
 
-OPTIONS_FILE, RECORD_FILE, FAILURES_FILE = "embed.toml", "embed.json", "failures.csv"
+OPTIONS_FILE, RECORD_FILE, FAILURES_FILE, FINISHED_FILE = "embed.toml", "embed.json", "failures.csv", "finished.json"
 FAILURE_COLUMNS = tuple(field.name for field in fields(Failure))
 
 
@@ -73,9 +75,16 @@ class EmbedFolder:
                 say(note)
         make_output_folder(self.folder)
         remove_asides(self.folder)
+        (self.folder / FINISHED_FILE).unlink(missing_ok=True)
         if old is None:
             write_json(self.record_path, record)
         write_text(self.folder / OPTIONS_FILE, to_toml({"embed": options}))
+
+    def note_finished(self, record: dict[str, str | int], files: Iterable[Path]) -> None:
+        """Every slide is done: what there is, and the bytes of the files that must be there, by path."""
+        there = sorted(path for path in files if path.is_file())
+        sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in there}
+        write_json(self.folder / FINISHED_FILE, record | {"files": sizes})
 
     @staticmethod
     def require_same(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:

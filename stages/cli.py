@@ -264,15 +264,20 @@ def embed(
     out: Path | None = output("Folder to write a file a slide to, or to continue."),
 ) -> None:
     """Embed all tissue of slides for other tools to read: one complete file a slide. Run again to continue."""
-    from stages import embed as stage
+    from stages.embed_report import report
+    from stages.finished import finished_embedding
 
     arguments = {"model": model, "slides": slides, "out": out}
     config, paths = resolve(EmbedConfig, "embed", given, config_file, arguments)
     options = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
     options["model"] = absolute_model(str(paths["model"]))
     options.pop("retry_failures")  # a wish of this call, not of those that are fed the record
-    tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
-    show(stage.report(tally))
+    tally = finished_embedding(str(paths["model"]), paths["slides"], paths["out"], config)
+    if tally is None:
+        from stages import embed as stage
+
+        tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
+    show(report(tally))
     raise typer.Exit(EXIT_PARTIAL if tally.is_partial else EXIT_OK)
 
 

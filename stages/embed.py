@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pipeline.compute import (
     versions,
 )
 from pipeline.config import PlanConfig
-from pipeline.embed_folder import FAILURES_FILE, EmbedFolder
+from pipeline.embed_folder import EmbedFolder
 from pipeline.embedding_cache import model_key
 from pipeline.errors import EmbedError, SlideError
 from pipeline.evaluated import NamedModel
@@ -45,51 +45,13 @@ from pipeline.slide_embedding import (
 )
 from pipeline.slides import Slide, slide_failures
 from pipeline.tool_config import EmbedConfig
-from pipeline.units import format_seconds
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
+from stages.embed_report import Tally
+from stages.embed_report import report as report
 from stages.plan_slides import check_sha256
 
-NAMED = 5
-"""Failed slides that the report names; the file has all. Our choice: enough to see what is wrong."""
 PREPARED_AHEAD = 2
 """Slides whose tissue is looked for while another is embedded. Our choice: tissue is mostly the shorter work."""
-
-
-@dataclass
-class Tally:
-    """What came of the slides that a run was given.
-
-    Attributes:
-        folder, where: the output, and the folder in it that readers of features want.
-        width: dimension of the embeddings.
-        num_slides, num_patches: with embeddings, whenever they were made.
-        num_before: slides that were finished before this run.
-        new_patches, seconds: of this run.
-        failed_patches: left out of those slides.
-        reasons: why slides failed, by their id.
-    """
-
-    folder: Path
-    where: Path
-    width: int = 0
-    num_slides: int = 0
-    num_patches: int = 0
-    num_before: int = 0
-    new_patches: int = 0
-    seconds: float = 0.0
-    failed_patches: int = 0
-    reasons: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def is_partial(self) -> bool:
-        """Whether slides or patches failed."""
-        return bool(self.reasons or self.failed_patches)
-
-    def add(self, mark: Mark) -> None:
-        """Count a finished slide."""
-        self.num_slides += 1
-        self.num_patches += mark.rows
-        self.failed_patches += mark.failed
 
 
 def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: dict[str, Any]) -> Tally:
@@ -208,7 +170,7 @@ def embed_slides(
             try:
                 slide = prepared.result()
                 if slide is None:
-                    tally.add(marks[row.slide_id])
+                    tally.add(marks[row.slide_id].rows, marks[row.slide_id].failed)
                     tally.num_before += 1
                     continue
                 seen, planned = seen + 1, planned + len(slide.plan.coords_l0_px)
@@ -220,14 +182,18 @@ def embed_slides(
             else:
                 old = marks.get(row.slide_id)
                 if old is not None and len(failures) >= old.failed:  # --retry-failures gained nothing
-                    tally.add(old)
+                    tally.add(old.rows, old.failed)
                     continue
                 folder.note_failures(row.slide_id, failures)
-                tally.add(place.write(embedded))
+                mark = place.write(embedded)
+                tally.add(mark.rows, mark.failed)
                 tally.new_patches += len(embedded.features)
             progress.note(slides=f"{tally.num_slides} of {len(manifest.rows)}",
                           failed=len(tally.reasons) + tally.failed_patches)  # fmt: skip
     folder.write_failures()
+    if not tally.reasons:
+        ids = [row.slide_id for row in manifest.rows]
+        folder.note_finished(tally.record(), [path for slide_id in ids for path in place.files(slide_id).values()])
     return replace(tally, seconds=time.monotonic() - started)
 
 
@@ -290,22 +256,3 @@ def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, cont
         mark = None
     same = mark is not None and not content_changes(mark.slide | {"slide_id": ""}, content | {"slide_id": ""})
     return list(place.files(other).values()) if same else []
-
-
-def report(tally: Tally) -> str:
-    """What was done, in words."""
-    lines = [f"{tally.where}: {tally.num_patches:,} patches of {tally.width} dimensions (slides: {tally.num_slides:,})"]
-    if tally.new_patches:
-        rate = tally.new_patches / max(tally.seconds, 1e-9)
-        lines.append(f"{tally.new_patches:,} patches in {format_seconds(tally.seconds)}, {rate:.1f} a second")
-    elif not tally.reasons:
-        lines.append("nothing was left to do")
-    if tally.num_before:
-        lines.append(f"slides that were finished before: {tally.num_before:,}")
-    if tally.is_partial:
-        failed = f"failed slides: {len(tally.reasons):,}, patches left out of the others: {tally.failed_patches:,}"
-        lines.append(f"{failed}; listed in {tally.folder / FAILURES_FILE}")
-        lines += [f"  {slide_id}: {reason}" for slide_id, reason in list(tally.reasons.items())[:NAMED]]
-        if tally.failed_patches:
-            lines.append("--retry-failures embeds slides again that have patches left out")
-    return "\n".join(lines)

@@ -10,13 +10,17 @@ from pathlib import Path
 
 from pipeline.augmentation import with_augmentation
 from pipeline.config import Config, ExtractConfig, TrainConfig, read_toml
-from pipeline.errors import ConfigError, G2LError
-from pipeline.model_names import FOLDER_PREFIX, WORDS
+from pipeline.embed_folder import FINISHED_FILE
+from pipeline.errors import ConfigError, EmbedError, G2LError
+from pipeline.manifest import parse_manifest
+from pipeline.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
+from pipeline.outside import read_json, reading
 from pipeline.plan import Plan
 from pipeline.run_folder import RunFolder
 from pipeline.store import Store
 from pipeline.teachers import all_teachers
-from pipeline.tool_config import ImportConfig
+from pipeline.tool_config import EmbedConfig, ImportConfig
+from stages.embed_report import Tally
 from stages.extract_report import Extracted
 from stages.train_report import Trained
 
@@ -147,3 +151,29 @@ def _weights(config: TrainConfig) -> list[Path | str]:
     """The file or folder that a run started from: of an earlier run its student."""
     folder = Path(config.weights)
     return [folder / "student" if (folder / "run.json").is_file() else config.weights]
+
+
+def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig) -> Tally | None:
+    """The same of `embed`; a slide that failed lets it look itself."""
+    options = out / "embed.toml"
+    arguments = {"model": Path(absolute_model(model)), "slides": source, "out": out}
+    if config.retry_failures or not same_call(options, "embed", config, arguments):
+        return None
+    name = split_model(model)
+    is_run = (name.folder / "run.json").is_file()
+    if is_run and name.weights not in ("", "after"):
+        return None  # what the run started from, or its teacher: files of which the run's record must be asked
+    of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None
+    slides: list[Path] = [source]
+    try:
+        with reading(out / FINISHED_FILE, "damaged", EmbedError):
+            record = read_json(out / FINISHED_FILE)
+            tally = Tally.of_record(out, record)
+            if any((out / path).stat().st_size != size for path, size in record["files"].items()):
+                return None
+        if source.suffix.lower() == ".csv" and not source.is_dir():
+            manifest = parse_manifest(source, config.slides_root)
+            slides += [manifest.slide_path(row) for row in manifest.rows]
+    except G2LError:
+        return None
+    return tally if unchanged(options, of_model, name.weights or None, *slides) else None

@@ -1,6 +1,7 @@
 """Choices of device, arithmetic and batch, and the words for those that cannot be had."""
 
 import resource
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -143,14 +144,21 @@ def tf32_flags() -> tuple[bool, bool]:
     return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
 
 
-def test_float32_is_float32_in_convolutions_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def _tf32_allowed() -> Iterator[None]:
+    """TensorFloat-32 allowed in both; then as torch has it by itself."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    yield
+    torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = True, False
+
+
+@pytest.mark.usefixtures("_tf32_allowed")
+def test_float32_is_float32_in_convolutions_too() -> None:
     """torch allows TensorFloat-32 in convolutions by itself: `--precision float32` had ten bits of fraction."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
-    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     with autocast(CUDA, "float32"):
         assert tf32_flags() == (False, False)
         if hasattr(torch.backends.cudnn, "conv"):  # the newer way to ask, from torch 2.9 on
-            assert torch.backends.cudnn.conv.fp32_precision == "ieee"
+            assert torch.backends.cudnn.conv.fp32_precision != "tf32"
     assert tf32_flags() == (True, True)
     with pytest.raises(RuntimeError, match="inside"), autocast(CPU, "float32"):
         raise RuntimeError("inside")
@@ -159,7 +167,8 @@ def test_float32_is_float32_in_convolutions_too(monkeypatch: pytest.MonkeyPatch)
     assert tf32_flags() == (False, False)
 
 
-def test_the_preflights_reference_is_float32_whatever_the_run_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_tf32_allowed")
+def test_the_preflights_reference_is_float32_whatever_the_run_computes_in() -> None:
     from pipeline import preflight
 
     seen: list[tuple[bool, bool]] = []
@@ -168,18 +177,18 @@ def test_the_preflights_reference_is_float32_whatever_the_run_computes_in(monkey
         seen.append(tf32_flags())
         return pixels.float().mean((1, 2))
 
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     preflight._embed(model, torch.zeros(2, 4, 4, 3), CPU, "float32")  # type: ignore[arg-type]
     assert seen == [(False, False)]
 
 
-def test_what_was_begun_in_tensor_float_32_is_continued_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_tf32_allowed")
+def test_what_was_begun_in_tensor_float_32_is_continued_in_it() -> None:
     """A float32 store or run on CUDA of an earlier version: its bytes are of that arithmetic."""
     assert continued_precision("float32", CUDA, full_float32=False) == TF32
     assert continued_precision("float32", CUDA, full_float32=True) == "float32"
     assert continued_precision("float32", CPU, full_float32=False) == "float32"
     assert continued_precision("bfloat16", CUDA, full_float32=False) == "bfloat16"
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    use_tf32(False)
     with autocast(CUDA, TF32):
         assert tf32_flags() == (True, False)
     assert tf32_flags() == (False, False)

@@ -193,3 +193,29 @@ def test_the_reference_is_the_wanted_one_else_the_teacher_else_the_first() -> No
     assert reference_of(labels, ["", TEACHER_ROLE, ""], "c") == "c"
     with pytest.raises(ConfigError, match="--reference d: the models are a, b, c"):
         reference_of(labels, ["", "", ""], "d")
+
+
+def written_run(folder: Path, weights: str, out: str) -> Path:
+    """A run's records: that of its options has the paths `weights` and `out`."""
+    folder.mkdir(parents=True)
+    encoder = {"name": "test_vit", "weights": "w.pth", "weights_sha256": "1" * 64, "patch_px": 32}
+    identity = {"teacher": encoder | {"name": "t"}, "student": encoder, "plan": "2" * 64}
+    (folder / "run.json").write_text(json.dumps(identity))
+    (folder / "config.toml").write_text(f'[train-student]\nweights = "{weights}"\nseed = 3\nout = "{out}"\n')
+    return folder
+
+
+def test_weights_of_a_run_are_found_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Typed as `--weights w/w.pth --out runs/a` in `home`, by an earlier version, which kept both as typed."""
+    home = tmp_path / "user@domain"
+    run = written_run(home / "runs" / "a", "w/w.pth", "runs/a")
+    (home / "w").mkdir()
+    (home / "w" / "w.pth").write_bytes(b"")
+    monkeypatch.chdir("/")
+    found = name_model(f"start={run}@before", None)
+    assert (found.label, found.weights) == ("start", home / "w" / "w.pth")
+    assert name_model(f"{run}@before", None).label == "a before"
+    monkeypatch.chdir(home)
+    assert name_model("runs/a@before", None).weights == Path("w/w.pth")
+    absolute = written_run(home / "b", str(home / "w" / "w.pth"), str(home / "b"))
+    assert name_model(f"{absolute}@before", None).weights == home / "w" / "w.pth"

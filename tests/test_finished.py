@@ -152,3 +152,23 @@ def test_a_file_is_unchanged_if_it_is_older_than_the_record(tmp_path: Path) -> N
     time.sleep(0.02)
     (tmp_path / "in" / "deep" / "b").write_text("2")
     assert not unchanged(record, tmp_path / "in")
+
+
+def test_a_finished_folder_of_embeddings_is_seen_without_torch(root: Path) -> None:
+    command = ["embed", f"{TEACHER}@{root / 't.safetensors'}", root / "slides" / "manifest.csv", "--slides-root",
+               root / "slides", "--out", root / "embedded", "--device", "cpu", "--patch-px", 64, "--mpp", 0.5,
+               "--min-tissue", 0]  # fmt: skip
+    code, first, said = call_g2l(*command)
+    assert code == 0, said
+    fast = without_torch(*command)
+    assert fast.returncode == 0, fast.stderr
+    assert "nothing was left to do" in fast.stdout
+    assert first.splitlines()[0] == fast.stdout.splitlines()[0]
+    assert without_torch(*command, "--dtype", "float16").returncode != 0  # the command itself, which needs torch, looks
+    lost = next((root / "embedded").rglob("features_*/s1.h5"))
+    kept = lost.read_bytes()
+    lost.unlink()
+    assert without_torch(*command).returncode != 0
+    lost.write_bytes(kept)
+    (root / "slides" / "s0.svs").touch()
+    assert without_torch(*command).returncode != 0
