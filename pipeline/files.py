@@ -112,7 +112,7 @@ def open_aside(path: Path) -> tuple[Path, object]:
     The file is to be opened with mode "xb": made new, never through a link.
     """
     aside = path.with_name(aside_name(path.name))
-    return aside, interrupts.undo_at_end(lambda: remove(aside))
+    return aside, interrupts.undo_at_end(lambda: remove(aside), aside)
 
 
 @contextmanager
