@@ -26,6 +26,7 @@ from pipeline.embed_folder import FAILURES_FILE, EmbedFolder
 from pipeline.embedding_cache import model_key
 from pipeline.errors import EmbedError, SlideError
 from pipeline.evaluated import NamedModel
+from pipeline.files import require_names_apart
 from pipeline.layouts import Mark, Place
 from pipeline.loader import default_workers
 from pipeline.locks import exclusive
@@ -112,6 +113,7 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         record = {"made_by": made_by, "model": embedder.encoder.record(), "batch_size": embedder.batch_size,
                   "versions": versions()}  # fmt: skip
         folder.start_or_continue(record, options)
+        require_names_apart(out, [row.slide_id for row in manifest.rows])
         marks = finished_slides(manifest, place, made_by)
         folder.read_failures(marks)
         return embed_slides(manifest, place, folder, embedder, marks, made_by, config)

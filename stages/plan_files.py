@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.asides import remove_asides, remove_asides_of
 from pipeline.config import PlanConfig, differences, read_toml, to_toml
 from pipeline.errors import ConfigError, PlanError
-from pipeline.files import make_output_folder, require_new_file, write_text
+from pipeline.files import make_output_folder, require_names_apart, require_new_file, write_text
 from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.manifest import Manifest, read_manifest
@@ -52,6 +52,7 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
     if config.overlays:
         make_output_folder(config.overlays)
         remove_asides(config.overlays, recursive=False)
+        require_names_apart(config.overlays, [row.slide_id for row in manifest.rows])
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
     record = {"manifest": str(manifest_path), "out": str(out)} | config.record()
