@@ -78,6 +78,8 @@ def _is_left_over(path: Path, locked: bool) -> bool:
     writer = writer_of(path.name)
     if writer is None:
         return locked
+    if writer == ProcessIdentity.own():
+        return not interrupts.is_being_written(path)
     running = writer.is_running()
     if running is not None:
         return not running

@@ -123,7 +123,7 @@ def write_student(
     """
     remove_asides_of(folder)
     aside, old = (folder.with_name(aside_name(name)) for name in (folder.name, f"{folder.name}.old"))
-    key = interrupts.undo_at_end(lambda: remove(aside))
+    key = interrupts.undo_at_end(lambda: remove(aside), aside)
     try:
         aside.mkdir(parents=True)
         save_tensors(model, aside / "model.safetensors")

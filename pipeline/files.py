@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -112,7 +112,7 @@ def open_aside(path: Path) -> tuple[Path, object]:
     The file is to be opened with mode "xb": made new, never through a link.
     """
     aside = path.with_name(aside_name(path.name))
-    return aside, interrupts.undo_at_end(lambda: remove(aside))
+    return aside, interrupts.undo_at_end(lambda: remove(aside), aside)
 
 
 @contextmanager
@@ -235,6 +235,31 @@ def make_output_folder(folder: Path) -> None:
         raise G2LError(
             f"cannot write to {folder}: {error.strerror}. Choose another --out or mend its rights."
         ) from error
+
+
+def ignores_case(folder: Path) -> bool:
+    """Whether names in `folder` that differ in capitals only are one (macOS, exFAT, many file servers)."""
+    probe = folder / aside_name(".probe")
+    with interrupts.guard:
+        try:
+            open(probe, "xb").close()
+            return os.path.lexists(probe.with_name(probe.name.upper()))
+        finally:
+            remove(probe)
+
+
+def require_names_apart(folder: Path, names: Iterable[str]) -> None:
+    """See that files of these names in `folder` are as many files.
+
+    Raises:
+        G2LError: the file system takes two of them for one; says which.
+    """
+    spellings: dict[str, str] = {}
+    for name in names:
+        other = spellings.setdefault(name.casefold(), name)
+        if other != name and ignores_case(folder):
+            raise G2LError(f"{folder} is on a file system that takes {other} and {name} for one name. Choose a place "
+                           "on another one, or rename one of them")  # fmt: skip
 
 
 def require_new_file(path: Path, force_hint: str) -> None:

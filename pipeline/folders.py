@@ -44,7 +44,7 @@ def new_folder(folder: Path, last: str) -> Iterator[Path]:
     if in_place:
         clear(folder)
     aside = folder / aside_name("new") if in_place else folder.with_name(aside_name(folder.name))
-    key = interrupts.undo_at_end(lambda: remove(aside))
+    key = interrupts.undo_at_end(lambda: remove(aside), aside)
     try:
         yield aside
         sync_tree(aside)

@@ -34,20 +34,25 @@ from a launcher."""
 WORDS = "\nstopped; run the same command again to continue\n"
 
 guard = threading.RLock()
-_undoings: dict[object, Callable[[], object]] = {}
+_undoings: dict[tuple[str, object], Callable[[], object]] = {}
 _installed: "_Handlers | None" = None
 
 
-def undo_at_end(undo: Callable[[], object]) -> object:
-    """Have `undo` called if a signal ends the process; returns the key for `settled`. Call both with `guard` held."""
-    key = object()
+def undo_at_end(undo: Callable[[], object], path: object = None) -> object:
+    """Have `undo` called if a signal ends the process; returns the key for `settled`. `path` is what it removes."""
+    key = str(path), object()
     _undoings[key] = undo
     return key
 
 
 def settled(key: object) -> None:
     """Forget what `undo_at_end` was given: there is nothing to undo any more."""
-    _undoings.pop(key, None)
+    _undoings.pop(key, None)  # type: ignore[call-overload]
+
+
+def is_being_written(path: object) -> bool:
+    """Whether this process is writing `path`."""
+    return any(written == str(path) for written, _ in list(_undoings))
 
 
 @contextlib.contextmanager

@@ -44,7 +44,7 @@ def exclusive(output: Path, what: str) -> Iterator[None]:
         if os.path.isdir(real):
             hold(real / LOCK_SUFFIX, output, what, stack)
         _held[str(real)] = stack, what
-        stack.callback(_held.pop, str(real))
+        stack.callback(_held.pop, str(real), None)
         yield
 
 

@@ -27,6 +27,7 @@ from pipeline.embed_folder import EmbedFolder
 from pipeline.embedding_cache import model_key
 from pipeline.errors import EmbedError, SlideError
 from pipeline.evaluated import NamedModel
+from pipeline.files import require_names_apart
 from pipeline.layouts import Mark, Place
 from pipeline.loader import default_workers
 from pipeline.locks import exclusive
@@ -79,6 +80,7 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         is_full = before is None or before["full_float32"]
         arithmetic = continued_precision(embedder.precision, embedder.device, full_float32=is_full)
         embedder = replace(embedder, precision=arithmetic)
+        require_names_apart(out, [row.slide_id for row in manifest.rows])
         marks = finished_slides(manifest, place, made_by)
         folder.read_failures(marks)
         return embed_slides(manifest, place, folder, embedder, marks, made_by, config)

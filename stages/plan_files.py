@@ -10,8 +10,9 @@ from pathlib import Path
 
 from pipeline.asides import remove_asides, remove_asides_of
 from pipeline.config import PlanConfig, differences, read_toml, to_toml
-from pipeline.errors import ConfigError, PlanError
-from pipeline.files import make_output_folder, require_new_file, write_text
+from pipeline.errors import ConfigError, PlanError, StoreError
+from pipeline.files import make_output_folder, require_names_apart, require_new_file, write_text
+from pipeline.folders import is_free
 from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.manifest import Manifest, read_manifest
@@ -52,6 +53,7 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
     if config.overlays:
         make_output_folder(config.overlays)
         remove_asides(config.overlays, recursive=False)
+        require_names_apart(config.overlays, [row.slide_id for row in manifest.rows])
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
     absolute = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())}
@@ -77,7 +79,12 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
 
     Raises:
         PlanError: it was made by other options, or from other rows; says which.
+        StoreError: `store` is something else, before anything is planned.
     """
+    if not (store / "zarr.json").exists() and not is_free(store):
+        raise StoreError(f"{store} exists and is not a store; nothing is overwritten. Choose another --out")
+    if not store.name:
+        raise PlanError(f"there is no place for a plan beside {store}. Choose another --out")
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
     if not path.exists():
         return write_new_plan(manifest_path, config, path), path

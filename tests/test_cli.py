@@ -12,6 +12,7 @@ from slide_factory import make_slide
 
 from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
 from pipeline.errors import ConfigError
+from pipeline.locks import exclusive
 from stages.options import resolve
 
 COMMANDS = (
@@ -117,6 +118,50 @@ def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
     again = g2l("plan", cohort, "--out", out)
     assert again.returncode == 1
     assert "not overwritten" in again.stderr
+
+
+@pytest.mark.parametrize("command", ["make-manifest", "plan", "demo"])
+def test_an_output_that_another_command_is_at_is_left_to_it(cohort: Path, tmp_path: Path, command: str) -> None:
+    """Two at once used to end well both, and one's work was lost."""
+    out, source = tmp_path / "out", {"make-manifest": [cohort.parent], "plan": [cohort], "demo": []}[command]
+    with exclusive(out, "another"):
+        done = called(command, *source, "--out", out)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"error: {out} is in use by another (process " in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("out", [".", "..", "/", "a/..", "", "file", "file/x", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize("command", ["plan", "make-manifest", "train-student", "extract-teacher", "embed", "export"])
+def test_odd_outputs_have_clear_words(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, out: str
+) -> None:
+    (tmp_path / "here" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    Path("file").write_text("mine")
+    (tmp_path / "thesis.txt").write_text("mine")
+    words = {
+        "plan": [cohort],
+        "make-manifest": [cohort.parent],
+        "train-student": ["none.zarr", "--student", TEACHER],
+        "extract-teacher": [cohort, "--teacher", TEACHER],
+        "embed": [TEACHER, cohort, "--weights", "scratch"],
+        "export": ["none"],
+    }[command]
+    done = called(command, *words, "--out", out)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "rror: " in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "file", "here", "thesis.txt"]
+    assert Path("file").read_text() == "mine"
+
+
+def test_home_and_here(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert called("make-manifest", cohort.parent, "--out", "~/m.csv").returncode == 0
+    assert (tmp_path / "m.csv").exists()
+    _, paths = resolve(PlanConfig, "plan", {}, None, {"manifest": Path("m.csv"), "out": Path("..")})
+    assert paths["out"] == Path.cwd().parent
 
 
 def test_when_every_slide_fails_the_audit_still_says_why(tmp_path: Path) -> None:

@@ -172,6 +172,29 @@ def test_a_file_system_that_cannot_rename_over_a_file(
     assert content(tmp_path) == {"a": b"new"}
 
 
+def test_names_that_differ_in_capitals_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.require_names_apart(tmp_path, ["a", "A", "b"])  # this file system tells them apart
+    assert not files.ignores_case(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(files, "ignores_case", lambda _: True)
+    files.require_names_apart(tmp_path, ["a", "a", "b"])
+    with pytest.raises(G2LError, match="takes a and A for one name"):
+        files.require_names_apart(tmp_path, ["a", "b", "A"])
+
+
+@needs_mounts
+def test_a_file_system_that_ignores_case(tmp_path: Path) -> None:
+    try:
+        with mounted("-t", "tmpfs", "-o", "casefold", "none", at=tmp_path / "odd") as odd:
+            (odd / "folder").mkdir()
+            subprocess.run(["chattr", "+F", odd / "folder"], check=True, capture_output=True)
+            assert files.ignores_case(odd / "folder")
+            with pytest.raises(G2LError, match="takes a and A for one name"):
+                files.require_names_apart(odd / "folder", ["a", "A"])
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("this kernel has no such file system")
+
+
 def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
     with pytest.raises(G2LError, match=r"a\.csv cannot hold .s.+udcff\.svs., a name that is not UTF-8\. Rename it"):
         write_text(tmp_path / "a.csv", "slide_id,path\ns,s\udcff.svs\n")

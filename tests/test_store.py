@@ -18,10 +18,12 @@ import pytest
 from helpers import array_files, leftovers, made_up_plan
 from hypothesis import given
 from hypothesis import strategies as st
+from mounts import mounted, needs_mounts
 from numpy.typing import NDArray
 
 from pipeline.errors import PlanError, StoreError
 from pipeline.images import encode_image
+from pipeline.locks import exclusive
 from pipeline.patches import PatchRead
 from pipeline.plan import Plan, build_plan
 from pipeline.sampling import TRAIN, VAL
@@ -378,6 +380,51 @@ def test_continuing_clears_whatever_lies_half_written(copy: Path, plan: Plan, fi
 
 
 # --- the writer's thread ------------------------------------------------------------------------------------
+
+
+class LosesTheFirstEnd:
+    """A queue whose first `None` wakes nobody, as after an interrupt within `Condition.notify`."""
+
+    def __init__(self, queue: Any) -> None:
+        self.queue, self.lost = queue, False
+
+    def get(self) -> Any:
+        return self.queue.get()
+
+    def put(self, item: Any) -> None:
+        if item is None and not self.lost:
+            self.lost = True
+        else:
+            self.queue.put(item)
+
+
+@pytest.mark.timeout(60)
+def test_a_lost_wake_up_does_not_hang(tmp_path: Path, plan: Plan) -> None:
+    store = make_store(tmp_path / "store.zarr", plan)
+    with StoreWriter(store, describe, "a machine") as writer:
+        lossy = LosesTheFirstEnd(writer._queue)
+        writer._queue = lossy  # type: ignore[assignment]
+    assert lossy.lost
+    assert not writer._thread.is_alive()
+
+
+def test_the_writer_waits_on_nothing_that_an_interrupt_can_break(tmp_path: Path, plan: Plan) -> None:
+    """`queue.Queue` is Python code: an interrupt within it can leave the other side waiting for good."""
+    import queue
+
+    with StoreWriter(make_store(tmp_path / "store.zarr", plan), describe, "a machine") as writer:
+        assert isinstance(writer._queue, queue.SimpleQueue)
+        assert isinstance(writer._places, queue.SimpleQueue)
+
+
+@needs_mounts
+def test_a_volume_becomes_a_store(tmp_path: Path, finished: Path, plan: Plan, encoded: list[bytes]) -> None:
+    """As `docker -v` gives it: the folder itself is a mount point below one that may not be written."""
+    with mounted("-t", "tmpfs", "none", at=tmp_path / "volume") as volume:
+        with exclusive(volume, "me"):
+            write(make_store(volume, plan), encoded)
+        assert array_files(volume) == array_files(finished)
+        assert leftovers(tmp_path) == []
 
 
 def ok_reads(encoded: list[bytes], rows: range) -> list[PatchRead]:
