@@ -12,6 +12,7 @@ from pipeline.cases import case_facts, cases_warning, counted_cases
 from pipeline.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
 from pipeline.manifest_sources import list_folder
 from pipeline.plan import Plan, SlidePlan, read_plan, slide_record, write_plan
+from pipeline.slide_sets import read_slide_set
 from stages.inspect_outputs import inspect_path
 from stages.plan_slides import estimate
 
@@ -121,3 +122,12 @@ def test_listing_takes_the_case_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "TCGA-3C-AALI" / "1.svs").touch()
     (row,) = list_folder(tmp_path).rows
     assert (row.case_id, row.has_case, row.center) == ("TCGA-3C-AALI", True, "Columbia University")
+
+
+def test_feature_files_belong_to_the_case_of_their_barcode(tmp_path: Path) -> None:
+    for name in ("tcga-3c-aali-01z", "BRCA_TCGA-A1-A0SB-01Z"):
+        (tmp_path / f"{name}.h5").touch()
+    (tmp_path / "t.csv").write_text("case_id,y\nTCGA-3C-AALI,1\nTCGA-A1-A0SB,0\n")
+    found = read_slide_set(tmp_path / "t.csv", "y", [("m", tmp_path)])
+    assert {bag.name: bag.slides for bag in found.bags} == {
+        "TCGA-3C-AALI": ("tcga-3c-aali-01z",), "TCGA-A1-A0SB": ("BRCA_TCGA-A1-A0SB-01Z",)}  # fmt: skip
