@@ -109,7 +109,7 @@ def test_a_slide_instead_of_a_table_is_not_read_whole(tmp_path: Path, monkeypatc
 
 ODD = (
     b"1e999", b"-1e999", b"nan", b"-0.5", b"\0", b'"', b"\r", b"\n", b"\xff\xfe", b",", b"\t", b"=cmd()", b"..",
-           b"/", "\u0301".encode(), b"9" * 400, b"'", b";", b"\xed\xa0\x80", b"#N/A"
+    b"/", "\u0301".encode(), b"9" * 400, b"'", b";", b"\xed\xa0\x80", b"#N/A"
 )  # fmt: skip
 
 
