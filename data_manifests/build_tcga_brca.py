@@ -7,8 +7,6 @@ sites (gdc.cancer.gov/resources-tcga-users/tcga-code-tables); TP53 status by cas
 Centres are named as in the table, less the spaces around some. A case without TP53 status is `unknown`.
 """
 
-import csv
-import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,24 +14,24 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
-from pipeline.files import write_text  # noqa: E402
 from pipeline.manifest import write_manifest  # noqa: E402
 from pipeline.manifest_sources import SITES_FILE, rows_from_gdc  # noqa: E402
+from pipeline.tables import read_table, refuse, write_table  # noqa: E402
 
 
 def write_source_sites(sites_tsv: Path, out: Path) -> None:
     """Write the code table (TSV with `TSS Code` and `Source Site`) as CSV with the columns code, center."""
-    with open(sites_tsv, encoding="utf-8", newline="") as f:
-        sites = [(site["TSS Code"], site["Source Site"].strip()) for site in csv.DictReader(f, delimiter="\t")]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("code", "center"), *sorted(sites)])
-    write_text(out, text.getvalue())
+    records, problems = read_table(sites_tsv, ("TSS Code", "Source Site"), "\t")
+    refuse(sites_tsv, problems)
+    sites = [(site["TSS Code"], site["Source Site"].strip()) for _, site in records]
+    write_table(out, ("code", "center"), sorted(sites))
 
 
 def write_tcga_brca(gdc_manifest: Path, tp53_csv: Path, out: Path) -> None:
     """Write the manifest: all that the GDC list gives, and the label tp53 (mutated, wild-type, unknown)."""
-    with open(tp53_csv, encoding="utf-8", newline="") as f:
-        tp53 = {record["case_id"]: record["tp53"] for record in csv.DictReader(f)}
+    records, problems = read_table(tp53_csv, ("case_id", "tp53"), ",")
+    refuse(tp53_csv, problems)
+    tp53 = {record["case_id"]: record["tp53"] for _, record in records}
     rows = rows_from_gdc(gdc_manifest)
     write_manifest(out, [replace(r, labels={**r.labels, "tp53": tp53.get(r.case_id) or "unknown"}) for r in rows])
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.bags import Bag, SlideSet, Unit, named
+from pipeline.barcodes import find_barcode
 from pipeline.errors import BenchmarkError, ManifestError
 from pipeline.folds import SPLITS
 from pipeline.label_words import cell_value, is_unknown, missing_notes, numeric_notes, spelling_notes
@@ -44,7 +45,8 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
 
     The CSV has `slide_id`, `case_id` or both, the column `label`, and optionally `center` and `split`. With `case_id`
     alone, a case has the slides whose feature files are named by the case id and then nothing or something that is no
-    letter or digit, as `TCGA-3C-AALI-01Z-00-DX1` belongs to `TCGA-3C-AALI`; of several cases it is the longest. With
+    letter or digit, as `TCGA-3C-AALI-01Z-00-DX1` belongs to `TCGA-3C-AALI`; of several cases it is the longest. TCGA
+    barcodes are the same in small letters, and may stand behind a prefix. With
     `slide_id` alone, every slide is a case of its own. Of columns of cases and patients the coarsest counts, and in its
     gaps the others: slides that share a case or a patient are never parted. Columns may have the names that
     `slide_columns` knows; a `slide_id` may name the slide's file or its feature file.
@@ -230,8 +232,11 @@ def _slides_by_case(rows: Sequence[_Row], has_slides: bool, names: Iterable[str]
         for row in rows:
             found[row.case_id].add(row.slide_id)
     else:
+        by_barcode = {barcode: case_id for case_id in found if (barcode := find_barcode(case_id))}
         for stem in names:
             case_id = case_of_stem(stem, found)
+            if case_id is None and (barcode := find_barcode(stem)):  # in small letters, or behind a prefix
+                case_id = by_barcode.get(barcode)
             if case_id is not None:
                 found[case_id].add(stem)
     return {case_id: sorted(slides) for case_id, slides in found.items()}

@@ -42,7 +42,9 @@ def test_unknown_terms_and_random_weights_are_said() -> None:
 
 
 def test_the_split_is_said() -> None:
-    assert "by case: no case" in split_words({"val_rows": 3, "val_strip": None})
+    known = {"slides": 4, "unknown": 0, "not_recorded": 0, "repeats_ids": False, "barcodes": 0}
+    assert "by case: no case" in split_words({"val_rows": 3, "val_strip": None, "cases": known})
+    assert "no case, and" not in split_words({"val_rows": 3, "val_strip": None, "cases": known | {"unknown": 1}})
     assert "in space" in split_words({"val_rows": 3, "val_strip": 0.2})
     assert "It says nothing of other cases" in split_words({"val_rows": 3, "val_strip": 0.2}).replace("\n", " ")
     assert split_words({"val_rows": 0, "val_strip": None}) == "Nothing was held out."

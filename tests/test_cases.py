@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import store_factory
 from helpers import call_g2l, made_up_plan, write_cohort
 
 from pipeline.barcodes import Barcode, barcode_of_path, find_barcode
@@ -12,8 +14,10 @@ from pipeline.cases import case_facts, cases_warning, counted_cases
 from pipeline.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
 from pipeline.manifest_sources import list_folder
 from pipeline.plan import Plan, SlidePlan, read_plan, slide_record, write_plan
+from pipeline.slide_sets import read_slide_set
 from stages.inspect_outputs import inspect_path
 from stages.plan_slides import estimate
+from stages.train_student import train_student
 
 
 @pytest.mark.parametrize(
@@ -121,3 +125,32 @@ def test_listing_takes_the_case_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "TCGA-3C-AALI" / "1.svs").touch()
     (row,) = list_folder(tmp_path).rows
     assert (row.case_id, row.has_case, row.center) == ("TCGA-3C-AALI", True, "Columbia University")
+
+
+def test_feature_files_belong_to_the_case_of_their_barcode(tmp_path: Path) -> None:
+    for name in ("tcga-3c-aali-01z", "BRCA_TCGA-A1-A0SB-01Z"):
+        (tmp_path / f"{name}.h5").touch()
+    (tmp_path / "t.csv").write_text("case_id,y\nTCGA-3C-AALI,1\nTCGA-A1-A0SB,0\n")
+    found = read_slide_set(tmp_path / "t.csv", "y", [("m", tmp_path)])
+    assert {bag.name: bag.slides for bag in found.bags} == {
+        "TCGA-3C-AALI": ("tcga-3c-aali-01z",), "TCGA-A1-A0SB": ("BRCA_TCGA-A1-A0SB-01Z",)}  # fmt: skip
+
+
+def test_training_warns_and_its_card_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = store_factory.make_plan
+
+    def without_cases(*arguments: Any) -> Plan:
+        plan = made(*arguments)
+        return replace(plan, slides=tuple(replace(s, case_id=s.slide_id, has_case=False) for s in plan.slides))
+
+    monkeypatch.setattr(store_factory, "make_plan", without_cases)
+    store = store_factory.make_store(tmp_path / "s.zarr", train=(8, 8), val=(8,))
+    source = store_factory.dropping_cnn(tmp_path / "cnn")
+    train_student(store, tmp_path / "run", store_factory.train_config(source, epochs=1))
+    assert "warning: cases are not known: 3 of 3 slides have no case_id" in capsys.readouterr().err
+    card = (tmp_path / "run" / "student" / "README.md").read_text()
+    assert "(slides: 2, cases: not known)" in card
+    assert "of 3 of 3 slides it is not" in card
+    assert "no case, and so no slide" not in card

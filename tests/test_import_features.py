@@ -334,7 +334,7 @@ def test_slides_of_another_magnification_than_the_others(
     """Without --mpp, the median of the slides is what the others are held against."""
     more = tmp_path / "slides"
     shutil.copytree(cohort, more)
-    shutil.copy(cohort / "s0.svs", more / "s2.svs")
+    (more / "s2.svs").write_bytes((cohort / "s0.svs").read_bytes() + b"the same pixels, but no copy")
     three = [*slides, changed(slides, "s0", name="s2")[0]]
     features = write_trident(tmp_path / "features", BAD["wrong level"][0](three))
     done = run(features, tmp_path / "s.zarr", options, manifest=None, slides_root=more)
@@ -489,6 +489,24 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
     assert (code, [s.path for s in store.plan.slides]) == (3, ["s2.svs"]), err
     assert audit_of(store).keys() == {"s0", "b/s0"}
     assert all("no slide of this name lies below" in reason for reason in audit_of(store).values())
+
+
+@pytest.mark.parametrize(
+    ("cases", "failed", "words"), [("k,k", {"s2"}, "taken once, as s1"), (",", {"s2"}, "taken once, as s1"),
+                                   ("k,l", {"s1", "s2"}, "of several cases (k, l)")]
+)  # fmt: skip
+def test_copies_of_a_slide_are_not_imported_twice(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path, cases: str, failed: set[str],
+    words: str,
+) -> None:  # fmt: skip
+    root, manifest = shutil.copytree(cohort, tmp_path / "slides"), tmp_path / "m.csv"
+    shutil.copy(root / "s1.svs", root / "s2.svs")
+    features = write_trident(tmp_path / "f", [*slides, *(replace(s, name="s2") for s in slides if s.name == "s1")])
+    first, second = cases.split(",")
+    manifest.write_text(f"slide_id,path,case_id\ns0,s0.svs,j\ns1,s1.svs,{first}\ns2,s2.svs,{second}\n")
+    done = run(features, tmp_path / "s.zarr", options | {"slides_root": root, "manifest": manifest, "weights": None})
+    assert audit_of(done.store).keys() == failed
+    assert all(words in reason for reason in audit_of(done.store).values())
 
 
 def test_a_manifest_s_id_that_is_another_slide_s_file_name_fails_both(

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from helpers import call_g2l, write_cohort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -106,22 +107,31 @@ def test_a_slide_instead_of_a_table_is_not_read_whole(tmp_path: Path, monkeypatc
         parse_manifest(tmp_path / "slide.svs")
 
 
+ODD = (
+    b"1e999", b"-1e999", b"nan", b"-0.5", b"\0", b'"', b"\r", b"\n", b"\xff\xfe", b",", b"\t", b"=cmd()", b"..",
+    b"/", "\u0301".encode(), b"9" * 400, b"'", b";", b"\xed\xa0\x80", b"#N/A"
+)  # fmt: skip
+
+
+def damaged(data: bytes, rng: random.Random) -> bytes:
+    """The bytes with some changed, cut out, put in or doubled."""
+    changed = bytearray(data)
+    for _ in range(rng.randint(1, 6)):
+        start = rng.randrange(len(changed) + 1)
+        stop = min(len(changed), start + rng.choice((0, 0, 1, 3, 20)))
+        changed[start:stop] = rng.choice((rng.choice(ODD), rng.randbytes(rng.randint(0, 4)), bytes(changed[:start])))
+    return bytes(changed)
+
+
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_tables_give_named_errors(tmp_path: Path, name: str) -> None:
     """Bytes changed, cut, doubled and put in; cells that overflow: never anything but one of our errors."""
     reader, text = READERS[name]
     path = tmp_path / "t.csv"
-    odd = [b"1e999", b"-1e999", b"nan", b"-0.5", b"\0", b'"', b"\r", b"\n", b"\xff\xfe", b",", b"\t", b"=cmd()", b"..",
-           b"/", "\u0301".encode(), b"9" * 400, b"'", b";", b"\xed\xa0\x80", b"#N/A"]  # fmt: skip
     read = 0
     for seed in range(120):
         rng = random.Random(f"{name} {seed}")
-        data = bytearray(text.encode())
-        for _ in range(rng.randint(1, 6)):
-            start = rng.randrange(len(data) + 1)
-            stop = min(len(data), start + rng.choice((0, 0, 1, 3, 20)))
-            data[start:stop] = rng.choice((rng.choice(odd), rng.randbytes(rng.randint(0, 4)), bytes(data[:start])))
-        path.write_bytes(bytes(data))
+        path.write_bytes(damaged(text.encode(), rng))
         with contextlib.suppress(G2LError):
             reader(path)  # type: ignore[operator]
             read += 1
@@ -133,3 +143,23 @@ def test_line_ends_and_marks_do_not_matter(tmp_path: Path) -> None:
     for number, data in enumerate((b"\xef\xbb\xbf" + text.encode(), text.replace("\n", "\r").encode())):
         (tmp_path / f"{number}.csv").write_bytes(data)
         assert [row.slide_id for row in parse_manifest(tmp_path / f"{number}.csv").rows] == ["a", "b"]
+
+
+@pytest.mark.slow
+def test_plan_and_make_manifest_of_damaged_input_never_trace_back(tmp_path: Path) -> None:
+    cohort = tmp_path / "cohort"
+    text = write_cohort(cohort).read_text()
+    text = text.replace("case_id", "case_id,center,mpp,split,sha256").replace(",c", ",c,x,0.5,,")
+    gdc = READERS["gdc"][1]
+    for seed in range(150):
+        rng = random.Random(seed)
+        manifest, listed = cohort / "damaged.csv", tmp_path / "gdc.tsv"
+        manifest.write_bytes(damaged(text.encode(), rng))
+        listed.write_bytes(damaged(gdc.encode(), rng))
+        out = tmp_path / f"{seed}.h5"
+        for call in (("plan", manifest, "--out", out, "--patch-px", 64, "--patches-per-slide", 2, "--min-tissue", 0),
+                     ("make-manifest", listed, "--out", tmp_path / f"{seed}.csv")):  # fmt: skip
+            code, said, err = call_g2l(*call)
+            assert code in (0, 1, 3), (seed, call)
+            assert "Traceback" not in said + err, (seed, call)
+            assert code == 0 or err.strip() or said.strip(), (seed, call)
