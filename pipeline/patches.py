@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.images import ImageFormat, decode_image, encode_image
 from pipeline.plan import Plan
+from pipeline.runlog import counted, say
 from pipeline.slides import SlidePool
 from pipeline.store import Status, Store
 from pipeline.views import Views
@@ -34,6 +35,11 @@ class PlannedPatches:
         self._slide_of_row = plan.slide_of_row()
         self._coords = plan.coords()
         self._pool = SlidePool()
+        unknown = [slide.slide_id for slide in plan.slides if not slide.identity.is_content]
+        if unknown:
+            say(f"note: of {counted(len(unknown), 'slide')} the plan holds no hash ({unknown[0]}"
+                f"{', ...' if len(unknown) > 1 else ''}), for an earlier version made it. Whether they are still the same is "
+                "checked by size and um/px only; planning again settles it")  # fmt: skip
 
     def describe(self, row: int) -> dict[str, str | int]:
         """Where a row is from: row, slide, and (x, y) in level 0."""

@@ -93,7 +93,9 @@ def test_a_changed_byte_is_seen(tmp_path: Path, size: int) -> None:
     assert before.file_bytes == size
     assert read_identity(Path(shutil.copy(path, tmp_path / "b.svs")), INFO) == before  # its name does not count
     last = size - BLOCK_BYTES
-    places = [0, size - 1, size // 2] if size <= BLOCK_BYTES * NUM_BLOCKS else [0, size - 1, last * 7 // 31, last * 30 // 31]
+    places = (
+        [0, size - 1, size // 2] if size <= BLOCK_BYTES * NUM_BLOCKS else [0, size - 1, last * 7 // 31, last * 30 // 31]
+    )
     for place in places:
         with open(path, "r+b") as f:
             f.seek(place)
