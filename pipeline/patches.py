@@ -37,9 +37,9 @@ class PlannedPatches:
         self._pool = SlidePool()
         unknown = [slide.slide_id for slide in plan.slides if not slide.identity.is_content]
         if unknown:
-            say(f"note: of {counted(len(unknown), 'slide')} the plan holds no hash ({unknown[0]}"
-                f"{', ...' if len(unknown) > 1 else ''}), for an earlier version made it. Whether they are still the same is "
-                "checked by size and um/px only; planning again settles it")  # fmt: skip
+            names = unknown[0] + (", ..." if len(unknown) > 1 else "")
+            say(f"note: of {counted(len(unknown), 'slide')} the plan holds no hash ({names}), for an earlier version "
+                "made it. That it is the same is checked by size and um/px only; planning again settles it")  # fmt: skip
 
     def describe(self, row: int) -> dict[str, str | int]:
         """Where a row is from: row, slide, and (x, y) in level 0."""

@@ -73,8 +73,21 @@ def test_a_record_of_an_earlier_version(unhashed: tuple[Path, Path]) -> None:
             require_planned(slide, old, planned)
 
 
+def test_a_file_that_was_damaged_or_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its quickhash, of the coarsest level, says that it is the same slide; that its file is another one is said."""
+    path = sf.make_slide(tmp_path / "a.svs", width=1000, height=800, mpp=0.5, downsamples=(1, 4))
+    whole, bad = Slide(path), Slide(sf.damage_tiles(path, [(0, 0)]))
+    assert whole.info.quickhash == bad.info.quickhash is not None
+    assert whole.identity().changes(bad.identity()) == []
+    require_planned(whole, whole.identity(), whole.geometry(64, 0.5))
+    assert capsys.readouterr().err == ""
+    require_planned(bad, whole.identity(), whole.geometry(64, 0.5))
+    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in capsys.readouterr().err
+
+
 def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:
     identity = Slide(unhashed[0]).identity()
+    assert identity.quickhash is None
     others = {"quickhash": "a", "size_l0_px": (1, 1), "file_bytes": 1, "level_sizes_px": ((1, 1),), "own_mpp": 0.4,
               "sha256": "0" * 64}  # fmt: skip
     assert others.keys() == asdict(identity).keys()
