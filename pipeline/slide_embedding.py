@@ -54,6 +54,7 @@ class PreparedSlide:
         tissue_fraction: float64 (N,), of each patch's area.
         level_size_px: (width, height) of the level that is read.
         content: what it is, whatever its file is called.
+        warnings: what is odd of it, in words.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class PreparedSlide:
     tissue_fraction: NDArray[np.float64]
     level_size_px: tuple[int, int]
     content: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +146,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
         identity_facts=slide.identity().record(),
     )
     size = slide.info.level_sizes_px[laid.geometry.level]
-    return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content)
+    return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content, slide.info.warnings)
 
 
 def embed_slide(

@@ -66,6 +66,7 @@ class Tally:
         new_patches, seconds: of this run.
         failed_patches: left out of those slides.
         reasons: why slides failed, by their id.
+        warnings: what is odd of slides that were embedded by this run, by their id.
     """
 
     folder: Path
@@ -78,6 +79,7 @@ class Tally:
     seconds: float = 0.0
     failed_patches: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_partial(self) -> bool:
@@ -221,6 +223,8 @@ def embed_slides(
                 folder.note_failures(row.slide_id, failures)
                 tally.add(place.write(embedded))
                 tally.new_patches += len(embedded.features)
+                if slide.warnings:
+                    tally.warnings[row.slide_id] = "; ".join(slide.warnings)
             progress.note(slides=f"{tally.num_slides} of {len(manifest.rows)}",
                           failed=len(tally.reasons) + tally.failed_patches)  # fmt: skip
     folder.write_failures()
@@ -298,6 +302,9 @@ def report(tally: Tally) -> str:
         lines.append("nothing was left to do")
     if tally.num_before:
         lines.append(f"slides that were finished before: {tally.num_before:,}")
+    lines += [f"warning: {slide_id}: {words}" for slide_id, words in list(tally.warnings.items())[:NAMED]]
+    if len(tally.warnings) > NAMED:
+        lines.append(f"... and {len(tally.warnings) - NAMED:,} more slides with warnings; g2l plan lists them")
     if tally.is_partial:
         failed = f"failed slides: {len(tally.reasons):,}, patches left out of the others: {tally.failed_patches:,}"
         lines.append(f"{failed}; listed in {tally.folder / FAILURES_FILE}")

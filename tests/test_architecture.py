@@ -11,8 +11,8 @@ MODULES = {
     for folder in ("pipeline", "stages")
     for path in (ROOT / folder).glob("*.py")
 }
-PURE = ("units", "geometry", "sampling", "loss", "projector", "metrics", "intervals", "folds", "linear_map", "report",
-        "views")  # fmt: skip
+PURE = ("units", "geometry", "glass", "sampling", "loss", "projector", "metrics", "intervals", "folds", "linear_map",
+        "report", "views")  # fmt: skip
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
 
 

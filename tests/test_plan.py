@@ -564,6 +564,18 @@ def test_a_plan_that_knows_little_of_a_slide_says_so(tmp_path: Path, capsys: pyt
     assert "note: of 1 slide the plan holds no hash (a)" in capsys.readouterr().err
 
 
+def test_patches_of_one_colour_are_noted(tmp_path: Path) -> None:
+    flat = sf.make_pixels("tissue", 1024, 1024, mpp=0.5)
+    flat[:, 512:] = (224, 158, 192)
+    path = sf.write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
+    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
+    patches, out = PlannedPatches(plan, None), np.empty((64, 64, 3), np.uint8)
+    assert patches.plain_note() == ""
+    for row in range(plan.num_rows):
+        patches.read(row, out)
+    assert patches.plain_note().startswith("note: 128 patches are of one colour throughout, in 1 slide (a): ")
+
+
 # What the manifest says of the slide
 
 
