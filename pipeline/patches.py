@@ -59,7 +59,7 @@ class PlannedPatches:
         names = ", ".join(slides[:NAMED]) + (", ..." if len(slides) > NAMED else "")
         return (
             f"note: {counted(number, 'patch is', 'patches are')} of one colour throughout, in "
-            f"{counted(len(slides), 'slide')} ({names}): nothing can be learnt from them. Was glass or a mark taken for "
+            f"{counted(len(slides), 'slide')} ({names}): they teach nothing. Was glass or a mark taken for "
             "tissue?"
         )
 
