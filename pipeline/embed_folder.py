@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import differences, to_toml
+from pipeline.embed_names import FAILURES_FILE, FINISHED_FILE, OPTIONS_FILE, RECORD_FILE
 from pipeline.errors import EmbedError, ManifestError
 from pipeline.files import make_output_folder, write_json, write_text
 from pipeline.layouts import Mark
@@ -23,7 +24,6 @@ from pipeline.slide_embedding import Failure
 from pipeline.tables import read_table, write_records
 from pipeline.versions import continued_note
 
-OPTIONS_FILE, RECORD_FILE, FAILURES_FILE, FINISHED_FILE = "embed.toml", "embed.json", "failures.csv", "finished.json"
 FAILURE_COLUMNS = tuple(field.name for field in fields(Failure))
 
 

@@ -20,9 +20,7 @@ UNREADABLE = (0, 0, 0)
 GRID_ALPHA = 70
 """Our choice: the grid is seen on glass and on tissue, and hides neither."""
 MIN_OUTLINED_PX = 10
-"""Side of a patch in the picture below which outlines would cover the tissue: then a dot marks its middle. Our
-choice.
-"""
+"""Side of a patch in the picture below which outlines would cover the tissue: then a dot marks it. Our choice."""
 
 
 def draw_overlay(

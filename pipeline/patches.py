@@ -1,5 +1,6 @@
 """Patches of a plan's rows: from the slides, or from a store that kept them."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +10,15 @@ from numpy.typing import NDArray
 
 from pipeline.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.images import ImageFormat, decode_image, encode_image
+from pipeline.patch_sample import is_plain
 from pipeline.plan import Plan
+from pipeline.runlog import counted, say
 from pipeline.slides import SlidePool
 from pipeline.store import Status, Store
 from pipeline.views import Views
+
+NAMED = 3
+"""Slides that a note names. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,28 @@ class PlannedPatches:
         self._slide_of_row = plan.slide_of_row()
         self._coords = plan.coords()
         self._pool = SlidePool()
+        unknown = [slide.slide_id for slide in plan.slides if not slide.identity.is_content]
+        if unknown:
+            names = unknown[0] + (", ..." if len(unknown) > 1 else "")
+            say(
+                f"note: of {counted(len(unknown), 'slide')} the plan holds no hash ({names}), for an earlier version "
+                "made it. That it is the same is checked by size and um/px only; planning again settles it"
+            )
+        self._lock = threading.Lock()
+        self._plain: dict[str, int] = {}
+
+    def plain_note(self) -> str:
+        """A note on patches of one colour among those that were read; empty if there were none."""
+        with self._lock:
+            number, slides = sum(self._plain.values()), sorted(self._plain, key=lambda name: -self._plain[name])
+        if not number:
+            return ""
+        names = ", ".join(slides[:NAMED]) + (", ..." if len(slides) > NAMED else "")
+        return (
+            f"note: {counted(number, 'patch is', 'patches are')} of one colour throughout, in "
+            f"{counted(len(slides), 'slide')} ({names}): they teach nothing. Was glass or a mark taken for "
+            "tissue?"
+        )
 
     def describe(self, row: int) -> dict[str, str | int]:
         """Where a row is from: row, slide, and (x, y) in level 0."""
@@ -57,6 +85,9 @@ class PlannedPatches:
             return PatchRead(Status.UNREADABLE, reason=str(error))
         except SlideError as error:
             return PatchRead(Status.NO_SLIDE, reason=str(error))
+        if is_plain(patch):
+            with self._lock:
+                self._plain[planned.slide_id] = self._plain.get(planned.slide_id, 0) + 1
         if self._format is None:
             out[:] = patch
             return PatchRead(Status.OK)

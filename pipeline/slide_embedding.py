@@ -54,6 +54,7 @@ class PreparedSlide:
         tissue_fraction: float64 (N,), of each patch's area.
         level_size_px: (width, height) of the level that is read.
         content: what it is, whatever its file is called.
+        warnings: what is odd of it, in words.
     """
 
     path: Path
@@ -61,6 +62,7 @@ class PreparedSlide:
     tissue_fraction: NDArray[np.float64]
     level_size_px: tuple[int, int]
     content: dict[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,9 +114,13 @@ def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
 
 def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How a slide differs from what a mark says of it, `name: then -> now` each. Marks of earlier versions have no hash
-    of the file: they are told by its bytes, size, mpp and quickhash.
+    of the file: they are told by its bytes, size, mpp and quickhash. Where both have the same quickhash, a damaged tile
+    may have been mended since.
     """
-    return differences(then, {name: value for name, value in now.items() if name in then or name != "sha256_parts"})
+    same_quickhash = then.get("quickhash") is not None and then["quickhash"] == now["quickhash"]
+    if same_quickhash or "sha256_parts" not in then:
+        then, now = ({k: v for k, v in record.items() if k != "sha256_parts"} for record in (then, now))
+    return differences(then, now)
 
 
 def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: PlanConfig) -> PreparedSlide:
@@ -141,7 +147,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
         has_case=row.has_case,
     )
     size = slide.info.level_sizes_px[laid.geometry.level]
-    return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content)
+    return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content, slide.info.warnings)
 
 
 def embed_slide(

@@ -8,7 +8,7 @@ length and misses every block; `--check-files` with the manifest's sha256 finds 
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ NUM_BLOCKS = 32
 """Blocks that are read of a large file, the first and the last among them. Our choice: 2 MiB, and a block in every
 30 MB of a slide of 1 GB.
 """
+OF_FILE = ("file_bytes", "sha256")
+"""What of an identity is of the file's bytes: a damaged tile, or one that was mended, changes it."""
 MPP_ROUNDING = 1e-6
 """Relative; how far two readings of one mpp may differ."""
 
@@ -57,15 +59,25 @@ class SlideIdentity:
         return values | {"level_sizes_px": [list(size) for size in self.level_sizes_px or ()]}
 
     def changes(self, now: "SlideIdentity") -> list[str]:
-        """How a slide differs from this record of it, `name: then -> now` each; of what the record does not have,
-        nothing is compared but the quickhash, which a slide has or has not.
+        """How a slide differs from this record of it, `name: then -> now` each; none where it is the same slide.
+
+        Of what the record does not have, only the quickhash is compared: a slide has one or has none. Where both have
+        the same quickhash it is the same slide, though its file may have been damaged or mended: `file_changes`.
         """
-        then, found = asdict(self), asdict(now)
+        same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash
+        return self._compare(now, [name for name in asdict(self) if not (same_quickhash and name in OF_FILE)])
+
+    def file_changes(self, now: "SlideIdentity") -> list[str]:
+        """How the file differs from this record of it."""
+        return self._compare(now, OF_FILE)
+
+    def _compare(self, now: "SlideIdentity", names: Sequence[str]) -> list[str]:
+        """Those of `names` that differ, as `name: then -> now`."""
         changed = []
-        for name, value in then.items():
+        for name in names:
+            value, other = getattr(self, name), getattr(now, name)
             if value is None and name != "quickhash":
                 continue
-            other = found[name]
             if name == "own_mpp" and other is not None and abs(value / other - 1) <= MPP_ROUNDING:
                 continue
             if value != other:

@@ -22,6 +22,7 @@ from PIL import Image, ImageStat
 from pipeline.errors import EmptyPatchError, G2LError, PatchError, SlideError
 from pipeline.first_look import require_sound
 from pipeline.geometry import PatchGeometry, choose_level, region_box
+from pipeline.runlog import say
 from pipeline.slide_identity import MPP_ROUNDING, SlideIdentity, read_identity
 from pipeline.slide_info import read_info
 
@@ -307,3 +308,6 @@ def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometr
     if changes:
         raise SlideError(f"{slide.path}: not the slide that was planned (its content has changed: "
                          f"{'; '.join(changes)}). Plan again, or put the slide back")  # fmt: skip
+    if changes := planned.file_changes(slide.identity()):
+        say(f"warning: {slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its "
+            "quickhash has not. Was it damaged, or mended?")  # fmt: skip

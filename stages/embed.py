@@ -190,6 +190,8 @@ def embed_slides(
                 mark = place.write(embedded)
                 tally.add(mark.rows, mark.failed)
                 tally.new_patches += len(embedded.features)
+                if slide.warnings:
+                    tally.warnings[row.slide_id] = "; ".join(slide.warnings)
             progress.note(slides=f"{tally.num_slides} of {len(manifest.rows)}",
                           failed=len(tally.reasons) + tally.failed_patches)  # fmt: skip
     folder.write_failures()

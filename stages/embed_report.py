@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from pipeline.embed_names import FAILURES_FILE
 from pipeline.units import format_seconds
 
-FAILURES_FILE = "failures.csv"
 NAMED = 5
 """Failed slides that the report names; the file has all. Our choice: enough to see what is wrong."""
 COUNTED = ("width", "num_slides", "num_patches", "failed_patches")
@@ -26,6 +26,7 @@ class Tally:
         new_patches, seconds: of this run.
         failed_patches: left out of those slides.
         reasons: why slides failed, by their id.
+        warnings: what is odd of slides that were embedded by this run, by their id.
     """
 
     folder: Path
@@ -38,6 +39,7 @@ class Tally:
     seconds: float = 0.0
     failed_patches: int = 0
     reasons: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_partial(self) -> bool:
@@ -76,6 +78,9 @@ def report(tally: Tally) -> str:
         lines.append("nothing was left to do")
     if tally.num_before:
         lines.append(f"slides that were finished before: {tally.num_before:,}")
+    lines += [f"warning: {slide_id}: {words}" for slide_id, words in list(tally.warnings.items())[:NAMED]]
+    if len(tally.warnings) > NAMED:
+        lines.append(f"... and {len(tally.warnings) - NAMED:,} more slides with warnings; g2l plan lists them")
     if tally.is_partial:
         failed = f"failed slides: {len(tally.reasons):,}, patches left out of the others: {tally.failed_patches:,}"
         lines.append(f"{failed}; listed in {tally.folder / FAILURES_FILE}")

@@ -37,7 +37,7 @@ from pipeline.loader import Batch, BatchLoader, default_workers
 from pipeline.locks import exclusive
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
 from pipeline.patch_sample import expected_pixel_bytes
-from pipeline.patches import PatchRead, ViewedPatches, patches_to_embed
+from pipeline.patches import PatchRead, PlannedPatches, ViewedPatches, patches_to_embed
 from pipeline.plan import Plan
 from pipeline.preflight import preflight
 from pipeline.runlog import Progress, say
@@ -233,6 +233,8 @@ def embed_shards(
                 raise StoreError(too_many_failures(failed, writer.last_failure, config.max_failures))
             progress.note(failed=failed)
             progress.step(len(embedded.batch.rows))
+    if isinstance(patches, PlannedPatches) and (note := patches.plain_note()):
+        say(note)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pipeline.augmentation import with_augmentation
 from pipeline.config import Config, ExtractConfig, TrainConfig, read_toml
-from pipeline.embed_folder import FINISHED_FILE
+from pipeline.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.errors import ConfigError, EmbedError, G2LError
 from pipeline.manifest import parse_manifest
 from pipeline.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
@@ -155,7 +155,7 @@ def _weights(config: TrainConfig) -> list[Path | str]:
 
 def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig) -> Tally | None:
     """The same of `embed`; a slide that failed lets it look itself."""
-    options = out / "embed.toml"
+    options = out / OPTIONS_FILE
     arguments = {"model": Path(absolute_model(model)), "slides": source, "out": out}
     if config.retry_failures or not same_call(options, "embed", config, arguments):
         return None

@@ -306,3 +306,5 @@ def copy_shards(store: Store, plan: Plan, shards: Iterable[int], features: Featu
             writer.put(batch.rows, features.read(batch.rows), batch.results)
             progress.note(failed=writer.num_failures)
             progress.step(len(batch.rows))
+    if note := patches.plain_note():
+        say(note)

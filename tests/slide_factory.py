@@ -325,6 +325,18 @@ def make_slide(
     return path
 
 
+def write_slide(path: Path, pixels: Rgb, *, mpp: float, downsamples: Sequence[int] = (1, 4)) -> Path:
+    """Write given level-0 pixels as an Aperio pyramid of JPEG tiles; returns `path`."""
+    height, width = pixels.shape[:2]
+    with tifffile.TiffWriter(path) as writer:
+        for downsample in downsamples:
+            level = area_average(pixels, downsample)
+            tags = _page_tags("aperio", width, height, level.shape[1], level.shape[0], mpp, downsample)
+            writer.write(level, tile=(256, 256), photometric="rgb", compression="jpeg",
+                         compressionargs={"level": 90}, **tags)  # fmt: skip
+    return path
+
+
 def make_leica_slide(
     path: Path,
     *,
@@ -563,7 +575,8 @@ def damage_header(path: Path, words: dict[int, int], *, level: int = 0, out: Pat
 def rename_property(path: Path, old: bytes, new: bytes) -> Path:
     """Overwrite bytes of a slide's description with as many others, in place."""
     data = path.read_bytes()
-    assert old in data and len(old) == len(new)
+    assert old in data
+    assert len(old) == len(new)
     path.write_bytes(data.replace(old, new))
     return path
 

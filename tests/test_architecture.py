@@ -11,8 +11,8 @@ MODULES = {
     for folder in ("g2l", "pipeline", "stages")
     for path in (ROOT / folder).glob("*.py")
 }
-PURE = ("units", "geometry", "sampling", "loss", "projector", "metrics", "intervals", "folds", "linear_map", "report",
-        "views", "draws")  # fmt: skip
+PURE = ("units", "geometry", "glass", "sampling", "loss", "projector", "metrics", "intervals", "folds", "linear_map",
+        "report", "views", "draws")  # fmt: skip
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
 
 

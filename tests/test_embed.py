@@ -29,7 +29,7 @@ from pipeline.layouts import folder_name
 from pipeline.locks import exclusive
 from pipeline.manifest import ManifestRow, read_manifest
 from pipeline.models import build_encoder
-from pipeline.slide_embedding import Embedder, embed_slide, prepare_slide, slide_content
+from pipeline.slide_embedding import Embedder, content_changes, embed_slide, prepare_slide, slide_content
 from pipeline.slides import Slide
 from stages.plan_slides import plan_slides
 from stages.train_student import train_student
@@ -568,3 +568,16 @@ def test_wrong_slides_are_said(work: Path, tmp_path: Path, slides: str, more: li
 def test_names_of_encoders_fit_in_names_of_folders() -> None:
     assert folder_name("hf-hub:owner/name v2") == "hf-hub_owner_name_v2"
     assert folder_name("../..") == "encoder"
+
+
+def test_what_tells_a_finished_slide_from_another(tmp_path: Path) -> None:
+    """Without a quickhash the file's bytes count; marks of earlier versions have no hash of them."""
+    options = {"width": 1600, "height": 1280, "mpp": 0.5, "downsamples": (1,), "compression": "none"}
+    first, second = (slide_content(Slide(make_slide(tmp_path / f"{i}.svs", seed=i, **options)), "a") for i in (1, 2))
+    assert first["quickhash"] is None
+    assert content_changes(first, first) == []
+    assert [line.split(":")[0] for line in content_changes(first, second)] == ["sha256_parts"]
+    earlier = {name: value for name, value in first.items() if name != "sha256_parts"}
+    assert content_changes(earlier, first) == []
+    assert [line.split(":")[0] for line in content_changes(earlier, first | {"bytes": 1})] == ["bytes"]
+    assert content_changes(first | {"quickhash": "x"}, second | {"quickhash": "x"}) == []  # a tile was mended

@@ -264,4 +264,7 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
     ):
         assert expected in card
     assert "On 4 patches that were not trained on" in figures_table(before, after)
-    assert "No rows were held out" in model_card(facts | {"fidelity_before": None, "fidelity_after": None})
+    nothing = {"fidelity_before": None, "fidelity_after": None}
+    assert "No rows were held out" in model_card(facts | nothing)
+    assert "One row was held out, too few to be scored: nothing is known" in figures_table(None, None, 1)
+    assert "One row was held out" in model_card(facts | nothing | {"store": facts["store"] | {"val_rows": 1}})

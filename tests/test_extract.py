@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -280,12 +281,18 @@ def test_a_truncated_slide_fails_its_rows_and_no_others(
 
 
 def test_a_truncated_slide_that_still_opens_gives_its_first_part(tmp_path: Path, weights: Path) -> None:
-    """With all its directories in front, and too large for OpenSlide to hash."""
+    """With all its directories in front, and too large for OpenSlide to hash: to a plan that knows the file it is
+    another one, to a plan of an earlier version it is the same.
+    """
     manifest = write_cohort(tmp_path / "slides", 1, width=1664, height=1088, tile=64, compression="none", ifds="front")
-    plan = plan_cohort(manifest, patches_per_slide=40)
+    knowing = plan_cohort(manifest, patches_per_slide=40)
+    plan = replace(knowing, slides=tuple(replace(slide, identity_facts=None) for slide in knowing.slides))
     undamaged = extract(plan, tmp_path / "whole.zarr", weights).store
     cut = truncate(tmp_path / "slides" / "s0.svs")
     os.replace(cut, tmp_path / "slides" / "s0.svs")
+    refused = extract(knowing, tmp_path / "refused.zarr", weights).store
+    assert (statuses(refused) == Status.NO_SLIDE).all()
+    assert "not the slide that was planned" in refused.failures()[0]["reason"]
     store = extract(plan, tmp_path / "s.zarr", weights).store
     status = statuses(store)
     last_row_y = 1088 * 0.6

@@ -489,3 +489,24 @@ def test_build_script_gives_the_committed_bytes(tmp_path: Path) -> None:
     write_source_sites(write(tmp_path, sites, "sites.tsv"), tmp_path / "sites.csv")
     committed = ROOT / "pipeline" / "data" / "tcga_source_sites.csv"
     assert (tmp_path / "sites.csv").read_bytes() == committed.read_bytes()
+
+
+@pytest.mark.parametrize(("cell", "kept"), [("yes", "yes"), ("Yes", "yes"), ("no", None), ("", None)])
+def test_a_row_says_that_its_mpp_overrides(tmp_path: Path, cell: str, kept: str | None) -> None:
+    (tmp_path / "a.svs").write_bytes(b"")
+    path = tmp_path / "m.csv"
+    path.write_text(f"slide_id,path,mpp,mpp_overrides\na,a.svs,0.25,{cell}\n")
+    manifest = read_manifest(path)
+    (row,) = manifest.rows
+    assert (row.mpp, row.mpp_overrides, dict(row.labels)) == (0.25, kept, {})
+    write_manifest(path, manifest.rows)
+    assert read_manifest(path).rows == manifest.rows
+    assert ("mpp_overrides" in path.read_text()) == (kept is not None)
+
+
+@pytest.mark.parametrize("cells", ["0.25,perhaps", ",yes"])
+def test_an_override_that_says_nothing(tmp_path: Path, cells: str) -> None:
+    (tmp_path / "a.svs").write_bytes(b"")
+    (tmp_path / "m.csv").write_text(f"slide_id,path,mpp,mpp_overrides\na,a.svs,{cells}\n")
+    with pytest.raises(ManifestError, match=r"line 2: mpp_overrides '\w+' is not yes \(with an mpp\), no, or empty"):
+        read_manifest(tmp_path / "m.csv")

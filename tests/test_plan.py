@@ -22,6 +22,7 @@ from pipeline.config import PlanConfig
 from pipeline.errors import PlanError
 from pipeline.geometry import PatchGeometry
 from pipeline.manifest import ManifestRow, parse_manifest, read_manifest, row_split, write_manifest
+from pipeline.patches import PlannedPatches
 from pipeline.plan import (
     AuditRow,
     Plan,
@@ -36,6 +37,7 @@ from pipeline.plan import (
 )
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides import Slide
+from pipeline.store import Status
 from pipeline.tissue import find_tissue
 from stages.plan_slides import plan_slides, write_audit
 from stages.plan_words import audit_table, estimate
@@ -503,6 +505,97 @@ def test_folder_that_cannot_be_written(plan: Plan, tmp_path: Path) -> None:
         write_plan(plan, tmp_path / "file" / "p.h5")
     with pytest.raises(PlanError, match="No such file or directory"):
         write_plan(plan, tmp_path / "none" / "p.h5")
+
+
+# Which slide it is
+
+
+def big_slide(path: Path, seed: int) -> Path:
+    """A slide that OpenSlide gives no quickhash: its one level has more than 5 MiB."""
+    return sf.make_slide(path, width=1600, height=1280, mpp=0.5, downsamples=(1,), compression="none", seed=seed)
+
+
+def test_a_slide_swapped_after_the_plan_is_not_read(tmp_path: Path) -> None:
+    """Two slides of one size, mpp and file length, and no quickhash of either."""
+    path, other = big_slide(tmp_path / "a.svs", 1), big_slide(tmp_path / "other.svs", 2)
+    assert path.stat().st_size == other.stat().st_size
+    plan = make_plan(cohort_of(tmp_path, a=path))
+    assert plan.slides[0].quickhash is None
+    patch = np.empty((64, 64, 3), np.uint8)
+    assert PlannedPatches(plan, None).read(0, patch).status is Status.OK
+    hash_before = plan.hash
+    os.replace(other, path)
+    read = PlannedPatches(plan, None).read(0, patch)
+    assert read.status is Status.NO_SLIDE
+    assert "a.svs: not the slide that was planned (its content has changed: sha256: " in read.reason
+    assert make_plan(cohort_of(tmp_path, a=path)).hash != hash_before
+
+
+def as_earlier_version(plan: Plan) -> Plan:
+    """The plan as versions wrote it that kept no identity of slides."""
+    return replace(plan, slides=tuple(replace(s, identity_facts=None) for s in plan.slides))
+
+
+def test_a_plan_of_an_earlier_version(tmp_path: Path) -> None:
+    """It opens, has the hash that it had, and is read; what it knows of a slide is compared."""
+    path = big_slide(tmp_path / "a.svs", 1)
+    new = make_plan(cohort_of(tmp_path, a=path))
+    old = as_earlier_version(new)
+    write_plan(old, tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r") as f:
+        assert "identity_facts" not in f["slides/a"].attrs["slide"]  # byte for byte as it was written
+    found = read_plan(tmp_path / "old.h5")
+    assert found.hash == old.hash != new.hash
+    assert new.as_known_to(found).hash == old.hash
+    assert new.as_known_to(new).hash == new.hash
+    patch = np.empty((64, 64, 3), np.uint8)
+    assert PlannedPatches(found, None).read(0, patch).status is Status.OK
+    sf.make_slide(path, width=1601, height=1280, mpp=0.5, downsamples=(1,), compression="none")
+    read = PlannedPatches(found, None).read(0, patch)
+    assert read.status is Status.NO_SLIDE
+    assert "size_l0_px: (1600, 1280) -> (1601, 1280)" in read.reason
+
+
+def test_a_plan_that_knows_little_of_a_slide_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(cohort_of(tmp_path, a=big_slide(tmp_path / "a.svs", 1)))
+    PlannedPatches(plan, None)
+    assert capsys.readouterr().err == ""
+    PlannedPatches(as_earlier_version(plan), None)
+    assert "note: of 1 slide the plan holds no hash (a)" in capsys.readouterr().err
+
+
+def test_patches_of_one_colour_are_noted(tmp_path: Path) -> None:
+    flat = sf.make_pixels("tissue", 1024, 1024, mpp=0.5)
+    flat[:, 512:] = (224, 158, 192)
+    path = sf.write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
+    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
+    patches, out = PlannedPatches(plan, None), np.empty((64, 64, 3), np.uint8)
+    assert patches.plain_note() == ""
+    for row in range(plan.num_rows):
+        patches.read(row, out)
+    assert patches.plain_note().startswith("note: 128 patches are of one colour throughout, in 1 slide (a): ")
+
+
+# What the manifest says of the slide
+
+
+def test_mpp_of_the_manifest_against_the_slides_own(cohort: Path, tmp_path: Path) -> None:
+    header, *lines = cohort.read_text().splitlines()
+    mpp = ("", "1.0", "1.0", "0.505")
+    rows = [f"{line},{value},{yes}" for line, value, yes in zip(lines, mpp, ("", "", "yes", ""), strict=True)]
+    (tmp_path / "m.csv").write_text("\n".join([f"{header},mpp,mpp_overrides", *rows]) + "\n")
+    manifest = read_manifest(tmp_path / "m.csv", cohort.parent)
+    plan = plan_slides(manifest, PlanConfig.build(SMALL | {"mpp": 1.0}), workers=1)
+    assert [row.status for row in plan.audit] == ["ok", "failed", "ok", "ok"]
+    assert "the manifest says 1 um/px, the slide itself 0.5" in plan.audit[1].reason
+    facts = [(row.mpp, row.mpp_source, row.own_mpp, row.manifest_mpp) for row in plan.audit]
+    assert facts[0] == (0.5, "slide", 0.5, None)
+    assert facts[2:] == [(1.0, "manifest", 0.5, 1.0), (0.505, "manifest", 0.5, 0.505)]
+    assert "overrides the slide's own of 0.5" in plan.audit[2].warnings
+    assert plan.audit[3].warnings == ""
+    patch = np.empty((64, 64, 3), np.uint8)  # what is planned is read, whatever the slide says of itself
+    for row in np.unique(plan.slide_of_row(), return_index=True)[1].tolist():
+        assert PlannedPatches(plan, None, cohort.parent).read(row, patch).status is Status.OK
 
 
 # Words

@@ -73,8 +73,21 @@ def test_a_record_of_an_earlier_version(unhashed: tuple[Path, Path]) -> None:
             require_planned(slide, old, planned)
 
 
+def test_a_file_that_was_damaged_or_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its quickhash, of the coarsest level, says that it is the same slide; that its file is another one is said."""
+    path = sf.make_slide(tmp_path / "a.svs", width=1000, height=800, mpp=0.5, downsamples=(1, 4))
+    whole, bad = Slide(path), Slide(sf.damage_tiles(path, [(0, 0)]))
+    assert whole.info.quickhash == bad.info.quickhash is not None
+    assert whole.identity().changes(bad.identity()) == []
+    require_planned(whole, whole.identity(), whole.geometry(64, 0.5))
+    assert capsys.readouterr().err == ""
+    require_planned(bad, whole.identity(), whole.geometry(64, 0.5))
+    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in capsys.readouterr().err
+
+
 def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:
     identity = Slide(unhashed[0]).identity()
+    assert identity.quickhash is None
     others = {"quickhash": "a", "size_l0_px": (1, 1), "file_bytes": 1, "level_sizes_px": ((1, 1),), "own_mpp": 0.4,
               "sha256": "0" * 64}  # fmt: skip
     assert others.keys() == asdict(identity).keys()
@@ -93,7 +106,9 @@ def test_a_changed_byte_is_seen(tmp_path: Path, size: int) -> None:
     assert before.file_bytes == size
     assert read_identity(Path(shutil.copy(path, tmp_path / "b.svs")), INFO) == before  # its name does not count
     last = size - BLOCK_BYTES
-    places = [0, size - 1, size // 2] if size <= BLOCK_BYTES * NUM_BLOCKS else [0, size - 1, last * 7 // 31, last * 30 // 31]
+    places = (
+        [0, size - 1, size // 2] if size <= BLOCK_BYTES * NUM_BLOCKS else [0, size - 1, last * 7 // 31, last * 30 // 31]
+    )
     for place in places:
         with open(path, "r+b") as f:
             f.seek(place)

@@ -223,6 +223,53 @@ def test_slide_cut_to_60_percent_that_opens(tmp_path: Path) -> None:
         np.testing.assert_array_equal(slide.read_patch(512, 512, geometry), truth[512:736, 512:736])
 
 
+# Whatever goes wrong with one slide is named
+
+
+def test_a_property_whose_name_is_not_utf8(tissue_path: Path, tmp_path: Path) -> None:
+    """OpenSlide lists it, and has no value for what Python makes of its name."""
+    path = tmp_path / "a.svs"
+    path.write_bytes(tissue_path.read_bytes())
+    slide = Slide(sf.rename_property(path, b"AppMag", b"App\xff\xfeg"))
+    assert slide.info.mpp == 0.5
+    assert "1 of its properties have names that are not UTF-8, and are passed over" in slide.info.warnings
+
+
+@pytest.mark.parametrize("error", [KeyError(), ValueError("no number"), MemoryError(), OverflowError("too large")])
+def test_any_exception_fails_the_slide(tissue_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.slides.read_info", fail)
+        with pytest.raises(SlideError, match=rf"a\.svs: the slide cannot be used \({type(error).__name__}"):
+            Slide(tissue_path)
+    slide = Slide(tissue_path)
+    monkeypatch.setattr("pipeline.slides.Slide._read_rgba", fail)
+    for read in (
+        lambda: slide.read_region(0, (0, 0), (8, 8)),
+        lambda: slide.read_patch(0, 0, slide.geometry(64, 0.5)),
+    ):
+        with pytest.raises(PatchError, match=type(error).__name__):
+            read()
+
+
+def test_a_property_that_is_no_number(tissue_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5", "openslide.background-color": "none"}
+    monkeypatch.setattr("pipeline.slides._read_properties", lambda _: (found, 0))
+    with pytest.raises(SlideError, match=r"a\.svs: the slide cannot be used \(ValueError: invalid literal"):
+        Slide(tissue_path)
+
+
+def test_what_is_read_at_once_is_bounded(tmp_path: Path) -> None:
+    """A patch of 4096 pixels at 5 um/px from a slide of one level at 0.05: 400,000 pixels a side, 671 GB."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=0.05, downsamples=(1,)))
+    with pytest.raises(SlideError, match=r"a\.svs: a patch would be reduced from 409,600 pixels a side"):
+        slide.geometry(4096, 5.0)
+    with pytest.raises(PatchError, match="100,000 x 100,000 pixels is more than is read at once"):
+        slide.read_region(0, (0, 0), (100_000, 100_000))
+
+
 # Damaged tiles
 
 

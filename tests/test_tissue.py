@@ -10,6 +10,8 @@ from PIL import Image
 from scipy import ndimage
 
 from pipeline import tissue
+from pipeline.errors import SlideError
+from pipeline.glass import find_glass, saturation_against_glass
 from pipeline.slides import Slide
 from pipeline.tissue import find_tissue, read_thumbnail, segment
 
@@ -164,6 +166,106 @@ def test_thumbnail_around_damage_is_the_slide(tmp_path: Path) -> None:
     assert 0 < unreadable.mean() < 0.3
     assert unreadable[512 // 13 : 768 // 13, 768 // 13 : 1024 // 13].all()
     np.testing.assert_array_equal(thumbnail[~unreadable], truth[~unreadable])
+
+
+def test_a_slide_that_claims_more_than_any_has(tmp_path: Path) -> None:
+    """Sizes that a damaged header may name: nothing of that size is made."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=4.0, downsamples=(1,)))
+    slide.info = replace(slide.info, size_l0_px=(900_000, 900_000), level_sizes_px=((900_000, 900_000),))
+    with pytest.raises(SlideError, match=r"a\.svs: at 4 um/px its 900,000 x 900,000 pixels are 3600 x 3600 mm"):
+        read_thumbnail(slide)
+
+
+def test_a_slide_of_which_nothing_can_be_read_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quartering stops after so many failed reads; what was not tried counts as unreadable."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=1024, height=1024, mpp=0.5, downsamples=(1,))
+    bad = Slide(sf.damage_tiles(whole, [(x, y) for x in range(4) for y in range(4)]))
+    monkeypatch.setattr(tissue, "BLOCK_PX", 512)
+    monkeypatch.setattr(tissue, "MIN_BLOCK_PX", 16)
+    monkeypatch.setattr(tissue, "MOST_FAILED_READS", 10)
+    reads = []
+    real = Slide.read_region
+    monkeypatch.setattr(Slide, "read_region", lambda self, *a, **k: (reads.append(1), real(self, *a, **k))[1])
+    assert read_thumbnail(bad)[1].all()
+    assert len(reads) < 30
+
+
+# Tinted glass
+
+TINTS = {
+    "cream": (250, 240, 214),
+    "yellow": (246, 228, 160),
+    "bluish": (205, 224, 246),
+    "greenish": (214, 240, 216),
+    "faint": (245, 242, 230),
+}
+
+
+def on_glass(image: np.ndarray, tint: tuple[int, int, int]) -> np.ndarray:
+    """The image as it were on glass of a colour: light passes both."""
+    return (image.astype(float) * np.array(tint) / np.array(GLASS)).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def stained() -> np.ndarray:
+    """A slide of tissue at 8 um/px, with pale stroma beside it and grain everywhere."""
+    image = np.asarray(Image.fromarray(sf.make_pixels("tissue", 4000, 3200, seed=3, mpp=0.5)).reduce(16)).copy()
+    image[10:40, 10:50] = (236, 212, 226)  # saturation 0.10
+    grain = np.random.default_rng(0).integers(-1, 2, (*image.shape[:2], 1))
+    return (image + grain).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS.keys())
+def test_tissue_on_tinted_glass_is_that_on_white_glass(stained: np.ndarray, tint: tuple[int, int, int]) -> None:
+    white, found = segment(stained, 8.0), segment(on_glass(stained, tint), 8.0)
+    assert 0.1 < white.mean() < 0.7
+    assert (white & found).sum() / (white | found).sum() > 0.95
+
+
+@pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS.keys())
+def test_blank_tinted_glass_has_no_tissue(tint: tuple[int, int, int]) -> None:
+    noise = np.random.default_rng(0).integers(-2, 3, (120, 160, 3))
+    blank = on_glass(np.full((120, 160, 3), GLASS, np.uint8), tint)
+    assert not segment((blank + noise).clip(0, 255).astype(np.uint8), 8.0).any()
+
+
+def test_white_fill_beside_tinted_glass(stained: np.ndarray) -> None:
+    """Half of the picture was never scanned and is filled with white: neither that nor the glass is tissue."""
+    image = on_glass(stained, TINTS["cream"])
+    white = segment(stained, 8.0)
+    image[:, image.shape[1] // 2 :] = 255
+    white[:, image.shape[1] // 2 :] = False
+    found = segment(image, 8.0)
+    assert (white & found).sum() / (white | found).sum() > 0.9
+    assert not found[:, image.shape[1] // 2 + 4 :].any()
+
+
+@pytest.fixture(scope="module")
+def tissue_all_over() -> np.ndarray:
+    return np.asarray(Image.fromarray(sf.make_pixels("tissue", 4000, 4000, mpp=0.5)[1300:2700, 1300:2700]).reduce(16))
+
+
+@pytest.mark.parametrize("tint", [GLASS, *TINTS.values()])
+def test_a_slide_that_is_tissue_all_over(tissue_all_over: np.ndarray, tint: tuple[int, int, int]) -> None:
+    """It has no glass to go by: nothing of it is taken for glass."""
+    assert segment(on_glass(tissue_all_over, tint), 8.0).mean() > 0.98
+
+
+def test_white_glass_is_as_it_was(stained: np.ndarray) -> None:
+    """Saturation is the plain one: masks of usual slides do not change."""
+    assert [max(colour) - min(colour) < 3 for colour in find_glass(stained, np.ones(stained.shape[:2], bool))] == [True]
+    plain = np.ptp(stained.astype(np.float32), axis=2) / stained.max(axis=2)
+    np.testing.assert_allclose(saturation_against_glass(stained, [(243.0, 243.0, 242.0)]), plain, rtol=1e-6)
+    np.testing.assert_allclose(saturation_against_glass(stained, []), plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tint", ["cream", "bluish"])
+def test_a_slide_on_tinted_glass(tmp_path: Path, tint: str) -> None:
+    """Through JPEG and OpenSlide."""
+    pixels = sf.make_pixels("tissue", 2400, 2000, seed=1, mpp=0.5)
+    white = find_tissue(Slide(sf.write_slide(tmp_path / "white.svs", pixels, mpp=0.5)))
+    tinted = find_tissue(Slide(sf.write_slide(tmp_path / "tinted.svs", on_glass(pixels, TINTS[tint]), mpp=0.5)))
+    assert (white.mask & tinted.mask).sum() / (white.mask | tinted.mask).sum() > 0.95
 
 
 # Slides that were scanned in part

@@ -1,0 +1,6 @@
+"""Names of the files in a folder of embeddings, for those who look at it without torch; `embed_folder` writes them."""
+
+OPTIONS_FILE = "embed.toml"
+RECORD_FILE = "embed.json"
+FAILURES_FILE = "failures.csv"
+FINISHED_FILE = "finished.json"
