@@ -11,7 +11,7 @@ import typer
 from pipeline.config import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, ConfigError, G2LError
 from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
-from stages.options import resolve, with_options
+from stages.options import CommandWithPanels, resolve, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
 """Set to 1 to see the traceback of an error."""
@@ -26,6 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
 
 
@@ -153,7 +154,7 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
     return path, failed_slides(made)
 
 
-@app.command("import-features")
+@app.command("import-features", cls=CommandWithPanels)
 @with_options(ImportConfig)
 def import_features(
     given: dict[str, Any],
@@ -174,7 +175,7 @@ def import_features(
     raise typer.Exit(EXIT_PARTIAL if imported.num_failed or failed_slides(imported.store.plan) else EXIT_OK)
 
 
-@app.command("train-student")
+@app.command("train-student", cls=CommandWithPanels)
 @with_options(TrainConfig)
 def train_student(
     given: dict[str, Any],
@@ -210,7 +211,7 @@ def export(
     print(export_student(paths["run"], paths["out"], config.format))
 
 
-@app.command("embed")
+@app.command("embed", cls=CommandWithPanels)
 @with_options(EmbedConfig)
 def embed(
     given: dict[str, Any],
@@ -265,7 +266,7 @@ def verify(
     raise typer.Exit(code)
 
 
-@app.command("evaluate")
+@app.command("evaluate", cls=CommandWithPanels)
 @with_options(EvaluateConfig)
 def evaluate(
     given: dict[str, Any],
