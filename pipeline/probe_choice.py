@@ -37,7 +37,7 @@ ProtocolName = Literal["balanced", "plain"]
 ScoreName = Literal["balanced_accuracy", "auroc", "log_loss"]
 SCORE_WORDS = {
     "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC within inner splits",
+    "auroc": "AUROC",
     "log_loss": "log likelihood",
 }
 """What the scores are called; of each a larger one is better."""

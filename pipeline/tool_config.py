@@ -145,7 +145,9 @@ class EvaluateConfig(Config):
         None, description="[LABEL=]DIR of a feature file a slide; repeat for several models."
     )
     label: str = Field("label", description="Column of --slides that is predicted.")
-    mil_epochs: int = Field(30, ge=1, description="Epochs of the attention MIL.")
+    mil_epochs: int | None = Field(
+        None, ge=1, description="Epochs of the attention MIL [30, or as many as make 1,000 steps]."
+    )
     robustness: Path | None = Field(
         None,
         description="CSV as PathoROB's (slide_id, patch_id, biological_class, medical_center, subset) "

@@ -246,8 +246,9 @@ def with_picture(section: Section, out: Path) -> Section:
     figures += section.figures
     probe = section.data.get("linear_probe")
     if probe and (lines := curves_to_draw(probe)):
-        words = (PROBE_X, f"{probe['chosen_by']} on inner splits")
-        figures.append(draw_curves(lines, *words, out / f"{section.key}_by_c.png", log_x=True))
+        chosen_by = str(probe["chosen_by"])
+        words = f"{chosen_by[0].upper()}{chosen_by[1:]} on inner splits"
+        figures.append(draw_curves(lines, PROBE_X, words, out / f"{section.key}_by_c.png", log_x=True))
     return replace(section, figures=figures)
 
 

@@ -32,6 +32,8 @@ from stages.evaluate_patches import prepare
 OPTIONS_FILE = "evaluate.toml"
 CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
 """Options that a report may be made again under: they change no number beyond rounding."""
+BEFORE_THERE_WERE = {"protocol": "plain"}
+"""What reports that are older than an option were made with."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     if not path.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
-        old = tomllib.loads(path.read_text())["evaluate"] | {"precision": read_precision(report)}
+        old = BEFORE_THERE_WERE | tomllib.loads(path.read_text())["evaluate"] | {"precision": read_precision(report)}
         kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING | {"out"}}
         now = {name: value for name, value in config.record().items() if name not in CHANGES_NOTHING}
         if changes := differences(kept, now | {"precision": precision}):

@@ -111,13 +111,18 @@ def predict(
     predictions = []
     for model, surveyed in surveys.items():
         by_predictor = {
-            MIL: attention_mil(found, model, surveyed, task, config.mil_epochs, config.seed, device),
+            MIL: attention_mil(found, model, surveyed, task, num_epochs(config, task), config.seed, device),
             MEAN: mean_pool(found, surveyed, task),
         }
         for predictor, probed in by_predictor.items():
             draws = score_draws(task, probed, scored, resamples)
             predictions.append(Prediction(model, predictor, probed, draws))
     return predictions
+
+
+def num_epochs(config: EvaluateConfig, task: ProbeTask) -> int:
+    """Epochs of the attention MIL: those that are wanted, else by the number of bags."""
+    return config.mil_epochs or mil.default_epochs(task.folds)
 
 
 def score_draws(
@@ -274,8 +279,9 @@ def _settings(
         "resamples": config.resamples,
         "reference": compared,
         "attention_mil": {
-            "epochs": config.mil_epochs, "hidden": mil.HIDDEN, "attention": mil.ATTENTION, "dropout": mil.DROPOUT,
-            "peak_lr": mil.PEAK_LR, "weight_decay": mil.WEIGHT_DECAY, "patches_a_step": mil.BAG_PATCHES,
+            "epochs": num_epochs(config, task), "hidden": mil.HIDDEN, "attention": mil.ATTENTION,
+            "dropout": mil.DROPOUT, "peak_lr": mil.PEAK_LR, "weight_decay": mil.WEIGHT_DECAY,
+            "patches_a_step": mil.BAG_PATCHES,
         },
         "mean_embedding": task.protocol.record(),
         "regularisation_by_fold": {p.model: list(p.probed.strengths) for p in predictions if p.predictor == MEAN},
@@ -295,7 +301,9 @@ def _notes(found: SlideSet, task: ProbeTask, predictions: Sequence[Prediction]) 
     """What a reader must know about how the scores came about."""
     notes = [f"{p.model}, {p.predictor}: {note}" for p in predictions for note in p.probed.notes]
     num_val = sum(len(fold.val) for fold in task.folds)
-    if num_val:
+    if num_val and task.protocol.is_fixed:
+        notes.append(f"{num_val} {found.unit}s of the split val are not used: C is fixed, and {MIL} chooses nothing.")
+    elif num_val:
         notes.append(
             f"{num_val} {found.unit}s of the split val choose the regularisation only; {MIL} does not use them."
         )
