@@ -12,7 +12,7 @@ command has a table of its own, so that one file can hold a whole project:
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -45,6 +45,8 @@ class Config(BaseModel):
     """Base of all configurations: frozen, checked, no unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    panels: ClassVar[dict[str, str]] = {}
+    """Headings of the help by the field that each begins with, in the order of the fields; none for a short list."""
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:
@@ -213,6 +215,14 @@ class ExtractConfig(Config):
 class TrainConfig(Config):
     """What `g2l train-student` decides by, beside the store."""
 
+    panels: ClassVar[dict[str, str]] = {
+        "student": "Student and teachers",
+        "epochs": "Optimisation",
+        "loss": "Loss and augmentation",
+        "checkpoint_every": "Checkpoints and held-out figures",
+        "device": "Running",
+    }
+
     student: str = Field(description="Encoder that is trained; `g2l models` lists them.")
     weights: str = Field(
         "pretrained",
@@ -235,16 +245,11 @@ class TrainConfig(Config):
         "log-sum", description="log-sum is the paper's; others for ablation."
     )
     alpha: float = Field(4.0, ge=1, description="Exponent of the log-sum loss.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto",
-        description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
-    )
     augment: Literal["none", "flips", "flips+jitter"] = Field(
         "flips",
         description="flips: the eight flips and quarter turns; jitter: mild colour changes. Without this option, a "
         "store with views has none beside them.",
     )
-    workers: int | None = Field(None, ge=1, description="Threads that decode and augment [number of cores].")
     checkpoint_every: int = Field(500, ge=1, description="Steps between checkpoints; each epoch ends with one.")
     keep: Literal["last", "best"] = Field(
         "last", description="Which student is exported: of the last step, or of the smallest held-out loss."
@@ -252,6 +257,11 @@ class TrainConfig(Config):
     val_every: int = Field(1, ge=1, description="Epochs between validations.")
     val_rows: int = Field(4096, ge=2, description="At most this many held-out rows are scored.")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto",
+        description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
+    )
+    workers: int | None = Field(None, ge=1, description="Threads that decode and augment [number of cores].")
     deterministic: bool = Field(True, description="Only reproducible kernels, so that resuming is bit for bit.")
     slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
     seed: int = Field(0, ge=0, description="Seed of initial weights, order and augmentation.")

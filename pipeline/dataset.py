@@ -150,6 +150,10 @@ class StoredRows:
         self.patch_px = store.patch_px
         self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
 
+    def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
+        """The case of each of some rows."""
+        return self._pixels.plan.case_of_row()[np.asarray(rows, np.int64)]
+
     def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
         """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns the teachers' embeddings of it, joined:
         float32 (T,).

@@ -13,7 +13,7 @@ from pipeline.dataset import row_keys, teacher_statistics
 from pipeline.errors import BenchmarkError
 from pipeline.evaluated import NamedModel
 from pipeline.fidelity_rows import failed_rows, missing_note
-from pipeline.linear_map import fit_linear_map
+from pipeline.linear_map import LinearMap, fit_linear_map
 from pipeline.metrics import (
     NUM_NEIGHBOURS,
     debiased_linear_cka,
@@ -112,13 +112,18 @@ class TeacherSpace:
         self.plain = np.stack([store.read_embedding(int(row)) for row in rows.val])
         self.val = self.standardise(self.plain)
         self.train = self.standardise(np.stack([store.read_embedding(int(row)) for row in rows.train]))
+        self.train_cases = store.plan.case_of_row()[rows.train]
 
     def standardise(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
         """(N, T) in the standardised space."""
         standardised: NDArray[np.float64] = (embeddings - self.mean) / self.deviation
         return standardised
 
-    def project(self, model: ScoredModel) -> dict[str, NDArray[np.float64]]:
+    def fit_map(self, model: ScoredModel) -> LinearMap:
+        """The linear map of a model's embeddings into this space, fitted on the training rows."""
+        return fit_linear_map(model.train, self.train, self.train_cases)
+
+    def project(self, model: ScoredModel, fitted: LinearMap) -> dict[str, NDArray[np.float64]]:
         """A model's projections of the held-out rows, float64 (N, T), by how they are made; the fitted one last."""
         found = {}
         if model.is_teacher:
@@ -126,7 +131,7 @@ class TeacherSpace:
         elif model.projector is not None and model.projector.linear.out_features == len(self.mean):
             with torch.inference_mode():
                 found[OWN] = self.standardise(model.projector.as_teacher(torch.from_numpy(model.val)).double().numpy())
-        found[FITTED] = fit_linear_map(model.train, self.train).predict(model.val)
+        found[FITTED] = fitted.predict(model.val)
         return found
 
 

@@ -2,7 +2,8 @@
 
 It minimises, over weights W (D, C) and an unpenalised bias, the mean cross-entropy of softmax(X W + b) plus
 |W|**2 / (2 strength n): scikit-learn's `LogisticRegression(C=strength)`, which a test compares it with. (With two
-classes scikit-learn has one vector of weights, the difference of ours, so that its C is twice the strength.)
+classes scikit-learn has one vector of weights, the difference of ours, so that its C is twice the strength.) Rows may
+have weights of mean 1, as with its `class_weight="balanced"`.
 
 Embeddings are strongly correlated, and on these scikit-learn's L-BFGS takes hundreds of passes over the data where
 classes overlap: 160 s for seven strengths on 16,000 x 1,024. Here the same L-BFGS (scipy's) works in coordinates in
@@ -10,8 +11,9 @@ which the loss is about equally curved in all directions, those of the Cholesky 
 
     h X'X / n + 1 / (strength n),     h: mean of p (1 - p) at the start
 
-after the bound of the Hessian by Böhning, "Multinomial logistic regression algorithm" (1992), and takes about ten. The
-minimum is the same. Products over the data are in float32, sums and all else in float64. Pure.
+with the rows' weights in the sum, after the bound of the Hessian by Böhning, "Multinomial logistic regression
+algorithm" (1992), and takes about ten. The minimum is the same. Products over the data are in float32, sums and all
+else in float64. Pure.
 """
 
 from dataclasses import dataclass
@@ -24,6 +26,10 @@ from scipy.special import log_softmax
 
 TOLERANCE = 1e-4
 """Of the gradient: scikit-learn's default."""
+RELATIVE_TOLERANCE = 1e-3
+"""Of the gradient's largest component where all coefficients are 0. Our choice: under a strong penalty and with few
+rows even that one is below `TOLERANCE`, and a fit would end before it has begun.
+"""
 SMALLEST_STEP = 1e-9
 """A fit also ends where a step lowers the loss by less: float32 products carry no more."""
 MAX_GAP = 1e-4
@@ -57,12 +63,19 @@ class LogisticModel:
         return np.asarray(log_softmax(logits.astype(np.float64) + self.bias, axis=1))
 
 
-def second_moments(features: NDArray[np.float32]) -> Floats:
-    """X'X / n of `features` (n, D): (D, D)."""
+def balanced_weights(truth: NDArray[np.int64]) -> Floats:
+    """Weights of rows (n,), mean 1, by which every class that occurs in `truth` (n,) counts the same."""
+    _, inverse, counts = np.unique(truth, return_inverse=True, return_counts=True)
+    weights: Floats = len(truth) / (len(counts) * counts[inverse])
+    return weights
+
+
+def second_moments(features: NDArray[np.float32], weights: Floats | None = None) -> Floats:
+    """X'WX / n of `features` (n, D): (D, D); `weights` (n,) of rows are W's diagonal, else it is 1."""
     total = np.zeros((features.shape[1], features.shape[1]))
     for start in range(0, len(features), BLOCK_ROWS):
         block = features[start : start + BLOCK_ROWS].astype(np.float64)
-        total += block.T @ block
+        total += block.T @ (block if weights is None else block * weights[start : start + BLOCK_ROWS, None])
     return total / len(features)
 
 
@@ -74,23 +87,27 @@ def fit_logistic(
     moments: Floats,
     start: LogisticModel | None = None,
     tolerance: float = TOLERANCE,
+    weights: Floats | None = None,
 ) -> LogisticModel:
     """Fit to `features` (n, D), best standardised, and classes `truth` (n,) of 0 to C - 1.
 
     Args:
         strength: the inverse of the penalty, scikit-learn's C.
-        moments: about `second_moments(features)`; they decide how fast it goes, not where.
+        moments: about `second_moments(features, weights)`; they decide how fast it goes, not where.
         start: a fit to start from, such as that of the next smaller strength.
-        tolerance: it ends where no component of the gradient is larger.
+        tolerance: it ends where no component of the gradient is larger than this, nor than `RELATIVE_TOLERANCE` allows.
+        weights: of rows, (n,), mean 1; all 1 without.
     """
     if start is None:
         start = LogisticModel(np.zeros((features.shape[1], num_classes)), np.zeros(num_classes), True)
-    objective = _Objective(features, truth, strength, moments, start)
-    options = {"maxiter": MAX_ITERATIONS, "gtol": tolerance, "ftol": SMALLEST_STEP}
+    objective = _Objective(features, truth, strength, moments, start, weights)
+    at_zero = np.abs(objective(np.zeros(objective.num_coordinates))[1]).max()
+    least = min(tolerance, RELATIVE_TOLERANCE * float(at_zero))
+    options = {"maxiter": MAX_ITERATIONS, "gtol": least, "ftol": SMALLEST_STEP}
     found = minimize(objective, objective.coordinates(start), jac=True, method="L-BFGS-B", options=options)
-    weights, bias = objective.parameters(found.x)
+    coefficients, bias = objective.parameters(found.x)
     gap = float(found.jac @ found.jac) / 2  # in these coordinates the curvature is about 1
-    return LogisticModel(weights, bias, gap <= MAX_GAP)
+    return LogisticModel(coefficients, bias, gap <= MAX_GAP)
 
 
 class _Objective:
@@ -103,8 +120,10 @@ class _Objective:
         strength: float,
         moments: Floats,
         start: LogisticModel,
+        row_weights: Floats | None,
     ) -> None:
         self.features, self.truth = features, truth
+        self.row_weights = np.ones(len(features)) if row_weights is None else row_weights
         self.penalty = 1 / (strength * len(features))
         probabilities = np.exp(start.log_probabilities(features))
         curvature = max(float((probabilities * (1 - probabilities)).mean()), MIN_CURVATURE)
@@ -113,6 +132,7 @@ class _Objective:
         self.factor = cholesky(hessian, lower=True, overwrite_a=True, check_finite=False)
         self.bias_scale = np.sqrt(curvature)
         self.shape = start.weights.shape
+        self.num_coordinates = start.weights.size + len(start.bias)
 
     def coordinates(self, model: LogisticModel) -> Floats:
         """u of a model."""
@@ -135,10 +155,11 @@ class _Objective:
         own = logits[rows, self.truth].astype(np.float64)
         np.exp(logits, out=logits)
         total = logits.sum(1, keepdims=True)
-        loss = float((np.log(total[:, 0], dtype=np.float64) - own).mean())
+        loss = float((self.row_weights * (np.log(total[:, 0], dtype=np.float64) - own)).mean())
         loss += self.penalty / 2 * float(np.square(weights).sum())
         residual = np.divide(logits, total, out=logits)
         residual[rows, self.truth] -= 1
+        residual *= self.row_weights.astype(np.float32)[:, None]
         by_weight = (self.features.T @ residual).astype(np.float64) / num_rows + self.penalty * weights
         by_bias = residual.sum(0, dtype=np.float64) / num_rows
         by_u = solve_triangular(self.factor, by_weight, lower=True, check_finite=False)

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 
 import numpy as np
 import torch
@@ -38,6 +39,10 @@ PEAK_LR = 3e-4
 """Peak learning rate of AdamW for batches of one bag. Our choice, see docs/decisions/0017."""
 WEIGHT_DECAY = 1e-2
 """AdamW's default (Loshchilov and Hutter, 2019, as torch has it)."""
+EPOCHS, MIN_STEPS = 30, 1000
+"""Epochs, and steps that they make at least: with few bags 30 epochs are so few steps that the network still says the
+same of all. Our choice, see docs/decisions/0034.
+"""
 BAG_PATCHES = 4096
 """Patches of a bag that one step sees, drawn anew each epoch. Our choice: bounds a step's time and memory; bags of the
 usual 1,000 to 4,000 sampled patches are seen whole.
@@ -163,6 +168,11 @@ class _Learner:
         hidden = torch.cat([self.model.hidden((block - self.mean) / self.scale) for block in blocks])
         logits: Tensor = self.model(hidden)
         return torch.softmax(logits.cpu().double(), dim=0).numpy()
+
+
+def default_epochs(folds: Sequence[Fold]) -> int:
+    """Epochs for bags in these folds: `EPOCHS`, or as many as make `MIN_STEPS` in the smallest training part."""
+    return max(EPOCHS, ceil(MIN_STEPS / min(len(fold.train) for fold in folds)))
 
 
 def out_of_fold(

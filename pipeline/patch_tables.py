@@ -10,7 +10,8 @@ from pipeline.few_shot import Examples, FewShot
 from pipeline.intervals import READ_DIFFERENCES, Draws, GroupResamples, class_mean_draws, difference, interval
 from pipeline.patch_groups import GROUP_WORDS
 from pipeline.patch_sets import PatchSet
-from pipeline.probes import STRENGTHS, Probed, ProbeTask
+from pipeline.probe_report import strength_column, strengths_in_words
+from pipeline.probes import Probed, ProbeTask
 from pipeline.report import Cell, Column, Interval, Table
 from pipeline.tool_config import EvaluateConfig
 
@@ -64,28 +65,19 @@ class ScoredModel:
     few_draws: dict[int, Draws]
 
 
-def probe_tables(models: Sequence[ScoredModel], config: EvaluateConfig) -> list[Table]:
+def probe_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateConfig) -> list[Table]:
     """The metrics of each model, a table a probe; the first says what they are."""
     columns = [Column("model"), *(Column(name, what, better="higher") for name, what in METRICS.values())]
     rows: dict[str, list[list[Cell]]] = {
         probe: [[model.label, *(interval(model.draws[probe][key]) for key in METRICS)] for model in models]
         for probe in (LINEAR, KNN)
     }
-    strength = Column(
-        "C", f"Inverse strength of the regularisation that was chosen, of {len(STRENGTHS)} from {STRENGTHS[0]:g} to "
-        f"{STRENGTHS[-1]:g}: once if all folds agree, else of each fold."
-    )  # fmt: skip
-    linear = [[*row, _strengths(model)] for row, model in zip(rows[LINEAR], models, strict=True)]
+    chosen = [strengths_in_words(model.probed[LINEAR].choices) for model in models]
+    linear = [[*row, words] for row, words in zip(rows[LINEAR], chosen, strict=True)]
     return [
-        Table("Linear probe", [*columns, strength], linear),
+        Table("Linear probe", [*columns, strength_column(bench.task.protocol)], linear),
         Table(f"kNN, {config.knn} neighbours", [replace(column, what="") for column in columns], rows[KNN]),
     ]
-
-
-def _strengths(model: ScoredModel) -> str:
-    """The chosen strengths in words."""
-    chosen = model.probed[LINEAR].strengths
-    return f"{chosen[0]:g}" if len(set(chosen)) == 1 else ", ".join(f"{strength:g}" for strength in chosen)
 
 
 def difference_tables(models: Sequence[ScoredModel], reference: str) -> list[Table]:

@@ -164,6 +164,10 @@ class Plan:
         """Index into `slides` of every row; int32 (N,)."""
         return np.repeat(np.arange(len(self.slides), dtype=np.int32), [len(s.coords_l0_px) for s in self.slides])
 
+    def case_of_row(self) -> NDArray[np.str_]:
+        """The case of every row: (N,)."""
+        return np.array([slide.case_id for slide in self.slides])[self.slide_of_row()]
+
     def coords(self) -> NDArray[np.int64]:
         """Level-0 (x, y) of every row; int64 (N, 2)."""
         return np.concatenate([s.coords_l0_px for s in self.slides])

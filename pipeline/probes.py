@@ -1,15 +1,16 @@
 """How much of the classes an embedding holds: a linear probe and nearest neighbours, out of fold.
 
-Linear probe: multinomial logistic regression on features standardised by the training part. The strength of its
-regularisation is chosen within the training part alone: by the log loss on inner folds that keep groups together, or on
-the val rows of a given split, along a path from strong to weak. kNN: the k training patches of the largest cosine, each
-with one vote. Both are the usual protocols of pathology encoders (Chen et al., "Towards a general-purpose foundation
-model for computational pathology", Nature Medicine 2024). Left out: class weights and test-time augmentation.
+Linear probe: multinomial logistic regression on features standardised by the training part. `probe_choice` says how its
+regularisation is chosen, within the training part alone, and how classes weigh. kNN: votes of the k training patches of
+the largest cosine; k is fixed. Where classes count the same, so do the votes that a class could give: a vote weighs the
+less the more frequent its class is, or rare classes would never win (docs/decisions/0034). Both are the usual protocols
+of pathology encoders (Chen et al., "Towards a general-purpose foundation model for computational pathology", Nature
+Medicine 2024), but for the weights of classes. Left out: test-time augmentation.
 """
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -19,22 +20,10 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.cores import usable_cores
 from pipeline.directions import grid_directions, nearest, row_blocks
-from pipeline.errors import BenchmarkError
-from pipeline.folds import Fold, Rows, group_folds, parts_of_rows
-from pipeline.logistic import Floats, LogisticModel, fit_logistic, second_moments
+from pipeline.folds import Fold, Rows, parts_of_rows
+from pipeline.logistic import Floats, fit_logistic, second_moments
+from pipeline.probe_choice import Choice, ProbeProtocol, choice_notes, choose_strength, edge_note, inner_splits
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""Inverse penalties to choose from. Our choice: on standardised features 1e-5 is next to the classes' frequencies, and
-1 next to no penalty.
-"""
-PATH_TOLERANCE = 1e-3
-"""Of the gradient while choosing. Our choice: ten times that of the fit that counts; strengths are ten times apart."""
-DEFAULT_STRENGTH = 1e-2
-"""Where there is nothing to choose by. Our choice: the middle of `STRENGTHS`."""
-PATIENCE = 2
-"""The path ends when the loss has not improved at so many strengths in a row. Our choice."""
-INNER_FOLDS = (3, 2)
-"""Numbers of inner folds, the first that the groups allow. Our choice: each fit sees two thirds of the examples."""
 MAX_FOLDS_AT_ONCE = 4
 """Our choice: a fold in work holds about three copies of the embeddings."""
 
@@ -52,6 +41,7 @@ class ProbeTask:
         inner: for each fold, the splits that its settings are chosen by; none where that is impossible.
         parts: the fold that scores a row, (N,); -1: none.
         notes: what a reader must know.
+        protocol: how linear probes are regularised.
     """
 
     classes: tuple[str, ...]
@@ -60,6 +50,7 @@ class ProbeTask:
     inner: Sequence[Sequence[Fold]]
     parts: Rows
     notes: tuple[str, ...]
+    protocol: ProbeProtocol = field(default_factory=ProbeProtocol)
 
     @property
     def scored(self) -> Rows:
@@ -73,83 +64,66 @@ class Probed:
 
     Attributes:
         probabilities: of the classes, (N, C); NaN for rows that no fold scores.
-        strengths: the chosen inverse penalty of each fold; none for kNN.
+        choices: the linear probe's regularisation in each fold; none for other probes.
         notes: what a reader must know.
     """
 
     probabilities: Floats
-    strengths: tuple[float, ...] = ()
+    choices: tuple[Choice, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The inverse penalty of each fold."""
+        return tuple(choice.strength for choice in self.choices)
 
-def probe_task(labels: NDArray[np.str_], groups: NDArray[np.str_], folds: Sequence[Fold], seed: int) -> ProbeTask:
+
+def probe_task(
+    labels: NDArray[np.str_],
+    groups: NDArray[np.str_],
+    folds: Sequence[Fold],
+    seed: int,
+    protocol: ProbeProtocol | None = None,
+) -> ProbeTask:
     """The task of telling `labels` (N,) apart; `groups` (N,) stay together in the inner splits as well."""
+    protocol = protocol or ProbeProtocol()
     names, truth = np.unique(labels, return_inverse=True)
-    inner = [_inner_splits(labels, groups, fold, seed) for fold in folds]
-    notes = []
-    if without := sum(not splits for splits in inner):
-        notes.append(
-            f"In {without} of {len(folds)} folds the training part has too few groups (cases) to choose the linear "
-            f"probe's regularisation by: C = {DEFAULT_STRENGTH:g} is taken."
-        )
     classes = tuple(str(name) for name in names)
-    return ProbeTask(classes, truth, folds, inner, parts_of_rows(folds, len(labels)), tuple(notes))
+    inner = [[] if protocol.is_fixed else inner_splits(labels, groups, fold, seed) for fold in folds]
+    notes = () if protocol.is_fixed else choice_notes(classes, truth, folds, inner)
+    return ProbeTask(classes, truth, folds, inner, parts_of_rows(folds, len(labels)), notes, protocol)
 
 
 def linear_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
     """Logistic regression on `embeddings` (N, D)."""
-    num_classes = len(task.classes)
+    num_classes, protocol = len(task.classes), task.protocol
 
-    def probe(fold: Fold, inner: Sequence[Fold]) -> tuple[Floats, float, bool]:
+    def probe(fold: Fold, inner: Sequence[Fold]) -> tuple[Floats, Choice, bool]:
         features = np.asarray(StandardScaler().fit(embeddings[fold.train]).transform(embeddings), np.float32)
-        train = features[fold.train]
-        moments = second_moments(train)
-        strength = choose_strength(features, task, inner, moments)
-        model = fit_logistic(train, task.truth[fold.train], num_classes, strength, moments)
-        return np.exp(model.log_probabilities(features[fold.test])), strength, model.converged
+        train, truth = features[fold.train], task.truth[fold.train]
+        weights = protocol.weights(truth)
+        moments = second_moments(train, weights)
+        choice = choose_strength(features, task.truth, num_classes, inner, protocol, moments)
+        model = fit_logistic(train, truth, num_classes, choice.strength, moments, weights=weights)
+        return np.exp(model.log_probabilities(features[fold.test])), choice, model.converged
 
     probabilities = np.full((len(task.truth), num_classes), np.nan)
     found = _for_each_fold(probe, task)
     for fold, (of_test, _, _) in zip(task.folds, found, strict=True):
         probabilities[fold.test] = of_test
+    choices = tuple(choice for _, choice, _ in found)
     unfinished = sum(not converged for _, _, converged in found)
-    notes = (f"{unfinished} of {len(found)} regressions did not converge.",) if unfinished else ()
-    return Probed(probabilities, tuple(strength for _, strength, _ in found), notes)
-
-
-def choose_strength(features: NDArray[np.float32], task: ProbeTask, inner: Sequence[Fold], moments: Floats) -> float:
-    """The strength of the smallest log loss on the inner splits' test rows; the stronger penalty of two equal ones."""
-    if not inner:
-        return DEFAULT_STRENGTH
-    models: list[LogisticModel | None] = [None] * len(inner)
-    best, best_loss, num_worse = STRENGTHS[0], np.inf, 0
-    parts = [features[split.train] for split in inner]
-    for strength in STRENGTHS:
-        losses = []
-        for index, split in enumerate(inner):
-            model = fit_logistic(
-                parts[index],
-                task.truth[split.train],
-                len(task.classes),
-                strength,
-                moments,
-                models[index],
-                PATH_TOLERANCE,
-            )
-            models[index] = model
-            log_probabilities = model.log_probabilities(features[split.test])
-            losses.append(-log_probabilities[np.arange(len(split.test)), task.truth[split.test]])
-        loss = float(np.concatenate(losses).mean())
-        num_worse = 0 if loss < best_loss else num_worse + 1
-        if loss < best_loss:
-            best, best_loss = strength, loss
-        if num_worse == PATIENCE:
-            break
-    return best
+    notes = (
+        f"{unfinished} of {len(found)} regressions did not converge." if unfinished else "",
+        edge_note(choices, protocol),
+    )
+    return Probed(probabilities, choices, tuple(note for note in notes if note))
 
 
 def knn_probe(embeddings: NDArray[np.float32], task: ProbeTask, k: int) -> Probed:
     """Votes of the `k` training rows of the largest cosine, as shares; of equally near rows the first counts.
+
+    The task's protocol says how votes weigh.
 
     Raises:
         BenchmarkError: an embedding is zero or no number.
@@ -159,10 +133,12 @@ def knn_probe(embeddings: NDArray[np.float32], task: ProbeTask, k: int) -> Probe
 
     def probe(fold: Fold, _: Sequence[Fold]) -> None:
         train, classes = directions[fold.train], task.truth[fold.train]
+        weights = task.protocol.weights(classes)
         for block in row_blocks(len(fold.test), len(train)):
             rows = fold.test[block]
             near = nearest(directions[rows] @ train.T, min(k, len(train)))
-            probabilities[rows] = (classes[near][:, :, None] == np.arange(len(task.classes))).mean(1)
+            votes = np.stack([(weights[near] * (classes[near] == c)).sum(1) for c in range(len(task.classes))], axis=1)
+            probabilities[rows] = votes / votes.sum(1, keepdims=True)
 
     _for_each_fold(probe, task)
     fewest = min(len(fold.train) for fold in task.folds)
@@ -179,22 +155,3 @@ def _for_each_fold(probe: Callable[[Fold, Sequence[Fold]], Result], task: ProbeT
     workers = min(MAX_FOLDS_AT_ONCE, usable_cores())
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
         return list(pool.map(probe, task.folds, task.inner))
-
-
-def _inner_splits(labels: NDArray[np.str_], groups: NDArray[np.str_], fold: Fold, seed: int) -> list[Fold]:
-    """The val rows of a given split, else folds within the training part; none where its groups allow none.
-
-    A class of one group cannot be on both sides: its rows take no part in the choice.
-    """
-    if len(fold.val):
-        return [Fold(fold.train, fold.val)]
-    pairs = np.unique(np.stack([labels[fold.train], groups[fold.train]]), axis=1)
-    names, num_groups = np.unique(pairs[0], return_counts=True)
-    rows = fold.train[np.isin(labels[fold.train], names[num_groups > 1])]
-    for num_folds in INNER_FOLDS:
-        try:
-            splits = group_folds(labels[rows], groups[rows], num_folds, seed, "inner folds")
-        except BenchmarkError:  # too few groups for so many folds
-            continue
-        return [Fold(rows[split.train], rows[split.test]) for split in splits]
-    return []

@@ -173,4 +173,4 @@ def mapped_linearly(
         if not (np.isfinite(fitted_on).all() and np.isfinite(mapped).all()):  # diverged: the figures will say so
             yield torch.full((len(mapped), targets.shape[1]), torch.nan, dtype=torch.float64)
             continue
-        yield torch.from_numpy(fit_linear_map(fitted_on, targets).predict(mapped))
+        yield torch.from_numpy(fit_linear_map(fitted_on, targets, rows.cases(fit_on)).predict(mapped))

@@ -4,7 +4,7 @@ The base and the options of the stages themselves are in `config`.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -15,6 +15,15 @@ from pipeline.units import MAX_MPP, MIN_MPP
 
 class ImportConfig(Config):
     """What `g2l import-features` decides by."""
+
+    panels: ClassVar[dict[str, str]] = {
+        "slides_root": "Features and slides",
+        "patch_px": "Patches",
+        "val_fraction": "Held-out cases",
+        "check_rows": "Proof that the features are the teacher's",
+        "dtype": "Store",
+        "device": "Running",
+    }
 
     slides_root: Path = Field(description="Folder of the slides; relative paths of --manifest hang below it.")
     teacher: str = Field(description="Encoder that made the features; `g2l models` lists them.")
@@ -59,8 +68,19 @@ class ImportConfig(Config):
 class EmbedConfig(Config):
     """What `g2l embed` decides by, beside the model and the slides."""
 
+    panels: ClassVar[dict[str, str]] = {
+        "layout": "Files",
+        "as_teacher": "A student in its teacher's place",
+        "patch_px": "Patches",
+        "slides_root": "Slides",
+        "batch_size": "Running",
+    }
+
     layout: Literal["trident", "clam", "stamp", "pt"] = Field(
         description="Files as TRIDENT, CLAM or STAMP write them; pt: bare tensors as slide2vec writes them."
+    )
+    dtype: Literal["float16", "float32"] | None = Field(
+        None, description="Type that embeddings are stored in [the layout's: float16 for stamp, else float32]."
     )
     as_teacher: bool = Field(
         False, description="Map a student's embeddings into its teacher's space, for heads made for the teacher."
@@ -77,24 +97,32 @@ class EmbedConfig(Config):
     stride_px: int | None = Field(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
     min_tissue: float = Field(0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.")
     allow_upsampling: bool = Field(False, description="Take slides coarser than --mpp by more than 5 %.")
-    dtype: Literal["float16", "float32"] | None = Field(
-        None, description="Type that embeddings are stored in [the layout's: float16 for stamp, else float32]."
+    slides_root: Path | None = Field(
+        None, description="Folder that a manifest's relative paths hang below [the manifest's folder]."
     )
+    check_files: bool = Field(True, description="Compare each slide with the manifest's sha256, where it gives one.")
+    retry_failures: bool = Field(False, description="Embed slides again that have patches left out.")
     batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
     )
     workers: int | None = Field(None, ge=1, description="Threads that read slides [number of cores].")
-    slides_root: Path | None = Field(
-        None, description="Folder that a manifest's relative paths hang below [the manifest's folder]."
-    )
-    check_files: bool = Field(True, description="Compare each slide with the manifest's sha256, where it gives one.")
-    retry_failures: bool = Field(False, description="Embed slides again that have patches left out.")
 
 
 class EvaluateConfig(Config):
     """What `g2l evaluate` measures, on what, and how."""
+
+    panels: ClassVar[dict[str, str]] = {
+        "models": "What is compared",
+        "store": "Fidelity to the teacher",
+        "patches": "Patch benchmark",
+        "slides": "Slide benchmark",
+        "robustness": "Robustness",
+        "cost": "Cost",
+        "protocol": "Scores of the benchmarks",
+        "images_root": "Running",
+    }
 
     models: list[str] = Field(
         min_length=1,
@@ -104,47 +132,53 @@ class EvaluateConfig(Config):
     reference: str | None = Field(
         None, description="Label of the model to compare with [the teacher of the store or run, else the first]."
     )
-    store: Path | None = Field(None, description="Fidelity: store whose held-out rows are scored.")
-    teacher: str | None = Field(
-        None, description="Fidelity: whose embeddings, of a store of several teachers [the first one's]."
-    )
+    store: Path | None = Field(None, description="Store whose held-out rows are scored.")
+    teacher: str | None = Field(None, description="Whose embeddings, of a store of several teachers [the first one's].")
+    store_rows: int = Field(4096, ge=2, description="At most this many held-out rows, and as many to fit linear maps.")
+    slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
     patches: Path | None = Field(
-        None, description="Patch benchmark: CSV of path, label, optionally group, center, split; or an image folder."
+        None, description="CSV of path, label, optionally group, center, split; or an image folder."
     )
-    slides: Path | None = Field(
-        None, description="Slide benchmark: CSV of slide_id or case_id (or both) and labels; needs --features."
-    )
+    knn: int = Field(20, ge=1, description="Neighbours of the kNN probe.")
+    draws: int = Field(100, ge=1, description="Random draws of few-shot examples.")
+    slides: Path | None = Field(None, description="CSV of slide_id or case_id (or both) and labels; needs --features.")
     features: list[str] | None = Field(
         None, description="[LABEL=]DIR of a feature file a slide; repeat for several models."
     )
     label: str = Field("label", description="Column of --slides that is predicted.")
+    mil_epochs: int | None = Field(
+        None, ge=1, description="Epochs of the attention MIL [30, or as many as make 1,000 steps]."
+    )
     robustness: Path | None = Field(
         None,
-        description="Robustness: CSV as PathoROB's (slide_id, patch_id, biological_class, medical_center, subset) "
+        description="CSV as PathoROB's (slide_id, patch_id, biological_class, medical_center, subset) "
         "with path; or slide_id, patch_id, scanner, staining, path for the same tissue scanned and stained anew.",
     )
-    margins: bool = Field(
-        True, description="Robustness: croma's margins beside the index; minutes a model for 20,000 patches."
+    ri_k: int | None = Field(
+        None, ge=1, description="Neighbours of the robustness index [best balanced accuracy of the kNN classifier]."
     )
-    images_root: Path | None = Field(None, description="Where relative image paths hang below [the CSV's folder].")
+    margins: bool = Field(True, description="Croma's margins beside the index; minutes a model for 20,000 patches.")
     cost: bool = Field(True, description="Measure parameters, FLOPs, time and memory.")
     cost_batch_sizes: list[int] = Field([1, 32], description="Batch sizes that are timed; repeat for several.")
     cost_precisions: list[Literal["float32", "bfloat16", "float16"]] | None = Field(
         None, description="Arithmetics that are timed; repeat for several [--precision]."
     )
     cost_rounds: int = Field(7, ge=1, description="Rounds of timing, every model once a round; medians are shown.")
+    protocol: Literal["balanced", "plain"] = Field(
+        "balanced",
+        description="Linear probe and kNN. balanced: classes count the same, C is chosen by the reported score; plain: "
+        "they count by frequency, C is chosen by log loss, as in earlier reports.",
+    )
+    probe_c: float | None = Field(
+        None, gt=0, description="Linear probe: fixed inverse strength C [chosen within the training part]."
+    )
+    folds: int = Field(5, ge=2, description="Folds where no split is given; a group is never on both sides.")
+    resamples: int = Field(1000, ge=100, description="Bootstrap resamples of an interval.")
+    seed: int = Field(0, ge=0, description="Seed of folds, draws, resamples and training.")
+    images_root: Path | None = Field(None, description="Where relative image paths hang below [the CSV's folder].")
     patch_px: int | None = Field(
         None, ge=16, le=4096, description="Input size of encoders that take any [the store's or run's, else 224]."
     )
-    knn: int = Field(20, ge=1, description="Neighbours of the kNN probe.")
-    folds: int = Field(5, ge=2, description="Folds where no split is given; a group is never on both sides.")
-    draws: int = Field(100, ge=1, description="Random draws of few-shot examples.")
-    resamples: int = Field(1000, ge=100, description="Bootstrap resamples of an interval.")
-    ri_k: int | None = Field(
-        None, ge=1, description="Neighbours of the robustness index [best balanced accuracy of the kNN classifier]."
-    )
-    mil_epochs: int = Field(30, ge=1, description="Epochs of the attention MIL.")
-    store_rows: int = Field(4096, ge=2, description="At most this many held-out rows, and as many to fit linear maps.")
     cache: Path | None = Field(None, description="Folder that embeddings are kept in [OUT/embeddings].")
     batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
@@ -152,8 +186,6 @@ class EvaluateConfig(Config):
     )
     device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
     workers: int | None = Field(None, ge=1, description="Threads that read images [number of cores].")
-    slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
-    seed: int = Field(0, ge=0, description="Seed of folds, draws, resamples and training.")
 
     def absolute(self) -> Self:
         """As for all, folders and files among models and features as well."""

@@ -25,7 +25,7 @@ from pipeline.files import odd_name
 from pipeline.model_names import absolute_model
 from pipeline.outside import printable
 from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
-from stages.options import given_path, resolve, with_options
+from stages.options import CommandWithPanels, given_path, resolve, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
 """Set to 1 to see the traceback of an error."""
@@ -41,6 +41,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"max_content_width": 120},
 )
 
 
@@ -184,7 +185,7 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
     return path, failed_slides(made)
 
 
-@app.command("import-features")
+@app.command("import-features", cls=CommandWithPanels)
 @with_options(ImportConfig)
 def import_features(
     given: dict[str, Any],
@@ -210,7 +211,7 @@ def import_features(
     raise typer.Exit(EXIT_PARTIAL if imported.num_failed or some_failed else EXIT_OK)
 
 
-@app.command("train-student")
+@app.command("train-student", cls=CommandWithPanels)
 @with_options(TrainConfig)
 def train_student(
     given: dict[str, Any],
@@ -252,7 +253,7 @@ def export(
     show(export_student(paths["run"], paths["out"], config.format))
 
 
-@app.command("embed")
+@app.command("embed", cls=CommandWithPanels)
 @with_options(EmbedConfig)
 def embed(
     given: dict[str, Any],
@@ -313,7 +314,7 @@ def verify(
     raise typer.Exit(code)
 
 
-@app.command("evaluate")
+@app.command("evaluate", cls=CommandWithPanels)
 @with_options(EvaluateConfig)
 def evaluate(
     given: dict[str, Any],

@@ -34,8 +34,9 @@ from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.models import BuiltEncoder
 from pipeline.patch_images import read_image
+from pipeline.probe_report import curves_to_draw
 from pipeline.report import Figure, Report, ReportModel, Section
-from pipeline.report_figures import draw_scores, figure_scores
+from pipeline.report_figures import draw_curves, draw_scores, figure_scores
 from pipeline.report_page import write_report
 from pipeline.runlog import say, table
 from pipeline.size_figure import draw_score_against_size
@@ -46,6 +47,8 @@ from stages.evaluate_inputs import Images, Inputs, check_labels, look_at_inputs,
 from stages.evaluate_patches import patch_section
 from stages.evaluate_robustness import robustness_section
 from stages.evaluate_slides import slide_section
+
+PROBE_X = "C, inverse strength of the regularisation of the linear probe"
 
 
 @dataclass
@@ -239,10 +242,16 @@ def with_notes(section: Section, images: Images, models: Sequence[EvaluatedModel
 
 
 def with_picture(section: Section, out: Path) -> Section:
-    """The section with a picture of its scores in front of its other figures."""
-    if not section.scores:
-        return section
-    figures: list[Figure] = [draw_scores(section.scores, out / f"{section.key}_scores.png"), *section.figures]
+    """The section with a picture of its scores in front of its other figures, and one of how C was chosen behind."""
+    figures: list[Figure] = []
+    if section.scores:
+        figures.append(draw_scores(section.scores, out / f"{section.key}_scores.png"))
+    figures += section.figures
+    probe = section.data.get("linear_probe")
+    if probe and (lines := curves_to_draw(probe)):
+        chosen_by = str(probe["chosen_by"])
+        words = f"{chosen_by[0].upper()}{chosen_by[1:]} on inner splits"
+        figures.append(draw_curves(lines, PROBE_X, words, out / f"{section.key}_by_c.png", log_x=True))
     return replace(section, figures=figures)
 
 

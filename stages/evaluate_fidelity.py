@@ -47,6 +47,7 @@ from pipeline.intervals import (
     mean_draws,
     ratio_draws,
 )
+from pipeline.linear_map import ROWS, LinearMap
 from pipeline.metrics import NUM_NEIGHBOURS, debiased_linear_cka
 from pipeline.projector import EPSILON
 from pipeline.report import Cell, Column, Figure, Interval, Score, Section, Table
@@ -85,10 +86,11 @@ def fidelity_section(
     centers = np.array([plan.slides[i].center or "" for i in slide_of_row])
     resamples = GroupResamples(cases, config.resamples, config.seed)
     cka = {model.label: alignment(space, model) for model in models}
+    maps = {model.label: space.fit_map(model) for model in models}
     figures = {
         (model.label, how): row_figures(space, model, projected)
         for model in models
-        for how, projected in space.project(model).items()
+        for how, projected in space.project(model, maps[model.label]).items()
     }
     shown = shown_model(models, figures)
     parts = {model.label: by_part(space, model, figures, centers) for model in models}
@@ -130,8 +132,10 @@ def fidelity_section(
         exclusions=failed_rows(store),
         notes=[*notes(store, rows, space, num_cases, sheet_pixels, cka),
                *(note for name, note in unshown.items() if note and not of_parts[name]),
-               *at_bound(models, overlap, figures, resamples), *provenance(store, models)],
+               *map_notes(maps), *at_bound(models, overlap, figures, resamples), *provenance(store, models)],
         data={"by_slide": by_slide, "by_centre": parts,
+              "linear_maps": {label: {"ridge": fitted.strength, "chosen_by_leaving_out": fitted.left_out}
+                              for label, fitted in maps.items()},
               "not_shown": {"slides": not_shown(slides), "centres": not_shown(centers)}},
     )  # fmt: skip
 
@@ -270,7 +274,7 @@ def notes(
     """What a reader must know beside the numbers."""
     num_rows = len(rows.val)
     found = [*filter(None, [missing_note(failed_rows(store)), sample_note(store, num_rows, len(rows.train))])]
-    cases = np.array([slide.case_id for slide in store.plan.slides])[store.plan.slide_of_row()]
+    cases = store.plan.case_of_row()
     held_out, trained_on = np.unique(cases[rows.val]), np.unique(cases[store.ok_rows(TRAIN)])
     if shared := len(np.intersect1d(held_out, trained_on)):
         found.append(f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
@@ -303,6 +307,18 @@ def notes(
                      "to be exact, so that even the teacher's own row is below 1.")  # fmt: skip
     if sheet_pixels:
         found.append(f"No contact sheet: {sheet_pixels}.")
+    return found
+
+
+def map_notes(maps: dict[str, LinearMap]) -> list[str]:
+    """What a reader must know of how the strengths of the fitted maps were chosen."""
+    found = []
+    if any(fitted.left_out == ROWS for fitted in maps.values()):
+        found.append("All training patches are of one case: the ridge of the linear maps is chosen by leaving out "
+                     "single patches, which is rather too weak for other cases.")  # fmt: skip
+    if strongest := [label for label, fitted in maps.items() if fitted.is_strongest]:
+        found.append(f"The ridge of the linear map is the strongest of its grid for {', '.join(strongest)}: next to "
+                     "nothing of the teacher is mapped to other cases.")  # fmt: skip
     return found
 
 

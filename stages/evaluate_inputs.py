@@ -36,6 +36,8 @@ MOST_REPORT_BYTES = 1 << 32
 """4 GiB, of a report's JSON. Our choice: a record a scored slide or patch and model, a few hundred bytes each."""
 CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
 """Options that a report may be made again under: they change no number beyond rounding."""
+BEFORE_THERE_WERE = {"protocol": "plain"}
+"""What reports that are older than an option were made with."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,8 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
         with reading(path, "damaged", ConfigError, DAMAGED):
             recorded = {name: value for name, value in read_toml(path)["evaluate"].items() if name != "out"}
-            old = EvaluateConfig.build(recorded).absolute().record() | {"precision": read_precision(report)}
+            old = EvaluateConfig.build(BEFORE_THERE_WERE | recorded).absolute().record()
+            old |= {"precision": read_precision(report)}
         kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING}
         now = {name: value for name, value in config.absolute().record().items() if name not in CHANGES_NOTHING}
         if changes := differences(kept, now | {"precision": precision}):

@@ -35,6 +35,8 @@ from pipeline.patch_tables import (
     few_shot_tables,
     probe_tables,
 )
+from pipeline.probe_choice import SCORE_WORDS, probe_protocol
+from pipeline.probe_report import curve_data, curve_tables
 from pipeline.probes import knn_probe, linear_probe, probe_task
 from pipeline.report import Exclusion, Score, Section
 from pipeline.runlog import Progress
@@ -71,13 +73,15 @@ def patch_section(
         for label, values in embeddings.items():
             models.append(score_model(label, values, bench, config))
             progress.step()
+    choices = {model.label: model.probed[LINEAR].choices for model in models}
     return Section(
         key=KEY,
         title=f"Patch benchmark: {patch_set.name}",
         what=_what(bench, config),
         basis=_basis(bench),
         tables=[
-            *probe_tables(models, config),
+            *probe_tables(models, bench, config),
+            *curve_tables(choices, bench.task.protocol),
             *difference_tables(models, reference),
             *few_shot_tables(models, reference, bench),
             *center_tables(models, bench, config),
@@ -88,7 +92,10 @@ def patch_section(
         source={"file": str(patch_set.source), "sha256 of names, classes, groups and splits": patch_set.hash()},
         exclusions=[*patch_set.exclusions, *exclusions],
         notes=_notes(models, bench),
-        data={"spread_of_few_shot_draws": _spreads(models)},
+        data={
+            "spread_of_few_shot_draws": _spreads(models),
+            "linear_probe": curve_data(choices, bench.task.protocol),
+        },
     )
 
 
@@ -99,7 +106,8 @@ def prepare(patch_set: PatchSet, config: EvaluateConfig) -> Bench:
         BenchmarkError: the classes and groups allow none.
     """
     groups = patch_set.groups_or_own()
-    task = probe_task(patch_set.labels, groups, _folds(patch_set, groups, config), config.seed)
+    protocol = probe_protocol(config.protocol, "balanced_accuracy", config.probe_c)
+    task = probe_task(patch_set.labels, groups, _folds(patch_set, groups, config), config.seed, protocol)
     scored = task.scored
     resamples = GroupResamples(groups[scored], config.resamples, config.seed)
     return Bench(patch_set, groups, task, draw_examples(task, config.draws, config.seed), scored, resamples)
@@ -158,11 +166,26 @@ def _what(bench: Bench, config: EvaluateConfig) -> str:
     how = f"in {num_folds} folds{kept}" if num_folds > 1 else "on the test part of the given split"
     return (
         f"{len(bench.task.classes)} classes of patches are told apart from each model's embeddings, {how}. The linear "
-        "probe is a logistic regression on standardised features, whose regularisation is chosen within the training "
-        f"part; kNN lets the {config.knn} nearest training patches (cosine) vote; few-shot takes the class whose mean "
+        f"probe is a logistic regression on standardised features{_regularised(bench)}; kNN lets the {config.knn} "
+        f"nearest training patches (cosine) vote{_votes(bench)}; few-shot takes the class whose mean "
         f"of a few examples is nearest. Intervals: 95 %, from a bootstrap over {bench.unit}, the same draws for all "
         "models; they do not cover the spread of training again."
     )
+
+
+def _votes(bench: Bench) -> str:
+    """How votes of kNN weigh, in words."""
+    return ", votes of rarer classes weighing more" if bench.task.protocol.is_balanced else ""
+
+
+def _regularised(bench: Bench) -> str:
+    """How the linear probe weighs classes and how it is regularised, in words."""
+    protocol = bench.task.protocol
+    weighs = "that counts all classes the same" if protocol.is_balanced else "that counts classes by their frequency"
+    if protocol.is_fixed:
+        return f" {weighs}, with a fixed C of {protocol.strengths[0]:g}"
+    by = SCORE_WORDS[protocol.score]
+    return f" {weighs}, its C chosen by {by} within the training part"
 
 
 def _basis(bench: Bench) -> dict[str, int]:
@@ -204,6 +227,7 @@ def _settings(config: EvaluateConfig, bench: Bench, models: Sequence[ScoredModel
         "resamples": config.resamples,
         "seed": config.seed,
         "reference": reference,
+        "linear_probe": bench.task.protocol.record(),
         "regularisation_by_fold": {model.label: list(model.probed[LINEAR].strengths) for model in models},
     }
 

@@ -5,7 +5,7 @@ a case's patches. Cases are scored by the fold that did not see them, and all fe
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,8 @@ from pipeline.intervals import (
     few_groups_note,
     interval,
 )
+from pipeline.probe_choice import probe_protocol
+from pipeline.probe_report import curve_data, curve_tables
 from pipeline.probes import Probed, ProbeTask, probe_task
 from pipeline.report import Cell, Column, Interval, Score, Section, Table
 from pipeline.score_notes import resample_notes
@@ -71,26 +73,32 @@ def slide_section(
     labels = [label for label, _ in features]
     compared = reference if reference in labels else labels[0]
     folds = num_folds(found, config)
-    task = probe_task(found.labels, found.cases, slide_folds(found, config), config.seed)
+    protocol = probe_protocol(config.protocol, "auroc", config.probe_c)
+    task = probe_task(found.labels, found.cases, slide_folds(found, config), config.seed, protocol)
     predictions = predict(found, surveys, task, config, device)
+    choices = {p.model: p.probed.choices for p in predictions if p.predictor == MEAN}
     return Section(
         key=KEY,
         title=f"Slide benchmark: {config.label}",
         what=_what(found, task),
         basis=_basis(found, surveys[compared], task),
         tables=[
-            _score_table(predictions, found),
+            _score_table(predictions, found, task),
             *_difference_tables(predictions, compared),
+            *(replace(table, title=f"{MEAN}, by C") for table in curve_tables(choices, protocol)),
             *_center_tables(predictions, found, task, config),
             _composition_table(found),
             _feature_table(found, surveys),
         ],
         scores=[_score(predictions, config.label, compared)],
-        settings=_settings(config, folds, compared, predictions),
+        settings=_settings(config, folds, compared, predictions, task),
         source=_source(found, features, surveys),
         exclusions=found.exclusions,
         notes=[*found.notes, *task.notes, *_notes(found, task, predictions)],
-        data={"predictions": _records(found, task, predictions)},
+        data={
+            "predictions": _records(found, task, predictions),
+            "linear_probe": curve_data(choices, protocol),
+        },
     )
 
 
@@ -103,13 +111,18 @@ def predict(
     predictions = []
     for model, surveyed in surveys.items():
         by_predictor = {
-            MIL: attention_mil(found, model, surveyed, task, config.mil_epochs, config.seed, device),
+            MIL: attention_mil(found, model, surveyed, task, num_epochs(config, task), config.seed, device),
             MEAN: mean_pool(found, surveyed, task),
         }
         for predictor, probed in by_predictor.items():
             draws = score_draws(task, probed, scored, resamples)
             predictions.append(Prediction(model, predictor, probed, draws))
     return predictions
+
+
+def num_epochs(config: EvaluateConfig, task: ProbeTask) -> int:
+    """Epochs of the attention MIL: those that are wanted, else by the number of bags."""
+    return config.mil_epochs or mil.default_epochs(task.folds)
 
 
 def score_draws(
@@ -151,13 +164,15 @@ def _basis(found: SlideSet, surveyed: Survey, task: ProbeTask) -> dict[str, int]
     return counts
 
 
-def _score_table(predictions: Sequence[Prediction], found: SlideSet) -> Table:
+def _score_table(predictions: Sequence[Prediction], found: SlideSet, task: ProbeTask) -> Table:
     """One line a feature set and predictor."""
     rows: list[list[Cell]] = [[p.model, p.predictor, *p.intervals()] for p in predictions]
     columns = [Column(name, what, better="higher") for name, what in METRICS.values()]
     note = (
-        f"{MIL} weighs cases so that all classes count alike, logistic regression does not: compare the two by AUROC, "
-        "and the other metrics among feature sets."
+        f"{MIL} and logistic regression weigh cases so that all classes count alike."
+        if task.protocol.is_balanced
+        else f"{MIL} weighs cases so that all classes count alike, logistic regression does not: compare the two by "
+        "AUROC, and the other metrics among feature sets."
     )
     what = f"{MIL}: learns which patches count. {MEAN}: logistic regression on the mean of them."
     return Table(f"{found.label}, predicted", [*_heads(what), *columns], rows, note)
@@ -254,7 +269,7 @@ def _heads(what: str = "") -> list[Column]:
 
 
 def _settings(
-    config: EvaluateConfig, folds: int | None, compared: str, predictions: Sequence[Prediction]
+    config: EvaluateConfig, folds: int | None, compared: str, predictions: Sequence[Prediction], task: ProbeTask
 ) -> dict[str, object]:
     """What the numbers depend on."""
     return {
@@ -264,9 +279,11 @@ def _settings(
         "resamples": config.resamples,
         "reference": compared,
         "attention_mil": {
-            "epochs": config.mil_epochs, "hidden": mil.HIDDEN, "attention": mil.ATTENTION, "dropout": mil.DROPOUT,
-            "peak_lr": mil.PEAK_LR, "weight_decay": mil.WEIGHT_DECAY, "patches_a_step": mil.BAG_PATCHES,
+            "epochs": num_epochs(config, task), "hidden": mil.HIDDEN, "attention": mil.ATTENTION,
+            "dropout": mil.DROPOUT, "peak_lr": mil.PEAK_LR, "weight_decay": mil.WEIGHT_DECAY,
+            "patches_a_step": mil.BAG_PATCHES,
         },
+        "mean_embedding": task.protocol.record(),
         "regularisation_by_fold": {p.model: list(p.probed.strengths) for p in predictions if p.predictor == MEAN},
     }  # fmt: skip
 
@@ -284,7 +301,9 @@ def _notes(found: SlideSet, task: ProbeTask, predictions: Sequence[Prediction]) 
     """What a reader must know about how the scores came about."""
     notes = [f"{p.model}, {p.predictor}: {note}" for p in predictions for note in p.probed.notes]
     num_val = sum(len(fold.val) for fold in task.folds)
-    if num_val:
+    if num_val and task.protocol.is_fixed:
+        notes.append(f"{num_val} {found.unit}s of the split val are not used: C is fixed, and {MIL} chooses nothing.")
+    elif num_val:
         notes.append(
             f"{num_val} {found.unit}s of the split val choose the regularisation only; {MIL} does not use them."
         )

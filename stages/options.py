@@ -1,6 +1,7 @@
 """Commands from configurations: typer parameters are made from the fields of a `Config`, so each is defined once.
 
-A value comes from its flag, else from the command's table in the `--config` file, else from the default.
+A value comes from its flag, else from the command's table in the `--config` file, else from the default. A long help
+is divided by the headings (`panels`) of the configuration.
 """
 
 import inspect
@@ -12,11 +13,35 @@ from typing import Any, Literal, TypeVar
 
 import typer
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
 
 from pipeline.config import Config, read_toml, to_toml
 from pipeline.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
+NAME_WIDTH = 30
+"""Of the column of flags; a longer one has a line of its own. As typer has it."""
+
+
+class CommandWithPanels(TyperCommand):
+    """A command whose help lists its options under headings; what has none comes first. The columns of all agree.
+
+    Typer does so only with rich, which is not used here.
+    """
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write arguments and options."""
+        panels: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
+        for param in self.get_params(ctx):
+            if (record := param.get_help_record(ctx)) is not None:
+                default = "Arguments" if param.param_type_name == "argument" else "Options"
+                panels.setdefault(getattr(param, "rich_help_panel", None) or default, []).append(record)
+        width = min(NAME_WIDTH, max(len(name) for records in panels.values() for name, _ in records))
+        for heading, records in panels.items():
+            if records:
+                with formatter.section(heading):
+                    formatter.write_dl([(name.ljust(width), words) for name, words in records])
+
 
 WRITES_RECORD = ("plan", "extract-teacher", "import-features", "train-student", "embed", "evaluate", "demo")
 """Commands that write a record of their options and paths, fit for `--config`."""
@@ -55,6 +80,16 @@ def _help(info: FieldInfo) -> str:
     return f"{text} [{default}]"
 
 
+def _panel(name: str, config: type[Config]) -> str | None:
+    """The heading that a field stands under: that of the last field with one, up to itself."""
+    heading = None
+    for field in config.model_fields:
+        heading = config.panels.get(field, heading)
+        if field == name:
+            break
+    return heading
+
+
 def _option(name: str, config: type[Config]) -> inspect.Parameter:
     """The typer option of one field."""
     info = config.model_fields[name]
@@ -63,7 +98,9 @@ def _option(name: str, config: type[Config]) -> inspect.Parameter:
     item = _list_item(info.annotation)
     words = typing.get_args(item) or (getattr(item, "__name__", ""),)
     metavar = f"<{'|'.join(words)}>" if item is not None else None
-    option = typer.Option(None, *flags, help=_help(info), show_default=False, metavar=metavar)
+    option = typer.Option(
+        None, *flags, help=_help(info), show_default=False, metavar=metavar, rich_help_panel=_panel(name, config)
+    )
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info.annotation)
     )

@@ -1,6 +1,7 @@
 """The command as a user meets it: real processes, exit codes, words."""
 
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from slide_factory import make_slide
 from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
 from pipeline.errors import ConfigError
 from pipeline.locks import exclusive
+from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
 from stages.options import resolve
 
 COMMANDS = (
@@ -57,6 +59,30 @@ def test_every_command_has_help(command: str) -> None:
     done = g2l(command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
+
+
+@pytest.mark.parametrize("width", ["80", "120"])
+def test_a_long_help_is_divided_by_headings(width: str) -> None:
+    lines = g2l("evaluate", "--help", env={"COLUMNS": width}).stdout.splitlines()
+    headings = [line.removesuffix(":") for line in lines if re.fullmatch(r"[A-Z][^:]*:", line)]
+    assert headings == ["Options", *EvaluateConfig.panels.values()]
+    under = {heading: lines.index(f"{heading}:") for heading in headings}
+    at = {
+        flag: next(i for i, line in enumerate(lines) if line.startswith(f"  {flag} ")) for flag in ("--knn", "--ri-k")
+    }
+    assert under["Patch benchmark"] < at["--knn"] < under["Slide benchmark"]
+    assert under["Robustness"] < at["--ri-k"] < under["Cost"]
+    assert max(map(len, lines)) in range(int(width) - 12, int(width))
+    described = {line.index(line.split("  ", 2)[2].strip()) for line in lines if re.match(r"  --\S+ <\w+> ", line)}
+    assert len(described) == 1  # the columns of all headings agree
+
+
+@pytest.mark.parametrize("config", [EvaluateConfig, EmbedConfig, ImportConfig, TrainConfig])
+def test_headings_begin_with_fields_in_their_order(config: type[Config]) -> None:
+    fields = list(config.model_fields)
+    places = [fields.index(name) for name in config.panels]
+    assert places[0] == 0
+    assert places == sorted(places)
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,8 @@ def test_explained_variance_is_r2_weighted_by_variance(store: Store, tmp_path: P
     train = teacher.train.astype(np.float64)
     mean, deviation = train.mean(0), np.sqrt(train.var(0, ddof=1) + EPSILON)
     target = (teacher.val - mean) / deviation
-    made = fit_linear_map(model.train, (train - mean) / deviation).predict(model.val)
+    cases = np.array([slide.case_id for slide in store.plan.slides])[store.plan.slide_of_row()[rows.train]]
+    made = fit_linear_map(model.train, (train - mean) / deviation, cases).predict(model.val)
     expected = r2_score(target, made, multioutput="variance_weighted")
     found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "m")
     assert value(found["explained variance"]) == pytest.approx(expected, abs=1e-9)
@@ -286,7 +287,7 @@ def test_differences_are_paired_and_from_the_student_before(store: Store, tmp_pa
     space = TeacherSpace(store, rows)
     cases = np.array([store.plan.slides[i].case_id for i in store.plan.slide_of_row()[rows.val]])
     resamples = GroupResamples(cases, CONFIG.resamples, CONFIG.seed)
-    first, second = (row_figures(space, m, space.project(m)[FITTED]) for m in (after, before))
+    first, second = (row_figures(space, m, space.project(m, space.fit_map(m))[FITTED]) for m in (after, before))
     gains = {"explained variance": [], "cosine": []}
     for counts in resamples.counts:
         copied = np.repeat(np.arange(len(cases)), counts[resamples.group_of_row])

@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline import slide_benchmark
-from pipeline.errors import G2LError
+from pipeline.config import to_toml
+from pipeline.errors import ConfigError, G2LError
 from pipeline.feature_files import read_features
 from pipeline.patch_sets import PatchSet
 from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_inputs import look_at_inputs
+from stages.evaluate_inputs import look_at_inputs, start_folder
 from stages.evaluate_patches import patch_section, prepare
 
 Pixels = NDArray[np.uint8]
@@ -308,3 +309,13 @@ def test_copies_on_other_slides_are_told_of_a_robustness_set(
     assert found is not None
     assert (words in " ".join(found[0].notes)) if words else found[0].notes == ()
     assert words in capsys.readouterr().err
+
+
+def test_a_report_from_before_there_were_protocols_is_one_of_the_plain_one(tmp_path: Path) -> None:
+    config = EvaluateConfig(models=["a"])
+    record = {name: value for name, value in config.record().items() if name != "protocol"}
+    (tmp_path / "evaluate.toml").write_text(to_toml({"evaluate": {"out": str(tmp_path)} | record}))
+    (tmp_path / "report.json").write_text('{"settings": {"precision": "float32"}}')
+    with pytest.raises(ConfigError, match="protocol: 'plain' -> 'balanced'"):
+        start_folder(tmp_path, config, "float32")
+    start_folder(tmp_path, EvaluateConfig(models=["a"], protocol="plain"), "float32")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError
 from pipeline.patch_sets import PatchSet
+from pipeline.probe_choice import STRENGTHS
 from pipeline.report import Exclusion, Interval, Section, Table
 from pipeline.tool_config import EvaluateConfig
 from stages.evaluate_patches import patch_section
@@ -67,6 +68,7 @@ def test_a_whole_section() -> None:
     assert [found.title for found in section.tables] == [
         "Linear probe",
         "kNN, 5 neighbours",
+        "Linear probe by C",
         "Difference from teacher",
         "Few-shot prototypes",
         "Few-shot prototypes, difference from teacher",
@@ -100,8 +102,9 @@ def test_a_whole_section() -> None:
     assert score.chance == pytest.approx(1 / 3)
     assert score.values["teacher"] == Interval(1, 1, 1)
     assert section.exclusions == left_out
-    assert [note.split(" (")[0] for note in section.notes] == ["An estimate of 0 or 1 sits at the bound of its scale"]
-    assert "(teacher, linear probe; teacher, kNN; teacher, few-shot)" in section.notes[0]
+    notes = [note for note in section.notes if "C was chosen" not in note]
+    assert [note.split(" (")[0] for note in notes] == ["An estimate of 0 or 1 sits at the bound of its scale"]
+    assert "(teacher, linear probe; teacher, kNN; teacher, few-shot)" in notes[0]
     (less,) = [row for row in rows_of(section, "Difference") if row["probe"] == "linear probe"]
     assert score.differences == {"student": less["balanced accuracy"]}
     assert len(section.settings["regularisation_by_fold"]["student"]) == 5
@@ -189,6 +192,29 @@ def test_a_given_split_is_told_by_side() -> None:
     assert sum(row["scored patches"] for row in rows_of(section, "Linear probe by centre")) == (splits == "test").sum()
 
 
+def test_how_c_was_chosen_is_in_the_page_and_the_data() -> None:
+    patch_set = make_set()
+    section = patch_section(patch_set, {"a": embed(patch_set, 0.8)}, config(), "a")
+    (row,) = rows_of(section, "Linear probe by C")
+    curve = [row[f"C = {strength:g}"] for strength in STRENGTHS]
+    data = section.data["linear_probe"]
+    assert data["chosen_by"] == "balanced accuracy"
+    assert data["models"]["a"]["curve"] == pytest.approx(curve)
+    assert len(data["models"]["a"]["curve_by_fold"]) == 5
+    assert "counts all classes the same, its C chosen by balanced accuracy within the training part" in section.what
+
+
+def test_a_fixed_c_and_the_plain_protocol_are_said() -> None:
+    patch_set = make_set()
+    models = {"a": embed(patch_set, 0.8)}
+    fixed = patch_section(patch_set, models, config(probe_c=0.25), "a")
+    assert rows_of(fixed, "Linear probe")[0]["C"] == "0.25"
+    assert not [found for found in fixed.tables if found.title == "Linear probe by C"]
+    assert "with a fixed C of 0.25" in fixed.what
+    plain = patch_section(patch_set, models, config(protocol="plain"), "a")
+    assert "counts classes by their frequency, its C chosen by log likelihood" in plain.what
+
+
 def test_one_scored_case_gives_no_intervals() -> None:
     patch_set = make_set()
     splits = np.where(patch_set.groups == "case 1", "test", "train")
@@ -196,7 +222,7 @@ def test_one_scored_case_gives_no_intervals() -> None:
     row = rows_of(section, "Linear probe")[0]
     assert np.isfinite(row["AUROC"].value)
     assert np.isnan([row["AUROC"].low, row["AUROC"].high]).all()
-    few, pairs = section.notes
+    few, pairs = (note for note in section.notes if "C was chosen" not in note)
     assert few == "Intervals need at least 5 cases; with 1 none is given."
     assert "what the same fold scored, 1 pair of cases of different classes" in pairs
     assert section.record()["tables"][0]["rows"][0]["AUROC"]["low"] is None

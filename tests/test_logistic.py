@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
 from pipeline import logistic
-from pipeline.logistic import LogisticModel, fit_logistic, second_moments
+from pipeline.logistic import LogisticModel, balanced_weights, fit_logistic, second_moments
 
 
 def correlated(seed: int, num_rows: int, width: int, num_classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -89,3 +89,27 @@ def test_second_moments_are_summed_over_blocks(monkeypatch: pytest.MonkeyPatch) 
     features, _ = correlated(4, 50, 8, 2)
     monkeypatch.setattr(logistic, "BLOCK_ROWS", 7)
     assert second_moments(features) == pytest.approx(features.astype(np.float64).T @ features / 50, abs=1e-6)
+
+
+@pytest.mark.parametrize("strength", [1e-4, 1e-2, 1.0])
+def test_weights_of_classes_are_scikit_learns(strength: float) -> None:
+    features, truth = correlated(5, 300, 20, 3)
+    truth = np.where((truth == 2) & (np.arange(300) > 60), 0, truth)  # few are left of one class
+    weights = balanced_weights(truth)
+    assert weights.mean() == pytest.approx(1)
+    found = fit_logistic(
+        features, truth, 3, strength, second_moments(features, weights), tolerance=1e-5, weights=weights
+    )
+    expected = LogisticRegression(C=strength, tol=1e-7, max_iter=5000, class_weight="balanced").fit(features, truth)
+    assert found.converged
+    assert np.exp(found.log_probabilities(features)) == pytest.approx(expected.predict_proba(features), abs=2e-3)
+
+
+def test_a_strong_penalty_on_few_rows_does_not_end_before_it_has_begun() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.arange(12) % 2
+    features = (rng.normal(size=(12, 4)) + 0.3 * truth[:, None]).astype(np.float32)
+    found = fit_logistic(features, truth, 2, 1e-6, second_moments(features))
+    towards = features[truth == 1].mean(0) - features[truth == 0].mean(0)
+    direction = found.weights[:, 1] - found.weights[:, 0]
+    assert direction @ towards / np.linalg.norm(direction) / np.linalg.norm(towards) > 0.99

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from pipeline import mil
 from pipeline.errors import BenchmarkError
 from pipeline.folds import Fold, group_folds
-from pipeline.mil import GatedAttention, Moments, draw_patches, out_of_fold
+from pipeline.mil import GatedAttention, Moments, default_epochs, draw_patches, out_of_fold
 from pipeline.probes import linear_probe, probe_task
 
 CPU = torch.device("cpu")
@@ -151,6 +151,14 @@ def test_a_shift_of_all_patches_is_learnt_for_three_classes_of_unequal_size() ->
     probabilities = predict(bags, truth, folds_of(truth, 2), epochs=20)
     np.testing.assert_allclose(probabilities.sum(1), 1)
     assert roc_auc_score(truth, probabilities, multi_class="ovr") > 0.95
+
+
+def test_few_bags_have_as_many_steps_as_learning_takes() -> None:
+    def fold(count: int) -> Fold:
+        return Fold(np.arange(count), np.arange(count, count + 2))
+
+    assert default_epochs([fold(500)]) == mil.EPOCHS
+    assert default_epochs([fold(500), fold(8)]) * 8 == mil.MIN_STEPS
 
 
 def test_classes_weigh_alike_whatever_their_size() -> None:

@@ -1,5 +1,7 @@
 """The linear probe and kNN: against scikit-learn, known answers, and what they must not see."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -11,7 +13,8 @@ from pipeline import directions, probes
 from pipeline.errors import BenchmarkError
 from pipeline.folds import Fold, given_split, group_folds
 from pipeline.intervals import GroupResamples, classification_draws, interval
-from pipeline.probes import DEFAULT_STRENGTH, STRENGTHS, ProbeTask, knn_probe, linear_probe, probe_task
+from pipeline.probe_choice import DEFAULT_STRENGTH, ProbeProtocol
+from pipeline.probes import ProbeTask, knn_probe, linear_probe, probe_task
 
 Embeddings = NDArray[np.float32]
 
@@ -36,44 +39,13 @@ def test_the_linear_probe_is_scikit_learns() -> None:
     embeddings = make_embeddings(task, 0.5)
     found = linear_probe(embeddings, task)
     assert len(found.strengths) == len(task.folds)
-    assert found.notes == ()
+    assert not any("converge" in note for note in found.notes)
     for fold, strength in zip(task.folds, found.strengths, strict=True):
         scaler = StandardScaler().fit(embeddings[fold.train].astype(np.float64))
-        fitted = LogisticRegression(C=strength, tol=1e-7, max_iter=5000)
+        fitted = LogisticRegression(C=strength, tol=1e-7, max_iter=5000, class_weight="balanced")
         fitted.fit(scaler.transform(embeddings[fold.train]), task.truth[fold.train])
         expected = fitted.predict_proba(scaler.transform(embeddings[fold.test]))
         assert found.probabilities[fold.test] == pytest.approx(expected, abs=2e-3)
-
-
-def test_the_strength_has_the_smallest_inner_loss() -> None:
-    task = make_task(1)
-    embeddings = make_embeddings(task, 0.4)
-    found = linear_probe(embeddings, task)
-    for fold, inner, strength in zip(task.folds, task.inner, found.strengths, strict=True):
-        features = StandardScaler().fit(embeddings[fold.train]).transform(embeddings)
-        losses = []
-        for candidate in STRENGTHS:
-            own = []
-            for split in inner:
-                fitted = LogisticRegression(C=candidate, max_iter=5000)
-                shares = fitted.fit(features[split.train], task.truth[split.train]).predict_proba(features[split.test])
-                own += np.log(shares[np.arange(len(split.test)), task.truth[split.test]]).tolist()
-            losses.append(-np.mean(own))
-        assert losses[STRENGTHS.index(strength)] == pytest.approx(min(losses), abs=2e-3)
-    assert len(set(found.strengths) - {STRENGTHS[0], STRENGTHS[-1]}) > 0  # the choice is not at an end of the grid
-
-
-def test_the_inner_splits_keep_groups_together_and_out_of_the_test_part() -> None:
-    rng = np.random.default_rng(0)
-    groups, labels = rng.integers(15, size=200).astype(str), rng.integers(2, size=200).astype(str)
-    folds = group_folds(labels, groups, 5, 0)
-    task = probe_task(labels, groups, folds, 0)
-    for fold, inner in zip(folds, task.inner, strict=True):
-        assert len(inner) == 3
-        assert np.array_equal(np.sort(np.concatenate([split.test for split in inner])), fold.train)
-        for split in inner:
-            assert not set(split.train) & set(fold.test)
-            assert not set(groups[split.train]) & set(groups[split.test])
 
 
 def test_the_choice_and_the_fit_never_see_the_test_part() -> None:
@@ -98,7 +70,7 @@ def test_the_choice_and_the_fit_never_see_the_test_part() -> None:
 @pytest.mark.parametrize("block", [100, 1 << 23])
 def test_knn_is_scikit_learns(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(directions, "BLOCK_CELLS", block)
-    task = make_task(3)
+    task = replace(make_task(3), protocol=ProbeProtocol(is_balanced=False))
     embeddings = make_embeddings(task, 0.5)
     found = knn_probe(embeddings, task, 7)
     for fold in task.folds:
@@ -108,8 +80,29 @@ def test_knn_is_scikit_learns(block: int, monkeypatch: pytest.MonkeyPatch) -> No
     assert found.notes == ()
 
 
+def test_votes_of_rare_classes_weigh_more() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.array(["common"] * 190 + ["rare"] * 10)
+    groups = np.arange(200).astype(str)
+    task = probe_task(labels, groups, group_folds(labels, groups, 2, 0), 0)
+    embeddings = rng.normal(size=(200, 6))
+    embeddings[:, 0] += np.where(labels == "rare", 6.0, -6.0)
+    embeddings = embeddings.astype(np.float32)
+    plain = replace(task, protocol=ProbeProtocol(is_balanced=False))
+    rare = task.truth == 1
+    assert not knn_probe(embeddings, plain, 20).probabilities[rare].argmax(1).any()  # 5 of 20 neighbours at most
+    found = knn_probe(embeddings, task, 20).probabilities
+    assert found.sum(1) == pytest.approx(1)
+    assert (found.argmax(1) == task.truth)[rare].mean() > 0.8
+    assert (found.argmax(1) == task.truth)[~rare].mean() > 0.8
+    for fold in task.folds:
+        shares = knn_probe(embeddings, plain, 20).probabilities[fold.test]
+        shares = shares / np.bincount(task.truth[fold.train])
+        assert found[fold.test] == pytest.approx(shares / shares.sum(1, keepdims=True))
+
+
 def test_knn_takes_what_there_is() -> None:
-    task = make_task(4, num_rows=30, num_groups=10)
+    task = replace(make_task(4, num_rows=30, num_groups=10), protocol=ProbeProtocol(is_balanced=False))
     found = knn_probe(make_embeddings(task, 1.0), task, 50)
     fewest = min(len(fold.train) for fold in task.folds)
     assert found.notes == (f"kNN has {fewest} neighbours only: a training part has no more patches.",)
@@ -173,12 +166,11 @@ def test_a_given_split_chooses_by_val() -> None:
     embeddings = make_embeddings(task, 0.5)
     found = linear_probe(embeddings, task)
     assert np.array_equal(np.isnan(found.probabilities).all(1), task.parts < 0)
-    # val decides: where it contradicts what training shows, the strongest penalty loses least
+    # val decides: where it contradicts what training shows, less of it is wanted
     misled = task.truth.copy()
     misled[folds[0].val] = (misled[folds[0].val] + 1) % 3
     contrary = ProbeTask(task.classes, misled, task.folds, task.inner, task.parts, ())
-    assert linear_probe(embeddings, contrary).strengths == (STRENGTHS[0],)
-    assert found.strengths[0] > STRENGTHS[0]
+    assert linear_probe(embeddings, contrary).choices[0].curve.max() < 1 / 3 < found.choices[0].curve.max()
 
 
 def test_where_nothing_can_choose_the_default_is_taken_and_said() -> None:
@@ -205,7 +197,7 @@ def test_a_class_of_one_training_group_takes_no_part_in_the_choice() -> None:
 
 def test_regressions_that_do_not_converge_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.logistic.MAX_ITERATIONS", 1)
-    task = make_task(8)
+    task = replace(make_task(8), protocol=ProbeProtocol((1.0,)))
     assert linear_probe(make_embeddings(task, 0.6), task).notes == ("4 of 4 regressions did not converge.",)
 
 

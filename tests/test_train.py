@@ -20,8 +20,8 @@ from pipeline.config import TrainConfig, read_toml
 from pipeline.dataset import StoredRows, epoch_order
 from pipeline.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.export import load_projector, save_tensors
-from pipeline.locks import LOCK_SUFFIX, exclusive
 from pipeline.held_out import FIGURES, MEANINGS
+from pipeline.locks import LOCK_SUFFIX, exclusive
 from pipeline.models import build_encoder
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
