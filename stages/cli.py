@@ -351,8 +351,6 @@ def _run() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except OSError as error:
-        if error.errno is not None and error.filename is None and not stdout_takes_all():
-            error.filename = "standard output"
         return _fail(words_of(error), error)
     except UnicodeEncodeError as error:
         return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or lead to it by a link", error)
@@ -365,15 +363,6 @@ def _run() -> int:
         show()
         return EXIT_ERROR
     return code or EXIT_OK
-
-
-def stdout_takes_all() -> bool:
-    """Whether what is buffered for standard output can be written."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return False
-    return True
 
 
 def flush_output() -> None:
