@@ -211,8 +211,12 @@ def test_a_new_run_goes_on_from_a_finished_one(
     """Student and projector start as they were exported; schedule and optimizer are new."""
     start = best.run.folder if what == "run" else best.run.student
     longer = config.model_copy(update={"weights": str(start), "epochs": 1, "lr": 1e-3, "seed": 5})
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 0)
+        with pytest.raises(KeyboardInterrupt):
+            train_student(store, tmp_path / "run", longer)
+    first = load_checkpoint(tmp_path / "run" / "checkpoints", 0)
     trained = train_student(store, tmp_path / "run", longer)
-    first = load_checkpoint(trained.run.checkpoints, 0)
     assert same(first["student"], exported(best.run))
     projector = load_projector(best.run.student)
     assert torch.equal(first["projector"]["linear.weight"], projector.linear.weight)
