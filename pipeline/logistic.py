@@ -26,7 +26,7 @@ from scipy.special import log_softmax
 
 TOLERANCE = 1e-4
 """Of the gradient: scikit-learn's default."""
-RELATIVE_TOLERANCE = 1e-3
+RELATIVE_TOLERANCE = 1e-2
 """Of the gradient's largest component where all coefficients are 0. Our choice: under a strong penalty and with few
 rows even that one is below `TOLERANCE`, and a fit would end before it has begun.
 """
