@@ -85,7 +85,7 @@ def test_missing_keys_have_timms_defaults(folder: Path) -> None:
         change(folder, name, "gone")
     assert len(build_encoder(f"local-dir:{folder}", SCRATCH, PATCH_PX).spec.mean) == 3
     change(folder, "pretrained_cfg.input_size", "gone")
-    with pytest.raises(EncoderError, match="pretrained_cfg.input_size is missing"):
+    with pytest.raises(EncoderError, match=r"pretrained_cfg.input_size is missing"):
         input_side(folder)
 
 
