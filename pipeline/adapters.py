@@ -7,7 +7,7 @@ trident_encoder.py            TRIDENT's custom encoder
 
 Each needs timm, safetensors, torch and its tool, nothing of this project, and finds the student from its own place: the
 folder above `adapters/`. It builds the architecture by its name and loads the weights itself, so that it does not
-depend on how timm's version reads a folder (before 1.0.16 not at all; decision 0037). The interfaces were read in
+depend on how a version of timm reads a folder (before 1.0.16 not at all; decision 0037). The interfaces were read in
 2026-11 (decision 0019). Left out: tools that take a timm name as it is.
 """
 

@@ -53,13 +53,22 @@ def _list_item(annotation: Any) -> Any:
     return typing.get_args(lists[0])[0] if lists else None
 
 
+def _choice(annotation: Any) -> tuple[str, ...]:
+    """The words of a choice, also of one that may be `None`; empty for what is no choice."""
+    choices = [a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is Literal]
+    return typing.get_args(choices[0]) if choices else ()
+
+
 def _optional(annotation: Any) -> Any:
     """The annotation with `None` allowed: absent means "not given here".
 
-    Of a list with a choice of words typer knows only that it is a list of words; the configuration checks them.
+    Of a choice of words, also in a list, typer knows only that they are words; the configuration checks them, and says
+    which one was meant.
     """
     if typing.get_origin(_list_item(annotation)) is Literal:
         return list[str] | None
+    if _choice(annotation):
+        return str | None
     if type(None) in typing.get_args(annotation):
         return annotation
     return annotation | None if not typing.get_origin(annotation) else typing.Optional[annotation]  # noqa: UP045
@@ -98,6 +107,8 @@ def _option(name: str, config: type[Config]) -> inspect.Parameter:
     item = _list_item(info.annotation)
     words = typing.get_args(item) or (getattr(item, "__name__", ""),)
     metavar = f"<{'|'.join(words)}>" if item is not None else None
+    if choice := _choice(info.annotation):
+        metavar = f"[{'|'.join(choice)}]"
     option = typer.Option(
         None, *flags, help=_help(info), show_default=False, metavar=metavar, rich_help_panel=_panel(name, config)
     )

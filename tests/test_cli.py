@@ -12,7 +12,7 @@ from helpers import TEACHER, call_g2l, write_cohort, write_teacher
 from slide_factory import make_slide
 
 from pipeline.config import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, did_you_mean
 from pipeline.locks import exclusive
 from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
 from stages.options import resolve
@@ -390,3 +390,27 @@ def test_a_configuration_is_frozen_and_hashes_by_content() -> None:
     assert config.hash() == PlanConfig(seed=3).hash() != PlanConfig(seed=4).hash()
     with pytest.raises(Exception, match="frozen"):
         config.seed = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "meant"),
+    [("scrach", ("pretrained", "scratch"), "scratch"), ("UNI", ("uni", "uni2-h"), "uni"),
+     ("logsum", ("log-sum",), "log-sum"), ("weights.pth", ("pretrained", "scratch"), ""), ("x", (), "")],
+)  # fmt: skip
+def test_a_mistyped_name_gets_the_likely_one(given: str, known: tuple[str, ...], meant: str) -> None:
+    assert did_you_mean(given, known) == (f" (did you mean {meant}?)" if meant else "")
+
+
+def test_mistyped_options_encoders_and_tables_get_the_likely_one(tmp_path: Path) -> None:
+    for words, meant in (
+        (("train-student", "s.zarr", "--out", tmp_path / "r", "--student", "uni", "--loss", "logsum"), "log-sum"),
+        (("embed", "uni", tmp_path, "--out", tmp_path / "e", "--layout", "tridnet"), "trident"),
+        (("models", "h-optimus0"), "h-optimus-0"),
+        (("models", "resnet81"), "resnet18"),
+    ):
+        code, _, errors = call_g2l(*words)
+        assert code == 1
+        assert f"did you mean {meant}?" in errors
+    (tmp_path / "c.toml").write_text("[tran-student]\n")
+    code, _, errors = call_g2l("train-student", "s.zarr", "--config", tmp_path / "c.toml")
+    assert (code, "did you mean train-student?" in errors) == (1, True)

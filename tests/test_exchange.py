@@ -264,7 +264,12 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
         "README.md", "adapters", "config.json", "model.onnx", "model.pt2", "model.safetensors", "projector",
     ]  # fmt: skip
     assert not leftovers(tmp_path)
-    assert {p.key: p.value for p in onnx.load(out / "model.onnx").metadata_props}["um_per_px"] == "0.5"
+    written = onnx.load(out / "model.onnx")
+    assert {p.key: p.value for p in written.metadata_props}["um_per_px"] == "0.5"
+    assert (written.ir_version, written.opset_import[0].version) == (8, 18)  # ONNX Runtime 1.15 and later read it
+    umask = os.umask(0)
+    os.umask(umask)
+    assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o666 & ~umask}
     card = (out / "README.md").read_text()
     for name in ("config.json", "model.onnx", "model.pt2", "model.safetensors", "projector/projector.safetensors"):
         assert f"    {hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}" in card
