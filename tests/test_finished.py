@@ -156,8 +156,8 @@ def test_a_file_is_unchanged_if_it_is_older_than_the_record(tmp_path: Path) -> N
 
 def test_a_finished_folder_of_embeddings_is_seen_without_torch(root: Path) -> None:
     command = ["embed", f"{TEACHER}@{root / 't.safetensors'}", root / "slides" / "manifest.csv", "--slides-root",
-               root / "slides", "--out", root / "embedded", "--layout", "trident", "--device", "cpu", "--patch-px", 64, "--mpp", 0.5,
-               "--min-tissue", 0]  # fmt: skip
+               root / "slides", "--out", root / "embedded", "--layout", "trident", "--device", "cpu",
+               "--patch-px", 64, "--mpp", 0.5, "--min-tissue", 0]  # fmt: skip
     code, first, said = call_g2l(*command)
     assert code == 0, said
     fast = without_torch(*command)
