@@ -181,11 +181,16 @@ class Plan:
         return file_named((slides_root or self.slides_root) / slide.path)
 
     def as_known_to(self, earlier: "Plan") -> "Plan":
-        """This plan with identities of slides only where an earlier plan of the same slides has them: a version that
-        kept none made another hash of the same plan.
+        """This plan with the identities that an earlier plan has of the same slides: a version that kept none made
+        another hash of the same plan, and so did a file that has been mended since.
         """
-        known = {s.slide_id: s.identity_facts for s in earlier.slides}
-        slides = [s if known.get(s.slide_id, s) is not None else replace(s, identity_facts=None) for s in self.slides]
+        known = {slide.slide_id: slide for slide in earlier.slides}
+        slides = [
+            replace(slide, identity_facts=before.identity_facts)
+            if (before := known.get(slide.slide_id)) and not before.identity.changes(slide.identity)
+            else slide
+            for slide in self.slides
+        ]
         return replace(self, slides=tuple(slides))
 
     def count(self, split: int) -> int:

@@ -17,6 +17,7 @@ from pipeline.models import PRETRAINED, SCRATCH, weights_hash
 from pipeline.projector import Projector
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import say
+from pipeline.teacher_projectors import projector_path
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def find_start(weights: str) -> Start:
     is_run = (folder / "run.json").is_file()
     if is_run and not RunFolder(folder).student.is_dir():
         raise ConfigError(f"--weights {folder}: this run is not finished and has no student yet; continue it first")
-    if not is_run and not (folder / "projector.safetensors").is_file():
+    if not is_run and not projector_path(folder).is_file():
         return Start(folder)
     model = name_model(str(folder), None)
     return Start(folder, model if model.role == AFTER else None)

@@ -169,6 +169,8 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
         with reading(out / FINISHED_FILE, "damaged", EmbedError):
             record = read_json(out / FINISHED_FILE)
             tally = Tally.of_record(out, record)
+            if tally.is_partial:
+                return None
             if any((out / path).stat().st_size != size for path, size in record["files"].items()):
                 return None
         if source.suffix.lower() == ".csv" and not source.is_dir():

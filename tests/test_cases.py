@@ -16,7 +16,7 @@ from pipeline.manifest_sources import list_folder
 from pipeline.plan import Plan, SlidePlan, read_plan, slide_record, write_plan
 from pipeline.slide_sets import read_slide_set
 from stages.inspect_outputs import inspect_path
-from stages.plan_slides import estimate
+from stages.plan_words import estimate
 from stages.train_student import train_student
 
 

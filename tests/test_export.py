@@ -257,7 +257,7 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
         f"store content {store.content_hash()}",
         "17 steps",
         "| loss | 0.2500 | 0.1250 |",
-        "| cka | 0.1250 | 0.0625 |",
+        "| CKA, plain | 0.1250 | 0.0625 |",
         '"lr": 0.123',
         "Teacher: Test-1.0",
         f"{student.num_params / 1e6:.1%} of the teacher's 1.00 M",

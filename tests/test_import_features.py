@@ -141,7 +141,7 @@ def test_an_imported_store_takes_a_further_teacher(
                              "scratch", "--teacher", TEACHER, "--teacher", further, "--epochs", 1, "--batch-size", 8,
                              "--device", "cpu", "--workers", 1)  # fmt: skip
     assert code == 0, said
-    assert (tmp_path / "run" / "student" / f"projector-{further}.safetensors").is_file()
+    assert (tmp_path / "run" / "student" / "projector" / f"projector-{further}.safetensors").is_file()
     code, _, said = call_g2l("extract-teacher", out, "--out", out, "--teacher", TEACHER, "--weights",
                              options["weights"], "--device", "cpu")  # fmt: skip
     assert (code, "settings.imported" in said) == (1, True), said
@@ -614,7 +614,9 @@ def test_coordinates_that_are_no_places(tmp_path: Path, slides: list[FeatureSlid
             f["coords"].attrs.update(attributes)
         done = run(features, tmp_path / f"{number}.zarr", options)
         assert audit_of(done.store).keys() == {"s1"}
-        assert "s1.h5: coords " in audit_of(done.store)["s1"]
+        reason = audit_of(done.store)["s1"]
+        assert "s1.h5: " in reason
+        assert "coords " in reason
 
 
 def test_a_folder_of_coordinates_that_is_not_there(

@@ -177,9 +177,8 @@ def test_refusals(tmp_path: Path, text: bytes, message: str) -> None:
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.csv").endswith("none.csv: No such file or directory")
-    assert (
-        f"is a folder; a manifest is a CSV file. Make one of the slides in it with: g2l make-manifest {tmp_path}"
-        in (refusal(tmp_path))
+    assert f"is a folder, not a table. A manifest of the slides in it is made with: g2l make-manifest {tmp_path}" in (
+        refusal(tmp_path)
     )
 
 

@@ -164,7 +164,7 @@ def test_few_bags_have_as_many_steps_as_learning_takes() -> None:
 def test_classes_weigh_alike_whatever_their_size() -> None:
     truth = np.array([0] * 9 + [1] * 3)
     fold = Fold(np.arange(12), np.arange(0))
-    learner = mil._Learner(fold, truth, [Moments.of(normal(3, WIDTH))] * 12, 1, 0, CPU)
+    learner = mil._Learner(fold, truth, [Moments.of(normal(3, WIDTH))] * 12, 1, (0, 0), CPU)
     np.testing.assert_allclose(learner.class_weights * [9, 3], 6)
 
 

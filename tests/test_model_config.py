@@ -67,7 +67,7 @@ def test_odd_files_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert input_side(folder) == PATCH_PX
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.model_config.LARGEST_BYTES", 10)
-        with pytest.raises(EncoderError, match="no more than 10 are read"):
+        with pytest.raises(EncoderError, match="at most 10 bytes are read"):
             read_model_config(folder)
     path.write_bytes(b'{"architecture": "\xff"}')
     with pytest.raises(EncoderError, match=r"config\.json: damaged"):
@@ -76,7 +76,7 @@ def test_odd_files_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(EncoderError, match=r"config\.json: no such file"):
         read_model_config(folder)
     os.mkfifo(path)
-    with pytest.raises(EncoderError, match=r"config\.json: damaged \(not a file\)"):
+    with pytest.raises(EncoderError, match=r"config\.json: damaged \(a pipe or device, not a file\)"):
         read_json_object(path)
 
 

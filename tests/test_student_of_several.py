@@ -150,9 +150,9 @@ def test_the_card_says_which_teacher_and_lists_all_projectors(root: Path) -> Non
     card = (root / "exported" / "README.md").read_text()
     for words in (f"% of {SECOND}'s ", f"maps the embedding into {SECOND}'s space", "| `projectors.json` |",
                   f"| `projector/projector.safetensors` | its map into {SECOND}'s space |",
-                  f"| `projector-{TEACHER}.safetensors` | its map into {TEACHER}'s space |"):  # fmt: skip
+                  f"| `projector/projector-{TEACHER}.safetensors` | its map into {TEACHER}'s space |"):  # fmt: skip
         assert words in card, words
-    assert "of the teacher's" not in card
+    assert "% of the teacher's" not in card
     for file in json.loads((root / "exported" / "projectors.json").read_text()).values():
         assert (root / "exported" / file).is_file()
 

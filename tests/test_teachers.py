@@ -300,7 +300,7 @@ def test_a_store_in_place_of_a_plan_used_wrongly_is_told(tmp_path: Path, root: P
     code, _, said = call_g2l("extract-teacher", store, *out, "--patches-per-slide", 3)
     assert (code, f"--patches-per-slide: {store} holds a finished plan" in said) == (1, True), said
     code, _, said = call_g2l("extract-teacher", root, *out)
-    assert (code, "a plan is one HDF5 file" in said) == (1, True), said
+    assert (code, "A plan is one HDF5 file" in said) == (1, True), said
     code, _, said = call_g2l("extract-teacher", tmp_path / "gone.zarr", *out)
     assert (code, "gone.zarr: no such store" in said) == (1, True), said
     damaged = Path(shutil.copytree(store, tmp_path / "d.zarr"))
