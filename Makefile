@@ -1,6 +1,8 @@
 # `make demo` and `make test` do everything on a bare machine with Python 3.11 or newer, make and a package index.
 PYTHON ?= python3
 VENV ?= .venv
+# Processes that run tests: each takes a core and up to 2 GB.
+TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
@@ -22,7 +24,7 @@ demo: $(INSTALLED)
 	$(BIN)/g2l demo --out demo-out
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
