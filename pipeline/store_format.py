@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pipeline import zarr_format
+from pipeline import interrupts, zarr_format
 from pipeline.errors import StoreError
 from pipeline.folders import new_folder
 from pipeline.outside import read_json, reading
@@ -151,7 +151,8 @@ def new_arrays(
     sharding = {"shard_rows": shard_rows, "chunk_rows": chunk_rows(shard_rows)}
     embeddings = (rows, spec.teacher["width"])
     try:
-        with new_folder(folder, "zarr.json") as aside:
+        # zarr makes the folders above whatever it writes, those that the end of a command has just removed as well
+        with interrupts.guard, new_folder(folder, "zarr.json") as aside:
             zarr_format.create_group(aside, {"g2l": attributes})
             zarr_format.create_rows_array(
                 aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pipeline import zarr_format
+from pipeline import interrupts, zarr_format
 from pipeline.asides import ASIDE_SUFFIX, remove_asides
 from pipeline.errors import ConfigError, StoreError, did_you_mean
 from pipeline.files import sha256_json
@@ -153,7 +153,7 @@ def _make_folder(store: Store) -> None:
     if folder.exists():
         return
     try:
-        with new_folder(folder, "zarr.json") as aside:
+        with interrupts.guard, new_folder(folder, "zarr.json") as aside:
             zarr_format.create_group(aside, {})
     except OSError as error:
         raise StoreError(f"cannot write to {store.folder}: {error.strerror or error}") from error

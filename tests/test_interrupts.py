@@ -142,6 +142,32 @@ def test_a_forked_child_has_no_part_in_it(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"whole"
 
 
+def test_a_store_that_is_just_being_made_is_whole_or_gone(tmp_path: Path) -> None:
+    """zarr makes the folders above its files anew: what the end removes while zarr writes would come back."""
+    code = """
+        import os, signal, sys, threading, time
+        from pathlib import Path
+        sys.path.insert(0, sys.argv[2])
+        from pipeline import store as stores
+        from store_factory import TEACHER, make_plan
+        from pipeline.store_format import StoreSpec
+        write = stores.write_stored_plan
+        def slowly(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+            write(*arguments)
+        stores.write_stored_plan = slowly
+        settings = {"rows_per_shard": 8, "dtype": "float16", "pixels": "none"}
+        stores.create_store(Path(sys.argv[1]) / "s.zarr", make_plan(), StoreSpec(TEACHER.record(), settings), {})
+        time.sleep(100)
+    """
+    process = start(code, tmp_path, Path(__file__).parent)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (143, interrupts.WORDS)
+    assert not leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.zarr"]
+
+
 def test_handlers_are_as_before_after_the_block() -> None:
     before = [signal.getsignal(number) for number, _ in SIGNALS]
     with interrupts.handled():
