@@ -118,7 +118,7 @@ def end(number: int) -> None:
     with contextlib.suppress(RuntimeError):  # no more threads are allowed: then without a limit
         threading.Thread(target=_end_later, args=(code,), daemon=True).start()
     guard.acquire(timeout=GUARD_SECONDS)
-    for undo in reversed(list(_undoings.values())):
+    for undo in 2 * list(reversed(_undoings.values())):  # a thread that still writes may have made a folder anew
         with contextlib.suppress(Exception):
             undo()
     with contextlib.suppress(OSError):
