@@ -3,11 +3,19 @@ has.
 """
 
 import os
+import signal
 import sys
-from pathlib import Path
 
-ROOT = str(Path(__file__).resolve().parent.parent)
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 """Where the packages of G2L lie."""
+
+
+def end_without_words() -> None:
+    """Let Ctrl-C end the process as it ends any other, without a traceback, until `interrupts` answers it. What the
+    parent has this process ignore stays ignored.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ignore_modules_here() -> None:
@@ -38,6 +46,7 @@ def use_utf8() -> None:
 
 def main() -> None:
     """The command, in a process of its own."""
+    end_without_words()
     ignore_modules_here()
     use_utf8()
     from pipeline import interrupts

@@ -6,7 +6,9 @@ Every message says what is wrong, which value, which file, and how to mend it. `
 
 import difflib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 EXIT_OK = 0
 """All done."""
@@ -33,7 +35,15 @@ class ManifestError(G2LError):
 
 
 class SlideError(G2LError):
-    """A slide cannot be used: it does not open, has no mpp, is too coarse, or is not the planned one."""
+    """A slide cannot be used: it does not open, has no mpp, is too coarse, or is not the planned one.
+
+    Attributes:
+        facts: what is known of it all the same: columns of a plan's audit.
+    """
+
+    def __init__(self, words: str, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
+        super().__init__(words)
+        self.facts = facts
 
 
 class PatchError(G2LError):

@@ -6,17 +6,25 @@ from collections import Counter
 from collections.abc import Iterable
 
 MISSING_WORDS = frozenset(
-    {"na", "n/a", "n.a.", "n.a", "nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "null", "nil", "none",
+    {"na", "n/a", "n.a", "n/d", "n.d", "nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "null", "nil", "none",
      "missing", "unknown", "unk", "undefined", "not available", "not evaluated", "not reported", "not applicable",
      "not known", "indeterminate"}
 )  # fmt: skip
 """Words that say that there is no value, in small letters: what pandas, R, SQL and C print, and what the clinical
 tables of the GDC and cBioPortal hold. "none" is among them, for pandas and Python write it (decision 0026).
 """
+AS_WRITTEN = frozenset({"NaT", "\\N"})
+"""pandas' missing time and the NULL of MySQL and Hive, in these capitals only: NAT is normal adjacent tissue."""
 NO_LETTERS = re.compile(r"[-\u2010-\u2015\u2212.?*_/\s'\u2026]*")
 """Cells of such marks only: `.` of SAS and Stata, `?` of UCI and Weka, dashes."""
-SPREADSHEET_ERROR = re.compile(r"#(?:[^\W\d_]|[/0])+[!?]|#n/?a(?: n/?a)?|#nv|#getting_data|#+|err:\d+", re.IGNORECASE)
-"""`#VALUE!`, `#NAME?`, `#DIV/0!` and what they are called in other languages (`#WERT!`), `#N/A`, `Err:502`."""
+SPREADSHEET_ERROR = re.compile(
+    r"#\u00a1?(?:[^\W\d_]|[/0])+[!?]|#n/?[ad](?: n/?[ad])?|#nv|#(?:value|ref|name|num|null|div/0|spill|calc|field)"
+    r"|#getting_data|#+|err:\d+",
+    re.IGNORECASE,
+)
+"""`#VALUE!`, `#NAME?`, `#DIV/0!`, without their mark too, and what they are called in other languages (`#WERT!`,
+`#\u00a1VALOR!`, `#N/D`), `#N/A`, `Err:502`.
+"""
 BRACKETS = "[]<>(){}\"'"
 WHOLE = re.compile(r"^(\d+)\.0+$")
 """A whole number as a float prints it."""
@@ -29,7 +37,9 @@ MAX_NUMERIC_CLASSES = 10
 def is_unknown(cell: str) -> bool:
     """Whether a cell says that there is no value: the one rule for every column of every table that is read."""
     text = cell.strip()
-    bare = text.strip(BRACKETS).strip().lower()
+    bare = text.strip(BRACKETS).strip().lower().rstrip(".")
+    if text in AS_WRITTEN:
+        return True
     return bare in MISSING_WORDS or bool(NO_LETTERS.fullmatch(bare)) or bool(SPREADSHEET_ERROR.fullmatch(text))
 
 

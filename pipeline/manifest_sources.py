@@ -78,7 +78,7 @@ def list_folder(folder: Path, *, copies: bool = True) -> SlideList:
         barcode = barcode_of_path(path.parts)
         case_id, center = (barcode.case_id, source_sites().get(barcode.site)) if barcode else (slide_id, None)
         rows.append(ManifestRow(slide_id, str(path), case_id, center, has_case=barcode is not None))
-        if trouble := id_trouble(slide_id) or _utf8_trouble(str(path)):
+        if trouble := _utf8_trouble(str(path)) or id_trouble(slide_id):
             problems.append((0, f"the file name {str(path)!r} {trouble}; rename it"))
     refuse(folder, problems + repeated_ids(rows))
     return SlideList(tuple(sorted(rows, key=lambda row: row.slide_id)), folder, tuple(notes))

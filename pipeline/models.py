@@ -109,8 +109,9 @@ def find_weights(path: Path, spec: EncoderSpec) -> Path:
     """
     if not path.is_dir():
         if not path.exists():
-            hint = did_you_mean(str(path), (PRETRAINED, SCRATCH))
-            raise EncoderError(f"{path}: no such weights{hint}")
+            if str(path) == SCRATCH:
+                raise EncoderError("a teacher is not started from scratch: --weights takes a file or folder of weights")
+            raise EncoderError(f"{path}: no such weights{did_you_mean(str(path), (PRETRAINED, SCRATCH))}")
         return path
     is_run = (path / "run.json").is_file()
     file = weights_in(path / "student" if is_run else path, spec)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipeline.errors import BenchmarkError
 from pipeline.outside import UnsafeError, one_line, read_bytes, reading
@@ -107,6 +107,8 @@ def _scan(path: Path) -> _Scanned:
         if not data:
             return _Scanned(digest, "the file is empty")
         image = _decode(data)
+    except UnidentifiedImageError:  # Pillow's own words hold an address in memory
+        return _Scanned(digest, f"not readable as an image (none of {', '.join(FORMATS)})")
     except OSError as error:
         if not digest:
             return _Scanned("", error.strerror or type(error).__name__)

@@ -327,12 +327,17 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    """Image files at any depth, by path."""
-    return sorted(file for file in folder.rglob("*") if _is_image(file) and not _is_hidden(file.relative_to(folder)))
-
-
-def _is_hidden(relative: Path) -> bool:
-    return any(part.startswith(".") for part in relative.parts)
+    """Image files at any depth, by path; through links to folders too (decision 0039), each real folder once."""
+    images: list[Path] = []
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images += [file for name in names if _is_image(file := Path(parent, name))]
+    return sorted(images)
 
 
 def _is_image(file: Path) -> bool:

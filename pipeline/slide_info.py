@@ -101,6 +101,7 @@ def read_mpp(
             implausible, or pixels are not square.
     """
     own, trouble = _own_mpp(properties)
+    own_mpp = math.sqrt(own[0] * own[1]) if own else None
     try:
         if manifest_mpp is not None:
             check_mpp(manifest_mpp, "the manifest")
@@ -119,8 +120,8 @@ def read_mpp(
         else:
             mpp, source = math.sqrt(own[0] * own[1]), "slide"
     except ValueError as error:
-        raise SlideError(f"{path}: {error}") from None
-    own_mpp = math.sqrt(own[0] * own[1]) if own else None
+        facts = {"own_mpp": own_mpp and round(own_mpp, 6), "manifest_mpp": manifest_mpp}
+        raise SlideError(f"{path}: {error}", facts) from None
     return Resolution(mpp, source, own_mpp, tuple(_odd_resolution(properties, mpp, own_mpp)))
 
 

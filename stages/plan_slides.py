@@ -95,6 +95,7 @@ def audit_slide(
         "row_hash": row_hash(row),
     }
     path = manifest.slide_path(row)
+    slide: Slide | None = None
     try:
         if config.check_files and row.sha256:
             check_sha256(path, row.sha256)
@@ -104,7 +105,8 @@ def audit_slide(
             part = sample_slide(row, slide, grid, config)
             audit = audit_open_slide(slide, grid, part, known, num_measured)
     except SlideError as error:
-        return Audited(AuditRow(**known, status="failed", reason=str(error)), None)
+        facts = slide.info.audit_facts() if slide else dict(error.facts)
+        return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
     if overlays is not None:
         draw_sample(grid, part, audit, overlays)
     return Audited(audit, part if len(part.coords_l0_px) else None)

@@ -186,6 +186,27 @@ def test_undone_and_settled() -> None:
     assert done == [1]
 
 
+def test_ctrl_c_before_the_signals_are_handled_ends_without_words(tmp_path: Path) -> None:
+    """The module that handles them is itself imported after the first lines of the command."""
+    code = """
+        import os, signal, sys
+        from importlib.abc import MetaPathFinder
+        class Stop(MetaPathFinder):
+            def find_spec(self, name, *rest):
+                if name == "pipeline":
+                    os.kill(os.getpid(), signal.SIGINT)
+        sys.meta_path.insert(0, Stop())
+        sys.argv = ["g2l", "inspect", "x"]
+        from g2l.__main__ import main
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=child_environment(),
+        cwd=tmp_path, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
 def test_the_command_at_any_moment_of_its_start(tmp_path: Path, moment: float) -> None:
     """Imports included. Before the interpreter has come to the command's first line, its own answer is taken."""

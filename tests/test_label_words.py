@@ -15,7 +15,8 @@ MISSING = ("", " ", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "nan"
            "None", "none", ".", "?", "-", "--", "'--", "---", "\u2013", "#VALUE!", "#REF!", "#NAME?", "#DIV/0!",
            "#NUM!", "#NULL!",
            "#WERT!", "#NV", "Err:502", "####", "[Not Available]", "unknown", "missing", "-1.#IND", "1.#QNAN",
-           "(null)", '"NA"')  # fmt: skip
+           "(null)", '"NA"', "NaT", "\\N", "#N/D", "#\u00a1VALOR!", "#VALUE", "#REF", "#DIV/0", "N.D.", "n/d", "None.",
+           "Not Available.")  # fmt: skip
 VALUES = (
     "0",
     "1",

@@ -234,3 +234,15 @@ def test_some_rows(tmp_path: Path) -> None:
     assert (found.group_column, found.name) == ("group", "patches")
     assert found.hash() != whole.hash() == read_patch_set(path).hash()
     assert found.hash() == read_patch_set(path).select(np.array([2, 0])).hash()
+
+
+def test_links_to_folders_of_images_are_followed_once(tmp_path: Path) -> None:
+    """Also one that leads in a circle; an image has one name only."""
+    folder = tmp_path / "set"
+    touch(*(folder / name / f"{i}.png" for name in "ab" for i in range(2)))
+    touch(*(tmp_path / "elsewhere" / f"{i}.png" for i in range(3)))
+    (folder / "a" / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "a" / "again").symlink_to(folder / "a")
+    found = [str(Path(path).relative_to(folder)) for path in read_patch_set(folder).paths]
+    assert sorted(found) == ["a/0.png", "a/1.png", "a/linked/0.png", "a/linked/1.png", "a/linked/2.png", "b/0.png",
+                             "b/1.png"]  # fmt: skip

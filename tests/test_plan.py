@@ -590,6 +590,7 @@ def test_mpp_of_the_manifest_against_the_slides_own(cohort: Path, tmp_path: Path
     assert "the manifest says 1 um/px, the slide itself 0.5" in plan.audit[1].reason
     facts = [(row.mpp, row.mpp_source, row.own_mpp, row.manifest_mpp) for row in plan.audit]
     assert facts[0] == (0.5, "slide", 0.5, None)
+    assert facts[1] == (None, "", 0.5, 1.0)  # of a slide that was refused as well
     assert facts[2:] == [(1.0, "manifest", 0.5, 1.0), (0.505, "manifest", 0.5, 0.505)]
     assert "overrides the slide's own of 0.5" in plan.audit[2].warnings
     assert plan.audit[3].warnings == ""
