@@ -240,7 +240,7 @@ def test_postscript_in_a_png_starts_no_other_program(tmp_path: Path, monkeypatch
     path = tmp_path / "a.png"
     path.write_bytes(POSTSCRIPT)
     scanned = scan_images([path], workers=1)
-    assert "not readable as an image (none of PNG, JPEG, TIFF, BMP, WEBP)" == scanned.problems[0]
+    assert scanned.problems[0] == "not readable as an image (none of PNG, JPEG, TIFF, BMP, WEBP)"
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO", "PCX", "TGA", "SGI", "JPEG2000", "PDF"])
