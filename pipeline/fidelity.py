@@ -13,6 +13,8 @@ from pipeline.dataset import row_keys, teacher_statistics
 from pipeline.errors import BenchmarkError
 from pipeline.evaluated import NamedModel
 from pipeline.fidelity_rows import failed_rows, missing_note
+from pipeline.held_out import FIGURES as NAMES
+from pipeline.held_out import MEANINGS
 from pipeline.linear_map import LinearMap, fit_linear_map
 from pipeline.metrics import (
     NUM_NEIGHBOURS,
@@ -31,21 +33,36 @@ from pipeline.tool_config import EvaluateConfig
 
 IDENTITY, OWN, FITTED = "none needed", "its own projector", "fitted linear map"
 """How a model's embeddings come into the teacher's space."""
-FIGURES = {
-    "explained variance": "Share of the variance of the standardised teacher embedding that the model's projection "
-    "explains. 1 is the teacher itself, 0 the mean of all patches; below 0 it is farther off than that.",
-    "cosine": "Mean cosine of projection and teacher embedding of the same patch, in the standardised space.",
-    "top-1": "Share of patches whose projection is nearest (cosine) to the teacher's embedding of the same patch.",
+
+
+def _described(*keys: str, more: str = "") -> dict[str, str]:
+    """Names and meanings of figures that training reports too, of the one table of both; `more` goes below each."""
+    return {NAMES[key]: f"{MEANINGS[key][0].upper()}{MEANINGS[key][1:]}.{more}" for key in keys}
+
+
+R2_LINEAR = NAMES["r2_linear"]
+OF_ANY_MAP = {
+    **_described("cosine"),
+    **_described("retrieval_top1", more=" Nearest by cosine."),
     "top-5": "The same, among the five nearest.",
-    "overlap at 10": f"Mean share of a patch's {NUM_NEIGHBOURS} nearest patches that model and teacher have in common; "
-    "needs no map.",
+    NAMES["neighbour_overlap"]: f"Mean share of a patch's {NUM_NEIGHBOURS} nearest patches that model and teacher have "
+    "in common; needs no map.",
     "CKA": "Linear centred kernel alignment of model and teacher, debiased: by the unbiased estimator of HSIC (Song et "
     "al., 2012; Nguyen et al., 2021). 1 is the teacher itself, turned or scaled; about 0, a little above or below, has "
     "nothing in common with it, whatever the number of patches and of dimensions. Needs no map.",
 }
-"""Figures of a model, in the order of the tables, and what each is."""
+"""Figures that every model has, in the order of the tables, and what each is."""
+FITTED_FIGURES = (
+    _described("r2_linear", more=" 1 is the teacher itself, 0 the mean of all patches; below 0 it is farther off.")
+    | OF_ANY_MAP
+)
+"""Figures of a model with a fitted map."""
+OWN_FIGURES = _described("correlation_mean", "correlation_median", "r2_scaled") | OF_ANY_MAP
+"""Figures of a model as it is. R2 without the best scale is not among them: of a standardised projection it is 2 r - 1
+for a correlation of r in every dimension, so that below r = 0.5 it is below 0 whatever was learnt (decision 0031).
+"""
 PLAIN_CKA = Column(
-    "CKA, plain",
+    NAMES["cka"],
     "The same without debiasing (Kornblith et al., 2019), as training logs it. The fewer patches and the more "
     "dimensions there are, the higher it is for nothing in common: a note below has its level by chance.",
 )

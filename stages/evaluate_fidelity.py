@@ -5,7 +5,7 @@ into the teacher's space, fitted on training rows, alike for all. And can it sta
 distilled student with its own projector, and of the teacher itself, which is the ceiling.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 
 from pipeline.cases import case_facts, cases_warning
 from pipeline.contact_sheet import draw_best_and_worst
+from pipeline.correlation_draws import correlation_draws
 from pipeline.evaluated import AFTER, BEFORE
 from pipeline.fidelity import (
-    FIGURES,
     FITTED,
+    FITTED_FIGURES,
     OWN,
+    OWN_FIGURES,
     PLAIN_CKA,
+    R2_LINEAR,
     Alignment,
     RowFigures,
     ScoredModel,
@@ -62,13 +65,32 @@ WORST_SLIDES = 12
 
 
 def draws_of(figures: RowFigures, resamples: GroupResamples) -> list[Draws]:
-    """The figures of a model that have an interval, in the order of `FIGURES`.
+    """The figures of a model with a fitted map that have an interval, in the order of `FITTED_FIGURES`.
 
-    Explained variance is 1 - residual over total, with the totals about the mean of all held-out rows.
+    R2 is 1 - residual over total, with the totals about the mean of all held-out rows.
     """
     ratio = ratio_draws(figures.residual, figures.total, resamples)
-    means = [mean_draws(v, resamples) for v in (figures.cosine, figures.top1, figures.top5, figures.overlap)]
-    return [Draws(1 - ratio.value, 1 - ratio.draws), *means]
+    return [Draws(1 - ratio.value, 1 - ratio.draws), *mean_draws_of(figures, resamples)]
+
+
+def mean_draws_of(figures: RowFigures, resamples: GroupResamples) -> list[Draws]:
+    """The means over rows, in the order of `OF_ANY_MAP`."""
+    return [mean_draws(v, resamples) for v in (figures.cosine, figures.top1, figures.top5, figures.overlap)]
+
+
+def score_models(
+    space: TeacherSpace, models: Sequence[ScoredModel], maps: dict[str, LinearMap], resamples: GroupResamples
+) -> tuple[dict[tuple[str, str], RowFigures], dict[tuple[str, str], list[Draws]]]:
+    """Figures of rows by a model's label and map; and of maps that were not fitted here the correlations, in the order
+    of `OWN_FIGURES`.
+    """
+    figures, correlated = {}, {}
+    for model in models:
+        for how, projected in space.project(model, maps[model.label]).items():
+            figures[model.label, how] = row_figures(space, model, projected)
+            if how != FITTED:
+                correlated[model.label, how] = list(correlation_draws(projected, space.val, resamples).values())
+    return figures, correlated
 
 
 def fidelity_section(
@@ -87,11 +109,7 @@ def fidelity_section(
     resamples = GroupResamples(cases, config.resamples, config.seed)
     cka = {model.label: alignment(space, model) for model in models}
     maps = {model.label: space.fit_map(model) for model in models}
-    figures = {
-        (model.label, how): row_figures(space, model, projected)
-        for model in models
-        for how, projected in space.project(model, maps[model.label]).items()
-    }
+    figures, correlated = score_models(space, models, maps, resamples)
     shown = shown_model(models, figures)
     parts = {model.label: by_part(space, model, figures, centers) for model in models}
     by_slide = {model.label: by_part(space, model, figures, slides) for model in models}
@@ -102,7 +120,7 @@ def fidelity_section(
                              unshown["slide"]),
     }  # fmt: skip
     tables = [
-        *model_tables(figures, cka, resamples),
+        *model_tables(figures, correlated, cka, resamples),
         *difference_tables(models, figures, resamples, config.reference),
         *of_parts["centre"],
         *of_parts["slide"],
@@ -141,32 +159,38 @@ def fidelity_section(
 
 
 def model_tables(
-    figures: dict[tuple[str, str], RowFigures], cka: dict[str, Alignment], resamples: GroupResamples
+    figures: dict[tuple[str, str], RowFigures],
+    correlated: dict[tuple[str, str], list[Draws]],
+    cka: dict[str, Alignment],
+    resamples: GroupResamples,
 ) -> list[Table]:
     """All models with fitted maps; and those that need none or have their own, if there are such."""
     fitted: list[list[Cell]] = []
     as_it_is: list[list[Cell]] = []
     for (label, how), found in figures.items():
-        cells: list[Cell] = [label, how, *map(interval, draws_of(found, resamples)), cka[label].debiased]
         if how == FITTED:
-            fitted.append([*cells, cka[label].plain])
+            cells = map(interval, draws_of(found, resamples))
+            fitted.append([label, how, *cells, cka[label].debiased, cka[label].plain])
         else:
-            as_it_is.append(cells)
+            cells = map(interval, [*correlated[label, how], *mean_draws_of(found, resamples)])
+            as_it_is.append([label, how, *cells, cka[label].debiased])
     holds = Table(
         "What each model holds of the teacher",
-        [*columns(described=True), PLAIN_CKA],
+        [*columns(FITTED_FIGURES, "How the embeddings come into the teacher's space."), PLAIN_CKA],
         fitted,
         "Every model has a linear map into the teacher's space that was fitted on training rows, alike for all.",
     )
     note = "The distilled student with its own projector; the teacher is the ceiling."
-    stands_in = [Table("Standing in as it is", columns(described=False), as_it_is, note)]
+    new = {name: what * (name not in FITTED_FIGURES) for name, what in OWN_FIGURES.items()}
+    stands_in = [Table("Standing in as it is", columns(new), as_it_is, note)]
     return [holds, *(stands_in if as_it_is else [])]
 
 
-def columns(*, described: bool) -> list[Column]:
-    """The columns of the tables of models; only the first table says what they are."""
-    first = [Column("model"), Column("map", "How the embeddings come into the teacher's space." * described)]
-    return first + [Column(name, what * described, better="higher") for name, what in FIGURES.items()]
+def columns(figures: Mapping[str, str], what_map: str = "") -> list[Column]:
+    """The columns of a table of models, by name with what each is; "" where an earlier table says it."""
+    return [Column("model"), Column("map", what_map)] + [
+        Column(name, what, better="higher") for name, what in figures.items()
+    ]
 
 
 def difference_tables(
@@ -185,7 +209,7 @@ def difference_tables(
     base, *compared = ((m.label, draws_of(figures[m.label, FITTED], resamples)) for m in others)
     rows: list[list[Cell]] = [[label, *map(difference, draws, base[1])] for label, draws in compared]
     note = f"{base[0]} is subtracted from each, on the same resamples; all with fitted maps. {READ_DIFFERENCES}"
-    with_interval = list(FIGURES)[: len(base[1])]
+    with_interval = list(FITTED_FIGURES)[: len(base[1])]
     return [Table(f"Difference from {base[0]}", [Column("model"), *map(Column, with_interval)], rows, note)]
 
 
@@ -213,7 +237,7 @@ def by_part(
         found.append({
             "name": part,
             "patches": len(rows),
-            "explained variance": 1 - float(figure.residual[rows].sum() / max(np.square(centred).sum(), EPSILON)),
+            R2_LINEAR: 1 - float(figure.residual[rows].sum() / max(np.square(centred).sum(), EPSILON)),
             "cosine": float(figure.cosine[rows].mean()),
             "top-1": float(figure.top1[rows].mean()),
             "top-5": float(figure.top5[rows].mean()),
@@ -233,7 +257,7 @@ def part_tables(
         return []
     head = [Column(name), Column("model"), Column("patches", "Held-out patches of it.", digits=0)]
     note = (
-        "With the fitted map, alike for all models. Explained variance is about the part's own mean; neighbours and "
+        "With the fitted map, alike for all models. R2 is about the part's own mean; neighbours and "
         "retrieval are searched among all held-out patches. Of few patches CKA is uncertain: where nothing is in "
         "common it is 0, give or take about 1.4 divided by their number."
     )
@@ -245,7 +269,7 @@ def part_tables(
         for part in found[:most]:
             first, *figures = part.values()
             rows.append([first, label, *figures])
-    return [Table(title, [*head, *(Column(column) for column in FIGURES)], rows, note)]
+    return [Table(title, [*head, *(Column(column) for column in FITTED_FIGURES)], rows, note)]
 
 
 def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path) -> Figure:

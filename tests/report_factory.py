@@ -54,7 +54,7 @@ def fidelity_section(labels: list[str], folder: Path) -> Section:
     variance, cosine = intervals(labels, 0.62, 1), intervals(labels, 0.8, 2)
     columns = [
         Column("model"),
-        Column("explained variance", "Share of the teacher's standardised embedding that a linear map of the model's "
+        Column("R2 linear map", "Share of the teacher's standardised embedding that a linear map of the model's "
                "embedding explains; 1 is all, 0 no more than the mean.", better="higher"),
         Column("cosine", "Mean cosine of the mapped embedding and the teacher's in the standardised space; up to 1.",
                better="higher"),
@@ -69,10 +69,10 @@ def fidelity_section(labels: list[str], folder: Path) -> Section:
     center_columns = [
         Column("center", "Where the slide was scanned."),
         Column("patches"),
-        Column("explained variance", better="higher"),
+        Column("R2 linear map", better="higher"),
         Column("cosine"),
     ]
-    scores = [Score("explained variance", variance, 0.0)]
+    scores = [Score("R2 linear map", variance, 0.0)]
     return Section(
         "fidelity",
         "Fidelity",

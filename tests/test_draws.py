@@ -1,4 +1,4 @@
-"""Draws: no two share a key, and a run keeps those that it was begun with."""
+"""Draws: none tells anything of another, and a run keeps those that it was begun with."""
 
 import numpy as np
 import pytest

@@ -141,7 +141,7 @@ def test_the_teacher_is_faithful_to_itself(
 ) -> None:
     fidelity = report[2]["sections"]["fidelity"]["tables"]
     own = next(t for t in fidelity if t["title"].startswith("Standing in"))["rows"][0]
-    found = [round(own[name]["value"], 5) for name in ("explained variance", "cosine", "overlap at 10")]
+    found = [round(own[name]["value"], 5) for name in ("R2 scaled", "cosine", "overlap at 10")]
     assert (own["model"], found) == ("teacher", [1, 1, 1])
 
 

@@ -14,6 +14,7 @@ from store_factory import make_store
 from pipeline.errors import BenchmarkError
 from pipeline.evaluated import AFTER, BEFORE, TEACHER, NamedModel
 from pipeline.fidelity import FITTED, ScoredModel, StoreRows, TeacherSpace, choose_store_rows, row_figures
+from pipeline.held_out import FIGURES, MEANINGS
 from pipeline.intervals import GroupResamples
 from pipeline.metrics import debiased_linear_cka, linear_cka, shuffled_cka
 from pipeline.projector import EPSILON, Projector
@@ -62,9 +63,13 @@ def value(cell: Any) -> float:
 def test_the_teacher_itself_is_perfect(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "teacher", is_teacher=True, named={"role": TEACHER})
     section = fidelity_section(store, rows, [model], CONFIG, tmp_path, "")
-    for title in ("What each model holds", "Standing in"):
+    measures = {
+        "What each model holds": ["R2 linear map"],
+        "Standing in": ["correlation", "median correlation", "R2 scaled"],
+    }
+    for title, own in measures.items():
         found = row_of(by_name(section, title), "teacher")
-        for name in ("explained variance", "cosine", "top-1", "top-5", "overlap at 10", "CKA"):
+        for name in (*own, "cosine", "top-1", "top-5", "overlap at 10", "CKA"):
             assert value(found[name]) == pytest.approx(1, abs=1e-5), (title, name)
             if isinstance(found[name], Interval):
                 assert (found[name].low, found[name].high) == pytest.approx((1, 1), abs=1e-5)
@@ -75,7 +80,7 @@ def test_any_invertible_linear_view_of_the_teacher_is_perfect_by_a_fitted_map(st
     mixing = np.random.default_rng(3).normal(size=(12, 12)) + 3 * np.eye(12)
     rows, model = scored(store, "mixed", lambda z: z @ mixing + 4)
     found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "mixed")
-    assert value(found["explained variance"]) == pytest.approx(1, abs=1e-3)
+    assert value(found["R2 linear map"]) == pytest.approx(1, abs=1e-3)
     assert value(found["top-1"]) == 1
     assert value(found["overlap at 10"]) < 1  # neighbours are the model's own
 
@@ -84,10 +89,10 @@ def test_noise_holds_nothing(store: Store, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows, model = scored(store, "noise", lambda z: rng.normal(size=z.shape))
     found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "noise")
-    assert value(found["explained variance"]) < 0.2
+    assert value(found["R2 linear map"]) < 0.2
     assert value(found["top-1"]) < 0.3
     assert abs(found["CKA"]) < 0.15
-    assert found["explained variance"].low <= found["explained variance"].value <= found["explained variance"].high
+    assert found["R2 linear map"].low <= found["R2 linear map"].value <= found["R2 linear map"].high
 
 
 def test_a_student_is_scored_with_its_own_projector_and_a_fitted_map(store: Store, tmp_path: Path) -> None:
@@ -105,15 +110,35 @@ def test_a_student_is_scored_with_its_own_projector_and_a_fitted_map(store: Stor
     train = teacher.train.astype(np.float64)
     deviation = np.sqrt(train.var(0, ddof=1) + EPSILON)
     target = (teacher.val - train.mean(0)) / deviation
-    total = np.square(target - target.mean(0)).sum()
-    assert value(own["explained variance"]) == pytest.approx(1 - np.square(target - made).sum() / total, abs=1e-4)
+    correlation = np.array([np.corrcoef(made[:, i], target[:, i])[0, 1] for i in range(12)])
+    variance = target.var(0)
+    assert value(own["correlation"]) == pytest.approx(correlation.mean(), abs=1e-5)
+    assert value(own["median correlation"]) == pytest.approx(np.median(correlation), abs=1e-5)
+    assert value(own["R2 scaled"]) == pytest.approx((correlation**2 * variance).sum() / variance.sum(), abs=1e-5)
+    for name in ("correlation", "median correlation", "R2 scaled"):
+        assert own[name].low <= own[name].value <= own[name].high
     cosines = (made * target).sum(1) / np.linalg.norm(made, axis=1) / np.linalg.norm(target, axis=1)
     assert value(own["cosine"]) == pytest.approx(cosines.mean(), abs=1e-4)
     fitted = row_of(by_name(section, "What each"), "student")
-    assert value(fitted["explained variance"]) > value(own["explained variance"])
+    assert value(fitted["R2 linear map"]) > value(own["R2 scaled"])
 
 
-def test_explained_variance_is_r2_weighted_by_variance(store: Store, tmp_path: Path) -> None:
+def test_figures_are_called_and_explained_as_in_training(store: Store, tmp_path: Path) -> None:
+    """No measure has two names, and none is the R2 of a standardised projection as it is."""
+    rows, model = scored(store, "student", projector=Projector(12, 12).eval(), named={"role": AFTER})
+    holds, stands_in = fidelity_section(store, rows, [model], CONFIG, tmp_path, "no sheet").tables[:2]
+    known = {FIGURES[key]: MEANINGS[key] for key in FIGURES if key not in ("loss", "explained_variance")}
+    beside = ["model", "map", "top-5", "CKA"]
+    own = [FIGURES[key] for key in ("correlation_mean", "correlation_median", "r2_scaled")]
+    common = ["cosine", "top-1", "top-5", "overlap at 10", "CKA"]
+    assert [column.name for column in holds.columns] == ["model", "map", "R2 linear map", *common, "CKA, plain"]
+    assert [column.name for column in stands_in.columns] == ["model", "map", *own, *common]
+    assert {c.name for c in (*holds.columns, *stands_in.columns)} == {*known, *beside}
+    for column in (*stands_in.columns[2:5], holds.columns[2]):
+        assert column.what.lower().startswith(known[column.name].lower() + ".")
+
+
+def test_r2_of_the_linear_map_is_r2_weighted_by_variance(store: Store, tmp_path: Path) -> None:
     from pipeline.linear_map import fit_linear_map
 
     rows, model = scored(store, "m", lambda z: np.tanh(z[:, :5]))
@@ -125,7 +150,7 @@ def test_explained_variance_is_r2_weighted_by_variance(store: Store, tmp_path: P
     made = fit_linear_map(model.train, (train - mean) / deviation, cases).predict(model.val)
     expected = r2_score(target, made, multioutput="variance_weighted")
     found = row_of(by_name(fidelity_section(store, rows, [model], CONFIG, tmp_path, ""), "What each"), "m")
-    assert value(found["explained variance"]) == pytest.approx(expected, abs=1e-9)
+    assert value(found["R2 linear map"]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_slides_are_listed_the_worst_first_with_all_in_the_record(store: Store, tmp_path: Path) -> None:
@@ -288,11 +313,11 @@ def test_differences_are_paired_and_from_the_student_before(store: Store, tmp_pa
     cases = np.array([store.plan.slides[i].case_id for i in store.plan.slide_of_row()[rows.val]])
     resamples = GroupResamples(cases, CONFIG.resamples, CONFIG.seed)
     first, second = (row_figures(space, m, space.project(m, space.fit_map(m))[FITTED]) for m in (after, before))
-    gains = {"explained variance": [], "cosine": []}
+    gains = {"R2 linear map": [], "cosine": []}
     for counts in resamples.counts:
         copied = np.repeat(np.arange(len(cases)), counts[resamples.group_of_row])
         losses = [f.residual[copied].sum() / f.total[copied].sum() for f in (first, second)]
-        gains["explained variance"].append(losses[1] - losses[0])
+        gains["R2 linear map"].append(losses[1] - losses[0])
         gains["cosine"].append(first.cosine[copied].mean() - second.cosine[copied].mean())
     found = row_of(table, "after")
     for name, draws in gains.items():

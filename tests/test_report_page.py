@@ -356,7 +356,7 @@ def test_json_has_all_digits_and_no_nan(sample: tuple[Report, Path, str]) -> Non
     text = (sample[1] / "report.json").read_text()
     record = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     row = record["sections"]["fidelity"]["tables"][0]["rows"][0]
-    assert row["explained variance"]["value"] == sample[0].sections[0].scores[0].values[TEACHER].value
+    assert row["R2 linear map"]["value"] == sample[0].sections[0].scores[0].values[TEACHER].value
     assert record["sections"]["fidelity"]["tables"][1]["rows"][2]["cosine"] is None
     assert record["figures"] == ["score_size.png"]
 

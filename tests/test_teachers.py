@@ -567,7 +567,7 @@ def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Pa
         assert any(f"embeddings of {other} too: `--teacher {other}`" in note for note in section["notes"])
         rows = {(row["model"], row["map"]): row for table in section["tables"][:2] for row in table["rows"]}
         assert {key for key in rows if key[1] == "none needed"} == {(name, "none needed")}
-        assert rows[name, "none needed"]["explained variance"]["value"] == 1
+        assert rows[name, "none needed"]["R2 scaled"]["value"] == pytest.approx(1)
         assert ("student", "its own projector") in rows
     code, _, said = call_g2l(*arguments, "--teacher", "uni", "--out", tmp_path / "none")
     assert (code, "has embeddings of" in said) == (1, True)
