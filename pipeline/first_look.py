@@ -1,13 +1,16 @@
-"""A first look at a slide in a child process: OpenSlide's library may end the process that reads a damaged header.
+"""A first look at a file in a child process: the libraries of OpenSlide and HDF5 may end the process that reads a
+damaged header.
 
 Two damaged words of a TIFF header suffice: OpenSlide's memory allocator then aborts, or a division by zero ends the
 process, and no slide is named (decision 0023). So each file is opened in a child first, and a small place of each level
-is read there. A child that dies, or that takes too long, fails this slide by name and is replaced. Left out: damage
-that ends the process only where a certain tile is read.
+is read there. A damaged attribute of an HDF5 file ends the process as well (SIGSEGV): there all that describes its
+datasets is read. A child that dies, or that takes too long, fails this file by name and is replaced. Left out: damage
+that ends the process only where a certain tile or chunk is read.
 """
 
 import atexit
 import contextlib
+import importlib
 import json
 import os
 import resource
@@ -21,6 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.errors import SlideError
+from pipeline.outside import UnsafeError
 
 SECONDS = 60.0
 """For one look. Our choice: opening a slide on a slow network share takes some seconds."""
@@ -30,20 +34,23 @@ MAX_CHILDREN = 4
 """Looks at the same time. Our choice: a look is short beside what follows it."""
 MAX_CHILD_BYTES = 8 << 30
 """Address space of a child, most of it never touched. Our choice: a tile that needs more is of no real slide."""
+SLIDE, HDF5 = "pipeline.slides", "pipeline.hdf5_input"
+"""Kinds of files: the modules whose `look_at` looks at one."""
 PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline import first_look; first_look.serve_looks()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline import first_look; "
+    "first_look.serve_looks(sys.argv[2])"
 )
 """The child. It finds modules where this process finds them, whatever lies in the working folder."""
 
 
 class _Child:
-    """A process that looks at one slide after another."""
+    """A process that looks at one file of a kind after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  (what the library says when it ends the process)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)],
+            [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path), kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -53,7 +60,7 @@ class _Child:
         self._answer(SECONDS)  # it is ready
 
     def look(self, path: Path) -> str:
-        """What is wrong with the slide; empty if nothing is that this process does not find for itself.
+        """What is wrong with the file; empty if nothing is that this process does not find for itself.
 
         Raises:
             _LostError: the child ended or was too slow.
@@ -107,41 +114,41 @@ class _LostError(Exception):
 
 
 class FirstLooks:
-    """Looks at files, each content of a file once; safe to use from many threads."""
+    """Looks at files of a kind, each content of a file once; safe to use from many threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str = SLIDE) -> None:
+        self._kind = kind
         self._seats = threading.BoundedSemaphore(MAX_CHILDREN)
         self._lock = threading.Lock()
         self._idle: list[_Child] = []
         self._seen: dict[tuple[str, int, int, int], str] = {}
 
-    def require_sound(self, path: Path) -> None:
-        """See that a slide can be opened and read without ending this process.
+    def trouble(self, path: Path) -> str:
+        """Why a file cannot be opened and read without ending this process; empty if it can.
 
         Raises:
-            SlideError: it cannot.
+            OSError: no child can be started.
         """
         try:
             stat = os.stat(path)
         except OSError:
-            return  # opening says why
+            return ""  # opening says why
         key = (os.fsdecode(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
         trouble = self._seen.get(key)
         if trouble is None:
             with self._seats:
                 trouble = self._look(path)
             self._seen[key] = trouble
-        if trouble:
-            raise SlideError(f"{path}: {trouble}. The file is damaged, and left out")
+        return trouble
 
     def _look(self, path: Path) -> str:
         with self._lock:
             child = self._idle.pop() if self._idle else None
         try:
             if child is None:
-                child = _Child()
+                child = _Child(self._kind)
         except (OSError, _LostError) as error:
-            raise SlideError(f"{path}: no process can be started to look at the slide ({error})") from None
+            raise OSError(f"no process can be started to look at it ({error})") from None
         try:
             trouble = child.look(path)
         except _LostError as error:
@@ -161,30 +168,49 @@ class FirstLooks:
             child.close()
 
 
-_looks: FirstLooks | None = None
-_looks_of: int = 0
+_looks: dict[tuple[str, int], FirstLooks] = {}
 _looks_lock = threading.Lock()
 
 
+def _trouble(path: Path, kind: str) -> str:
+    """As `FirstLooks.trouble`, with children that all of this process share."""
+    key = kind, os.getpid()  # a forked process shares no children with its parent
+    with _looks_lock:
+        if key not in _looks:
+            _looks[key] = FirstLooks(kind)
+            atexit.register(_looks[key].close)
+        looks = _looks[key]
+    return looks.trouble(path)
+
+
 def require_sound(path: Path) -> None:
-    """As `FirstLooks.require_sound`, with children that all of this process share.
+    """See that a slide can be opened and read without ending this process.
 
     Raises:
-        SlideError: the slide cannot be read without ending the process.
+        SlideError: it cannot, or no child process can be started.
     """
-    global _looks, _looks_of
-    with _looks_lock:
-        if _looks is None or _looks_of != os.getpid():  # a forked process shares no children with its parent
-            _looks, _looks_of = FirstLooks(), os.getpid()
-            atexit.register(_looks.close)
-        looks = _looks
-    looks.require_sound(path)
+    try:
+        trouble = _trouble(path, SLIDE)
+    except OSError as error:
+        raise SlideError(f"{path}: {error}") from None
+    if trouble:
+        raise SlideError(f"{path}: {trouble}. The file is damaged, and left out")
 
 
-def serve_looks() -> None:
+def require_sound_hdf5(path: Path) -> None:
+    """See that an HDF5 file can be opened without ending this process; for use within `outside.reading`.
+
+    Raises:
+        UnsafeError: it cannot.
+        OSError: no child process can be started.
+    """
+    if trouble := _trouble(path, HDF5):
+        raise UnsafeError(trouble)
+
+
+def serve_looks(kind: str) -> None:
     """The child: for each path, a line of JSON on standard input, a line on standard output: what is wrong with it."""
-    from pipeline.slides import look_at
-
+    look_at = importlib.import_module(kind).look_at
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = MAX_CHILD_BYTES if hard == resource.RLIM_INFINITY else min(MAX_CHILD_BYTES, hard)
     resource.setrlimit(resource.RLIMIT_AS, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))

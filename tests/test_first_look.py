@@ -13,12 +13,19 @@ from helpers import run_g2l, write_cohort
 
 from pipeline import first_look
 from pipeline.errors import SlideError
-from pipeline.first_look import FirstLooks
+from pipeline.first_look import FirstLooks, require_sound_hdf5
 from pipeline.slides import Slide
 
 TILE_WIDTH, TILE_LENGTH = 322, 323
 ABORTS = {TILE_LENGTH: 2**30 - 1}
 """The memory allocator gives up on a tile of 512 GB."""
+
+
+def require(looks: FirstLooks, path: Path) -> None:
+    """As `first_look.require_sound`, with children of a test's own."""
+    if trouble := looks.trouble(path):
+        raise SlideError(f"{path}: {trouble}")
+
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +39,11 @@ def test_a_header_that_aborts(good: Path, tmp_path: Path, level: int) -> None:
     bad = sf.damage_header(good, ABORTS, level=level, out=tmp_path / "bad.svs")
     looks = FirstLooks()
     with pytest.raises(SlideError, match=r"bad\.svs: reading it ends the process \(SIGABRT: .*allocate") as caught:
-        looks.require_sound(bad)
+        require(looks, bad)
     with pytest.raises(SlideError) as again:  # it is not looked at again
-        looks.require_sound(bad)
+        require(looks, bad)
     assert str(again.value) == str(caught.value)
-    looks.require_sound(good)
+    require(looks, good)
     with pytest.raises(SlideError, match="ends the process"):
         Slide(bad)
     looks.close()
@@ -64,7 +71,7 @@ def test_many_threads_and_replaced_children(good: Path, tmp_path: Path) -> None:
 
     def look(path: Path) -> bool:
         try:
-            looks.require_sound(path)
+            require(looks, path)
         except SlideError:
             return False
         return True
@@ -78,7 +85,7 @@ def test_many_threads_and_replaced_children(good: Path, tmp_path: Path) -> None:
 def test_a_look_that_does_not_end(good: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The child is stopped: to its parent it looks as if it hung."""
     looks = FirstLooks()
-    looks.require_sound(good)
+    require(looks, good)
     (child,) = looks._idle
     os.kill(child._process.pid, signal.SIGSTOP)
     monkeypatch.setattr(first_look, "SECONDS", 0.2)
@@ -86,7 +93,7 @@ def test_a_look_that_does_not_end(good: Path, monkeypatch: pytest.MonkeyPatch, t
     other.write_bytes(good.read_bytes())
     started = time.monotonic()
     with pytest.raises(SlideError, match=r"other\.svs: looking at it took more than 0.2 s"):
-        looks.require_sound(other)
+        require(looks, other)
     assert time.monotonic() - started < 20
     assert child._process.poll() is not None
     looks.close()
@@ -96,15 +103,15 @@ def test_a_changed_file_is_looked_at_again(good: Path, tmp_path: Path) -> None:
     path, looks = tmp_path / "a.svs", FirstLooks()
     sf.damage_header(good, ABORTS, out=path)
     with pytest.raises(SlideError):
-        looks.require_sound(path)
+        require(looks, path)
     path.write_bytes(good.read_bytes())
-    looks.require_sound(path)
+    require(looks, path)
     looks.close()
 
 
 def test_children_end_with_their_parent(good: Path) -> None:
     looks = FirstLooks()
-    looks.require_sound(good)
+    require(looks, good)
     (child,) = looks._idle
     assert child._process.stdin is not None
     child._process.stdin.close()  # what the end of the parent does
@@ -114,6 +121,23 @@ def test_children_end_with_their_parent(good: Path) -> None:
 
 def test_what_this_process_finds_for_itself_is_left_to_it(tmp_path: Path) -> None:
     looks = FirstLooks()
-    looks.require_sound(tmp_path / "none.svs")
-    looks.require_sound(sf.not_a_slide(tmp_path / "text.svs"))
+    require(looks, tmp_path / "none.svs")
+    require(looks, sf.not_a_slide(tmp_path / "text.svs"))
     looks.close()
+
+
+def test_an_hdf5_file_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage of which libhdf5 dies (test_damaged_inputs meets it by chance) is stood in for by a module of this kind."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        f["features"] = np.zeros((4, 3), np.float32)
+    require_sound_hdf5(path)
+    (tmp_path / "dying.py").write_text("import os\ndef look_at(path):\n    os.kill(os.getpid(), 11)\n")
+    monkeypatch.setattr("pipeline.first_look.HDF5", "dying")
+    monkeypatch.syspath_prepend(tmp_path)
+    with (
+        pytest.raises(BenchmarkError, match=r"a\.h5: not a readable feature file \(reading it ends the process \(SIGSEGV"),
+        reading(path, "not a readable feature file", BenchmarkError),
+        open_hdf5(path),
+    ):
+        pass
