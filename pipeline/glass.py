@@ -77,7 +77,7 @@ def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: l
     squares = (rows, COARSE_PX, columns, COARSE_PX)
     inside = slice(0, rows * COARSE_PX), slice(0, columns * COARSE_PX)
     means = image[inside].reshape(*squares, 3).mean(axis=(1, 3), dtype=np.float32)
-    whole = known[inside].reshape(squares).all(axis=(1, 3))
+    whole = np.asarray(known[inside].reshape(squares).all(axis=(1, 3)))
     most_pink = MAX_PINK if glass else BACKGROUND_PINK
     candidates = _candidates(means, whole, BACKGROUND_LIGHT, BACKGROUND_TINT, most_pink)
     for colour in _frequent_colours(candidates, max(BACKGROUND_SHARE * float(whole.sum()), 1.0), MOST_KINDS):
