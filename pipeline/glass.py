@@ -3,7 +3,9 @@
 Old mounting media are cream or yellow, some scanners see blue: glass of saturation 0.1 to 0.3, above any fixed
 threshold of tissue. Light passes stain and glass one after the other, so dividing by the glass's colour takes the tint
 out of both (Beer and Lambert). Glass is told from tissue by being smooth at some micrometres a pixel, bright, and not
-pink or purple. Left out: glass whose tint changes across the slide, and pink glass, which is as pale tissue is.
+pink or purple. Glass that is dark, strongly tinted, lilac or noisy is none by these; it is found as the colour that
+covers much of the slide and is smooth at a coarser scale, where tissue varies still and noise is averaged out.
+Left out: glass whose tint changes across the slide, and pink glass, which is as pale tissue is.
 """
 
 import numpy as np
@@ -36,6 +38,20 @@ REACH = 12
 """Colours this near to the middle of a kind of glass, in every channel, are of it, grey levels."""
 MOST_KINDS = 3
 """Colours of glass: that of the slide, of its label or of what was never scanned. Our choice."""
+COARSE_PX = 5
+"""Side of the squares whose means the background is looked for in, pixels of a mask (40 um). Our choice: noise of 10
+grey levels becomes 2, under `MAX_DEVIATION`, which is then measured over 200 um.
+"""
+BACKGROUND_SHARE = 0.1
+"""A background covers this share of the slide. Our choice: no mark of the slides that we looked at does, nor tissue."""
+BACKGROUND_LIGHT = 100
+"""Least brightness of a background, the mean of the channels (0..255). Our choice: grey and amber glass has 150."""
+BACKGROUND_TINT = 0.7
+"""Largest saturation of a background (0..1). Our choice: amber has 0.55; beyond, noise grows as it is divided."""
+BACKGROUND_PINK = 0.08
+"""How far green may lie below red and blue on a slide without other glass. Our choice: lilac has 0.05, tissue all over
+more than 0.1.
+"""
 
 Colour = tuple[float, float, float]
 
@@ -46,14 +62,44 @@ def find_glass(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> list[Colou
     Empty where there is none, as on a slide that is tissue all over.
     """
     values = image.astype(np.float32)
-    candidates = known & _is_smooth(values) & (values.mean(axis=2) >= MIN_LIGHT)
-    rest = values[candidates]
+    candidates = _candidates(values, known, MIN_LIGHT, MAX_TINT, MAX_PINK)
+    least = max(MIN_SHARE * float(known.sum()), 1.0)
+    return _frequent_colours(candidates, least, MOST_KINDS)
+
+
+def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: list[Colour]) -> Colour | None:
+    """The colour of glass that covers much of an RGB image (H, W, 3) but is not among `glass`, the kinds that
+    `find_glass` found: dark, strongly tinted, lilac or noisy. None where there is none.
+    """
+    rows, columns = image.shape[0] // COARSE_PX, image.shape[1] // COARSE_PX
+    if rows == 0 or columns == 0:
+        return None
+    squares = (rows, COARSE_PX, columns, COARSE_PX)
+    inside = slice(0, rows * COARSE_PX), slice(0, columns * COARSE_PX)
+    means = image[inside].reshape(*squares, 3).mean(axis=(1, 3), dtype=np.float32)
+    whole = np.asarray(known[inside].reshape(squares).all(axis=(1, 3)))
+    most_pink = MAX_PINK if glass else BACKGROUND_PINK
+    candidates = _candidates(means, whole, BACKGROUND_LIGHT, BACKGROUND_TINT, most_pink)
+    for colour in _frequent_colours(candidates, max(BACKGROUND_SHARE * float(whole.sum()), 1.0), MOST_KINDS):
+        if not any(np.abs(np.subtract(colour, kind)).max() <= REACH for kind in glass):
+            return colour
+    return None
+
+
+def _candidates(
+    values: NDArray[np.float32], known: NDArray[np.bool_], least_light: float, most_tint: float, most_pink: float
+) -> NDArray[np.float32]:
+    """Colours (N, 3) of smooth, bright pixels of (H, W, 3), within `known`, that are neither too tinted nor pink."""
+    rest = values[known & _is_smooth(values) & (values.mean(axis=2) >= least_light)]
     high, low = rest.max(axis=1), rest.min(axis=1)
     pink = (np.minimum(rest[:, 0], rest[:, 2]) - rest[:, 1]) / high
-    rest = rest[((high - low) / high <= MAX_TINT) & (pink <= MAX_PINK)]
-    least = max(MIN_SHARE * float(known.sum()), 1.0)
+    return np.asarray(rest[((high - low) / high <= most_tint) & (pink <= most_pink)])
+
+
+def _frequent_colours(rest: NDArray[np.float32], least: float, most_kinds: int) -> list[Colour]:
+    """The most frequent of colours (N, 3), each of at least `least` pixels, at most `most_kinds`."""
     found: list[Colour] = []
-    while len(rest) >= least and len(found) < MOST_KINDS:
+    while len(rest) >= least and len(found) < most_kinds:
         bins = (rest // BIN).astype(np.int64)
         numbers, counts = np.unique((bins[:, 0] * 32 + bins[:, 1]) * 32 + bins[:, 2], return_counts=True)
         top = int(numbers[counts.argmax()])

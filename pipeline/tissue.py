@@ -17,7 +17,7 @@ from skimage.morphology import remove_small_objects
 
 from pipeline.errors import PatchError, SlideError
 from pipeline.geometry import integral_image
-from pipeline.glass import find_glass, saturation_against_glass
+from pipeline.glass import find_background, find_glass, saturation_against_glass
 from pipeline.slides import Slide
 
 MASK_MPP = 8.0
@@ -88,8 +88,14 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     known = image.max(axis=2) >= MIN_BRIGHTNESS
     if ignore is not None:
         known &= ~ignore
-    saturation = np.where(known, saturation_against_glass(image, find_glass(image, known)), 0).astype(np.float32)
-    saturation = ndimage.median_filter(saturation, size=max(1, round(MEDIAN_UM / pixel_um)) | 1, mode="nearest")
+    median_px = max(1, round(MEDIAN_UM / pixel_um)) | 1
+    glass = find_glass(image, known)
+    background = find_background(image, known, glass)
+    if background is not None:  # often noisy, and noise of the channels is saturation
+        glass.insert(0, background)
+        image = ndimage.median_filter(image, size=(median_px, median_px, 1), mode="nearest")
+    saturation = np.where(known, saturation_against_glass(image, glass), 0).astype(np.float32)
+    saturation = ndimage.median_filter(saturation, size=median_px, mode="nearest")
     values = saturation[known]
     if values.size == 0 or np.ptp(values) == 0:
         threshold = MAX_SATURATION

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from pipeline import tissue
 from pipeline.errors import SlideError
-from pipeline.glass import find_glass, saturation_against_glass
+from pipeline.glass import find_background, find_glass, saturation_against_glass
 from pipeline.slides import Slide
 from pipeline.tissue import find_tissue, read_thumbnail, segment
 
@@ -266,6 +266,65 @@ def test_a_slide_on_tinted_glass(tmp_path: Path, tint: str) -> None:
     white = find_tissue(Slide(sf.write_slide(tmp_path / "white.svs", pixels, mpp=0.5)))
     tinted = find_tissue(Slide(sf.write_slide(tmp_path / "tinted.svs", on_glass(pixels, TINTS[tint]), mpp=0.5)))
     assert (white.mask & tinted.mask).sum() / (white.mask | tinted.mask).sum() > 0.95
+
+
+BACKGROUNDS = {
+    "bluish grey": (130, 145, 165),
+    "lilac": (225, 212, 245),
+    "amber": (200, 160, 90),
+    "cream": TINTS["cream"],
+    "white": GLASS,
+}
+"""Dark, nearly pink, strongly tinted glass, and two that are none of these."""
+
+
+def with_noise(image: np.ndarray, deviation: float) -> np.ndarray:
+    """The image with noise of each channel on its own, standard deviation in grey levels."""
+    noise = np.random.default_rng(0).normal(0, deviation, image.shape)
+    return (image + noise).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("deviation", [0, 3, 6])
+@pytest.mark.parametrize("tint", BACKGROUNDS.values(), ids=BACKGROUNDS.keys())
+def test_small_tissue_on_noisy_tinted_glass(tint: tuple[int, int, int], deviation: float) -> None:
+    """Found where it is; without it the slide has none."""
+    blank = np.full((120, 120, 3), GLASS, np.uint8)
+    with_box = painted((40, 50, 40, 30), side=120)
+    with_box[50:80, 40:80] -= np.random.default_rng(1).integers(0, 40, (30, 40, 1), np.uint8)
+    assert not segment(with_noise(on_glass(blank, tint), deviation), 8.0).any()
+    found = segment(with_noise(on_glass(with_box, tint), deviation), 8.0)
+    truth = (with_box != GLASS).any(axis=2)
+    assert (found & truth).sum() / (found | truth).sum() > 0.9
+
+
+@pytest.mark.parametrize("deviation", [0, 3, 6])
+@pytest.mark.parametrize("colour", [PINK, (140, 90, 150), (205, 130, 175)])
+def test_smooth_tissue_all_over_is_no_background(colour: tuple[int, int, int], deviation: float) -> None:
+    """Pink and purple of haematoxylin and eosin, without any structure to tell them by."""
+    image = with_noise(np.full((120, 120, 3), colour, np.uint8), deviation)
+    assert find_background(image, np.ones((120, 120), bool), []) is None
+    assert segment(image, 8.0).all()
+
+
+@pytest.mark.parametrize("tint", ["bluish grey", "amber"])
+def test_tissue_all_over_on_such_glass(tissue_all_over: np.ndarray, tint: str) -> None:
+    assert segment(on_glass(tissue_all_over, BACKGROUNDS[tint]), 8.0).mean() > 0.98
+
+
+def test_noisy_glass_beside_white_fill() -> None:
+    """The fill is glass that `find_glass` finds; the noisy glass is still looked for."""
+    image = with_noise(np.full((120, 120, 3), BACKGROUNDS["amber"], np.uint8), 5)
+    image[:, :60] = 255
+    assert not segment(image, 8.0).any()
+
+
+def test_background_needs_squares_and_known_places() -> None:
+    lilac = np.full((20, 20, 3), BACKGROUNDS["lilac"], np.uint8)
+    assert find_background(lilac, np.ones((20, 20), bool), []) == pytest.approx(BACKGROUNDS["lilac"])
+    assert find_background(lilac, np.ones((20, 20), bool), [(225.0, 212.0, 245.0)]) is None
+    assert find_background(lilac, np.ones((20, 20), bool), [(255.0, 255.0, 255.0)]) is None  # there is other glass
+    assert find_background(lilac, np.zeros((20, 20), bool), []) is None
+    assert find_background(lilac[:4], np.ones((4, 20), bool), []) is None
 
 
 # Slides that were scanned in part
