@@ -7,13 +7,17 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 import slide_factory as sf
 from helpers import run_g2l, write_cohort
 
 from pipeline import first_look
-from pipeline.errors import SlideError
+from pipeline.errors import BenchmarkError, SlideError
 from pipeline.first_look import FirstLooks, require_sound_hdf5
+from pipeline.hdf5_input import open_hdf5
+from pipeline.outside import reading
 from pipeline.slides import Slide
 
 TILE_WIDTH, TILE_LENGTH = 322, 323
@@ -25,7 +29,6 @@ def require(looks: FirstLooks, path: Path) -> None:
     """As `first_look.require_sound`, with children of a test's own."""
     if trouble := looks.trouble(path):
         raise SlideError(f"{path}: {trouble}")
-
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +139,9 @@ def test_an_hdf5_file_that_ends_the_process_is_named(tmp_path: Path, monkeypatch
     monkeypatch.setattr("pipeline.first_look.HDF5", "dying")
     monkeypatch.syspath_prepend(tmp_path)
     with (
-        pytest.raises(BenchmarkError, match=r"a\.h5: not a readable feature file \(reading it ends the process \(SIGSEGV"),
+        pytest.raises(
+            BenchmarkError, match=r"a\.h5: not a readable feature file \(reading it ends the process \(SIGSEGV"
+        ),
         reading(path, "not a readable feature file", BenchmarkError),
         open_hdf5(path),
     ):
