@@ -130,7 +130,7 @@ def test_what_this_process_finds_for_itself_is_left_to_it(tmp_path: Path) -> Non
 
 
 def test_an_hdf5_file_that_ends_the_process_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Damage of which libhdf5 dies (test_damaged_inputs meets it by chance) is stood in for by a module of this kind."""
+    """A module of the test stands in for damage of which libhdf5 dies; test_damaged_inputs meets that by chance."""
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as f:
         f["features"] = np.zeros((4, 3), np.float32)
