@@ -1,6 +1,6 @@
 """Make the archive of outputs by which `test_earlier_outputs.py` shows that what an earlier version wrote still opens.
 
-    python tests/make_earlier_outputs.py tests/earlier/0.1.0-a.tar.xz
+    python tests/make_earlier_outputs.py tests/earlier/0.1.0.tar.xz
 
 Run it with the code of the version that the archive is to stand for; an archive is never made anew by later code. It
 holds, below one folder from which every command was called with relative paths:
