@@ -151,8 +151,12 @@ KINDS = (
     Kind("CLAM tensors: import-features", ("tensors/*/*.h5", "tensors/*/*.pt"), ("slides", "tensors", *WEIGHTS),
          importing("tensors")),
     Kind("STAMP: import-features", ("stamp/*.h5",), ("slides", "stamp", *WEIGHTS), importing("stamp")),
-    Kind("slide2vec: import-features", ("slide2vec/*/*.pt", "slide2vec/*/*.npz", "slide2vec/*/*.json"),
+    Kind("slide2vec: import-features",
+         ("slide2vec/*/*.pt", "slide2vec/*/*.npz", "slide2vec/tile_embeddings/*.json"),
          ("slides", "slide2vec", *WEIGHTS), importing("slide2vec")),
+    # read only where the description beside the features does not give the side of a tile
+    Kind("slide2vec tiling: import-features", ("slide2vec/tiles/*.json",), ("slides", "slide2vec", *WEIGHTS),
+         importing("slide2vec"), decides=False),
     Kind("features: evaluate", ("features/*.h5", "features/*.pt"), ("features", "labels.csv", *WEIGHTS),
          (*EVALUATE, *SLIDE_LABELS, "--features", f"tiny={WORLD}/features")),
     Kind("slide labels: evaluate", ("labels.csv",), ("features", "labels.csv", *WEIGHTS),
