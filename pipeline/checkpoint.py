@@ -4,7 +4,6 @@ A checkpoint is `step-<n>.pt` and then `step-<n>.json` with its SHA-256 and the 
 is cut short or damaged is passed over for the one before.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 
 from pipeline.errors import CheckpointError
 from pipeline.files import sha256_file, write_aside, write_json
+from pipeline.outside import read_json, reading
 from pipeline.run_folder import diverged
 from pipeline.runlog import say
 
@@ -70,9 +70,10 @@ def step_path(folder: Path, step: int) -> Path:
 def _best_up_to(path: Path) -> int | None:
     """The best step that a checkpoint names; `None` for one that names none, or is damaged."""
     try:
-        best = json.loads(path.with_suffix(".json").read_text()).get("best")
-        return None if best is None else int(best)
-    except (OSError, ValueError, AttributeError, TypeError):
+        with reading(path.with_suffix(".json"), "damaged", CheckpointError):
+            best = read_json(path.with_suffix(".json")).get("best")
+            return None if best is None else int(best)
+    except CheckpointError:
         return None
 
 
@@ -124,10 +125,11 @@ def load_checkpoint(folder: Path, step: int) -> dict[str, Any]:
 def _problem(path: Path) -> str | None:
     """What is wrong with a checkpoint; `None` when it is as it was written."""
     try:
-        entry = json.loads(path.with_suffix(".json").read_text())
-        expected_bytes, expected_sha256 = int(entry["bytes"]), str(entry["sha256"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"{path.with_suffix('.json').name} is unreadable: {error!r}"
+        with reading(path.with_suffix(".json").name, "unreadable", CheckpointError):
+            entry = read_json(path.with_suffix(".json"))
+            expected_bytes, expected_sha256 = int(entry["bytes"]), str(entry["sha256"])
+    except CheckpointError as error:
+        return str(error)
     if (num_bytes := path.stat().st_size) != expected_bytes:
         return f"{num_bytes:,} of {expected_bytes:,} bytes"
     return None if sha256_file(path) == expected_sha256 else "its bytes have changed (SHA-256 does not fit)"

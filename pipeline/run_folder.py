@@ -227,11 +227,9 @@ class RunFolder:
             CheckpointError: its description is damaged.
         """
         path = self.student / "config.json"
-        try:
-            step = json.loads(path.read_text()).get(STEP)
-        except (OSError, ValueError, AttributeError) as error:
-            raise CheckpointError(f"{path}: damaged ({error})") from None
-        return None if step is None else int(step)
+        with reading(path, "damaged", CheckpointError):
+            step = read_json(path).get(STEP)
+            return None if step is None else int(step)
 
 
 class MetricsLog:

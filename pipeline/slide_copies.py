@@ -1,27 +1,18 @@
 """Which slide files are one slide: links, hard links, copies under other names, files of one DICOM series.
 
 Only files of equal size are read, parts of them first; where these are the same, all of it, so that nothing is called a
-copy which is none. Of a slide in several files the named one decides, with the one beside it that tells slides apart
-(`companion`). Empty files are no slides. What it leaves out: a slide that another program has saved anew.
+copy which is none. Of a slide in several files the named one decides, with parts of those beside it (`slide_identity`).
+Empty files are no slides. What it leaves out: a slide that another program has saved anew.
 """
 
-import hashlib
 import os
-import re
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 from pipeline import dicom
 from pipeline.files import sha256_file
+from pipeline.slide_identity import parts_digest
 
-NUM_PARTS = 16
-PART_BYTES = 1 << 16
-"""Parts of a file that are hashed first, evenly over it. Our choice: 1 MiB in all, a few reads."""
-MIRAX, HAMAMATSU = ".mrxs", (".vms", ".vmu")
-MIRAX_INDEX = "Slidedat.ini"
-IMAGE_FILE = re.compile(rb"^ImageFile[^=\r\n]*=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
-MAX_INDEX_BYTES = 1 << 20
-"""Of a Hamamatsu index file; larger ones are none. Our choice."""
 Key = Callable[[Path], Hashable | None]
 
 
@@ -73,31 +64,10 @@ def _size(path: Path) -> int | None:
 
 
 def _digest_of_parts(path: Path) -> str:
-    """SHA-256 of parts of a file, and of its companion's whole."""
-    digest, size = hashlib.sha256(), os.path.getsize(path)
-    with open(path, "rb") as f:
-        for part in range(NUM_PARTS):
-            f.seek(part * max(size - PART_BYTES, 0) // (NUM_PARTS - 1))
-            digest.update(f.read(PART_BYTES))
-    if beside := companion(path):
-        digest.update(sha256_file(beside).encode())
-    return digest.hexdigest()
+    """SHA-256 of parts of a slide's files, those beside the named one too."""
+    return parts_digest(path)[0]
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a whole file; its companion is in the parts' already."""
+    """SHA-256 of a whole file; parts of those beside it are among the parts already."""
     return sha256_file(path)
-
-
-def companion(path: Path) -> Path | None:
-    """The file beside a slide's that tells it from others, whose own file may be the same for all: the index of a
-    MIRAX slide, the first image of a Hamamatsu one. `None` for slides in one file, or if it is not there.
-    """
-    suffix = path.suffix.lower()
-    beside = None
-    if suffix == MIRAX:
-        beside = path.with_suffix("") / MIRAX_INDEX
-    elif suffix in HAMAMATSU and os.path.getsize(path) <= MAX_INDEX_BYTES:
-        found = IMAGE_FILE.search(path.read_bytes())
-        beside = path.parent / os.path.basename(os.fsdecode(found[1])) if found else None
-    return beside if beside is not None and os.path.isfile(beside) else None

@@ -8,6 +8,7 @@ length and misses every block; `--check-files` with the manifest's sha256 finds 
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +22,11 @@ NUM_BLOCKS = 32
 """Blocks that are read of a large file, the first and the last among them. Our choice: 2 MiB, and a block in every
 30 MB of a slide of 1 GB.
 """
+MIRAX, HAMAMATSU = ".mrxs", (".vms", ".vmu")
+"""Formats of several files, whose own file may be the same for all slides."""
+IMAGE_FILE = re.compile(rb"^ImageFile[^=\r\n]*=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
+MAX_INDEX_BYTES = 1 << 20
+"""Of a Hamamatsu index file; larger ones are none. Our choice."""
 OF_FILE = ("file_bytes", "sha256")
 """What of an identity is of the file's bytes: a damaged tile, or one that was mended, changes it."""
 MPP_ROUNDING = 1e-6
@@ -34,7 +40,7 @@ class SlideIdentity:
     Attributes:
         quickhash: OpenSlide's, if the slide has one.
         size_l0_px: (width, height) of level 0.
-        file_bytes: of the slide's file, and of an .mrxs file's data folder.
+        file_bytes: of the slide's file, and of those beside it that belong to it (`_files`).
         level_sizes_px: (width, height) of each level, finest first.
         own_mpp: um/px that the slide itself gives, if it does.
         sha256: hex digest of the parts that were read.
@@ -105,28 +111,41 @@ def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
     Raises:
         SlideError: the file cannot be read.
     """
-    digest, total = hashlib.sha256(), 0
     try:
-        for name, part in _files(path):
-            size = os.path.getsize(part)
-            digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
-            for block in _parts(part, size):
-                digest.update(block)
-            total += size
+        sha256, total = parts_digest(path)
     except OSError as error:
         raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
-    return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, digest.hexdigest())
+    return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, sha256)
+
+
+def parts_digest(path: Path) -> tuple[str, int]:
+    """Hex SHA-256 of parts of a slide's files, and the bytes of all of them.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    digest, total = hashlib.sha256(), 0
+    for name, part in _files(path):
+        size = os.path.getsize(part)
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
+        for block in _parts(part, size):
+            digest.update(block)
+        total += size
+    return digest.hexdigest(), total
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
-    """The files of a slide, the first one nameless: of an .mrxs file its data folder's too. Of other formats of
-    several files (.vms, DICOM) the quickhash covers what the others are.
+    """The files of a slide, the first one nameless: of an .mrxs file its data folder's too, of a Hamamatsu index the
+    first image that it names. Of a DICOM series the named file alone.
     """
-    files = [("", path)]
-    folder = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and folder.is_dir():
-        files += [(entry.name, entry) for entry in sorted(folder.iterdir()) if entry.is_file()]
-    return files
+    suffix, folder = path.suffix.lower(), path.with_suffix("")
+    beside: list[Path] = []
+    if suffix == MIRAX and folder.is_dir():
+        beside = sorted(folder.iterdir())
+    elif suffix in HAMAMATSU and os.path.getsize(path) <= MAX_INDEX_BYTES:
+        found = IMAGE_FILE.search(path.read_bytes())
+        beside = [path.parent / os.path.basename(os.fsdecode(found[1]))] if found else []
+    return [("", path), *((file.name, file) for file in beside if os.path.isfile(file))]
 
 
 def _parts(path: Path, size: int) -> Iterator[bytes]:

@@ -61,7 +61,8 @@ def place_projectors(folder: Path) -> None:
     if files:
         write_json(folder / PROJECTORS, {teacher: f"{FOLDER}/{name}" for teacher, name in files.items()})
     card = folder / "README.md"
-    text = card.read_text()
+    with reading(card, "no text", EncoderError):
+        text = card.read_text(encoding="utf-8")
     for name in moved:
         text = text.replace(f"`{name}`", f"`{FOLDER}/{name}`")
     write_text(card, text)

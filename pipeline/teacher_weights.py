@@ -3,12 +3,12 @@
 The weights themselves count by their hash, which every user of the note checks.
 """
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import StoreError
+from pipeline.errors import CheckpointError, StoreError
 from pipeline.models import PRETRAINED
+from pipeline.outside import read_toml, reading
 from pipeline.run_folder import RunFolder
 from pipeline.store import Store
 from pipeline.teachers import all_teachers
@@ -64,8 +64,9 @@ def weights_of_run(run: RunFolder, teacher: dict[str, Any], store: Path | None) 
 def _store_of(run: RunFolder) -> Path | None:
     """The store that a run learnt from, as its options name it, or below the folder that the run lies in."""
     try:
-        text = tomllib.loads(run.config_path.read_text())["train-student"]["store"]
-    except (OSError, ValueError, KeyError, TypeError):
+        with reading(run.config_path, "damaged", CheckpointError):
+            text = read_toml(run.config_path)["train-student"]["store"]
+    except CheckpointError:
         return None
     path = Path(str(text))
     return path if path.exists() else run.folder.resolve().parent / path

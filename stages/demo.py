@@ -6,7 +6,6 @@ the pipeline works and that the student learns its teacher's view of tissue; a s
 it.
 """
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +20,14 @@ from pipeline.asides import remove_asides
 from pipeline.config import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.contact_sheet import draw_neighbours
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
-from pipeline.errors import EXIT_ERROR, EXIT_OK, PlanError
+from pipeline.errors import EXIT_ERROR, EXIT_OK, G2LError, PlanError
 from pipeline.files import make_output_folder, write_json
 from pipeline.held_out import FIGURES, figures_of
 from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.models import SCRATCH, build_encoder
+from pipeline.outside import read_json, reading
 from pipeline.plan import Plan, read_plan, write_plan
 from pipeline.runlog import say, table
 from pipeline.sampling import TRAIN, VAL
@@ -65,7 +65,10 @@ class Stopwatch:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds: dict[str, float] = {}
+        if path.exists():
+            with reading(path, "damaged", G2LError, "Delete it"):
+                self.seconds = {name: float(value) for name, value in read_json(path).items()}
 
     def run(self, name: str, work: Callable[[], T], did_something: Callable[[T], bool] = lambda _: True) -> T:
         """Do `work` and note how long it took, if it had something to do."""
