@@ -23,6 +23,8 @@ from pipeline.outside import MOST_SHARE, SMALL_BYTES, UnsafeError, require_claim
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_PICKLES = 4
 """Pickles before the keys of the storages, in files of torch before 1.6: magic number, version, system, content."""
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""The first of them (`torch.serialization.MAGIC_NUMBER`)."""
 STORAGE_BYTES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
     "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1, "ComplexDoubleStorage": 16,
@@ -147,8 +149,10 @@ def _check_legacy(file: Any, size: int) -> None:
         UnsafeError: they do not.
         Exception: any, of a damaged one.
     """
+    if _Look(file).load() != LEGACY_MAGIC:
+        raise pickle.UnpicklingError("not a file of torch.save")
     total = 0
-    for _ in range(LEGACY_PICKLES):
+    for _ in range(LEGACY_PICKLES - 1):
         total = sum(claimed for _, claimed in _storages(file))
         if total > size:
             raise UnsafeError(f"its storages claim {total:,} bytes; the file has {size:,}")

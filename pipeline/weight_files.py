@@ -1,7 +1,7 @@
 """Reading a file of weights from outside: one boundary, which bounds what is read and turns every failure into an
 `EncoderError` that names the file.
 
-safetensors as it is; what `torch.save` wrote with `weights_only=True`, so that no code of the file runs. Left out:
+safetensors as it is; what `torch.save` wrote through `tensor_files`, so that no code of the file runs. Left out:
 which of several sets in a file is the encoder (`weight_sets`), and TorchScript archives.
 """
 
@@ -17,6 +17,8 @@ from torch import Tensor
 
 from pipeline.compute import first_line
 from pipeline.errors import EncoderError
+from pipeline.outside import UnsafeError
+from pipeline.tensor_files import load_tensors
 
 LARGEST_FILE_BYTES = 64 << 30
 """Size above which a file of weights is not opened. Our choice: a ViT-g in training (student, teacher and both moments
@@ -44,8 +46,8 @@ def read_weight_file(path: Path) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, MemoryError, safetensors.SafetensorError) as error:
+        content = load_tensors(path, share=1.0)
+    except (UnsafeError, OSError, RuntimeError, EOFError, MemoryError, safetensors.SafetensorError) as error:
         raise EncoderError(f"{path}: unreadable weights ({first_line(error)})") from None
     except Exception as error:  # noqa: BLE001  (pickle's own errors for code, and any other for what is no pickle)
         raise EncoderError(

@@ -136,6 +136,20 @@ def test_sizes_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         read_weight_file(path)
 
 
+def test_a_tensor_that_claims_more_than_its_record_is_refused_before_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch takes a storage's size from the pickle; not every version of it compares that with the record."""
+    path = tmp_path / "a.pth"
+    torch.save({"a": torch.zeros(24)}, path)
+    content = records(path)
+    name = next(name for name in content if name.endswith("data/0"))
+    write_records(path, content | {name: bytes(8)})
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("it was loaded"))
+    with pytest.raises(EncoderError, match=r"a\.pth: unreadable weights \(storage 0 claims 96 bytes and has 8"):
+        read_weight_file(path)
+
+
 def test_a_flipped_bit_in_a_torch_file_is_seen(tmp_path: Path) -> None:
     """`torch.load` does not look at checksums: it gives another weight without a word."""
     path = tmp_path / "w.pth"
