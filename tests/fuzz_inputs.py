@@ -197,7 +197,7 @@ KINDS = (
     Kind("run: export", ("run/student/*.safetensors", "run/student/config.json", "run/run.json"), ("run", "cnn"),
          ("export", f"{WORLD}/run", "--out", f"{OUT}/student")),
     Kind("exported student: embed", EXPORT_FILES, ("slides", "student"), ("embed", f"{WORLD}/student", *EMBED[2:])),
-    Kind("projector: embed --as-teacher", ("student/projector.safetensors",), ("slides", "student"),
+    Kind("projector: embed --as-teacher", ("student/projector/projector.safetensors",), ("slides", "student"),
          ("embed", f"{WORLD}/student", *EMBED[2:], "--as-teacher")),
     Kind("exported student: inspect", EXPORT_FILES, ("student",), ("inspect", f"{WORLD}/student"), False),
     Kind("folder of features goes on: embed", ("embedded/**/*.h5", "embedded/embed.json", "embedded/failures.csv"),

@@ -530,7 +530,7 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert min(map(int, done.stdout.split())) >= 5
-    extract(plan, tmp_path / "unbroken.zarr", root / "further.safetensors", teacher=FURTHER, views=views)
+    extract(plan, tmp_path / "unbroken.zarr", tmp_path / "further.safetensors", teacher=FURTHER, views=views)
     found, expected = files_of(tmp_path / "s.zarr"), files_of(tmp_path / "unbroken.zarr")
     assert found.keys() == expected.keys()
     assert [name for name in expected if found[name] != expected[name]] == []
