@@ -1,15 +1,19 @@
 """TCGA barcodes in names of files: whose slide it is, and where it is from. Pure.
 
-A name may have the barcode in small letters, behind a prefix (`BRCA_TCGA-3C-AALI-...`), or with dots or underscores in
-place of the dashes, as R writes names.
+A name may have the barcode in small letters, behind a prefix (`BRCA_TCGA-3C-AALI-...`, `brcaTCGA-3C-AALI`), with dots
+or underscores in place of the dashes, as R writes names, or with the sample's code right behind it (`TCGA-3C-AALI01A`).
 """
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-BARCODE = re.compile(r"(?<![A-Z0-9])TCGA([-._ ])([A-Z0-9]{2})\1([A-Z0-9]{4})(?![A-Z0-9])", re.IGNORECASE)
-"""Source site (2) and participant (3); docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode."""
+BARCODE = re.compile(
+    r"TCGA([-._ ])([A-Z0-9]{2})\1([A-Z0-9]{4})(?=(?:[0-9]{2}[A-Z]?)?(?:[^A-Z0-9]|$))", re.IGNORECASE | re.ASCII
+)
+"""Source site (2) and participant (3), perhaps with the sample's two digits and vial behind them;
+docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode.
+"""
 
 
 @dataclass(frozen=True)

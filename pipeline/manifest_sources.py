@@ -137,7 +137,9 @@ def _without_copies(
             named = " and ".join(f"{path} ({case})" for path, case in cases.items())
             problems.append((0, f"{named} are copies of one slide, named after different cases; remove one"))
         dropped |= {paths[i]: kept for i in group if paths[i] != kept}
-    return [path for path in paths if path not in dropped], passed_over(dropped, "copies of slides that are listed")
+    return [path for path in paths if path not in dropped], passed_over(
+        dropped, "copy of a slide that is listed", "copies of slides that are listed"
+    )
 
 
 def _utf8_trouble(path: str) -> str:

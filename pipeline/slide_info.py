@@ -105,15 +105,15 @@ def read_mpp(
     try:
         if manifest_mpp is not None:
             check_mpp(manifest_mpp, "the manifest")
-            if own and not overrides and not min(own) / MAX_MPP_APART <= manifest_mpp <= max(own) * MAX_MPP_APART:
+            if own_mpp and not overrides and _ratio(manifest_mpp, own_mpp) > MAX_MPP_APART:
                 raise ValueError(
-                    f"the manifest says {manifest_mpp:g} um/px, the slide itself {math.sqrt(own[0] * own[1]):g}. Mend "
+                    f"the manifest says {manifest_mpp:g} um/px, the slide itself {own_mpp:g}. Mend "
                     "the column mpp, or leave it empty; where the slide is wrong, write yes in a column mpp_overrides"
                 )
             mpp, source = manifest_mpp, "manifest"
         elif own is None:
             raise ValueError(trouble)
-        elif max(own) / min(own) > MAX_ANISOTROPY:
+        elif _ratio(*own) > MAX_ANISOTROPY:
             raise ValueError(
                 f"pixels are not square ({own[0]:g} x {own[1]:g} um). Give one mpp in the manifest's column mpp"
             )
@@ -122,7 +122,7 @@ def read_mpp(
     except ValueError as error:
         facts = {"own_mpp": own_mpp and round(own_mpp, 6), "manifest_mpp": manifest_mpp}
         raise SlideError(f"{path}: {error}", facts) from None
-    return Resolution(mpp, source, own_mpp, tuple(_odd_resolution(properties, mpp, own_mpp)))
+    return Resolution(mpp, source, own_mpp, tuple(_odd_resolution(properties, mpp, own)))
 
 
 def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None, str]:
@@ -136,21 +136,29 @@ def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None,
         return None, str(error)
 
 
-def _odd_resolution(properties: Mapping[str, str], mpp: float, own_mpp: float | None) -> list[str]:
-    """What of the resolution does not fit together, in words."""
+def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float, float] | None) -> list[str]:
+    """What of the resolution does not fit together, in words; `own` is what the slide gives along x and y."""
     found = []
-    if own_mpp is not None and max(mpp / own_mpp, own_mpp / mpp) > MAX_MPP_APART:
-        found.append(f"the manifest's mpp of {mpp:g} overrides the slide's own of {own_mpp:g}")
+    if own and _ratio(mpp, math.sqrt(own[0] * own[1])) > MAX_MPP_APART:
+        found.append(f"the manifest's mpp of {mpp:g} overrides the slide's own of {math.sqrt(own[0] * own[1]):g}")
+    if own and _ratio(*own) > MAX_ANISOTROPY:
+        found.append(f"pixels are not square ({own[0]:g} x {own[1]:g} um) and are taken as {mpp:g} um along both axes, "
+                     "so that patches are distorted")  # fmt: skip
     try:
         power = float(properties.get("openslide.objective-power") or "nan")
     except ValueError:
         return found
     if 0 < power < math.inf:
         usual = MPP_AT_1X / power
-        if max(mpp / usual, usual / mpp) > MAX_OBJECTIVE_APART:
+        if _ratio(mpp, usual) > MAX_OBJECTIVE_APART:
             found.append(f"the slide names an objective of {power:g}x, usually {usual:.3g} um/px, but its mpp is "
                          f"{mpp:.4g}, which is taken. Is it right?")  # fmt: skip
     return found
+
+
+def _ratio(one: float, other: float) -> float:
+    """How many times the larger of two positive numbers is the smaller."""
+    return max(one / other, other / one)
 
 
 def read_info(

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from pipeline import dicom
 from pipeline.errors import ManifestError
+from pipeline.runlog import counted
 
 SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi", ".avs"}
@@ -30,12 +31,12 @@ def slide_paths(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
         ManifestError: the folder cannot be listed.
     """
     found: list[PurePosixPath] = []
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for parent, folders, names in os.walk(folder, onerror=_raise_unlisted):
         files = [PurePosixPath(name) for name in sorted(names) if not name.startswith(".")]
         data_folders = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in data_folders)
-        counts["links to folders"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
+        counts["link", "to folders"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
         kept = dicom_slides(Path(parent), [file for file in files if file.suffix.lower() == dicom.SUFFIX], counts)
         slides = [
             file
@@ -44,26 +45,27 @@ def slide_paths(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
         ]
         found += [PurePosixPath(Path(parent).relative_to(folder)) / file for file in slides]
     links = _links(folder, found)
-    counted = [f"{count:,} {what}" for what, count in counts.items() if count]
-    notes = passed_over(links, "links to slides that are listed")
-    notes += [f"passed over: {', '.join(counted)}"] if counted else []
+    others = [f"{counted(count, what)} {of}" for (what, of), count in counts.items() if count]
+    notes = passed_over(links, "link to a slide that is listed", "links to slides that are listed")
+    notes += [f"passed over: {', '.join(others)}"] if others else []
     return [path for path in found if path not in links], notes
 
 
-def dicom_slides(folder: Path, files: list[PurePosixPath], counts: Counter[str]) -> set[PurePosixPath]:
+def dicom_slides(folder: Path, files: list[PurePosixPath], counts: Counter[tuple[str, str]]) -> set[PurePosixPath]:
     """One file for each slide among the DICOM files of one folder: the first by name that is a level of it, by which
-    OpenSlide opens the whole series. The others are counted. Of files whose header cannot be read, the first.
+    OpenSlide opens the whole series. The others are counted, by noun and what else is said of them. Of files whose
+    header cannot be read, the first.
     """
     kept: dict[str, PurePosixPath] = {}
     for file in files:
         header = dicom.read_header(folder / file)
         series, kind = (header.series, header.kind) if header else ("", "")
         if header and not header.is_slide:
-            counts["DICOM files of no slide"] += 1
+            counts["DICOM file", "of no slide"] += 1
         elif kind in NO_LEVEL:
-            counts[f"DICOM files of kind {kind}"] += 1
+            counts["DICOM file", f"of kind {kind}"] += 1
         elif series in kept:
-            what = "further DICOM files of series that are listed" if header else "DICOM files without a header"
+            what = ("further DICOM file", "of series that are listed") if header else ("DICOM file", "without a header")
             counts[what] += 1
         else:
             kept[series] = file
@@ -86,13 +88,15 @@ def _links(folder: Path, paths: list[PurePosixPath]) -> dict[PurePosixPath, Pure
     return links
 
 
-def passed_over(dropped: Mapping[PurePosixPath, PurePosixPath], what: str) -> list[str]:
-    """A note on files that are passed over for another, the first few by name; none for none."""
+def passed_over(dropped: Mapping[PurePosixPath, PurePosixPath], one: str, several: str) -> list[str]:
+    """A note on files that are passed over for another, the first few by name; none for none. `one` and `several` say
+    what they are.
+    """
     if not dropped:
         return []
     shown = ", ".join(f"{path} ({kept})" for path, kept in list(dropped.items())[:MAX_NAMED])
     more = f" and {len(dropped) - MAX_NAMED:,} more" if len(dropped) > MAX_NAMED else ""
-    return [f"passed over: {len(dropped):,} {what}: {shown}{more}"]
+    return [f"passed over: {counted(len(dropped), one, several)}: {shown}{more}"]
 
 
 def _raise_unlisted(error: OSError) -> NoReturn:

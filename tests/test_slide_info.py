@@ -49,6 +49,18 @@ def test_manifest_that_contradicts_the_slide(manifest_mpp: float) -> None:
     assert f"the manifest's mpp of {manifest_mpp:g} overrides the slide's own of 0.25" in found.warnings
 
 
+def test_pixels_that_are_not_square_are_taken_with_a_warning_or_not_at_all() -> None:
+    """One number for both axes must lie between them, or override them, and then it is said that patches are wrong."""
+    properties = mpp_properties("0.25", "0.5")
+    for manifest_mpp in (0.25, 0.5, 0.3):
+        with pytest.raises(SlideError, match=r"the slide itself 0\.353553"):
+            read_mpp(properties, manifest_mpp, PATH)
+    found = read_mpp(properties, 0.35, PATH)
+    words = "pixels are not square (0.25 x 0.5 um) and are taken as 0.35 um along both axes"
+    assert (found.mpp, found.warnings) == (0.35, (f"{words}, so that patches are distorted",))
+    assert len(read_mpp(properties, 0.25, PATH, overrides=True).warnings) == 2
+
+
 @pytest.mark.parametrize("manifest_mpp", [0.252, 0.2475, 0.25])
 def test_manifest_that_rounds_the_slide(manifest_mpp: float) -> None:
     found = read_mpp(mpp_properties("0.25", "0.25"), manifest_mpp, PATH)
