@@ -4,6 +4,8 @@ VENV ?= .venv
 # Processes that run tests: each takes a core and up to 2 GB.
 TEST_PROCESSES ?= 2
 BIN := $(VENV)/bin
+# Commands are started hundreds of times: compile modules once, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
 INSTALLED := $(VENV)/installed
 
 .PHONY: help demo test test-slow lint types format check clean

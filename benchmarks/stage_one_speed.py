@@ -28,8 +28,9 @@ from inputs import DEVICE
 
 from pipeline.compute import keep_freed_memory
 from pipeline.config import ExtractConfig
+from pipeline.cores import usable_cores
 from pipeline.images import encode_image
-from pipeline.loader import Batch, BatchLoader, default_workers
+from pipeline.loader import Batch, BatchLoader
 from pipeline.models import build_encoder
 from pipeline.patches import PatchRead, PlannedPatches
 from pipeline.plan import Plan
@@ -49,7 +50,7 @@ class StageOne:
         self.plan, self.out = plan, folder / "store.zarr"
         weights = inputs.make_weights(folder, teacher)
         self.config = ExtractConfig(teacher=teacher, weights=weights, device="cpu", rows_per_shard=rows_per_shard)
-        self.workers = self.config.workers or default_workers()
+        self.workers = self.config.workers or usable_cores()
         self.teacher = build_encoder(teacher, weights, plan.config.patch_px)
         self.fresh_store()
         self.batches = [Batch(b.rows, b.pixels.clone(), b.results) for b in self._read()]
@@ -119,7 +120,7 @@ def main() -> int:
             notes.append(f"{name}: {rounds.words()}")
             quiet &= rounds.quiet
             worst = min(worst, ratio)
-    print(f"milliseconds a patch, {args.rows} patches of 224 px, {default_workers()} cores")
+    print(f"milliseconds a patch, {args.rows} patches of 224 px, {usable_cores()} cores")
     header = ("teacher", *PARTS, "together", "stage", "ratio", "of CPU time")
     print(table(lines, header, right=range(1, len(header))))
     print("\n".join(notes))

@@ -26,9 +26,10 @@ from numpy.typing import NDArray
 
 from pipeline.compute import keep_freed_memory, use_deterministic_kernels
 from pipeline.config import ExtractConfig, TrainConfig
+from pipeline.cores import usable_cores
 from pipeline.dataset import batches_of, choose_rows, epoch_order
 from pipeline.images import decode_image
-from pipeline.loader import Batch, BatchLoader, default_workers
+from pipeline.loader import Batch, BatchLoader
 from pipeline.loss import build_loss
 from pipeline.models import SCRATCH, build_encoder
 from pipeline.run_folder import MetricsLog, RunFolder
@@ -133,7 +134,7 @@ def main() -> int:
             notes.append(f"{name}: {rounds.words()}")
             quiet &= rounds.quiet
             worst = max(worst, ratio)
-    print(f"milliseconds a step of {args.batch_size} patches of 224 px, {default_workers()} cores")
+    print(f"milliseconds a step of {args.batch_size} patches of 224 px, {usable_cores()} cores")
     header = ("student", "step alone", "decoding", "training", "ratio", "of CPU time")
     print(table(lines, header, right=range(1, len(header))))
     print("\n".join(notes))

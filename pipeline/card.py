@@ -9,10 +9,11 @@ from typing import Any
 
 from pipeline.cases import CaseFacts, cases_in_words
 from pipeline.encoders import EncoderSpec
-from pipeline.exchange import INPUT, OUTPUT, PROGRAM_FILE, TOLERANCE
+from pipeline.exchange import INPUT, OUTPUT, TOLERANCE
+from pipeline.export_files import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
 from pipeline.hub import page_of
 from pipeline.models import SCRATCH
-from pipeline.onnx_file import ONNX_FILE, OPSET, WEIGHTS_FILE
+from pipeline.onnx_file import OPSET
 from pipeline.outside import printable
 from pipeline.teacher_projectors import FIRST, FOLDER
 

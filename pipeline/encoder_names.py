@@ -1,5 +1,5 @@
 """What tools call the encoders: names in feature files that stand for an entry of the table, or for an encoder that is
-not in it. Data only.
+not in it; and whether such names can be a teacher's.
 
 Read in 2026-11: TRIDENT's `trident/patch_encoder_models/load.py` (`encoder_factory`), STAMP's `ExtractorName` in
 `src/stamp/preprocessing/config.py` with the identifiers in `extractor/`, of several versions, and slide2vec's presets
@@ -9,10 +9,12 @@ of whole slides, and which of the embeddings of one encoder a tool took: their w
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
 
 from pipeline.encoders import ENCODERS
+from pipeline.errors import ConfigError
 
 OF_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -120,3 +122,35 @@ def _by_letters() -> dict[str, frozenset[str]]:
 
 
 _BY_LETTERS = _by_letters()
+
+
+def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[str]:
+    """The names that files give their encoder and that say nothing: neither the teacher's, by its record, nor known to
+    be another's.
+
+    Raises:
+        ConfigError: a name is that of another encoder, where it is known which one the teacher is, or of a student in
+            the teacher's space.
+    """
+    own = {letters(teacher["name"]), letters(teacher["source"])}
+    if teacher["name"] in ENCODERS:
+        known = frozenset({str(teacher["name"])})
+    else:  # any weights may lie in a folder, or be given for a timm name, unless its name says which
+        known = encoders_named(teacher["name"]) | encoders_named(teacher["source"])
+    unknown = []
+    for name in encoders:
+        if AS_TEACHER in name and AS_TEACHER not in teacher["name"]:
+            raise ConfigError(f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
+                              f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
+                              f"features of {teacher['name']}")  # fmt: skip
+        meant = encoders_named(name)
+        if letters(name) in own or meant & known:
+            continue
+        if meant and known:
+            which = " or ".join(sorted(meant))
+            mend = f"Give --teacher {which}" if meant <= ENCODERS.keys() else "It is not in the table of `g2l models`"
+            said = name if which == name else f"{name}, which is {which}"
+            raise ConfigError(f"the files name the encoder {said}; --teacher says {teacher['name']}. {mend}, "
+                              f"or name the folder with the features of {teacher['name']}")  # fmt: skip
+        unknown.append(name)
+    return unknown

@@ -19,11 +19,9 @@ import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from pipeline.compute import first_line
-from pipeline.errors import ExportError
+from pipeline.errors import ExportError, first_line
 from pipeline.models import Encoder
 
-PROGRAM_FILE = "model.pt2"
 INPUT, OUTPUT, BATCH = "patches", "embedding", "batch"
 """Names of a file's input, its output and its free dimension."""
 CHECKED_BATCHES = (1, 5)

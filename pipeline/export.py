@@ -29,10 +29,10 @@ from pipeline.asides import aside_name, remove, remove_asides_of
 from pipeline.augmentation import beyond_the_teacher
 from pipeline.card import in_markdown, split_words, terms_section
 from pipeline.cases import case_facts
-from pipeline.compute import first_line, versions
+from pipeline.compute import versions
 from pipeline.config import TrainConfig
 from pipeline.encoders import EncoderSpec
-from pipeline.errors import EncoderError, G2LError
+from pipeline.errors import EncoderError, G2LError, first_line
 from pipeline.files import sync_folder, write_text, written_by_library
 from pipeline.held_out import FIGURES, MEANINGS, figures_of
 from pipeline.models import BuiltEncoder, require_numbers, timm_config

@@ -9,11 +9,10 @@ import os
 import re
 from pathlib import Path
 
-from pipeline.compute import first_line
 from pipeline.encoders import EncoderSpec
-from pipeline.errors import EncoderError
+from pipeline.errors import EncoderError, first_line
 from pipeline.model_config import CONFIG_FILE
-from pipeline.weight_sets import split_choice
+from pipeline.model_names import split_choice
 
 HUB, FOLDER = "hf-hub:", "local-dir:"
 PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")

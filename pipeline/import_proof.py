@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.cores import usable_cores
 from pipeline.dataset import row_keys
 from pipeline.embedding_cache import embed_rows
 from pipeline.errors import StoreError
 from pipeline.imported import FeatureRows, ImportedSlide
-from pipeline.loader import default_workers
 from pipeline.models import BuiltEncoder
 from pipeline.outside import reading
 from pipeline.patches import PlannedPatches
@@ -145,7 +145,7 @@ def embed_sample(
 
     embedded = embed_rows(
         teacher.module, read, rows, patch_px=plan.config.patch_px, batch_size=BATCH_ROWS,
-        workers=config.workers or default_workers(), device=device, precision="float32", what="embedding again",
+        workers=config.workers or usable_cores(), device=device, precision="float32", what="embedding again",
     )  # fmt: skip
     ok = np.array([status[row] is Status.OK for row in rows])
     return np.array(rows)[ok], embedded[ok]

@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.encoder_names import AS_TEACHER, encoders_named, letters
-from pipeline.encoders import ENCODERS
-from pipeline.errors import BenchmarkError, ConfigError, G2LError, StoreError
+from pipeline.errors import BenchmarkError, G2LError, StoreError
 from pipeline.feature_layouts import UNKNOWN, PlacedFeatures, read_placed
 from pipeline.manifest import ManifestRow, row_split
 from pipeline.outside import reading
@@ -263,38 +261,6 @@ class FeatureRows:
         corners = placed.coords_l0_px(slide.geometry.slide_mpp)
         order = {(x, y): i for i, (x, y) in enumerate(corners.tolist())}
         return placed.features[[order[x, y] for x, y in slide.coords_l0_px.tolist()]]
-
-
-def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[str]:
-    """The names that files give their encoder and that say nothing: neither the teacher's, by its record, nor known to
-    be another's.
-
-    Raises:
-        ConfigError: a name is that of another encoder, where it is known which one the teacher is, or of a student in
-            the teacher's space.
-    """
-    own = {letters(teacher["name"]), letters(teacher["source"])}
-    if teacher["name"] in ENCODERS:
-        known = frozenset({str(teacher["name"])})
-    else:  # any weights may lie in a folder, or be given for a timm name, unless its name says which
-        known = encoders_named(teacher["name"]) | encoders_named(teacher["source"])
-    unknown = []
-    for name in encoders:
-        if AS_TEACHER in name and AS_TEACHER not in teacher["name"]:
-            raise ConfigError(f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
-                              f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
-                              f"features of {teacher['name']}")  # fmt: skip
-        meant = encoders_named(name)
-        if letters(name) in own or meant & known:
-            continue
-        if meant and known:
-            which = " or ".join(sorted(meant))
-            mend = f"Give --teacher {which}" if meant <= ENCODERS.keys() else "It is not in the table of `g2l models`"
-            said = name if which == name else f"{name}, which is {which}"
-            raise ConfigError(f"the files name the encoder {said}; --teacher says {teacher['name']}. {mend}, "
-                              f"or name the folder with the features of {teacher['name']}")  # fmt: skip
-        unknown.append(name)
-    return unknown
 
 
 def describe_import(slides: Sequence[ImportedSlide], config: ImportConfig) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.compute import mark
-from pipeline.cores import usable_cores
 
 T = TypeVar("T")
 
@@ -113,8 +112,3 @@ class BatchLoader(Generic[T]):
             given.append(batch)
             if len(given) > 1 and (event := given.popleft().copied) is not None:
                 event.synchronize()  # its buffer may be filled again from here on
-
-
-def default_workers() -> int:
-    """One reading thread for each core that this process may use."""
-    return usable_cores()

@@ -14,6 +14,8 @@ WORDS = ("before", "after", "teacher", "pretrained", "scratch")
 """What may stand behind the "@" beside a file or folder of weights."""
 MODEL_FILES = ("run.json", "config.json")
 """By these a run and a model's folder are known."""
+CHOICE = "::"
+"""Stands between a file of weights and the name of a set in it."""
 LABELLED = re.compile(r"^(?P<label>[^=/@:]+)=(?P<rest>.+)$", re.DOTALL)
 
 
@@ -116,3 +118,15 @@ def _ways(text: str) -> Iterator[tuple[str, str]]:
     while (at := text.rfind("@", 0, at)) > 0:
         if at + 1 < len(text):
             yield text[:at], text[at + 1 :]
+
+
+def split_choice(weights: Path) -> tuple[Path, str]:
+    """A path of weights and the name of the set in it, of `FILE::SET`; "" where none is named.
+
+    A file whose own name has such a mark is taken as it is.
+    """
+    text = str(weights)
+    if CHOICE not in text or weights.exists():
+        return weights, ""
+    file, _, name = text.rpartition(CHOICE)
+    return Path(file), name

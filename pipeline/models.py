@@ -19,10 +19,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pipeline.compute import first_line
 from pipeline.convert import to_timm_names
 from pipeline.encoders import ENCODERS, EncoderSpec, named_spec
-from pipeline.errors import EncoderError, did_you_mean
+from pipeline.errors import EncoderError, did_you_mean, first_line
 from pipeline.hub import (
     FOLDER,
     HUB,
@@ -35,9 +34,10 @@ from pipeline.hub import (
     weights_in,
 )
 from pipeline.model_config import CONFIG_FILE, are_statistics, read_model_config
+from pipeline.model_names import split_choice
 from pipeline.runlog import say
 from pipeline.weight_files import check_weight_file, read_weight_file
-from pipeline.weight_sets import choice_note, choose_set, split_choice
+from pipeline.weight_sets import choice_note, choose_set
 
 PRETRAINED = "pretrained"
 SCRATCH = "scratch"

@@ -20,8 +20,6 @@ from pipeline.errors import ConfigError
 from pipeline.exchange import INPUT, OUTPUT, TOLERANCE, check_file, example, free_batch, quiet_exporter
 from pipeline.models import Encoder
 
-ONNX_FILE = "model.onnx"
-WEIGHTS_FILE = "model.onnx.data"
 OPSET = 18
 """The opset that torch's exporter writes itself; every runtime since ONNX Runtime 1.14 (2023) reads it."""
 LARGEST_FILE_BYTES = 1_900_000_000

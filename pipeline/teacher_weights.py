@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CheckpointError, StoreError
+from pipeline.model_names import split_choice
 from pipeline.models import PRETRAINED
 from pipeline.outside import read_toml, reading
 from pipeline.run_folder import RunFolder
 from pipeline.store import Store
 from pipeline.teachers import all_teachers
-from pipeline.weight_sets import split_choice
 
 NOTE = "weights_file"
 """Attribute of a store, and of a further teacher in it: the absolute path that `--weights` named, with its `::SET`."""

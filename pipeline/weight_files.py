@@ -15,8 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pipeline.compute import first_line
-from pipeline.errors import EncoderError
+from pipeline.errors import EncoderError, first_line
 from pipeline.outside import UnsafeError
 from pipeline.tensor_files import load_tensors
 

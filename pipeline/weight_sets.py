@@ -10,17 +10,15 @@ Another one is named behind the file: `FILE::SET`.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from pipeline.convert import TRANSFORMERS_MARK, to_timm_names
 from pipeline.errors import EncoderError
+from pipeline.model_names import CHOICE
 from pipeline.weight_files import DEEPEST
 
-CHOICE = "::"
-"""Stands between a file of weights and the name of a set in it."""
 TIMM_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Where timm looks for weights in a checkpoint, in its order (timm 1.0.31, models/_helpers.py, load_state_dict)."""
 WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -67,18 +65,6 @@ class WeightSet:
     def shown(self) -> str:
         """Its name, for a message."""
         return self.name or ITSELF
-
-
-def split_choice(weights: Path) -> tuple[Path, str]:
-    """A path of weights and the name of the set in it, of `FILE::SET`; "" where none is named.
-
-    A file whose own name has such a mark is taken as it is.
-    """
-    text = str(weights)
-    if CHOICE not in text or weights.exists():
-        return weights, ""
-    file, _, name = text.rpartition(CHOICE)
-    return Path(file), name
 
 
 def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:

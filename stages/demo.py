@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from pipeline.asides import remove_asides
 from pipeline.config import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.contact_sheet import draw_neighbours
+from pipeline.cores import usable_cores
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.errors import EXIT_ERROR, EXIT_OK, G2LError, PlanError
 from pipeline.files import make_output_folder, write_json
 from pipeline.held_out import FIGURES, figures_of
-from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.models import SCRATCH, build_encoder
@@ -139,7 +139,7 @@ def make_plan(out: Path, slides: Path) -> Plan:
     manifest = read_manifest(manifest_path, slides)
     config = PlanConfig(slides_root=slides, **PLAN)
     audit_csv = out / "plan.audit.csv"
-    plan = plan_slides(manifest, config, workers=default_workers(), overlays=out / "overlays", audit_csv=audit_csv)
+    plan = plan_slides(manifest, config, workers=usable_cores(), overlays=out / "overlays", audit_csv=audit_csv)
     if plan_path.exists():
         before = read_plan(plan_path)
         plan = plan.as_known_to(before)

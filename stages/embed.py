@@ -23,13 +23,13 @@ from pipeline.compute import (
     versions,
 )
 from pipeline.config import PlanConfig
+from pipeline.cores import usable_cores
 from pipeline.embed_folder import EmbedFolder
 from pipeline.embedding_cache import model_key
 from pipeline.errors import EmbedError, SlideError
 from pipeline.evaluated import NamedModel
 from pipeline.files import require_names_apart
 from pipeline.layouts import Mark, Place
-from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.manifest import Manifest, ManifestRow
 from pipeline.models import weights_hash
@@ -107,7 +107,7 @@ def build_embedder(
     batch_size = config.batch_size or (before["batch_size"] if before else None)
     if batch_size is None:
         batch_size = choose_batch_size(encoder.module, grid.patch_px, device, precision)
-    return Embedder(encoder, projector, device, precision, dtype, batch_size, config.workers or default_workers())
+    return Embedder(encoder, projector, device, precision, dtype, batch_size, config.workers or usable_cores())
 
 
 def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[str, Any]:

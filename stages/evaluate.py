@@ -25,12 +25,12 @@ from pipeline.compute import (
     one_thread,
 )
 from pipeline.compute import versions as used_versions
+from pipeline.cores import usable_cores
 from pipeline.dataset import StoredRows
 from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
 from pipeline.evaluated import TEACHER, NamedModel, name_models, reference_of
 from pipeline.fidelity import ScoredModel
 from pipeline.files import sha256_json
-from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.models import BuiltEncoder
 from pipeline.patch_images import read_image
@@ -142,7 +142,7 @@ def embed_model(
         def compute() -> NDArray[np.float32]:
             return embed_rows(
                 module, read, rows, patch_px=named.patch_px, batch_size=batch_size,
-                workers=config.workers or default_workers(), device=device, precision=precision,
+                workers=config.workers or usable_cores(), device=device, precision=precision,
                 what=f"embedding {what}",
             )  # fmt: skip
 

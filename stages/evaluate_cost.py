@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pipeline.compute import describe_device, first_line
+from pipeline.compute import describe_device
 from pipeline.cost import CELL_SECONDS, LEAST_ROUNDS, CostRow, flops_per_patch, measure_cost, num_params
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 from pipeline.report import Cell, Column, Exclusion, Interval, ReportModel, Score, Section, Table
 from pipeline.runlog import Progress
 from pipeline.tool_config import EvaluateConfig

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.asides import holds_nothing, remove_asides
 from pipeline.config import differences, to_toml
+from pipeline.cores import usable_cores
 from pipeline.errors import BenchmarkError, ConfigError
 from pipeline.evaluated import NamedModel
 from pipeline.fidelity import StoreRows, choose_store_rows
 from pipeline.files import make_output_folder, write_text
-from pipeline.loader import default_workers
 from pipeline.model_names import split_folder
 from pipeline.outside import read_json, read_toml, reading
 from pipeline.patch_copies import require_no_leak, with_note_on_copies
@@ -117,7 +117,7 @@ def look_at_inputs(config: EvaluateConfig) -> Inputs:
         raise ConfigError("nothing to evaluate: give --store, --patches, --slides with --features, or --robustness")
     if config.teacher and not config.store:
         raise ConfigError("--teacher says which of a store's teachers is meant; give --store too")
-    workers = config.workers or default_workers()
+    workers = config.workers or usable_cores()
     store = Store(config.store) if config.store else None
     if store and config.teacher:
         store = find_teacher(store, config.teacher)

@@ -18,16 +18,16 @@ from pipeline.adapter_card import adapters_section
 from pipeline.adapters import ADAPTERS_FOLDER, write_adapters
 from pipeline.card import files_section, with_files
 from pipeline.checkpoint import load_checkpoint, load_last_checkpoint
-from pipeline.compute import first_line
-from pipeline.errors import CheckpointError, G2LError, StoreError
-from pipeline.exchange import PROGRAM_FILE, write_program
+from pipeline.errors import CheckpointError, G2LError, StoreError, first_line
+from pipeline.exchange import write_program
 from pipeline.export import same_embeddings
+from pipeline.export_files import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
 from pipeline.files import sha256_file, write_text
 from pipeline.folders import is_free, new_folder
 from pipeline.locks import exclusive
 from pipeline.model_config import read_model_config
 from pipeline.models import PRETRAINED, SCRATCH, Encoder, build_encoder
-from pipeline.onnx_file import ONNX_FILE, WEIGHTS_FILE, require_packages, write_onnx
+from pipeline.onnx_file import require_packages, write_onnx
 from pipeline.run_folder import RunFolder
 from pipeline.runlog import say
 from pipeline.teacher_projectors import FOLDER, named_projectors, place_projectors

@@ -30,10 +30,11 @@ from pipeline.compute import (
     versions,
 )
 from pipeline.config import ExtractConfig, to_toml
+from pipeline.cores import usable_cores
 from pipeline.errors import ConfigError, StoreError
 from pipeline.files import write_text
 from pipeline.folders import is_free
-from pipeline.loader import Batch, BatchLoader, default_workers
+from pipeline.loader import Batch, BatchLoader
 from pipeline.locks import exclusive
 from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
 from pipeline.patch_sample import expected_pixel_bytes
@@ -216,7 +217,7 @@ def embed_shards(
     failed_before = len(store.failures())
     total = store.num_rows
     done = total - sum(len(store.shard_rows(shard)) for shard in shards)
-    workers = config.workers or default_workers()
+    workers = config.workers or usable_cores()
     read = patches.read if store.views.count == 1 else ViewedPatches(patches.read, store.views).read
     reader = BatchLoader(read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device,
                          views=store.views.count)  # fmt: skip

@@ -15,7 +15,8 @@ import torch
 
 from pipeline.compute import choose_device, keep_freed_memory, versions
 from pipeline.config import PlanConfig, to_toml
-from pipeline.encoder_names import are_of_one
+from pipeline.cores import usable_cores
+from pipeline.encoder_names import are_of_one, other_encoders
 from pipeline.encoders import EncoderSpec, named_spec
 from pipeline.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.feature_folders import find_feature_tree
@@ -31,10 +32,9 @@ from pipeline.imported import (
     ImportedSlide,
     describe_import,
     look_at_slide,
-    other_encoders,
     refuse_other_levels,
 )
-from pipeline.loader import BatchLoader, default_workers
+from pipeline.loader import BatchLoader
 from pipeline.locks import exclusive
 from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
 from pipeline.patch_sample import patches_to_measure
@@ -211,7 +211,7 @@ def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width:
     """
     found = []
     with (
-        ThreadPoolExecutor(min(config.workers or default_workers(), MOST_READERS)) as pool,
+        ThreadPoolExecutor(min(config.workers or usable_cores(), MOST_READERS)) as pool,
         Progress("looking at features", len(matched.pairs), "slides") as progress,
     ):
         root, measured = matched.root, patches_to_measure(len(matched.pairs))
@@ -294,7 +294,7 @@ def copy_shards(store: Store, plan: Plan, shards: Iterable[int], features: Featu
     patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels)
     done = store.num_rows - sum(len(store.shard_rows(shard)) for shard in todo)
     loader = BatchLoader(
-        patches.read, patch_px=store.patch_px, batch_size=size, workers=config.workers or default_workers(),
+        patches.read, patch_px=store.patch_px, batch_size=size, workers=config.workers or usable_cores(),
         device=torch.device("cpu"),
     )  # fmt: skip
     with (

@@ -6,15 +6,13 @@ import safetensors
 
 from pipeline.adapters import ADAPTERS_FOLDER
 from pipeline.cases import counted_cases
+from pipeline.encoder_names import other_encoders
 from pipeline.encoders import ENCODERS, named_spec
 from pipeline.errors import ConfigError, EncoderError, G2LError
-from pipeline.exchange import PROGRAM_FILE
+from pipeline.export_files import ONNX_FILE, PROGRAM_FILE
 from pipeline.held_out import best_words, history_table, teacher_weights, vals_by_teacher
 from pipeline.hub import FOLDER, cached_weights, ways_to_weights, weights_here
-from pipeline.imported import other_encoders
 from pipeline.model_config import CONFIG_FILE, input_side, read_model_config
-from pipeline.models import known_to_timm, mistyped_encoder
-from pipeline.onnx_file import ONNX_FILE
 from pipeline.outside import reading
 from pipeline.plan import Plan, read_plan
 from pipeline.run_folder import RunFolder
@@ -209,11 +207,8 @@ def describe_model(name: str) -> str:
         folder = spec.source.removeprefix(FOLDER)
         raise EncoderError(f"{folder}: " + (f"no {CONFIG_FILE} is in this folder, so it is no model that timm loads"
                                             if Path(folder).is_dir() else "no such folder"))  # fmt: skip
-    if spec.patch_px == 0 and spec.source.startswith("timm:") and not known_to_timm(name):
-        raise EncoderError(
-            f"no encoder is called {name}{mistyped_encoder(name)}; `g2l models` lists those of the table, and any timm "
-            "name works"
-        )
+    if spec.patch_px == 0 and spec.source.startswith("timm:"):
+        _check_known_to_timm(name)
     file = weights_here(spec)
     of_its_own = "as its own configuration says"
     rows: list[tuple[str, object]] = [
@@ -230,3 +225,18 @@ def describe_model(name: str) -> str:
         ("file" if of_folder else "cached", file or "no"),
     ]
     return table(rows) if of_folder and file else f"{table(rows)}\n\n{ways_to_weights(spec)}"
+
+
+def _check_known_to_timm(name: str) -> None:
+    """Refuse a name that is neither in the table nor timm's. timm is loaded for it, which takes seconds.
+
+    Raises:
+        EncoderError: nobody knows the name.
+    """
+    from pipeline.models import known_to_timm, mistyped_encoder
+
+    if not known_to_timm(name):
+        raise EncoderError(
+            f"no encoder is called {name}{mistyped_encoder(name)}; `g2l models` lists those of the table, and any timm "
+            "name works"
+        )

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from pipeline.asides import remove_asides, remove_asides_of
 from pipeline.config import PlanConfig, differences, read_toml, to_toml
+from pipeline.cores import usable_cores
 from pipeline.errors import ConfigError, PlanError, StoreError
 from pipeline.files import make_output_folder, require_names_apart, require_new_file, write_text
 from pipeline.folders import is_free
-from pipeline.loader import default_workers
 from pipeline.locks import exclusive
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.plan import Plan, read_plan, write_plan
@@ -60,7 +60,7 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
     record = absolute | config.absolute().record()
     write_text(record_path, to_toml({"plan": record}))
     plan = plan_slides(
-        manifest, config, workers=config.workers or default_workers(), overlays=config.overlays, audit_csv=audit_csv
+        manifest, config, workers=config.workers or usable_cores(), overlays=config.overlays, audit_csv=audit_csv
     )
     write_plan(plan, out)
     return plan

@@ -38,13 +38,14 @@ from pipeline.compute import (
     use_tf32,
 )
 from pipeline.config import TrainConfig
+from pipeline.cores import usable_cores
 from pipeline.curves import draw_curves
 from pipeline.dataset import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.draws import RunDraws
 from pipeline.errors import ConfigError, G2LError
 from pipeline.export import card_facts, model_card, write_student
 from pipeline.held_out import best_words, teacher_weights
-from pipeline.loader import Batch, BatchLoader, default_workers
+from pipeline.loader import Batch, BatchLoader
 from pipeline.locks import exclusive
 from pipeline.loss import Loss, build_loss
 from pipeline.models import BuiltEncoder, build_encoder
@@ -237,7 +238,7 @@ def prepare_run(
         reader=StoredRows(teachers.first, config.slides_root, teachers.stores[1:], teachers.views),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
-        workers=config.workers or default_workers(),
+        workers=config.workers or usable_cores(),
     )
 
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from pipeline.compute import autocast, choose_device, keep_freed_memory
+from pipeline.cores import usable_cores
 from pipeline.dataset import StoredRows, row_keys, row_views
 from pipeline.draws import RunDraws
 from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
-from pipeline.loader import BatchLoader, default_workers
+from pipeline.loader import BatchLoader
 from pipeline.models import build_encoder
 from pipeline.runlog import Progress, counted
 from pipeline.store import Store
@@ -175,7 +176,7 @@ def embed_again(
         lambda row, out: source.read(row, out, views[row]),
         patch_px=store.patch_px,
         batch_size=batch_size,
-        workers=default_workers(),
+        workers=usable_cores(),
         device=device,
     )
     with loader, torch.inference_mode(), Progress("embedding again", len(chosen), "rows") as progress:

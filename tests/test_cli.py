@@ -123,6 +123,24 @@ def test_wrong_use_is_one_clear_error(words: tuple[str, ...], reason: str, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
+    """Seconds for a question: a plan's inspection and the list of encoders are files and a table."""
+    assert called("plan", cohort, "--out", tmp_path / "plan.h5", "--patch-px", "64").returncode == 0
+    code = (
+        "import sys\nfrom stages.cli import main\n"
+        "for words in (['models'], ['models', 'h-optimus-0'], ['inspect', sys.argv[1]], ['inspect', 'nowhere']):\n"
+        "    sys.argv[1:] = words\n"
+        "    try:\n        main()\n    except SystemExit:\n        pass\n"
+        "heavy = {'torch', 'timm', 'torchvision'} & set(sys.modules)\nassert not heavy, heavy\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "plan.h5")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "hf-hub:bioptimus/H-optimus-0" in done.stdout
+    assert "4 of 4 cases" in done.stdout
+    assert "nowhere does not exist" in done.stderr
+
+
 def test_a_traceback_is_shown_when_asked_for() -> None:
     done = g2l("inspect", "nowhere", env={"G2L_TRACEBACK": "1"})
     assert "Traceback" in done.stderr
@@ -139,9 +157,9 @@ def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "o").glob("*.png"))) == 4
     audit = (tmp_path / "plan.audit.csv").read_text().splitlines()
     assert len(audit) == 5
-    shown = g2l("inspect", out)
+    shown = called("inspect", out)
     assert "4 of 4 cases" in shown.stdout
-    again = g2l("plan", cohort, "--out", out)
+    again = called("plan", cohort, "--out", out)
     assert again.returncode == 1
     assert "not overwritten" in again.stderr
 
@@ -217,7 +235,7 @@ def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     words = ["extract-teacher", manifest, "--out", tmp_path / "s.zarr", "--teacher", TEACHER, "--weights", weights,
              "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "12", "--rows-per-shard", "8",
              "--pixels", "none", "--dtype", "float32", "--device", "cpu", "--overlays", tmp_path / "o"]  # fmt: skip
-    first = g2l(*words)
+    first = called(*words)
     assert first.returncode == 3, first.stderr
     assert "2 shards of 8 rows" in first.stdout
     assert "4 bytes for each of them" in first.stdout

@@ -17,7 +17,6 @@ from pipeline.compute import (
     choose_precision,
     continued_precision,
     describe_device,
-    first_line,
     keep_freed_memory,
     mark,
     one_thread,
@@ -25,7 +24,7 @@ from pipeline.compute import (
     use_tf32,
     versions,
 )
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, first_line
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -311,10 +311,8 @@ def test_finished_slides_stay_and_broken_ones_are_done_again(work: Path, made: d
     assert {path: path.stat().st_mtime_ns for path in others} == others
 
 
-@pytest.mark.parametrize(
-    "layout",
-    ["trident", pytest.param("clam", marks=pytest.mark.slow), pytest.param("pt", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["trident", "clam", "pt"])
 def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
     work: Path, tmp_path: Path, layout: str
 ) -> None:

@@ -12,9 +12,9 @@ from helpers import PATCH_PX, TEACHER, array_files, call_g2l, extract, plan_coho
 from numpy.typing import NDArray
 from slide_factory import make_slide
 
+from pipeline.encoder_names import other_encoders
 from pipeline.errors import BenchmarkError, StoreError
 from pipeline.feature_layouts import read_facts
-from pipeline.imported import other_encoders
 from pipeline.store import Store
 from pipeline.teachers import choose_teachers
 

@@ -36,12 +36,14 @@ def hostile(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("module", [True, False])
-@pytest.mark.parametrize("path", ["", ":"])
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [("", True), pytest.param(":", True, marks=pytest.mark.slow), pytest.param("", False, marks=pytest.mark.slow)],
+)
 def test_scripts_in_the_working_folder_are_not_modules(hostile: Path, module: bool, path: str) -> None:
-    """Neither for `python -m` nor where PYTHONPATH has an empty entry, as in `export PYTHONPATH=$PYTHONPATH:/x`."""
-    if not module and path:
-        pytest.skip("the interpreter itself reads its path before the installed script's first line")
+    """Neither for `python -m` nor where PYTHONPATH has an empty entry, as in `export PYTHONPATH=$PYTHONPATH:/x`. (With
+    the installed script, the interpreter itself reads such a path before the script's first line.)
+    """
     done = run("inspect", hostile / "none", cwd=hostile, module=module, PYTHONPATH=str(ROOT) + path)
     assert b"does not exist" in done.stderr, done.stderr
     assert done.returncode == 1
@@ -65,9 +67,8 @@ def test_torchrun_in_a_folder_of_scripts_trains(hostile: Path, how: list[str]) -
     assert run_files(place / "run")
 
 
-@pytest.mark.parametrize(
-    "locale", [LOCALES[0], *(pytest.param(locale, marks=pytest.mark.slow) for locale in LOCALES[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", LOCALES)
 def test_paths_that_are_not_utf8_and_locales_that_are_not(tmp_path: Path, locale: dict[str, str]) -> None:
     folder = tmp_path / ODD
     folder.mkdir()
@@ -88,6 +89,7 @@ def test_paths_that_are_not_utf8_and_locales_that_are_not(tmp_path: Path, locale
         assert b"Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_or_that_finds_no_room(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "g2l", "models"]
     environment = child_environment() | {"PYTHONPATH": str(ROOT)}

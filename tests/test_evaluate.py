@@ -166,7 +166,8 @@ def comparable(record: dict[str, Any]) -> dict[str, Any]:
     return {**record, "run": None, "sections": sections, "settings": settings}
 
 
-@pytest.mark.parametrize("threads", [{}, pytest.param({"OMP_NUM_THREADS": "2"}, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [{}, {"OMP_NUM_THREADS": "2"}])
 def test_the_same_seed_gives_the_same_report_to_the_digit(
     bench: Bench, report: tuple[Path, str, dict[str, Any]], tmp_path: Path, threads: dict[str, str]
 ) -> None:

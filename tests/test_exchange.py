@@ -252,6 +252,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "run"
 
 
+@pytest.mark.slow
 def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "student"
     code, said, errors = call_g2l("export", run, "--out", out, "--format", "onnx", "--format", "torch-export")

@@ -183,6 +183,7 @@ def assert_ends_as_undisturbed(work: Path, out: Path, undisturbed: dict[str, byt
     assert finished.items() <= finished_shards(out).items()
 
 
+@pytest.mark.slow
 def test_runs_killed_at_random_moments_end_as_one_that_was_not(
     work: Path, tmp_path: Path, undisturbed: dict[str, bytes], warm: multiprocessing.context.ForkServerContext
 ) -> None:

@@ -82,13 +82,14 @@ def build(name: str, tmp_path: Path, **variables: str) -> str:
     return result.stdout + result.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "code"),
     [
         (401, "GatedRepo"),
-        pytest.param(404, "EntryNotFound", marks=pytest.mark.slow),
-        pytest.param(403, "GatedRepo", marks=pytest.mark.slow),
-        pytest.param(404, "RepoNotFound", marks=pytest.mark.slow),
+        (404, "EntryNotFound"),
+        (403, "GatedRepo"),
+        (404, "RepoNotFound"),
     ],
 )
 def test_a_hub_that_refuses_gives_one_clear_error(tmp_path: Path, status: int, code: str) -> None:

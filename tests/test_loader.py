@@ -9,7 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader, default_workers
+from pipeline.cores import usable_cores
+from pipeline.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader
 
 CPU = torch.device("cpu")
 Read = Callable[[int, NDArray[np.uint8]], int]
@@ -177,4 +178,4 @@ def test_pinned_buffers_reach_the_gpu_whole() -> None:
 
 
 def test_there_is_a_worker() -> None:
-    assert default_workers() >= 1
+    assert usable_cores() >= 1

@@ -473,7 +473,7 @@ def test_flipped_bytes_are_refused_or_do_not_matter(plan: Plan, written: Path) -
     data = written.read_bytes()
     rng = np.random.default_rng(0)
     refused = 0
-    for position in rng.integers(0, len(data), 300):
+    for position in rng.integers(0, len(data), 100):
         written.write_bytes(data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :])
         try:
             found = read_plan(written).hash
@@ -481,7 +481,7 @@ def test_flipped_bytes_are_refused_or_do_not_matter(plan: Plan, written: Path) -
             found = str(error)
             refused += 1
         assert found == plan.hash or str(written) in found
-    assert refused > 30
+    assert refused > 10
 
 
 def test_plan_is_complete_or_absent(plan: Plan, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,14 +114,12 @@ def check_kills(forks: Forks, whole: dict[str, bytes], run: Path, kills: list[in
 
 
 def test_killed_at_some_writes(forks: Forks, whole: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
-    """The first and the last changes one by one (start and export), the middle at random, and several in a row."""
+    """At the start, in the middle, in the export, several in a row; `test_killed_at_every_write` leaves none out."""
     files, total = whole
     assert total > 45
-    draw = random.Random(0)
-    once = [1, 4, 6, *draw.sample(range(9, total - 24), 4), *range(total - 22, total, 6)]
-    for kill_at in once:
+    for kill_at in (4, total - 10):
         check_kills(forks, files, tmp_path / str(kill_at) / "run", [kill_at])
-    check_kills(forks, files, tmp_path / "many" / "run", [3, 12, 25, 17, 30])
+    check_kills(forks, files, tmp_path / "many" / "run", [1, 6, 25, 17])
 
 
 @pytest.mark.slow
@@ -206,6 +204,7 @@ def finish(store: Store, config: TrainConfig, run: Path, whole: dict[str, bytes]
     without_leftovers(run)
 
 
+@pytest.mark.slow
 def test_the_command_killed_while_it_trains(
     whole: tuple[dict[str, bytes], int], store: Store, config: TrainConfig, tmp_path: Path
 ) -> None:

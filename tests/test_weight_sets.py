@@ -12,9 +12,10 @@ from helpers import tiny_model
 from timm.models import load_state_dict
 
 from pipeline.errors import EncoderError
+from pipeline.model_names import split_choice
 from pipeline.models import SCRATCH, build_encoder
 from pipeline.weight_files import read_weight_file
-from pipeline.weight_sets import choose_set, find_sets, split_choice
+from pipeline.weight_sets import choose_set, find_sets
 
 NAMES = ("test_vit", "test_resnet")
 State = dict[str, torch.Tensor]
