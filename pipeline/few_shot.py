@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.draws import draw_seed
+from pipeline.folds import Fold
 from pipeline.logistic import Floats
-from pipeline.probes import ProbeTask
+from pipeline.probes import ProbeTask, for_each_fold
 
 SHOTS = (1, 2, 4, 8, 16)
 """Examples a class."""
@@ -81,26 +82,38 @@ def draw_examples(task: ProbeTask, draws: int, seed: int) -> Examples:
 
 def few_shot(embeddings: NDArray[np.float32], task: ProbeTask, examples: Examples) -> list[FewShot]:
     """Prototypes of `embeddings` (N, D), for each number of examples."""
-    num_rows, num_classes = len(task.truth), len(task.classes)
-    draws = len(examples.rows[0])
-    right = {shots: np.full(num_rows, np.nan) for shots in examples.shots}
-    hits = {shots: np.zeros((draws, num_classes)) for shots in examples.shots}
-    for fold, rows in zip(task.folds, examples.rows, strict=True):
+    num_classes, draws = len(task.classes), len(examples.rows[0])
+    rows_of_fold = {id(fold): rows for fold, rows in zip(task.folds, examples.rows, strict=True)}
+
+    def count(fold: Fold, _: Sequence[Fold]) -> dict[int, tuple[Floats, Floats]]:
+        """For each number of examples, how often a test row's class was found, and how many of each class in a draw."""
+        rows = rows_of_fold[id(fold)]
         directions = centred_directions(embeddings, embeddings[fold.train].mean(0, dtype=np.float64))
         test, truth = directions[fold.test], task.truth[fold.test]
         own = (truth[:, None] == np.arange(num_classes)).astype(np.float64)
         size = max(1, BLOCK_CELLS // (num_classes * max(len(test), embeddings.shape[1] * examples.shots[-1])))
+        counts = {}
         for shots in examples.shots:
-            total = np.zeros(len(test))
+            total, hits = np.zeros(len(test)), np.zeros((draws, num_classes))
             for start in range(0, draws, size):
                 block = slice(start, start + size)
                 found = _nearest_prototype(test, directions[rows[block, :, :shots]].mean(2)) == truth[:, None]
                 total += found.sum(1)
-                hits[shots][block] += found.T @ own
-            right[shots][fold.test] = total / draws
+                hits[block] = found.T @ own
+            counts[shots] = total, hits
+        return counts
+
+    counts = for_each_fold(count, task)
     support = np.bincount(task.truth[task.scored], minlength=num_classes)
     present = support > 0
-    return [FewShot(s, right[s], (hits[s][:, present] / support[present]).mean(1)) for s in examples.shots]
+    results = []
+    for shots in examples.shots:
+        right, hits = np.full(len(task.truth), np.nan), np.zeros((draws, num_classes))
+        for fold, of_fold in zip(task.folds, counts, strict=True):
+            right[fold.test] = of_fold[shots][0] / draws
+            hits += of_fold[shots][1]
+        results.append(FewShot(shots, right, (hits[:, present] / support[present]).mean(1)))
+    return results
 
 
 def centred_directions(embeddings: NDArray[np.float32], centre: Floats) -> NDArray[np.float32]:

@@ -39,6 +39,7 @@ MAX_ITERATIONS = 500
 MIN_CURVATURE = 1e-3
 """Least h. Our choice: separable classes, whose p (1 - p) goes to 0, still get finite steps."""
 BLOCK_ROWS = 4096
+"""Rows whose second moments are summed at once. Our choice."""
 
 Floats = NDArray[np.float64]
 
@@ -75,7 +76,9 @@ def second_moments(features: NDArray[np.float32], weights: Floats | None = None)
     total = np.zeros((features.shape[1], features.shape[1]))
     for start in range(0, len(features), BLOCK_ROWS):
         block = features[start : start + BLOCK_ROWS].astype(np.float64)
-        total += block.T @ (block if weights is None else block * weights[start : start + BLOCK_ROWS, None])
+        if weights is not None:
+            block *= np.sqrt(weights[start : start + BLOCK_ROWS, None])
+        total += block.T @ block  # of a matrix with itself NumPy multiplies half
     return total / len(features)
 
 
@@ -101,7 +104,7 @@ def fit_logistic(
     if start is None:
         start = LogisticModel(np.zeros((features.shape[1], num_classes)), np.zeros(num_classes), True)
     objective = _Objective(features, truth, strength, moments, start, weights)
-    at_zero = np.abs(objective(np.zeros(objective.num_coordinates))[1]).max()
+    at_zero = np.abs(objective.gradient_at_zero()).max()
     least = min(tolerance, RELATIVE_TOLERANCE * float(at_zero))
     options = {"maxiter": MAX_ITERATIONS, "gtol": least, "ftol": SMALLEST_STEP}
     found = minimize(objective, objective.coordinates(start), jac=True, method="L-BFGS-B", options=options)
@@ -132,7 +135,6 @@ class _Objective:
         self.factor = cholesky(hessian, lower=True, overwrite_a=True, check_finite=False)
         self.bias_scale = np.sqrt(curvature)
         self.shape = start.weights.shape
-        self.num_coordinates = start.weights.size + len(start.bias)
 
     def coordinates(self, model: LogisticModel) -> Floats:
         """u of a model."""
@@ -157,10 +159,19 @@ class _Objective:
         total = logits.sum(1, keepdims=True)
         loss = float((self.row_weights * (np.log(total[:, 0], dtype=np.float64) - own)).mean())
         loss += self.penalty / 2 * float(np.square(weights).sum())
-        residual = np.divide(logits, total, out=logits)
-        residual[rows, self.truth] -= 1
+        return loss, self._gradient(np.divide(logits, total, out=logits), weights)
+
+    def gradient_at_zero(self) -> Floats:
+        """The gradient where all coefficients are 0, and so all classes as likely."""
+        probabilities = np.full((len(self.features), self.shape[1]), 1 / self.shape[1], np.float32)
+        return self._gradient(probabilities, np.zeros(self.shape))
+
+    def _gradient(self, probabilities: NDArray[np.float32], weights: Floats) -> Floats:
+        """The gradient by u where the coefficients are `weights` (D, C); `probabilities` (n, C) are overwritten."""
+        num_rows, residual = len(probabilities), probabilities
+        residual[np.arange(num_rows), self.truth] -= 1
         residual *= self.row_weights.astype(np.float32)[:, None]
         by_weight = (self.features.T @ residual).astype(np.float64) / num_rows + self.penalty * weights
         by_bias = residual.sum(0, dtype=np.float64) / num_rows
         by_u = solve_triangular(self.factor, by_weight, lower=True, check_finite=False)
-        return loss, np.concatenate([by_u.ravel(), by_bias / self.bias_scale])
+        return np.concatenate([by_u.ravel(), by_bias / self.bias_scale])

@@ -127,7 +127,7 @@ def choose_strength(
     if not inner:
         return Choice(DEFAULT_STRENGTH, curve)
     models: list[LogisticModel | None] = [None] * len(inner)
-    parts = [features[split.train] for split in inner]
+    parts = [(features[split.train], features[split.test]) for split in inner]
     weights = [protocol.weights(truth[split.train]) for split in inner]
     tested = np.concatenate([truth[split.test] for split in inner])
     split_of_row = np.repeat(np.arange(len(inner)), [len(split.test) for split in inner])
@@ -135,11 +135,11 @@ def choose_strength(
         found = []
         for index, split in enumerate(inner):
             model = fit_logistic(
-                parts[index], truth[split.train], num_classes, strength, moments, models[index], PATH_TOLERANCE,
+                parts[index][0], truth[split.train], num_classes, strength, moments, models[index], PATH_TOLERANCE,
                 weights[index],
             )  # fmt: skip
             models[index] = model
-            found.append(model.log_probabilities(features[split.test]))
+            found.append(model.log_probabilities(parts[index][1]))
         curve[number] = score_of(protocol.score, tested, np.concatenate(found), split_of_row)
     if not np.isfinite(curve).any():
         return Choice(DEFAULT_STRENGTH, curve)

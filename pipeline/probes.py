@@ -19,9 +19,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from pipeline.cores import usable_cores
-from pipeline.directions import grid_directions, nearest, row_blocks
+from pipeline.directions import grid_directions
 from pipeline.folds import Fold, Rows, parts_of_rows
 from pipeline.logistic import Floats, fit_logistic, second_moments
+from pipeline.neighbours import float32_directions, nearest_among
 from pipeline.probe_choice import Choice, ProbeProtocol, choice_notes, choose_strength, edge_note, inner_splits
 
 MAX_FOLDS_AT_ONCE = 4
@@ -108,7 +109,7 @@ def linear_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
         return np.exp(model.log_probabilities(features[fold.test])), choice, model.converged
 
     probabilities = np.full((len(task.truth), num_classes), np.nan)
-    found = _for_each_fold(probe, task)
+    found = for_each_fold(probe, task)
     for fold, (of_test, _, _) in zip(task.folds, found, strict=True):
         probabilities[fold.test] = of_test
     choices = tuple(choice for _, choice, _ in found)
@@ -129,24 +130,23 @@ def knn_probe(embeddings: NDArray[np.float32], task: ProbeTask, k: int) -> Probe
         BenchmarkError: an embedding is zero or no number.
     """
     directions = grid_directions(embeddings)
+    unit = float32_directions(directions)
     probabilities = np.full((len(task.truth), len(task.classes)), np.nan)
 
     def probe(fold: Fold, _: Sequence[Fold]) -> None:
-        train, classes = directions[fold.train], task.truth[fold.train]
+        classes = task.truth[fold.train]
         weights = task.protocol.weights(classes)
-        for block in row_blocks(len(fold.test), len(train)):
-            rows = fold.test[block]
-            near = nearest(directions[rows] @ train.T, min(k, len(train)))
+        for block, near in nearest_among(directions, unit, fold.test, fold.train, min(k, len(classes))):
             votes = np.stack([(weights[near] * (classes[near] == c)).sum(1) for c in range(len(task.classes))], axis=1)
-            probabilities[rows] = votes / votes.sum(1, keepdims=True)
+            probabilities[fold.test[block]] = votes / votes.sum(1, keepdims=True)
 
-    _for_each_fold(probe, task)
+    for_each_fold(probe, task)
     fewest = min(len(fold.train) for fold in task.folds)
     notes = (f"kNN has {fewest} neighbours only: a training part has no more patches.",) if fewest < k else ()
     return Probed(probabilities, notes=notes)
 
 
-def _for_each_fold(probe: Callable[[Fold, Sequence[Fold]], Result], task: ProbeTask) -> list[Result]:
+def for_each_fold(probe: Callable[[Fold, Sequence[Fold]], Result], task: ProbeTask) -> list[Result]:
     """What `probe` gives of each fold and its inner splits; several at once, each on one core.
 
     A product of matrices on one core has the same digits on every number of cores, and no core waits for another that

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.directions import Floats, canonical_order, grid_directions, nearest, row_blocks
+from pipeline.directions import Floats, canonical_order, grid_directions, row_blocks
 from pipeline.errors import BenchmarkError
+from pipeline.neighbours import nearest_of_all
 from pipeline.robustness_ties import Ties, extremes_of
 
 MAX_K = 1000
@@ -229,30 +230,39 @@ def _count(grid: Floats, classes: Ints, centers: Ints, slides: Ints, tried: Sequ
     width = min(num_rows, most + int(np.bincount(slides).max()) + 1)
     same_class, same_center = np.zeros((2, num_rows, len(tried)), np.int32)
     hits, tied = np.zeros((2, num_rows, len(tried)), np.bool_)
-    reach = num_rows
-    for block in row_blocks(num_rows, num_rows):
-        similarity = grid[block] @ grid.T
-        found = nearest(similarity, width)
+    others = np.zeros(num_rows, np.int64)
+
+    def count(block: slice, found: Ints, similarity: Floats) -> None:
         own = slides[found] == slides[block, None]
-        others = (~own).sum(1)
-        reach = min(reach, int((others if exhaust else (~own[:, :most]).sum(1)).min()))
-        found = np.take_along_axis(found, np.argsort(own, axis=1, kind="stable"), 1)
-        near = found[:, :most]
-        is_class, is_center = classes[near] == classes[block, None], centers[near] == centers[block, None]
-        same_class[block] = _up_to(is_class & ~is_center, at)
-        same_center[block] = _up_to(~is_class & is_center, at)
-        votes = np.stack([_up_to(classes[near] == name, at) for name in range(classes.max() + 1)])
-        hits[block] = votes.argmax(0) == classes[block, None]
-        distance = np.take_along_axis(similarity, found, 1)
-        last, following = (np.minimum(places, width - 1) for places in (at, at + 1))
-        tied[block] = (distance[:, last] == distance[:, following]) & (others[:, None] > at + 1)
-    return _Counts(same_class, same_center, hits, tied, min(reach, most))
+        elsewhere = (~own).sum(1)
+        others[block] = elsewhere if exhaust else (~own[:, :most]).sum(1)
+        order = np.argsort(own, axis=1, kind="stable")
+        near = np.take_along_axis(found, order[:, :most], 1)
+        for part in row_blocks(len(near), len(at) * 2 * (int(classes.max()) + 1)):
+            rows = slice(block.start + part.start, block.start + part.stop)
+            tally = _tally(classes[near[part]], centers[near[part]] == centers[rows, None], at, int(classes.max()) + 1)
+            here = np.arange(len(tally)), slice(None), classes[rows]
+            same_class[rows] = tally[..., 0][here]
+            same_center[rows] = tally[..., 1].sum(2) - tally[..., 1][here]
+            hits[rows] = tally.sum(3).argmax(2) == classes[rows, None]
+        last, following = (np.take_along_axis(order, np.minimum(places, width - 1)[None], 1) for places in (at, at + 1))
+        is_equal = np.take_along_axis(similarity, last, 1) == np.take_along_axis(similarity, following, 1)
+        tied[block] = is_equal & (elsewhere[:, None] > at + 1)
+
+    nearest_of_all(grid, width, count)
+    return _Counts(same_class, same_center, hits, tied, min(int(others.min()), num_rows, most))
 
 
-def _up_to(flags: NDArray[np.bool_], at: Ints) -> NDArray[np.int32]:
-    """How many flags of each row of (B, K) are set up to each of the places `at`: (B, C)."""
-    places = np.minimum(at, flags.shape[1] - 1)
-    return np.cumsum(flags, axis=1, dtype=np.int32)[:, places]
+def _tally(classes: Ints, is_center: NDArray[np.bool_], at: Ints, num_classes: int) -> Ints:
+    """How many neighbours up to each of the places `at` are of each class, and of another or the same centre.
+
+    `classes`, `is_center` (B, K) of the neighbours, nearest first; gives (B, C, num_classes, 2).
+    """
+    shape = (len(classes), len(at), num_classes, 2)
+    stretch = np.searchsorted(at, np.arange(classes.shape[1])) + len(at) * np.arange(len(classes))[:, None]
+    kind = (stretch * num_classes + classes) * 2 + is_center
+    counts = np.bincount(kind.ravel(), minlength=int(np.prod(shape))).reshape(shape)
+    return np.cumsum(counts, axis=1, out=counts)
 
 
 def _widened(count: _Counts, slides: Names) -> _Counts:
