@@ -29,7 +29,8 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not slow" -n $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(INSTALLED)
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and alone" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "slow and not alone" -n $(TEST_PROCESSES) --dist worksteal $(PYTEST_ARGS)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -27,6 +27,7 @@ def figure(name: str, text: str) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_probe_knn_and_robustness_keep_within_two_minutes_and_4_gb() -> None:
     text = run()
     assert "20,000 x 1,024" in text

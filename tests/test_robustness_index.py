@@ -516,6 +516,7 @@ print(json.dumps({"seconds": time.monotonic() - started, "value": index.value,
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_20000_patches_take_little_time_and_memory() -> None:
     root = Path(__file__).parent.parent
     run = subprocess.run([sys.executable, "-c", LARGE], cwd=root, capture_output=True, text=True, check=True)
