@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline import hdf5_input
 from pipeline.errors import BenchmarkError
 from pipeline.files import write_aside
-from pipeline.outside import parse_object, read_json, reading
+from pipeline.outside import is_there, parse_object, read_json, reading
 from pipeline.tensor_files import as_array, load_tensors, read_npz
 
 FORMAT_VERSION = 1
@@ -230,8 +230,19 @@ def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None
 def _slide2vec_encoder(path: Path) -> str | None:
     """The encoder of `{slide}.meta.json` beside a feature file, if there is one."""
     meta = path.with_name(f"{path.stem}.meta.json")
-    name = read_json(meta).get("encoder_name") if meta.is_file() else None
-    return _text(name)
+    return _text(read_beside(meta).get("encoder_name"))
+
+
+def read_beside(path: Path) -> dict[str, Any]:
+    """The object in a JSON file that may lie beside a feature file; empty without one.
+
+    Raises:
+        BenchmarkError: something lies there that is no such file.
+    """
+    if not is_there(path):
+        return {}
+    with reading(path, "not a readable description of the features", BenchmarkError):
+        return read_json(path)
 
 
 def _slide2vec_coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> NDArray[Any] | None:
@@ -243,9 +254,10 @@ def _slide2vec_coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> 
         BenchmarkError: `index` names tiles that the file does not have, or the file has not one index a tile.
     """
     source = path.parent.parent / "tiles" / f"{path.stem}{NO_FEATURES[0]}"
-    if path.parent.name != "tile_embeddings" or not source.is_file():
+    if path.parent.name != "tile_embeddings" or not is_there(source):
         return None
-    tiles, _ = read_npz(source, ("x", "y", "tile_index"))
+    with reading(source, "not a readable file of coordinates", BenchmarkError):
+        tiles, _ = read_npz(source, ("x", "y", "tile_index"))
     coords, tile_index = np.stack([tiles["x"], tiles["y"]], axis=1), tiles["tile_index"]
     if index is not None:
         if tile_index.shape != (len(coords),) or len(np.unique(tile_index)) < len(coords):

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import BenchmarkError
-from pipeline.feature_files import read_attributes, read_coords, read_features
+from pipeline.feature_files import read_attributes, read_beside, read_coords, read_features
 from pipeline.layouts import MARK
-from pipeline.outside import parse_object, read_json, reading
+from pipeline.outside import is_there, parse_object, reading
 
 UNKNOWN = "unknown"
 HALF_PIXEL = 0.5
@@ -210,7 +210,7 @@ def _slide2vec(path: Path) -> PatchFacts:
         (path.parent.parent / "tiles" / f"{path.stem}.coordinates.meta.json", "tiling"),
     )
     for place, table in places:
-        said = read_json(place) if place.is_file() else {}
+        said = read_beside(place)
         said = said.get(table, {}) if table else said
         if (side := _number(said, "tile_size_lv0")) is not None:
             patch_px, mpp = _number(said, "requested_tile_size_px"), _number(said, "requested_spacing_um")
@@ -222,4 +222,4 @@ def _coords_file(path: Path, folder: Path | None) -> Path | None:
     """The file of coordinates alone that goes with a feature file: TRIDENT's or CLAM's."""
     folders = [folder] if folder else [path.parent.parent / "patches", path.parent / "patches"]
     names = (f"{path.stem}_patches.h5", f"{path.stem}.h5")
-    return next((place / name for place in folders for name in names if (place / name).is_file()), None)
+    return next((place / name for place in folders for name in names if is_there(place / name)), None)

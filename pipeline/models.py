@@ -35,6 +35,7 @@ from pipeline.hub import (
 )
 from pipeline.model_config import CONFIG_FILE, are_statistics, read_model_config
 from pipeline.model_names import split_choice
+from pipeline.outside import reading
 from pipeline.runlog import say
 from pipeline.weight_files import check_weight_file, read_weight_file
 from pipeline.weight_sets import choice_note, choose_set
@@ -303,10 +304,8 @@ def measure_width(module: Encoder, patch_px: int) -> int:
     Raises:
         EncoderError: the output is not (B, D), or the table says another width.
     """
-    try:
+    with reading(module.spec.name, f"does not take patches of {patch_px} px, as it is configured", EncoderError):
         output = module(torch.zeros((2, patch_px, patch_px, 3), dtype=torch.uint8))
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise EncoderError(f"{module.spec.name} does not take patches of {patch_px} px ({first_line(error)})") from None
     if output.ndim != 2:
         raise EncoderError(
             f"{module.spec.name} gives {tuple(output.shape)} for 2 patches, not (2, D): its embedding rule is unknown"

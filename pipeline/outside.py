@@ -99,6 +99,13 @@ def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
     return data
 
 
+def is_there(path: Path) -> bool:
+    """Whether an optional file is there, or anything in its place: a link that leads nowhere is, so that reading it
+    fails by name instead of being taken for no file.
+    """
+    return os.path.lexists(path)
+
+
 def read_json(path: Path, most: int = MOST_TEXT_BYTES) -> dict[str, Any]:
     """The object in a JSON file; for use within `reading`.
 

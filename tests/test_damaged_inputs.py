@@ -118,6 +118,18 @@ def test_damaged_feature_files(tmp_path: Path, layout: str) -> None:
     assert fuzz_features(tmp_path / "f", layout, range(8)) > 0
 
 
+@pytest.mark.parametrize("name", ["tile_embeddings/s1.meta.json", "tiles/s1.coordinates.npz"])
+@pytest.mark.parametrize("target", ["itself", "nowhere"])
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name: str, target: str) -> None:
+    """What describes the patches is optional: without it they are taken as something else."""
+    path = write_slide2vec(tmp_path, tensor=True)
+    file = tmp_path / name
+    file.unlink()
+    file.symlink_to(file.name if target == "itself" else "nowhere")
+    with pytest.raises(G2LError, match=file.name + ": not a readable"):
+        read_placed(path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_damaged_feature_files(tmp_path: Path, layout: str) -> None:

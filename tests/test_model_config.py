@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_factory import PATCH_PX, plain_vit
+from store_factory import PATCH_PX, plain_vit, student_folder
 
 from pipeline.errors import EncoderError
 from pipeline.evaluated import name_model
@@ -53,6 +53,16 @@ def test_a_wrong_value_is_named(folder: Path, name: str, value: Any) -> None:
         build_encoder(f"local-dir:{folder}", PRETRAINED, PATCH_PX)
     with pytest.raises(EncoderError, match=r"config\.json: "):
         name_model(str(folder), None)
+
+
+@pytest.mark.parametrize("value", ["much", [0.1], {}])
+def test_arguments_that_only_the_forward_pass_stumbles_over_are_told(tmp_path: Path, value: Any) -> None:
+    source = student_folder(tmp_path / "cnn", "test_efficientnet", PATCH_PX)
+    change(tmp_path / "cnn", "model_args.drop_rate", value)
+    with pytest.raises(
+        EncoderError, match=r"cnn: does not take patches of .*, as it is configured \('>' not supported"
+    ):
+        build_encoder(source, SCRATCH, PATCH_PX)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000, '{"a":' * 50_000, "\x00", '{"a": 1e999999}'])
