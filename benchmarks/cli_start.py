@@ -12,7 +12,7 @@ from pathlib import Path
 
 import machine
 
-from pipeline.runlog import table
+from pipeline.base.console import table
 
 NEEDED_SECONDS = 0.3
 """From the issue."""

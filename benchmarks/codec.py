@@ -22,9 +22,9 @@ import machine
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.images import JPEGXL_EFFORT, decode_image, encode_image
-from pipeline.patches import PlannedPatches
-from pipeline.runlog import table
+from pipeline.base.console import table
+from pipeline.base.images import JPEGXL_EFFORT, decode_image, encode_image
+from pipeline.store.patches import PlannedPatches
 
 Patch = NDArray[np.uint8]
 ROUNDS = 7

@@ -22,13 +22,13 @@ from machine import Measured
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline.few_shot import draw_examples, few_shot
-from pipeline.folds import group_folds
-from pipeline.intervals import GroupResamples, class_mean_draws, classification_draws
-from pipeline.probes import Probed, knn_probe, linear_probe, probe_task
-from pipeline.robustness_index import robustness_index
-from pipeline.runlog import table
-from pipeline.tool_config import EvaluateConfig
+from pipeline.base.console import table
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.bootstrap import GroupResamples, class_mean_draws, classification_draws
+from pipeline.evaluate.few_shot import draw_examples, few_shot
+from pipeline.evaluate.folds import group_folds
+from pipeline.evaluate.linear_probe import Probed, knn_probe, linear_probe, probe_task
+from pipeline.evaluate.robustness.index import robustness_index
 
 NEEDED_SECONDS, NEEDED_BYTES = 120.0, 4e9
 """From the issue."""

@@ -20,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from fuzz_inputs import KINDS, World
 from fuzz_runs import Tally, fuzz
 
-from pipeline.runlog import table
+from pipeline.base.console import table
 
 
 def main() -> int:

@@ -14,10 +14,10 @@ import safetensors.torch
 import timm
 import torch
 
-from pipeline.config import PlanConfig
-from pipeline.manifest import Manifest, ManifestRow
-from pipeline.plan import Plan
-from stages.plan_slides import plan_slides
+from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.plan import Plan
+from pipeline.config.stages import PlanConfig
+from stages.plan import plan_slides
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 

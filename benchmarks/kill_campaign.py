@@ -21,7 +21,7 @@ from kill_runs import Campaign, Tally
 from kill_workloads import WORK, make_workload
 from warm import END_SECONDS, WarmCommands
 
-from pipeline.runlog import table
+from pipeline.base.console import table
 
 SIGNALS = ("SIGKILL", "SIGINT", "SIGTERM", "SIGHUP")
 

@@ -44,7 +44,7 @@ def prepare(folder: Path) -> None:
     """Slide, plans and weights; in a process of its own, whose memory does not count."""
     import inputs
 
-    from pipeline.plan import write_plan
+    from pipeline.cohort.plan import write_plan
 
     for shards in SHARDS:
         plan = inputs.make_plan(folder, shards * ROWS_PER_SHARD, size_px=48_000, val_strip=0.1)
@@ -54,8 +54,8 @@ def prepare(folder: Path) -> None:
 
 def stage_one(folder: Path, shards: int) -> None:
     """Stage one, as `g2l extract-teacher` runs it."""
-    from pipeline.config import ExtractConfig
-    from pipeline.plan import read_plan
+    from pipeline.cohort.plan import read_plan
+    from pipeline.config.stages import ExtractConfig
     from stages.extract_teacher import extract_teacher
 
     config = ExtractConfig(
@@ -68,8 +68,8 @@ def stage_one(folder: Path, shards: int) -> None:
 
 def stage_two(folder: Path, shards: int, epochs: int = 1) -> None:
     """Stage two, as `g2l train-student` runs it."""
-    from pipeline.config import TrainConfig
-    from pipeline.store import Store
+    from pipeline.config.stages import TrainConfig
+    from pipeline.store.store import Store
     from stages.train_student import train_student
 
     config = TrainConfig(

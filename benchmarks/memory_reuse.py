@@ -1,4 +1,4 @@
-"""What `pipeline.compute.keep_freed_memory` gains: a forward pass on a CPU without it over one with it.
+"""What `pipeline.base.devices.keep_freed_memory` gains: a forward pass on a CPU without it over one with it.
 
 Fair because each measurement is in a process of its own (the setting cannot be taken back), the processes of both kinds
 take turns, and they run the same model on the same batch. A process is started and warmed up unmeasured, and then told
@@ -10,12 +10,12 @@ import sys
 
 import machine
 
-from pipeline.runlog import table
+from pipeline.base.console import table
 
 MODEL = "tf_efficientnet_lite2"
 """The demo's teacher."""
 BATCH_SIZE = 32
-"""`pipeline.compute.CPU_BATCH`."""
+"""`pipeline.base.devices.CPU_BATCH`."""
 PASSES = 3
 NEEDED = 1.2
 """Our choice: below this a process-wide setting would not be worth having."""
@@ -26,8 +26,8 @@ def child(*, keep: bool) -> None:
     import inputs
     import torch
 
-    from pipeline.compute import keep_freed_memory
-    from pipeline.models import SCRATCH, build_encoder
+    from pipeline.base.devices import keep_freed_memory
+    from pipeline.encoders.build import SCRATCH, build_encoder
 
     if keep:
         keep_freed_memory(inputs.DEVICE)

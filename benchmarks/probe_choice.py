@@ -26,13 +26,13 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.directions import grid_directions, nearest
-from pipeline.errors import BenchmarkError
-from pipeline.folds import Fold, Rows, group_folds
-from pipeline.linear_map import fit_linear_map
-from pipeline.logistic import Floats, LogisticModel, balanced_weights, fit_logistic, second_moments
-from pipeline.probe_choice import PATH_TOLERANCE, STRENGTHS, best_of, inner_splits, score_of
-from pipeline.runlog import table
+from pipeline.base.console import table
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.directions import grid_directions, nearest
+from pipeline.evaluate.folds import Fold, Rows, group_folds
+from pipeline.evaluate.logistic import Floats, LogisticModel, balanced_weights, fit_logistic, second_moments
+from pipeline.evaluate.probe_choice import PATH_TOLERANCE, STRENGTHS, best_of, inner_splits, score_of
+from pipeline.training.linear_map import fit_linear_map
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)
 FIXED_NEIGHBOURS = 20

@@ -26,16 +26,16 @@ import inputs
 import machine
 from inputs import DEVICE
 
-from pipeline.compute import keep_freed_memory
-from pipeline.config import ExtractConfig
-from pipeline.cores import usable_cores
-from pipeline.images import encode_image
-from pipeline.loader import Batch, BatchLoader
-from pipeline.models import build_encoder
-from pipeline.patches import PatchRead, PlannedPatches
-from pipeline.plan import Plan
-from pipeline.runlog import table
-from pipeline.store import Status
+from pipeline.base.console import table
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import keep_freed_memory
+from pipeline.base.images import encode_image
+from pipeline.base.loader import Batch, BatchLoader
+from pipeline.cohort.plan import Plan
+from pipeline.config.stages import ExtractConfig
+from pipeline.encoders.build import build_encoder
+from pipeline.store.patches import PatchRead, PlannedPatches
+from pipeline.store.store import Status
 from stages.extract_teacher import embed_batch, embed_shards, prepare_store, row_batches
 
 NEEDED = 0.85

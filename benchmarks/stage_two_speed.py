@@ -24,19 +24,19 @@ import numpy as np
 from inputs import DEVICE
 from numpy.typing import NDArray
 
-from pipeline.compute import keep_freed_memory, use_deterministic_kernels
-from pipeline.config import ExtractConfig, TrainConfig
-from pipeline.cores import usable_cores
-from pipeline.dataset import batches_of, choose_rows, epoch_order
-from pipeline.images import decode_image
-from pipeline.loader import Batch, BatchLoader
+from pipeline.base.console import Progress, table
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import keep_freed_memory, use_deterministic_kernels
+from pipeline.base.images import decode_image
+from pipeline.base.loader import Batch, BatchLoader
+from pipeline.config.stages import ExtractConfig, TrainConfig
+from pipeline.encoders.build import SCRATCH, build_encoder
 from pipeline.loss import build_loss
-from pipeline.models import SCRATCH, build_encoder
-from pipeline.run_folder import MetricsLog, RunFolder
-from pipeline.runlog import Progress, table
-from pipeline.shards import ShardFile
-from pipeline.store import Store
-from pipeline.teachers import ChosenTeachers
+from pipeline.store.shards import ShardFile
+from pipeline.store.store import Store
+from pipeline.store.teachers import ChosenTeachers
+from pipeline.training.rows import batches_of, choose_rows, epoch_order
+from pipeline.training.run_folder import MetricsLog, RunFolder
 from stages.extract_teacher import extract_teacher
 from stages.train_student import prepare_run, train_epoch, train_step
 

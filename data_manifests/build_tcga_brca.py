@@ -14,9 +14,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # so that it runs from a checkout that is not installed
 
-from pipeline.manifest import write_manifest  # noqa: E402
-from pipeline.manifest_sources import SITES_FILE, rows_from_gdc  # noqa: E402
-from pipeline.tables import read_table, refuse, write_table  # noqa: E402
+from pipeline.cohort.manifest import write_manifest  # noqa: E402
+from pipeline.cohort.sources import SITES_FILE, rows_from_gdc  # noqa: E402
+from pipeline.disk.tables import read_table, refuse, write_table  # noqa: E402
 
 
 def write_source_sites(sites_tsv: Path, out: Path) -> None:

@@ -49,7 +49,7 @@ def main() -> None:
     end_without_words()
     ignore_modules_here()
     use_utf8()
-    from pipeline import interrupts
+    from pipeline.base import interrupts
 
     interrupts.install()
     from stages import cli

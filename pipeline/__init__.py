@@ -2,7 +2,7 @@
 
 import os
 
-from pipeline.privacy import leave_no_trace
+from pipeline.base.privacy import leave_no_trace
 
 leave_no_trace()
 # Read when torch loads: OpenMP threads that spin for work take the cores from those that read (docs/decisions/0012).

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import platformdirs
 
-from pipeline.errors import G2LError
-from pipeline.files import sha256_file, temporary_folder, write_bytes
+from pipeline.base.errors import G2LError
+from pipeline.disk.files import sha256_file, temporary_folder, write_bytes
 
 SLIDE_NAME = "CMU-1-Small-Region.svs"
 SLIDE_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"

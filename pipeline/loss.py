@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.distributed import global_max, global_sum, world_size
+from pipeline.base.distributed import global_max, global_sum, world_size
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(projected (B, T), teacher (B, T)), both standardised -> a float32 scalar."""

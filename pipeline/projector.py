@@ -9,7 +9,7 @@ sides. Pure.
 import torch
 from torch import Tensor, nn
 
-from pipeline.distributed import global_sum, world_size
+from pipeline.base.distributed import global_sum, world_size
 
 EPSILON = 1e-5
 MOMENTUM = 0.1

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline import interrupts
-from pipeline.config import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
-from pipeline.errors import (
+from pipeline.base import interrupts
+from pipeline.base.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_OK,
@@ -21,10 +20,11 @@ from pipeline.errors import (
     G2LError,
     words_of,
 )
-from pipeline.files import odd_name
-from pipeline.model_names import absolute_model
-from pipeline.outside import printable
-from pipeline.tool_config import EmbedConfig, EvaluateConfig, ImportConfig
+from pipeline.base.outside import printable
+from pipeline.config.model_names import absolute_model
+from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
+from pipeline.disk.files import odd_name
 from stages.options import CommandWithPanels, given_path, resolve, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
@@ -80,13 +80,13 @@ def make_manifest(
     out: Path | None = output("Manifest to write (CSV)."),
 ) -> None:
     """Write a manifest of the slides in a folder, or of a GDC manifest (case and centre from the TCGA barcode)."""
-    from pipeline import manifest_sources
-    from pipeline.asides import remove_asides_of
-    from pipeline.cases import case_facts, cases_warning, counted_cases
-    from pipeline.files import require_new_file
-    from pipeline.locks import exclusive
-    from pipeline.manifest import write_manifest
-    from pipeline.runlog import counted
+    from pipeline.base.console import counted
+    from pipeline.cohort import sources as manifest_sources
+    from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
+    from pipeline.cohort.manifest import write_manifest
+    from pipeline.disk.asides import remove_asides_of
+    from pipeline.disk.files import require_new_file
+    from pipeline.disk.locks import exclusive
 
     _, paths = resolve(NoOptions, "make-manifest", given, config_file, {"source": source, "out": out})
     found = manifest_sources.list_slides(paths["source"])
@@ -114,7 +114,7 @@ def plan(
 ) -> None:
     """Audit slides, find tissue, sample patches; writes PLAN.h5 and PLAN.audit.csv. Uses no accelerator."""
     from stages.plan_files import failed_slides, write_new_plan
-    from stages.plan_words import audit_table, estimate
+    from stages.reports.plan import audit_table, estimate
 
     config, paths = resolve(PlanConfig, "plan", given, config_file, {"manifest": manifest, "out": out})
     made = write_new_plan(paths["manifest"], config, paths["out"])
@@ -138,11 +138,11 @@ def extract_teacher(
     """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue. Another
     --teacher on a finished store adds its embeddings: extract-teacher STORE.zarr --out STORE.zarr --teacher OTHER.
     """
-    from pipeline.config import read_toml
-    from pipeline.plan import read_plan
-    from pipeline.store import Store
-    from stages.extract_report import report
+    from pipeline.cohort.plan import read_plan
+    from pipeline.config.stages import read_toml
+    from pipeline.store.store import Store
     from stages.finished import finished_extract
+    from stages.reports.extract import report
 
     command, of_plan = "extract-teacher", frozenset(PlanConfig.model_fields) - frozenset(ExtractConfig.model_fields)
     arguments = {"plan": plan, "out": out}
@@ -172,9 +172,9 @@ def extract_teacher(
 
 def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: ExtractConfig) -> tuple[Path, int]:
     """Plan a manifest for a store, or take the plan of an earlier call; its file, and how many slides failed."""
-    from pipeline.encoders import named_spec
+    from pipeline.encoders.table import named_spec
     from stages.plan_files import failed_slides, plan_beside
-    from stages.plan_words import audit_table, estimate
+    from stages.reports.plan import audit_table, estimate
 
     made, path = plan_beside(manifest, config, store)
     show(audit_table(made))
@@ -194,8 +194,8 @@ def import_features(
     out: Path | None = output("Store to make or to continue (a Zarr folder)."),
 ) -> None:
     """Stage one without the teacher: a store from features that exist, with pixels from the slides at their places."""
-    from stages.extract_report import import_report
     from stages.finished import finished_import
+    from stages.reports.extract import import_report
 
     command, arguments = "import-features", {"features": features, "out": out}
     config, paths = resolve(ImportConfig, command, given, config_file, arguments)
@@ -220,15 +220,15 @@ def train_student(
     out: Path | None = output("Run directory to make or to continue."),
 ) -> None:
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
-    from pipeline.store import Store
+    from pipeline.store.store import Store
     from stages.finished import finished_training
-    from stages.train_report import report
+    from stages.reports.train import report
 
     config, paths = resolve(TrainConfig, "train-student", given, config_file, {"store": store, "out": out})
     if finished := finished_training(paths["store"], paths["out"], config):
         show(report(finished))
         return
-    from pipeline import distributed
+    from pipeline.base import distributed
     from stages import train_student as stage
 
     trained = stage.train_student(Store(paths["store"]), paths["out"], config)
@@ -247,7 +247,7 @@ def export(
     """Copy the trained student out of a run, as files that timm and others load to the same embeddings; adds its card
     and adapters for benchmarks.
     """
-    from stages.export_run import export_student
+    from stages.export import export_student
 
     config, paths = resolve(ExportConfig, "export", given, config_file, {"run": run, "out": out})
     show(export_student(paths["run"], paths["out"], config.format))
@@ -265,8 +265,8 @@ def embed(
     out: Path | None = output("Folder to write a file a slide to, or to continue."),
 ) -> None:
     """Embed all tissue of slides for other tools to read: one complete file a slide. Run again to continue."""
-    from stages.embed_report import report
     from stages.finished import finished_embedding
+    from stages.reports.embed import report
 
     arguments = {"model": model, "slides": slides, "out": out}
     config, paths = resolve(EmbedConfig, "embed", given, config_file, arguments)
@@ -290,7 +290,7 @@ def inspect(
     path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at."),
 ) -> None:
     """Say what a plan, a store, a run or a student holds, and how far it has come. Writes nothing."""
-    from stages.inspect_outputs import inspect_path
+    from stages.inspect import inspect_path
 
     _, paths = resolve(NoOptions, "inspect", given, config_file, {"path": path})
     show(inspect_path(paths["path"]))
@@ -304,7 +304,7 @@ def verify(
     store: Path | None = argument("STORE.zarr", "Store to check."),
 ) -> None:
     """Recompute every checksum, embed a sample of rows again, and report the largest difference. Writes nothing."""
-    from stages.verify_store import verify_store
+    from stages.verify import verify_store
 
     config, paths = resolve(VerifyConfig, "verify", given, config_file, {"store": store})
     text, code = verify_store(
@@ -337,7 +337,7 @@ def models(
     ] = None,
 ) -> None:
     """The table of encoders, or one of them with the way to its weights. Writes nothing."""
-    from stages.inspect_outputs import describe_model, models_table
+    from stages.inspect import describe_model, models_table
 
     show(describe_model(name) if name else models_table())
 

@@ -16,32 +16,32 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.asides import remove_asides
-from pipeline.config import ExtractConfig, PlanConfig, TrainConfig
-from pipeline.contact_sheet import draw_neighbours
-from pipeline.cores import usable_cores
+from pipeline.base.console import say, table
+from pipeline.base.cores import usable_cores
+from pipeline.base.errors import EXIT_ERROR, EXIT_OK, G2LError, PlanError
+from pipeline.base.outside import read_json, reading
+from pipeline.base.units import format_bytes, format_seconds
+from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.plan import Plan, read_plan, write_plan
+from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.tools import EvaluateConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
-from pipeline.errors import EXIT_ERROR, EXIT_OK, G2LError, PlanError
-from pipeline.files import make_output_folder, write_json
-from pipeline.held_out import FIGURES, figures_of
-from pipeline.locks import exclusive
-from pipeline.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.models import SCRATCH, build_encoder
-from pipeline.outside import read_json, reading
-from pipeline.plan import Plan, read_plan, write_plan
-from pipeline.runlog import say, table
+from pipeline.disk.asides import remove_asides
+from pipeline.disk.files import make_output_folder, write_json
+from pipeline.disk.locks import exclusive
+from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.report.sheets import draw_neighbours
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store import Store
-from pipeline.tool_config import EvaluateConfig
-from pipeline.units import format_bytes, format_seconds
+from pipeline.store.store import Store
+from pipeline.training.held_out import FIGURES, figures_of
 from stages.evaluate import evaluate
 from stages.evaluate import summary as report_summary
 from stages.extract_teacher import Extracted, extract_teacher
-from stages.plan_slides import plan_slides
-from stages.plan_words import estimate
-from stages.train_report import Trained
+from stages.plan import plan_slides
+from stages.reports.plan import estimate
+from stages.reports.train import Trained
 from stages.train_student import train_student
-from stages.verify_store import verify_store
+from stages.verify import verify_store
 
 STUDENT = "lcnet_050"
 """PP-LCNet 0.5x: 0.60 M parameters, an eighth of the teacher's; trains on a CPU in minutes."""

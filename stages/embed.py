@@ -14,7 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.compute import (
+from pipeline.base.console import Progress
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import (
     choose_batch_size,
     choose_device,
     choose_precision,
@@ -22,19 +24,15 @@ from pipeline.compute import (
     keep_freed_memory,
     versions,
 )
-from pipeline.config import PlanConfig
-from pipeline.cores import usable_cores
-from pipeline.embed_folder import EmbedFolder
-from pipeline.embedding_cache import model_key
-from pipeline.errors import EmbedError, SlideError
-from pipeline.evaluated import NamedModel
-from pipeline.files import require_names_apart
-from pipeline.layouts import Mark, Place
-from pipeline.locks import exclusive
-from pipeline.manifest import Manifest, ManifestRow
-from pipeline.models import weights_hash
-from pipeline.runlog import Progress
-from pipeline.slide_embedding import (
+from pipeline.base.errors import EmbedError, SlideError
+from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.config.stages import PlanConfig
+from pipeline.config.tools import EmbedConfig
+from pipeline.disk.files import require_names_apart
+from pipeline.disk.locks import exclusive
+from pipeline.encoders.build import weights_hash
+from pipeline.features.cache import model_key
+from pipeline.features.embedding import (
     WHOLE_SLIDE,
     Embedder,
     Failure,
@@ -44,12 +42,14 @@ from pipeline.slide_embedding import (
     prepare_slide,
     slide_content,
 )
-from pipeline.slides import Slide, slide_failures
-from pipeline.tool_config import EmbedConfig
+from pipeline.features.folder import EmbedFolder
+from pipeline.features.layouts import Mark, Place
+from pipeline.slides.reader import Slide, slide_failures
+from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
-from stages.embed_report import Tally
-from stages.embed_report import report as report
-from stages.plan_slides import check_sha256
+from stages.plan import check_sha256
+from stages.reports.embed import Tally
+from stages.reports.embed import report as report
 
 PREPARED_AHEAD = 2
 """Slides whose tissue is looked for while another is embedded. Our choice: tissue is mostly the shorter work."""

@@ -4,17 +4,17 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.config import PlanConfig
-from pipeline.encoders import named_spec
-from pipeline.errors import ConfigError
-from pipeline.evaluated import NamedModel, name_model
-from pipeline.layouts import DTYPES
-from pipeline.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
-from pipeline.manifest_sources import list_folder
-from pipeline.model_config import read_model_config
-from pipeline.runlog import say
-from pipeline.teacher_projectors import named_projectors
-from pipeline.tool_config import EmbedConfig
+from pipeline.base.console import say
+from pipeline.base.errors import ConfigError
+from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
+from pipeline.cohort.sources import list_folder
+from pipeline.config.stages import PlanConfig
+from pipeline.config.tools import EmbedConfig
+from pipeline.encoders.model_config import read_model_config
+from pipeline.encoders.table import named_spec
+from pipeline.features.layouts import DTYPES
+from pipeline.student.resolve import NamedModel, name_model
+from pipeline.student.teacher_projectors import named_projectors
 
 MPP_TOLERANCE = 0.01
 """Within 1 % of the model's own resolution is at that resolution, as for a plan."""

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.compute import (
+from pipeline.base.console import say, table
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import (
     choose_batch_size,
     choose_device,
     choose_precision,
@@ -24,29 +26,27 @@ from pipeline.compute import (
     keep_freed_memory,
     one_thread,
 )
-from pipeline.compute import versions as used_versions
-from pipeline.cores import usable_cores
-from pipeline.dataset import StoredRows
-from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
-from pipeline.evaluated import TEACHER, NamedModel, name_models, reference_of
-from pipeline.fidelity import ScoredModel
-from pipeline.files import sha256_json
-from pipeline.locks import exclusive
-from pipeline.models import BuiltEncoder
-from pipeline.patch_images import read_image
-from pipeline.probe_report import curves_to_draw
-from pipeline.report import Figure, Report, ReportModel, Section
-from pipeline.report_figures import draw_curves, draw_scores, figure_scores
-from pipeline.report_page import write_report
-from pipeline.runlog import say, table
-from pipeline.size_figure import draw_score_against_size
-from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_cost import cost_section
-from stages.evaluate_fidelity import fidelity_section
-from stages.evaluate_inputs import Images, Inputs, check_labels, look_at_inputs, start_folder, strangers_note
-from stages.evaluate_patches import patch_section
-from stages.evaluate_robustness import robustness_section
-from stages.evaluate_slides import slide_section
+from pipeline.base.devices import versions as used_versions
+from pipeline.config.tools import EvaluateConfig
+from pipeline.disk.files import sha256_json
+from pipeline.disk.locks import exclusive
+from pipeline.encoders.build import BuiltEncoder
+from pipeline.evaluate.cost.section import cost_section
+from pipeline.evaluate.fidelity.score import ScoredModel
+from pipeline.evaluate.fidelity.section import fidelity_section
+from pipeline.evaluate.images import read_image
+from pipeline.evaluate.inputs import Images, Inputs, check_labels, look_at_inputs, start_folder, strangers_note
+from pipeline.evaluate.patch_benchmark.section import patch_section
+from pipeline.evaluate.probe_report import curves_to_draw
+from pipeline.evaluate.robustness.section import robustness_section
+from pipeline.evaluate.slide_benchmark.section import slide_section
+from pipeline.features.cache import cached, embed_rows, model_key, require_finite
+from pipeline.report.content import Figure, Report, ReportModel, Section
+from pipeline.report.figures import draw_curves, draw_scores, figure_scores
+from pipeline.report.page import write_report
+from pipeline.report.size_figure import draw_score_against_size
+from pipeline.student.resolve import TEACHER, NamedModel, name_models, reference_of
+from pipeline.training.rows import StoredRows
 
 PROBE_X = "C, inverse strength of the regularisation of the linear probe"
 

@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.compute import (
+from pipeline.base.console import Progress, say
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import (
     autocast,
     choose_batch_size,
     choose_device,
@@ -29,28 +31,26 @@ from pipeline.compute import (
     mark,
     versions,
 )
-from pipeline.config import ExtractConfig, to_toml
-from pipeline.cores import usable_cores
-from pipeline.errors import ConfigError, StoreError
-from pipeline.files import write_text
-from pipeline.folders import is_free
-from pipeline.loader import Batch, BatchLoader
-from pipeline.locks import exclusive
-from pipeline.models import PRETRAINED, BuiltEncoder, Encoder, build_encoder
-from pipeline.patch_sample import expected_pixel_bytes
-from pipeline.patches import PatchRead, PlannedPatches, ViewedPatches, patches_to_embed
-from pipeline.plan import Plan
-from pipeline.preflight import preflight
-from pipeline.runlog import Progress, say
-from pipeline.store import Status, Store, StoreSpec, create_store, open_to_continue
-from pipeline.store_writer import StoreWriter
-from pipeline.tables import write_records
-from pipeline.teacher_weights import weights_note
-from pipeline.teachers import all_teachers, needs_slides, open_further
-from pipeline.units import format_bytes
-from stages.extract_report import Extracted as Extracted
-from stages.extract_report import report as report
-from stages.retry_failures import forget_failures
+from pipeline.base.errors import ConfigError, StoreError
+from pipeline.base.loader import Batch, BatchLoader
+from pipeline.base.units import format_bytes
+from pipeline.cohort.plan import Plan
+from pipeline.config.stages import ExtractConfig, to_toml
+from pipeline.disk.files import write_text
+from pipeline.disk.folders import is_free
+from pipeline.disk.locks import exclusive
+from pipeline.disk.tables import write_records
+from pipeline.encoders.build import PRETRAINED, BuiltEncoder, Encoder, build_encoder
+from pipeline.slides.patch_sample import expected_pixel_bytes
+from pipeline.store.patches import PatchRead, PlannedPatches, ViewedPatches, patches_to_embed
+from pipeline.store.retry_failures import forget_failures
+from pipeline.store.store import Status, Store, StoreSpec, create_store, open_to_continue
+from pipeline.store.teachers import all_teachers, needs_slides, open_further
+from pipeline.store.writer import StoreWriter
+from pipeline.student.teacher_weights import weights_note
+from pipeline.training.preflight import preflight
+from stages.reports.extract import Extracted as Extracted
+from stages.reports.extract import report as report
 
 T = TypeVar("T")
 

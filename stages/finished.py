@@ -8,21 +8,21 @@ looks, and refuses or continues as ever.
 import os
 from pathlib import Path
 
-from pipeline.augmentation import with_augmentation
-from pipeline.config import Config, ExtractConfig, TrainConfig, read_toml
-from pipeline.embed_names import FINISHED_FILE, OPTIONS_FILE
-from pipeline.errors import ConfigError, EmbedError, G2LError
-from pipeline.manifest import parse_manifest
-from pipeline.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
-from pipeline.outside import read_json, reading
-from pipeline.plan import Plan
-from pipeline.run_folder import RunFolder
-from pipeline.store import Store
-from pipeline.teachers import all_teachers
-from pipeline.tool_config import EmbedConfig, ImportConfig
-from stages.embed_report import Tally
-from stages.extract_report import Extracted
-from stages.train_report import Trained
+from pipeline.base.errors import ConfigError, EmbedError, G2LError
+from pipeline.base.outside import read_json, reading
+from pipeline.cohort.manifest import parse_manifest
+from pipeline.cohort.plan import Plan
+from pipeline.config.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
+from pipeline.config.stages import Config, ExtractConfig, TrainConfig, read_toml
+from pipeline.config.tools import EmbedConfig, ImportConfig
+from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
+from pipeline.store.store import Store
+from pipeline.store.teachers import all_teachers
+from pipeline.training.augment import with_augmentation
+from pipeline.training.run_folder import RunFolder
+from stages.reports.embed import Tally
+from stages.reports.extract import Extracted
+from stages.reports.train import Trained
 
 FREE = frozenset({"workers", "device", "retry_failures", "max_failures", "checkpoint_every"})
 """Options that make no difference to what is finished."""

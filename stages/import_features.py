@@ -13,45 +13,45 @@ from typing import Any
 
 import torch
 
-from pipeline.compute import choose_device, keep_freed_memory, versions
-from pipeline.config import PlanConfig, to_toml
-from pipeline.cores import usable_cores
-from pipeline.encoder_names import are_of_one, other_encoders
-from pipeline.encoders import EncoderSpec, named_spec
-from pipeline.errors import BenchmarkError, ConfigError, StoreError
-from pipeline.feature_folders import find_feature_tree
-from pipeline.feature_layouts import read_facts
-from pipeline.file_names import file_named
-from pipeline.files import write_text
-from pipeline.folders import is_free
-from pipeline.hub import cached_weights
-from pipeline.import_match import Matched, fail_copies, match_slides
-from pipeline.import_proof import BATCH_ROWS, Proof, Refused, prove, read_refused
-from pipeline.imported import (
+from pipeline.base.console import Progress, say
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import choose_device, keep_freed_memory, versions
+from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
+from pipeline.base.loader import BatchLoader
+from pipeline.cohort.plan import Plan, build_plan
+from pipeline.config.stages import PlanConfig, to_toml
+from pipeline.config.tools import ImportConfig
+from pipeline.disk.file_names import file_named
+from pipeline.disk.files import write_text
+from pipeline.disk.folders import is_free
+from pipeline.disk.locks import exclusive
+from pipeline.encoders.build import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.encoders.hub import cached_weights
+from pipeline.encoders.names import are_of_one, other_encoders
+from pipeline.encoders.table import EncoderSpec, named_spec
+from pipeline.features.facts import read_facts
+from pipeline.features.folders import find_feature_tree
+from pipeline.features.importing import (
     FeatureRows,
     ImportedSlide,
     describe_import,
     look_at_slide,
     refuse_other_levels,
 )
-from pipeline.loader import BatchLoader
-from pipeline.locks import exclusive
-from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
-from pipeline.patch_sample import patches_to_measure
-from pipeline.patches import PlannedPatches
-from pipeline.plan import Plan, build_plan
-from pipeline.runlog import Progress, say
-from pipeline.store import Store, StoreSpec, create_store, open_to_continue
-from pipeline.store_writer import StoreWriter
-from pipeline.teacher_weights import weights_note
-from pipeline.tool_config import ImportConfig
+from pipeline.features.match import Matched, fail_copies, match_slides
+from pipeline.features.proof import BATCH_ROWS, Proof, Refused, prove, read_refused
+from pipeline.slides.patch_sample import patches_to_measure
+from pipeline.store.patches import PlannedPatches
+from pipeline.store.retry_failures import forget_failures
+from pipeline.store.store import Store, StoreSpec, create_store, open_to_continue
+from pipeline.store.writer import StoreWriter
+from pipeline.student.teacher_weights import weights_note
 from stages import extract_teacher
-from stages.extract_report import Extracted as Extracted
-from stages.extract_report import import_report as report  # noqa: F401
 from stages.extract_teacher import MPP_TOLERANCE
-from stages.plan_slides import write_audit
-from stages.plan_words import audit_table, estimate
-from stages.retry_failures import forget_failures
+from stages.plan import write_audit
+from stages.reports.extract import Extracted as Extracted
+from stages.reports.extract import import_report as report  # noqa: F401
+from stages.reports.plan import audit_table, estimate
 
 MOST_READERS = 4
 """Threads that look at feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and

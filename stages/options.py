@@ -15,8 +15,8 @@ import typer
 from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
-from pipeline.config import Config, read_toml, to_toml
-from pipeline.errors import ConfigError
+from pipeline.base.errors import ConfigError
+from pipeline.config.stages import Config, read_toml, to_toml
 
 C = TypeVar("C", bound=Config)
 NAME_WIDTH = 30

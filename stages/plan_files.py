@@ -8,18 +8,18 @@ PLAN.config.toml   the options, fit for --config
 from contextlib import nullcontext
 from pathlib import Path
 
-from pipeline.asides import remove_asides, remove_asides_of
-from pipeline.config import PlanConfig, differences, read_toml, to_toml
-from pipeline.cores import usable_cores
-from pipeline.errors import ConfigError, PlanError, StoreError
-from pipeline.files import make_output_folder, require_names_apart, require_new_file, write_text
-from pipeline.folders import is_free
-from pipeline.locks import exclusive
-from pipeline.manifest import Manifest, read_manifest
-from pipeline.plan import Plan, read_plan, write_plan
-from pipeline.runlog import say
+from pipeline.base.console import say
+from pipeline.base.cores import usable_cores
+from pipeline.base.errors import ConfigError, PlanError, StoreError
+from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.cohort.plan import Plan, read_plan, write_plan
+from pipeline.config.stages import PlanConfig, differences, read_toml, to_toml
+from pipeline.disk.asides import remove_asides, remove_asides_of
+from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
+from pipeline.disk.folders import is_free
+from pipeline.disk.locks import exclusive
 from pipeline.sampling import rank_slides
-from stages.plan_slides import plan_slides, row_hash
+from stages.plan import plan_slides, row_hash
 
 
 def beside(out: Path, ending: str) -> Path:

@@ -24,11 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pipeline import distributed
-from pipeline.augmentation import beyond_the_teacher, with_augmentation
-from pipeline.cases import case_facts, cases_warning
-from pipeline.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
-from pipeline.compute import (
+from pipeline.base import distributed
+from pipeline.base.console import Progress, say
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import (
     TF32,
     choose_device,
     continued_precision,
@@ -37,32 +36,33 @@ from pipeline.compute import (
     use_deterministic_kernels,
     use_tf32,
 )
-from pipeline.config import TrainConfig
-from pipeline.cores import usable_cores
-from pipeline.curves import draw_curves
-from pipeline.dataset import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
-from pipeline.draws import RunDraws
-from pipeline.errors import ConfigError, G2LError
-from pipeline.export import card_facts, model_card, write_student
-from pipeline.held_out import best_words, teacher_weights
-from pipeline.loader import Batch, BatchLoader
-from pipeline.locks import exclusive
+from pipeline.base.draws import RunDraws
+from pipeline.base.errors import ConfigError, G2LError
+from pipeline.base.loader import Batch, BatchLoader
+from pipeline.cohort.cases import case_facts, cases_warning
+from pipeline.config.stages import TrainConfig
+from pipeline.disk.locks import exclusive
+from pipeline.distillation import Distillation, build_projectors, random_states, restore_random_states
+from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.loss import Loss, build_loss
-from pipeline.models import BuiltEncoder, build_encoder
-from pipeline.optim import build_optimizer, learning_rate, set_learning_rate
 from pipeline.projector import Projector
-from pipeline.run_folder import MetricsLog, RunFolder, check_line, run_identity
-from pipeline.runlog import Progress, say
 from pipeline.sampling import TRAIN
-from pipeline.scoring import calibrated, score_teachers
-from pipeline.start import continue_projector, find_start, projector_hash
-from pipeline.store import Store
-from pipeline.student import Distillation, build_projectors, random_states, restore_random_states
-from pipeline.teacher_projectors import further_facts
-from pipeline.teachers import ChosenTeachers, choose_teachers
-from pipeline.tensorboard import TensorBoard
-from stages.train_report import Trained as Trained
-from stages.train_report import report as report
+from pipeline.store.store import Store
+from pipeline.store.teachers import ChosenTeachers, choose_teachers
+from pipeline.student.folder import card_facts, model_card, write_student
+from pipeline.student.start import continue_projector, find_start, projector_hash
+from pipeline.student.teacher_projectors import further_facts
+from pipeline.training.augment import beyond_the_teacher, with_augmentation
+from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
+from pipeline.training.curves import draw_curves
+from pipeline.training.held_out import best_words, teacher_weights
+from pipeline.training.optim import build_optimizer, learning_rate, set_learning_rate
+from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
+from pipeline.training.run_folder import MetricsLog, RunFolder, check_line, run_identity
+from pipeline.training.scoring import calibrated, score_teachers
+from pipeline.training.tensorboard import TensorBoard
+from stages.reports.train import Trained as Trained
+from stages.reports.train import report as report
 
 LOG_EVERY = 10
 """Steps between fetches of the losses from the device, so that the device need not wait at every step."""

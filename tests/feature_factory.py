@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 
 
 @dataclass(frozen=True, eq=False)

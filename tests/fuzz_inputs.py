@@ -15,13 +15,13 @@ from helpers import PATCH_PX, TEACHER, extract, plan_cohort, tiny_model, write_c
 from PIL import Image
 from store_factory import dropping_cnn, flags, make_patches, train_config
 
-from pipeline.config import ExportConfig
-from pipeline.feature_files import write_features
-from pipeline.plan import write_plan
-from pipeline.store import Store
-from pipeline.tool_config import EmbedConfig
+from pipeline.cohort.plan import write_plan
+from pipeline.config.stages import ExportConfig
+from pipeline.config.tools import EmbedConfig
+from pipeline.features.files import write_features
+from pipeline.store.store import Store
 from stages.embed import embed
-from stages.export_run import export_student
+from stages.export import export_student
 from stages.train_student import train_student
 
 WORLD, OUT = "{world}", "{out}"

@@ -19,7 +19,7 @@ from fuzz_damage import OWNED, Damage, damages_of
 from fuzz_inputs import KINDS, Kind, World
 from warm import Ended, WarmCommands
 
-from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL
+from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL
 
 HANG_SECONDS = 30.0
 """The most that a damaged input may take; on a busy machine `SLOWER` times what the undamaged one took."""

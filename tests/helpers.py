@@ -19,15 +19,15 @@ import timm
 import torch
 from slide_factory import make_slide
 
-from pipeline.config import ExtractConfig, PlanConfig
-from pipeline.geometry import PatchGeometry
-from pipeline.manifest import read_manifest
-from pipeline.models import load_weights
-from pipeline.plan import Plan, SlidePlan, build_plan
+from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.plan import Plan, SlidePlan, build_plan
+from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.encoders.build import load_weights
 from pipeline.sampling import TRAIN, VAL
+from pipeline.slides.geometry import PatchGeometry
 from stages import cli
 from stages.extract_teacher import Extracted, extract_teacher
-from stages.plan_slides import plan_slides
+from stages.plan import plan_slides
 
 torch.set_num_threads(1)  # threads that spin for work make tiny models slow where processes share the cores
 

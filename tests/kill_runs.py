@@ -16,7 +16,7 @@ from typing import Any
 from kill_workloads import Workload
 from warm import Ended, WarmCommands
 
-from pipeline.errors import EXIT_ERROR, EXIT_OK
+from pipeline.base.errors import EXIT_ERROR, EXIT_OK
 
 POLITE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 MOST_IN_A_ROW = 3

@@ -16,7 +16,7 @@ from helpers import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write
 from PIL import Image
 from store_factory import dropping_cnn, flags, make_patches, make_store, train_config
 
-from pipeline.plan import write_plan
+from pipeline.cohort.plan import write_plan
 
 CPU = ["--device", "cpu", "--workers", 2]
 OF_THE_CLOCK = ("seconds", "time", "run")

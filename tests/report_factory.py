@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report import Column, Exclusion, Figure, Interval, Report, ReportModel, Score, Section, Table
-from pipeline.report_figures import draw_curves, draw_score_against_size, draw_scores, figure_scores
+from pipeline.report.content import Column, Exclusion, Figure, Interval, Report, ReportModel, Score, Section, Table
+from pipeline.report.figures import draw_curves, draw_score_against_size, draw_scores, figure_scores
 
 HOSTILE = (
     "<script>alert(1)</script>",

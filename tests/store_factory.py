@@ -15,16 +15,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.compute import versions
-from pipeline.config import PlanConfig, TrainConfig
-from pipeline.encoders import EncoderSpec
-from pipeline.geometry import PatchGeometry
-from pipeline.images import encode_image
-from pipeline.patches import PatchRead
-from pipeline.plan import Plan, SlidePlan, build_plan
+from pipeline.base.devices import versions
+from pipeline.base.images import encode_image
+from pipeline.cohort.plan import Plan, SlidePlan, build_plan
+from pipeline.config.stages import PlanConfig, TrainConfig
+from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store import Status, Store, StoreSpec, create_store
-from pipeline.store_writer import StoreWriter
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.store.patches import PatchRead
+from pipeline.store.store import Status, Store, StoreSpec, create_store
+from pipeline.store.writer import StoreWriter
 
 PATCH_PX = 32
 WIDTH = 12

@@ -61,7 +61,7 @@ def reachable(name: str) -> set[str]:
 def test_the_stages_meet_only_on_disk() -> None:
     assert "stages.train_student" not in reachable("stages.extract_teacher")
     assert "stages.extract_teacher" not in reachable("stages.train_student")
-    assert "pipeline.slides" in reachable("stages.extract_teacher")  # the check sees indirect imports
+    assert "pipeline.slides.reader" in reachable("stages.extract_teacher")  # the check sees indirect imports
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -73,12 +73,15 @@ def test_pure_modules_touch_no_disk(name: str) -> None:
 @pytest.mark.parametrize(
     ("library", "owners"),
     [
-        ("openslide", {"pipeline.slides"}),
-        ("zarr", {"pipeline.zarr_format"}),
-        ("h5py", {"pipeline.plan", "pipeline.feature_files", "pipeline.hdf5_input"}),  # decisions 0015, 0038
-        ("croma", {"pipeline.robustness_margins"}),
-        ("onnx", {"pipeline.onnx_file"}),
-        ("onnxruntime", {"pipeline.onnx_file"}),
+        ("openslide", {"pipeline.slides.reader"}),
+        ("zarr", {"pipeline.store.zarr_format"}),
+        (
+            "h5py",
+            {"pipeline.cohort.plan", "pipeline.features.files", "pipeline.disk.hdf5_input"},
+        ),  # decisions 0015, 0038
+        ("croma", {"pipeline.evaluate.robustness.margins"}),
+        ("onnx", {"pipeline.student.onnx_file"}),
+        ("onnxruntime", {"pipeline.student.onnx_file"}),
         ("typer", {"stages.cli", "stages.options"}),
     ],
 )
@@ -92,13 +95,13 @@ def test_the_command_imports_nothing_heavy_at_start() -> None:
     for name in (
         "stages.cli",
         "stages.options",
-        "pipeline.config",
-        "pipeline.tool_config",
-        "pipeline.errors",
-        "pipeline.files",
-        "pipeline.asides",
-        "pipeline.locks",
-        "pipeline.interrupts",
+        "pipeline.config.stages",
+        "pipeline.config.tools",
+        "pipeline.base.errors",
+        "pipeline.disk.files",
+        "pipeline.disk.asides",
+        "pipeline.disk.locks",
+        "pipeline.base.interrupts",
     ):
         found = {module.split(".")[0] for module in imports_of(MODULES[name], top_level_only=True)}
         assert not found & heavy, name

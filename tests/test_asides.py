@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import interrupts
-from pipeline.asides import (
+from pipeline.base import interrupts
+from pipeline.base.processes import ProcessIdentity
+from pipeline.disk.asides import (
     ASIDE_SUFFIX,
     aside_name,
     holds_nothing,
@@ -17,13 +18,12 @@ from pipeline.asides import (
     remove_asides_of,
     writer_of,
 )
-from pipeline.locks import LOCK_SUFFIX, exclusive
-from pipeline.processes import ProcessIdentity
+from pipeline.disk.locks import LOCK_SUFFIX, exclusive
 
 
 def of_dead(name: str) -> str:
     """The name aside that a process gave which has ended."""
-    code = f"from pipeline.asides import aside_name; print(aside_name({name!r}))"
+    code = f"from pipeline.disk.asides import aside_name; print(aside_name({name!r}))"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.card import files_section, model_terms, split_words, terms_section, with_files
-from pipeline.encoders import ENCODERS, EncoderSpec
+from pipeline.encoders.table import ENCODERS, EncoderSpec
+from pipeline.student.card import files_section, model_terms, split_words, terms_section, with_files
 
 
 def record(name: str, weights: str = "pretrained", **changes: str | bool) -> dict[str, object]:

@@ -8,15 +8,15 @@ import pytest
 import store_factory
 from helpers import call_g2l, made_up_plan, write_cohort
 
-from pipeline.barcodes import Barcode, barcode_of_path, find_barcode
-from pipeline.card import split_words
-from pipeline.cases import case_facts, cases_warning, counted_cases
-from pipeline.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
-from pipeline.manifest_sources import list_folder
-from pipeline.plan import Plan, SlidePlan, read_plan, slide_record, write_plan
-from pipeline.slide_sets import read_slide_set
-from stages.inspect_outputs import inspect_path
-from stages.plan_words import estimate
+from pipeline.cohort.barcodes import Barcode, barcode_of_path, find_barcode
+from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
+from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
+from pipeline.cohort.plan import Plan, SlidePlan, read_plan, slide_record, write_plan
+from pipeline.cohort.sources import list_folder
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
+from pipeline.student.card import split_words
+from stages.inspect import inspect_path
+from stages.reports.plan import estimate
 from stages.train_student import train_student
 
 

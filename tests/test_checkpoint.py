@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.asides import ASIDE_SUFFIX
-from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
-from pipeline.errors import CheckpointError
+from pipeline.base.errors import CheckpointError
+from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.projector import Projector
+from pipeline.training.checkpoint import load_last_checkpoint, save_checkpoint
 
 
 def content(step: int) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def test_a_step_that_is_saved_again_is_never_taken_for_the_old_one(
 ) -> None:
     """Killed between the new weights and their entry, with the entry of a damaged one in place before."""
     saved(tmp_path, 4, 8)
-    monkeypatch.setattr("pipeline.checkpoint.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("pipeline.training.checkpoint.write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(tmp_path, 8, content(9))
     assert step_loaded(tmp_path) == 4

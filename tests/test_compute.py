@@ -7,7 +7,7 @@ import pytest
 import torch
 from threadpoolctl import threadpool_info
 
-from pipeline.compute import (
+from pipeline.base.devices import (
     CPU_BATCH,
     MAX_BATCH,
     TF32,
@@ -24,7 +24,7 @@ from pipeline.compute import (
     use_tf32,
     versions,
 )
-from pipeline.errors import ConfigError, first_line
+from pipeline.base.errors import ConfigError, first_line
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -168,7 +168,7 @@ def test_float32_is_float32_in_convolutions_too() -> None:
 
 @pytest.mark.usefixtures("_tf32_allowed")
 def test_the_preflights_reference_is_float32_whatever_the_run_computes_in() -> None:
-    from pipeline import preflight
+    from pipeline.training import preflight
 
     seen: list[tuple[bool, bool]] = []
 

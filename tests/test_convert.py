@@ -8,12 +8,12 @@ import timm
 import torch
 from torch import Tensor
 
-from pipeline.convert import to_timm_names
-from pipeline.encoders import ENCODERS
-from pipeline.errors import EncoderError
-from pipeline.models import build_encoder, load_weights
-from pipeline.weight_files import read_weight_file
-from pipeline.weight_sets import choose_set
+from pipeline.base.errors import EncoderError
+from pipeline.encoders.build import build_encoder, load_weights
+from pipeline.encoders.convert import to_timm_names
+from pipeline.encoders.table import ENCODERS
+from pipeline.encoders.weight_files import read_weight_file
+from pipeline.encoders.weight_sets import choose_set
 
 transformers = pytest.importorskip("transformers")
 
@@ -180,7 +180,7 @@ def test_a_checkpoint_of_dinov2s_training_equals_timm(tmp_path: Path, chunks: in
 
 def test_gpfm_loads_from_a_folder_with_its_page_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = replace(ENCODERS["gpfm"], architecture="test_vit", arguments={"img_size": 64}, width=64, patch_px=64)
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"gpfm": spec})
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", {"gpfm": spec})
     with pytest.raises(EncoderError, match=r"no GPFM\.pth is in this folder"):
         build_encoder("gpfm", tmp_path, 64)
     state = timm.create_model("test_vit", img_size=64, num_classes=0).state_dict()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cores import cgroup_quota, usable_cores
+from pipeline.base.cores import cgroup_quota, usable_cores
 
 CASES: list[tuple[str, dict[str, str], float | None]] = [
     ("0::/a/b\n", {"a/b/cpu.max": "150000 100000\n"}, 1.5),
@@ -35,7 +35,7 @@ def test_quota(tmp_path: Path, own: str, files: dict[str, str], expected: float 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity")
 def test_a_process_held_to_one_core_uses_one() -> None:
     code = (
-        "import os\nfrom pipeline.cores import usable_cores\n"
+        "import os\nfrom pipeline.base.cores import usable_cores\n"
         "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\nprint(usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -43,7 +43,7 @@ def test_a_process_held_to_one_core_uses_one() -> None:
 
 
 def test_a_quota_counts_and_at_least_one_core_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.cores.cgroup_quota", lambda: 0.3)
+    monkeypatch.setattr("pipeline.base.cores.cgroup_quota", lambda: 0.3)
     assert usable_cores() == 1
-    monkeypatch.setattr("pipeline.cores.cgroup_quota", lambda: 10_000.0)
+    monkeypatch.setattr("pipeline.base.cores.cgroup_quota", lambda: 10_000.0)
     assert usable_cores() == len(os.sched_getaffinity(0))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.correlation_draws import BLOCK_DIMENSIONS, correlation_draws
-from pipeline.intervals import GroupResamples
-from pipeline.metrics import correlations, scaled_r2
+from pipeline.evaluate.bootstrap import GroupResamples
+from pipeline.evaluate.fidelity.correlation_draws import BLOCK_DIMENSIONS, correlation_draws
+from pipeline.training.similarity import correlations, scaled_r2
 
 GROUPS = np.repeat([f"case {i}" for i in range(7)], [3, 9, 4, 12, 5, 8, 6])
 

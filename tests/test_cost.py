@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline import cost
-from pipeline.models import build_encoder
+from pipeline.encoders.build import build_encoder
+from pipeline.evaluate.cost import measure as cost
 
 CPU = torch.device("cpu")
 

@@ -14,13 +14,13 @@ import torch
 from damage import damaged
 from PIL import Image
 
-from pipeline.embedding_cache import cached
-from pipeline.errors import BenchmarkError, G2LError
-from pipeline.feature_folders import find_feature_tree
-from pipeline.feature_layouts import read_placed
-from pipeline.patch_images import FORMATS, MOST_PIXELS, scan_images
-from pipeline.slide_benchmark import survey
-from pipeline.slide_sets import read_slide_set
+from pipeline.base.errors import BenchmarkError, G2LError
+from pipeline.evaluate.images import FORMATS, MOST_PIXELS, scan_images
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
+from pipeline.evaluate.slide_benchmark.score import survey
+from pipeline.features.cache import cached
+from pipeline.features.facts import read_placed
+from pipeline.features.folders import find_feature_tree
 
 ROWS, WIDTH = 12, 8
 FEATURES = np.random.default_rng(0).standard_normal((ROWS, WIDTH), dtype=np.float32)

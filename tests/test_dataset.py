@@ -8,9 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_factory import WIDTH, embed_patches, make_patches, make_store, train_config
 
-from pipeline.compute import versions
-from pipeline.config import PlanConfig
-from pipeline.dataset import (
+from pipeline.base.devices import versions
+from pipeline.base.draws import RunDraws
+from pipeline.base.errors import ConfigError, StoreError
+from pipeline.cohort.manifest import read_manifest
+from pipeline.config.stages import PlanConfig
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store.patches import PatchRead, PlannedPatches
+from pipeline.store.store import Status, Store, StoreSpec, create_store
+from pipeline.store.writer import StoreWriter
+from pipeline.training.rows import (
     JITTER,
     StoredRows,
     augment,
@@ -22,14 +29,7 @@ from pipeline.dataset import (
     row_keys,
     teacher_statistics,
 )
-from pipeline.draws import RunDraws
-from pipeline.errors import ConfigError, StoreError
-from pipeline.manifest import read_manifest
-from pipeline.patches import PatchRead, PlannedPatches
-from pipeline.sampling import TRAIN, VAL
-from pipeline.store import Status, Store, StoreSpec, create_store
-from pipeline.store_writer import StoreWriter
-from stages.plan_slides import plan_slides
+from stages.plan import plan_slides
 
 
 @settings(max_examples=30, deadline=None)

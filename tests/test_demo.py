@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from pipeline import demo_data
-from pipeline.contact_sheet import SHARED, draw_neighbours
-from pipeline.errors import G2LError
+from pipeline.base.errors import G2LError
+from pipeline.report.sheets import SHARED, draw_neighbours
 from stages.demo import MUST_GAIN, Stopwatch, missed_gains, neighbours, overlaps, spread_out
 
 BEFORE = dict.fromkeys(MUST_GAIN, 0.0)

@@ -13,15 +13,15 @@ import safetensors.torch
 import torch
 from store_factory import make_store, plain_vit, train_config
 
-from pipeline import distributed
-from pipeline.checkpoint import load_last_checkpoint
-from pipeline.config import TrainConfig
-from pipeline.errors import CheckpointError
+from pipeline.base import distributed
+from pipeline.base.errors import CheckpointError
+from pipeline.config.stages import TrainConfig
+from pipeline.encoders.build import SCRATCH, build_encoder
 from pipeline.loss import build_loss
-from pipeline.models import SCRATCH, build_encoder
 from pipeline.projector import Projector
-from pipeline.run_folder import RunFolder
-from pipeline.store import Store
+from pipeline.store.store import Store
+from pipeline.training.checkpoint import load_last_checkpoint
+from pipeline.training.run_folder import RunFolder
 from stages.train_student import train_student
 
 LOSSES = {"log-sum": 4.0, "log-sum 2": 2.0, "mse": 4.0, "cosine": 4.0}
@@ -31,11 +31,11 @@ WORKER = """
 import os, sys
 from pathlib import Path
 import torch
-from pipeline import distributed
-from pipeline.config import TrainConfig
+from pipeline.base import distributed
+from pipeline.config.stages import TrainConfig
 from pipeline.loss import build_loss
 from pipeline.projector import Projector
-from pipeline.store import Store
+from pipeline.store.store import Store
 from stages.train_student import train_student
 
 folder, port = Path(sys.argv[1]), sys.argv[2]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from pipeline.dataset import row_keys, row_views
-from pipeline.draws import RunDraws, draw_seed
+from pipeline.base.draws import RunDraws, draw_seed
+from pipeline.cohort.views import Views
 from pipeline.sampling import patch_keys
-from pipeline.views import Views
+from pipeline.training.rows import row_keys, row_views
 
 ROWS = np.arange(16_000)
 PURPOSES = ("order", "augment", "validation", "view", "which view", "calibration", "linear map", "evaluate", "verify")

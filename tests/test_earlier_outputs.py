@@ -17,7 +17,7 @@ import timm
 import torch
 from helpers import array_files, call_g2l, leftovers
 
-from pipeline.store import Store
+from pipeline.store.store import Store
 
 ARCHIVES = sorted((Path(__file__).parent / "earlier").glob("*.tar.xz"))
 CPU = ("--device", "cpu", "--workers", "1")

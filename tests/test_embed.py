@@ -21,17 +21,17 @@ from PIL import Image
 from slide_factory import damage_tiles, make_slide, not_a_slide
 from store_factory import make_store, plain_vit, train_config
 
-from pipeline.config import PlanConfig
-from pipeline.errors import SlideError
-from pipeline.feature_files import read_features
-from pipeline.feature_folders import find_feature_tree
-from pipeline.layouts import folder_name
-from pipeline.locks import exclusive
-from pipeline.manifest import ManifestRow, read_manifest
-from pipeline.models import build_encoder
-from pipeline.slide_embedding import Embedder, content_changes, embed_slide, prepare_slide, slide_content
-from pipeline.slides import Slide
-from stages.plan_slides import plan_slides
+from pipeline.base.errors import SlideError
+from pipeline.cohort.manifest import ManifestRow, read_manifest
+from pipeline.config.stages import PlanConfig
+from pipeline.disk.locks import exclusive
+from pipeline.encoders.build import build_encoder
+from pipeline.features.embedding import Embedder, content_changes, embed_slide, prepare_slide, slide_content
+from pipeline.features.files import read_features
+from pipeline.features.folders import find_feature_tree
+from pipeline.features.layouts import folder_name
+from pipeline.slides.reader import Slide
+from stages.plan import plan_slides
 from stages.train_student import train_student
 
 PATCH_PX = 64
@@ -523,7 +523,7 @@ def test_a_slide_that_vanishes_meanwhile_fails_as_a_whole(work: Path, tmp_path: 
 
 
 def test_a_full_disk_is_said_and_finished_slides_are_safe(work: Path, tmp_path: Path) -> None:
-    from pipeline import layouts
+    from pipeline.features import layouts
 
     real, calls = layouts.write_features, 0
 

@@ -12,11 +12,11 @@ from helpers import PATCH_PX, TEACHER, array_files, call_g2l, extract, plan_coho
 from numpy.typing import NDArray
 from slide_factory import make_slide
 
-from pipeline.encoder_names import other_encoders
-from pipeline.errors import BenchmarkError, StoreError
-from pipeline.feature_layouts import read_facts
-from pipeline.store import Store
-from pipeline.teachers import choose_teachers
+from pipeline.base.errors import BenchmarkError, StoreError
+from pipeline.encoders.names import other_encoders
+from pipeline.features.facts import read_facts
+from pipeline.store.store import Store
+from pipeline.store.teachers import choose_teachers
 
 LAYOUTS = ("trident", "clam", "stamp", "pt")
 SLIDES = {"even": (0.5, (1,)), "odd": (0.499, (1,)), "fine": (0.2527, (1, 4)), "level": (0.2309, (1, 2))}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from helpers import PATCH_PX, TEACHER, write_teacher
 
-from pipeline.embedding_cache import cached, embed_rows, model_key, require_finite
-from pipeline.errors import BenchmarkError
-from pipeline.models import SCRATCH, build_encoder
+from pipeline.base.errors import BenchmarkError
+from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.features.cache import cached, embed_rows, model_key, require_finite
 
 
 class Counted:

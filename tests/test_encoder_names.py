@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.encoder_names import NOT_IN_TABLE, OF_TABLE, are_of_one, encoders_named, letters, other_encoders
-from pipeline.encoders import ENCODERS, named_spec
-from pipeline.errors import ConfigError
+from pipeline.base.errors import ConfigError
+from pipeline.encoders.names import NOT_IN_TABLE, OF_TABLE, are_of_one, encoders_named, letters, other_encoders
+from pipeline.encoders.table import ENCODERS, named_spec
 
 TRIDENT = {
     "h-optimus-0": "hoptimus0", "h-optimus-1": "hoptimus1", "h0-mini-mean": "h0-mini", "hibou-l": "hibou_l",

@@ -9,8 +9,8 @@ import timm
 import torch
 from timm.layers import SwiGLUPacked
 
-from pipeline.encoders import ENCODERS, SWIGLU_GIANT, EncoderSpec, named_spec
-from pipeline.models import Encoder
+from pipeline.encoders.build import Encoder
+from pipeline.encoders.table import ENCODERS, SWIGLU_GIANT, EncoderSpec, named_spec
 
 META = torch.device("meta")
 

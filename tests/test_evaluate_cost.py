@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline import cost
-from pipeline.errors import ConfigError
-from pipeline.models import build_encoder
-from pipeline.report import Interval, ReportModel, Section
-from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_cost import cost_section
+from pipeline.base.errors import ConfigError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.encoders.build import build_encoder
+from pipeline.evaluate.cost import measure as cost
+from pipeline.evaluate.cost.section import cost_section
+from pipeline.report.content import Interval, ReportModel, Section
 
 CPU = torch.device("cpu")
 

@@ -11,17 +11,24 @@ from PIL import Image
 from sklearn.metrics import r2_score
 from store_factory import make_store
 
-from pipeline.errors import BenchmarkError
-from pipeline.evaluated import AFTER, BEFORE, TEACHER, NamedModel
-from pipeline.fidelity import FITTED, ScoredModel, StoreRows, TeacherSpace, choose_store_rows, row_figures
-from pipeline.held_out import FIGURES, MEANINGS
-from pipeline.intervals import GroupResamples
-from pipeline.metrics import debiased_linear_cka, linear_cka, shuffled_cka
+from pipeline.base.errors import BenchmarkError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.bootstrap import GroupResamples
+from pipeline.evaluate.fidelity.score import (
+    FITTED,
+    ScoredModel,
+    StoreRows,
+    TeacherSpace,
+    choose_store_rows,
+    row_figures,
+)
+from pipeline.evaluate.fidelity.section import fidelity_section
 from pipeline.projector import EPSILON, Projector
-from pipeline.report import Interval, Section, Table
-from pipeline.store import Store
-from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_fidelity import fidelity_section
+from pipeline.report.content import Interval, Section, Table
+from pipeline.store.store import Store
+from pipeline.student.resolve import AFTER, BEFORE, TEACHER, NamedModel
+from pipeline.training.held_out import FIGURES, MEANINGS
+from pipeline.training.similarity import debiased_linear_cka, linear_cka, shuffled_cka
 
 CONFIG = EvaluateConfig(models=["x"], resamples=200)
 
@@ -139,7 +146,7 @@ def test_figures_are_called_and_explained_as_in_training(store: Store, tmp_path:
 
 
 def test_r2_of_the_linear_map_is_r2_weighted_by_variance(store: Store, tmp_path: Path) -> None:
-    from pipeline.linear_map import fit_linear_map
+    from pipeline.training.linear_map import fit_linear_map
 
     rows, model = scored(store, "m", lambda z: np.tanh(z[:, :5]))
     _, teacher = scored(store, "t")

@@ -9,14 +9,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline import slide_benchmark
-from pipeline.config import to_toml
-from pipeline.errors import ConfigError, G2LError
-from pipeline.feature_files import read_features
-from pipeline.patch_sets import PatchSet
-from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_inputs import look_at_inputs, start_folder
-from stages.evaluate_patches import patch_section, prepare
+from pipeline.base.errors import ConfigError, G2LError
+from pipeline.config.stages import to_toml
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.inputs import look_at_inputs, start_folder
+from pipeline.evaluate.patch_benchmark.data import PatchSet
+from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
+from pipeline.evaluate.slide_benchmark import score as slide_benchmark
+from pipeline.features.files import read_features
 
 Pixels = NDArray[np.uint8]
 NUM = 24

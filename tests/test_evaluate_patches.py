@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.errors import BenchmarkError
-from pipeline.patch_sets import PatchSet
-from pipeline.probe_choice import STRENGTHS
-from pipeline.report import Exclusion, Interval, Section, Table
-from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_patches import patch_section
+from pipeline.base.errors import BenchmarkError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.patch_benchmark.data import PatchSet
+from pipeline.evaluate.patch_benchmark.section import patch_section
+from pipeline.evaluate.probe_choice import STRENGTHS
+from pipeline.report.content import Exclusion, Interval, Section, Table
 
 Embeddings = NDArray[np.float32]
 ODD = '<script>alert("x")</script>'

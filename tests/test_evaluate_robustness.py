@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.errors import BenchmarkError
-from pipeline.report import Exclusion, Section
-from pipeline.robustness_sets import RobustnessSet, read_robustness_set
-from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_robustness import robustness_section
+from pipeline.base.errors import BenchmarkError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set
+from pipeline.evaluate.robustness.section import robustness_section
+from pipeline.report.content import Exclusion, Section
 
 Embeddings = dict[str, NDArray[np.float32]]
 
@@ -193,7 +193,7 @@ def test_where_names_would_decide_there_is_a_dash_at_that_k(tmp_path: Path, name
 
 def test_without_margins_nothing_of_croma_is_there(index_set: RobustnessSet) -> None:
     models = models_of(index_set)
-    with mock.patch("stages.evaluate_robustness.robustness_margins") as asked:
+    with mock.patch("pipeline.evaluate.robustness.section.robustness_margins") as asked:
         section = robustness_section(index_set, models, config(margins=False), "none")
     asked.assert_not_called()
     whole = robustness_section(index_set, models, config(), "none")
@@ -331,7 +331,7 @@ def test_both_from_one_file(tmp_path: Path) -> None:
 MARGINS = """
 import sys
 import numpy as np
-from pipeline.robustness_margins import robustness_margins
+from pipeline.evaluate.robustness.margins import robustness_margins
 rng = np.random.default_rng(0)
 rows = 1500
 classes, centers = (rng.integers(2, size=rows).astype(str) for _ in range(2))

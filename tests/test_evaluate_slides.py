@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score
 
-from pipeline import slide_benchmark
-from pipeline.errors import BenchmarkError
-from pipeline.report import Exclusion, Interval, Section, Table
-from pipeline.slide_benchmark import BagReader, look_at_slides, survey
-from pipeline.slide_sets import read_slide_set
-from pipeline.tool_config import EvaluateConfig
-from stages.evaluate_slides import MEAN, MIL, slide_section
+from pipeline.base.errors import BenchmarkError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.slide_benchmark import score as slide_benchmark
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
+from pipeline.evaluate.slide_benchmark.score import BagReader, look_at_slides, survey
+from pipeline.evaluate.slide_benchmark.section import MEAN, MIL, slide_section
+from pipeline.report.content import Exclusion, Interval, Section, Table
 
 WIDTH, NUM_CASES = 16, 20
 Features = list[tuple[str, Path]]
@@ -339,9 +339,9 @@ def test_hashes_follow_the_files(tmp_path: Path) -> None:
 PROGRAM = """
 import json, sys, torch
 from pathlib import Path
-from pipeline.tool_config import EvaluateConfig
-from pipeline.slide_benchmark import look_at_slides
-from stages.evaluate_slides import slide_section
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.slide_benchmark.score import look_at_slides
+from pipeline.evaluate.slide_benchmark.section import slide_section
 path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 features = [(name, path.parent / name) for name in ("uni", "noise")]
 config = EvaluateConfig(**options)

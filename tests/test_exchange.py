@@ -26,13 +26,14 @@ from PIL import Image
 from store_factory import dropping_cnn, make_patches, make_store, student_folder, train_config
 from test_export import SPECS, TINY, disturb, random_projector
 
-from pipeline import encoders, onnx_file
-from pipeline.errors import ConfigError, ExportError
-from pipeline.exchange import TOLERANCE, check_file, check_program, tissue_patches, write_program
-from pipeline.export import write_student
-from pipeline.models import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
-from pipeline.onnx_file import OPSET, check_onnx, write_onnx
-from stages.export_run import export_student
+from pipeline.base.errors import ConfigError, ExportError
+from pipeline.encoders import table as encoders
+from pipeline.encoders.build import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.student import onnx_file
+from pipeline.student.folder import write_student
+from pipeline.student.onnx_file import OPSET, check_onnx, write_onnx
+from pipeline.student.program import TOLERANCE, check_file, check_program, tissue_patches, write_program
+from stages.export import export_student
 from stages.train_student import train_student
 
 STUDENTS = {
@@ -335,7 +336,7 @@ def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pyte
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    for place in ("torch.export.save", "pipeline.adapters.write_text"):
+    for place in ("torch.export.save", "pipeline.student.adapters.write_text"):
         with monkeypatch.context() as patched:
             patched.setattr(place, full)
             code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--format", "torch-export")

@@ -15,15 +15,15 @@ import safetensors.torch
 import torch
 from store_factory import PATCH_PX, make_patches, make_store, student_folder, train_config
 
-from pipeline import encoders
-from pipeline.asides import ASIDE_SUFFIX
-from pipeline.encoders import SWIGLU_GIANT, EncoderSpec
-from pipeline.errors import EncoderError, G2LError
-from pipeline.export import card_facts, figures_table, load_projector, model_card, timm_json, write_student
-from pipeline.models import SCRATCH, BuiltEncoder, build_encoder
+from pipeline.base.errors import EncoderError, G2LError
+from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.distillation import Distillation
+from pipeline.encoders import table as encoders
+from pipeline.encoders.build import SCRATCH, BuiltEncoder, build_encoder
+from pipeline.encoders.table import SWIGLU_GIANT, EncoderSpec
 from pipeline.projector import Projector
-from pipeline.student import Distillation
-from pipeline.teacher_projectors import place_projectors
+from pipeline.student.folder import card_facts, figures_table, load_projector, model_card, timm_json, write_student
+from pipeline.student.teacher_projectors import place_projectors
 
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 42}
 SPECS = {
@@ -183,7 +183,7 @@ def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pyte
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(f"pipeline.export.{call}", fail)
+    monkeypatch.setattr(f"pipeline.student.folder.{call}", fail)
     with pytest.raises(G2LError, match=r"cannot write the student to .*student: No space left on device"):
         write_student(folder, *small_student(2), "second")
     card = (folder / "README.md").read_text()

@@ -35,15 +35,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from slide_factory import damage_tiles, make_slide, truncate
 
-from pipeline.asides import is_aside_of
-from pipeline.config import ExtractConfig
-from pipeline.encoders import EncoderSpec
-from pipeline.errors import ConfigError, EncoderError, G2LError, StoreError
-from pipeline.loader import Batch
-from pipeline.models import build_encoder
-from pipeline.patches import PlannedPatches
-from pipeline.plan import Plan, write_plan
-from pipeline.store import Status, Store
+from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
+from pipeline.base.loader import Batch
+from pipeline.cohort.plan import Plan, write_plan
+from pipeline.config.stages import ExtractConfig
+from pipeline.disk.asides import is_aside_of
+from pipeline.encoders.build import build_encoder
+from pipeline.encoders.table import EncoderSpec
+from pipeline.store.patches import PlannedPatches
+from pipeline.store.store import Status, Store
 from stages import extract_teacher as stage
 
 
@@ -139,7 +139,7 @@ def test_embeddings_equal_timms_own_on_the_stored_pixels(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plan: Plan, teacher: str, dtype: str
 ) -> None:
     """A ViT with registers by both rules, one with average pooling and a register, and CNNs; read by zarr-python."""
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", TABLE)
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", TABLE)
     architecture = TABLE[teacher].architecture if teacher in TABLE else teacher
     arguments = REGISTERS if teacher in TABLE else {"img_size": PATCH_PX} if "vit" in teacher else {}
     weights = write_teacher(tmp_path / "w.safetensors", architecture, **arguments)
@@ -456,7 +456,7 @@ def test_embeddings_that_are_not_finite_fail_their_rows(
         output[2::4, 7] = value
         return output
 
-    monkeypatch.setattr("pipeline.models.Encoder.forward", spoil)
+    monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", spoil)
     store = extract(plan, tmp_path / "s.zarr", weights, dtype=dtype, preflight=False).store
     bad = np.arange(plan.num_rows) % 4 == 2
     assert ((statuses(store) == Status.NOT_FINITE) == bad).all()
@@ -474,7 +474,7 @@ def test_a_device_without_memory_for_the_batch_is_told(
         raise torch.OutOfMemoryError
 
     def embed(*args: Any) -> Any:
-        monkeypatch.setattr("pipeline.models.Encoder.forward", no_room)
+        monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", no_room)
         return real(*args)
 
     real = stage.embed_batch
@@ -558,7 +558,7 @@ def test_a_disk_that_fills_within_a_shard_file_loses_nothing(
         return io.BufferedWriter(SmallFile(path, mode))
 
     with monkeypatch.context() as full:
-        full.setattr("pipeline.shards.open", open_file, raising=False)
+        full.setattr("pipeline.store.shards.open", open_file, raising=False)
         code, _, said = call_g2l(*command, "--out", out)
     assert len(opened) == 1
     assert code == 1
@@ -584,7 +584,7 @@ def test_a_failing_write_is_told_and_the_next_run_continues(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.store_writer.write_json", fail)
+        broken.setattr("pipeline.store.writer.write_json", fail)
         with pytest.raises(StoreError, match=r"Input/output error\. 0 of 3 shards are done and safe"):
             extract(plan, tmp_path / "s.zarr", weights)
     assert leftovers(tmp_path) == []
@@ -725,7 +725,7 @@ def test_a_nearly_full_disk_and_another_resolution_are_told(
     tmp_path: Path, cohort_dir: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = {"made": EncoderSpec("made", "timm:x", TEACHER, embedding="pooled", patch_px=PATCH_PX, mpp=0.25)}
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", table)
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", table)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     plan = plan_cohort(cohort_dir / "manifest.csv", patches_per_slide=2)

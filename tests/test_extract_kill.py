@@ -32,8 +32,8 @@ from helpers import (
     write_teacher,
 )
 
-from pipeline.plan import write_plan
-from pipeline.store import Store
+from pipeline.cohort.plan import write_plan
+from pipeline.store.store import Store
 
 ROWS, ROWS_PER_SHARD = 160, 2
 """80 shards of 2 rows: dozens of runs are killed before the last one finds little to do."""
@@ -79,7 +79,7 @@ def call(arguments: list[str], log: Path) -> None:
 def warm() -> Iterator[multiprocessing.context.ForkServerContext]:
     """Starts processes in which everything is imported."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_extract_kill", "stages.extract_teacher", "stages.plan_slides"])
+    context.set_forkserver_preload(["test_extract_kill", "stages.extract_teacher", "stages.plan"])
     old = dict(os.environ)
     os.environ.update(child_environment())
     yield context

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pipeline.errors import BenchmarkError
-from pipeline.feature_files import read_arrays, read_features, write_arrays
-from pipeline.feature_folders import find_feature_tree
+from pipeline.base.errors import BenchmarkError
+from pipeline.features.files import read_arrays, read_features, write_arrays
+from pipeline.features.folders import find_feature_tree
 
 FEATURES = np.random.default_rng(0).standard_normal((5, 4), dtype=np.float32)
 COORDS = np.arange(10).reshape(5, 2) * 512

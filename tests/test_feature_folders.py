@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.errors import BenchmarkError
-from pipeline.feature_folders import find_feature_tree
-from pipeline.slide_sets import read_slide_set
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
+from pipeline.features.folders import find_feature_tree
 
 
 def write_stamp(path: Path, extractor: str = "uni2", code_hash: str = "0a0a0a0a", feat_type: str = "tile") -> Path:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from store_factory import make_store
 
-from pipeline.fidelity import choose_store_rows
-from pipeline.fidelity_rows import failed_rows, missing_note, not_shown, not_shown_note, sample_note
-from pipeline.report import Exclusion, Interval, Report, ReportModel, Score, Section
-from pipeline.tool_config import EvaluateConfig
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.fidelity.rows import failed_rows, missing_note, not_shown, not_shown_note, sample_note
+from pipeline.evaluate.fidelity.score import choose_store_rows
+from pipeline.report.content import Exclusion, Interval, Report, ReportModel, Score, Section
 from stages.evaluate import is_partial, summary
 
 CONFIG = EvaluateConfig(models=["x"])

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from helpers import call_g2l, write_cohort
 
-from pipeline.errors import BenchmarkError, ManifestError
-from pipeline.file_names import file_named, files_named, name_trouble
-from pipeline.manifest import parse_manifest, read_manifest
-from pipeline.manifest_sources import list_folder
-from pipeline.patch_sets import read_patch_set
-from pipeline.plan import read_plan
-from pipeline.robustness_sets import read_robustness_set
-from pipeline.slide_files import files_of_slides, read_trees
+from pipeline.base.errors import BenchmarkError, ManifestError
+from pipeline.cohort.manifest import parse_manifest, read_manifest
+from pipeline.cohort.plan import read_plan
+from pipeline.cohort.sources import list_folder
+from pipeline.disk.file_names import file_named, files_named, name_trouble
+from pipeline.evaluate.patch_benchmark.data import read_patch_set
+from pipeline.evaluate.robustness.data import read_robustness_set
+from pipeline.features.slide_files import files_of_slides, read_trees
 
 NFC, NFD = (unicodedata.normalize(form, "Lyon Séance é") for form in ("NFC", "NFD"))
 

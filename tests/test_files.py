@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 from mounts import mounted, needs_mounts
 
-from pipeline import files
-from pipeline.asides import ASIDE_SUFFIX, remove_asides
-from pipeline.errors import BusyError, G2LError
-from pipeline.files import (
+from pipeline.base.errors import BusyError, G2LError
+from pipeline.disk import files
+from pipeline.disk.asides import ASIDE_SUFFIX, remove_asides
+from pipeline.disk.files import (
     make_output_folder,
     require_new_file,
     sha256_file,
@@ -29,7 +29,7 @@ from pipeline.files import (
     write_json,
     write_text,
 )
-from pipeline.locks import exclusive
+from pipeline.disk.locks import exclusive
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -274,7 +274,7 @@ def test_require_new_file(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from pipeline.locks import exclusive
+from pipeline.disk.locks import exclusive
 with exclusive(Path(sys.argv[1]), "g2l hold"):
     print("held", flush=True)
     sys.stdin.read()

@@ -11,9 +11,9 @@ import pytest
 from helpers import TEACHER, call_g2l, child_environment, plan_cohort, write_cohort, write_teacher
 from store_factory import make_store, student_folder
 
-from pipeline.config import ExtractConfig, TrainConfig, read_toml
-from pipeline.plan import read_plan, write_plan
-from pipeline.store import Store
+from pipeline.cohort.plan import read_plan, write_plan
+from pipeline.config.stages import ExtractConfig, TrainConfig, read_toml
+from pipeline.store.store import Store
 from stages.finished import finished_extract, finished_training, unchanged
 
 TRAINING = ("--weights", "scratch", "--epochs", 1, "--batch-size", 8, "--device", "cpu")

@@ -13,12 +13,12 @@ import pytest
 import slide_factory as sf
 from helpers import run_g2l, write_cohort
 
-from pipeline import first_look
-from pipeline.errors import BenchmarkError, SlideError
-from pipeline.first_look import FirstLooks, require_sound_hdf5
-from pipeline.hdf5_input import open_hdf5
-from pipeline.outside import reading
-from pipeline.slides import Slide
+from pipeline.base.errors import BenchmarkError, SlideError
+from pipeline.base.outside import reading
+from pipeline.disk import first_look
+from pipeline.disk.first_look import FirstLooks, require_sound_hdf5
+from pipeline.disk.hdf5_input import open_hdf5
+from pipeline.slides.reader import Slide
 
 TILE_WIDTH, TILE_LENGTH = 322, 323
 ABORTS = {TILE_LENGTH: 2**30 - 1}
@@ -136,7 +136,7 @@ def test_an_hdf5_file_that_ends_the_process_is_named(tmp_path: Path, monkeypatch
         f["features"] = np.zeros((4, 3), np.float32)
     require_sound_hdf5(path)
     (tmp_path / "dying.py").write_text("import os\ndef look_at(path):\n    os.kill(os.getpid(), 11)\n")
-    monkeypatch.setattr("pipeline.first_look.HDF5", "dying")
+    monkeypatch.setattr("pipeline.disk.first_look.HDF5", "dying")
     monkeypatch.syspath_prepend(tmp_path)
     with (
         pytest.raises(

@@ -8,9 +8,9 @@ import pytest
 from helpers import leftovers
 from mounts import mounted, needs_mounts
 
-from pipeline.files import write_bytes
-from pipeline.folders import is_free, new_folder
-from pipeline.locks import exclusive
+from pipeline.disk.files import write_bytes
+from pipeline.disk.folders import is_free, new_folder
+from pipeline.disk.locks import exclusive
 
 
 def make(folder: Path, error: BaseException | None = None) -> None:
@@ -95,7 +95,7 @@ def test_killed_between_any_two_moves(tmp_path: Path, monkeypatch: pytest.Monkey
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "rename", rename)
-            patch.setattr("pipeline.folders.remove", lambda _: None)
+            patch.setattr("pipeline.disk.folders.remove", lambda _: None)
             if moment < 3:
                 with pytest.raises(Kill):
                     make(folder)

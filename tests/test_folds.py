@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline.errors import BenchmarkError
-from pipeline.folds import Fold, given_split, group_folds, parts_of_rows
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.folds import Fold, given_split, group_folds, parts_of_rows
 
 Names = NDArray[np.str_]
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.geometry import (
+from pipeline.slides.geometry import (
     ROUNDING,
     PatchGeometry,
     area_fractions,

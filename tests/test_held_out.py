@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.held_out import (
+from pipeline.training.held_out import (
     FIGURES,
     MEANINGS,
     Best,

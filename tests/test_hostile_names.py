@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from store_factory import make_store
 
-from pipeline.card import in_markdown
-from pipeline.curves import FIGURES, draw_curves
-from pipeline.errors import StoreError
-from pipeline.images import decode_image, encode_image
-from pipeline.manifest import id_trouble
-from pipeline.runlog import say, table
-from pipeline.shards import ShardWriter
-from pipeline.store import Store
+from pipeline.base.console import say, table
+from pipeline.base.errors import StoreError
+from pipeline.base.images import decode_image, encode_image
+from pipeline.cohort.manifest import id_trouble
+from pipeline.store.shards import ShardWriter
+from pipeline.store.store import Store
+from pipeline.student.card import in_markdown
+from pipeline.training.curves import FIGURES, draw_curves
 from stages.cli import show
 
 HOSTILE = (

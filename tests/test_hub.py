@@ -16,9 +16,9 @@ import safetensors.torch
 import timm
 from helpers import child_environment, run_g2l
 
-from pipeline.encoders import ENCODERS, named_spec
-from pipeline.errors import EncoderError
-from pipeline.hub import (
+from pipeline.base.errors import EncoderError
+from pipeline.encoders.build import build_encoder
+from pipeline.encoders.hub import (
     PUBLISHED_FILES,
     cached_weights,
     fetch_published,
@@ -28,10 +28,10 @@ from pipeline.hub import (
     ways_to_weights,
     weights_here,
 )
-from pipeline.models import build_encoder
+from pipeline.encoders.table import ENCODERS, named_spec
 
 TOKEN = "hf_" + "Ab3" * 11
-BUILD = "from pipeline.models import build_encoder; build_encoder({name!r}, 'pretrained', 224)"
+BUILD = "from pipeline.encoders.build import build_encoder; build_encoder({name!r}, 'pretrained', 224)"
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ def build(name: str, tmp_path: Path, **variables: str) -> str:
     """What building an encoder says, in a process of its own with an empty cache."""
     environment = child_environment() | {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "0"} | variables
     program = (
-        "import sys\nfrom pipeline.errors import EncoderError\ntry:\n    " + BUILD.format(name=name) + "\n"
+        "import sys\nfrom pipeline.base.errors import EncoderError\ntry:\n    " + BUILD.format(name=name) + "\n"
         "except EncoderError as error:\n    print(error)\n"
     )
     result = subprocess.run(
@@ -125,9 +125,9 @@ def guard(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname"):
         print("NETWORK", event, arguments)
 sys.addaudithook(guard)
-from pipeline.errors import EncoderError
-from pipeline.models import build_encoder
-from stages.inspect_outputs import describe_model, models_table
+from pipeline.base.errors import EncoderError
+from pipeline.encoders.build import build_encoder
+from stages.inspect import describe_model, models_table
 models_table()
 for name in ("uni", "phikon-v2", "hf-hub:owner/none", "resnet18", "vit_small_patch16_224"):
     describe_model(name)
@@ -289,8 +289,8 @@ def test_weights_that_are_given_are_those_that_are_used(tmp_path: Path) -> None:
 PROXIED = """
 import os
 import huggingface_hub
-from pipeline.errors import EncoderError
-from pipeline.models import build_encoder
+from pipeline.base.errors import EncoderError
+from pipeline.encoders.build import build_encoder
 for variable, address in (("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTPS_PROXY", "foo:bar")):
     os.environ[variable] = address
     huggingface_hub.close_session()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 from slide_factory import make_pixels
 
-from pipeline.images import ImageFormat, decode_image, encode_image
+from pipeline.base.images import ImageFormat, decode_image, encode_image
 
 FORMATS: tuple[ImageFormat, ...] = ("jpegxl", "jpeg")
 PATCHES = st.integers(1, 40).flatmap(lambda side: hnp.arrays(np.uint8, (side, side, 3)))

@@ -39,17 +39,17 @@ from numpy.typing import NDArray
 from slide_factory import damage_tiles, make_slide
 from store_factory import student_folder
 
-from pipeline.encoders import EncoderSpec
-from pipeline.errors import BenchmarkError, ConfigError, PlanError, StoreError
-from pipeline.feature_layouts import read_facts
-from pipeline.import_proof import refused_slides
-from pipeline.imported import FeatureRows, ImportedSlide
-from pipeline.models import PRETRAINED, BuiltEncoder, build_encoder
-from pipeline.plan import AuditRow
+from pipeline.base.errors import BenchmarkError, ConfigError, PlanError, StoreError
+from pipeline.cohort.plan import AuditRow
+from pipeline.config.tools import ImportConfig
+from pipeline.encoders.build import PRETRAINED, BuiltEncoder, build_encoder
+from pipeline.encoders.table import EncoderSpec
+from pipeline.features.facts import read_facts
+from pipeline.features.importing import FeatureRows, ImportedSlide
+from pipeline.features.proof import refused_slides
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store import Store
-from pipeline.teachers import find_teacher
-from pipeline.tool_config import ImportConfig
+from pipeline.store.store import Store
+from pipeline.store.teachers import find_teacher
 from stages import import_features as stage
 from stages.extract_teacher import Extracted
 from stages.import_features import import_features
@@ -780,11 +780,11 @@ def test_a_teacher_of_the_table_is_described_without_being_built(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = EncoderSpec("made", "timm:x", "no_such", embedding="cls", width=96, patch_px=PATCH_PX, mpp=0.5, params_m=0.4)
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"made": spec})
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", {"made": spec})
     features = write_clam(tmp_path / "f", slides)
     store = run(features, tmp_path / "s.zarr", options, teacher="made", weights=None).store
     assert store.spec.teacher == spec.record() | {"weights": "unknown", "weights_sha256": "", "num_params": 400_000}
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"made": replace(spec, width=95)})
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", {"made": replace(spec, width=95)})
     with pytest.raises(PlanError, match=r"s0\.h5: 96 dimensions; made has 95"):
         run(features, tmp_path / "t.zarr", options, teacher="made", weights=None)
     with pytest.raises(ConfigError, match="--patch-px 32: made takes patches of 64 px"):

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.import_match import Matched, match_slides
-from pipeline.tool_config import ImportConfig
+from pipeline.config.tools import ImportConfig
+from pipeline.features.match import Matched, match_slides
 
 
 def match(

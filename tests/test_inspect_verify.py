@@ -16,14 +16,14 @@ import torch
 from helpers import TEACHER, extract, leftovers, plan_cohort, write_cohort, write_teacher
 from store_factory import make_store, plain_vit, train_config
 
-from pipeline.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, G2LError, PlanError, StoreError
-from pipeline.plan import read_plan, write_plan
-from pipeline.shards import ShardFile, ShardWriter
-from pipeline.store import Store
-from stages.export_run import export_student
-from stages.inspect_outputs import describe_model, inspect_path, models_table
+from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, G2LError, PlanError, StoreError
+from pipeline.cohort.plan import read_plan, write_plan
+from pipeline.store.shards import ShardFile, ShardWriter
+from pipeline.store.store import Store
+from stages.export import export_student
+from stages.inspect import describe_model, inspect_path, models_table
 from stages.train_student import train_student
-from stages.verify_store import embed_again, verify_store
+from stages.verify import embed_again, verify_store
 
 
 @pytest.fixture(scope="module")
@@ -470,7 +470,7 @@ def test_the_table_of_models_names_what_matters(monkeypatch: pytest.MonkeyPatch,
     text = models_table()
     for words in ("h-optimus-0", "1,135 M", "1536", "hibou-l", "Apache-2.0", "virchow2", "cls+mean", "h0-mini-mean"):
         assert words in text
-    monkeypatch.setattr("stages.inspect_outputs.cached_weights", lambda spec: tmp_path if spec.name == "uni" else None)
+    monkeypatch.setattr("stages.inspect.cached_weights", lambda spec: tmp_path if spec.name == "uni" else None)
     cached = [line.split()[0] for line in models_table().splitlines() if re.search(r"(yes|no) +yes", line)]
     assert cached == ["uni"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from helpers import child_environment, leftovers
 
-from pipeline import interrupts
+from pipeline.base import interrupts
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
-START = "from pipeline import interrupts; interrupts.install()\n"
+START = "from pipeline.base import interrupts; interrupts.install()\n"
 WORK = {
     "python": "while True: pass",
     "in a library that holds the main thread": "import time\nprint('ready', flush=True)\nwhile True: time.sleep(1000)",
@@ -36,9 +36,9 @@ WORK = {
     "writing, with locks held": """
         import sys, time
         from pathlib import Path
-        from pipeline.files import write_aside, temporary_folder
-        from pipeline.folders import new_folder
-        from pipeline.locks import exclusive
+        from pipeline.disk.files import write_aside, temporary_folder
+        from pipeline.disk.folders import new_folder
+        from pipeline.disk.locks import exclusive
         out = Path(sys.argv[1])
         with exclusive(out / "store", "me"), write_aside(out / "a") as f, new_folder(out / "b", "x") as aside:
             aside.mkdir()
@@ -50,7 +50,7 @@ WORK = {
     "a thread that makes files without end": """
         import sys, threading
         from pathlib import Path
-        from pipeline.files import write_bytes
+        from pipeline.disk.files import write_bytes
         out = Path(sys.argv[1])
         def work(i):
             while True: write_bytes(out / str(i), b"x")
@@ -127,7 +127,7 @@ def test_a_forked_child_has_no_part_in_it(tmp_path: Path) -> None:
     code = """
         import os, signal, sys, time
         from pathlib import Path
-        from pipeline.files import write_aside
+        from pipeline.disk.files import write_aside
         with write_aside(Path(sys.argv[1]) / "a") as f:
             child = os.fork()
             if child == 0:
@@ -148,9 +148,9 @@ def test_a_store_that_is_just_being_made_is_whole_or_gone(tmp_path: Path) -> Non
         import os, signal, sys, threading, time
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
-        from pipeline import store as stores
+        from pipeline.store import store as stores
         from store_factory import TEACHER, make_plan
-        from pipeline.store_format import StoreSpec
+        from pipeline.store.format import StoreSpec
         write = stores.write_stored_plan
         def slowly(*arguments):
             os.kill(os.getpid(), signal.SIGTERM)

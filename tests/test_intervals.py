@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
-from pipeline import intervals
-from pipeline.errors import BenchmarkError
-from pipeline.intervals import (
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate import bootstrap as intervals
+from pipeline.evaluate.bootstrap import (
     METRICS,
     MIN_GROUPS,
     Draws,
@@ -25,7 +25,7 @@ from pipeline.intervals import (
     ratio_draws,
     subtract,
 )
-from pipeline.report import Interval
+from pipeline.report.content import Interval
 
 
 def make_case(

@@ -11,17 +11,17 @@ import safetensors.torch
 import torch
 from store_factory import make_store, plain_vit, run_files, train_config
 
-from pipeline import run_folder
-from pipeline.checkpoint import load_checkpoint, load_last_checkpoint, save_checkpoint
-from pipeline.config import TrainConfig
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.export import load_projector
-from pipeline.run_folder import RunFolder
-from pipeline.store import Store
+from pipeline.base.errors import CheckpointError, ConfigError
+from pipeline.config.stages import TrainConfig
+from pipeline.store.store import Store
+from pipeline.student.folder import load_projector
+from pipeline.training import run_folder
+from pipeline.training.checkpoint import load_checkpoint, load_last_checkpoint, save_checkpoint
+from pipeline.training.run_folder import RunFolder
 from stages import train_student as stage
-from stages.export_run import export_student
-from stages.inspect_outputs import inspect_path
-from stages.train_report import Trained, report
+from stages.export import export_student
+from stages.inspect import inspect_path
+from stages.reports.train import Trained, report
 from stages.train_student import train_student
 
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import BenchmarkError, ManifestError
-from pipeline.label_words import cell_value, is_unknown, spelling_notes
-from pipeline.manifest import parse_manifest
-from pipeline.patch_sets import read_patch_set
-from pipeline.robustness_sets import read_robustness_set
-from pipeline.slide_sets import read_slide_set
+from pipeline.base.errors import BenchmarkError, ManifestError
+from pipeline.cohort.manifest import parse_manifest
+from pipeline.disk.label_words import cell_value, is_unknown, spelling_notes
+from pipeline.evaluate.patch_benchmark.data import read_patch_set
+from pipeline.evaluate.robustness.data import read_robustness_set
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
 
 MISSING = ("", " ", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "nan", "-nan", "NaN", "NULL", "null",
            "None", "none", ".", "?", "-", "--", "'--", "---", "\u2013", "#VALUE!", "#REF!", "#NAME?", "#DIV/0!",

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import Ridge
 
-from pipeline.linear_map import (
+from pipeline.training.linear_map import (
     CASES,
     MAX_FOLDS,
     RELATIVE_STRENGTHS,

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.cores import usable_cores
-from pipeline.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader
+from pipeline.base.cores import usable_cores
+from pipeline.base.loader import BATCHES_AHEAD, ROWS_PER_TASK, Batch, BatchLoader
 
 CPU = torch.device("cpu")
 Read = Callable[[int, NDArray[np.uint8]], int]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from mounts import mounted, needs_mounts
 
-from pipeline.errors import BusyError, G2LError
-from pipeline.locks import LOCK_SUFFIX, exclusive, hold_new_folder, is_held
+from pipeline.base.errors import BusyError, G2LError
+from pipeline.disk.locks import LOCK_SUFFIX, exclusive, hold_new_folder, is_held
 
 
 def refused(path: Path, words: str = "in use by first") -> None:
@@ -129,9 +129,9 @@ def test_a_lock_of_an_earlier_version(tmp_path: Path) -> None:
 STARTS = """
 import sys
 from pathlib import Path
-from pipeline.errors import BusyError
-from pipeline.files import make_output_folder, write_bytes
-from pipeline.locks import exclusive
+from pipeline.base.errors import BusyError
+from pipeline.disk.files import make_output_folder, write_bytes
+from pipeline.disk.locks import exclusive
 out, num_busy = Path(sys.argv[1]), 0
 for i in range(int(sys.argv[2])):
     make_output_folder(out)
@@ -200,7 +200,9 @@ def test_a_file_system_that_really_has_no_flock(tmp_path: Path) -> None:
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no C compiler here")
-    code = "from pathlib import Path\nimport os, sys\nfrom pipeline.locks import exclusive\nout = Path(sys.argv[1])\n"
+    code = (
+        "from pathlib import Path\nimport os, sys\nfrom pipeline.disk.locks import exclusive\nout = Path(sys.argv[1])\n"
+    )
     hold = code + "with exclusive(out, 'first'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     environment = os.environ | {"LD_PRELOAD": str(library)}
     command = [sys.executable, "-c", hold, str(tmp_path / "out")]

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import ManifestError
-from pipeline.label_words import is_unknown
-from pipeline.manifest import (
+from pipeline.base.errors import ManifestError
+from pipeline.cohort.manifest import (
     ManifestRow,
     parse_manifest,
     read_manifest,
@@ -25,8 +24,9 @@ from pipeline.manifest import (
     split_of_case,
     write_manifest,
 )
-from pipeline.manifest_sources import SlideList, list_folder, list_slides, rows_from_gdc, source_sites
-from pipeline.tables import MAX_SHOWN_PROBLEMS, composed
+from pipeline.cohort.sources import SlideList, list_folder, list_slides, rows_from_gdc, source_sites
+from pipeline.disk.label_words import is_unknown
+from pipeline.disk.tables import MAX_SHOWN_PROBLEMS, composed
 
 ROOT = Path(__file__).resolve().parents[1]
 TCGA_BRCA = ROOT / "data_manifests" / "tcga_brca.csv"

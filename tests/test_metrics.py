@@ -12,8 +12,8 @@ from sklearn.metrics import r2_score
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from pipeline import metrics
-from pipeline.metrics import (
+from pipeline.training import similarity as metrics
+from pipeline.training.similarity import (
     correlations,
     debiased_linear_cka,
     explained_variance,

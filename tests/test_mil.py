@@ -11,11 +11,11 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from pipeline import mil
-from pipeline.errors import BenchmarkError
-from pipeline.folds import Fold, group_folds
-from pipeline.mil import GatedAttention, Moments, default_epochs, draw_patches, out_of_fold
-from pipeline.probes import linear_probe, probe_task
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate import attention_mil as mil
+from pipeline.evaluate.attention_mil import GatedAttention, Moments, default_epochs, draw_patches, out_of_fold
+from pipeline.evaluate.folds import Fold, group_folds
+from pipeline.evaluate.linear_probe import linear_probe, probe_task
 
 CPU = torch.device("cpu")
 WIDTH = 16

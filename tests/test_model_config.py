@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from store_factory import PATCH_PX, plain_vit, student_folder
 
-from pipeline.errors import EncoderError
-from pipeline.evaluated import name_model
-from pipeline.model_config import are_statistics, input_side, read_json_object, read_model_config
-from pipeline.models import PRETRAINED, SCRATCH, build_encoder
+from pipeline.base.errors import EncoderError
+from pipeline.encoders.build import PRETRAINED, SCRATCH, build_encoder
+from pipeline.encoders.model_config import are_statistics, input_side, read_json_object, read_model_config
+from pipeline.student.resolve import name_model
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_odd_files_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = folder / "config.json"
     assert input_side(folder) == PATCH_PX
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.model_config.LARGEST_BYTES", 10)
+        patch.setattr("pipeline.encoders.model_config.LARGEST_BYTES", 10)
         with pytest.raises(EncoderError, match="at most 10 bytes are read"):
             read_model_config(folder)
     path.write_bytes(b'{"architecture": "\xff"}')

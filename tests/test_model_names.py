@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model_names import ModelName, absolute_folder, absolute_model, recorded_path, split_folder, split_model
+from pipeline.config.model_names import (
+    ModelName,
+    absolute_folder,
+    absolute_model,
+    recorded_path,
+    split_folder,
+    split_model,
+)
 
 
 @pytest.fixture

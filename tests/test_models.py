@@ -14,11 +14,9 @@ import torch
 from helpers import reference_model, tiny_model, write_teacher
 from PIL import Image
 
-from pipeline import models
-from pipeline.encoders import EncoderSpec, named_spec
-from pipeline.errors import EncoderError
-from pipeline.export import same_embeddings
-from pipeline.models import (
+from pipeline.base.errors import EncoderError
+from pipeline.encoders import build as models
+from pipeline.encoders.build import (
     PRETRAINED,
     SCRATCH,
     Encoder,
@@ -27,6 +25,8 @@ from pipeline.models import (
     measure_width,
     weights_hash,
 )
+from pipeline.encoders.table import EncoderSpec, named_spec
+from pipeline.student.folder import same_embeddings
 
 State = dict[str, torch.Tensor]
 
@@ -197,7 +197,7 @@ def test_registers_stay_out_of_every_rule(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, embedding: str, width: int
 ) -> None:
     table = tiny_table(embedding)
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", table)
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", table)
     weights = write_teacher(tmp_path / "w.safetensors", "test_vit", **table["tiny"].arguments)
     built = build_encoder("tiny", weights, 64)
     model = reference_model("test_vit", weights, **table["tiny"].arguments)
@@ -246,7 +246,7 @@ def test_a_folder_that_timm_loads_is_an_encoder_with_its_own_arguments(tmp_path:
 def test_a_page_of_the_table_is_built_as_the_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Offline, from a file: its configuration is not asked of the hub."""
     (spec,) = tiny_table("cls+mean").values()
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"tiny": replace(spec, source="hf-hub:Owner/Tiny")})
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", {"tiny": replace(spec, source="hf-hub:Owner/Tiny")})
     weights = write_teacher(tmp_path / "w.safetensors", "test_vit", **spec.arguments)
     by_name, by_page = (build_encoder(name, weights, 64) for name in ("tiny", "hf-hub:owner/Tiny"))
     assert by_page.spec == replace(by_name.spec, name="hf-hub:owner/Tiny", source="hf-hub:owner/Tiny")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import directions, neighbours
-from pipeline.directions import GRID_BITS, Floats, grid_directions, nearest
-from pipeline.neighbours import float32_directions, nearest_among, nearest_of_all, product_error
+from pipeline.evaluate import directions, neighbours
+from pipeline.evaluate.directions import GRID_BITS, Floats, grid_directions, nearest
+from pipeline.evaluate.neighbours import float32_directions, nearest_among, nearest_of_all, product_error
 
 KINDS = ("spread", "coarse", "close", "copies", "constant")
 

@@ -8,7 +8,7 @@ import pytest
 from helpers import child_environment
 from store_factory import make_store, plain_vit, train_config
 
-from stages.export_run import export_student
+from stages.export import export_student
 from stages.train_student import train_student
 
 LOADS = """

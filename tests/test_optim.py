@@ -8,7 +8,7 @@ import timm
 import torch
 from torch import nn
 
-from pipeline.optim import FINAL_LR, build_optimizer, learning_rate, set_learning_rate
+from pipeline.training.optim import FINAL_LR, build_optimizer, learning_rate, set_learning_rate
 
 
 def test_schedule_rises_linearly_then_falls_as_a_cosine() -> None:

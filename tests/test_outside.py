@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outside
-from pipeline.errors import BenchmarkError, StoreError
-from pipeline.outside import UnsafeError, printable, read_bytes, read_json, read_toml, reading
+from pipeline.base import outside
+from pipeline.base.errors import BenchmarkError, StoreError
+from pipeline.base.outside import UnsafeError, printable, read_bytes, read_json, read_toml, reading
 
 
 @pytest.mark.parametrize(

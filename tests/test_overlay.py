@@ -7,12 +7,12 @@ import pytest
 import slide_factory as sf
 from PIL import Image
 
-from pipeline.config import PlanConfig
-from pipeline.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.overlay import CONTOUR, HELD_OUT, TRAINED, UNREADABLE, draw_overlay
+from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.config.stages import PlanConfig
 from pipeline.sampling import TRAIN, VAL
-from pipeline.tissue import TissueMask
-from stages.plan_slides import plan_slides
+from pipeline.slides.overlay import CONTOUR, HELD_OUT, TRAINED, UNREADABLE, draw_overlay
+from pipeline.slides.tissue import TissueMask
+from stages.plan import plan_slides
 
 SCALE = 8
 """Picture pixels a mask pixel: the mask below has 125 x 100 pixels, the picture 1000 x 800."""

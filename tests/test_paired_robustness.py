@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pipeline import directions
-from pipeline.errors import BenchmarkError
-from pipeline.paired_robustness import KINDS, SAME, TOP, PairedRobustness, leaderboard_metric, paired_robustness
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate import directions
+from pipeline.evaluate.robustness.pairs import KINDS, SAME, TOP, PairedRobustness, leaderboard_metric, paired_robustness
 
 Floats = NDArray[np.floating]
 

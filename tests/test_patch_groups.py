@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.errors import BenchmarkError
-from pipeline.patch_groups import coarsest, groups_in_several_centers_note
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.groups import coarsest, groups_in_several_centers_note
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.errors import BenchmarkError
-from pipeline.patch_images import read_image, scan_images
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.images import read_image, scan_images
 
 
 def save(path: Path, pixels: np.ndarray, **options: object) -> Path:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import slide_factory as sf
 
-from pipeline.geometry import PatchGeometry
-from pipeline.images import encode_image
-from pipeline.patch_sample import expected_pixel_bytes, is_plain, measure_patches, patches_to_measure
-from pipeline.plan import AuditRow
-from pipeline.slides import Slide
+from pipeline.base.images import encode_image
+from pipeline.cohort.plan import AuditRow
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.patch_sample import expected_pixel_bytes, is_plain, measure_patches, patches_to_measure
+from pipeline.slides.reader import Slide
 
 GEOMETRY = PatchGeometry(64, 0.5, 0.5, 0, 1.0)
 

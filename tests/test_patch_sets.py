@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import BenchmarkError
-from pipeline.patch_sets import PatchSet, read_patch_set
-from pipeline.report import Exclusion
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.patch_benchmark.data import PatchSet, read_patch_set
+from pipeline.report.content import Exclusion
 
 
 def write(folder: Path, text: str) -> Path:

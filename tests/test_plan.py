@@ -17,13 +17,9 @@ import pytest
 import slide_factory as sf
 from PIL import Image
 
-from pipeline import files
-from pipeline.config import PlanConfig
-from pipeline.errors import PlanError
-from pipeline.geometry import PatchGeometry
-from pipeline.manifest import ManifestRow, parse_manifest, read_manifest, row_split, write_manifest
-from pipeline.patches import PlannedPatches
-from pipeline.plan import (
+from pipeline.base.errors import PlanError
+from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, row_split, write_manifest
+from pipeline.cohort.plan import (
     AuditRow,
     Plan,
     SlidePlan,
@@ -35,12 +31,16 @@ from pipeline.plan import (
     slide_record,
     write_plan,
 )
+from pipeline.config.stages import PlanConfig
+from pipeline.disk import files
 from pipeline.sampling import TRAIN, VAL
-from pipeline.slides import Slide
-from pipeline.store import Status
-from pipeline.tissue import find_tissue
-from stages.plan_slides import plan_slides, write_audit
-from stages.plan_words import audit_table, estimate
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import find_tissue
+from pipeline.store.patches import PlannedPatches
+from pipeline.store.store import Status
+from stages.plan import plan_slides, write_audit
+from stages.reports.plan import audit_table, estimate
 
 SMALL = {"patch_px": 64, "patches_per_slide": 12}
 """Options that give the cohort's small slides many patches to choose from."""
@@ -314,7 +314,7 @@ def test_a_slide_that_cannot_be_read_for_its_hash(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return real(path)
 
-    monkeypatch.setattr("stages.plan_slides.sha256_file", refuse)
+    monkeypatch.setattr("stages.plan.sha256_file", refuse)
     rows = [replace(row, path=str(cohort.parent / row.path)) for row in read_manifest(cohort).rows]
     hashes = {row.slide_id: real(Path(row.path)) for row in rows}
     write_manifest(tmp_path / "m.csv", [replace(row, sha256=hashes[row.slide_id]) for row in rows])

@@ -8,12 +8,12 @@ import pytest
 import slide_factory as sf
 from helpers import call_g2l, made_up_plan
 
-from pipeline.config import PlanConfig
-from pipeline.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.plan import AuditRow, Plan
+from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.plan import AuditRow, Plan
+from pipeline.config.stages import PlanConfig
 from pipeline.sampling import TRAIN, VAL
-from stages.plan_slides import plan_slides
-from stages.plan_words import MOST_LISTED, audit_table, estimate
+from stages.plan import plan_slides
+from stages.reports.plan import MOST_LISTED, audit_table, estimate
 
 
 def plan_of(audit: list[AuditRow]) -> Plan:

@@ -24,13 +24,13 @@ from helpers import (
 )
 from numpy.typing import NDArray
 
-from pipeline.encoders import EncoderSpec
-from pipeline.errors import ConfigError, EncoderError
-from pipeline.models import BuiltEncoder, build_encoder
-from pipeline.patches import PatchRead
-from pipeline.plan import Plan, write_plan
-from pipeline.preflight import MAX_READS, MIN_COSINE, NUM_PATCHES, check_encoder, measure_batch, sample_patches
-from pipeline.store import Status, Store
+from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.cohort.plan import Plan, write_plan
+from pipeline.encoders.build import BuiltEncoder, build_encoder
+from pipeline.encoders.table import EncoderSpec
+from pipeline.store.patches import PatchRead
+from pipeline.store.store import Status, Store
+from pipeline.training.preflight import MAX_READS, MIN_COSINE, NUM_PATCHES, check_encoder, measure_batch, sample_patches
 
 CPU = torch.device("cpu")
 
@@ -73,7 +73,7 @@ def change_forward(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         output: torch.Tensor = change(self.embed(self.normalise(patches)).clone())
         return output
 
-    monkeypatch.setattr("pipeline.models.Encoder.forward", forward)
+    monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", forward)
 
 
 def test_the_store_says_what_was_found(whole: Path, weights: Path, built: BuiltEncoder) -> None:
@@ -187,7 +187,7 @@ def test_a_continued_store_keeps_its_record_to_the_byte(
 ) -> None:  # fmt: skip
     out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     Store(out).ledger_path(1).unlink()
-    monkeypatch.setattr("pipeline.preflight.describe_device", lambda device: "another machine")
+    monkeypatch.setattr("pipeline.training.preflight.describe_device", lambda device: "another machine")
     extract(plan, out, weights, dtype="float32")
     assert "preflight: test_resnet" in capsys.readouterr().err  # it is looked at again, on what may be another machine
     assert (out / "zarr.json").read_bytes() == (whole / "zarr.json").read_bytes()
@@ -243,7 +243,7 @@ def test_a_store_of_a_page_of_the_table_is_continued_under_that_name(
     tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = EncoderSpec("tiny", "hf-hub:owner/tiny", "test_vit", {"img_size": 64}, "cls", patch_px=64, params_m=0.4)
-    monkeypatch.setattr("pipeline.encoders.ENCODERS", {"tiny": spec})
+    monkeypatch.setattr("pipeline.encoders.table.ENCODERS", {"tiny": spec})
     weights = write_teacher(tmp_path / "w.safetensors", "test_vit", img_size=64)
     options: dict[str, Any] = {"teacher": "hf-hub:owner/tiny", "dtype": "float32"}
     whole = extract(plan, tmp_path / "whole.zarr", weights, **options).store

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import TEACHER, child_environment, run_g2l, write_cohort, write_teacher
 
-from pipeline.privacy import FIGURES, SILENT, leave_no_trace
+from pipeline.base.privacy import FIGURES, SILENT, leave_no_trace
 
 LOADS = """
 import os, pathlib

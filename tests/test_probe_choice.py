@@ -7,8 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from pipeline.folds import Fold, given_split, group_folds
-from pipeline.probe_choice import (
+from pipeline.evaluate.folds import Fold, given_split, group_folds
+from pipeline.evaluate.linear_probe import linear_probe, probe_task
+from pipeline.evaluate.probe_choice import (
     DEFAULT_STRENGTH,
     STRENGTHS,
     Choice,
@@ -19,7 +20,6 @@ from pipeline.probe_choice import (
     probe_protocol,
     score_of,
 )
-from pipeline.probes import linear_probe, probe_task
 
 PLAIN = probe_protocol("plain", "balanced_accuracy", None)
 

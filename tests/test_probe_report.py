@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.probe_choice import Choice, ProbeProtocol
-from pipeline.probe_report import curve_data, curve_tables, curves_to_draw, mean_curve, strength_column
+from pipeline.evaluate.probe_choice import Choice, ProbeProtocol
+from pipeline.evaluate.probe_report import curve_data, curve_tables, curves_to_draw, mean_curve, strength_column
 
 PROTOCOL = ProbeProtocol((0.1, 1.0), "balanced_accuracy")
 CHOSEN = (Choice(1.0, np.array([0.2, 0.4])), Choice(0.1, np.array([0.6, 0.5])))

@@ -9,12 +9,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from pipeline import directions, probes
-from pipeline.errors import BenchmarkError
-from pipeline.folds import Fold, given_split, group_folds
-from pipeline.intervals import GroupResamples, classification_draws, interval
-from pipeline.probe_choice import DEFAULT_STRENGTH, ProbeProtocol
-from pipeline.probes import ProbeTask, knn_probe, linear_probe, probe_task
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate import directions
+from pipeline.evaluate import linear_probe as probes
+from pipeline.evaluate.bootstrap import GroupResamples, classification_draws, interval
+from pipeline.evaluate.folds import Fold, given_split, group_folds
+from pipeline.evaluate.linear_probe import ProbeTask, knn_probe, linear_probe, probe_task
+from pipeline.evaluate.probe_choice import DEFAULT_STRENGTH, ProbeProtocol
 
 Embeddings = NDArray[np.float32]
 
@@ -196,7 +197,7 @@ def test_a_class_of_one_training_group_takes_no_part_in_the_choice() -> None:
 
 
 def test_regressions_that_do_not_converge_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.logistic.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("pipeline.evaluate.logistic.MAX_ITERATIONS", 1)
     task = replace(make_task(8), protocol=ProbeProtocol((1.0,)))
     assert linear_probe(make_embeddings(task, 0.6), task).notes == ("4 of 4 regressions did not converge.",)
 

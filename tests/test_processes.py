@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.processes import ProcessIdentity, start_of
+from pipeline.base.processes import ProcessIdentity, start_of
 
 
 def test_this_process_runs() -> None:
@@ -17,7 +17,7 @@ def test_this_process_runs() -> None:
 
 
 def test_one_that_has_ended_does_not() -> None:
-    code = "import json\nfrom pipeline.processes import ProcessIdentity as P\nprint(json.dumps(P.own().record()))"
+    code = "import json\nfrom pipeline.base.processes import ProcessIdentity as P\nprint(json.dumps(P.own().record()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     other = ProcessIdentity.read(json.loads(done.stdout))
     assert other is not None

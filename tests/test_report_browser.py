@@ -9,7 +9,7 @@ from browser import NAMES, Browser, find_browser, require_browser, running_brows
 from PIL import Image
 from report_factory import sample_report
 
-from pipeline.report_page import write_report
+from pipeline.report.page import write_report
 
 pytestmark = pytest.mark.slow
 PHONE, DESKTOP = (390, 844), (1280, 900)

@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 from report_factory import HOSTILE
 
-from pipeline import figure_style, figure_text, report_figures, size_figure
-from pipeline.figure_text import ELLIPSIS, NO_GLYPH, Box, drawable, place_labels, short_labels, shorten
-from pipeline.report import Interval, ReportModel, Score, Section
-from pipeline.report_figures import draw_curves, draw_score_against_size, draw_scores, figure_scores
-from pipeline.size_figure import format_params
+from pipeline.report import figure_style, size_figure
+from pipeline.report import figures as report_figures
+from pipeline.report import labels as figure_text
+from pipeline.report.content import Interval, ReportModel, Score, Section
+from pipeline.report.figures import draw_curves, draw_score_against_size, draw_scores, figure_scores
+from pipeline.report.labels import ELLIPSIS, NO_GLYPH, Box, drawable, place_labels, short_labels, shorten
+from pipeline.report.size_figure import format_params
 
 BEFORE, AFTER = "student before distillation", "student after distillation"
 

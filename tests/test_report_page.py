@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_factory import AFTER, BEFORE, HOSTILE, MODELS, TEACHER, sample_report
 
-from pipeline.report import Column, Exclusion, Figure, Interval, Report, ReportModel, Score, Section, Table
-from pipeline.report_cells import format_number, shown_column, shown_table
-from pipeline.report_page import MAX_EXCLUSIONS, flat, render_page, write_report
+from pipeline.report.cells import format_number, shown_column, shown_table
+from pipeline.report.content import Column, Exclusion, Figure, Interval, Report, ReportModel, Score, Section, Table
+from pipeline.report.page import MAX_EXCLUSIONS, flat, render_page, write_report
 
 VOID = {"meta", "link", "img", "br"}
 DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 
-from pipeline import directions, robustness_index, robustness_margins
-from pipeline.directions import GRID_BITS, grid_directions, nearest
-from pipeline.errors import BenchmarkError
-from pipeline.robustness_index import RobustnessIndex, k_candidates
-from pipeline.robustness_margins import Margins
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate import directions
+from pipeline.evaluate.directions import GRID_BITS, grid_directions, nearest
+from pipeline.evaluate.robustness import index as robustness_index
+from pipeline.evaluate.robustness import margins as robustness_margins
+from pipeline.evaluate.robustness.index import RobustnessIndex, k_candidates
+from pipeline.evaluate.robustness.margins import Margins
 
 Names = NDArray[np.str_]
 
@@ -502,7 +504,7 @@ def test_croma_is_not_asked_for_more_than_fits(monkeypatch: pytest.MonkeyPatch) 
 LARGE = """
 import json, resource, time
 import numpy as np
-from pipeline.robustness_index import robustness_index
+from pipeline.evaluate.robustness.index import robustness_index
 rng = np.random.default_rng(0)
 label, center = rng.integers(4, size=20_000), rng.integers(5, size=20_000)
 slide = center * 40 + rng.integers(40, size=20_000)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import BenchmarkError
-from pipeline.robustness_sets import RobustnessSet, read_robustness_set
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set
 
 Row = dict[str, str]
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.asides import ASIDE_SUFFIX
-from pipeline.errors import CheckpointError, G2LError
-from pipeline.run_folder import MetricsLog, RunFolder
+from pipeline.base.errors import CheckpointError, G2LError
+from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.training.run_folder import MetricsLog, RunFolder
 
 IDENTITY: dict[str, Any] = {"store": "abc", "options": {"lr": 0.1, "epochs": 3}, "world_size": 1}
 

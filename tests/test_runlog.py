@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from pipeline import runlog
-from pipeline.runlog import Progress, counted, table
+from pipeline.base import console as runlog
+from pipeline.base.console import Progress, counted, table
 
 
 def test_table_aligns_and_right_aligns() -> None:

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.intervals import GroupResamples, classification_draws
-from pipeline.score_notes import pairs_within_folds, resample_notes
+from pipeline.evaluate.bootstrap import GroupResamples, classification_draws
+from pipeline.evaluate.bootstrap_notes import pairs_within_folds, resample_notes
 
 
 def notes_of(labels: str, folds: str, per_group: int = 2, resamples: int = 200) -> tuple[list[str], GroupResamples]:

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 from store_factory import dropping_cnn, make_store, plain_vit, train_config
 
-from pipeline.checkpoint import load_last_checkpoint
-from pipeline.errors import ConfigError
-from pipeline.linear_map import fit_linear_map
-from pipeline.models import build_encoder
+from pipeline.base.errors import ConfigError
+from pipeline.encoders.build import build_encoder
 from pipeline.projector import Projector
-from pipeline.scoring import batches_in_order, even_batches
+from pipeline.training.checkpoint import load_last_checkpoint
+from pipeline.training.linear_map import fit_linear_map
+from pipeline.training.scoring import batches_in_order, even_batches
 from stages.train_student import require_share, train_student
 
 

@@ -13,10 +13,10 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 
-from pipeline import zarr_format
-from pipeline.errors import StoreError
-from pipeline.images import ImageFormat, encode_image
-from pipeline.shards import ShardCache, ShardFile, ShardWriter, make_folders, with_crc, without_crc
+from pipeline.base.errors import StoreError
+from pipeline.base.images import ImageFormat, encode_image
+from pipeline.store import zarr_format
+from pipeline.store.shards import ShardCache, ShardFile, ShardWriter, make_folders, with_crc, without_crc
 
 ROWS = 20
 SHARD_ROWS, CHUNK_ROWS = 8, 4
@@ -211,7 +211,7 @@ def test_nothing_half_written_remains_when_the_disk_is_full_at_the_end(
         path.write_bytes(b"half")
         return open("/dev/full", mode.replace("x", "w"))
 
-    monkeypatch.setattr("pipeline.shards.open", open_full, raising=False)
+    monkeypatch.setattr("pipeline.store.shards.open", open_full, raising=False)
     with pytest.raises(OSError, match="No space left"):
         write_shard(tmp_path / "shard", [b"new"], 1)
     assert list(tmp_path.iterdir()) == []
@@ -238,7 +238,7 @@ def test_the_cache_serves_many_threads_with_few_files(tmp_path: Path) -> None:
 
 def test_folders_are_synced_into_the_ones_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
-    monkeypatch.setattr("pipeline.shards.sync_folder", synced.append)
+    monkeypatch.setattr("pipeline.store.shards.sync_folder", synced.append)
     make_folders(tmp_path / "a" / "b" / "c")
     assert synced == [tmp_path, tmp_path / "a", tmp_path / "a" / "b"]
     make_folders(tmp_path / "a" / "b" / "c")

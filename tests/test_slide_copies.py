@@ -11,11 +11,11 @@ from dicom_factory import CT_CLASS, MPP, write_instance, write_slide
 from helpers import call_g2l, write_cohort
 from slide_factory import make_pixels
 
-from pipeline.dicom import DicomHeader, read_header
-from pipeline.errors import ManifestError
-from pipeline.manifest import parse_manifest, read_manifest
-from pipeline.manifest_sources import list_folder, list_slides
-from pipeline.slide_copies import copies_of_slides
+from pipeline.base.errors import ManifestError
+from pipeline.cohort.copies import copies_of_slides
+from pipeline.cohort.manifest import parse_manifest, read_manifest
+from pipeline.cohort.sources import list_folder, list_slides
+from pipeline.slides.dicom import DicomHeader, read_header
 
 RGB = make_pixels("tissue", 300, 260, seed=1)
 

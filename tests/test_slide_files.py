@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.slide_files import SlideFiles, files_of_slides, read_trees
-from pipeline.slide_sets import read_slide_set
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
+from pipeline.features.slide_files import SlideFiles, files_of_slides, read_trees
 
 
 def write(folder: Path, names: Sequence[str]) -> Path:

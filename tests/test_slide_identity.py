@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import slide_factory as sf
 
-from pipeline.errors import SlideError
-from pipeline.slide_identity import (
+from pipeline.base.errors import SlideError
+from pipeline.slides.identity import (
     BLOCK_BYTES,
     NUM_BLOCKS,
     SlideIdentity,
     identity_from_record,
     read_identity,
 )
-from pipeline.slide_info import SlideInfo
-from pipeline.slides import Slide, require_planned
+from pipeline.slides.info import SlideInfo
+from pipeline.slides.reader import Slide, require_planned
 
 INFO = SlideInfo("aperio", 0.5, "slide", (1000, 800), (0, 0, 1000, 800), ((1000, 800),), (1.0,), None, (255, 255, 255))
 

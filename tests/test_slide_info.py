@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import SlideError
-from pipeline.slide_info import read_info, read_mpp
+from pipeline.base.errors import SlideError
+from pipeline.slides.info import read_info, read_mpp
 
 PATH = Path("a.svs")
 

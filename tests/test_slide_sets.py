@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bags import SlideSet
-from pipeline.errors import BenchmarkError
-from pipeline.report import Exclusion
-from pipeline.slide_sets import case_of_stem, read_slide_set
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.slide_benchmark.bags import SlideSet
+from pipeline.evaluate.slide_benchmark.data import case_of_stem, read_slide_set
+from pipeline.report.content import Exclusion
 
 
 def make(

@@ -9,10 +9,10 @@ import pytest
 import slide_factory as sf
 from PIL import Image
 
-from pipeline.errors import EmptyPatchError, PatchError, SlideError
-from pipeline.geometry import PatchGeometry
-from pipeline.slide_identity import SlideIdentity
-from pipeline.slides import Slide, SlidePool
+from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.identity import SlideIdentity
+from pipeline.slides.reader import Slide, SlidePool
 
 DAMAGED = [(2, 2)]
 """Tile (column, row) that the tests damage: level-0 pixels 512 to 767 both ways."""
@@ -241,11 +241,11 @@ def test_any_exception_fails_the_slide(tissue_path: Path, monkeypatch: pytest.Mo
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.slides.read_info", fail)
+        patch.setattr("pipeline.slides.reader.read_info", fail)
         with pytest.raises(SlideError, match=rf"a\.svs: the slide cannot be used \({type(error).__name__}"):
             Slide(tissue_path)
     slide = Slide(tissue_path)
-    monkeypatch.setattr("pipeline.slides.Slide._read_rgba", fail)
+    monkeypatch.setattr("pipeline.slides.reader.Slide._read_rgba", fail)
     for read in (
         lambda: slide.read_region(0, (0, 0), (8, 8)),
         lambda: slide.read_patch(0, 0, slide.geometry(64, 0.5)),
@@ -256,7 +256,7 @@ def test_any_exception_fails_the_slide(tissue_path: Path, monkeypatch: pytest.Mo
 
 def test_a_property_that_is_no_number(tissue_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5", "openslide.background-color": "none"}
-    monkeypatch.setattr("pipeline.slides._read_properties", lambda _: (found, 0))
+    monkeypatch.setattr("pipeline.slides.reader._read_properties", lambda _: (found, 0))
     with pytest.raises(SlideError, match=r"a\.svs: the slide cannot be used \(ValueError: invalid literal"):
         Slide(tissue_path)
 

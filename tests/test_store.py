@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from mounts import mounted, needs_mounts
 from numpy.typing import NDArray
 
-from pipeline.errors import PlanError, StoreError
-from pipeline.images import encode_image
-from pipeline.locks import exclusive
-from pipeline.patches import PatchRead
-from pipeline.plan import Plan, build_plan
+from pipeline.base.errors import PlanError, StoreError
+from pipeline.base.images import encode_image
+from pipeline.cohort.plan import Plan, build_plan
+from pipeline.disk.locks import exclusive
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store import CHUNK_ROWS, Status, Store, StoreSpec, chunk_rows, create_store, open_to_continue
-from pipeline.store_writer import QUEUED_BATCHES, StoreWriter
+from pipeline.store.patches import PatchRead
+from pipeline.store.store import CHUNK_ROWS, Status, Store, StoreSpec, chunk_rows, create_store, open_to_continue
+from pipeline.store.writer import QUEUED_BATCHES, StoreWriter
 
 ROWS, WIDTH, PATCH_PX = 22, 6, 16
 FAILED = {3: Status.UNREADABLE, 9: Status.NO_SLIDE, 21: Status.EMPTY}
@@ -248,7 +248,7 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], None]], N
 
             monkeypatch.setattr(os, name, call)
         kind = type("Hooked", (_Hooked,), {"before": staticmethod(before)})
-        for module in ("pipeline.shards", "pipeline.files"):
+        for module in ("pipeline.store.shards", "pipeline.disk.files"):
             monkeypatch.setattr(f"{module}.open", lambda path, _mode: kind(io.FileIO(path, "w")), raising=False)
 
     return install
@@ -440,7 +440,7 @@ def test_any_error_of_the_writer_reaches_the_feeder_and_stops_nothing(
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("in the thread")
 
-    monkeypatch.setattr("pipeline.store_writer._OpenShard.add", fail)
+    monkeypatch.setattr("pipeline.store.writer._OpenShard.add", fail)
     writer = StoreWriter(store, describe, "")
 
     def feed() -> None:

@@ -11,12 +11,12 @@ import torch
 from helpers import PATCH_PX, TEACHER, call_g2l, extract, plan_cohort, write_cohort, write_teacher
 from store_factory import student_folder, train_config
 
-from pipeline.errors import EncoderError
-from pipeline.evaluated import name_model
-from pipeline.run_folder import RunFolder
-from pipeline.store import Store
-from pipeline.teacher_projectors import further_sources, teacher_source, teachers_in_card
-from stages.export_run import export_student
+from pipeline.base.errors import EncoderError
+from pipeline.store.store import Store
+from pipeline.student.resolve import name_model
+from pipeline.student.teacher_projectors import further_sources, teacher_source, teachers_in_card
+from pipeline.training.run_folder import RunFolder
+from stages.export import export_student
 from stages.train_student import train_student
 
 SECOND = "test_efficientnet"

@@ -10,15 +10,15 @@ from helpers import call_g2l, write_cohort
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import BenchmarkError, G2LError, ManifestError
-from pipeline.manifest import ManifestRow, parse_manifest, write_manifest
-from pipeline.manifest_sources import list_slides
-from pipeline.patch_sets import read_patch_set
-from pipeline.plan import AuditRow
-from pipeline.robustness_sets import read_robustness_set
-from pipeline.slide_sets import read_slide_set
-from pipeline.tables import guarded, read_table, table_text, unguarded, write_records
-from stages.plan_slides import write_audit
+from pipeline.base.errors import BenchmarkError, G2LError, ManifestError
+from pipeline.cohort.manifest import ManifestRow, parse_manifest, write_manifest
+from pipeline.cohort.plan import AuditRow
+from pipeline.cohort.sources import list_slides
+from pipeline.disk.tables import guarded, read_table, table_text, unguarded, write_records
+from pipeline.evaluate.patch_benchmark.data import read_patch_set
+from pipeline.evaluate.robustness.data import read_robustness_set
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
+from stages.plan import write_audit
 
 FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-1+2", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1", "'=1", "-", "-x")
 PLAIN = ("-1.5", "+3", "1e-5", "-.5e+3", "a=b", "'quoted'", "", "TCGA-3C-AALI", "5-6")
@@ -100,7 +100,7 @@ def test_what_is_no_table_is_a_named_error(tmp_path: Path, name: str, damage: ob
 
 
 def test_a_slide_instead_of_a_table_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.tables.MAX_TABLE_BYTES", 1 << 20)
+    monkeypatch.setattr("pipeline.disk.tables.MAX_TABLE_BYTES", 1 << 20)
     with open(tmp_path / "slide.svs", "wb") as f:
         f.truncate((1 << 20) + 1)
     with pytest.raises(ManifestError, match="larger than 1 MiB; is it a table"):

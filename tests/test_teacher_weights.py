@@ -8,12 +8,12 @@ import pytest
 from helpers import TEACHER, extract, plan_cohort, write_cohort, write_teacher
 from store_factory import train_config
 
-from pipeline.errors import ConfigError, EncoderError
-from pipeline.evaluated import name_model, name_models
-from pipeline.models import PRETRAINED
-from pipeline.run_folder import RunFolder
-from pipeline.store import Store
-from pipeline.teacher_weights import NOTE, noted_place, remembered_weights, weights_note, weights_of_run
+from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.encoders.build import PRETRAINED
+from pipeline.store.store import Store
+from pipeline.student.resolve import name_model, name_models
+from pipeline.student.teacher_weights import NOTE, noted_place, remembered_weights, weights_note, weights_of_run
+from pipeline.training.run_folder import RunFolder
 from stages.train_student import train_student
 
 

@@ -17,24 +17,24 @@ from helpers import TEACHER, call_g2l, extract, leftovers, plan_cohort, referenc
 from store_factory import TEACHER as MADE_UP
 from store_factory import dropping_cnn, make_patches, make_store, plain_vit, run_files, student_folder, train_config
 
-from pipeline.compute import versions
-from pipeline.dataset import StoredRows, choose_rows, teacher_statistics
-from pipeline.errors import ConfigError, EncoderError, G2LError, StoreError
-from pipeline.export import load_projector
+from pipeline.base.devices import versions
+from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
+from pipeline.cohort.plan import Plan, write_plan
+from pipeline.distillation import Distillation, build_projectors
+from pipeline.encoders.build import SCRATCH, build_encoder
 from pipeline.loss import build_loss, log_sum_loss
-from pipeline.models import SCRATCH, build_encoder
-from pipeline.patches import PatchRead
-from pipeline.plan import Plan, write_plan
-from pipeline.run_folder import RunFolder
 from pipeline.sampling import TRAIN
-from pipeline.store import Status, Store, StoreSpec
-from pipeline.store_writer import StoreWriter
-from pipeline.student import Distillation, build_projectors
-from pipeline.teachers import all_teachers, choose_teachers, find_teacher, folder_name, open_further
-from stages.export_run import export_student
-from stages.inspect_outputs import inspect_path
+from pipeline.store.patches import PatchRead
+from pipeline.store.store import Status, Store, StoreSpec
+from pipeline.store.teachers import all_teachers, choose_teachers, find_teacher, folder_name, open_further
+from pipeline.store.writer import StoreWriter
+from pipeline.student.folder import load_projector
+from pipeline.training.rows import StoredRows, choose_rows, teacher_statistics
+from pipeline.training.run_folder import RunFolder
+from stages.export import export_student
+from stages.inspect import inspect_path
 from stages.train_student import report, train_student
-from stages.verify_store import verify_store
+from stages.verify import verify_store
 
 FURTHER = "test_efficientnet"
 WIDTH = 7
@@ -232,7 +232,7 @@ def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
         output[:1, 7] = float("nan")
         return output
 
-    monkeypatch.setattr("pipeline.models.Encoder.forward", spoil)
+    monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", spoil)
     options: dict[str, Any] = {"teacher": FURTHER, "views": views}
     with pytest.raises(EncoderError, match=f"1 of 8 embeddings of {FURTHER} in float32 are not finite"):
         extract(plan, out, root / "further.safetensors", **options)
@@ -253,7 +253,7 @@ def test_a_continued_further_teacher_has_the_same_bytes(
     further = extract(plan, out, root / "further.safetensors", **options).store
     before = files_of(out)
     further.ledger_path(1).unlink()
-    monkeypatch.setattr("pipeline.preflight.describe_device", lambda device: "another machine")
+    monkeypatch.setattr("pipeline.training.preflight.describe_device", lambda device: "another machine")
     capsys.readouterr()
     assert extract(plan, out, root / "further.safetensors", **options).num_new_rows == 8
     assert f"preflight: {FURTHER}" in capsys.readouterr().err  # said again, but recorded once
@@ -490,8 +490,8 @@ sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 from helpers import extract
 from killing import attempt
-from pipeline.config import TrainConfig
-from pipeline.store import Store
+from pipeline.config.stages import TrainConfig
+from pipeline.store.store import Store
 from stages.train_student import train_student
 import torch
 torch.set_num_threads(1)

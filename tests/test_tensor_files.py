@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.errors import BenchmarkError
-from pipeline.feature_files import read_features
-from pipeline.tensor_files import load_tensors, read_npz
+from pipeline.base.errors import BenchmarkError
+from pipeline.disk.tensor_files import load_tensors, read_npz
+from pipeline.features.files import read_features
 
 FEATURES = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32))
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import tensorboard
-from pipeline.tensorboard import TensorBoard
+from pipeline.training import tensorboard
+from pipeline.training.tensorboard import TensorBoard
 
 accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

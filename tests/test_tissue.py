@@ -9,11 +9,11 @@ import slide_factory as sf
 from PIL import Image
 from scipy import ndimage
 
-from pipeline import tissue
-from pipeline.errors import SlideError
-from pipeline.glass import find_background, find_glass, saturation_against_glass
-from pipeline.slides import Slide
-from pipeline.tissue import find_tissue, read_thumbnail, segment
+from pipeline.base.errors import SlideError
+from pipeline.slides import tissue
+from pipeline.slides.glass import find_background, find_glass, saturation_against_glass
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import find_tissue, read_thumbnail, segment
 
 GLASS, PINK = (243, 243, 242), (224, 158, 192)
 

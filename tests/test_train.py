@@ -13,21 +13,21 @@ import safetensors.torch
 import torch
 from store_factory import dropping_cnn, flags, make_store, plain_vit, run_files, start_g2l, train_config
 
-from pipeline.asides import ASIDE_SUFFIX
-from pipeline.checkpoint import load_last_checkpoint, save_checkpoint
-from pipeline.config import TrainConfig, read_toml
-from pipeline.dataset import StoredRows, epoch_order
-from pipeline.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
-from pipeline.export import load_projector, save_tensors
-from pipeline.held_out import FIGURES, MEANINGS
-from pipeline.locks import LOCK_SUFFIX, exclusive
-from pipeline.models import build_encoder
+from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
+from pipeline.config.stages import TrainConfig, read_toml
+from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.disk.locks import LOCK_SUFFIX, exclusive
+from pipeline.distillation import Distillation
+from pipeline.encoders.build import build_encoder
 from pipeline.projector import Projector
-from pipeline.run_folder import RunFolder
-from pipeline.scoring import score_teachers
-from pipeline.store import Store
-from pipeline.student import Distillation
-from stages.inspect_outputs import inspect_path
+from pipeline.store.store import Store
+from pipeline.student.folder import load_projector, save_tensors
+from pipeline.training.checkpoint import load_last_checkpoint, save_checkpoint
+from pipeline.training.held_out import FIGURES, MEANINGS
+from pipeline.training.rows import StoredRows, epoch_order
+from pipeline.training.run_folder import RunFolder
+from pipeline.training.scoring import score_teachers
+from stages.inspect import inspect_path
 from stages.train_student import Trained, report, train_student
 
 
@@ -133,7 +133,7 @@ def test_the_cards_figures_are_the_metrics(reference: Trained) -> None:
 
 def test_the_exported_figures_are_those_of_the_exported_student(reference: Trained, store: Store) -> None:
     """The last line of the metrics, computed once more from nothing but the export and the store."""
-    from pipeline.metrics import fidelity
+    from pipeline.training.similarity import fidelity
 
     student = build_encoder(f"local-dir:{reference.run.student}", "pretrained", store.patch_px).module
     projector = load_projector(reference.run.student)

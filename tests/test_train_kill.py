@@ -19,11 +19,11 @@ from pathlib import Path
 import pytest
 from store_factory import dropping_cnn, flags, make_store, run_files, start_g2l, train_config
 
-from pipeline.asides import ASIDE_SUFFIX
-from pipeline.config import TrainConfig
-from pipeline.locks import LOCK_SUFFIX
-from pipeline.run_folder import RunFolder
-from pipeline.store import Store
+from pipeline.config.stages import TrainConfig
+from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.disk.locks import LOCK_SUFFIX
+from pipeline.store.store import Store
+from pipeline.training.run_folder import RunFolder
 
 FORKS = """
 import json, sys
@@ -31,8 +31,8 @@ sys.path.insert(0, sys.argv[3])
 from pathlib import Path
 import torch
 from killing import attempt
-from pipeline.config import TrainConfig
-from pipeline.store import Store
+from pipeline.config.stages import TrainConfig
+from pipeline.store.store import Store
 from stages.train_student import train_student
 
 torch.set_num_threads(1)

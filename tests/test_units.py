@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.units import MAX_MPP, MIN_MPP, check_mpp, format_bytes, format_seconds, magnification
+from pipeline.base.units import MAX_MPP, MIN_MPP, check_mpp, format_bytes, format_seconds, magnification
 
 
 @settings(deadline=None)  # other work on the machine must not fail a test

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipeline import versions as module
-from pipeline.versions import DECIDING, RECORDED, continued_note, other_versions, versions
+from pipeline.base import versions as module
+from pipeline.base.versions import DECIDING, RECORDED, continued_note, other_versions, versions
 
 
 def test_the_packages_that_decide_are_recorded() -> None:

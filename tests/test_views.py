@@ -14,20 +14,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_factory import make_patches, student_folder, train_config
 
-from pipeline import views as module
-from pipeline.dataset import StoredRows, row_views, teacher_statistics
-from pipeline.draws import RunDraws
-from pipeline.errors import ConfigError, StoreError
-from pipeline.patches import PatchRead
-from pipeline.plan import Plan, write_plan
+from pipeline.base.draws import RunDraws
+from pipeline.base.errors import ConfigError, StoreError
+from pipeline.cohort import views as module
+from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.views import LEVEL, STAIN_CHANGE, STAINS, Views, change_stain, dihedral
 from pipeline.sampling import TRAIN
-from pipeline.store import Status, Store
-from pipeline.store_writer import StoreWriter
-from pipeline.teachers import choose_teachers
-from pipeline.views import LEVEL, STAIN_CHANGE, STAINS, Views, change_stain, dihedral
-from stages.inspect_outputs import inspect_path
+from pipeline.store.patches import PatchRead
+from pipeline.store.store import Status, Store
+from pipeline.store.teachers import choose_teachers
+from pipeline.store.writer import StoreWriter
+from pipeline.training.rows import StoredRows, row_views, teacher_statistics
+from stages.inspect import inspect_path
 from stages.train_student import train_student
-from stages.verify_store import verify_store
+from stages.verify import verify_store
 
 K = 4
 

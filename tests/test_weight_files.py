@@ -15,10 +15,10 @@ import safetensors.torch
 import torch
 from helpers import tiny_model, write_teacher
 
-from pipeline import weight_files
-from pipeline.errors import EncoderError
-from pipeline.models import build_encoder
-from pipeline.weight_files import read_weight_file
+from pipeline.base.errors import EncoderError
+from pipeline.encoders import weight_files
+from pipeline.encoders.build import build_encoder
+from pipeline.encoders.weight_files import read_weight_file
 
 NAME = "test_efficientnet"
 

@@ -11,11 +11,11 @@ import torch
 from helpers import tiny_model
 from timm.models import load_state_dict
 
-from pipeline.errors import EncoderError
-from pipeline.model_names import split_choice
-from pipeline.models import SCRATCH, build_encoder
-from pipeline.weight_files import read_weight_file
-from pipeline.weight_sets import choose_set, find_sets
+from pipeline.base.errors import EncoderError
+from pipeline.config.model_names import split_choice
+from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.encoders.weight_files import read_weight_file
+from pipeline.encoders.weight_sets import choose_set, find_sets
 
 NAMES = ("test_vit", "test_resnet")
 State = dict[str, torch.Tensor]

@@ -1,0 +1,95 @@
+"""Words to the user: progress bars, tables, and the log of a run.
+
+Bars and notes go to standard error, results to standard output. Where standard error is no terminal, a bar becomes a
+line a minute.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from tqdm import tqdm
+
+from pipeline.base.outside import printable
+from pipeline.base.units import format_seconds
+
+QUIET_SECONDS = 60.0
+"""Seconds between lines where there is no terminal (design.md)."""
+
+
+def say(text: str) -> None:
+    """A note to the user on standard error; a running bar stays whole. Control characters, of file names, are shown as
+    escapes.
+    """
+    tqdm.write(printable(text), file=sys.stderr)
+
+
+class Progress:
+    """A bar with rate and time left; `note` adds figures such as failures or loss behind it. A silent one shows
+    nothing.
+    """
+
+    def __init__(self, what: str, total: int, unit: str, *, done: int = 0, silent: bool = False) -> None:
+        self.what, self.total, self.unit = what, total, unit
+        self._terminal = sys.stderr.isatty() and not silent
+        self._silent = silent
+        self._bar = tqdm(
+            total=total, initial=done, desc=what, unit=f" {unit}", file=sys.stderr, disable=not self._terminal,
+            dynamic_ncols=True, smoothing=0.1,
+        )  # fmt: skip
+        self._done = self._first = done
+        self._started = self._spoke = time.monotonic()
+        self._note = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def note(self, **figures: str | int | float) -> None:
+        """Figures shown behind the bar."""
+        self._note = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                               for name, value in figures.items())  # fmt: skip
+        self._bar.set_postfix_str(self._note, refresh=False)
+
+    def expect(self, total: int) -> None:
+        """Another total, where it is only known by and by."""
+        self.total = self._bar.total = total
+
+    def step(self, count: int = 1) -> None:
+        """`count` more units are done."""
+        self._done += count
+        self._bar.update(count)
+        now = time.monotonic()
+        if not (self._terminal or self._silent) and now - self._spoke >= QUIET_SECONDS:
+            self._spoke = now
+            rate = (self._done - self._first) / (now - self._started)
+            left = format_seconds((self.total - self._done) / rate) if rate > 0 else "?"
+            line = f"{self.what}: {self._done:,} of {self.total:,} {self.unit}, {rate:.3g} a second, {left} left"
+            print(printable(f"{line}, {self._note}" if self._note else line), file=sys.stderr, flush=True)
+
+
+def table(rows: Sequence[Sequence[object]], header: Sequence[str] = (), *, right: Sequence[int] = ()) -> str:
+    """Rows as aligned text; the columns in `right` are right-aligned."""
+    rows = [header, *rows] if header else rows
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
+    if not cells:
+        return ""
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    lines = [
+        "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths,
+        strict=True))) for row in cells
+    ]  # fmt: skip
+    if header:
+        lines.insert(1, "  ".join("-" * w for w in widths))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """A number of things in words: "1 slide", "2,000 slides"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,114 @@
+"""Batches of patches, read by threads that keep ahead of the model.
+
+Threads are enough: OpenSlide, Pillow and the image codecs release the interpreter lock, and a killed run leaves no
+orphans. The order of batches and of rows in them is the caller's, whatever the number of threads. Memory is a fixed
+ring of batch buffers, pinned for a GPU.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.base.devices import mark
+
+T = TypeVar("T")
+
+ROWS_PER_TASK = 8
+"""Rows that one thread reads in one go, at most. Our choice: neighbours share tiles, and a task costs little beside 8
+patches.
+"""
+BATCHES_AHEAD = 3
+
+
+@dataclass
+class Batch(Generic[T]):
+    """One batch.
+
+    Attributes:
+        rows: the row numbers, in the caller's order.
+        pixels: uint8 (B, P, P, 3) or (B, K, P, P, 3), a part of a buffer that is used again after the next batch but
+            one.
+        results: what the reading function returned for each row.
+    """
+
+    rows: Sequence[int]
+    pixels: Tensor
+    results: list[T]
+    copied: torch.cuda.Event | None = field(default=None, repr=False)
+
+    def pixels_on(self, device: torch.device) -> Tensor:
+        """The pixels on `device`; from pinned memory without waiting."""
+        moved = self.pixels.to(device, non_blocking=device.type == "cuda")
+        self.copied = mark(device)
+        return moved
+
+
+class BatchLoader(Generic[T]):
+    """Reads batches ahead with `read(row, out)`, which fills `out`, uint8 (P, P, 3), and returns what the caller wants
+    to know. Of several views `out` is (K, P, P, 3), and a batch's pixels are (B, K, P, P, 3).
+
+    An exception in `read` is raised to the consumer at that batch. Use as a context, which ends the threads.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[int, NDArray[np.uint8]], T],
+        *,
+        patch_px: int,
+        batch_size: int,
+        workers: int,
+        device: torch.device,
+        views: int = 1,
+    ) -> None:
+        self._read = read
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="g2l-read")
+        self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
+        shape = (BATCHES_AHEAD + 2, batch_size, *([views] if views > 1 else []), patch_px, patch_px, 3)
+        self._buffers = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def _read_some(self, rows: Sequence[int], out: NDArray[np.uint8]) -> list[T]:
+        return [self._read(row, out[i]) for i, row in enumerate(rows)]
+
+    def _submit(self, rows: Sequence[int], buffer: Tensor) -> list[Future[list[T]]]:
+        out, step = buffer.numpy(), self._rows_per_task
+        return [
+            self._pool.submit(self._read_some, rows[start : start + step], out[start : start + step])
+            for start in range(0, len(rows), step)
+        ]
+
+    def batches(self, row_batches: Iterable[Sequence[int]]) -> Iterator[Batch[T]]:
+        """The batches in order. When the consumer asks for one, it must be done with the one before the last."""
+        pending: deque[tuple[Sequence[int], Tensor, list[Future[list[T]]]]] = deque()
+        given: deque[Batch[T]] = deque()
+        source = iter(row_batches)
+        count = 0
+        while True:
+            while len(pending) <= BATCHES_AHEAD - 1 and (rows := next(source, None)) is not None:
+                buffer = self._buffers[count % len(self._buffers)]
+                pending.append((rows, buffer, self._submit(rows, buffer)))
+                count += 1
+            if not pending:
+                return
+            rows, buffer, futures = pending.popleft()
+            results = [result for future in futures for result in future.result()]
+            batch = Batch(rows, buffer[: len(rows)], results)
+            yield batch
+            given.append(batch)
+            if len(given) > 1 and (event := given.popleft().copied) is not None:
+                event.synchronize()  # its buffer may be filled again from here on

@@ -1,0 +1,283 @@
+"""The manifest: which slides there are, whose they are, and which cases are held out (CSV in, rows out).
+
+The paper trains on about a thousand slides of one cancer (arXiv 2510.11176). This module reads such a list,
+refuses it with every problem named at once, and writes one; `manifest_sources` makes its rows. What it leaves out:
+whether a slide opens and what its mpp is; the plan sees to that.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pipeline.base.errors import ManifestError
+from pipeline.base.units import check_mpp
+from pipeline.cohort.copies import copies_of_slides
+from pipeline.disk.file_names import file_named, name_trouble
+from pipeline.disk.label_words import cell_value, is_unknown
+from pipeline.disk.tables import Problem, composed, read_table, refuse, write_table
+
+Split = Literal["train", "val"]
+
+OVERRIDES: Mapping[str, Literal["yes"] | None] = {"": None, "no": None, "yes": "yes"}
+SPLITS: Mapping[str, Split] = {"train": "train", "val": "val"}
+REQUIRED_COLUMNS = ("slide_id", "path")
+COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256")
+"""Columns with a meaning, in the order in which they are written; every other column is a label."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+MAX_SLIDE_ID_BYTES = 200
+"""Our choice: file systems allow 255 bytes a name, and outputs add an ending to the id."""
+
+
+@dataclass(frozen=True)
+class ManifestRow:
+    """One slide; `path` is as written, `mpp` is um/px of level 0 and counts against the slide's own where
+    `mpp_overrides` is "yes", `line` is 1-based (0: not from a file).
+
+    `has_case` is off where the manifest gives no case, and `case_id` is the slide's. It and `line` take no part in
+    comparisons: the order of a file's rows does not matter.
+    """
+
+    slide_id: str
+    path: str
+    case_id: str
+    center: str | None = None
+    mpp: float | None = None
+    split: Split | None = None
+    sha256: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
+    line: int = field(default=0, compare=False)
+    mpp_overrides: Literal["yes"] | None = None
+    has_case: bool = field(default=True, compare=False)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The rows of a manifest, sorted by `slide_id`, and the folder below which their relative paths hang."""
+
+    rows: tuple[ManifestRow, ...]
+    path: Path
+    slides_root: Path
+
+    def slide_path(self, row: ManifestRow) -> Path:
+        """Where the slide of `row` lies; an absolute path stays as it is. A file whose name has its accents composed in
+        another way is meant if there is no other.
+        """
+        return file_named(self.slides_root / row.path)
+
+
+def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
+    """Read and check a manifest, and see that every slide file is there, and each slide once.
+
+    `slides_root` is the folder below which relative paths hang; None is the manifest's own folder.
+
+    Raises:
+        ManifestError: anything is wrong; lists the problems by line, the first 20 and how many more.
+    """
+    manifest, problems = _parse(path, slides_root)
+    missing = [
+        (row.line, f"no slide file {manifest.slide_path(row)}")
+        for row in manifest.rows
+        if row.path and not os.path.isfile(manifest.slide_path(row))
+    ]
+    hint = f"\nRelative paths hang below {manifest.slides_root}; --slides-root names another folder."
+    refuse(path, problems + missing + _copies(manifest), hint if missing else "")
+    return manifest
+
+
+def parse_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
+    """Read and check a manifest as `read_manifest` does, without need of the slides.
+
+    Raises:
+        ManifestError: as `read_manifest`, but for missing slides and copies.
+    """
+    manifest, problems = _parse(path, slides_root)
+    refuse(path, problems)
+    return manifest
+
+
+def split_of_case(case_id: str, val_fraction: float) -> Split:
+    """The split of a case, from the SHA-256 of its name alone, so that it stays when slides come or go.
+
+    A case that is held out at one fraction is held out at every larger one.
+
+    Raises:
+        ValueError: `val_fraction` is not within 0 to 1.
+    """
+    if not 0 <= val_fraction <= 1:
+        raise ValueError(f"val_fraction must be 0 to 1, not {val_fraction:g}")
+    # 48 bits are exact in a float and always give less than 1: fraction 0 holds out nothing, 1 everything.
+    position = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:6], "big") / 2**48
+    return "val" if position < val_fraction else "train"
+
+
+def row_split(row: ManifestRow, val_fraction: float) -> Split:
+    """The split that the manifest gives the row, else that of its case's hash."""
+    return row.split or split_of_case(row.case_id, val_fraction)
+
+
+def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
+    """Write rows as CSV, sorted by `slide_id`, complete or absent.
+
+    Columns: slide_id, path, case_id, empty where it is not known; of center, mpp, split, sha256 those that any row has;
+    then the labels in the order of their first use.
+    """
+    ordered = sorted(rows, key=lambda row: row.slide_id)
+    fixed = [c for c in COLUMNS if any(getattr(row, c) is not None for row in ordered)] or COLUMNS[:3]
+    labels = list(dict.fromkeys(label for row in ordered for label in row.labels))
+    cells = (
+        [getattr(row, c) if c != "case_id" or row.has_case else "" for c in fixed]
+        + [row.labels.get(label, "") for label in labels]
+        for row in ordered
+    )
+    write_table(path, [*fixed, *labels], cells)
+
+
+def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem]]:
+    """The manifest, and everything that is wrong with it as far as the file alone tells."""
+    if slides_root is not None and not slides_root.is_dir():
+        raise ManifestError(f"the slides' folder {slides_root} is not a folder; mend --slides-root")
+    records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
+    rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
+    manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root)
+    problems += [*repeated_ids(rows), *_unclear_files(manifest), *_repeated_files(manifest)]
+    problems += _mixed_cases(rows, dict(records))
+    return manifest, problems
+
+
+def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:
+    """The row of a record; a cell that is wrong is added to `problems` and counts as empty."""
+    slide_id, path = record["slide_id"], record["path"]
+    cells = {column: cell_value(record.get(column, "")) for column in COLUMNS}
+    if trouble := id_trouble(slide_id):
+        problems.append((line, f"slide_id {slide_id!r} {trouble}"))
+    if not cells["path"]:
+        problems.append((line, f"path {path!r} stands for a missing value" if path.strip() else "path is empty"))
+    mpp = None
+    if cells["mpp"]:
+        try:
+            if "_" in cells["mpp"]:  # Python reads 0_25 as 25
+                raise ValueError
+            mpp = check_mpp(float(cells["mpp"]), "the manifest")
+        except ValueError as error:
+            why = error if "implausible" in str(error) else f"mpp {cells['mpp']!r} is not a number"
+            problems.append((line, f"{why}; give um/px at level 0, such as 0.25, or nothing"))
+    overrides = OVERRIDES.get(cells["mpp_overrides"].lower())
+    if cells["mpp_overrides"].lower() not in OVERRIDES or (overrides and mpp is None):
+        problems.append((line, f"mpp_overrides {cells['mpp_overrides']!r} is not yes (with an mpp), no, or empty"))
+    split = SPLITS.get(cells["split"])
+    if cells["split"] and not split:
+        problems.append((line, f"split {cells['split']!r} is not one of train, val, or empty"))
+    sha256 = cells["sha256"].lower()
+    if sha256 and not SHA256.fullmatch(sha256):
+        problems.append((line, f"sha256 {sha256!r} is not 64 hexadecimal digits"))
+    return ManifestRow(
+        slide_id=slide_id,
+        path=path if cells["path"] else "",
+        case_id=cells["case_id"] or slide_id,
+        center=cells["center"] or None,
+        mpp=mpp,
+        split=split,
+        sha256=sha256 or None,
+        labels={column: cell.strip() for column, cell in record.items() if column not in COLUMNS},
+        line=line,
+        mpp_overrides=overrides,
+        has_case=bool(cells["case_id"]),
+    )
+
+
+def id_trouble(slide_id: str) -> str:
+    """Why an id cannot name a file and an HDF5 group; empty if it can."""
+    if not slide_id.strip():
+        return "is empty"
+    if is_unknown(slide_id) and not slide_id.startswith("."):
+        return "stands for a missing value"
+    if slide_id != slide_id.strip() or slide_id.startswith("."):
+        return "starts or ends with a space, or starts with a dot"
+    if not slide_id.isprintable() or "/" in slide_id or "\\" in slide_id:
+        return "has a slash, a backslash or a character that does not print"
+    if len(slide_id.encode()) > MAX_SLIDE_ID_BYTES:
+        return f"is longer than {MAX_SLIDE_ID_BYTES} bytes"
+    return ""
+
+
+def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> dict[str, list[ManifestRow]]:
+    """The rows by key, as far as several share it; each group in the order of lines."""
+    groups: dict[str, list[ManifestRow]] = {}
+    for row in sorted(rows, key=lambda row: row.line):
+        groups.setdefault(key(row), []).append(row)
+    return {name: group for name, group in groups.items() if len(group) > 1}
+
+
+def repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
+    """Ids that several rows have, and those that differ only in how letters with accents are written."""
+    return [
+        (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs an id of its own"
+                        + ("" if len({row.slide_id for row in group}) == 1 else
+                           " (they differ only in how letters with accents are written)"))
+        for slide_id, group in _groups(rows, lambda row: composed(row.slide_id)).items()
+        if slide_id.strip()
+    ]  # fmt: skip
+
+
+def _unclear_files(manifest: Manifest) -> list[Problem]:
+    """Paths by which two files could be meant."""
+    troubles = [(row, name_trouble(manifest.slides_root / row.path)) for row in manifest.rows if row.path]
+    return [(row.line, f"path {row.path!r} {trouble}") for row, trouble in troubles if trouble]
+
+
+def _repeated_files(manifest: Manifest) -> list[Problem]:
+    """Slide files that have several ids, whatever links and dots their paths go through."""
+    groups = _groups(manifest.rows, lambda row: _inode(manifest.slide_path(row)))
+    return [
+        (group[0].line, f"the file {os.path.realpath(manifest.slide_path(group[0]))} has several ids {_lines(group)}; "
+                        "keep one row a file")
+        for group in groups.values()
+        if group[0].path and len({row.slide_id for row in group}) > 1
+    ]  # fmt: skip
+
+
+def _inode(path: Path) -> str:
+    """What is the same for all names of a file, links and hard links; of a file that is not there its path."""
+    try:
+        stat = os.stat(path)
+    except (OSError, ValueError):  # the latter: a name that no file can have
+        return os.path.realpath(path)
+    return f"{stat.st_dev}:{stat.st_ino}"
+
+
+def _copies(manifest: Manifest) -> list[Problem]:
+    """Slides that have several ids by copies of a file, or by several files of one series."""
+    rows = list({_inode(manifest.slide_path(row)): row for row in reversed(manifest.rows) if row.path}.values())
+    problems = []
+    for indices in copies_of_slides([manifest.slide_path(row) for row in rows]):
+        group = sorted((rows[index] for index in indices), key=lambda row: row.line)
+        named = " and ".join(f"{row.slide_id!r} ({manifest.slide_path(row)})" for row in group)
+        problems.append((group[0].line, f"one slide has several ids {_lines(group)}: {named} are copies, or files of "
+                         "one DICOM series. Keep one row a slide"))  # fmt: skip
+    return problems
+
+
+def _mixed_cases(rows: Iterable[ManifestRow], records: Mapping[int, Mapping[str, str]]) -> list[Problem]:
+    """Cases whose rows do not all give the same split or all give none; a wrong split counts for nothing."""
+    problems = []
+    sound = [row for row in rows if row.split or not cell_value(records[row.line].get("split", ""))]
+    for case_id, group in _groups(sound, lambda row: row.case_id).items():
+        parts = [(name, [row for row in group if row.split == name]) for name in ("train", "val", None)]
+        words = [f"{name or 'none given'} {_lines(part)}" for name, part in parts if part]
+        if case_id and len(words) > 1:
+            what = f"case {case_id!r} is in more than one split: {', '.join(words)}"
+            problems.append((group[0].line, f"{what}; give all its rows the same split, or none"))
+    return problems
+
+
+def _lines(rows: Iterable[ManifestRow]) -> str:
+    """Where rows are, in words: by line, or by path if they are not from a file."""
+    rows = list(rows)
+    if not all(row.line for row in rows):
+        return "for " + ", ".join(row.path for row in rows)
+    return f"on line{'s' * (len(rows) > 1)} " + ", ".join(str(row.line) for row in rows)

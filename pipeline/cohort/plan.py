@@ -1,0 +1,370 @@
+"""The plan: which slides, which patches, in which order, in which split. Pure data that decides everything beforehand.
+
+Rows are the patches of all slides in the order of the slide ids, each slide's in reading order (top to bottom, left to
+right), so that stage one reads a slide once and front to back. The plan is one HDF5 file; a slide's group carries the
+attributes that readers of TRIDENT and CLAM coordinates expect. Its hash covers everything that decides, and nothing
+that does not (paths, labels, file layout).
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.errors import ConfigError, PlanError
+from pipeline.base.outside import parse_object, reading
+from pipeline.base.units import magnification
+from pipeline.config.stages import PlanConfig
+from pipeline.disk.file_names import file_named
+from pipeline.disk.files import sha256_json, write_bytes
+from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values
+from pipeline.sampling import SPLITS
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.identity import SlideIdentity, identity_from_record
+
+FORMAT_VERSION = 1
+MOST_REASONS = 10
+"""Failed slides that an error names. Our choice."""
+WANTED = "A plan is one HDF5 file; `g2l plan` makes one from a manifest"
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """The patches of one slide.
+
+    Attributes:
+        slide_id: the manifest's id.
+        path: as in the manifest; relative ones hang below `slides_root`.
+        case_id, center: from the manifest.
+        has_case: whether the manifest gave the case, else `case_id` is the slide's; `None` in plans that do not say it.
+        manifest_mpp: um/px given by the manifest, overriding the slide's.
+        quickhash: OpenSlide's content hash, if the slide has one.
+        size_l0_px: (width, height) of level 0.
+        geometry: how its patches are read.
+        coords_l0_px: int64 (N, 2), (x, y) of top left corners in level 0, in reading order.
+        split: uint8 (N,), `sampling.TRAIN` or `VAL`.
+        labels: other columns of the manifest.
+        identity_facts: the record of the slide's `SlideIdentity`, checked when the slide is read; `None` in a plan of a
+            version that kept none.
+    """
+
+    slide_id: str
+    path: str
+    case_id: str
+    center: str | None
+    manifest_mpp: float | None
+    quickhash: str | None
+    size_l0_px: tuple[int, int]
+    geometry: PatchGeometry
+    coords_l0_px: NDArray[np.int64]
+    split: NDArray[np.uint8]
+    labels: dict[str, str] = field(default_factory=dict)
+    identity_facts: dict[str, Any] | None = None
+    has_case: bool | None = None
+
+    @property
+    def identity(self) -> SlideIdentity:
+        """Which slide it is, as far as the plan knows."""
+        return identity_from_record(self.identity_facts, self.quickhash, self.size_l0_px)
+
+    def content(self) -> dict[str, Any]:
+        """What of this slide enters the plan's hash."""
+        return self.facts_of_identity() | {
+            "slide_id": self.slide_id,
+            "case_id": self.case_id,
+            "center": self.center,
+            "manifest_mpp": self.manifest_mpp,
+            "quickhash": self.quickhash,
+            "size_l0_px": list(self.size_l0_px),
+            "geometry": asdict(self.geometry),
+            "coords": hashlib.sha256(self.coords_l0_px.astype("<i8").tobytes()).hexdigest(),
+            "split": hashlib.sha256(self.split.tobytes()).hexdigest(),
+        }
+
+    def facts_of_identity(self) -> dict[str, Any]:
+        """The identity's record by its name; nothing where there is none, as earlier versions wrote it."""
+        return {} if self.identity_facts is None else {"identity_facts": self.identity_facts}
+
+
+@dataclass(frozen=True)
+class AuditRow:
+    """What `g2l plan` found out about one slide; a line of the audit table.
+
+    `status` is ok, damaged (some of it cannot be read), or failed (`reason` says why; the slide has no rows).
+    Areas in mm2. `mpp` is what is taken, `own_mpp` and `manifest_mpp` are what slide and manifest say. `pixel_bytes`
+    and `jpeg_bytes` are the mean size of `patches_measured` of its patches as lossless JPEG XL and as JPEG, for the
+    estimate of the store; `plain_measured` of those are of one colour. `warnings` says what is odd of a slide.
+    `row_hash` tells whether the slide's row of the manifest is still the same.
+    """
+
+    slide_id: str
+    status: str
+    reason: str = ""
+    path: str = ""
+    case_id: str = ""
+    center: str = ""
+    split: str = ""
+    vendor: str = ""
+    width: int = 0
+    height: int = 0
+    levels: int = 0
+    mpp: float | None = None
+    mpp_source: str = ""
+    own_mpp: float | None = None
+    manifest_mpp: float | None = None
+    level_read: int | None = None
+    tissue_mm2: float | None = None
+    unreadable_mm2: float | None = None
+    patches_available: int = 0
+    patches_taken: int = 0
+    pixel_bytes: int | None = None
+    jpeg_bytes: int | None = None
+    patches_measured: int = 0
+    plain_measured: int = 0
+    warnings: str = ""
+    row_hash: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole plan; see the module's docstring.
+
+    Attributes:
+        config: the options it was made with.
+        slides: in the order of their ids; those with at least one row.
+        audit: one row for each slide of the manifest that was looked at.
+        slides_root: folder that relative paths hang below.
+    """
+
+    config: PlanConfig
+    slides: tuple[SlidePlan, ...]
+    audit: tuple[AuditRow, ...]
+    slides_root: Path
+
+    @property
+    def num_rows(self) -> int:
+        """Number of patches, N."""
+        return sum(len(s.coords_l0_px) for s in self.slides)
+
+    @property
+    def hash(self) -> str:
+        """Hex SHA-256 of all that the plan decides."""
+        return sha256_json(
+            {"version": FORMAT_VERSION, "config": self.config.deciding(), "slides": [s.content() for s in self.slides]}
+        )
+
+    def slide_of_row(self) -> NDArray[np.int32]:
+        """Index into `slides` of every row; int32 (N,)."""
+        return np.repeat(np.arange(len(self.slides), dtype=np.int32), [len(s.coords_l0_px) for s in self.slides])
+
+    def case_of_row(self) -> NDArray[np.str_]:
+        """The case of every row: (N,)."""
+        return np.array([slide.case_id for slide in self.slides])[self.slide_of_row()]
+
+    def coords(self) -> NDArray[np.int64]:
+        """Level-0 (x, y) of every row; int64 (N, 2)."""
+        return np.concatenate([s.coords_l0_px for s in self.slides])
+
+    def split(self) -> NDArray[np.uint8]:
+        """Split code of every row; uint8 (N,)."""
+        return np.concatenate([s.split for s in self.slides])
+
+    def slide_path(self, slide: SlidePlan, slides_root: Path | None = None) -> Path:
+        """Where a slide's file is; `slides_root` overrides where the plan was made. See `Manifest.slide_path`."""
+        return file_named((slides_root or self.slides_root) / slide.path)
+
+    def as_known_to(self, earlier: "Plan") -> "Plan":
+        """This plan with the identities that an earlier plan has of the same slides: a version that kept none made
+        another hash of the same plan, and so did a file that has been mended since.
+        """
+        known = {slide.slide_id: slide for slide in earlier.slides}
+        slides = [
+            replace(slide, identity_facts=before.identity_facts)
+            if (before := known.get(slide.slide_id)) and not before.identity.changes(slide.identity)
+            else slide
+            for slide in self.slides
+        ]
+        return replace(self, slides=tuple(slides))
+
+    def count(self, split: int) -> int:
+        """Number of rows in a split."""
+        return int(sum((s.split == split).sum() for s in self.slides))
+
+
+def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path) -> Plan:
+    """Put the slides' parts in order.
+
+    Raises:
+        PlanError: no slide has a patch.
+    """
+    kept = sorted((s for s in slides if len(s.coords_l0_px)), key=lambda s: s.slide_id)
+    if not kept:
+        reasons = "\n".join(f"  {row.slide_id}: {row.reason}" for row in list(audit)[:MOST_REASONS])
+        more = f"\n  and {len(audit) - MOST_REASONS:,} more" if len(audit) > MOST_REASONS else ""
+        raise PlanError(f"no slide gives a patch:\n{reasons}{more}")
+    return Plan(config, tuple(kept), tuple(sorted(audit, key=lambda row: row.slide_id)), slides_root)
+
+
+def coords_attributes(slide: SlidePlan, config: PlanConfig) -> dict[str, Any]:
+    """Attributes that readers of TRIDENT and CLAM coordinate files look for."""
+    g = slide.geometry
+    stride_px = config.stride_px or config.patch_px
+    return {
+        "patch_size": g.patch_px,
+        "patch_size_level0": round(g.patch_l0_px),
+        "level0_magnification": magnification(g.slide_mpp),
+        "target_magnification": magnification(g.target_mpp),
+        "overlap": max(config.patch_px - stride_px, 0),
+        "name": slide.slide_id,
+        "savetodir": "",
+        "level0_width": slide.size_l0_px[0],
+        "level0_height": slide.size_l0_px[1],
+        "patch_level": g.level,
+        "downsample": g.downsample,
+    }
+
+
+def plan_records(plan: Plan) -> dict[str, Any]:
+    """The plan without its arrays, as JSON types."""
+    return {
+        "format": "g2l-plan",
+        "version": FORMAT_VERSION,
+        "hash": plan.hash,
+        "config": plan.config.record(),
+        "slides_root": str(plan.slides_root),
+        "audit": [asdict(row) for row in plan.audit],
+    }
+
+
+def slide_record(slide: SlidePlan) -> dict[str, Any]:
+    """One slide of the plan without its arrays, as JSON types."""
+    return slide.facts_of_identity() | {
+        "slide_id": slide.slide_id,
+        "path": slide.path,
+        "case_id": slide.case_id,
+        "center": slide.center,
+        "manifest_mpp": slide.manifest_mpp,
+        "quickhash": slide.quickhash,
+        "size_l0_px": list(slide.size_l0_px),
+        "geometry": asdict(slide.geometry),
+        "labels": slide.labels,
+        **({} if slide.has_case is None else {"has_case": slide.has_case}),
+    }
+
+
+def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: NDArray[np.uint8]) -> SlidePlan:
+    """The inverse of `slide_record`.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no record of a slide.
+    """
+    if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu" or split.shape != coords.shape[:1]:
+        raise ValueError(f"coords of shape {coords.shape}, split of shape {split.shape}")
+    if not len(coords) or not set(np.unique(split).tolist()) <= set(range(len(SPLITS))):
+        raise ValueError("a slide without patches, or of another split than there are")
+    width, height = record["size_l0_px"]
+    identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # that it is one
+    values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
+    return SlidePlan(coords_l0_px=coords, split=split, **values)
+
+
+def _check_format(records: Any, source: Path) -> None:
+    """Refuse records of another format or version.
+
+    Raises:
+        PlanError: they are.
+    """
+    found = (records.get("format"), records.get("version")) if isinstance(records, dict) else None
+    if found != ("g2l-plan", FORMAT_VERSION):
+        raise PlanError(f"{source}: not a plan of format version {FORMAT_VERSION}. Make it again with `g2l plan`")
+
+
+def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: Path) -> Plan:
+    """The inverse of `plan_records`.
+
+    Raises:
+        PlanError: another format or version, or what was read does not have the hash that was written.
+    """
+    _check_format(records, source)
+    with reading(source, "the plan is damaged", PlanError):
+        try:
+            config = PlanConfig.build(records["config"])
+        except ConfigError as error:
+            raise PlanError(f"{source}: the plan is damaged ({error})") from None
+        audit = tuple(AuditRow(**row) for row in records["audit"])
+        plan = Plan(config, tuple(slides), audit, Path(records["slides_root"]))
+        sound = plan.hash == records["hash"]
+    if not sound:
+        raise PlanError(f"{source}: the plan is damaged: its content does not have the hash that it carries")
+    return plan
+
+
+def write_plan(plan: Plan, path: Path) -> None:
+    """Write the plan as HDF5, complete or absent. The same plan gives the same bytes.
+
+    Layout: `/slides/<id>/coords` int64 (N, 2) and `/slides/<id>/split` uint8 (N,), with attributes; the records as JSON
+    attributes.
+
+    Raises:
+        PlanError: it cannot be written; what was at `path` is still there.
+    """
+    buffer = io.BytesIO()  # HDF5 reads back what it writes, and its own errors hide the cause (a full disk)
+    with h5py.File(buffer, "w", libver="v110", track_order=False) as f:
+        f.attrs["plan"] = json.dumps(plan_records(plan) | {"audit": []}, sort_keys=True)
+        audit = json.dumps([asdict(row) for row in plan.audit], sort_keys=True)
+        f.create_dataset("audit", data=np.frombuffer(audit.encode(), np.uint8))  # may exceed an attribute's 64 kB
+        for slide in plan.slides:
+            group = f.create_group(f"slides/{slide.slide_id}")
+            group.attrs["slide"] = json.dumps(slide_record(slide), sort_keys=True)
+            coords = group.create_dataset("coords", data=slide.coords_l0_px)
+            group.create_dataset("split", data=slide.split)
+            for name, value in coords_attributes(slide, plan.config).items():
+                coords.attrs[name] = value
+                group.attrs[name] = value
+    try:
+        write_bytes(path, buffer.getvalue())
+    except OSError as error:
+        raise PlanError(f"cannot write the plan {path}: {error.strerror}. Choose another --out") from error
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan and check it against its hash.
+
+    Raises:
+        PlanError: missing, no plan, or damaged.
+    """
+    if not path.exists():
+        raise PlanError(f"{path}: no such plan. `g2l plan` makes one")
+    with reading(path, "not a readable plan", PlanError, WANTED), open_hdf5(path) as f:
+        of_file = attributes(f)
+        if "plan" not in of_file:
+            raise PlanError(f"{path}: an HDF5 file, but not a plan of G2L")
+        records = json.loads(of_file["plan"])
+        _check_format(records, path)
+        records["audit"] = json.loads(_values(f, "audit").astype(np.uint8).tobytes())
+        slides = [
+            slide_from_record(
+                parse_object(attributes(group)["slide"]), _values(group, "coords"), _values(group, "split")
+            )
+            for group in (member(f, f"slides/{name}") for name in sorted(member(f, "slides").keys()))
+        ]
+    return plan_from_records(records, slides, path)
+
+
+def _values(group: h5py.Group, name: str) -> NDArray[Any]:
+    """The numbers of a dataset.
+
+    Raises:
+        KeyError, UnsafeError: there is none that can be read: see `hdf5_input.read_values`.
+    """
+    found = dataset(group, name)
+    if found is None:
+        raise KeyError(name)
+    return read_values(found)

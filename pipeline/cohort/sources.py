@@ -1,0 +1,151 @@
+"""Rows of a manifest from a folder of slides, or from a download manifest of the Genomic Data Commons (GDC).
+
+A TCGA barcode in a file name gives the case and the centre. What it leaves out: downloading, which the GDC's own client
+does, and opening the slides.
+"""
+
+import csv
+import functools
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePosixPath
+
+from pipeline.base.errors import ManifestError
+from pipeline.cohort.barcodes import barcode_of_path, find_barcode
+from pipeline.cohort.copies import copies_of_slides
+from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids
+from pipeline.cohort.walk import SLIDE_SUFFIXES, passed_over, slide_paths
+from pipeline.disk.label_words import is_unknown
+from pipeline.disk.tables import Problem, composed, read_table, refuse
+
+GDC_COLUMNS = ("id", "filename", "md5", "size")
+"""docs.gdc.cancer.gov/Encyclopedia/pages/Manifest_File; its `state` is not needed."""
+
+SITES_FILE = "tcga_source_sites.csv"
+
+
+@dataclass(frozen=True)
+class SlideList:
+    """Rows sorted by `slide_id`, the folder below which their paths hang, and what was passed over, in words."""
+
+    rows: tuple[ManifestRow, ...]
+    root: Path
+    notes: tuple[str, ...] = ()
+
+
+def list_slides(source: Path) -> SlideList:
+    """The slides of a folder, each once, or of a GDC manifest.
+
+    Paths of the latter hang below its own folder; who downloads to another names it as `slides_root` when reading.
+
+    Raises:
+        ManifestError: as `list_folder` and `rows_from_gdc`.
+    """
+    if source.is_dir():
+        return list_folder(source, copies=False)
+    return SlideList(tuple(rows_from_gdc(source)), source.parent)
+
+
+def list_folder(folder: Path, *, copies: bool = True) -> SlideList:
+    """One row for each slide anywhere below `folder`, with paths relative to it.
+
+    The id is the file's stem; files whose stems clash take their relative path with `__` for `/`. A TCGA barcode in the
+    file's name, or in that of the nearest folder that has one, gives the case and, if its site is known, the centre.
+    Passed over: hidden files and folders, links to folders, links to slides that are listed, the data folder of an
+    .mrxs file, and of DICOM files all but one a series, the first by name that is a level of the slide. With `copies`
+    off also files that are the same as a listed one, byte for byte.
+
+    Raises:
+        ManifestError: the folder cannot be listed or has no slide, a name cannot be an id, or copies say different
+            cases.
+    """
+    paths, notes = slide_paths(folder)
+    problems: list[Problem] = []
+    if not copies:
+        paths, notes_on_copies = _without_copies(folder, paths, problems)
+        notes += notes_on_copies
+    if not paths:
+        raise ManifestError(
+            "\n".join([f"no slides below {folder}; looked for {' '.join(sorted(SLIDE_SUFFIXES))}", *notes])
+        )
+    num_same = Counter(composed(path.stem) for path in paths)
+    rows = []
+    for path in paths:
+        slide_id = path.stem if num_same[composed(path.stem)] == 1 else str(path).replace("/", "__")
+        barcode = barcode_of_path(path.parts)
+        case_id, center = (barcode.case_id, source_sites().get(barcode.site)) if barcode else (slide_id, None)
+        rows.append(ManifestRow(slide_id, str(path), case_id, center, has_case=barcode is not None))
+        if trouble := _utf8_trouble(str(path)) or id_trouble(slide_id):
+            problems.append((0, f"the file name {str(path)!r} {trouble}; rename it"))
+    refuse(folder, problems + repeated_ids(rows))
+    return SlideList(tuple(sorted(rows, key=lambda row: row.slide_id)), folder, tuple(notes))
+
+
+def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
+    """One row for each slide of a GDC download manifest (TSV: id, filename, md5, size), sorted by `slide_id`.
+
+    Paths are `id/filename`, as gdc-client lays files out. The slide's id is the file name up to the first dot, or
+    its whole stem where that clashes. Labels: site (its code), file_name, gdc_id, md5, bytes.
+
+    Raises:
+        ManifestError: not such a file; a file that is no slide, has no TCGA barcode or is from an unknown site.
+    """
+    records, problems = read_table(tsv, GDC_COLUMNS, "\t")
+    num_same = Counter(record["filename"].split(".")[0] for _, record in records)
+    rows = []
+    for line, record in records:
+        name, short = record["filename"], record["filename"].split(".")[0]
+        if without := [column for column in ("id", "filename") if is_unknown(record[column])]:
+            problems.append((line, f"no {' and no '.join(without)}; take the line out"))
+            continue
+        barcode = find_barcode(name)
+        if barcode is None:
+            problems.append((line, f"{name!r} has no TCGA barcode (TCGA-XX-YYYY), or several"))
+        elif barcode.site not in source_sites():
+            problems.append((line, f"{name!r} has the unknown site code {barcode.site!r}; add it to {SITES_FILE}"))
+        elif Path(name).suffix.lower() not in SLIDE_SUFFIXES:
+            problems.append((line, f"{name!r} is not a slide; take the line out"))
+        else:
+            slide_id = short if num_same[short] == 1 else Path(name).stem
+            labels = {"site": barcode.site, "file_name": name, "gdc_id": record["id"]}
+            labels |= {"md5": record["md5"], "bytes": record["size"]}
+            path, center = f"{record['id']}/{name}", source_sites()[barcode.site]
+            rows.append(ManifestRow(slide_id, path, barcode.case_id, center, labels=labels, line=line))
+    refuse(tsv, problems + repeated_ids(rows))
+    return sorted(rows, key=lambda row: row.slide_id)
+
+
+@functools.cache
+def source_sites() -> Mapping[str, str]:
+    """TCGA source site code to centre; gdc.cancer.gov/resources-tcga-users/tcga-code-tables."""
+    text = resources.files("pipeline").joinpath("data", SITES_FILE).read_text("utf-8")
+    return {record["code"]: record["center"] for record in csv.DictReader(io.StringIO(text))}
+
+
+def _without_copies(
+    folder: Path, paths: Sequence[PurePosixPath], problems: list[Problem]
+) -> tuple[list[PurePosixPath], list[str]]:
+    """Each slide once, and a note on its copies; that copies are of several cases is added to `problems`."""
+    dropped: dict[PurePosixPath, PurePosixPath] = {}
+    for group in copies_of_slides([Path(folder / path) for path in paths]):
+        cases = {paths[i]: barcode.case_id for i in group if (barcode := barcode_of_path(paths[i].parts))}
+        kept = next(iter(cases), paths[group[0]])
+        if len(set(cases.values())) > 1:
+            named = " and ".join(f"{path} ({case})" for path, case in cases.items())
+            problems.append((0, f"{named} are copies of one slide, named after different cases; remove one"))
+        dropped |= {paths[i]: kept for i in group if paths[i] != kept}
+    return [path for path in paths if path not in dropped], passed_over(
+        dropped, "copy of a slide that is listed", "copies of slides that are listed"
+    )
+
+
+def _utf8_trouble(path: str) -> str:
+    """Why a path cannot be written to a CSV file; empty if it can."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    return ""

@@ -1,0 +1,102 @@
+"""A new folder is complete or absent: made aside and renamed; or, where there is an empty one already, moved into it.
+
+An empty folder may be the point where a volume is mounted, or all that may be written below a parent that may not:
+then nothing can be renamed onto it. What goes into it is made in a folder within it, and moved up entry by entry, the
+one that makes it complete last. A note of the entries lets the next run clear away what a kill left in between.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pipeline.base import interrupts
+from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, holds_nothing, remove, remove_asides_of
+from pipeline.disk.files import sync_file, sync_folder, sync_tree
+from pipeline.disk.locks import hold_new_folder
+
+FILLING = ".filling" + ASIDE_SUFFIX
+"""The note of what is being moved up."""
+
+
+def is_free(folder: Path) -> bool:
+    """Whether `folder` is not there, or is an empty folder, which a killed run may have begun to fill."""
+    if not os.path.lexists(folder):
+        return True
+    return folder.is_dir() and holds_nothing(folder, _begun(folder))
+
+
+@contextmanager
+def new_folder(folder: Path, last: str) -> Iterator[Path]:
+    """The path of a folder to make and fill aside; when the block ends well, it is synced and becomes `folder`.
+
+    The caller holds `folder`, which is free. `last` is the entry without which the folder counts as absent.
+
+    Raises:
+        OSError: it cannot be written; nothing is left.
+    """
+    if os.path.islink(folder):
+        folder = Path(os.path.realpath(folder))
+    if folder.name:
+        remove_asides_of(folder)
+    in_place = folder.is_dir()
+    if in_place:
+        clear(folder)
+    aside = folder / aside_name("new") if in_place else folder.with_name(aside_name(folder.name))
+    key = interrupts.undo_at_end(lambda: remove(aside), aside)
+    try:
+        yield aside
+        sync_tree(aside)
+        with interrupts.guard:
+            if in_place:
+                _move_up(aside, folder, last)
+            else:
+                os.rename(aside, folder)
+                hold_new_folder(folder)
+        sync_folder(folder if in_place else folder.parent)
+    except BaseException:
+        remove(aside)
+        raise
+    finally:
+        interrupts.settled(key)
+
+
+def clear(folder: Path) -> None:
+    """Take out of a free folder what a killed run has begun to put there."""
+    for name in _begun(folder):
+        remove(folder / name)
+    for name in os.listdir(folder):
+        if name.endswith(ASIDE_SUFFIX):
+            remove(folder / name)
+
+
+def _move_up(aside: Path, folder: Path, last: str) -> None:
+    """Move the entries of `aside` into `folder`, which it lies in; none of them is there after an error."""
+    names = sorted(os.listdir(aside), key=lambda name: (name == last, name))
+    note = folder / FILLING
+    moved: list[str] = []
+    try:
+        with open(note, "x", encoding="utf-8") as f:
+            f.write(json.dumps(names))
+            f.flush()
+            sync_file(f.fileno())
+        for name in names:
+            os.rename(aside / name, folder / name)
+            moved.append(name)
+    except BaseException:
+        for name in moved:
+            remove(folder / name)
+        raise
+    finally:
+        remove(note)
+        remove(aside)
+
+
+def _begun(folder: Path) -> set[str]:
+    """Entries that a killed run has moved up into `folder`, or was about to."""
+    try:
+        names = json.loads((folder / FILLING).read_text("utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return {name for name in names if isinstance(name, str) and Path(name).name == name}

@@ -1,0 +1,177 @@
+"""Locks on a file system without flock: who makes the file holds it, is named in it, and touches it while it lives.
+
+A holder of this machine is known to be dead by its process; one of another machine, container or boot by a file that
+nobody has touched for `DEAD_SECONDS`. What it leaves out: a holder that was suspended for longer than that and wakes
+again; it ends itself when it finds another in its place.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from pipeline.base import interrupts
+from pipeline.base.errors import BusyError
+from pipeline.base.processes import ProcessIdentity
+
+TOUCH_SECONDS = 20.0
+DEAD_SECONDS = 600.0
+"""A file server that hangs for minutes has not killed its clients (our choice)."""
+BEGUN_SECONDS = 10.0
+"""Age of an empty file whose maker has died before he named himself."""
+MOST_BYTES = 4096
+
+
+def describe_holder(what: str, kind: str) -> bytes:
+    """A lock's content: a line for people, and one for programs. `kind` is "flock" or "name"."""
+    words = f"{what} (process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')})"
+    record = {"kind": kind, **ProcessIdentity.own().record()}
+    return f"{words}\n{json.dumps(record)}\n".encode("utf-8", "backslashreplace")
+
+
+def read(path: Path) -> str:
+    """A lock's content; "" if it cannot be read or is gone."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    try:
+        return os.read(fd, MOST_BYTES).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def holder_of(path: Path) -> str:
+    """Who holds a lock, in words."""
+    return (read(path).strip().splitlines() or ["another process"])[0]
+
+
+def record_of(text: str) -> dict[str, Any]:
+    """What a lock says to programs; empty of one by an earlier version."""
+    try:
+        record = json.loads(text.splitlines()[1])
+    except (IndexError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def is_alive(path: Path) -> bool:
+    """Whether a lock of this kind is held. Of one by flock nothing can be said here: False."""
+    record = record_of(read(path))
+    if record.get("kind") != "name":
+        return False
+    identity = ProcessIdentity.read(record)
+    running = identity.is_running() if identity else False
+    if running is not None:
+        return running
+    age = seconds_since_touched(path)
+    return age is not None and age < DEAD_SECONDS
+
+
+def may_be_of_flock(text: str) -> bool:
+    """Whether a lock that is not of this kind may be held: by a process here, or on a machine that has flock where this
+    one has none.
+    """
+    record = record_of(text)
+    if not text or record.get("kind") == "name":
+        return False
+    identity = ProcessIdentity.read(record)
+    return identity is None or identity.is_running() is not False
+
+
+def seconds_since_touched(path: Path) -> float | None:
+    """Age of a file's last change by the clock of its file system; `None` if it is gone."""
+    probe = path.with_name(f"{path.name}.{secrets.token_hex(4)}.g2l-part")
+    try:
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
+        try:
+            now = os.lstat(probe).st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError:
+        now = time.time()
+    try:
+        return now - os.lstat(path).st_mtime
+    except OSError:
+        return None
+
+
+def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSError, stack: ExitStack) -> bool:
+    """Hold a lock file without flock: `is_new` says that this process has made it. False if a dead holder's was cleared
+    away, and it must be made.
+
+    Raises:
+        BusyError: another process holds it.
+    """
+    if not is_new:
+        text = read(path)
+        age = seconds_since_touched(path)
+        begun = not text and age is not None and age < BEGUN_SECONDS
+        if begun or is_alive(path) or may_be_of_flock(text):
+            raise BusyError(f"{output} is in use by {holder_of(path)}. Wait for it to end, or stop it; if it has ended "
+                            f"long ago, delete {path}")  # fmt: skip
+        clear(path, text)
+        return False
+    content = describe_holder(what, "name")
+    key = interrupts.undo_at_end(lambda: path.unlink(missing_ok=True))
+    try:
+        os.pwrite(fd, content, 0)
+        os.fsync(fd)
+    except OSError:
+        interrupts.settled(key)
+        path.unlink(missing_ok=True)
+        raise
+    from pipeline.base.console import say
+
+    say(f"note: {path.parent} is on a file system without flock ({why.strerror}); the lock is a file that is touched "
+        "every few seconds")  # fmt: skip
+    stop = threading.Event()
+    touch = threading.Thread(target=_keep_touching, args=(path, content, stop), name="g2l-lock", daemon=True)
+    touch.start()
+    stack.callback(_release, fd, path, content, stop, touch, key)
+    return True
+
+
+def clear(path: Path, text: str) -> None:
+    """Take away a dead holder's file. Of several processes that try, one does; one that finds it has moved a living
+    holder's puts it back.
+    """
+    away = path.with_name(f"{path.name}.{secrets.token_hex(4)}.g2l-part")
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(path, away)
+        if read(away) != text and not os.path.lexists(path):
+            os.rename(away, path)
+        else:
+            away.unlink(missing_ok=True)
+
+
+def _keep_touching(path: Path, content: bytes, stop: threading.Event) -> None:
+    misses = 0
+    while not stop.wait(TOUCH_SECONDS):
+        misses = 0 if read(path).encode("utf-8") == content else misses + 1
+        if misses > 1:  # suspended for long: another holds the output, and two must not write
+            print(f"{path} is now held by {holder_of(path)}: this process ends, lest two write", file=sys.stderr)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        with contextlib.suppress(OSError):
+            os.utime(path)
+
+
+def _release(fd: int, path: Path, content: bytes, stop: threading.Event, touch: threading.Thread, key: object) -> None:
+    stop.set()
+    touch.join(1.0)
+    with interrupts.guard:
+        if read(path).encode("utf-8") == content:
+            path.unlink(missing_ok=True)
+        os.close(fd)
+        interrupts.settled(key)

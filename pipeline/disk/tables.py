@@ -1,0 +1,206 @@
+"""Tables as text, CSV or TSV: the one reader of those that come from outside, and the one writer of ours.
+
+A cell that begins with = + - or @ is a formula to a spreadsheet, and slide names come from others. So the writer puts
+an apostrophe before such a cell, as spreadsheets do themselves, and the reader takes it away: what this package wrote
+is read back as it was. Numbers stay numbers. What it leaves out: what the cells mean; `label_words` knows the words for
+a missing value.
+"""
+
+import csv
+import io
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.base.errors import ManifestError, did_you_mean
+from pipeline.disk.files import write_bytes
+
+Record = tuple[int, dict[str, str]]
+"""1-based line and its cells by column."""
+Problem = tuple[int, str]
+"""1-based line (0: none) and what is wrong there."""
+
+MAX_TABLE_BYTES = 1 << 28
+"""Our choice: a million rows of 250 bytes; a slide that is named by mistake is not read whole."""
+OTHER_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
+"""What tables are split at elsewhere; spreadsheets of some countries save CSV with semicolons."""
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+MAX_SHOWN_PROBLEMS = 20
+MAX_SHOWN_COLUMNS = 12
+MAX_SHOWN_CHARS = 200
+"""Of a header that is not understood. Our choice, as the two above: fits a screen."""
+
+FILE_COLUMNS = frozenset({"path", "filename", "slide_id", "slide"})
+"""Columns that name files, by their names in small letters: these cells stay as they are written, byte for byte."""
+FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n])")
+"""What a spreadsheet may take for a formula, with apostrophes before it or not; the last four are = + - @ in full width
+(owasp.org/www-community/attacks/CSV_Injection).
+"""
+QUOTE, NO_TEXT = '"', '""'
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
+
+
+def read_table(
+    path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"], known: Sequence[str] = ()
+) -> tuple[list[Record], list[Problem]]:
+    """Records, and the rows that have too few or too many cells; blank lines are passed over.
+
+    Letters with accents are composed (NFC), so that names which look alike are alike, but for cells that name files
+    (`FILE_COLUMNS`). Names of columns among `required` and `known` may be in capitals.
+
+    Raises:
+        ManifestError: the file cannot be read, is no text in UTF-8 or no table, or lacks a required column.
+    """
+    lines = _cells(path, _text(path), delimiter)
+    if not lines:
+        raise ManifestError(f"{path} is empty; its first line must name the columns {', '.join(required)}")
+    header = _header(path, lines.pop(0)[1], required, delimiter, known)
+    if not lines:
+        raise ManifestError(f"{path} has a header but no rows")
+    width = len(header)
+    problems = [
+        (line, f"{len(cells)} cells where the header has {width}; put quotes around a cell with a separator")
+        for line, cells in lines
+        if len(cells) != width
+    ]
+    records = [
+        (line, {name: cell if name.lower() in FILE_COLUMNS else composed(cell)
+                for name, cell in zip(header, cells, strict=True)})
+        for line, cells in lines
+        if len(cells) == width
+    ]  # fmt: skip
+    return records, problems
+
+
+def _text(path: Path) -> str:
+    """The text of a file, without a byte order mark.
+
+    Raises:
+        ManifestError: it cannot be read, is too large, or is no text in UTF-8.
+    """
+    if os.path.isdir(path):
+        raise ManifestError(f"{path} is a folder, not a table. A manifest of the slides in it is made with: "
+                            f"g2l make-manifest {path} --out slides.csv")  # fmt: skip
+    try:
+        with open(path, "rb") as f:
+            data = f.read(MAX_TABLE_BYTES + 1)
+        if len(data) > MAX_TABLE_BYTES:
+            raise ManifestError(f"{path} is larger than {MAX_TABLE_BYTES >> 20} MiB; is it a table?")
+        text = data.decode().removeprefix("\ufeff")
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            line = data.count(b"\n", 0, error.start) + 1
+            kind = f"is not UTF-8 text (line {line})"
+            if data.startswith(UTF16_MARKS):
+                kind = f"is UTF-16, not UTF-8 text (line {line})"
+            raise ManifestError(f"{path} {kind}; save it as CSV UTF-8") from error
+        raise ManifestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    if "\0" in text:
+        raise ManifestError(f"{path} is not a text file: it has zero bytes; save it as CSV UTF-8")
+    return text
+
+
+def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """The first line of each row that is not blank, and its cells.
+
+    Raises:
+        ManifestError: it is no well-formed CSV.
+    """
+    lines: list[tuple[int, list[str]]] = []
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    start = 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append((start, [unguarded(cell) for cell in cells]))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise ManifestError(f"{path} is not well-formed CSV from line {start} on: {error}") from error
+    return lines
+
+
+def _header(
+    path: Path, cells: Sequence[str], required: Sequence[str], delimiter: Literal[",", "\t"], known: Sequence[str]
+) -> list[str]:
+    """Names of the columns.
+
+    Raises:
+        ManifestError: one is missing, unnamed or given twice.
+    """
+    names = {composed(name): name for name in (*known, *required)}
+    header = [composed(cell).strip() for cell in cells]
+    header = [names.get(name) or names.get(name.lower(), name) for name in header]
+    if missing := [column for column in required if column not in header]:
+        split_at = {",": "commas", "\t": "tabs"}[delimiter]
+        other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
+        hint = f". It is split at {other}; save it with {split_at} between the cells" if other else ""
+        shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
+        more = f" and {len(shown) - MAX_SHOWN_COLUMNS:,} more" if len(shown) > MAX_SHOWN_COLUMNS else ""
+        near = did_you_mean(missing[0], header)
+        raise ManifestError(f"{path} lacks the column {', '.join(missing)}{near}; split at {split_at} it has "
+                            f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}")  # fmt: skip
+    if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
+        rows = "" if header[0] else ". The first is unnamed where pandas writes row numbers: use to_csv(index=False)"
+        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each a name of its own{rows}")
+    return header
+
+
+def composed(text: str) -> str:
+    """The text with its letters composed (NFC): file systems and keyboards spell accents in two ways."""
+    return unicodedata.normalize("NFC", text)
+
+
+def guarded(cell: Any) -> Any:
+    """A cell as it is written: text that a spreadsheet may take for a formula gets an apostrophe."""
+    if isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+def unguarded(cell: str) -> str:
+    """The inverse of `guarded`, of text."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
+
+
+def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: Literal[",", "\t"] = ",") -> str:
+    """A table as text, with a header; `None` is an empty cell."""
+    lines = ([_written(cell, delimiter) for cell in row] for row in (columns, *rows))
+    return "".join(f"{delimiter.join(cells) if cells != [''] else NO_TEXT}\n" for cells in lines)
+
+
+def _written(cell: Any, delimiter: str) -> str:
+    """A cell in quotes where it needs them; Python's own writer leaves a carriage return bare (before 3.13)."""
+    text = "" if cell is None else str(guarded(cell))
+    doubled = text.replace(QUOTE, 2 * QUOTE)
+    return f"{QUOTE}{doubled}{QUOTE}" if any(mark in text for mark in (delimiter, QUOTE, "\r", "\n")) else text
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV, complete or absent. Bytes of a path that are no text are written as `\\udc..`."""
+    write_bytes(path, table_text(columns, rows).encode(errors="backslashreplace"))
+
+
+def write_records(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
+    """Write records as CSV, complete or absent; `columns` are those of the first record unless given."""
+    columns = columns or list(records[0])
+    write_table(path, columns, ([record[column] for column in columns] for record in records))
+
+
+def refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
+    """Raise one error that lists all problems, if there are any."""
+    found = [f"\n  line {line}: {what}" if line else f"\n  {what}" for line, what in sorted(problems)]
+    if found:
+        num_hidden = len(found) - MAX_SHOWN_PROBLEMS
+        more = f"\n  and {num_hidden} more" if num_hidden > 0 else ""
+        raise ManifestError(f"{path} cannot be used:{''.join(found[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
+
+
+def unused_columns_note(columns: Iterable[str]) -> str:
+    """A note on columns that mean nothing here, which a typing error may be among; "" of none."""
+    names = [repr(name) for name in columns]
+    more = f" and {len(names) - MAX_SHOWN_COLUMNS} more" if len(names) > MAX_SHOWN_COLUMNS else ""
+    return f"Columns of the CSV that are not used: {', '.join(names[:MAX_SHOWN_COLUMNS])}{more}." if names else ""

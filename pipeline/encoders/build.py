@@ -1,0 +1,316 @@
+"""Encoders as modules: from a uint8 patch to an embedding, with the encoder's own statistics. Weights come from the hub
+or from a file.
+
+Weights are read behind `weight_files`, and the encoder is found in a file by `weight_sets`; no remote code runs. Left
+out: resizing. A patch goes in as it is, so the plan's patch size must be the encoder's.
+"""
+
+import hashlib
+import logging
+import pickle
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import timm
+import torch
+from torch import Tensor, nn
+
+from pipeline.base.console import say
+from pipeline.base.errors import EncoderError, did_you_mean, first_line
+from pipeline.base.outside import reading
+from pipeline.config.model_names import split_choice
+from pipeline.encoders.convert import to_timm_names
+from pipeline.encoders.hub import (
+    FOLDER,
+    HUB,
+    fetch_published,
+    no_weights,
+    published_files,
+    quiet_hub,
+    redacted,
+    weights_here,
+    weights_in,
+)
+from pipeline.encoders.model_config import CONFIG_FILE, are_statistics, read_model_config
+from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
+from pipeline.encoders.weight_files import check_weight_file, read_weight_file
+from pipeline.encoders.weight_sets import choice_note, choose_set
+
+PRETRAINED = "pretrained"
+SCRATCH = "scratch"
+
+
+class Encoder(nn.Module):
+    """A timm model with its normalisation and embedding rule.
+
+    forward: uint8 (B, P, P, 3) RGB -> (B, D) in the arithmetic of the surrounding autocast.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, spec: EncoderSpec) -> None:
+        super().__init__()
+        self.model = model
+        self.spec = spec
+        self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
+        self.to(memory_format=torch.channels_last)  # uint8 patches arrive with channels last; 2.5 times faster for CNNs
+
+    def normalise(self, patches: Tensor) -> Tensor:
+        """uint8 (B, P, P, 3) -> float32 (B, 3, P, P), channels last in memory; as torchvision's ToTensor and
+        Normalize.
+        """
+        return patches.permute(0, 3, 1, 2).float().div(255).sub(self.mean).div(self.std)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Normalised float (B, 3, P, P) -> (B, D)."""
+        if self.spec.embedding == "pooled":
+            return torch.as_tensor(self.model(images))
+        tokens = self.model.forward_features(images)  # type: ignore[operator]
+        cls = tokens[:, 0]
+        if self.spec.embedding == "cls":
+            return torch.as_tensor(cls)
+        patches = tokens[:, self.model.num_prefix_tokens :]
+        return torch.cat([cls, patches.mean(1)], dim=1)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return self.embed(self.normalise(patches))
+
+
+@dataclass(frozen=True)
+class BuiltEncoder:
+    """An encoder, and what is known of it once it is built."""
+
+    module: Encoder
+    spec: EncoderSpec
+    weights: str
+    weights_sha256: str
+    num_params: int
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON types, for stores, runs and cards."""
+        return self.spec.record() | {
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "num_params": self.num_params,
+        }
+
+
+def find_weights(path: Path, spec: EncoderSpec) -> Path:
+    """The file of a model's weights that a path names: itself, or the one in a folder under a published name; of a run
+    of stage two its student's.
+
+    Raises:
+        EncoderError: the folder has none, or there is no such file.
+    """
+    if not path.is_dir():
+        if not path.exists():
+            if str(path) == SCRATCH:
+                raise EncoderError("a teacher is not started from scratch: --weights takes a file or folder of weights")
+            raise EncoderError(f"{path}: no such weights{did_you_mean(str(path), (PRETRAINED, SCRATCH))}")
+        return path
+    is_run = (path / "run.json").is_file()
+    file = weights_in(path / "student" if is_run else path, spec)
+    if file is None:
+        raise EncoderError(f"{path}: no {' or '.join(published_files(spec))} is in this folder")
+    return file
+
+
+def timm_config(model: nn.Module) -> dict[str, Any]:
+    """timm's own description of a model: input size, statistics, classifier, licence."""
+    config: dict[str, Any] = dict(model.pretrained_cfg)  # type: ignore[arg-type]
+    return config
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> None:
+    """Load a state dict strictly: only the classifier, which an encoder does not have, may be left over.
+
+    Names of DINOv2's own code and of transformers are taken for timm's (`convert`). Position embeddings of another
+    image size are resampled by timm's own filter for the architecture.
+
+    Raises:
+        EncoderError: keys or shapes do not fit; names some of them.
+    """
+    weights = to_timm_names(weights)
+    convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+    if convert is not None:
+        try:
+            weights = convert(weights, model)
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise EncoderError(
+                f"{source}: the weights do not fit the architecture ({type(error).__name__}: {first_line(error)})"
+            ) from None
+    classifiers = timm_config(model).get("classifier") or ()
+    names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
+    expected = model.state_dict()
+    kept = {k: v for k, v in weights.items() if k in expected or not k.startswith(tuple(f"{n}." for n in names))}
+    shared = sorted(expected.keys() & kept.keys())
+    unlike = {
+        "missing": sorted(expected.keys() - kept.keys()),
+        "unknown": sorted(kept.keys() - expected.keys()),
+        "of another shape": [name for name in shared if kept[name].shape != expected[name].shape],
+    }
+    problems = [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
+    if problems:
+        raise EncoderError(f"{source}: the weights do not fit the architecture: {'; '.join(problems)}")
+    require_numbers(kept, source, expected)
+    model.load_state_dict(kept)
+
+
+def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mapping[str, Tensor] | None = None) -> None:
+    """See that weights are of the kind of number that the model has, and finite.
+
+    Raises:
+        EncoderError: floating point and whole numbers are mixed up (quantised weights), or there is NaN, or infinity.
+    """
+    for name, value in weights.items():
+        if expected is not None and value.dtype.is_floating_point != expected[name].dtype.is_floating_point:
+            raise EncoderError(f"{source}: {name} is of type {value.dtype}, not {expected[name].dtype}: weights that "
+                               "were quantised or converted are not loaded")  # fmt: skip
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise EncoderError(f"{source}: {name} holds NaN or infinity: the file is damaged, or of a training that "
+                               "diverged")  # fmt: skip
+
+
+def known_to_timm(name: str) -> bool:
+    """Whether timm has an architecture of that name (a tag of weights behind a dot is left away)."""
+    return bool(timm.is_model(name))
+
+
+def mistyped_encoder(name: str) -> str:
+    """ " (did you mean NAME?)" for a name that is nearly one of the table's, or else of timm's."""
+    return did_you_mean(name, ENCODERS) or did_you_mean(name, timm.list_models())
+
+
+def weights_hash(model: nn.Module) -> str:
+    """Hex SHA-256 of a model's state: names, types, shapes and bytes in the order of names, whatever file they came
+    from.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+MAX_REASON = 300
+"""Characters of a loader's list of keys that an error shows. Our choice."""
+UNBUILDABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, AssertionError, AttributeError,
+               pickle.UnpicklingError, safetensors.SafetensorError)  # fmt: skip
+"""What timm raises for a model that it does not know or weights that it cannot read."""
+
+
+def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.Module, dict[str, Any]]:
+    """The bare timm model of a spec, and all arguments that make it again from its architecture's name.
+
+    Raises:
+        EncoderError: timm knows no such model, or its weights cannot be had.
+    """
+    name = spec.source if pretrained and spec.source.startswith(HUB) else spec.architecture
+    arguments = {"num_classes": 0, **spec.arguments}
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
+        config = timm_config(model)
+        native = config["input_size"][-1]
+        if config.get("fixed_input_size") and "img_size" not in spec.arguments and native != patch_px:
+            arguments["img_size"] = patch_px
+            model = timm.create_model(name, pretrained=pretrained, **arguments)
+    except Exception as error:  # what the hub's client and its proxies raise is not documented
+        reason, of_page = first_line(error), name.startswith(HUB)
+        if spec.source.startswith(FOLDER) and isinstance(error, RuntimeError):  # of load_state_dict
+            keys = " ".join(str(error).split())[:MAX_REASON]
+            raise EncoderError(f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its "
+                               f"config.json ({keys})") from None  # fmt: skip
+        if (pretrained or of_page) and not (spec.source.startswith("timm:") and not known_to_timm(name)):
+            raise no_weights(spec, reason, config_only=not pretrained) from None
+        if not isinstance(error, UNBUILDABLE):
+            raise
+        meant = mistyped_encoder(spec.name)
+        said = f"cannot get the encoder {spec.name} ({reason}){meant}; `g2l models` lists the encoders"
+        raise EncoderError(redacted(said)) from None
+    of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
+    whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}
+    return model, whole
+
+
+def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 0) -> BuiltEncoder:
+    """Build an encoder for patches of `patch_px`.
+
+    Args:
+        name: of the table, a timm name, `hf-hub:...` or `local-dir:...`.
+        weights: `PRETRAINED`, `SCRATCH` (random, by `seed`), a file, `FILE::SET` for one of several sets in it, or a
+            folder with a file as a hub publishes it.
+
+    Raises:
+        EncoderError: unknown name, weights absent or not fitting, another patch size, or no (B, D) embedding.
+    """
+    logging.getLogger("timm").setLevel(logging.ERROR)
+    quiet_hub()
+    spec = named_spec(name)
+    if spec.source.startswith("local-dir:"):
+        folder = Path(spec.source.removeprefix("local-dir:"))
+        if (folder / CONFIG_FILE).exists():  # timm will say that it is missing
+            spec = replace(spec, embedding=read_model_config(folder).get("embedding", "pooled"))
+    if spec.patch_px not in (0, patch_px):
+        raise EncoderError(
+            f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
+        )
+    from_hub = weights == PRETRAINED
+    by_timm = from_hub and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
+    content: dict[str, Any] | None = None  # read first: to build a giant only to find no weights takes long
+    file, wanted = (None, "") if weights in (PRETRAINED, SCRATCH) else split_choice(Path(weights))
+    if not by_timm and weights != SCRATCH:
+        file = find_weights(file, spec) if file else fetch_published(spec)
+        content = read_weight_file(file)
+    elif by_timm and spec.source.startswith(FOLDER) and (beside := weights_here(spec)):
+        check_weight_file(beside)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model, arguments = _create(spec, patch_px, pretrained=by_timm)
+    if content is not None:
+        chosen, others = choose_set(content, model, str(file), wanted)
+        if note := choice_note(str(file), chosen, others) if not wanted else "":
+            say(f"note: {note}")
+        named = f"{file}: {chosen.name}" if chosen.name else str(file)
+        load_weights(model, chosen.weights, spec.source if from_hub else named)
+    elif by_timm:
+        require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER))
+    if spec.patch_px == 0:
+        config = timm_config(model)
+        for name in ("mean", "std"):
+            if not are_statistics(config.get(name), spread=name == "std"):
+                raise EncoderError(f"{spec.name}: its own configuration says {name} {config.get(name)}, not three "
+                                   "numbers, of red, green and blue")  # fmt: skip
+        spec = replace(spec, architecture=config["architecture"], arguments=arguments, mean=tuple(config["mean"]),
+                       std=tuple(config["std"]), patch_px=patch_px,
+                       licence=config.get("license") or spec.licence)  # fmt: skip
+    module = Encoder(model, spec).eval()
+    spec = replace(spec, width=measure_width(module, patch_px))
+    module.spec = spec
+    num_params = sum(p.numel() for p in model.parameters())
+    label = weights if weights in (PRETRAINED, SCRATCH) else Path(weights).name
+    return BuiltEncoder(module, spec, str(label), weights_hash(model), num_params)
+
+
+@torch.inference_mode()
+def measure_width(module: Encoder, patch_px: int) -> int:
+    """Dimension of the embedding, by a forward pass; never taken from a model's own description.
+
+    Raises:
+        EncoderError: the output is not (B, D), or the table says another width.
+    """
+    with reading(module.spec.name, f"does not take patches of {patch_px} px, as it is configured", EncoderError):
+        output = module(torch.zeros((2, patch_px, patch_px, 3), dtype=torch.uint8))
+    if output.ndim != 2:
+        raise EncoderError(
+            f"{module.spec.name} gives {tuple(output.shape)} for 2 patches, not (2, D): its embedding rule is unknown"
+        )
+    width = int(output.shape[1])
+    if module.spec.width not in (0, width):
+        raise EncoderError(f"{module.spec.name} gives {width} dimensions, the table says {module.spec.width}")
+    return width

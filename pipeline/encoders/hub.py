@@ -1,0 +1,188 @@
+"""Published weights: whether they are in the local cache, fetching them, and what to do when they cannot be had.
+
+Everything works without a network: with `HF_HUB_OFFLINE=1` only the cache is looked at, and `--weights` takes a file or
+a folder. What is told to the user never holds a token.
+"""
+
+import logging
+import os
+import re
+from pathlib import Path
+
+from pipeline.base.errors import EncoderError, first_line
+from pipeline.config.model_names import split_choice
+from pipeline.encoders.model_config import CONFIG_FILE
+from pipeline.encoders.table import EncoderSpec
+
+HUB, FOLDER = "hf-hub:", "local-dir:"
+PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names under which hubs keep weights, the safe one first."""
+FILES_OF_PAGES = {"majiabo/gpfm": ("GPFM.pth",)}
+"""Pages, in lower case, whose weights have names of their own: as slide2vec and LazySlide ask for them. Of the table's
+other pages, loading code names one of `PUBLISHED_FILES` (2026-11).
+"""
+SPELLINGS = {"mahmoodlab/uni": ("MahmoodLab/UNI", "MahmoodLab/uni")}
+"""Pages, in lower case, that tools ask for in more than one spelling: one page of the hub, two folders of its cache."""
+FOLDER_FILES = (*PUBLISHED_FILES, "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
+                "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
+                "open_clip_pytorch_model.pth")  # fmt: skip
+FOLDER_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".bin")
+"""What timm looks for in a folder, in this order: first the names, then the endings (timm 1.0.31, models/_hub.py)."""
+TOKEN_VARIABLE = "HF_TOKEN"
+OFFLINE_VARIABLE = "HF_HUB_OFFLINE"
+TOKEN = re.compile(r"\b(hf|api)_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+")
+"""What an access token looks like, and how a request carries it."""
+
+
+def redacted(text: str) -> str:
+    """The text without the token of the environment, and without anything else that looks like one."""
+    known = os.environ.get(TOKEN_VARIABLE, "").strip()
+    return TOKEN.sub("<token>", text.replace(known, "<token>") if known else text)
+
+
+def repository_of(spec: EncoderSpec) -> str:
+    """The hub's name of a model's page; "" where its weights are not on one.
+
+    Of a timm name without a tag it is the page of the weights that timm takes by default.
+    """
+    if spec.source.startswith(HUB):
+        return spec.source.removeprefix(HUB).split("@")[0]
+    if not spec.source.startswith("timm:"):
+        return ""
+    import timm
+
+    try:
+        config = timm.get_pretrained_cfg(spec.source.removeprefix("timm:"))
+    except RuntimeError:  # no such tag
+        return ""
+    return str((config and config.hf_hub_id) or "")
+
+
+def revision_of(spec: EncoderSpec) -> str | None:
+    """The branch, tag or commit that a source names behind an "@"; `None` for the page's main one."""
+    return (spec.source.partition("@")[2] or None) if spec.source.startswith(HUB) else None
+
+
+def page_of(spec: EncoderSpec) -> str:
+    """Address of a model's page; "" if it has none."""
+    repository = repository_of(spec)
+    return f"https://huggingface.co/{repository}" if repository else ""
+
+
+def published_files(spec: EncoderSpec) -> tuple[str, ...]:
+    """Names that the weights may have on a model's page, in the order in which they are tried."""
+    return FILES_OF_PAGES.get(repository_of(spec).lower(), PUBLISHED_FILES)
+
+
+def weights_in(folder: Path, spec: EncoderSpec) -> Path | None:
+    """The file of weights in a folder that stands for a model's page: under the page's name, else under a usual one."""
+    names = dict.fromkeys((*published_files(spec), *PUBLISHED_FILES))
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def cached_file(spec: EncoderSpec, name: str) -> Path | None:
+    """A file of a model's page in the hub's local cache, of the revision that its source names; asks no network."""
+    import huggingface_hub
+
+    repository, revision = repository_of(spec), revision_of(spec)
+    for spelling in dict.fromkeys((repository, *SPELLINGS.get(repository.lower(), ()))):
+        try:
+            found = huggingface_hub.try_to_load_from_cache(spelling, name, revision=revision)
+        except ValueError:  # no page can be called so, or it has none
+            continue
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def cached_weights(spec: EncoderSpec) -> Path | None:
+    """The file of a model's weights in the hub's local cache; asks no network."""
+    found = (cached_file(spec, name) for name in published_files(spec))
+    return next((path for path in found if path), None)
+
+
+def weights_here(spec: EncoderSpec, given: Path | None = None) -> Path | None:
+    """The file on this machine that a model's weights are read from; `None` if there is none.
+
+    Args:
+        given: a file, `FILE::SET`, or a folder with a file, that is to be used; else the model's own folder or the
+            hub's cache.
+    """
+    if given:
+        given, _ = split_choice(given)
+        return weights_in(given, spec) if given.is_dir() else given if given.is_file() else None
+    if not spec.source.startswith(FOLDER):
+        return cached_weights(spec)
+    folder = Path(spec.source.removeprefix(FOLDER))
+    named = [folder / name for name in FOLDER_FILES if (folder / name).exists()]
+    others = (path for ending in FOLDER_ENDINGS for path in sorted(folder.glob(f"*{ending}")))
+    return next(iter(named), None) or next(others, None)
+
+
+def ways_to_weights(spec: EncoderSpec) -> str:
+    """How to get at a model's weights: its page, the variable for a token, and the way without a network."""
+    page = page_of(spec)
+    if not page:
+        return "Name the folder of a whole model (config.json and weights), or give a file with --weights"
+    files = " or ".join(published_files(spec))
+    access = (
+        f"gated: ask for access there, then set {TOKEN_VARIABLE} to an access token"
+        if spec.gated
+        else f"if it asks for access, set {TOKEN_VARIABLE} to an access token"
+    )
+    if spec.source.startswith(HUB) and spec.patch_px == 0:  # not of the table: what it is stands in its configuration
+        offline = (
+            f"download {CONFIG_FILE} and {files} elsewhere into one folder, and name that\n"
+            f"folder {FOLDER}FOLDER in place of {spec.name}"
+        )
+    else:
+        offline = (
+            f"download {files} elsewhere and give the file or its folder\n"
+            "(--weights FILE; ENCODER@FILE where a model is named so)"
+        )
+    return (
+        f"Page: {page} ({access}).\nWithout a network: {offline}, or copy the hub's cache here and set "
+        f"{OFFLINE_VARIABLE}=1."
+    )
+
+
+def no_weights(spec: EncoderSpec, reason: str, *, config_only: bool = False) -> EncoderError:
+    """The one error for weights that cannot be had, or for the configuration alone where weights are given."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    cached = cached_file(spec, CONFIG_FILE) if config_only else cached_weights(spec)
+    if HF_HUB_OFFLINE and repository_of(spec) and cached is None:
+        reason = f"{OFFLINE_VARIABLE} is set, and the local cache has none"
+    source = "" if spec.name == spec.source else f" from {spec.source}"
+    what = f"the {'configuration' if config_only else 'weights'} of {spec.name}{source}"
+    return EncoderError(redacted(f"cannot get {what} ({reason}).\n{ways_to_weights(spec)}"))
+
+
+def quiet_hub() -> None:
+    """Keep the hub's client from writing its own retries and warnings between our words."""
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+
+
+def fetch_published(spec: EncoderSpec) -> Path:
+    """The file of weights that a model's page has, from the local cache or the hub.
+
+    Raises:
+        EncoderError: it cannot be had: no network, no access, or offline and not in the cache.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    quiet_hub()
+    names = published_files(spec)
+    for name in names:
+        try:
+            return Path(huggingface_hub.hf_hub_download(repository_of(spec), name, revision=revision_of(spec)))
+        except LocalEntryNotFoundError as error:  # a kind of EntryNotFoundError: the hub could not be asked
+            if cached := cached_weights(spec):  # under a later name
+                return cached
+            raise no_weights(spec, first_line(error)) from None
+        except EntryNotFoundError:
+            continue
+        except Exception as error:  # noqa: BLE001  (the client's errors, and those of its proxies, are not documented)
+            raise no_weights(spec, first_line(error)) from None
+    raise no_weights(spec, f"its page has none of {', '.join(names)}")

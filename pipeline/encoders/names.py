@@ -1,0 +1,156 @@
+"""What tools call the encoders: names in feature files that stand for an entry of the table, or for an encoder that is
+not in it; and whether such names can be a teacher's.
+
+Read in 2026-11: TRIDENT's `trident/patch_encoder_models/load.py` (`encoder_factory`), STAMP's `ExtractorName` in
+`src/stamp/preprocessing/config.py` with the identifiers in `extractor/`, of several versions, and slide2vec's presets
+in `docs/models.rst`. Names count by their letters and digits: `phikon_v2`, `phikonv2` and `Phikon-v2` are one.
+TRIDENT's `virchow2-cls` is an encoder of its own here: another embedding than the table's. What it leaves out: encoders
+of whole slides, and which of the embeddings of one encoder a tool took: their widths tell those apart.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.base.errors import ConfigError
+from pipeline.encoders.table import ENCODERS
+
+OF_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "h-optimus-0": ("hoptimus0", "h_optimus_0"),
+        "h-optimus-1": ("hoptimus1", "h_optimus_1"),
+        "h0-mini": ("h0-mini",),
+        "h0-mini-mean": ("h0-mini",),  # TRIDENT and slide2vec have one name for both embeddings
+        "hibou-l": ("hibou_l",),
+        "uni": ("uni_v1", "mahmood-uni", "mahmood-uni-77ffbca1"),
+        "uni2-h": ("uni_v2", "uni2", "mahmood-uni2"),
+        "virchow2": ("virchow2",),
+        "gigapath": ("gigapath",),
+        "phikon-v2": ("phikon_v2",),
+        "kaiko-vitl14": ("kaiko-vitl14",),
+        "gpfm": ("gpfm",),
+    }
+)
+"""Tools' names by the table's."""
+NOT_IN_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "CONCH": ("conch", "conch_v1", "mahmood-conch"),
+        "CONCH 1.5": ("conch_v15", "conch1_5", "mahmood-conch1_5"),
+        "CTransPath": ("ctranspath",),
+        "CHIEF's CTransPath": ("chief-ctranspath",),
+        "DigePath": ("digepath",),
+        "DinoBloom": ("dino-bloom",),
+        "GenBio-PathFM": ("genbio-pathfm",),
+        "Hibou-B": ("hibou-b",),
+        "iSight": ("isight",),
+        "Kaiko ViT-B/8": ("kaiko-vitb8",),
+        "Kaiko ViT-B/16": ("kaiko-vitb16",),
+        "Kaiko ViT-S/8": ("kaiko-vits8",),
+        "Kaiko ViT-S/16": ("kaiko-vits16",),
+        "KEEP": ("keep",),
+        "KRONOS": ("kronos", "kronos2"),
+        "Lunit ViT-S/8": ("lunit-vits8", "lunit"),
+        "Mascaret": ("mascaret",),
+        "Mettle": ("mettle",),
+        "Midnight": ("midnight", "midnight12k"),
+        "mSTAR": ("mstar",),
+        "MUSK": ("musk",),
+        "OpenMidnight": ("openmidnight",),
+        "Phaet": ("phaet",),
+        "Phikon": ("phikon",),
+        "PLIP": ("plip",),
+        "Prost40M": ("prost40m",),
+        "Prov-GigaPath Flash": ("gigapath-flash",),
+        "RedDino": ("red-dino",),
+        "ResNet-50 of ImageNet": ("resnet50",),
+        "RudolfV 2": ("rudolfv2",),
+        "RudolfV 2-B": ("rudolfv2-b",),
+        "RudolfV 2-S": ("rudolfv2-s",),
+        "TICON": ("ticon",),
+        "Virchow": ("virchow", "virchow-full"),
+        "Virchow2's class token": ("virchow2-cls",),
+    }
+)
+"""Tools' names of other encoders, by what they are called here."""
+
+
+AS_TEACHER = "-as-"
+"""In names that `g2l embed --as-teacher` gives, `<label>-as-<teacher>`: of a student's embeddings."""
+PAGES = ("hf-hub:", "timm:")
+"""What may stand before a page's address or a timm name."""
+FOLDER = "local-dir:"
+OWNER = re.compile(r"^[\w.-]+/(?=[^/]+$)")
+"""One owner before a name."""
+
+
+def letters(name: str) -> str:
+    """A name's letters and digits, in lower case: of a page without its owner and revision, of a folder its last part.
+
+    Nothing else is left out: what stands before a name may make it another one.
+    """
+    if name.startswith(FOLDER):
+        short = name.removeprefix(FOLDER).rstrip("/").split("/")[-1]
+    else:
+        for before in PAGES:
+            name = name.removeprefix(before)
+        short = OWNER.sub("", name.partition("@")[0])
+    return "".join(c for c in short.lower() if c.isalnum())
+
+
+def encoders_named(name: str) -> frozenset[str]:
+    """The encoders that a name may stand for: entries of the table, or keys of `NOT_IN_TABLE`; none if unknown.
+
+    Besides tools' names, an entry's own name and that of its published weights stand for it.
+    """
+    return _BY_LETTERS.get(letters(name), frozenset())
+
+
+def are_of_one(names: Iterable[str]) -> bool:
+    """Whether names may all be of one encoder: one spelling, or several that one encoder has."""
+    meant = {letters(name): encoders_named(name) for name in names}
+    return len(meant) < 2 or bool(frozenset.intersection(*meant.values()))
+
+
+def _by_letters() -> dict[str, frozenset[str]]:
+    found: dict[str, frozenset[str]] = {}
+    names = {key: (*OF_TABLE.get(key, ()), key, spec.source) for key, spec in ENCODERS.items()}
+    for key, of_key in {**names, **NOT_IN_TABLE}.items():
+        for name in of_key:
+            found[letters(name)] = found.get(letters(name), frozenset()) | {key}
+    return found
+
+
+_BY_LETTERS = _by_letters()
+
+
+def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[str]:
+    """The names that files give their encoder and that say nothing: neither the teacher's, by its record, nor known to
+    be another's.
+
+    Raises:
+        ConfigError: a name is that of another encoder, where it is known which one the teacher is, or of a student in
+            the teacher's space.
+    """
+    own = {letters(teacher["name"]), letters(teacher["source"])}
+    if teacher["name"] in ENCODERS:
+        known = frozenset({str(teacher["name"])})
+    else:  # any weights may lie in a folder, or be given for a timm name, unless its name says which
+        known = encoders_named(teacher["name"]) | encoders_named(teacher["source"])
+    unknown = []
+    for name in encoders:
+        if AS_TEACHER in name and AS_TEACHER not in teacher["name"]:
+            raise ConfigError(f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
+                              f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
+                              f"features of {teacher['name']}")  # fmt: skip
+        meant = encoders_named(name)
+        if letters(name) in own or meant & known:
+            continue
+        if meant and known:
+            which = " or ".join(sorted(meant))
+            mend = f"Give --teacher {which}" if meant <= ENCODERS.keys() else "It is not in the table of `g2l models`"
+            said = name if which == name else f"{name}, which is {which}"
+            raise ConfigError(f"the files name the encoder {said}; --teacher says {teacher['name']}. {mend}, "
+                              f"or name the folder with the features of {teacher['name']}")  # fmt: skip
+        unknown.append(name)
+    return unknown

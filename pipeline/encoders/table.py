@@ -1,0 +1,175 @@
+"""The table of encoders: what each is, where its weights are, how an embedding is taken from it. Data only; `models`
+builds them.
+
+Every architecture is given by a timm name and arguments that fit in JSON, so that an exported student loads anywhere.
+The SwiGLU encoders are therefore written as timm's SwiGLU giant with other sizes, rather than by passing a layer class:
+the same modules under the same names (docs/decisions/0004). Facts were read in each model's published loading code in
+2026-11; 224 px at 0.5 um/px unless noted.
+"""
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+from pipeline.base.errors import EncoderError
+
+EmbeddingRule = Literal["cls", "cls+mean", "pooled"]
+"""cls: class token after the final norm; cls+mean: with the mean of the patch tokens (registers left out); pooled: the
+model's own output.
+"""
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""ImageNet statistics of RGB in 0..1, as torchvision and timm use them."""
+HALF = (0.5, 0.5, 0.5)
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """One encoder.
+
+    Attributes:
+        name: short name.
+        source: where the weights are: "hf-hub:owner/name", or "timm:name", or "local-dir:folder".
+        architecture: timm model name.
+        arguments: arguments of that model, JSON types only.
+        embedding: how the embedding is taken from the forward pass.
+        width: dimension of the embedding; 0 until measured.
+        mean, std: statistics of RGB in 0..1 that the encoder was trained with.
+        patch_px: side of its input; 0 if any.
+        mpp: um/px that it was trained at; 0 if not known.
+        params_m: millions of parameters.
+        licence: terms of the weights, in short.
+        gated: whether access is to be asked for.
+        key_format: layout of the published weights: "timm", or one that is not loaded as it is.
+    """
+
+    name: str
+    source: str
+    architecture: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+    embedding: EmbeddingRule = "cls"
+    width: int = 0
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    patch_px: int = 224
+    mpp: float = 0.5
+    params_m: float = 0.0
+    licence: str = ""
+    gated: bool = False
+    key_format: str = "timm"
+
+    def record(self) -> dict[str, Any]:
+        """The spec as JSON types."""
+        return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "EncoderSpec":
+        """The inverse of `record`; keys that belong to a store or run only are ignored."""
+        values = {k: v for k, v in record.items() if k in cls.__dataclass_fields__}
+        return cls(**values | {"mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+SWIGLU_GIANT = "vit_giant_patch14_reg4_dinov2"
+"""timm's ViT with packed SwiGLU, SiLU, LayerScale and registers; every size is an argument."""
+
+_BIOPTIMUS_MEAN, _BIOPTIMUS_STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517)
+_OPTIMUS_ARGUMENTS = {"img_size": 224, "init_values": 1e-5, "global_pool": "token", "dynamic_img_size": False}
+_NON_COMMERCIAL = "non-commercial"
+
+_TABLE = (
+    EncoderSpec(
+        "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
+        params_m=1135, licence="Apache-2.0", mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+    ),
+    EncoderSpec(
+        "h-optimus-1", "hf-hub:bioptimus/H-optimus-1", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
+        params_m=1135, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+    ),
+    EncoderSpec(
+        "h0-mini", "hf-hub:bioptimus/H0-mini", SWIGLU_GIANT,
+        {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_pool": ""}, "cls", 768,
+        params_m=85.7, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+    ),
+    EncoderSpec(
+        "h0-mini-mean", "hf-hub:bioptimus/H0-mini", SWIGLU_GIANT,
+        {"img_size": 224, "embed_dim": 768, "depth": 12, "num_heads": 12, "global_pool": ""}, "cls+mean", 1536,
+        params_m=85.7, licence="gated, see page", gated=True, mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
+    ),
+    EncoderSpec(
+        "hibou-l", "hf-hub:histai/hibou-L", SWIGLU_GIANT,
+        {"img_size": 224, "embed_dim": 1024, "depth": 24, "num_heads": 16, "mlp_ratio": 5.34375, "init_values": 1e-5},
+        "cls", 1024, mean=(0.7068, 0.5755, 0.7220), std=(0.1950, 0.2316, 0.1816),
+        params_m=303.7, licence="Apache-2.0", key_format="hibou",
+    ),
+    EncoderSpec(
+        "uni", "hf-hub:MahmoodLab/UNI", "vit_large_patch16_224", {"init_values": 1e-5, "dynamic_img_size": True}, "cls",
+        1024, params_m=303, licence=_NON_COMMERCIAL, gated=True,
+    ),
+    EncoderSpec(
+        "uni2-h", "hf-hub:MahmoodLab/UNI2-h", SWIGLU_GIANT,
+        {"img_size": 224, "depth": 24, "num_heads": 24, "init_values": 1e-5, "embed_dim": 1536, "mlp_ratio": 5.33334,
+         "no_embed_class": True, "reg_tokens": 8, "dynamic_img_size": True}, "cls", 1536,
+        params_m=681, licence=_NON_COMMERCIAL, gated=True,
+    ),
+    EncoderSpec(
+        "virchow2", "hf-hub:paige-ai/Virchow2", SWIGLU_GIANT,
+        {"img_size": 224, "embed_dim": 1280, "depth": 32, "num_heads": 16, "init_values": 1e-5, "reg_tokens": 4,
+         "no_embed_class": False, "mlp_ratio": 5.3375, "global_pool": "", "dynamic_img_size": True}, "cls+mean", 2560,
+        params_m=631, licence=_NON_COMMERCIAL, gated=True,
+    ),
+    EncoderSpec(
+        "gigapath", "hf-hub:prov-gigapath/prov-gigapath", "vit_giant_patch14_dinov2",
+        {"img_size": 224, "in_chans": 3, "patch_size": 16, "embed_dim": 1536, "depth": 40, "num_heads": 24,
+         "init_values": 1e-5, "mlp_ratio": 5.33334}, "cls", 1536,
+        params_m=1130, licence="gated, see page", gated=True,
+    ),
+    EncoderSpec(
+        "phikon-v2", "hf-hub:owkin/phikon-v2", "vit_large_patch16_224", {"init_values": 1e-5}, "cls", 1024,
+        params_m=303, licence=_NON_COMMERCIAL, key_format="transformers-dinov2",
+    ),
+    EncoderSpec(
+        "kaiko-vitl14", "hf-hub:1aurent/vit_large_patch14_reg4_224.kaiko_ai_towards_large_pathology_fms",
+        "vit_large_patch14_reg4_dinov2", {"img_size": 224}, "pooled", 1024, mean=HALF, std=HALF,
+        params_m=304, licence="see page",
+    ),
+    EncoderSpec(
+        "gpfm", "hf-hub:majiabo/GPFM", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5}, "cls", 1024,
+        params_m=303, licence="see page",
+    ),
+)  # fmt: skip
+
+ENCODERS = MappingProxyType({spec.name: spec for spec in _TABLE})
+"""Encoders by short name."""
+
+
+PAGE = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+(@\S+)?")
+"""How a page is named."""
+
+
+def named_spec(name: str) -> EncoderSpec:
+    """The spec of a name: from the table, or an open one for any timm name, `hf-hub:` or `local-dir:` source.
+
+    A page of the table that is named by its address, `hf-hub:MahmoodLab/UNI`, is the table's encoder (of two on one
+    page the first), built and normalised as such; it keeps that name, so that stores and runs go on under it, and the
+    revision behind an "@". An open spec takes the model's own output as the embedding and its statistics from the
+    model's own configuration.
+
+    Raises:
+        EncoderError: a path or page without the word that says which it is.
+    """
+    if name in ENCODERS:
+        return ENCODERS[name]
+    page = name.partition("@")[0].lower()  # the hub does not tell cases apart
+    for spec in ENCODERS.values():
+        if spec.source.lower() == page:
+            return replace(spec, name=name, source=name)
+    is_placed = name.startswith(("hf-hub:", "local-dir:"))
+    if "/" in name and not is_placed:
+        raise EncoderError(f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
+                           "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names")  # fmt: skip
+    if name.startswith("hf-hub:") and not PAGE.fullmatch(name):
+        raise EncoderError(f"{name} is no page: it is named as hf-hub:OWNER/NAME, with @REVISION behind it or not")
+    source = name if is_placed else f"timm:{name}"
+    open_spec = EncoderSpec(name, source, name, embedding="pooled", patch_px=0, mpp=0.0)
+    return replace(open_spec, licence="see the model's page")

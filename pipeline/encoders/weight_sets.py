@@ -1,0 +1,206 @@
+"""Which of the sets of weights in a file is the encoder, found by the names of its tensors; decision 0036.
+
+Training code wraps a model's weights in dictionaries (`state_dict_ema`, `model`, `teacher`, ...) and in prefixes
+(`module.`, `_orig_mod.`, `teacher.backbone.`, ...). Every place where the encoder's names stand is a set. Of several,
+the one that timm takes comes first, then a teacher or other average over training (which DINO, iBOT and DINOv2
+publish), then what has no such word, then the other half of a pair: a student, MoCo's and BYOL's momentum encoder.
+Another one is named behind the file: `FILE::SET`.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from pipeline.base.errors import EncoderError
+from pipeline.config.model_names import CHOICE
+from pipeline.encoders.convert import TRANSFORMERS_MARK, to_timm_names
+from pipeline.encoders.weight_files import DEEPEST
+
+TIMM_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
+"""Where timm looks for weights in a checkpoint, in its order (timm 1.0.31, models/_helpers.py, load_state_dict)."""
+WRAPPERS = re.compile(r"(?:^|(?<=\.))(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+"""What torch.compile, FSDP and activation checkpointing put into names, at any depth."""
+COMMON = ("module.", "backbone.")
+"""Prefixes that are taken off where a set is not known by its names, such as one that timm's own filter converts."""
+AVERAGED = re.compile(r"teacher|(?<![a-z])ema(?![a-z])|shadow|averag")
+"""Words for the weights that are averaged over training and published (DINO, iBOT, DINOv2)."""
+OTHER_HALF = re.compile(r"student|momentum|target|encoder_k")
+"""Words for the other network of a pair, of which the first is published: DINO's student; MoCo's and BYOL's average."""
+NUM_ANCHORS = 3
+"""Names that a set is looked for by. Our choice: the first ones of a model; one of them is enough."""
+SHARE_OF_NAMES = 0.5
+"""Share of an encoder's names that make a set one of this encoder. Our choice: enough to tell a damaged one from
+another architecture.
+"""
+ITSELF = "the file itself"
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """One set of an encoder's weights in a file.
+
+    Attributes:
+        name: keys and prefix that lead to it, with dots; "" for a bare state dict.
+        weights: tensors under names without the prefix.
+        by_timm: whether timm's own loader takes this one.
+    """
+
+    name: str
+    weights: dict[str, Tensor]
+    by_timm: bool
+
+    @property
+    def rank(self) -> int:
+        """Order of preference, smallest first."""
+        if self.by_timm:
+            return 0
+        if OTHER_HALF.search(self.name):
+            return 3
+        return 1 if AVERAGED.search(self.name) else 2
+
+    @property
+    def shown(self) -> str:
+        """Its name, for a message."""
+        return self.name or ITSELF
+
+
+def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:
+    """Every set of weights of this model's architecture in a file's content, the preferred one first.
+
+    Names of DINOv2's own code and of transformers count as the model's.
+    """
+    expected = set(model.state_dict())
+    anchors = [*list(model.state_dict())[:NUM_ANCHORS], TRANSFORMERS_MARK]
+    of_timm = _timm_key(content)
+    sets = []
+    for path, tensors in _dictionaries(content):
+        for prefix in _prefixes(tensors, anchors):
+            weights = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+            if len(_model_names(weights) & expected) >= SHARE_OF_NAMES * len(expected):
+                by_timm = list(path) == of_timm and prefix in ("", "module.")
+                sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), weights, by_timm))
+    return sorted(sets, key=lambda each: each.rank)
+
+
+def choose_set(content: dict[str, Any], model: nn.Module, source: str, wanted: str = "") -> tuple[WeightSet, list[str]]:
+    """The set of a file's content that the encoder is loaded from, and the names of the others.
+
+    One of another size than the model (a smaller student beside its teacher) is passed over.
+
+    Args:
+        source: the file, for messages.
+        wanted: the name of a set or a part of it between dots; "" for the preferred one.
+
+    Raises:
+        EncoderError: there is none, or not exactly one of that name.
+    """
+    sets = find_sets(content, model)
+    if not sets:
+        if wanted:
+            raise EncoderError(f"{source}{CHOICE}{wanted}: no weights of this architecture are in the file")
+        return _as_timm_takes(content, source), []
+    if wanted:
+        named = [each for each in sets if each.name == wanted] or [each for each in sets if _has(each.name, wanted)]
+        if len(named) != 1:
+            problem = "no such set of weights" if not named else "several sets of weights have this name"
+            raise EncoderError(f"{source}{CHOICE}{wanted}: {problem}; there are {_listed(sets)}")
+        chosen = named[0]
+    else:
+        chosen = next((each for each in sets if not _has_other_shapes(each, model)), sets[0])
+    return chosen, [each.shown for each in sets if each is not chosen]
+
+
+def choice_note(source: str, chosen: WeightSet, others: Sequence[str]) -> str:
+    """Which of several sets is taken, and how another one is; "" where there is one only."""
+    if not others:
+        return ""
+    listing = ", ".join(others)
+    return (f"{source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
+            "takes another")  # fmt: skip
+
+
+def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Every dictionary that holds tensors, with the keys that lead to it; wrappers of torch are taken out of names."""
+    found: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
+    seen: set[int] = set()
+
+    def walk(part: dict[Any, Any], path: tuple[str, ...]) -> None:
+        if id(part) in seen or len(path) >= DEEPEST:
+            return
+        seen.add(id(part))
+        tensors = {WRAPPERS.sub("", str(key)): value for key, value in part.items() if isinstance(value, Tensor)}
+        if tensors:
+            found.append((path, tensors))
+        for key, value in part.items():
+            if isinstance(value, dict):
+                walk(value, (*path, str(key)))
+
+    walk(content, ())
+    return found
+
+
+def _prefixes(tensors: dict[str, Tensor], anchors: Sequence[str]) -> list[str]:
+    """Prefixes below which one of the anchors stands, shortest first."""
+    found = {
+        name[: -len(anchor)] for name in tensors for anchor in anchors if name == anchor or name.endswith(f".{anchor}")
+    }
+    return sorted(found, key=lambda prefix: (len(prefix), prefix))
+
+
+def _model_names(weights: dict[str, Tensor]) -> set[str]:
+    """A set's names as timm has them."""
+    try:
+        return set(to_timm_names(weights))
+    except (KeyError, RuntimeError, IndexError, TypeError):  # some are missing or of odd shapes; loading will say which
+        return set(weights)
+
+
+def _has_other_shapes(each: WeightSet, model: nn.Module) -> bool:
+    """Whether most tensors that a set shares with the model have other shapes: the same names in another size."""
+    shapes = {name: value.shape for name, value in model.state_dict().items()}
+    shared = [name for name in each.weights if name in shapes]
+    other = [name for name in shared if each.weights[name].shape != shapes[name]]
+    return 2 * len(other) > len(shared)
+
+
+def _timm_key(content: dict[str, Any]) -> list[str]:
+    """The keys under which timm's own loader takes a checkpoint's weights; empty for the content itself."""
+    for key in TIMM_KEYS:
+        if content.get(key) is not None:
+            return [key]
+    return []
+
+
+def _as_timm_takes(content: dict[str, Any], source: str) -> WeightSet:
+    """The set that timm's loader takes, less `COMMON`, where no set is known by its names.
+
+    Raises:
+        EncoderError: it is no dictionary of tensors.
+    """
+    path = _timm_key(content)
+    found: Any = content[path[0]] if path else content
+    for key in ("teacher", "student") if not path else ():
+        if isinstance(found.get(key), dict):
+            found, path = found[key], [key]
+            break
+    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+        raise EncoderError(f"{source}: not a state dict of tensors")
+    weights = {}
+    for key, value in found.items():
+        name = WRAPPERS.sub("", str(key))
+        for prefix in COMMON:
+            name = name.removeprefix(prefix)
+        weights[name] = value
+    return WeightSet(".".join(path), weights, True)
+
+
+def _has(name: str, wanted: str) -> bool:
+    """Whether `wanted` is a part of a name between dots."""
+    return f".{wanted}." in f".{name}."
+
+
+def _listed(sets: Sequence[WeightSet]) -> str:
+    return ", ".join(each.shown for each in sets)

@@ -1,0 +1,107 @@
+"""What a fidelity score does not see of its store: rows without an embedding, rows that were not drawn, and slides or
+centres with too few patches for figures of their own. Nothing is left out in silence.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import counted
+from pipeline.report.content import Exclusion
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store.store import Status, Store
+
+MIN_PART_ROWS = 5
+"""A slide or centre with fewer held-out patches has no figures of its own. Our choice."""
+MAX_ROWS_NAMED = 5
+"""So many rows of a slide are named by number."""
+
+Names = NDArray[np.str_]
+
+
+def failed_rows(store: Store) -> list[Exclusion]:
+    """Planned rows that the store has no embedding of: one exclusion for each slide and reason, held-out rows first,
+    and one for all that are not done yet.
+    """
+    status, split, slide_of_row = store.status(), store.plan.split(), store.plan.slide_of_row()
+    reasons = {failure["row"]: str(failure["reason"]) for failure in store.failures()}
+    found = []
+    for code, words in ((VAL, "held-out"), (TRAIN, "training")):
+        of_split = split == code
+        groups: dict[tuple[int, str], list[int]] = {}
+        for row in np.flatnonzero(of_split & (status != Status.OK) & (status != Status.ABSENT)).tolist():
+            reason = reasons.get(row, Status(int(status[row])).name)
+            groups.setdefault((int(slide_of_row[row]), reason), []).append(row)
+        for (slide, reason), rows in groups.items():
+            what = f"{_patches(len(rows), words)} of slide {store.plan.slides[slide].slide_id} ({_rows(rows)})"
+            found.append(Exclusion(what, f"no embedding in the store: {reason}", count=len(rows)))
+        if absent := int((of_split & (status == Status.ABSENT)).sum()):
+            found.append(Exclusion(_patches(absent, words), "the store is not finished; continue it", count=absent))
+    return found
+
+
+def _patches(number: int, words: str) -> str:
+    return counted(number, f"{words} patch", f"{words} patches")
+
+
+def _rows(rows: list[int]) -> str:
+    """Numbers of rows, the first few by name."""
+    shown = ", ".join(map(str, rows[:MAX_ROWS_NAMED]))
+    more = f" and {len(rows) - MAX_ROWS_NAMED:,} more" if len(rows) > MAX_ROWS_NAMED else ""
+    return f"row {shown}" if len(rows) == 1 else f"rows {shown}{more}"
+
+
+def missing_note(exclusions: list[Exclusion]) -> str:
+    """How many patches are missing, in words; "" if none is."""
+    if not exclusions:
+        return ""
+    total = sum(exclusion.count for exclusion in exclusions)
+    verb = "has" if total == 1 else "have"
+    return (
+        f"{counted(total, 'patch', 'patches')} of the plan {verb} no embedding in the store and {verb} no part in this."
+    )
+
+
+def sample_note(store: Store, num_val: int, num_train: int) -> str:
+    """How many rows `--store-rows` left of those that there are; "" if it left all."""
+    of_val, of_train = len(store.ok_rows(VAL)), len(store.ok_rows(TRAIN))
+    if (num_val, num_train) == (of_val, of_train):
+        return ""
+    return (
+        f"A sample by hash, for --store-rows: {num_val:,} of {of_val:,} held-out patches are scored, and maps are "
+        f"fitted on {num_train:,} of {of_train:,} training patches."
+    )
+
+
+def part_rows(parts: Names, *, small: bool) -> dict[str, NDArray[np.int64]]:
+    """Rows of each slide or centre of `parts` (N,) by name, sorted: of the `small` ones, or of all others. Rows whose
+    name is "" are of none.
+    """
+    found = {str(name): np.flatnonzero(parts == name) for name in np.unique(parts[parts != ""])}
+    return {name: rows for name, rows in found.items() if (len(rows) < MIN_PART_ROWS) == small}
+
+
+def not_shown(parts: Names) -> list[dict[str, str | int]]:
+    """Parts without figures of their own and their patches; what has no name is one of them, called "", unless that is
+    all.
+    """
+    found: list[dict[str, str | int]] = [
+        {"name": name, "patches": len(rows)} for name, rows in part_rows(parts, small=True).items()
+    ]
+    nameless = int((parts == "").sum())
+    return [*found, {"name": "", "patches": nameless}] if 0 < nameless < len(parts) else found
+
+
+def not_shown_note(parts: Names, name: str) -> str:
+    """The same in words, "" if all are shown or no row has a name; `name` is "slide" or "centre"."""
+    small, nameless = part_rows(parts, small=True), int((parts == "").sum())
+    if nameless == len(parts):
+        return ""
+    sentences = []
+    if small:
+        of = counted(sum(map(len, small.values())), "patch", "patches")
+        few = f"fewer than {MIN_PART_ROWS}" if len(small) == 1 else f"each with fewer than {MIN_PART_ROWS}"
+        sentences.append(f"Not shown: {counted(len(small), name)} with {of}, {few}; report.json names them.")
+    if nameless:
+        verb = "is" if nameless == 1 else "are"
+        sentences.append(f"{counted(nameless, 'patch', 'patches')} without a {name} {verb} in no {name}'s figures.")
+    return " ".join(sentences)

@@ -1,0 +1,157 @@
+"""Patches that come as image files: looked through once, then read at an encoder's input size.
+
+An image is cut to its central square and resampled once to the encoder's side (bicubic with antialiasing, as Pillow
+does it); transparency becomes white. Left out: colour profiles and orientation tags.
+"""
+
+import hashlib
+import io
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.base.console import Progress
+from pipeline.base.errors import BenchmarkError
+from pipeline.base.outside import UnsafeError, one_line, read_bytes, reading
+
+PREPARATION = "central square, bicubic, white behind transparency"
+"""What `read_image` does; part of the key that embeddings are kept under."""
+
+MODES_WITH_ALPHA = ("RGBA", "LA", "PA", "La", "RGBa")
+MODES_OF_ONE_BYTE = ("1", "L", "P", "RGB", "CMYK", "YCbCr", *MODES_WITH_ALPHA)
+"""Pillow's modes of 8 bits a channel; others would be cut off rather than scaled when they are made RGB."""
+
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
+"""Formats that are opened, whatever a file is called. Pillow knows more, and starts another program for some
+(Ghostscript for PostScript).
+"""
+MOST_PIXELS = 89_478_485
+"""Of an image: Pillow's own limit, 256 MB of RGB, beyond which it warns (`Image.MAX_IMAGE_PIXELS`)."""
+MOST_IMAGE_BYTES = 1 << 30
+"""1 GiB, of an image's file. Our choice: twice what that many pixels take without compression."""
+
+
+@dataclass(frozen=True)
+class ScannedImages:
+    """What looking through image files found.
+
+    Attributes:
+        sha256: hex SHA-256 of each file's bytes, "" where it cannot be read.
+        problems: why an image cannot be used, by its index.
+        sizes: how many images have which (width, height), pixels.
+        pixels: hex SHA-256 of each image's size and RGB pixels, the same for copies that were saved in other ways; ""
+            where it cannot be used.
+        plain: indices of images of one colour throughout.
+    """
+
+    sha256: list[str]
+    problems: dict[int, str]
+    sizes: dict[tuple[int, int], int]
+    pixels: list[str]
+    plain: frozenset[int]
+
+    def usable(self) -> NDArray[np.int64]:
+        """Indices of the images that can be used, ascending."""
+        return np.array([i for i in range(len(self.sha256)) if i not in self.problems], dtype=np.int64)
+
+    def data_key(self, patch_px: int) -> dict[str, Any]:
+        """What the usable images are, at an encoder's input size: a key for their embeddings."""
+        return {
+            "images": [self.sha256[i] for i in self.usable()],
+            "patch_px": patch_px,
+            "preparation": PREPARATION,
+        }
+
+
+def scan_images(paths: Sequence[Path], workers: int) -> ScannedImages:
+    """Read and decode every file once; nothing is raised for a bad one."""
+    with ThreadPoolExecutor(workers) as pool, Progress("looking through images", len(paths), "images") as progress:
+        results = []
+        for result in pool.map(_scan, paths):
+            results.append(result)
+            progress.step()
+    return ScannedImages(
+        sha256=[found.sha256 for found in results],
+        problems={i: found.problem for i, found in enumerate(results) if found.problem},
+        sizes=dict(sorted(Counter(found.size for found in results if not found.problem).items())),
+        pixels=[found.pixels for found in results],
+        plain=frozenset(i for i, found in enumerate(results) if found.is_plain),
+    )
+
+
+@dataclass(frozen=True)
+class _Scanned:
+    """What one file is; see `ScannedImages`. `problem` is "" if there is none."""
+
+    sha256: str
+    problem: str
+    size: tuple[int, int] = (0, 0)
+    pixels: str = ""
+    is_plain: bool = False
+
+
+def _scan(path: Path) -> _Scanned:
+    """Read and decode one file."""
+    digest = ""
+    try:
+        data = read_bytes(path, MOST_IMAGE_BYTES)
+        digest = hashlib.sha256(data).hexdigest()
+        if not data:
+            return _Scanned(digest, "the file is empty")
+        image = _decode(data)
+    except UnidentifiedImageError:  # Pillow's own words hold an address in memory
+        return _Scanned(digest, f"not readable as an image (none of {', '.join(FORMATS)})")
+    except OSError as error:
+        if not digest:
+            return _Scanned("", error.strerror or type(error).__name__)
+        return _Scanned(digest, f"not readable as an image ({one_line(error)})")
+    except Exception as error:  # noqa: BLE001  (of one image: whatever Pillow's decoders raise is its failure alone)
+        return _Scanned(digest, f"not readable as an image ({one_line(error)})")
+    pixels = hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()
+    extrema = np.array(image.getextrema())  # of each channel the least and the largest
+    return _Scanned(digest, "", image.size, pixels, bool((extrema[:, 0] == extrema[:, 1]).all()))
+
+
+def _decode(data: bytes) -> Image.Image:
+    """An RGB image of a file's bytes.
+
+    Raises:
+        ValueError: it has more than 8 bits a channel, or more than `MOST_PIXELS`.
+        Exception: any of Pillow's, of a damaged file or one of another format.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is told as an error
+        opened = Image.open(io.BytesIO(data), formats=FORMATS)
+    with opened as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise UnsafeError(f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read")
+        image.load()
+        if image.mode not in MODES_OF_ONE_BYTE:
+            raise ValueError(f"pixels of type {image.mode}, not of 8 bits")
+        if image.mode in MODES_WITH_ALPHA or "transparency" in image.info:
+            transparent = image.convert("RGBA")
+            white = Image.new("RGBA", transparent.size, "white")
+            return Image.alpha_composite(white, transparent).convert("RGB")
+        return image.convert("RGB")
+
+
+def read_image(path: Path, out: NDArray[np.uint8]) -> None:
+    """Fill `out`, uint8 (P, P, 3), with an image file's central square.
+
+    Raises:
+        BenchmarkError: it cannot be read any more.
+    """
+    with reading(path, "could be read before, but not now", BenchmarkError):
+        image = _decode(read_bytes(path, MOST_IMAGE_BYTES))
+    side, target = min(image.size), out.shape[0]
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    image = image.crop((left, top, left + side, top + side))
+    out[:] = np.asarray(image if side == target else image.resize((target, target), Image.Resampling.BICUBIC))

@@ -1,0 +1,157 @@
+"""How much of the classes an embedding holds: a linear probe and nearest neighbours, out of fold.
+
+Linear probe: multinomial logistic regression on features standardised by the training part. `probe_choice` says how its
+regularisation is chosen, within the training part alone, and how classes weigh. kNN: votes of the k training patches of
+the largest cosine; k is fixed. Where classes count the same, so do the votes that a class could give: a vote weighs the
+less the more frequent its class is, or rare classes would never win (docs/decisions/0034). Both are the usual protocols
+of pathology encoders (Chen et al., "Towards a general-purpose foundation model for computational pathology", Nature
+Medicine 2024), but for the weights of classes. Left out: test-time augmentation.
+"""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from pipeline.base.cores import usable_cores
+from pipeline.evaluate.directions import grid_directions
+from pipeline.evaluate.folds import Fold, Rows, parts_of_rows
+from pipeline.evaluate.logistic import Floats, fit_logistic, second_moments
+from pipeline.evaluate.neighbours import float32_directions, nearest_among
+from pipeline.evaluate.probe_choice import Choice, ProbeProtocol, choice_notes, choose_strength, edge_note, inner_splits
+
+MAX_FOLDS_AT_ONCE = 4
+"""Our choice: a fold in work holds about three copies of the embeddings."""
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeTask:
+    """What all models are probed on, alike.
+
+    Attributes:
+        classes: their names, sorted; C of them.
+        truth: class of each row, (N,).
+        folds: training and test parts.
+        inner: for each fold, the splits that its settings are chosen by; none where that is impossible.
+        parts: the fold that scores a row, (N,); -1: none.
+        notes: what a reader must know.
+        protocol: how linear probes are regularised.
+    """
+
+    classes: tuple[str, ...]
+    truth: Rows
+    folds: Sequence[Fold]
+    inner: Sequence[Sequence[Fold]]
+    parts: Rows
+    notes: tuple[str, ...]
+    protocol: ProbeProtocol = field(default_factory=ProbeProtocol)
+
+    @property
+    def scored(self) -> Rows:
+        """Rows that are in a test part, ascending."""
+        return np.flatnonzero(self.parts >= 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Probed:
+    """What a probe found.
+
+    Attributes:
+        probabilities: of the classes, (N, C); NaN for rows that no fold scores.
+        choices: the linear probe's regularisation in each fold; none for other probes.
+        notes: what a reader must know.
+    """
+
+    probabilities: Floats
+    choices: tuple[Choice, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The inverse penalty of each fold."""
+        return tuple(choice.strength for choice in self.choices)
+
+
+def probe_task(
+    labels: NDArray[np.str_],
+    groups: NDArray[np.str_],
+    folds: Sequence[Fold],
+    seed: int,
+    protocol: ProbeProtocol | None = None,
+) -> ProbeTask:
+    """The task of telling `labels` (N,) apart; `groups` (N,) stay together in the inner splits as well."""
+    protocol = protocol or ProbeProtocol()
+    names, truth = np.unique(labels, return_inverse=True)
+    classes = tuple(str(name) for name in names)
+    inner = [[] if protocol.is_fixed else inner_splits(labels, groups, fold, seed) for fold in folds]
+    notes = () if protocol.is_fixed else choice_notes(classes, truth, folds, inner)
+    return ProbeTask(classes, truth, folds, inner, parts_of_rows(folds, len(labels)), notes, protocol)
+
+
+def linear_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
+    """Logistic regression on `embeddings` (N, D)."""
+    num_classes, protocol = len(task.classes), task.protocol
+
+    def probe(fold: Fold, inner: Sequence[Fold]) -> tuple[Floats, Choice, bool]:
+        features = np.asarray(StandardScaler().fit(embeddings[fold.train]).transform(embeddings), np.float32)
+        train, truth = features[fold.train], task.truth[fold.train]
+        weights = protocol.weights(truth)
+        moments = second_moments(train, weights)
+        choice = choose_strength(features, task.truth, num_classes, inner, protocol, moments)
+        model = fit_logistic(train, truth, num_classes, choice.strength, moments, weights=weights)
+        return np.exp(model.log_probabilities(features[fold.test])), choice, model.converged
+
+    probabilities = np.full((len(task.truth), num_classes), np.nan)
+    found = for_each_fold(probe, task)
+    for fold, (of_test, _, _) in zip(task.folds, found, strict=True):
+        probabilities[fold.test] = of_test
+    choices = tuple(choice for _, choice, _ in found)
+    unfinished = sum(not converged for _, _, converged in found)
+    notes = (
+        f"{unfinished} of {len(found)} regressions did not converge." if unfinished else "",
+        edge_note(choices, protocol),
+    )
+    return Probed(probabilities, choices, tuple(note for note in notes if note))
+
+
+def knn_probe(embeddings: NDArray[np.float32], task: ProbeTask, k: int) -> Probed:
+    """Votes of the `k` training rows of the largest cosine, as shares; of equally near rows the first counts.
+
+    The task's protocol says how votes weigh.
+
+    Raises:
+        BenchmarkError: an embedding is zero or no number.
+    """
+    directions = grid_directions(embeddings)
+    unit = float32_directions(directions)
+    probabilities = np.full((len(task.truth), len(task.classes)), np.nan)
+
+    def probe(fold: Fold, _: Sequence[Fold]) -> None:
+        classes = task.truth[fold.train]
+        weights = task.protocol.weights(classes)
+        for block, near in nearest_among(directions, unit, fold.test, fold.train, min(k, len(classes))):
+            votes = np.stack([(weights[near] * (classes[near] == c)).sum(1) for c in range(len(task.classes))], axis=1)
+            probabilities[fold.test[block]] = votes / votes.sum(1, keepdims=True)
+
+    for_each_fold(probe, task)
+    fewest = min(len(fold.train) for fold in task.folds)
+    notes = (f"kNN has {fewest} neighbours only: a training part has no more patches.",) if fewest < k else ()
+    return Probed(probabilities, notes=notes)
+
+
+def for_each_fold(probe: Callable[[Fold, Sequence[Fold]], Result], task: ProbeTask) -> list[Result]:
+    """What `probe` gives of each fold and its inner splits; several at once, each on one core.
+
+    A product of matrices on one core has the same digits on every number of cores, and no core waits for another that
+    somebody else uses.
+    """
+    workers = min(MAX_FOLDS_AT_ONCE, usable_cores())
+    with threadpool_limits(1, "blas"), ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(probe, task.folds, task.inner))

@@ -1,0 +1,122 @@
+"""Patches that are the same picture: refused where a copy gives an answer away, and counted where it does not.
+
+A patch that is on both sides of a fold, or under two labels, makes every score wrong, and no column shows it. Two
+patches are copies if their RGB pixels are the same, however the files are called or compressed. Patches of one colour
+throughout, such as blank background, are alike by nature and tell nothing of their case: they are counted only. Left
+out: pictures that are nearly the same, such as shifted or recompressed ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import say
+from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.groups import GROUP_WORDS
+from pipeline.evaluate.images import ScannedImages
+from pipeline.evaluate.patch_benchmark.data import PatchSet
+from pipeline.evaluate.robustness.data import RobustnessSet
+
+MAX_SHOWN = 20
+"""Pairs that an error lists. Our choice: enough to see what is wrong."""
+
+
+def require_no_leak(patch_set: PatchSet, scanned: ScannedImages) -> PatchSet:
+    """The set with what its pictures are, whose usable images are `scanned`; notes on copies are also said to the user.
+
+    Raises:
+        BenchmarkError: copies of a picture are of different labels, groups or splits; lists pairs.
+    """
+    usable = scanned.usable()
+    codes = np.unique(np.array([scanned.pixels[i] for i in usable]), return_inverse=True)[1].astype(np.int64)
+    plain = np.array([i in scanned.plain for i in usable], dtype=np.bool_)
+    pairs = _pairs(codes)
+    columns = {"label": patch_set.labels, patch_set.group_column: patch_set.groups, "split": patch_set.splits}
+    given = {name: column for name, column in columns.items() if column is not None}
+    differing = {
+        pair: names for pair in pairs if (names := [n for n, of in given.items() if of[pair[0]] != of[pair[1]]])
+    }
+    if leaks := {pair: names for pair, names in differing.items() if not plain[pair[0]]}:
+        raise BenchmarkError(_error(patch_set, leaks))
+    num_plain = sum(bool(plain[first]) for first, _ in differing)
+    num_copies = sum(not plain[first] for first, _ in pairs)
+    notes = [*_notes_on_copies(patch_set, num_copies), *_notes_on_plain(num_plain, len(patch_set))]
+    for note in notes:
+        say(f"warning: {patch_set.source}: {note}")
+    return replace(
+        patch_set, pictures=np.where(plain, -1, codes), notes_on_pictures=(*patch_set.notes_on_pictures, *notes)
+    )
+
+
+def with_note_on_copies(robustness_set: RobustnessSet, scanned: ScannedImages) -> RobustnessSet:
+    """The set, whose usable images are `scanned`, with a note if the index has copies of a picture on several slides,
+    which is also said to the user: each is nearest to its copy, whatever the model.
+    """
+    rows = robustness_set.index
+    if rows is None:
+        return robustness_set
+    usable = scanned.usable()
+    pixels = np.array([scanned.pixels[usable[i]] for i in rows.images])
+    several = {
+        picture
+        for picture in np.unique(pixels[[usable[i] not in scanned.plain for i in rows.images]]).tolist()
+        if len(np.unique(rows.slides[pixels == picture])) > 1
+    }
+    count = len(np.unique(rows.images[np.isin(pixels, list(several))]))
+    if not count:
+        return robustness_set
+    note = (
+        f"{count:,} patches are copies, pixel for pixel, of one on another slide. A copy is the nearest neighbour of "
+        "its like for every model, which moves the index; take one of each pair out."
+    )
+    say(f"warning: {robustness_set.path}: {note}")
+    return replace(robustness_set, notes=(*robustness_set.notes, note))
+
+
+def _pairs(codes: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Each row that has the code of an earlier one, behind the first of these."""
+    first_row, inverse = np.unique(codes, return_index=True, return_inverse=True)[1:]
+    first = first_row[inverse]
+    return [(int(first[row]), int(row)) for row in np.flatnonzero(first != np.arange(len(codes)))]
+
+
+def _error(patch_set: PatchSet, leaks: dict[tuple[int, int], list[str]]) -> str:
+    """What is wrong with copies, and how to mend it; `leaks` are pairs of rows and the columns in which they differ."""
+    names = list(dict.fromkeys(name for of_pair in leaks.values() for name in of_pair))
+
+    def described(row: int, differing: Sequence[str]) -> str:
+        columns = {"label": patch_set.labels, "split": patch_set.splits, patch_set.group_column: patch_set.groups}
+        said = [f"{name} {str(of[row])!r}" for name in differing if (of := columns[name]) is not None]
+        return f"{patch_set.paths[row]} ({', '.join(said)})"
+
+    shown = list(leaks.items())[:MAX_SHOWN]
+    lines = [f"\n  {described(a, differing)} and {described(b, differing)}" for (a, b), differing in shown]
+    more = f"\n  and {len(leaks) - len(shown):,} more" if len(leaks) > len(shown) else ""
+    copies = f"{len(leaks):,} {'patch is a copy' if len(leaks) == 1 else 'patches are copies'}"
+    return (
+        f"{patch_set.source}: {copies}, pixel for pixel, of another with a different {' or '.join(names)}:"
+        f"{''.join(lines)}{more}\nA picture that is both learned from and asked for makes every score wrong. Take one "
+        f"of each pair out, or give both the same {' and '.join(names)}."
+    )
+
+
+def _notes_on_copies(patch_set: PatchSet, count: int) -> list[str]:
+    """What to know of copies that are no leak."""
+    if not count:
+        return []
+    what = "patches is a copy" if count == 1 else "patches are copies"
+    alike = "class" if patch_set.groups is None else f"class and of the same {GROUP_WORDS[patch_set.group_column][:-1]}"
+    kept = "Copies are kept on one side and resampled together" if patch_set.groups is None else "Each counts"
+    return [f"{count:,} of {len(patch_set):,} {what}, pixel for pixel, of another of the same {alike}. {kept}."]
+
+
+def _notes_on_plain(count: int, num_patches: int) -> list[str]:
+    """What to know of patches of one colour."""
+    if not count:
+        return []
+    return [
+        f"{count:,} of {num_patches:,} patches are of one colour throughout, and the same as one of another label, "
+        "group or split. Blank patches are alike by nature and count; nothing can tell them apart."
+    ]

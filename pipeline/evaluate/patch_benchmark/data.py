@@ -1,0 +1,344 @@
+"""The patches of a benchmark: which image files, of which class, case, centre and split.
+
+They come as a CSV (`path,label` and optionally a group, `center`, `split`) or as a folder with a folder of images for
+each class, as torchvision's ImageFolder reads it. A row whose label says that there is none, as pandas writes it, is
+left out and listed. What it leaves out: whether the images can be read; `patch_images` looks through them.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import say
+from pipeline.base.errors import BenchmarkError, ManifestError
+from pipeline.disk.file_names import file_named, name_trouble
+from pipeline.disk.files import sha256_json
+from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
+from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, unused_columns_note
+from pipeline.evaluate.folds import SPLITS
+from pipeline.evaluate.groups import GROUP_COLUMNS, GROUP_WORDS, coarsest, groups_in_several_centers_note
+from pipeline.report.content import Exclusion
+
+REQUIRED_COLUMNS = ("path", "label")
+CENTER_COLUMNS = ("center", "centre", "medical_center")
+"""Columns that may say where a patch comes from; the first of them that the file has counts."""
+SPLIT_LIKE = ("training", "validation", "valid", "dev", "testing")
+"""Names of folders that are rarely a class. Our choice."""
+MAX_NAMED = 5
+"""Folders that a note lists. Our choice."""
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp")
+
+Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class PatchSet:
+    """Patches of a benchmark, in the order of the file or of the folders' names.
+
+    Attributes:
+        name: of the file or folder.
+        source: the file or folder.
+        paths: the image files; they may be missing.
+        labels: class of each, (N,).
+        groups: the case, or whatever keeps patches together, (N,); `None` if that is not known.
+        group_column: the column that the groups are from, "" if there is none.
+        within: what the groups hold, such as slides of a case, by what they are called in the plural; each (N,), ""
+            where the file gives none.
+        centers: medical centre of each, (N,), "" where the file gives none; or `None`.
+        splits: train, val or test of each, (N,), or `None`.
+        exclusions: rows of the file that are left out, and why.
+        unused_columns: columns of the file that mean nothing here.
+        note_on_groups: why the groups are of another column than one might think, or "".
+        notes_on_names: what is odd about its labels or the names of its folders.
+        pictures: (N,), the same number for patches of the same pixels, -1 for those of one colour throughout; `None`
+            until the images have been looked through (`patch_copies`).
+        notes_on_pictures: what was found then.
+    """
+
+    name: str
+    source: Path
+    paths: list[Path]
+    labels: Names
+    groups: Names | None = None
+    group_column: str = ""
+    centers: Names | None = None
+    splits: Names | None = None
+    exclusions: tuple[Exclusion, ...] = ()
+    unused_columns: tuple[str, ...] = ()
+    within: Mapping[str, Names] = field(default_factory=dict)
+    note_on_groups: str = ""
+    notes_on_names: tuple[str, ...] = ()
+    pictures: NDArray[np.int64] | None = None
+    notes_on_pictures: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def groups_or_own(self) -> Names:
+        """The groups; where none are known, each patch is one of its own, but copies of a picture are together."""
+        if self.groups is not None:
+            return self.groups
+        own = np.arange(len(self))
+        if self.pictures is not None:
+            first, inverse = np.unique(self.pictures, return_index=True, return_inverse=True)[1:]
+            own = np.where(self.pictures >= 0, first[inverse], own)
+        return np.array([f"{i:09d}" for i in own])
+
+    def select(self, indices: NDArray[np.int64]) -> "PatchSet":
+        """The patches at `indices`, in that order."""
+
+        def of(names: Names | None) -> Names | None:
+            return None if names is None else names[indices]
+
+        return replace(
+            self, paths=[self.paths[i] for i in indices], labels=self.labels[indices], groups=of(self.groups),
+            centers=of(self.centers), splits=of(self.splits),
+            within={words: names[indices] for words, names in self.within.items()},
+            pictures=None if self.pictures is None else self.pictures[indices],
+        )  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """What a reader must know about what the file says, and does not say, of the patches."""
+        notes = []
+        if self.groups is None:
+            notes.append(
+                "The data do not say which patches belong together: folds and intervals take every patch for "
+                "independent. If patches of one case are on both sides, all scores are too high and all intervals too "
+                "narrow."
+            )
+        elif self.group_column == "slide_id":
+            notes.append(
+                "Patches are kept together by slide only. A patient may have several slides, which then stand on both "
+                "sides, so that scores are too high and intervals too narrow; a column case_id or patient mends it."
+            )
+        notes += [*filter(None, [self.note_on_groups]), *self.notes_on_names]
+        for what, names in (("labels", self.labels), (GROUP_WORDS[self.group_column], self.groups),
+                            ("centres", self.centers)):  # fmt: skip
+            notes += [] if names is None else spelling_notes(what, names)
+        if self.centers is not None and (missing := int((self.centers == "").sum())):
+            notes.append(f"{missing:,} of {len(self):,} patches have no centre; no centre's numbers count them.")
+        if self.centers is not None and self.groups is not None:
+            word = GROUP_WORDS[self.group_column]
+            notes += filter(None, [groups_in_several_centers_note(self.groups.tolist(), self.centers.tolist(), word)])
+        return [*notes, *self.notes_on_pictures, *filter(None, [unused_columns_note(self.unused_columns)])]
+
+    def hash(self) -> str:
+        """Hex SHA-256 of everything that is said of the patches; of the images' names, not of their pixels."""
+        columns = (self.labels, self.groups, self.centers, self.splits)
+        said = [None if column is None else column.tolist() for column in columns]
+        return sha256_json([[path.name for path in self.paths], *said])
+
+
+def read_patch_set(path: Path, images_root: Path | None = None) -> PatchSet:
+    """Read a CSV or a folder of images.
+
+    A CSV's relative paths hang below `images_root`, or below the CSV's folder. A folder holds CLASS/IMAGE, or
+    SPLIT/CLASS/IMAGE if its folders are called train, val or test, in capitals or not; a class may have folders within.
+    Names that start with a dot are passed over. Its notes are also said to the user, before anything is computed.
+
+    Raises:
+        BenchmarkError: there is no such file or folder, a column or a cell is missing, a path is given twice, or there
+            are no patches; all lines that are wrong are named.
+    """
+    found = _read_folder(path) if path.is_dir() else _read_csv(path, images_root)
+    if found.exclusions:
+        say(f"warning: {path}: {len(found.exclusions):,} patches have no label and are left out; the report lists them")
+    for note in found.notes():
+        say(f"warning: {path}: {note}")
+    return found
+
+
+def _read_csv(path: Path, images_root: Path | None) -> PatchSet:
+    """The patches of a CSV.
+
+    Raises:
+        BenchmarkError: see `read_patch_set`.
+    """
+    if images_root is not None and not images_root.is_dir():
+        raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
+    try:
+        records, problems = read_table(path, REQUIRED_COLUMNS, ",")
+        return _from_records(path, images_root or path.parent, records, problems)
+    except ManifestError as error:
+        raise BenchmarkError(str(error)) from None
+
+
+def _from_records(path: Path, root: Path, records: Sequence[Record], problems: list[Problem]) -> PatchSet:
+    """The patches of a table.
+
+    Raises:
+        ManifestError: something is wrong; everything that is wrong is listed.
+    """
+    header = list(records[0][1]) if records else []
+    if alike := [name for name in header if [other.lower() for other in header].count(name.lower()) > 1]:
+        problems.append((1, f"columns {', '.join(alike)} are spelled alike; keep one of them"))
+    lines = [(line, {name.lower(): cell.strip() for name, cell in cells.items()}) for line, cells in records]
+    given = lines[0][1] if lines else {}
+    center = next((name for name in CENTER_COLUMNS if name in given), "")
+    split = "split" if "split" in given else ""
+    for _, cells in lines:
+        cells |= {split: cell_value(cells[split]).lower()} if split else {}
+    of_groups = {
+        name: [cell_value(cells[name]) for _, cells in lines if not is_unknown(cells["label"])]
+        for name in GROUP_COLUMNS
+        if name in given
+    }
+    try:
+        grouping = coarsest(of_groups)
+    except BenchmarkError as error:
+        raise ManifestError(f"{path}: {error}") from None
+    group = grouping.column
+    named = iter(grouping.names)
+    for _, cells in lines:  # in the gaps of the column, what the others say
+        if group and not is_unknown(cells["label"]):
+            cells[group] = next(named) or cells[group]
+    within = {
+        GROUP_WORDS[name]: np.array(cells)
+        for name, cells in of_groups.items()
+        if GROUP_WORDS[name] != GROUP_WORDS[group] and any(cells)
+    }
+    first_line: dict[str, int] = {}
+    for line, cells in lines:
+        problems += _problems(line, cells, group, split)
+        file = os.path.abspath(file_named(root / cells["path"]))
+        if trouble := name_trouble(root / cells["path"]):
+            problems.append((line, f"path {cells['path']!r} {trouble}"))
+        if cells["path"] and first_line.setdefault(file, line) != line:
+            problems.append((line, f"path {cells['path']!r} is on line {first_line[file]} as well; keep one of them"))
+    refuse(path, problems)
+    labelled = [cells for _, cells in lines if not is_unknown(cells["label"])]
+    if not labelled:
+        raise ManifestError(f"{path}: none of its {len(lines)} rows has a label; fill in the column label")
+    for cells in labelled:
+        if center and is_unknown(cells[center]):
+            cells[center] = ""
+    used = {*REQUIRED_COLUMNS, group, center, split, *(name for name, cells in of_groups.items() if any(cells))}
+
+    def column(name: str) -> Names | None:
+        return np.array([cells[name] for cells in labelled]) if name else None
+
+    return PatchSet(
+        name=path.stem,
+        source=path,
+        paths=[file_named(root / cells["path"]) for cells in labelled],
+        labels=np.array([cells["label"] for cells in labelled]),
+        groups=column(group),
+        group_column=group,
+        centers=column(center) if any(center and cells[center] for cells in labelled) else None,
+        splits=column(split),
+        exclusions=tuple(
+            Exclusion(cells["path"], f"label is {cells['label']!r}: no label (line {line})", by_rule=True)
+            for line, cells in lines
+            if is_unknown(cells["label"])
+        ),
+        unused_columns=tuple(name for name in header if name.lower() not in used),
+        within=within,
+        note_on_groups=grouping.note,
+        notes_on_names=tuple(missing_notes("label", (cells["label"] for _, cells in lines))),
+    )
+
+
+def _problems(line: int, cells: Mapping[str, str], group: str, split: str) -> list[Problem]:
+    """What is wrong with one row; `group` and `split` are columns, "" for none. A row without a label needs neither."""
+    problems = []
+    if is_unknown(cells["path"]):
+        what = f"is {cells['path']!r}, which stands for a missing value" if cells["path"] else "is empty"
+        problems.append((line, f"path {what}; fill it in on every line"))
+    if is_unknown(cells["label"]):
+        return problems
+    mend = "fill it in on every line, or leave the column out"
+    if group and not cells[group]:
+        problems.append((line, f"{group} is empty; {mend}"))
+    elif group and is_unknown(cells[group]):
+        problems.append((line, f"{group} is {cells[group]!r}, which stands for a missing value; {mend}"))
+    if split and not cells[split]:
+        problems.append((line, f"{split} is empty; {mend}"))
+    elif split and cells[split] not in SPLITS:
+        problems.append((line, f"split {cells[split]!r} is not one of {', '.join(SPLITS)}"))
+    return problems
+
+
+def _read_folder(folder: Path) -> PatchSet:
+    """The patches of a folder of classes, or of splits of classes.
+
+    Raises:
+        BenchmarkError: no classes, a class without images, an image outside the classes, or folders of splits beside
+            others.
+    """
+    inside = _folders(folder)
+    names = [inner.name for inner in inside]
+    has_splits = any(name.lower() in SPLITS for name in names)
+    if has_splits and (others := [name for name in names if name.lower() not in SPLITS]):
+        own = [name for name in names if name.lower() in SPLITS]
+        raise BenchmarkError(
+            f"{folder} has folders of splits ({', '.join(own)}) beside others: "
+            f"{', '.join(others[:5])}; it must hold splits with classes within, or classes only"
+        )
+    if not has_splits and (like := [name for name in names if name.lower() in SPLIT_LIKE]):
+        raise BenchmarkError(
+            f"{folder}: {', '.join(like)} would be taken for a class. Call folders of splits {', '.join(SPLITS)}; "
+            "if it is a class, give a CSV of path and label"
+        )
+    alike = [] if has_splits else _common_folders(inside)
+    found = []
+    for split in inside if has_splits else [folder]:
+        for class_folder in _folders(split):
+            images = _images_below(class_folder)
+            if not images:
+                endings = ", ".join(ending[1:] for ending in IMAGE_ENDINGS)
+                raise BenchmarkError(f"{class_folder} is a class without an image ({endings}); remove it or fill it")
+            found += [(image, composed(class_folder.name), split.name.lower()) for image in images]
+    stray = [file for place in {folder, *(inside if has_splits else [])} for file in place.iterdir() if _is_image(file)]
+    if stray:
+        raise BenchmarkError(f"{min(stray)} is an image outside the folders of classes; move it into one of them")
+    if not found:
+        raise BenchmarkError(f"{folder} holds no images; it must hold a folder for each class, with the images in it")
+    paths, labels, splits = zip(*found, strict=True)
+    return PatchSet(
+        folder.resolve().name, folder, list(paths), np.array(labels), splits=np.array(splits) if has_splits else None,
+        notes_on_names=tuple(_note_on_folders(names, alike)),
+    )  # fmt: skip
+
+
+def _note_on_folders(classes: Sequence[str], alike: Sequence[str]) -> list[str]:
+    """What to know where all classes hold folders of the same names."""
+    if not alike:
+        return []
+    return [
+        f"All classes ({', '.join(classes[:MAX_NAMED])}) hold folders of the same names "
+        f"({', '.join(alike[:MAX_NAMED])}). If those are the classes and these are splits, call the splits "
+        f"{', '.join(SPLITS)}, or give a CSV."
+    ]
+
+
+def _common_folders(folders: Sequence[Path]) -> list[str]:
+    """Names of the folders that each of several `folders` holds, if all hold the same and at least two."""
+    names = [sorted(inner.name for inner in _folders(folder)) for folder in folders]
+    return names[0] if len(names) > 1 and len(names[0]) > 1 and all(found == names[0] for found in names) else []
+
+
+def _folders(folder: Path) -> list[Path]:
+    """Folders within a folder, by name."""
+    return sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Image files at any depth, by path; through links to folders too (decision 0039), each real folder once."""
+    images: list[Path] = []
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in visited:
+            folders.clear()
+            continue
+        visited.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        images += [file for name in names if _is_image(file := Path(parent, name))]
+    return sorted(images)
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".") and file.is_file()

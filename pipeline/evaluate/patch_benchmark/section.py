@@ -1,0 +1,254 @@
+"""The patch part of an evaluation: how well classes of patches are told apart from each model's embeddings.
+
+Every model is probed in three ways on the same folds (or the split that the data bring): a linear probe, its nearest
+neighbours, and prototypes of a few examples. All are scored on the same patches and the same resamples of groups.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import Progress
+from pipeline.base.errors import BenchmarkError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.bootstrap import (
+    GroupResamples,
+    bound_note,
+    class_mean_draws,
+    classification_draws,
+    difference,
+    few_groups_note,
+    interval,
+)
+from pipeline.evaluate.bootstrap_notes import resample_notes
+from pipeline.evaluate.few_shot import draw_examples, few_shot
+from pipeline.evaluate.folds import Fold, given_split, group_folds
+from pipeline.evaluate.linear_probe import knn_probe, linear_probe, probe_task
+from pipeline.evaluate.patch_benchmark.data import PatchSet
+from pipeline.evaluate.patch_benchmark.score import (
+    KNN,
+    LINEAR,
+    Bench,
+    ScoredModel,
+    center_tables,
+    composition_table,
+    count_names,
+    difference_tables,
+    few_shot_tables,
+    probe_tables,
+)
+from pipeline.evaluate.probe_choice import SCORE_WORDS, probe_protocol
+from pipeline.evaluate.probe_report import curve_data, curve_tables
+from pipeline.features.cache import require_finite
+from pipeline.report.content import Exclusion, Score, Section
+
+KEY = "patches"
+
+Embeddings = Mapping[str, NDArray[np.float32]]
+
+
+def patch_section(
+    patch_set: PatchSet,
+    embeddings: Embeddings,
+    config: EvaluateConfig,
+    reference: str,
+    exclusions: Sequence[Exclusion] = (),
+) -> Section:
+    """Probe models by label, whose `embeddings` (N, D) are of the set's patches.
+
+    Args:
+        reference: label of the model that the others are compared with.
+        exclusions: images that were left out of the set before.
+
+    Raises:
+        BenchmarkError: embeddings hold what is no number or are zero, or the set's classes and groups allow no folds.
+    """
+    for label, values in embeddings.items():
+        assert len(values) == len(patch_set), f"{label}: {len(values)} embeddings of {len(patch_set)} patches"
+        require_finite(label, values, "the patches")
+    bench = prepare(patch_set, config)
+    models = []
+    with Progress("patch benchmark", len(embeddings), "models") as progress:
+        for label, values in embeddings.items():
+            models.append(score_model(label, values, bench, config))
+            progress.step()
+    choices = {model.label: model.probed[LINEAR].choices for model in models}
+    return Section(
+        key=KEY,
+        title=f"Patch benchmark: {patch_set.name}",
+        what=_what(bench, config),
+        basis=_basis(bench),
+        tables=[
+            *probe_tables(models, bench, config),
+            *curve_tables(choices, bench.task.protocol),
+            *difference_tables(models, reference),
+            *few_shot_tables(models, reference, bench),
+            *center_tables(models, bench, config),
+            composition_table(bench),
+        ],
+        scores=[_score(models, bench, reference)],
+        settings=_settings(config, bench, models, reference),
+        source={"file": str(patch_set.source), "sha256 of names, classes, groups and splits": patch_set.hash()},
+        exclusions=[*patch_set.exclusions, *exclusions],
+        notes=_notes(models, bench),
+        data={
+            "spread_of_few_shot_draws": _spreads(models),
+            "linear_probe": curve_data(choices, bench.task.protocol),
+        },
+    )
+
+
+def prepare(patch_set: PatchSet, config: EvaluateConfig) -> Bench:
+    """Folds, few-shot examples and resamples.
+
+    Raises:
+        BenchmarkError: the classes and groups allow none.
+    """
+    groups = patch_set.groups_or_own()
+    protocol = probe_protocol(config.protocol, "balanced_accuracy", config.probe_c)
+    task = probe_task(patch_set.labels, groups, _folds(patch_set, groups, config), config.seed, protocol)
+    scored = task.scored
+    resamples = GroupResamples(groups[scored], config.resamples, config.seed)
+    return Bench(patch_set, groups, task, draw_examples(task, config.draws, config.seed), scored, resamples)
+
+
+def _folds(patch_set: PatchSet, groups: NDArray[np.str_], config: EvaluateConfig) -> list[Fold]:
+    """The set's own split, else folds by group.
+
+    Raises:
+        BenchmarkError: see `folds`.
+    """
+    if patch_set.splits is not None:
+        return given_split(patch_set.labels, groups, patch_set.splits, str(patch_set.source))
+    try:
+        return group_folds(patch_set.labels, groups, config.folds, config.seed)
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{patch_set.source}: {error}") from None
+
+
+def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench, config: EvaluateConfig) -> ScoredModel:
+    """All probes of one model.
+
+    Raises:
+        BenchmarkError: an embedding is zero; names the model.
+    """
+    task, scored = bench.task, bench.scored
+    truth = task.truth[scored]
+    try:
+        probed = {LINEAR: linear_probe(embeddings, task), KNN: knn_probe(embeddings, task, config.knn)}
+        draws = {
+            name: classification_draws(truth, found.probabilities[scored], bench.resamples, task.parts[scored])
+            for name, found in probed.items()
+        }
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{label}: {error}") from None
+    few = {found.shots: found for found in few_shot(embeddings, task, bench.examples)}
+    few_draws = {shots: class_mean_draws(truth, f.right[scored], bench.resamples) for shots, f in few.items()}
+    return ScoredModel(label, probed, draws, few, few_draws)
+
+
+def _score(models: Sequence[ScoredModel], bench: Bench, reference: str) -> Score:
+    """The headline: balanced accuracy of the linear probe."""
+    draws = {model.label: model.draws[LINEAR]["balanced_accuracy"] for model in models}
+    return Score(
+        name=f"{bench.patch_set.name}, balanced accuracy ({LINEAR})",
+        values={label: interval(of_model) for label, of_model in draws.items()},
+        chance=1 / len(np.unique(bench.task.truth[bench.scored])),
+        differences={label: difference(d, draws[reference]) for label, d in draws.items() if label != reference},
+    )
+
+
+def _what(bench: Bench, config: EvaluateConfig) -> str:
+    """What is measured, for the section's head."""
+    num_folds = len(bench.task.folds)
+    kept = "" if bench.patch_set.groups is None else f" that never share a {bench.unit[:-1]}"
+    how = f"in {num_folds} folds{kept}" if num_folds > 1 else "on the test part of the given split"
+    return (
+        f"{len(bench.task.classes)} classes of patches are told apart from each model's embeddings, {how}. The linear "
+        f"probe is a logistic regression on standardised features{_regularised(bench)}; kNN lets the {config.knn} "
+        f"nearest training patches (cosine) vote{_votes(bench)}; few-shot takes the class whose mean "
+        f"of a few examples is nearest. Intervals: 95 %, from a bootstrap over {bench.unit}, the same draws for all "
+        "models; they do not cover the spread of training again."
+    )
+
+
+def _votes(bench: Bench) -> str:
+    """How votes of kNN weigh, in words."""
+    return ", votes of rarer classes weighing more" if bench.task.protocol.is_balanced else ""
+
+
+def _regularised(bench: Bench) -> str:
+    """How the linear probe weighs classes and how it is regularised, in words."""
+    protocol = bench.task.protocol
+    weighs = "that counts all classes the same" if protocol.is_balanced else "that counts classes by their frequency"
+    if protocol.is_fixed:
+        return f" {weighs}, with a fixed C of {protocol.strengths[0]:g}"
+    by = SCORE_WORDS[protocol.score]
+    return f" {weighs}, its C chosen by {by} within the training part"
+
+
+def _basis(bench: Bench) -> dict[str, int]:
+    """What the numbers rest on; with a given split, of each side."""
+    patch_set, has_groups = bench.patch_set, bench.patch_set.groups is not None
+    basis = {"patches": len(patch_set)}
+    for words in ("slides", "cases", "patients", "groups"):
+        if words in patch_set.within:
+            basis[words] = count_names(patch_set.within[words])
+        elif has_groups and words == bench.unit:
+            basis[words] = len(np.unique(bench.groups))
+    if patch_set.centers is not None:
+        basis["centres"] = count_names(patch_set.centers)
+    basis["classes"] = len(bench.task.classes)
+    if patch_set.splits is not None:
+        fold = bench.task.folds[0]
+        sides = {"to train on": fold.train, "to choose settings by": fold.val, "scored": fold.test}
+        for words, rows in sides.items():
+            if len(rows):
+                basis[f"patches {words}"] = len(rows)
+                if has_groups:
+                    basis[f"{bench.unit} {words}"] = len(np.unique(bench.groups[rows]))
+                basis |= {f"{what} {words}": count_names(names[rows]) for what, names in patch_set.within.items()}
+    return basis
+
+
+def _spreads(models: Sequence[ScoredModel]) -> dict[str, dict[str, float]]:
+    """Standard deviation over draws of the few-shot balanced accuracy, by model and examples a class."""
+    return {m.label: {str(shots): float(np.std(f.by_draw)) for shots, f in m.few.items()} for m in models}
+
+
+def _settings(config: EvaluateConfig, bench: Bench, models: Sequence[ScoredModel], reference: str) -> dict[str, object]:
+    """What the numbers depend on."""
+    return {
+        "folds": len(bench.task.folds) if bench.patch_set.splits is None else "the given split",
+        "group column": bench.patch_set.group_column or "none",
+        "knn": config.knn,
+        "draws": config.draws,
+        "resamples": config.resamples,
+        "seed": config.seed,
+        "reference": reference,
+        "linear_probe": bench.task.protocol.record(),
+        "regularisation_by_fold": {model.label: list(model.probed[LINEAR].strengths) for model in models},
+    }
+
+
+def _notes(models: Sequence[ScoredModel], bench: Bench) -> list[str]:
+    """What a reader must know about how the scores came about."""
+    num_groups = bench.resamples.num_groups
+    estimates = {}
+    for model in models:
+        for probe, by_metric in model.draws.items():
+            estimates[f"{model.label}, {probe}"] = [interval(draws) for draws in by_metric.values()]
+        estimates[f"{model.label}, few-shot"] = [interval(draws) for draws in model.few_draws.values()]
+    found = (few_groups_note(num_groups, bench.unit), bound_note(estimates))
+    notes = [*bench.patch_set.notes(), *(note for note in found if note)]
+    notes += [*bench.task.notes, *bench.examples.notes]
+    by_model = [(f"{m.label}, {name}", found.notes) for m in models for name, found in m.probed.items()]
+    notes += [f"{who}: {note}" for who, of_model in by_model for note in of_model]
+    task, scored = bench.task, bench.scored
+    of_rows = (task.truth[scored], bench.groups[scored], task.parts[scored])
+    notes += resample_notes(models[0].draws[LINEAR], *of_rows, task.classes, bench.unit)
+    missing = [name for i, name in enumerate(bench.task.classes) if not np.any(bench.task.truth[bench.scored] == i)]
+    if missing:
+        notes.append(f"No scored patch is of {', '.join(repr(name) for name in missing)}; the means leave these out.")
+    return notes

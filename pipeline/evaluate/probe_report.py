@@ -1,0 +1,88 @@
+"""What a report says of how linear probes were regularised: the score over C on the inner splits, and what was chosen.
+
+The curve is of rows that C was chosen by, never of those that are scored. Pure.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.evaluate.logistic import Floats
+from pipeline.evaluate.probe_choice import SCORE_WORDS, Choice, ProbeProtocol
+from pipeline.report.content import Cell, Column, Interval, Table
+
+Choices = Mapping[str, tuple[Choice, ...]]
+"""Of each model, by label, in the order of the folds."""
+
+
+def mean_curve(choices: tuple[Choice, ...]) -> Floats:
+    """The score at each strength, (S,), mean over the folds that had something to choose by; NaN where none had."""
+    curves = [choice.curve for choice in choices if choice.is_chosen]
+    return np.mean(curves, axis=0) if curves else np.full(len(choices[0].curve), np.nan)
+
+
+def strengths_in_words(choices: tuple[Choice, ...]) -> str:
+    """The strength of each fold; once if all agree."""
+    strengths = [f"{choice.strength:g}" for choice in choices]
+    return strengths[0] if len(set(strengths)) == 1 else ", ".join(strengths)
+
+
+def strength_column(protocol: ProbeProtocol) -> Column:
+    """The column that says which C was taken."""
+    if protocol.is_fixed:
+        return Column("C", "Inverse strength of the regularisation, fixed by --probe-c.")
+    first, last = protocol.strengths[0], protocol.strengths[-1]
+    return Column(
+        "C",
+        f"Inverse strength of the regularisation, of {len(protocol.strengths)} from {first:g} to {last:g} the one of "
+        f"the best {SCORE_WORDS[protocol.score]} on inner splits of the training part: once if all folds agree, else "
+        "of each fold.",
+    )
+
+
+def curve_tables(choices: Choices, protocol: ProbeProtocol) -> list[Table]:
+    """The score at each C, a line a model; none where nothing was chosen."""
+    rows: list[list[Cell]] = [
+        [label, *map(float, mean_curve(of_model)), strengths_in_words(of_model)]
+        for label, of_model in choices.items()
+        if any(choice.is_chosen for choice in of_model)
+    ]
+    if not rows:
+        return []
+    score = SCORE_WORDS[protocol.score]
+    columns = [Column("model"), *(Column(f"C = {one:g}") for one in protocol.strengths), Column("chosen")]
+    note = (
+        f"{score[0].upper()}{score[1:]} on the rows that C is chosen by (inner splits of each training part, cases "
+        "kept together), mean over the folds. It is not the score of the model: none of these rows is in its fold's "
+        "test part. Each fold takes its own best, of equal ones the smallest C. Where a line is flat, C hardly matters."
+    )
+    return [Table("Linear probe by C", columns, rows, note)]
+
+
+def curve_data(choices: Choices, protocol: ProbeProtocol) -> dict[str, Any]:
+    """The protocol, and of each model the curve of each fold and what was chosen, as JSON types."""
+    return {
+        **protocol.record(),
+        "models": {
+            label: {
+                "chosen": [choice.strength for choice in of_model],
+                "curve": _plain(mean_curve(of_model)),
+                "curve_by_fold": [_plain(choice.curve) for choice in of_model],
+            }
+            for label, of_model in choices.items()
+        },
+    }
+
+
+def curves_to_draw(data: Mapping[str, Any]) -> dict[str, dict[float, float | Interval]]:
+    """What `curve_data` holds as lines, by label: the score by C; empty where nothing was chosen."""
+    lines: dict[str, dict[float, float | Interval]] = {
+        label: {c: y for c, y in zip(data["strengths"], of_model["curve"], strict=True) if y is not None}
+        for label, of_model in data["models"].items()
+    }
+    return {label: line for label, line in lines.items() if line}
+
+
+def _plain(curve: Floats) -> list[float | None]:
+    return [float(value) if np.isfinite(value) else None for value in curve]

@@ -1,0 +1,289 @@
+"""The CSV of a robustness benchmark: which image is which patch of which slide, and what it shows.
+
+Two kinds of set, in one file if it has the columns of both. For the robustness index, the columns of PathoROB
+(slide_id, patch_id, biological_class, medical_center, subset). For paired robustness, as in plismbench: the same tissue
+scanned by several scanners or stained in several ways (slide_id, patch_id, scanner, staining), where `patch_id` names
+the place in the tissue. Both need `path`, for embeddings are computed from the images. A patch may stand in several
+subsets; its image is embedded once. Blanks around a cell do not count; capitals do, and a warning says where names
+differ in nothing else. Left out: looking into the images.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import say
+from pipeline.base.errors import BenchmarkError, ManifestError
+from pipeline.disk.file_names import file_named, name_trouble
+from pipeline.disk.label_words import is_unknown, spelling_notes
+from pipeline.disk.tables import Problem, Record, read_table, refuse
+
+REQUIRED = ("slide_id", "patch_id", "path")
+INDEX_COLUMNS = ("biological_class", "medical_center")
+PAIRED_COLUMNS = ("scanner", "staining")
+SUBSET = "subset"
+OUT_OF_DOMAIN = "OOD"
+"""Subset whose patches PathoROB leaves out of the index; they are for its other metrics. In any capitals."""
+NEEDS = (
+    f"The robustness index needs the columns {', '.join((*REQUIRED, *INDEX_COLUMNS))}, and may have {SUBSET}; paired "
+    f"robustness needs {', '.join(REQUIRED)} and {' or '.join(PAIRED_COLUMNS)}"
+)
+
+Names = NDArray[np.str_]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class IndexRows:
+    """Patches for the robustness index, one row for each subset that a patch is in; columns are (N,).
+
+    `images` are indices into the set's `paths`. `subsets` is `None` if the file has no such column.
+    """
+
+    images: Ints
+    slides: Names
+    classes: Names
+    centers: Names
+    subsets: Names | None
+
+
+@dataclass(frozen=True, eq=False)
+class PairedRows:
+    """Patches for paired robustness, each once; columns are (N,).
+
+    `places` name the tissue under a patch, the same on every slide that shows it. A column that the file lacks is "".
+    """
+
+    images: Ints
+    slides: Names
+    places: Names
+    scanners: Names
+    stainings: Names
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessSet:
+    """What a CSV holds.
+
+    Attributes:
+        path: the CSV.
+        paths: the image files that are needed, each once, in the order of their names; they may be missing.
+        index, paired: rows for each evaluation; `None` if the file lacks its columns.
+        num_out_of_domain: rows that the index leaves out because their subset is "OOD".
+        unused_columns: columns of the file that mean nothing here.
+        notes: what a reader must know about the names in the file.
+    """
+
+    path: Path
+    paths: list[Path]
+    index: IndexRows | None
+    paired: PairedRows | None
+    num_out_of_domain: int
+    unused_columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def select(self, usable: NDArray[np.bool_]) -> "RobustnessSet":
+        """The set without the images that are not `usable`, one flag for each of `paths`.
+
+        Raises:
+            BenchmarkError: what is left cannot be evaluated.
+        """
+        new_index = np.cumsum(usable) - 1
+        left = f"{self.path}, without {int((~usable).sum())} of {len(usable)} images that cannot be used"
+        index, paired = self.index, self.paired
+        if index is not None:
+            rows = usable[index.images]
+            index = IndexRows(
+                new_index[index.images[rows]],
+                index.slides[rows],
+                index.classes[rows],
+                index.centers[rows],
+                None if index.subsets is None else index.subsets[rows],
+            )
+            _check_index(index, left)
+        if paired is not None:
+            rows = usable[paired.images]
+            columns = (paired.slides, paired.places, paired.scanners, paired.stainings)
+            paired = PairedRows(new_index[paired.images[rows]], *(column[rows] for column in columns))
+            _check_paired(paired, left)
+        paths = [image for image, keep in zip(self.paths, usable, strict=True) if keep]
+        return replace(self, paths=paths, index=index, paired=paired)
+
+
+def read_robustness_set(path: Path, images_root: Path | None = None) -> RobustnessSet:
+    """Read and check a CSV; relative image paths hang below `images_root`, else below the CSV's folder.
+
+    Ids and names are text, kept as they are written but for blanks around them; the names of columns may be in
+    capitals. Its notes are also said to the user, before anything is computed.
+
+    Raises:
+        BenchmarkError: columns for neither evaluation, empty cells, rows that contradict each other (with their lines),
+            too few classes, centres or slides.
+    """
+    if images_root is not None and not images_root.is_dir():
+        raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
+    try:
+        root = path.parent if images_root is None else images_root
+        records, columns = _read(path, root)
+    except ManifestError as error:
+        raise BenchmarkError(str(error)) from None
+    notes = _alike_notes(records, columns)
+    for note in notes:
+        say(f"warning: {path}: {note}")
+    has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
+    in_domain = [row for row in records if has_index and not _is_out_of_domain(row)]
+    once = list({(row["slide_id"], row["patch_id"]): row for row in records if has_paired}.values())
+    file_of = {row["path"]: file_named(root / row["path"]) for row in (*in_domain, *once)}
+    paths = sorted(set(file_of.values()))
+    number = {image: index for index, image in enumerate(paths)}
+
+    def images(rows: Sequence[dict[str, str]]) -> Ints:
+        return np.array([number[file_of[row["path"]]] for row in rows], dtype=np.int64)
+
+    def names(rows: Sequence[dict[str, str]], column: str) -> Names:
+        return np.array([row.get(column, "") for row in rows], dtype=np.str_)
+
+    index = paired = None
+    if has_index:
+        slides, classes, centers, subsets = (names(in_domain, name) for name in ("slide_id", *INDEX_COLUMNS, SUBSET))
+        index = IndexRows(images(in_domain), slides, classes, centers, subsets if SUBSET in columns else None)
+        _check_index(index, str(path))
+    if has_paired:
+        slides, places, scanners, stainings = (names(once, name) for name in ("slide_id", "patch_id", *PAIRED_COLUMNS))
+        paired = PairedRows(images(once), slides, places, scanners, stainings)
+        _check_paired(paired, str(path))
+    num_out_of_domain = len(records) - len(in_domain) if has_index else 0
+    unused = tuple(name for name in records[0] if name not in columns)
+    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, notes)
+
+
+def _is_out_of_domain(row: Mapping[str, str]) -> bool:
+    """Whether the index leaves the row out."""
+    return row.get(SUBSET, "").upper() == OUT_OF_DOMAIN
+
+
+def _alike_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tuple[str, ...]:
+    """Which names of a column differ only in capitals: they count as different, and may not be meant to.
+
+    Places in the tissue and files may be called what they like.
+    """
+    notes: list[str] = []
+    for column in (name for name in records[0] if name in columns - {"path", "patch_id"}):
+        names = {row[column] for row in records}
+        if column == SUBSET:
+            names = {name for name in names if name.upper() != OUT_OF_DOMAIN}  # the same in any capitals
+        notes += spelling_notes(f"names of {column}", names)
+    return tuple(notes)
+
+
+def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
+    """Rows that do not contradict each other, and the columns that have a meaning here. Paths hang below `root`.
+
+    Raises:
+        ManifestError: anything is wrong; says which columns are needed, or lists the lines.
+    """
+    try:
+        records, problems = read_table(path, REQUIRED, ",")
+    except ManifestError as error:
+        raise ManifestError(f"{error}\n{NEEDS}") from None
+    refuse(path, problems)
+    header = [name.lower() for name in records[0][1]]
+    if alike := [name for name in records[0][1] if header.count(name.lower()) > 1]:
+        refuse(path, [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")])
+    records = [(line, {name.lower(): cell.strip() for name, cell in row.items()}) for line, row in records]
+    given = records[0][1].keys()
+    for_index = INDEX_COLUMNS if set(INDEX_COLUMNS) <= given else ()
+    for_pairs = tuple(column for column in PAIRED_COLUMNS if column in given)
+    if not for_index and not for_pairs:
+        raise ManifestError(
+            f"{path} has the columns {', '.join(given)}, which are enough for neither evaluation.\n{NEEDS}"
+        )
+    subset = (SUBSET,) if for_index and SUBSET in given else ()
+    problems = _problems(records, (*for_index, *for_pairs), subset)
+    named = {row["path"]: line for line, row in reversed(records)}
+    problems += [
+        (line, f"path {name!r} {trouble}") for name, line in named.items() if (trouble := name_trouble(root / name))
+    ]
+    refuse(path, problems)
+    return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
+
+
+def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[str, ...]) -> list[Problem]:
+    """Cells that are empty or stand for a missing value, and rows that contradict an earlier one."""
+    problems = [
+        (line, f"{column} is empty")
+        for line, row in records
+        for column in (*REQUIRED, *about, *subset)
+        if not row[column]
+    ]
+    problems += [
+        (line, f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out")
+        for line, row in records
+        for column in (*REQUIRED, *about, *subset)
+        if row[column]
+        and is_unknown(row[column])
+        and not (column in INDEX_COLUMNS and subset and _is_out_of_domain(row))
+    ]
+    of_slide = [column for column in about if column != "biological_class"]
+    first: dict[tuple[str, ...], tuple[int, str]] = {}
+
+    def must_agree(line: int, what: str, column: str, value: str, *key: str) -> None:
+        earlier_line, earlier = first.setdefault((column, *key), (line, value))
+        if earlier != value:
+            problems.append((line, f"{what} has {column} {value!r} here and {earlier!r} on line {earlier_line}"))
+
+    for line, row in records:
+        slide, patch = row["slide_id"], row["patch_id"]
+        words = f"patch {patch!r} of slide {slide!r}"
+        for column in ("path", *about):
+            if column not in of_slide:
+                must_agree(line, words, column, row[column], slide, patch)
+        for column in of_slide:
+            must_agree(line, f"slide {slide!r}", column, row[column], slide)
+        must_agree(line, f"image {row['path']!r}", "patch", f"{slide} {patch}", row["path"])
+        where = row[SUBSET] if subset else ""
+        earlier = first.setdefault(("row", slide, patch, where), (line, ""))[0]
+        if earlier != line:
+            within = f" in subset {where!r}" if subset else ""
+            problems.append((line, f"{words} stands on line {earlier} already{within}; keep one row"))
+    return problems
+
+
+def _check_index(rows: IndexRows, where: str) -> None:
+    """Refuse sets on which the index can only be 0 or 1.
+
+    Raises:
+        BenchmarkError: says which subset, and what it lacks.
+    """
+    if not len(rows.images):
+        raise BenchmarkError(f"{where}: no patches for the robustness index ({OUT_OF_DOMAIN} rows do not count)")
+    for name in [None] if rows.subsets is None else np.unique(rows.subsets).tolist():
+        chosen = np.ones(len(rows.images), np.bool_) if rows.subsets is None else rows.subsets == name
+        classes, centers = rows.classes[chosen], rows.centers[chosen]
+        pairs = sorted(set(zip(classes.tolist(), centers.tolist(), strict=True)))
+        of_class, of_center = [label for label, _ in pairs], [center for _, center in pairs]
+        subset = where if name is None else f"{where}, subset {name!r}"
+        if len(set(of_class)) < 2 or len(set(of_center)) < 2:
+            raise BenchmarkError(
+                f"{subset}: the robustness index needs at least two classes and two centres, not "
+                f"{len(set(of_class))} and {len(set(of_center))}"
+            )
+        if len(set(of_class)) == len(pairs) or len(set(of_center)) == len(pairs):
+            which = "class is of more than one centre" if len(set(of_class)) == len(pairs) else "centre has two classes"
+            raise BenchmarkError(f"{subset}: no {which}, so that the robustness index could take one value only")
+
+
+def _check_paired(rows: PairedRows, where: str) -> None:
+    """Refuse sets without two slides of the same tissue.
+
+    Raises:
+        BenchmarkError: no place is on two slides.
+    """
+    if len(np.unique(rows.places)) == len(rows.places):
+        raise BenchmarkError(
+            f"{where}: no patch_id is on two slides; paired robustness needs the same tissue on several slides, and "
+            "patch_id names the place in the tissue"
+        )

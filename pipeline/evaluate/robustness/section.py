@@ -1,0 +1,176 @@
+"""Robustness: do a model's embeddings follow the tissue or the centre, scanner and stain that it comes from?
+
+Two evaluations, of which a set may allow one or both: the robustness index of PathoROB with the margins of croma, over
+patches of several classes and centres; and plismbench's paired cosine and retrieval, over slides of the same tissue.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import Progress
+from pipeline.base.errors import BenchmarkError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.disk.files import sha256_file
+from pipeline.disk.tables import unused_columns_note
+from pipeline.evaluate.bootstrap import GroupResamples
+from pipeline.evaluate.robustness.data import IndexRows, PairedRows, RobustnessSet
+from pipeline.evaluate.robustness.index import MAX_K, robustness_index
+from pipeline.evaluate.robustness.margins import NOT_COUNTED, Margins, robustness_margins
+from pipeline.evaluate.robustness.pairs import PairedRobustness, paired_robustness
+from pipeline.evaluate.robustness.tables import (
+    ScoredIndex,
+    index_draws,
+    index_notes,
+    index_score,
+    index_tables,
+    paired_notes,
+    paired_score,
+    paired_tables,
+)
+from pipeline.report.content import Exclusion, Score, Section, Table
+
+Embeddings = Mapping[str, NDArray[np.float32]]
+
+
+def robustness_section(
+    robustness_set: RobustnessSet,
+    embeddings: Embeddings,
+    config: EvaluateConfig,
+    reference: str,
+    exclusions: Sequence[Exclusion] = (),
+) -> Section:
+    """The robustness of models by label, whose `embeddings` (images, D) are of the set's `paths`.
+
+    Raises:
+        BenchmarkError: embeddings hold what is no number or are zero, or `config.ri_k` is too large.
+    """
+    for label, values in embeddings.items():
+        assert len(values) == len(robustness_set.paths), f"{label}: {len(values)} embeddings"
+    what: list[str] = []
+    basis: dict[str, int] = {"images": len(robustness_set.paths)}
+    tables: list[Table] = []
+    scores: list[Score] = []
+    notes: list[str] = []
+    settings: dict[str, object] = {}
+    if rows := robustness_set.index:
+        resamples = GroupResamples(rows.slides, config.resamples, config.seed)
+        models = _score_index(rows, embeddings, config, resamples)
+        what.append(INDEX_WHAT)
+        basis |= _index_basis(rows)
+        tables += index_tables(rows, models, reference, resamples)
+        if score := index_score(rows, models, reference):
+            scores.append(score)
+        notes += index_notes(robustness_set.num_out_of_domain, models, resamples.num_groups)
+        settings |= {
+            "k": config.ri_k or f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}",
+            "resamples": config.resamples,
+            "seed": config.seed,
+        }
+        settings |= {"croma": version("croma")} if config.margins else {}
+    if pairs := robustness_set.paired:
+        paired = _score_pairs(pairs, embeddings)
+        what.append(PAIRED_WHAT)
+        basis |= _paired_basis(pairs, next(iter(paired.values())))
+        tables += paired_tables(paired)
+        scores.append(paired_score(paired, reference))
+        notes += paired_notes(next(iter(paired.values())))
+    notes += [*robustness_set.notes, *filter(None, [unused_columns_note(robustness_set.unused_columns)])]
+    return Section(
+        key="robustness",
+        title="Robustness to centre, scanner and stain",
+        what=" ".join(what),
+        basis=basis,
+        tables=tables,
+        scores=scores,
+        settings=settings,
+        source={"file": str(robustness_set.path), "sha256": sha256_file(robustness_set.path)},
+        exclusions=exclusions,
+        notes=notes,
+    )
+
+
+INDEX_WHAT = (
+    "The robustness index asks whether the patches that a model finds most alike share their biology or their medical "
+    "centre. For every patch its k nearest patches of other slides are looked up (Euclidean distance of embeddings of "
+    "length 1). Of these, SO counts those of the same class from another centre, OS those of another class from the "
+    "same centre, and the index is SO / (SO + OS) over all patches, as PathoROB defines it. At 1 neighbours are found "
+    "by biology, at 0 by centre; at 0.5 neither outweighs the other. Intervals are of 95 %, from a bootstrap over "
+    "slides with neighbours and k held fixed."
+)
+PAIRED_WHAT = (
+    "Paired robustness asks whether a place in the tissue is recognised when the same slide was scanned by another "
+    "scanner or a neighbouring section was stained in another way, as plismbench defines it. For a pair of slides, the "
+    "cosine is the mean over places of that between both patches of the place; the top-k accuracy is the share of "
+    "patches whose counterpart is among the k nearest of all patches of both slides, the mean of both directions."
+)
+
+
+@contextmanager
+def _named(label: str) -> Iterator[None]:
+    """An error in here names the model."""
+    try:
+        yield
+    except BenchmarkError as error:
+        raise BenchmarkError(f"{label}: {error}") from None
+
+
+def _score_index(
+    rows: IndexRows, embeddings: Embeddings, config: EvaluateConfig, resamples: GroupResamples
+) -> list[ScoredIndex]:
+    """Index and margins of every model."""
+    models = []
+    columns = (rows.classes, rows.centers, rows.slides, rows.subsets)
+    with Progress("robustness index", len(embeddings), "models") as progress:
+        for label, of_images in embeddings.items():
+            values = of_images[rows.images]
+            with _named(label):
+                index = robustness_index(values, *columns, k=config.ri_k)
+            draws, margins = None, Margins() if config.margins else NOT_COUNTED
+            if not np.isnan(index.value):
+                draws = index_draws(index.same_class, index.same_center, resamples)
+                if config.margins:
+                    margins = robustness_margins(values, *columns, index.k, config.resamples, config.seed)
+            models.append(ScoredIndex(label, index, margins, draws))
+            progress.step()
+    return models
+
+
+def _index_basis(rows: IndexRows) -> dict[str, int]:
+    """What the index rests on."""
+    basis = {
+        "patches": len(np.unique(rows.images)),
+        "slides": len(np.unique(rows.slides)),
+        "classes": len(np.unique(rows.classes)),
+        "centres": len(np.unique(rows.centers)),
+    }
+    if rows.subsets is not None and (num_subsets := len(np.unique(rows.subsets))) > 1:
+        basis |= {"subsets": num_subsets, "patches counted": len(rows.images)}
+    return basis
+
+
+def _score_pairs(rows: PairedRows, embeddings: Embeddings) -> dict[str, PairedRobustness]:
+    """Paired robustness of every model."""
+    num_slides = len(np.unique(rows.slides))
+    columns = (rows.slides, rows.places, rows.scanners, rows.stainings)
+    found = {}
+    total = len(embeddings) * num_slides * (num_slides - 1) // 2
+    with Progress("paired robustness", total, "pairs of slides") as progress:
+        for label, values in embeddings.items():
+            with _named(label):
+                found[label] = paired_robustness(values[rows.images], *columns, progress.step)
+    return found
+
+
+def _paired_basis(rows: PairedRows, paired: PairedRobustness) -> dict[str, int]:
+    """What the paired figures rest on."""
+    return {
+        "slides of the same tissue": len(np.unique(rows.slides)),
+        "scanners": len(np.unique(rows.scanners)),
+        "stainings": len(np.unique(rows.stainings)),
+        "places": len(np.unique(rows.places)),
+        "pairs of slides": len(paired.pairs),
+    }

@@ -1,0 +1,348 @@
+"""The slide part of an evaluation: how well labels of cases, such as TP53 status, are predicted from feature files.
+
+For each feature set two predictors are trained on the same folds: attention MIL, and logistic regression on the mean of
+a case's patches. Cases are scored by the fold that did not see them, and all feature sets on the same cases.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.config.tools import EvaluateConfig
+from pipeline.disk.files import sha256_file
+from pipeline.evaluate import attention_mil as mil
+from pipeline.evaluate.bootstrap import (
+    READ_DIFFERENCES,
+    Draws,
+    GroupResamples,
+    bound_note,
+    classification_draws,
+    difference,
+    few_groups_note,
+    interval,
+)
+from pipeline.evaluate.bootstrap_notes import resample_notes
+from pipeline.evaluate.linear_probe import Probed, ProbeTask, probe_task
+from pipeline.evaluate.probe_choice import probe_protocol
+from pipeline.evaluate.probe_report import curve_data, curve_tables
+from pipeline.evaluate.slide_benchmark.bags import MAX_NAMED, Bag, SlideSet
+from pipeline.evaluate.slide_benchmark.score import (
+    Survey,
+    SurveyedSlides,
+    attention_mil,
+    mean_pool,
+    num_folds,
+    slide_folds,
+)
+from pipeline.report.content import Cell, Column, Interval, Score, Section, Table
+
+KEY = "slides"
+MIL, MEAN = "attention MIL", "mean embedding"
+"""The predictors, as the tables name them."""
+METRICS = {
+    "auroc": ("AUROC", "Area under the ROC curve: the chance that a case of a class gets a larger probability of it "
+              "than a case of another class in the same fold; 0.5 is a guess. With more than two classes their mean."),
+    "balanced_accuracy": ("balanced accuracy", "Mean over the classes of the share of their cases that is recognised; "
+                          "one over the number of classes is a guess."),
+    "macro_f1": ("macro F1", "Mean over the classes of the harmonic mean of precision and recall."),
+}  # fmt: skip
+"""Key of `score_draws`, the column's name and what it is."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one predictor says of all units from one feature set, and how good that is."""
+
+    model: str
+    predictor: str
+    probed: Probed
+    draws: Mapping[str, Draws]
+
+    def intervals(self) -> list[Interval]:
+        """By the order of `METRICS`."""
+        return [interval(self.draws[key]) for key in METRICS]
+
+
+def slide_section(
+    surveyed: SurveyedSlides, config: EvaluateConfig, reference: str | None, device: torch.device
+) -> Section:
+    """Train and score both predictors on every feature set. `reference` is the label of the one that the others are
+    compared with; `None`: the first.
+
+    Raises:
+        BenchmarkError: training diverged, or a feature file is no longer as it was.
+    """
+    found, surveys, features = surveyed.found, surveyed.surveys, surveyed.features
+    labels = [label for label, _ in features]
+    compared = reference if reference in labels else labels[0]
+    folds = num_folds(found, config)
+    protocol = probe_protocol(config.protocol, "auroc", config.probe_c)
+    task = probe_task(found.labels, found.cases, slide_folds(found, config), config.seed, protocol)
+    predictions = predict(found, surveys, task, config, device)
+    choices = {p.model: p.probed.choices for p in predictions if p.predictor == MEAN}
+    return Section(
+        key=KEY,
+        title=f"Slide benchmark: {config.label}",
+        what=_what(found, task),
+        basis=_basis(found, surveys[compared], task),
+        tables=[
+            _score_table(predictions, found, task),
+            *_difference_tables(predictions, compared),
+            *(replace(table, title=f"{MEAN}, by C") for table in curve_tables(choices, protocol)),
+            *_center_tables(predictions, found, task, config),
+            _composition_table(found),
+            _feature_table(found, surveys),
+        ],
+        scores=[_score(predictions, config.label, compared)],
+        settings=_settings(config, folds, compared, predictions, task),
+        source=_source(found, features, surveys),
+        exclusions=found.exclusions,
+        notes=[*found.notes, *task.notes, *_notes(found, task, predictions)],
+        data={
+            "predictions": _records(found, task, predictions),
+            "linear_probe": curve_data(choices, protocol),
+        },
+    )
+
+
+def predict(
+    found: SlideSet, surveys: Mapping[str, Survey], task: ProbeTask, config: EvaluateConfig, device: torch.device
+) -> list[Prediction]:
+    """Both predictors on every feature set, scored on the same resamples of cases."""
+    scored = task.scored
+    resamples = GroupResamples(found.cases[scored], config.resamples, config.seed)
+    predictions = []
+    for model, surveyed in surveys.items():
+        by_predictor = {
+            MIL: attention_mil(found, model, surveyed, task, num_epochs(config, task), config.seed, device),
+            MEAN: mean_pool(found, surveyed, task),
+        }
+        for predictor, probed in by_predictor.items():
+            draws = score_draws(task, probed, scored, resamples)
+            predictions.append(Prediction(model, predictor, probed, draws))
+    return predictions
+
+
+def num_epochs(config: EvaluateConfig, task: ProbeTask) -> int:
+    """Epochs of the attention MIL: those that are wanted, else by the number of bags."""
+    return config.mil_epochs or mil.default_epochs(task.folds)
+
+
+def score_draws(
+    task: ProbeTask, probed: Probed, rows: NDArray[np.int64], resamples: GroupResamples
+) -> dict[str, Draws]:
+    """`METRICS` over `rows`, which `resamples` draw from; the AUROC is that of pairs within folds."""
+    truth, probabilities = task.truth[rows], probed.probabilities[rows]
+    return classification_draws(truth, probabilities, resamples, task.parts[rows])
+
+
+def _what(found: SlideSet, task: ProbeTask) -> str:
+    """What is measured, for the section's head."""
+    how = f"in {len(task.folds)} folds that never share a case" if len(task.folds) > 1 else "by the split of the CSV"
+    return (
+        f"{found.label} of each {found.unit} ({', '.join(task.classes)}) is predicted from the embeddings of its "
+        f"patches, {how}. Attention MIL (Ilse et al., 2018) learns which patches count; the mean embedding with "
+        "logistic regression takes all alike. All feature sets are scored on the same cases. Intervals: 95 %, from a "
+        "bootstrap over cases; they do not cover the spread of training again."
+    )
+
+
+def _basis(found: SlideSet, surveyed: Survey, task: ProbeTask) -> dict[str, int]:
+    """What the numbers rest on; patches are those of one feature set, others may have cut theirs differently."""
+    counts = {
+        "patches": sum(surveyed.moments[slide].count for slide in found.slides),
+        "slides": len(found.slides),
+        "cases": len(set(found.cases.tolist())),
+        "centres": len({center for bag in found.bags for center in bag.centers}),
+    }
+    if len(task.folds) == 1:
+        fold = task.folds[0]
+        for words, rows in {"to train on": fold.train, "to choose by": fold.val, "scored": fold.test}.items():
+            side = [found.bags[row] for row in rows]
+            if side:
+                slides = [slide for bag in side for slide in bag.slides]
+                counts[f"patches {words}"] = sum(surveyed.moments[slide].count for slide in slides)
+                counts[f"slides {words}"] = len(slides)
+                counts[f"cases {words}"] = len({bag.case_id for bag in side})
+    return counts
+
+
+def _score_table(predictions: Sequence[Prediction], found: SlideSet, task: ProbeTask) -> Table:
+    """One line a feature set and predictor."""
+    rows: list[list[Cell]] = [[p.model, p.predictor, *p.intervals()] for p in predictions]
+    columns = [Column(name, what, better="higher") for name, what in METRICS.values()]
+    note = (
+        f"{MIL} and logistic regression weigh cases so that all classes count alike."
+        if task.protocol.is_balanced
+        else f"{MIL} weighs cases so that all classes count alike, logistic regression does not: compare the two by "
+        "AUROC, and the other metrics among feature sets."
+    )
+    what = f"{MIL}: learns which patches count. {MEAN}: logistic regression on the mean of them."
+    return Table(f"{found.label}, predicted", [*_heads(what), *columns], rows, note)
+
+
+def _difference_tables(predictions: Sequence[Prediction], compared: str) -> list[Table]:
+    """Each feature set less the reference, on the same resamples; none if there is one set."""
+    reference = {p.predictor: p.draws for p in predictions if p.model == compared}
+    rows: list[list[Cell]] = [
+        [p.model, p.predictor, *(difference(p.draws[key], reference[p.predictor][key]) for key in METRICS)]
+        for p in predictions
+        if p.model != compared
+    ]
+    columns = [*_heads(), *(Column(name) for name, _ in METRICS.values())]
+    note = f"Value less that of {compared}, paired: both are scored on the same resampled cases. {READ_DIFFERENCES}"
+    return [Table(f"Difference from {compared}", columns, rows, note)] if rows else []
+
+
+def _center_tables(
+    predictions: Sequence[Prediction], found: SlideSet, task: ProbeTask, config: EvaluateConfig
+) -> list[Table]:
+    """AUROC within each centre that has all classes; none if there are fewer than two centres. What is of several
+    centres is in no row.
+    """
+    bags = [found.bags[row] for row in task.scored]
+    centers = np.array([bag.center if len(bag.centers) == 1 else "" for bag in bags], dtype=np.str_)
+    names = sorted(set(centers.tolist()) - {""})
+    rows: list[list[Cell]] = []
+    for name in names:
+        inside = task.scored[centers == name]
+        cases = found.cases[inside]
+        if len(np.unique(task.truth[inside])) < len(task.classes):
+            continue
+        resamples = GroupResamples(cases, config.resamples, config.seed)
+        for p in predictions:
+            draws = score_draws(task, p.probed, inside, resamples)
+            rows.append([name, p.model, p.predictor, len(np.unique(cases)), interval(draws["auroc"])])
+    columns = [
+        Column("centre"),
+        *_heads(),
+        Column("cases", "Scored cases of the centre.", digits=0),
+        Column("AUROC", "Within the centre: how well its own cases are told apart.", better="higher"),
+    ]
+    shown = len({str(row[0]) for row in rows})
+    notes = (
+        [f"{len(names) - shown} of {len(names)} centres lack a class and have no AUROC."] if shown < len(names) else []
+    )
+    if several := sum(len(bag.centers) > 1 for bag in bags):
+        notes.append(f"{several:,} of {len(bags):,} {found.unit}s are of several centres and in no row.")
+    return [Table("AUROC by centre", columns, rows, " ".join(notes))] if len(names) > 1 and rows else []
+
+
+def _composition_table(found: SlideSet) -> Table:
+    """Cases and slides by class and centre."""
+    parts: dict[tuple[str, str], list[Bag]] = {}
+    for bag in found.bags:
+        parts.setdefault((bag.label, bag.center), []).append(bag)
+    rows: list[list[Cell]] = [
+        [label, center or None, len({bag.case_id for bag in bags}), sum(len(bag.slides) for bag in bags)]
+        for (label, center), bags in sorted(parts.items())
+    ]
+    columns = [Column(found.label), Column("centre"), Column("cases", digits=0), Column("slides", digits=0)]
+    return Table("Cases and slides", columns, rows)
+
+
+def _feature_table(found: SlideSet, surveys: Mapping[str, Survey]) -> Table:
+    """What each feature set holds."""
+    rows: list[list[Cell]] = []
+    for model, surveyed in surveys.items():
+        counts = [surveyed.moments[slide].count for slide in found.slides]
+        rows.append([model, surveyed.encoder, surveyed.width, sum(counts), float(np.median(counts)), min(counts)])
+    columns = [
+        Column("features"),
+        Column("encoder", "As the files name it."),
+        Column("width", "Numbers an embedding.", digits=0),
+        Column("patches", "Of all slides that are used.", digits=0),
+        Column("median", "Patches of the middle slide.", digits=0),
+        Column("fewest", "Patches of the slide with the fewest.", digits=0),
+    ]
+    return Table("Feature sets", columns, rows)
+
+
+def _score(predictions: Sequence[Prediction], label: str, compared: str) -> Score:
+    """The headline: AUROC of attention MIL."""
+    draws = {p.model: p.draws["auroc"] for p in predictions if p.predictor == MIL}
+    values = {model: interval(of_model) for model, of_model in draws.items()}
+    less = {model: difference(of_model, draws[compared]) for model, of_model in draws.items() if model != compared}
+    return Score(f"{label}, AUROC ({MIL})", values, chance=0.5, differences=less)
+
+
+def _heads(what: str = "") -> list[Column]:
+    """The columns that say which features and which predictor; the first table says `what` the predictors are."""
+    return [Column("features"), Column("predictor", what)]
+
+
+def _settings(
+    config: EvaluateConfig, folds: int | None, compared: str, predictions: Sequence[Prediction], task: ProbeTask
+) -> dict[str, object]:
+    """What the numbers depend on."""
+    return {
+        "label": config.label,
+        "folds": folds or "the CSV's split",
+        "seed": config.seed,
+        "resamples": config.resamples,
+        "reference": compared,
+        "attention_mil": {
+            "epochs": num_epochs(config, task), "hidden": mil.HIDDEN, "attention": mil.ATTENTION,
+            "dropout": mil.DROPOUT, "peak_lr": mil.PEAK_LR, "weight_decay": mil.WEIGHT_DECAY,
+            "patches_a_step": mil.BAG_PATCHES,
+        },
+        "mean_embedding": task.protocol.record(),
+        "regularisation_by_fold": {p.model: list(p.probed.strengths) for p in predictions if p.predictor == MEAN},
+    }  # fmt: skip
+
+
+def _source(found: SlideSet, features: Sequence[tuple[str, Path]], surveys: Mapping[str, Survey]) -> dict[str, str]:
+    """Names and hashes of the label file and of the feature files that were used."""
+    source = {"labels": found.path.name, "labels sha256": sha256_file(found.path)}
+    for model, folder in features:
+        source[f"features {model}"] = folder.resolve().name
+        source[f"features {model} sha256"] = surveys[model].hash_of(found.slides)
+    return source
+
+
+def _notes(found: SlideSet, task: ProbeTask, predictions: Sequence[Prediction]) -> list[str]:
+    """What a reader must know about how the scores came about."""
+    notes = [f"{p.model}, {p.predictor}: {note}" for p in predictions for note in p.probed.notes]
+    num_val = sum(len(fold.val) for fold in task.folds)
+    if num_val and task.protocol.is_fixed:
+        notes.append(f"{num_val} {found.unit}s of the split val are not used: C is fixed, and {MIL} chooses nothing.")
+    elif num_val:
+        notes.append(
+            f"{num_val} {found.unit}s of the split val choose the regularisation only; {MIL} does not use them."
+        )
+    if found.incomplete:
+        notes.append(
+            f"{len(found.incomplete):,} of {len(found.bags):,} cases are predicted without some of their slides, which "
+            f"are among what is left out: {_listed(found.incomplete)}."
+        )
+    num_cases = len(np.unique(found.cases[task.scored]))
+    estimates = {f"{p.model}, {p.predictor}": p.intervals() for p in predictions}
+    notes += [note for note in (few_groups_note(num_cases, "cases"), bound_note(estimates)) if note]
+    of_rows = (task.truth[task.scored], found.cases[task.scored], task.parts[task.scored])
+    return notes + resample_notes(predictions[0].draws, *of_rows, task.classes, "cases")
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _records(
+    found: SlideSet, task: ProbeTask, predictions: Sequence[Prediction]
+) -> list[dict[str, str | int | dict[str, list[float]]]]:
+    """Every scored unit with the probabilities of all predictors, for the JSON."""
+    return [
+        {
+            found.unit: found.bags[row].name,
+            "case_id": found.bags[row].case_id,
+            "label": found.bags[row].label,
+            "fold": int(task.parts[row]),
+            "probabilities": {f"{p.model}, {p.predictor}": p.probed.probabilities[row].tolist() for p in predictions},
+        }
+        for row in task.scored
+    ]

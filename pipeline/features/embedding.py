@@ -1,0 +1,257 @@
+"""Embeddings of all tissue patches of one slide: which patches, then the model over them, batch by batch.
+
+On a GPU the host is one batch ahead of the results. Memory is a ring of batches and one slide's embeddings. Patches
+that cannot be read, or whose embedding is no number, are left out and reported, never filled up.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.base.devices import autocast, describe_device, mark
+from pipeline.base.errors import ConfigError, SlideError
+from pipeline.base.loader import Batch, BatchLoader
+from pipeline.cohort.manifest import ManifestRow
+from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.config.stages import PlanConfig, differences
+from pipeline.encoders.build import BuiltEncoder
+from pipeline.features.layouts import EmbeddedSlide
+from pipeline.projector import Projector
+from pipeline.sampling import TRAIN
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue_grid import lay_grid
+from pipeline.store.patches import PatchRead, PlannedPatches
+from pipeline.store.store import Status
+
+WHOLE_SLIDE = "SLIDE"
+"""Status of a failure that is a whole slide's."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A patch that was left out, or a slide without embeddings: then without `x` and `y`, which are level 0."""
+
+    slide_id: str
+    x: int | None
+    y: int | None
+    status: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedSlide:
+    """A slide whose patches are known.
+
+    Attributes:
+        path: its file.
+        plan: the slide and its patches, all on tissue, in reading order.
+        tissue_fraction: float64 (N,), of each patch's area.
+        level_size_px: (width, height) of the level that is read.
+        content: what it is, whatever its file is called.
+        warnings: what is odd of it, in words.
+    """
+
+    path: Path
+    plan: SlidePlan
+    tissue_fraction: NDArray[np.float64]
+    level_size_px: tuple[int, int]
+    content: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """A model, and how it is run.
+
+    Attributes:
+        encoder: the model; its module is on `device`.
+        projector: maps its embedding into its teacher's space; on `device`; `None` for its own embedding.
+        device, precision: where and in which arithmetic.
+        dtype: type of the embeddings that are kept, float32 or float16.
+        batch_size: patches a forward pass.
+        workers: threads that read.
+    """
+
+    encoder: BuiltEncoder
+    projector: Projector | None
+    device: torch.device
+    precision: str
+    dtype: str
+    batch_size: int
+    workers: int
+
+    @property
+    def width(self) -> int:
+        """Dimension of what comes out."""
+        return self.projector.linear.out_features if self.projector else self.encoder.spec.width
+
+    @torch.inference_mode()
+    def embed(self, pixels: Tensor) -> Tensor:
+        """uint8 (B, P, P, 3) on the device -> float32 (B, D) there."""
+        module: nn.Module = self.encoder.module
+        with autocast(self.device, self.precision):
+            embeddings: Tensor = module(pixels)
+        embeddings = embeddings.float()
+        return self.projector.as_teacher(embeddings) if self.projector else embeddings
+
+
+def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
+    """What a slide is, by its `SlideIdentity`: a change of any of it makes other embeddings.
+
+    Raises:
+        SlideError: the file is gone.
+    """
+    identity, info = slide.identity(), slide.info
+    return {"slide_id": slide_id, "quickhash": info.quickhash, "bytes": identity.file_bytes, "mpp": info.mpp,
+            "size_l0_px": list(info.size_l0_px), "sha256_parts": identity.sha256}  # fmt: skip
+
+
+def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """How a slide differs from what a mark says of it, `name: then -> now` each. Marks of earlier versions have no hash
+    of the file: they are told by its bytes, size, mpp and quickhash. Where both have the same quickhash, a damaged tile
+    may have been mended since.
+    """
+    same_quickhash = then.get("quickhash") is not None and then["quickhash"] == now["quickhash"]
+    if same_quickhash or "sha256_parts" not in then:
+        then, now = ({k: v for k, v in record.items() if k != "sha256_parts"} for record in (then, now))
+    return differences(then, now)
+
+
+def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: PlanConfig) -> PreparedSlide:
+    """Find the tissue of a slide and all patches on it.
+
+    Raises:
+        SlideError: it gives no patch, or it is too coarse.
+    """
+    laid = lay_grid(slide, grid)
+    if not len(laid.coords_l0_px):
+        raise SlideError(f"{slide.path}: {laid.why_empty}")
+    plan = SlidePlan(
+        slide_id=row.slide_id,
+        path=slide.path.name,
+        case_id=row.case_id,
+        center=row.center,
+        manifest_mpp=row.mpp,
+        quickhash=slide.info.quickhash,
+        size_l0_px=slide.info.size_l0_px,
+        geometry=laid.geometry,
+        coords_l0_px=laid.coords_l0_px,
+        split=np.full(len(laid.coords_l0_px), TRAIN, np.uint8),
+        identity_facts=slide.identity().record(),
+        has_case=row.has_case,
+    )
+    size = slide.info.level_sizes_px[laid.geometry.level]
+    return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content, slide.info.warnings)
+
+
+def embed_slide(
+    slide: PreparedSlide,
+    embedder: Embedder,
+    grid: PlanConfig,
+    made_by: dict[str, Any],
+    on_batch: Callable[[int], None],
+) -> tuple[EmbeddedSlide, list[Failure]]:
+    """Embed all patches of a slide; `on_batch` is told how many more are done.
+
+    Raises:
+        SlideError: the slide is gone or another one than it was, or none of its patches can be embedded.
+        ConfigError: the device has too little memory for the batch.
+    """
+    coords = slide.plan.coords_l0_px
+    num = len(coords)
+    patches = PlannedPatches(Plan(grid, (slide.plan,), (), slide.path.parent), None)
+    size = min(embedder.batch_size, num)
+    features = np.empty((num, embedder.width), embedder.dtype)
+    results: list[PatchRead] = []
+    loader = BatchLoader(
+        patches.read, patch_px=grid.patch_px, batch_size=size, workers=embedder.workers, device=embedder.device
+    )
+    with loader:
+        rows = [range(start, min(start + size, num)) for start in range(0, num, size)]
+        for found, read in _embed_batches(loader.batches(rows), embedder):
+            start = len(results)
+            _store(found, read, features[start : start + len(read)])
+            results += read
+            on_batch(len(read))
+    kept = np.array([read.status is Status.OK for read in results])
+    failures = [
+        Failure(slide.plan.slide_id, int(coords[i, 0]), int(coords[i, 1]), results[i].status.name, results[i].reason)
+        for i in np.flatnonzero(~kept)
+    ]
+    if not kept.any():
+        raise SlideError(f"{slide.path}: none of its {num:,} patches can be embedded; the first: {failures[0].reason}")
+    if failures:
+        features = features[kept]
+    embedded = EmbeddedSlide(slide.plan, slide.level_size_px, made_by, slide.content, coords[kept],
+                             slide.tissue_fraction[kept], features)  # fmt: skip
+    return embedded, failures
+
+
+def _embed_batches(
+    batches: Iterator[Batch[PatchRead]], embedder: Embedder
+) -> Iterator[tuple[NDArray[np.float32], list[PatchRead]]]:
+    """Embeddings, float32 (R, D), of the R patches that could be read, and what became of each patch of the batch.
+
+    A batch's results are given when the next batch is on its way, so that a GPU never waits for the host.
+    """
+    waiting: tuple[Tensor, torch.cuda.Event | None, list[PatchRead]] | None = None
+    for batch in batches:
+        lost = next((read for read in batch.results if read.status is Status.NO_SLIDE), None)
+        if lost is not None:  # never a file of half a slide
+            raise SlideError(lost.reason)
+        found = _launch(batch, embedder)
+        if waiting is not None:
+            yield _fetch(*waiting)
+        waiting = (found, mark(embedder.device), batch.results)
+    if waiting is not None:
+        yield _fetch(*waiting)
+
+
+def _launch(batch: Batch[PatchRead], embedder: Embedder) -> Tensor:
+    """Start a forward pass over the patches that could be read; float32 (R, D) on the host, there once its event has
+    passed.
+
+    Raises:
+        ConfigError: the device has too little memory for the batch.
+    """
+    ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
+    if not ok:
+        return torch.empty((0, embedder.width))
+    try:
+        pixels = batch.pixels_on(embedder.device)
+        if len(ok) < len(batch.rows):
+            pixels = pixels[torch.tensor(ok, device=embedder.device)]
+        embeddings = embedder.embed(pixels)
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"{describe_device(embedder.device)} has no room for batches of {len(batch.rows)} patches. Give a smaller "
+            "--batch-size; finished slides are kept"
+        ) from None
+    return embeddings.to("cpu", non_blocking=embedder.device.type == "cuda")
+
+
+def _fetch(
+    embeddings: Tensor, ready: torch.cuda.Event | None, results: list[PatchRead]
+) -> tuple[NDArray[np.float32], list[PatchRead]]:
+    """Wait for a batch's embeddings."""
+    if ready is not None:
+        ready.synchronize()
+    return embeddings.numpy(), results
+
+
+def _store(found: NDArray[np.float32], results: list[PatchRead], out: NDArray[Any]) -> None:
+    """Put the embeddings of a batch at their rows of `out`, in its type; those that are no numbers become failures."""
+    ok = [i for i, read in enumerate(results) if read.status is Status.OK]
+    with np.errstate(over="ignore"):  # beyond float16 becomes infinite, and is seen below
+        out[ok] = found
+    finite = np.isfinite(out[ok]).all(axis=1)
+    for i, good in zip(ok, finite, strict=True):
+        if not good:
+            reason = f"the model gives NaN or infinity, or more than {out.dtype} holds"
+            results[i] = PatchRead(Status.NOT_FINITE, reason=reason)

@@ -1,0 +1,142 @@
+"""The folder that `g2l embed` writes: what made it, which slides are finished, which patches were left out.
+
+embed.toml     the resolved options, fit for --config
+embed.json     the model with its hashes, the settings, the batch size, versions; a folder is continued under these only
+finished.json  what there is once every slide is done, and its files; absent before that
+failures.csv   slides without embeddings, and patches that were left out; absent where there are none
+...            the slides' files, in the layout of another tool: `layouts`
+"""
+
+from collections.abc import Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.console import say
+from pipeline.base.errors import EmbedError, ManifestError
+from pipeline.base.outside import read_json, reading
+from pipeline.base.versions import continued_note
+from pipeline.config.stages import differences, to_toml
+from pipeline.disk.asides import holds_nothing, remove_asides
+from pipeline.disk.files import make_output_folder, write_json, write_text
+from pipeline.disk.tables import read_table, write_records
+from pipeline.features.embed_names import FAILURES_FILE, FINISHED_FILE, OPTIONS_FILE, RECORD_FILE
+from pipeline.features.embedding import Failure
+from pipeline.features.layouts import Mark
+
+FAILURE_COLUMNS = tuple(field.name for field in fields(Failure))
+
+
+class EmbedFolder:
+    """An output folder of `g2l embed`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.record_path = folder / RECORD_FILE
+        self.failures_path = folder / FAILURES_FILE
+        self._failures: dict[str, list[Failure]] = {}
+
+    def require_usable(self) -> dict[str, Any] | None:
+        """The record of a folder that is to be continued; `None` for a new or empty one.
+
+        Raises:
+            EmbedError: it holds something else.
+        """
+        if not self.folder.exists():
+            return None
+        if not self.record_path.exists():
+            if self.folder.is_dir() and holds_nothing(self.folder):
+                return None
+            raise EmbedError(f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
+                             "overwritten. Choose another --out")  # fmt: skip
+        with reading(self.record_path, "damaged", EmbedError):
+            record = read_json(self.record_path)
+            found = {name: record[name] for name in ("made_by", "batch_size")}
+            if not isinstance(found["made_by"], dict) or not isinstance(found["batch_size"], int):
+                raise TypeError("made_by is no record, or batch_size no number")
+            found |= {"versions": dict(record.get("versions", {})), "full_float32": "full_float32" in record}
+        return found
+
+    def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> None:
+        """Write the records, or see that they are those of the folder; clear away what a killed run left half written.
+
+        Args:
+            record: `made_by`, `batch_size` and what else is to be known.
+            options: the resolved options.
+
+        Raises:
+            EmbedError: the folder was made by something else; says what differs.
+            G2LError: it cannot be written.
+        """
+        old = self.require_usable()
+        if old is not None:
+            self.require_same(self.folder, old["made_by"], record["made_by"])
+            if note := continued_note(self.folder, old["versions"]):
+                say(note)
+        make_output_folder(self.folder)
+        remove_asides(self.folder)
+        (self.folder / FINISHED_FILE).unlink(missing_ok=True)
+        if old is None:
+            write_json(self.record_path, record)
+        write_text(self.folder / OPTIONS_FILE, to_toml({"embed": options}))
+
+    def note_finished(self, record: dict[str, str | int], files: Iterable[Path]) -> None:
+        """Every slide is done: what there is, and the bytes of the files that must be there, by path."""
+        there = sorted(path for path in files if path.is_file())
+        sizes = {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in there}
+        write_json(self.folder / FINISHED_FILE, record | {"files": sizes})
+
+    @staticmethod
+    def require_same(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+        """See that what is there was made by the same model and settings.
+
+        Raises:
+            EmbedError: it was not; says what differs.
+        """
+        if changes := differences(old, new):
+            listing = "\n".join(f"  {line}" for line in changes)
+            raise EmbedError(f"{where} was made by another model or other settings, and is not overwritten "
+                             f"(there -> now):\n{listing}\nChoose another --out")  # fmt: skip
+
+    def read_failures(self, marks: dict[str, Mark]) -> None:
+        """Take over the failures of finished slides from the last run; where their list is gone, their number."""
+        listed: dict[str, list[Failure]] = {}
+        try:
+            lines = read_table(self.failures_path, FAILURE_COLUMNS, ",")[0]
+        except ManifestError:  # not there, or no longer what was written
+            lines = []
+        for _, line in lines:
+            if failure := _failure(line):
+                listed.setdefault(failure.slide_id, []).append(failure)
+        for slide_id, mark in marks.items():
+            known = listed.get(slide_id, [])
+            if mark.failed and len(known) != mark.failed:
+                known = [Failure(slide_id, None, None, "PATCHES", f"{mark.failed} patches were left out")]
+            if mark.failed:
+                self._failures[slide_id] = known
+
+    def note_failures(self, slide_id: str, failures: list[Failure]) -> None:
+        """The failures of a slide, in place of those that were known; on disk at once, lest a kill forget them."""
+        if failures != self._failures.pop(slide_id, []):
+            if failures:
+                self._failures[slide_id] = failures
+            self.write_failures()
+        elif failures:
+            self._failures[slide_id] = failures
+
+    def write_failures(self) -> None:
+        """`failures.csv`: a line a slide or patch, in the order of slides; no file where there is none."""
+        lines = [failure for slide_id in sorted(self._failures) for failure in self._failures[slide_id]]
+        if not lines:
+            self.failures_path.unlink(missing_ok=True)
+            return
+        write_records(self.failures_path, [asdict(failure) for failure in lines])
+
+
+def _failure(line: dict[str, Any]) -> Failure | None:
+    """A line of `failures.csv`; `None` where somebody changed it into something else."""
+    try:
+        x, y = (int(line[axis]) if line[axis] else None for axis in "xy")
+        return Failure(line["slide_id"], x, y, line["status"], line["reason"])
+    except (KeyError, TypeError, ValueError):
+        return None

@@ -1,0 +1,275 @@
+"""Slides of a plan that is not sampled but taken over: the patches for which another tool has made features.
+
+Each slide's features, their places and the slide itself are held against each other; what does not fit fails the slide
+by name, as in `g2l plan`. A patch's resolution is its side on the slide, as the tool says it, over the side of the
+encoder's input: tools that cut 256 pixels and let the encoder shrink them to 224 saw a coarser image than they name.
+What it leaves out: tools that crop patches before they are embedded, and tissue, which the tool has found.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.errors import BenchmarkError, G2LError, StoreError
+from pipeline.base.outside import reading
+from pipeline.cohort.manifest import ManifestRow, row_split
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
+from pipeline.config.tools import ImportConfig
+from pipeline.features.facts import UNKNOWN, PlacedFeatures, read_placed
+from pipeline.sampling import SPLITS, sample_patches
+from pipeline.slides.info import SlideInfo
+from pipeline.slides.patch_sample import measure_patches
+from pipeline.slides.reader import Slide, slide_failures
+
+MPP_SPREAD = 1.25
+"""The resolutions of two slides, or of a file and of --mpp, may differ by this factor. Our choice: scanners of one
+nominal magnification differ by up to 1.15 (0.22 to 0.25 um/px at 40x), a wrong level by 2 or more.
+"""
+OVERHANG_L0_PX = 1.0
+"""A patch may reach over the slide's edge by this much: corners and sides are rounded. Our choice."""
+DOWNSAMPLE_TOLERANCE = 1.01
+"""A level's downsample as the tool wrote it may be off by 1 %: some round it, some take the mean of both axes."""
+MPP_DECIMALS = 9
+"""Of a patch's um/px: far below what matters, far above the rounding of a few products."""
+OPEN_FILES = 2
+"""Feature files whose rows are held at once: batches of rows span two slides at most, as a rule."""
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedSlide:
+    """What came of one slide.
+
+    Attributes:
+        audit: its audit row.
+        slide: its part of the plan unless it failed.
+        features: its file of features, if it has one.
+        digest: SHA-256 of features and coordinates; "" where it failed.
+        layout, encoder: as the file says.
+        centre: float64 (D,), the mean of its features; `None` where it failed.
+    """
+
+    audit: AuditRow
+    slide: SlidePlan | None = None
+    features: Path | None = None
+    digest: str = ""
+    layout: str = UNKNOWN
+    encoder: str | None = None
+    centre: NDArray[np.float64] | None = None
+
+    def failed(self, reason: str) -> "ImportedSlide":
+        """The same slide, failed for a reason."""
+        audit = replace(self.audit, status="failed", reason=reason, split="", patches_taken=0, pixel_bytes=None)
+        return ImportedSlide(audit, features=self.features)
+
+
+def look_at_slide(
+    row: ManifestRow,
+    slide_path: Path,
+    features: Path,
+    config: ImportConfig,
+    patch_px: int,
+    width: int,
+    num_measured: int = 1,
+) -> ImportedSlide:
+    """Hold a slide's features against the slide and against the teacher; what fails is reported, never raised.
+
+    Args:
+        patch_px: side of the teacher's input.
+        width: dimension of the teacher's embedding; 0 if any.
+        num_measured: patches that are encoded to estimate what pixels will take.
+    """
+    audit = AuditRow(row.slide_id, "ok", path=row.path, case_id=row.case_id, center=row.center or "")
+    try:
+        with reading(features, "features cannot be used", BenchmarkError):
+            placed = read_placed(features, config.coords)
+            if width and placed.features.shape[1] != width:
+                raise BenchmarkError(f"{features}: {placed.features.shape[1]} dimensions; {config.teacher} has {width}")
+            slide = Slide(slide_path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+            with slide_failures(slide_path):
+                return _fit(row, slide, features, placed, config, patch_px, audit, num_measured)
+    except G2LError as error:
+        return ImportedSlide(replace(audit, status="failed", reason=str(error)), features=features)
+
+
+def _fit(
+    row: ManifestRow,
+    slide: Slide,
+    features: Path,
+    placed: PlacedFeatures,
+    config: ImportConfig,
+    patch_px: int,
+    audit: AuditRow,
+    num_measured: int,
+) -> ImportedSlide:
+    """The slide's part of the plan.
+
+    Raises:
+        BenchmarkError, SlideError: features and slide do not fit.
+    """
+    info = slide.info
+    side_l0 = side_of_patches(placed, info, config, patch_px, features)
+    target_mpp = round(side_l0 * info.mpp / patch_px, MPP_DECIMALS)
+    geometry = slide.geometry(patch_px, target_mpp, allow_upsampling=config.allow_upsampling)
+    corners = placed.coords_l0_px(info.mpp)
+    inside = _within(corners, side_l0, info, features)
+    if len(np.unique(corners, axis=0)) < len(corners):
+        twice = len(corners) - len(np.unique(corners, axis=0))
+        raise BenchmarkError(f"{features}: {twice} of {len(corners)} coordinates stand there twice; of which patch are "
+                             "their features?")  # fmt: skip
+    kept = corners[inside]
+    coords = kept[np.lexsort((kept[:, 0], kept[:, 1]))]  # top to bottom, left to right
+    if config.patches_per_slide is not None:
+        coords = coords[sample_patches(row.slide_id, coords, config.patches_per_slide, config.seed)]
+    split = np.full(len(coords), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
+    over = len(corners) - len(kept)
+    audit = replace(
+        audit,
+        reason=f"patches over the edge, left out: {over}" if over else "",
+        split=row_split(row, config.val_fraction),
+        **info.audit_facts(),
+        level_read=geometry.level,
+        patches_available=len(corners),
+        patches_taken=len(coords),
+        **measure_patches(slide, coords, geometry, num_measured).audit_facts(),
+    )
+    identity = slide.identity()
+    part = SlidePlan(row.slide_id, row.path, row.case_id, row.center, row.mpp, info.quickhash, info.size_l0_px,
+                     geometry, coords, split, dict(row.labels), identity.record(), row.has_case)  # fmt: skip
+    centre = placed.features.mean(axis=0, dtype=np.float64)
+    return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre)
+
+
+def side_of_patches(
+    placed: PlacedFeatures, info: SlideInfo, config: ImportConfig, patch_px: int, features: Path
+) -> float:
+    """Side of the patches in level-0 pixels, not rounded: as the tool says, else as the options say.
+
+    Where the tool says a whole number of pixels only, which --mpp may have been rounded to, --mpp is taken.
+
+    Raises:
+        BenchmarkError: neither says, they contradict each other, or the tool speaks of another slide or level.
+    """
+    facts = placed.facts
+    if facts.size_l0_px not in (None, info.size_l0_px):
+        raise BenchmarkError(f"{features}: made of a slide of {facts.size_l0_px} pixels; this one has "
+                             f"{info.size_l0_px}. Is it another slide, or another level of it?")  # fmt: skip
+    if facts.level is not None and facts.downsample is not None:
+        known = dict(enumerate(info.downsamples))
+        true = known.get(facts.level, 0.0)
+        if not max(true / facts.downsample, facts.downsample / max(true, 1e-9)) <= DOWNSAMPLE_TOLERANCE:
+            raise BenchmarkError(f"{features}: cut from level {facts.level} at downsample {facts.downsample:g}; the "
+                                 f"slide's levels have {[round(d, 3) for d in info.downsamples]}")  # fmt: skip
+    if not facts.is_known:
+        if config.mpp is None:
+            raise BenchmarkError(f"{features}: it does not say how large its patches are. Say it with --mpp (um/px of "
+                                 "the encoder's input)")  # fmt: skip
+        return patch_px * config.mpp / info.mpp
+    side_l0 = facts.side(info.mpp, None if config.mpp is None else patch_px * config.mpp)
+    found = side_l0 * info.mpp / patch_px
+    if config.mpp is not None and _apart(found, config.mpp):
+        raise BenchmarkError(f"{features}: its patches have {found:.4g} um/px at {patch_px} px; --mpp says "
+                             f"{config.mpp:g}. A wrong level?")  # fmt: skip
+    return side_l0
+
+
+def _apart(a: float, b: float) -> bool:
+    """Whether two resolutions cannot be of one magnification."""
+    return max(a / b, b / a) > MPP_SPREAD
+
+
+def _within(corners: NDArray[np.int64], side_l0: float, info: SlideInfo, features: Path) -> NDArray[np.bool_]:
+    """Which patches lie on the slide: bool (N,). Tools pad those that reach over its right or lower edge.
+
+    Raises:
+        BenchmarkError: a corner lies outside the slide, or no patch lies wholly on it.
+    """
+    size = np.array(info.size_l0_px)
+    outside = ((corners < 0) | (corners >= size)).any(axis=1)
+    if outside.any():
+        first = tuple(corners[outside][0].tolist())
+        raise BenchmarkError(f"{features}: {int(outside.sum())} of {len(corners)} coordinates lie outside the slide of "
+                             f"{info.size_l0_px[0]} x {info.size_l0_px[1]} pixels (the first: {first})")  # fmt: skip
+    inside = np.asarray((corners + side_l0 <= size + OVERHANG_L0_PX).all(axis=1))
+    if not inside.any():
+        raise BenchmarkError(f"{features}: no patch of {side_l0:.0f} level-0 pixels lies wholly on the slide")
+    return inside
+
+
+def digest(placed: PlacedFeatures) -> str:
+    """Hex SHA-256 of features and coordinates as they were read, whatever file they lie in."""
+    total = hashlib.sha256(f"{placed.features.shape}".encode())
+    total.update(np.ascontiguousarray(placed.features, "<f4").data)
+    total.update(np.ascontiguousarray(placed.coords, "<f8").data)
+    return total.hexdigest()
+
+
+def refuse_other_levels(slides: Sequence[ImportedSlide], mpp: float | None) -> tuple[list[ImportedSlide], float]:
+    """Fail the slides whose patches are of another magnification than the others'; the slides, and the plan's um/px.
+
+    `mpp` is what the user says; without it, the median of the slides.
+    """
+    found = [s.slide.geometry.target_mpp for s in slides if s.slide is not None]
+    middle = mpp or (float(sorted(found)[len(found) // 2]) if found else 1.0)
+    checked = []
+    for slide in slides:
+        own = slide.slide.geometry.target_mpp if slide.slide is not None else middle
+        if _apart(own, middle):
+            reason = f"its patches have {own:.4g} um/px, those of the other slides {middle:.4g}. A wrong level?"
+            slide = slide.failed(f"{slide.features}: {reason}")
+        checked.append(slide)
+    return checked, round(middle, 6)
+
+
+class FeatureRows:
+    """The features of a plan's rows, from the files that they were planned from; for one thread."""
+
+    def __init__(self, plan: Plan, slides: Mapping[str, ImportedSlide], coords_folder: Path | None) -> None:
+        self._plan, self._slides, self._coords_folder = plan, slides, coords_folder
+        self._slide_of_row = plan.slide_of_row()
+        self._first_row = np.cumsum([0, *(len(s.coords_l0_px) for s in plan.slides)])
+        self._open: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
+
+    def read(self, rows: Sequence[int]) -> NDArray[np.float32]:
+        """The features of some rows: float32 (B, D).
+
+        Raises:
+            StoreError: a file is no longer what was planned.
+        """
+        of = [int(self._slide_of_row[row]) for row in rows]
+        return np.stack([self._of_slide(i)[row - self._first_row[i]] for row, i in zip(rows, of, strict=True)])
+
+    def _of_slide(self, index: int) -> NDArray[np.float32]:
+        """The features of a slide's rows, in the plan's order: float32 (n, D)."""
+        if index not in self._open:
+            self._open[index] = self._read(self._plan.slides[index])
+            if len(self._open) > OPEN_FILES:
+                self._open.popitem(last=False)
+        return self._open[index]
+
+    def _read(self, slide: SlidePlan) -> NDArray[np.float32]:
+        imported = self._slides[slide.slide_id]
+        assert imported.features is not None
+        placed = read_placed(imported.features, self._coords_folder)
+        if digest(placed) != imported.digest:
+            raise StoreError(f"{imported.features} has changed while it was imported. Run the same command again")
+        corners = placed.coords_l0_px(slide.geometry.slide_mpp)
+        order = {(x, y): i for i, (x, y) in enumerate(corners.tolist())}
+        return placed.features[[order[x, y] for x, y in slide.coords_l0_px.tolist()]]
+
+
+def describe_import(slides: Sequence[ImportedSlide], config: ImportConfig) -> dict[str, Any]:
+    """What a store records of the files that it was made from; another import does not continue it."""
+    ok = [s for s in slides if s.slide is not None]
+    deciding = ("val_fraction", "patches_per_slide", "seed", "mpp", "allow_upsampling", "min_cosine")
+    return {
+        "layouts": sorted({s.layout for s in ok}),
+        "encoders": sorted({s.encoder for s in ok if s.encoder}),
+        "options": {name: value for name, value in config.record().items() if name in deciding},
+        "features_sha256": {s.audit.slide_id: s.digest for s in ok},
+    }

@@ -1,0 +1,241 @@
+"""Proof that features and slides belong together: a few patches of each slide are embedded again by the teacher.
+
+Two things are asked of a slide's patches, each in the median: a high cosine with the file's features, and that hardly
+any other row of the file is nearer than their own. The cosine is taken less the features' mean, for embeddings of one
+encoder share a large common part. It is not enough by itself: two patches of tissue resemble each other more than
+either resembles that mean. Their rank is: features of other places, slides or models have a random one. A few slides
+that do not pass are refused by name, and the store remembers them; where most do not, everything is. What it leaves
+out: the patches that were not drawn.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.base.cores import usable_cores
+from pipeline.base.errors import StoreError
+from pipeline.base.outside import reading
+from pipeline.cohort.plan import Plan
+from pipeline.config.tools import ImportConfig
+from pipeline.encoders.build import BuiltEncoder
+from pipeline.features.cache import embed_rows
+from pipeline.features.importing import FeatureRows, ImportedSlide
+from pipeline.store.patches import PlannedPatches
+from pipeline.store.store import Status, Store
+from pipeline.training.rows import row_keys
+
+BATCH_ROWS = 32
+"""Patches a forward pass. Our choice: fits anywhere; the sample is small."""
+COMMON = 0.01
+"""Features within this share of their mean's length are nothing but the mean, and are compared as they are."""
+MAX_NEARER = 0.05
+"""Share of a slide's rows that may be nearer to a patch than its own, in the median. Our choice: right ones have none
+or a few of thousands, wrong ones about half.
+"""
+MOST_REFUSED = 0.5
+"""Where a larger share of the slides is refused, it is not the slides. Our choice: a wrong teacher, patch size or
+resampling fails nearly all of them, and files that were mixed up a few.
+"""
+REFUSED = "refused"
+"""The store's attribute with the slides that were refused."""
+NAMED = 10
+"""Slides that an error names. Our choice: fits a screen."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A slide whose features are not the teacher's: which features, by their hash, and what was found of them."""
+
+    slide_id: str
+    sha256: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A sample of patches, embedded again.
+
+    Attributes:
+        rows: how many.
+        median_cosine: of all of them, with the mean taken off.
+        min_slide_cosine: the smallest median of a slide, with the mean taken off.
+        max_nearer: the largest share, of a slide in the median, of rows that are nearer to a patch than its own.
+        min_plain_cosine: the smallest cosine of a patch, as embeddings are.
+        largest: largest absolute difference of a value.
+        scale: largest absolute value, for comparison.
+        refused: slides that did not pass; the numbers are of the others.
+    """
+
+    rows: int
+    median_cosine: float
+    min_slide_cosine: float
+    max_nearer: float
+    min_plain_cosine: float
+    largest: float
+    scale: float
+    refused: tuple[Refused, ...] = ()
+
+    def notes(self) -> dict[str, Any]:
+        """What a store records of it."""
+        proof = {name: value for name, value in vars(self).items() if name != REFUSED}
+        return {"proof": proof} | ({REFUSED: [asdict(r) for r in self.refused]} if self.refused else {})
+
+    def words(self) -> str:
+        """What was found, in a line, and one more a slide that was refused."""
+        refused = "".join(f"\nrefused: {r.slide_id}: {r.reason}" for r in self.refused)
+        return (
+            f"{self.rows} patches embedded again: with the mean taken off, cosine {self.median_cosine:.4f} in the "
+            f"median and {self.min_slide_cosine:.4f} for the worst slide; at most {self.max_nearer:.1%} of other rows "
+            f"are nearer; as they are, cosine at least {self.min_plain_cosine:.4f}, largest difference "
+            f"{self.largest:.3g} of values up to {self.scale:.3g}{refused}"
+        )
+
+
+def sample_rows(plan: Plan, each: int) -> list[int]:
+    """Up to `each` rows of every slide, chosen by a hash, ascending."""
+    rows, slides = np.arange(plan.num_rows), plan.slide_of_row()
+    order = np.lexsort((row_keys(rows, 0, 0, "import"), slides))
+    first = np.searchsorted(slides[order], np.arange(len(plan.slides)))
+    rank = np.arange(len(rows)) - first[slides[order]]
+    chosen: list[int] = np.sort(rows[order][rank < each]).tolist()
+    return chosen
+
+
+def cosines(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """Cosine of each row of (N, D) with that of (N, D); 0 where one has no length."""
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return np.asarray((x * y).sum(axis=1) / np.where(norms > 0, norms, 1))
+
+
+def centred_cosines(
+    stored: NDArray[np.float32], again: NDArray[np.float32], centre: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Cosines of (N, D) with (N, D), less `centre` (D,); plain ones where a stored row is hardly more than that."""
+    rest = np.linalg.norm(stored - centre, axis=1)
+    plain = rest < COMMON * np.linalg.norm(stored, axis=1)
+    return np.where(plain, cosines(stored, again), cosines(stored - centre, again - centre))
+
+
+def share_nearer(
+    again: NDArray[np.float32], own: NDArray[np.int64], rows: NDArray[np.float32], centre: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Share of the other rows (M, D) that are nearer to each embedding (N, D) than row `own` (N,), less `centre`."""
+    a, b = again - centre, rows - centre
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.finfo(np.float32).tiny) for x in (a, b))
+    likeness = a @ b.T
+    mine = likeness[np.arange(len(own)), own][:, None]
+    nearer = (likeness > mine + np.finfo(np.float32).eps).sum(axis=1)
+    return np.asarray(nearer / max(len(rows) - 1, 1))
+
+
+def embed_sample(
+    plan: Plan, rows: list[int], teacher: BuiltEncoder, config: ImportConfig, device: torch.device
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows that can be read, int64 (N,), and their embeddings, float32 (N, D)."""
+    patches = PlannedPatches(plan, "jpeg" if config.pixels == "jpeg" else None)
+    status: dict[int, Status] = {}
+
+    def read(row: int, out: NDArray[np.uint8]) -> None:
+        status[row] = patches.read(row, out).status
+
+    embedded = embed_rows(
+        teacher.module, read, rows, patch_px=plan.config.patch_px, batch_size=BATCH_ROWS,
+        workers=config.workers or usable_cores(), device=device, precision="float32", what="embedding again",
+    )  # fmt: skip
+    ok = np.array([status[row] is Status.OK for row in rows])
+    return np.array(rows)[ok], embedded[ok]
+
+
+def prove(
+    plan: Plan,
+    slides: Mapping[str, ImportedSlide],
+    teacher: BuiltEncoder,
+    config: ImportConfig,
+    device: torch.device,
+) -> Proof | None:
+    """Embed a sample of patches again, with a teacher that is on `device`; `None` if none can be read.
+
+    A slide is refused if its features are not the teacher's: the median cosine is below `min_cosine`, or more than
+    `MAX_NEARER` of its rows are nearer.
+
+    Raises:
+        StoreError: more than `MOST_REFUSED` of the slides are; names them.
+    """
+    rows, again = embed_sample(plan, sample_rows(plan, config.check_rows), teacher, config, device)
+    if not len(rows):
+        return None
+    features, slide_of_row = FeatureRows(plan, slides, config.coords), plan.slide_of_row()
+    centre = np.mean([s.centre for s in slides.values() if s.centre is not None], axis=0)
+    found: dict[str, tuple[float, float]] = {}
+    stored: dict[str, NDArray[np.float32]] = {}
+    embedded: dict[str, NDArray[np.float32]] = {}
+    for i in np.unique(slide_of_row[rows]):
+        own_rows, mine = np.flatnonzero(slide_of_row == i), slide_of_row[rows] == i
+        name, whole = plan.slides[i].slide_id, features.read(own_rows.tolist())
+        own = np.searchsorted(own_rows, rows[mine])
+        stored[name], embedded[name] = whole[own], again[mine]
+        cosine = centred_cosines(whole[own], again[mine], centre)
+        nearer = share_nearer(again[mine], own, whole, centre)
+        found[name] = (float(np.median(cosine)), float(np.median(nearer)))
+    refused = refused_slides(found, slides, config, teacher.spec.name)
+    good = found.keys() - {r.slide_id for r in refused}
+    before = np.concatenate([values for name, values in stored.items() if name in good])
+    after = np.concatenate([values for name, values in embedded.items() if name in good])
+    return Proof(
+        rows=len(before),
+        median_cosine=float(np.median(centred_cosines(before, after, centre))),
+        min_slide_cosine=min(cosine for name, (cosine, _) in found.items() if name in good),
+        max_nearer=max(nearer for name, (_, nearer) in found.items() if name in good),
+        min_plain_cosine=float(cosines(before, after).min()),
+        largest=float(np.abs(before - after).max()),
+        scale=float(np.abs(before).max()),
+        refused=refused,
+    )
+
+
+def read_refused(store: Store) -> tuple[Refused, ...]:
+    """The slides that were refused when a store was made.
+
+    Raises:
+        StoreError: its attribute is damaged.
+    """
+    with reading(store.folder, f"its attribute {REFUSED} is damaged", StoreError, "Choose another --out"):
+        return tuple(Refused(**values) for values in store.attributes.get(REFUSED, []))
+
+
+def refused_slides(
+    found: Mapping[str, tuple[float, float]],
+    slides: Mapping[str, ImportedSlide],
+    config: ImportConfig,
+    teacher: str,
+) -> tuple[Refused, ...]:
+    """Slides whose features are not those of the teacher at these places, of the median cosine and the share of nearer
+    rows that were found of each.
+
+    Raises:
+        StoreError: they are more than `MOST_REFUSED` of all.
+    """
+    bad = {  # NaN is not good either
+        name: f"cosine {cosine:.3f}, {nearer:.0%} of the other rows nearer"
+        for name, (cosine, nearer) in found.items()
+        if not (cosine >= config.min_cosine and nearer <= MAX_NEARER)
+    }
+    needed = f"needed are a cosine of {config.min_cosine:g} and at most {MAX_NEARER:.0%}"
+    if len(bad) > MOST_REFUSED * len(found):
+        names = "\n".join(f"  {name}: {words}" for name, words in list(bad.items())[:NAMED])
+        more = f"\n  and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+        raise StoreError(
+            f"the features of {len(bad)} of {len(found)} slides are not those that {teacher} gives at these places "
+            f"(medians of a slide; {needed}):\n{names}{more}\n"
+            "Another teacher, patch size or folder of slides? If the tool resampled patches otherwise, --min-cosine "
+            "lowers the first bound"
+        )
+    why = f"not the features that {teacher} gives at these places"
+    return tuple(
+        Refused(name, slides[name].digest, f"{why}: {words} (medians; {needed})") for name, words in bad.items()
+    )

@@ -1,0 +1,291 @@
+"""The paper's figure 1: score against the number of parameters, one point a model, its area the time of a patch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, floor, isfinite, log10, sqrt
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from pipeline.report.content import Figure, ReportModel, Score, Section
+from pipeline.report.figure_style import (
+    COLOURS,
+    DPI,
+    MAX_COLUMNS,
+    QUIET,
+    WIDTHS_IN,
+    alt_of,
+    canvas_of,
+    chance_in_words,
+    cycle_of,
+    draw_chance,
+    is_number,
+    set_range,
+    write_title,
+)
+from pipeline.report.labels import Box, place_labels, short_labels
+
+MAX_PANELS = 6
+LARGEST_AREA, SMALLEST_AREA, PLAIN_AREA = 360.0, 14.0, 55.0
+"""Areas of markers, square points."""
+MARKER_ROOM = 0.07
+"""Of a panel's height, for half of the largest marker."""
+DODGE_PT = 7.0
+"""Models of the same size stand this far apart, or their intervals would lie on each other."""
+
+SAME_SIZE = 5e-3
+"""Sizes that differ by less than this in log10, about 1 %, are taken for equal. Our choice."""
+NAME_PT = 7.5
+PANEL_IN, TIMES_IN, NAMES_IN = 2.95, 0.42, 0.21
+"""Heights of a row of panels, of the row of three times, and of a line of names, inches."""
+MOST_NAMES, LONGEST_NAME, LONGEST_IN_KEY = 5, 18, 34
+"""More models or longer names than these are numbered, with a key below: six panels full of names are unreadable."""
+
+BEFORE, AFTER = "student before distillation", "student after distillation"
+
+
+def figure_scores(sections: Sequence[Section]) -> list[Score]:
+    """The headline scores of all sections that say how good a model is: all but those of its cost."""
+    return [score for section in sections if section.key != "cost" for score in section.scores]
+
+
+def format_params(count: float) -> str:
+    """A number of parameters in words: 370 K, 22 M, 1.1 B."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "K")):
+        if count >= size * 0.9995:
+            value = count / size
+            return f"{value:.1f} {unit}" if value < 9.95 and round(value, 1) != round(value) else f"{value:.0f} {unit}"
+    return f"{count:.0f}"
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a model is drawn in every panel: log10 of its parameters, moved a little beside its equals; colour, area of
+    the marker in square points, and the name or number written beside it."""
+
+    x: float
+    colour: str
+    area: float
+    text: str
+
+    @property
+    def radius(self) -> float:
+        """Of the marker, points."""
+        return sqrt(self.area) / 2
+
+
+def draw_score_against_size(
+    models: Sequence[ReportModel], scores: Sequence[Score], seconds: dict[str, float] | None, path: Path
+) -> Figure | None:
+    """Write the paper's figure 1 (PNG): a panel a score, a point a model, score against parameters.
+
+    Args:
+        models: in the order of their colours; those without a number of parameters are left out.
+        scores: the first `MAX_PANELS` are drawn.
+        seconds: milliseconds a patch by label, as the area of a point; `None` if not measured.
+
+    Returns:
+        The figure, or `None` where no model has both a score and a size: nothing is written then.
+    """
+    sized = [model for model in models if model.num_params > 0]
+    drawn = [s for s in scores if any(is_number(s.values.get(model.label)) for model in sized)][:MAX_PANELS]
+    times = seconds or {}
+    if not drawn:
+        return None
+    known = {model.label: times[model.label] for model in sized if model.label in times}
+    columns = min(len(drawn), MAX_COLUMNS)
+    rows = ceil(len(drawn) / columns)
+    limits = _limits(sized)
+    numbered = len(sized) > MOST_NAMES or any(len(model.label) > LONGEST_NAME for model in sized)
+    looks = _looks(sized, known, (limits[1] - limits[0]) / _panel_pt(columns), numbered=numbered)
+    lines = ceil(len(sized) / max(columns, 2)) if numbered else 0
+    heights = [PANEL_IN] * rows + [TIMES_IN] * bool(known) + [NAMES_IN * lines + 0.1] * numbered
+    with canvas_of(WIDTHS_IN[columns - 1], sum(heights), path) as canvas:
+        grid = canvas.add_gridspec(len(heights), columns, height_ratios=heights)
+        panels = [canvas.add_subplot(grid[i // columns, i % columns]) for i in range(len(drawn))]
+        for axes, score in zip(panels, drawn, strict=True):
+            axes.set_xlim(*limits)
+            _draw_panel(axes, score, looks, _pairs(models), columns)
+        for axes in panels[-columns:]:
+            axes.set_xlabel("parameters")
+        if known:
+            _draw_times(canvas.add_subplot(grid[rows, :]), known)
+        if numbered:
+            _draw_key(canvas.add_subplot(grid[-1, :]), looks, max(columns, 2))
+        canvas.draw_without_rendering()
+        canvas.set_layout_engine("none")
+        for axes, score in zip(panels, drawn, strict=True):
+            _label_points(axes, score, looks)
+    return Figure(path.name, _size_caption(models, scores, drawn, known), alt_of("Score against parameters", drawn))
+
+
+def _size_caption(
+    models: Sequence[ReportModel], scores: Sequence[Score], drawn: Sequence[Score], known: dict[str, float]
+) -> str:
+    parts = ["Score against size: one point a model, parameters on a logarithmic scale; thin lines are intervals."]
+    if known:
+        parts.append("The area of a point is the time of one patch on this machine.")
+    if words := chance_in_words(drawn):
+        parts.append(words.strip())
+    if _pairs(models):
+        parts.append("The arrow leads from the student before distillation to the student after.")
+    if len({model.num_params for model in models}) < len(models):
+        parts.append("Models of the same size are set apart a little.")
+    sizes = {model.label: model.num_params for model in models}
+    unsized = [label for label in dict.fromkeys([*sizes, *(label for score in drawn for label in score.values)])
+               if sizes.get(label, 0) <= 0]  # fmt: skip
+    if unsized:
+        parts.append(f"Left out, as their size is not known: {', '.join(unsized)}.")
+    untimed = [model.label for model in models if model.num_params > 0 and model.label not in known] if known else []
+    if untimed:
+        parts.append(f"Without a time, and drawn at the smallest size: {', '.join(untimed)}.")
+    if len(scores) > len(drawn):
+        parts.append(f"{len(drawn)} of {len(scores)} scores are drawn; the tables have all.")
+    return " ".join(parts)
+
+
+def _areas(labels: Sequence[str], known: dict[str, float]) -> dict[str, float]:
+    """Areas of markers by label, proportional to time, square points."""
+    if not known:
+        return dict.fromkeys(labels, PLAIN_AREA)
+    scale = LARGEST_AREA / max(known.values())
+    return {label: max(known.get(label, 0.0) * scale, SMALLEST_AREA) for label in labels}
+
+
+def _limits(models: Sequence[ReportModel]) -> tuple[float, float]:
+    """Ends of the axis of parameters, as log10."""
+    sizes = [log10(model.num_params) for model in models]
+    margin = max(0.28 * (max(sizes) - min(sizes)), 0.25)
+    return min(sizes) - margin, max(sizes) + margin
+
+
+def _panel_pt(columns: int) -> float:
+    """About how wide a panel is, points."""
+    return 0.85 * 72 * WIDTHS_IN[columns - 1] / columns
+
+
+def _looks(
+    models: Sequence[ReportModel], known: dict[str, float], per_point: float, *, numbered: bool
+) -> dict[str, _Look]:
+    """How each model is drawn, by label.
+
+    Args:
+        per_point: decades of the axis of parameters a point of the page.
+    """
+    areas = _areas([model.label for model in models], known)
+    texts = short_labels([model.label for model in models], LONGEST_NAME)
+    looks: dict[str, _Look] = {}
+    for number, (colour, model) in enumerate(zip(cycle_of(COLOURS), models, strict=False), start=1):
+        equal = [other.label for other in models if abs(log10(other.num_params / model.num_params)) < SAME_SIZE]
+        rank = equal.index(model.label) - (len(equal) - 1) / 2
+        x = log10(model.num_params) + rank * DODGE_PT * per_point
+        looks[model.label] = _Look(x, colour, areas[model.label], str(number) if numbered else texts[model.label])
+    return looks
+
+
+def _draw_times(axes: Axes, known: dict[str, float]) -> None:
+    """Three markers, each of twice the width of the one before, and their times."""
+    most = max(known.values())
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=sqrt(LARGEST_AREA) * share, mfc="#c9d0d9", mec="#7b8593", mew=0.7)
+        for share in (0.25, 0.5, 1.0)
+    ]
+    labels = [f"{_two_digits(most * share**2)} ms a patch" for share in (0.25, 0.5, 1.0)]
+    axes.axis("off")
+    axes.legend(handles, labels, loc="center", ncols=3, columnspacing=2.5, handletextpad=1.0, borderpad=0)
+
+
+def _two_digits(value: float) -> str:
+    """A positive number with two significant digits, never with an exponent: 0.13, 5.3, 21, 130."""
+    digits = 1 - floor(log10(value))
+    return f"{round(value, digits):.{max(digits, 0)}f}"
+
+
+def _draw_key(axes: Axes, looks: dict[str, _Look], columns: int) -> None:
+    """Which number is which model."""
+    names = short_labels(looks, LONGEST_IN_KEY)
+    handles = [Line2D([], [], ls="", marker="o", ms=6, color=look.colour) for look in looks.values()]
+    labels = [f"{look.text}  {names[label]}" for label, look in looks.items()]
+    axes.axis("off")
+    axes.legend(handles, labels, loc="center", ncols=columns, columnspacing=2.0, handletextpad=0.4, borderpad=0)
+
+
+def _draw_panel(
+    axes: Axes, score: Score, looks: dict[str, _Look], pairs: Sequence[tuple[str, str]], columns: int
+) -> None:
+    """Points, intervals and arrows of one score."""
+    for label, look in looks.items():
+        value = score.values.get(label)
+        if value is None or not is_number(value):
+            continue
+        if isfinite(value.low) and isfinite(value.high):
+            ends = [value.low, value.high]
+            axes.plot([look.x, look.x], ends, color=look.colour, lw=1.0, solid_capstyle="butt", zorder=2)
+        axes.scatter([look.x], [value.value], s=look.area, color=look.colour, alpha=0.85, ec="white", lw=0.8, zorder=3)
+    for before, after in pairs:
+        start, end = score.values.get(before), score.values.get(after)
+        if start is None or end is None or not (is_number(start) and is_number(end)):
+            continue
+        axes.annotate(
+            "", (looks[after].x, end.value), (looks[before].x, start.value), zorder=2.5,
+            arrowprops={"arrowstyle": "->", "color": QUIET, "lw": 1.0, "shrinkA": looks[before].radius + 1,
+                        "shrinkB": looks[after].radius + 1},
+        )  # fmt: skip
+    set_range(axes, "y", score, below=0.22, room=MARKER_ROOM)
+    if words := draw_chance(score, axes.axhline):
+        axes.text(0.99, 0.02, words, transform=axes.transAxes, fontsize=7.5, color=QUIET, ha="right", va="bottom")
+    write_title(axes, score.name, columns)
+    axes.xaxis.set_major_locator(FixedLocator(_size_ticks(*axes.get_xlim())))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: format_params(10**x)))
+
+
+def _size_ticks(low: float, high: float) -> list[float]:
+    """log10 of 1, 3, 10, 30, ... within the axis; of 1, 2, 5, ... where there would be fewer than three."""
+    for steps in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        values = [log10(step) + power for power in range(int(low) - 1, int(high) + 2) for step in steps]
+        ticks = [value for value in values if low <= value <= high]
+        if len(ticks) >= 3:
+            break
+    return ticks
+
+
+def _label_points(axes: Axes, score: Score, looks: dict[str, _Look]) -> None:
+    """Write names or numbers beside the points, where they cover least."""
+    to_points = 72 / DPI
+    shown = {label: value for label, value in score.values.items() if label in looks and is_number(value)}
+    points, sizes, obstacles = [], [], []
+    for label, value in shown.items():
+        look = looks[label]
+        px, py = axes.transData.transform((look.x, value.value)) * to_points
+        points.append((px, py, look.radius))
+        probe = axes.text(0, 0, look.text, fontsize=NAME_PT)
+        extent = probe.get_window_extent()
+        probe.remove()
+        sizes.append((extent.width * to_points + 2, extent.height * to_points + 1))
+        if isfinite(value.low) and isfinite(value.high):
+            (_, bottom), (_, top) = (axes.transData.transform((0, y)) * to_points for y in (value.low, value.high))
+            obstacles.append(Box(px - 1.5, bottom, px + 1.5, top))
+    bounds = axes.get_window_extent()
+    frame = Box(bounds.x0 * to_points, bounds.y0 * to_points, bounds.x1 * to_points, bounds.y1 * to_points)
+    placed = place_labels(points, sizes, obstacles, frame)
+    for (label, value), (x, y, radius), (box, far) in zip(shown.items(), points, placed, strict=True):
+        look = looks[label]
+        offset = ((box.left + box.right) / 2 - x, (box.bottom + box.top) / 2 - y)
+        line = {"arrowstyle": "-", "color": look.colour, "lw": 0.5, "shrinkA": 0, "shrinkB": radius}
+        axes.annotate(
+            look.text, (look.x, value.value), offset, textcoords="offset points", ha="center", va="center",
+            fontsize=NAME_PT, color=look.colour, zorder=4, arrowprops=line if far else None, annotation_clip=False,
+        )  # fmt: skip
+
+
+def _pairs(models: Sequence[ReportModel]) -> list[tuple[str, str]]:
+    """Labels of students before and after, where it is clear which belong together: by their size."""
+    found = []
+    for after in (model for model in models if model.role == AFTER):
+        before = [model.label for model in models if model.role == BEFORE and model.num_params == after.num_params]
+        if len(before) == 1:
+            found.append((before[0], after.label))
+    return found

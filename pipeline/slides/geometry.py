@@ -1,0 +1,202 @@
+"""Where patches lie: levels, grids, boxes and tissue fractions. Pure.
+
+Frames: `_l0_px` are pixels of level 0 with (x, y) from the slide's top left corner; `_level_px` are pixels of the level
+that is read; `_patch_px` are pixels of the finished patch. Left out: rotated or overlapping-tile geometry.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.units import check_mpp
+
+MAX_UPSAMPLING = 1.05
+"""A patch may be enlarged by 5 % at most unless asked for (design.md)."""
+LEVEL_TOLERANCE = 1.01
+"""A level counts as fine enough when it is at most 1 % coarser than the target. Our choice: stored downsamples are
+floor-rounded (2.00008 for 2), and a strict comparison would read four times the pixels for nothing."""
+ROUNDING = 1e-6
+"""Slack in pixels below which a float is taken for the integer that it stands for."""
+FRACTION_DECIMALS = 9
+"""Of an area fraction: far below a mask pixel's share of a patch, far above the rounding of sums over a whole slide."""
+
+
+@dataclass(frozen=True)
+class PatchGeometry:
+    """How patches of one slide are read.
+
+    Attributes:
+        patch_px: side of the finished patch, pixels.
+        target_mpp: um/px of the finished patch.
+        slide_mpp: um/px of level 0.
+        level: index of the level that is read.
+        downsample: level-0 pixels per pixel of that level.
+    """
+
+    patch_px: int
+    target_mpp: float
+    slide_mpp: float
+    level: int
+    downsample: float
+
+    @property
+    def patch_l0_px(self) -> float:
+        """Side of a patch in level-0 pixels; not rounded."""
+        return self.patch_px * self.target_mpp / self.slide_mpp
+
+    @property
+    def patch_level_px(self) -> float:
+        """Side of a patch in pixels of the level that is read; not rounded."""
+        return self.patch_l0_px / self.downsample
+
+
+def choose_level(
+    slide_mpp: float, downsamples: tuple[float, ...], target_mpp: float, *, allow_upsampling: bool = False
+) -> int:
+    """Index of the coarsest level that is at least as fine as `target_mpp` (um/px).
+
+    `downsamples` are level-0 pixels per level pixel, finest first, as OpenSlide lists them.
+
+    Raises:
+        ValueError: an mpp is implausible, or even level 0 would be enlarged by more than 5 % and that is not allowed.
+    """
+    check_mpp(target_mpp, "the target")
+    check_mpp(slide_mpp, "the slide")
+    fine = [i for i, d in enumerate(downsamples) if slide_mpp * d <= target_mpp * LEVEL_TOLERANCE]
+    if fine:
+        return max(fine, key=lambda i: downsamples[i])
+    if slide_mpp > target_mpp * MAX_UPSAMPLING and not allow_upsampling:
+        raise ValueError(
+            f"the slide has {slide_mpp:g} um/px, coarser than the target of {target_mpp:g}: patches would be enlarged "
+            f"{slide_mpp / target_mpp:.2f} times. Use --allow-upsampling, or a coarser --mpp"
+        )
+    return 0
+
+
+def true_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int]) -> float:
+    """Level-0 pixels per pixel of a level whose size was rounded when it was made.
+
+    Scanners halve or quarter exactly and drop the odd pixels, so the ratio of the sizes is a little too large: 1501
+    over 375 is 4.003, and a patch near the far edge would be off by a level pixel. The whole number that gives the
+    level's size by rounding down or up is taken; where there is none, the mean ratio, as OpenSlide has it.
+    """
+    mean = sum(full / small for full, small in zip(size_l0_px, size_level_px, strict=True)) / 2
+    whole = max(1, round(mean))
+    exact = all(
+        small in (full // whole, -(-full // whole)) for full, small in zip(size_l0_px, size_level_px, strict=True)
+    )
+    return float(whole) if exact else mean
+
+
+@dataclass(frozen=True)
+class RegionBox:
+    """What to read for a patch, and which part of it to resample.
+
+    Attributes:
+        corner_level_px: (x, y) of the region's top left corner, level pixels.
+        size_level_px: (width, height) of the region, level pixels.
+        box_level_px: (left, top, right, bottom) of the patch inside the region, level pixels, fractional.
+    """
+
+    corner_level_px: tuple[int, int]
+    size_level_px: tuple[int, int]
+    box_level_px: tuple[float, float, float, float]
+
+    def is_exact(self, patch_px: int) -> bool:
+        """Whether the region is the patch, pixel for pixel, so that nothing is to be resampled."""
+        return self.size_level_px == (patch_px, patch_px) and self.box_level_px == (0, 0, patch_px, patch_px)
+
+
+def _near_integer(value: float) -> float:
+    """`value`, or the integer within `ROUNDING` of it."""
+    nearest = round(value)
+    return float(nearest) if abs(value - nearest) < ROUNDING else value
+
+
+def region_box(x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> RegionBox:
+    """The region of whole level pixels that covers the patch whose top left corner is (x, y) in level 0."""
+    starts, lows, highs, sizes = [], [], [], []
+    for value in (x_l0_px, y_l0_px):
+        position = _near_integer(value / geometry.downsample)
+        start = math.floor(position)
+        low = position - start
+        high = _near_integer(low + geometry.patch_level_px)
+        starts.append(start)
+        lows.append(low)
+        highs.append(high)
+        sizes.append(math.ceil(high))
+    return RegionBox((starts[0], starts[1]), (sizes[0], sizes[1]), (lows[0], lows[1], highs[0], highs[1]))
+
+
+def patch_grid(bounds_l0_px: tuple[int, int, int, int], patch_l0_px: float, stride_l0_px: float) -> NDArray[np.int64]:
+    """Top left corners of all patches that lie wholly in `bounds_l0_px` (x, y, width, height), row by row.
+
+    Returns int64 (N, 2) of (x, y) in level-0 pixels. Corners are rounded from exact multiples of the stride, so that
+    rounding never adds up across the slide. No two are the same, even at a stride below one pixel.
+    """
+    axes = []
+    for start, length in zip(bounds_l0_px[:2], bounds_l0_px[2:], strict=True):
+        count = max(0, math.floor((length - patch_l0_px + ROUNDING) / stride_l0_px) + 1)
+        axis = start + np.unique(np.rint(np.arange(count) * stride_l0_px).astype(np.int64))
+        axes.append(axis[axis + patch_l0_px <= start + length + ROUNDING])
+    x, y = np.meshgrid(*axes)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def readable_bounds(
+    bounds_l0_px: tuple[int, int, int, int], level_size_px: tuple[int, int], downsample: float
+) -> tuple[int, int, int, int]:
+    """`bounds_l0_px` (x, y, width, height) cut to what the level covers: its size is floored, and misses up to one
+    pixel.
+    """
+    x, y, width, height = bounds_l0_px
+    right = min(x + width, math.floor(level_size_px[0] * downsample + ROUNDING))
+    bottom = min(y + height, math.floor(level_size_px[1] * downsample + ROUNDING))
+    return x, y, max(right - x, 0), max(bottom - y, 0)
+
+
+def integral_image(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Summed-area table of a (H, W) mask: float64 (H+1, W+1), entry (r, c) = mask[:r, :c].sum()."""
+    table = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+    np.cumsum(np.cumsum(mask, axis=0, dtype=np.float64), axis=1, out=table[1:, 1:])
+    return table
+
+
+def _interpolate(table: NDArray[np.float64], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bilinear value of an integral image at fractional (x, y): exact for a mask of constant pixels."""
+    height, width = table.shape
+    x, y = np.clip(x, 0, width - 1), np.clip(y, 0, height - 1)
+    column, row = np.minimum(x.astype(np.int64), width - 2), np.minimum(y.astype(np.int64), height - 2)
+    right, down = x - column, y - row
+    top = table[row, column] * (1 - right) + table[row, column + 1] * right
+    bottom = table[row + 1, column] * (1 - right) + table[row + 1, column + 1] * right
+    return np.asarray(top * (1 - down) + bottom * down)
+
+
+def area_fractions(
+    integral: NDArray[np.float64], coords_l0_px: NDArray[np.int64], patch_l0_px: float, mask_l0_px: float
+) -> NDArray[np.float64]:
+    """Fraction of each patch's area that the mask covers, exact to fractions of a mask pixel.
+
+    Args:
+        integral: `integral_image` of the mask, (H+1, W+1).
+        coords_l0_px: (N, 2) top left corners (x, y), level 0.
+        patch_l0_px: side of a patch, level-0 pixels.
+        mask_l0_px: side of a mask pixel, level-0 pixels; the mask's corner is the slide's.
+
+    Returns float64 (N,) in 0..1, rounded to `FRACTION_DECIMALS` so that a patch all on tissue has exactly 1. Area
+    outside the mask counts as not covered.
+    """
+    corners = coords_l0_px.astype(np.float64)
+    x0, y0 = corners[:, 0] / mask_l0_px, corners[:, 1] / mask_l0_px
+    side = patch_l0_px / mask_l0_px
+    x1, y1 = x0 + side, y0 + side
+    covered = (
+        _interpolate(integral, x1, y1)
+        - _interpolate(integral, x0, y1)
+        - _interpolate(integral, x1, y0)
+        + _interpolate(integral, x0, y0)
+    )
+    return np.clip(np.round(covered / side**2, FRACTION_DECIMALS), 0.0, 1.0)

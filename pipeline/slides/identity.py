@@ -1,0 +1,165 @@
+"""Which slide a file is: what tells it from another one, or from itself after a change.
+
+OpenSlide's quickhash covers the coarsest level only, and is absent where that level is large. So an identity also holds
+bytes, level sizes, mpp, and a SHA-256 of the file: of the whole of a small one, else of its head, its tail and blocks
+evenly spaced between them, which reading 2 MB of a file of any size gives. Left out: a change that keeps the file's
+length and misses every block; `--check-files` with the manifest's sha256 finds that.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import SlideError
+from pipeline.slides.info import SlideInfo
+
+BLOCK_BYTES = 1 << 16
+NUM_BLOCKS = 32
+"""Blocks that are read of a large file, the first and the last among them. Our choice: 2 MiB, and a block in every
+30 MB of a slide of 1 GB.
+"""
+MIRAX, HAMAMATSU = ".mrxs", (".vms", ".vmu")
+"""Formats of several files, whose own file may be the same for all slides."""
+IMAGE_FILE = re.compile(rb"^ImageFile[^=\r\n]*=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
+MAX_INDEX_BYTES = 1 << 20
+"""Of a Hamamatsu index file; larger ones are none. Our choice."""
+OF_FILE = ("file_bytes", "sha256")
+"""What of an identity is of the file's bytes: a damaged tile, or one that was mended, changes it."""
+MPP_ROUNDING = 1e-6
+"""Relative; how far two readings of one mpp may differ."""
+
+
+@dataclass(frozen=True)
+class SlideIdentity:
+    """What tells a slide from another; `None` where a record of an earlier version does not say.
+
+    Attributes:
+        quickhash: OpenSlide's, if the slide has one.
+        size_l0_px: (width, height) of level 0.
+        file_bytes: of the slide's file, and of those beside it that belong to it (`_files`).
+        level_sizes_px: (width, height) of each level, finest first.
+        own_mpp: um/px that the slide itself gives, if it does.
+        sha256: hex digest of the parts that were read.
+    """
+
+    quickhash: str | None
+    size_l0_px: tuple[int, int]
+    file_bytes: int | None = None
+    level_sizes_px: tuple[tuple[int, int], ...] | None = None
+    own_mpp: float | None = None
+    sha256: str | None = None
+
+    @property
+    def is_content(self) -> bool:
+        """Whether it rests on what is in the file, and not only on sizes."""
+        return self.sha256 is not None or self.quickhash is not None
+
+    def record(self) -> dict[str, Any]:
+        """What a plan keeps of it beside quickhash and size, as JSON types."""
+        values = asdict(self)
+        del values["quickhash"], values["size_l0_px"]
+        return values | {"level_sizes_px": [list(size) for size in self.level_sizes_px or ()]}
+
+    def changes(self, now: "SlideIdentity") -> list[str]:
+        """How a slide differs from this record of it, `name: then -> now` each; none where it is the same slide.
+
+        Of what the record does not have, only the quickhash is compared: a slide has one or has none. Where both have
+        the same quickhash it is the same slide, though its file may have been damaged or mended: `file_changes`.
+        """
+        same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash
+        return self._compare(now, [name for name in asdict(self) if not (same_quickhash and name in OF_FILE)])
+
+    def file_changes(self, now: "SlideIdentity") -> list[str]:
+        """How the file differs from this record of it."""
+        return self._compare(now, OF_FILE)
+
+    def _compare(self, now: "SlideIdentity", names: Sequence[str]) -> list[str]:
+        """Those of `names` that differ, as `name: then -> now`."""
+        changed = []
+        for name in names:
+            value, other = getattr(self, name), getattr(now, name)
+            if value is None and name != "quickhash":
+                continue
+            if name == "own_mpp" and other is not None and abs(value / other - 1) <= MPP_ROUNDING:
+                continue
+            if value != other:
+                changed.append(f"{name}: {_short(value)} -> {_short(other)}")
+        return changed
+
+
+def identity_from_record(
+    record: Mapping[str, Any] | None, quickhash: str | None, size_l0_px: tuple[int, int]
+) -> SlideIdentity:
+    """The inverse of `SlideIdentity.record`; `None` is a record of a version that kept none.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is no such record.
+    """
+    if record is None:
+        return SlideIdentity(quickhash, size_l0_px)
+    sizes = tuple((int(w), int(h)) for w, h in record["level_sizes_px"])
+    return SlideIdentity(quickhash, size_l0_px, **{**record, "level_sizes_px": sizes})
+
+
+def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
+    """The identity of an open slide.
+
+    Raises:
+        SlideError: the file cannot be read.
+    """
+    try:
+        sha256, total = parts_digest(path)
+    except OSError as error:
+        raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
+    return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, sha256)
+
+
+def parts_digest(path: Path) -> tuple[str, int]:
+    """Hex SHA-256 of parts of a slide's files, and the bytes of all of them.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    digest, total = hashlib.sha256(), 0
+    for name, part in _files(path):
+        size = os.path.getsize(part)
+        digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
+        for block in _parts(part, size):
+            digest.update(block)
+        total += size
+    return digest.hexdigest(), total
+
+
+def _files(path: Path) -> list[tuple[str, Path]]:
+    """The files of a slide, the first one nameless: of an .mrxs file its data folder's too, of a Hamamatsu index the
+    first image that it names. Of a DICOM series the named file alone.
+    """
+    suffix, folder = path.suffix.lower(), path.with_suffix("")
+    beside: list[Path] = []
+    if suffix == MIRAX and folder.is_dir():
+        beside = sorted(folder.iterdir())
+    elif suffix in HAMAMATSU and os.path.getsize(path) <= MAX_INDEX_BYTES:
+        found = IMAGE_FILE.search(path.read_bytes())
+        beside = [path.parent / os.path.basename(os.fsdecode(found[1]))] if found else []
+    return [("", path), *((file.name, file) for file in beside if os.path.isfile(file))]
+
+
+def _parts(path: Path, size: int) -> Iterator[bytes]:
+    """A file's bytes; of a large one, blocks of it that are evenly spaced, the first and the last among them."""
+    with open(path, "rb") as f:
+        if size <= BLOCK_BYTES * NUM_BLOCKS:
+            while block := f.read(BLOCK_BYTES):
+                yield block
+            return
+        for number in range(NUM_BLOCKS):
+            f.seek((size - BLOCK_BYTES) * number // (NUM_BLOCKS - 1))
+            yield f.read(BLOCK_BYTES)
+
+
+def _short(value: Any) -> str:
+    """A value in words; of a digest its first digits."""
+    return value[:12] if isinstance(value, str) else str(value)

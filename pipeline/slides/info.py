@@ -1,0 +1,227 @@
+"""What a slide says of itself, from the properties and level sizes that OpenSlide gives, and whether it can be true.
+
+mpp is the slide's own, or the manifest's; where both speak and contradict each other, the slide is refused unless the
+manifest says that it overrides. Left out: opening slides (`slides`) and what tells one slide from another
+(`slide_identity`).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import SlideError
+from pipeline.base.units import MPP_AT_1X, check_mpp
+from pipeline.slides.geometry import true_downsample
+
+MAX_ANISOTROPY = 1.01
+"""Pixels may be 1 % off square: what remains is within the 1 % that the effective mpp may miss the target by."""
+MAX_MPP_APART = 1.02
+"""The manifest's mpp and the slide's own are the same up to 2 %: what differently rounded headers differ by."""
+MAX_OBJECTIVE_APART = math.sqrt(2)
+"""Beyond it, an mpp is nearer to the next doubling of the magnification than to the one that the slide names. Our
+choice: scanners named 40x have 0.22 to 0.28 um/px.
+"""
+MAX_LEVEL_APART = 1.01
+"""A level may be reduced by 1 % more along one axis than along the other, beside the rounding of its size."""
+MAX_SLIDE_PX = 2**40
+"""Pixels of level 0. Our choice: 262 mm x 262 mm at 0.25 um/px, larger than any slide."""
+MAX_TILE_PX = 2**28
+"""Pixels of a tile, which OpenSlide decodes as a whole: 1 GiB. Our choice: tiles have 240 to 4096 pixels a side."""
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """What a slide says of itself.
+
+    Attributes:
+        vendor: OpenSlide's name of the format.
+        mpp: um/px of level 0.
+        mpp_source: "slide" or "manifest".
+        size_l0_px: (width, height) of level 0.
+        bounds_l0_px: (x, y, width, height) of the scanned area, level 0; the whole slide when it names none.
+        level_sizes_px: (width, height) of each level, finest first.
+        downsamples: level-0 pixels per level pixel, finest first; `geometry.true_downsample`.
+        quickhash: OpenSlide's hash of the slide's content, if it has one.
+        background: RGB that transparent pixels take.
+        own_mpp: um/px that the slide itself gives, if it gives a plausible one.
+        manifest_mpp: um/px that the manifest gives, if it does.
+        warnings: what of it is odd, in words.
+    """
+
+    vendor: str
+    mpp: float
+    mpp_source: str
+    size_l0_px: tuple[int, int]
+    bounds_l0_px: tuple[int, int, int, int]
+    level_sizes_px: tuple[tuple[int, int], ...]
+    downsamples: tuple[float, ...]
+    quickhash: str | None
+    background: tuple[int, int, int]
+    own_mpp: float | None = None
+    manifest_mpp: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def audit_facts(self) -> dict[str, Any]:
+        """Its columns in a plan's audit (`plan.AuditRow`)."""
+        return {
+            "vendor": self.vendor,
+            "width": self.size_l0_px[0],
+            "height": self.size_l0_px[1],
+            "levels": len(self.downsamples),
+            "mpp": round(self.mpp, 6),
+            "mpp_source": self.mpp_source,
+            "own_mpp": None if self.own_mpp is None else round(self.own_mpp, 6),
+            "manifest_mpp": self.manifest_mpp,
+            "warnings": "; ".join(self.warnings),
+        }
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """um/px of level 0 (`mpp`), where it is from ("slide" or "manifest"), the slide's own, and what is odd of it."""
+
+    mpp: float
+    source: str
+    own_mpp: float | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def read_mpp(
+    properties: Mapping[str, str], manifest_mpp: float | None, path: Path, *, overrides: bool = False
+) -> Resolution:
+    """The resolution of level 0, from the slide or from the manifest.
+
+    Args:
+        overrides: the manifest's mpp counts, whatever the slide says.
+
+    Raises:
+        SlideError: neither the slide nor the manifest gives one, both do and are more than 2 % apart, it is
+            implausible, or pixels are not square.
+    """
+    own, trouble = _own_mpp(properties)
+    own_mpp = math.sqrt(own[0] * own[1]) if own else None
+    try:
+        if manifest_mpp is not None:
+            check_mpp(manifest_mpp, "the manifest")
+            if own_mpp and not overrides and _ratio(manifest_mpp, own_mpp) > MAX_MPP_APART:
+                raise ValueError(
+                    f"the manifest says {manifest_mpp:g} um/px, the slide itself {own_mpp:g}. Mend "
+                    "the column mpp, or leave it empty; where the slide is wrong, write yes in a column mpp_overrides"
+                )
+            mpp, source = manifest_mpp, "manifest"
+        elif own is None:
+            raise ValueError(trouble)
+        elif _ratio(*own) > MAX_ANISOTROPY:
+            raise ValueError(
+                f"pixels are not square ({own[0]:g} x {own[1]:g} um). Give one mpp in the manifest's column mpp"
+            )
+        else:
+            mpp, source = math.sqrt(own[0] * own[1]), "slide"
+    except ValueError as error:
+        facts = {"own_mpp": own_mpp and round(own_mpp, 6), "manifest_mpp": manifest_mpp}
+        raise SlideError(f"{path}: {error}", facts) from None
+    return Resolution(mpp, source, own_mpp, tuple(_odd_resolution(properties, mpp, own)))
+
+
+def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None, str]:
+    """um/px that the slide gives along x and y, or why there is none that can be used."""
+    values = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+    if values[0] is None or values[1] is None:
+        return None, "it has no mpp (um/px). Give it in the manifest's column mpp"
+    try:
+        return (check_mpp(float(values[0]), "the slide"), check_mpp(float(values[1]), "the slide")), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float, float] | None) -> list[str]:
+    """What of the resolution does not fit together, in words; `own` is what the slide gives along x and y."""
+    found = []
+    if own and _ratio(mpp, math.sqrt(own[0] * own[1])) > MAX_MPP_APART:
+        found.append(f"the manifest's mpp of {mpp:g} overrides the slide's own of {math.sqrt(own[0] * own[1]):g}")
+    if own and _ratio(*own) > MAX_ANISOTROPY:
+        found.append(f"pixels are not square ({own[0]:g} x {own[1]:g} um) and are taken as {mpp:g} um along both axes, "
+                     "so that patches are distorted")  # fmt: skip
+    try:
+        power = float(properties.get("openslide.objective-power") or "nan")
+    except ValueError:
+        return found
+    if 0 < power < math.inf:
+        usual = MPP_AT_1X / power
+        if _ratio(mpp, usual) > MAX_OBJECTIVE_APART:
+            found.append(f"the slide names an objective of {power:g}x, usually {usual:.3g} um/px, but its mpp is "
+                         f"{mpp:.4g}, which is taken. Is it right?")  # fmt: skip
+    return found
+
+
+def _ratio(one: float, other: float) -> float:
+    """How many times the larger of two positive numbers is the smaller."""
+    return max(one / other, other / one)
+
+
+def read_info(
+    properties: Mapping[str, str],
+    level_sizes_px: Sequence[tuple[int, int]],
+    manifest_mpp: float | None,
+    path: Path,
+    *,
+    overrides: bool = False,
+) -> SlideInfo:
+    """What a slide says of itself.
+
+    Raises:
+        SlideError: its resolution cannot be used (`read_mpp`), its size or its tiles' is absurd, or a level is not in
+            proportion.
+        ValueError: a property is no number.
+    """
+    _check_sizes(properties, level_sizes_px, path)
+    resolution = read_mpp(properties, manifest_mpp, path, overrides=overrides)
+    width, height = level_sizes_px[0]
+    bounds = [properties.get(f"openslide.bounds-{name}") for name in ("x", "y", "width", "height")]
+    x, y, w, h = (int(b) for b in bounds if b is not None) if None not in bounds else (0, 0, width, height)
+    x, y = min(max(x, 0), width), min(max(y, 0), height)
+    colour = properties.get("openslide.background-color", "FFFFFF")
+    return SlideInfo(
+        vendor=properties.get("openslide.vendor", "unknown"),
+        mpp=resolution.mpp,
+        mpp_source=resolution.source,
+        size_l0_px=(width, height),
+        bounds_l0_px=(x, y, max(min(w, width - x), 0), max(min(h, height - y), 0)),
+        level_sizes_px=tuple(level_sizes_px),
+        downsamples=tuple(true_downsample((width, height), size) for size in level_sizes_px),
+        quickhash=properties.get("openslide.quickhash-1"),
+        background=(int(colour[0:2], 16), int(colour[2:4], 16), int(colour[4:6], 16)),
+        own_mpp=resolution.own_mpp,
+        manifest_mpp=manifest_mpp,
+        warnings=resolution.warnings,
+    )
+
+
+def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], path: Path) -> None:
+    """Refuse sizes that no slide has, before anything of that size is read.
+
+    Raises:
+        SlideError: level 0 or a tile is absurdly large, a level has no pixels, or it is not in proportion to level 0.
+    """
+    if not level_sizes_px or min(min(size) for size in level_sizes_px) < 1:
+        raise SlideError(f"{path}: a level has no pixels ({list(level_sizes_px)}). Is the file whole?")
+    width, height = level_sizes_px[0]
+    if width * height > MAX_SLIDE_PX:
+        raise SlideError(f"{path}: it claims {width:,} x {height:,} pixels, more than any slide. Is the file damaged?")
+    for level, (w, h) in enumerate(level_sizes_px):
+        tile = [properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
+        if tile[0] and tile[1] and int(tile[0]) * int(tile[1]) > MAX_TILE_PX:
+            raise SlideError(f"{path}: tiles of level {level} claim {int(tile[0]):,} x {int(tile[1]):,} pixels. Is the "
+                             "file damaged?")  # fmt: skip
+        (least_x, most_x), (least_y, most_y) = _reduction(width, w), _reduction(height, h)
+        if max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
+            raise SlideError(f"{path}: level {level} of {w} x {h} pixels is not in proportion to {width} x {height}: "
+                             f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Write the slide "
+                             "anew, without this level")  # fmt: skip
+
+
+def _reduction(full: int, small: int) -> tuple[float, float]:
+    """The least and the most that `full` pixels were reduced to get `small`, which was rounded up or down."""
+    return full / (small + 1), full / (small - 1) if small > 1 else math.inf

@@ -1,0 +1,97 @@
+"""Overlay pictures of a plan: the slide, the contour of its tissue, the grid that qualifies, and the patches taken."""
+
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from skimage import measure
+
+from pipeline.disk.files import write_bytes
+from pipeline.sampling import TRAIN
+from pipeline.slides.tissue import TissueMask
+
+MIN_LONG_SIDE_PX, MAX_LONG_SIDE_PX = 1000, 2000
+CONTOUR, GRID, TRAINED, HELD_OUT = (0, 150, 60), (90, 90, 90), (30, 90, 220), (230, 110, 0)
+TEXT = (20, 20, 20)
+UNREADABLE = (0, 0, 0)
+"""As the thumbnail has it."""
+GRID_ALPHA = 70
+"""Our choice: the grid is seen on glass and on tissue, and hides neither."""
+MIN_OUTLINED_PX = 10
+"""Side of a patch in the picture below which outlines would cover the tissue: then a dot marks it. Our choice."""
+
+
+def draw_overlay(
+    tissue: TissueMask,
+    available_l0_px: NDArray[np.int64],
+    taken_l0_px: NDArray[np.int64],
+    split: NDArray[np.uint8],
+    patch_l0_px: float,
+    title: str,
+    path: Path,
+) -> None:
+    """Write the picture (PNG): contour green, qualifying grid grey, train patches blue, held-out ones orange, places
+    that cannot be read black. Patches are outlines, small ones dots, so that the stain is seen as it is.
+
+    Args:
+        available_l0_px: (M, 2) corners of all patches that qualify.
+        taken_l0_px: (N, 2) corners of those that were sampled, with their `split` codes (N,).
+    """
+    height, width = tissue.mask.shape
+    long_side = min(max(max(width, height), MIN_LONG_SIDE_PX), MAX_LONG_SIDE_PX)
+    scale = long_side / max(width, height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = Image.fromarray(tissue.thumbnail).resize(size, Image.Resampling.BICUBIC)
+    layer = Image.new("RGBA", size)  # drawn over itself without adding up, then laid over the slide once
+    draw = ImageDraw.Draw(layer)
+    to_picture = scale / tissue.pixel_l0_px
+    side = patch_l0_px * to_picture
+    line_px = 1 if side < 24 else 2
+    trained, held_out = taken_l0_px[split == TRAIN], taken_l0_px[split != TRAIN]
+    for corners, colour, alpha, outline_px in (
+        (available_l0_px, GRID, GRID_ALPHA, 1),
+        (trained, TRAINED, 255, line_px),
+        (held_out, HELD_OUT, 255, line_px),
+    ):
+        for x, y in corners * to_picture:
+            if side >= MIN_OUTLINED_PX:
+                draw.rectangle((x, y, x + side, y + side), outline=(*colour, alpha), width=outline_px)
+            elif colour != GRID:  # a grid of so small cells would be a grey veil
+                middle, radius = (x + side / 2, y + side / 2), max(side / 6, 1)
+                draw.ellipse((middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius),
+                             fill=(*colour, alpha))  # fmt: skip
+    for contour in measure.find_contours(np.pad(tissue.mask, 1).astype(float), 0.5):
+        points = [((x - 0.5) * scale, (y - 0.5) * scale) for y, x in contour]  # pad shifts by 1, pixel centres by half
+        draw.line(points, fill=(*CONTOUR, 255), width=2)
+    image = Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
+    grid = {"grid that qualifies": GRID} if side >= MIN_OUTLINED_PX else {}
+    legend = {"tissue": CONTOUR} | grid | {"sampled: train": TRAINED, "sampled: held out": HELD_OUT}
+    if tissue.unreadable.any():
+        legend["cannot be read"] = UNREADABLE
+    _write_captioned(image, title, legend, path)
+
+
+def _write_captioned(image: Image.Image, title: str, legend: dict[str, tuple[int, int, int]], path: Path) -> None:
+    """Write the picture with the title and the legend, text to colour, under it."""
+    font = ImageFont.load_default(size=18)
+    lines = [[(title, TEXT)], list(legend.items())]
+    pad, line_px = 10, 26
+    measure_draw = ImageDraw.Draw(image)
+    width = max([image.width] + [sum(int(measure_draw.textlength(t, font)) + 44 for t, _ in line) for line in lines])
+    page = Image.new("RGB", (width, image.height + len(lines) * line_px + 2 * pad), "white")
+    page.paste(image, (0, 0))
+    draw = ImageDraw.Draw(page)
+    for number, line in enumerate(lines):
+        x, y = pad, image.height + pad + number * line_px
+        for text, colour in line:
+            if number:
+                draw.rectangle((x, y + 4, x + 14, y + 18), fill=colour)
+                x += 22
+            draw.text((x, y), text, fill=TEXT, font=font)
+            x += int(draw.textlength(text, font)) + 22
+    buffer = BytesIO()
+    page.save(buffer, "PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,168 @@
+"""What a store is made of: its attributes, its status codes, and the metadata of its arrays."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from pipeline.base import interrupts
+from pipeline.base.errors import StoreError
+from pipeline.base.outside import read_json, reading
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.views import Views
+from pipeline.disk.folders import new_folder
+from pipeline.store import zarr_format
+
+FORMAT_VERSION = 1
+METADATA = "zarr.json"
+DTYPES, PIXELS = ("float16", "float32"), ("jpegxl", "jpeg", "none")
+MOST_SHARDS = 10_000_000
+"""Our choice: a hundred million rows in shards of ten; each is a file, and each is asked for."""
+CHUNK_ROWS = 256
+"""Rows of an inner chunk of `embedding`, at most. Our choice: 256 rows of 1536 float16 are 0.8 MB, a good read."""
+
+
+class Status(IntEnum):
+    """What became of a row."""
+
+    ABSENT = 0  # not done yet
+    OK = 1
+    UNREADABLE = 2  # a tile under the patch is damaged
+    EMPTY = 3  # the slide has no pixels there
+    NO_SLIDE = 4  # the slide does not open, or is not the planned one
+    NOT_FINITE = 5  # the teacher gave NaN or infinity, or a value beyond the stored type
+
+
+@dataclass(frozen=True)
+class StoreSpec:
+    """What a store was made with; it is continued under the same only.
+
+    Attributes:
+        teacher: record of the teacher: source, architecture, weight hash, mean, std, width, embedding rule, ...
+        settings: rows_per_shard, pixels, dtype, precision, batch_size; views and views_seed if there are several views.
+    """
+
+    teacher: dict[str, Any]
+    settings: dict[str, Any]
+
+    @property
+    def views(self) -> Views:
+        """The views of a patch that the teacher saw."""
+        return Views(self.settings.get("views", 1), self.settings.get("views_seed", 0))
+
+
+def require_sound(attributes: Mapping[str, Any]) -> None:
+    """See that what a store says of itself are sizes and names as this program writes them.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are not; says which.
+    """
+    teacher, settings = attributes["teacher"], attributes["settings"]
+    most = {"rows": 2**40, "patch_px": 2**14, "width": 2**20, "rows_per_shard": 2**40, "views": 2**16}
+    sizes = {
+        "rows": attributes["rows"], "patch_px": attributes["patch_px"], "width": teacher["width"],
+        "rows_per_shard": settings["rows_per_shard"], "views": settings.get("views", 1),
+    }  # fmt: skip
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most[name]:
+            raise ValueError(f"{name} is {size!r}")
+    if settings["dtype"] not in DTYPES or settings["pixels"] not in PIXELS:
+        raise ValueError(f"dtype is {settings['dtype']!r}, pixels {settings['pixels']!r}")
+    if -(-sizes["rows"] // sizes["rows_per_shard"]) > MOST_SHARDS:
+        raise ValueError(f"{sizes['rows']:,} rows in shards of {sizes['rows_per_shard']:,}")
+
+
+def require_entry(entry: Mapping[str, Any]) -> None:
+    """See that a ledger entry has what one has, of the types that it has.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has not.
+    """
+    if missing := {"rows", "status", "files", "failures"} - entry.keys():
+        raise KeyError(*sorted(missing))
+    if not all(isinstance(count, int) and count >= 0 for count in entry["status"].values()):
+        raise ValueError(f"its status counts are {entry['status']!r}")
+    if unknown := entry["status"].keys() - {status.name for status in Status}:
+        raise ValueError(f"status {min(unknown)!r}")
+    for name, file in entry["files"].items():
+        if not (isinstance(file["bytes"], int) and isinstance(file["sha256"], str)):
+            raise TypeError(f"its file {name!r} has no bytes and sha256")
+    if not all(isinstance(failure, dict) for failure in entry["failures"]):
+        raise TypeError("its failures are no records")
+
+
+def chunk_rows(rows_per_shard: int) -> int:
+    """Rows of an inner chunk: the largest divisor of the shard's rows that is at most `CHUNK_ROWS`."""
+    return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
+
+
+def read_attributes(folder: Path, format_name: str) -> dict[str, Any]:
+    """What a store says of itself, of the format `format_name` and the version that this program reads.
+
+    Raises:
+        StoreError: there is none such.
+    """
+    if not (folder / METADATA).exists():
+        raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one")
+    with reading(folder, "not a store of G2L", StoreError):
+        attributes: dict[str, Any] = read_json(folder / METADATA)["attributes"]["g2l"]
+        found = attributes["format"], attributes["version"]
+    if found != (format_name, FORMAT_VERSION):
+        raise StoreError(
+            f"{folder}: {found[0]} of format version {found[1]}; this program reads version {FORMAT_VERSION} of "
+            f"{format_name}. Use the G2L that made it"
+        )
+    return attributes
+
+
+@contextmanager
+def new_arrays(
+    folder: Path,
+    plan: Plan,
+    spec: StoreSpec,
+    versions: dict[str, str],
+    format_name: str,
+    notes: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Path]:
+    """A folder aside with the metadata of a store without rows; it is synced and renamed when the block ends well.
+
+    `notes` are attributes that decide nothing.
+
+    Raises:
+        StoreError: the place cannot be written; nothing is left.
+    """
+    rows, settings = plan.num_rows, spec.settings
+    shard_rows = settings["rows_per_shard"]
+    attributes = {
+        "format": format_name,
+        "version": FORMAT_VERSION,
+        "rows": rows,
+        "patch_px": plan.config.patch_px,
+        "plan_hash": plan.hash,
+        "teacher": spec.teacher,
+        "settings": settings,
+        "status_codes": {status.name: int(status) for status in Status},
+        "versions": versions,
+        "full_float32": True,
+        **notes,
+    }
+    sharding = {"shard_rows": shard_rows, "chunk_rows": chunk_rows(shard_rows)}
+    embeddings = (rows, spec.teacher["width"])
+    try:
+        # zarr makes the folders above whatever it writes, those that the end of a command has just removed as well
+        with interrupts.guard, new_folder(folder, "zarr.json") as aside:
+            zarr_format.create_group(aside, {"g2l": attributes})
+            zarr_format.create_rows_array(
+                aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding
+            )
+            if spec.views.count > 1:
+                shape = (rows, spec.views.count - 1, spec.teacher["width"])
+                zarr_format.create_rows_array(aside, "views", shape, settings["dtype"], fill=float("nan"), **sharding)
+            zarr_format.create_rows_array(aside, "status", (rows,), "uint8", fill=int(Status.ABSENT), **sharding)
+            yield aside
+            (aside / "shards").mkdir()
+    except OSError as error:
+        raise StoreError(f"cannot make the store {folder}: {error.strerror or error}") from error

@@ -1,0 +1,162 @@
+"""Patches of a plan's rows: from the slides, or from a store that kept them."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import counted, say
+from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.base.images import ImageFormat, decode_image, encode_image
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.views import Views
+from pipeline.slides.patch_sample import is_plain
+from pipeline.slides.reader import SlidePool
+from pipeline.store.store import Status, Store
+
+NAMED = 3
+"""Slides that a note names. Our choice."""
+
+
+@dataclass(frozen=True)
+class PatchRead:
+    """What became of reading one row: its status, the encoded image if one is kept, and why it failed."""
+
+    status: Status
+    encoded: bytes | None = None
+    reason: str = ""
+
+
+class PlannedPatches:
+    """Reads the rows of a plan from its slides; safe to use from many threads."""
+
+    def __init__(self, plan: Plan, image_format: ImageFormat | None, slides_root: Path | None = None) -> None:
+        self._plan = plan
+        self._format = image_format
+        self._slides_root = slides_root
+        self._slide_of_row = plan.slide_of_row()
+        self._coords = plan.coords()
+        self._pool = SlidePool()
+        unknown = [slide.slide_id for slide in plan.slides if not slide.identity.is_content]
+        if unknown:
+            names = unknown[0] + (", ..." if len(unknown) > 1 else "")
+            say(
+                f"note: of {counted(len(unknown), 'slide')} the plan holds no hash ({names}), for an earlier version "
+                "made it. That it is the same is checked by size and um/px only; planning again settles it"
+            )
+        self._lock = threading.Lock()
+        self._plain: dict[str, int] = {}
+
+    def plain_note(self) -> str:
+        """A note on patches of one colour among those that were read; empty if there were none."""
+        with self._lock:
+            number, slides = sum(self._plain.values()), sorted(self._plain, key=lambda name: -self._plain[name])
+        if not number:
+            return ""
+        names = ", ".join(slides[:NAMED]) + (", ..." if len(slides) > NAMED else "")
+        return (
+            f"note: {counted(number, 'patch is', 'patches are')} of one colour throughout, in "
+            f"{counted(len(slides), 'slide')} ({names}): they teach nothing. Was glass or a mark taken for "
+            "tissue?"
+        )
+
+    def describe(self, row: int) -> dict[str, str | int]:
+        """Where a row is from: row, slide, and (x, y) in level 0."""
+        return describe_row(self._plan, self._slide_of_row, self._coords, row)
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """Fill `out`, uint8 (P, P, 3), with the patch as the teacher is to see it; a failed one is reported, and `out`
+        void.
+
+        A lossy format is encoded and decoded, so that teacher, store and student have the same pixels.
+        """
+        planned = self._plan.slides[self._slide_of_row[row]]
+        path = self._plan.slide_path(planned, self._slides_root)
+        try:
+            slide = self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
+            x, y = self._coords[row]
+            patch = slide.read_patch(int(x), int(y), planned.geometry)
+        except EmptyPatchError as error:
+            return PatchRead(Status.EMPTY, reason=str(error))
+        except PatchError as error:
+            return PatchRead(Status.UNREADABLE, reason=str(error))
+        except SlideError as error:
+            return PatchRead(Status.NO_SLIDE, reason=str(error))
+        if is_plain(patch):
+            with self._lock:
+                self._plain[planned.slide_id] = self._plain.get(planned.slide_id, 0) + 1
+        if self._format is None:
+            out[:] = patch
+            return PatchRead(Status.OK)
+        encoded = encode_image(patch, self._format)
+        out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format, len(patch))
+        return PatchRead(Status.OK, encoded)
+
+
+class StoredPatches:
+    """Reads the rows of a plan from a store that kept their pixels; safe to use from many threads.
+
+    A row that could not be read when the store was made cannot be read here, for the reason that the store gives.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._status = store.status()
+        self._reasons = {failure["row"]: failure["reason"] for failure in store.failures()}
+        self._slide_of_row = store.plan.slide_of_row()
+        self._coords = store.plan.coords()
+
+    def describe(self, row: int) -> dict[str, str | int]:
+        """As `PlannedPatches.describe`."""
+        return describe_row(self._store.plan, self._slide_of_row, self._coords, row)
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """As `PlannedPatches.read`; nothing is encoded.
+
+        Raises:
+            StoreError: the row's pixels are damaged.
+        """
+        status = Status(int(self._status[row]))
+        if status not in (Status.OK, Status.NOT_FINITE):  # an embedding that is not finite says nothing of the pixels
+            return PatchRead(status, reason=self._reasons.get(row, "it is not in the store"))
+        out[:] = self._store.read_pixels(row)
+        return PatchRead(Status.OK)
+
+
+class ViewedPatches:
+    """All views of rows: `read` fills (K, P, P, 3), view 0 first, where `source` fills the patch."""
+
+    def __init__(self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views) -> None:
+        self._source = source
+        self._views = views
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
+        """As the source's, of all views."""
+        result = self._source(row, out[0])
+        if result.status is Status.OK:
+            for view in range(1, self._views.count):
+                out[view] = self._views.apply(out[0], row, view)
+        return result
+
+
+def describe_row(
+    plan: Plan, slide_of_row: NDArray[np.int32], coords_l0_px: NDArray[np.int64], row: int
+) -> dict[str, str | int]:
+    """Where a row is from: row, slide, and (x, y) in level 0."""
+    x, y = coords_l0_px[row]
+    return {"row": row, "slide_id": plan.slides[slide_of_row[row]].slide_id, "x": int(x), "y": int(y)}
+
+
+def patches_to_embed(
+    store: Store, plan: Plan, slides_root: Path | None, *, encode: bool = True
+) -> PlannedPatches | StoredPatches:
+    """The patches that a store's teacher sees: for a further teacher the stored pixels, else those of the slides.
+
+    Those of slides are encoded as the store keeps them, unless `encode` is off.
+    """
+    if store.base is not store and store.base.has_pixels:
+        return StoredPatches(store.base)
+    return PlannedPatches(plan, store.image_format if encode and store.has_pixels else None, slides_root)

@@ -1,0 +1,210 @@
+"""Shard files: Zarr v3 shards written front to back, and read one inner chunk at a time.
+
+A shard file is its inner chunks one after the other, then an index of (offset, length) little-endian uint64 pairs, then
+the index's CRC-32C (Zarr v3 sharding codec, version 1.0:
+https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/). Every inner chunk here ends with its own
+CRC-32C. Written by hand because zarr-python holds a whole shard in memory and cannot be told to sync and rename; read
+by hand because a random patch should cost one pread. tests/test_shards.py compares both directions with zarr-python.
+"""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base import interrupts
+from pipeline.base.errors import StoreError
+from pipeline.disk.asides import remove
+from pipeline.disk.files import open_aside, replace, sync_file, sync_folder
+
+MISSING = 2**64 - 1
+"""Offset and length of an inner chunk that is not there: it reads as the array's fill value."""
+CRC_BYTES = 4
+ENTRY_BYTES = 16
+
+
+def with_crc(data: bytes) -> bytes:
+    """`data` followed by its CRC-32C, little-endian."""
+    return data + int(google_crc32c.value(data)).to_bytes(CRC_BYTES, "little")
+
+
+def without_crc(data: bytes, where: str) -> bytes:
+    """The inverse of `with_crc`.
+
+    Raises:
+        StoreError: the checksum does not fit.
+    """
+    body = data[:-CRC_BYTES]
+    if len(data) < CRC_BYTES or int(google_crc32c.value(body)).to_bytes(CRC_BYTES, "little") != data[-CRC_BYTES:]:
+        raise StoreError(f"{where}: damaged (checksum does not fit). `g2l verify` lists all damage")
+    return body
+
+
+def make_folders(folder: Path) -> None:
+    """Create a folder and those above it, each in a way that survives a power cut."""
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_folder(folder.parent)
+
+
+class ShardWriter:
+    """Writes one shard file aside; `commit` syncs and renames it. As a context it cleans up after itself.
+
+    Chunks are given in order, `None` for one that is missing.
+    """
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self.path = path
+        self.num_chunks = num_chunks
+        make_folders(path.parent)
+        self._aside, self._key = open_aside(path)
+        with interrupts.guard:
+            self._file = open(self._aside, "xb")  # noqa: SIM115  (closed by commit or __exit__)
+        self._digest = hashlib.sha256()
+        self._entries: list[tuple[int, int]] = []
+        self.num_bytes = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with suppress(OSError):  # closing writes what is buffered, which a full disk does not take
+            self._file.close()
+        remove(self._aside)
+        interrupts.settled(self._key)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.update(data)
+        self.num_bytes += len(data)
+
+    def append(self, chunk: bytes | None) -> None:
+        """Add the next inner chunk, without its checksum."""
+        assert len(self._entries) < self.num_chunks
+        if chunk is None:
+            self._entries.append((MISSING, MISSING))
+            return
+        framed = with_crc(chunk)
+        self._entries.append((self.num_bytes, len(framed)))
+        self._write(framed)
+
+    def commit(self) -> dict[str, str | int]:
+        """Finish the file: index, sync, rename. Returns its sha256 and bytes."""
+        self._entries += [(MISSING, MISSING)] * (self.num_chunks - len(self._entries))
+        self._write(with_crc(np.array(self._entries, "<u8").tobytes()))
+        self._file.flush()
+        sync_file(self._file.fileno())
+        self._file.close()
+        replace(self._aside, self.path)
+        sync_folder(self.path.parent)
+        return {"sha256": self._digest.hexdigest(), "bytes": self.num_bytes}
+
+
+class ShardFile:
+    """One shard file, open for reading; safe to use from many threads. Its index is held in memory: 16 bytes a chunk.
+
+    Raises:
+        StoreError: the file is missing or unreadable, or its index is damaged.
+    """
+
+    def __init__(self, path: Path, num_chunks: int) -> None:
+        self.path = path
+        self.num_chunks = num_chunks
+        index_bytes = num_chunks * ENTRY_BYTES + CRC_BYTES
+        try:
+            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place is too short
+            self._index_start = os.fstat(self._fd).st_size - index_bytes
+        except FileNotFoundError:
+            raise StoreError(f"{path}: the shard file is missing. `g2l verify` lists all damage") from None
+        except OSError as error:
+            raise StoreError(f"{path}: the shard file cannot be read ({error.strerror})") from error
+        if self._index_start < 0:
+            raise self._damaged("too short")
+        index = without_crc(self._read(self._index_start, index_bytes), f"{path}: its index")
+        self._entries = np.frombuffer(index, "<u8").reshape(num_chunks, 2)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
+    def _damaged(self, how: str) -> StoreError:
+        return StoreError(f"{self.path}: damaged ({how}). `g2l verify` lists all damage")
+
+    def _read(self, offset: int, length: int) -> bytes:
+        try:
+            return os.pread(self._fd, length, offset)
+        except OSError as error:
+            raise StoreError(f"{self.path}: the shard file cannot be read ({error.strerror})") from error
+
+    def _entry(self, index: int) -> tuple[int, int] | None:
+        """(offset, length) of an inner chunk with its checksum, or `None` if it is missing."""
+        offset, length = (int(value) for value in self._entries[index])
+        if offset == MISSING and length == MISSING:
+            return None
+        if offset + length > self._index_start:
+            raise self._damaged("index out of the file")
+        return offset, length
+
+    def read_chunk(self, index: int) -> bytes | None:
+        """An inner chunk without its checksum, or `None` if it is missing.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        entry = self._entry(index)
+        return None if entry is None else without_crc(self._read(*entry), str(self.path))
+
+    def read_slice(self, index: int, start: int, length: int) -> bytes:
+        """`length` bytes of an inner chunk from `start` on, without checking its checksum.
+
+        Raises:
+            StoreError: they are not there.
+        """
+        entry = self._entry(index)
+        if entry is None or start + length > entry[1] - CRC_BYTES:
+            raise self._damaged("a row is missing")
+        return self._read(entry[0] + start, length)
+
+    def read_rows(self, dtype: str, width: int | None) -> NDArray[np.generic]:
+        """All chunks of a raw array, joined: (rows, width) or (rows,)."""
+        chunks = [self.read_chunk(i) for i in range(self.num_chunks)]
+        if any(chunk is None for chunk in chunks):
+            raise self._damaged("a chunk of rows is missing")
+        data = b"".join(chunk for chunk in chunks if chunk is not None)
+        numbers = np.dtype(dtype).newbyteorder("<")
+        if len(data) % (numbers.itemsize * (width or 1)):
+            raise self._damaged("its rows are not whole")
+        rows = np.frombuffer(data, numbers)
+        return rows.reshape(-1, width) if width else rows
+
+
+class ShardCache:
+    """The shard files used last, kept open: a fixed number, however many the store has."""
+
+    def __init__(self, num_chunks: int, capacity: int = 64) -> None:
+        self._num_chunks = num_chunks
+        self._capacity = capacity
+        self._lock = threading.Lock()
+        self._files: OrderedDict[Path, ShardFile] = OrderedDict()
+
+    def open(self, path: Path) -> ShardFile:
+        """The shard file at `path`; one that drops out is closed when its last reader is done."""
+        with self._lock:
+            file = self._files.get(path)
+            if file is None:
+                file = self._files[path] = ShardFile(path, self._num_chunks)
+                if len(self._files) > self._capacity:
+                    self._files.popitem(last=False)
+            self._files.move_to_end(path)
+        return file

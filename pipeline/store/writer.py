@@ -1,0 +1,202 @@
+"""Writes a store's shards off the model's thread: pixels as they come, embeddings at the end, the ledger last.
+
+A shard is entered in the ledger only after all its files are synced and renamed, so a run killed at any moment loses
+the shards in flight and nothing else.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.errors import StoreError
+from pipeline.disk.files import write_json
+from pipeline.store.patches import PatchRead
+from pipeline.store.shards import ShardWriter
+from pipeline.store.store import Status, Store, chunk_rows
+
+QUEUED_BATCHES = 4
+JOIN_SECONDS = 1.0
+"""Between two looks whether the thread has ended."""
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Consecutive rows of a shard, ready to be written; embeddings (B, K, D) in the stored type, status uint8 (B,)."""
+
+    shard: int
+    embedding: NDArray[Any]
+    status: NDArray[np.uint8]
+    failures: list[dict[str, Any]]
+    images: list[bytes | None]
+
+
+class _OpenShard:
+    """A shard being filled."""
+
+    def __init__(self, store: Store, shard: int) -> None:
+        self.store, self.shard = store, shard
+        self.rows = store.shard_rows(shard)
+        capacity = store.rows_per_shard
+        self.embedding: NDArray[Any] = np.full((capacity, store.views.count, store.width), np.nan, store.dtype)
+        self.status = np.full(capacity, Status.ABSENT, np.uint8)
+        self.failures: list[dict[str, Any]] = []
+        self.num_filled = 0
+        self.started = time.monotonic()
+        self.files = ExitStack()
+        self.pixels: ShardWriter | None = None
+        if store.has_pixels:
+            self.pixels = self.files.enter_context(ShardWriter(store.shard_path("pixels", shard), capacity))
+
+    def add(self, rows: _Rows) -> None:
+        """The next rows."""
+        assert rows.shard == self.shard
+        filled = slice(self.num_filled, self.num_filled + len(rows.status))
+        self.embedding[filled], self.status[filled] = rows.embedding, rows.status
+        self.failures += rows.failures
+        if self.pixels is not None:
+            for image in rows.images:
+                self.pixels.append(image)
+        self.num_filled = filled.stop
+
+    def commit(self, device: str) -> None:
+        """Write what is left, and enter the shard in the ledger."""
+        files = {}
+        if self.pixels is not None:
+            files["pixels"] = self.pixels.commit()
+        step = chunk_rows(self.store.rows_per_shard)
+        views = {"views": self.embedding[:, 1:]} if self.store.views.count > 1 else {}
+        for name, values in {"embedding": self.embedding[:, 0], **views, "status": self.status}.items():
+            num_chunks = self.store.chunks_per_shard
+            with ShardWriter(self.store.shard_path(name, self.shard), num_chunks) as writer:
+                little = values.astype(values.dtype.newbyteorder("<"), copy=False)
+                for start in range(0, len(values), step):
+                    writer.append(little[start : start + step].tobytes())
+                files[name] = writer.commit()
+        used = self.status[: len(self.rows)]
+        ledger = {
+            "shard": self.shard,
+            "rows": [self.rows.start, self.rows.stop],
+            "status": {status.name: int((used == status).sum()) for status in Status if (used == status).any()},
+            "files": {
+                str(self.store.shard_path(name, self.shard).relative_to(self.store.folder)): entry
+                for name, entry in files.items()
+            },
+            "failures": self.failures,
+            "seconds": round(time.monotonic() - self.started, 3),
+            "device": device,
+        }
+        write_json(self.store.ledger_path(self.shard), ledger)
+
+
+class StoreWriter:
+    """Takes batches in order and commits shards in a thread of its own; `put` waits while the disk is behind.
+
+    `describe(row)` says where a row is from, for the list of failures. As a context: leaving it well waits for the last
+    commit; leaving it by an error discards what is in flight.
+
+    Attributes:
+        num_failures: failed rows among those that `put` was given.
+        last_failure: the last of them: row, slide, x, y, status, reason.
+    """
+
+    def __init__(self, store: Store, describe: Callable[[int], dict[str, Any]], device: str) -> None:
+        self._store = store
+        self._describe = describe
+        self._device = device
+        # Both queues are C through and through: Ctrl-C within Python's own `Queue` can lose the other side's wake-up.
+        self._queue: queue.SimpleQueue[_Rows | None] = queue.SimpleQueue()
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(QUEUED_BATCHES):
+            self._places.put(None)
+        self._error: BaseException | None = None
+        self._discard = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="g2l-write", daemon=True)
+        self.num_failures = 0
+        self.last_failure: dict[str, Any] | None = None
+        self._thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._discard.set()
+        while self._thread.is_alive():  # however often an interrupt breaks in here
+            self._queue.put(None)
+            self._thread.join(JOIN_SECONDS)
+        if kind is None:
+            self._raise_error()
+
+    def put(self, rows: Sequence[int], embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> None:
+        """The next rows, in order and of one shard; a shard is committed when all its rows are there.
+
+        Args:
+            embeddings: (B, D), of several views (B, K, D), any value where a read failed.
+
+        Raises:
+            StoreError: an earlier batch could not be written, for instance because the disk is full.
+        """
+        self._raise_error()
+        ready = self._judge(rows, embeddings, reads)
+        self.num_failures += len(ready.failures)
+        if ready.failures:
+            self.last_failure = ready.failures[-1]
+        self._places.get()
+        self._queue.put(ready)
+
+    def _judge(self, rows: Sequence[int], embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> _Rows:
+        """Rows as they are stored: an embedding is finite in the stored type, or its row failed."""
+        with np.errstate(over="ignore"):  # beyond the stored type is infinity
+            stored = embeddings.astype(self._store.dtype)
+        stored = stored.reshape(len(stored), self._store.views.count, self._store.width)
+        finite = np.isfinite(stored).all(axis=(1, 2))
+        status = np.array([read.status for read in reads], np.uint8)
+        status[(status == Status.OK) & ~finite] = Status.NOT_FINITE
+        stored[status != Status.OK] = np.nan
+        failures = []
+        for i in np.flatnonzero(status != Status.OK).tolist():
+            reason = reads[i].reason or f"the teacher's embedding is not finite as {self._store.dtype}"
+            failures.append({**self._describe(rows[i]), "status": Status(status[i]).name, "reason": reason})
+        return _Rows(rows[0] // self._store.rows_per_shard, stored, status, failures, [read.encoded for read in reads])
+
+    def _raise_error(self) -> None:
+        if isinstance(self._error, OSError):
+            total = self._store.num_shards
+            done = total - len(self._store.pending_shards())
+            raise StoreError(
+                f"cannot write to {self._store.folder}: {self._error.strerror or self._error}. {done} of {total} "
+                "shards are done and safe; make room and run the same command again"
+            ) from self._error
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        current: _OpenShard | None = None
+        try:
+            while (item := self._queue.get()) is not None:
+                self._places.put(None)
+                if self._discard.is_set() or self._error is not None:
+                    continue
+                try:
+                    if current is None:
+                        current = _OpenShard(self._store, item.shard)
+                    current.add(item)
+                    if current.num_filled == len(current.rows):
+                        current.commit(self._device)
+                        current.files.close()
+                        current = None
+                except BaseException as error:  # noqa: BLE001  (handed to the thread that feeds this one)
+                    self._error = error
+        finally:
+            if current is not None:
+                current.files.close()

@@ -1,0 +1,239 @@
+"""The models of an evaluation: what `--models` names, found on disk or in the table of encoders, and built.
+
+    [LABEL=]ENCODER[@WEIGHTS]
+
+A label takes no "/", "@" or ":".
+
+ENCODER is a name of the table, any timm name, an exported student's folder, or a run of stage two. A run stands for its
+student after distillation; RUN@before is that student as it started, RUN@teacher its teacher, the
+first of several.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError, did_you_mean
+from pipeline.base.outside import read_bytes, read_toml, reading
+from pipeline.config.model_names import recorded_path, split_model
+from pipeline.encoders.build import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.encoders.hub import FOLDER, HUB
+from pipeline.encoders.model_config import input_side
+from pipeline.encoders.table import named_spec
+from pipeline.projector import Projector
+from pipeline.student.folder import load_projector
+from pipeline.student.teacher_projectors import named_projectors, projector_path, teachers_in_card
+from pipeline.student.teacher_weights import weights_of_run
+from pipeline.training.run_folder import RunFolder
+
+TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
+"""Roles that a report knows."""
+
+DEFAULT_PATCH_PX = 224
+LARGEST_LABEL = 60
+CARD_SAYS = r"\bPlan ([0-9a-f]{64})\b"
+"""How a student's card names the plan that it was made with (`export.model_card`)."""
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A model as it was asked for, found but not yet built.
+
+    Attributes:
+        label: its name in the report.
+        encoder: name that `build_encoder` takes.
+        weights: `PRETRAINED`, `SCRATCH` or a file.
+        patch_px: side of its input.
+        role: one of the roles, or "".
+        seed: of random weights.
+        student: folder of the exported student, which has the projector; `None` for others.
+        expected_sha256: of the weights, where a run says which they were; "" otherwise.
+        teachers: hashes of the weights of the teachers that a student was distilled from, by name, the first one's
+            first; a hash is "" where it is not known, the name where the only teacher's is not.
+        plan_hash: of the plan that a student was trained on; "" if that is not known.
+    """
+
+    label: str
+    encoder: str
+    weights: str | Path
+    patch_px: int
+    role: str = ""
+    seed: int = 0
+    student: Path | None = None
+    expected_sha256: str = ""
+    teachers: Mapping[str, str] = field(default_factory=dict)
+    plan_hash: str = ""
+
+    def build(self) -> BuiltEncoder:
+        """The encoder with its weights, on the CPU.
+
+        Raises:
+            EncoderError: it cannot be built, or its weights are not those that the run names.
+        """
+        built = build_encoder(self.encoder, self.weights, self.patch_px, seed=self.seed)
+        if self.expected_sha256 not in ("", built.weights_sha256):
+            found, expected = built.weights_sha256[:12], self.expected_sha256[:12]
+            raise EncoderError(f"{self.label}: its weights are not those that the run names: SHA-256 {found}, not "
+                               f"{expected}")  # fmt: skip
+        return built
+
+    def projector(self, teacher: str | None = None) -> Projector | None:
+        """The student's projector into the space of the teacher of that name; `None` for the first.
+
+        Raises:
+            EncoderError: it has none of that teacher, or it is damaged.
+        """
+        return load_projector(self.student, teacher) if self.student else None
+
+    def projector_into(self, weights_sha256: str) -> Projector | None:
+        """The student's projector into the space of the teacher of these weights; `None` if it did not learn from it,
+        and for weights that are not known (""), which are nobody's.
+        """
+        if not weights_sha256:
+            return None
+        names = [name for name, teacher in self.teachers.items() if teacher == weights_sha256]
+        return self.projector(names[0] if len(self.teachers) > 1 else None) if names else None
+
+    def why_no_projector(self, weights_sha256: str) -> str:
+        """Why `projector_into` gives a student none, as a sentence; "" if it gives one, and for what is no student."""
+        if self.student is None or weights_sha256 in set(self.teachers.values()) - {""}:
+            return ""
+        if not weights_sha256:
+            return f"The store does not know its teacher's weights: {self.label}'s own projector is not used."
+        if not all(self.teachers.values()) or not self.teachers:
+            other = "a teacher whose weights its folder does not name"
+        else:
+            other = "another teacher" if len(self.teachers) == 1 else "other teachers"
+        return f"{self.label} was distilled from {other}: its own projector is not used."
+
+
+def name_models(names: Sequence[str], patch_px: int | None, store: Path | None = None) -> list[NamedModel]:
+    """All models that were asked for, in their order.
+
+    Args:
+        patch_px: side of the input of encoders that take any size; `None` for that of the runs and students among the
+            models, else `DEFAULT_PATCH_PX`.
+        store: that is evaluated, which may know where the file of a teacher's weights is.
+
+    Raises:
+        ConfigError: an unknown form, or two models of one label.
+        G2LError: a run or student is damaged.
+    """
+    models = [name_model(name, patch_px, store) for name in names]
+    distilled = {model.patch_px for model in models if model.role}
+    if patch_px is None and len(distilled) == 1:
+        (side,) = distilled
+        models = [name_model(name, side, store) for name in names]
+    labels = [model.label for model in models]
+    twice = sorted({label for label in labels if labels.count(label) > 1})
+    if twice:
+        raise ConfigError(f"--models: two are called {twice[0]}; give one another name: --models NAME={twice[0]}")
+    return models
+
+
+def name_model(text: str, patch_px: int | None, store: Path | None = None) -> NamedModel:
+    """One model: see `name_models`."""
+    name = split_model(text)
+    label, encoder, weights, folder = name.label, name.encoder, name.weights, name.folder
+    if len(label) > LARGEST_LABEL:
+        raise ConfigError(f"--models: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
+    if (folder / "run.json").is_file():
+        return _of_run(RunFolder(folder), weights, label, store)
+    if (folder / "config.json").is_file():
+        if weights:
+            raise ConfigError(f"--models {text}: a student's folder has its own weights; leave @{weights} away")
+        return _of_student(folder, label)
+    if folder.is_dir():
+        raise ConfigError(f"--models {text}: {folder} is neither a run nor an exported student")
+    before, equals, _ = encoder.partition("=")
+    if equals and not before.startswith((HUB, FOLDER)):
+        raise ConfigError(
+            f"--models {text}: {before!r} cannot be a label, which takes no / @ or :, and there is no folder {folder}"
+        )
+    chosen = weights if weights in (PRETRAINED, SCRATCH) else Path(weights) if weights else PRETRAINED
+    side = named_spec(encoder).patch_px or patch_px or DEFAULT_PATCH_PX
+    return NamedModel(label or encoder.removeprefix("hf-hub:"), encoder, chosen, side)
+
+
+def _of_student(folder: Path, label: str) -> NamedModel:
+    """The model of an exported student's folder."""
+    side = input_side(folder)
+    has_projector = projector_path(folder).is_file()
+    card = folder / "README.md"
+    with reading(card, "not a student's card", EncoderError):
+        said = read_bytes(card).decode(errors="replace") if has_projector and card.is_file() else ""
+    match = re.search(CARD_SAYS, said)
+    return NamedModel(
+        label=label or folder.resolve().name,
+        encoder=f"local-dir:{folder}",
+        weights=PRETRAINED,
+        patch_px=side,
+        role=AFTER if has_projector else "",
+        student=folder if has_projector else None,
+        teachers=teachers_in_card(said, list(named_projectors(folder))) if has_projector else {},
+        plan_hash=match[1] if match else "",
+    )
+
+
+def _of_run(run: RunFolder, which: str, label: str, store: Path | None) -> NamedModel:
+    """The student of a run, after or before distillation, or its teacher."""
+    identity = run.read_identity()
+    teacher, student = identity["teacher"], identity["student"]
+    all_teachers = [teacher, *(other["teacher"] for other in identity.get("further_teachers", []))]
+    teachers = {each["name"]: each["weights_sha256"] for each in all_teachers}
+    name = label or run.folder.resolve().name + (f" {which}" if which else "")
+    if which == "teacher":
+        source = weights_of_run(run, teacher, store)
+        if source is None:
+            raise ConfigError(
+                f"--models {run.folder}@teacher: the teacher's weights came from {teacher['weights']}; say where that "
+                f"file is: --models {teacher['name']}@FILE"
+            )
+        return NamedModel(name, teacher["name"], source, teacher["patch_px"], role=TEACHER,
+                          expected_sha256=teacher["weights_sha256"])  # fmt: skip
+    if which == "before":
+        options = _options(run)
+        start, out = options["weights"], options["out"]
+        encoder = student["name"]
+        if encoder.startswith(FOLDER):
+            encoder = FOLDER + str(recorded_path(encoder.removeprefix(FOLDER), run.config_path, out))
+        return NamedModel(
+            label=name,
+            encoder=encoder,
+            weights=start if start in (PRETRAINED, SCRATCH) else recorded_path(start, run.config_path, out),
+            patch_px=student["patch_px"],
+            role=BEFORE,
+            seed=options["seed"],
+            expected_sha256=student["weights_sha256"],
+            teachers=teachers,
+            plan_hash=identity["plan"],
+        )
+    if which not in ("", "after"):
+        raise ConfigError(f"--models {run.folder}@{which}: of a run there are @before, @after and @teacher"
+                          f"{did_you_mean(which, ('before', 'after', 'teacher'))}")  # fmt: skip
+    if not (run.student / "config.json").is_file():
+        raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
+    return NamedModel(name, f"local-dir:{run.student}", PRETRAINED, student["patch_px"], role=AFTER,
+                      student=run.student, teachers=teachers, plan_hash=identity["plan"])  # fmt: skip
+
+
+def _options(run: RunFolder) -> dict[str, Any]:
+    """The options that a run was started with."""
+    with reading(run.config_path, "damaged", BenchmarkError):
+        table = read_toml(run.config_path)["train-student"]
+        return {"weights": table["weights"], "seed": table["seed"], "out": str(table.get("out", ""))}
+
+
+def reference_of(labels: Sequence[str], roles: Sequence[str], wanted: str | None) -> str:
+    """The label of the model that others are compared with: the wanted one, else the teacher, else the first.
+
+    Raises:
+        ConfigError: there is no such label.
+    """
+    if wanted is not None:
+        if wanted not in labels:
+            raise ConfigError(f"--reference {wanted}: the models are {', '.join(labels)}{did_you_mean(wanted, labels)}")
+        return wanted
+    return labels[roles.index(TEACHER)] if TEACHER in roles else labels[0]

@@ -1,0 +1,86 @@
+"""What a run starts from: published or random weights, a file, or the student and projectors of a finished run.
+
+A cosine schedule is of all steps: a finished run cannot be given more epochs and stay what it was. Trained longer is a
+new run that starts from the old one's student and projectors, with a warm-up, a schedule and an optimizer of its own.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pipeline.base.console import say
+from pipeline.base.errors import ConfigError
+from pipeline.encoders.build import PRETRAINED, SCRATCH, weights_hash
+from pipeline.projector import Projector
+from pipeline.student.resolve import AFTER, NamedModel, name_model
+from pipeline.student.teacher_projectors import projector_path
+from pipeline.training.run_folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        weights: what `build_encoder` takes.
+        student: the student that it trains on, with its projectors; `None` for other weights.
+    """
+
+    weights: str | Path
+    student: NamedModel | None = None
+
+    def projectors(self, teachers: Sequence[tuple[str, str]]) -> dict[str, Projector]:
+        """Projectors of the student into the spaces of those of the `teachers` (names and hashes of their weights) that
+        it was distilled from, by name; the user is told of the others.
+        """
+        found: dict[str, Projector] = {}
+        for name, weights_sha256 in teachers if self.student else ():
+            assert self.student is not None
+            projector = self.student.projector_into(weights_sha256)
+            if projector is None:
+                say(f"note: the projector into the space of {name} starts anew: {self.student.label} was not distilled "
+                    "from these weights, as far as is known")  # fmt: skip
+            else:
+                found[name] = projector
+        return found
+
+
+def find_start(weights: str) -> Start:
+    """What the option `--weights` of a run names.
+
+    Raises:
+        ConfigError: a run that is not finished.
+    """
+    folder = Path(weights)
+    if weights in (PRETRAINED, SCRATCH) or not folder.is_dir():
+        return Start(weights)
+    is_run = (folder / "run.json").is_file()
+    if is_run and not RunFolder(folder).student.is_dir():
+        raise ConfigError(f"--weights {folder}: this run is not finished and has no student yet; continue it first")
+    if not is_run and not projector_path(folder).is_file():
+        return Start(folder)
+    model = name_model(str(folder), None)
+    return Start(folder, model if model.role == AFTER else None)
+
+
+def projector_hash(projector: Projector) -> str:
+    """Hex SHA-256 of the part of a projector that a run starts from."""
+    return hashlib.sha256(weights_hash(projector.linear).encode()).hexdigest()
+
+
+@torch.no_grad()
+def continue_projector(projector: Projector, start: Projector) -> None:
+    """Take the map and the running statistics of `start`; those of the teacher are the new run's own.
+
+    Raises:
+        ConfigError: it maps between other widths.
+    """
+    if projector.linear.weight.shape != start.linear.weight.shape:
+        was, now = ("x".join(map(str, p.linear.weight.shape)) for p in (start, projector))
+        raise ConfigError(f"--weights: its projector is of {was}, this run needs {now}; start from its weights alone, "
+                          "model.safetensors")  # fmt: skip
+    projector.linear.load_state_dict(start.linear.state_dict())
+    projector.student_norm.load_state_dict(start.student_norm.state_dict())

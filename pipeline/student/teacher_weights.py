@@ -1,0 +1,72 @@
+"""Where the weights of a store's teacher were, when they came from a file: a note in the store that decides nothing.
+
+The weights themselves count by their hash, which every user of the note checks.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.errors import CheckpointError, StoreError
+from pipeline.base.outside import read_toml, reading
+from pipeline.config.model_names import split_choice
+from pipeline.encoders.build import PRETRAINED
+from pipeline.store.store import Store
+from pipeline.store.teachers import all_teachers
+from pipeline.training.run_folder import RunFolder
+
+NOTE = "weights_file"
+"""Attribute of a store, and of a further teacher in it: the absolute path that `--weights` named, with its `::SET`."""
+
+
+def weights_note(weights: Path | None) -> dict[str, Any]:
+    """The note for a new store; nothing for weights of a hub."""
+    return {} if weights is None else {NOTE: str(weights.absolute())}
+
+
+def remembered_weights(store: Store) -> str | Path | None:
+    """Where a store's teacher has its weights: `PRETRAINED`, the file or folder that was noted, or `None` if there is
+    no note, or nothing lies there any more.
+    """
+    if store.spec.teacher["weights"] == PRETRAINED:
+        return PRETRAINED
+    noted = store.attributes.get(NOTE)
+    if not isinstance(noted, str) or not noted:
+        return None
+    return Path(noted) if split_choice(Path(noted))[0].exists() else None
+
+
+def noted_place(store: Store) -> str:
+    """Where a store's teacher came from, for a message: the place that was noted, else the file's name."""
+    return str(store.attributes.get(NOTE) or store.spec.teacher["weights"])
+
+
+def weights_of_run(run: RunFolder, teacher: dict[str, Any], store: Path | None) -> str | Path | None:
+    """Where a run's teacher has its weights, by the note of the store that is evaluated, else of the one that the run
+    learnt from; `None` if neither knows.
+
+    Args:
+        teacher: record of the run's teacher.
+    """
+    if teacher["weights"] == PRETRAINED:
+        return PRETRAINED
+    for folder in (store, _store_of(run)):
+        try:
+            known = all_teachers(Store(folder)) if folder is not None else {}
+        except StoreError:  # moved or damaged: the one to say so is whoever reads its rows
+            continue
+        one = known.get(teacher["name"])
+        same = one is not None and one.spec.teacher["weights_sha256"] == teacher["weights_sha256"]
+        if one is not None and same and (weights := remembered_weights(one)):
+            return weights
+    return None
+
+
+def _store_of(run: RunFolder) -> Path | None:
+    """The store that a run learnt from, as its options name it, or below the folder that the run lies in."""
+    try:
+        with reading(run.config_path, "damaged", CheckpointError):
+            text = read_toml(run.config_path)["train-student"]["store"]
+    except CheckpointError:
+        return None
+    path = Path(str(text))
+    return path if path.exists() else run.folder.resolve().parent / path

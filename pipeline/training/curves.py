@@ -1,0 +1,100 @@
+"""The pictures of a run: loss, learning rate and held-out figures over the steps."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pipeline.disk.files import write_bytes
+from pipeline.report.labels import shorten
+from pipeline.training.held_out import FIGURES, vals_by_teacher
+
+DRAWN = tuple(key for key in FIGURES if key != "loss")
+"""Figures of the right picture, as far as a run has them; each has its colour."""
+LINES, WORDS = ("-", "--", ":", "-."), ("solid:", "dashed:", "dotted:", "dash-dotted:")
+"""Lines of the first teacher, the second, ...; and what a title calls them."""
+LONGEST_NAME = 40
+"""Of a teacher in the picture, common letters. Our choice: two fit side by side."""
+LOWEST = -2.0
+"""Held-out figures are cut off here: a map that does not fit explains any amount less than nothing."""
+SMOOTHED_SHARE = 0.05
+"""The solid line of the loss is a mean over this share of the steps. Our choice."""
+
+
+def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
+    """Write the picture (PNG) of a run's metrics: training on the left, held-out figures on the right."""
+    steps = [line for line in lines if line["kind"] == "step"]
+    vals = vals_by_teacher(lines)
+    with mpl.rc_context({"text.parse_math": False}):  # names of teachers may have a dollar sign
+        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
+        loss = figure.add_subplot(grid[0, 0])
+        _draw_loss(loss, steps, vals)
+        _draw_learning_rate(figure.add_subplot(grid[1, 0], sharex=loss), steps)
+        _draw_held_out(figure.add_subplot(grid[:, 1]), vals)
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=130)
+    write_bytes(path, buffer.getvalue())
+
+
+def moving_mean(values: Sequence[float], count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Mean of each value and up to `count` - 1 before it; float64 (N,)."""
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])
+    stops = np.arange(1, len(values) + 1)
+    starts = np.maximum(stops - count, 0)
+    return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
+
+
+def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: dict[str, list[dict[str, Any]]]) -> None:
+    x, losses = [s["step"] for s in steps], [s["loss"] for s in steps]
+    count = max(round(SMOOTHED_SHARE * len(steps)), 1)
+    axes.plot(x, losses, color="#1f5fbf", alpha=0.25, lw=0.8)
+    label = "train" if count == 1 else f"train, mean of {count} steps"
+    axes.plot(x, moving_mean(losses, count), color="#1f5fbf", lw=1.5, label=label)
+    for number, (teacher, its) in enumerate(vals.items()):
+        label = f"held out, {shorten(teacher, LONGEST_NAME)}" if teacher else "held out"
+        axes.plot([v["step"] for v in its], [v["loss"] for v in its], color="#e06c00", marker="o", ms=3, lw=1.4,
+                  ls=LINES[number % len(LINES)], label=label)  # fmt: skip
+    axes.set(ylabel="loss", title="Training")
+    axes.tick_params(labelbottom=False)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9, loc="upper right")
+
+
+def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
+    axes.plot([s["step"] for s in steps], [s["lr"] for s in steps], color="#777777", lw=1.2)
+    axes.set(xlabel="step", ylabel="learning\nrate")
+    axes.set_ylim(bottom=0)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.grid(alpha=0.25)
+
+
+def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
+    if not vals:
+        axes.text(
+            0.5, 0.5, "too few rows are held out to be scored", ha="center", va="center", transform=axes.transAxes
+        )
+        axes.set(title="Held-out patches", xticks=[], yticks=[])
+        return
+    for number, its in enumerate(vals.values()):
+        for color, name in enumerate(DRAWN):
+            of = [v for v in its if name in v]
+            if of:
+                axes.plot([v["step"] for v in of], [v[name] for v in of], marker="o", ms=3, lw=1.4, color=f"C{color}",
+                          ls=LINES[number % len(LINES)], label=FIGURES[name] if number == 0 else None)  # fmt: skip
+    lowest = min(0.0, *(v[name] for its in vals.values() for v in its for name in DRAWN if name in v))
+    title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
+    if len(vals) > 1:
+        title += "\n" + ", ".join(
+            f"{WORDS[n % len(LINES)]} {shorten(teacher, LONGEST_NAME)}" for n, teacher in enumerate(vals)
+        )
+    axes.set(xlabel="step", title=title, ylim=(max(lowest, LOWEST) - 0.03, 1.03))
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)

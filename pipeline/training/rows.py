@@ -1,0 +1,227 @@
+"""Rows for training: their order, their pixels, their augmentation, their teacher embeddings.
+
+All of it is a function of (seed, epoch, row): nothing depends on workers or on what was done before, so that a run can
+be continued at any step.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import say
+from pipeline.base.draws import RunDraws
+from pipeline.base.errors import ConfigError, StoreError
+from pipeline.cohort.views import Views
+from pipeline.cohort.views import dihedral as dihedral
+from pipeline.config.stages import TrainConfig
+from pipeline.sampling import TRAIN, VAL, patch_keys
+from pipeline.store.patches import PlannedPatches
+from pipeline.store.store import Status, Store
+from pipeline.store.teachers import made_with
+
+Augmentation = Literal["none", "flips", "flips+jitter"]
+
+MIN_SCORED = 2
+"""Held-out rows that a student is scored on at least: retrieval and correlations say nothing of one."""
+JITTER = 0.1
+"""Largest relative change of brightness, contrast and saturation. Our choice: mild; the teacher saw the patch without
+it.
+"""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of RGB in brightness, ITU-R BT.601."""
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """The rows of a run: int64 (N,) to train on, int64 (M,) held out to be scored, and how many make a batch.
+
+    `fit` are those of the training rows that a linear map is fitted on at each validation, int64 (L,).
+    """
+
+    train: NDArray[np.int64]
+    val: NDArray[np.int64]
+    batch_size: int
+    fit: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
+    """A 64-bit key for each row, from (seed, epoch, row, purpose) alone; uint64 (N,)."""
+    return patch_keys(purpose, np.stack([rows, np.full_like(rows, epoch)], axis=1), seed)
+
+
+def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str = "order") -> NDArray[np.int64]:
+    """The rows in the random order of an epoch: sorted by key, the same on every machine."""
+    return rows[np.argsort(row_keys(rows, seed, epoch, purpose), kind="stable")]
+
+
+def batches_of(order: NDArray[np.int64], batch_size: int, first: int = 0) -> Iterator[list[int]]:
+    """Full batches of an epoch from number `first` on; a remainder is left for other epochs."""
+    for number in range(first, len(order) // batch_size):
+        yield order[number * batch_size : (number + 1) * batch_size].tolist()
+
+
+def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
+    """Change brightness, contrast and saturation of (P, P, 3) by up to `JITTER` each, as the key's bytes say."""
+    brightness, contrast, saturation = (
+        1 + JITTER * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)
+    )
+    image = patch.astype(np.float32) * np.float32(brightness)
+    mean = image.mean()
+    image = (image - mean) * np.float32(contrast) + mean
+    grey = (image @ LUMA)[..., None]
+    image = (image - grey) * np.float32(saturation) + grey
+    clipped: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return clipped
+
+
+def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> NDArray[np.uint8]:
+    """The patch (P, P, 3) as the student sees it."""
+    if augmentation == "none":
+        return patch
+    turned = dihedral(patch, key & 7)
+    return turned if augmentation == "flips" else jitter(turned, key)
+
+
+def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Sequence[Store] = ()) -> RowChoice:
+    """The rows that `world` processes train on together, and a sample of the held-out ones.
+
+    Rows have an embedding of the teacher in `store` and of all `others`.
+
+    Raises:
+        ConfigError: too few rows to train on, or a batch that does not divide among the processes.
+    """
+    train, val = store.ok_rows(TRAIN), store.ok_rows(VAL)
+    for other in others:
+        train, val = np.intersect1d(train, other.ok_rows(TRAIN)), np.intersect1d(val, other.ok_rows(VAL))
+    if len(train) < 2:
+        num_failed = store.plan.count(TRAIN) - len(train)
+        mend = (
+            f"{num_failed} that were planned failed in {made_with(store)}: mend the cause, and run it with "
+            "--retry-failures"
+            if num_failed
+            else "Plan with more slides, or with a smaller --val-fraction"
+        )
+        raise ConfigError(f"{store.folder}: {len(train)} rows to train on, at least 2 are needed. {mend}")
+    batch_size = min(config.batch_size, len(train))
+    if batch_size < config.batch_size:
+        say(f"note: batches of {batch_size}, for there are no more rows to train on")
+    if batch_size % world:
+        raise ConfigError(
+            f"a batch of {batch_size} does not divide among {world} processes; choose another --batch-size"
+        )
+    if len(val) < MIN_SCORED:
+        why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
+        if failed := store.plan.count(VAL) - len(val):
+            why += f" (planned were {failed + len(val)}; {failed} failed in {made_with(store)})"
+        say(f"warning: {why}, so nothing will be known of how well the student stands in")
+        val = val[:0]
+    return RowChoice(train, _sample(val, config, "validation"), batch_size, _sample(train, config, "linear map"))
+
+
+def _sample(rows: NDArray[np.int64], config: TrainConfig, purpose: str) -> NDArray[np.int64]:
+    """At most `val_rows` of the rows, by hash, ascending."""
+    keys = row_keys(rows, config.seed, 0, purpose)
+    return np.sort(rows[np.argsort(keys, kind="stable")[: config.val_rows]])
+
+
+def row_views(rows: NDArray[np.int64], views: Views, draws: RunDraws, epoch: int) -> NDArray[np.int64]:
+    """The view that each row shows in an epoch, by hash: int64 (N,)."""
+    return (row_keys(rows, draws.seed, epoch, draws.which_view) % np.uint64(views.count)).astype(np.int64)
+
+
+class StoredRows:
+    """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
+    many threads.
+
+    Embeddings of `others`, further teachers of the same store, follow those of `store`; `views` are those that all
+    have embedded.
+    """
+
+    def __init__(
+        self, store: Store, slides_root: Path | None = None, others: Sequence[Store] = (), views: Views | None = None
+    ) -> None:
+        self.views = views or Views()
+        self._pixels = store.base
+        self._teachers = (store, *others)
+        self.patch_px = store.patch_px
+        self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
+
+    def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
+        """The case of each of some rows."""
+        return self._pixels.plan.case_of_row()[np.asarray(rows, np.int64)]
+
+    def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
+        """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns the teachers' embeddings of it, joined:
+        float32 (T,).
+
+        Raises:
+            StoreError: either is damaged, or the slide can no longer be read.
+        """
+        if self._slides is None:
+            out[:] = self._pixels.read_pixels(row)
+        else:
+            result = self._slides.read(row, out)
+            if result.status is not Status.OK:
+                raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
+                                 "has no pixels: say with --slides-root where the slides are now")  # fmt: skip
+        if view:
+            out[:] = self.views.apply(out.copy(), row, view)
+        return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
+
+    def reader(self, draws: RunDraws, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
+        """The rows as the student sees them in an epoch."""
+        return AugmentedRows(self, draws, epoch, augmentation)
+
+
+class AugmentedRows:
+    """`StoredRows` with the views and the augmentation of one epoch."""
+
+    def __init__(self, rows: StoredRows, draws: RunDraws, epoch: int, augmentation: Augmentation) -> None:
+        self._rows, self._draws, self._epoch, self._augmentation = rows, draws, epoch, augmentation
+
+    def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """As `StoredRows.read`, of the epoch's view of the row; then augmented."""
+        number = np.array([row])
+        embedding = self._rows.read(row, out, int(row_views(number, self._rows.views, self._draws, self._epoch)[0]))
+        if self._augmentation != "none":
+            key = int(row_keys(number, self._draws.seed, self._epoch, "augment")[0])
+            out[:] = augment(out.copy(), key, self._augmentation)
+        return embedding
+
+
+def teacher_statistics(
+    store: Store, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each; with `rows`
+    over those of them that are among these, with `num_views` over so many views of each.
+
+    Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
+    Golub and LeVeque (1983).
+
+    Raises:
+        StoreError: a shard is damaged, or the split has fewer than two rows.
+    """
+    wanted = store.plan.split() == split
+    if rows is not None:
+        wanted &= np.isin(np.arange(store.num_rows), rows)
+    count, mean, square = 0, np.zeros(store.width), np.zeros(store.width)
+    for shard in range(store.num_shards):
+        span = store.shard_rows(shard)
+        chosen = (store.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
+        found = store.read_views(shard)[:, :num_views] if num_views > 1 else store.read_embeddings(shard)
+        values = found[chosen].reshape(-1, store.width).astype(np.float64)
+        if not len(values):
+            continue
+        shard_mean = values.mean(axis=0)
+        shift = shard_mean - mean
+        total = count + len(values)
+        square += ((values - shard_mean) ** 2).sum(axis=0) + shift**2 * (count * len(values) / total)
+        mean += shift * (len(values) / total)
+        count = total
+    if count < 2:
+        raise StoreError(f"{store.folder}: fewer than two rows to train on")
+    return mean, square / (count - 1)

@@ -1,0 +1,176 @@
+"""How a student stands on held-out rows: they are embedded, projected and compared with the teacher."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from pipeline.base.draws import RUN_VERSION
+from pipeline.base.loader import BatchLoader
+from pipeline.distillation import Distillation
+from pipeline.encoders.build import SCRATCH
+from pipeline.loss import build_loss
+from pipeline.training.held_out import VERSION_1
+from pipeline.training.linear_map import fit_linear_map
+from pipeline.training.rows import StoredRows
+from pipeline.training.similarity import explained_variance, fidelity
+
+CALIBRATION_ROWS = 1024
+"""Rows that statistics are taken from before the first step. Our choice: a mean to 3 %."""
+
+
+SMALLEST_MAP = 3
+"""Rows that a linear map can be fitted on."""
+MAP_DIGITS = 9
+"""Digits kept of the R2 of a fitted map: the last ones follow the linear algebra library's threads. Our choice."""
+
+
+def batches_in_order(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Batches of `size` rows; the last one has what is left."""
+    return [chosen[i : i + size] for i in range(0, len(chosen), size)]
+
+
+def even_batches(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
+    """Batches of at most `size` rows whose sizes differ by one at most: for statistics, in which a small batch would
+    weigh as much as a full one. None has a single row, which has no statistics: rather one has a row more than `size`.
+
+    `chosen` are two rows at least.
+    """
+    count = min(-(-len(chosen) // size), len(chosen) // 2)
+    ends = [len(chosen) * i // count for i in range(count + 1)]
+    return [chosen[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def embed_rows(
+    distillation: Distillation,
+    rows: StoredRows,
+    chosen: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+    batches: Iterable[Sequence[int]] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The student's and the teachers' embeddings of the `chosen` rows, without augmentation: (N, S) and (N, T).
+
+    `batches` are the same rows as they are to be put together; without them, full batches in order.
+    """
+    parts = list(batches or batches_in_order(chosen, min(batch_size, len(chosen))))
+    loader = BatchLoader(rows.read, patch_px=rows.patch_px, batch_size=max(map(len, parts)), workers=workers,
+                         device=distillation.device)  # fmt: skip
+    students, teachers = [], []
+    with loader:
+        for batch in loader.batches(parts):
+            students.append(distillation.embed(batch.pixels_on(distillation.device)))
+            teachers.append(torch.from_numpy(np.stack(batch.results)).to(distillation.device))
+    return torch.cat(students), torch.cat(teachers)
+
+
+@contextmanager
+def calibrated(
+    distillation: Distillation,
+    rows: StoredRows,
+    chosen: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+    version: int = RUN_VERSION,
+) -> Iterator[None]:
+    """Inside, a student that has not been trained yet has the running statistics that its weights give.
+
+    Training starts the projection's anew, and before it they are no statistics but zeros and ones: figures before the
+    first step would be of a projection without any spread. A student from scratch has none in its own batch
+    normalisation either; those are put back when the block ends. `chosen` are rows to train on, two at least, and
+    `batch_size` is two at least; a run of version 1 (`draws.RUN_VERSION`) takes full batches where it could.
+    """
+    student = distillation.student
+    norms = [m for m in student.module.modules() if isinstance(m, _BatchNorm)] if student.weights == SCRATCH else []
+    kept = [(norm, norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
+    some = list(chosen[:: max(1, len(chosen) // CALIBRATION_ROWS)])
+    batches = batches_in_order(some, batch_size)
+    if version > 1 or len(batches[-1]) < 2:
+        batches = even_batches(some, batch_size)
+    distillation.train(False)
+    with torch.no_grad():
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over batches
+            norm.train()
+        if norms:
+            embed_rows(distillation, rows, some, batch_size=batch_size, workers=workers, batches=batches)
+        distillation.train(False)
+        embeddings, _ = embed_rows(distillation, rows, some, batch_size=batch_size, workers=workers)
+        for projector in distillation.projectors:
+            projected = projector.project(embeddings)
+            projector.student_norm.set_statistics(projected.mean(0), projected.var(0))
+    yield
+    for norm, momentum, state in kept:
+        norm.momentum = momentum
+        norm.load_state_dict(state)
+
+
+@torch.inference_mode()
+def score_teachers(
+    distillation: Distillation,
+    rows: StoredRows,
+    chosen: Sequence[int],
+    *,
+    batch_size: int,
+    workers: int,
+    loss: str,
+    alpha: float,
+    fit_on: Sequence[int] = (),
+    version: int = RUN_VERSION,
+) -> list[tuple[dict[str, float], float]]:
+    """For each teacher, figures of the `chosen` rows without augmentation, and their loss as that of a training batch.
+
+    Figures are by the names of `held_out.FIGURES`, of a run of version 1 (`draws.RUN_VERSION`) those that it began
+    with. On `fit_on`, rows to train on, the linear map is fitted; there is none of fewer than three.
+
+    In evaluation mode, with running statistics in place of a batch's. The loss is the mean over full batches; where the
+    rows are fewer than a batch, the log-sum, which grows with the log of a batch's rows, is scaled up to one.
+    """
+    distillation.train(False)
+    size = min(batch_size, len(chosen))
+    student, teachers = embed_rows(distillation, rows, chosen, batch_size=batch_size, workers=workers)
+    loss_of = build_loss(loss, alpha)
+    starts = range(0, len(chosen) - size + 1, size)
+    scaling = math.log(batch_size / size) if loss == "log-sum" else 0.0
+    maps: list[Tensor | None] = [None] * len(distillation.projectors)
+    if len(fit_on) >= SMALLEST_MAP and version > 1:
+        maps = list(mapped_linearly(distillation, rows, fit_on, student, batch_size=batch_size, workers=workers))
+    scores = []
+    by_teacher = zip(distillation.projectors, distillation.by_teacher(teachers), maps, strict=True)
+    for projector, teacher, mapped in by_teacher:
+        projected = projector.standardised(student)
+        standardised = projector.teacher_norm.standardise(teacher)
+        losses = [float(loss_of(projected[i : i + size], standardised[i : i + size])) for i in starts]
+        figures = fidelity(student, projected, teacher, standardised, mapped).record()
+        if version < 2:
+            as_it_is = figures | {"explained_variance": explained_variance(projected, standardised)}
+            figures = {name: as_it_is[name] for name in VERSION_1}
+        elif mapped is not None:
+            figures["r2_linear"] = round(figures["r2_linear"], MAP_DIGITS)
+        scores.append((figures, float(np.mean(losses)) + scaling))
+    return scores
+
+
+def mapped_linearly(
+    distillation: Distillation, rows: StoredRows, fit_on: Sequence[int], student: Tensor, *, batch_size: int,
+    workers: int,
+) -> Iterator[Tensor]:  # fmt: skip
+    """The student's embeddings (N, S) by the best linear map into each teacher's standardised space, fitted on the rows
+    `fit_on`: float64 (N, T) on the CPU, a tensor a teacher.
+    """
+    inputs, teachers = embed_rows(distillation, rows, fit_on, batch_size=batch_size, workers=workers)
+    fitted_on, mapped = inputs.cpu().numpy(), student.cpu().numpy()
+    for projector, teacher in zip(distillation.projectors, distillation.by_teacher(teachers), strict=True):
+        targets = projector.teacher_norm.standardise(teacher).cpu().double().numpy()
+        if not (np.isfinite(fitted_on).all() and np.isfinite(mapped).all()):  # diverged: the figures will say so
+            yield torch.full((len(mapped), targets.shape[1]), torch.nan, dtype=torch.float64)
+            continue
+        yield torch.from_numpy(fit_linear_map(fitted_on, targets, rows.cases(fit_on)).predict(mapped))

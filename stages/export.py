@@ -1,0 +1,151 @@
+"""Export: the trained student out of a finished run, proven to load with timm alone, and what others run it by.
+
+The folder of an export is timm's, with the projector and the card; adapters for benchmarks are always added, ONNX and
+torch.export's program when asked for. Left out: the projector within those files; it is one linear map.
+"""
+
+import shutil
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor
+
+from pipeline.base.console import say
+from pipeline.base.errors import CheckpointError, G2LError, StoreError, first_line
+from pipeline.disk.files import sha256_file, write_text
+from pipeline.disk.folders import is_free, new_folder
+from pipeline.disk.locks import exclusive
+from pipeline.encoders.build import PRETRAINED, SCRATCH, Encoder, build_encoder
+from pipeline.encoders.model_config import read_model_config
+from pipeline.student.adapter_card import adapters_section
+from pipeline.student.adapters import ADAPTERS_FOLDER, write_adapters
+from pipeline.student.card import files_section, with_files
+from pipeline.student.folder import same_embeddings
+from pipeline.student.onnx_file import require_packages, write_onnx
+from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
+from pipeline.student.program import write_program
+from pipeline.student.teacher_projectors import FOLDER, named_projectors, place_projectors
+from pipeline.training.checkpoint import load_checkpoint, load_last_checkpoint
+from pipeline.training.run_folder import RunFolder
+
+EXPORT_TOLERANCE = 1e-5
+"""Largest difference between the exported and the trained student. Our choice: the same weights in the same code differ
+by rounding at most."""
+
+
+def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)) -> str:
+    """Copy a finished run's student to `out`, prove that timm loads it to the embeddings of its checkpoint, and
+    add the other formats (each compared with it), the adapters and their use.
+
+    Made aside, proven, then renamed: after any error there is nothing at `out`.
+
+    Args:
+        formats: of "timm" (always there), "onnx" and "torch-export".
+
+    Raises:
+        G2LError: the run is not finished, or `out` exists or cannot be written.
+        ConfigError: the packages of a format are not installed.
+        StoreError: timm loads it to other embeddings, or not at all.
+        ExportError: another format cannot be written, or gives other embeddings.
+    """
+    if "onnx" in formats:
+        require_packages()
+    run = RunFolder(run_path)
+    record = run.read_identity()["student"]
+    if not run.student.exists():
+        raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
+    if run_path.resolve() in out.resolve().parents:
+        raise G2LError(f"{out} lies inside the run. Choose another --out")
+    if not is_free(out):
+        raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
+    step = run.exported_step()
+    checkpoint = load_last_checkpoint(run.checkpoints) if step is None else load_checkpoint(run.checkpoints, step)
+    if checkpoint is None:
+        raise CheckpointError(f"{run_path} has no checkpoint to compare the student with")
+    with exclusive(out, "g2l export"):
+        if not is_free(out):  # another export has ended in between
+            raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
+        try:
+            with new_folder(out, "config.json") as aside:
+                _copy(run.student, aside, out)
+                difference = _difference(aside, record, checkpoint["student"])
+                others = _add_files(aside, record["patch_px"], formats)
+        except OSError as error:
+            raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
+    said = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+            f"(largest difference {difference:.2g})"]  # fmt: skip
+    said += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
+    said.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
+    return "\n".join(said)
+
+
+def _copy(student: Path, aside: Path, out: Path) -> None:
+    """Copy the student's folder to `aside`.
+
+    Raises:
+        G2LError: it cannot be read, or `aside` cannot be written; the first reason is told.
+    """
+    try:
+        shutil.copytree(student, aside)
+        place_projectors(aside)
+    except shutil.Error as error:  # a list of (from, to, why)
+        raise G2LError(f"cannot copy the student to {out}: {error.args[0][0][2]}. Choose another --out") from error
+    except OSError as error:
+        raise G2LError(f"cannot copy the student to {out}: {error.strerror or error}. Choose another --out") from error
+
+
+def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) -> float:
+    """Largest difference between the embeddings of the student in `folder`, as timm loads it, and of the trained one.
+
+    Raises:
+        StoreError: it is beyond `EXPORT_TOLERANCE`, or timm does not load the folder.
+    """
+    trained = build_encoder(record["name"], SCRATCH, record["patch_px"]).module
+    trained.model.load_state_dict(state)
+    try:
+        loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    except Exception as error:  # of a damaged folder timm raises whatever it stumbles over
+        raise StoreError(f"timm does not load the run's student ({first_line(error)})") from error
+    taken = Encoder(loaded, trained.spec).embed if trained.spec.embedding == "cls+mean" else loaded
+    images = torch.randn(4, 3, record["patch_px"], record["patch_px"], generator=torch.Generator().manual_seed(0))
+    difference = same_embeddings(trained.eval().embed, taken, images)
+    if not difference <= EXPORT_TOLERANCE:  # NaN is not good either
+        raise StoreError(f"timm loads the student to other embeddings (largest difference {difference:g})")
+    return difference
+
+
+def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str, float]:
+    """Write the other formats, the adapters, and the card's sections on them; returns by file how far it is from torch.
+
+    Raises:
+        ExportError: a format cannot be written, or gives other embeddings.
+        OSError: the disk is full, ...
+    """
+    built = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
+    encoder = built.module.requires_grad_(False)
+    mpp = float(read_model_config(folder).get("mpp", 0))  # 0: exported by an earlier version
+    differences = {}
+    if "onnx" in formats:
+        facts = {
+            "architecture": built.spec.architecture,
+            "weights_sha256": built.weights_sha256,
+            "um_per_px": f"{mpp:g}" if mpp else "see README.md",
+            "made_by": f"g2l {metadata.version('g2l')}",
+        }
+        say(f"writing {ONNX_FILE} and running it by ONNX Runtime")  # minutes for a large student
+        differences[ONNX_FILE] = write_onnx(encoder, folder / ONNX_FILE, facts)
+    if "torch-export" in formats:
+        say(f"writing {PROGRAM_FILE} and running it")
+        differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
+    write_adapters(folder, built.spec)
+    card = folder / "README.md"
+    hashed = sorted(path for place in (folder, folder / FOLDER) for path in place.iterdir() if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in hashed if path != card}
+    files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists(),
+                          projectors=named_projectors(folder), sha256=hashes)  # fmt: skip
+    write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
+    return differences

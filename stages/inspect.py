@@ -1,0 +1,242 @@
+"""Look at what the stages wrote: plans, stores, runs, students, and the table of encoders."""
+
+from pathlib import Path
+
+import safetensors
+
+from pipeline.base.console import counted, table
+from pipeline.base.errors import ConfigError, EncoderError, G2LError
+from pipeline.base.outside import reading
+from pipeline.base.units import format_bytes
+from pipeline.cohort.cases import counted_cases
+from pipeline.cohort.plan import Plan, read_plan
+from pipeline.encoders.hub import FOLDER, cached_weights, ways_to_weights, weights_here
+from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
+from pipeline.encoders.names import other_encoders
+from pipeline.encoders.table import ENCODERS, named_spec
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store.store import Store
+from pipeline.store.teachers import further_teachers
+from pipeline.student.adapters import ADAPTERS_FOLDER
+from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
+from pipeline.student.teacher_projectors import named_projectors, projector_path
+from pipeline.training.held_out import best_words, history_table, teacher_weights, vals_by_teacher
+from pipeline.training.run_folder import RunFolder
+
+STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
+"""By these, and a projector, an exported student is known."""
+OTHER_FILES = (ONNX_FILE, PROGRAM_FILE, ADAPTERS_FOLDER)
+"""What `g2l export` may add."""
+
+
+def inspect_path(path: Path) -> str:
+    """What a plan, a store, a run or an exported student holds, and how far it has come.
+
+    Raises:
+        G2LError: it is none of them.
+    """
+    if (path / "zarr.json").exists():
+        return describe_store(Store(path))
+    if (path / "run.json").exists():
+        return describe_run(RunFolder(path))
+    if path.is_file():
+        return describe_plan(read_plan(path), path)
+    if all((path / name).is_file() for name in STUDENT_FILES) and projector_path(path).is_file():
+        return describe_student(path)
+    kinds = "plan, store, run or exported student"
+    raise G2LError(f"{path} is no {kinds}" if path.exists() else f"{path} does not exist")
+
+
+def describe_plan(plan: Plan, path: Path) -> str:
+    """A plan in words."""
+    statuses = [row.status for row in plan.audit]
+    rows: list[tuple[str, object]] = [
+        ("plan", path),
+        ("hash", plan.hash),
+        *_plan_facts(plan),
+        ("audit", ", ".join(f"{statuses.count(s)} {s}" for s in ("ok", "damaged", "failed") if s in statuses)),
+        ("slides below", plan.slides_root),
+    ]
+    return table(rows)
+
+
+def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
+    centers = {s.center for s in plan.slides if s.center}
+    config = plan.config
+    return [
+        ("slides", f"{len(plan.slides):,} of {counted_cases(plan.slides)} and {counted(len(centers), 'centre')}"),
+        ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
+        ("patch", f"{config.patch_px} px at {config.mpp:g} um/px, every {config.stride_px or config.patch_px} px"),
+    ]
+
+
+def describe_store(store: Store) -> str:
+    """A store in words."""
+    teacher, settings = store.spec.teacher, store.spec.settings
+    done = store.num_shards - len(store.pending_shards())
+    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
+    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    rows: list[tuple[str, object]] = [
+        ("store", store.folder),
+        ("teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
+                    f"{teacher['weights']})"),
+        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
+        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
+        ("pixels", settings["pixels"]),
+        *_origin(store),
+        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each, {format_bytes(size)}"),
+        ("rows", counts),
+        ("plan", store.attributes["plan_hash"]),
+        *_plan_facts(store.plan),
+        ("weights", teacher["weights_sha256"]),
+        *(fact for further in further_teachers(store) for fact in _further_facts(further)),
+    ]  # fmt: skip
+    return table(rows)
+
+
+def _further_facts(store: Store) -> list[tuple[str, object]]:
+    """A further teacher of a store, in words."""
+    teacher, settings = store.spec.teacher, store.spec.settings
+    done = store.num_shards - len(store.pending_shards())
+    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    return [
+        ("further teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
+                            f"{teacher['weights']})"),
+        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
+        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
+        *_origin(store),
+        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each"),
+        ("rows", counts),
+        ("weights", teacher["weights_sha256"]),
+    ]  # fmt: skip
+
+
+def _origin(store: Store) -> list[tuple[str, object]]:
+    """How a store's embeddings came about, as far as it says: the preflight's doubts, or the files and their proof."""
+    found: list[tuple[str, object]] = []
+    if checked := store.attributes.get("preflight"):
+        found.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
+    if imported := store.spec.settings.get("imported"):
+        proof = store.attributes.get("proof")
+        proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
+        try:
+            other = other_encoders(imported["encoders"], store.spec.teacher)
+            named = f"; the files name the encoder {', '.join(other)}" if other else ""
+        except ConfigError as error:  # imported before this name was known
+            named = f"; {error}"
+        found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
+    return found
+
+
+def describe_run(run: RunFolder) -> str:
+    """A run in words."""
+    identity, lines = run.read_identity(), run.metrics()
+    student, options = identity["student"], identity["options"]
+    steps = [line for line in lines if line["kind"] == "step"]
+    further = identity.get("further_teachers", [])
+    rows: list[tuple[str, object]] = [
+        ("run", run.folder),
+        ("student", f"{student['name']} ({student['num_params'] / 1e6:.2f} M parameters, {student['weights']})"),
+        ("teacher", identity["teacher"]["name"]),
+        *(("further teacher", f"{each['teacher']['name']}, {each['weight']:.4g} of the loss") for each in further),
+        ("loss", f"{options['loss']}, alpha {options['alpha']:g}" if options["loss"] == "log-sum" else options["loss"]),
+        ("steps", f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
+                  f"{options['epochs']}"),
+        ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
+    ]  # fmt: skip
+    text = table(rows)
+    for teacher, vals in vals_by_teacher(lines).items():
+        of = f" as {teacher}" if teacher else ""
+        text += f"\n\n{vals[-1]['rows']:,} held-out patches{of}\n" + history_table(vals)
+    kept = run.exported_step() if run.student.exists() else None
+    if words := best_words(lines, teacher_weights(identity), kept):
+        text += f"\n\n{words}"
+    return text
+
+
+def describe_student(folder: Path) -> str:
+    """An exported student in words.
+
+    Raises:
+        EncoderError: its files are damaged.
+    """
+    with reading(folder, "a damaged student", EncoderError):
+        config, side = read_model_config(folder), input_side(folder)
+        with safetensors.safe_open(projector_path(folder), "numpy") as f:
+            teacher_width, student_width = f.get_slice("linear.weight").get_shape()
+        size = sum(path.stat().st_size for path in (*(folder / name for name in STUDENT_FILES), projector_path(folder)))
+        rows: list[tuple[str, object]] = [
+            ("student", folder),
+            ("architecture", config["architecture"]),
+            ("embedding", f"{student_width} dimensions"),
+            ("patch", f"{side} px"),
+            ("teacher", f"{teacher_width} dimensions"),
+            ("files", format_bytes(size)),
+            ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
+            ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
+            ("projector by", f"pipeline.student.folder.load_projector(Path('{folder}'))"),
+            *(("teacher's projector", f"{name}: {file}") for name, file in named_projectors(folder).items()),
+        ]
+    return table(rows)
+
+
+def models_table() -> str:
+    """The table of encoders, for the terminal."""
+    cells = [
+        (s.name, f"{s.params_m:,.0f} M", s.width, s.embedding, s.patch_px, f"{s.mpp:g}", "yes" if s.gated else "no",
+         "yes" if cached_weights(s) else "no", s.licence, s.source)
+        for s in ENCODERS.values()
+    ]  # fmt: skip
+    header = ("name", "parameters", "width", "embedding", "px", "um/px", "gated", "cached", "licence", "weights")
+    text = table(cells, header, right=(1, 2, 4, 5))
+    return (
+        f"{text}\n\ncached: the weights are in the hub's cache on this machine. `g2l models NAME` says how to get "
+        "them.\nAny timm name, hf-hub:OWNER/NAME or local-dir:FOLDER works as well."
+    )
+
+
+def describe_model(name: str) -> str:
+    """One encoder: what it is, and how to get its weights.
+
+    Raises:
+        EncoderError: neither the table nor timm knows the name, or it is a folder without a model.
+    """
+    spec = named_spec(name)
+    of_folder = spec.source.startswith(FOLDER)
+    if of_folder and not (Path(spec.source.removeprefix(FOLDER)) / CONFIG_FILE).is_file():
+        folder = spec.source.removeprefix(FOLDER)
+        raise EncoderError(f"{folder}: " + (f"no {CONFIG_FILE} is in this folder, so it is no model that timm loads"
+                                            if Path(folder).is_dir() else "no such folder"))  # fmt: skip
+    if spec.patch_px == 0 and spec.source.startswith("timm:"):
+        _check_known_to_timm(name)
+    file = weights_here(spec)
+    of_its_own = "as its own configuration says"
+    rows: list[tuple[str, object]] = [
+        ("name", spec.name),
+        ("weights", spec.source),
+        ("architecture", spec.architecture),
+        ("arguments", ", ".join(f"{key}={value}" for key, value in spec.arguments.items()) or "none"),
+        ("parameters", f"{spec.params_m:,.1f} M" if spec.params_m else of_its_own),
+        ("embedding", f"{spec.embedding}, {spec.width} dimensions" if spec.width else of_its_own),
+        ("patches", f"{spec.patch_px} px at {spec.mpp:g} um/px" if spec.patch_px else of_its_own),
+        ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else of_its_own),
+        ("licence", spec.licence),
+        ("gated", "yes" if spec.gated else "not known to be"),
+        ("file" if of_folder else "cached", file or "no"),
+    ]
+    return table(rows) if of_folder and file else f"{table(rows)}\n\n{ways_to_weights(spec)}"
+
+
+def _check_known_to_timm(name: str) -> None:
+    """Refuse a name that is neither in the table nor timm's. timm is loaded for it, which takes seconds.
+
+    Raises:
+        EncoderError: nobody knows the name.
+    """
+    from pipeline.encoders.build import known_to_timm, mistyped_encoder
+
+    if not known_to_timm(name):
+        raise EncoderError(
+            f"no encoder is called {name}{mistyped_encoder(name)}; `g2l models` lists those of the table, and any timm "
+            "name works"
+        )

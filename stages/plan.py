@@ -1,0 +1,199 @@
+"""Plan: audit every slide, find its tissue, sample its patches. Nothing after this decides anything.
+
+G2L, section "Patch-based sampling": a fixed number of tissue patches from each of about 1,000 slides. The paper does
+not say how they are drawn; here uniformly without replacement over the tissue grid.
+"""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.base.console import Progress, counted
+from pipeline.base.errors import SlideError
+from pipeline.cohort.manifest import Manifest, ManifestRow, row_split
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, build_plan
+from pipeline.config.stages import PlanConfig
+from pipeline.disk.files import sha256_file, sha256_json
+from pipeline.disk.tables import write_records
+from pipeline.sampling import GAP, SPLITS, rank_slides, sample_patches, split_strip
+from pipeline.slides.overlay import draw_overlay
+from pipeline.slides.patch_sample import measure_patches, patches_to_measure
+from pipeline.slides.reader import Slide, slide_failures
+from pipeline.slides.tissue_grid import TissueGrid, lay_grid
+
+TISSUE_EVERYWHERE = 0.95
+"""Share of the scanned area beyond which a slide has hardly any glass. Our choice."""
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What came of one slide: its audit row, and its part of the plan unless it failed."""
+
+    audit: AuditRow
+    slide: SlidePlan | None
+
+
+def plan_slides(
+    manifest: Manifest,
+    config: PlanConfig,
+    *,
+    workers: int,
+    overlays: Path | None = None,
+    audit_csv: Path | None = None,
+) -> Plan:
+    """Audit the manifest's slides and make the plan; the result does not depend on the order of rows or on `workers`.
+
+    The audit goes to `audit_csv` also when no plan comes of it.
+
+    Raises:
+        PlanError: no slide gives a patch.
+    """
+    rows = {row.slide_id: row for row in manifest.rows}
+    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
+    num_measured = patches_to_measure(len(chosen))
+    audited: list[Audited] = []
+    with ThreadPoolExecutor(workers) as pool, Progress("planning", len(chosen), "slides") as progress:
+        work = pool.map(
+            lambda slide_id: audit_slide(rows[slide_id], manifest, config, overlays, num_measured), sorted(chosen)
+        )
+        for result in work:
+            audited.append(result)
+            progress.note(failed=sum(a.slide is None for a in audited))
+            progress.step()
+    if audit_csv is not None:
+        write_audit([a.audit for a in audited], audit_csv)
+    slides = [a.slide for a in audited if a.slide is not None]
+    return build_plan(config.without_free(), slides, [a.audit for a in audited], manifest.slides_root.resolve())
+
+
+def row_hash(row: ManifestRow) -> str:
+    """A short hash of what a row of the manifest says that a plan depends on; labels are not among it."""
+    said: list[Any] = [row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256]
+    if row.mpp_overrides:  # not at all where it is not given: rows of earlier versions keep their hash
+        said.append({"mpp_overrides": row.mpp_overrides})
+    return sha256_json(said)[:16]
+
+
+def audit_slide(
+    row: ManifestRow, manifest: Manifest, config: PlanConfig, overlays: Path | None, num_measured: int = 1
+) -> Audited:
+    """Look at one slide, and encode `num_measured` of its patches; a slide that fails is reported, never raised.
+
+    Raises:
+        OSError: its picture cannot be written.
+    """
+    known: dict[str, Any] = {
+        "slide_id": row.slide_id,
+        "path": row.path,
+        "case_id": row.case_id,
+        "center": row.center or "",
+        "row_hash": row_hash(row),
+    }
+    path = manifest.slide_path(row)
+    slide: Slide | None = None
+    try:
+        if config.check_files and row.sha256:
+            check_sha256(path, row.sha256)
+        slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+        with slide_failures(path):
+            grid = lay_grid(slide, config)
+            part = sample_slide(row, slide, grid, config)
+            audit = audit_open_slide(slide, grid, part, known, num_measured)
+    except SlideError as error:
+        facts = slide.info.audit_facts() if slide else dict(error.facts)
+        return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
+    if overlays is not None:
+        draw_sample(grid, part, audit, overlays)
+    return Audited(audit, part if len(part.coords_l0_px) else None)
+
+
+def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, config: PlanConfig) -> SlidePlan:
+    """The slide's part of the plan: its sampled patches, perhaps none, and their split."""
+    available = grid.coords_l0_px
+    if config.val_strip is None:
+        split = np.full(len(available), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
+    else:
+        split = split_strip(available, grid.geometry.patch_l0_px, config.val_strip)
+    candidates, split = available[split != GAP], split[split != GAP]
+    taken = sample_patches(row.slide_id, candidates, config.patches_per_slide, config.seed)
+    return SlidePlan(
+        slide_id=row.slide_id,
+        path=row.path,
+        case_id=row.case_id,
+        center=row.center,
+        manifest_mpp=row.mpp,
+        quickhash=slide.info.quickhash,
+        size_l0_px=slide.info.size_l0_px,
+        geometry=grid.geometry,
+        coords_l0_px=candidates[taken],
+        split=split[taken],
+        labels=dict(row.labels),
+        identity_facts=slide.identity().record(),
+        has_case=row.has_case,
+    )
+
+
+def audit_open_slide(
+    slide: Slide, grid: TissueGrid, part: SlidePlan, known: dict[str, Any], num_measured: int
+) -> AuditRow:
+    """What is to be said of a slide that opened; `known` is what the manifest says of it."""
+    tissue, coords = grid.tissue, part.coords_l0_px
+    mm2 = (tissue.pixel_l0_px * slide.info.mpp / 1000) ** 2
+    unreadable_mm2 = float(tissue.unreadable.sum() * mm2)
+    status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
+    if not len(coords):
+        status, reason = "failed", grid.why_empty
+    sample = measure_patches(slide, coords, grid.geometry, num_measured)
+    warnings = list(slide.info.warnings)
+    covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(math.prod(slide.info.bounds_l0_px[2:]), 1)
+    if covered > TISSUE_EVERYWHERE and not unreadable_mm2:
+        warnings.append(f"{min(covered, 1):.0%} of it counts as tissue: is there no glass, or is glass taken for it?")
+    if sample.plain:
+        warnings.append(f"{sample.plain} of {counted(sample.measured, 'patch', 'patches')} looked at are of one colour")
+    return AuditRow(
+        **known | slide.info.audit_facts() | sample.audit_facts() | {"warnings": "; ".join(warnings)},
+        status=status,
+        reason=reason,
+        split="+".join(name for code, name in enumerate(SPLITS) if (part.split == code).any()),
+        level_read=grid.geometry.level,
+        tissue_mm2=round(float(tissue.mask.sum() * mm2), 3),
+        unreadable_mm2=round(unreadable_mm2, 3),
+        patches_available=len(grid.coords_l0_px),
+        patches_taken=len(coords),
+    )
+
+
+def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path) -> None:
+    """The picture of a slide's tissue and patches.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    num, available = len(part.coords_l0_px), len(grid.coords_l0_px)
+    title = f"{part.slide_id}: {audit.tissue_mm2:.1f} mm2 of tissue, {num:,} of {available:,} patches"
+    draw_overlay(grid.tissue, grid.coords_l0_px, part.coords_l0_px, part.split, grid.geometry.patch_l0_px, title,
+                 folder / f"{part.slide_id}.png")  # fmt: skip
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Compare a slide with the manifest.
+
+    Raises:
+        SlideError: it has another SHA-256, or cannot be read.
+    """
+    try:
+        found = sha256_file(path)
+    except OSError as error:
+        raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
+    if found != sha256.lower():
+        raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")
+
+
+def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
+    """The audit as CSV, one row a slide."""
+    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])

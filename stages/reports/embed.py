@@ -1,0 +1,90 @@
+"""What `g2l embed` did, in words; without torch."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.base.units import format_seconds
+from pipeline.features.embed_names import FAILURES_FILE
+
+NAMED = 5
+"""Failed slides that the report names; the file has all. Our choice: enough to see what is wrong."""
+COUNTED = ("width", "num_slides", "num_patches", "failed_patches")
+"""What a record of a finished folder counts."""
+
+
+@dataclass
+class Tally:
+    """What came of the slides that a run was given.
+
+    Attributes:
+        folder, where: the output, and the folder in it that readers of features want.
+        width: dimension of the embeddings.
+        num_slides, num_patches: with embeddings, whenever they were made.
+        num_before: slides that were finished before this run.
+        new_patches, seconds: of this run.
+        failed_patches: left out of those slides.
+        reasons: why slides failed, by their id.
+        warnings: what is odd of slides that were embedded by this run, by their id.
+    """
+
+    folder: Path
+    where: Path
+    width: int = 0
+    num_slides: int = 0
+    num_patches: int = 0
+    num_before: int = 0
+    new_patches: int = 0
+    seconds: float = 0.0
+    failed_patches: int = 0
+    reasons: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether slides or patches failed."""
+        return bool(self.reasons or self.failed_patches)
+
+    def add(self, rows: int, failed: int) -> None:
+        """Count a finished slide of so many patches, and those left out of it."""
+        self.num_slides += 1
+        self.num_patches += rows
+        self.failed_patches += failed
+
+    def record(self) -> dict[str, str | int]:
+        """What there is, whenever it was made: for `of_record`."""
+        where = self.where.relative_to(self.folder).as_posix()
+        return {"where": where, **{name: getattr(self, name) for name in COUNTED}}
+
+    @classmethod
+    def of_record(cls, folder: Path, record: Mapping[str, Any]) -> Self:
+        """What a finished folder holds, with nothing new.
+
+        Raises:
+            KeyError, TypeError, ValueError: the record is damaged.
+        """
+        width, slides, patches, failed = (int(record[name]) for name in COUNTED)
+        return cls(folder, folder / str(record["where"]), width, slides, patches, slides, failed_patches=failed)
+
+
+def report(tally: Tally) -> str:
+    """What was done, in words."""
+    lines = [f"{tally.where}: {tally.num_patches:,} patches of {tally.width} dimensions (slides: {tally.num_slides:,})"]
+    if tally.new_patches:
+        rate = tally.new_patches / max(tally.seconds, 1e-9)
+        lines.append(f"{tally.new_patches:,} patches in {format_seconds(tally.seconds)}, {rate:.1f} a second")
+    elif not tally.reasons:
+        lines.append("nothing was left to do")
+    if tally.num_before:
+        lines.append(f"slides that were finished before: {tally.num_before:,}")
+    lines += [f"warning: {slide_id}: {words}" for slide_id, words in list(tally.warnings.items())[:NAMED]]
+    if len(tally.warnings) > NAMED:
+        lines.append(f"... and {len(tally.warnings) - NAMED:,} more slides with warnings; g2l plan lists them")
+    if tally.is_partial:
+        failed = f"failed slides: {len(tally.reasons):,}, patches left out of the others: {tally.failed_patches:,}"
+        lines.append(f"{failed}; listed in {tally.folder / FAILURES_FILE}")
+        lines += [f"  {slide_id}: {reason}" for slide_id, reason in list(tally.reasons.items())[:NAMED]]
+        if tally.failed_patches:
+            lines.append("--retry-failures embeds slides again that have patches left out")
+    return "\n".join(lines)

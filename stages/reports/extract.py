@@ -1,0 +1,58 @@
+"""What stage one did, in words; without torch."""
+
+from dataclasses import dataclass
+
+from pipeline.base.console import counted
+from pipeline.base.units import format_bytes, format_seconds
+from pipeline.store.store import Status, Store
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What stage one did.
+
+    Attributes:
+        store: the finished store.
+        num_new_rows: rows done by this run.
+        counts: rows by status name, over the whole store.
+        seconds: of this run's extraction, without loading the teacher.
+    """
+
+    store: Store
+    num_new_rows: int
+    counts: dict[str, int]
+    seconds: float
+
+    @property
+    def num_failed(self) -> int:
+        """Rows without an embedding."""
+        return sum(count for name, count in self.counts.items() if name != Status.OK.name)
+
+
+def report(extracted: Extracted) -> str:
+    """What was done, in words."""
+    store, counts = extracted.store, extracted.counts
+    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
+    shape = f"{store.num_rows:,} rows of {store.width} dimensions in {counted(store.num_shards, 'shard')}"
+    lines = [f"{store.folder}: {shape}, {format_bytes(size)}"]
+    if extracted.num_new_rows:
+        rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)
+        lines.append(f"{extracted.num_new_rows:,} rows in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
+    else:
+        lines.append("nothing was left to do")
+    if extracted.num_failed:
+        failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
+        lines.append(
+            f"failed rows: {failed}; listed in {store.folder / 'failures.csv'}. --retry-failures does them again"
+        )
+    return "\n".join(lines)
+
+
+def import_report(imported: Extracted) -> str:
+    """What an import did, in words."""
+    proof = imported.store.attributes.get("proof")
+    lines = [report(imported)]
+    lines.append(
+        f"proven on {proof['rows']} patches that were embedded again" if proof else "not proven: see --weights"
+    )
+    return "\n".join(lines)

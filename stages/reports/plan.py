@@ -1,0 +1,133 @@
+"""What is said of a plan in the terminal: the slides in sum, what is odd of some, and what stage one will write.
+
+A thousand slides are not a thousand lines: the audit's CSV has all of them, here are the sum and the odd ones.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from pipeline.base.console import counted, table
+from pipeline.base.units import format_bytes
+from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
+from pipeline.cohort.plan import AuditRow, Plan
+from pipeline.disk.label_words import spelling_notes
+from pipeline.sampling import TRAIN, VAL
+from pipeline.slides.patch_sample import expected_pixel_bytes
+
+ASSUMED_WIDTH = 1536
+"""Width of the embedding in the estimate: the paper's teacher, H-optimus-0."""
+ASSUMED_ROWS_PER_SHARD = 2048
+MOST_LISTED = 20
+"""Slides that are listed one by one, of a kind. Our choice: a screenful; the CSV has all."""
+
+
+def audit_table(plan: Plan) -> str:
+    """The audit for the terminal: all slides of a small plan; of a large one the sum, and those that are odd."""
+    order = sorted(plan.audit, key=lambda row: (row.status == "ok", not row.warnings, row.slide_id))
+    bad = [row for row in order if row.status != "ok"]
+    shown = order if len(order) <= MOST_LISTED else bad[:MOST_LISTED]
+    text = [_slides_table(shown)] if shown else []
+    if len(order) > len(shown):
+        text += [_in_sum(plan.audit)]
+    text += _listed("failed or damaged", [(row.slide_id, row.reason) for row in bad])
+    text += _listed("with notes", [(row.slide_id, row.reason) for row in order if row.status == "ok" and row.reason])
+    text += _listed("with warnings", [(row.slide_id, f"warning: {row.warnings}") for row in order if row.warnings])
+    return "\n".join(text)
+
+
+def _slides_table(rows: Sequence[AuditRow]) -> str:
+    """Slides, a line each."""
+    header = ("slide", "status", "um/px", "levels", "size", "tissue mm2", "available", "taken", "split")
+    lines = [
+        (row.slide_id, row.status, f"{row.mpp:.4g}", row.levels, f"{row.width} x {row.height}",
+         "" if row.tissue_mm2 is None else row.tissue_mm2,
+         row.patches_available, row.patches_taken, row.split)
+        if row.mpp else (row.slide_id, row.status, "", "", "", "", "", "", "")
+        for row in rows
+    ]  # fmt: skip
+    return table(lines, header, right=(2, 3, 4, 5, 6, 7))
+
+
+def _in_sum(audit: Sequence[AuditRow]) -> str:
+    """Many slides in one table: how many are well, and how they spread."""
+    status = Counter(row.status for row in audit)
+    states = ", ".join(f"{number:,} {name}" for name, number in sorted(status.items()))
+    opened = [row for row in audit if row.mpp]
+    lines: list[tuple[str, str, str, str]] = []
+    for name, values in (
+        ("um/px", [row.mpp for row in opened if row.mpp]),
+        ("tissue mm2", [row.tissue_mm2 for row in opened if row.tissue_mm2 is not None]),
+        ("available", [row.patches_available for row in opened]),
+        ("taken", [row.patches_taken for row in opened]),
+    ):
+        if values:
+            least, middle, most = (f"{value:.4g}" for value in np.quantile(np.array(values, float), (0, 0.5, 1)))
+            lines.append((name, least, middle, most))
+    spread = "\n" + table(lines, ("of a slide", "least", "median", "most"), right=(1, 2, 3)) if lines else ""
+    return f"{counted(len(audit), 'slide')}: {states}; a line each in the CSV{spread}"
+
+
+def _listed(what: str, lines: Sequence[tuple[str, str]]) -> list[str]:
+    """Slides with what is to be said of each, the first ones where they are many."""
+    shown = [f"{slide_id}: {words}" for slide_id, words in lines[:MOST_LISTED]]
+    if len(lines) > MOST_LISTED:
+        shown.append(f"... and {len(lines) - MOST_LISTED:,} more {what}; the CSV has all")
+    return shown
+
+
+def estimate(
+    plan: Plan,
+    *,
+    width: int | None = ASSUMED_WIDTH,
+    dtype: str = "float16",
+    rows_per_shard: int = ASSUMED_ROWS_PER_SHARD,
+    pixels: str = "jpegxl",
+) -> str:
+    """What stage one will write, in words: rows, shards, bytes of embeddings and of pixels; and what is odd of the
+    split and of the names.
+
+    `width` is `None` where the teacher's is not known before it is built.
+    """
+    rows, train, val = plan.num_rows, plan.count(TRAIN), plan.count(VAL)
+    shard_rows = min(rows_per_shard, rows)
+    cases, centers = {s.case_id for s in plan.slides}, {s.center for s in plan.slides if s.center}
+    if width is None:
+        embeddings = f"{np.dtype(dtype).itemsize} bytes for each of them and each dimension of the teacher"
+    else:
+        size = format_bytes(rows * width * np.dtype(dtype).itemsize)
+        embeddings = f"{size} of embeddings ({width}-d {dtype})"
+    lines = [
+        f"{counted(len(plan.slides), 'slide')} of {counted_cases(plan.slides)} and "
+        f"{counted(len(centers), 'centre')}: {counted(rows, 'patch', 'patches')}, "
+        f"{train:,} to train on and {val:,} held out.",
+        f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
+        f"{embeddings} and {_pixels_in_words(plan, pixels)}.",
+    ]
+    if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
+        lines.append(f"warning: {warning}")
+    if not train:
+        lines.append("warning: there is nothing to train on; see --val-fraction, --val-strip and the column split")
+    if not val:
+        lines.append("warning: nothing is held out, so a student cannot be scored; see --val-fraction and --val-strip")
+    elif val == 1:
+        lines.append("warning: one patch is held out, and a student is scored on two at least; see --val-fraction")
+    for what, names in (("cases", cases), ("centres", centers)):
+        lines += [f"warning: {note}" for note in spelling_notes(what, names)]
+    return "\n".join(lines)
+
+
+def _pixels_in_words(plan: Plan, pixels: str) -> str:
+    """How much pixels take, and what that rests on."""
+    kept = {"jpegxl": "lossless pixels", "jpeg": "JPEG pixels", "none": "no pixels"}[pixels]
+    if pixels == "none":
+        return kept
+    taken = [row for row in plan.audit if row.patches_taken]
+    total = expected_pixel_bytes(taken, pixels)
+    if total is None:
+        return f"an unknown amount of {kept}"
+    measured = sum(row.patches_measured or row.pixel_bytes is not None for row in taken)
+    slides = sum(row.pixel_bytes is not None for row in taken)
+    rests_on = f"measured on {counted(measured, 'patch', 'patches')} of {counted(slides, 'slide')}"
+    return f"about {format_bytes(total)} of {kept} ({rests_on})"
