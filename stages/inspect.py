@@ -174,7 +174,7 @@ def describe_student(folder: Path) -> str:
             ("files", format_bytes(size)),
             ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
             ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
-            ("projector by", f"pipeline.student.folder.load_projector(Path('{folder}'))"),
+            ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
             *(("teacher's projector", f"{name}: {file}") for name, file in named_projectors(folder).items()),
         ]
     return table(rows)

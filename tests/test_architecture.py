@@ -1,4 +1,4 @@
-"""The import rules of docs/architecture.md, read from the source; they hold for modules to come as well."""
+"""The order of the rooms and the rules of docs/architecture.md, read from the source; modules to come keep them too."""
 
 import ast
 from pathlib import Path
@@ -7,12 +7,40 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 MODULES = {
-    f"{path.parent.name}.{path.stem}": path
+    ".".join(path.relative_to(ROOT).with_suffix("").parts): path
     for folder in ("g2l", "pipeline", "stages")
-    for path in (ROOT / folder).glob("*.py")
+    for path in (ROOT / folder).rglob("*.py")
+    if path.name != "__init__.py"
 }
-PURE = ("units", "geometry", "glass", "sampling", "loss", "projector", "metrics", "intervals", "folds", "linear_map",
-        "report", "views", "draws")  # fmt: skip
+ROOMS = (
+    ("base",),
+    ("disk",),
+    ("sampling", "projector", "loss"),
+    ("config",),
+    ("report",),
+    ("slides",),
+    ("cohort",),
+    ("store", "encoders"),
+    ("distillation",),
+    ("training",),
+    ("student", "features"),
+    ("evaluate",),
+    ("demo_data", "export"),
+)
+"""The rooms of `pipeline/` from left to right: each imports only from those to its left. Rooms of one line do not
+import each other.
+"""
+IN_EVALUATE = ("patch_benchmark", "slide_benchmark", "robustness", "fidelity", "cost")
+"""A room a benchmark: they use what lies in `evaluate/` itself, and not each other."""
+PAPER = {"sampling", "projector", "loss", "distillation"}
+"""The paper's method stands at the top of `pipeline/`, and little else does."""
+MOST_MODULES = 15
+"""Modules in a folder."""
+PURE = (
+    "base.units", "base.draws", "slides.geometry", "slides.glass", "sampling", "loss", "projector",
+    "training.similarity", "training.linear_map", "evaluate.bootstrap", "evaluate.folds", "report.content",
+    "cohort.views",
+)  # fmt: skip
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
 
 
@@ -29,14 +57,75 @@ def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
     return found
 
 
+def ours(name: str, *, top_level_only: bool = False) -> set[str]:
+    """Modules of this project that a module imports."""
+    return {found for found in imports_of(MODULES[name], top_level_only=top_level_only) if found in MODULES}
+
+
+def place(room: str) -> int:
+    """Where a room stands, from the left."""
+    return next(number for number, rooms in enumerate(ROOMS) if room in rooms)
+
+
 def test_the_modules_are_found() -> None:
-    assert {"pipeline.loss", "stages.cli", "stages.extract_teacher", "stages.train_student"} <= MODULES.keys()
+    assert {"pipeline.loss", "pipeline.base.errors", "stages.cli", "stages.train_student"} <= MODULES.keys()
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
-def test_pipeline_never_imports_stages(name: str) -> None:
-    if name.startswith("pipeline."):
-        assert not {found for found in imports_of(MODULES[name]) if found.split(".")[0] == "stages"}
+def test_every_module_is_in_a_room() -> None:
+    found = {name.split(".")[1] for name in MODULES if name.startswith("pipeline.")}
+    assert found == {room for rooms in ROOMS for room in rooms}
+    files = {name.split(".")[1] for name in MODULES if name.startswith("pipeline.") and name.count(".") == 1}
+    assert files == PAPER | {"demo_data", "export"}
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("pipeline.")))
+def test_a_room_imports_only_from_rooms_to_its_left(name: str) -> None:
+    room = name.split(".")[1]
+    for found in ours(name):
+        assert found.startswith("pipeline."), found
+        other = found.split(".")[1]
+        assert other == room or place(other) < place(room), found
+
+
+@pytest.mark.parametrize("name", sorted(name for name in MODULES if name.startswith("pipeline.evaluate.")))
+def test_a_benchmark_does_not_import_another(name: str) -> None:
+    parts = name.split(".")
+    benchmark = parts[2] if len(parts) > 3 else None
+    used = {found.split(".")[2] for found in ours(name) if found.startswith("pipeline.evaluate.")} & set(IN_EVALUATE)
+    assert name == "pipeline.evaluate.inputs" or used <= {benchmark}
+
+
+def test_no_folder_holds_many_modules() -> None:
+    for folder in {path.parent for path in MODULES.values()}:
+        held = [path.stem for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(held) <= MOST_MODULES, (folder, len(held))
+
+
+def test_the_map_of_the_house_names_every_module_once() -> None:
+    """docs/architecture.md has a heading a folder, and below it a line a file."""
+    folder, listed = "", set()
+    for line in (ROOT / "docs" / "architecture.md").read_text().splitlines():
+        if line.startswith("#"):
+            folder = line.removeprefix("### ") if line.startswith("### ") and line.endswith("/") else ""
+        elif folder and line.startswith("| `"):
+            listed.add(f"{folder}{line.split('`')[1]}.py")
+    assert listed == {str(path.relative_to(ROOT)) for path in MODULES.values()}
+
+
+def test_nothing_is_imported_through_a_package() -> None:
+    """No re-exports: a package's own file is empty, but for the one that comes before everything."""
+    for folder in ("pipeline", "stages"):
+        for path in (ROOT / folder).rglob("__init__.py"):
+            assert path == ROOT / "pipeline" / "__init__.py" or not ast.parse(path.read_text()).body[1:], path
+
+
+def test_there_is_no_import_circle() -> None:
+    """Also not through an import within a function."""
+    left = {name: ours(name) for name in MODULES}
+    while free := [name for name, needed in left.items() if not needed & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
 
 
 @pytest.mark.parametrize("name", sorted(MODULES))
@@ -50,11 +139,9 @@ def reachable(name: str) -> set[str]:
     seen: set[str] = set()
     waiting = [name]
     while waiting:
-        current = waiting.pop()
-        for found in imports_of(MODULES[current]):
-            if found in MODULES and found not in seen:
-                seen.add(found)
-                waiting.append(found)
+        for found in ours(waiting.pop()) - seen:
+            seen.add(found)
+            waiting.append(found)
     return seen
 
 
@@ -75,10 +162,7 @@ def test_pure_modules_touch_no_disk(name: str) -> None:
     [
         ("openslide", {"pipeline.slides.reader"}),
         ("zarr", {"pipeline.store.zarr_format"}),
-        (
-            "h5py",
-            {"pipeline.cohort.plan", "pipeline.features.files", "pipeline.disk.hdf5_input"},
-        ),  # decisions 0015, 0038
+        ("h5py", {"pipeline.cohort.plan", "pipeline.features.files", "pipeline.disk.hdf5_input"}),  # 0015, 0038
         ("croma", {"pipeline.evaluate.robustness.margins"}),
         ("onnx", {"pipeline.student.onnx_file"}),
         ("onnxruntime", {"pipeline.student.onnx_file"}),
@@ -92,16 +176,8 @@ def test_a_library_has_its_owners(library: str, owners: set[str]) -> None:
 
 def test_the_command_imports_nothing_heavy_at_start() -> None:
     heavy = {"torch", "timm", "numpy", "h5py", "zarr", "openslide", "matplotlib", "skimage", "PIL", "sklearn", "pandas"}
-    for name in (
-        "stages.cli",
-        "stages.options",
-        "pipeline.config.stages",
-        "pipeline.config.tools",
-        "pipeline.base.errors",
-        "pipeline.disk.files",
-        "pipeline.disk.asides",
-        "pipeline.disk.locks",
-        "pipeline.base.interrupts",
-    ):
+    for name in ("stages.cli", "stages.options", "pipeline.config.stages", "pipeline.config.tools",
+                 "pipeline.base.errors", "pipeline.base.interrupts", "pipeline.disk.files", "pipeline.disk.asides",
+                 "pipeline.disk.locks"):  # fmt: skip
         found = {module.split(".")[0] for module in imports_of(MODULES[name], top_level_only=True)}
         assert not found & heavy, name

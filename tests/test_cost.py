@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from pipeline.base import memory
 from pipeline.encoders.build import build_encoder
 from pipeline.evaluate.cost import measure as cost
 
@@ -93,7 +94,7 @@ def test_flops_do_not_depend_on_the_device_and_leave_the_model_as_it_was() -> No
 def test_peak_memory_is_weights_input_and_what_lives_at_once() -> None:
     patches = torch.zeros((2, 50, 50, 3), dtype=torch.uint8)
     numbers = patches.numel()
-    assert cost.peak_bytes(Copies(), patches, "float32") == 10 * 4 + numbers + 2 * 4 * numbers
+    assert memory.peak_bytes(Copies(), patches, "float32") == 10 * 4 + numbers + 2 * 4 * numbers
 
 
 def test_peak_memory_counts_views_and_work_in_place_once() -> None:
@@ -102,7 +103,7 @@ def test_peak_memory_counts_views_and_work_in_place_once() -> None:
             return patches.float().permute(0, 3, 1, 2).relu_().add_(1).flatten(1)
 
     patches = torch.zeros((2, 8, 8, 3), dtype=torch.uint8)
-    assert cost.peak_bytes(InPlace(), patches, "float32") <= patches.numel() * (1 + 2 * 4)
+    assert memory.peak_bytes(InPlace(), patches, "float32") <= patches.numel() * (1 + 2 * 4)
 
 
 def test_peak_memory_agrees_with_the_allocator() -> None:
@@ -115,15 +116,15 @@ def test_peak_memory_agrees_with_the_allocator() -> None:
     sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
     held = 4 * cost.num_params(module) + 4 * 6 + patches.numel()
     expected = held + max(itertools.accumulate(sizes))
-    assert cost.peak_bytes(module, patches, "float32") == pytest.approx(expected, rel=0.01)
+    assert memory.peak_bytes(module, patches, "float32") == pytest.approx(expected, rel=0.01)
 
 
 def test_a_model_has_the_same_peak_beside_others() -> None:
     patches = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
     module = build_encoder("test_resnet", "scratch", 64).module
-    alone = cost.peak_bytes(module, patches, "float32")
+    alone = memory.peak_bytes(module, patches, "float32")
     other = build_encoder("test_vit", "scratch", 160).module
-    assert cost.peak_bytes(module, patches, "float32") == alone
+    assert memory.peak_bytes(module, patches, "float32") == alone
     del other
 
 

@@ -200,9 +200,7 @@ def test_a_file_system_that_really_has_no_flock(tmp_path: Path) -> None:
         subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no C compiler here")
-    code = (
-        "from pathlib import Path\nimport os, sys\nfrom pipeline.disk.locks import exclusive\nout = Path(sys.argv[1])\n"
-    )
+    code = "import os, sys\nfrom pathlib import Path\nfrom pipeline.disk.locks import exclusive\n"
     hold = code + "with exclusive(out, 'first'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     environment = os.environ | {"LD_PRELOAD": str(library)}
     command = [sys.executable, "-c", hold, str(tmp_path / "out")]

@@ -20,9 +20,10 @@ from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
 from pipeline.evaluate.fidelity.score import StoreRows, choose_store_rows
 from pipeline.evaluate.images import ScannedImages, scan_images
-from pipeline.evaluate.patch_benchmark.copies import require_no_leak, with_note_on_copies
+from pipeline.evaluate.patch_benchmark.copies import require_no_leak
 from pipeline.evaluate.patch_benchmark.data import PatchSet, read_patch_set
 from pipeline.evaluate.patch_benchmark.section import prepare
+from pipeline.evaluate.robustness.copies import with_note_on_copies
 from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set
 from pipeline.evaluate.slide_benchmark.score import SurveyedSlides, look_at_slides
 from pipeline.report.content import Exclusion

@@ -277,7 +277,7 @@ where this folder has some, build it with older ones, too.
 
 `{FOLDER}/{FIRST}` maps the embedding into {whose} space: `linear`, then `student_norm` (subtract
 the mean, divide by the root of the variance plus 1e-5), then `teacher_norm` backwards.
-`pipeline.student.folder.load_projector(Path("PATH"))` of G2L does it.
+`pipeline.export.load_projector(Path("PATH"))` of G2L does it.
 {projectors_note(teacher, further)}
 ## Made from
 

@@ -22,13 +22,13 @@ from pipeline.base.console import say
 from pipeline.base.devices import autocast, describe_device
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.base.images import ImageFormat
+from pipeline.base.memory import is_out_of_memory, peak_bytes
 from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
 from pipeline.encoders.hub import weights_here
-from pipeline.evaluate.cost.measure import is_out_of_memory, peak_bytes
 from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches
 from pipeline.store.store import Status, Store
 
@@ -230,7 +230,7 @@ def _check_output(built: BuiltEncoder, found: Tensor, precision: str, dtype: str
 
 
 def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch.device, precision: str) -> int:
-    """Bytes that a batch takes beside the weights, as `cost.peak_bytes` counts them.
+    """Bytes that a batch takes beside the weights, as `memory.peak_bytes` counts them.
 
     Raises:
         ConfigError: it does not fit.

@@ -8,19 +8,16 @@ the device; a pass starts with uint8 patches in the device's memory.
 
 import math
 import time
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.base.devices import autocast, keep_freed_memory
+from pipeline.base.memory import is_out_of_memory, named_tensors, peak_bytes
 from pipeline.report.content import Interval
 
 LEAST_SECONDS = {"cpu": 0.2, "mps": 0.2, "cuda": 0.05}
@@ -70,68 +67,11 @@ def flops_per_patch(module: nn.Module, patch_px: int) -> int:
     runs on the meta device, without memory or arithmetic: there attention is two plain matrix products, which the
     counter sees, while it does not know the CPU's fused kernel.
     """
-    state = {name: torch.empty_like(t, device="meta") for name, t in _named_tensors(module)}
+    state = {name: torch.empty_like(t, device="meta") for name, t in named_tensors(module)}
     patches = torch.empty((1, patch_px, patch_px, 3), dtype=torch.uint8, device="meta")
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         torch.func.functional_call(module, state, (patches,))
     return int(counter.get_total_flops())
-
-
-def _named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
-class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every tensor that is made inside it, and how many bytes of them are alive at once.
-
-    What a kernel takes for itself while it runs is not seen. `known` are tensors that were there before.
-    """
-
-    def __init__(self, known: Sequence[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = 0
-        self._storages: dict[int, Any] = {id(t.untyped_storage()): t for t in known}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor):
-                self._follow(leaf.untyped_storage())
-        return output
-
-    def _follow(self, storage: torch.UntypedStorage) -> None:
-        key = id(storage)
-        if key not in self._storages:
-            self._storages[key] = weakref.finalize(storage, self._drop, key, storage.nbytes())
-            self.live += storage.nbytes()
-            self.peak = max(self.peak, self.live)
-
-    def _drop(self, key: int, num_bytes: int) -> None:
-        del self._storages[key]
-        self.live -= num_bytes
-
-
-def peak_bytes(module: nn.Module, patches: Tensor, precision: str) -> int:
-    """Bytes of weights, input and activations at the fullest moment of one forward pass.
-
-    On CUDA as its allocator counts them, so with what kernels take for themselves; elsewhere the tensors that are alive
-    at once. Weights of other models that lie on the same device do not count.
-    """
-    device = patches.device
-    weights = [tensor for _, tensor in _named_tensors(module)]
-    held = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, patches])
-    with torch.inference_mode(), autocast(device, precision):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            before: int = torch.cuda.memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            module(patches)
-            torch.cuda.synchronize(device)
-            peak: int = torch.cuda.max_memory_allocated(device)
-            return held + peak - before
-        with _LiveBytes([*weights, patches]) as counted:
-            module(patches)
-    return held + int(counted.peak)
 
 
 def time_passes(module: nn.Module, patches: Tensor, precision: str, repeats: int) -> float:
@@ -251,14 +191,6 @@ def _prepare(
     least = LEAST_SECONDS[device.type if device.type in LEAST_SECONDS else "cpu"]
     repeats = math.ceil(least / max(seconds, 1e-9))
     return _Ready(module, patches, precision, peak, min(repeats, MAX_REPEATS))
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: the CPU's allocator and MPS raise a plain RuntimeError."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    text = str(error)
-    return any(words in text for words in ("can't allocate memory", "out of memory", "not enough memory"))
 
 
 def _time_in_turn(ready: dict[str, _Ready], rounds: int, on_round: Callable[[], None]) -> dict[str, list[float]]:

@@ -17,7 +17,6 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.groups import GROUP_WORDS
 from pipeline.evaluate.images import ScannedImages
 from pipeline.evaluate.patch_benchmark.data import PatchSet
-from pipeline.evaluate.robustness.data import RobustnessSet
 
 MAX_SHOWN = 20
 """Pairs that an error lists. Our choice: enough to see what is wrong."""
@@ -48,31 +47,6 @@ def require_no_leak(patch_set: PatchSet, scanned: ScannedImages) -> PatchSet:
     return replace(
         patch_set, pictures=np.where(plain, -1, codes), notes_on_pictures=(*patch_set.notes_on_pictures, *notes)
     )
-
-
-def with_note_on_copies(robustness_set: RobustnessSet, scanned: ScannedImages) -> RobustnessSet:
-    """The set, whose usable images are `scanned`, with a note if the index has copies of a picture on several slides,
-    which is also said to the user: each is nearest to its copy, whatever the model.
-    """
-    rows = robustness_set.index
-    if rows is None:
-        return robustness_set
-    usable = scanned.usable()
-    pixels = np.array([scanned.pixels[usable[i]] for i in rows.images])
-    several = {
-        picture
-        for picture in np.unique(pixels[[usable[i] not in scanned.plain for i in rows.images]]).tolist()
-        if len(np.unique(rows.slides[pixels == picture])) > 1
-    }
-    count = len(np.unique(rows.images[np.isin(pixels, list(several))]))
-    if not count:
-        return robustness_set
-    note = (
-        f"{count:,} patches are copies, pixel for pixel, of one on another slide. A copy is the nearest neighbour of "
-        "its like for every model, which moves the index; take one of each pair out."
-    )
-    say(f"warning: {robustness_set.path}: {note}")
-    return replace(robustness_set, notes=(*robustness_set.notes, note))
 
 
 def _pairs(codes: NDArray[np.int64]) -> list[tuple[int, int]]:

@@ -1,0 +1,78 @@
+"""How many bytes a forward pass takes at its fullest moment, on any device."""
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from pipeline.base.devices import autocast
+
+
+def named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """A module's parameters and buffers."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Follows every tensor that is made inside it, and how many bytes of them are alive at once.
+
+    What a kernel takes for itself while it runs is not seen. `known` are tensors that were there before.
+    """
+
+    def __init__(self, known: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._storages: dict[int, Any] = {id(t.untyped_storage()): t for t in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(output):
+            if isinstance(leaf, Tensor):
+                self._follow(leaf.untyped_storage())
+        return output
+
+    def _follow(self, storage: torch.UntypedStorage) -> None:
+        key = id(storage)
+        if key not in self._storages:
+            self._storages[key] = weakref.finalize(storage, self._drop, key, storage.nbytes())
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+
+    def _drop(self, key: int, num_bytes: int) -> None:
+        del self._storages[key]
+        self.live -= num_bytes
+
+
+def peak_bytes(module: nn.Module, patches: Tensor, precision: str) -> int:
+    """Bytes of weights, input and activations at the fullest moment of one forward pass.
+
+    On CUDA as its allocator counts them, so with what kernels take for themselves; elsewhere the tensors that are alive
+    at once. Weights of other models that lie on the same device do not count.
+    """
+    device = patches.device
+    weights = [tensor for _, tensor in named_tensors(module)]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, patches])
+    with torch.inference_mode(), autocast(device, precision):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+            before: int = torch.cuda.memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
+            module(patches)
+            torch.cuda.synchronize(device)
+            peak: int = torch.cuda.max_memory_allocated(device)
+            return held + peak - before
+        with _LiveBytes([*weights, patches]) as counted:
+            module(patches)
+    return held + int(counted.peak)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed: the CPU's allocator and MPS raise a plain RuntimeError."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    text = str(error)
+    return any(words in text for words in ("can't allocate memory", "out of memory", "not enough memory"))
