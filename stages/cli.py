@@ -159,7 +159,7 @@ def extract_teacher(
         what = "holds" if is_store else "is"
         raise ConfigError(f"{flags}: {source} {what} a finished plan; these options belong to g2l plan")
     record = {"plan": str(source.absolute()), "out": str(paths["out"].absolute())} | config.absolute().record()
-    record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
+    record.pop("retry_failures")  # applies to this call only; not stored
     finished = Store(source).plan if is_store else read_plan(source)
     extracted = finished_extract(finished, source, paths["out"], config)
     if extracted is None:
@@ -200,7 +200,7 @@ def import_features(
     command, arguments = "import-features", {"features": features, "out": out}
     config, paths = resolve(ImportConfig, command, given, config_file, arguments)
     record = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
-    record.pop("retry_failures")  # a wish of this call, not of those that are fed the record
+    record.pop("retry_failures")  # applies to this call only; not stored
     imported = finished_import(paths["features"], paths["out"], config)
     if imported is None:
         from stages import import_features as stage
@@ -272,7 +272,7 @@ def embed(
     config, paths = resolve(EmbedConfig, "embed", given, config_file, arguments)
     options = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
     options["model"] = absolute_model(str(paths["model"]))
-    options.pop("retry_failures")  # a wish of this call, not of those that are fed the record
+    options.pop("retry_failures")  # applies to this call only; not stored
     tally = finished_embedding(str(paths["model"]), paths["slides"], paths["out"], config)
     if tally is None:
         from stages import embed as stage

@@ -1,7 +1,7 @@
 """The demo: both stages on a real slide, scored on patches that were held out, and a report of teacher and student side
 by side, in a few minutes on two cores.
 
-One slide cannot be split by case: the far end of it is held out, with a gap as wide as a patch. What it shows is that
+One slide cannot be split by case: a strip in its middle is held out, with a gap on both sides. What it shows is that
 the pipeline works and that the student learns its teacher's view of tissue; a student of one slide is of no use beyond
 it.
 """

@@ -155,7 +155,7 @@ def further_sizes(store: Store, like: Store, config: ExtractConfig) -> tuple[int
     """
     if "pixels" in config.model_fields_set and config.pixels != store.image_format:
         raise ConfigError(f"--pixels {config.pixels}: a further teacher sees the patches of the store, which keeps "
-                          f"pixels as {store.image_format}; leave it away")  # fmt: skip
+                          f"pixels as {store.image_format}; leave it out")  # fmt: skip
     given = "rows_per_shard" in config.model_fields_set
     return config.rows_per_shard if given else like.rows_per_shard, "none"
 

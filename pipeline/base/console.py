@@ -16,7 +16,7 @@ from pipeline.base.outside import printable
 from pipeline.base.units import format_seconds
 
 QUIET_SECONDS = 60.0
-"""Seconds between lines where there is no terminal (design.md)."""
+"""Seconds between lines where there is no terminal. Our choice."""
 
 
 def say(text: str) -> None:

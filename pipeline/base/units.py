@@ -4,9 +4,9 @@ mpp is the length of one pixel's side in micrometres. It is never guessed and ne
 """
 
 MIN_MPP = 0.05
-"""Below this no light microscope scans (Abbe limit about 0.2 um; 100x oil scans at about 0.1); design.md."""
+"""Below this no light microscope scans (Abbe limit about 0.2 um; 100x oil scans at about 0.1). Our choice."""
 MAX_MPP = 5.0
-"""Above this it is a macro image; design.md."""
+"""Above this it is a macro image. Our choice."""
 MPP_AT_1X = 10.0
 """Micrometres a pixel at a nominal 1x objective: 20x is 0.5, 40x is 0.25 (vendor convention). Only for attributes
 that other tools expect (`level0_magnification`); nothing is computed from it."""

@@ -143,7 +143,7 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 class PlanConfig(Config):
-    """What `g2l plan` decides by. The defaults follow design.md; where the paper is silent they are our choice."""
+    """What `g2l plan` decides by. Where the paper is silent the defaults are our choice."""
 
     slides_root: Path | None = Field(None, description="Folder that relative paths hang below [the manifest's folder].")
     patches_per_slide: int = Field(1000, ge=1, description="At most this many patches are sampled from a slide.")

@@ -1,4 +1,4 @@
-"""Files of embeddings as other tools write them, so that whatever reads those reads these: one set of files a slide.
+"""Write embeddings in the file layouts of TRIDENT, CLAM, STAMP and slide2vec: one set of files a slide.
 
 trident   {mag}x_{px}px_{overlap}px_overlap/patches/{slide}_patches.h5, .../features_{encoder}/{slide}.h5
 clam      patches/{slide}.h5, pt_files/{slide}.pt, h5_files/{slide}.h5

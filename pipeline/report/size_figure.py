@@ -77,21 +77,21 @@ class _Look:
 
 
 def draw_score_against_size(
-    models: Sequence[ReportModel], scores: Sequence[Score], seconds: dict[str, float] | None, path: Path
+    models: Sequence[ReportModel], scores: Sequence[Score], milliseconds: dict[str, float] | None, path: Path
 ) -> Figure | None:
     """Write the paper's figure 1 (PNG): a panel a score, a point a model, score against parameters.
 
     Args:
         models: in the order of their colours; those without a number of parameters are left out.
         scores: the first `MAX_PANELS` are drawn.
-        seconds: milliseconds a patch by label, as the area of a point; `None` if not measured.
+        milliseconds: a patch, by label, as the area of a point; `None` if not measured.
 
     Returns:
         The figure, or `None` where no model has both a score and a size: nothing is written then.
     """
     sized = [model for model in models if model.num_params > 0]
     drawn = [s for s in scores if any(is_number(s.values.get(model.label)) for model in sized)][:MAX_PANELS]
-    times = seconds or {}
+    times = milliseconds or {}
     if not drawn:
         return None
     known = {model.label: times[model.label] for model in sized if model.label in times}

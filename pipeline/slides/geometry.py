@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.base.units import check_mpp
 
 MAX_UPSAMPLING = 1.05
-"""A patch may be enlarged by 5 % at most unless asked for (design.md)."""
+"""A patch may be enlarged by 5 % at most unless asked for. Our choice."""
 LEVEL_TOLERANCE = 1.01
 """A level counts as fine enough when it is at most 1 % coarser than the target. Our choice: stored downsamples are
 floor-rounded (2.00008 for 2), and a strict comparison would read four times the pixels for nothing."""

@@ -224,7 +224,7 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
                           "one, in the same order, or none")  # fmt: skip
     if wrong := [share for share in shares if not 0 < share < float("inf")]:
         raise ConfigError(f"--teacher-weight {wrong[0]:g}: a weight is a number above 0. To learn nothing from a "
-                          "teacher, leave it away")  # fmt: skip
+                          "teacher, leave it out")  # fmt: skip
     chosen, total = [find_teacher(store, name) for name in names], sum(shares)
     for each in (store, *chosen):
         if pending := each.pending_shards():

@@ -1,4 +1,4 @@
-"""AdamW, its learning rate as a function of the step, and gradient clipping."""
+"""AdamW, and its learning rate as a function of the step."""
 
 import math
 from collections.abc import Iterable

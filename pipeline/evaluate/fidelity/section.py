@@ -94,12 +94,12 @@ def score_models(
 
 
 def fidelity_section(
-    store: Store, rows: StoreRows, models: Sequence[ScoredModel], config: EvaluateConfig, out: Path, sheet_pixels: str
+    store: Store, rows: StoreRows, models: Sequence[ScoredModel], config: EvaluateConfig, out: Path, no_sheet: str
 ) -> Section:
     """All figures, tables by centre and slide, and the contact sheet, which is written below `out`.
 
     Args:
-        sheet_pixels: why no contact sheet can be drawn, "" if it can.
+        no_sheet: why no contact sheet can be drawn, "" if it can.
     """
     plan, space = store.plan, TeacherSpace(store, rows)
     slide_of_row = plan.slide_of_row()[rows.val]
@@ -125,7 +125,7 @@ def fidelity_section(
         *of_parts["centre"],
         *of_parts["slide"],
     ]
-    drawn = [] if sheet_pixels else [draw_sheet(store, rows, figures[shown].cosine, shown, out)]
+    drawn = [] if no_sheet else [draw_sheet(store, rows, figures[shown].cosine, shown, out)]
     overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, resamples)) for m in models}
     scores = [Score("neighbour overlap with the teacher", overlap)]
     if kernel := {
@@ -148,7 +148,7 @@ def fidelity_section(
         source={"store": str(store.folder), "content hash": store.content_hash(),
                 "plan hash": store.attributes["plan_hash"]},
         exclusions=failed_rows(store),
-        notes=[*notes(store, rows, space, num_cases, sheet_pixels, cka),
+        notes=[*notes(store, rows, space, num_cases, no_sheet, cka),
                *(note for name, note in unshown.items() if note and not of_parts[name]),
                *map_notes(maps), *at_bound(models, overlap, figures, resamples), *provenance(store, models)],
         data={"by_slide": by_slide, "by_centre": parts,
@@ -293,7 +293,7 @@ def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown
 
 
 def notes(
-    store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, sheet_pixels: str, cka: dict[str, Alignment]
+    store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, no_sheet: str, cka: dict[str, Alignment]
 ) -> list[str]:
     """What a reader must know beside the numbers."""
     num_rows = len(rows.val)
@@ -321,16 +321,16 @@ def notes(
                  f"{neighbours / (num_rows - 1):.3f}, CKA 0, and the plain CKA {levels}: its mean over all orders of "
                  "the rows.")  # fmt: skip
     if without := [label for label, of in cka.items() if np.isnan(of.debiased)]:
-        why = "it takes four patches" if num_rows < 4 else "of one side no more than a single embedding differs"
+        why = "it needs four patches" if num_rows < 4 else "of one side no more than a single embedding differs"
         found.append(f"No CKA of {', '.join(without)}: {why}.")
     if ties := num_rows - len(np.unique(space.plain, axis=0)):
-        found.append(f"{ties:,} patches have the very embedding of another one (blank places, mostly). Such ties count "
+        found.append(f"{ties:,} patches have the same embedding as another one (blank places, mostly). Such ties count "
                      "as not found, so that even the teacher's own retrieval is below 1.")  # fmt: skip
     if len(rows.train) < 2 * store.width:
         found.append(f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
                      "to be exact, so that even the teacher's own row is below 1.")  # fmt: skip
-    if sheet_pixels:
-        found.append(f"No contact sheet: {sheet_pixels}.")
+    if no_sheet:
+        found.append(f"No contact sheet: {no_sheet}.")
     return found
 
 
