@@ -1,3 +1,3 @@
-"""Where the cards of students that were exported before the rooms find `load_projector`; nothing else is here."""
+"""Where the cards of exported students, old and new, find `load_projector`; nothing else is here."""
 
 from pipeline.student.folder import load_projector as load_projector

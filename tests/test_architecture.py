@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.disk import first_look
+
 ROOT = Path(__file__).parent.parent
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path
@@ -117,6 +119,11 @@ def test_nothing_is_imported_through_a_package() -> None:
     for folder in ("pipeline", "stages"):
         for path in (ROOT / folder).rglob("__init__.py"):
             assert path == ROOT / "pipeline" / "__init__.py" or not ast.parse(path.read_text()).body[1:], path
+
+
+def test_what_a_child_process_imports_by_name_exists() -> None:
+    """`first_look` names two modules as text, one of them in a room to its right."""
+    assert {first_look.SLIDE, first_look.HDF5} <= MODULES.keys()
 
 
 def test_there_is_no_import_circle() -> None:

@@ -1,7 +1,7 @@
 """The manifest: which slides there are, whose they are, and which cases are held out (CSV in, rows out).
 
 The paper trains on about a thousand slides of one cancer (arXiv 2510.11176). This module reads such a list,
-refuses it with every problem named at once, and writes one; `manifest_sources` makes its rows. What it leaves out:
+refuses it with every problem named at once, and writes one; `sources` makes its rows. What it leaves out:
 whether a slide opens and what its mpp is; the plan sees to that.
 """
 

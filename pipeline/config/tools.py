@@ -1,6 +1,6 @@
 """Options of the commands around the two stages: importing features, embedding slides, evaluating models.
 
-The base and the options of the stages themselves are in `config`.
+The base and the options of the stages themselves are in `config.stages`.
 """
 
 from pathlib import Path

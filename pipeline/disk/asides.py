@@ -1,4 +1,4 @@
-"""Names of what is half written: random, so that nobody can lay a link there, and such that a dead writer's is known.
+"""What is half written: its names, random, so that nobody can lay a link there; and taking away what killed runs left.
 
 A file or folder NAME is written as `NAME.SCOPE-PID-START-RANDOM.g2l-part` beside it (`processes` has what the middle
 says). Earlier versions wrote `NAME.g2l-part`; that ending is all that both have in common, and both are cleared away.

@@ -3,7 +3,7 @@
 HDF5 can point at other files (external storage, external links, virtual datasets), run code that it finds in other
 places (filters by plugin), claim any size, and fill with zeros what was never written. Each is refused: a dataset is
 read if its numbers lie in this file, whole, behind filters that come with HDF5 or h5py. For use within
-`outside.reading`. What it leaves out: writing, which is `feature_files` and `plan`.
+`outside.reading`. What it leaves out: writing, which is `features.files` and `cohort.plan`.
 """
 
 import contextlib

@@ -4,7 +4,7 @@
 The tensors are the same; only names differ, query, key and value are apart in transformers, and timm's register variant
 has no position for the class token, so that position is added to the token. A checkpoint of training (GPFM's on GitHub)
 has the heads of its losses besides, which are no part of the encoder, and its blocks in chunks: `blocks.2.13` is block
-13. Whatever is left over fails in `models.load_weights`, by name.
+13. Whatever is left over fails in `build.load_weights`, by name.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""The table of encoders: what each is, where its weights are, how an embedding is taken from it. Data only; `models`
+"""The table of encoders: what each is, where its weights are, how an embedding is taken from it. Data only; `build`
 builds them.
 
 Every architecture is given by a timm name and arguments that fit in JSON, so that an exported student loads anywhere.

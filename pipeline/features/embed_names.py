@@ -1,4 +1,4 @@
-"""Names of the files in a folder of embeddings, for those who look at it without torch; `embed_folder` writes them."""
+"""Names of the files in a folder of embeddings, for those who look at it without torch; `folder` writes them."""
 
 OPTIONS_FILE = "embed.toml"
 RECORD_FILE = "embed.json"

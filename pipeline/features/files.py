@@ -2,7 +2,7 @@
 
 Read are TRIDENT's and Patho-Bench's `{slide}.h5` (`features`, `coords`), CLAM's `h5_files/` and `pt_files/`,
 slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um);
-`feature_folders` finds them, `layouts` writes them through here. All are read behind `outside.reading`: whatever is
+`folders` finds them, `layouts` writes them through here. All are read behind `outside.reading`: whatever is
 wrong with a file becomes one error that names it. Left out: embeddings of whole slides, and `.pt` files that need more
 than tensors.
 """

@@ -1,6 +1,6 @@
 """What an evaluation says, before it is a page: sections of tables and figures, with what each number is and rests on.
 
-A section is plain data. `report_page` draws it, `record` is the same in JSON with every digit. Pure.
+A section is plain data. `page` draws it, `record` is the same in JSON with every digit. Pure.
 """
 
 import math

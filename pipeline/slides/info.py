@@ -1,8 +1,8 @@
 """What a slide says of itself, from the properties and level sizes that OpenSlide gives, and whether it can be true.
 
 mpp is the slide's own, or the manifest's; where both speak and contradict each other, the slide is refused unless the
-manifest says that it overrides. Left out: opening slides (`slides`) and what tells one slide from another
-(`slide_identity`).
+manifest says that it overrides. Left out: opening slides (`reader`) and what tells one slide from another
+(`identity`).
 """
 
 import math
@@ -64,7 +64,7 @@ class SlideInfo:
     warnings: tuple[str, ...] = ()
 
     def audit_facts(self) -> dict[str, Any]:
-        """Its columns in a plan's audit (`plan.AuditRow`)."""
+        """Its columns in a plan's audit (`cohort.plan.AuditRow`)."""
         return {
             "vendor": self.vendor,
             "width": self.size_l0_px[0],

@@ -24,7 +24,7 @@ MOST_OF_A_SLIDE = 24
 PLAIN_RANGE = 2
 """A patch is of one colour if no channel varies by more (0..255): what the rounding of a JPEG leaves of one colour."""
 JPEG_SHARE = 0.4
-"""JPEG's share of lossless, for audits of versions that did not measure it; `images.JPEG_QUALITY`."""
+"""JPEG's share of lossless, for audits of versions that did not measure it; `base.images.JPEG_QUALITY`."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PatchSample:
     jpeg_bytes: int | None
 
     def audit_facts(self) -> dict[str, Any]:
-        """Its columns in a plan's audit (`plan.AuditRow`)."""
+        """Its columns in a plan's audit (`cohort.plan.AuditRow`)."""
         return {"pixel_bytes": self.pixel_bytes, "jpeg_bytes": self.jpeg_bytes, "patches_measured": self.measured,
                 "plain_measured": self.plain}  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Sections of a student's card: how its data were split, under which terms it stands, and the files of an export.
 
-`export.model_card` puts the card together when training ends; `g2l export` adds what it wrote (`with_files`).
+`folder.model_card` puts the card together when training ends; `g2l export` adds what it wrote (`with_files`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,7 +66,7 @@ def in_markdown(value: Any) -> Any:
 
 
 def split_words(store: dict[str, Any]) -> str:
-    """How the rows were split, in a sentence; `store` is of `export.card_facts`."""
+    """How the rows were split, in a sentence; `store` is of `folder.card_facts`."""
     if not store["val_rows"]:
         return "Nothing was held out."
     if store["val_strip"]:
@@ -123,7 +123,7 @@ def files_section(
     """What is in the folder of an export, and how each file is used.
 
     Args:
-        differences: of each file beside the timm folder, as `exchange.check_file` gives it.
+        differences: of each file beside the timm folder, as `program.check_file` gives it.
         weights_beside: whether the weights of the ONNX file are in a file of their own.
         projectors: files of projectors by teachers' names, of a student of several (`named_projectors`).
         sha256: hashes of files by name.

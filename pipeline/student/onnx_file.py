@@ -42,7 +42,7 @@ def require_packages() -> None:
 
 def write_onnx(encoder: Encoder, path: Path, facts: dict[str, Any]) -> float:
     """Write the student as ONNX, load it again by ONNX Runtime and compare; returns the difference
-    (`exchange.check_file`).
+    (`program.check_file`).
 
     Traces of the code, with folders of this machine, are left out of the file.
 
@@ -104,7 +104,7 @@ def metadata(encoder: Encoder, facts: dict[str, Any]) -> dict[str, str]:
 
 
 def check_onnx(encoder: Encoder, path: Path) -> float:
-    """Run an ONNX file by ONNX Runtime on the CPU and compare it with the student (`exchange.check_file`).
+    """Run an ONNX file by ONNX Runtime on the CPU and compare it with the student (`program.check_file`).
 
     Raises:
         ExportError: it is damaged, does not run, or gives other embeddings.

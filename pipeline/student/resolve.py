@@ -34,7 +34,7 @@ TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student afte
 DEFAULT_PATCH_PX = 224
 LARGEST_LABEL = 60
 CARD_SAYS = r"\bPlan ([0-9a-f]{64})\b"
-"""How a student's card names the plan that it was made with (`export.model_card`)."""
+"""How a student's card names the plan that it was made with (`folder.model_card`)."""
 
 
 @dataclass(frozen=True)

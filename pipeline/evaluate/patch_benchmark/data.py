@@ -2,7 +2,7 @@
 
 They come as a CSV (`path,label` and optionally a group, `center`, `split`) or as a folder with a folder of images for
 each class, as torchvision's ImageFolder reads it. A row whose label says that there is none, as pandas writes it, is
-left out and listed. What it leaves out: whether the images can be read; `patch_images` looks through them.
+left out and listed. What it leaves out: whether the images can be read; `evaluate.images` looks through them.
 """
 
 import os
@@ -55,7 +55,7 @@ class PatchSet:
         note_on_groups: why the groups are of another column than one might think, or "".
         notes_on_names: what is odd about its labels or the names of its folders.
         pictures: (N,), the same number for patches of the same pixels, -1 for those of one colour throughout; `None`
-            until the images have been looked through (`patch_copies`).
+            until the images have been looked through (`copies`).
         notes_on_pictures: what was found then.
     """
 

@@ -14,7 +14,7 @@ subset, the accuracies are averaged over subsets to choose k, and SO and OS are 
 a patch as often as it occurs. docs/decisions/0016 says what was decided and why.
 
 Exact and the same for any order of rows: see `directions`; among patches that are equally near, the one first by slide,
-class, centre and embedding is the nearer. How far that decides is counted: see `robustness_ties`. Memory is a block of
+class, centre and embedding is the nearer. How far that decides is counted: see `ties`. Memory is a block of
 rows at a time. Pure.
 """
 

@@ -1,6 +1,6 @@
 """The bags of a slide benchmark: what is predicted at once, from which feature files, and what is left out and why.
 
-What is predicted is the *unit*, by its *bag*, the patches of all of its slides. `slide_sets` makes them of a table.
+What is predicted is the *unit*, by its *bag*, the patches of all of its slides. `data` makes them of a table.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Which column of a table of slides means what, and which slides are of one case or patient.
 
-Columns may have other names, capitals, blanks and dashes. Folds go by what `patch_groups.coarsest` makes of all columns
-of cases and patients. What it leaves out: what the rows say; `slide_sets` reads them.
+Columns may have other names, capitals, blanks and dashes. Folds go by what `groups.coarsest` makes of all columns
+of cases and patients. What it leaves out: what the rows say; `data` reads them.
 """
 
 import re

@@ -5,7 +5,7 @@ model. All models are scored on the same slides: one that any folder lacks is le
 
 What is predicted is the *unit*, by its *bag*, the patches of all of its slides. The unit is the case, unless the CSV
 gives slides of one case different labels: then it is the slide, and folds still keep cases together. What it leaves
-out: what the files hold; `slide_benchmark` reads them.
+out: what the files hold; `score` reads them.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -49,7 +49,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     barcodes are the same in small letters, and may stand behind a prefix. With
     `slide_id` alone, every slide is a case of its own. Of columns of cases and patients the coarsest counts, and in its
     gaps the others: slides that share a case or a patient are never parted. Columns may have the names that
-    `slide_columns` knows; a `slide_id` may name the slide's file or its feature file.
+    `columns` knows; a `slide_id` may name the slide's file or its feature file.
 
     Raises:
         BenchmarkError: the CSV or a folder cannot be used, one case or slide has different labels or splits, or an id

@@ -1,6 +1,6 @@
 """Slide benchmarks of one model's feature files: what the files hold, and predictions for every bag out of its fold.
 
-Two predictors: attention MIL (`mil`), and logistic regression on the mean embedding of a bag, which shows how much of
+Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows how much of
 it attention is worth. Memory: files are read one at a time in a first pass that keeps the means and moments of each
 slide; the attention MIL reads each bag again when it needs it, and keeps what fits `KEPT_BYTES`.
 """
@@ -70,7 +70,7 @@ def look_at_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], confi
     reader must know is also said to the user.
 
     Args:
-        slides_csv: labels, see `slide_sets.read_slide_set`.
+        slides_csv: labels, see `data.read_slide_set`.
         features: label and folder of each feature set.
 
     Raises:
