@@ -1,7 +1,7 @@
 """Seeds of draws: each has a purpose word of its own, so that no two of them share a key. Pure.
 
-Draws by rank of a hash (`sampling`, `training.rows`, `cohort.views`) name their purpose in the hash itself. Generators that take one
-number as their seed get it here. A run of stage two keeps the draws that it was begun with: `RunDraws`.
+Draws by rank of a hash (`sampling`, `training.rows`, `cohort.views`) name their purpose in the hash itself. Generators
+that take one number as their seed get it here. A run of stage two keeps the draws that it was begun with: `RunDraws`.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Which slide files are one slide: links, hard links, copies under other names, files of one DICOM series.
 
 Only files of equal size are read, parts of them first; where these are the same, all of it, so that nothing is called a
-copy which is none. Of a slide in several files the named one decides, with parts of those beside it (`slides.identity`).
-Empty files are no slides. What it leaves out: a slide that another program has saved anew.
+copy which is none. Of a slide in several files the named one decides, with parts of those beside it
+(`slides.identity`). Empty files are no slides. What it leaves out: a slide that another program has saved anew.
 """
 
 import os

@@ -1,8 +1,8 @@
 """Slide benchmarks of one model's feature files: what the files hold, and predictions for every bag out of its fold.
 
-Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows how much of
-it attention is worth. Memory: files are read one at a time in a first pass that keeps the means and moments of each
-slide; the attention MIL reads each bag again when it needs it, and keeps what fits `KEPT_BYTES`.
+Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows how
+much of it attention is worth. Memory: files are read one at a time in a first pass that keeps the means and moments of
+each slide; the attention MIL reads each bag again when it needs it, and keeps what fits `KEPT_BYTES`.
 """
 
 import hashlib
