@@ -201,6 +201,7 @@ def test_a_file_system_that_really_has_no_flock(tmp_path: Path) -> None:
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("no C compiler here")
     code = "import os, sys\nfrom pathlib import Path\nfrom pipeline.disk.locks import exclusive\n"
+    code += "out = Path(sys.argv[1])\n"
     hold = code + "with exclusive(out, 'first'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
     environment = os.environ | {"LD_PRELOAD": str(library)}
     command = [sys.executable, "-c", hold, str(tmp_path / "out")]
