@@ -30,6 +30,8 @@ from pipeline.store.store import Store
 from pipeline.training.held_out import Best, best_validation, teacher_weights, vals_by_teacher
 from pipeline.training.tensorboard import TensorBoard
 
+RANDOM = "scratch"
+"""What stands in a record for the weights of a student that started from random ones (`encoders.build.SCRATCH`)."""
 LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
 """What is recorded, but may differ when a run is continued: where weights came from (they count by `weights_sha256`),
 and versions of packages (which are told).
@@ -86,6 +88,20 @@ def run_identity(
     )
 
 
+def random_start_differs(begun: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether a run began with random weights that the same seed does not give now, and nothing else differs in its
+    student.
+
+    Other versions of torch and other processors draw other last bits. Checkpoints hold the weights, so that a run
+    continues from what it began with.
+    """
+    was, found = begun.get("student"), now.get("student")
+    if not (isinstance(was, dict) and isinstance(found, dict)) or was.get("weights") != RANDOM:
+        return False
+    lines = differences({"student": was}, {"student": found})
+    return bool(lines) and all(line.startswith("student.weights_sha256:") for line in lines)
+
+
 def diverged(step: int, what: str) -> G2LError:
     """The error when something is no longer finite after `step` steps."""
     return G2LError(f"training has diverged: at step {step} {what}. Choose a smaller --lr (or --precision float32) and "
@@ -126,7 +142,9 @@ class RunFolder:
         make_output_folder(self.folder)
         if self.identity_path.exists():
             begun = self.read_identity()
-            changes = differences(begun, identity)
+            anew = random_start_differs(begun, identity)
+            compared = identity | {"student": begun["student"]} if anew else identity
+            changes = differences(begun, compared)
             if any(not line.startswith(LABELS) for line in changes):
                 listing = "\n".join(f"  {line}" for line in changes)
                 longer = any(line.startswith("options.epochs:") for line in changes)
@@ -136,6 +154,11 @@ class RunFolder:
                 )
             if not self.student.exists() and (note := continued_note(self.folder, begun.get("versions", {}))):
                 say(note)
+            if anew and not any(self.checkpoints.glob("*.pt")):
+                write_json(self.identity_path, identity)  # nothing came of the start that it had
+            elif anew and not self.student.exists():
+                say(f"note: random weights of this seed come out otherwise here than where {self.folder} was begun; it "
+                    "continues from its checkpoint")  # fmt: skip
             remove_asides(self.folder)
             return
         if not holds_nothing(self.folder):
