@@ -97,9 +97,8 @@ def test_a_random_start_that_comes_out_otherwise_is_told(
     (copy / "run.json").write_text(json.dumps(identity))
     built = name_model(f"{copy}@before", None).build()
     assert built.weights_sha256 == name_model(f"{run}@before", None).build().weights_sha256
-    assert "note: before: random weights of this seed come out otherwise here" in " ".join(
-        capsys.readouterr().err.split()
-    )
+    said = " ".join(capsys.readouterr().err.split())
+    assert "random weights of this seed come out otherwise here" in said
 
 
 def test_an_exported_student_is_known_by_its_projector(run: Path, tmp_path: Path) -> None:
