@@ -537,7 +537,7 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path
     assert (f"teachers/{FURTHER}/views/c/0/0/0" in found) == (views > 1)
     unbroken = train_student(Store(tmp_path / "unbroken.zarr"), tmp_path / "unbroken", config).run.folder
     assert run_files(tmp_path / "run") == run_files(unbroken)
-    for name in ("projectors.json", f"projector-{TEACHER}.safetensors"):
+    for name in ("projectors.json", f"projector/projector-{TEACHER}.safetensors"):
         assert (tmp_path / "run" / "student" / name).read_bytes() == (unbroken / "student" / name).read_bytes()
     export_student(unbroken, tmp_path / "student")
     assert load_projector(tmp_path / "student", TEACHER).linear.out_features == Store(tmp_path / "s.zarr").width
