@@ -1,8 +1,9 @@
 """Whether a stage that is called again has anything left to do: looked at in a second, without torch or a model.
 
 A stage is passed over only where the call is the one that its output records (`config.toml`, written once everything
-was found right), the output is whole, and no input is younger than that record. In any other case the stage itself
-looks, and refuses or continues as ever.
+was found right), the output is whole, no input is younger than that record, and no lock lies at the output: a process
+is at work there, or one was killed after its last file, whose lock is to be cleared away. In any other case the stage
+itself looks, and refuses or continues as ever.
 """
 
 import os
@@ -15,6 +16,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.config.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
 from pipeline.config.stages import Config, ExtractConfig, TrainConfig, read_toml
 from pipeline.config.tools import EmbedConfig, ImportConfig
+from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store
 from pipeline.store.teachers import all_teachers
@@ -76,7 +78,7 @@ def _of_encoder(name: str) -> Path | None:
 
 def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig) -> Extracted | None:
     """What `extract-teacher` would say of a store to which nothing is to be added; `None` if it must look itself."""
-    if config.retry_failures or not (out / "zarr.json").exists():
+    if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
     try:
         base = Store(out)
@@ -99,7 +101,7 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
     """The same of `import-features`; a slide that failed lets it look itself."""
     record = out / "config.toml"
-    if config.retry_failures or not (out / "zarr.json").exists():
+    if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
     if not same_call(record, "import-features", config, {"features": features, "out": out}):
         return None
@@ -119,7 +121,7 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
 def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Trained | None:
     """The same of `train-student`; several processes look themselves."""
     run = RunFolder(out)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file():
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
     try:
         store = Store(store_path)
@@ -157,7 +159,7 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     """The same of `embed`; a slide that failed lets it look itself."""
     options = out / OPTIONS_FILE
     arguments = {"model": Path(absolute_model(model)), "slides": source, "out": out}
-    if config.retry_failures or not same_call(options, "embed", config, arguments):
+    if config.retry_failures or is_locked(out) or not same_call(options, "embed", config, arguments):
         return None
     name = split_model(model)
     is_run = (name.folder / "run.json").is_file()

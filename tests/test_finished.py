@@ -13,6 +13,7 @@ from store_factory import make_store, student_folder
 
 from pipeline.cohort.plan import read_plan, write_plan
 from pipeline.config.stages import ExtractConfig, TrainConfig, read_toml
+from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.store.store import Store
 from stages.finished import finished_extract, finished_training, unchanged
 
@@ -56,6 +57,25 @@ def test_a_finished_store_and_run_are_seen_without_torch(root: Path) -> None:
         fast = without_torch(*arguments)
         assert (fast.returncode, fast.stdout) == (0, slow[1]), fast.stderr
         assert "nothing was left to do" in fast.stdout
+
+
+def locks_of(out: Path) -> list[Path]:
+    return [out.with_name(out.name + LOCK_SUFFIX), out / LOCK_SUFFIX]
+
+
+def clears_locks(command: list[object], out: Path) -> None:
+    """Where a process was killed after its last file, before it let go of its lock."""
+    for lock in locks_of(out):
+        lock.write_text("")
+    code, said, errors = call_g2l(*command)
+    assert code == 0, errors
+    assert "nothing was left to do" in said
+    assert not any(lock.exists() for lock in locks_of(out))
+
+
+def test_the_lock_of_a_killed_process_is_cleared_away_also_where_all_is_done(root: Path) -> None:
+    clears_locks(extracting(root), root / "store.zarr")
+    clears_locks(training(root), root / "run")
 
 
 def test_paths_are_recorded_absolute_and_known_from_other_folders(root: Path) -> None:
@@ -164,6 +184,7 @@ def test_a_finished_folder_of_embeddings_is_seen_without_torch(root: Path) -> No
     assert fast.returncode == 0, fast.stderr
     assert "nothing was left to do" in fast.stdout
     assert first.splitlines()[0] == fast.stdout.splitlines()[0]
+    clears_locks(command, root / "embedded")
     assert without_torch(*command, "--dtype", "float16").returncode != 0  # the command itself, which needs torch, looks
     lost = next((root / "embedded").rglob("features_*/s1.h5"))
     kept = lost.read_bytes()

@@ -176,6 +176,14 @@ def busy(path: Path, output: Path) -> BusyError:
     return BusyError(f"{output} is in use by {holder_of(path)}. Wait for it to end, or stop it.")
 
 
+def is_locked(output: Path) -> bool:
+    """Whether a lock file of an output is there: of a process at work, or of one that was killed. `exclusive` waits for
+    neither: it refuses the one, and clears away the other's.
+    """
+    real = Path(os.path.realpath(output))
+    return any(os.path.lexists(path) for path in (real.with_name(real.name + LOCK_SUFFIX), real / LOCK_SUFFIX))
+
+
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock file `path`; this one included."""
     try:
