@@ -27,7 +27,8 @@ def child(*, keep: bool) -> None:
     import torch
 
     from pipeline.base.devices import keep_freed_memory
-    from pipeline.encoders.build import SCRATCH, build_encoder
+    from pipeline.config.model_names import SCRATCH
+    from pipeline.encoders.build import build_encoder
 
     if keep:
         keep_freed_memory(inputs.DEVICE)

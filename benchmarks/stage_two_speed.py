@@ -29,8 +29,9 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.devices import keep_freed_memory, use_deterministic_kernels
 from pipeline.base.images import decode_image
 from pipeline.base.loader import Batch, BatchLoader
+from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig, TrainConfig
-from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.encoders.build import build_encoder
 from pipeline.loss import build_loss
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store

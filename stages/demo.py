@@ -23,13 +23,14 @@ from pipeline.base.outside import read_json, reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
+from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EvaluateConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder, write_json
 from pipeline.disk.locks import exclusive
-from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.encoders.build import build_encoder
 from pipeline.report.sheets import draw_neighbours
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store

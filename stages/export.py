@@ -16,10 +16,11 @@ from torch import Tensor
 
 from pipeline.base.console import say
 from pipeline.base.errors import CheckpointError, G2LError, StoreError, first_line
+from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.disk.files import sha256_file, write_text
 from pipeline.disk.folders import is_free, new_folder
 from pipeline.disk.locks import exclusive
-from pipeline.encoders.build import PRETRAINED, SCRATCH, Encoder, build_encoder
+from pipeline.encoders.build import Encoder, build_encoder
 from pipeline.encoders.model_config import read_model_config
 from pipeline.student.adapter_card import adapters_section
 from pipeline.student.adapters import ADAPTERS_FOLDER, write_adapters

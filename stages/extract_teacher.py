@@ -35,12 +35,13 @@ from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
+from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig, to_toml
 from pipeline.disk.files import write_text
 from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records
-from pipeline.encoders.build import PRETRAINED, BuiltEncoder, Encoder, build_encoder
+from pipeline.encoders.build import BuiltEncoder, Encoder, build_encoder
 from pipeline.slides.patch_sample import expected_pixel_bytes
 from pipeline.store.patches import PatchRead, PlannedPatches, ViewedPatches, patches_to_embed
 from pipeline.store.retry_failures import forget_failures

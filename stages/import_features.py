@@ -19,13 +19,14 @@ from pipeline.base.devices import choose_device, keep_freed_memory, versions
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.base.loader import BatchLoader
 from pipeline.cohort.plan import Plan, build_plan
+from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.config.stages import PlanConfig, to_toml
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import write_text
 from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
-from pipeline.encoders.build import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import cached_weights
 from pipeline.encoders.names import are_of_one, other_encoders
 from pipeline.encoders.table import EncoderSpec, named_spec

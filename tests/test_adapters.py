@@ -23,8 +23,9 @@ from store_factory import make_patches, student_folder
 from test_export import SPECS, TINY, disturb, random_projector
 from torchvision.transforms import v2
 
+from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
-from pipeline.encoders.build import PRETRAINED, SCRATCH, build_encoder
+from pipeline.encoders.build import build_encoder
 from pipeline.student.adapter_card import adapters_section
 from pipeline.student.adapters import TEMPLATES, write_adapters
 from pipeline.student.folder import write_student

@@ -15,8 +15,9 @@ from store_factory import make_store, plain_vit, train_config
 
 from pipeline.base import distributed
 from pipeline.base.errors import CheckpointError
+from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
-from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.encoders.build import build_encoder
 from pipeline.loss import build_loss
 from pipeline.projector import Projector
 from pipeline.store.store import Store

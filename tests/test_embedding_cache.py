@@ -9,7 +9,8 @@ import torch
 from helpers import PATCH_PX, TEACHER, write_teacher
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.config.model_names import SCRATCH
+from pipeline.encoders.build import build_encoder
 from pipeline.features.cache import cached, embed_rows, model_key, require_finite
 
 

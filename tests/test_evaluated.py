@@ -9,7 +9,7 @@ from helpers import TEACHER, write_teacher
 from store_factory import PATCH_PX, make_store, plain_vit, train_config
 
 from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError
-from pipeline.encoders.build import PRETRAINED, SCRATCH
+from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.student.resolve import AFTER, BEFORE, NamedModel, name_model, name_models, reference_of
 from pipeline.student.resolve import TEACHER as TEACHER_ROLE
 from pipeline.training.run_folder import RunFolder

@@ -27,8 +27,9 @@ from store_factory import dropping_cnn, make_patches, make_store, student_folder
 from test_export import SPECS, TINY, disturb, random_projector
 
 from pipeline.base.errors import ConfigError, ExportError
+from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
-from pipeline.encoders.build import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.student import onnx_file
 from pipeline.student.folder import write_student
 from pipeline.student.onnx_file import OPSET, check_onnx, write_onnx

@@ -16,10 +16,11 @@ import torch
 from store_factory import PATCH_PX, make_patches, make_store, student_folder, train_config
 
 from pipeline.base.errors import EncoderError, G2LError
+from pipeline.config.model_names import SCRATCH
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.distillation import Distillation
 from pipeline.encoders import table as encoders
-from pipeline.encoders.build import SCRATCH, BuiltEncoder, build_encoder
+from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import SWIGLU_GIANT, EncoderSpec
 from pipeline.projector import Projector
 from pipeline.student.folder import card_facts, figures_table, load_projector, model_card, timm_json, write_student

@@ -41,8 +41,9 @@ from store_factory import student_folder
 
 from pipeline.base.errors import BenchmarkError, ConfigError, PlanError, StoreError
 from pipeline.cohort.plan import AuditRow
+from pipeline.config.model_names import PRETRAINED
 from pipeline.config.tools import ImportConfig
-from pipeline.encoders.build import PRETRAINED, BuiltEncoder, build_encoder
+from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
 from pipeline.features.facts import read_facts
 from pipeline.features.importing import FeatureRows, ImportedSlide

@@ -9,7 +9,8 @@ import pytest
 from store_factory import PATCH_PX, plain_vit, student_folder
 
 from pipeline.base.errors import EncoderError
-from pipeline.encoders.build import PRETRAINED, SCRATCH, build_encoder
+from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.encoders.build import build_encoder
 from pipeline.encoders.model_config import are_statistics, input_side, read_json_object, read_model_config
 from pipeline.student.resolve import name_model
 

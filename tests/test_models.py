@@ -15,16 +15,9 @@ from helpers import reference_model, tiny_model, write_teacher
 from PIL import Image
 
 from pipeline.base.errors import EncoderError
+from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import build as models
-from pipeline.encoders.build import (
-    PRETRAINED,
-    SCRATCH,
-    Encoder,
-    build_encoder,
-    load_weights,
-    measure_width,
-    weights_hash,
-)
+from pipeline.encoders.build import Encoder, build_encoder, load_weights, measure_width, weights_hash
 from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.student.folder import same_embeddings
 

@@ -9,7 +9,7 @@ from helpers import TEACHER, extract, plan_cohort, write_cohort, write_teacher
 from store_factory import train_config
 
 from pipeline.base.errors import ConfigError, EncoderError
-from pipeline.encoders.build import PRETRAINED
+from pipeline.config.model_names import PRETRAINED
 from pipeline.store.store import Store
 from pipeline.student.resolve import name_model, name_models
 from pipeline.student.teacher_weights import NOTE, noted_place, remembered_weights, weights_note, weights_of_run

@@ -20,8 +20,9 @@ from store_factory import dropping_cnn, make_patches, make_store, plain_vit, run
 from pipeline.base.devices import versions
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
 from pipeline.cohort.plan import Plan, write_plan
+from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, build_projectors
-from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.encoders.build import build_encoder
 from pipeline.loss import build_loss, log_sum_loss
 from pipeline.sampling import TRAIN
 from pipeline.store.patches import PatchRead

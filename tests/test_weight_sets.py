@@ -12,8 +12,8 @@ from helpers import tiny_model
 from timm.models import load_state_dict
 
 from pipeline.base.errors import EncoderError
-from pipeline.config.model_names import split_choice
-from pipeline.encoders.build import SCRATCH, build_encoder
+from pipeline.config.model_names import SCRATCH, split_choice
+from pipeline.encoders.build import build_encoder
 from pipeline.encoders.weight_files import read_weight_file
 from pipeline.encoders.weight_sets import choose_set, find_sets
 

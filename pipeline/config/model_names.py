@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER_PREFIX = "local-dir:"
-WORDS = ("before", "after", "teacher", "pretrained", "scratch")
+PRETRAINED, SCRATCH = "pretrained", "scratch"
+"""Weights that are no file: those that are published for an encoder, and random ones."""
+WORDS = ("before", "after", "teacher", PRETRAINED, SCRATCH)
 """What may stand behind the "@" beside a file or folder of weights."""
 MODEL_FILES = ("run.json", "config.json")
 """By these a run and a model's folder are known."""

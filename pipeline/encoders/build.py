@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from pipeline.base.console import say
 from pipeline.base.errors import EncoderError, did_you_mean, first_line
 from pipeline.base.outside import reading
-from pipeline.config.model_names import split_choice
+from pipeline.config.model_names import PRETRAINED, SCRATCH, split_choice
 from pipeline.encoders.convert import to_timm_names
 from pipeline.encoders.hub import (
     FOLDER,
@@ -39,9 +39,6 @@ from pipeline.encoders.model_config import CONFIG_FILE, are_statistics, read_mod
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.encoders.weight_files import check_weight_file, read_weight_file
 from pipeline.encoders.weight_sets import choice_note, choose_set
-
-PRETRAINED = "pretrained"
-SCRATCH = "scratch"
 
 
 class Encoder(nn.Module):

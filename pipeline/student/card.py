@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.base.outside import printable
 from pipeline.cohort.cases import CaseFacts, cases_in_words
-from pipeline.encoders.build import SCRATCH
+from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
 from pipeline.student.onnx_file import OPSET

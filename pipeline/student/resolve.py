@@ -18,8 +18,8 @@ from typing import Any
 from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError, did_you_mean
 from pipeline.base.outside import read_bytes, read_toml, reading
-from pipeline.config.model_names import recorded_path, split_model
-from pipeline.encoders.build import PRETRAINED, SCRATCH, BuiltEncoder, build_encoder
+from pipeline.config.model_names import PRETRAINED, SCRATCH, recorded_path, split_model
+from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import FOLDER, HUB
 from pipeline.encoders.model_config import input_side
 from pipeline.encoders.table import named_spec

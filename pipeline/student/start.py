@@ -13,7 +13,8 @@ import torch
 
 from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
-from pipeline.encoders.build import PRETRAINED, SCRATCH, weights_hash
+from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.encoders.build import weights_hash
 from pipeline.projector import Projector
 from pipeline.student.resolve import AFTER, NamedModel, name_model
 from pipeline.student.teacher_projectors import projector_path

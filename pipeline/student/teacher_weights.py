@@ -8,8 +8,7 @@ from typing import Any
 
 from pipeline.base.errors import CheckpointError, StoreError
 from pipeline.base.outside import read_toml, reading
-from pipeline.config.model_names import split_choice
-from pipeline.encoders.build import PRETRAINED
+from pipeline.config.model_names import PRETRAINED, split_choice
 from pipeline.store.store import Store
 from pipeline.store.teachers import all_teachers
 from pipeline.training.run_folder import RunFolder

@@ -23,6 +23,7 @@ from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.base.outside import parse_object, read_json, reading
 from pipeline.base.versions import continued_note, versions
+from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import IDENTITY_FREE, TrainConfig, differences, to_toml
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
@@ -30,8 +31,6 @@ from pipeline.store.store import Store
 from pipeline.training.held_out import Best, best_validation, teacher_weights, vals_by_teacher
 from pipeline.training.tensorboard import TensorBoard
 
-RANDOM = "scratch"
-"""What stands in a record for the weights of a student that started from random ones (`encoders.build.SCRATCH`)."""
 LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
 """What is recorded, but may differ when a run is continued: where weights came from (they count by `weights_sha256`),
 and versions of packages (which are told).
@@ -96,7 +95,7 @@ def random_start_differs(begun: Mapping[str, Any], now: Mapping[str, Any]) -> bo
     continues from what it began with.
     """
     was, found = begun.get("student"), now.get("student")
-    if not (isinstance(was, dict) and isinstance(found, dict)) or was.get("weights") != RANDOM:
+    if not (isinstance(was, dict) and isinstance(found, dict)) or was.get("weights") != SCRATCH:
         return False
     lines = differences({"student": was}, {"student": found})
     return bool(lines) and all(line.startswith("student.weights_sha256:") for line in lines)

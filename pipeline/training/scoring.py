@@ -12,8 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.loader import BatchLoader
+from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation
-from pipeline.encoders.build import SCRATCH
 from pipeline.loss import build_loss
 from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
