@@ -21,6 +21,7 @@ from pipeline.base.errors import (
     words_of,
 )
 from pipeline.base.outside import printable
+from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
@@ -190,7 +191,7 @@ def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: Extrac
 def import_features(
     given: dict[str, Any],
     config_file: Path | None,
-    features: Path | None = argument("DIR", "Features of the teacher: TRIDENT, CLAM, STAMP or slide2vec."),
+    features: Path | None = argument("DIR", f"Features of the teacher: {tool_names()}."),
     out: Path | None = output("Store to make or to continue (a Zarr folder)."),
 ) -> None:
     """Stage one without the teacher: a store from features that exist, with pixels from the slides at their places."""

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.console import Progress
+from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import (
     choose_batch_size,
@@ -44,6 +44,7 @@ from pipeline.features.embedding import (
 )
 from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
+from pipeline.features.registry import find_writer
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
@@ -68,7 +69,7 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     grid = plan_grid(named, config)
     dtype = choose_dtype(config)
     suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
-    place = Place(out, config.layout, named.label + suffix, grid)
+    place = Place(out, find_writer(config.layout), named.label + suffix, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
@@ -76,7 +77,8 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         made_by = what_makes(embedder, place, config)
         record = {"made_by": made_by, "model": embedder.encoder.record(), "batch_size": embedder.batch_size,
                   "versions": versions(), "full_float32": True}  # fmt: skip
-        folder.start_or_continue(record, options)
+        for note in folder.start_or_continue(record, options):
+            say(note)
         is_full = before is None or before["full_float32"]
         arithmetic = continued_precision(embedder.precision, embedder.device, full_float32=is_full)
         embedder = replace(embedder, precision=arithmetic)
@@ -114,7 +116,7 @@ def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[st
     """What the embeddings of a slide depend on, beside the slide. Not the batch size: it changes the last bits only."""
     grid = place.grid
     settings = {
-        "layout": place.layout,
+        "layout": config.layout,
         "encoder": place.encoder,
         "dtype": embedder.dtype,
         "patch_px": grid.patch_px,

@@ -12,7 +12,7 @@ from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
-from pipeline.features.layouts import DTYPES
+from pipeline.features.registry import find_writer
 from pipeline.student.resolve import NamedModel, name_model
 from pipeline.student.teacher_projectors import named_projectors
 
@@ -125,7 +125,7 @@ def choose_dtype(config: EmbedConfig) -> str:
     Raises:
         ConfigError: the layout has none of that kind.
     """
-    possible = DTYPES[config.layout]
+    possible = find_writer(config.layout).dtypes
     if config.dtype is not None and config.dtype not in possible:
         raise ConfigError(f"--dtype {config.dtype}: features of --layout {config.layout} are {possible[0]}")
     return config.dtype or possible[0]

@@ -45,9 +45,9 @@ from pipeline.config.model_names import PRETRAINED
 from pipeline.config.tools import ImportConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
-from pipeline.features.facts import read_facts
 from pipeline.features.importing import FeatureRows, ImportedSlide
 from pipeline.features.proof import refused_slides
+from pipeline.features.read import read_facts
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
 from pipeline.store.teachers import find_teacher

@@ -4,13 +4,19 @@ The base and the options of the stages themselves are in `config.stages`.
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
+from pipeline.config.feature_tools import layouts
 from pipeline.config.model_names import absolute_folder, absolute_model
 from pipeline.config.stages import Config
+
+if TYPE_CHECKING:
+    Layout = str
+else:
+    Layout = Literal[tuple(layouts())]
 
 
 class ImportConfig(Config):
@@ -33,9 +39,7 @@ class ImportConfig(Config):
     manifest: Path | None = Field(
         None, description="CSV of slide_id, path, case_id, center, mpp, split [all slides below --slides-root]."
     )
-    coords: Path | None = Field(
-        None, description="Folder of coordinate files, where they lie apart from the features (CLAM's patches)."
-    )
+    coords: Path | None = Field(None, description="Folder of coordinate files, where they lie apart from the features.")
     patch_px: int | None = Field(
         None, ge=16, le=4096, description="Side of the encoder's input, pixels [the teacher's, else as the files say]."
     )
@@ -76,11 +80,11 @@ class EmbedConfig(Config):
         "batch_size": "Running",
     }
 
-    layout: Literal["trident", "clam", "stamp", "pt"] = Field(
-        description="Files as TRIDENT, CLAM or STAMP write them; pt: bare tensors as slide2vec writes them."
+    layout: Layout = Field(
+        description=f"Files as a tool writes them: {', '.join(f'{name} ({tool})' for name, tool in layouts().items())}."
     )
     dtype: Literal["float16", "float32"] | None = Field(
-        None, description="Type that embeddings are stored in [the layout's: float16 for stamp, else float32]."
+        None, description="Type that embeddings are stored in [float32, or the only one that the layout has]."
     )
     as_teacher: bool = Field(
         False, description="Map a student's embeddings into its teacher's space, for heads made for the teacher."

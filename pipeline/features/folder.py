@@ -12,7 +12,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.console import say
 from pipeline.base.errors import EmbedError, ManifestError
 from pipeline.base.outside import read_json, reading
 from pipeline.base.versions import continued_note
@@ -57,8 +56,9 @@ class EmbedFolder:
             found |= {"versions": dict(record.get("versions", {})), "full_float32": "full_float32" in record}
         return found
 
-    def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> None:
+    def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> list[str]:
         """Write the records, or see that they are those of the folder; clear away what a killed run left half written.
+        Returns notes for the user.
 
         Args:
             record: `made_by`, `batch_size` and what else is to be known.
@@ -69,16 +69,18 @@ class EmbedFolder:
             G2LError: it cannot be written.
         """
         old = self.require_usable()
+        notes: list[str] = []
         if old is not None:
             self.require_same(self.folder, old["made_by"], record["made_by"])
             if note := continued_note(self.folder, old["versions"]):
-                say(note)
+                notes.append(note)
         make_output_folder(self.folder)
         remove_asides(self.folder)
         (self.folder / FINISHED_FILE).unlink(missing_ok=True)
         if old is None:
             write_json(self.record_path, record)
         write_text(self.folder / OPTIONS_FILE, to_toml({"embed": options}))
+        return notes
 
     def note_finished(self, record: dict[str, str | int], files: Iterable[Path]) -> None:
         """Every slide is done: what there is, and the bytes of the files that must be there, by path."""

@@ -21,7 +21,8 @@ from pipeline.base.outside import reading
 from pipeline.cohort.manifest import ManifestRow, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
 from pipeline.config.tools import ImportConfig
-from pipeline.features.facts import UNKNOWN, PlacedFeatures, read_placed
+from pipeline.features.read import PlacedFeatures, read_placed
+from pipeline.features.tool import UNKNOWN
 from pipeline.sampling import SPLITS, sample_patches
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.patch_sample import measure_patches

@@ -85,13 +85,12 @@ class Proof:
         return {"proof": proof} | ({REFUSED: [asdict(r) for r in self.refused]} if self.refused else {})
 
     def words(self) -> str:
-        """What was found, in a line, and one more a slide that was refused."""
-        refused = "".join(f"\nrefused: {r.slide_id}: {r.reason}" for r in self.refused)
+        """What was found, in a line."""
         return (
             f"{self.rows} patches embedded again: with the mean taken off, cosine {self.median_cosine:.4f} in the "
             f"median and {self.min_slide_cosine:.4f} for the worst slide; at most {self.max_nearer:.1%} of other rows "
             f"are nearer; as they are, cosine at least {self.min_plain_cosine:.4f}, largest difference "
-            f"{self.largest:.3g} of values up to {self.scale:.3g}{refused}"
+            f"{self.largest:.3g} of values up to {self.scale:.3g}"
         )
 
 
