@@ -56,11 +56,11 @@ from stages.reports.extract import import_report as report  # noqa: F401
 from stages.reports.plan import audit_table, estimate
 
 MOST_READERS = 4
-"""Threads that look at feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and
-HDF5 reads for one at a time.
+"""Threads that read feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and HDF5
+serves one at a time.
 """
 UNKNOWN_WEIGHTS = "unknown"
-"""In place of where a teacher's weights came from, when it was not there to prove anything."""
+"""Stands for the teacher's weights where they were not there to prove anything."""
 
 
 def import_features(
@@ -163,7 +163,7 @@ def teacher_patch_px(config: ImportConfig, files: Sequence[Path]) -> int:
 
 
 def find_teacher(config: ImportConfig, patch_px: int) -> tuple[BuiltEncoder | None, dict[str, Any]]:
-    """The teacher, if its weights can be had without a network, and its record for the store.
+    """The teacher, if its weights are on this machine, and its record for the store.
 
     Raises:
         EncoderError: it cannot be built, or is not known well enough to describe it.
@@ -189,13 +189,13 @@ def _has_weights(spec: EncoderSpec) -> bool:
 
 @dataclass(frozen=True)
 class Looked:
-    """Slides held against their files.
+    """Slides, checked against their feature files.
 
     Attributes:
         matched: which file is of which slide.
         slides: those that have a file, in the order of ids, failed or not.
         mpp: um/px of the patches.
-        patch_px: side of the teacher's input.
+        patch_px: side of the teacher's input, pixels.
     """
 
     matched: Matched
@@ -213,7 +213,7 @@ class Looked:
         return next(slide.audit.reason for slide in self.slides if slide.audit.slide_id == slide_id)
 
     def without(self, refused: Sequence[Refused]) -> "Looked":
-        """The same with slides failed whose features the proof has refused, and are still those features."""
+        """The same, with those slides failed whose features were refused and have not changed since."""
         reasons = {(r.slide_id, r.sha256): r.reason for r in refused}
         kept = []
         for slide in self.slides:
@@ -223,7 +223,7 @@ class Looked:
 
 
 def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width: int) -> Looked:
-    """Hold every file against its slide.
+    """Check every feature file against its slide.
 
     Raises:
         ConfigError: the files name different encoders, or another than the teacher.
