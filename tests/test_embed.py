@@ -281,7 +281,7 @@ def test_a_model_without_a_projector_cannot_stand_in(work: Path, run: Path, tmp_
     slide = work / "slides" / "a.svs"
     for more, words in (
         (["--teacher", "uni"], "--teacher uni goes with --as-teacher"),
-        (["--as-teacher", "--teacher", "uni"], "learnt from one teacher only; leave --teacher away"),
+        (["--as-teacher", "--teacher", "uni"], "learnt from one teacher only; leave out --teacher"),
     ):
         code, _, said = call_g2l("embed", run, slide, "--out", tmp_path / "out", "--layout", "pt", *more)
         assert (code, words in said) == (1, True), said

@@ -189,4 +189,4 @@ def _checked_coords(raw: NDArray[Any], num_rows: int, path: Path) -> NDArray[np.
         raise BenchmarkError(f"{path}: {num_rows} rows of features, but coords of shape {coords.shape}")
     if coords.dtype.kind not in "fiu":
         raise BenchmarkError(f"{path}: coords of type {coords.dtype}, not numbers")
-    return coords.astype(np.int64 if coords.dtype.kind in "iu" else np.float64)
+    return coords.astype(np.int64) if coords.dtype.kind in "iu" else coords.astype(np.float64)
