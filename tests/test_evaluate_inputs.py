@@ -16,7 +16,7 @@ from pipeline.evaluate.inputs import look_at_inputs, start_folder
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
-from pipeline.features.files import read_features
+from pipeline.features.read import read_features
 
 Pixels = NDArray[np.uint8]
 NUM = 24

@@ -23,7 +23,7 @@ from pipeline.evaluate.folds import Fold, given_split, group_folds
 from pipeline.evaluate.linear_probe import Probed, ProbeTask, linear_probe
 from pipeline.evaluate.slide_benchmark.bags import Bag, SlideSet, named
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
-from pipeline.features.files import read_features
+from pipeline.features.read import read_features
 
 KEPT_BYTES = 2 << 30
 """Embeddings that are kept instead of read again. Our choice: 1,000 slides of 300 patches, within the 4 GB that an
