@@ -161,7 +161,7 @@ def _in_words(difference: Shown) -> str:
 def _glance_notes(report: Report) -> list[str]:
     """What the small numbers of the first table are, a paragraph each."""
     small = "Small numbers below a score are its 95 % confidence interval."
-    if any(section.key == "cost" and section.scores for section in report.sections):
+    if any(score.is_cost for section in report.sections for score in section.scores):
         small += " Below how many times faster a model is stand the least and the largest of all rounds of timing."
     notes = [f"{small} A dash is a number that is not defined or was not measured."]
     if any(score.differences for section in report.sections for score in section.scores):

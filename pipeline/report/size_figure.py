@@ -47,8 +47,8 @@ BEFORE, AFTER = "student before distillation", "student after distillation"
 
 
 def figure_scores(sections: Sequence[Section]) -> list[Score]:
-    """The headline scores of all sections that say how good a model is: all but those of its cost."""
-    return [score for section in sections if section.key != "cost" for score in section.scores]
+    """The headline scores that say how good a model is, not what it costs."""
+    return [score for section in sections for score in section.scores if not score.is_cost]
 
 
 def format_params(count: float) -> str:

@@ -4,7 +4,7 @@ Every model is probed in three ways on the same folds (or the split that the dat
 neighbours, and prototypes of a few examples. All are scored on the same patches and the same resamples of groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.benchmark import Embeddings
 from pipeline.evaluate.bootstrap import (
     GroupResamples,
     bound_note,
@@ -44,8 +45,6 @@ from pipeline.features.cache import require_finite
 from pipeline.report.content import Exclusion, Score, Section
 
 KEY = "patches"
-
-Embeddings = Mapping[str, NDArray[np.float32]]
 
 
 def patch_section(
