@@ -139,7 +139,7 @@ def extract_teacher(
     --teacher on a finished store adds its embeddings: extract-teacher STORE.zarr --out STORE.zarr --teacher OTHER.
     """
     from pipeline.cohort.plan import read_plan
-    from pipeline.config.stages import read_toml
+    from pipeline.config.base import read_toml
     from pipeline.store.store import Store
     from stages.finished import finished_extract
     from stages.reports.extract import report
@@ -158,8 +158,7 @@ def extract_teacher(
         flags = ", ".join("--" + name.replace("_", "-") for name in stray)
         what = "holds" if is_store else "is"
         raise ConfigError(f"{flags}: {source} {what} a finished plan; these options belong to g2l plan")
-    record = {"plan": str(source.absolute()), "out": str(paths["out"].absolute())} | config.absolute().record()
-    record.pop("retry_failures")  # applies to this call only; not stored
+    record = {"plan": str(source.absolute()), "out": str(paths["out"].absolute())} | config.stored()
     finished = Store(source).plan if is_store else read_plan(source)
     extracted = finished_extract(finished, source, paths["out"], config)
     if extracted is None:
@@ -199,8 +198,7 @@ def import_features(
 
     command, arguments = "import-features", {"features": features, "out": out}
     config, paths = resolve(ImportConfig, command, given, config_file, arguments)
-    record = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
-    record.pop("retry_failures")  # applies to this call only; not stored
+    record = {name: str(path.absolute()) for name, path in paths.items()} | config.stored()
     imported = finished_import(paths["features"], paths["out"], config)
     if imported is None:
         from stages import import_features as stage
@@ -270,9 +268,8 @@ def embed(
 
     arguments = {"model": model, "slides": slides, "out": out}
     config, paths = resolve(EmbedConfig, "embed", given, config_file, arguments)
-    options = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
+    options = {name: str(path.absolute()) for name, path in paths.items()} | config.stored()
     options["model"] = absolute_model(str(paths["model"]))
-    options.pop("retry_failures")  # applies to this call only; not stored
     tally = finished_embedding(str(paths["model"]), paths["slides"], paths["out"], config)
     if tally is None:
         from stages import embed as stage

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.stages import Config, read_toml, to_toml
+from pipeline.config.base import Config, OneOf, read_toml, to_toml
 
 C = TypeVar("C", bound=Config)
 NAME_WIDTH = 30
@@ -53,21 +53,25 @@ def _list_item(annotation: Any) -> Any:
     return typing.get_args(lists[0])[0] if lists else None
 
 
-def _choice(annotation: Any) -> tuple[str, ...]:
+def _choice(info: FieldInfo) -> tuple[str, ...]:
     """The words of a choice, also of one that may be `None`; empty for what is no choice."""
-    choices = [a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is Literal]
+    if registries := [mark for mark in info.metadata if isinstance(mark, OneOf)]:
+        return tuple(registries[0].words)
+    annotations = (info.annotation, *typing.get_args(info.annotation))
+    choices = [annotation for annotation in annotations if typing.get_origin(annotation) is Literal]
     return typing.get_args(choices[0]) if choices else ()
 
 
-def _optional(annotation: Any) -> Any:
+def _optional(info: FieldInfo) -> Any:
     """The annotation with `None` allowed: absent means "not given here".
 
     Of a choice of words, also in a list, typer knows only that they are words; the configuration checks them, and says
     which one was meant.
     """
+    annotation: Any = info.annotation
     if typing.get_origin(_list_item(annotation)) is Literal:
         return list[str] | None
-    if _choice(annotation):
+    if _choice(info):
         return str | None
     if type(None) in typing.get_args(annotation):
         return annotation
@@ -107,14 +111,12 @@ def _option(name: str, config: type[Config]) -> inspect.Parameter:
     item = _list_item(info.annotation)
     words = typing.get_args(item) or (getattr(item, "__name__", ""),)
     metavar = f"<{'|'.join(words)}>" if item is not None else None
-    if choice := _choice(info.annotation):
+    if choice := _choice(info):
         metavar = f"[{'|'.join(choice)}]"
     option = typer.Option(
         None, *flags, help=_help(info), show_default=False, metavar=metavar, rich_help_panel=_panel(name, config)
     )
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info.annotation)
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info))
 
 
 def with_options(*configs: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:

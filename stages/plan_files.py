@@ -13,7 +13,8 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, PlanError, StoreError
 from pipeline.cohort.manifest import Manifest, read_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
-from pipeline.config.stages import PlanConfig, differences, read_toml, to_toml
+from pipeline.config.base import differences, read_toml, to_toml
+from pipeline.config.stages import PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
 from pipeline.disk.folders import is_free
@@ -57,7 +58,7 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
     absolute = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())}
-    record = absolute | config.absolute().record()
+    record = absolute | config.stored()
     write_text(record_path, to_toml({"plan": record}))
     plan = plan_slides(
         manifest, config, workers=config.workers or usable_cores(), overlays=config.overlays, audit_csv=audit_csv

@@ -12,7 +12,8 @@ from helpers import TEACHER, call_g2l, write_cohort, write_teacher
 from slide_factory import make_slide
 
 from pipeline.base.errors import ConfigError, did_you_mean
-from pipeline.config.stages import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
+from pipeline.config.base import Config, differences, read_toml, to_toml
+from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
 from pipeline.disk.locks import exclusive
 from stages.options import resolve

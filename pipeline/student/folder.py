@@ -55,8 +55,6 @@ from pipeline.training.run_folder import STEP
 
 JSON_BACKTICK = "\\u0060"
 """A backtick as JSON may have it, so that no value ends the block of settings."""
-NOT_IN_CARD = ("slides_root", "weights", "teacher", "teacher_weight")
-"""Options that a card says in other words."""
 USAGE = {
     "pooled": "embedding = model(images)",
     "cls": "embedding = model(images)",
@@ -224,7 +222,7 @@ def card_facts(
             "cases": asdict(cases),
             "val_strip": plan.config.val_strip,
         },
-        "config": {k: v for k, v in config.record().items() if k not in NOT_IN_CARD},
+        "config": config.for_card(),
         "fidelity_before": before,
         "fidelity_after": after,
         "steps": num_steps,
