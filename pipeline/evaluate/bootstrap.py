@@ -1,4 +1,4 @@
-"""How sure a number is: percentile intervals of a bootstrap that draws whole groups (cases), paired between models.
+"""Confidence intervals: percentiles of a bootstrap that draws whole groups (cases), paired between models.
 
 Patches of one case resemble each other, so a resample draws cases with replacement, and a drawn case brings all of its
 rows (the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, chapter 3.8). All
@@ -6,7 +6,7 @@ models are scored on the same resamples; a difference between two of them is tak
 
 A metric of a resample is computed from the rows' weights (how often their group was drawn), never by copying rows. The
 sums are of integers and halves, exact in float64, so that no digit depends on the number of threads. Left out:
-bias-corrected intervals, and the spread that training again would add: the predictions are taken as they are. Pure.
+bias-corrected intervals, and the spread that training again would add: predictions are fixed. Pure.
 """
 
 from collections.abc import Mapping, Sequence

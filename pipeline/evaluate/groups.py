@@ -1,8 +1,8 @@
-"""Which rows belong together: the coarsest of the columns that say so, for a patient's slides share the patient.
+"""Find out which rows belong together: by the coarsest of the columns that say so, such as the patient.
 
-A table may name groups, cases, patients and slides. Folds and the bootstrap go by the one that all others divide, so
-that nothing which belongs together is parted; the others are counted. Rows that share a value of any such column are
-together, also where the coarsest has gaps. Columns that cross each other are an error, for then none tells what is
+A table may name groups, cases, patients and slides. Folds and the bootstrap go by the column that all others divide, so
+that nothing which belongs together is split up; the others are counted. Rows that share a value of any such column stay
+together, also where the coarsest has gaps. Columns that cross each other are an error, because then none says what is
 independent; only a slide may hold several cases, as a tissue microarray does. Pure.
 """
 

@@ -1,14 +1,18 @@
-"""The nearest rows, exactly, with fewer of the products that are dear.
+"""Find the nearest rows exactly, with fewer of the expensive products.
 
-Directions on the grid (see `directions`) have exact products in float64, and these take most of the time of a search.
-Two ways around them, with the neighbours that the plain search gives, to the last tie:
+Products of directions on the grid (see `directions`) are exact in float64, and take most of the time of a search. Two
+shortcuts give the same neighbours as the plain search, down to the last tie:
 
 - few neighbours: products in float32, whose error is bounded, leave a few candidates of each row; only these are
   multiplied exactly;
 - many neighbours, of all rows among themselves: a product counts for both of its rows, so half of them are enough.
 
-Where embeddings are so alike that too many are candidates, the plain search takes over. Work is shared among threads by
-blocks of rows; as products are exact, their number changes nothing. Pure.
+Where embeddings are so alike that there are too many candidates, the plain search takes over. Threads share the work by
+blocks of rows; products are exact, so the number of threads changes nothing.
+
+Training finds neighbours in another way (`training.similarity.nearest_neighbours`): in float32, on any device, with
+ties in whatever order torch leaves them. Its figures and those of fidelity keep that search, so that their digits stay
+comparable. Here ties go to the lower row, because the index and the kNN probe must not depend on threads. Pure.
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,11 +1,10 @@
-"""How strongly a linear probe is regularised: by what is reported, on splits of groups within the training part.
+"""Choose how strongly a linear probe is regularised: by the reported score, on splits of groups of the training part.
 
-A probe is read by a score that counts every class the same (balanced accuracy, or AUROC as a mean over the classes). So
-its regression weighs every class the same, and its strength C is the one of the largest such score on the test rows of
-the inner splits, all of them together; of equal scores the stronger penalty. Inner splits keep groups (cases) together,
-as the folds do, so that C is chosen for cases that are not known. Log loss chooses otherwise: where the cases are few
-it punishes every sure mistake, and ends at the penalty under which the probe says the classes' frequencies
-(docs/decisions/0033). Pure.
+The reported score counts every class the same (balanced accuracy, or AUROC as a mean over the classes). So the
+regression weighs every class the same, and the strength C is the one with the largest score on the test rows of all
+inner splits together; of equal scores, the stronger penalty. Inner splits keep groups (cases) together, as the folds
+do, so that C is chosen for unseen cases. Log loss chooses otherwise: with few cases it punishes every confident
+mistake, and ends at the penalty under which the probe predicts the classes' frequencies (docs/decisions/0033). Pure.
 """
 
 from collections.abc import Sequence

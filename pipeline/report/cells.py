@@ -1,5 +1,5 @@
-"""Cells of the report's tables as they are drawn: rounded numbers with their intervals, which are the best, and the
-columns that fit a printed page. Every digit is in `report.json`. Pure.
+"""Draw the cells of the report's tables: round numbers and intervals, mark the best, and choose the columns that fit a
+printed page. `report.json` has every digit. Pure.
 """
 
 import math
@@ -102,7 +102,7 @@ def _rounded(cell: Cell, digits: int) -> float | None:
 
 
 def number_of(value: object) -> int | float | None:
-    """A number of any library as Python's; `None` for what is no number or not finite."""
+    """A number of any library as Python's; `None` for what is not a finite number."""
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) and math.isfinite(value):

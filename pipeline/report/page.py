@@ -1,7 +1,7 @@
-"""The report as one HTML file that opens anywhere: styles and pictures inside, nothing fetched, no script.
+"""Write the report as one HTML file that opens anywhere: styles and pictures inside, nothing fetched, no script.
 
-Everything that comes from files is escaped by the template, and a Content-Security-Policy forbids whatever would still
-slip through: scripts, frames, requests. What the page leaves out for want of room is in `report.json`.
+The template escapes everything that comes from files, and a Content-Security-Policy forbids whatever would still slip
+through: scripts, frames, requests. `report.json` has what the page has no room for.
 """
 
 import base64

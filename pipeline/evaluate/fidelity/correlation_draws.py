@@ -1,7 +1,7 @@
-"""Correlations of a projection with the teacher's embeddings, with what each resample of cases gives. Pure.
+"""Correlations of a projection with the teacher's embeddings, of the data and of each resample of cases. Pure.
 
-The figures are those of training (`training.similarity.Fidelity`), which do not depend on a projection's spread. A
-resample's are computed from sums over groups, as all of `evaluate.bootstrap` are: no row is copied.
+The figures are those of training (`training.similarity.Fidelity`), which do not depend on a projection's spread. Those
+of a resample are computed from sums over groups, as in all of `evaluate.bootstrap`: no row is copied.
 """
 
 import numpy as np

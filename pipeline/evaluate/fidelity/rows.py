@@ -1,5 +1,5 @@
-"""What a fidelity score does not see of its store: rows without an embedding, rows that were not drawn, and slides or
-centres with too few patches for figures of their own. Nothing is left out in silence.
+"""List what a fidelity score leaves out of its store: rows without an embedding, rows that were not drawn, and slides
+or centres with too few patches for figures of their own.
 """
 
 import numpy as np

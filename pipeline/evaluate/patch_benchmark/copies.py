@@ -59,8 +59,8 @@ def _error(patch_set: PatchSet, leaks: dict[tuple[int, int], list[str]]) -> str:
 
     def described(row: int, differing: Sequence[str]) -> str:
         columns = {"label": patch_set.labels, "split": patch_set.splits, patch_set.group_column: patch_set.groups}
-        said = [f"{name} {str(of[row])!r}" for name in differing if (of := columns[name]) is not None]
-        return f"{patch_set.paths[row]} ({', '.join(said)})"
+        values = [f"{name} {str(column[row])!r}" for name in differing if (column := columns[name]) is not None]
+        return f"{patch_set.paths[row]} ({', '.join(values)})"
 
     shown = list(leaks.items())[:MAX_SHOWN]
     lines = [f"\n  {described(a, differing)} and {described(b, differing)}" for (a, b), differing in shown]

@@ -1,7 +1,7 @@
-"""The patch part of an evaluation: how well classes of patches are told apart from each model's embeddings.
+"""The patch section: how well classes of patches are told apart by each model's embeddings.
 
-Every model is probed in three ways on the same folds (or the split that the data bring): a linear probe, its nearest
-neighbours, and prototypes of a few examples. All are scored on the same patches and the same resamples of groups.
+Every model is probed in three ways on the same folds (or the split that comes with the data): a linear probe, its
+nearest neighbours, and prototypes of a few examples. All are scored on the same patches and resamples of groups.
 """
 
 from collections.abc import Sequence
@@ -61,7 +61,7 @@ def patch_section(
         exclusions: images that were left out of the set before.
 
     Raises:
-        BenchmarkError: embeddings hold what is no number or are zero, or the set's classes and groups allow no folds.
+        BenchmarkError: embeddings are not finite or zero, or the set's classes and groups allow no folds.
     """
     for label, values in embeddings.items():
         assert len(values) == len(patch_set), f"{label}: {len(values)} embeddings of {len(patch_set)} patches"

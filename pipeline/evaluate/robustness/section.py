@@ -1,4 +1,4 @@
-"""Robustness: do a model's embeddings follow the tissue or the centre, scanner and stain that it comes from?
+"""The robustness section: do a model's embeddings follow the tissue, or the centre, scanner and stain it comes from?
 
 Two evaluations, of which a set may allow one or both: the robustness index of PathoROB with the margins of croma, over
 patches of several classes and centres; and plismbench's paired cosine and retrieval, over slides of the same tissue.
@@ -46,7 +46,7 @@ def robustness_section(
     """The robustness of models by label, whose `embeddings` (images, D) are of the set's `paths`.
 
     Raises:
-        BenchmarkError: embeddings hold what is no number or are zero, or `config.ri_k` is too large.
+        BenchmarkError: embeddings are not finite or zero, or `config.ri_k` is too large.
     """
     for label, values in embeddings.items():
         assert len(values) == len(robustness_set.paths), f"{label}: {len(values)} embeddings"
@@ -111,7 +111,7 @@ PAIRED_WHAT = (
 
 @contextmanager
 def _named(label: str) -> Iterator[None]:
-    """An error in here names the model."""
+    """Put the model's label before an error that is raised inside."""
     try:
         yield
     except BenchmarkError as error:

@@ -1,7 +1,4 @@
-"""How robustness is laid out: tables of the index, its margins and the pairs of slides, and what a reader must know.
-
-Plain data in, plain data out. Pure.
-"""
+"""Tables, scores and notes of robustness: of the index, its margins and the pairs of slides. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -315,7 +312,7 @@ def paired_notes(paired: PairedRobustness) -> list[str]:
 
 
 def _interval(draws: Draws | None) -> Interval | None:
-    """A number with its interval; `None` if there is no number."""
+    """A statistic with its interval; `None` if it does not exist."""
     return None if draws is None or np.isnan(draws.value) else interval(draws)
 
 

@@ -1,10 +1,10 @@
-"""Patches that are equally near: what another order among them could make of the robustness index.
+"""How much the order among equally near patches could change the robustness index.
 
 Among the first k neighbours of a patch, all that are nearer than the k-th count in any order. The rest of the k places
 is filled from the tied set, those as near as the k-th. If that set is larger than the places and holds patches of
 several kinds (SO: same class from another centre; OS: another class from the same centre; neither), the order decides
-what counts. Embeddings that hold nothing but the class are such, for all patches of the class are tied; but whichever
-are taken, OS is 0 and the index 1. Where all patches are the same, any index could be had. Pure.
+what counts. Embeddings that hold nothing but the class are an example: all patches of the class are tied, but whichever
+are taken, OS is 0 and the index 1. Where all patches are the same, any index is possible. Pure.
 """
 
 from dataclasses import dataclass

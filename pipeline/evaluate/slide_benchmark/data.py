@@ -137,7 +137,7 @@ def _why_no_features(slide: str, files: SlideFiles) -> str:
 
 
 def case_of_stem(stem: str, cases: Container[str]) -> str | None:
-    """The longest of `cases` that a file's name starts with, up to its end or to what is no letter or digit."""
+    """The longest of `cases` that a file's name starts with, up to its end or to a mark that is no letter or digit."""
     ends = [len(stem), *(i for i in range(len(stem) - 1, 0, -1) if not stem[i].isalnum())]
     return next((stem[:end] for end in ends if stem[:end] in cases), None)
 
@@ -277,7 +277,7 @@ def _notes_on_units(unit: Unit, rows: Sequence[_Row], columns: Columns) -> list[
 
 
 def _notes_on_words(label: str, rows: Sequence[_Row]) -> list[str]:
-    """What the cells of `rows` say that may not be meant."""
+    """Notes on cells of `rows` that may be mistakes."""
     columns = (("labels", "label"), ("cases", "case_id"), ("centres", "center"))
     spelled = [note for what, name in columns for note in spelling_notes(what, (getattr(row, name) for row in rows))]
     return [*spelled, *numeric_notes(label, (row.label for row in rows))]

@@ -1,8 +1,8 @@
-"""Slide benchmarks of one model's feature files: what the files hold, and predictions for every bag out of its fold.
+"""Score feature files on a slide benchmark: survey what they hold, and predict every bag out of its fold.
 
-Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows how
-much of it attention is worth. Memory: files are read one at a time in a first pass that keeps the means and moments of
-each slide; the attention MIL reads each bag again when it needs it, and keeps what fits `KEPT_BYTES`.
+Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows
+what attention adds. Memory: a first pass reads files one at a time and keeps the mean and moments of each slide; the
+attention MIL reads each bag again when it needs it, and keeps as many as fit `KEPT_BYTES`.
 """
 
 import hashlib
@@ -161,7 +161,7 @@ def sha256_of(features: NDArray[np.float32]) -> str:
 
 
 def copied_slides(slide_set: SlideSet, model: str, content: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Slides that have the very features of a slide of another case or label, with the reason; and notes on copies
+    """Slides that have the same features as a slide of another case or label, with the reason; and notes on copies
     within one case, which are no leak. `content` is a hash of each slide's features.
     """
     bag_of = {slide: bag for bag in slide_set.bags for slide in bag.slides}
@@ -186,7 +186,7 @@ def copied_slides(slide_set: SlideSet, model: str, content: Mapping[str, str]) -
     notes: list[str] = []
     if within:
         words = "slide has" if within == 1 else "slides have"
-        notes.append(f"{model}: {within:,} {words} the very features of another of the same case; each counts.")
+        notes.append(f"{model}: {within:,} {words} the same features as another of the same case; each counts.")
     return copied, notes
 
 

@@ -1,4 +1,4 @@
-"""The slide part of an evaluation: how well labels of cases, such as TP53 status, are predicted from feature files.
+"""The slide section: how well labels of cases, such as TP53 status, are predicted from feature files.
 
 For each feature set two predictors are trained on the same folds: attention MIL, and logistic regression on the mean of
 a case's patches. Cases are scored by the fold that did not see them, and all feature sets on the same cases.
@@ -55,7 +55,7 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Prediction:
-    """What one predictor says of all units from one feature set, and how good that is."""
+    """The predictions of one predictor from one feature set, and their scores."""
 
     model: str
     predictor: str
