@@ -30,9 +30,9 @@ from pipeline.disk.locks import exclusive
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
 from pipeline.evaluate.cost.benchmark import CostBenchmark
 from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
-from pipeline.evaluate.inputs import start_folder
 from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
 from pipeline.evaluate.probe_report import curves_to_draw
+from pipeline.evaluate.report_folder import start_folder
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
 from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark
 from pipeline.features.cache import cached, embed_rows, model_key, require_finite

@@ -12,10 +12,10 @@ from PIL import Image
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.config.base import to_toml
 from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.inputs import start_folder
 from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
+from pipeline.evaluate.report_folder import start_folder
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
 from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark

@@ -145,8 +145,8 @@ def bound_note(estimates: Mapping[str, Sequence[Interval]]) -> str:
     """What a reader must know of estimates, by their names, that are as low (0) or as high (1) as can be; else ""."""
     at_bound = [
         name
-        for name, found in estimates.items()
-        if any(min(one.value, 1 - one.value) < ROUNDING and np.isfinite(one.low) for one in found)
+        for name, intervals in estimates.items()
+        if any(min(one.value, 1 - one.value) < ROUNDING and np.isfinite(one.low) for one in intervals)
     ]
     if not at_bound:
         return ""
@@ -267,8 +267,8 @@ def _pairs_won(
 
     as_they_are = np.ones((1, resamples.num_groups), np.int32)
     blocks = _blocks(len(resamples), len(scores))
-    found = [in_block(as_they_are), *(in_block(resamples.counts[block]) for block in blocks)]
-    return np.concatenate([won for won, _ in found]), np.concatenate([pairs for _, pairs in found])
+    counted = [in_block(as_they_are), *(in_block(resamples.counts[block]) for block in blocks)]
+    return np.concatenate([won for won, _ in counted]), np.concatenate([pairs for _, pairs in counted])
 
 
 def _statistic(values: Floats, resamples: GroupResamples) -> Draws:

@@ -97,9 +97,9 @@ def few_shot(embeddings: NDArray[np.float32], task: ProbeTask, examples: Example
             total, hits = np.zeros(len(test)), np.zeros((draws, num_classes))
             for start in range(0, draws, size):
                 block = slice(start, start + size)
-                found = _nearest_prototype(test, directions[rows[block, :, :shots]].mean(2)) == truth[:, None]
-                total += found.sum(1)
-                hits[block] = found.T @ own
+                is_right = _nearest_prototype(test, directions[rows[block, :, :shots]].mean(2)) == truth[:, None]
+                total += is_right.sum(1)
+                hits[block] = is_right.T @ own
             counts[shots] = total, hits
         return counts
 

@@ -78,10 +78,10 @@ def groups_in_several_centers_note(groups: Sequence[str], centers: Sequence[str]
     for group, center in zip(groups, centers, strict=True):
         if group and center:
             of_group.setdefault(group, set()).add(center)
-    several = {group: sorted(found) for group, found in sorted(of_group.items()) if len(found) > 1}
+    several = {group: sorted(names) for group, names in sorted(of_group.items()) if len(names) > 1}
     if not several:
         return ""
-    listed = "; ".join(f"{group!r} ({', '.join(found)})" for group, found in list(several.items())[:MAX_SHOWN])
+    listed = "; ".join(f"{group!r} ({', '.join(names)})" for group, names in list(several.items())[:MAX_SHOWN])
     more = f" and {len(several) - MAX_SHOWN:,} more" if len(several) > MAX_SHOWN else ""
     return (
         f"{len(several):,} of {len(set(filter(None, groups))):,} {word} are of several centres: {listed}{more}. If "

@@ -142,11 +142,11 @@ def scan_images(paths: Sequence[Path], workers: int) -> ScannedImages:
             results.append(result)
             progress.step()
     return ScannedImages(
-        sha256=[found.sha256 for found in results],
-        problems={i: found.problem for i, found in enumerate(results) if found.problem},
-        sizes=dict(sorted(Counter(found.size for found in results if not found.problem).items())),
-        pixels=[found.pixels for found in results],
-        plain=frozenset(i for i, found in enumerate(results) if found.is_plain),
+        sha256=[image.sha256 for image in results],
+        problems={i: image.problem for i, image in enumerate(results) if image.problem},
+        sizes=dict(sorted(Counter(image.size for image in results if not image.problem).items())),
+        pixels=[image.pixels for image in results],
+        plain=frozenset(i for i, image in enumerate(results) if image.is_plain),
     )
 
 

@@ -81,15 +81,15 @@ def _few_nearest(grid: Floats, cosines: NDArray[np.float32], rows: Ints, among: 
     least = _about_last(cosines, count) - (2 * product_error(grid.shape[1]) + 2.0**-23)
     candidates = cosines >= least.astype(np.float32)[:, None]
     crowded = np.count_nonzero(candidates, axis=1) > MAX_CANDIDATES * count
-    found = np.empty((len(rows), count), np.int64)
+    near = np.empty((len(rows), count), np.int64)
     for row in np.flatnonzero(~crowded):
         places = np.flatnonzero(candidates[row])
         exact = grid[among[places]] @ grid[rows[row]]
-        found[row] = places[np.argsort(-exact, kind="stable")[:count]]
+        near[row] = places[np.argsort(-exact, kind="stable")[:count]]
     many = np.flatnonzero(crowded)
     for block in row_blocks(len(many), len(among)):
-        found[many[block]] = nearest(_products(grid, rows[many[block]], among), count)
-    return found
+        near[many[block]] = nearest(_products(grid, rows[many[block]], among), count)
+    return near
 
 
 def _about_last(cosines: NDArray[np.float32], count: int) -> Floats:
@@ -199,11 +199,11 @@ class _SharedSearch:
         table, names = np.full((num_rows, width), -np.inf), np.zeros((num_rows, width), np.int64)
         table[filled], names[filled] = products[order], columns[order]
         near = nearest(table, self.count)
-        found, values = np.take_along_axis(names, near, 1), np.take_along_axis(table, near, 1)
+        columns, values = np.take_along_axis(names, near, 1), np.take_along_axis(table, near, 1)
         short = np.flatnonzero(counts < self.count)
         if len(short):
-            found[short], values[short] = _plain(self.grid, short + block.start, self.count)
-        return found, values
+            columns[short], values[short] = _plain(self.grid, short + block.start, self.count)
+        return columns, values
 
 
 def _piece(rows: Ints, columns: Ints, products: Floats) -> Piece:

@@ -131,15 +131,15 @@ def choose_strength(
     tested = np.concatenate([truth[split.test] for split in inner])
     split_of_row = np.repeat(np.arange(len(inner)), [len(split.test) for split in inner])
     for number, strength in enumerate(protocol.strengths):
-        found = []
+        predicted = []
         for index, split in enumerate(inner):
             model = fit_logistic(
                 parts[index][0], truth[split.train], num_classes, strength, moments, models[index], PATH_TOLERANCE,
                 weights[index],
             )  # fmt: skip
             models[index] = model
-            found.append(model.log_probabilities(parts[index][1]))
-        curve[number] = score_of(protocol.score, tested, np.concatenate(found), split_of_row)
+            predicted.append(model.log_probabilities(parts[index][1]))
+        curve[number] = score_of(protocol.score, tested, np.concatenate(predicted), split_of_row)
     if not np.isfinite(curve).any():
         return Choice(DEFAULT_STRENGTH, curve)
     return Choice(protocol.strengths[best_of(curve)], curve)

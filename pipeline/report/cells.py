@@ -88,10 +88,10 @@ def shown_column(column: Column, cells: Sequence[Cell]) -> list[Shown]:
     fine = hidden or any(width < COARSE_WIDTH * 10.0**-coarse for width in widths)
     shown = [_shown(cell, column.digits, column.digits if fine else coarse) for cell in cells]
     numbers = [_rounded(cell, column.digits) for cell in cells]
-    found = [number for number in numbers if number is not None]
-    if column.better not in ("higher", "lower") or len(found) < 2:
+    finite = [number for number in numbers if number is not None]
+    if column.better not in ("higher", "lower") or len(finite) < 2:
         return shown
-    best = max(found) if column.better == "higher" else min(found)
+    best = max(finite) if column.better == "higher" else min(finite)
     return [replace(cell, best=number == best) for cell, number in zip(shown, numbers, strict=True)]
 
 

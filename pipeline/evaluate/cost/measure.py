@@ -140,11 +140,11 @@ def measure_cost(
             notes: dict[str, str] = {}
             for label, module in models.items():
                 expected = per_patch.get(label, 0.0) * batch_size
-                found = _prepare(module, patch_px[label], batch_size, precision, device, expected)
-                if isinstance(found, str):
-                    notes[label] = found
+                prepared = _prepare(module, patch_px[label], batch_size, precision, device, expected)
+                if isinstance(prepared, str):
+                    notes[label] = prepared
                 else:
-                    ready[label] = found
+                    ready[label] = prepared
             times = _time_in_turn(ready, rounds, on_round)
             per_patch |= {label: median(own) / batch_size for label, own in times.items()}
             for label in models:

@@ -332,53 +332,53 @@ def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown
 def notes(store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, cka: dict[str, Alignment]) -> list[str]:
     """What a reader must know beside the numbers."""
     num_rows = len(rows.val)
-    found = [*filter(None, [missing_note(failed_rows(store)), sample_note(store, num_rows, len(rows.train))])]
+    texts = [*filter(None, [missing_note(failed_rows(store)), sample_note(store, num_rows, len(rows.train))])]
     cases = store.plan.case_of_row()
     held_out, trained_on = np.unique(cases[rows.val]), np.unique(cases[store.ok_rows(TRAIN)])
     if shared := len(np.intersect1d(held_out, trained_on)):
-        found.append(f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
+        texts.append(f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
                      "slide is held out): these figures are too good for new cases.")  # fmt: skip
     of_val = np.unique(store.plan.slide_of_row()[rows.val])
     if warning := cases_warning(case_facts(store.plan.slides)):
         held = case_facts(store.plan.slides[i] for i in of_val)
-        found.append(
+        texts.append(
             f"{warning[0].upper()}{warning[1:]}. Of the {held.slides:,} held-out slides, "
             f"{held.unknown + held.not_recorded:,} have no known case; intervals may be too narrow."
         )
     if num_cases < 2:
-        found.append("All held-out patches are of one case: no interval can be given, and nothing follows for other "
+        texts.append("All held-out patches are of one case: no interval can be given, and nothing follows for other "
                      "cases.")  # fmt: skip
     elif note := few_groups_note(num_cases, "cases"):
-        found.append(note)
+        texts.append(note)
     neighbours = min(NUM_NEIGHBOURS, num_rows - 1)
     levels = ", ".join(f"{of.by_chance:.3f} ({label})" for label, of in cka.items())
-    found.append(f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, the overlap "
+    texts.append(f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, the overlap "
                  f"{neighbours / (num_rows - 1):.3f}, CKA 0, and the plain CKA {levels}: its mean over all orders of "
                  "the rows.")  # fmt: skip
     if without := [label for label, of in cka.items() if np.isnan(of.debiased)]:
         why = "it needs four patches" if num_rows < 4 else "of one side no more than a single embedding differs"
-        found.append(f"No CKA of {', '.join(without)}: {why}.")
+        texts.append(f"No CKA of {', '.join(without)}: {why}.")
     if ties := num_rows - len(np.unique(space.plain, axis=0)):
-        found.append(f"{ties:,} patches have the same embedding as another one (blank places, mostly). Such ties count "
+        texts.append(f"{ties:,} patches have the same embedding as another one (blank places, mostly). Such ties count "
                      "as not found, so that even the teacher's own retrieval is below 1.")  # fmt: skip
     if len(rows.train) < 2 * store.width:
-        found.append(f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
+        texts.append(f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
                      "to be exact, so that even the teacher's own row is below 1.")  # fmt: skip
     if not store.has_pixels:
-        found.append("No contact sheet: the store keeps no pixels.")
-    return found
+        texts.append("No contact sheet: the store keeps no pixels.")
+    return texts
 
 
 def map_notes(maps: dict[str, LinearMap]) -> list[str]:
     """What a reader must know of how the strengths of the fitted maps were chosen."""
-    found = []
+    texts = []
     if any(fitted.left_out == ROWS for fitted in maps.values()):
-        found.append("All training patches are of one case: the ridge of the linear maps is chosen by leaving out "
+        texts.append("All training patches are of one case: the ridge of the linear maps is chosen by leaving out "
                      "single patches, which is rather too weak for other cases.")  # fmt: skip
     if strongest := [label for label, fitted in maps.items() if fitted.is_strongest]:
-        found.append(f"The ridge of the linear map is the strongest of its grid for {', '.join(strongest)}: next to "
+        texts.append(f"The ridge of the linear map is the strongest of its grid for {', '.join(strongest)}: next to "
                      "nothing of the teacher is mapped to other cases.")  # fmt: skip
-    return found
+    return texts
 
 
 def at_bound(
@@ -402,17 +402,17 @@ def provenance(store: Store, models: Sequence[StoreEmbeddings]) -> list[str]:
     """
     name = store.spec.teacher["name"]
     others_of_store = [other for other in all_teachers(store.base) if other != name]
-    found = [
+    texts = [
         f"The store has embeddings of {other} too: `--teacher {other}` measures by them." for other in others_of_store
     ]
     teacher, plan = store.spec.teacher["weights_sha256"], store.attributes["plan_hash"]
     for model in models:
         named = model.named
         if why := named.why_no_projector(teacher):
-            found.append(why)
+            texts.append(why)
         if named.role == AFTER and named.plan_hash != plan:
             other = "another plan than the store's" if named.plan_hash else "a plan that its folder does not name"
-            found.append(f"{model.label} was trained on {other}: it may have seen the held-out patches.")
+            texts.append(f"{model.label} was trained on {other}: it may have seen the held-out patches.")
     if others := [model.label for model in models if not (model.is_teacher or model.named.role)]:
-        found.append(f"Whether {', '.join(others)} saw these slides in pretraining is not known here.")
-    return found
+        texts.append(f"Whether {', '.join(others)} saw these slides in pretraining is not known here.")
+    return texts

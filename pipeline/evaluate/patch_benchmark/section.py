@@ -137,12 +137,12 @@ def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench, confi
     try:
         probed = {LINEAR: linear_probe(embeddings, task), KNN: knn_probe(embeddings, task, config.knn)}
         draws = {
-            name: classification_draws(truth, found.probabilities[scored], bench.resamples, task.parts[scored])
-            for name, found in probed.items()
+            name: classification_draws(truth, result.probabilities[scored], bench.resamples, task.parts[scored])
+            for name, result in probed.items()
         }
     except BenchmarkError as error:
         raise BenchmarkError(f"{label}: {error}") from None
-    few = {found.shots: found for found in few_shot(embeddings, task, bench.examples)}
+    few = {result.shots: result for result in few_shot(embeddings, task, bench.examples)}
     few_draws = {shots: class_mean_draws(truth, f.right[scored], bench.resamples) for shots, f in few.items()}
     return ScoredModel(label, probed, draws, few, few_draws)
 
@@ -239,10 +239,10 @@ def _notes(models: Sequence[ScoredModel], bench: Bench) -> list[str]:
         for probe, by_metric in model.draws.items():
             estimates[f"{model.label}, {probe}"] = [interval(draws) for draws in by_metric.values()]
         estimates[f"{model.label}, few-shot"] = [interval(draws) for draws in model.few_draws.values()]
-    found = (few_groups_note(num_groups, bench.unit), bound_note(estimates))
-    notes = [*bench.patch_set.notes(), *(note for note in found if note)]
+    notes = [*bench.patch_set.notes()]
+    notes += filter(None, [few_groups_note(num_groups, bench.unit), bound_note(estimates)])
     notes += [*bench.task.notes, *bench.examples.notes]
-    by_model = [(f"{m.label}, {name}", found.notes) for m in models for name, found in m.probed.items()]
+    by_model = [(f"{m.label}, {name}", probed.notes) for m in models for name, probed in m.probed.items()]
     notes += [f"{who}: {note}" for who, of_model in by_model for note in of_model]
     task, scored = bench.task, bench.scored
     of_rows = (task.truth[scored], bench.groups[scored], task.parts[scored])

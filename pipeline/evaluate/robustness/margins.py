@@ -159,8 +159,8 @@ def _with_croma(
     return replace(margins, croma=_interval(median), croma_tail=croma.ltm_alpha, croma_f0=croma.f0)
 
 
-def _interval(found: BootstrapCI) -> Interval:
-    return Interval(found.point, found.lo, found.hi)
+def _interval(of_croma: BootstrapCI) -> Interval:
+    return Interval(of_croma.point, of_croma.lo, of_croma.hi)
 
 
 @contextmanager

@@ -99,7 +99,10 @@ class SlideSet:
                 bags.append(replace(bag, slides=kept))
             elif self.unit == "case":
                 exclusions.append(Exclusion(f"case {bag.name}", "no slide of it is left"))
-        files = {model: {s: f for s, f in found.items() if s not in broken} for model, found in self.files.items()}
+        files = {
+            model: {slide: file for slide, file in of_model.items() if slide not in broken}
+            for model, of_model in self.files.items()
+        }
         return replace(
             self,
             bags=tuple(bags),
