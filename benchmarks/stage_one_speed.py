@@ -7,7 +7,7 @@ queues, copies, checksums, syncing, threads in each other's way.
 What is compared is fair because it is the same work on the same rows in the same process, by the pipeline's own
 functions, in turn:
     reader    `BatchLoader` with as many threads as the stage, reading and resampling every patch from the slide
-    model     `embed_batch` on the same batches, lying in memory: normalisation and forward pass, torch's own threads
+    model     `embed_batches` on the same batches, lying in memory: normalisation and forward pass, torch's own threads
     encoding  `encode_image` of the same patches in a pool of as many threads as the stage
     stage     `embed_shards` into a fresh store: all of it, and checksums, SHA-256, fsync, ledger
 Loading the model and making the empty store are in none of them. The slide is in the page cache for all. Teachers have
@@ -34,9 +34,10 @@ from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.plan import Plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import build_encoder
+from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.store.patches import PatchRead, PlannedPatches
 from pipeline.store.store import Status
-from stages.extract_teacher import embed_batch, embed_shards, prepare_store, row_batches
+from stages.extract_teacher import embed_shards, prepare_store, row_batches
 
 NEEDED = 0.85
 """From the issue."""
@@ -77,8 +78,9 @@ class StageOne:
 
     def model(self) -> None:
         """Normalise and embed every batch."""
-        for batch in self.batches:
-            embed_batch(self.teacher.module, batch, DEVICE, "float32")
+        forward = EncoderForward(self.teacher.module, DEVICE, "float32")
+        for _ in embed_batches(forward, self.batches, DEVICE, width=self.teacher.spec.width, no_room=""):
+            pass
 
     def encoding(self) -> None:
         """Encode every patch."""

@@ -8,31 +8,27 @@ replays: beyond the paper, whose student is compared with the embedding of the p
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import (
-    autocast,
     choose_batch_size,
     choose_device,
     choose_precision,
     continued_precision,
     describe_device,
     keep_freed_memory,
-    mark,
     versions,
 )
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.base.loader import Batch, BatchLoader
+from pipeline.base.loader import BatchLoader
 from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
 from pipeline.config.model_names import PRETRAINED
@@ -42,8 +38,9 @@ from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records
 from pipeline.encoders.build import BuiltEncoder, Encoder, build_encoder
+from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.slides.patch_sample import expected_pixel_bytes
-from pipeline.store.patches import PatchRead, PlannedPatches, ViewedPatches, patches_to_embed
+from pipeline.store.patches import PlannedPatches, ViewedPatches, patches_to_embed
 from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Status, Store, StoreSpec, create_store, open_to_continue
 from pipeline.store.teachers import all_teachers, needs_slides, open_further
@@ -53,10 +50,10 @@ from pipeline.training.preflight import preflight
 from stages.reports.extract import Extracted as Extracted
 from stages.reports.extract import report as report
 
-T = TypeVar("T")
-
 MPP_TOLERANCE = 0.01
 """A plan within 1 % of the teacher's own resolution is at that resolution."""
+NO_ROOM = "Give a smaller --batch-size and another --out: a store keeps its batch size"
+"""What a user can do whose device has no room for a batch."""
 NAMED = 3
 """Missing slides that a note names. Our choice: enough to see what is wrong."""
 
@@ -208,8 +205,6 @@ def embed_shards(
 ) -> None:
     """Read, embed and commit the given shards.
 
-    On a GPU the host is one batch ahead: while a batch computes, the results of the one before are fetched and written.
-
     Raises:
         StoreError: the disk is full, or more rows failed than `max_failures`.
     """
@@ -228,79 +223,22 @@ def embed_shards(
         Progress("extracting", total, "patches", done=done) as progress,
     ):
         batches = reader.batches(row_batches(store, shards, batch_size))
-        for embedded in one_ahead(embed_batch(model, batch, device, precision) for batch in batches):
-            finish_batch(embedded, store, writer)
+        for embedded in embed_batches(
+            EncoderForward(model, device, precision),
+            batches,
+            device,
+            width=store.width,
+            no_room=NO_ROOM,
+            is_readable=lambda read: read.status is Status.OK,
+        ):
+            writer.put(embedded.rows, embedded.of_all_rows(), embedded.results)
             failed = failed_before + writer.num_failures
             if config.max_failures is not None and failed > config.max_failures:
                 raise StoreError(too_many_failures(failed, writer.last_failure, config.max_failures))
             progress.note(failed=failed)
-            progress.step(len(embedded.batch.rows))
+            progress.step(len(embedded.rows))
     if isinstance(patches, PlannedPatches) and (note := patches.plain_note()):
         say(note)
-
-
-@dataclass(frozen=True)
-class EmbeddedBatch:
-    """A batch on its way from the device.
-
-    Attributes:
-        batch: what was read.
-        embeddings: float32 (R, D), of several views (R, K, D), on the host, of the R rows that could be read; there
-            once `ready` has passed.
-        ready: the event behind the copy to the host; `None` when it is there already.
-    """
-
-    batch: Batch[PatchRead]
-    embeddings: Tensor
-    ready: torch.cuda.Event | None
-
-
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items; each is given when the next one has been made."""
-    waiting: list[T] = []
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > 1:
-            yield waiting.pop(0)
-    yield from waiting
-
-
-@torch.inference_mode()
-def embed_batch(model: Encoder, batch: Batch[PatchRead], device: torch.device, precision: str) -> EmbeddedBatch:
-    """Embed the rows that could be read; failed rows never enter the model. On a GPU this does not wait for it.
-
-    Raises:
-        ConfigError: the device has too little memory for the batch.
-    """
-    ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
-    if not ok:
-        views = batch.pixels.shape[1:-3]
-        return EmbeddedBatch(batch, torch.empty((0, *views, model.spec.width)), None)
-    try:
-        pixels = batch.pixels_on(device)
-        if len(ok) < len(batch.rows):
-            pixels = pixels[torch.tensor(ok, device=device)]
-        with autocast(device, precision):
-            several = pixels.dim() == 5  # a pass each: the first is the very one of a store without further views
-            passes = [model(view) for view in pixels.unbind(1)] if several else []
-            embeddings: Tensor = torch.stack(passes, 1) if several else model(pixels)
-    except torch.OutOfMemoryError:
-        raise ConfigError(
-            f"{describe_device(device)} has no room for batches of {len(batch.rows)} patches. Give a smaller "
-            "--batch-size and another --out: a store keeps its batch size"
-        ) from None
-    host = embeddings.float().to("cpu", non_blocking=device.type == "cuda")  # into pinned memory
-    return EmbeddedBatch(batch, host, mark(device))
-
-
-def finish_batch(embedded: EmbeddedBatch, store: Store, writer: StoreWriter) -> None:
-    """Wait for a batch's embeddings and hand it to the writer."""
-    if embedded.ready is not None:
-        embedded.ready.synchronize()
-    batch = embedded.batch
-    embeddings = np.full((len(batch.rows), *embedded.embeddings.shape[1:]), np.nan, np.float32)
-    embeddings[[read.status is Status.OK for read in batch.results]] = embedded.embeddings.numpy()
-    writer.put(batch.rows, embeddings, batch.results)
 
 
 def too_many_failures(failed: int, last: dict[str, Any] | None, limit: int) -> str:

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 
 from pipeline.base.console import Progress, counted
 from pipeline.base.cores import usable_cores
-from pipeline.base.devices import autocast, choose_device, keep_freed_memory
+from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
 from pipeline.base.loader import BatchLoader
 from pipeline.encoders.build import build_encoder
+from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.store.check import check_metadata, check_shard
 from pipeline.store.store import Store
 from pipeline.store.teachers import all_teachers, find_teacher, made_with
@@ -179,13 +180,18 @@ def embed_again(
         workers=usable_cores(),
         device=device,
     )
-    with loader, torch.inference_mode(), Progress("embedding again", len(chosen), "rows") as progress:
+    with loader, Progress("embedding again", len(chosen), "rows") as progress:
         parts = (chosen[i : i + batch_size].tolist() for i in range(0, len(chosen), batch_size))
-        for batch in loader.batches(parts):
-            with autocast(device, store.spec.settings["precision"]):
-                again.append(teacher.module(batch.pixels_on(device)).float().cpu())
-            stored += batch.results
-            progress.step(len(batch.rows))
+        for embedded in embed_batches(
+            EncoderForward(teacher.module, device, store.spec.settings["precision"]),
+            loader.batches(parts),
+            device,
+            width=teacher.spec.width,
+            no_room="Choose another --device, or a smaller --sample",
+        ):
+            again.append(embedded.embeddings)
+            stored += embedded.results
+            progress.step(len(embedded.rows))
     if not stored:
         raise StoreError(f"{store.folder}: no row could be read")
     before, after = torch.from_numpy(np.stack(stored)), torch.cat(again)

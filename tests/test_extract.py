@@ -36,11 +36,9 @@ from PIL import Image
 from slide_factory import damage_tiles, make_slide, truncate
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
-from pipeline.base.loader import Batch
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.asides import is_aside_of
-from pipeline.encoders.build import build_encoder
 from pipeline.encoders.table import EncoderSpec
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.store import Status, Store
@@ -473,12 +471,12 @@ def test_a_device_without_memory_for_the_batch_is_told(
     def no_room(*_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
-    def embed(*args: Any) -> Any:
+    def embed(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", no_room)
-        return real(*args)
+        return real(*arguments, **options)
 
-    real = stage.embed_batch
-    monkeypatch.setattr(stage, "embed_batch", embed)
+    real = stage.embed_batches
+    monkeypatch.setattr(stage, "embed_batches", embed)
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Give a smaller --batch-size"):
         extract(plan, tmp_path / "s.zarr", weights)
 
@@ -685,40 +683,10 @@ def test_the_record_feeds_back(tmp_path: Path, command: list[object], whole: Pat
 # --- parts --------------------------------------------------------------------------------------------------
 
 
-def test_failed_rows_never_enter_the_model(plan: Plan, weights: Path) -> None:
-    seen = []
-    built = build_encoder(TEACHER, weights, PATCH_PX)
-    hook = built.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    pixels = torch.randint(0, 256, (4, PATCH_PX, PATCH_PX, 3), dtype=torch.uint8)
-    reads = [stage.PatchRead(status) for status in (Status.OK, Status.EMPTY, Status.OK, Status.NO_SLIDE)]
-    done = stage.embed_batch(built.module, Batch(range(4), pixels, reads), torch.device("cpu"), "float32")
-    assert done.embeddings.shape == (2, built.spec.width)
-    assert torch.equal(seen[0], pixels[[0, 2]])
-    none = stage.embed_batch(built.module, Batch(range(2), pixels, reads[1:2] * 2), torch.device("cpu"), "float32")
-    assert none.embeddings.shape == (0, built.spec.width)
-    assert len(seen) == 1
-    hook.remove()
-
-
 def test_batches_never_straddle_shards(whole: Path) -> None:
     store = Store(whole)
     batches = list(stage.row_batches(store, [0, 2], 3))
     assert [list(b) for b in batches] == [[0, 1, 2], [3, 4, 5], [6, 7], [16, 17, 18], [19, 20, 21], [22, 23]]
-
-
-def test_one_ahead_gives_each_item_after_the_next_is_made() -> None:
-    log: list[str] = []
-
-    def make() -> Iterator[int]:
-        for i in range(3):
-            log.append(f"make {i}")
-            yield i
-
-    for i in stage.one_ahead(make()):
-        log.append(f"take {i}")
-    assert log == ["make 0", "make 1", "take 0", "make 2", "take 1", "take 2"]
-    assert list(stage.one_ahead([])) == []
-    assert list(stage.one_ahead([5])) == [5]
 
 
 def test_a_nearly_full_disk_and_another_resolution_are_told(

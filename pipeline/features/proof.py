@@ -146,6 +146,7 @@ def embed_sample(
     embedded = embed_rows(
         teacher.module, read, rows, patch_px=plan.config.patch_px, batch_size=BATCH_ROWS,
         workers=config.workers or usable_cores(), device=device, precision="float32", what="embedding again",
+        no_room="Choose another --device",
     )  # fmt: skip
     ok = np.array([status[row] is Status.OK for row in rows])
     return np.array(rows)[ok], embedded[ok]

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.console import say
-from pipeline.base.devices import autocast, describe_device
+from pipeline.base.devices import describe_device
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.base.images import ImageFormat
 from pipeline.base.memory import is_out_of_memory, peak_bytes
@@ -28,6 +28,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
+from pipeline.encoders.embed import EncoderForward
 from pipeline.encoders.hub import weights_here
 from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches
 from pipeline.store.store import Status, Store
@@ -171,9 +172,10 @@ def check_encoder(
         ConfigError: the device has no room for a batch.
     """
     module, pixels = built.module, torch.from_numpy(patches).to(device)
-    reference = _embed(module, pixels, device, "float32")
-    together = _embed(module, pixels, device, precision)
-    alone = torch.cat([_embed(module, pixels[i : i + 1], device, precision) for i in range(len(pixels))])
+    forward = EncoderForward(module, device, precision)
+    reference = EncoderForward(module, device, "float32")(pixels).cpu()
+    together = forward(pixels).cpu()
+    alone = torch.cat([forward(pixels[i : i + 1]).cpu() for i in range(len(pixels))])
     for name, found in (("float32", reference), (precision, together), (precision, alone)):
         _check_output(built, found, name, dtype)
     return Preflight(
@@ -196,14 +198,6 @@ def check_encoder(
         batch_measure=ALLOCATED if device.type == "cuda" else LIVE,
         weights_bytes=sum(p.numel() * p.element_size() for p in module.parameters()),
     )
-
-
-@torch.inference_mode()
-def _embed(module: Encoder, pixels: Tensor, device: torch.device, precision: str) -> Tensor:
-    """Embeddings of uint8 (N, P, P, 3) in an arithmetic: float32 (N, D) on the host."""
-    with autocast(device, precision):
-        embedded: Tensor = module(pixels)
-    return embedded.float().cpu()
 
 
 def _check_output(built: BuiltEncoder, found: Tensor, precision: str, dtype: str) -> None:
