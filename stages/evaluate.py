@@ -131,7 +131,7 @@ def embed_model(
     """
     say(f"evaluate: {named.label}")
     built = named.build()
-    is_teacher = inputs.store is not None and same_encoder(built.record(), inputs.store.spec.teacher)
+    is_teacher = inputs.store is not None and same_encoder(built.record(), inputs.store.record)
     model = EvaluatedModel(named, built, TEACHER if is_teacher else named.role, {})
     module = built.module.to(device)
     batch_size = config.batch_size or choose_batch_size(module, named.patch_px, device, precision)
@@ -184,7 +184,7 @@ def benchmark(
     if inputs.store and inputs.store_rows:
         say("evaluate: fidelity")
         split = len(inputs.store_rows.train)
-        teacher = inputs.store.spec.teacher
+        teacher = inputs.store.record
         scored = [
             ScoredModel(
                 label=m.named.label,
@@ -196,7 +196,7 @@ def benchmark(
             )
             for m in models
         ]
-        why_no_sheet = "" if inputs.store.has_pixels else "the store keeps no pixels"
+        why_no_sheet = "" if inputs.store.keeps_pixels else "the store keeps no pixels"
         with one_thread():
             sections.append(fidelity_section(inputs.store, inputs.store_rows, scored, config, out, why_no_sheet))
     if inputs.patches:

@@ -27,8 +27,7 @@ from pipeline.evaluate.robustness.copies import with_note_on_copies
 from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set
 from pipeline.evaluate.slide_benchmark.score import SurveyedSlides, look_at_slides
 from pipeline.report.content import Exclusion
-from pipeline.store.store import Store
-from pipeline.store.teachers import find_teacher
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.resolve import NamedModel
 
 OPTIONS_FILE = "evaluate.toml"
@@ -59,7 +58,7 @@ class Images:
 class Inputs:
     """All data of an evaluation; `None` is what was not asked for."""
 
-    store: Store | None
+    store: StoredTeacher | None
     store_rows: StoreRows | None
     patches: tuple[PatchSet, Images] | None
     robustness: tuple[RobustnessSet, Images] | None
@@ -119,9 +118,10 @@ def look_at_inputs(config: EvaluateConfig) -> Inputs:
     if config.teacher and not config.store:
         raise ConfigError("--teacher says which of a store's teachers is meant; give --store too")
     workers = config.workers or usable_cores()
-    store = Store(config.store) if config.store else None
-    if store and config.teacher:
-        store = find_teacher(store, config.teacher)
+    store = None
+    if config.store:
+        stored = Store(config.store)
+        store = stored.teacher(config.teacher) if config.teacher else stored.first
     patches = robustness = None
     if config.patches:
         patch_set = read_patch_set(config.patches, config.images_root)

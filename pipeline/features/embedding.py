@@ -26,8 +26,8 @@ from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue_grid import lay_grid
+from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches
-from pipeline.store.store import Status
 
 WHOLE_SLIDE = "SLIDE"
 """Status of a failure that is a whole slide's."""

@@ -24,8 +24,9 @@ from pipeline.config.tools import ImportConfig
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.features.cache import embed_rows
 from pipeline.features.importing import FeatureRows, ImportedSlide
+from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from pipeline.store.store import Status, Store
+from pipeline.store.store import Store
 from pipeline.training.rows import row_keys
 
 BATCH_ROWS = 32
@@ -206,7 +207,7 @@ def read_refused(store: Store) -> tuple[Refused, ...]:
         StoreError: its attribute is damaged.
     """
     with reading(store.folder, f"its attribute {REFUSED} is damaged", StoreError, "Choose another --out"):
-        return tuple(Refused(**values) for values in store.attributes.get(REFUSED, []))
+        return tuple(Refused(**values) for values in store.first.attributes.get(REFUSED, []))
 
 
 def refused_slides(

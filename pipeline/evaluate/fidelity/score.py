@@ -16,7 +16,7 @@ from pipeline.evaluate.fidelity.rows import failed_rows, missing_note
 from pipeline.projector import EPSILON, Projector
 from pipeline.report.content import Column
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.student.resolve import NamedModel
 from pipeline.training.held_out import FIGURES as NAMES
 from pipeline.training.held_out import MEANINGS
@@ -81,7 +81,7 @@ class StoreRows:
         return np.concatenate([self.train, self.val])
 
 
-def choose_store_rows(store: Store, config: EvaluateConfig) -> StoreRows:
+def choose_store_rows(store: StoredTeacher, config: EvaluateConfig) -> StoreRows:
     """At most `store_rows` held-out rows and as many training rows, by a hash of the row. The user is told of rows
     without an embedding.
 
@@ -123,7 +123,7 @@ class ScoredModel:
 class TeacherSpace:
     """The store's teacher on the chosen rows, plain and standardised by the statistics of all training rows."""
 
-    def __init__(self, store: Store, rows: StoreRows) -> None:
+    def __init__(self, store: StoredTeacher, rows: StoreRows) -> None:
         mean, variance = teacher_statistics(store, TRAIN)
         self.mean, self.deviation = mean, np.sqrt(variance + EPSILON)
         self.plain = np.stack([store.read_embedding(int(row)) for row in rows.val])

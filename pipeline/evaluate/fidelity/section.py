@@ -53,8 +53,7 @@ from pipeline.projector import EPSILON
 from pipeline.report.content import Cell, Column, Figure, Interval, Score, Section, Table
 from pipeline.report.sheets import draw_best_and_worst
 from pipeline.sampling import TRAIN
-from pipeline.store.store import Store
-from pipeline.store.teachers import all_teachers
+from pipeline.store.store import StoredTeacher
 from pipeline.student.resolve import AFTER, BEFORE
 from pipeline.training.linear_map import ROWS, LinearMap
 from pipeline.training.similarity import NUM_NEIGHBOURS, debiased_linear_cka
@@ -94,7 +93,12 @@ def score_models(
 
 
 def fidelity_section(
-    store: Store, rows: StoreRows, models: Sequence[ScoredModel], config: EvaluateConfig, out: Path, no_sheet: str
+    store: StoredTeacher,
+    rows: StoreRows,
+    models: Sequence[ScoredModel],
+    config: EvaluateConfig,
+    out: Path,
+    no_sheet: str,
 ) -> Section:
     """All figures, tables by centre and slide, and the contact sheet, which is written below `out`.
 
@@ -272,14 +276,16 @@ def part_tables(
     return [Table(title, [*head, *(Column(column) for column in FITTED_FIGURES)], rows, note)]
 
 
-def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path) -> Figure:
+def draw_sheet(
+    store: StoredTeacher, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path
+) -> Figure:
     """The contact sheet of the patches that the shown model is nearest to and farthest from its teacher on."""
     order = np.argsort(-cosine, kind="stable")
     best, worst = order[:SHEET_PATCHES], order[::-1][:SHEET_PATCHES]
     name = "fidelity_patches.png"
     title = f"{shown[0]}: patches nearest to the teacher, and farthest from it"
     groups = {
-        words: [(store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
+        words: [(store.store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
         for words, chosen in (("best", best), ("worst", worst))
     }
     draw_best_and_worst(groups, title, out / name)
@@ -293,7 +299,7 @@ def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown
 
 
 def notes(
-    store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, no_sheet: str, cka: dict[str, Alignment]
+    store: StoredTeacher, rows: StoreRows, space: TeacherSpace, num_cases: int, no_sheet: str, cka: dict[str, Alignment]
 ) -> list[str]:
     """What a reader must know beside the numbers."""
     num_rows = len(rows.val)
@@ -361,12 +367,12 @@ def at_bound(
     return [note] if (note := bound_note(estimates)) else []
 
 
-def provenance(store: Store, models: Sequence[ScoredModel]) -> list[str]:
+def provenance(store: StoredTeacher, models: Sequence[ScoredModel]) -> list[str]:
     """Which other teachers there are, whether the held-out patches are really new to each model, and why a student's
     projector is not used.
     """
     name = store.spec.teacher["name"]
-    others_of_store = [other for other in all_teachers(store.base) if other != name]
+    others_of_store = [other for other in store.store.teachers if other != name]
     found = [
         f"The store has embeddings of {other} too: `--teacher {other}` measures by them." for other in others_of_store
     ]
