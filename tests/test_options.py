@@ -46,10 +46,10 @@ def test_the_examples_are_all_options_of_training() -> None:
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_a_run_is_continued_under_the_values_that_decide(name: str, tmp_path: Path) -> None:
-    store, student = make_store(tmp_path / "store.zarr"), plain_vit(tmp_path / "vit")
+    teacher, student = make_store(tmp_path / "store.zarr").first, plain_vit(tmp_path / "vit")
     before = train_config(student, weights="scratch")
     after = before.model_copy(update={name: OTHER_VALUES[name]})
-    identities = [run_identity(store, {}, config, "float32", 1) for config in (before, after)]
+    identities = [run_identity(teacher, {}, config, "float32", 1) for config in (before, after)]
     decides = TrainConfig.says(name, "decides") == "value" and name != "precision"  # what it came to stands there
     assert (identities[0] != identities[1]) == decides
 
