@@ -16,8 +16,8 @@ from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders.build import weights_hash
 from pipeline.projector import Projector
+from pipeline.student.exported import is_student
 from pipeline.student.resolve import AFTER, NamedModel, name_model
-from pipeline.student.teacher_projectors import projector_path
 from pipeline.training.run_folder import RunFolder
 
 
@@ -61,9 +61,9 @@ def find_start(weights: str) -> Start:
     is_run = (folder / "run.json").is_file()
     if is_run and not RunFolder(folder).student.is_dir():
         raise ConfigError(f"--weights {folder}: this run is not finished and has no student yet; continue it first")
-    if not is_run and not projector_path(folder).is_file():
+    if not is_run and not is_student(folder):
         return Start(folder)
-    model = name_model(str(folder), None)
+    model = name_model(str(folder), None, option="--weights")
     return Start(folder, model if model.role == AFTER else None)
 
 
