@@ -31,8 +31,8 @@ from pipeline.base.images import decode_image
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig, TrainConfig
+from pipeline.distillation import build_loss
 from pipeline.encoders.build import build_encoder
-from pipeline.loss import build_loss
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers

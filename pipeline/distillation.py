@@ -1,42 +1,58 @@
-"""The student and its projectors, one a teacher, as one trainable thing that can be saved and put back to the bit."""
+"""The student and its heads, one a teacher, as one trainable thing that can be saved and put back to the bit; and the
+loss by its name.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.base.devices import autocast
+from pipeline.config.losses import LOSSES
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.loss import Loss
 from pipeline.projector import Projector
 
 
+@dataclass(frozen=True)
+class Head:
+    """What ties the student to one teacher.
+
+    Attributes:
+        teacher: its name.
+        projector: the map from the student's embedding (B, S) into the teacher's space (B, T).
+        weight: of this teacher's loss in the sum.
+    """
+
+    teacher: str
+    projector: Projector
+    weight: float = 1.0
+
+
 @dataclass
 class Distillation:
-    """Student, projector, and how they compute.
+    """Student, heads, and how they compute.
 
     Attributes:
         student: the encoder that is trained.
-        projector: its map into the teacher's space; the first teacher's, of several.
+        heads: one a teacher, in the teachers' order.
         device: where all are.
         precision: arithmetic of the student's passes; projectors and losses are float32.
-        others: its maps into the spaces of further teachers.
-        weights: of the teachers' losses.
     """
 
     student: BuiltEncoder
-    projector: Projector
+    heads: tuple[Head, ...]
     device: torch.device
     precision: str
-    others: tuple[Projector, ...] = ()
-    weights: tuple[float, ...] = (1.0,)
 
     @property
     def projectors(self) -> tuple[Projector, ...]:
-        """All projectors, in the order of their teachers."""
-        return (self.projector, *self.others)
+        """The heads' projectors, in their order."""
+        return tuple(head.projector for head in self.heads)
 
     def modules(self) -> list[nn.Module]:
         """All that is trained."""
@@ -57,34 +73,25 @@ class Distillation:
             embedding: Tensor = self.student.module(pixels)
         return embedding.float()
 
-    def by_teacher(self, teachers: Tensor) -> tuple[Tensor, ...]:
-        """Joined embeddings (B, T) as those of each teacher."""
-        return torch.split(teachers, [projector.linear.out_features for projector in self.projectors], dim=1)
-
-    def loss(self, pixels: Tensor, teachers: Tensor, loss_of: Loss) -> Tensor:
-        """The weighted sum of the teachers' losses of a batch; a float32 scalar.
-
-        Args:
-            pixels: uint8 (B, P, P, 3) on the device.
-            teachers: (B, T), the teachers' embeddings, joined.
-        """
-        embedding = self.embed(pixels)
-        parts = zip(self.weights, self.projectors, self.by_teacher(teachers), strict=True)
-        losses = [weight * loss_of(*projector(embedding, teacher)) for weight, projector, teacher in parts]
-        return torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    def by_head(self, teachers: Tensor) -> Iterator[tuple[Head, Tensor]]:
+        """Each head with its teacher's embeddings (B, T), out of those of all teachers side by side."""
+        widths = [projector.linear.out_features for projector in self.projectors]
+        return zip(self.heads, torch.split(teachers, widths, dim=1), strict=True)
 
     def state(self) -> dict[str, Any]:
-        """Weights and statistics of all; further projectors are `projector-2` and so on."""
-        projectors = zip(self._projector_names(), self.projectors, strict=True)
-        return {"student": self.student.module.model.state_dict(), **{name: p.state_dict() for name, p in projectors}}
+        """Weights and statistics of all; projectors are `projector`, `projector-2` and so on."""
+        return {"student": self.student.module.model.state_dict()} | {
+            name: projector.state_dict() for name, projector in self._named_projectors()
+        }
 
-    def _projector_names(self) -> list[str]:
-        return ["projector", *(f"projector-{i}" for i in range(2, len(self.projectors) + 1))]
+    def _named_projectors(self) -> Iterator[tuple[str, Projector]]:
+        for number, projector in enumerate(self.projectors, start=1):
+            yield "projector" if number == 1 else f"projector-{number}", projector
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Put a `state` back."""
         self.student.module.model.load_state_dict(state["student"])
-        for name, projector in zip(self._projector_names(), self.projectors, strict=True):
+        for name, projector in self._named_projectors():
             projector.load_state_dict(state[name])
 
 
@@ -93,6 +100,14 @@ def build_projectors(student_width: int, teacher_widths: Sequence[int], seed: in
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return [Projector(student_width, width) for width in teacher_widths]
+
+
+def build_loss(name: str, alpha: float) -> Loss:
+    """The loss of that name in `config.losses.LOSSES`."""
+    entry = LOSSES[name]
+    module, function = entry.function.split(":")
+    loss: Callable[..., Tensor] = getattr(import_module(module), function)
+    return partial(loss, alpha=alpha) if entry.takes_alpha else loss
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:

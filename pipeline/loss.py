@@ -59,13 +59,3 @@ def cosine_loss(projected: Tensor, teacher: Tensor) -> Tensor:
     with torch.autocast(projected.device.type, enabled=False):
         total = global_sum(F.cosine_similarity(projected.float(), teacher.float(), dim=1).sum())
         return 1 - total / (len(projected) * world_size())
-
-
-def build_loss(name: str, alpha: float) -> Loss:
-    """The loss of that name: "log-sum", "mse" or "cosine"."""
-    losses: dict[str, Loss] = {
-        "log-sum": lambda projected, teacher: log_sum_loss(projected, teacher, alpha),
-        "mse": mse_loss,
-        "cosine": cosine_loss,
-    }
-    return losses[name]

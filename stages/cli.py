@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,16 +17,16 @@ from pipeline.base.errors import (
     EXIT_OK,
     EXIT_PARTIAL,
     EXIT_PIPE,
-    ConfigError,
     G2LError,
     words_of,
 )
 from pipeline.base.outside import printable
+from pipeline.config.base import Config
 from pipeline.config.model_names import absolute_model
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
 from pipeline.disk.files import odd_name
-from stages.options import CommandWithPanels, given_path, resolve, with_options
+from stages.options import Call, CommandWithPanels, given_path, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
 """Set to 1 to see the traceback of an error."""
@@ -43,6 +44,16 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"max_content_width": 120},
 )
+
+
+def verb(name: str, *configs: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command under its name, with the options of these configurations."""
+    panels = CommandWithPanels if any(config.panels for config in configs) else None
+
+    def register(command: Callable[..., None]) -> Callable[..., None]:
+        return app.command(name, cls=panels)(with_options(name, *configs)(command))
+
+    return register
 
 
 def argument(name: str, words: str) -> Any:
@@ -71,11 +82,9 @@ def g2l(
     """Only carries options of the command as a whole."""
 
 
-@app.command("make-manifest")
-@with_options(NoOptions)
+@verb("make-manifest", NoOptions)
 def make_manifest(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     source: Path | None = argument("DIR|GDC_MANIFEST", "Folder of slides, or a GDC manifest (TSV)."),
     out: Path | None = output("Manifest to write (CSV)."),
 ) -> None:
@@ -88,7 +97,7 @@ def make_manifest(
     from pipeline.disk.files import require_new_file
     from pipeline.disk.locks import exclusive
 
-    _, paths = resolve(NoOptions, "make-manifest", given, config_file, {"source": source, "out": out})
+    _, paths = call.resolve(NoOptions, source=source, out=out)
     found = manifest_sources.list_slides(paths["source"])
     rows, root = found.rows, found.root
     with exclusive(paths["out"], "g2l make-manifest"):
@@ -104,11 +113,9 @@ def make_manifest(
         show(f"warning: {warning}")
 
 
-@app.command("plan")
-@with_options(PlanConfig)
+@verb("plan", PlanConfig)
 def plan(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     manifest: Path | None = argument("MANIFEST", "Manifest of slides (CSV)."),
     out: Path | None = output("Plan to write (HDF5); its audit and options go beside it."),
 ) -> None:
@@ -116,7 +123,7 @@ def plan(
     from stages.plan_files import failed_slides, write_new_plan
     from stages.reports.plan import audit_table, estimate
 
-    config, paths = resolve(PlanConfig, "plan", given, config_file, {"manifest": manifest, "out": out})
+    config, paths = call.resolve(PlanConfig, manifest=manifest, out=out)
     made = write_new_plan(paths["manifest"], config, paths["out"])
     show(audit_table(made))
     show(estimate(made))
@@ -124,11 +131,9 @@ def plan(
     raise typer.Exit(EXIT_PARTIAL if failed_slides(made) else EXIT_OK)
 
 
-@app.command("extract-teacher")
-@with_options(ExtractConfig, PlanConfig)
+@verb("extract-teacher", ExtractConfig, PlanConfig)
 def extract_teacher(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     plan: Path | None = argument(
         "PLAN.h5|MANIFEST.csv|STORE.zarr",
         "Plan, or a manifest, which is planned first, or a store, which holds its plan.",
@@ -138,58 +143,30 @@ def extract_teacher(
     """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue. Another
     --teacher on a finished store adds its embeddings: extract-teacher STORE.zarr --out STORE.zarr --teacher OTHER.
     """
-    from pipeline.cohort.plan import read_plan
-    from pipeline.config.stages import read_toml
-    from pipeline.store.store import Store
     from stages.finished import finished_extract
+    from stages.plan_files import plan_to_extract
     from stages.reports.extract import report
 
-    command, of_plan = "extract-teacher", frozenset(PlanConfig.model_fields) - frozenset(ExtractConfig.model_fields)
-    arguments = {"plan": plan, "out": out}
-    config, paths = resolve(ExtractConfig, command, given, config_file, arguments, ignored=of_plan)
-    table = read_toml(config_file, command) if config_file else {}
-    for_plan = {name: value for name, value in table.items() if name in PlanConfig.model_fields} | given
-    source, num_bad_slides = paths["plan"], 0
-    is_store = source.suffix == ".zarr" or (source / "zarr.json").exists()
-    if source.suffix.lower() == ".csv":
-        plan_config, _ = resolve(PlanConfig, "plan", for_plan, config_file, {}, ignored=frozenset(("manifest", "out")))
-        source, num_bad_slides = _plan_first(source, plan_config, paths["out"], config)
-    elif stray := sorted(for_plan.keys() & of_plan):
-        flags = ", ".join("--" + name.replace("_", "-") for name in stray)
-        what = "holds" if is_store else "is"
-        raise ConfigError(f"{flags}: {source} {what} a finished plan; these options belong to g2l plan")
-    record = {"plan": str(source.absolute()), "out": str(paths["out"].absolute())} | config.absolute().record()
-    record.pop("retry_failures")  # applies to this call only; not stored
-    finished = Store(source).plan if is_store else read_plan(source)
-    extracted = finished_extract(finished, source, paths["out"], config)
+    only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
+    config, paths = call.resolve(ExtractConfig, plan=plan, out=out, others=only_plan)
+    to_extract = plan_to_extract(
+        paths["plan"], paths["out"], config, call.names() & only_plan, lambda: call.resolve_another(PlanConfig, "plan")
+    )
+    for text in to_extract.reports:
+        show(text)
+    record = {"plan": str(to_extract.source.absolute()), "out": str(paths["out"].absolute())} | config.stored()
+    extracted = finished_extract(to_extract.plan, to_extract.source, paths["out"], config)
     if extracted is None:
         from stages import extract_teacher as stage
 
-        extracted = stage.extract_teacher(finished, paths["out"], config, record=record)
+        extracted = stage.extract_teacher(to_extract.plan, paths["out"], config, record=record)
     show(report(extracted))
-    raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or num_bad_slides else EXIT_OK)
+    raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or to_extract.num_bad_slides else EXIT_OK)
 
 
-def _plan_first(manifest: Path, config: PlanConfig, store: Path, extract: ExtractConfig) -> tuple[Path, int]:
-    """Plan a manifest for a store, or take the plan of an earlier call; its file, and how many slides failed."""
-    from pipeline.encoders.table import named_spec
-    from stages.plan_files import failed_slides, plan_beside
-    from stages.reports.plan import audit_table, estimate
-
-    made, path = plan_beside(manifest, config, store)
-    show(audit_table(made))
-    if not (store / "zarr.json").exists():
-        width, rows = named_spec(extract.teacher).width or None, extract.rows_per_shard
-        show(estimate(made, width=width, dtype=extract.dtype, rows_per_shard=rows, pixels=extract.pixels))
-    show(f"plan {made.hash[:12]} is in {path}")
-    return path, failed_slides(made)
-
-
-@app.command("import-features", cls=CommandWithPanels)
-@with_options(ImportConfig)
+@verb("import-features", ImportConfig)
 def import_features(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     features: Path | None = argument("DIR", "Features of the teacher: TRIDENT, CLAM, STAMP or slide2vec."),
     out: Path | None = output("Store to make or to continue (a Zarr folder)."),
 ) -> None:
@@ -197,10 +174,8 @@ def import_features(
     from stages.finished import finished_import
     from stages.reports.extract import import_report
 
-    command, arguments = "import-features", {"features": features, "out": out}
-    config, paths = resolve(ImportConfig, command, given, config_file, arguments)
-    record = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
-    record.pop("retry_failures")  # applies to this call only; not stored
+    config, paths = call.resolve(ImportConfig, features=features, out=out)
+    record = {name: str(path.absolute()) for name, path in paths.items()} | config.stored()
     imported = finished_import(paths["features"], paths["out"], config)
     if imported is None:
         from stages import import_features as stage
@@ -211,11 +186,9 @@ def import_features(
     raise typer.Exit(EXIT_PARTIAL if imported.num_failed or some_failed else EXIT_OK)
 
 
-@app.command("train-student", cls=CommandWithPanels)
-@with_options(TrainConfig)
+@verb("train-student", TrainConfig)
 def train_student(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     store: Path | None = argument("STORE.zarr", "Finished store of stage one."),
     out: Path | None = output("Run directory to make or to continue."),
 ) -> None:
@@ -224,7 +197,7 @@ def train_student(
     from stages.finished import finished_training
     from stages.reports.train import report
 
-    config, paths = resolve(TrainConfig, "train-student", given, config_file, {"store": store, "out": out})
+    config, paths = call.resolve(TrainConfig, store=store, out=out)
     if finished := finished_training(paths["store"], paths["out"], config):
         show(report(finished))
         return
@@ -236,11 +209,9 @@ def train_student(
         show(report(trained))
 
 
-@app.command("export")
-@with_options(ExportConfig)
+@verb("export", ExportConfig)
 def export(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     run: Path | None = argument("RUN", "Finished run directory."),
     out: Path | None = output("Folder to write the student to."),
 ) -> None:
@@ -249,15 +220,13 @@ def export(
     """
     from stages.export import export_student
 
-    config, paths = resolve(ExportConfig, "export", given, config_file, {"run": run, "out": out})
+    config, paths = call.resolve(ExportConfig, run=run, out=out)
     show(export_student(paths["run"], paths["out"], config.format))
 
 
-@app.command("embed", cls=CommandWithPanels)
-@with_options(EmbedConfig)
+@verb("embed", EmbedConfig)
 def embed(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     model: Path | None = argument(
         "MODEL", "[LABEL=]ENCODER[@WEIGHTS]: a run, an exported student, or an encoder of `g2l models` or timm."
     ),
@@ -268,11 +237,9 @@ def embed(
     from stages.finished import finished_embedding
     from stages.reports.embed import report
 
-    arguments = {"model": model, "slides": slides, "out": out}
-    config, paths = resolve(EmbedConfig, "embed", given, config_file, arguments)
-    options = {name: str(path.absolute()) for name, path in paths.items()} | config.absolute().record()
+    config, paths = call.resolve(EmbedConfig, model=model, slides=slides, out=out)
+    options = {name: str(path.absolute()) for name, path in paths.items()} | config.stored()
     options["model"] = absolute_model(str(paths["model"]))
-    options.pop("retry_failures")  # applies to this call only; not stored
     tally = finished_embedding(str(paths["model"]), paths["slides"], paths["out"], config)
     if tally is None:
         from stages import embed as stage
@@ -282,31 +249,27 @@ def embed(
     raise typer.Exit(EXIT_PARTIAL if tally.is_partial else EXIT_OK)
 
 
-@app.command("inspect")
-@with_options(NoOptions)
+@verb("inspect", NoOptions)
 def inspect(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at."),
 ) -> None:
     """Say what a plan, a store, a run or a student holds, and how far it has come. Writes nothing."""
     from stages.inspect import inspect_path
 
-    _, paths = resolve(NoOptions, "inspect", given, config_file, {"path": path})
+    _, paths = call.resolve(NoOptions, path=path)
     show(inspect_path(paths["path"]))
 
 
-@app.command("verify")
-@with_options(VerifyConfig)
+@verb("verify", VerifyConfig)
 def verify(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     store: Path | None = argument("STORE.zarr", "Store to check."),
 ) -> None:
     """Recompute every checksum, embed a sample of rows again, and report the largest difference. Writes nothing."""
     from stages.verify import verify_store
 
-    config, paths = resolve(VerifyConfig, "verify", given, config_file, {"store": store})
+    config, paths = call.resolve(VerifyConfig, store=store)
     text, code = verify_store(
         paths["store"], config.weights, config.sample, config.device, config.slides_root, config.teacher
     )
@@ -314,17 +277,15 @@ def verify(
     raise typer.Exit(code)
 
 
-@app.command("evaluate", cls=CommandWithPanels)
-@with_options(EvaluateConfig)
+@verb("evaluate", EvaluateConfig)
 def evaluate(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     out: Path | None = output("Folder to write report.html, report.json and figures to."),
 ) -> None:
     """Teacher, student and others side by side: fidelity, patch and slide benchmarks, robustness, cost; one report."""
     from stages import evaluate as stage
 
-    config, paths = resolve(EvaluateConfig, "evaluate", given, config_file, {"out": out})
+    config, paths = call.resolve(EvaluateConfig, out=out)
     report = stage.evaluate(paths["out"], config)
     show(stage.summary(report, paths["out"]))
     raise typer.Exit(EXIT_PARTIAL if stage.is_partial(report) else EXIT_OK)
@@ -342,17 +303,15 @@ def models(
     show(describe_model(name) if name else models_table())
 
 
-@app.command("demo")
-@with_options(NoOptions)
+@verb("demo", NoOptions)
 def demo(
-    given: dict[str, Any],
-    config_file: Path | None,
+    call: Call,
     out: Path | None = typer.Option(None, "--out", help="Folder to write to. [demo-out]", show_default=False),
 ) -> None:
     """Both stages on a real slide, with figures and pictures; a few minutes on two cores."""
     from stages.demo import run_demo
 
-    _, paths = resolve(NoOptions, "demo", given, config_file, {"out": out if out or config_file else Path("demo-out")})
+    _, paths = call.resolve(NoOptions, out=out if out or call.file else Path("demo-out"))
     raise typer.Exit(run_demo(paths["out"]))
 
 

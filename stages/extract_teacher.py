@@ -35,8 +35,9 @@ from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
+from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
-from pipeline.config.stages import ExtractConfig, to_toml
+from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import write_text
 from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive

@@ -13,8 +13,9 @@ from pipeline.base.errors import ConfigError, EmbedError, G2LError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.manifest import parse_manifest
 from pipeline.cohort.plan import Plan
+from pipeline.config.base import Config, read_toml
 from pipeline.config.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
-from pipeline.config.stages import Config, ExtractConfig, TrainConfig, read_toml
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
@@ -26,12 +27,9 @@ from stages.reports.embed import Tally
 from stages.reports.extract import Extracted
 from stages.reports.train import Trained
 
-FREE = frozenset({"workers", "device", "retry_failures", "max_failures", "checkpoint_every"})
-"""Options that make no difference to what is finished."""
-
 
 def same_call(path: Path, command: str, config: Config, arguments: dict[str, Path]) -> bool:
-    """Whether the record in the file `path` is that of the same call: the same options and paths.
+    """Whether the record in the file `path` is that of the same call: the same paths, and the same options that decide.
 
     Paths in records of version 0.1.0 are as they were typed, and are taken from the present working folder.
     """
@@ -42,8 +40,9 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
     except (ConfigError, KeyError):
         return False
     now = config.absolute().record()
-    alike = {name for name in options.keys() | now.keys() if options.get(name) == now.get(name)}
-    return (options.keys() | now.keys()) - alike <= FREE and paths == {n: p.absolute() for n, p in arguments.items()}
+    changed = [name for name in options.keys() | now.keys() if options.get(name) != now.get(name)]
+    alike = all(config.says(name, "decides") == "nothing" for name in changed)
+    return alike and paths == {name: path.absolute() for name, path in arguments.items()}
 
 
 def unchanged(record: Path, *inputs: Path | str | None) -> bool:

@@ -19,8 +19,9 @@ from pipeline.base.devices import choose_device, keep_freed_memory, versions
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.base.loader import BatchLoader
 from pipeline.cohort.plan import Plan, build_plan
+from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED, SCRATCH
-from pipeline.config.stages import PlanConfig, to_toml
+from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import write_text

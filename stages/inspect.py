@@ -16,7 +16,7 @@ from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
 from pipeline.store.teachers import further_teachers
 from pipeline.student.adapters import ADAPTERS_FOLDER
-from pipeline.student.describe import projector_shape
+from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
 from pipeline.training.held_out import best_words, history_table, teacher_weights, vals_by_teacher
@@ -138,7 +138,7 @@ def describe_run(run: RunFolder) -> str:
         ("student", f"{student['name']} ({student['num_params'] / 1e6:.2f} M parameters, {student['weights']})"),
         ("teacher", identity["teacher"]["name"]),
         *(("further teacher", f"{each['teacher']['name']}, {each['weight']:.4g} of the loss") for each in further),
-        ("loss", f"{options['loss']}, alpha {options['alpha']:g}" if options["loss"] == "log-sum" else options["loss"]),
+        ("loss", _loss_words(options["loss"], options["alpha"] if takes_alpha(options["loss"]) else None)),
         ("steps", f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
                   f"{options['epochs']}"),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
@@ -151,6 +151,11 @@ def describe_run(run: RunFolder) -> str:
     if words := best_words(lines, teacher_weights(identity), kept):
         text += f"\n\n{words}"
     return text
+
+
+def _loss_words(loss: str, alpha: float | None) -> str:
+    """A loss and its exponent, if it has one."""
+    return loss if alpha is None else f"{loss}, alpha {alpha:g}"
 
 
 def describe_student(folder: Path) -> str:
@@ -187,13 +192,12 @@ def _history(student: ExportedStudent) -> list[tuple[str, object]]:
     if described is None:
         return [("plan", student.plan_hash or "not known"), ("note", student.note())]
     training = described.training
-    loss = training.loss if training.alpha is None else f"{training.loss}, alpha {training.alpha:g}"
     teachers = [each.name for each in described.teachers]
     if len(teachers) > 1:
         teachers = [f"{each.name}, {each.loss_weight:.4g} of the loss" for each in described.teachers]
     return [
         *(("distilled from", teacher) for teacher in teachers),
-        ("loss", loss),
+        ("loss", _loss_words(training.loss, training.alpha)),
         ("exported", f"epoch {training.epoch}, step {training.step:,}"),
         ("plan", described.plan_hash),
         ("made by", f"g2l {described.g2l}"),

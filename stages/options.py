@@ -7,7 +7,8 @@ is divided by the headings (`panels`) of the configuration.
 import inspect
 import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -16,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.stages import Config, read_toml, to_toml
+from pipeline.config.base import Config, OneOf, read_toml, to_toml
 
 C = TypeVar("C", bound=Config)
 NAME_WIDTH = 30
@@ -53,21 +54,25 @@ def _list_item(annotation: Any) -> Any:
     return typing.get_args(lists[0])[0] if lists else None
 
 
-def _choice(annotation: Any) -> tuple[str, ...]:
+def _choice(info: FieldInfo) -> tuple[str, ...]:
     """The words of a choice, also of one that may be `None`; empty for what is no choice."""
-    choices = [a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is Literal]
+    if registries := [mark for mark in info.metadata if isinstance(mark, OneOf)]:
+        return tuple(registries[0].words)
+    annotations = (info.annotation, *typing.get_args(info.annotation))
+    choices = [annotation for annotation in annotations if typing.get_origin(annotation) is Literal]
     return typing.get_args(choices[0]) if choices else ()
 
 
-def _optional(annotation: Any) -> Any:
+def _optional(info: FieldInfo) -> Any:
     """The annotation with `None` allowed: absent means "not given here".
 
     Of a choice of words, also in a list, typer knows only that they are words; the configuration checks them, and says
     which one was meant.
     """
+    annotation: Any = info.annotation
     if typing.get_origin(_list_item(annotation)) is Literal:
         return list[str] | None
-    if _choice(annotation):
+    if _choice(info):
         return str | None
     if type(None) in typing.get_args(annotation):
         return annotation
@@ -107,24 +112,91 @@ def _option(name: str, config: type[Config]) -> inspect.Parameter:
     item = _list_item(info.annotation)
     words = typing.get_args(item) or (getattr(item, "__name__", ""),)
     metavar = f"<{'|'.join(words)}>" if item is not None else None
-    if choice := _choice(info.annotation):
+    if choice := _choice(info):
         metavar = f"[{'|'.join(choice)}]"
     option = typer.Option(
         None, *flags, help=_help(info), show_default=False, metavar=metavar, rich_help_panel=_panel(name, config)
     )
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info.annotation)
-    )
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_optional(info))
 
 
-def with_options(*configs: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these configurations and `--config`; it receives the given ones as `given`.
+@dataclass(frozen=True)
+class Call:
+    """One call of a command.
+
+    Attributes:
+        command: its name, as in `g2l COMMAND`.
+        flags: values of the options that stand in the call.
+        file: the file that `--config` names.
+        table: the command's table in that file, empty without one.
+    """
+
+    command: str
+    flags: dict[str, Any]
+    file: Path | None
+    table: dict[str, Any]
+
+    @classmethod
+    def read(cls, command: str, flags: dict[str, Any], file: Path | None) -> "Call":
+        """The call, with the command's table read from the file.
+
+        Raises:
+            ConfigError: the file cannot be used.
+        """
+        return cls(command, flags, file, read_toml(file, command) if file else {})
+
+    def resolve(
+        self, config: type[C], *, others: Iterable[str] = (), **arguments: Path | None
+    ) -> tuple[C, dict[str, Path]]:
+        """The configuration, and the arguments (paths, an output among them), filled up from the file.
+
+        Args:
+            others: names in the command's table that another configuration has.
+            arguments: as given in the call, `None` where not.
+
+        Raises:
+            ConfigError: an argument is missing, or a value is wrong.
+        """
+        values = {name: value for name, value in self.table.items() if name not in others}
+        filled = {name: value if value is not None else values.get(name) for name, value in arguments.items()}
+        if missing := [name for name, value in filled.items() if value is None]:
+            words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
+            raise ConfigError(f"missing: {words}. See g2l {self.command} --help")
+        paths = {name: usable_path(name, str(value)) for name, value in filled.items()}
+        if self.command in WRITES_RECORD:
+            require_utf8({name: str(path) for name, path in paths.items()} | self.flags)
+        options = {name: value for name, value in values.items() if name not in arguments}
+        return config.build(options | self._flags_of(config)), paths
+
+    def names(self) -> set[str]:
+        """Names of the options that were given, in the call or in the command's table."""
+        return self.table.keys() | self.flags.keys()
+
+    def resolve_another(self, config: type[C], command: str) -> C:
+        """The configuration of another command whose options this one has as well; what stands in neither the call nor
+        this command's table is taken from the other's.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
+        table = read_toml(self.file, command) if self.file else {}
+        options = {name: value for name, value in table.items() if name not in ("manifest", "out")}
+        own = {name: value for name, value in self.table.items() if name in config.model_fields}
+        return config.build(options | own | self._flags_of(config))
+
+    def _flags_of(self, config: type[Config]) -> dict[str, Any]:
+        return {name: value for name, value in self.flags.items() if name in config.model_fields}
+
+
+def with_options(command: str, *configs: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of these configurations and `--config`; it receives them as a `Call`, its first
+    argument.
 
     A field that two configurations share is one option.
     """
 
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [p for p in inspect.signature(command).parameters.values() if p.name not in ("given", "config_file")]
+    def decorate(verb: Callable[..., None]) -> Callable[..., None]:
+        arguments = list(inspect.signature(verb).parameters.values())[1:]
         names = dict.fromkeys(name for config in configs for name in config.model_fields)
         options = [_option(name, next(c for c in configs if name in c.model_fields)) for name in names]
         file_option = inspect.Parameter(
@@ -134,15 +206,15 @@ def with_options(*configs: type[Config]) -> Callable[[Callable[..., None]], Call
             annotation=Path | None,
         )
 
-        def wrapped(**values: Any) -> None:
-            given = {name: values.pop(name) for name in names}
-            command(**values, given={name: value for name, value in given.items() if value is not None})
+        def wrapped(*, config_file: Path | None = None, **values: Any) -> None:
+            flags = {name: value for name in names if (value := values.pop(name)) is not None}
+            verb(Call.read(command, flags, config_file), **values)
 
-        keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        wrapped.__signature__ = inspect.Signature([*keyword_only, *options, file_option])  # type: ignore[attr-defined]
-        wrapped.__annotations__ = {p.name: p.annotation for p in [*keyword_only, *options, file_option]}
-        wrapped.__doc__ = command.__doc__
-        wrapped.__name__ = command.__name__
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in arguments] + options + [file_option]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {p.name: p.annotation for p in parameters}
+        wrapped.__doc__ = verb.__doc__
+        wrapped.__name__ = verb.__name__
         return wrapped
 
     return decorate
@@ -182,35 +254,3 @@ def require_utf8(values: dict[str, Any]) -> None:
     """
     to_toml({"": {name: [str(item) for item in value] if isinstance(value, list) else str(value)
                   for name, value in values.items()}})  # fmt: skip
-
-
-def resolve(
-    config: type[C],
-    command: str,
-    given: dict[str, Any],
-    file: Path | None,
-    arguments: dict[str, Any],
-    *,
-    ignored: frozenset[str] = frozenset(),
-) -> tuple[C, dict[str, Path]]:
-    """The configuration of a command, and its arguments (paths) filled up from the file.
-
-    Args:
-        given: values of flags that were given; other configurations' are ignored.
-        arguments: positional arguments and outputs by name, `None` where not given.
-        ignored: names in the command's table that are for others.
-
-    Raises:
-        ConfigError: an argument is missing, or a value is wrong.
-    """
-    values = {name: value for name, value in (read_toml(file, command) if file else {}).items() if name not in ignored}
-    filled = {name: value if value is not None else values.get(name) for name, value in arguments.items()}
-    missing = [name for name, value in filled.items() if value is None]
-    if missing:
-        words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
-        raise ConfigError(f"missing: {words}. See g2l {command} --help")
-    options = {name: value for name, value in values.items() if name not in arguments}
-    paths = {name: usable_path(name, str(value)) for name, value in filled.items()}
-    if command in WRITES_RECORD:
-        require_utf8({name: str(path) for name, path in paths.items()} | given)
-    return config.build(options | {k: v for k, v in given.items() if k in config.model_fields}), paths

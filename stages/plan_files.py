@@ -5,7 +5,9 @@ PLAN.audit.csv     what was found of each slide; also when no plan comes of it
 PLAN.config.toml   the options, fit for --config
 """
 
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.base.console import say
@@ -13,13 +15,17 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, PlanError, StoreError
 from pipeline.cohort.manifest import Manifest, read_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
-from pipeline.config.stages import PlanConfig, differences, read_toml, to_toml
+from pipeline.config.base import differences, read_toml, to_toml
+from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
 from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
+from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
+from pipeline.store.store import Store
 from stages.plan import plan_slides, row_hash
+from stages.reports.plan import audit_table, estimate
 
 
 def beside(out: Path, ending: str) -> Path:
@@ -57,7 +63,7 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
     absolute = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())}
-    record = absolute | config.absolute().record()
+    record = absolute | config.stored()
     write_text(record_path, to_toml({"plan": record}))
     plan = plan_slides(
         manifest, config, workers=config.workers or usable_cores(), overlays=config.overlays, audit_csv=audit_csv
@@ -99,6 +105,56 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     if num_failed := failed_slides(plan):
         say(f"note: in {path} {num_failed} slides failed or are damaged; delete it to plan them again")
     return plan, path
+
+
+@dataclass(frozen=True)
+class PlanToExtract:
+    """The plan that `extract-teacher` was given, or had to make.
+
+    Attributes:
+        plan: the plan.
+        source: the file or store that it is in.
+        num_bad_slides: slides of the manifest that failed or are damaged; 0 for a plan that was there.
+        reports: what is to be shown of a plan that was made of a manifest.
+    """
+
+    plan: Plan
+    source: Path
+    num_bad_slides: int = 0
+    reports: tuple[str, ...] = ()
+
+
+def plan_to_extract(
+    source: Path,
+    store: Path,
+    extract: ExtractConfig,
+    plan_options: Collection[str],
+    plan_config: Callable[[], PlanConfig],
+) -> PlanToExtract:
+    """The plan in the file or store `source`, or that of the manifest `source`, which is planned first.
+
+    Args:
+        store: where the embeddings will lie; a manifest's plan is written beside it.
+        extract: for the estimate of what the store will take.
+        plan_options: names of options that only `plan` has and that were given.
+        plan_config: makes the options of a plan; called for a manifest only.
+
+    Raises:
+        G2LError: options of a plan were given for one that exists; wrong input; a plan of something else.
+    """
+    if source.suffix.lower() == ".csv":
+        made, path = plan_beside(source, plan_config(), store)
+        reports = [audit_table(made)]
+        if not (store / "zarr.json").exists():
+            reports.append(estimate(made, width=named_spec(extract.teacher).width or None, dtype=extract.dtype,
+                                    rows_per_shard=extract.rows_per_shard, pixels=extract.pixels))  # fmt: skip
+        return PlanToExtract(made, path, failed_slides(made), (*reports, f"plan {made.hash[:12]} is in {path}"))
+    is_store = source.suffix == ".zarr" or (source / "zarr.json").exists()
+    if plan_options:
+        flags = ", ".join("--" + name.replace("_", "-") for name in sorted(plan_options))
+        what = "holds" if is_store else "is"
+        raise ConfigError(f"{flags}: {source} {what} a finished plan; these options belong to g2l plan")
+    return PlanToExtract(Store(source).plan if is_store else read_plan(source), source)
 
 
 def changed_rows(plan: Plan, manifest: Manifest, config: PlanConfig) -> list[str]:

@@ -42,9 +42,9 @@ from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
-from pipeline.distillation import Distillation, build_projectors, random_states, restore_random_states
+from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.loss import Loss, build_loss
+from pipeline.loss import Loss
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.store.store import Store
@@ -197,7 +197,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), teacher_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
-        projectors = dict(zip(teachers.names, distillation.projectors, strict=True))
+        projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
         write_student(folder.student, distillation.student.module.model, spec, projectors, model_card(facts),
@@ -230,7 +230,8 @@ def prepare_run(
         mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count)
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
-    distillation = Distillation(student, projectors[0], device, precision, tuple(projectors[1:]), teachers.weights)
+    heads = tuple(map(Head, teachers.names, projectors, teachers.weights))
+    distillation = Distillation(student, heads, device, precision)
     student.module.to(device)
     return Run(
         config=config,
@@ -312,7 +313,9 @@ def train_step(
     """One step on one batch; returns loss and gradient norm, on the device."""
     pixels = batch.pixels_on(distillation.device)
     teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
-    loss = distillation.loss(pixels, teachers, loss_of)
+    embedding = distillation.embed(pixels)
+    losses = [head.weight * loss_of(*head.projector(embedding, z)) for head, z in distillation.by_head(teachers)]
+    loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = distillation.parameters()

@@ -12,10 +12,11 @@ from helpers import TEACHER, call_g2l, write_cohort, write_teacher
 from slide_factory import make_slide
 
 from pipeline.base.errors import ConfigError, did_you_mean
-from pipeline.config.stages import Config, ExtractConfig, PlanConfig, TrainConfig, differences, read_toml, to_toml
+from pipeline.config.base import Config, differences, read_toml, to_toml
+from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
 from pipeline.disk.locks import exclusive
-from stages.options import resolve
+from stages.options import Call
 
 COMMANDS = (
     "make-manifest",
@@ -204,7 +205,7 @@ def test_home_and_here(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path))
     assert called("make-manifest", cohort.parent, "--out", "~/m.csv").returncode == 0
     assert (tmp_path / "m.csv").exists()
-    _, paths = resolve(PlanConfig, "plan", {}, None, {"manifest": Path("m.csv"), "out": Path("..")})
+    _, paths = Call.read("plan", {}, None).resolve(PlanConfig, manifest=Path("m.csv"), out=Path(".."))
     assert paths["out"] == Path.cwd().parent
 
 
@@ -348,7 +349,7 @@ def test_inspect_takes_its_path_from_a_file(cohort: Path, tmp_path: Path) -> Non
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
     file = tmp_path / "g2l.toml"
     file.write_text('[plan]\nmanifest = "m.csv"\nseed = 7\nmpp = 1\n[train-student]\nepochs = 3\n')
-    config, paths = resolve(PlanConfig, "plan", {"seed": 9}, file, {"manifest": None, "out": tmp_path / "p.h5"})
+    config, paths = Call.read("plan", {"seed": 9}, file).resolve(PlanConfig, manifest=None, out=tmp_path / "p.h5")
     assert (config.seed, config.mpp, config.patch_px) == (9, 1.0, 224)
     assert paths == {"manifest": Path("m.csv"), "out": tmp_path / "p.h5"}
 
@@ -369,7 +370,7 @@ def test_a_record_resolves_to_the_same_configuration(tmp_path: Path) -> None:
     config = TrainConfig(student="x", epochs=7, lr=0.5, slides_root=None, deterministic=False)
     file = tmp_path / "config.toml"
     file.write_text(to_toml({"train-student": {"store": "s.zarr", "out": "run"} | config.record()}))
-    again, paths = resolve(TrainConfig, "train-student", {}, file, {"store": None, "out": None})
+    again, paths = Call.read("train-student", {}, file).resolve(TrainConfig, store=None, out=None)
     assert again == config
     assert paths == {"store": Path("s.zarr"), "out": Path("run")}
 
@@ -390,7 +391,7 @@ def test_a_wrong_file_is_named(text: str, reason: str, tmp_path: Path) -> None:
     file = tmp_path / "g2l.toml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=reason):
-        resolve(PlanConfig, "plan", {}, file, {})
+        Call.read("plan", {}, file).resolve(PlanConfig)
 
 
 def test_read_toml_of_another_command_is_empty(tmp_path: Path) -> None:

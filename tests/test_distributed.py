@@ -17,8 +17,8 @@ from pipeline.base import distributed
 from pipeline.base.errors import CheckpointError
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
+from pipeline.distillation import build_loss
 from pipeline.encoders.build import build_encoder
-from pipeline.loss import build_loss
 from pipeline.projector import Projector
 from pipeline.store.store import Store
 from pipeline.training.checkpoint import load_last_checkpoint
@@ -34,7 +34,7 @@ from pathlib import Path
 import torch
 from pipeline.base import distributed
 from pipeline.config.stages import TrainConfig
-from pipeline.loss import build_loss
+from pipeline.distillation import build_loss
 from pipeline.projector import Projector
 from pipeline.store.store import Store
 from stages.train_student import train_student

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipeline.base.errors import ConfigError, G2LError
-from pipeline.config.stages import to_toml
+from pipeline.config.base import to_toml
 from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.inputs import look_at_inputs, start_folder
 from pipeline.evaluate.patch_benchmark.data import PatchSet

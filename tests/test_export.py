@@ -19,7 +19,7 @@ from pipeline.base.errors import EncoderError, G2LError
 from pipeline.config.model_names import SCRATCH
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import sha256_file
-from pipeline.distillation import Distillation
+from pipeline.distillation import Distillation, Head
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import SWIGLU_GIANT, EncoderSpec
@@ -156,7 +156,7 @@ def test_timm_alone_gives_the_same_embeddings(
     exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str
 ) -> None:
     folder, student, projector = exported[label]
-    distillation = Distillation(student, projector, torch.device("cpu"), "float32")
+    distillation = Distillation(student, (Head("test-teacher", projector),), torch.device("cpu"), "float32")
     distillation.train(False)
     with torch.inference_mode():
         expected = distillation.embed(torch.from_numpy(np.load(folder / "patches.npy")))

@@ -12,7 +12,8 @@ from helpers import TEACHER, call_g2l, child_environment, plan_cohort, write_coh
 from store_factory import make_store, student_folder
 
 from pipeline.cohort.plan import read_plan, write_plan
-from pipeline.config.stages import ExtractConfig, TrainConfig, read_toml
+from pipeline.config.base import read_toml
+from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.store.store import Store
 from stages.finished import finished_extract, finished_training, unchanged

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from pipeline.loss import SMALLEST_DIFFERENCE, build_loss, cosine_loss, log_sum_loss, mse_loss
+from pipeline.distillation import build_loss
+from pipeline.loss import SMALLEST_DIFFERENCE, cosine_loss, log_sum_loss, mse_loss
 from pipeline.projector import Projector
 
 ALPHAS = (1.0, 2.0, 3.5, 4.0, 8.0)

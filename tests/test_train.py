@@ -14,10 +14,11 @@ import torch
 from store_factory import dropping_cnn, flags, make_store, plain_vit, run_files, start_g2l, train_config
 
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
-from pipeline.config.stages import TrainConfig, read_toml
+from pipeline.config.base import read_toml
+from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.locks import LOCK_SUFFIX, exclusive
-from pipeline.distillation import Distillation
+from pipeline.distillation import Distillation, Head
 from pipeline.encoders.build import build_encoder
 from pipeline.projector import Projector
 from pipeline.store.store import Store
@@ -415,7 +416,9 @@ def test_fewer_held_out_rows_than_a_batch_have_the_loss_of_a_batch(
 ) -> None:
     """The log-sum of 4 rows is smaller by log(16 / 4) than that of 16 such rows: the curves must be comparable."""
     student = build_encoder(cnn.student, "scratch", store.patch_px)
-    distillation = Distillation(student, Projector(student.spec.width, store.width), torch.device("cpu"), "float32")
+    distillation = Distillation(
+        student, (Head("test-teacher", Projector(student.spec.width, store.width)),), torch.device("cpu"), "float32"
+    )
     rows, chosen = StoredRows(store), [50, 51, 52, 53]
     small, large = (
         score_teachers(distillation, rows, chosen, batch_size=size, workers=1, loss=loss, alpha=4.0)[0]

@@ -1,16 +1,14 @@
 """Options of the commands around the two stages: importing features, embedding slides, evaluating models.
 
-The base and the options of the stages themselves are in `config.stages`.
+Those of the stages themselves are in `config.stages`.
 """
 
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import Field
-
 from pipeline.base.units import MAX_MPP, MIN_MPP
+from pipeline.config.base import Config, option
 from pipeline.config.model_names import absolute_folder, absolute_model
-from pipeline.config.stages import Config
 
 
 class ImportConfig(Config):
@@ -25,44 +23,70 @@ class ImportConfig(Config):
         "device": "Running",
     }
 
-    slides_root: Path = Field(description="Folder of the slides; relative paths of --manifest hang below it.")
-    teacher: str = Field(description="Encoder that made the features; `g2l models` lists them.")
-    weights: Path | None = Field(
-        None, description="The teacher's weights, to embed a sample again [the hub's cache, if it has them]."
+    slides_root: Path = option(
+        description="Folder of the slides; relative paths of --manifest hang below it.", decides="effect"
     )
-    manifest: Path | None = Field(
-        None, description="CSV of slide_id, path, case_id, center, mpp, split [all slides below --slides-root]."
+    teacher: str = option(description="Encoder that made the features; `g2l models` lists them.", decides="effect")
+    weights: Path | None = option(
+        None,
+        description="The teacher's weights, to embed a sample again [the hub's cache, if it has them].",
+        decides="effect",
     )
-    coords: Path | None = Field(
-        None, description="Folder of coordinate files, where they lie apart from the features (CLAM's patches)."
+    manifest: Path | None = option(
+        None,
+        description="CSV of slide_id, path, case_id, center, mpp, split [all slides below --slides-root].",
+        decides="effect",
     )
-    patch_px: int | None = Field(
-        None, ge=16, le=4096, description="Side of the encoder's input, pixels [the teacher's, else as the files say]."
+    coords: Path | None = option(
+        None,
+        description="Folder of coordinate files, where they lie apart from the features (CLAM's patches).",
+        decides="effect",
     )
-    mpp: float | None = Field(
+    patch_px: int | None = option(
+        None,
+        ge=16,
+        le=4096,
+        description="Side of the encoder's input, pixels [the teacher's, else as the files say].",
+        decides="effect",
+    )
+    mpp: float | None = option(
         None, ge=MIN_MPP, le=MAX_MPP,
         description="Resolution of the encoder's input, um a pixel, for files that do not say it, or in whole pixels "
         "only [as they say].",
     )  # fmt: skip
-    patches_per_slide: int | None = Field(None, ge=1, description="Take a random sample of each slide's patches [all].")
-    allow_upsampling: bool = Field(False, description="Take slides coarser than their patches by more than 5 %.")
-    val_fraction: float = Field(
+    patches_per_slide: int | None = option(
+        None, ge=1, description="Take a random sample of each slide's patches [all]."
+    )
+    allow_upsampling: bool = option(False, description="Take slides coarser than their patches by more than 5 %.")
+    val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
     )
-    check_rows: int = Field(4, ge=0, description="Patches of each slide to embed again; 0 for none.")
-    min_cosine: float = Field(
+    check_rows: int = option(4, ge=0, description="Patches of each slide to embed again; 0 for none.", decides="effect")
+    min_cosine: float = option(
         0.9, ge=-1, le=1,
         description="Cosine that they must have with the files' features, less the features' mean; median of a slide.",
     )  # fmt: skip
-    dtype: Literal["float16", "float32"] = Field("float16", description="Type that embeddings are stored in.")
-    rows_per_shard: int = Field(2048, ge=1, description="Patches a shard: the unit of work and of resuming.")
-    pixels: Literal["jpegxl", "jpeg", "none"] = Field(
-        "jpegxl", description="How patches are kept: lossless JPEG XL, JPEG (not quite what the teacher saw), or not."
+    dtype: Literal["float16", "float32"] = option(
+        "float16", description="Type that embeddings are stored in.", decides="effect"
     )
-    device: str = Field("auto", description="Where the sample is embedded: cuda, cuda:1, mps, cpu or auto.")
-    workers: int | None = Field(None, ge=1, description="Threads that read slides and encode pixels [number of cores].")
-    retry_failures: bool = Field(False, description="Do the shards that hold failed rows again.")
-    seed: int = Field(0, ge=0, description="Seed of the sample.")
+    rows_per_shard: int = option(
+        2048, ge=1, description="Patches a shard: the unit of work and of resuming.", decides="effect"
+    )
+    pixels: Literal["jpegxl", "jpeg", "none"] = option(
+        "jpegxl",
+        description="How patches are kept: lossless JPEG XL, JPEG (not quite what the teacher saw), or not.",
+        decides="effect",
+    )
+    device: str = option(
+        "auto", description="Where the sample is embedded: cuda, cuda:1, mps, cpu or auto.", decides="nothing"
+    )
+    workers: int | None = option(
+        None, ge=1, description="Threads that read slides and encode pixels [number of cores].", decides="nothing"
+    )
+    retry_failures: bool = option(
+        False, description="Do the shards that hold failed rows again.", decides="nothing", stored=False
+    )
+    seed: int = option(0, ge=0, description="Seed of the sample.")
 
 
 class EmbedConfig(Config):
@@ -76,38 +100,67 @@ class EmbedConfig(Config):
         "batch_size": "Running",
     }
 
-    layout: Literal["trident", "clam", "stamp", "pt"] = Field(
-        description="Files as TRIDENT, CLAM or STAMP write them; pt: bare tensors as slide2vec writes them."
+    layout: Literal["trident", "clam", "stamp", "pt"] = option(
+        description="Files as TRIDENT, CLAM or STAMP write them; pt: bare tensors as slide2vec writes them.",
+        decides="effect",
     )
-    dtype: Literal["float16", "float32"] | None = Field(
-        None, description="Type that embeddings are stored in [the layout's: float16 for stamp, else float32]."
+    dtype: Literal["float16", "float32"] | None = option(
+        None,
+        description="Type that embeddings are stored in [the layout's: float16 for stamp, else float32].",
+        decides="effect",
     )
-    as_teacher: bool = Field(
-        False, description="Map a student's embeddings into its teacher's space, for heads made for the teacher."
+    as_teacher: bool = option(
+        False,
+        description="Map a student's embeddings into its teacher's space, for heads made for the teacher.",
+        decides="effect",
     )
-    teacher: str | None = Field(
-        None, description="With --as-teacher: which teacher's space, of a student that learnt from several."
+    teacher: str | None = option(
+        None,
+        description="With --as-teacher: which teacher's space, of a student that learnt from several.",
+        decides="effect",
     )
-    patch_px: int | None = Field(
-        None, ge=16, le=4096, description="Side of a patch, pixels, for encoders that take any [the model's, else 224]."
+    patch_px: int | None = option(
+        None,
+        ge=16,
+        le=4096,
+        description="Side of a patch, pixels, for encoders that take any [the model's, else 224].",
+        decides="effect",
     )
-    mpp: float | None = Field(
-        None, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um a pixel [the model's]."
+    mpp: float | None = option(
+        None, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um a pixel [the model's].", decides="effect"
     )
-    stride_px: int | None = Field(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
-    min_tissue: float = Field(0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.")
-    allow_upsampling: bool = Field(False, description="Take slides coarser than --mpp by more than 5 %.")
-    slides_root: Path | None = Field(
-        None, description="Folder that a manifest's relative paths hang below [the manifest's folder]."
+    stride_px: int | None = option(
+        None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].", decides="effect"
     )
-    check_files: bool = Field(True, description="Compare each slide with the manifest's sha256, where it gives one.")
-    retry_failures: bool = Field(False, description="Embed slides again that have patches left out.")
-    batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
-    device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
+    min_tissue: float = option(
+        0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.", decides="effect"
     )
-    workers: int | None = Field(None, ge=1, description="Threads that read slides [number of cores].")
+    allow_upsampling: bool = option(
+        False, description="Take slides coarser than --mpp by more than 5 %.", decides="effect"
+    )
+    slides_root: Path | None = option(
+        None,
+        description="Folder that a manifest's relative paths hang below [the manifest's folder].",
+        decides="effect",
+    )
+    check_files: bool = option(
+        True, description="Compare each slide with the manifest's sha256, where it gives one.", decides="effect"
+    )
+    retry_failures: bool = option(
+        False, description="Embed slides again that have patches left out.", decides="nothing", stored=False
+    )
+    batch_size: int | None = option(
+        None, ge=1, description="Patches a forward pass [by the device's memory].", decides="nothing"
+    )
+    device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto",
+        description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU.",
+        decides="effect",
+    )
+    workers: int | None = option(
+        None, ge=1, description="Threads that read slides [number of cores].", decides="nothing"
+    )
 
 
 class EvaluateConfig(Config):
@@ -124,68 +177,78 @@ class EvaluateConfig(Config):
         "images_root": "Running",
     }
 
-    models: list[str] = Field(
+    models: list[str] = option(
         min_length=1,
         description="[LABEL=]ENCODER[@WEIGHTS]; repeat for several. ENCODER: of `g2l models`, a timm name, a student "
         "folder, or a run (RUN, RUN@before, RUN@teacher). WEIGHTS: pretrained (as without), scratch, or a file.",
     )
-    reference: str | None = Field(
+    reference: str | None = option(
         None, description="Label of the model to compare with [the teacher of the store or run, else the first]."
     )
-    store: Path | None = Field(None, description="Store whose held-out rows are scored.")
-    teacher: str | None = Field(None, description="Whose embeddings, of a store of several teachers [the first one's].")
-    store_rows: int = Field(4096, ge=2, description="At most this many held-out rows, and as many to fit linear maps.")
-    slides_root: Path | None = Field(None, description="Where the slides are, for a store without pixels [as planned].")
-    patches: Path | None = Field(
+    store: Path | None = option(None, description="Store whose held-out rows are scored.")
+    teacher: str | None = option(
+        None, description="Whose embeddings, of a store of several teachers [the first one's]."
+    )
+    store_rows: int = option(4096, ge=2, description="At most this many held-out rows, and as many to fit linear maps.")
+    slides_root: Path | None = option(
+        None, description="Where the slides are, for a store without pixels [as planned]."
+    )
+    patches: Path | None = option(
         None, description="CSV of path, label, optionally group, center, split; or an image folder."
     )
-    knn: int = Field(20, ge=1, description="Neighbours of the kNN probe.")
-    draws: int = Field(100, ge=1, description="Random draws of few-shot examples.")
-    slides: Path | None = Field(None, description="CSV of slide_id or case_id (or both) and labels; needs --features.")
-    features: list[str] | None = Field(
+    knn: int = option(20, ge=1, description="Neighbours of the kNN probe.")
+    draws: int = option(100, ge=1, description="Random draws of few-shot examples.")
+    slides: Path | None = option(None, description="CSV of slide_id or case_id (or both) and labels; needs --features.")
+    features: list[str] | None = option(
         None, description="[LABEL=]DIR of a feature file a slide; repeat for several models."
     )
-    label: str = Field("label", description="Column of --slides that is predicted.")
-    mil_epochs: int | None = Field(
+    label: str = option("label", description="Column of --slides that is predicted.")
+    mil_epochs: int | None = option(
         None, ge=1, description="Epochs of the attention MIL [30, or as many as make 1,000 steps]."
     )
-    robustness: Path | None = Field(
+    robustness: Path | None = option(
         None,
         description="CSV as PathoROB's (slide_id, patch_id, biological_class, medical_center, subset) "
         "with path; or slide_id, patch_id, scanner, staining, path for the same tissue scanned and stained anew.",
     )
-    ri_k: int | None = Field(
+    ri_k: int | None = option(
         None, ge=1, description="Neighbours of the robustness index [best balanced accuracy of the kNN classifier]."
     )
-    margins: bool = Field(True, description="Croma's margins beside the index; minutes a model for 20,000 patches.")
-    cost: bool = Field(True, description="Measure parameters, FLOPs, time and memory.")
-    cost_batch_sizes: list[int] = Field([1, 32], description="Batch sizes that are timed; repeat for several.")
-    cost_precisions: list[Literal["float32", "bfloat16", "float16"]] | None = Field(
+    margins: bool = option(True, description="Croma's margins beside the index; minutes a model for 20,000 patches.")
+    cost: bool = option(True, description="Measure parameters, FLOPs, time and memory.")
+    cost_batch_sizes: list[int] = option([1, 32], description="Batch sizes that are timed; repeat for several.")
+    cost_precisions: list[Literal["float32", "bfloat16", "float16"]] | None = option(
         None, description="Arithmetics that are timed; repeat for several [--precision]."
     )
-    cost_rounds: int = Field(7, ge=1, description="Rounds of timing, every model once a round; medians are shown.")
-    protocol: Literal["balanced", "plain"] = Field(
+    cost_rounds: int = option(7, ge=1, description="Rounds of timing, every model once a round; medians are shown.")
+    protocol: Literal["balanced", "plain"] = option(
         "balanced",
         description="Linear probe and kNN. balanced: classes count the same, C is chosen by the reported score; plain: "
         "they count by frequency, C is chosen by log loss, as in earlier reports.",
     )
-    probe_c: float | None = Field(
+    probe_c: float | None = option(
         None, gt=0, description="Linear probe: fixed inverse strength C [chosen within the training part]."
     )
-    folds: int = Field(5, ge=2, description="Folds where no split is given; a group is never on both sides.")
-    resamples: int = Field(1000, ge=100, description="Bootstrap resamples of an interval.")
-    seed: int = Field(0, ge=0, description="Seed of folds, draws, resamples and training.")
-    images_root: Path | None = Field(None, description="Where relative image paths hang below [the CSV's folder].")
-    patch_px: int | None = Field(
+    folds: int = option(5, ge=2, description="Folds where no split is given; a group is never on both sides.")
+    resamples: int = option(1000, ge=100, description="Bootstrap resamples of an interval.")
+    seed: int = option(0, ge=0, description="Seed of folds, draws, resamples and training.")
+    images_root: Path | None = option(None, description="Where relative image paths hang below [the CSV's folder].")
+    patch_px: int | None = option(
         None, ge=16, le=4096, description="Input size of encoders that take any [the store's or run's, else 224]."
     )
-    cache: Path | None = Field(None, description="Folder that embeddings are kept in [OUT/embeddings].")
-    batch_size: int | None = Field(None, ge=1, description="Patches a forward pass [by the device's memory].")
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = Field(
+    cache: Path | None = option(
+        None, description="Folder that embeddings are kept in [OUT/embeddings].", decides="nothing"
+    )
+    batch_size: int | None = option(
+        None, ge=1, description="Patches a forward pass [by the device's memory].", decides="nothing"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
     )
-    device: str = Field("auto", description="cuda, cuda:1, mps, cpu or auto.")
-    workers: int | None = Field(None, ge=1, description="Threads that read images [number of cores].")
+    device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
+    workers: int | None = option(
+        None, ge=1, description="Threads that read images [number of cores].", decides="nothing"
+    )
 
     def absolute(self) -> Self:
         """As for all, folders and files among models and features as well."""

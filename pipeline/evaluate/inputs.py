@@ -13,8 +13,8 @@ from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
 from pipeline.base.errors import BenchmarkError, ConfigError
 from pipeline.base.outside import read_json, read_toml, reading
+from pipeline.config.base import differences, to_toml
 from pipeline.config.model_names import split_folder
-from pipeline.config.stages import differences, to_toml
 from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
@@ -35,8 +35,6 @@ OPTIONS_FILE = "evaluate.toml"
 DAMAGED = "Delete the folder, or choose another --out"
 MOST_REPORT_BYTES = 1 << 32
 """4 GiB, of a report's JSON. Our choice: a record a scored slide or patch and model, a few hundred bytes each."""
-CHANGES_NOTHING = frozenset({"workers", "device", "batch_size", "cache"})
-"""Options that a report may be made again under: they change no number beyond rounding."""
 BEFORE_THERE_WERE = {"protocol": "plain"}
 """What reports that are older than an option were made with."""
 
@@ -80,16 +78,14 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
         with reading(path, "damaged", ConfigError, DAMAGED):
             recorded = {name: value for name, value in read_toml(path)["evaluate"].items() if name != "out"}
-            old = EvaluateConfig.build(BEFORE_THERE_WERE | recorded).absolute().record()
+            old = EvaluateConfig.build(BEFORE_THERE_WERE | recorded).absolute().deciding()
             old |= {"precision": read_precision(report)}
-        kept = {name: value for name, value in old.items() if name not in CHANGES_NOTHING}
-        now = {name: value for name, value in config.absolute().record().items() if name not in CHANGES_NOTHING}
-        if changes := differences(kept, now | {"precision": precision}):
+        if changes := differences(old, config.absolute().deciding() | {"precision": precision}):
             listing = "\n".join(f"  {line}" for line in changes)
             raise ConfigError(f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
                               f"{listing}\nChoose another --out")  # fmt: skip
     remove_asides(out)
-    write_text(path, to_toml({"evaluate": {"out": str(out.absolute())} | config.absolute().record()}))
+    write_text(path, to_toml({"evaluate": {"out": str(out.absolute())} | config.stored()}))
 
 
 def read_precision(report: Path) -> str:

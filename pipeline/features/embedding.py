@@ -19,7 +19,8 @@ from pipeline.base.errors import ConfigError, SlideError
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import Plan, SlidePlan
-from pipeline.config.stages import PlanConfig, differences
+from pipeline.config.base import differences
+from pipeline.config.stages import PlanConfig
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.features.layouts import EmbeddedSlide
 from pipeline.projector import Projector

@@ -16,7 +16,7 @@ from pipeline.base.console import say
 from pipeline.base.errors import EmbedError, ManifestError
 from pipeline.base.outside import read_json, reading
 from pipeline.base.versions import continued_note
-from pipeline.config.stages import differences, to_toml
+from pipeline.config.base import differences, to_toml
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_json, write_text
 from pipeline.disk.tables import read_table, write_records

@@ -266,10 +266,9 @@ class FeatureRows:
 def describe_import(slides: Sequence[ImportedSlide], config: ImportConfig) -> dict[str, Any]:
     """What a store records of the files that it was made from; another import does not continue it."""
     ok = [s for s in slides if s.slide is not None]
-    deciding = ("val_fraction", "patches_per_slide", "seed", "mpp", "allow_upsampling", "min_cosine")
     return {
         "layouts": sorted({s.layout for s in ok}),
         "encoders": sorted({s.encoder for s in ok if s.encoder}),
-        "options": {name: value for name, value in config.record().items() if name in deciding},
+        "options": config.deciding(),
         "features_sha256": {s.audit.slide_id: s.digest for s in ok},
     }

@@ -25,7 +25,7 @@ from pipeline.base.images import decode_image
 from pipeline.base.outside import read_json, reading
 from pipeline.base.versions import continued_note
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import differences
+from pipeline.config.base import differences
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder, sha256_file, sha256_json
 from pipeline.store import zarr_format

@@ -34,8 +34,6 @@ MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "
 """Characters that Markdown or HTML would take for their own, and how they are written to be seen."""
 JSON_BACKTICK = "\\u0060"
 """A backtick as JSON may have it, so that no value ends the block of settings."""
-NOT_IN_CARD = ("slides_root", "weights", "teacher", "teacher_weight")
-"""Options that the card states in other words."""
 USAGE = {
     "pooled": "embedding = model(images)",
     "cls": "embedding = model(images)",
@@ -87,7 +85,7 @@ def card_facts(
             "cases": asdict(cases),
             "val_strip": plan.config.val_strip,
         },
-        "config": {k: v for k, v in config.record().items() if k not in NOT_IN_CARD},
+        "config": config.for_card(),
         "fidelity_before": before,
         "fidelity_after": after,
         "steps": num_steps,

@@ -9,13 +9,12 @@ import safetensors
 from pipeline.base.errors import CheckpointError, EncoderError
 from pipeline.base.outside import reading
 from pipeline.cohort.cases import CaseFacts
+from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
 from pipeline.student.student_json import StudentJson, build_student_json, projector_files
 from pipeline.training.held_out import teacher_weights
 from pipeline.training.run_folder import RunFolder
-
-LOSS_WITH_ALPHA = "log-sum"
 
 
 def describe_run_student(run: RunFolder, folder: Path, step: int, split: dict[str, Any] | None) -> StudentJson:
@@ -75,6 +74,11 @@ def projector_shape(path: Path) -> tuple[int, int]:
         return teacher_width, student_width
 
 
+def takes_alpha(loss: str) -> bool:
+    """Whether a loss has an exponent; one that is not registered any more has none."""
+    return loss in LOSSES and LOSSES[loss].takes_alpha
+
+
 def _of_config(folder: Path) -> dict[str, Any]:
     """What timm's `config.json` says of the student."""
     config = read_model_config(folder)
@@ -127,7 +131,7 @@ def _of_training(run: RunFolder, identity: dict[str, Any], step: int) -> dict[st
     options, best = identity["options"], run.best()
     return {
         "loss": options["loss"],
-        "alpha": options["alpha"] if options["loss"] == LOSS_WITH_ALPHA else None,
+        "alpha": options["alpha"] if takes_alpha(options["loss"]) else None,
         "step": step,
         "epoch": best.epoch if best is not None and best.step == step else options["epochs"],
         "best": None if best is None else {"step": best.step, "epoch": best.epoch, "loss": best.loss},

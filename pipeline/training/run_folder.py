@@ -23,8 +23,9 @@ from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.base.outside import parse_object, read_json, reading
 from pipeline.base.versions import continued_note, versions
+from pipeline.config.base import differences, to_toml
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.stages import IDENTITY_FREE, TrainConfig, differences, to_toml
+from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.store.store import Store
@@ -60,14 +61,12 @@ def run_identity(
     version: int = RUN_VERSION,
     start: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What a run is started from and continued under only; options that change no byte are left out.
+    """What a run is started from and continued under only: options by value or by what they led to (`base.option`).
 
     `version` is that of the run (`draws.RUN_VERSION`), `start` the hashes of projectors that it starts from, by their
     teachers. `store` has the first teacher's embeddings; `others` are further teachers' with the weights of their
-    losses. The options that choose teachers are left out: what they chose is there.
+    losses.
     """
-    chosen_by = IDENTITY_FREE | {"teacher", "teacher_weight"}
-    options = {name: value for name, value in config.record().items() if name not in chosen_by}
     further = [
         {"teacher": other.spec.teacher, "weight": weight, "content": other.content_hash()} for other, weight in others
     ]
@@ -79,7 +78,7 @@ def run_identity(
             "plan": store.attributes["plan_hash"],
             "teacher": store.spec.teacher,
             "student": student,
-            "options": options | {"precision": precision},
+            "options": config.deciding() | {"precision": precision},
             "world_size": world_size,
         }
         | ({"further_teachers": further} if further else {})

@@ -12,9 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.loader import BatchLoader
+from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import SCRATCH
-from pipeline.distillation import Distillation
-from pipeline.loss import build_loss
+from pipeline.distillation import Distillation, build_loss
 from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
 from pipeline.training.rows import StoredRows
@@ -132,20 +132,20 @@ def score_teachers(
     with. On `fit_on`, rows to train on, the linear map is fitted; there is none of fewer than three.
 
     In evaluation mode, with running statistics in place of a batch's. The loss is the mean over full batches; where the
-    rows are fewer than a batch, the log-sum, which grows with the log of a batch's rows, is scaled up to one.
+    rows are fewer than a batch, a loss that grows with the log of a batch's rows is scaled up to one.
     """
     distillation.train(False)
     size = min(batch_size, len(chosen))
     student, teachers = embed_rows(distillation, rows, chosen, batch_size=batch_size, workers=workers)
     loss_of = build_loss(loss, alpha)
     starts = range(0, len(chosen) - size + 1, size)
-    scaling = math.log(batch_size / size) if loss == "log-sum" else 0.0
+    scaling = math.log(batch_size / size) if LOSSES[loss].is_log_of_sum else 0.0
     maps: list[Tensor | None] = [None] * len(distillation.projectors)
     if len(fit_on) >= SMALLEST_MAP and version > 1:
         maps = list(mapped_linearly(distillation, rows, fit_on, student, batch_size=batch_size, workers=workers))
     scores = []
-    by_teacher = zip(distillation.projectors, distillation.by_teacher(teachers), maps, strict=True)
-    for projector, teacher, mapped in by_teacher:
+    for (head, teacher), mapped in zip(distillation.by_head(teachers), maps, strict=True):
+        projector = head.projector
         projected = projector.standardised(student)
         standardised = projector.teacher_norm.standardise(teacher)
         losses = [float(loss_of(projected[i : i + size], standardised[i : i + size])) for i in starts]
@@ -168,8 +168,8 @@ def mapped_linearly(
     """
     inputs, teachers = embed_rows(distillation, rows, fit_on, batch_size=batch_size, workers=workers)
     fitted_on, mapped = inputs.cpu().numpy(), student.cpu().numpy()
-    for projector, teacher in zip(distillation.projectors, distillation.by_teacher(teachers), strict=True):
-        targets = projector.teacher_norm.standardise(teacher).cpu().double().numpy()
+    for head, teacher in distillation.by_head(teachers):
+        targets = head.projector.teacher_norm.standardise(teacher).cpu().double().numpy()
         if not (np.isfinite(fitted_on).all() and np.isfinite(mapped).all()):  # diverged: the figures will say so
             yield torch.full((len(mapped), targets.shape[1]), torch.nan, dtype=torch.float64)
             continue

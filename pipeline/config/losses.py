@@ -1,0 +1,28 @@
+"""The losses by name: a new one is a function in a file of its own and a line here."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LossEntry:
+    """A loss that `--loss` can name.
+
+    Attributes:
+        function: where it is, "module:function"; imported when a run needs it, since torch takes seconds to import. It
+            takes the projected and the teacher's embeddings, both standardised (B, T), and gives a float32 scalar.
+        takes_alpha: whether it takes the keyword `alpha`.
+        is_log_of_sum: whether it is the log of a sum over the rows of a batch, and so grows with the log of their
+            number.
+    """
+
+    function: str
+    takes_alpha: bool = False
+    is_log_of_sum: bool = False
+
+
+LOSSES: dict[str, LossEntry] = {
+    "log-sum": LossEntry("pipeline.loss:log_sum_loss", takes_alpha=True, is_log_of_sum=True),
+    "mse": LossEntry("pipeline.loss:mse_loss"),
+    "cosine": LossEntry("pipeline.loss:cosine_loss"),
+}
+"""log-sum is the paper's, the others are for ablation."""
