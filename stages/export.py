@@ -1,7 +1,7 @@
-"""Export: the trained student out of a finished run, proven to load with timm alone, and what others run it by.
+"""Export: copy the trained student out of a finished run, prove that timm alone loads it, add files for other tools.
 
-The folder of an export is timm's, with the projector and the card; adapters for benchmarks are always added, ONNX and
-torch.export's program when asked for. Left out: the projector within those files; it is one linear map.
+The folder is timm's, with projectors, `student.json` and the card. Adapters for benchmarks are always added, ONNX and
+torch.export's program on request. Left out: the projector within those two; it is one linear map.
 """
 
 import shutil
@@ -83,11 +83,11 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
                 others = _add_files(aside, record["patch_px"], formats)
         except OSError as error:
             raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
-    said = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
-            f"(largest difference {difference:.2g})"]  # fmt: skip
-    said += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
-    said.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
-    return "\n".join(said)
+    lines = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+             f"(largest difference {difference:.2g})"]  # fmt: skip
+    lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
+    lines.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
+    return "\n".join(lines)
 
 
 def _copy(student: Path, aside: Path, out: Path) -> None:

@@ -112,9 +112,9 @@ def _further_facts(store: Store) -> list[tuple[str, object]]:
 
 def _origin(store: Store) -> list[tuple[str, object]]:
     """How a store's embeddings came about, as far as it says: the preflight's doubts, or the files and their proof."""
-    found: list[tuple[str, object]] = []
+    rows: list[tuple[str, object]] = []
     if checked := store.attributes.get("preflight"):
-        found.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
+        rows.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
     if imported := store.spec.settings.get("imported"):
         proof = store.attributes.get("proof")
         proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
@@ -123,8 +123,8 @@ def _origin(store: Store) -> list[tuple[str, object]]:
             named = f"; the files name the encoder {', '.join(other)}" if other else ""
         except ConfigError as error:  # imported before this name was known
             named = f"; {error}"
-        found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
-    return found
+        rows.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
+    return rows
 
 
 def describe_run(run: RunFolder) -> str:

@@ -1,14 +1,14 @@
-"""Adapters: short files in an export by which benchmarks and tools of others run the student.
+"""Adapters: short files in an export, with which other benchmarks and tools run the student.
 
 eva_student.py, eva.yaml      kaiko-eva 0.4.5
 pathorob_model.py             PathoROB's model wrapper
 plismbench_extractor.py       plismbench's extractor
 trident_encoder.py            TRIDENT's custom encoder
 
-Each needs timm, safetensors, torch and its tool, nothing of this project, and finds the student from its own place: the
-folder above `adapters/`. It builds the architecture by its name and loads the weights itself, so that it does not
-depend on how a version of timm reads a folder (before 1.0.16 not at all; decision 0037). The interfaces were read in
-2026-11 (decision 0019). Left out: tools that take a timm name as it is.
+Each needs timm, safetensors, torch and its tool, and nothing of this project. It finds the student in the folder above
+`adapters/`. It builds the architecture by its name and loads the weights itself, so that it works whatever a version of
+timm makes of a folder (before 1.0.16: nothing; decision 0037). The interfaces were read in 2026-11 (decision 0019).
+Left out: tools that take a timm name.
 """
 
 from importlib import resources

@@ -212,16 +212,16 @@ def model_terms(role: str, record: dict[str, Any]) -> str:
     if record["weights"] == SCRATCH:
         return f"- {role}: random weights, no terms."
     licence = record["licence"] or "unknown"
-    said = [f"- {role}: {licence}."]
+    terms = [f"- {role}: {licence}."]
     lower = licence.lower()
     if "non-commercial" in lower or "-nc" in lower:
-        said.append("Non-commercial: the student must not be used commercially either.")
+        terms.append("Non-commercial: the student must not be used commercially either.")
     if record.get("gated") or "gated" in lower:
-        said.append("Gated: access goes to those who accept its terms; read whether they let you pass the student on.")
+        terms.append("Gated: access goes to those who accept its terms; read whether they let you pass the student on.")
     if "unknown" in lower or "see " in lower:
-        said.append("Read its terms before you use or share the student.")
+        terms.append("Read its terms before you use or share the student.")
     page = page_of(EncoderSpec.from_record(record))
-    return " ".join(said) + (f" <{page}>" if page else "")
+    return " ".join(terms) + (f" <{page}>" if page else "")
 
 
 def terms_section(teachers: Sequence[dict[str, Any]], student: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The models of an evaluation: what `--models` names, found on disk or in the table of encoders, and built.
+"""Resolve what `--models` names: a model on disk or in the table of encoders, and build it.
 
     [LABEL=]ENCODER[@WEIGHTS]
 
@@ -37,7 +37,7 @@ LARGEST_LABEL = 60
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model as it was asked for, found but not yet built.
+    """A model that the user named: resolved, not yet built.
 
     Attributes:
         label: its name in the report.
@@ -72,12 +72,12 @@ class NamedModel:
         """
         built = build_encoder(self.encoder, self.weights, self.patch_px, seed=self.seed)
         if self.expected_sha256 not in ("", built.weights_sha256):
-            found, expected = built.weights_sha256[:12], self.expected_sha256[:12]
+            actual, expected = built.weights_sha256[:12], self.expected_sha256[:12]
             if self.weights == SCRATCH:  # by the same seed; other versions and processors draw other last bits
                 say(f"note: {self.label}: random weights of this seed come out otherwise here than where the run was "
-                    f"begun (SHA-256 {found}, not {expected}): other versions or another processor")  # fmt: skip
+                    f"begun (SHA-256 {actual}, not {expected}): other versions or another processor")  # fmt: skip
                 return built
-            raise EncoderError(f"{self.label}: its weights are not those that the run names: SHA-256 {found}, not "
+            raise EncoderError(f"{self.label}: its weights are not those that the run names: SHA-256 {actual}, not "
                                f"{expected}")  # fmt: skip
         return built
 
@@ -112,15 +112,15 @@ class NamedModel:
 
 
 def name_models(names: Sequence[str], patch_px: int | None, store: Path | None = None) -> list[NamedModel]:
-    """All models that were asked for, in their order.
+    """Resolve all models that the user named, in their order.
 
     Args:
         patch_px: side of the input of encoders that take any size; `None` for that of the runs and students among the
             models, else `DEFAULT_PATCH_PX`.
-        store: that is evaluated, which may know where the file of a teacher's weights is.
+        store: the store that is evaluated, which may know where the file of a teacher's weights is.
 
     Raises:
-        ConfigError: an unknown form, or two models of one label.
+        ConfigError: a name that is no model, or two models of one label.
         G2LError: a run or student is damaged.
     """
     models = [name_model(name, patch_px, store) for name in names]
@@ -138,7 +138,7 @@ def name_models(names: Sequence[str], patch_px: int | None, store: Path | None =
 
 
 def name_model(text: str, patch_px: int | None, store: Path | None = None, option: str = "--models") -> NamedModel:
-    """One model: see `name_models`. `option` is how the user named it, for error messages."""
+    """Resolve one model: see `name_models`. Error messages begin with `option`, where the user named it."""
     name = split_model(text)
     label, encoder, weights, folder = name.label, name.encoder, name.weights, name.folder
     if len(label) > LARGEST_LABEL:
