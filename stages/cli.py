@@ -22,6 +22,7 @@ from pipeline.base.errors import (
 )
 from pipeline.base.outside import printable
 from pipeline.config.base import Config
+from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
@@ -167,7 +168,7 @@ def extract_teacher(
 @verb("import-features", ImportConfig)
 def import_features(
     call: Call,
-    features: Path | None = argument("DIR", "Features of the teacher: TRIDENT, CLAM, STAMP or slide2vec."),
+    features: Path | None = argument("DIR", f"Features of the teacher: {tool_names()}."),
     out: Path | None = output("Store to make or to continue (a Zarr folder)."),
 ) -> None:
     """Stage one without the teacher: a store from features that exist, with pixels from the slides at their places."""
