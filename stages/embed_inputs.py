@@ -14,7 +14,6 @@ from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
 from pipeline.features.registry import find_writer
 from pipeline.student.resolve import NamedModel, name_model
-from pipeline.student.teacher_projectors import named_projectors
 
 MPP_TOLERANCE = 0.01
 """Within 1 % of the model's own resolution is at that resolution, as for a plan."""
@@ -54,21 +53,18 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
     Raises:
         ConfigError: there is none, it takes patches of another size, or it has no projector for `--as-teacher`
             and `--teacher`.
-        EncoderError: the list of its projectors is damaged.
+        EncoderError: a student's folder is damaged.
     """
     if config.teacher is not None and not config.as_teacher:
         raise ConfigError(f"--teacher {config.teacher} goes with --as-teacher")
-    try:
-        named = name_model(text, config.patch_px)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("--models ", "MODEL ")) from None  # its words are those of evaluate
+    named = name_model(text, config.patch_px, option="MODEL")
     if config.patch_px not in (None, named.patch_px):
         raise ConfigError(f"{text} takes patches of {named.patch_px} px, not of --patch-px {config.patch_px}")
     if config.as_teacher and named.student is None:
         raise ConfigError(f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
                           "one, and its exported folder (projector/projector.safetensors)")  # fmt: skip
-    if config.as_teacher and named.student is not None:
-        check_teacher(text, list(named_projectors(named.student)), config.teacher)
+    if config.as_teacher:
+        check_teacher(text, list(named.teachers) if len(named.teachers) > 1 else [], config.teacher)
     return named
 
 

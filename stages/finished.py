@@ -122,29 +122,50 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
     try:
-        store = Store(store_path)
-        teachers, identity = store.teachers, run.read_identity()
-        name = (config.teacher or [store.first.name])[0]
-        if (config.teacher is None and len(teachers) > 1) or name not in teachers or run.version() < 1:
+        recorded = _as_recorded(store_path, run, config)
+        if recorded is None:
             return None
-        views = [teachers[each].views.count for each in config.teacher or [name]]
-        if teachers[name].content_hash() != identity["store"]:
-            return None
-        config = with_augmentation(config, min(views))
-        step, best, vals = run.exported_step(), run.best(), run.validations()
         last = int(run.metrics()[-1]["step"])
+        step = _wanted_step(run, recorded, last)
+        if step is None:
+            return None
+        names = [line["teacher"] for line in run.validations() if line["step"] == 0 and "teacher" in line][1:]
     except (G2LError, KeyError, IndexError):
         return None
+    if not same_call(run.config_path, "train-student", recorded, {"store": store_path, "out": out}):
+        return None
+    if not unchanged(run.config_path, *_weights(recorded), _of_encoder(recorded.student)):
+        return None
+    before, after = run.held_out_figures(step=step)
+    return Trained(run, last, 0, before, after, 0.0, {n: run.held_out_figures(n, step) for n in names}, step)
+
+
+def _as_recorded(store_path: Path, run: RunFolder, config: TrainConfig) -> TrainConfig | None:
+    """The options as the run would record them, where it learnt from this store as it is now; else `None`.
+
+    Raises:
+        G2LError, KeyError: the store or the run cannot be read.
+    """
+    store = Store(store_path)
+    teachers, identity = store.teachers, run.read_identity()
+    names = config.teacher or [store.first.name]
+    must_choose = config.teacher is None and len(teachers) > 1
+    if must_choose or names[0] not in teachers or run.version() < 1:
+        return None
+    if teachers[names[0]].content_hash() != identity["store"]:
+        return None
+    return with_augmentation(config, min(teachers[name].views.count for name in names))
+
+
+def _wanted_step(run: RunFolder, config: TrainConfig, last: int) -> int | None:
+    """After which step the exported student should stand, by `--keep`; `None` where it stands after another one.
+
+    Raises:
+        G2LError: the run's records are damaged.
+    """
+    exported, best = run.exported_step(), run.best()
     wanted = best.step if best is not None and config.keep == "best" else last
-    if (last if step is None else step) != wanted:
-        return None
-    if not same_call(run.config_path, "train-student", config, {"store": store_path, "out": out}):
-        return None
-    if not unchanged(run.config_path, *_weights(config), _of_encoder(config.student)):
-        return None
-    before, after = run.held_out_figures(step=wanted)
-    names = [line["teacher"] for line in vals if line["step"] == 0 and "teacher" in line][1:]
-    return Trained(run, last, 0, before, after, 0.0, {n: run.held_out_figures(n, wanted) for n in names}, wanted)
+    return wanted if wanted == (last if exported is None else exported) else None
 
 
 def _weights(config: TrainConfig) -> list[Path | str]:
@@ -164,18 +185,38 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     if is_run and name.weights not in ("", "after"):
         return None  # what the run started from, or its teacher: files of which the run's record must be asked
     of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None
-    slides: list[Path] = [source]
     try:
-        with reading(out / FINISHED_FILE, "damaged", EmbedError):
-            record = read_json(out / FINISHED_FILE)
-            tally = Tally.of_record(out, record)
-            if tally.is_partial:
-                return None
-            if any((out / path).stat().st_size != size for path, size in record["files"].items()):
-                return None
-        if source.suffix.lower() == ".csv" and not source.is_dir():
-            manifest = parse_manifest(source, config.slides_root)
-            slides += [manifest.slide_path(row) for row in manifest.rows]
+        tally = _whole_embedding(out)
+        slides = _slide_files(source, config)
     except G2LError:
         return None
-    return tally if unchanged(options, of_model, name.weights or None, *slides) else None
+    if tally is None or not unchanged(options, of_model, name.weights or None, *slides):
+        return None
+    return tally
+
+
+def _whole_embedding(out: Path) -> Tally | None:
+    """What the record of a folder of embeddings says, if every slide is done and all files have their sizes; else
+    `None`.
+
+    Raises:
+        EmbedError: the record is damaged, or a file is missing.
+    """
+    with reading(out / FINISHED_FILE, "damaged", EmbedError):
+        record = read_json(out / FINISHED_FILE)
+        tally = Tally.of_record(out, record)
+        sizes = record["files"].items()
+        is_whole = not tally.is_partial and all((out / path).stat().st_size == size for path, size in sizes)
+    return tally if is_whole else None
+
+
+def _slide_files(source: Path, config: EmbedConfig) -> list[Path]:
+    """What is embedded: the manifest and its slides, or the folder or slide itself.
+
+    Raises:
+        ManifestError: the manifest cannot be used.
+    """
+    if source.suffix.lower() != ".csv" or source.is_dir():
+        return [source]
+    manifest = parse_manifest(source, config.slides_root)
+    return [source, *(manifest.slide_path(row) for row in manifest.rows)]

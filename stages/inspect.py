@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import safetensors
-
 from pipeline.base.console import counted, table
 from pipeline.base.errors import ConfigError, EncoderError, G2LError
 from pipeline.base.outside import reading
@@ -13,12 +11,13 @@ from pipeline.cohort.plan import Plan, read_plan
 from pipeline.encoders.hub import FOLDER, cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
-from pipeline.encoders.table import ENCODERS, named_spec
+from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.adapters import ADAPTERS_FOLDER
+from pipeline.student.describe import projector_shape, takes_alpha
+from pipeline.student.exported import ExportedStudent, is_student, read_student
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
-from pipeline.student.teacher_projectors import named_projectors, projector_path
 from pipeline.training.held_out import best_words, history_table, teacher_weights, vals_by_teacher
 from pipeline.training.run_folder import RunFolder
 
@@ -40,7 +39,7 @@ def inspect_path(path: Path) -> str:
         return describe_run(RunFolder(path))
     if path.is_file():
         return describe_plan(read_plan(path), path)
-    if all((path / name).is_file() for name in STUDENT_FILES) and projector_path(path).is_file():
+    if all((path / name).is_file() for name in STUDENT_FILES) and is_student(path):
         return describe_student(path)
     kinds = "plan, store, run or exported student"
     raise G2LError(f"{path} is no {kinds}" if path.exists() else f"{path} does not exist")
@@ -127,9 +126,9 @@ def _row_counts(teacher: StoredTeacher) -> str:
 
 def _origin(teacher: StoredTeacher) -> list[tuple[str, object]]:
     """How embeddings came about, as far as the store says: the preflight's doubts, or the files and their proof."""
-    found: list[tuple[str, object]] = []
+    rows: list[tuple[str, object]] = []
     if checked := teacher.attributes.get("preflight"):
-        found.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
+        rows.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
     if imported := teacher.settings.get("imported"):
         proof = teacher.attributes.get("proof")
         proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
@@ -138,8 +137,8 @@ def _origin(teacher: StoredTeacher) -> list[tuple[str, object]]:
             named = f"; the files name the encoder {', '.join(other)}" if other else ""
         except ConfigError as error:  # imported before this name was known
             named = f"; {error}"
-        found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
-    return found
+        rows.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
+    return rows
 
 
 def describe_run(run: RunFolder) -> str:
@@ -153,7 +152,7 @@ def describe_run(run: RunFolder) -> str:
         ("student", f"{student['name']} ({student['num_params'] / 1e6:.2f} M parameters, {student['weights']})"),
         ("teacher", identity["teacher"]["name"]),
         *(("further teacher", f"{each['teacher']['name']}, {each['weight']:.4g} of the loss") for each in further),
-        ("loss", f"{options['loss']}, alpha {options['alpha']:g}" if options["loss"] == "log-sum" else options["loss"]),
+        ("loss", _loss_words(options["loss"], options["alpha"] if takes_alpha(options["loss"]) else None)),
         ("steps", f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
                   f"{options['epochs']}"),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
@@ -168,30 +167,55 @@ def describe_run(run: RunFolder) -> str:
     return text
 
 
+def _loss_words(loss: str, alpha: float | None) -> str:
+    """A loss and its exponent, if it has one."""
+    return loss if alpha is None else f"{loss}, alpha {alpha:g}"
+
+
 def describe_student(folder: Path) -> str:
     """An exported student in words.
 
     Raises:
         EncoderError: its files are damaged.
     """
+    student = read_student(folder)
     with reading(folder, "a damaged student", EncoderError):
         config, side = read_model_config(folder), input_side(folder)
-        with safetensors.safe_open(projector_path(folder), "numpy") as f:
-            teacher_width, student_width = f.get_slice("linear.weight").get_shape()
-        size = sum(path.stat().st_size for path in (*(folder / name for name in STUDENT_FILES), projector_path(folder)))
-        rows: list[tuple[str, object]] = [
-            ("student", folder),
-            ("architecture", config["architecture"]),
-            ("embedding", f"{student_width} dimensions"),
-            ("patch", f"{side} px"),
-            ("teacher", f"{teacher_width} dimensions"),
-            ("files", format_bytes(size)),
-            ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
-            ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
-            ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
-            *(("teacher's projector", f"{name}: {file}") for name, file in named_projectors(folder).items()),
-        ]
+        projector = folder / student.teachers[0].projector
+        teacher_width, student_width = projector_shape(projector)
+        size = sum(path.stat().st_size for path in (*(folder / name for name in STUDENT_FILES), projector))
+    rows: list[tuple[str, object]] = [
+        ("student", folder),
+        ("architecture", config["architecture"]),
+        ("embedding", f"{student_width} dimensions"),
+        ("patch", f"{side} px"),
+        ("teacher", f"{teacher_width} dimensions"),
+        *_history(student),
+        ("files", format_bytes(size)),
+        ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
+        ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
+        ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
+        *(("teacher's projector", f"{name}: {file}") for name, file in student.projector_files().items()),
+    ]
     return table(rows)
+
+
+def _history(student: ExportedStudent) -> list[tuple[str, object]]:
+    """What an exported student was made from: of `student.json`, or that there is none."""
+    described = student.described
+    if described is None:
+        return [("plan", student.plan_hash or "not known"), ("note", student.note())]
+    training = described.training
+    teachers = [each.name for each in described.teachers]
+    if len(teachers) > 1:
+        teachers = [f"{each.name}, {each.loss_weight:.4g} of the loss" for each in described.teachers]
+    return [
+        *(("distilled from", teacher) for teacher in teachers),
+        ("loss", _loss_words(training.loss, training.alpha)),
+        ("exported", f"epoch {training.epoch}, step {training.step:,}"),
+        ("plan", described.plan_hash),
+        ("made by", f"g2l {described.g2l}"),
+    ]
 
 
 def models_table() -> str:
@@ -217,28 +241,45 @@ def describe_model(name: str) -> str:
     """
     spec = named_spec(name)
     of_folder = spec.source.startswith(FOLDER)
-    if of_folder and not (Path(spec.source.removeprefix(FOLDER)) / CONFIG_FILE).is_file():
-        folder = spec.source.removeprefix(FOLDER)
-        raise EncoderError(f"{folder}: " + (f"no {CONFIG_FILE} is in this folder, so it is no model that timm loads"
-                                            if Path(folder).is_dir() else "no such folder"))  # fmt: skip
+    if of_folder:
+        _check_folder(Path(spec.source.removeprefix(FOLDER)))
     if spec.patch_px == 0 and spec.source.startswith("timm:"):
         _check_known_to_timm(name)
     file = weights_here(spec)
-    of_its_own = "as its own configuration says"
     rows: list[tuple[str, object]] = [
         ("name", spec.name),
         ("weights", spec.source),
         ("architecture", spec.architecture),
         ("arguments", ", ".join(f"{key}={value}" for key, value in spec.arguments.items()) or "none"),
-        ("parameters", f"{spec.params_m:,.1f} M" if spec.params_m else of_its_own),
-        ("embedding", f"{spec.embedding}, {spec.width} dimensions" if spec.width else of_its_own),
-        ("patches", f"{spec.patch_px} px at {spec.mpp:g} um/px" if spec.patch_px else of_its_own),
-        ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else of_its_own),
+        *_model_facts(spec),
         ("licence", spec.licence),
         ("gated", "yes" if spec.gated else "not known to be"),
         ("file" if of_folder else "cached", file or "no"),
     ]
     return table(rows) if of_folder and file else f"{table(rows)}\n\n{ways_to_weights(spec)}"
+
+
+def _model_facts(spec: EncoderSpec) -> list[tuple[str, object]]:
+    """Size, embedding and patches of an encoder, as far as the table knows them."""
+    unknown = "as its own configuration says"
+    return [
+        ("parameters", f"{spec.params_m:,.1f} M" if spec.params_m else unknown),
+        ("embedding", f"{spec.embedding}, {spec.width} dimensions" if spec.width else unknown),
+        ("patches", f"{spec.patch_px} px at {spec.mpp:g} um/px" if spec.patch_px else unknown),
+        ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else unknown),
+    ]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that timm does not load as a model.
+
+    Raises:
+        EncoderError: it is none.
+    """
+    if not folder.is_dir():
+        raise EncoderError(f"{folder}: no such folder")
+    if not (folder / CONFIG_FILE).is_file():
+        raise EncoderError(f"{folder}: no {CONFIG_FILE} is in this folder, so it is no model that timm loads")
 
 
 def _check_known_to_timm(name: str) -> None:

@@ -49,9 +49,10 @@ from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
-from pipeline.student.folder import card_facts, model_card, write_student
+from pipeline.student.card import card_facts, further_facts, model_card
+from pipeline.student.describe import describe_run_student, split_facts
+from pipeline.student.folder import write_student
 from pipeline.student.start import continue_projector, find_start, projector_hash
-from pipeline.student.teacher_projectors import further_facts
 from pipeline.training.augment import beyond_the_teacher, with_augmentation
 from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.training.curves import draw_curves
@@ -199,8 +200,9 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
-        write_student(folder.student, distillation.student.module.model, spec, distillation.projectors[0],
-                      model_card(facts), projectors, step if says_step else None)  # fmt: skip
+        write_student(folder.student, distillation.student.module.model, spec, projectors, model_card(facts),
+                      lambda student: describe_run_student(folder, student, step, split_facts(facts["store"])),
+                      step if says_step else None)  # fmt: skip
     return Trained(folder, run.num_steps, num_new_steps, before, after, seconds, further, step)
 
 

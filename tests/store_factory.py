@@ -164,5 +164,5 @@ def start_g2l(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]
 def run_files(run: Path) -> dict[str, bytes]:
     """What must not depend on how often a run was stopped: bytes by name."""
     names = ("student/model.safetensors", "student/projector/projector.safetensors", "student/config.json",
-             "student/README.md", "metrics.jsonl")  # fmt: skip
+             "student/README.md", "student/student.json", "metrics.jsonl")  # fmt: skip
     return {name: (run / name).read_bytes() for name in names}

@@ -20,15 +20,14 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from store_factory import make_patches, student_folder
-from test_export import SPECS, TINY, disturb, random_projector
+from test_export import SPECS, TINY, disturb, random_projector, write_exported
 from torchvision.transforms import v2
 
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import build_encoder
-from pipeline.student.adapter_card import adapters_section
-from pipeline.student.adapters import TEMPLATES, write_adapters
-from pipeline.student.folder import write_student
+from pipeline.student.adapters import ADAPTERS, write_adapters
+from pipeline.student.card_files import adapters_section
 
 PATCH_PX = 42
 STUDENTS = ("pooled", "cls", "cls+mean")
@@ -45,7 +44,7 @@ def student(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         built = build_encoder(names[request.param], SCRATCH, PATCH_PX)
     disturb(built.module.model)
     folder = root / "my student"
-    write_student(folder, built.module.model, built.spec, random_projector(built.spec.width), "card")
+    write_exported(folder, built.module.model, built.spec, random_projector(built.spec.width), "card")
     exported = build_encoder(f"local-dir:{folder}", PRETRAINED, PATCH_PX)
     assert exported.spec.embedding == ("pooled" if request.param == "pooled" else request.param)
     write_adapters(folder, exported.spec)
@@ -175,7 +174,7 @@ def load(student: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator
 def test_each_adapter_is_short_compiles_and_needs_nothing_of_ours(student: tuple[Path, Any]) -> None:
     folder, _ = student
     written = {path.name: path.read_text() for path in (folder / "adapters").iterdir()}
-    assert written.keys() == TEMPLATES.keys()
+    assert written.keys() == set(ADAPTERS)
     for name, text in written.items():
         assert len(text.splitlines()) <= 110, name
         assert max(map(len, text.splitlines())) <= 120, name

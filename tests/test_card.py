@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.encoders.table import ENCODERS, EncoderSpec
-from pipeline.student.card import files_section, model_terms, split_words, terms_section, with_files
+from pipeline.student.card import model_terms, split_words, terms_section
+from pipeline.student.card_files import files_section, with_files
 
 
 def record(name: str, weights: str = "pretrained", **changes: str | bool) -> dict[str, object]:
@@ -58,6 +59,7 @@ def test_files_are_listed_with_their_use() -> None:
         assert words in said
     alone = files_section(spec, {})
     assert "`projector/projector.safetensors`" in alone
+    assert "| `student.json` | what programs read" in alone
     assert "model.onnx" not in alone
     assert "projectors.json" not in alone
     several = files_section(spec, {}, projectors={"a": "projector.safetensors", "b/c": "projector-b-c.safetensors"})

@@ -108,6 +108,9 @@ def test_an_exported_student_is_known_by_its_projector(run: Path, tmp_path: Path
     bare = tmp_path / "bare"
     shutil.copytree(run / "student", bare)
     (bare / "projector" / "projector.safetensors").unlink()
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: no such file, but student\.json names it"):
+        name_model(str(bare), None)
+    (bare / "student.json").unlink()
     assert name_model(str(bare), None).role == ""
     assert name_model(str(bare), None).label == "bare"
 
@@ -151,9 +154,38 @@ def test_a_student_says_what_it_was_made_from(run: Path) -> None:
         assert list(model.teachers.values()) == [identity["teacher"]["weights_sha256"]], text
 
 
-def test_a_card_that_cannot_be_read_names_no_teacher_and_matches_none(run: Path, tmp_path: Path) -> None:
+def test_a_changed_word_in_the_card_changes_nothing(run: Path, tmp_path: Path) -> None:
+    expected = name_model(f"s={run / 'student'}", None)
+    for text in ("", "# another card\n", f"- Plan {'1' * 64}.\n- Teacher weights {'2' * 64} (timm:x, unknown).\n"):
+        student = Path(shutil.copytree(run / "student", tmp_path / str(len(text))))
+        (student / "README.md").write_text(text)
+        model = name_model(f"s={student}", None)
+        assert (model.teachers, model.plan_hash) == (expected.teachers, expected.plan_hash)
+        assert model.projector_into("0" * 64) is not None  # the hash of the run's teacher
+
+
+def test_a_folder_of_an_earlier_version_is_read_by_its_card(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has no `student.json`. The user is told, once, and how to renew the folder."""
+    student = Path(shutil.copytree(run / "student", tmp_path / "student"))
+    (student / "student.json").unlink()
+    models = name_models([f"s={student}", "resnet18@scratch"], None)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count(f"note: {student} has no student.json") == 1
+    assert "Run `g2l export` on its run again" in said
+    identity = RunFolder(run).read_identity()
+    assert models[0].plan_hash == identity["plan"]
+    assert models[0].teachers == {"": identity["teacher"]["weights_sha256"]}
+    assert models[0].projector_into(identity["teacher"]["weights_sha256"]) is not None
+    name_model(str(run / "student"), None)
+    assert "student.json" not in capsys.readouterr().err
+
+
+def test_an_earlier_card_that_cannot_be_read_names_no_teacher_and_matches_none(run: Path, tmp_path: Path) -> None:
     for text in ("", "# another card\n", "- Teacher weights  (timm:x, unknown).\n"):
         student = Path(shutil.copytree(run / "student", tmp_path / str(len(text))))
+        (student / "student.json").unlink()
         (student / "README.md").write_text(text)
         model = name_model(str(student), None)
         assert set(model.teachers.values()) == {""}

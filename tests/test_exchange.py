@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from PIL import Image
 from store_factory import dropping_cnn, make_patches, make_store, student_folder, train_config
-from test_export import SPECS, TINY, disturb, random_projector
+from test_export import SPECS, TINY, disturb, random_projector, write_exported
 
 from pipeline.base.errors import ConfigError, ExportError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.student import onnx_file
-from pipeline.student.folder import write_student
 from pipeline.student.onnx_file import OPSET, check_onnx, write_onnx
 from pipeline.student.program import TOLERANCE, check_file, check_program, tissue_patches, write_program
 from stages.export import export_student
@@ -67,7 +66,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltEncoder]:
             student = build_encoder(source, SCRATCH, patch_px)
             disturb(student.module.model)
             folder = root / str(i)
-            write_student(folder, student.module.model, student.spec, random_projector(student.spec.width), "card")
+            write_exported(folder, student.module.model, student.spec, random_projector(student.spec.width), "card")
             made[label] = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
             made[label].module.requires_grad_(False)
     return made
@@ -265,6 +264,7 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
     assert re.search(r"model\.onnx: the same to \S+ of the largest value", said)
     assert sorted(os.listdir(out)) == [
         "README.md", "adapters", "config.json", "model.onnx", "model.pt2", "model.safetensors", "projector",
+        "student.json",
     ]  # fmt: skip
     assert not leftovers(tmp_path)
     written = onnx.load(out / "model.onnx")
@@ -274,7 +274,8 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
     os.umask(umask)
     assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o666 & ~umask}
     card = (out / "README.md").read_text()
-    for name in ("config.json", "model.onnx", "model.pt2", "model.safetensors", "projector/projector.safetensors"):
+    for name in ("config.json", "model.onnx", "model.pt2", "model.safetensors", "projector/projector.safetensors",
+                 "student.json"):  # fmt: skip
         assert f"    {hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}" in card
     patch = make_patches(1, 32)[0]
     embeddings = []

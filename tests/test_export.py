@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -18,13 +18,16 @@ from store_factory import PATCH_PX, make_patches, make_store, student_folder, tr
 from pipeline.base.errors import EncoderError, G2LError
 from pipeline.config.model_names import SCRATCH
 from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.disk.files import sha256_file
 from pipeline.distillation import Distillation, Head
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import SWIGLU_GIANT, EncoderSpec
 from pipeline.projector import Projector
-from pipeline.student.folder import card_facts, figures_table, load_projector, model_card, timm_json, write_student
-from pipeline.student.teacher_projectors import place_projectors
+from pipeline.student.card import card_facts, figures_table, model_card
+from pipeline.student.earlier import move_projectors
+from pipeline.student.folder import load_projector, timm_json, write_student
+from pipeline.student.student_json import StudentJson, build_student_json, projector_files
 
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 42}
 SPECS = {
@@ -78,6 +81,35 @@ def random_projector(student_width: int, teacher_width: int = 7) -> Projector:
     return projector
 
 
+def described(folder: Path, spec: EncoderSpec, projectors: Mapping[str, Projector]) -> StudentJson:
+    """A description of a student that no run has made."""
+    files = projector_files(list(projectors))
+    teachers = [
+        {"name": name, "source": f"timm:{name}", "weights": "w.bin", "weights_sha256": f"{i:064x}",
+         "width": projector.linear.out_features, "loss_weight": 1 / len(projectors), "store_content": "c" * 64,
+         "projector": files[name], "projector_sha256": sha256_file(folder / files[name])}
+        for i, (name, projector) in enumerate(projectors.items(), start=1)
+    ]  # fmt: skip
+    start = {"source": spec.source, "weights": "scratch", "weights_sha256": "a" * 64, "projectors": []}
+    encoder = {name: getattr(spec, name) for name in ("name", "architecture", "embedding", "width", "patch_px")}
+    encoder |= {"num_params": 6, "mpp": spec.mpp or None, "start": start}
+    encoder |= {"mean": list(spec.mean), "std": list(spec.std)}
+    training = {"loss": "log-sum", "alpha": 4.0, "step": 12, "epoch": 2, "best": {"step": 6, "epoch": 1, "loss": 0.5}}
+    cases = {"known": False, "slides": 3, "unknown": 2, "not_recorded": 0, "repeats_ids": False}
+    split = {"by": "case", "val_strip": None, "train_rows": 8, "train_slides": 2, "val_rows": 4, "val_slides": 1}
+    return build_student_json({"g2l": "0.0", "encoder": encoder, "teachers": teachers, "plan_hash": "b" * 64,
+                               "training": training, "split": split | {"cases": cases}})  # fmt: skip
+
+
+def write_exported(
+    folder: Path, model: torch.nn.Module, spec: EncoderSpec, projectors: Mapping[str, Projector] | Projector,
+    card: str = "card",
+) -> None:  # fmt: skip
+    """A student's folder as a run writes it."""
+    named = {"teacher": projectors} if isinstance(projectors, Projector) else projectors
+    write_student(folder, model, spec, named, card, lambda student: described(student, spec, named))
+
+
 def disturb(model: torch.nn.Module) -> None:
     """Move every weight and statistic a little: a student fresh from its seed could be made again without its file."""
     generator = torch.Generator().manual_seed(1)
@@ -108,7 +140,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
             disturb(student.module.model)
             projector = random_projector(student.spec.width)
             facts = card_facts(store.first, student, train_config("x"), np.arange(4), 1, None, None)
-            write_student(folder / "student", student.module.model, student.spec, projector, model_card(facts))
+            write_exported(folder / "student", student.module.model, student.spec, projector, model_card(facts))
             np.save(folder / "patches.npy", make_patches(5, patch_px, seed=i))
             (folder / "usage.py").write_text(usage_of(model_card(facts)))
             made[label] = (folder, student, projector)
@@ -166,11 +198,11 @@ def small_student(value: float) -> tuple[torch.nn.Module, EncoderSpec, Projector
 
 def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
     folder = tmp_path / "student"
-    write_student(folder, *small_student(1), "first")
+    write_exported(folder, *small_student(1), "first")
     (folder / "stale.txt").write_text("")
-    write_student(folder, *small_student(2), "second")
+    write_exported(folder, *small_student(2), "second")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "projector",
+        "README.md", "config.json", "model.safetensors", "projector", "student.json",
     ]  # fmt: skip
     assert (folder / "README.md").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
@@ -179,14 +211,14 @@ def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["write_text", "save_tensors", "sync_folder"])
 def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     folder = tmp_path / "student"
-    write_student(folder, *small_student(1), "first")
+    write_exported(folder, *small_student(1), "first")
 
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(f"pipeline.student.folder.{call}", fail)
     with pytest.raises(G2LError, match=r"cannot write the student to .*student: No space left on device"):
-        write_student(folder, *small_student(2), "second")
+        write_exported(folder, *small_student(2), "second")
     card = (folder / "README.md").read_text()
     assert card == ("second" if call == "sync_folder" else "first")
     assert (folder / "model.safetensors").exists()
@@ -196,9 +228,10 @@ def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pyte
 def test_a_projector_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
     with pytest.raises(EncoderError, match=r"projector\.safetensors: no such weights"):
         load_projector(tmp_path)
-    write_student(tmp_path / "student", *small_student(1), "card")
+    write_exported(tmp_path / "student", *small_student(1), "card")
     path = tmp_path / "student" / "projector" / "projector.safetensors"
     whole = safetensors.torch.load_file(path)
+    (tmp_path / "student" / "student.json").unlink()  # which would refuse all of these by their hash
     damaged = ({"linear.weight": torch.zeros(3)}, {**whole, "linear.weight": torch.full((2, 2), torch.nan)}, {})
     for state in damaged:
         safetensors.torch.save_file(state, path)
@@ -213,7 +246,9 @@ def test_a_projector_beside_the_weights_is_read(tmp_path: Path) -> None:
     """As earlier versions wrote it; `g2l export` of an earlier run moves it, for timm before 1.0.29."""
     folder = tmp_path / "student"
     teachers = {"a": random_projector(2), "b": random_projector(2)}
-    write_student(folder, *small_student(1), "`projector.safetensors` maps", teachers)
+    model, spec, _ = small_student(1)
+    write_exported(folder, model, spec, teachers)
+    (folder / "student.json").unlink()
     (folder / "README.md").write_text("`projector.safetensors` maps")
     expected = {name: load_projector(folder, name).state_dict() for name in ("a", "b")}
     for path in (folder / "projector").iterdir():
@@ -223,8 +258,8 @@ def test_a_projector_beside_the_weights_is_read(tmp_path: Path) -> None:
     listing.write_text(listing.read_text().replace("projector/", ""))
     for moved in (False, True):
         if moved:
-            place_projectors(folder)
-            place_projectors(folder)  # a second time nothing is left to do
+            move_projectors(folder)
+            move_projectors(folder)  # a second time nothing is left to do
         assert (folder / "projector.safetensors").exists() is not moved
         for name, state in expected.items():
             found = load_projector(folder, name).state_dict()
@@ -236,11 +271,11 @@ def test_a_projector_beside_the_weights_is_read(tmp_path: Path) -> None:
 def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        write_student(tmp_path / "student", *small_student(1), "card")
+        write_exported(tmp_path / "student", *small_student(1), "card")
     finally:
         os.umask(before)
     files = [path for path in (tmp_path / "student").rglob("*") if path.is_file()]
-    assert len(files) == 4
+    assert len(files) == 5
     assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
 
 

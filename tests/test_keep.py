@@ -15,6 +15,7 @@ from pipeline.base.errors import CheckpointError, ConfigError
 from pipeline.config.stages import TrainConfig
 from pipeline.store.store import Store
 from pipeline.student.folder import load_projector
+from pipeline.student.student_json import read_student_json
 from pipeline.training import run_folder
 from pipeline.training.checkpoint import load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.training.run_folder import RunFolder
@@ -104,6 +105,11 @@ def test_the_best_is_exported_with_its_figures(best: Trained, tmp_path: Path) ->
         assert words in text
     assert f"| loss | {vals[0]['loss']:.4f} | {found.loss:.4f} |" in (run.student / "README.md").read_text()
     assert "gives the run's embeddings" in export_student(run.folder, tmp_path / "student")
+    for folder in (run.student, tmp_path / "student"):
+        training = read_student_json(folder).training
+        assert (training.step, training.epoch) == (found.step, found.epoch)
+        assert training.best is not None
+        assert (training.best.step, training.best.epoch, training.best.loss) == (found.step, found.epoch, found.loss)
     last = load_last_checkpoint(run.checkpoints)
     assert last is not None
     assert last["step"] == best.num_steps
@@ -131,6 +137,9 @@ def test_the_last_is_kept_unless_told_and_the_other_can_be_had_later(
     assert same(exported(trained.run), last["student"])
     assert "exported is the last" in report(trained)
     assert "--keep best exports that one" in report(trained)
+    training = read_student_json(trained.run.student).training
+    assert training.best is not None
+    assert (training.step, training.epoch, training.best.step) == (18, 3, 6)
     train_student(store, tmp_path / "run", keeping_best(config))
     assert run_files(tmp_path / "run") == run_files(best.run.folder)
     train_student(store, tmp_path / "run", config)
@@ -225,6 +234,9 @@ def test_a_new_run_goes_on_from_a_finished_one(
     assert trained.before["retrieval_top1"] == pytest.approx(best.after["retrieval_top1"], abs=0.15)
     assert trained.before["r2_linear"] == pytest.approx(best.after["r2_linear"], abs=1e-4)
     assert list(trained.run.read_identity()["start"]) == ["test-teacher"]
+    begun = read_student_json(trained.run.student).encoder.start
+    assert begun.projectors == ("test-teacher",)
+    assert begun.weights_sha256 == trained.run.read_identity()["student"]["weights_sha256"]
     assert "with its projector into the space of test-teacher" in (trained.run.student / "README.md").read_text()
 
 

@@ -1,5 +1,6 @@
 """A student of several teachers where it is used: each teacher's projector is reached, by name and by its weights."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -13,10 +14,12 @@ from store_factory import student_folder, train_config
 
 from pipeline.base.errors import EncoderError
 from pipeline.store.store import Store
+from pipeline.student.card import further_sources, teacher_source
+from pipeline.student.earlier import teachers_in_card
 from pipeline.student.resolve import name_model
-from pipeline.student.teacher_projectors import further_sources, teacher_source, teachers_in_card
 from pipeline.training.run_folder import RunFolder
 from stages.export import export_student
+from stages.inspect import inspect_path
 from stages.train_student import train_student
 
 SECOND = "test_efficientnet"
@@ -135,7 +138,8 @@ def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
     card = (tmp_path / "run" / "student" / "README.md").read_text()
     assert f"- Teacher weights not known (timm:{TEACHER})." in card
     silent = Path(shutil.copytree(tmp_path / "run" / "student", tmp_path / "silent"))
-    (silent / "README.md").unlink()
+    for name in ("README.md", "student.json"):
+        (silent / name).unlink()
     tables, notes = fidelity(root, store, tmp_path / "report", f"own={tmp_path / 'run'}", f"silent={silent}",
                              "several=ROOT/run")  # fmt: skip
     assert "Standing in as it is" not in tables
@@ -157,6 +161,25 @@ def test_the_card_says_which_teacher_and_lists_all_projectors(root: Path) -> Non
         assert (root / "exported" / file).is_file()
 
 
+def test_the_description_has_the_teachers_in_order(root: Path) -> None:
+    run, folder = RunFolder(root / "run"), root / "exported"
+    described = json.loads((folder / "student.json").read_text())
+    assert (folder / "student.json").read_bytes() == (run.student / "student.json").read_bytes()
+    identity, listing = run.read_identity(), json.loads((folder / "projectors.json").read_text())
+    records = [identity["teacher"], identity["further_teachers"][0]["teacher"]]
+    contents = [identity["store"], identity["further_teachers"][0]["content"]]
+    assert [teacher["name"] for teacher in described["teachers"]] == [SECOND, TEACHER]
+    for teacher, record, content in zip(described["teachers"], records, contents, strict=True):
+        for key in ("name", "source", "weights", "weights_sha256", "width"):
+            assert teacher[key] == record[key], key
+        assert (teacher["store_content"], teacher["loss_weight"]) == (content, 0.5)
+        assert teacher["projector"] == listing[teacher["name"]]
+        assert teacher["projector_sha256"] == hashlib.sha256((folder / teacher["projector"]).read_bytes()).hexdigest()
+    shown = inspect_path(folder)
+    assert f"{SECOND}, 0.5 of the loss" in shown
+    assert described["plan_hash"] in shown
+
+
 def test_what_a_card_says_of_teachers_is_read_back() -> None:
     def record(name: str, sha256: str) -> dict[str, Any]:
         return {"name": name, "weights_sha256": sha256, "source": "timm:x", "weights": "f.bin"}
@@ -174,5 +197,7 @@ def test_what_a_card_says_of_teachers_is_read_back() -> None:
 def test_a_damaged_list_of_projectors_is_told_to_the_user(root: Path, tmp_path: Path) -> None:
     student = Path(shutil.copytree(root / "exported", tmp_path / "exported"))
     (student / "projectors.json").write_text("{")
+    assert name_model(str(student), None).teachers == name_model(str(root / "exported"), None).teachers
+    (student / "student.json").unlink()
     with pytest.raises(EncoderError, match=r"projectors\.json: damaged"):
         name_model(str(student), None)

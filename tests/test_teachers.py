@@ -85,7 +85,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def add_teacher(store: Store, *, failed: tuple[int, ...] = (), shards: int | None = None) -> Store:
     """Add made-up embeddings of a further teacher to a store of `make_store`."""
     record = MADE_UP.record() | {"name": "second", "width": WIDTH, "patch_px": store.patch_px, "weights": "test",
-                                 "weights_sha256": "second", "num_params": 2, "licence": "second-licence"}  # fmt: skip
+                                 "weights_sha256": "2" * 64, "num_params": 2, "licence": "second-licence"}  # fmt: skip
     settings = {"rows_per_shard": 10, "pixels": "none", "dtype": "float32", "precision": "float32", "batch_size": 10}
     further = open_further(store, store.plan, StoreSpec(record, settings), versions())
     flat = make_patches(store.num_rows).reshape(store.num_rows, -1, 3).mean(1) / 255

@@ -1,6 +1,6 @@
-"""Where the weights of a store's teacher were, when they came from a file: a note in the store that decides nothing.
+"""Remember where the weights of a store's teacher were, when they came from a file.
 
-The weights themselves count by their hash, which every user of the note checks.
+The note in the store decides nothing. Weights are identified by their hash, which every user of the note checks.
 """
 
 from pathlib import Path
