@@ -130,7 +130,7 @@ LONG = "x" * 201
         (b"", "is empty; its first line must name the columns slide_id, path"),
         (b"\n \n", "is empty"),
         (b"slide_id,path\n", "has a header but no rows"),
-        (b"slide_id,file\na,b\n", "lacks the column path; split at commas it has ['slide_id', 'file']"),
+        (b"slide_id,file\na,b\n", "lacks the column path; split at commas, it has ['slide_id', 'file']"),
         (b"slide_id;path\na;b\n", "it has ['slide_id;path']"),
         (b"slide_id,path,x,x\na,a,1,2\n", "repeated or unnamed columns: ['x']"),
         (b"slide_id,path,split,Split\na,a,,\n", "repeated or unnamed columns: ['split']"),
@@ -401,7 +401,7 @@ def test_rows_from_gdc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs it has"),
+        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs, it has"),
         (GDC_HEADER, "has a header but no rows"),
         (GDC_HEADER + "id\tx.svs\n", "line 2: 2 cells where the header has 5"),
         (GDC_HEADER + gdc_line("GTEX-1.svs"), "line 2: 'GTEX-1.svs' has no TCGA barcode"),

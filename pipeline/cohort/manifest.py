@@ -214,11 +214,11 @@ def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> d
 
 
 def repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
-    """Ids that several rows have, and those that differ only in how letters with accents are written."""
+    """Ids that several rows have, and those that differ only in the encoding of accents."""
     return [
         (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs an id of its own"
                         + ("" if len({row.slide_id for row in group}) == 1 else
-                           " (they differ only in how letters with accents are written)"))
+                           " (they differ only in the encoding of accents)"))
         for slide_id, group in _groups(rows, lambda row: composed(row.slide_id)).items()
         if slide_id.strip()
     ]  # fmt: skip
