@@ -214,7 +214,7 @@ def test_when_every_slide_fails_the_audit_still_says_why(tmp_path: Path) -> None
     (tmp_path / "m.csv").write_text("slide_id,path\na,a.svs\n")
     done = called("plan", tmp_path / "m.csv", "--out", tmp_path / "p.h5")
     assert done.returncode == 1
-    assert "no slide gives a patch" in done.stderr
+    assert "no slide has a patch to sample" in done.stderr
     assert "a,failed," in (tmp_path / "p.audit.csv").read_text()
     assert not (tmp_path / "p.h5").exists()
 

@@ -106,7 +106,7 @@ def test_read_needs_the_files(tmp_path: Path) -> None:
     assert f"line 2: no slide file {slides}/b.svs" in message
     assert "line 4: path is empty" in message  # with all other problems, and not missing as well
     assert message.count("no slide file") == 1
-    assert message.endswith(f"Relative paths hang below {slides}; --slides-root names another folder.")
+    assert message.endswith(f"Relative paths start from {slides}; --slides-root sets another folder.")
     path = write(tmp_path, "slide_id,path\na,a.svs\n")
     assert read_manifest(path, slides) == parse_manifest(path, slides)
     with pytest.raises(ManifestError, match="nowhere is not a folder"):
@@ -158,7 +158,7 @@ LONG = "x" * 201
         (b"slide_id,path,mpp\na,x,20x\n", "line 2: mpp '20x' is not a number; give um/px at level 0"),
         (b"slide_id,path,split\na,x,test\n", "line 2: split 'test' is not one of train, val, or empty"),
         (b"slide_id,path,sha256\na,x,12ab\n", "line 2: sha256 '12ab' is not 64 hexadecimal digits"),
-        (b"slide_id,path\na,x.svs\nb,y/../x.svs\n", "x.svs has several ids on lines 2, 3; keep one row a file"),
+        (b"slide_id,path\na,x.svs\nb,y/../x.svs\n", "x.svs has several ids on lines 2, 3; keep one row per file"),
         (
             b"slide_id,path,case_id,split\na,x,k,train\nb,y,k,val\nc,z,k,train\n",
             "line 2: case 'k' is in more than one split: train on lines 2, 4, val on line 3; give all its rows",

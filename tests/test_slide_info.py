@@ -80,9 +80,7 @@ def test_objective_against_mpp(power: str, mpp: str, odd: bool) -> None:
     found = read_mpp(mpp_properties(mpp, mpp, **{"openslide.objective-power": power}), None, PATH)
     assert any("x objective, usually" in words for words in found.warnings) == odd
     if odd:
-        assert (
-            f"a {power}x objective, usually {10 / float(power):g} um/px, but its mpp is {mpp}" in found.warnings[0]
-        )
+        assert f"a {power}x objective, usually {10 / float(power):g} um/px, but its mpp is {mpp}" in found.warnings[0]
 
 
 GOOD = mpp_properties("0.5", "0.5")
