@@ -74,8 +74,11 @@ def test_the_card_says_what_is_known() -> None:
     assert "The split is by case: no case, and so no slide, is on both sides." in card_of(known)
     assert cases_warning(case_facts(known)) == ""
     for slides, words in (
-        (slides_of(True, False, False), "of 2 of 3 slides it is not"),
-        (slides_of(None, None), "it is not known whether they were: of 2 of 2 slides"),
+        (slides_of(True, False, False), "2 of 3 slides have no known case"),
+        (
+            slides_of(None, None),
+            "It is not known whether they were: the plan, of an earlier version, does not record it for 2 of 2 slides",
+        ),
         (slides_of(True, True), "which is each slide's own id"),
     ):
         assert words in card_of(slides)
@@ -153,5 +156,5 @@ def test_training_warns_and_its_card_says_it(
     assert "warning: cases are not known: 3 of 3 slides have no case_id" in capsys.readouterr().err
     card = (tmp_path / "run" / "student" / "README.md").read_text()
     assert "(slides: 2, cases: not known)" in card
-    assert "of 3 of 3 slides it is not" in card
+    assert "3 of 3 slides have no known case" in card
     assert "no case, and so no slide" not in card

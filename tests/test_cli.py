@@ -214,7 +214,7 @@ def test_when_every_slide_fails_the_audit_still_says_why(tmp_path: Path) -> None
     (tmp_path / "m.csv").write_text("slide_id,path\na,a.svs\n")
     done = called("plan", tmp_path / "m.csv", "--out", tmp_path / "p.h5")
     assert done.returncode == 1
-    assert "no slide gives a patch" in done.stderr
+    assert "no slide has a patch to sample" in done.stderr
     assert "a,failed," in (tmp_path / "p.audit.csv").read_text()
     assert not (tmp_path / "p.h5").exists()
 
@@ -381,8 +381,8 @@ def test_a_record_resolves_to_the_same_configuration(tmp_path: Path) -> None:
         ("[plan]\nsede = 1\n", "sede"),
         ("[plan]\nseed = -1\n", "seed"),
         ('[plan]\nseed = "one"\n', "seed"),
-        ("seed = 1\n", "seed must stand in the table"),
-        ("[train_student]\nlr = 0.5\n", r"\[train_student\] is no command"),
+        ("seed = 1\n", "seed must be in the table"),
+        ("[train_student]\nlr = 0.5\n", r"\[train_student\] is not a command"),
         ("[plan]\nmpp = 1000\n", "mpp"),
         ("[plan\n", "not a TOML file"),
     ],

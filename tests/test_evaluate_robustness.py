@@ -323,7 +323,7 @@ def test_both_from_one_file(tmp_path: Path) -> None:
         "robustness index", "paired robustness, top-10 accuracy",
     ]  # fmt: skip
     assert section.basis["places"] == 6
-    assert section.notes[-1] == "Columns of the CSV that are not used: 'x'."
+    assert section.notes[-1] == "Unused columns of the CSV: 'x'."
 
 
 MARGINS = """

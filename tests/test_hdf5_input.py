@@ -113,7 +113,7 @@ HOSTILE = {
     "29 TiB": (claims_29_tib, r"claims 32\.0 TiB"),
     "never written": (never_written, "never written"),
     "chunks never written": (chunks_never_written, "5 of 10 chunks of .* were never written"),
-    "a chunk that inflates": (inflated(256), "becomes larger than it says"),
+    "a chunk that inflates": (inflated(256), "inflates to more than it claims"),
     "a chunk larger than it can be": (inflated(1), "larger than it can be"),
 }
 

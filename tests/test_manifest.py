@@ -106,7 +106,7 @@ def test_read_needs_the_files(tmp_path: Path) -> None:
     assert f"line 2: no slide file {slides}/b.svs" in message
     assert "line 4: path is empty" in message  # with all other problems, and not missing as well
     assert message.count("no slide file") == 1
-    assert message.endswith(f"Relative paths hang below {slides}; --slides-root names another folder.")
+    assert message.endswith(f"Relative paths start from {slides}; --slides-root sets another folder.")
     path = write(tmp_path, "slide_id,path\na,a.svs\n")
     assert read_manifest(path, slides) == parse_manifest(path, slides)
     with pytest.raises(ManifestError, match="nowhere is not a folder"):
@@ -130,7 +130,7 @@ LONG = "x" * 201
         (b"", "is empty; its first line must name the columns slide_id, path"),
         (b"\n \n", "is empty"),
         (b"slide_id,path\n", "has a header but no rows"),
-        (b"slide_id,file\na,b\n", "lacks the column path; split at commas it has ['slide_id', 'file']"),
+        (b"slide_id,file\na,b\n", "lacks the column path; split at commas, it has ['slide_id', 'file']"),
         (b"slide_id;path\na;b\n", "it has ['slide_id;path']"),
         (b"slide_id,path,x,x\na,a,1,2\n", "repeated or unnamed columns: ['x']"),
         (b"slide_id,path,split,Split\na,a,,\n", "repeated or unnamed columns: ['split']"),
@@ -158,7 +158,7 @@ LONG = "x" * 201
         (b"slide_id,path,mpp\na,x,20x\n", "line 2: mpp '20x' is not a number; give um/px at level 0"),
         (b"slide_id,path,split\na,x,test\n", "line 2: split 'test' is not one of train, val, or empty"),
         (b"slide_id,path,sha256\na,x,12ab\n", "line 2: sha256 '12ab' is not 64 hexadecimal digits"),
-        (b"slide_id,path\na,x.svs\nb,y/../x.svs\n", "x.svs has several ids on lines 2, 3; keep one row a file"),
+        (b"slide_id,path\na,x.svs\nb,y/../x.svs\n", "x.svs has several ids on lines 2, 3; keep one row per file"),
         (
             b"slide_id,path,case_id,split\na,x,k,train\nb,y,k,val\nc,z,k,train\n",
             "line 2: case 'k' is in more than one split: train on lines 2, 4, val on line 3; give all its rows",
@@ -401,7 +401,7 @@ def test_rows_from_gdc(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs it has"),
+        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs, it has"),
         (GDC_HEADER, "has a header but no rows"),
         (GDC_HEADER + "id\tx.svs\n", "line 2: 2 cells where the header has 5"),
         (GDC_HEADER + gdc_line("GTEX-1.svs"), "line 2: 'GTEX-1.svs' has no TCGA barcode"),

@@ -78,7 +78,7 @@ def test_odd_files_are_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert input_side(folder) == PATCH_PX
     with monkeypatch.context() as patch:
         patch.setattr("pipeline.encoders.model_config.LARGEST_BYTES", 10)
-        with pytest.raises(EncoderError, match="at most 10 bytes are read"):
+        with pytest.raises(EncoderError, match="the limit is 10 bytes"):
             read_model_config(folder)
     path.write_bytes(b'{"architecture": "\xff"}')
     with pytest.raises(EncoderError, match=r"config\.json: damaged"):

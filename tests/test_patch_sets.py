@@ -93,8 +93,8 @@ def test_the_column_of_groups(tmp_path: Path, columns: str, used: str) -> None:
         ("path,label\na.png,x\nb.png,y\n./a.png,y\n", "line 4: path './a.png' is on line 2 as well"),
         ("path,label\na.png\n", "line 2: 1 cells where the header has 2"),
         ("path,label,Group,group\na.png,x,1,2\n", "Group.*spelled alike"),
-        ("path;label\na.png;x\n", "is split at semicolons; save it with commas between the cells"),
-        (",path,label\n0,a.png,x\n", r"unnamed where pandas writes row numbers: use to_csv\(index=False\)"),
+        ("path;label\na.png;x\n", "separated by semicolons; save it with commas instead"),
+        (",path,label\n0,a.png,x\n", r"If pandas wrote row numbers into the first one, use to_csv\(index=False\)"),
         ("path,label,case,patient\na.png,x,A,1\nb.png,y,A,2\n", "case 'A' is of patient '1' and '2'"),
     ],
 )
@@ -181,7 +181,7 @@ def test_splits_may_be_in_capitals(tmp_path: Path) -> None:
 def test_labels_in_two_spellings_are_told(tmp_path: Path) -> None:
     found = read_patch_set(write(tmp_path, "path,label,case\na.png,Tumour,1\nb.png,tumour,2\nc.png,normal,c 3\n"))
     assert found.notes() == [
-        "These labels differ in capitals, blanks or a .0 only and count as different: 'Tumour' and 'tumour'."
+        "These labels differ only in capitals, blanks or a .0 and count as different: 'Tumour' and 'tumour'."
     ]
 
 

@@ -71,7 +71,7 @@ def test_plan_refuses_one_slide_under_two_ids(tmp_path: Path, case: str) -> None
     ):
         read_manifest(table)
     code, _, err = call_g2l("plan", table, "--out", tmp_path / "p.h5")
-    assert (code, "Keep one row a slide" in err, (tmp_path / "p.h5").exists()) == (1, True, False)
+    assert (code, "Keep one row per slide" in err, (tmp_path / "p.h5").exists()) == (1, True, False)
     table.write_text(f"slide_id,path,case_id\na,s0.svs,k\nb,s1.svs,m\nc,hard.svs,{case}\n")
     with pytest.raises(ManifestError, match=r"s1\.svs has several ids on lines 3, 4"):
         parse_manifest(table)  # by one file, which embed and import-features refuse as well
@@ -90,8 +90,8 @@ def test_make_manifest_lists_each_slide_once_and_says_what_it_passed_over(tmp_pa
     code, out, _ = call_g2l("make-manifest", slides, "--out", tmp_path / "m.csv")
     assert code == 0
     assert [row.path for row in parse_manifest(tmp_path / "m.csv", slides).rows] == ["far link.svs", "s0.svs", "s1.svs"]
-    assert "note: passed over: 2 links to slides that are listed: 0 link.svs (s0.svs), zz hard.svs (s0.svs)" in out
-    assert "note: passed over: 1 copy of a slide that is listed: backup/old.svs (s1.svs)" in out
+    assert "note: skipped: 2 links to listed slides: 0 link.svs (s0.svs), zz hard.svs (s0.svs)" in out
+    assert "note: skipped: 1 copy of a listed slide: backup/old.svs (s1.svs)" in out
     assert "1 link to folders" in out
     assert [row.path for row in list_folder(slides).rows] == ["far link.svs", "backup/old.svs", "s0.svs", "s1.svs"]
 
@@ -113,7 +113,7 @@ def test_embed_does_not_embed_a_link_again(tmp_path: Path) -> None:
                             "--mpp", 0.5, "--patch-px", 64, "--device", "cpu")  # fmt: skip
     assert code == 0, err
     assert [path.name for path in (tmp_path / "out").rglob("*.h5")] == ["s0.h5"]
-    assert "passed over: 1 link to a slide that is listed: link.svs (s0.svs)" in err
+    assert "skipped: 1 link to a listed slide: link.svs (s0.svs)" in err
 
 
 # DICOM
@@ -131,7 +131,7 @@ def test_three_series_in_one_flat_folder_are_three_slides(tmp_path: Path) -> Non
     assert [row.path for row in listed.rows] == ["a-2.dcm", "b-2.dcm", "broken.dcm", "c-2.dcm"]
     (note,) = listed.notes
     for words in ("4 DICOM files of kind label", "3 DICOM files of kind overview", "1 DICOM file of no slide",
-                  "3 further DICOM files of series that are listed", "1 DICOM file without a header"):  # fmt: skip
+                  "3 further DICOM files of listed series", "1 DICOM file without a header"):  # fmt: skip
         assert words in note
     for row in listed.rows[:2]:
         slide = openslide.OpenSlide(flat / row.path)

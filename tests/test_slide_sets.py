@@ -201,7 +201,7 @@ def test_columns_without_a_meaning_are_told(tmp_path: Path) -> None:
     csv = f"slide_id,patient,splt,tp53,{','.join(names)}\ns1,A,test,mut{',x' * 14}\ns2,B,train,wt{',x' * 14}\n"
     (note,) = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2"]})).notes
     listed = ", ".join(repr(name) for name in ["splt", *names[:11]])
-    assert note == f"Columns of the CSV that are not used: {listed} and 3 more."
+    assert note == f"Unused columns of the CSV: {listed} and 3 more."
 
 
 def test_a_label_may_be_called_as_another_name_of_a_column(tmp_path: Path) -> None:
@@ -357,9 +357,9 @@ def test_words_that_may_not_be_meant(tmp_path: Path) -> None:
     csv = "slide_id,case_id,tp53\ns1,A,Mut\ns2,B,mut\ns3,b,wild type\ns4,7,wildtype\ns5,7.0,mut\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3", "s4", "s5"]}))
     assert found.notes == (
-        "These labels differ in capitals, blanks or a .0 only and count as different: 'Mut' and 'mut'; 'wild type' and "
+        "These labels differ only in capitals, blanks or a .0 and count as different: 'Mut' and 'mut'; 'wild type' and "
         "'wildtype'.",
-        "These cases differ in capitals, blanks or a .0 only and count as different: '7' and '7.0'; 'B' and 'b'.",
+        "These cases differ only in capitals, blanks or a .0 and count as different: '7' and '7.0'; 'B' and 'b'.",
     )
     ages = "case_id,age\n" + "".join(f"c{i},{40.5 + i}\n" for i in range(11))
     (tmp_path / "labels.csv").write_text(ages)
@@ -367,6 +367,6 @@ def test_words_that_may_not_be_meant(tmp_path: Path) -> None:
     for i in range(11):
         (tmp_path / "ages" / f"c{i}.h5").touch()
     (note,) = read_slide_set(tmp_path / "labels.csv", "age", [("uni", tmp_path / "ages")]).notes
-    assert note.startswith("The label age looks like a number: its 11 values count as a class each.")
+    assert note.startswith("The label age looks like a number: each of its 11 values counts as a class.")
     (tmp_path / "labels.csv").write_text(ages.replace("50.5", "40.5"))  # ten may be grades
     assert read_slide_set(tmp_path / "labels.csv", "age", [("uni", tmp_path / "ages")]).notes == ()

@@ -81,12 +81,12 @@ READERS = {
     [
         (lambda text: text.encode("utf-16"), "is UTF-16, not UTF-8 text"),
         (lambda text: text.replace("a", "é").encode("cp1252"), "is not UTF-8 text (line"),
-        (lambda text: text.encode()[:30] + b"\0" + text.encode()[30:], "it has zero bytes"),
+        (lambda text: text.encode()[:30] + b"\0" + text.encode()[30:], "it contains NUL bytes"),
         (lambda text: (text + '"' + "x" * 200_000).encode(), "not well-formed CSV"),
         (lambda text: ("x" * 500_000).encode(), "not well-formed CSV from line 1 on: field larger"),
         (lambda text: b"", "is empty; its first line must name the columns"),
     ],
-    ids=["utf-16", "cp1252", "zero bytes", "open quote", "long field", "empty"],
+    ids=["utf-16", "cp1252", "NUL bytes", "open quote", "long field", "empty"],
 )
 def test_what_is_no_table_is_a_named_error(tmp_path: Path, name: str, damage: object, words: str) -> None:
     reader, text = READERS[name]
