@@ -196,6 +196,6 @@ def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort
     gone = StoredRows(Store(tmp_path / "none"), tmp_path / "nowhere")
     with pytest.raises(
         StoreError,
-        match=r"row 3 could be read for the teacher, but not now: .*nowhere.*with --slides-root where the slides are",
+        match=r"row 3 could be read for the teacher, but not now: .*nowhere.*give the folder of .* --slides-root",
     ):
         gone.read(3, kept)
