@@ -151,7 +151,7 @@ class StoredRows:
         self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
-        """The case of each of the rows."""
+        """The case of each of some rows."""
         return self._pixels.plan.case_of_row()[np.asarray(rows, np.int64)]
 
     def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What stage one did, in words; without torch."""
+"""Report of stage one; without torch."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from pipeline.store.store import Status, Store
 
 @dataclass(frozen=True)
 class Extracted:
-    """What stage one did.
+    """Result of stage one.
 
     Attributes:
         store: the finished store.
