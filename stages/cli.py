@@ -22,6 +22,7 @@ from pipeline.base.errors import (
 )
 from pipeline.base.outside import printable
 from pipeline.config.base import Config
+from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
@@ -167,7 +168,7 @@ def extract_teacher(
 @verb("import-features", ImportConfig)
 def import_features(
     call: Call,
-    features: Path | None = argument("DIR", "Features of the teacher: TRIDENT, CLAM, STAMP or slide2vec."),
+    features: Path | None = argument("DIR", f"Features of the teacher: {tool_names()}."),
     out: Path | None = output("Store to create or continue (a Zarr folder)."),
 ) -> None:
     """Stage one without the teacher: make a store from existing features, with their pixels read from the slides."""

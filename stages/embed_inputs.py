@@ -12,7 +12,7 @@ from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
-from pipeline.features.layouts import DTYPES
+from pipeline.features.registry import find_writer
 from pipeline.student.resolve import NamedModel, name_model
 from pipeline.student.teacher_projectors import named_projectors
 
@@ -21,7 +21,7 @@ MPP_TOLERANCE = 0.01
 
 
 def read_slides(source: Path, slides_root: Path | None) -> Manifest:
-    """The slides to embed: of a manifest, of a folder, or a single one. A slide that is missing fails by itself later.
+    """The slides to embed: those of a manifest or of a folder, or a single one. A missing slide fails by itself later.
 
     Raises:
         ManifestError: the manifest or folder cannot be used.
@@ -83,15 +83,15 @@ def check_teacher(text: str, known: Sequence[str], teacher: str | None) -> None:
         ConfigError: it does not.
     """
     if not known and teacher is not None:
-        raise ConfigError(f"--teacher {teacher}: {text} learnt from one teacher only; leave --teacher away")
+        raise ConfigError(f"--teacher {teacher}: {text} learnt from one teacher only; leave out --teacher")
     if known and teacher is None:
         raise ConfigError(f"--as-teacher: {text} learnt from {', '.join(known)}: say with --teacher which")
     if known and teacher not in known:
         raise ConfigError(f"--teacher {teacher}: {text} learnt from {', '.join(known)}")
 
 
-def own_mpp(named: NamedModel) -> float | None:
-    """um/px that a model was trained at, as its folder or the table of encoders says; `None` where nothing does.
+def trained_mpp(named: NamedModel) -> float | None:
+    """um/px that a model was trained at, as its folder or the table of encoders says; `None` if neither does.
 
     Raises:
         EncoderError: the folder's description is damaged.
@@ -103,20 +103,20 @@ def own_mpp(named: NamedModel) -> float | None:
 
 
 def plan_grid(named: NamedModel, config: EmbedConfig) -> PlanConfig:
-    """The grid: patch size and resolution of the model, or as asked for.
+    """The grid: patch size and resolution of the model, or those of the options.
 
     Raises:
         ConfigError: nothing says at which resolution.
     """
-    own = own_mpp(named)
-    mpp = config.mpp or own
+    trained_at = trained_mpp(named)
+    mpp = config.mpp or trained_at
     if mpp is None:
         raise ConfigError(f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
                           "pixel; most pathology encoders: 0.5)")  # fmt: skip
-    if own and abs(own / mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {named.label} was trained at {own:g} um/px, --mpp is {mpp:g}")
-    asked = {name: getattr(config, name) for name in ("stride_px", "min_tissue", "allow_upsampling")}
-    return PlanConfig.build({"patch_px": named.patch_px, "mpp": mpp} | asked)
+    if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
+        say(f"note: {named.label} was trained at {trained_at:g} um/px, --mpp is {mpp:g}")
+    options = {name: getattr(config, name) for name in ("stride_px", "min_tissue", "allow_upsampling")}
+    return PlanConfig.build({"patch_px": named.patch_px, "mpp": mpp} | options)
 
 
 def choose_dtype(config: EmbedConfig) -> str:
@@ -125,7 +125,7 @@ def choose_dtype(config: EmbedConfig) -> str:
     Raises:
         ConfigError: the layout has none of that kind.
     """
-    possible = DTYPES[config.layout]
-    if config.dtype is not None and config.dtype not in possible:
-        raise ConfigError(f"--dtype {config.dtype}: features of --layout {config.layout} are {possible[0]}")
-    return config.dtype or possible[0]
+    dtypes = find_writer(config.layout).dtypes
+    if config.dtype is not None and config.dtype not in dtypes:
+        raise ConfigError(f"--dtype {config.dtype}: features of --layout {config.layout} are {dtypes[0]}")
+    return config.dtype or dtypes[0]

@@ -57,7 +57,7 @@ def _list_item(annotation: Any) -> Any:
 def _choice(info: FieldInfo) -> tuple[str, ...]:
     """The words of a choice, also of an optional one; empty if the field is no choice."""
     if registries := [mark for mark in info.metadata if isinstance(mark, OneOf)]:
-        return tuple(registries[0].words)
+        return tuple(registries[0].words())
     annotations = (info.annotation, *typing.get_args(info.annotation))
     choices = [annotation for annotation in annotations if typing.get_origin(annotation) is Literal]
     return typing.get_args(choices[0]) if choices else ()

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from pipeline.report.content import Column, Exclusion, Figure, Interval, Report, ReportModel, Score, Section, Table
-from pipeline.report.figures import draw_curves, draw_score_against_size, draw_scores, figure_scores
+from pipeline.report.figures import draw_lines, draw_scores
+from pipeline.report.size_figure import draw_score_against_size, figure_scores
 
 HOSTILE = (
     "<script>alert(1)</script>",
@@ -112,7 +113,7 @@ def patches_section(labels: list[str], folder: Path) -> Section:
     for label in labels:
         values = {k: float(0.45 + 0.09 * np.log2(k) + generator.uniform(0, 0.05)) for k in (1, 2, 4, 8, 16)}
         few[label] = {k: Interval(value, value - 0.03, value + 0.03) for k, value in values.items()}
-    few_shot = draw_curves(
+    few_shot = draw_lines(
         few, "examples a class", "balanced accuracy", folder / "few_shot.png", log_x=True, chance=1 / 9
     )
     excluded = [Exclusion(f"images/{HOSTILE[i % 6]}/{i}.png", "not an image") for i in range(230)]
@@ -167,7 +168,7 @@ def cost_section(labels: list[str]) -> Section:
     rows = [[label, batch, MS_PER_PATCH.get(label, 3.0), 1234.5] for label in labels for batch in (1, 32)]
     what = "What one forward pass costs on this machine."
     return Section("cost", "Cost", what, {"models": len(labels)}, [Table("Speed", columns, rows)],
-                   scores=[Score(f"times faster than {TEACHER}", faster)])  # fmt: skip
+                   scores=[Score(f"times faster than {TEACHER}", faster, is_cost=True)])  # fmt: skip
 
 
 def sample_report(folder: Path, *, hostile: bool = True) -> tuple[Report, list[Figure]]:

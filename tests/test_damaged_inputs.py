@@ -19,8 +19,8 @@ from pipeline.evaluate.images import FORMATS, MOST_PIXELS, scan_images
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.evaluate.slide_benchmark.score import survey
 from pipeline.features.cache import cached
-from pipeline.features.facts import read_placed
-from pipeline.features.folders import find_feature_tree
+from pipeline.features.find import find_feature_tree
+from pipeline.features.read import read_placed
 
 ROWS, WIDTH = 12, 8
 FEATURES = np.random.default_rng(0).standard_normal((ROWS, WIDTH), dtype=np.float32)

@@ -27,9 +27,10 @@ from pipeline.config.stages import PlanConfig
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import build_encoder
 from pipeline.features.embedding import Embedder, content_changes, embed_slide, prepare_slide, slide_content
-from pipeline.features.files import read_features
-from pipeline.features.folders import find_feature_tree
+from pipeline.features.find import find_feature_tree
 from pipeline.features.layouts import folder_name
+from pipeline.features.read import read_features
+from pipeline.features.tools import stamp
 from pipeline.slides.reader import Slide
 from stages.plan import plan_slides
 from stages.train_student import train_student
@@ -121,7 +122,7 @@ def test_files_hold_the_model_s_embeddings_of_the_pixels_at_their_coordinates(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_our_own_reader_gives_them_back_without_loss(made: dict[str, Path], layout: str) -> None:
-    files = find_feature_tree(made[layout])[0]
+    files = find_feature_tree(made[layout]).files
     assert sorted(files) == ["a", "b", "fine"]
     for slide_id, path in files.items():
         features, coords = read_elsewhere(made[layout], layout, slide_id)
@@ -280,7 +281,7 @@ def test_a_model_without_a_projector_cannot_stand_in(work: Path, run: Path, tmp_
     slide = work / "slides" / "a.svs"
     for more, words in (
         (["--teacher", "uni"], "--teacher uni goes with --as-teacher"),
-        (["--as-teacher", "--teacher", "uni"], "learnt from one teacher only; leave --teacher away"),
+        (["--as-teacher", "--teacher", "uni"], "learnt from one teacher only; leave out --teacher"),
     ):
         code, _, said = call_g2l("embed", run, slide, "--out", tmp_path / "out", "--layout", "pt", *more)
         assert (code, words in said) == (1, True), said
@@ -332,7 +333,7 @@ def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     done = {path: path.stat().st_mtime_ns for path in out.glob(finished[layout])}
     assert 2 <= len(done) <= 6
-    for path in find_feature_tree(out)[0].values():
+    for path in find_feature_tree(out).files.values():
         assert len(read_features(path).features) > 20
     code, said, _ = embed(work, out, layout, "--stride-px", 36, slides=slides)  # the batch size is kept
     assert (code, f"finished before: {len(done)}" in said) == (0, True)
@@ -422,7 +423,7 @@ def test_bad_slides_are_listed_and_the_rest_goes_on(work: Path, tmp_path: Path) 
     assert 0 < len(lost) < len(coords)
     assert not lost & set(map(tuple, coords.tolist()))
     np.testing.assert_allclose(features, reference(work, "a", coords), rtol=1e-4, atol=1e-4)  # the slide undamaged
-    assert find_feature_tree(out)[0].keys() == {"a", "b", "fine"}
+    assert find_feature_tree(out).files.keys() == {"a", "b", "fine"}
     assert leftovers(tmp_path) == []
 
 
@@ -440,11 +441,11 @@ def test_a_slide_that_is_called_otherwise_than_before_is_not_embedded_twice(work
     assert (failures_of(out)[0]["slide_id"], reason in said) == ("x__s.svs", True)
     assert reason.startswith(f"{slides / 'x/s.svs'}: embedded already as ")
     assert all(str(path) in reason for path in (out / "h5_files/s.h5", out / "pt_files/s.pt", out / "patches/s.h5"))
-    assert find_feature_tree(out)[0].keys() == {"s", "y__s.svs"}  # the other one goes on
+    assert find_feature_tree(out).files.keys() == {"s", "y__s.svs"}  # the other one goes on
     for folder, ending in (("h5_files", "h5"), ("pt_files", "pt"), ("patches", "h5")):
         (out / folder / f"s.{ending}").unlink()
     assert embed(work, out, "clam", slides=slides)[0] == 0
-    assert find_feature_tree(out)[0].keys() == {"x__s.svs", "y__s.svs"}
+    assert find_feature_tree(out).files.keys() == {"x__s.svs", "y__s.svs"}
     assert read_elsewhere(out, "clam", "x__s.svs")[0].shape[0] > 0
     shutil.rmtree(slides / "y")
     code, said, _ = embed(work, out, "clam", slides=slides)
@@ -523,9 +524,7 @@ def test_a_slide_that_vanishes_meanwhile_fails_as_a_whole(work: Path, tmp_path: 
 
 
 def test_a_full_disk_is_said_and_finished_slides_are_safe(work: Path, tmp_path: Path) -> None:
-    from pipeline.features import layouts
-
-    real, calls = layouts.write_features, 0
+    real, calls = stamp.write_features, 0
 
     def full(*args: Any, **kwargs: Any) -> None:
         nonlocal calls
@@ -534,7 +533,7 @@ def test_a_full_disk_is_said_and_finished_slides_are_safe(work: Path, tmp_path: 
             raise OSError(28, "No space left on device")
         real(*args, **kwargs)
 
-    with mock.patch.object(layouts, "write_features", full):
+    with mock.patch.object(stamp, "write_features", full):
         code, _, said = embed(work, tmp_path / "out", "stamp")
     assert (code, "No space left on device" in said, "Finished slides are safe" in said) == (1, True, True)
     assert [path.name for path in (tmp_path / "out").glob("*.h5")] == ["a.h5"]

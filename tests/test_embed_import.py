@@ -14,7 +14,7 @@ from slide_factory import make_slide
 
 from pipeline.base.errors import BenchmarkError, StoreError
 from pipeline.encoders.names import other_encoders
-from pipeline.features.facts import read_facts
+from pipeline.features.read import read_facts
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 

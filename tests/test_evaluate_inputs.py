@@ -12,11 +12,15 @@ from PIL import Image
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.config.base import to_toml
 from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.inputs import look_at_inputs, start_folder
+from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
+from pipeline.evaluate.report_folder import start_folder
+from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
-from pipeline.features.files import read_features
+from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark
+from pipeline.features.read import read_features
+from stages.evaluate import look_at_inputs
 
 Pixels = NDArray[np.uint8]
 NUM = 24
@@ -50,9 +54,9 @@ def cohort(copies: dict[int, int] | None = None) -> tuple[list[Pixels], dict[str
 
 
 def patches_of(path: Path, **options: Any) -> PatchSet:
-    found = look_at_inputs(config(patches=path, **options)).patches
-    assert found is not None
-    return found[0]
+    (benchmark,) = look_at_inputs(config(patches=path, **options))
+    assert isinstance(benchmark, PatchBenchmark)
+    return benchmark.patch_set
 
 
 # --- copies of patches ---
@@ -254,11 +258,12 @@ def test_features_are_read_early_and_once(
         return read_features(path)
 
     monkeypatch.setattr(slide_benchmark, "read_features", counted)
-    found = look_at_inputs(config(**options)).slides
-    assert found is not None
+    (benchmark,) = look_at_inputs(config(**options))
+    assert isinstance(benchmark, SlideBenchmark)
+    found = benchmark.surveyed.slide_set
     assert sorted(path.stem for path in reads) == [f"s{i}" for i in range(8)]
-    assert found.found.slides == ["s4", "s5", "s6", "s7"]
-    listed = {exclusion.what: exclusion.why for exclusion in found.found.exclusions}
+    assert found.slides == ["s4", "s5", "s6", "s7"]
+    listed = {exclusion.what: exclusion.why for exclusion in found.exclusions}
     assert "not a readable feature file" in listed["slide s0 of case P0"]
     assert "NaN" in listed["slide s1 of case P1"]
     assert "exactly those of slide s3" in listed["slide s2 of case P2"]
@@ -305,9 +310,10 @@ def test_copies_on_other_slides_are_told_of_a_robustness_set(
         rows.append(f"{i}.png,S{i // 2},{i},{'xy'[i % 2]},{'mn'[i // 2 % 2]}")
     path = tmp_path / "robustness.csv"
     path.write_text("\n".join(rows) + "\n")
-    found = look_at_inputs(config(robustness=path)).robustness
-    assert found is not None
-    assert (words in " ".join(found[0].notes)) if words else found[0].notes == ()
+    (benchmark,) = look_at_inputs(config(robustness=path))
+    assert isinstance(benchmark, RobustnessBenchmark)
+    notes = benchmark.robustness_set.notes
+    assert (words in " ".join(notes)) if words else notes == ()
     assert words in capsys.readouterr().err
 
 

@@ -95,8 +95,7 @@ def test_models_are_told_apart(index_set: RobustnessSet) -> None:
     assert of_class["balanced accuracy"] > 0.95 > 0.6 > of_none["balanced accuracy"]
     margins = {row["model"]: row for row in rows_of(section, "Margins")}
     assert margins["class"]["CRoMa"]["low"] > 0 > margins["centre"]["CRoMa"]["high"]
-    for row in (of_class, of_centre, of_none):
-        assert margins[row["model"]]["index by croma"] == pytest.approx(row["index"]["value"], abs=1e-9)
+    assert not any("by croma" in name for name in margins["class"])  # a check of ours: test_croma_counts_the_same
     assert section.basis == {"images": 144, "patches": 144, "slides": 18, "classes": 2, "centres": 3}
     (score,) = section.scores
     assert list(score.values) == ["class", "centre", "none"]
@@ -232,7 +231,6 @@ def test_subsets_are_pooled_and_their_mean_is_beside(subsets: RobustnessSet) -> 
     assert of_class["mean of subsets"] == pytest.approx(of_class["index"]["value"], abs=0.1)
     assert (section.basis["subsets"], section.basis["patches"], section.basis["patches counted"]) == (3, 108, 144)
     assert section.notes[0] == "1 rows of subset OOD do not count for the index, as in PathoROB."
-    assert rows_of(section, "Margins")[0]["index by croma"] == pytest.approx(of_class["index"]["value"], abs=1e-9)
 
 
 def test_numbers_that_are_none_name_the_model(index_set: RobustnessSet, paired_set: RobustnessSet) -> None:

@@ -401,8 +401,8 @@ def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
     copy_features(features, "case_05-DX1", "case_05-DX2")
     section = run(path, features)
     assert not section.exclusions
-    assert [note for note in section.notes if "very features" in note] == [
-        f"{model}: 1 slide has the very features of another of the same case; each counts."
+    assert [note for note in section.notes if "same features as" in note] == [
+        f"{model}: 1 slide has the same features as another of the same case; each counts."
         for model in ("uni", "noise")
     ]
 

@@ -15,8 +15,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.features.files import read_arrays, read_features, write_arrays
-from pipeline.features.folders import find_feature_tree
+from pipeline.features.files import read_arrays, write_arrays
+from pipeline.features.find import find_feature_tree
+from pipeline.features.read import read_features
 
 FEATURES = np.random.default_rng(0).standard_normal((5, 4), dtype=np.float32)
 COORDS = np.arange(10).reshape(5, 2) * 512
@@ -98,7 +99,7 @@ def test_trident(tmp_path: Path) -> None:
     (job / "features_uni_v1" / "TCGA-AA-0001-01Z-00-DX1.0A1B.h5.lock").touch()
     (job / "patches").mkdir()
     for named in (tmp_path, job, job / "features_uni_v1"):
-        (slide, path), *others = find_feature_tree(named)[0].items()
+        (slide, path), *others = find_feature_tree(named).files.items()
         assert (slide, others) == ("TCGA-AA-0001-01Z-00-DX1.0A1B", [])
     found = read_features(path)
     np.testing.assert_array_equal(found.features, FEATURES)
@@ -112,14 +113,14 @@ def test_clam_writes_the_same_twice_and_one_counts(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "h5_files" / "s1.h5", "w") as f:
         f["features"], f["coords"] = FEATURES, COORDS.astype(np.int32)
     torch.save(torch.from_numpy(FEATURES), tmp_path / "pt_files" / "s1.pt")
-    assert find_feature_tree(tmp_path)[0] == {"s1": tmp_path / "h5_files" / "s1.h5"}
+    assert find_feature_tree(tmp_path).files == {"s1": tmp_path / "h5_files" / "s1.h5"}
     from_h5 = read_features(tmp_path / "h5_files" / "s1.h5")
     from_pt = read_features(tmp_path / "pt_files" / "s1.pt")
     np.testing.assert_array_equal(from_h5.features, from_pt.features)
     np.testing.assert_array_equal(from_h5.coords, COORDS)
     assert (from_pt.coords, from_pt.encoder) == (None, None)
     (tmp_path / "h5_files" / "s1.h5").unlink()
-    assert find_feature_tree(tmp_path)[0] == {"s1": tmp_path / "pt_files" / "s1.pt"}
+    assert find_feature_tree(tmp_path).files == {"s1": tmp_path / "pt_files" / "s1.pt"}
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".npz"])
@@ -137,7 +138,7 @@ def test_slide2vec(tmp_path: Path, suffix: str) -> None:
     (folder / "empty.meta.json").write_text(json.dumps({"encoder_name": "h-optimus-0", "num_tiles": 0}))
     np.savez(tiles / "s1.coordinates.npz", tile_index=np.arange(5), x=COORDS[:, 0], y=COORDS[:, 1],
              tissue_fractions=np.ones(5))  # fmt: skip
-    assert find_feature_tree(tmp_path)[0] == {"s1": folder / f"s1{suffix}"}
+    assert find_feature_tree(tmp_path).files == {"s1": folder / f"s1{suffix}"}
     found = read_features(folder / f"s1{suffix}")
     np.testing.assert_array_equal(found.features, FEATURES.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(found.coords, COORDS[order])
@@ -146,7 +147,7 @@ def test_slide2vec(tmp_path: Path, suffix: str) -> None:
 
 def test_stamp_has_half_precision_and_micrometres(tmp_path: Path) -> None:
     write_stamp(tmp_path / "s1.h5")
-    found = read_features(find_feature_tree(tmp_path)[0]["s1"])
+    found = read_features(find_feature_tree(tmp_path).files["s1"])
     np.testing.assert_array_equal(found.features, FEATURES.astype(np.float16).astype(np.float32))
     np.testing.assert_array_equal(found.coords, COORDS * 0.25)
     assert (found.encoder, found.coords.dtype) == ("virchow2", np.float64)
@@ -174,21 +175,21 @@ def test_several_folders_are_named_and_none_is_guessed(tmp_path: Path) -> None:
     write_trident(tmp_path / "features_uni" / "s1.h5")
     write_trident(tmp_path / "features_conch" / "s1.h5")
     with pytest.raises(BenchmarkError, match=r"several.*\n.*features_conch\n.*features_uni"):
-        find_feature_tree(tmp_path)[0]
+        find_feature_tree(tmp_path)
 
 
 def test_folders_without_features(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="no such folder"):
-        find_feature_tree(tmp_path / "gone")[0]
+        find_feature_tree(tmp_path / "gone")
     with pytest.raises(BenchmarkError, match="no feature files"):
-        find_feature_tree(tmp_path)[0]
+        find_feature_tree(tmp_path)
 
 
 def test_the_same_slide_twice(tmp_path: Path) -> None:
     write_trident(tmp_path / "s1.h5")
     torch.save(torch.from_numpy(FEATURES), tmp_path / "s1.pt")
     with pytest.raises(BenchmarkError, match=r"slide s1.*s1\.h5 and .*s1\.pt"):
-        find_feature_tree(tmp_path)[0]
+        find_feature_tree(tmp_path)
 
 
 def with_rows(*rows: tuple[int, float]) -> NDArray[np.float32]:
@@ -222,7 +223,7 @@ def test_features_that_are_no_numbers_a_patch(tmp_path: Path, values: NDArray[An
 def test_files_without_features_say_what_they_hold(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as f:
         f["coords"] = COORDS
-    with pytest.raises(BenchmarkError, match=r"a\.h5: no dataset features or feats; it holds coords"):
+    with pytest.raises(BenchmarkError, match=r"a\.h5: no features as TRIDENT, .* write them; it holds coords"):
         read_features(tmp_path / "a.h5")
     np.savez(tmp_path / "a.npz", embedding=FEATURES)
     with pytest.raises(BenchmarkError, match=r"a\.npz: no array features; it holds embedding"):

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
-from pipeline.features.folders import find_feature_tree
+from pipeline.features.find import FeatureTree, find_feature_tree
 
 
 def write_stamp(path: Path, extractor: str = "uni2", code_hash: str = "0a0a0a0a", feat_type: str = "tile") -> Path:
@@ -31,16 +31,16 @@ def test_slides_in_subfolders_are_found_from_the_output_folder_and_from_the_extr
     }
     (tmp_path / root / "1f3c-77" / "TCGA-A.jpg").touch()
     write_stamp(tmp_path / root / ".cache" / "TCGA-D.h5")
-    assert find_feature_tree(tmp_path)[0] == made
-    assert find_feature_tree(tmp_path / root)[0] == made
+    assert find_feature_tree(tmp_path).files == made
+    assert find_feature_tree(tmp_path / root).files == made
     (tmp_path / root / "TCGA-C.h5").unlink()  # no file right in it
-    assert find_feature_tree(tmp_path / root)[0].keys() == {"TCGA-A", "TCGA-B"}
+    assert find_feature_tree(tmp_path / root).files.keys() == {"TCGA-A", "TCGA-B"}
 
 
 def test_a_tree_in_a_folder_of_a_known_name_is_read_whole(tmp_path: Path) -> None:
     write_stamp(tmp_path / "features_uni2" / "a.h5")
     write_stamp(tmp_path / "features_uni2" / "u" / "b.h5")
-    assert find_feature_tree(tmp_path)[0].keys() == {"a", "b"}
+    assert find_feature_tree(tmp_path).files.keys() == {"a", "b"}
 
 
 @pytest.mark.parametrize(
@@ -51,11 +51,11 @@ def test_subfolders_may_have_names_that_other_tools_give(tmp_path: Path, folders
         name: write_stamp(tmp_path / "uni2-0a0a0a0a" / sub / f"{name}.h5")
         for name, sub in zip("ab", folders, strict=True)
     }
-    assert find_feature_tree(tmp_path)[0] == made
-    assert find_feature_tree(tmp_path / "uni2-0a0a0a0a")[0] == made
+    assert find_feature_tree(tmp_path).files == made
+    assert find_feature_tree(tmp_path / "uni2-0a0a0a0a").files == made
     write_stamp(tmp_path / "uni2-0a0a0a0a" / "y" / "d.h5", "virchow2")
     with pytest.raises(BenchmarkError, match="several extractors or runs of STAMP"):
-        find_feature_tree(tmp_path / "uni2-0a0a0a0a")[0]
+        find_feature_tree(tmp_path / "uni2-0a0a0a0a")
 
 
 def test_folders_of_other_tools_are_still_one_choice(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_folders_of_other_tools_are_still_one_choice(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "features_b" / "b.h5", "w") as f:
         f["features"] = np.ones((3, 4))
     with pytest.raises(BenchmarkError, match="several folders with features; name one of them"):
-        find_feature_tree(tmp_path)[0]
+        find_feature_tree(tmp_path)
 
 
 def test_links_to_folders_are_followed_and_no_loop_is(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_links_to_folders_are_followed_and_no_loop_is(tmp_path: Path) -> None:
     (elsewhere / "deep" / "loop").symlink_to(elsewhere)
     (root / "gone").symlink_to(tmp_path / "nowhere")
     for folder in (root, tmp_path / "out"):
-        found = find_feature_tree(folder)[0]
+        found = find_feature_tree(folder).files
         assert found.keys() == {"a", "b"}
         assert found["a"] == a
         assert found["b"].resolve() == elsewhere / "deep" / "b.h5"
@@ -98,10 +98,10 @@ def test_a_damaged_file_of_a_tree_is_kept_to_fail_by_its_name(tmp_path: Path) ->
     write_stamp(tmp_path / "u1" / "a.h5")
     (tmp_path / "u0").mkdir()
     (tmp_path / "u0" / "b.h5").write_bytes(b"cut short")
-    assert find_feature_tree(tmp_path)[0].keys() == {"a", "b"}
+    assert find_feature_tree(tmp_path).files.keys() == {"a", "b"}
     (tmp_path / "0.h5").write_bytes(b"cut short")
     write_stamp(tmp_path / "c.h5")
-    assert find_feature_tree(tmp_path)[0].keys() == {"0", "a", "b", "c"}
+    assert find_feature_tree(tmp_path).files.keys() == {"0", "a", "b", "c"}
 
 
 @pytest.mark.parametrize("root", ["uni2-0a0a0a0a", "uni2", "renamed"])
@@ -110,14 +110,14 @@ def test_files_of_one_name_in_a_tree_are_called_by_their_paths_in_it(tmp_path: P
     tree = tmp_path / root
     made = {name: write_stamp(tree / f"{name}.h5") for name in ("./s", "u1/s", "u2/deep/s", "u2/t")}
     made["t"] = made.pop("u2/t")
-    assert find_feature_tree(tree) == (made, tree)
-    prefix, found = ("renamed/", tmp_path) if root == "renamed" else ("", tree)
-    assert find_feature_tree(tmp_path) == (
-        {name if name == "t" else f"{prefix}{name}".replace("/./", "/"): path for name, path in made.items()}, found
-    )  # fmt: skip
+    assert find_feature_tree(tree) == FeatureTree(tree, made)
+    prefix, top = ("renamed/", tmp_path) if root == "renamed" else ("", tree)
+    assert find_feature_tree(tmp_path) == FeatureTree(
+        top, {name if name == "t" else f"{prefix}{name}".replace("/./", "/"): path for name, path in made.items()}
+    )
     (tree / "s.h5").unlink()
     (tree / "u1" / "s.h5").unlink()
-    assert find_feature_tree(tree)[0].keys() == {"s", "t"}
+    assert find_feature_tree(tree).files.keys() == {"s", "t"}
 
 
 def test_a_benchmark_takes_such_a_path_for_an_id_and_leaves_a_name_of_two_out(tmp_path: Path) -> None:
@@ -139,16 +139,16 @@ def test_several_extractors_or_runs_are_named_and_none_is_guessed(
     for slide, (extractor, code_hash) in (("a", one), ("b", two)):
         write_stamp(tmp_path / f"{extractor}-{code_hash}" / "u" / f"{slide}.h5", extractor, code_hash)
     with pytest.raises(BenchmarkError, match="several extractors or runs of STAMP") as caught:
-        find_feature_tree(tmp_path)[0]
+        find_feature_tree(tmp_path)
     for extractor, code_hash in (one, two):
         assert f"{tmp_path / f'{extractor}-{code_hash}'} ({extractor})" in str(caught.value)
-    assert find_feature_tree(tmp_path / f"{two[0]}-{two[1]}")[0].keys() == {"b"}
+    assert find_feature_tree(tmp_path / f"{two[0]}-{two[1]}").files.keys() == {"b"}
 
 
 def test_a_newer_stamp_that_continued_one_folder_is_one_run(tmp_path: Path) -> None:
     write_stamp(tmp_path / "uni2" / "a.h5", code_hash="0a0a0a0a")
     write_stamp(tmp_path / "uni2" / "u" / "b.h5", code_hash="0b0b0b0b")
-    assert find_feature_tree(tmp_path)[0].keys() == {"a", "b"}
+    assert find_feature_tree(tmp_path).files.keys() == {"a", "b"}
 
 
 def test_what_is_not_of_stamp_is_not_looked_for_in_subfolders(tmp_path: Path) -> None:
@@ -160,9 +160,9 @@ def test_what_is_not_of_stamp_is_not_looked_for_in_subfolders(tmp_path: Path) ->
                 f["features"] = np.ones((3, 4))
     write_stamp(tmp_path / "slides" / "s.h5", feat_type="slide")
     with pytest.raises(BenchmarkError, match=r"no feature files .* nor STAMP's anywhere below it"):
-        find_feature_tree(tmp_path)[0]
+        find_feature_tree(tmp_path)
     write_stamp(tmp_path / "u" / "s.h5")
-    assert find_feature_tree(tmp_path)[0].keys() == {"s"}
+    assert find_feature_tree(tmp_path).files.keys() == {"s"}
     with h5py.File(tmp_path / "own.h5", "w") as f:
         f["features"] = np.ones((3, 4))
-    assert find_feature_tree(tmp_path)[0].keys() == {"own"}  # TRIDENT's or CLAM's folder is what lies in it
+    assert find_feature_tree(tmp_path).files.keys() == {"own"}  # TRIDENT's or CLAM's folder is what lies in it

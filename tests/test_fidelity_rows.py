@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from store_factory import make_store
 
 from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
 from pipeline.evaluate.fidelity.rows import failed_rows, missing_note, not_shown, not_shown_note, sample_note
 from pipeline.evaluate.fidelity.score import choose_store_rows
 from pipeline.report.content import Exclusion, Interval, Report, ReportModel, Score, Section
@@ -19,13 +19,11 @@ def report_of(*sections: Section) -> Report:
     return Report("r", [ReportModel("a", "", {}, 1)], "a", sections, {}, {})
 
 
-def section_of(exclusions: list[Exclusion], scores: list[Score] | None = None, key: str = "fidelity") -> Section:
-    return Section(key, "t", "w", {}, [], exclusions=exclusions, scores=scores or [])
+def section_of(exclusions: list[Exclusion], scores: list[Score] | None = None) -> Section:
+    return Section("fidelity", "t", "w", {}, [], exclusions=exclusions, scores=scores or [])
 
 
-def test_failed_rows_are_named_with_slide_and_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:  # fmt: skip
+def test_failed_rows_are_named_with_slide_and_reason(tmp_path: Path) -> None:
     """Slide 0 has rows 0 to 19 to train on, slides 1 and 2 the rows to 27 and to 35, held out."""
     store = make_store(tmp_path / "s.zarr", train=(20,), val=(8, 8), failed=(0, 1, 2, 3, 5, 8, 13, 21, 30, 31))
     found = failed_rows(store)
@@ -37,8 +35,8 @@ def test_failed_rows_are_named_with_slide_and_reason(
     ]
     words = "10 patches of the plan have no embedding in the store and have no part in this."
     assert missing_note(found) == words
-    choose_store_rows(store, CONFIG)
-    assert f"{words} The report lists them" in capsys.readouterr().err
+    looked = FidelityBenchmark.look(EvaluateConfig(models=["x"], store=tmp_path / "s.zarr"))
+    assert looked.notes == (f"{tmp_path / 's.zarr'}: {words} The report lists them",)
     assert is_partial(report_of(section_of(found)))
     assert "10 left out, listed in the report" in summary(report_of(section_of(found)), tmp_path)
 
@@ -79,7 +77,7 @@ def test_parts_that_are_too_small_are_listed_and_counted() -> None:
 
 def test_a_range_of_timing_is_not_called_an_interval(tmp_path: Path) -> None:
     quality = section_of([], [Score("RI", {"a": Interval(0.5, 0.4, 0.6)})])
-    cost = section_of([], [Score("times faster", {"a": Interval(2, 1.9, 2.1)})], key="cost")
+    cost = section_of([], [Score("times faster", {"a": Interval(2, 1.9, 2.1)}, is_cost=True)])
     lines = summary(report_of(quality, cost), tmp_path).splitlines()
     assert any(line.endswith("0.400 to 0.600") for line in lines)
     assert any(line.endswith("1.900 to 2.100, least and largest round") for line in lines)

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.base.errors import BenchmarkError, PlanError
 from pipeline.cohort.plan import read_plan
-from pipeline.features.files import read_arrays, read_attributes, read_coords, read_features, write_arrays
+from pipeline.features.files import read_arrays, read_attributes, read_coords, write_arrays
+from pipeline.features.read import read_features
 
 SECRET = b"root:x:0:0:secret\n" * 8
 FEATURES = np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32)

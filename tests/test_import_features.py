@@ -45,9 +45,9 @@ from pipeline.config.model_names import PRETRAINED
 from pipeline.config.tools import ImportConfig
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
-from pipeline.features.facts import read_facts
 from pipeline.features.importing import FeatureRows, ImportedSlide
 from pipeline.features.proof import refused_slides
+from pipeline.features.read import read_facts
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
 from pipeline.store.teachers import find_teacher
@@ -296,7 +296,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "not finite": (nan_features, "1 of 12 rows have NaN or infinite values"),
     "outside": (lambda s: with_coords(s, (512, 0)), r"1 of 12 coordinates lie outside the slide of 512 x 448 pixels"),
     "negative": (lambda s: with_coords(s, (-1, 0)), r"outside the slide .*\(the first: \(-1, 0\)\)"),
-    "twice": (lambda s: with_coords(s, *[tuple(one(s).coords[5])] * 2), "2 of 12 coordinates stand there twice"),
+    "twice": (lambda s: with_coords(s, *[tuple(one(s).coords[5])] * 2), "2 of 12 coordinates occur twice"),
     "wrong level": (lambda s: spoilt(s, mpp=1.0, coords=one(s).coords // 2), "have 1 um/px at 64 px; --mpp says 0.5"),
     "another slide": (lambda s: spoilt(s, size=(500, 448)), r"made of a slide of \(500, 448\) pixels; this one has"),
 }  # fmt: skip

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.tools import ImportConfig
+from pipeline.features.find import FeatureTree
 from pipeline.features.match import Matched, match_slides
 
+TREE = Path("f")
 
-def match(
-    root: Path, slides: list[str], names: list[str], manifest: str | None = None, tree: Path | None = None
-) -> Matched:
-    """Slides as empty files below `root`; files of features by their names alone."""
+
+def match(root: Path, slides: list[str], names: list[str], manifest: str | None = None) -> Matched:
+    """Slides as empty files below `root`; feature files by their names alone."""
     for path in slides:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
@@ -19,7 +20,7 @@ def match(
     if manifest:
         (root / "m.csv").write_text("slide_id,path\n" + manifest)
         values["manifest"] = root / "m.csv"
-    return match_slides({name: Path(f"f/{name}.h5") for name in names}, ImportConfig.build(values), tree)
+    return match_slides(FeatureTree(TREE, {name: TREE / f"{name}.h5" for name in names}), ImportConfig.build(values))
 
 
 def pairs_of(found: Matched) -> dict[str, str]:
@@ -89,25 +90,24 @@ def test_an_ome_tiff_s_short_name_is_not_another_s_by_a_manifest(tmp_path: Path)
     assert (pairs_of(found), failed_of(found).keys()) == ({}, {"s0", "s0.ome"})
 
 
-TREE = Path("f")
-
-
 @pytest.mark.parametrize("manifest", [None, "s0,b/s0.svs\nx,a/s0.svs\ny,s0.svs\nz,s2.svs\n", "absolute"])
 def test_stamp_s_files_of_one_name_are_told_apart_by_their_places(tmp_path: Path, manifest: str | None) -> None:
     slides = ["a/s0.svs", "b/s0.svs", "s0.svs", "s2.svs"]
     if manifest == "absolute":
         manifest = "".join(f"{i},{tmp_path}/{path}\n" for i, path in enumerate(slides))
-    found = match(tmp_path, slides, ["./s0", "a/s0", "b/s0", "s2"], manifest, TREE)
+    found = match(tmp_path, slides, ["./s0", "a/s0", "b/s0", "s2"], manifest)
     paths = {path.removeprefix(f"{tmp_path}/"): name for path, name in pairs_of(found).items()}
     assert paths == {"a/s0.svs": "a/s0", "b/s0.svs": "b/s0", "s0.svs": "s0", "s2.svs": "s2"}
     assert failed_of(found) == {}
 
 
 def test_one_of_stamp_s_files_finds_its_slide_of_several_of_one_name(tmp_path: Path) -> None:
-    found = match_slides({"s0": Path("f/a/s0.h5"), "s2": Path("f/s2.h5")}, slides_at(tmp_path), TREE)
+    found = match_slides(FeatureTree(TREE, {"s0": Path("f/a/s0.h5"), "s2": Path("f/s2.h5")}), slides_at(tmp_path))
     assert pairs_of(found) == {"a/s0.svs": "a/s0", "s2.svs": "s2"}
     assert failed_of(found) == {"b__s0.svs": f"{tmp_path}/b/s0.svs: no file of features for this slide"}
-    flat = match_slides({"s0": Path("f/a/s0.h5"), "s2": Path("f/a/s2.h5")}, slides_at(tmp_path), Path("f/a"))
+    flat = match_slides(
+        FeatureTree(TREE / "a", {"s0": Path("f/a/s0.h5"), "s2": Path("f/a/s2.h5")}), slides_at(tmp_path)
+    )
     assert failed_of(flat).keys() == {"a__s0.svs", "b__s0.svs"}  # the folder of another tool says nothing
 
 
@@ -124,32 +124,34 @@ def test_stamp_read_another_folder_of_slides_than_is_named(tmp_path: Path, named
     match(tmp_path / "in" / "cohort", ["a/s0.svs", "b/s0.svs", "s1.svs"], [])
     files = {f"{prefix}{name}": TREE / f"{prefix}{name}.h5" for name in ("a/s0", "b/s0")}
     files["s1"] = TREE / f"{prefix}s1.h5"
-    found = match_slides(files, ImportConfig.build({"slides_root": tmp_path / named, "teacher": "uni"}), TREE)
+    found = match_slides(
+        FeatureTree(TREE, files), ImportConfig.build({"slides_root": tmp_path / named, "teacher": "uni"})
+    )
     of = {(tmp_path / named / row.path).relative_to(tmp_path).as_posix(): path for row, path in found.pairs}
     assert of == {f"in/cohort/{name}.svs": TREE / f"{prefix}{name}.h5" for name in ("a/s0", "b/s0", "s1")}
 
 
 def test_stamp_s_files_of_one_name_without_slides_at_their_places_fail_and_the_others_go_on(tmp_path: Path) -> None:
-    found = match(tmp_path, ["s0.svs", "s2.svs"], ["a/s0", "b/s0", "s2"], tree=TREE)
+    found = match(tmp_path, ["s0.svs", "s2.svs"], ["a/s0", "b/s0", "s2"])
     assert pairs_of(found) == {"s2.svs": "s2"}
     assert failed_of(found).keys() == {"s0", "b/s0"}
     assert "as this file does below f, and other files have this name" in failed_of(found)["s0"]
-    twice = match(tmp_path, ["x/a/s0.svs"], ["a/s0", "x/a/s0", "s2"], "u,x/a/s0.svs\nv,s2.svs\n", TREE)
+    twice = match(tmp_path, ["x/a/s0.svs"], ["a/s0", "x/a/s0", "s2"], "u,x/a/s0.svs\nv,s2.svs\n")
     assert pairs_of(twice) == {"s2.svs": "s2"}
     assert failed_of(twice).keys() == {"u", "x/a/s0"}
 
 
 def test_two_slides_at_the_end_of_a_path_are_told_apart_by_none(tmp_path: Path) -> None:
     """STAMP may have read the named folder or one in it, as another of its files shows."""
-    found = match(tmp_path, ["a/s0.svs", "in/a/s0.svs", "in/b/s1.svs"], ["a/s0", "b/s1"], tree=TREE)
+    found = match(tmp_path, ["a/s0.svs", "in/a/s0.svs", "in/b/s1.svs"], ["a/s0", "b/s1"])
     assert {row.path for row, _ in found.pairs} == {"in/b/s1.svs"}
     assert failed_of(found).keys() == {"a__s0.svs", "in__a__s0.svs"}
 
 
 def test_a_file_in_a_subfolder_is_of_no_slide_in_another_where_subfolders_are_kept(tmp_path: Path) -> None:
-    found = match(tmp_path, ["b/s0.svs", "b/s1.svs"], ["a/s0", "b/s1"], tree=TREE)
+    found = match(tmp_path, ["b/s0.svs", "b/s1.svs"], ["a/s0", "b/s1"])
     assert pairs_of(found) == {"b/s1.svs": "b/s1"}
     assert failed_of(found).keys() == {"s0"}
     assert f"no slide of this name lies below {tmp_path} as this file does below f, and other" in failed_of(found)["s0"]
-    moved = match(tmp_path, [], ["a/s0", "a/s1"], tree=TREE)  # none is where it was: the slides have been moved
+    moved = match(tmp_path, [], ["a/s0", "a/s1"])  # none is where it was: the slides have been moved
     assert pairs_of(moved) == {"b/s0.svs": "a/s0", "b/s1.svs": "a/s1"}

@@ -16,9 +16,9 @@ from pipeline.report import figure_style, size_figure
 from pipeline.report import figures as report_figures
 from pipeline.report import labels as figure_text
 from pipeline.report.content import Interval, ReportModel, Score, Section
-from pipeline.report.figures import draw_curves, draw_score_against_size, draw_scores, figure_scores
+from pipeline.report.figures import draw_lines, draw_scores
 from pipeline.report.labels import ELLIPSIS, NO_GLYPH, Box, drawable, place_labels, short_labels, shorten
-from pipeline.report.size_figure import format_params
+from pipeline.report.size_figure import draw_score_against_size, figure_scores, format_params
 
 BEFORE, AFTER = "student before distillation", "student after distillation"
 
@@ -39,7 +39,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
         folder.mkdir()
         draw_score_against_size(found, given_scores, {"a": 3.0}, folder / "size.png")
         draw_scores(given_scores, folder / "dots.png", reference="a")
-        draw_curves({"a": {1: 0.4, 2: 0.5}}, "k", "accuracy", folder / "curve.png")
+        draw_lines({"a": {1: 0.4, 2: 0.5}}, "k", "accuracy", folder / "curve.png")
         hashes.append({hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()})
     assert hashes[0] == hashes[1]
     assert len(hashes[0]) == 3
@@ -58,11 +58,11 @@ def test_any_label_can_be_drawn(label: str, tmp_path: Path) -> None:
     scores = [score({label: 0.8, "other": 0.7}, name=label or "score")]
     assert draw_score_against_size(found, scores, {label: 2.0}, tmp_path / "size.png") is not None
     draw_scores(scores, tmp_path / "dots.png", reference=label)
-    draw_curves({label: {1: 0.4, 2: 0.5}, "other": {1: 0.3, 2: 0.6}}, label, label, tmp_path / "curve.png", True)
+    draw_lines({label: {1: 0.4, 2: 0.5}, "other": {1: 0.3, 2: 0.6}}, label, label, tmp_path / "curve.png", True)
 
 
 def test_the_key_names_every_curve_in_the_order_of_their_ends(tmp_path: Path) -> None:
-    figure = draw_curves({"low": {1: 0.4, 2: 0.5}, "_high": {1: 0.1, 2: 0.9}}, "k", "y", tmp_path / "c.png")
+    figure = draw_lines({"low": {1: 0.4, 2: 0.5}, "_high": {1: 0.1, 2: 0.9}}, "k", "y", tmp_path / "c.png")
     assert figure.alt.index("_high ends at 0.900") < figure.alt.index("low ends at 0.500")
     assert "chance" not in figure.caption
 
@@ -104,7 +104,7 @@ def test_curves_that_reach_1_have_no_tick_beyond(tmp_path: Path) -> None:
     limits = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report_figures, "set_ends", lambda *arguments: limits.append(arguments[1:]))
-        draw_curves({"a": {1: 0.9, 2: Interval(0.97, 0.95, 1.0)}}, "k", "y", tmp_path / "c.png", chance=0.5)
+        draw_lines({"a": {1: 0.9, 2: Interval(0.97, 0.95, 1.0)}}, "k", "y", tmp_path / "c.png", chance=0.5)
     assert limits == [("y", 0.5, 1.0)]
 
 
@@ -120,7 +120,7 @@ def test_the_caption_says_where_chance_is(tmp_path: Path) -> None:
 
 
 def test_curves_without_a_number_are_left_out(tmp_path: Path) -> None:
-    figure = draw_curves({"a": {1: nan, 2: 0.5}, "b": {1: nan}}, "k", "y", tmp_path / "c.png", chance=0.5)
+    figure = draw_lines({"a": {1: nan, 2: 0.5}, "b": {1: nan}}, "k", "y", tmp_path / "c.png", chance=0.5)
     assert "a ends at 0.500" in figure.alt
     assert "b ends" not in figure.alt
     assert "chance" in figure.caption
@@ -163,7 +163,8 @@ def test_the_area_of_a_point_is_proportional_to_time() -> None:
 
 
 def test_scores_of_cost_are_not_drawn_against_size() -> None:
-    made = [Section(key, key, "", {}, [], scores=[score({}, name=key)]) for key in ("patches", "cost", "slides")]
+    scores = [score({}, name="patches"), Score("times faster", {}, is_cost=True), score({}, name="slides")]
+    made = [Section(one.name, one.name, "", {}, [], scores=[one]) for one in scores]
     assert [found.name for found in figure_scores(made)] == ["patches", "slides"]
 
 

@@ -151,7 +151,7 @@ def test_blanks_around_cells_do_not_count(tmp_path: Path) -> None:
                 assert all(np.array_equal(a, b) for a, b in columns)
 
 
-def test_names_that_differ_only_in_capitals_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_differ_only_in_capitals_are_noted(tmp_path: Path) -> None:
     rows = index_rows("a") + index_rows("A")
     for i, name in ((1, "Stroma"), (3, "STROMA")):
         rows[i]["biological_class"] = rows[i + 8]["biological_class"] = name
@@ -164,7 +164,6 @@ def test_names_that_differ_only_in_capitals_are_warned_of(tmp_path: Path, capsys
         "'Stroma' and 'stroma'.",
         "These names of subset differ in capitals, blanks or a .0 only and count as different: 'A' and 'a'.",
     )
-    assert capsys.readouterr().err.count("warning: ") == 2
     assert found.index is not None
     assert "STROMA" in found.index.classes
     assert found.select(np.ones(len(found.paths), np.bool_)).notes == found.notes

@@ -14,7 +14,7 @@ import torch
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.disk.tensor_files import load_tensors, read_npz
-from pipeline.features.files import read_features
+from pipeline.features.read import read_features
 
 FEATURES = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32))
 

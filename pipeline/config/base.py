@@ -10,7 +10,7 @@ command has a table of its own, so that one file can hold a whole project:
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -76,9 +76,9 @@ def option(
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks the type of an option that is one word of several, which may be the names of a registry."""
+    """Marks the type of an option that is one of the names in a registry, as `words` gives them at the time."""
 
-    words: Collection[str]
+    words: Callable[[], Collection[str]]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
@@ -89,8 +89,8 @@ class OneOf:
         Raises:
             PydanticCustomError: it is none of the words; of the type and with the words of a `Literal`.
         """
-        if value not in self.words:
-            *others, last = [repr(word) for word in self.words]
+        if value not in self.words():
+            *others, last = [repr(word) for word in self.words()]
             expected = f"{', '.join(others)} or {last}" if others else last
             raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
         return value

@@ -134,7 +134,9 @@ class TrainConfig(Config):
     weight_decay: float = option(0.05, ge=0, description="Weight decay of matrices; vectors have none.")
     warmup: float = option(0.05, ge=0, lt=1, description="Fraction of all steps in which the learning rate rises.")
     clip: float = option(1.0, gt=0, description="Largest norm of the gradient.")
-    loss: Annotated[str, OneOf(LOSSES)] = option("log-sum", description="log-sum is the paper's; others for ablation.")
+    loss: Annotated[str, OneOf(LOSSES.keys)] = option(
+        "log-sum", description="log-sum is the paper's; others for ablation."
+    )
     alpha: float = option(4.0, ge=1, description="Exponent of the log-sum loss.")
     augment: Literal["none", "flips", "flips+jitter"] = option(
         "flips",

@@ -4,10 +4,11 @@ Those of the stages themselves are in `config.stages`.
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
-from pipeline.config.base import Config, option
+from pipeline.config.base import Config, OneOf, option
+from pipeline.config.feature_tools import layouts
 from pipeline.config.model_names import absolute_folder, absolute_model
 
 
@@ -39,7 +40,7 @@ class ImportConfig(Config):
     )
     coords: Path | None = option(
         None,
-        description="Folder of coordinate files, where they lie apart from the features (CLAM's patches).",
+        description="Folder of coordinate files, where they lie apart from the features.",
         decides="effect",
     )
     patch_px: int | None = option(
@@ -100,13 +101,14 @@ class EmbedConfig(Config):
         "batch_size": "Running",
     }
 
-    layout: Literal["trident", "clam", "stamp", "pt"] = option(
-        description="Files as TRIDENT, CLAM or STAMP write them; pt: bare tensors as slide2vec writes them.",
+    layout: Annotated[str, OneOf(layouts)] = option(
+        description="Files as a tool writes them: "
+        f"{', '.join(f'{name} ({tool})' for name, tool in layouts().items())}.",
         decides="effect",
     )
     dtype: Literal["float16", "float32"] | None = option(
         None,
-        description="Type that embeddings are stored in [the layout's: float16 for stamp, else float32].",
+        description="Type that embeddings are stored in [float32, or the only one that the layout has].",
         decides="effect",
     )
     as_teacher: bool = option(

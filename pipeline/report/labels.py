@@ -1,7 +1,7 @@
-"""Words in figures: shortened, without characters that no font has, and placed where they cover nothing.
+"""Shorten labels of figures, drop characters that no font has, and place labels where they cover nothing.
 
-Labels come from files and may hold anything: formulas' signs, line breaks, scripts that the font lacks, 200 letters
-without a space. In a figure they are cut in the middle; the page's tables have them whole.
+Labels come from files and may hold anything: mathematical signs, line breaks, scripts that the font lacks, 200 letters
+without a space. Figures cut them in the middle; the page's tables have them whole.
 """
 
 import unicodedata

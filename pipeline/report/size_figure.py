@@ -47,8 +47,8 @@ BEFORE, AFTER = "student before distillation", "student after distillation"
 
 
 def figure_scores(sections: Sequence[Section]) -> list[Score]:
-    """The headline scores of all sections that say how good a model is: all but those of its cost."""
-    return [score for section in sections if section.key != "cost" for score in section.scores]
+    """The headline scores that say how good a model is, not what it costs."""
+    return [score for section in sections for score in section.scores if not score.is_cost]
 
 
 def format_params(count: float) -> str:
@@ -283,9 +283,9 @@ def _label_points(axes: Axes, score: Score, looks: dict[str, _Look]) -> None:
 
 def _pairs(models: Sequence[ReportModel]) -> list[tuple[str, str]]:
     """Labels of students before and after, where it is clear which belong together: by their size."""
-    found = []
+    pairs = []
     for after in (model for model in models if model.role == AFTER):
         before = [model.label for model in models if model.role == BEFORE and model.num_params == after.num_params]
         if len(before) == 1:
-            found.append((before[0], after.label))
-    return found
+            pairs.append((before[0], after.label))
+    return pairs

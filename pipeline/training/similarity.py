@@ -144,7 +144,11 @@ def retrieval(queries: Tensor, targets: Tensor, top: int = 1) -> float:
 
 
 def nearest_neighbours(embeddings: Tensor, count: int) -> Tensor:
-    """The `count` nearest other rows by cosine, nearest first: int64 (N, count)."""
+    """The `count` nearest other rows by cosine, nearest first: int64 (N, count).
+
+    Equally near rows come in no fixed order; `evaluate.neighbours`, which must not depend on threads, compares exactly
+    and takes the lower row.
+    """
     normal = F.normalize(embeddings.float(), dim=1)
     indices = []
     for start in range(0, len(normal), BLOCK_ROWS):

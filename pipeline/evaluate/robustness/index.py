@@ -232,12 +232,12 @@ def _count(grid: Floats, classes: Ints, centers: Ints, slides: Ints, tried: Sequ
     hits, tied = np.zeros((2, num_rows, len(tried)), np.bool_)
     others = np.zeros(num_rows, np.int64)
 
-    def count(block: slice, found: Ints, similarity: Floats) -> None:
-        own = slides[found] == slides[block, None]
+    def count(block: slice, neighbours: Ints, similarity: Floats) -> None:
+        own = slides[neighbours] == slides[block, None]
         elsewhere = (~own).sum(1)
         others[block] = elsewhere if exhaust else (~own[:, :most]).sum(1)
         order = np.argsort(own, axis=1, kind="stable")
-        near = np.take_along_axis(found, order[:, :most], 1)
+        near = np.take_along_axis(neighbours, order[:, :most], 1)
         for part in row_blocks(len(near), len(at) * 2 * (int(classes.max()) + 1)):
             rows = slice(block.start + part.start, block.start + part.stop)
             tally = _tally(classes[near[part]], centers[near[part]] == centers[rows, None], at, int(classes.max()) + 1)
@@ -303,9 +303,9 @@ def _index_at(
         curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
         accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
         by_subset={
-            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in found))
+            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in of_rows))
             for name, rows in rows_of.items()
-            for found in [(same_class[rows], same_center[rows])]
+            for of_rows in [(same_class[rows], same_center[rows])]
         },
         ties=ties,
         notes=tuple(notes),
