@@ -216,7 +216,7 @@ def export(
     run: Path | None = argument("RUN", "Finished run directory."),
     out: Path | None = output("Folder to write the student to."),
 ) -> None:
-    """Export the trained student of a run, as files with which timm and others give the same embeddings; adds its card
+    """Export the trained student of a run as files that timm and others load, with identical embeddings; adds its card
     and adapters for benchmarks.
     """
     from stages.export import export_student

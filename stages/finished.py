@@ -46,8 +46,8 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
 
 
 def unchanged(record: Path, *inputs: Path | str | None) -> bool:
-    """Whether all inputs exist, and were last written, replaced or renamed before `record` was; folders with all files
-    below them. Ignores `None` and words for weights (`model_names.WORDS`).
+    """Whether all inputs exist, and were last written, replaced or renamed before `record` was; a folder includes all
+    files below it. Ignores `None` and words for weights (`model_names.WORDS`).
     """
     recorded = record.stat().st_mtime_ns
     paths = [Path(path) for path in inputs if path is not None and path not in WORDS]
@@ -71,7 +71,7 @@ def _change_time(path: Path) -> int:
 
 
 def _of_encoder(name: str) -> Path | None:
-    """Folder of an encoder, if it is one in a folder."""
+    """Folder of an encoder that is named by its folder."""
     return Path(name.removeprefix(FOLDER_PREFIX)) if name.startswith(FOLDER_PREFIX) else None
 
 

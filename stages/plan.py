@@ -27,7 +27,7 @@ from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.tissue_grid import TissueGrid, lay_grid
 
 TISSUE_EVERYWHERE = 0.95
-"""Share of the scanned area that counts as tissue above which the audit warns. Our choice."""
+"""The audit warns if more than this share of the scanned area counts as tissue. Our choice."""
 
 
 @dataclass(frozen=True)
