@@ -36,7 +36,7 @@ from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import read_weight_file
 from pipeline.projector import Projector
 from pipeline.sampling import VAL
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.student.card import in_markdown, split_words, terms_section
 from pipeline.student.teacher_projectors import (
     FIRST,
@@ -188,7 +188,7 @@ def load_projector(folder: Path, teacher: str | None = None) -> Projector:
 
 
 def card_facts(
-    store: Store,
+    store: StoredTeacher,
     student: BuiltEncoder,
     config: TrainConfig,
     train_rows: NDArray[np.int64],

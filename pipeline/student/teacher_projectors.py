@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.base.errors import EncoderError
 from pipeline.base.outside import read_json, reading
 from pipeline.disk.files import write_json, write_text
-from pipeline.store.teachers import ChosenTeachers, folder_name
+from pipeline.store.format import folder_name
+from pipeline.store.teachers import ChosenTeachers
 from pipeline.training.run_folder import HeldOut
 
 PROJECTORS = "projectors.json"
