@@ -164,7 +164,7 @@ def missed_gains(trained: Trained) -> list[str]:
 
 
 def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[str, float], out: Path) -> str:
-    """The closing table."""
+    """The tables shown at the end."""
     stored = extracted.teacher
     teacher, student = stored.record, trained.run.read_identity()["student"]
     sizes: dict[str, int] = {}

@@ -172,8 +172,8 @@ def check_encoder(
     reference = EncoderForward(module, device, "float32")(pixels).cpu()
     together = forward(pixels).cpu()
     alone = torch.cat([forward(pixels[i : i + 1]).cpu() for i in range(len(pixels))])
-    for name, found in (("float32", reference), (precision, together), (precision, alone)):
-        _check_output(built, found, name, dtype)
+    for name, embeddings in (("float32", reference), (precision, together), (precision, alone)):
+        _check_output(built, embeddings, name, dtype)
     return Preflight(
         encoder=built.spec.name,
         architecture=built.spec.architecture,
@@ -196,22 +196,22 @@ def check_encoder(
     )
 
 
-def _check_output(built: BuiltEncoder, found: Tensor, precision: str, dtype: str) -> None:
+def _check_output(built: BuiltEncoder, embeddings: Tensor, precision: str, dtype: str) -> None:
     """Refuse embeddings that cannot be stored.
 
     Raises:
         EncoderError: they are not (N, width), not all finite, or too large for `dtype`.
     """
     name = built.spec.name
-    if found.ndim != 2 or found.shape[1] != built.spec.width:
-        raise EncoderError(f"preflight: {name} gives {tuple(found.shape)}, not (N, {built.spec.width})")
-    if not bool(torch.isfinite(found).all()):
-        rows = int((~torch.isfinite(found).all(dim=1)).sum())
+    if embeddings.ndim != 2 or embeddings.shape[1] != built.spec.width:
+        raise EncoderError(f"preflight: {name} gives {tuple(embeddings.shape)}, not (N, {built.spec.width})")
+    if not bool(torch.isfinite(embeddings).all()):
+        rows = int((~torch.isfinite(embeddings).all(dim=1)).sum())
         raise EncoderError(
-            f"preflight: {rows} of {len(found)} embeddings of {name} in {precision} are not finite. Try --precision "
-            "float32; if that does not help, the weights are damaged (--no-preflight skips this check)"
+            f"preflight: {rows} of {len(embeddings)} embeddings of {name} in {precision} are not finite. Try "
+            "--precision float32; if that does not help, the weights are damaged (--no-preflight skips this check)"
         )
-    largest, limit = float(found.abs().max()), float(np.finfo(dtype).max)
+    largest, limit = float(embeddings.abs().max()), float(np.finfo(dtype).max)
     if largest > limit:
         raise EncoderError(
             f"preflight: embeddings of {name} reach {largest:.3g}, more than {dtype} holds ({limit:.3g}). Use --dtype "
@@ -233,7 +233,7 @@ def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch
         if not is_out_of_memory(error):
             raise
         raise ConfigError(
-            f"preflight: {describe_device(device)} has no room for batches of {batch_size} patches. Choose a smaller "
+            f"preflight: {describe_device(device)} has no room for batches of {batch_size} patches. Give a smaller "
             "--batch-size"
         ) from None
 
@@ -247,21 +247,21 @@ def preflight(
     device: torch.device,
     file: Path | None,
 ) -> dict[str, Any]:
-    """Look at a teacher that is on `device`, and tell the user what it gives and what is doubtful.
+    """Check a teacher that is on `device`; show the results and warnings.
 
     Args:
         read: reads a row of the plan, from its slide or from a store.
-        settings: those of the embeddings to come: precision, batch_size, dtype.
-        file: what the teacher's weights were read from.
+        settings: settings of the run: precision, batch_size, dtype.
+        file: file that the teacher's weights were read from.
 
     Returns attributes for `create_store` or `open_further`: `preflight`, the record.
 
     Raises:
-        G2LError: no run can come of it; nothing was written.
+        G2LError: the teacher cannot be used; nothing was written.
     """
     patches, num_planned = sample_patches(read, range(plan.num_rows), plan.config.patch_px)
-    how = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
-    checked = check_encoder(teacher, patches, num_planned, device=device, file=file, **how)
+    compute = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
+    checked = check_encoder(teacher, patches, num_planned, device=device, file=file, **compute)
     say(checked.words())
     for warning in checked.warnings():
         say(f"warning: preflight: {warning}")

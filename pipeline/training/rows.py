@@ -90,9 +90,9 @@ def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> N
 def choose_rows(
     teacher: StoredTeacher, config: TrainConfig, world: int = 1, others: Sequence[StoredTeacher] = ()
 ) -> RowChoice:
-    """The rows that `world` processes train on together, and a sample of the held-out ones.
+    """Choose the rows that `world` processes train on together, and a sample of the held-out rows.
 
-    Rows have an embedding of `teacher` and of all `others`.
+    Only rows that have an embedding of `teacher` and of all `others` are used.
 
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
@@ -102,13 +102,13 @@ def choose_rows(
         train, val = np.intersect1d(train, other.ok_rows(TRAIN)), np.intersect1d(val, other.ok_rows(VAL))
     if len(train) < 2:
         num_failed = teacher.plan.count(TRAIN) - len(train)
-        mend = (
-            f"{num_failed} that were planned failed in {made_with(teacher)}: mend the cause, and run it with "
+        advice = (
+            f"{num_failed} planned rows failed in {made_with(teacher)}: fix the cause, then run it with "
             "--retry-failures"
             if num_failed
             else "Plan with more slides, or with a smaller --val-fraction"
         )
-        raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {mend}")
+        raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {advice}")
     batch_size = min(config.batch_size, len(train))
     if batch_size < config.batch_size:
         say(f"note: batches of {batch_size}: there are no more rows to train on")
@@ -119,8 +119,8 @@ def choose_rows(
     if len(val) < MIN_SCORED:
         why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
         if failed := teacher.plan.count(VAL) - len(val):
-            why += f" (planned were {failed + len(val)}; {failed} failed in {made_with(teacher)})"
-        say(f"warning: {why}, so nothing will be known of how well the student stands in")
+            why += f" ({failed} of {failed + len(val)} planned rows failed in {made_with(teacher)})"
+        say(f"warning: {why}, so the student will not be scored")
         val = val[:0]
     return RowChoice(train, _sample(val, config, "validation"), batch_size, _sample(train, config, "linear map"))
 
@@ -140,7 +140,7 @@ class StoredRows:
     """Pixels and teacher embeddings of a store's rows; reads pixels from the slides if the store has none. Safe to use
     from many threads.
 
-    Embeddings of `others`, of the same store, follow those of `teacher`; `views` are those that all have embedded.
+    Embeddings of `others`, from the same store, follow those of `teacher`; `views` are those that all have embedded.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class StoredRows:
         self._slides = None if self._store.has_pixels else PlannedPatches(teacher.plan, None, slides_root)
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
-        """The case of each of some rows."""
+        """The case of each of the rows."""
         return self._store.plan.case_of_row()[np.asarray(rows, np.int64)]
 
     def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
@@ -220,8 +220,8 @@ def teacher_statistics(
     for shard in range(teacher.num_shards):
         span = teacher.ledger.rows(shard)
         chosen = (teacher.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
-        found = teacher.read_views(shard)[:, :num_views] if num_views > 1 else teacher.read_embeddings(shard)
-        values = found[chosen].reshape(-1, teacher.width).astype(np.float64)
+        embeddings = teacher.read_views(shard)[:, :num_views] if num_views > 1 else teacher.read_embeddings(shard)
+        values = embeddings[chosen].reshape(-1, teacher.width).astype(np.float64)
         if not len(values):
             continue
         shard_mean = values.mean(axis=0)

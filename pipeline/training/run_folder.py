@@ -63,8 +63,8 @@ def run_identity(
 ) -> dict[str, Any]:
     """What a run starts from and must match to be continued: options by value or by effect (`config.base.option`).
 
-    `version` is that of the run (`draws.RUN_VERSION`), `start` the hashes of projectors that it starts from, by their
-    teachers. `teacher` is the first one; `others` are further ones with the weights of their losses.
+    `version` is the run's (`draws.RUN_VERSION`); `start` has the hashes of the projectors that it starts from, by
+    teacher. `teacher` is the first one; `others` are further ones with their loss weights.
     """
     further = [{"teacher": other.record, "weight": weight, "content": other.content_hash()} for other, weight in others]
     newer = {"version": version, "versions": versions()} if version > 1 else {}
