@@ -91,7 +91,7 @@ def test_none_whole_is_an_error(tmp_path: Path) -> None:
     saved(tmp_path, 4, 8)
     for step in (4, 8):
         os.truncate(pt(tmp_path, step), 100)
-    with pytest.raises(CheckpointError, match=r"no checkpoint is whole\. Delete the folder to train from the start"):
+    with pytest.raises(CheckpointError, match=r"all checkpoints are damaged\. Delete the folder to train from the"):
         load_last_checkpoint(tmp_path)
 
 

@@ -239,7 +239,7 @@ def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     first = called(*words)
     assert first.returncode == 3, first.stderr
     assert "2 shards of 8 rows" in first.stdout
-    assert "4 bytes for each of them" in first.stdout
+    assert "4 bytes for each row" in first.stdout
     assert "no pixels" in first.stdout
     assert (tmp_path / "o" / "s0.png").exists()
     again = called(*words)
@@ -271,7 +271,7 @@ def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
              "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "4", "--device", "cpu"]  # fmt: skip
     manifest.write_text(rows.format(""))
     assert called(*words).returncode == 3
-    assert "delete it to plan them again" in called(*words).stderr
+    assert "delete the plan to try them again" in called(*words).stderr
     manifest.write_text(rows.format("0.5"))
     mended = called(*words)
     assert mended.returncode == 1

@@ -161,13 +161,13 @@ def test_one_held_out_row_is_too_few_and_not_none(tmp_path: Path, capsys: pytest
     one = make_store(tmp_path / "one.zarr", train=(8,), val=(1,), rows_per_shard=9)
     assert len(choose_rows(one.first, train_config("x", batch_size=4)).val) == 0
     said = capsys.readouterr().err
-    assert "warning: one row is held out, and 2 are needed to score, so nothing will be known" in said
+    assert "warning: one row is held out, and 2 are needed to score, so the student will not be" in said
     assert "no rows are held out" not in said
 
 
 def test_failed_rows_are_named_as_the_cause_of_too_few_rows(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(3,), val=(5,), rows_per_shard=8, failed=(0, 2))
-    with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 that were planned failed .*--retry-failures"):
+    with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 planned rows failed .*--retry-failures"):
         choose_rows(store.first, train_config("x"))
     store = make_store(tmp_path / "t.zarr", train=(1,), val=(5,), rows_per_shard=8, failed=(2,))
     with pytest.raises(ConfigError, match=r"1 rows to train on.* Plan with more slides"):
@@ -201,6 +201,6 @@ def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort
     gone = StoredRows(Store(tmp_path / "none").first, tmp_path / "nowhere")
     with pytest.raises(
         StoreError,
-        match=r"row 3 could be read for the teacher, but not now: .*nowhere.*with --slides-root where the slides are",
+        match=r"row 3 could be read for the teacher, but not now: .*nowhere.*give the folder of .* --slides-root",
     ):
         gone.read(3, kept)

@@ -47,11 +47,12 @@ def test_of_several_teachers_the_weighted_sum_counts() -> None:
 
 def test_words_say_which_epoch_was_best_and_which_is_exported() -> None:
     assert best_words(LINES, ONE) == (
-        "The held-out loss was smallest after epoch 2 (2.0000; after the last, epoch 4, 2.5000): exported is the last."
+        "The held-out loss was smallest after epoch 2 (2.0000; after the last, epoch 4, 2.5000); "
+        "the last epoch is exported."
     )
-    assert best_words(LINES, ONE, 20).endswith("exported is that of epoch 2.")
+    assert best_words(LINES, ONE, 20).endswith("epoch 2 is exported.")
     assert best_words(LINES[:4], ONE) == "The held-out loss was smallest after epoch 2 (2.0000)."
-    assert best_words([val(0, 1.0), val(10, 3.0)], ONE).endswith("never fell below that of the start, 1.0000.")
+    assert best_words([val(0, 1.0), val(10, 3.0)], ONE).endswith("never fell below its value at the start, 1.0000.")
     assert best_words([], ONE) == ""
 
 

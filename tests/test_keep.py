@@ -100,7 +100,7 @@ def test_the_best_is_exported_with_its_figures(best: Trained, tmp_path: Path) ->
     assert best.after["loss"] == found.loss
     assert (best.step, run.exported_step()) == (found.step, found.step)
     assert same(exported(run), load_checkpoint(run.checkpoints, found.step)["student"])
-    words = f"exported is that of epoch {found.epoch}"
+    words = f"epoch {found.epoch} is exported"
     for text in (report(best), inspect_path(run.folder), (run.student / "README.md").read_text()):
         assert words in text
     assert f"| loss | {vals[0]['loss']:.4f} | {found.loss:.4f} |" in (run.student / "README.md").read_text()
@@ -135,7 +135,7 @@ def test_the_last_is_kept_unless_told_and_the_other_can_be_had_later(
     last = load_last_checkpoint(trained.run.checkpoints)
     assert last is not None
     assert same(exported(trained.run), last["student"])
-    assert "exported is the last" in report(trained)
+    assert "the last epoch is exported" in report(trained)
     assert "--keep best exports that one" in report(trained)
     training = read_student_json(trained.run.student).training
     assert training.best is not None
@@ -154,7 +154,7 @@ def test_an_earlier_checkpoint_finds_the_best_of_its_time(tmp_path: Path) -> Non
     for step, best_step in ((60, 40), (70, 70)):
         save_checkpoint(tmp_path, step, {"step": step}, best_step)
     assert {path.stem for path in tmp_path.glob("*.pt")} == {f"step-0000000{n}" for n in (40, 60, 70)}
-    with pytest.raises(CheckpointError, match=r"step-000000010\.pt: the checkpoint of this step is not there"):
+    with pytest.raises(CheckpointError, match=r"step-000000010\.pt: the checkpoint of this step is missing"):
         load_checkpoint(tmp_path, 10)
 
 
@@ -192,7 +192,7 @@ def test_a_run_of_version_1_continues_as_it_was_begun(
 def test_a_run_of_a_later_version_is_refused(best: Trained, store: Store, config: TrainConfig, tmp_path: Path) -> None:
     run = RunFolder(Path(shutil.copytree(best.run.folder, tmp_path / "run")))
     run.identity_path.write_text(run.identity_path.read_text().replace('"version": 2', '"version": 3'))
-    with pytest.raises(CheckpointError, match="a run of version 3, this program continues those up to 2"):
+    with pytest.raises(CheckpointError, match="a run of version 3; this G2L continues runs up to version 2"):
         train_student(store, run.folder, keeping_best(config))
 
 

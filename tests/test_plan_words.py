@@ -75,7 +75,7 @@ def test_one_held_out_patch_is_too_few() -> None:
     split = np.full(len(first.split), TRAIN, np.uint8)
     split[0] = VAL
     one = replace(plan, slides=(replace(first, split=split), replace(second, split=second.split * 0)))
-    assert "warning: one patch is held out, and a student is scored on two at least" in estimate(one)
+    assert "warning: only one patch is held out, and scoring a student needs two" in estimate(one)
     assert "held out, and a" not in estimate(plan)
 
 

@@ -120,7 +120,7 @@ def test_a_doubtful_arithmetic_is_a_warning_and_the_run_goes_on(
     done = extract(plan, tmp_path / "s.zarr", weights, precision="bfloat16")
     assert done.counts["OK"] == plan.num_rows
     (warning,) = done.teacher.attributes["preflight"]["warnings"]
-    assert "in bfloat16 the embeddings are not those of float32: smallest cosine 0." in warning
+    assert "embeddings in bfloat16 differ from those in float32: smallest cosine 0." in warning
     assert f"warning: preflight: {warning}" in capsys.readouterr().err
 
 

@@ -62,7 +62,7 @@ def test_a_random_start_may_come_out_otherwise_elsewhere(tmp_path: Path, capsys:
     (run.checkpoints / "step-000000000.pt").write_bytes(b"")
     capsys.readouterr()
     run.start_or_continue(identity("3"))
-    assert "random weights of this seed come out otherwise here" in " ".join(capsys.readouterr().err.split())
+    assert "this seed gives other random weights here" in " ".join(capsys.readouterr().err.split())
     assert run.read_identity() == identity("2")
     for other in (identity("3", name="cnn"), identity("3", weights="w.pth")):
         with pytest.raises(CheckpointError, match="started from other inputs"):
@@ -155,7 +155,7 @@ def test_metrics_that_are_shorter_than_the_checkpoint_saw_are_an_error(tmp_path:
     path = tmp_path / "metrics.jsonl"
     if left is not None:
         path.write_text("x" * left)
-    with pytest.raises(CheckpointError, match="the checkpoint saw 10 bytes"):
+    with pytest.raises(CheckpointError, match="it had 10 bytes at the checkpoint"):
         MetricsLog(path, 10)
 
 

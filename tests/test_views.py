@@ -231,7 +231,7 @@ def test_a_run_says_where_the_student_sees_more_than_the_teacher(
     for name, beyond in (("views", False), ("views and flips", True), ("plain", True), ("plain, none", False)):
         assert ("note: the student sees flips" in said[name]) == beyond
         assert ("The student sees flips" in cards[name]) == beyond
-    assert "4 views of a patch, but not these" in said["views and flips"]
+    assert "4 views of each patch without them" in said["views and flips"]
     again = train_student(Store(root / "views.zarr"), tmp_path / "views", train_config(vit, epochs=1, batch_size=4))
     assert again.num_new_steps == 0
 
