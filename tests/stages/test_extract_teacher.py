@@ -59,11 +59,6 @@ def plan(cohort_dir: Path) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, plan: Plan, weights: Path) -> Path:
     """The store of a run in which nothing went wrong; shared, not changed."""
     out = tmp_path_factory.mktemp("whole") / "store.zarr"

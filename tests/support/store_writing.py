@@ -12,6 +12,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.store.create import create_store, open_to_continue
 from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PatchRead
+from pipeline.store.shards import ShardWriter
 from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
 
@@ -57,11 +58,16 @@ def continued_store(folder: Path, plan: Plan, made_by: StoreSpec | None = None) 
     return open_to_continue(folder, plan, made_by)
 
 
+def edit_json(path: Path, change: Callable[[Any], object]) -> None:
+    """Change a JSON file in place."""
+    value = json.loads(path.read_text())
+    change(value)
+    path.write_text(json.dumps(value))
+
+
 def edit_attributes(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None:
     """Change what the metadata in `folder` say of the store."""
-    document = json.loads((folder / "zarr.json").read_text())
-    edit(document["attributes"]["g2l"])
-    (folder / "zarr.json").write_text(json.dumps(document))
+    edit_json(folder / "zarr.json", lambda value: edit(value["attributes"]["g2l"]))
 
 
 def flip(path: Path, at: int) -> None:
@@ -74,3 +80,15 @@ def flip(path: Path, at: int) -> None:
 def cut(path: Path) -> None:
     """Take away the last eight bytes."""
     path.write_bytes(path.read_bytes()[:-8])
+
+
+def write_shard(store: Path, name: str, shard: int, chunks: list[bytes | None]) -> None:
+    """Write a shard file anew, and let the ledger agree with its bytes."""
+    opened = Store(store)
+    path = opened.first.shard_path(name, shard)
+    with ShardWriter(path, len(chunks)) as writer:
+        for chunk in chunks:
+            writer.append(chunk)
+        entry = writer.commit()
+    ledger = opened.first.ledger.path(shard)
+    edit_json(ledger, lambda value: value["files"].__setitem__(path.relative_to(store).as_posix(), entry))
