@@ -1,5 +1,6 @@
 """A tiny teacher, a tiny cohort and its plan, and stage one over it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import safetensors.torch
 import timm
 import torch
 
-from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, SlidePlan, build_plan
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.encoders.build import load_weights
@@ -62,6 +63,23 @@ def write_cohort(folder: Path, num_slides: int = 2, **slide: Any) -> Path:
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(lines) + "\n")
     return manifest
+
+
+def cohort_of(folder: Path, **slides: Path) -> Path:
+    """A manifest in `folder` of the slides by id."""
+    rows = [ManifestRow(name, str(path), name) for name, path in slides.items()]
+    write_manifest(folder / "manifest.csv", rows)
+    return folder / "manifest.csv"
+
+
+def big_slide(path: Path, seed: int) -> Path:
+    """A slide that OpenSlide gives no quickhash: its one level has more than 5 MiB."""
+    return make_slide(path, width=1600, height=1280, mpp=0.5, downsamples=(1,), compression="none", seed=seed)
+
+
+def as_earlier_version(plan: Plan) -> Plan:
+    """The plan as versions wrote it that kept no identity of slides."""
+    return replace(plan, slides=tuple(replace(s, identity_facts=None) for s in plan.slides))
 
 
 def plan_cohort(manifest: Path, **options: Any) -> Plan:
