@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from support.extraction import made_up_plan
 from support.store_writing import PATCH_PX, ROWS, continued_store, cut, edit_attributes, flip, spec
 
 from pipeline.base.errors import PlanError, StoreError
-from pipeline.cohort.plan import build_plan
+from pipeline.cohort.plan import Plan, build_plan, slide_record
+from pipeline.store.plan_arrays import read_stored_plan, write_stored_plan
 from pipeline.store.store import Store
 
 
@@ -44,3 +46,20 @@ def test_a_damaged_plan_is_told(copy: Path, name: str, damage: Callable[[Path], 
     damage(copy)
     with pytest.raises((StoreError, PlanError), match="plan"):
         assert Store(copy).plan, name
+
+
+def test_a_plan_comes_back_as_it_was(tmp_path: Path, plan: Plan) -> None:
+    write_stored_plan(tmp_path / "plan", plan)
+    again = read_stored_plan(tmp_path / "plan", plan.hash)
+    assert again.hash == plan.hash
+    assert (again.config, again.audit) == (plan.config, plan.audit)
+    assert [slide_record(slide) for slide in again.slides] == [slide_record(slide) for slide in plan.slides]
+    np.testing.assert_array_equal(again.coords(), plan.coords())
+    np.testing.assert_array_equal(again.split(), plan.split())
+    np.testing.assert_array_equal(zarr.open_array(f"{tmp_path}/plan/slide", mode="r")[:], plan.slide_of_row())
+
+
+def test_another_plan_is_not_taken_for_it(tmp_path: Path, plan: Plan) -> None:
+    write_stored_plan(tmp_path / "plan", made_up_plan(ROWS + 1, PATCH_PX))
+    with pytest.raises(StoreError, match="not the plan that the store was made by"):
+        read_stored_plan(tmp_path / "plan", plan.hash)
