@@ -15,7 +15,7 @@ from support.store_writing import PATCH_PX, ROWS, continued_store, spec, write_p
 from pipeline.base.errors import StoreError
 from pipeline.cohort.plan import Plan
 from pipeline.disk.locks import exclusive
-from pipeline.store.create import create_store, open_to_continue
+from pipeline.store.create import create_empty_like, create_store, open_further, open_to_continue, require_same
 from pipeline.store.format import StoreSpec
 from pipeline.store.store import Store
 
@@ -107,3 +107,53 @@ def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path, plan:
     )  # as recorded
     with pytest.raises(StoreError, match=r"teacher\.weights: 'a(.|\n)*teacher\.weights_sha256: "):
         open_to_continue(tmp_path / "s.zarr", plan, named("b.safetensors", "2" * 64))
+
+
+def of_teacher(name: str, sha: str = "2" * 64, **settings: Any) -> StoreSpec:
+    """How the embeddings of a further teacher are made."""
+    return StoreSpec({"name": name, "width": 3, "weights_sha256": sha}, spec(pixels="none", **settings).settings)
+
+
+def test_arrays_like_a_teachers_have_its_metadata(copy: Path, plan: Plan, tmp_path: Path) -> None:
+    store = Store(copy)
+    further = open_further(store, plan, of_teacher("second", rows_per_shard=5), {"python": "3"})
+    for teacher, place in ((store.first, "first"), (further, "further")):
+        empty = tmp_path / place
+        assert create_empty_like(teacher, empty) == teacher.attributes
+        made = {path.relative_to(empty): path.read_bytes() for path in empty.rglob("zarr.json")}
+        assert made == {name: (teacher.folder / name).read_bytes() for name in made}
+        assert len(made) == (8 if place == "first" else 3)
+
+
+def test_a_further_teacher_is_looked_at_before_anything_is_written(copy: Path, plan: Plan) -> None:
+    def look() -> dict[str, Any]:
+        raise StoreError("it gives NaN")
+
+    with pytest.raises(StoreError, match="it gives NaN"):
+        open_further(Store(copy), plan, of_teacher("second"), {}, look)
+    assert not (copy / "teachers").exists()
+    made = open_further(Store(copy), plan, of_teacher("second"), {}, lambda: {"preflight": {"rows": 4}})
+    assert made.attributes["preflight"] == {"rows": 4}
+    again = open_further(Store(copy), plan, of_teacher("second"), {}, look)  # made already: there is nothing to look at
+    assert again.ledger.pending() == [0, 1, 2]
+
+
+def test_no_two_teachers_have_the_same_weights_or_the_same_folder(copy: Path, plan: Plan) -> None:
+    open_further(Store(copy), plan, of_teacher("a/b"), {})
+    for other, words in (
+        (of_teacher("other"), "has embeddings of these weights already, of the teacher a/b"),
+        (of_teacher("other", "1" * 64), "has embeddings of these weights already, of the teacher made up"),
+        (of_teacher("a:b", "3" * 64), "has embeddings of a/b, in files of the name that those of a:b would have"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            open_further(Store(copy), plan, other, {})
+    assert list(Store(copy).teachers) == ["made up", "a/b"]
+
+
+def test_another_teacher_is_told_that_a_finished_store_takes_it(copy: Path, plan: Plan) -> None:
+    with pytest.raises(StoreError, match="is not continued") as caught:
+        require_same(Store(copy).first, plan, of_teacher("second"))
+    assert "finish the store" not in str(caught.value)
+    Store(copy).first.ledger.forget(2)
+    with pytest.raises(StoreError, match=r"Choose another --out, or finish the store: then it takes a further teacher"):
+        require_same(Store(copy).first, plan, of_teacher("second"))

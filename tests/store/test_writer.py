@@ -1,23 +1,28 @@
 """The writer: shards complete or absent at every moment, faults told, and no thread left waiting."""
 
+import csv
 import errno
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.commands import leftovers
 from support.extraction import array_files
-from support.store_writing import EMBEDDINGS, FAILED, ROWS, continued_store, describe, spec, write_pending
+from support.store_writing import EMBEDDINGS, FAILED, ROWS, WIDTH, continued_store, describe, spec, write_pending
 
 from pipeline.base.errors import StoreError
 from pipeline.cohort.plan import Plan
 from pipeline.store.format import Status
+from pipeline.store.ledger import Ledger
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
-from pipeline.store.writer import QUEUED_BATCHES, StoreWriter, row_batches
+from pipeline.store.writer import QUEUED_BATCHES, StoreWriter, row_batches, warn_of_disk, write_failures
 
 
 @pytest.mark.parametrize(("rows_per_shard", "batch_size"), [(7, 3), (22, 22), (1, 1), (21, 4)])
@@ -231,3 +236,38 @@ def test_batches_never_straddle_shards(finished: Path) -> None:
     store = Store(finished)
     batches = list(row_batches(store.first, [0, 2], 3))
     assert [list(b) for b in batches] == [[0, 1, 2], [3, 4, 5], [6, 7], [16, 17, 18], [19, 20, 21]]
+
+
+@given(st.integers(1, 23))
+def test_batches_are_all_rows_of_their_shards_in_order(batch_size: int) -> None:
+    teacher = SimpleNamespace(ledger=Ledger(Path("nowhere"), ROWS, 8))
+    batches = list(row_batches(teacher, range(3), batch_size))  # type: ignore[arg-type]
+    assert [row for batch in batches for row in batch] == list(range(ROWS))
+    assert all(1 <= len(batch) <= batch_size for batch in batches)
+    assert all(batch[0] // 8 == batch[-1] // 8 for batch in batches)
+
+
+def test_failed_rows_are_listed_beside_the_arrays_while_there_are_some(copy: Path) -> None:
+    first, path = Store(copy).first, copy / "failures.csv"
+    write_failures(first)
+    with open(path, newline="") as f:
+        listed = list(csv.DictReader(f))
+    assert [(int(line["row"]), line["status"]) for line in listed] == [(row, s.name) for row, s in FAILED.items()]
+    assert {line["reason"] for line in listed} == {"a reason"}
+    for shard in range(first.num_shards):
+        first.ledger.forget(shard)
+    write_failures(first)
+    assert not path.exists()
+    write_failures(first)  # and once more, where there is no file
+
+
+@pytest.mark.parametrize(("free", "is_told"), [(ROWS * WIDTH * 2, False), (ROWS * WIDTH * 2 - 1, True)])
+def test_a_disk_without_room_for_the_embeddings_is_told(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    free: int, is_told: bool,
+) -> None:  # fmt: skip
+    """Two bytes a number; without pixels there is nothing else to speak of."""
+    store = continued_store(tmp_path / "s.zarr", plan, spec(pixels="none"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
+    warn_of_disk(store.first, plan, ROWS)
+    assert capsys.readouterr().err.startswith("warning: about 264 B") == is_told
