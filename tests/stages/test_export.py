@@ -14,7 +14,7 @@ import torch
 from support.commands import leftovers
 from support.stores import make_store, plain_vit, train_config
 
-from pipeline.base.errors import G2LError, StoreError
+from pipeline.base.errors import CheckpointError, G2LError, StoreError
 from stages.export import export_student
 from stages.inspect import inspect_path
 from stages.train_student import train_student
@@ -100,3 +100,22 @@ def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "run" / "student")
     with pytest.raises(G2LError, match="not finished"):
         export_student(tmp_path / "run", tmp_path / "student")
+
+
+def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "student"
+    with pytest.raises(CheckpointError, match="no such run"):
+        export_student(run, out)
+    run.mkdir()
+    (run / "run.json").write_text('{"student": {"patch_px": 32}}')
+    with pytest.raises(CheckpointError, match=r"is not finished\. Run train-student again, then export"):
+        export_student(run, out)
+    (run / "student").mkdir()
+    with pytest.raises(CheckpointError, match="has no checkpoint to compare the student with"):
+        export_student(run, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(G2LError, match="exists and is not overwritten"):
+        export_student(run, out)
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import support.slides as sf
 from PIL import Image
-from support.extraction import as_earlier_version, big_slide, cohort_of
+from support.extraction import as_earlier_version, big_slide
+from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import PlanError
 from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, row_split, write_manifest
@@ -42,13 +43,6 @@ from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
 from stages.plan import plan_slides, write_audit
 from stages.reports.plan import audit_table, estimate
-
-SMALL = {"patch_px": 64, "patches_per_slide": 12}
-"""Options that give the cohort's small slides many patches to choose from."""
-
-
-def make_plan(manifest: Path, workers: int = 2, **options: Any) -> Plan:
-    return plan_slides(read_manifest(manifest), PlanConfig.build(SMALL | options), workers=workers)
 
 
 @pytest.fixture(scope="module")

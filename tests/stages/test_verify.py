@@ -15,7 +15,7 @@ from support.stores import make_store
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, G2LError, StoreError
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
-from stages.verify import embed_again, verify_store
+from stages.verify import Difference, TeacherCheck, embed_again, verify_store
 
 
 @pytest.fixture
@@ -296,3 +296,38 @@ def test_an_unfinished_store_is_sampled_and_damage_comes_first(store: Path, weig
     assert "4 rows embedded again" in text
     (store / "embedding/c/1/0").write_bytes(b"")
     assert verify_store(store, weights, 4, "cpu")[1] == EXIT_ERROR
+
+
+def test_the_findings_say_what_to_do(tmp_path: Path) -> None:
+    """Damage in the files is done again by the command that made them; damage in the metadata is not."""
+    teacher = make_store(tmp_path / "store.zarr").first
+    whole = TeacherCheck(teacher, [], is_described=True, num_pending=0).words()
+    assert whole == ["4 of 4 shards: all files are as written"]
+    pending = TeacherCheck(teacher, [], is_described=True, num_pending=1).words()
+    assert pending == [
+        "3 of 4 shards are done, and their files are as written",
+        "1 shard pending: run extract-teacher again to continue",
+    ]
+    headline, problem, advice = TeacherCheck(teacher, ["x: missing"], is_described=True, num_pending=0).words()
+    assert (headline, problem) == ("4 of 4 shards are done: DAMAGED", "  x: missing")
+    assert advice == (
+        "delete shards/<i>.json of the damaged shards and run extract-teacher again: only they are done again"
+    )
+    assert (
+        TeacherCheck(teacher, ["x"], is_described=False, num_pending=0)
+        .words()[-1]
+        .endswith("take zarr.json from a copy, or make the store again")
+    )
+
+
+def test_a_difference_is_told_in_a_line() -> None:
+    words = Difference(rows=8, largest=0.01234, scale=2.5, min_cosine=0.9995).words(" by uni")
+    assert words == (
+        "8 rows embedded again by uni: largest difference 0.0123 of values up to 2.5, smallest cosine 0.999500"
+    )
+
+
+def test_without_a_finished_row_nothing_is_embedded_again(tmp_path: Path) -> None:
+    """And no teacher is asked for: these weights are nowhere."""
+    store = make_store(tmp_path / "store.zarr", shards=0)
+    assert embed_again(store.first, tmp_path / "none.safetensors", 8, "cpu") is None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import support.slides as sf
 from numpy.typing import NDArray
-from support.extraction import as_earlier_version, big_slide, cohort_of, plan_cohort
+from support.extraction import as_earlier_version, big_slide, plan_cohort
+from support.plans import cohort_of, make_plan
 from support.store_writing import EMBEDDINGS, FAILED, PATCH_PX, continued_store, write_pending
 
 from pipeline.base.images import ImageFormat, decode_image
@@ -23,7 +24,7 @@ def test_a_slide_swapped_after_the_plan_is_not_read(tmp_path: Path) -> None:
     """Two slides of one size, mpp and file length, and no quickhash of either."""
     path, other = big_slide(tmp_path / "a.svs", 1), big_slide(tmp_path / "other.svs", 2)
     assert path.stat().st_size == other.stat().st_size
-    plan = plan_cohort(cohort_of(tmp_path, a=path))
+    plan = make_plan(cohort_of(tmp_path, a=path))
     assert plan.slides[0].quickhash is None
     patch = np.empty((64, 64, 3), np.uint8)
     assert PlannedPatches(plan, None).read(0, patch).status is Status.OK
@@ -32,11 +33,11 @@ def test_a_slide_swapped_after_the_plan_is_not_read(tmp_path: Path) -> None:
     read = PlannedPatches(plan, None).read(0, patch)
     assert read.status is Status.NO_SLIDE
     assert "a.svs: not the slide that was planned (its content has changed: sha256: " in read.reason
-    assert plan_cohort(cohort_of(tmp_path, a=path)).hash != hash_before
+    assert make_plan(cohort_of(tmp_path, a=path)).hash != hash_before
 
 
 def test_a_plan_that_knows_little_of_a_slide_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = plan_cohort(cohort_of(tmp_path, a=big_slide(tmp_path / "a.svs", 1)))
+    plan = make_plan(cohort_of(tmp_path, a=big_slide(tmp_path / "a.svs", 1)))
     PlannedPatches(plan, None)
     assert capsys.readouterr().err == ""
     PlannedPatches(as_earlier_version(plan), None)
@@ -47,7 +48,7 @@ def test_patches_of_one_colour_are_noted(tmp_path: Path) -> None:
     flat = sf.make_pixels("tissue", 1024, 1024, mpp=0.5)
     flat[:, 512:] = (224, 158, 192)
     path = sf.write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
-    plan = plan_cohort(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
+    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
     patches, out = PlannedPatches(plan, None), np.empty((64, 64, 3), np.uint8)
     assert patches.plain_note() == ""
     for row in range(plan.num_rows):
@@ -74,8 +75,11 @@ def test_slides_are_looked_for_where_they_are_now(cohort: Path, tmp_path: Path) 
     out = np.empty((64, 64, 3), np.uint8)
     missing = PlannedPatches(plan, "jpegxl", tmp_path)
     assert missing.describe(3) == {
-        "row": 3, "slide_id": "slide_2", "x": int(plan.coords()[3, 0]), "y": int(plan.coords()[3, 1]),
-    }  # fmt: skip
+        "row": 3,
+        "slide_id": "slide_2",
+        "x": int(plan.coords()[3, 0]),
+        "y": int(plan.coords()[3, 1]),
+    }
     read = missing.read(3, out)
     assert (read.status, read.encoded) == (Status.NO_SLIDE, None)
     assert str(tmp_path / "slide_2.svs") in read.reason

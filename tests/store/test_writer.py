@@ -263,9 +263,13 @@ def test_failed_rows_are_listed_beside_the_arrays_while_there_are_some(copy: Pat
 
 @pytest.mark.parametrize(("free", "is_told"), [(ROWS * WIDTH * 2, False), (ROWS * WIDTH * 2 - 1, True)])
 def test_a_disk_without_room_for_the_embeddings_is_told(
-    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-    free: int, is_told: bool,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    plan: Plan,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    free: int,
+    is_told: bool,
+) -> None:
     """Two bytes a number; without pixels there is nothing else to speak of."""
     store = continued_store(tmp_path / "s.zarr", plan, spec(pixels="none"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))

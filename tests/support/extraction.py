@@ -9,7 +9,7 @@ import safetensors.torch
 import timm
 import torch
 
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.manifest import read_manifest
 from pipeline.cohort.plan import Plan, SlidePlan, build_plan
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.encoders.build import load_weights
@@ -63,13 +63,6 @@ def write_cohort(folder: Path, num_slides: int = 2, **slide: Any) -> Path:
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(lines) + "\n")
     return manifest
-
-
-def cohort_of(folder: Path, **slides: Path) -> Path:
-    """A manifest in `folder` of the slides by id."""
-    rows = [ManifestRow(name, str(path), name) for name, path in slides.items()]
-    write_manifest(folder / "manifest.csv", rows)
-    return folder / "manifest.csv"
 
 
 def big_slide(path: Path, seed: int) -> Path:

@@ -43,8 +43,9 @@ def test_gains_are_told_only_where_patches_are_held_out(run: RunFolder) -> None:
     shown = report(Trained(run, 30, 30, BEFORE, AFTER, 1.0))
     assert "on 9 held-out patches" in shown
     assert [line.split() for line in shown.splitlines() if line.startswith(("loss", "cosine"))] == [
-        ["loss", "5.0000", "2.5000"], ["cosine", "0.1000", "0.6000"],
-    ]  # fmt: skip
+        ["loss", "5.0000", "2.5000"],
+        ["cosine", "0.1000", "0.6000"],
+    ]
     write(run.folder, {"teacher": {"name": "uni"}}, [])
     assert len(report(Trained(run, 30, 30, None, None, 1.0)).splitlines()) == 2
 
