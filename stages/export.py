@@ -83,8 +83,10 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
                 others = _add_files(aside, record["patch_px"], formats)
         except OSError as error:
             raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
-    lines = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
-             f"(largest difference {difference:.2g})"]  # fmt: skip
+    lines = [
+        f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+        f"(largest difference {difference:.2g})"
+    ]
     lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
     lines.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
     return "\n".join(lines)
@@ -152,7 +154,12 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
     card = folder / "README.md"
     hashed = sorted(path for place in (folder, folder / PROJECTOR_FOLDER) for path in place.iterdir() if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in hashed if path != card}
-    files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists(),
-                          projectors=read_student(folder).projector_files(), sha256=hashes)  # fmt: skip
+    files = files_section(
+        built.spec,
+        differences,
+        weights_beside=(folder / WEIGHTS_FILE).exists(),
+        projectors=read_student(folder).projector_files(),
+        sha256=hashes,
+    )
     write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
     return differences

@@ -77,7 +77,8 @@ _BIOPTIMUS_MEAN, _BIOPTIMUS_STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.2
 _OPTIMUS_ARGUMENTS = {"img_size": 224, "init_values": 1e-5, "global_pool": "token", "dynamic_img_size": False}
 _NON_COMMERCIAL = "non-commercial"
 
-_TABLE = (
+# fmt: off
+_TABLE = (  # a table for the eye: a few lines an encoder
     EncoderSpec(
         "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
         params_m=1135, licence="Apache-2.0", mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
@@ -137,7 +138,8 @@ _TABLE = (
         "gpfm", "hf-hub:majiabo/GPFM", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5}, "cls", 1024,
         params_m=303, licence="see page",
     ),
-)  # fmt: skip
+)
+# fmt: on
 
 ENCODERS = MappingProxyType({spec.name: spec for spec in _TABLE})
 """Encoders by short name."""
@@ -166,8 +168,10 @@ def named_spec(name: str) -> EncoderSpec:
             return replace(spec, name=name, source=name)
     is_placed = name.startswith(("hf-hub:", "local-dir:"))
     if "/" in name and not is_placed:
-        raise EncoderError(f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
-                           "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names")  # fmt: skip
+        raise EncoderError(
+            f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
+            "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names"
+        )
     if name.startswith("hf-hub:") and not PAGE.fullmatch(name):
         raise EncoderError(f"{name} is no page: it is named as hf-hub:OWNER/NAME, with @REVISION behind it or not")
     source = name if is_placed else f"timm:{name}"

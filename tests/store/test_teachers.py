@@ -23,6 +23,7 @@ from pipeline.base.devices import versions
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
 from pipeline.base.loader import Batch
 from pipeline.cohort.plan import Plan, write_plan
+from pipeline.config.base import read_toml
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors
 from pipeline.encoders.build import build_encoder
@@ -460,6 +461,8 @@ def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
     ]  # fmt: skip
     assert files[0] == files[1]
     assert files[0]["student/model.safetensors"] != files[2]["student/model.safetensors"]
+    record = read_toml(tmp_path / "run-None" / "config.toml", "train-student")
+    assert record["store"] == str(two.folder)  # also where the first of the teachers is a further one of the store
 
 
 def test_wrong_choices_are_told(tmp_path: Path, two: Store, cnn: str) -> None:
@@ -575,6 +578,8 @@ def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Pa
         section = record["sections"]["fidelity"]
         assert f"stands in for {name} on" in section["what"]
         assert any(f"embeddings of {other} too: `--teacher {other}`" in note for note in section["notes"])
+        assert not any("No contact sheet" in note for note in section["notes"])  # the store's pixels are for all
+        assert list(out.glob("fidelity_*.png"))
         rows = {(row["model"], row["map"]): row for table in section["tables"][:2] for row in table["rows"]}
         assert {key for key in rows if key[1] == "none needed"} == {(name, "none needed")}
         assert rows[name, "none needed"]["R2 scaled"]["value"] == pytest.approx(1)
