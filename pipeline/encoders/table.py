@@ -8,7 +8,7 @@ the same modules under the same names (docs/decisions/0004). Facts were read in 
 """
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -22,6 +22,10 @@ model's own output.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet statistics of RGB in 0..1, as torchvision and timm use them."""
 HALF = (0.5, 0.5, 0.5)
+
+
+ABOUT = {"decides": False}
+"""Marks a field of `EncoderSpec` that an embedding does not depend on."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class EncoderSpec:
         key_format: layout of the published weights: "timm", or one that is not loaded as it is.
     """
 
-    name: str
-    source: str
+    name: str = field(metadata=ABOUT)
+    source: str = field(metadata=ABOUT)
     architecture: str
     arguments: dict[str, Any] = field(default_factory=dict)
     embedding: EmbeddingRule = "cls"
@@ -53,15 +57,20 @@ class EncoderSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     patch_px: int = 224
-    mpp: float = 0.5
-    params_m: float = 0.0
-    licence: str = ""
-    gated: bool = False
-    key_format: str = "timm"
+    mpp: float = field(default=0.5, metadata=ABOUT)
+    params_m: float = field(default=0.0, metadata=ABOUT)
+    licence: str = field(default="", metadata=ABOUT)
+    gated: bool = field(default=False, metadata=ABOUT)
+    key_format: str = field(default="timm", metadata=ABOUT)
 
     def record(self) -> dict[str, Any]:
         """The spec as JSON types."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    def deciding(self) -> dict[str, Any]:
+        """The record of what an embedding depends on, but for the weights."""
+        about = {each.name for each in fields(self) if not each.metadata.get("decides", True)}
+        return {name: value for name, value in self.record().items() if name not in about}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "EncoderSpec":
