@@ -437,6 +437,7 @@ def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> 
     assert "projector-second.safetensors" in inspect_path(tmp_path / "student")
 
 
+@pytest.mark.slow
 def test_a_chosen_teacher_alone_gives_the_bits_of_a_store_without_the_other(
     tmp_path: Path, two: Store, cnn: str
 ) -> None:
@@ -451,6 +452,7 @@ def test_a_chosen_teacher_alone_gives_the_bits_of_a_store_without_the_other(
         load_projector(runs[0] / "student", "test-teacher")
 
 
+@pytest.mark.slow
 def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
     names = ["second", "test-teacher"]
     student = plain_vit(tmp_path / "vit")
@@ -558,6 +560,7 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path
     assert list(Store(tmp_path / "s.zarr").teachers) == [TEACHER, FURTHER]
 
 
+@pytest.mark.slow
 def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Path, both: Path) -> None:
     """The named one is the measure, at 1; a student's projector into its space is found among its projectors."""
     store = Store(both)
