@@ -33,7 +33,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import build_encoder
 from pipeline.report.sheets import draw_neighbours
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.training.held_out import FIGURES, figures_of
 from stages.evaluate import evaluate
 from stages.evaluate import summary as report_summary
@@ -109,7 +109,7 @@ def _run_demo(out: Path) -> int:
     )
     verified, verify_code = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
     say("demo: pictures")
-    draw_sheet(extracted.store, trained, out / "neighbours.png")
+    draw_sheet(extracted.teacher, trained, out / "neighbours.png")
     config = EvaluateConfig(
         models=[f"teacher={TEACHER}@{weights}", f"student before={out / 'run'}@before", f"student after={out / 'run'}"],
         store=out / "store.zarr",
@@ -165,10 +165,10 @@ def missed_gains(trained: Trained) -> list[str]:
 
 def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[str, float], out: Path) -> str:
     """The closing table."""
-    store = extracted.store
-    teacher, student = store.spec.teacher, trained.run.read_identity()["student"]
+    stored = extracted.teacher
+    teacher, student = stored.record, trained.run.read_identity()["student"]
     sizes: dict[str, int] = {}
-    for _, entry in store.ledgers():
+    for _, entry in stored.ledger.entries():
         for name, file in (entry or {"files": {}})["files"].items():
             kind = name.split("/")[0]
             sizes[kind] = sizes.get(kind, 0) + file["bytes"]
@@ -177,7 +177,7 @@ def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[st
     parts = f"{plan.count(TRAIN)} to train on, {plan.count(VAL)} held out; {gap} between them left out"
     rows: list[tuple[str, object, object]] = [
         ("patches", f"{plan.num_rows:,}", parts),
-        ("shards", store.num_shards, f"of {store.rows_per_shard} rows"),
+        ("shards", stored.num_shards, f"of {stored.rows_per_shard} rows"),
         ("bytes", format_bytes(sum(sizes.values())), ", ".join(f"{k} {format_bytes(v)}" for k, v in sizes.items())),
         ("teacher", f"{teacher['num_params'] / 1e6:.2f} M", f"parameters: {teacher['name']}, {teacher['width']}-d"),
         ("student", f"{student['num_params'] / 1e6:.2f} M", f"parameters: {student['name']}, {student['width']}-d, "
@@ -189,7 +189,7 @@ def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[st
         ("overlay", out / "overlays" / "CMU-1-Small-Region.png"),
         ("curves", trained.run.curves_path),
         ("neighbours", out / "neighbours.png"),
-        ("store", store.folder),
+        ("store", stored.folder),
         ("student", trained.run.student),
     ]
     chance = 1 / plan.count(VAL)
@@ -205,15 +205,15 @@ def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[st
     )
 
 
-def draw_sheet(store: Store, trained: Trained, path: Path) -> None:
+def draw_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
     """Held-out patches with their nearest neighbours under teacher, untrained and trained student.
 
     Patches that overlap the query, or a nearer neighbour, are passed over: they would only show that overlap is found.
     """
     import timm
 
-    rows = store.ok_rows(VAL)
-    patches = [store.read_pixels(int(row)) for row in rows]
+    rows = teacher.ok_rows(VAL)
+    patches = [teacher.store.read_pixels(int(row)) for row in rows]
     student = trained.run.read_identity()["student"]
     untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=TrainConfig(student=STUDENT).seed)
     model: Any = timm.create_model(f"local-dir:{trained.run.student}", pretrained=True).eval()
@@ -221,12 +221,12 @@ def draw_sheet(store: Store, trained: Trained, path: Path) -> None:
     with torch.inference_mode():
         images = untrained.module.normalise(pixels)
         embeddings = {
-            "teacher": torch.from_numpy(np.stack([store.read_embedding(int(row)) for row in rows])),
+            "teacher": torch.from_numpy(np.stack([teacher.read_embedding(int(row)) for row in rows])),
             "student, untrained": torch.cat([untrained.module.embed(part) for part in torch.split(images, 32)]),
             "student, trained": torch.cat([model(part) for part in torch.split(images, 32)]),
         }
-    side = store.plan.slides[0].geometry.patch_l0_px
-    coords = store.plan.coords()[rows]
+    side = teacher.plan.slides[0].geometry.patch_l0_px
+    coords = teacher.plan.coords()[rows]
     queries = spread_out(coords, side, SHEET_QUERIES)
     found = {
         name: [neighbours(values, coords, side, query) for query in queries] for name, values in embeddings.items()

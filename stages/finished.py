@@ -20,7 +20,6 @@ from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store
-from pipeline.store.teachers import all_teachers
 from pipeline.training.augment import with_augmentation
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
@@ -80,21 +79,21 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
     if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
     try:
-        base = Store(out)
-        store = base if base.spec.teacher["name"] == config.teacher else all_teachers(base).get(config.teacher)
+        store = Store(out)
+        teacher = store.first if store.first.name == config.teacher else store.teachers.get(config.teacher)
     except G2LError:
         return None
-    if store is None or store.attributes["plan_hash"] != plan.hash or store.pending_shards():
+    if teacher is None or teacher.plan_hash != plan.hash or teacher.ledger.pending():
         return None
-    if store.base is not store:  # its record has what was taken over from the store
-        kept = {"rows_per_shard": store.rows_per_shard, "pixels": store.base.image_format}
-        config = config.model_copy(update={n: v for n, v in kept.items() if n not in config.model_fields_set})
-    record = store.folder / "config.toml"
+    if not teacher.is_first:  # its record has what was taken over from the store
+        inherited = {"rows_per_shard": teacher.rows_per_shard, "pixels": store.image_format}
+        config = config.model_copy(update={n: v for n, v in inherited.items() if n not in config.model_fields_set})
+    record = teacher.folder / "config.toml"
     if not same_call(record, "extract-teacher", config, {"plan": source, "out": out}):
         return None
     if not unchanged(record, config.weights, _of_encoder(config.teacher)):
         return None
-    return Extracted(store, 0, store.status_counts(), 0.0)
+    return Extracted(teacher, 0, teacher.ledger.status_counts(), 0.0)
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
@@ -106,7 +105,7 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
         return None
     try:
         store = Store(out)
-        if store.pending_shards() or any(row.status != "ok" for row in store.plan.audit):
+        if store.first.ledger.pending() or any(row.status != "ok" for row in store.plan.audit):
             return None
         slides = [store.plan.slide_path(slide, None) for slide in store.plan.slides]
     except G2LError:
@@ -114,7 +113,7 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
     inputs = (features, config.coords, config.manifest, config.weights, _of_encoder(config.teacher), *slides)
     if not unchanged(record, *inputs) or (config.manifest is None and not unchanged(record, config.slides_root)):
         return None
-    return Extracted(store, 0, store.status_counts(), 0.0)
+    return Extracted(store.first, 0, store.first.ledger.status_counts(), 0.0)
 
 
 def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Trained | None:
@@ -148,8 +147,8 @@ def _as_recorded(store_path: Path, run: RunFolder, config: TrainConfig) -> Train
         G2LError, KeyError: the store or the run cannot be read.
     """
     store = Store(store_path)
-    teachers, identity = all_teachers(store), run.read_identity()
-    names = config.teacher or [store.spec.teacher["name"]]
+    teachers, identity = store.teachers, run.read_identity()
+    names = config.teacher or [store.first.name]
     must_choose = config.teacher is None and len(teachers) > 1
     if must_choose or names[0] not in teachers or run.version() < 1:
         return None

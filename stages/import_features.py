@@ -44,12 +44,13 @@ from pipeline.features.match import Matched, fail_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, prove, read_refused
 from pipeline.features.read import read_facts
 from pipeline.slides.patch_sample import patches_to_measure
+from pipeline.store.create import create_store, open_to_continue
+from pipeline.store.format import StoreSpec
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.retry_failures import forget_failures
-from pipeline.store.store import Store, StoreSpec, create_store, open_to_continue
-from pipeline.store.writer import StoreWriter
+from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.teacher_weights import weights_note
-from stages import extract_teacher
 from stages.extract_teacher import MPP_TOLERANCE
 from stages.plan import write_audit
 from stages.reports.extract import Extracted as Extracted
@@ -90,19 +91,19 @@ def import_features(
         if before is None:
             notes = (proof.notes() if proof else {}) | weights_note(config.weights)
             create_store(out, plan, spec, versions(), **notes)
-        store = open_to_continue(out, plan, spec)
+        stored = open_to_continue(out, plan, spec).first
         if record is not None:
             write_text(out / "config.toml", to_toml({"import-features": record}))
         write_audit(plan.audit, out / "audit.csv")
         if config.retry_failures:
-            forget_failures(store, plan, PlannedPatches(plan, None, None))
-        pending = store.pending_shards()
-        num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
-        extract_teacher.warn_of_disk(store, plan, num_rows)
+            forget_failures(stored, plan, PlannedPatches(plan, None, None))
+        pending = stored.ledger.pending()
+        num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
+        warn_of_disk(stored, plan, num_rows)
         started = time.monotonic()
-        copy_shards(store, plan, pending, FeatureRows(plan, looked.accepted, config.coords), config)
-        extract_teacher.write_failures(store)
-    return Extracted(store, num_rows, store.status_counts(), time.monotonic() - started)
+        copy_shards(stored, plan, pending, FeatureRows(plan, looked.accepted, config.coords), config)
+        write_failures(stored)
+    return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
 
 
 def store_to_continue(out: Path) -> Store | None:
@@ -116,7 +117,7 @@ def store_to_continue(out: Path) -> Store | None:
             raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
         return None
     store = Store(out)
-    if "imported" not in store.spec.settings:
+    if "imported" not in store.first.settings:
         raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")
     return store
 
@@ -361,25 +362,27 @@ def store_settings(looked: Looked, plan: Plan, config: ImportConfig) -> dict[str
     }
 
 
-def copy_shards(store: Store, plan: Plan, shards: Iterable[int], features: FeatureRows, config: ImportConfig) -> None:
+def copy_shards(
+    teacher: StoredTeacher, plan: Plan, shards: Iterable[int], features: FeatureRows, config: ImportConfig
+) -> None:
     """Read the pixels of the given shards, and commit them with their features.
 
     Raises:
         StoreError: the disk is full, or a file has changed meanwhile.
     """
-    todo, size = list(shards), store.spec.settings["batch_size"]
+    todo, size = list(shards), teacher.settings["batch_size"]
     patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels)
-    done = store.num_rows - sum(len(store.shard_rows(shard)) for shard in todo)
+    done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in todo)
     loader = BatchLoader(
-        patches.read, patch_px=store.patch_px, batch_size=size, workers=config.workers or usable_cores(),
+        patches.read, patch_px=teacher.patch_px, batch_size=size, workers=config.workers or usable_cores(),
         device=torch.device("cpu"),
     )  # fmt: skip
     with (
-        StoreWriter(store, patches.describe, "imported") as writer,
+        StoreWriter(teacher, patches.describe, "imported") as writer,
         loader,
-        Progress("importing", store.num_rows, "patches", done=done) as progress,
+        Progress("importing", teacher.num_rows, "patches", done=done) as progress,
     ):
-        for batch in loader.batches(extract_teacher.row_batches(store, todo, size)):
+        for batch in loader.batches(row_batches(teacher, todo, size)):
             writer.put(batch.rows, features.read(batch.rows), batch.results)
             progress.note(failed=writer.num_failures)
             progress.step(len(batch.rows))

@@ -13,8 +13,7 @@ from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_c
 from pipeline.encoders.names import other_encoders
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Store
-from pipeline.store.teachers import further_teachers
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.adapters import ADAPTERS_FOLDER
 from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student
@@ -71,55 +70,70 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
 
 def describe_store(store: Store) -> str:
     """A store in words."""
-    teacher, settings = store.spec.teacher, store.spec.settings
-    done = store.num_shards - len(store.pending_shards())
-    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
-    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    first = store.first
+    done = first.num_shards - len(first.ledger.pending())
+    size = sum(f["bytes"] for _, entry in first.ledger.entries() if entry for f in entry["files"].values())
+    shards = f"{done:,} of {first.num_shards:,} done, {first.rows_per_shard:,} rows each, {format_bytes(size)}"
     rows: list[tuple[str, object]] = [
         ("store", store.folder),
-        ("teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
-                    f"{teacher['weights']})"),
-        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
-        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
-        ("pixels", settings["pixels"]),
-        *_origin(store),
-        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each, {format_bytes(size)}"),
-        ("rows", counts),
-        ("plan", store.attributes["plan_hash"]),
+        ("teacher", _encoder(first)),
+        *_embeddings(first),
+        ("pixels", store.image_format),
+        *_origin(first),
+        ("shards", shards),
+        ("rows", _row_counts(first)),
+        ("plan", first.plan_hash),
         *_plan_facts(store.plan),
-        ("weights", teacher["weights_sha256"]),
-        *(fact for further in further_teachers(store) for fact in _further_facts(further)),
-    ]  # fmt: skip
+        ("weights", first.record["weights_sha256"]),
+        *(fact for teacher in store.teachers.values() if not teacher.is_first for fact in _further_facts(teacher)),
+    ]
     return table(rows)
 
 
-def _further_facts(store: Store) -> list[tuple[str, object]]:
+def _further_facts(teacher: StoredTeacher) -> list[tuple[str, object]]:
     """A further teacher of a store, in words."""
-    teacher, settings = store.spec.teacher, store.spec.settings
-    done = store.num_shards - len(store.pending_shards())
-    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    done = teacher.num_shards - len(teacher.ledger.pending())
     return [
-        ("further teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
-                            f"{teacher['weights']})"),
-        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
-        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
-        *_origin(store),
-        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each"),
-        ("rows", counts),
-        ("weights", teacher["weights_sha256"]),
-    ]  # fmt: skip
+        ("further teacher", _encoder(teacher)),
+        *_embeddings(teacher),
+        *_origin(teacher),
+        ("shards", f"{done:,} of {teacher.num_shards:,} done, {teacher.rows_per_shard:,} rows each"),
+        ("rows", _row_counts(teacher)),
+        ("weights", teacher.record["weights_sha256"]),
+    ]
 
 
-def _origin(store: Store) -> list[tuple[str, object]]:
-    """How a store's embeddings came about, as far as it says: the preflight's doubts, or the files and their proof."""
+def _encoder(teacher: StoredTeacher) -> str:
+    """A teacher's encoder, and where its weights are from."""
+    record = teacher.record
+    return f"{teacher.name} ({record['num_params'] / 1e6:.1f} M parameters, {record['source']}, {record['weights']})"
+
+
+def _embeddings(teacher: StoredTeacher) -> list[tuple[str, object]]:
+    """What a teacher's embeddings are, and of which views."""
+    kind, precision = teacher.record["embedding"], teacher.settings["precision"]
+    views = (f"{teacher.views.count} of each patch, seed {teacher.views.seed}",) if teacher.views.count > 1 else ()
+    return [
+        ("embedding", f"{kind}, {teacher.width} dimensions, {teacher.dtype}, in {precision}"),
+        *(("views", words) for words in views),
+    ]
+
+
+def _row_counts(teacher: StoredTeacher) -> str:
+    """How many rows have which status."""
+    return ", ".join(f"{n:,} {name.lower()}" for name, n in teacher.ledger.status_counts().items() if n)
+
+
+def _origin(teacher: StoredTeacher) -> list[tuple[str, object]]:
+    """How embeddings came about, as far as the store says: the preflight's doubts, or the files and their proof."""
     rows: list[tuple[str, object]] = []
-    if checked := store.attributes.get("preflight"):
+    if checked := teacher.attributes.get("preflight"):
         rows.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
-    if imported := store.spec.settings.get("imported"):
-        proof = store.attributes.get("proof")
+    if imported := teacher.settings.get("imported"):
+        proof = teacher.attributes.get("proof")
         proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
         try:
-            other = other_encoders(imported["encoders"], store.spec.teacher)
+            other = other_encoders(imported["encoders"], teacher.record)
             named = f"; the files name the encoder {', '.join(other)}" if other else ""
         except ConfigError as error:  # imported before this name was known
             named = f"; {error}"

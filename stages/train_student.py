@@ -133,23 +133,23 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         G2LError: it was not, or what was asked for cannot be built.
     """
     start, leader = find_start(config.weights), distributed.is_leader()
-    store, precision = teachers.first, training_precision(config.precision, device)
-    student = build_encoder(config.student, start.weights, store.patch_px, seed=config.seed)
-    rows = choose_rows(store, config, distributed.world_size(), teachers.stores[1:])
+    teacher, precision = teachers.first, training_precision(config.precision, device)
+    student = build_encoder(config.student, start.weights, teacher.patch_px, seed=config.seed)
+    rows = choose_rows(teacher, config, distributed.world_size(), teachers.stored[1:])
     if config.keep == "best" and not len(rows.val):
         raise ConfigError("--keep best: no rows are held out to tell which epoch is best. Plan with --val-fraction or "
                           "--val-strip, or keep the last")  # fmt: skip
     require_share(student, rows.batch_size, distributed.world_size())
-    hashes = [(each.spec.teacher["name"], each.spec.teacher["weights_sha256"]) for each in teachers.stores]
+    hashes = [(each.name, each.record["weights_sha256"]) for each in teachers.stored]
     begun_from = start.projectors(hashes)
     if leader:
         identity = run_identity(
-            store, student.record(), config, precision, distributed.world_size(), teachers.further, folder.version(),
+            teacher, student.record(), config, precision, distributed.world_size(), teachers.further, folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
         )  # fmt: skip
         folder.start_or_continue(identity)
-        folder.write_config(store.folder, config)
-        plan = store.plan
+        folder.write_config(teacher.folder, config)
+        plan = teacher.plan
         if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
             say(f"warning: {warning}")
         if beyond := beyond_the_teacher(config.augment, teachers.views.count):
@@ -224,7 +224,7 @@ def prepare_run(
         StoreError: a shard of embeddings is damaged.
     """
     projectors = build_projectors(student.spec.width, teachers.widths, draws.projector_seed)
-    for name, projector, each in zip(teachers.names, projectors, teachers.stores, strict=True):
+    for name, projector, each in zip(teachers.names, projectors, teachers.stored, strict=True):
         if name in begun_from:
             continue_projector(projector, begun_from[name])
         mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count)
@@ -238,7 +238,7 @@ def prepare_run(
         draws=draws,
         teachers=teachers,
         rows=rows,
-        reader=StoredRows(teachers.first, config.slides_root, teachers.stores[1:], teachers.views),
+        reader=StoredRows(teachers.first, config.slides_root, teachers.stored[1:], teachers.views),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or usable_cores(),

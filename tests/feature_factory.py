@@ -35,7 +35,7 @@ class FeatureSlide:
 
 def slides_of(store: Store, seed: int = 0) -> list[FeatureSlide]:
     """The slides of a finished store, each with its rows in a random order."""
-    features = np.concatenate([store.read_embeddings(shard) for shard in range(store.num_shards)])
+    features = np.concatenate([store.first.read_embeddings(shard) for shard in range(store.first.num_shards)])
     slides, start, rng = [], 0, np.random.default_rng(seed)
     for slide in store.plan.slides:
         order = rng.permutation(len(slide.coords_l0_px))

@@ -22,8 +22,10 @@ from pipeline.config.stages import PlanConfig, TrainConfig
 from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry
+from pipeline.store.create import create_store
+from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PatchRead
-from pipeline.store.store import Status, Store, StoreSpec, create_store
+from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
 
 PATCH_PX = 32
@@ -92,9 +94,9 @@ def make_store(
     store = Store(folder)
     patches = make_patches(plan.num_rows, patch_px, seed)
     embeddings = embed_patches(patches)
-    with StoreWriter(store, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
-        for shard in range(store.num_shards if shards is None else shards):
-            rows = store.shard_rows(shard)
+    with StoreWriter(store.first, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
+        for shard in range(store.first.num_shards if shards is None else shards):
+            rows = store.first.ledger.rows(shard)
             reads = [
                 PatchRead(Status.UNREADABLE, reason="test")
                 if row in failed

@@ -25,6 +25,7 @@ from pipeline.base.devices import (
     versions,
 )
 from pipeline.base.errors import ConfigError, first_line
+from pipeline.encoders.embed import EncoderForward
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -181,16 +182,14 @@ def test_a_convolution_on_a_gpu_has_all_bits_of_float32(precision: str, exact: b
 
 
 @pytest.mark.usefixtures("_tf32_allowed")
-def test_the_preflights_reference_is_float32_whatever_the_run_computes_in() -> None:
-    from pipeline.training import preflight
-
+def test_an_encoder_in_float32_computes_in_float32_whatever_is_allowed() -> None:
     seen: list[tuple[bool, bool]] = []
 
     def model(pixels: torch.Tensor) -> torch.Tensor:
         seen.append(tf32_flags())
         return pixels.float().mean((1, 2))
 
-    preflight._embed(model, torch.zeros(2, 4, 4, 3), CPU, "float32")  # type: ignore[arg-type]
+    EncoderForward(model, CPU, "float32")(torch.zeros(2, 4, 4, 3))  # type: ignore[arg-type]
     assert seen == [(False, False)]
 
 

@@ -14,8 +14,10 @@ from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort.manifest import read_manifest
 from pipeline.config.stages import PlanConfig
 from pipeline.sampling import TRAIN, VAL
+from pipeline.store.create import create_store
+from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PatchRead, PlannedPatches
-from pipeline.store.store import Status, Store, StoreSpec, create_store
+from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
 from pipeline.training.rows import (
     JITTER,
@@ -104,7 +106,7 @@ def test_augmentations_by_name() -> None:
 
 def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(10, 7), val=(4,), rows_per_shard=8, dtype="float32")
-    rows = StoredRows(store)
+    rows = StoredRows(store.first)
     patches = make_patches(21)
     out = np.empty((32, 32, 3), np.uint8)
     for row in (20, 3, 12):
@@ -123,10 +125,10 @@ def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(t
 def test_teacher_statistics_are_numpys_over_all_good_rows_of_a_split(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(10, 13, 2), val=(9,), rows_per_shard=7, failed=(0, 11, 30))
     for split in (TRAIN, VAL):
-        rows = store.ok_rows(split)
+        rows = store.first.ok_rows(split)
         assert len(rows) == {TRAIN: 23, VAL: 8}[split]
         values = embed_patches(make_patches(34))[rows].astype(np.float16).astype(np.float64)
-        mean, var = teacher_statistics(store, split)
+        mean, var = teacher_statistics(store.first, split)
         np.testing.assert_allclose(mean, values.mean(0), rtol=1e-12)
         np.testing.assert_allclose(var, values.var(0, ddof=1), rtol=1e-12)
         assert mean.shape == (WIDTH,)
@@ -134,27 +136,30 @@ def test_teacher_statistics_are_numpys_over_all_good_rows_of_a_split(tmp_path: P
 
 def test_too_few_rows_have_no_statistics(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="fewer than two rows"):
-        teacher_statistics(make_store(tmp_path / "s.zarr", train=(8,), val=(1,), rows_per_shard=9), VAL)
+        teacher_statistics(make_store(tmp_path / "s.zarr", train=(8,), val=(1,), rows_per_shard=9).first, VAL)
 
 
 def test_chosen_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = make_store(tmp_path / "s.zarr", train=(10,), val=(9,), rows_per_shard=19, failed=(2, 12))
-    chosen = choose_rows(store, train_config("x", batch_size=8, val_rows=4))
+    chosen = choose_rows(store.first, train_config("x", batch_size=8, val_rows=4))
     assert chosen.train.tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9]
     assert chosen.batch_size == 8
     assert len(set(chosen.val.tolist())) == 4
-    assert set(chosen.val.tolist()) < set(store.ok_rows(VAL).tolist())
-    assert chosen.val.tolist() != choose_rows(store, train_config("x", batch_size=8, val_rows=4, seed=1)).val.tolist()
+    assert set(chosen.val.tolist()) < set(store.first.ok_rows(VAL).tolist())
+    assert (
+        chosen.val.tolist()
+        != choose_rows(store.first, train_config("x", batch_size=8, val_rows=4, seed=1)).val.tolist()
+    )
     assert capsys.readouterr().err == ""
-    assert choose_rows(store, train_config("x", batch_size=64)).batch_size == 9
+    assert choose_rows(store.first, train_config("x", batch_size=64)).batch_size == 9
     assert "note: batches of 9" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="a batch of 8 does not divide among 3 processes"):
-        choose_rows(store, train_config("x", batch_size=8), 3)
+        choose_rows(store.first, train_config("x", batch_size=8), 3)
 
 
 def test_one_held_out_row_is_too_few_and_not_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one = make_store(tmp_path / "one.zarr", train=(8,), val=(1,), rows_per_shard=9)
-    assert len(choose_rows(one, train_config("x", batch_size=4)).val) == 0
+    assert len(choose_rows(one.first, train_config("x", batch_size=4)).val) == 0
     said = capsys.readouterr().err
     assert "warning: one row is held out, and 2 are needed to score, so nothing will be known" in said
     assert "no rows are held out" not in said
@@ -163,10 +168,10 @@ def test_one_held_out_row_is_too_few_and_not_none(tmp_path: Path, capsys: pytest
 def test_failed_rows_are_named_as_the_cause_of_too_few_rows(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(3,), val=(5,), rows_per_shard=8, failed=(0, 2))
     with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 that were planned failed .*--retry-failures"):
-        choose_rows(store, train_config("x"))
+        choose_rows(store.first, train_config("x"))
     store = make_store(tmp_path / "t.zarr", train=(1,), val=(5,), rows_per_shard=8, failed=(2,))
     with pytest.raises(ConfigError, match=r"1 rows to train on.* Plan with more slides"):
-        choose_rows(store, train_config("x"))
+        choose_rows(store.first, train_config("x"))
 
 
 def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort: Path, tmp_path: Path) -> None:
@@ -179,13 +184,13 @@ def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort
         create_store(tmp_path / pixels, plan, StoreSpec(teacher, settings), versions())
         store = Store(tmp_path / pixels)
         patches = PlannedPatches(plan, None if pixels == "none" else "jpegxl")
-        with StoreWriter(store, patches.describe, "test") as writer:
+        with StoreWriter(store.first, patches.describe, "test") as writer:
             seen, reads = np.empty((plan.num_rows, 64, 64, 3), np.uint8), list[PatchRead]()
             for row in range(plan.num_rows):
                 reads.append(patches.read(row, seen[row]))
             writer.put(range(plan.num_rows), np.ones((plan.num_rows, 2), np.float32), reads)
         assert all(read.status is Status.OK for read in reads)
-        stores[pixels] = StoredRows(Store(tmp_path / pixels))
+        stores[pixels] = StoredRows(Store(tmp_path / pixels).first)
     kept, read_again = (np.empty((64, 64, 3), np.uint8) for _ in range(2))
     assert plan.num_rows == 16
     for row in range(plan.num_rows):
@@ -193,7 +198,7 @@ def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort
         stores["none"].read(row, read_again)
         assert np.array_equal(kept, read_again)
     assert kept.std() > 5  # tissue, not glass
-    gone = StoredRows(Store(tmp_path / "none"), tmp_path / "nowhere")
+    gone = StoredRows(Store(tmp_path / "none").first, tmp_path / "nowhere")
     with pytest.raises(
         StoreError,
         match=r"row 3 could be read for the teacher, but not now: .*nowhere.*with --slides-root where the slides are",

@@ -61,22 +61,22 @@ def test_a_store_is_verified(outputs: Path, words: tuple[str, ...]) -> None:
 
 def test_a_store_that_was_cut_is_continued(outputs: Path) -> None:
     whole = Store(Path("store.zarr"))
-    before, shard = array_files(whole.folder), whole.num_shards - 1
-    kept = whole.read_views(shard)
-    pixels = [whole.read_pixels(row) for row in whole.shard_rows(shard)]
+    before, shard = array_files(whole.folder), whole.first.num_shards - 1
+    kept = whole.first.read_views(shard)
+    pixels = [whole.read_pixels(row) for row in whole.first.ledger.rows(shard)]
     for name in ("embedding", "views", "pixels", "status"):
-        whole.shard_path(name, shard).unlink()
-    whole.ledger_path(shard).unlink()
+        whole.first.shard_path(name, shard).unlink()
+    whole.first.ledger.path(shard).unlink()
     shutil.rmtree("store.zarr/teachers")
     g2l("extract-teacher", "plan.h5", "--out", "store.zarr", "--slides-root", "slides", "--teacher",
         "local-dir:teacher", "--views", "2", *EXTRACT)  # fmt: skip
     after = array_files(whole.folder)
     assert before.keys() == after.keys()
     # the same pixels, whose lossless code may differ between processors
-    assert np.array_equal([Store(whole.folder).read_pixels(row) for row in whole.shard_rows(shard)], pixels)
+    assert np.array_equal([Store(whole.folder).read_pixels(row) for row in whole.first.ledger.rows(shard)], pixels)
     exact = [name for name in before if not name.startswith(("embedding/", "views/", f"pixels/c/{shard}/"))]
     assert {name for name in exact if before[name] != after[name]} == set()
-    np.testing.assert_allclose(Store(Path("store.zarr")).read_views(shard), kept, atol=0.02)
+    np.testing.assert_allclose(Store(Path("store.zarr")).first.read_views(shard), kept, atol=0.02)
     assert not leftovers(outputs)
 
 

@@ -82,7 +82,7 @@ def command(work: Path, features: Path, out: Path, *more: object) -> list[object
 def rows_of(store: Store) -> dict[tuple[str, int, int], Row]:
     """Embedding, pixels and split of every row, by slide and corner."""
     plan = store.plan
-    embeddings = np.concatenate([store.read_embeddings(shard) for shard in range(store.num_shards)])
+    embeddings = np.concatenate([store.first.read_embeddings(shard) for shard in range(store.first.num_shards)])
     names = [plan.slides[i].slide_id for i in plan.slide_of_row()]
     splits = np.concatenate([slide.split for slide in plan.slides]).tolist()
     places = zip(names, plan.coords().tolist(), splits, strict=True)
@@ -99,7 +99,7 @@ def assert_same_store(found: Store, expected: Store, rtol: float = 1e-5) -> None
         assert other[2] == split
     assert not rows
     assert [s.geometry for s in found.plan.slides] == [s.geometry for s in expected.plan.slides]
-    assert found.spec.teacher == expected.spec.teacher
+    assert found.first.spec.teacher == expected.first.spec.teacher
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -112,7 +112,7 @@ def test_embedded_and_imported_is_as_extracted(
     assert "the files name" not in err
     store = Store(tmp_path / "s.zarr")
     assert_same_store(store, extracted, 2**-10 if layout == "stamp" else 1e-5)  # STAMP's are float16: 11 bits
-    assert store.attributes["proof"]["min_slide_cosine"] > 0.999
+    assert store.first.attributes["proof"]["min_slide_cosine"] > 0.999
     assert {s.geometry.level for s in store.plan.slides} == {0, 1}
 
 

@@ -36,14 +36,14 @@ from PIL import Image
 from slide_factory import damage_tiles, make_slide, truncate
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
-from pipeline.base.loader import Batch
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.asides import is_aside_of
-from pipeline.encoders.build import build_encoder
 from pipeline.encoders.table import EncoderSpec
+from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from pipeline.store.store import Status, Store
+from pipeline.store.store import Store
+from pipeline.store.writer import row_batches
 from stages import extract_teacher as stage
 
 
@@ -88,11 +88,13 @@ def command(plan: Plan, weights: Path, tmp_path: Path) -> list[object]:
 
 
 def embeddings(store: Store) -> NDArray[np.float32]:
-    return np.concatenate([store.read_embeddings(shard) for shard in range(store.num_shards)]).astype(np.float32)
+    return np.concatenate([store.first.read_embeddings(shard) for shard in range(store.first.num_shards)]).astype(
+        np.float32
+    )
 
 
 def statuses(store: Store) -> NDArray[np.uint8]:
-    return np.concatenate([store.read_status(shard) for shard in range(store.num_shards)])
+    return np.concatenate([store.first.read_status(shard) for shard in range(store.first.num_shards)])
 
 
 def failures_csv(store: Store) -> list[dict[str, str]]:
@@ -196,7 +198,7 @@ def test_odd_shards_and_batches_hold_the_same_embeddings(
     tmp_path: Path, plan: Plan, weights: Path, whole: Path, rows_per_shard: int, batch_size: int
 ) -> None:
     done = extract(plan, tmp_path / "s.zarr", weights, rows_per_shard=rows_per_shard, batch_size=batch_size)
-    assert done.store.spec.settings["batch_size"] <= done.store.rows_per_shard <= plan.num_rows
+    assert done.teacher.spec.settings["batch_size"] <= done.teacher.rows_per_shard <= plan.num_rows
     np.testing.assert_allclose(embeddings(done.store), embeddings(Store(whole)), rtol=2e-3, atol=2e-3)
     for row in range(0, plan.num_rows, 5):
         np.testing.assert_array_equal(done.store.read_pixels(row), Store(whole).read_pixels(row))
@@ -207,8 +209,8 @@ def test_every_rest_of_a_run_gives_the_same_bytes(tmp_path: Path, plan: Plan, we
     for left in ([1], [0, 2], [0, 1, 2]):
         out = shutil.copytree(whole, tmp_path / "s.zarr", dirs_exist_ok=True)
         for shard in left:
-            Store(out).ledger_path(shard).unlink()
-            Store(out).shard_path("embedding", shard).unlink()
+            Store(out).first.ledger.path(shard).unlink()
+            Store(out).first.shard_path("embedding", shard).unlink()
         done = extract(plan, out, weights, batch_size=None)
         assert done.num_new_rows == 8 * len(left)
         assert array_files(out) == array_files(whole)
@@ -233,7 +235,7 @@ def test_damaged_tiles_fail_their_rows_and_no_others(
     assert "failed rows: 3 unreadable" in said
     store = Store(out)
     assert np.flatnonzero(statuses(store) == Status.UNREADABLE).tolist() == bad_rows
-    good = store.ok_rows()
+    good = store.first.ok_rows()
     assert len(good) == plan.num_rows - 3
     found, expected = embeddings(store), embeddings(Store(whole))
     assert np.isnan(found[bad_rows]).all()
@@ -264,7 +266,7 @@ def test_a_truncated_slide_fails_its_rows_and_no_others(
     assert code == 3
     assert "failed rows: 12 no_slide" in said
     store = Store(out)
-    assert store.pending_shards() == []
+    assert store.first.ledger.pending() == []
     assert statuses(store).tolist() == [Status.NO_SLIDE] * 12 + [Status.OK] * 12
     listed = failures_csv(store)
     assert [(int(line["row"]), line["slide_id"], line["status"]) for line in listed] == [
@@ -292,14 +294,14 @@ def test_a_truncated_slide_that_still_opens_gives_its_first_part(tmp_path: Path,
     os.replace(cut, tmp_path / "slides" / "s0.svs")
     refused = extract(knowing, tmp_path / "refused.zarr", weights).store
     assert (statuses(refused) == Status.NO_SLIDE).all()
-    assert "not the slide that was planned" in refused.failures()[0]["reason"]
+    assert "not the slide that was planned" in refused.first.ledger.failures()[0]["reason"]
     store = extract(plan, tmp_path / "s.zarr", weights).store
     status = statuses(store)
     last_row_y = 1088 * 0.6
     expected = plan.coords()[:, 1] + PATCH_PX <= last_row_y - 64  # whole rows of tiles before the cut
     assert (status[expected] == Status.OK).all()
     assert (status[plan.coords()[:, 1] >= last_row_y] == Status.UNREADABLE).all()
-    good = store.ok_rows()
+    good = store.first.ok_rows()
     assert 0 < len(good) < plan.num_rows
     np.testing.assert_allclose(embeddings(store)[good], embeddings(undamaged)[good], rtol=2e-3, atol=1e-3)
     np.testing.assert_array_equal(store.read_pixels(int(good[-1])), undamaged.read_pixels(int(good[-1])))
@@ -325,7 +327,7 @@ def test_a_slide_that_went_is_done_again_when_it_is_back(
     assert statuses(store).tolist() == [Status.OK] * 12 + [Status.NO_SLIDE] * 12
     words = {"missing": "no such slide", "replaced": "not the slide that was planned", "no slide": "not a slide"}[how]
     assert all(words in line["reason"] for line in failures_csv(store))
-    done_before = {shard: store.ledger_path(shard).stat().st_mtime_ns for shard in range(3)}
+    done_before = {shard: store.first.ledger.path(shard).stat().st_mtime_ns for shard in range(3)}
 
     path.write_bytes(original)
     code, said, _ = call_g2l(*call)
@@ -336,7 +338,7 @@ def test_a_slide_that_went_is_done_again_when_it_is_back(
     assert "16 rows in" in said  # the two shards that held failed rows
     assert array_files(out) == array_files(whole)
     assert not (out / "failures.csv").exists()
-    redone = [shard for shard in range(3) if store.ledger_path(shard).stat().st_mtime_ns != done_before[shard]]
+    redone = [shard for shard in range(3) if store.first.ledger.path(shard).stat().st_mtime_ns != done_before[shard]]
     assert redone == [1, 2]
     assert leftovers(tmp_path) == []
 
@@ -368,7 +370,7 @@ def test_a_retry_never_costs_good_rows(
     assert array_files(out) == before
     shutil.copy(away / "s1.svs", moved / "s1.svs")
     retried(1)  # the good rows of shard 1 would be lost
-    assert Store(out).ok_rows().tolist() == [*range(12), *range(16, 24)]
+    assert Store(out).first.ok_rows().tolist() == [*range(12), *range(16, 24)]
     shutil.copy(away / "s0.svs", moved / "s0.svs")
     assert call_g2l(*call, "--retry-failures")[0] == 0
     assert array_files(out) == array_files(whole)
@@ -400,21 +402,21 @@ def test_without_any_slide_nothing_is_begun(
     assert not out.exists()
     shutil.copytree(whole, out)
     assert call_g2l(*call)[0] == 0  # nothing is left to be read
-    Store(out).ledger_path(1).unlink()
+    Store(out).first.ledger.path(1).unlink()
     code, _, said = call_g2l(*call)
     assert code == 1
     assert "none of the 2 planned slides is there" in said
-    assert Store(out).pending_shards() == [1]
+    assert Store(out).first.ledger.pending() == [1]
     assert call_g2l(*command, "--slides-root", moved, "--out", out)[0] == 0
     assert array_files(out) == array_files(whole)
 
 
 def test_renamed_weights_continue_a_store(tmp_path: Path, plan: Plan, weights: Path, whole: Path) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
-    Store(out).ledger_path(1).unlink()
+    Store(out).first.ledger.path(1).unlink()
     done = extract(plan, out, Path(shutil.copy(weights, tmp_path / "renamed.safetensors")))
     assert done.num_new_rows == 8
-    assert done.store.spec.teacher["weights"] == weights.name
+    assert done.teacher.spec.teacher["weights"] == weights.name
     assert array_files(out) == array_files(whole)
 
 
@@ -429,10 +431,10 @@ def test_too_many_failures_stop_the_run_and_keep_what_is_done(
     assert code == 1
     assert "12 rows failed, more than --max-failures 9. The last: s1 at" in said
     assert "no such slide" in said
-    assert Store(out).read_ledger(0) is not None
+    assert Store(out).first.ledger.read(0) is not None
     assert leftovers(tmp_path) == []
     assert call_g2l(*call)[0] == 3
-    Store(out).ledger_path(0).unlink()
+    Store(out).first.ledger.path(0).unlink()
     code, _, said = call_g2l(*call, "--max-failures", 9)  # the failures are all of earlier runs
     assert code == 1
     assert "12 rows failed, more than --max-failures 9. Finished shards are kept" in said
@@ -473,12 +475,12 @@ def test_a_device_without_memory_for_the_batch_is_told(
     def no_room(*_: Any) -> torch.Tensor:
         raise torch.OutOfMemoryError
 
-    def embed(*args: Any) -> Any:
+    def embed(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", no_room)
-        return real(*args)
+        return real(*arguments, **options)
 
-    real = stage.embed_batch
-    monkeypatch.setattr(stage, "embed_batch", embed)
+    real = stage.embed_batches
+    monkeypatch.setattr(stage, "embed_batches", embed)
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Give a smaller --batch-size"):
         extract(plan, tmp_path / "s.zarr", weights)
 
@@ -492,7 +494,7 @@ def small_disk(tmp_path: Path, whole: Path) -> Iterator[Path]:
     folder, page = tmp_path / "disk", 4096
     folder.mkdir()
     pages = {path: -(-path.stat().st_size // page) for path in whole.rglob("*") if path.is_file()}
-    of_last = sum(pages[Store(whole).shard_path(name, 2)] for name in ("embedding", "pixels", "status"))
+    of_last = sum(pages[Store(whole).first.shard_path(name, 2)] for name in ("embedding", "pixels", "status"))
     size = f"size={(sum(pages.values()) - of_last // 2) * page}"
     made = subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True)
     if made.returncode:
@@ -508,10 +510,10 @@ def test_a_full_disk_stops_the_run_and_the_next_one_continues(
     code, _, said = call_g2l(*command, "--out", out)
     assert code == 1
     assert f"cannot write to {out}: No space left on device" in said
-    done = sum(entry is not None for _, entry in Store(out).ledgers())
+    done = sum(entry is not None for _, entry in Store(out).first.ledger.entries())
     assert f"{done} of 3 shards are done and safe; make room and run the same command again" in said
     assert done == 2
-    assert all(Store(out).check_shard(shard) == [] for shard in range(done))
+    assert all(Store(out).first.check_files(shard) == [] for shard in range(done))
     assert leftovers(small_disk) == []
     subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
     code, said, _ = call_g2l(*command, "--out", out)
@@ -548,7 +550,7 @@ def test_a_disk_that_fills_within_a_shard_file_loses_nothing(
 ) -> None:
     """Unlike `small_disk`, needs no root and picks the file."""
     out = tmp_path / "store.zarr"
-    target = out / Store(whole).shard_path(array, shard).relative_to(whole)
+    target = out / Store(whole).first.shard_path(array, shard).relative_to(whole)
     opened: list[Path] = []
 
     def open_file(path: Path, mode: str) -> Any:
@@ -566,8 +568,8 @@ def test_a_disk_that_fills_within_a_shard_file_loses_nothing(
     assert leftovers(tmp_path) == []
     assert not target.exists()
     store = Store(out)
-    assert store.pending_shards() == list(range(shard, 3))
-    assert all(store.check_shard(done) == [] for done in range(shard))
+    assert store.first.ledger.pending() == list(range(shard, 3))
+    assert all(store.first.check_files(done) == [] for done in range(shard))
     expected, kept = array_files(whole), array_files(out)
     assert kept.items() <= expected.items()  # what is there is right
     code, said, _ = call_g2l(*command, "--out", out)
@@ -584,7 +586,7 @@ def test_a_failing_write_is_told_and_the_next_run_continues(
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.store.writer.write_json", fail)
+        broken.setattr("pipeline.store.ledger.write_json", fail)
         with pytest.raises(StoreError, match=r"Input/output error\. 0 of 3 shards are done and safe"):
             extract(plan, tmp_path / "s.zarr", weights)
     assert leftovers(tmp_path) == []
@@ -629,7 +631,7 @@ def test_a_store_of_something_else_is_not_continued(
     tmp_path: Path, cohort_dir: Path, plan: Plan, whole: Path, weights: Path
 ) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
-    Store(out).ledger_path(1).unlink()
+    Store(out).first.ledger.path(1).unlink()
     before = array_files(out)
     other_weights = write_teacher(tmp_path / "other.safetensors", seed=1)
     other_plan = plan_cohort(cohort_dir / "manifest.csv", seed=5)
@@ -685,40 +687,10 @@ def test_the_record_feeds_back(tmp_path: Path, command: list[object], whole: Pat
 # --- parts --------------------------------------------------------------------------------------------------
 
 
-def test_failed_rows_never_enter_the_model(plan: Plan, weights: Path) -> None:
-    seen = []
-    built = build_encoder(TEACHER, weights, PATCH_PX)
-    hook = built.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
-    pixels = torch.randint(0, 256, (4, PATCH_PX, PATCH_PX, 3), dtype=torch.uint8)
-    reads = [stage.PatchRead(status) for status in (Status.OK, Status.EMPTY, Status.OK, Status.NO_SLIDE)]
-    done = stage.embed_batch(built.module, Batch(range(4), pixels, reads), torch.device("cpu"), "float32")
-    assert done.embeddings.shape == (2, built.spec.width)
-    assert torch.equal(seen[0], pixels[[0, 2]])
-    none = stage.embed_batch(built.module, Batch(range(2), pixels, reads[1:2] * 2), torch.device("cpu"), "float32")
-    assert none.embeddings.shape == (0, built.spec.width)
-    assert len(seen) == 1
-    hook.remove()
-
-
 def test_batches_never_straddle_shards(whole: Path) -> None:
     store = Store(whole)
-    batches = list(stage.row_batches(store, [0, 2], 3))
+    batches = list(row_batches(store.first, [0, 2], 3))
     assert [list(b) for b in batches] == [[0, 1, 2], [3, 4, 5], [6, 7], [16, 17, 18], [19, 20, 21], [22, 23]]
-
-
-def test_one_ahead_gives_each_item_after_the_next_is_made() -> None:
-    log: list[str] = []
-
-    def make() -> Iterator[int]:
-        for i in range(3):
-            log.append(f"make {i}")
-            yield i
-
-    for i in stage.one_ahead(make()):
-        log.append(f"take {i}")
-    assert log == ["make 0", "make 1", "take 0", "make 2", "take 1", "take 2"]
-    assert list(stage.one_ahead([])) == []
-    assert list(stage.one_ahead([5])) == [5]
 
 
 def test_a_nearly_full_disk_and_another_resolution_are_told(
@@ -737,7 +709,7 @@ def test_a_nearly_full_disk_and_another_resolution_are_told(
 
 
 def test_the_ledger_tells_where_and_how_long(whole: Path) -> None:
-    entry = json.loads(Store(whole).ledger_path(2).read_text())
+    entry = json.loads(Store(whole).first.ledger.path(2).read_text())
     assert entry["rows"] == [16, 24]
     assert entry["status"] == {"OK": 8}
     assert entry["seconds"] >= 0

@@ -116,8 +116,8 @@ def assert_whole_or_absent(out: Path) -> int:
     if not (out / "zarr.json").exists():
         return 0
     store = Store(out)
-    done = [shard for shard, entry in store.ledgers() if entry is not None]
-    assert [problem for shard in done for problem in store.check_shard(shard)] == []
+    done = [shard for shard, entry in store.first.ledger.entries() if entry is not None]
+    assert [problem for shard in done for problem in store.first.check_files(shard)] == []
     return len(done)
 
 

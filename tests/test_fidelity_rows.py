@@ -26,7 +26,7 @@ def section_of(exclusions: list[Exclusion], scores: list[Score] | None = None) -
 def test_failed_rows_are_named_with_slide_and_reason(tmp_path: Path) -> None:
     """Slide 0 has rows 0 to 19 to train on, slides 1 and 2 the rows to 27 and to 35, held out."""
     store = make_store(tmp_path / "s.zarr", train=(20,), val=(8, 8), failed=(0, 1, 2, 3, 5, 8, 13, 21, 30, 31))
-    found = failed_rows(store)
+    found = failed_rows(store.first)
     why = "no embedding in the store: test"
     assert found == [
         Exclusion("1 held-out patch of slide slide_1 (row 21)", why),
@@ -43,7 +43,7 @@ def test_failed_rows_are_named_with_slide_and_reason(tmp_path: Path) -> None:
 
 def test_an_unfinished_store_is_told(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(20,), val=(20, 20), rows_per_shard=16, shards=2, failed=(24,))
-    whys = {exclusion.what: exclusion.why for exclusion in failed_rows(store)}
+    whys = {exclusion.what: exclusion.why for exclusion in failed_rows(store.first)}
     assert whys == {
         "1 held-out patch of slide slide_1 (row 24)": "no embedding in the store: test",
         "28 held-out patches": "the store is not finished; continue it",
@@ -52,13 +52,13 @@ def test_an_unfinished_store_is_told(tmp_path: Path) -> None:
 
 def test_a_whole_store_leaves_nothing_out(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr")
-    assert failed_rows(store) == []
+    assert failed_rows(store.first) == []
     assert missing_note([]) == ""
     assert not is_partial(report_of(section_of([])))
-    rows = choose_store_rows(store, CONFIG)
-    assert sample_note(store, len(rows.val), len(rows.train)) == ""
-    few = choose_store_rows(store, EvaluateConfig(models=["x"], store_rows=10))
-    assert sample_note(store, len(few.val), len(few.train)) == (
+    rows = choose_store_rows(store.first, CONFIG)
+    assert sample_note(store.first, len(rows.val), len(rows.train)) == ""
+    few = choose_store_rows(store.first, EvaluateConfig(models=["x"], store_rows=10))
+    assert sample_note(store.first, len(few.val), len(few.train)) == (
         "A sample by hash, for --store-rows: 10 of 16 held-out patches are scored, and maps are fitted on 10 of 48 "
         "training patches."
     )

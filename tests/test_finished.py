@@ -121,7 +121,7 @@ def test_what_differs_goes_to_the_stage_itself(root: Path, tmp_path: Path) -> No
 
 def test_an_unfinished_store_goes_on(root: Path) -> None:
     plan, store = read_plan(root / "plan.h5"), Store(root / "store.zarr")
-    path = store.ledger_path(0)
+    path = store.first.ledger.path(0)
     kept = path.read_bytes()
     path.unlink()
     assert finished_extract(plan, root / "plan.h5", store.folder, config_of(root)) is None

@@ -96,7 +96,7 @@ def edit(path: Path, change: Any) -> None:
 )
 def test_a_ledger_names_files_of_its_shard_only(store: Path, name: str) -> None:
     edit(store / "shards" / "0.json", lambda entry: entry["files"].update({name: {"bytes": 1, "sha256": "0"}}))
-    assert f"{name!r} is no file of this shard" in Store(store).check_shard(0)
+    assert f"{name!r} is no file of this shard" in Store(store).first.check_files(0)
 
 
 @pytest.mark.parametrize(
@@ -148,14 +148,14 @@ def test_a_plan_of_one_split_only_has_no_file_of_splits(tmp_path: Path) -> None:
 def test_a_ledger_entry_of_other_types_is_damaged(store: Path, change: Any) -> None:
     edit(store / "shards" / "0.json", change)
     with pytest.raises(StoreError, match=r"0\.json: damaged ledger entry .* Delete it to redo the shard"):
-        Store(store).read_ledger(0)
+        Store(store).first.ledger.read(0)
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000])
 def test_metadata_nested_without_end_are_damaged(store: Path, text: str) -> None:
     (store / "shards" / "0.json").write_text(text)
     with pytest.raises(StoreError, match="nested too deeply"):
-        Store(store).read_ledger(0)
+        Store(store).first.ledger.read(0)
     (store / "zarr.json").write_text(text)
     with pytest.raises(StoreError, match="not a store of G2L"):
         Store(store)
@@ -165,15 +165,15 @@ def test_shards_of_other_sizes_and_pipes_are_damaged(store: Path) -> None:
     for rows, words in ((7, "its rows are not whole"), (8, "damaged")):
         path = store / "embedding" / "c" / "0" / "0"
         path.unlink()
-        with ShardWriter(path, Store(store).chunks_per_shard) as writer:
+        with ShardWriter(path, Store(store).first.chunks_per_shard) as writer:
             writer.append(bytes(rows))
             writer.commit()
         with pytest.raises(StoreError, match=words):
-            Store(store).read_embeddings(0)
+            Store(store).first.read_embeddings(0)
     path.unlink()
     os.mkfifo(path)
     with pytest.raises(StoreError, match="too short"):
-        Store(store).read_embeddings(0)
+        Store(store).first.read_embeddings(0)
 
 
 def test_pixels_of_another_size_are_refused_before_they_are_decoded() -> None:

@@ -50,7 +50,6 @@ from pipeline.features.proof import refused_slides
 from pipeline.features.read import read_facts
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
-from pipeline.store.teachers import find_teacher
 from stages import import_features as stage
 from stages.extract_teacher import Extracted
 from stages.import_features import import_features
@@ -96,7 +95,7 @@ def run(features: Path, out: Path, options: dict[str, Any], **more: Any) -> Extr
 def rows_of(store: Store) -> Rows:
     """Embedding and pixels of every row, by slide and corner."""
     plan = store.plan
-    features = np.concatenate([store.read_embeddings(shard) for shard in range(store.num_shards)])
+    features = np.concatenate([store.first.read_embeddings(shard) for shard in range(store.first.num_shards)])
     names = [plan.slides[i].slide_id for i in plan.slide_of_row()]
     corners = plan.coords().tolist()
     return {
@@ -131,8 +130,8 @@ def test_an_imported_store_takes_a_further_teacher(
     assert code == 0, said
     assert array_files(out) == of_first
     expected = Path(shutil.copytree(extracted.folder, tmp_path / "e.zarr"))
-    same = extract(extracted.plan, expected, other, teacher=further, dtype="float32").store
-    found = find_teacher(Store(out), further)
+    same = extract(extracted.plan, expected, other, teacher=further, dtype="float32").teacher
+    found = Store(out).teacher(further)
     for shard in range(same.num_shards):
         np.testing.assert_array_equal(found.read_embeddings(shard), same.read_embeddings(shard))
     assert found.attributes["preflight"] == same.attributes["preflight"]
@@ -160,9 +159,9 @@ def test_each_layout_comes_back_without_loss(
     assert done.num_failed == 0
     half = layout == "stamp"
     assert_same_rows(rows_of(done.store), rows_of(extracted), np.float16 if half else np.float32)
-    assert done.store.attributes["proof"]["min_slide_cosine"] > (0.999 if half else 0.999999)
-    assert done.store.spec.settings["imported"]["layouts"] == [layout.split()[0]]
-    assert done.store.spec.teacher == extracted.spec.teacher
+    assert done.teacher.attributes["proof"]["min_slide_cosine"] > (0.999 if half else 0.999999)
+    assert done.teacher.spec.settings["imported"]["layouts"] == [layout.split()[0]]
+    assert done.teacher.spec.teacher == extracted.first.spec.teacher
     assert [s.content() for s in done.store.plan.slides] == [s.content() for s in extracted.plan.slides]
     assert done.store.plan.config.mpp == 0.5
 
@@ -187,9 +186,9 @@ def test_half_precision_and_samples(
     features = write_trident(tmp_path, slides)
     half = run(features, tmp_path / "h.zarr", options, dtype="float16", pixels="none").store
     assert not half.has_pixels
-    stored = np.concatenate([half.read_embeddings(shard) for shard in range(half.num_shards)])
+    stored = np.concatenate([half.first.read_embeddings(shard) for shard in range(half.first.num_shards)])
     assert stored.dtype == np.float16
-    expected = np.concatenate([extracted.read_embeddings(shard) for shard in range(extracted.num_shards)])
+    expected = np.concatenate([extracted.first.read_embeddings(shard) for shard in range(extracted.first.num_shards)])
     np.testing.assert_array_equal(stored, expected.astype(np.float16))
     few = run(features, tmp_path / "f.zarr", options, patches_per_slide=5).store
     assert [len(s.coords_l0_px) for s in few.plan.slides] == [5, 5]
@@ -482,7 +481,7 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
     more = options | {"slides_root": root, "manifest": None}
     done = run(tmp_path / "f", tmp_path / "s.zarr", more)
     assert [s.path for s in done.store.plan.slides] == ["a/s0.svs", "b/s0.svs", "s2.svs"]
-    assert (audit_of(done.store), done.store.attributes["proof"]["max_nearer"]) == ({}, 0.0)
+    assert (audit_of(done.store), done.teacher.attributes["proof"]["max_nearer"]) == ({}, 0.0)
     shutil.rmtree(root / "a")
     (root / "b").rename(root / "c")
     code, _, err = call_g2l("import-features", tmp_path / "f", "--out", tmp_path / "t.zarr", *flags(more))
@@ -582,7 +581,7 @@ def test_one_encoder_in_two_spellings_is_one(
     with h5py.File(features / "features_uni_v1" / "s1.h5", "r+") as f:
         f["features"].attrs["encoder"] = "Mahmood-UNI"
     done = run(features, tmp_path / "s.zarr", options)
-    assert done.store.spec.settings["imported"]["encoders"] == ["Mahmood-UNI", "uni_v1"]
+    assert done.teacher.spec.settings["imported"]["encoders"] == ["Mahmood-UNI", "uni_v1"]
     with h5py.File(features / "features_uni_v1" / "s1.h5", "r+") as f:
         f["features"].attrs["encoder"] = "uni_v2"
     with pytest.raises(ConfigError, match="the files name different encoders: uni_v1, uni_v2"):
@@ -670,14 +669,14 @@ def test_features_of_another_slide_or_place_are_caught(
     assert (audit_of(store).keys(), reason in err, "refused: s1" in err) == ({"s1"}, True, True)
     expected = rows_of(extracted)
     assert_same_rows(rows_of(store), {key: value for key, value in expected.items() if key[0] == "s0"})
-    assert (store.attributes["proof"]["rows"], store.attributes["proof"]["max_nearer"]) == (4, 0)
-    assert [r["slide_id"] for r in store.attributes["refused"]] == ["s1"]
-    assert store.spec.settings["imported"]["features_sha256"].keys() == {"s0"}
+    assert (store.first.attributes["proof"]["rows"], store.first.attributes["proof"]["max_nearer"]) == (4, 0)
+    assert [r["slide_id"] for r in store.first.attributes["refused"]] == ["s1"]
+    assert store.first.spec.settings["imported"]["features_sha256"].keys() == {"s0"}
     assert "proven on 4 patches" in said
     code, said, _ = call_g2l("verify", store.folder, "--weights", options["weights"], "--device", "cpu")
     assert (code, "12 rows embedded again" in said) == (0, True), said
     done = run(features, tmp_path / "t.zarr", options, check_rows=0)  # who does not ask is not told
-    assert not {"proof", "refused"} & done.store.attributes.keys()
+    assert not {"proof", "refused"} & done.teacher.attributes.keys()
     assert len(done.store.plan.slides) == 2
 
 
@@ -710,7 +709,7 @@ def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_
     features, whole, out = moved_features(tmp_path / "f", slides), tmp_path / "w.zarr", tmp_path / "k.zarr"
     run(features, whole, options)
     interrupt_after_a_shard(features, out, options, monkeypatch)
-    assert Store(out).pending_shards()
+    assert Store(out).first.ledger.pending()
     with monkeypatch.context() as stop:  # the proof is not made anew
         stop.setattr(stage, "prove", lambda *_: pytest.fail("proven twice"))
         assert run(features, out, options).num_new_rows > 0
@@ -756,7 +755,7 @@ def test_without_weights_it_is_said_and_verify_says_so_too(
     assert code == 0, err
     assert "note: not proven that features and slides belong together (the teacher's weights are not here" in err
     assert "not proven: see --weights" in said
-    assert Store(out).spec.teacher["weights_sha256"] == ""
+    assert Store(out).first.spec.teacher["weights_sha256"] == ""
     code, said, _ = call_g2l("verify", out, "--device", "cpu")
     assert (code, "the teacher's weights are not known; give --weights" in said) == (0, True)
     assert "features of slide2vec; not proven to belong to these slides" in call_g2l("inspect", out)[1]
@@ -774,7 +773,7 @@ def test_weights_in_the_hubs_cache_prove_it_unasked(
     monkeypatch.setattr(stage, "cached_weights", lambda spec: weights)
     monkeypatch.setattr(stage, "build_encoder", build)
     done = run(write_trident(tmp_path, slides), tmp_path / "s.zarr", options, weights=None)
-    assert done.store.attributes["proof"]["rows"] == 8
+    assert done.teacher.attributes["proof"]["rows"] == 8
 
 
 def test_a_teacher_of_the_table_is_described_without_being_built(
@@ -784,7 +783,11 @@ def test_a_teacher_of_the_table_is_described_without_being_built(
     monkeypatch.setattr("pipeline.encoders.table.ENCODERS", {"made": spec})
     features = write_clam(tmp_path / "f", slides)
     store = run(features, tmp_path / "s.zarr", options, teacher="made", weights=None).store
-    assert store.spec.teacher == spec.record() | {"weights": "unknown", "weights_sha256": "", "num_params": 400_000}
+    assert store.first.spec.teacher == spec.record() | {
+        "weights": "unknown",
+        "weights_sha256": "",
+        "num_params": 400_000,
+    }
     monkeypatch.setattr("pipeline.encoders.table.ENCODERS", {"made": replace(spec, width=95)})
     with pytest.raises(PlanError, match=r"s0\.h5: 96 dimensions; made has 95"):
         run(features, tmp_path / "t.zarr", options, teacher="made", weights=None)
@@ -830,7 +833,7 @@ def test_a_slide_that_cannot_be_read_fails_its_rows(
     shutil.copy(cohort / "s1.svs", spoilt_slides / "s1.svs")
     code, _, err = call_g2l("import-features", features, "--out", out, *more, "--retry-failures")
     assert code == 0, err
-    assert Store(out).status_counts()["OK"] == 24
+    assert Store(out).first.ledger.status_counts()["OK"] == 24
 
 
 # --- continuing ---------------------------------------------------------------------------------------------
@@ -853,7 +856,7 @@ def test_stopped_in_a_shard_and_continued_is_as_if_it_never_stopped(
     features, whole, out = write_trident(tmp_path / "features", slides), tmp_path / "w.zarr", tmp_path / "k.zarr"
     run(features, whole, options)
     interrupt_after_a_shard(features, out, options, monkeypatch)
-    assert Store(out).pending_shards() in ([1, 2], [0, 1, 2])
+    assert Store(out).first.ledger.pending() in ([1, 2], [0, 1, 2])
     assert run(features, out, options).num_new_rows >= 16
     assert array_files(out) == array_files(whole)
     assert (out / "zarr.json").read_bytes() == (whole / "zarr.json").read_bytes()
@@ -870,8 +873,8 @@ def test_killed_and_continued_is_as_if_it_never_stopped(tmp_path: Path, many: li
             ready=lambda enough=done + 3: len(list((out / "shards").glob("*.json"))) >= enough,
         )  # fmt: skip
         assert stopped.returncode == -signal.SIGKILL, stopped.stderr
-        finished = [i for i, entry in Store(out).ledgers() if entry]
-        assert all(Store(out).check_shard(i) == [] for i in finished)
+        finished = [i for i, entry in Store(out).first.ledger.entries() if entry]
+        assert all(Store(out).first.check_files(i) == [] for i in finished)
         assert done < len(finished) < 49
         done = len(finished)
     assert call_g2l(*many, "--out", out)[0] == 0
@@ -885,7 +888,7 @@ def test_other_inputs_are_refused_with_what_differs(
 ) -> None:
     features, out = write_trident(tmp_path / "features", slides), tmp_path / "s.zarr"
     run(features, out, options)
-    Store(out).ledger_path(1).unlink()
+    Store(out).first.ledger.path(1).unlink()
     before = array_files(out)
     scaled = write_trident(tmp_path / "scaled", changed(slides, "s1", features=one(slides).features * 1.01))
     for folder, more, words in (
@@ -901,7 +904,7 @@ def test_other_inputs_are_refused_with_what_differs(
     assert array_files(out) == before
     done = run(features, out, options)
     assert done.num_new_rows == 8
-    assert Store(out).pending_shards() == []
+    assert Store(out).first.ledger.pending() == []
     moved = Path(shutil.move(features.parent, tmp_path / "elsewhere"))
     assert run(moved / features.name, out, options).num_new_rows == 0  # where files lie decides nothing
 

@@ -49,7 +49,7 @@ def test_a_good_store_verifies_to_the_stored_precision(store: Path, weights: Pat
     text, code = verify_store(store, weights, 64, "cpu")
     assert code == EXIT_OK
     assert "3 of 3 shards: all files are as written" in text
-    difference = embed_again(Store(store), weights, 10, "cpu")
+    difference = embed_again(Store(store).first, weights, 10, "cpu")
     assert difference is not None
     assert difference.rows == 10
     assert 0 < difference.largest <= difference.scale * 2**-10  # float16 keeps 11 bits
@@ -168,12 +168,12 @@ def edit_json(path: Path, change: Callable[[Any], object]) -> None:
 def write_shard(store: Path, name: str, shard: int, chunks: list[bytes | None]) -> None:
     """Write a shard file anew, and let the ledger agree with its bytes."""
     opened = Store(store)
-    path = opened.shard_path(name, shard)
+    path = opened.first.shard_path(name, shard)
     with ShardWriter(path, len(chunks)) as writer:
         for chunk in chunks:
             writer.append(chunk)
         entry = writer.commit()
-    ledger = opened.ledger_path(shard)
+    ledger = opened.first.ledger.path(shard)
     edit_json(ledger, lambda value: value["files"].__setitem__(path.relative_to(store).as_posix(), entry))
 
 
@@ -290,7 +290,7 @@ def test_a_store_with_failed_rows_is_whole(failing: Path) -> None:
 
 @pytest.mark.parametrize(("row", "value"), [(16, np.nan), (17, 0.5), (18, np.inf)])
 def test_embeddings_that_their_status_denies_are_found(failing: Path, row: int, value: float) -> None:
-    values = Store(failing).read_embeddings(1).copy()
+    values = Store(failing).first.read_embeddings(1).copy()
     values[row - 16, 3] = value
     write_shard(failing, "embedding", 1, [values.tobytes()])
     text, code = verify_store(failing, None, 0, "cpu")
@@ -301,8 +301,8 @@ def test_embeddings_that_their_status_denies_are_found(failing: Path, row: int, 
 @pytest.mark.parametrize("how", ["lost", "added"])
 def test_pixels_that_their_status_denies_are_found(failing: Path, how: str) -> None:
     store = Store(failing)
-    file = ShardFile(store.shard_path("pixels", 1), store.rows_per_shard)
-    images = [file.read_chunk(i) for i in range(store.rows_per_shard)]
+    file = ShardFile(store.first.shard_path("pixels", 1), store.first.rows_per_shard)
+    images = [file.read_chunk(i) for i in range(store.first.rows_per_shard)]
     changed = 18 if how == "lost" else 17
     images[changed - 16] = None if how == "lost" else images[0]
     write_shard(failing, "pixels", 1, images)
@@ -312,7 +312,7 @@ def test_pixels_that_their_status_denies_are_found(failing: Path, how: str) -> N
 
 
 def test_rows_that_are_not_done_in_a_done_shard_are_found(failing: Path) -> None:
-    status = Store(failing).read_status(1).copy()
+    status = Store(failing).first.read_status(1).copy()
     status[4] = 0
     write_shard(failing, "status", 1, [status.tobytes()])
     text, code = verify_store(failing, None, 0, "cpu")

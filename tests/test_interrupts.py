@@ -148,7 +148,7 @@ def test_a_store_that_is_just_being_made_is_whole_or_gone(tmp_path: Path) -> Non
         import os, signal, sys, threading, time
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
-        from pipeline.store import store as stores
+        from pipeline.store import create as stores
         from store_factory import TEACHER, make_plan
         from pipeline.store.format import StoreSpec
         write = stores.write_stored_plan

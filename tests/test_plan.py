@@ -37,8 +37,8 @@ from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
+from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from pipeline.store.store import Status
 from stages.plan import plan_slides, write_audit
 from stages.reports.plan import audit_table, estimate
 

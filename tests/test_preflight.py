@@ -28,8 +28,9 @@ from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.table import EncoderSpec
+from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
-from pipeline.store.store import Status, Store
+from pipeline.store.store import Store
 from pipeline.training.preflight import MAX_READS, MIN_COSINE, NUM_PATCHES, check_encoder, measure_batch, sample_patches
 
 CPU = torch.device("cpu")
@@ -77,7 +78,7 @@ def change_forward(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
 
 
 def test_the_store_says_what_was_found(whole: Path, weights: Path, built: BuiltEncoder) -> None:
-    found = Store(whole).attributes["preflight"]
+    found = Store(whole).first.attributes["preflight"]
     assert found["file_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
     assert found["weights_sha256"] == built.weights_sha256
     assert (found["architecture"], found["width"], found["num_params"]) == (TEACHER, 96, built.num_params)
@@ -87,7 +88,7 @@ def test_the_store_says_what_was_found(whole: Path, weights: Path, built: BuiltE
     assert found["batch_cosine"] > 0.99999
     assert found["weights_bytes"] == 4 * built.num_params
     assert found["warnings"] == []
-    stored = Store(whole).read_embeddings(0)[:NUM_PATCHES]  # the first rows of the plan are what it looked at
+    stored = Store(whole).first.read_embeddings(0)[:NUM_PATCHES]  # the first rows of the plan are what it looked at
     assert found["largest"] == pytest.approx(np.abs(stored).max(), rel=1e-4)
 
 
@@ -118,7 +119,7 @@ def test_a_doubtful_arithmetic_is_a_warning_and_the_run_goes_on(
     change_forward(monkeypatch, rough)
     done = extract(plan, tmp_path / "s.zarr", weights, precision="bfloat16")
     assert done.counts["OK"] == plan.num_rows
-    (warning,) = done.store.attributes["preflight"]["warnings"]
+    (warning,) = done.teacher.attributes["preflight"]["warnings"]
     assert "in bfloat16 the embeddings are not those of float32: smallest cosine 0." in warning
     assert f"warning: preflight: {warning}" in capsys.readouterr().err
 
@@ -154,7 +155,7 @@ def test_what_no_run_can_use_stops_before_anything_is_written(
         extract(plan, tmp_path / "s.zarr", weights, dtype=dtype)
     assert list(tmp_path.iterdir()) == []
     extract(plan, tmp_path / "s.zarr", weights, dtype=dtype, preflight=False)
-    assert "preflight" not in Store(tmp_path / "s.zarr").attributes
+    assert "preflight" not in Store(tmp_path / "s.zarr").first.attributes
 
 
 def test_another_width_stops(built: BuiltEncoder, patches: NDArray[np.uint8]) -> None:
@@ -186,7 +187,7 @@ def test_a_continued_store_keeps_its_record_to_the_byte(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
-    Store(out).ledger_path(1).unlink()
+    Store(out).first.ledger.path(1).unlink()
     monkeypatch.setattr("pipeline.training.preflight.describe_device", lambda device: "another machine")
     extract(plan, out, weights, dtype="float32")
     assert "preflight: test_resnet" in capsys.readouterr().err  # it is looked at again, on what may be another machine
@@ -235,7 +236,7 @@ def test_a_teacher_in_a_folder_has_its_file_s_hash_recorded(tmp_path: Path, plan
     folder.mkdir()
     write_teacher(folder / "model.safetensors", num_classes=0)
     (folder / "config.json").write_text(json.dumps({"architecture": TEACHER, "num_classes": 0}))
-    found = extract(plan, tmp_path / "s.zarr", None, teacher=f"local-dir:{folder}").store.attributes["preflight"]
+    found = extract(plan, tmp_path / "s.zarr", None, teacher=f"local-dir:{folder}").teacher.attributes["preflight"]
     assert found["file_sha256"] == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
@@ -247,9 +248,9 @@ def test_a_store_of_a_page_of_the_table_is_continued_under_that_name(
     weights = write_teacher(tmp_path / "w.safetensors", "test_vit", img_size=64)
     options: dict[str, Any] = {"teacher": "hf-hub:owner/tiny", "dtype": "float32"}
     whole = extract(plan, tmp_path / "whole.zarr", weights, **options).store
-    assert (whole.spec.teacher["name"], whole.spec.teacher["embedding"]) == ("hf-hub:owner/tiny", "cls")
+    assert (whole.first.spec.teacher["name"], whole.first.spec.teacher["embedding"]) == ("hf-hub:owner/tiny", "cls")
     out = Path(shutil.copytree(whole.folder, tmp_path / "s.zarr"))
-    Store(out).ledger_path(1).unlink()
+    Store(out).first.ledger.path(1).unlink()
     assert extract(plan, out, weights, **options).num_new_rows == 8
     assert array_files(out) == array_files(whole.folder)
     assert extract(plan, out, weights, **options).num_new_rows == 0

@@ -62,15 +62,15 @@ def test_the_linear_maps_r2_is_that_of_a_map_fitted_on_training_rows(tmp_path: P
     assert checkpoint is not None
     student = build_encoder(config.student, "scratch", store.patch_px).module
     student.model.load_state_dict(checkpoint["student"])
-    projector = Projector(student.spec.width, store.width)
+    projector = Projector(student.spec.width, store.first.width)
     projector.load_state_dict(checkpoint["projector"])
     found = []
-    for rows in (store.ok_rows(0), store.ok_rows(1)):
+    for rows in (store.first.ok_rows(0), store.first.ok_rows(1)):
         with torch.inference_mode():
             z = student(torch.from_numpy(np.stack([store.read_pixels(int(row)) for row in rows]))).numpy()
-        teacher = torch.from_numpy(np.stack([store.read_embedding(int(row)) for row in rows]))
+        teacher = torch.from_numpy(np.stack([store.first.read_embedding(int(row)) for row in rows]))
         found.append((z, projector.teacher_norm.standardise(teacher).double().numpy()))
     (z_train, t_train), (z_val, t_val) = found
-    cases = store.plan.case_of_row()[store.ok_rows(0)]
+    cases = store.plan.case_of_row()[store.first.ok_rows(0)]
     expected = r2_score(t_val, fit_linear_map(z_train, t_train, cases).predict(z_val), multioutput="variance_weighted")
     assert trained.after["r2_linear"] == pytest.approx(expected, abs=1e-5)

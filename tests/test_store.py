@@ -26,8 +26,10 @@ from pipeline.base.images import encode_image
 from pipeline.cohort.plan import Plan, build_plan
 from pipeline.disk.locks import exclusive
 from pipeline.sampling import TRAIN, VAL
+from pipeline.store.create import create_store, open_to_continue
+from pipeline.store.format import CHUNK_ROWS, Status, StoreSpec, chunk_rows
 from pipeline.store.patches import PatchRead
-from pipeline.store.store import CHUNK_ROWS, Status, Store, StoreSpec, chunk_rows, create_store, open_to_continue
+from pipeline.store.store import Store
 from pipeline.store.writer import QUEUED_BATCHES, StoreWriter
 
 ROWS, WIDTH, PATCH_PX = 22, 6, 16
@@ -63,9 +65,9 @@ def describe(row: int) -> dict[str, Any]:
 
 def write(store: Store, encoded: list[bytes], *, batch_size: int = 4, embeddings: NDArray[Any] = EMBEDDINGS) -> None:
     """Write all pending shards, as stage one does."""
-    with StoreWriter(store, describe, "a machine") as writer:
-        for shard in store.pending_shards():
-            rows = store.shard_rows(shard)
+    with StoreWriter(store.first, describe, "a machine") as writer:
+        for shard in store.first.ledger.pending():
+            rows = store.first.ledger.rows(shard)
             for start in range(rows.start, rows.stop, batch_size):
                 batch = range(start, min(start + batch_size, rows.stop))
                 reads = [
@@ -102,21 +104,21 @@ def copy(finished: Path, tmp_path: Path) -> Path:
 def test_reading_gives_what_was_written(finished: Path, plan: Plan, images: NDArray[np.uint8]) -> None:
     store = Store(finished)
     ok = [row for row in range(ROWS) if row not in FAILED]
-    assert store.pending_shards() == []
-    assert store.ok_rows().tolist() == ok
+    assert store.first.ledger.pending() == []
+    assert store.first.ok_rows().tolist() == ok
     split = plan.split()
-    assert store.ok_rows(TRAIN).tolist() == [row for row in ok if split[row] == TRAIN]
-    assert store.ok_rows(VAL).tolist() == [row for row in ok if split[row] == VAL]
-    whole = np.concatenate([store.read_embeddings(shard) for shard in range(store.num_shards)])
+    assert store.first.ok_rows(TRAIN).tolist() == [row for row in ok if split[row] == TRAIN]
+    assert store.first.ok_rows(VAL).tolist() == [row for row in ok if split[row] == VAL]
+    whole = np.concatenate([store.first.read_embeddings(shard) for shard in range(store.first.num_shards)])
     assert whole.shape == (ROWS, WIDTH)
     np.testing.assert_array_equal(whole[ok], EMBEDDINGS[ok].astype(np.float16))
     assert np.isnan(whole[list(FAILED)]).all()
     for row in ok:
-        np.testing.assert_array_equal(store.read_embedding(row), EMBEDDINGS[row].astype(np.float16))
+        np.testing.assert_array_equal(store.first.read_embedding(row), EMBEDDINGS[row].astype(np.float16))
         np.testing.assert_array_equal(store.read_pixels(row), images[row])
     counts = {status.name: 0 for status in Status} | {"OK": ROWS - 3, "UNREADABLE": 1, "NO_SLIDE": 1, "EMPTY": 1}
-    assert store.status_counts() == counts
-    assert [(f["row"], f["status"], f["reason"]) for f in store.failures()] == [
+    assert store.first.ledger.status_counts() == counts
+    assert [(f["row"], f["status"], f["reason"]) for f in store.first.ledger.failures()] == [
         (row, status.name, "a reason") for row, status in FAILED.items()
     ]
     assert store.plan.hash == plan.hash
@@ -166,12 +168,12 @@ def test_any_shard_and_batch_size(
 ) -> None:
     store = make_store(tmp_path / "s.zarr", plan, spec(rows_per_shard=rows_per_shard, dtype="float32"))
     write(store, encoded, batch_size=batch_size)
-    ok = store.ok_rows()
+    ok = store.first.ok_rows()
     assert len(ok) == ROWS - len(FAILED)
     for row in ok:
-        np.testing.assert_array_equal(store.read_embedding(row), EMBEDDINGS[row])
-    assert sum(len(store.shard_rows(shard)) for shard in range(store.num_shards)) == ROWS
-    assert sum(len(store.read_status(shard)) for shard in range(store.num_shards)) == ROWS
+        np.testing.assert_array_equal(store.first.read_embedding(row), EMBEDDINGS[row])
+    assert sum(len(store.first.ledger.rows(shard)) for shard in range(store.first.num_shards)) == ROWS
+    assert sum(len(store.first.read_status(shard)) for shard in range(store.first.num_shards)) == ROWS
 
 
 def test_a_plan_whose_numbers_are_all_zero_is_kept(tmp_path: Path) -> None:
@@ -189,7 +191,7 @@ def test_without_pixels_there_are_no_pixels(tmp_path: Path, plan: Plan, encoded:
     write(store, encoded)
     assert not store.has_pixels
     assert not (tmp_path / "s.zarr" / "pixels").exists()
-    assert {name.split("/")[0] for _, entry in store.ledgers() for name in (entry or {})["files"]} == {
+    assert {name.split("/")[0] for _, entry in store.first.ledger.entries() for name in (entry or {})["files"]} == {
         "embedding",
         "status",
     }
@@ -200,25 +202,25 @@ def test_what_is_not_finite_as_stored_is_a_failed_row(tmp_path: Path, plan: Plan
     embeddings[0, 1], embeddings[5, 2], embeddings[11, 0] = np.nan, -np.inf, 70000
     half = make_store(tmp_path / "half.zarr", plan)
     write(half, encoded, embeddings=embeddings)
-    assert [f["row"] for f in half.failures() if f["status"] == "NOT_FINITE"] == [0, 5, 11]
-    assert not set(half.ok_rows()) & {0, 5, 11}
-    assert np.isnan(half.read_embedding(11)).all()
-    assert "not finite as float16" in half.failures()[0]["reason"]
+    assert [f["row"] for f in half.first.ledger.failures() if f["status"] == "NOT_FINITE"] == [0, 5, 11]
+    assert not set(half.first.ok_rows()) & {0, 5, 11}
+    assert np.isnan(half.first.read_embedding(11)).all()
+    assert "not finite as float16" in half.first.ledger.failures()[0]["reason"]
     single = make_store(tmp_path / "single.zarr", plan, spec(dtype="float32"))
     write(single, encoded, embeddings=embeddings)
-    assert [f["row"] for f in single.failures() if f["status"] == "NOT_FINITE"] == [0, 5]
-    assert single.read_embedding(11)[0] == 70000
+    assert [f["row"] for f in single.first.ledger.failures() if f["status"] == "NOT_FINITE"] == [0, 5]
+    assert single.first.read_embedding(11)[0] == 70000
 
 
 def test_the_content_hash_covers_plan_teacher_and_files(finished: Path, copy: Path) -> None:
     store = Store(copy)
-    assert store.content_hash() == Store(finished).content_hash()
-    ledger = json.loads(store.ledger_path(1).read_text())
-    store.ledger_path(1).write_text(json.dumps(ledger | {"seconds": 99.0, "device": "another"}))
-    assert Store(copy).content_hash() == Store(finished).content_hash()
+    assert store.first.content_hash() == Store(finished).first.content_hash()
+    ledger = json.loads(store.first.ledger.path(1).read_text())
+    store.first.ledger.path(1).write_text(json.dumps(ledger | {"seconds": 99.0, "device": "another"}))
+    assert Store(copy).first.content_hash() == Store(finished).first.content_hash()
     ledger["files"]["status/c/1"]["sha256"] = "0" * 64
-    store.ledger_path(1).write_text(json.dumps(ledger))
-    assert Store(copy).content_hash() != Store(finished).content_hash()
+    store.first.ledger.path(1).write_text(json.dumps(ledger))
+    assert Store(copy).first.content_hash() != Store(finished).first.content_hash()
 
 
 # --- killed at any moment, and faults at any call -----------------------------------------------------------
@@ -256,7 +258,9 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], None]], N
 
 def assert_sound(store: Store) -> None:
     """What the ledger claims is there, to the byte."""
-    assert [problem for shard, entry in store.ledgers() if entry for problem in store.check_shard(shard)] == []
+    assert [
+        problem for shard, entry in store.first.ledger.entries() if entry for problem in store.first.check_files(shard)
+    ] == []
 
 
 def test_whatever_the_moment_of_a_kill_the_next_run_gives_the_same_bytes(
@@ -329,7 +333,7 @@ def test_a_fault_at_any_call_is_told_and_loses_nothing(
         monkeypatch.undo()
         if not told:
             break
-        done = store.num_shards - len(store.pending_shards())
+        done = store.first.num_shards - len(store.first.ledger.pending())
         assert f"cannot write to {store.folder}: No space left on device. {done} of 3 shards are done" in told
         assert leftovers(folder) == []
         assert_sound(store)
@@ -401,7 +405,7 @@ class LosesTheFirstEnd:
 @pytest.mark.timeout(60)
 def test_a_lost_wake_up_does_not_hang(tmp_path: Path, plan: Plan) -> None:
     store = make_store(tmp_path / "store.zarr", plan)
-    with StoreWriter(store, describe, "a machine") as writer:
+    with StoreWriter(store.first, describe, "a machine") as writer:
         lossy = LosesTheFirstEnd(writer._queue)
         writer._queue = lossy  # type: ignore[assignment]
     assert lossy.lost
@@ -412,7 +416,7 @@ def test_the_writer_waits_on_nothing_that_an_interrupt_can_break(tmp_path: Path,
     """`queue.Queue` is Python code: an interrupt within it can leave the other side waiting for good."""
     import queue
 
-    with StoreWriter(make_store(tmp_path / "store.zarr", plan), describe, "a machine") as writer:
+    with StoreWriter(make_store(tmp_path / "store.zarr", plan).first, describe, "a machine") as writer:
         assert isinstance(writer._queue, queue.SimpleQueue)
         assert isinstance(writer._places, queue.SimpleQueue)
 
@@ -441,7 +445,7 @@ def test_any_error_of_the_writer_reaches_the_feeder_and_stops_nothing(
         raise ZeroDivisionError("in the thread")
 
     monkeypatch.setattr("pipeline.store.writer._OpenShard.add", fail)
-    writer = StoreWriter(store, describe, "")
+    writer = StoreWriter(store.first, describe, "")
 
     def feed() -> None:
         with writer:
@@ -461,13 +465,13 @@ def test_an_error_of_the_feeder_discards_what_is_in_flight(
     store = make_store(tmp_path / "s.zarr", plan)
 
     def interrupted() -> None:
-        with StoreWriter(store, describe, "") as writer:
+        with StoreWriter(store.first, describe, "") as writer:
             writer.put(range(4), EMBEDDINGS[:4], ok_reads(encoded, range(4)))
             raise error
 
     with pytest.raises(type(error)):
         interrupted()
-    assert store.pending_shards() == [0, 1, 2]
+    assert store.first.ledger.pending() == [0, 1, 2]
     assert leftovers(tmp_path) == []
 
 
@@ -475,7 +479,7 @@ def test_the_writer_counts_failures_as_they_are_put(tmp_path: Path, plan: Plan, 
     store = make_store(tmp_path / "s.zarr", plan)
     embeddings = EMBEDDINGS.copy()
     embeddings[2] = np.inf
-    with StoreWriter(store, describe, "") as writer:
+    with StoreWriter(store.first, describe, "") as writer:
         writer.put(range(4), embeddings[:4], [*ok_reads(encoded, range(3)), PatchRead(Status.EMPTY, reason="bare")])
         assert writer.num_failures == 2
         assert writer.last_failure == {**describe(3), "status": "EMPTY", "reason": "bare"}
@@ -508,7 +512,7 @@ def test_what_is_missing_of_a_store_under_other_versions_is_told(
     path.write_text(json.dumps(record))
     open_to_continue(copy, plan, spec())
     assert "other versions" not in capsys.readouterr().err  # it is finished: nothing is added
-    Store(copy).ledger_path(0).unlink()
+    Store(copy).first.ledger.path(0).unlink()
     open_to_continue(copy, plan, spec())
     assert f"imagecodecs 1.0 -> {metadata.version('imagecodecs')}" in capsys.readouterr().err
 
@@ -518,7 +522,7 @@ def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path, plan:
         return StoreSpec(spec().teacher | {"weights": weights, "weights_sha256": sha}, spec().settings)
 
     make_store(tmp_path / "s.zarr", plan, named("a.safetensors"))
-    assert open_to_continue(tmp_path / "s.zarr", plan, named("b.safetensors")).spec == named(
+    assert open_to_continue(tmp_path / "s.zarr", plan, named("b.safetensors")).first.spec == named(
         "a.safetensors"
     )  # as recorded
     with pytest.raises(StoreError, match=r"teacher\.weights: 'a(.|\n)*teacher\.weights_sha256: "):
@@ -590,36 +594,38 @@ def test_a_damaged_plan_is_told(copy: Path, name: str, damage: Callable[[Path], 
 
 @pytest.mark.parametrize("content", [b"{", b"null", b"[]", b"{}", b"\xff", b""])
 def test_a_damaged_ledger_entry_is_told(copy: Path, content: bytes) -> None:
-    Store(copy).ledger_path(1).write_bytes(content)
+    Store(copy).first.ledger.path(1).write_bytes(content)
     with pytest.raises(StoreError, match=r"1.json: damaged ledger entry .* Delete it to redo the shard"):
-        Store(copy).pending_shards()
+        Store(copy).first.ledger.pending()
 
 
 @pytest.mark.parametrize("name", ["embedding", "status", "pixels"])
 def test_damaged_shard_files_are_found(copy: Path, name: str) -> None:
     store = Store(copy)
-    path = store.shard_path(name, 1)
+    path = store.first.shard_path(name, 1)
     relative = path.relative_to(copy)
-    assert store.check_shard(1) == []
+    assert store.first.check_files(1) == []
     _flip(path, 5)
-    assert store.check_shard(1) == [f"{relative}: its bytes have changed (SHA-256 does not fit)"]
+    assert store.first.check_files(1) == [f"{relative}: its bytes have changed (SHA-256 does not fit)"]
     fresh = Store(copy)
     with pytest.raises(StoreError, match=rf"{relative}: damaged \(checksum does not fit\)"):
-        {"embedding": fresh.read_embeddings, "status": fresh.read_status, "pixels": lambda _: fresh.read_pixels(8)}[
-            name
-        ](1)
+        {
+            "embedding": fresh.first.read_embeddings,
+            "status": fresh.first.read_status,
+            "pixels": lambda _: fresh.read_pixels(8),
+        }[name](1)
     _cut(path)
-    (problem,) = store.check_shard(1)
+    (problem,) = store.first.check_files(1)
     assert f"{relative}: {path.stat().st_size} bytes, {path.stat().st_size + 8} were written" in problem
     path.unlink()
-    assert store.check_shard(1) == [f"{relative}: missing"]
-    assert store.check_shard(0) == store.check_shard(2) == []
+    assert store.first.check_files(1) == [f"{relative}: missing"]
+    assert store.first.check_files(0) == store.first.check_files(2) == []
 
 
 def test_reading_a_row_of_a_pending_shard_is_told(tmp_path: Path, plan: Plan) -> None:
     store = make_store(tmp_path / "s.zarr", plan)
-    assert store.ok_rows().tolist() == []
-    assert store.status_counts()["ABSENT"] == ROWS
-    for read in (store.read_embedding, store.read_pixels):
+    assert store.first.ok_rows().tolist() == []
+    assert store.first.ledger.status_counts()["ABSENT"] == ROWS
+    for read in (store.first.read_embedding, store.read_pixels):
         with pytest.raises(StoreError, match="the shard file is missing"):
             read(0)

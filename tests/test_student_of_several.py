@@ -106,7 +106,7 @@ def test_the_teacher_must_be_said_and_another_one_s_files_are_refused(root: Path
 def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_path: Path) -> None:
     identity = RunFolder(root / "run").read_identity()
     hashes = {SECOND: identity["teacher"]["weights_sha256"],
-              TEACHER: Store(root / "store.zarr").spec.teacher["weights_sha256"]}  # fmt: skip
+              TEACHER: Store(root / "store.zarr").first.spec.teacher["weights_sha256"]}  # fmt: skip
     for model in ("run", "exported", "run/student", "run@before"):
         assert name_model(str(root / model), None).teachers == hashes
     named = name_model(str(root / "exported"), None)
@@ -129,9 +129,9 @@ def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_p
 def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
     """A store whose teacher's weights are not known, as imported ones may be, and a student of it."""
     store = Path(shutil.copytree(root / "store.zarr", tmp_path / "store.zarr"))
-    known, place = Store(store).spec.teacher["weights_sha256"], store / "zarr.json"
+    known, place = Store(store).first.spec.teacher["weights_sha256"], store / "zarr.json"
     place.write_text(place.read_text().replace(f'"{known}"', '""'))
-    assert Store(store).spec.teacher["weights_sha256"] == ""
+    assert Store(store).first.spec.teacher["weights_sha256"] == ""
     train_student(
         Store(store), tmp_path / "run", train_config(f"local-dir:{root / 'vit'}", teacher=[TEACHER], epochs=1)
     )

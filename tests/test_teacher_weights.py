@@ -32,21 +32,21 @@ def test_the_note_is_absolute_and_decides_nothing(place: Path, monkeypatch: pyte
     assert weights_note(None) == {}
     assert weights_note(Path("t.pth::teacher")) == {NOTE: str(place / "t.pth::teacher")}
     store = Store(place / "store.zarr")
-    assert remembered_weights(store) == place / "teacher.safetensors"
-    before = store.content_hash()
-    store.attributes[NOTE] = str(place / "gone.pth")
-    assert store.content_hash() == before
-    assert remembered_weights(store) is None
-    assert noted_place(store) == str(place / "gone.pth")
-    del store.attributes[NOTE]  # of an earlier version
-    assert remembered_weights(store) is None
-    assert noted_place(store) == "teacher.safetensors"
+    assert remembered_weights(store.first) == place / "teacher.safetensors"
+    before = store.first.content_hash()
+    store.first.attributes[NOTE] = str(place / "gone.pth")
+    assert store.first.content_hash() == before
+    assert remembered_weights(store.first) is None
+    assert noted_place(store.first) == str(place / "gone.pth")
+    del store.first.attributes[NOTE]  # of an earlier version
+    assert remembered_weights(store.first) is None
+    assert noted_place(store.first) == "teacher.safetensors"
 
 
 def test_a_run_s_teacher_is_found_by_its_store_or_the_one_that_is_evaluated(place: Path, tmp_path: Path) -> None:
     named = name_model(f"teacher={place / 'run'}@teacher", None)
     assert named.weights == place / "teacher.safetensors"
-    assert named.build().weights_sha256 == Store(place / "store.zarr").spec.teacher["weights_sha256"]
+    assert named.build().weights_sha256 == Store(place / "store.zarr").first.spec.teacher["weights_sha256"]
     alone = shutil.copytree(place / "run", tmp_path / "run")
     config = alone / "config.toml"
     config.write_text(config.read_text().replace(str(place / "store.zarr"), "gone.zarr"))

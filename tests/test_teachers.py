@@ -26,9 +26,11 @@ from pipeline.distillation import Distillation, Head, build_loss, build_projecto
 from pipeline.encoders.build import build_encoder
 from pipeline.loss import log_sum_loss
 from pipeline.sampling import TRAIN
+from pipeline.store.create import open_further
+from pipeline.store.format import Status, StoreSpec, folder_name
 from pipeline.store.patches import PatchRead
-from pipeline.store.store import Status, Store, StoreSpec
-from pipeline.store.teachers import all_teachers, choose_teachers, find_teacher, folder_name, open_further
+from pipeline.store.store import Store
+from pipeline.store.teachers import choose_teachers
 from pipeline.store.writer import StoreWriter
 from pipeline.student.folder import load_projector
 from pipeline.training.rows import StoredRows, choose_rows, teacher_statistics
@@ -90,7 +92,7 @@ def add_teacher(store: Store, *, failed: tuple[int, ...] = (), shards: int | Non
     embeddings = np.tanh(flat @ np.random.default_rng(7).normal(size=(3, WIDTH))).astype(np.float32)
     with StoreWriter(further, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
         for shard in range(further.num_shards if shards is None else shards):
-            rows = further.shard_rows(shard)
+            rows = further.ledger.rows(shard)
             reads = [PatchRead(Status.UNREADABLE if row in failed else Status.OK, reason="test") for row in rows]
             writer.put(rows, embeddings[rows.start : rows.stop], reads)
     return Store(store.folder)
@@ -105,7 +107,7 @@ def test_a_further_teacher_changes_no_byte_of_the_first(root: Path, both: Path) 
     new = now.keys() - first.keys()
     assert all(name.startswith("teachers/") for name in new)
     assert not any("pixels" in name for name in new)
-    assert Store(both).content_hash() == Store(root / "store.zarr").content_hash()
+    assert Store(both).first.content_hash() == Store(root / "store.zarr").first.content_hash()
     assert leftovers(both) == []
 
 
@@ -127,9 +129,9 @@ def test_a_store_without_pixels_is_embedded_from_its_slides(tmp_path: Path, root
     for name, weights in ((TEACHER, "first"), (FURTHER, "further")):
         extract(plan, tmp_path / "s.zarr", root / f"{weights}.safetensors", teacher=name, pixels="none",
                 slides_root=root / "gone")  # fmt: skip
-    further, expected = (find_teacher(Store(path), FURTHER) for path in (tmp_path / "s.zarr", both))
+    further, expected = (Store(path).teacher(FURTHER) for path in (tmp_path / "s.zarr", both))
     assert np.array_equal(further.read_embeddings(1), expected.read_embeddings(1))
-    further.ledger_path(1).unlink()
+    further.ledger.path(1).unlink()
     with pytest.raises(ConfigError, match="none of the 2 planned slides is there"):
         extract(plan, tmp_path / "s.zarr", root / "further.safetensors", teacher=FURTHER, pixels="none")
 
@@ -144,8 +146,8 @@ def test_rows_that_the_first_could_not_read_fail_until_both_are_done_again(
     first = extract(plan, out, root / "first.safetensors", **options)
     further = extract(plan, out, root / "further.safetensors", teacher=FURTHER, **options)
     assert first.counts == further.counts == {**dict.fromkeys(first.counts, 0), "OK": 12, "NO_SLIDE": 12}
-    assert further.store.failures()[0] == first.store.failures()[0]
-    assert "s1.svs" in (further.store.folder / "failures.csv").read_text()
+    assert further.teacher.ledger.failures()[0] == first.teacher.ledger.failures()[0]
+    assert "s1.svs" in (further.teacher.folder / "failures.csv").read_text()
     (tmp_path / "s1.svs").rename(slides / "s1.svs")
     again = extract(plan, out, root / "further.safetensors", teacher=FURTHER, retry_failures=True, **options)
     assert again.num_new_rows == 0  # the store has no pixels of them yet
@@ -173,7 +175,7 @@ def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path)
         with pytest.raises(G2LError, match=words):
             extract(with_plan, out, with_weights, **options)
     assert files_of(out) == before
-    Store(out).ledger_path(0).unlink()
+    Store(out).first.ledger.path(0).unlink()
     with pytest.raises(StoreError, match="finish the store: then it takes a further teacher"):
         extract(plan, out, write_teacher(tmp_path / "v.safetensors", "test_convnext"), teacher="test_convnext",
                 slides_root=root / "gone")  # fmt: skip
@@ -218,7 +220,7 @@ def test_the_preflight_of_a_further_teacher_reads_slides_where_the_store_has_no_
     extract(plan, tmp_path / "s.zarr", root / "first.safetensors", **options)
     capsys.readouterr()
     done = extract(plan, tmp_path / "s.zarr", root / "further.safetensors", teacher=FURTHER, **options)
-    assert done.store.attributes["preflight"] == find_teacher(Store(both), FURTHER).attributes["preflight"]
+    assert done.teacher.attributes["preflight"] == Store(both).teacher(FURTHER).attributes["preflight"]
     assert "8 patches of the plan\n" in capsys.readouterr().err
 
 
@@ -241,7 +243,7 @@ def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
     assert files_of(out) == before
     assert not (out / "teachers").exists()
     done = extract(plan, out, root / "further.safetensors", preflight=False, **options)
-    assert "preflight" not in done.store.attributes
+    assert "preflight" not in done.teacher.attributes
     assert done.counts["NOT_FINITE"] == 6  # the first row of each batch of four
 
 
@@ -252,9 +254,9 @@ def test_a_continued_further_teacher_has_the_same_bytes(
 ) -> None:  # fmt: skip
     out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
     options: dict[str, Any] = {"teacher": FURTHER, "views": views}
-    further = extract(plan, out, root / "further.safetensors", **options).store
+    further = extract(plan, out, root / "further.safetensors", **options).teacher
     before = files_of(out)
-    further.ledger_path(1).unlink()
+    further.ledger.path(1).unlink()
     monkeypatch.setattr("pipeline.training.preflight.describe_device", lambda device: "another machine")
     capsys.readouterr()
     assert extract(plan, out, root / "further.safetensors", **options).num_new_rows == 8
@@ -291,9 +293,9 @@ def test_a_store_is_its_plan(tmp_path: Path, root: Path, both: Path, cnn: str) -
     names = ("embedding/c/0/0", "pixels/c/2/0/0/0", "plan/zarr.json")
     for name in names:
         assert (tmp_path / "t.zarr" / name).read_bytes() == (out / name).read_bytes()
-    Store(out).ledger_path(1).unlink()
+    Store(out).first.ledger.path(1).unlink()
     code, _, said = call_g2l(*command, "--out", out, *other)
-    assert (code, Store(out).pending_shards()) == (0, []), said
+    assert (code, Store(out).first.ledger.pending()) == (0, []), said
 
 
 def test_a_store_in_place_of_a_plan_used_wrongly_is_told(tmp_path: Path, root: Path) -> None:
@@ -317,7 +319,7 @@ def test_a_store_in_place_of_a_plan_used_wrongly_is_told(tmp_path: Path, root: P
 
 def test_verify_finds_damage_in_the_further_embeddings(tmp_path: Path, root: Path, both: Path) -> None:
     out = Path(shutil.copytree(both, tmp_path / "s.zarr"))
-    further = find_teacher(Store(out), FURTHER)
+    further = Store(out).teacher(FURTHER)
     text, code = verify_store(out, root / "further.safetensors", 8, "cpu", teacher=FURTHER)
     assert (code, f"8 rows embedded again by {FURTHER}" in text) == (0, True)
     with pytest.raises(EncoderError, match="not the weights"):
@@ -333,7 +335,7 @@ def test_verify_finds_damage_in_the_further_embeddings(tmp_path: Path, root: Pat
     assert "embedding/c/1/0: its bytes have changed" in text
     assert str(further.folder) in text  # where to delete the ledger entry
     path.write_bytes(whole)
-    further.ledger_path(2).unlink()
+    further.ledger.path(2).unlink()
     assert verify_store(out, None, 0, "cpu")[1] == 3
     (further.folder / "status" / "zarr.json").write_text("{}")
     assert verify_store(out, None, 0, "cpu")[1] == 1
@@ -366,14 +368,14 @@ def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
         (0.75, 0.25),
         [WIDTH, 12],
     )
-    rows = choose_rows(teachers.first, train_config("x"), 1, teachers.stores[1:])
+    rows = choose_rows(teachers.first, train_config("x"), 1, teachers.stored[1:])
     assert np.array_equal(rows.train, np.setdiff1d(np.arange(48), [3, 20]))
-    joined = np.stack([StoredRows(teachers.first, None, teachers.stores[1:]).read(
+    joined = np.stack([StoredRows(teachers.first, None, teachers.stored[1:]).read(
         row, np.empty((32, 32, 3), np.uint8)) for row in rows.train.tolist()])  # fmt: skip
     plain: Any = zarr.open_group(str(two.folder), mode="r")
     expected = np.concatenate([plain["teachers/second/embedding"][:], plain["embedding"][:]], axis=1)[rows.train]
     assert np.array_equal(joined, expected)
-    for store, columns in zip(teachers.stores, (expected[:, :WIDTH], expected[:, WIDTH:]), strict=True):
+    for store, columns in zip(teachers.stored, (expected[:, :WIDTH], expected[:, WIDTH:]), strict=True):
         mean, var = teacher_statistics(store, TRAIN, rows.train)
         np.testing.assert_allclose(mean, columns.astype(np.float64).mean(0), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(var, columns.astype(np.float64).var(0, ddof=1), rtol=1e-12)
@@ -418,8 +420,8 @@ def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> 
     for teacher, width in (("test-teacher", 12), ("second", WIDTH)):
         projector = load_projector(tmp_path / "student", teacher)
         assert projector.as_teacher(embedding).shape == (3, width)
-        mean = teacher_statistics(find_teacher(two, teacher), TRAIN, choose_rows(two, config, 1, [
-            find_teacher(two, "second")]).train)[0]  # fmt: skip
+        mean = teacher_statistics(two.teacher(teacher), TRAIN, choose_rows(two.first, config, 1, [
+            two.teacher("second")]).train)[0]  # fmt: skip
         np.testing.assert_allclose(projector.teacher_norm.mean, mean, rtol=1e-5, atol=1e-6)
     assert torch.equal(load_projector(tmp_path / "student").linear.weight,
                        load_projector(tmp_path / "student", "test-teacher").linear.weight)  # fmt: skip
@@ -546,9 +548,9 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path
     for name in ("projectors.json", f"projector/projector-{TEACHER}.safetensors"):
         assert (tmp_path / "run" / "student" / name).read_bytes() == (unbroken / "student" / name).read_bytes()
     export_student(unbroken, tmp_path / "student")
-    assert load_projector(tmp_path / "student", TEACHER).linear.out_features == Store(tmp_path / "s.zarr").width
+    assert load_projector(tmp_path / "student", TEACHER).linear.out_features == Store(tmp_path / "s.zarr").first.width
     assert leftovers(tmp_path) == []
-    assert list(all_teachers(Store(tmp_path / "s.zarr"))) == [TEACHER, FURTHER]
+    assert list(Store(tmp_path / "s.zarr").teachers) == [TEACHER, FURTHER]
 
 
 def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Path, both: Path) -> None:

@@ -26,7 +26,6 @@ from pipeline.features.registry import all_tools, feature_suffixes, find_writer
 from pipeline.features.tool import Tool
 from pipeline.sampling import TRAIN
 from pipeline.slides.geometry import PatchGeometry
-from pipeline.store.store import Store
 from stages.embed import embed
 from stages.import_features import import_features
 
@@ -282,12 +281,12 @@ def test_a_toy_tool_is_written_found_and_imported(tmp_path: Path) -> None:
     assert (again.num_before, again.new_patches) == (2, 0)
     options = {"slides_root": manifest.parent, "manifest": manifest, "teacher": TEACHER, "weights": weights,
                "dtype": "float32", "rows_per_shard": 16, "device": "cpu", "workers": 1}  # fmt: skip
-    store: Store = import_features(out, tmp_path / "s.zarr", ImportConfig.build(options)).store
-    assert store.spec.settings["imported"]["layouts"] == ["toy"]
-    assert store.attributes["proof"]["min_slide_cosine"] > 0.999
-    stored = np.concatenate([store.read_embeddings(shard) for shard in range(store.num_shards)])
+    teacher = import_features(out, tmp_path / "s.zarr", ImportConfig.build(options)).teacher
+    assert teacher.settings["imported"]["layouts"] == ["toy"]
+    assert teacher.attributes["proof"]["min_slide_cosine"] > 0.999
+    stored = np.concatenate([teacher.read_embeddings(shard) for shard in range(teacher.num_shards)])
     start = 0
-    for slide in store.plan.slides:
+    for slide in teacher.plan.slides:
         placed = read_placed(out / "toy" / f"{slide.slide_id}.toy")
         features = dict(zip(map(tuple, placed.coords_l0_px(0.5).tolist()), placed.features, strict=True))
         for x, y in slide.coords_l0_px.tolist():

@@ -93,7 +93,7 @@ def test_what_a_run_leaves(reference: Trained, store: Store, cnn: TrainConfig) -
     assert all(np.isfinite([line[name] for name in line if name != "kind"]).all() for line in lines)
     assert (reference.num_steps, reference.num_new_steps) == (15, 15)
     identity = run.read_identity()
-    assert identity["store"] == store.content_hash()
+    assert identity["store"] == store.first.content_hash()
     assert identity["options"]["precision"] == "float32"
     assert TrainConfig(**{k: v for k, v in read_toml(run.config_path, "train-student").items()
                           if k not in ("store", "out")}) == cnn  # fmt: skip
@@ -138,10 +138,10 @@ def test_the_exported_figures_are_those_of_the_exported_student(reference: Train
 
     student = build_encoder(f"local-dir:{reference.run.student}", "pretrained", store.patch_px).module
     projector = load_projector(reference.run.student)
-    rows = store.ok_rows(1)
+    rows = store.first.ok_rows(1)
     with torch.inference_mode():
         z = student(torch.from_numpy(np.stack([store.read_pixels(int(row)) for row in rows])))
-        teacher = torch.from_numpy(np.stack([store.read_embedding(int(row)) for row in rows]))
+        teacher = torch.from_numpy(np.stack([store.first.read_embedding(int(row)) for row in rows]))
         figures = fidelity(z, projector.standardised(z), teacher, projector.teacher_norm.standardise(teacher))
     last = [line for line in reference.run.metrics() if line["kind"] == "val"][-1]
     assert figures.record() == pytest.approx({name: last[name] for name in figures.record()}, abs=1e-4)
@@ -161,7 +161,7 @@ def test_the_first_loss_is_the_formula_with_that_alpha(store: Store, tmp_path: P
     run = train_student(store, tmp_path / "run", config).run
     logged = next(line["loss"] for line in run.metrics() if (line["kind"], line["step"]) == ("step", 1))
 
-    rows = epoch_order(store.ok_rows(0), config.seed, 0)[: config.batch_size].tolist()
+    rows = epoch_order(store.first.ok_rows(0), config.seed, 0)[: config.batch_size].tolist()
     student = build_encoder(config.student, "scratch", store.patch_px).module.model
     student.load_state_dict(start["student"])
     pixels = torch.from_numpy(np.stack([store.read_pixels(row) for row in rows])).double() / 255
@@ -169,7 +169,7 @@ def test_the_first_loss_is_the_formula_with_that_alpha(store: Store, tmp_path: P
     with torch.no_grad():
         z = student.double().train()(pixels.permute(0, 3, 1, 2)).numpy()
     weight, bias = (start["projector"][f"linear.{name}"].double().numpy() for name in ("weight", "bias"))
-    teacher = np.stack([store.read_embedding(row) for row in rows]).astype(np.float64)
+    teacher = np.stack([store.first.read_embedding(row) for row in rows]).astype(np.float64)
     p, t = ((x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) for x in (z @ weight.T + bias, teacher))
     assert logged == pytest.approx(np.log((np.abs(p - t) ** alpha).sum()), abs=1e-4)
 
@@ -377,7 +377,7 @@ def test_an_unfinished_store_is_refused(cnn: TrainConfig, tmp_path: Path) -> Non
 @pytest.mark.parametrize("array", ["pixels", "embedding"])
 def test_a_damaged_shard_is_named(cnn: TrainConfig, tmp_path: Path, array: str) -> None:
     store = make_store(tmp_path / "store.zarr")
-    path = store.shard_path(array, 1)
+    path = store.first.shard_path(array, 1)
     good = path.read_bytes()
     data = bytearray(good)
     data[len(data) // 3] ^= 1
@@ -417,9 +417,12 @@ def test_fewer_held_out_rows_than_a_batch_have_the_loss_of_a_batch(
     """The log-sum of 4 rows is smaller by log(16 / 4) than that of 16 such rows: the curves must be comparable."""
     student = build_encoder(cnn.student, "scratch", store.patch_px)
     distillation = Distillation(
-        student, (Head("test-teacher", Projector(student.spec.width, store.width)),), torch.device("cpu"), "float32"
+        student,
+        (Head("test-teacher", Projector(student.spec.width, store.first.width)),),
+        torch.device("cpu"),
+        "float32",
     )
-    rows, chosen = StoredRows(store), [50, 51, 52, 53]
+    rows, chosen = StoredRows(store.first), [50, 51, 52, 53]
     small, large = (
         score_teachers(distillation, rows, chosen, batch_size=size, workers=1, loss=loss, alpha=4.0)[0]
         for size in (4, 16)

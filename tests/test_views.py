@@ -20,8 +20,9 @@ from pipeline.cohort import views as module
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.cohort.views import LEVEL, STAIN_CHANGE, STAINS, Views, change_stain, dihedral
 from pipeline.sampling import TRAIN
+from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
-from pipeline.store.store import Status, Store
+from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 from pipeline.store.writer import StoreWriter
 from pipeline.training.rows import StoredRows, row_views, teacher_statistics
@@ -127,22 +128,22 @@ def test_embeddings_of_views_are_timms_of_the_views(root: Path) -> None:
             expected = model(((torch.from_numpy(shown) / 255 - mean) / std).permute(0, 3, 1, 2)).numpy()
         np.testing.assert_allclose(found[:, view - 1], expected, rtol=2e-3, atol=2e-3)
     store = Store(root / "views.zarr")
-    everything = np.concatenate([store.read_views(shard) for shard in range(store.num_shards)])
+    everything = np.concatenate([store.first.read_views(shard) for shard in range(store.first.num_shards)])
     assert np.array_equal(everything[:, 1:], found)
-    assert np.array_equal(store.read_embedding(13, 2), found[13, 1].astype(np.float32))
-    assert np.array_equal(store.read_embedding(13), group["embedding"][13].astype(np.float32))
+    assert np.array_equal(store.first.read_embedding(13, 2), found[13, 1].astype(np.float32))
+    assert np.array_equal(store.first.read_embedding(13), group["embedding"][13].astype(np.float32))
 
 
 def test_a_view_that_is_not_finite_fails_its_row(root: Path, tmp_path: Path) -> None:
     store = Store(Path(shutil.copytree(root / "views.zarr", tmp_path / "s.zarr")))
-    store.ledger_path(0).unlink()
+    store.first.ledger.path(0).unlink()
     embeddings = np.zeros((8, K, 96), np.float32)
     embeddings[5, 3, 7] = np.inf
     image = b"not looked at"
-    with StoreWriter(store, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
+    with StoreWriter(store.first, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
         writer.put(range(8), embeddings, [PatchRead(Status.OK, image)] * 8)
-    assert store.read_status(0).tolist() == [1] * 5 + [Status.NOT_FINITE] + [1] * 2
-    assert np.isnan(store.read_views(0)[5]).all()
+    assert store.first.read_status(0).tolist() == [1] * 5 + [Status.NOT_FINITE] + [1] * 2
+    assert np.isnan(store.first.read_views(0)[5]).all()
 
 
 def test_verify_embeds_views_again_and_finds_damage(
@@ -156,12 +157,12 @@ def test_verify_embeds_views_again_and_finds_damage(
         patched.setattr(Views, "apply", lambda *_: np.zeros((64, 64, 3), np.uint8))
         text, code = verify_store(store.folder, weights, 16, "cpu")
         assert (code, "NOT the same embeddings" in text) == (1, True)
-    path = store.shard_path("views", 1)
+    path = store.first.shard_path("views", 1)
     whole = path.read_bytes()
     path.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
     assert verify_store(store.folder, None, 0, "cpu")[1] == 1
     with pytest.raises(StoreError, match="damaged"):
-        store.read_views(1)
+        store.first.read_views(1)
     path.unlink()
     assert "views/c/1/0/0: missing" in verify_store(store.folder, None, 0, "cpu")[0]
 
@@ -188,15 +189,15 @@ def test_other_views_are_another_store(root: Path, plan: Plan, tmp_path: Path) -
 
 def test_the_student_sees_the_view_that_it_is_compared_with(root: Path) -> None:
     store = Store(root / "views.zarr")
-    rows, found = StoredRows(store, views=store.views), set()
+    rows, found = StoredRows(store.first, views=store.first.views), set()
     for epoch in range(6):
         reader = rows.reader(RunDraws(3), epoch, "none")
         for row in range(store.num_rows):
             out = np.empty((64, 64, 3), np.uint8)
             embedding = reader.read(row, out)
-            view = int(row_views(np.array([row]), store.views, RunDraws(3), epoch)[0])
+            view = int(row_views(np.array([row]), store.first.views, RunDraws(3), epoch)[0])
             assert np.array_equal(out, Views(K, 0).apply(store.read_pixels(row), row, view))
-            assert np.array_equal(embedding, store.read_embedding(row, view))
+            assert np.array_equal(embedding, store.first.read_embedding(row, view))
             found.add(view)
     assert found == set(range(K))
 
@@ -205,7 +206,7 @@ def test_statistics_are_of_all_views_of_the_rows(root: Path) -> None:
     group: Any = zarr.open_group(str(root / "views.zarr"), mode="r")
     values = np.concatenate([group["embedding"][:][:, None], group["views"][:]], axis=1).astype(np.float64)
     train = values[group["plan/split"][:] == TRAIN].reshape(-1, 96)
-    mean, var = teacher_statistics(Store(root / "views.zarr"), TRAIN, None, K)
+    mean, var = teacher_statistics(Store(root / "views.zarr").first, TRAIN, None, K)
     np.testing.assert_allclose(mean, train.mean(0), rtol=1e-10, atol=1e-12)
     np.testing.assert_allclose(var, train.var(0, ddof=1), rtol=1e-10)
 

@@ -24,8 +24,9 @@ from pipeline.config.tools import ImportConfig
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.features.cache import embed_rows
 from pipeline.features.importing import FeatureRows, ImportedSlide
+from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from pipeline.store.store import Status, Store
+from pipeline.store.store import Store
 from pipeline.training.rows import row_keys
 
 BATCH_ROWS = 32
@@ -145,6 +146,7 @@ def embed_sample(
     embedded = embed_rows(
         teacher.module, read, rows, patch_px=plan.config.patch_px, batch_size=BATCH_ROWS,
         workers=config.workers or usable_cores(), device=device, precision="float32", what="embedding again",
+        no_room="Choose another --device",
     )  # fmt: skip
     ok = np.array([status[row] is Status.OK for row in rows])
     return np.array(rows)[ok], embedded[ok]
@@ -203,7 +205,7 @@ def read_refused(store: Store) -> tuple[Refused, ...]:
         StoreError: its attribute is damaged.
     """
     with reading(store.folder, f"its attribute {REFUSED} is damaged", StoreError, "Choose another --out"):
-        return tuple(Refused(**values) for values in store.attributes.get(REFUSED, []))
+        return tuple(Refused(**values) for values in store.first.attributes.get(REFUSED, []))
 
 
 def refused_slides(

@@ -22,7 +22,7 @@ from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import VAL
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
 from pipeline.training.augment import beyond_the_teacher
@@ -51,7 +51,7 @@ def card_template(name: str) -> str:
 
 
 def card_facts(
-    store: Store,
+    store: StoredTeacher,
     student: BuiltEncoder,
     config: TrainConfig,
     train_rows: NDArray[np.int64],

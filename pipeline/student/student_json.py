@@ -17,7 +17,7 @@ from pipeline.base.errors import EncoderError
 from pipeline.base.outside import parse_object, read_bytes, reading
 from pipeline.disk.files import write_text
 from pipeline.encoders.table import EmbeddingRule
-from pipeline.store.teachers import folder_name
+from pipeline.store.format import folder_name
 
 STUDENT_JSON = "student.json"
 FORMAT, VERSION = "g2l-student", 1

@@ -19,18 +19,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.console import say
-from pipeline.base.devices import autocast, describe_device
+from pipeline.base.devices import describe_device
 from pipeline.base.errors import ConfigError, EncoderError
-from pipeline.base.images import ImageFormat
 from pipeline.base.memory import is_out_of_memory, peak_bytes
 from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
-from pipeline.encoders.hub import weights_here
-from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches
-from pipeline.store.store import Status, Store
+from pipeline.encoders.embed import EncoderForward
+from pipeline.store.format import Status
+from pipeline.store.patches import PatchRead
 
 NUM_PATCHES = 8
 """Patches that are looked at. Our choice: a second for a giant on a CPU core, a spread of tissue."""
@@ -171,9 +169,10 @@ def check_encoder(
         ConfigError: the device has no room for a batch.
     """
     module, pixels = built.module, torch.from_numpy(patches).to(device)
-    reference = _embed(module, pixels, device, "float32")
-    together = _embed(module, pixels, device, precision)
-    alone = torch.cat([_embed(module, pixels[i : i + 1], device, precision) for i in range(len(pixels))])
+    forward = EncoderForward(module, device, precision)
+    reference = EncoderForward(module, device, "float32")(pixels).cpu()
+    together = forward(pixels).cpu()
+    alone = torch.cat([forward(pixels[i : i + 1]).cpu() for i in range(len(pixels))])
     for name, found in (("float32", reference), (precision, together), (precision, alone)):
         _check_output(built, found, name, dtype)
     return Preflight(
@@ -196,14 +195,6 @@ def check_encoder(
         batch_measure=ALLOCATED if device.type == "cuda" else LIVE,
         weights_bytes=sum(p.numel() * p.element_size() for p in module.parameters()),
     )
-
-
-@torch.inference_mode()
-def _embed(module: Encoder, pixels: Tensor, device: torch.device, precision: str) -> Tensor:
-    """Embeddings of uint8 (N, P, P, 3) in an arithmetic: float32 (N, D) on the host."""
-    with autocast(device, precision):
-        embedded: Tensor = module(pixels)
-    return embedded.float().cpu()
 
 
 def _check_output(built: BuiltEncoder, found: Tensor, precision: str, dtype: str) -> None:
@@ -249,32 +240,30 @@ def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch
 
 
 def preflight(
-    plan: Plan,
-    config: ExtractConfig,
     teacher: BuiltEncoder,
-    device: torch.device,
+    read: Callable[[int, NDArray[np.uint8]], PatchRead],
+    plan: Plan,
     settings: dict[str, Any],
-    base: Store | None = None,
+    *,
+    device: torch.device,
+    file: Path | None,
 ) -> dict[str, Any]:
-    """Look at a teacher that is on `device`, and say what was found and what is doubtful.
+    """Look at a teacher that is on `device`, and tell the user what it gives and what is doubtful.
 
     Args:
-        base: the store that it is a further teacher of: the patches are those that the store keeps, if it keeps some.
+        read: reads a row of the plan, from its slide or from a store.
+        settings: those of the embeddings to come: precision, batch_size, dtype.
+        file: what the teacher's weights were read from.
 
-    Returns notes for `create_store` or `open_further`: `preflight`, the record; nothing if the configuration skips it.
+    Returns attributes for `create_store` or `open_further`: `preflight`, the record.
 
     Raises:
         G2LError: no run can come of it; nothing was written.
     """
-    if not config.preflight:
-        return {}
-    kept: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None  # lossless ones need no encoding to be seen
-    reader = StoredPatches(base) if base and base.has_pixels else PlannedPatches(plan, kept, config.slides_root)
-    patches, num_planned = sample_patches(reader.read, range(plan.num_rows), plan.config.patch_px)
+    patches, num_planned = sample_patches(read, range(plan.num_rows), plan.config.patch_px)
     how = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
-    file = weights_here(teacher.spec, config.weights)
-    found = check_encoder(teacher, patches, num_planned, device=device, file=file, **how)
-    say(found.words())
-    for warning in found.warnings():
+    checked = check_encoder(teacher, patches, num_planned, device=device, file=file, **how)
+    say(checked.words())
+    for warning in checked.warnings():
         say(f"warning: preflight: {warning}")
-    return {"preflight": found.record()}
+    return {"preflight": checked.record()}

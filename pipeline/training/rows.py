@@ -19,8 +19,9 @@ from pipeline.cohort.views import Views
 from pipeline.cohort.views import dihedral as dihedral
 from pipeline.config.stages import TrainConfig
 from pipeline.sampling import TRAIN, VAL, patch_keys
+from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from pipeline.store.store import Status, Store
+from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import made_with
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
@@ -86,26 +87,28 @@ def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> N
     return turned if augmentation == "flips" else jitter(turned, key)
 
 
-def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Sequence[Store] = ()) -> RowChoice:
+def choose_rows(
+    teacher: StoredTeacher, config: TrainConfig, world: int = 1, others: Sequence[StoredTeacher] = ()
+) -> RowChoice:
     """The rows that `world` processes train on together, and a sample of the held-out ones.
 
-    Rows have an embedding of the teacher in `store` and of all `others`.
+    Rows have an embedding of `teacher` and of all `others`.
 
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
-    train, val = store.ok_rows(TRAIN), store.ok_rows(VAL)
+    train, val = teacher.ok_rows(TRAIN), teacher.ok_rows(VAL)
     for other in others:
         train, val = np.intersect1d(train, other.ok_rows(TRAIN)), np.intersect1d(val, other.ok_rows(VAL))
     if len(train) < 2:
-        num_failed = store.plan.count(TRAIN) - len(train)
+        num_failed = teacher.plan.count(TRAIN) - len(train)
         mend = (
-            f"{num_failed} that were planned failed in {made_with(store)}: mend the cause, and run it with "
+            f"{num_failed} that were planned failed in {made_with(teacher)}: mend the cause, and run it with "
             "--retry-failures"
             if num_failed
             else "Plan with more slides, or with a smaller --val-fraction"
         )
-        raise ConfigError(f"{store.folder}: {len(train)} rows to train on, at least 2 are needed. {mend}")
+        raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {mend}")
     batch_size = min(config.batch_size, len(train))
     if batch_size < config.batch_size:
         say(f"note: batches of {batch_size}, for there are no more rows to train on")
@@ -115,8 +118,8 @@ def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Seque
         )
     if len(val) < MIN_SCORED:
         why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
-        if failed := store.plan.count(VAL) - len(val):
-            why += f" (planned were {failed + len(val)}; {failed} failed in {made_with(store)})"
+        if failed := teacher.plan.count(VAL) - len(val):
+            why += f" (planned were {failed + len(val)}; {failed} failed in {made_with(teacher)})"
         say(f"warning: {why}, so nothing will be known of how well the student stands in")
         val = val[:0]
     return RowChoice(train, _sample(val, config, "validation"), batch_size, _sample(train, config, "linear map"))
@@ -137,22 +140,25 @@ class StoredRows:
     """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
     many threads.
 
-    Embeddings of `others`, further teachers of the same store, follow those of `store`; `views` are those that all
-    have embedded.
+    Embeddings of `others`, of the same store, follow those of `teacher`; `views` are those that all have embedded.
     """
 
     def __init__(
-        self, store: Store, slides_root: Path | None = None, others: Sequence[Store] = (), views: Views | None = None
+        self,
+        teacher: StoredTeacher,
+        slides_root: Path | None = None,
+        others: Sequence[StoredTeacher] = (),
+        views: Views | None = None,
     ) -> None:
         self.views = views or Views()
-        self._pixels = store.base
-        self._teachers = (store, *others)
-        self.patch_px = store.patch_px
-        self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
+        self._store = teacher.store
+        self._teachers = (teacher, *others)
+        self.patch_px = teacher.patch_px
+        self._slides = None if self._store.has_pixels else PlannedPatches(teacher.plan, None, slides_root)
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
         """The case of each of some rows."""
-        return self._pixels.plan.case_of_row()[np.asarray(rows, np.int64)]
+        return self._store.plan.case_of_row()[np.asarray(rows, np.int64)]
 
     def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
         """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns the teachers' embeddings of it, joined:
@@ -162,7 +168,7 @@ class StoredRows:
             StoreError: either is damaged, or the slide can no longer be read.
         """
         if self._slides is None:
-            out[:] = self._pixels.read_pixels(row)
+            out[:] = self._store.read_pixels(row)
         else:
             result = self._slides.read(row, out)
             if result.status is not Status.OK:
@@ -194,7 +200,7 @@ class AugmentedRows:
 
 
 def teacher_statistics(
-    store: Store, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
+    teacher: StoredTeacher, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each; with `rows`
     over those of them that are among these, with `num_views` over so many views of each.
@@ -206,15 +212,15 @@ def teacher_statistics(
     Raises:
         StoreError: a shard is damaged, or the split has fewer than two rows.
     """
-    wanted = store.plan.split() == split
+    wanted = teacher.plan.split() == split
     if rows is not None:
-        wanted &= np.isin(np.arange(store.num_rows), rows)
-    count, mean, square = 0, np.zeros(store.width), np.zeros(store.width)
-    for shard in range(store.num_shards):
-        span = store.shard_rows(shard)
-        chosen = (store.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
-        found = store.read_views(shard)[:, :num_views] if num_views > 1 else store.read_embeddings(shard)
-        values = found[chosen].reshape(-1, store.width).astype(np.float64)
+        wanted &= np.isin(np.arange(teacher.num_rows), rows)
+    count, mean, square = 0, np.zeros(teacher.width), np.zeros(teacher.width)
+    for shard in range(teacher.num_shards):
+        span = teacher.ledger.rows(shard)
+        chosen = (teacher.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
+        found = teacher.read_views(shard)[:, :num_views] if num_views > 1 else teacher.read_embeddings(shard)
+        values = found[chosen].reshape(-1, teacher.width).astype(np.float64)
         if not len(values):
             continue
         shard_mean = values.mean(axis=0)
@@ -224,5 +230,5 @@ def teacher_statistics(
         mean += shift * (len(values) / total)
         count = total
     if count < 2:
-        raise StoreError(f"{store.folder}: fewer than two rows to train on")
+        raise StoreError(f"{teacher.folder}: fewer than two rows to train on")
     return mean, square / (count - 1)

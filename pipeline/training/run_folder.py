@@ -28,7 +28,7 @@ from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.training.held_out import Best, best_validation, teacher_weights, vals_by_teacher
 from pipeline.training.tensorboard import TensorBoard
 
@@ -52,31 +52,28 @@ HeldOut = tuple[dict[str, float] | None, dict[str, float] | None]
 
 
 def run_identity(
-    store: Store,
+    teacher: StoredTeacher,
     student: dict[str, Any],
     config: TrainConfig,
     precision: str,
     world_size: int,
-    others: Sequence[tuple[Store, float]] = (),
+    others: Sequence[tuple[StoredTeacher, float]] = (),
     version: int = RUN_VERSION,
     start: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """What a run is started from and continued under only: options by value or by what they led to (`base.option`).
 
     `version` is that of the run (`draws.RUN_VERSION`), `start` the hashes of projectors that it starts from, by their
-    teachers. `store` has the first teacher's embeddings; `others` are further teachers' with the weights of their
-    losses.
+    teachers. `teacher` is the first one; `others` are further ones with the weights of their losses.
     """
-    further = [
-        {"teacher": other.spec.teacher, "weight": weight, "content": other.content_hash()} for other, weight in others
-    ]
+    further = [{"teacher": other.record, "weight": weight, "content": other.content_hash()} for other, weight in others]
     newer = {"version": version, "versions": versions()} if version > 1 else {}
     return (
         {
             **newer,
-            "store": store.content_hash(),
-            "plan": store.attributes["plan_hash"],
-            "teacher": store.spec.teacher,
+            "store": teacher.content_hash(),
+            "plan": teacher.plan_hash,
+            "teacher": teacher.record,
             "student": student,
             "options": config.deciding() | {"precision": precision},
             "world_size": world_size,

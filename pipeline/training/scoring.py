@@ -15,6 +15,7 @@ from pipeline.base.loader import BatchLoader
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, build_loss
+from pipeline.encoders.embed import embed_batches
 from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
 from pipeline.training.rows import StoredRows
@@ -64,10 +65,16 @@ def embed_rows(
                          device=distillation.device)  # fmt: skip
     students, teachers = [], []
     with loader:
-        for batch in loader.batches(parts):
-            students.append(distillation.embed(batch.pixels_on(distillation.device)))
-            teachers.append(torch.from_numpy(np.stack(batch.results)).to(distillation.device))
-    return torch.cat(students), torch.cat(teachers)
+        for embedded in embed_batches(
+            distillation.embed,
+            loader.batches(parts),
+            distillation.device,
+            width=distillation.student.spec.width,
+            no_room="Give a smaller --batch-size",
+        ):
+            students.append(embedded.embeddings)
+            teachers.append(torch.from_numpy(np.stack(embedded.results)))
+    return torch.cat(students).to(distillation.device), torch.cat(teachers).to(distillation.device)
 
 
 @contextmanager

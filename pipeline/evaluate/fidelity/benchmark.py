@@ -17,21 +17,20 @@ from pipeline.evaluate.fidelity.rows import failed_rows, missing_note
 from pipeline.evaluate.fidelity.score import StoreEmbeddings, StoreRows, choose_store_rows
 from pipeline.evaluate.fidelity.section import KEY, fidelity_section
 from pipeline.report.content import Section
-from pipeline.store.store import Store
-from pipeline.store.teachers import find_teacher
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.resolve import NamedModel
 from pipeline.training.rows import StoredRows
 
 
 @dataclass(frozen=True, eq=False)
 class FidelityBenchmark(Benchmark):
-    """`store` is that of the teacher to compare with; `rows` of it are scored."""
+    """`teacher` is the one to compare with; `rows` of its store are scored."""
 
     key: ClassVar[str] = KEY
     name: ClassVar[str] = "fidelity"
     asked_by: ClassVar[str] = "--store"
 
-    store: Store
+    teacher: StoredTeacher
     rows: StoreRows
 
     @classmethod
@@ -44,43 +43,42 @@ class FidelityBenchmark(Benchmark):
     def look(cls, config: EvaluateConfig) -> Self:
         assert config.store is not None
         store = Store(config.store)
-        if config.teacher:
-            store = find_teacher(store, config.teacher)
-        missing = missing_note(failed_rows(store))
-        notes = (f"{store.folder}: {missing} The report lists them",) if missing else ()
-        return cls(config, notes, store, choose_store_rows(store, config))
+        teacher = store.teacher(config.teacher) if config.teacher else store.first
+        missing = missing_note(failed_rows(teacher))
+        notes = (f"{teacher.folder}: {missing} The report lists them",) if missing else ()
+        return cls(config, notes, teacher, choose_store_rows(teacher, config))
 
     @property
     def patch_px(self) -> int | None:
-        return self.store.patch_px
+        return self.teacher.patch_px
 
     def check_models(self, named: Sequence[NamedModel]) -> list[str]:
         for model in named:
-            if model.patch_px != self.store.patch_px:
+            if model.patch_px != self.teacher.patch_px:
                 raise ConfigError(f"{model.label} takes patches of {model.patch_px} px, those of {self.config.store} "
-                                  f"have {self.store.patch_px}. Leave it or --store out")  # fmt: skip
+                                  f"have {self.teacher.patch_px}. Leave it or --store out")  # fmt: skip
         return []
 
     def is_teacher(self, built: BuiltEncoder) -> bool:
-        return same_encoder(built.record(), self.store.spec.teacher)
+        return same_encoder(built.record(), self.teacher.record)
 
     def patch_source(self) -> PatchSource | None:
         rows = self.rows.all.tolist()
 
         def data_key(patch_px: int) -> dict[str, Any]:
-            return {"store": self.store.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
+            return {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
 
-        return PatchSource("store", rows, StoredRows(self.store, self.config.slides_root).read, data_key)
+        return PatchSource("store", rows, StoredRows(self.teacher, self.config.slides_root).read, data_key)
 
     def stored_embeddings(self, built: BuiltEncoder) -> NDArray[np.float32] | None:
         if not self.is_teacher(built):
             return None
-        return np.stack([self.store.read_embedding(row) for row in self.rows.all.tolist()])
+        return np.stack([self.teacher.read_embedding(row) for row in self.rows.all.tolist()])
 
     def section(self, evaluation: Evaluation) -> Section:
         models = [self._of_model(model, evaluation.embeddings[model.label]) for model in evaluation.models]
         with one_thread():
-            return fidelity_section(self.store, self.rows, models, self.config, evaluation.out)
+            return fidelity_section(self.teacher, self.rows, models, self.config, evaluation.out)
 
     def _of_model(self, model: EvaluatedModel, embeddings: NDArray[np.float32]) -> StoreEmbeddings:
         """A model's `embeddings` of the rows, training rows first, with its way into the teacher's space."""
@@ -90,7 +88,7 @@ class FidelityBenchmark(Benchmark):
             train=embeddings[:num_train],
             val=embeddings[num_train:],
             is_teacher=self.is_teacher(model.built),
-            projector=model.named.projector_into(self.store.spec.teacher["weights_sha256"]),
+            projector=model.named.projector_into(self.teacher.record["weights_sha256"]),
             named=model.named,
         )
 

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from pipeline.base.console import counted
 from pipeline.report.content import Exclusion
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Status, Store
+from pipeline.store.format import Status
+from pipeline.store.store import StoredTeacher
 
 MIN_PART_ROWS = 5
 """A slide or centre with fewer held-out patches has no figures of its own. Our choice."""
@@ -18,12 +19,12 @@ MAX_ROWS_NAMED = 5
 Names = NDArray[np.str_]
 
 
-def failed_rows(store: Store) -> list[Exclusion]:
+def failed_rows(store: StoredTeacher) -> list[Exclusion]:
     """Planned rows that the store has no embedding of: one exclusion for each slide and reason, held-out rows first,
     and one for all that are not done yet.
     """
     status, split, slide_of_row = store.status(), store.plan.split(), store.plan.slide_of_row()
-    reasons = {failure["row"]: str(failure["reason"]) for failure in store.failures()}
+    reasons = {failure["row"]: str(failure["reason"]) for failure in store.ledger.failures()}
     exclusions = []
     for code, words in ((VAL, "held-out"), (TRAIN, "training")):
         of_split = split == code
@@ -63,7 +64,7 @@ def missing_note(exclusions: list[Exclusion]) -> str:
     )
 
 
-def sample_note(store: Store, num_val: int, num_train: int) -> str:
+def sample_note(store: StoredTeacher, num_val: int, num_train: int) -> str:
     """How many rows `--store-rows` left of those that there are; "" if it left all."""
     of_val, of_train = len(store.ok_rows(VAL)), len(store.ok_rows(TRAIN))
     if (num_val, num_train) == (of_val, of_train):

@@ -14,7 +14,7 @@ from pipeline.config.tools import EvaluateConfig
 from pipeline.projector import EPSILON, Projector
 from pipeline.report.content import Column
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.student.resolve import NamedModel
 from pipeline.training.held_out import FIGURES as NAMES
 from pipeline.training.held_out import MEANINGS
@@ -79,7 +79,7 @@ class StoreRows:
         return np.concatenate([self.train, self.val])
 
 
-def choose_store_rows(store: Store, config: EvaluateConfig) -> StoreRows:
+def choose_store_rows(store: StoredTeacher, config: EvaluateConfig) -> StoreRows:
     """At most `store_rows` held-out rows and as many training rows, by a hash of the row.
 
     Raises:
@@ -118,7 +118,7 @@ class StoreEmbeddings:
 class TeacherSpace:
     """The store's teacher on the chosen rows, plain and standardised by the statistics of all training rows."""
 
-    def __init__(self, store: Store, rows: StoreRows) -> None:
+    def __init__(self, store: StoredTeacher, rows: StoreRows) -> None:
         mean, variance = teacher_statistics(store, TRAIN)
         self.mean, self.deviation = mean, np.sqrt(variance + EPSILON)
         self.plain = np.stack([store.read_embedding(int(row)) for row in rows.val])

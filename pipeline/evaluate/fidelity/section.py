@@ -54,8 +54,7 @@ from pipeline.projector import EPSILON
 from pipeline.report.content import Cell, Column, Figure, Interval, Score, Section, Table
 from pipeline.report.sheets import draw_best_and_worst
 from pipeline.sampling import TRAIN
-from pipeline.store.store import Store
-from pipeline.store.teachers import all_teachers
+from pipeline.store.store import StoredTeacher
 from pipeline.student.resolve import AFTER, BEFORE
 from pipeline.training.linear_map import ROWS, LinearMap
 from pipeline.training.similarity import NUM_NEIGHBOURS, debiased_linear_cka
@@ -102,7 +101,7 @@ def score_models(
 
 
 def fidelity_section(
-    store: Store, rows: StoreRows, models: Sequence[StoreEmbeddings], config: EvaluateConfig, out: Path
+    store: StoredTeacher, rows: StoreRows, models: Sequence[StoreEmbeddings], config: EvaluateConfig, out: Path
 ) -> Section:
     """All figures, and tables by centre and slide; writes the contact sheet to `out` if the store keeps pixels."""
     plan, space = store.plan, TeacherSpace(store, rows)
@@ -131,7 +130,7 @@ def fidelity_section(
             *difference_tables(models, figures, resamples, config.reference),
             *parts.tables,
         ],
-        figures=[draw_sheet(store, rows, figures[shown].cosine, shown, out)] if store.has_pixels else [],
+        figures=[draw_sheet(store, rows, figures[shown].cosine, shown, out)] if store.keeps_pixels else [],
         scores=headline_scores(overlap, cka),
         settings={"store_rows": config.store_rows, "resamples": config.resamples, "seed": config.seed},
         source={"store": str(store.folder), "content hash": store.content_hash(),
@@ -309,14 +308,16 @@ def part_tables(title: str, name: str, parts: dict[str, list[Part]], most: int, 
     return [Table(title, [*head, *(Column(column) for column in FITTED_FIGURES)], rows, note)]
 
 
-def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path) -> Figure:
+def draw_sheet(
+    store: StoredTeacher, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path
+) -> Figure:
     """The contact sheet of the patches that the shown model is nearest to and farthest from its teacher on."""
     order = np.argsort(-cosine, kind="stable")
     best, worst = order[:SHEET_PATCHES], order[::-1][:SHEET_PATCHES]
     name = "fidelity_patches.png"
     title = f"{shown[0]}: patches nearest to the teacher, and farthest from it"
     groups = {
-        words: [(store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
+        words: [(store.store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
         for words, chosen in (("best", best), ("worst", worst))
     }
     draw_best_and_worst(groups, title, out / name)
@@ -329,7 +330,9 @@ def draw_sheet(store: Store, rows: StoreRows, cosine: NDArray[np.float64], shown
     )
 
 
-def notes(store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, cka: dict[str, Alignment]) -> list[str]:
+def notes(
+    store: StoredTeacher, rows: StoreRows, space: TeacherSpace, num_cases: int, cka: dict[str, Alignment]
+) -> list[str]:
     """What a reader must know beside the numbers."""
     num_rows = len(rows.val)
     texts = [*filter(None, [missing_note(failed_rows(store)), sample_note(store, num_rows, len(rows.train))])]
@@ -364,7 +367,7 @@ def notes(store: Store, rows: StoreRows, space: TeacherSpace, num_cases: int, ck
     if len(rows.train) < 2 * store.width:
         texts.append(f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
                      "to be exact, so that even the teacher's own row is below 1.")  # fmt: skip
-    if not store.has_pixels:
+    if not store.keeps_pixels:
         texts.append("No contact sheet: the store keeps no pixels.")
     return texts
 
@@ -396,12 +399,12 @@ def at_bound(
     return [note] if (note := bound_note(estimates)) else []
 
 
-def provenance(store: Store, models: Sequence[StoreEmbeddings]) -> list[str]:
+def provenance(store: StoredTeacher, models: Sequence[StoreEmbeddings]) -> list[str]:
     """Which other teachers there are, whether the held-out patches are really new to each model, and why a student's
     projector is not used.
     """
     name = store.spec.teacher["name"]
-    others_of_store = [other for other in all_teachers(store.base) if other != name]
+    others_of_store = [other for other in store.store.teachers if other != name]
     texts = [
         f"The store has embeddings of {other} too: `--teacher {other}` measures by them." for other in others_of_store
     ]
