@@ -1,9 +1,9 @@
-"""Whether a stage that is called again has anything left to do: looked at in a second, without torch or a model.
+"""Check in a second, without torch or a model, whether a repeated stage has anything left to do.
 
-A stage is passed over only where the call is the one that its output records (`config.toml`, written once everything
-was found right), the output is whole, no input is younger than that record, and no lock lies at the output: a process
-is at work there, or one was killed after its last file, whose lock is to be cleared away. In any other case the stage
-itself looks, and refuses or continues as ever.
+A stage is skipped only if the call is the one that its output records (`config.toml`, written once all checks have
+passed), the output is complete, no input is newer than that record, and the output is not locked: a lock means that a
+process is at work, or was killed after its last file and left a lock to remove. Otherwise the functions here return
+`None`, and the stage itself runs: it continues, or refuses.
 """
 
 import os
@@ -28,9 +28,9 @@ from stages.reports.train import Trained
 
 
 def same_call(path: Path, command: str, config: Config, arguments: dict[str, Path]) -> bool:
-    """Whether the record in the file `path` is that of the same call: the same paths, and the same options that decide.
+    """Whether the file `path` records the same call: the same paths, and the same options that decide the result.
 
-    Paths in records of version 0.1.0 are as they were typed, and are taken from the present working folder.
+    Records of version 0.1.0 have paths as they were typed; they are taken relative to the working folder.
     """
     try:
         recorded = read_toml(path, command)
@@ -45,37 +45,37 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
 
 
 def unchanged(record: Path, *inputs: Path | str | None) -> bool:
-    """Whether files, and all files below folders, are there and were last written, replaced or renamed before `record`
-    was. Words for weights (`model_names.WORDS`) and `None` are no files.
+    """Whether all inputs exist, and were last written, replaced or renamed before `record` was; a folder includes all
+    files below it. Ignores `None` and words for weights (`model_names.WORDS`).
     """
-    moment = record.stat().st_mtime_ns
+    recorded = record.stat().st_mtime_ns
     paths = [Path(path) for path in inputs if path is not None and path not in WORDS]
-    return all(_youngest(path) < moment for path in paths)
+    return all(_last_change(path) < recorded for path in paths)
 
 
-def _youngest(path: Path) -> float:
-    """Time of the last change of a file, or of anything below a folder, in ns; infinite for what is not there."""
+def _last_change(path: Path) -> float:
+    """Time of the last change of a file, or of anything below a folder, in ns; infinite if it does not exist."""
     try:
-        times = [_changed(path)]
+        times = [_change_time(path)]
         for folder, _, files in os.walk(path, followlinks=True):
-            times += [_changed(Path(folder)), *(_changed(Path(folder, name)) for name in files)]
+            times += [_change_time(Path(folder)), *(_change_time(Path(folder, name)) for name in files)]
     except OSError:
         return float("inf")
     return max(times)
 
 
-def _changed(path: Path) -> int:
-    """When a file or folder, or the link to it, was last changed, in ns."""
+def _change_time(path: Path) -> int:
+    """Time of the last change of a file or folder, or of the link to it, in ns."""
     return max(time for stat in (path.stat(), path.lstat()) for time in (stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 def _of_encoder(name: str) -> Path | None:
-    """The folder of an encoder that has one."""
+    """Folder of an encoder that is named by its folder."""
     return Path(name.removeprefix(FOLDER_PREFIX)) if name.startswith(FOLDER_PREFIX) else None
 
 
 def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig) -> Extracted | None:
-    """What `extract-teacher` would say of a store to which nothing is to be added; `None` if it must look itself."""
+    """Result of `extract-teacher` for a finished store; `None` if the stage must run."""
     if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
     try:
@@ -97,7 +97,7 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
-    """The same of `import-features`; a slide that failed lets it look itself."""
+    """Result of `import-features` for a finished store; `None` if the stage must run, also if a slide failed."""
     record = out / "config.toml"
     if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
@@ -117,7 +117,7 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
 
 
 def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Trained | None:
-    """The same of `train-student`; several processes look themselves."""
+    """Result of `train-student` for a finished run; `None` if the stage must run, always with several processes."""
     run = RunFolder(out)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
@@ -169,13 +169,13 @@ def _wanted_step(run: RunFolder, config: TrainConfig, last: int) -> int | None:
 
 
 def _weights(config: TrainConfig) -> list[Path | str]:
-    """The file or folder that a run started from: of an earlier run its student."""
+    """File or folder of the weights to start from; for an earlier run, its student."""
     folder = Path(config.weights)
     return [folder / "student" if (folder / "run.json").is_file() else config.weights]
 
 
 def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig) -> Tally | None:
-    """The same of `embed`; a slide that failed lets it look itself."""
+    """Result of `embed` for a finished folder; `None` if the stage must run, also if a slide failed."""
     options = out / OPTIONS_FILE
     arguments = {"model": Path(absolute_model(model)), "slides": source, "out": out}
     if config.retry_failures or is_locked(out) or not same_call(options, "embed", config, arguments):
@@ -183,7 +183,7 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     name = split_model(model)
     is_run = (name.folder / "run.json").is_file()
     if is_run and name.weights not in ("", "after"):
-        return None  # what the run started from, or its teacher: files of which the run's record must be asked
+        return None  # `before` or `teacher`: their files are known only from the run's record
     of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None
     try:
         tally = _whole_embedding(out)

@@ -1,6 +1,6 @@
-"""Words to the user: progress bars, tables, and the log of a run.
+"""Terminal output: progress bars, notes and tables.
 
-Bars and notes go to standard error, results to standard output. Where standard error is no terminal, a bar becomes a
+Bars and notes go to standard error, results to standard output. If standard error is not a terminal, a bar prints one
 line a minute.
 """
 
@@ -16,18 +16,18 @@ from pipeline.base.outside import printable
 from pipeline.base.units import format_seconds
 
 QUIET_SECONDS = 60.0
-"""Seconds between lines where there is no terminal. Our choice."""
+"""Seconds between progress lines when there is no terminal. Our choice."""
 
 
 def say(text: str) -> None:
-    """A note to the user on standard error; a running bar stays whole. Control characters, of file names, are shown as
-    escapes.
+    """Print a note on standard error without breaking a running bar. Control characters, as in file names, are
+    escaped.
     """
     tqdm.write(printable(text), file=sys.stderr)
 
 
 class Progress:
-    """A bar with rate and time left; `note` adds figures such as failures or loss behind it. A silent one shows
+    """A progress bar with rate and time left. `note` appends figures such as failures or loss; a silent bar shows
     nothing.
     """
 
@@ -52,17 +52,17 @@ class Progress:
         self._bar.close()
 
     def note(self, **figures: str | int | float) -> None:
-        """Figures shown behind the bar."""
+        """Show figures after the bar."""
         self._note = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
                                for name, value in figures.items())  # fmt: skip
         self._bar.set_postfix_str(self._note, refresh=False)
 
     def expect(self, total: int) -> None:
-        """Another total, where it is only known by and by."""
+        """Set a new total, for totals that become known only during the work."""
         self.total = self._bar.total = total
 
     def step(self, count: int = 1) -> None:
-        """`count` more units are done."""
+        """Advance by `count` units."""
         self._done += count
         self._bar.update(count)
         now = time.monotonic()
@@ -75,7 +75,7 @@ class Progress:
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str] = (), *, right: Sequence[int] = ()) -> str:
-    """Rows as aligned text; the columns in `right` are right-aligned."""
+    """Format rows as aligned text; the columns in `right` are right-aligned."""
     rows = [header, *rows] if header else rows
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     if not cells:
@@ -91,5 +91,5 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str] = (), *, right
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:
-    """A number of things in words: "1 slide", "2,000 slides"."""
+    """A count with its noun: "1 slide", "2,000 slides"."""
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

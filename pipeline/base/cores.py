@@ -1,4 +1,4 @@
-"""How many cores this process may use: fewer than the machine has where a scheduler or a container gives it some."""
+"""How many cores this process may use: fewer than the machine has if a scheduler or container limits them."""
 
 import math
 import os
@@ -9,8 +9,8 @@ OWN_GROUP = Path("/proc/self/cgroup")
 
 
 def usable_cores() -> int:
-    """Cores that the system lets this process run on (affinity), and time on them that its control group has (quota);
-    at least 1.
+    """Number of cores this process may use: the smaller of its CPU affinity and its control group's quota; at least
+    1.
     """
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = cgroup_quota()
@@ -18,8 +18,8 @@ def usable_cores() -> int:
 
 
 def cgroup_quota(root: Path = CGROUPS, own: Path = OWN_GROUP) -> float | None:
-    """Cores' worth of time that the control groups of this process allow, the least of its own and those above;
-    `None` without a limit. Version 2 has `cpu.max`, version 1 `cpu.cfs_quota_us` and `cpu.cfs_period_us`.
+    """CPU quota of this process in cores: the smallest of its control group and the groups above it; `None` without a
+    limit. Read from `cpu.max` (version 2), or `cpu.cfs_quota_us` and `cpu.cfs_period_us` (version 1).
     """
     quotas: list[float] = []
     for line in _read(own).splitlines():
@@ -28,15 +28,15 @@ def cgroup_quota(root: Path = CGROUPS, own: Path = OWN_GROUP) -> float | None:
         if controllers and "cpu" not in controllers.split(","):
             continue
         for base in (root,) if not controllers else (root / controllers, root / "cpu"):
-            place = base / group.lstrip("/")
-            for folder in (place, *place.parents):
+            group_folder = base / group.lstrip("/")
+            for folder in (group_folder, *group_folder.parents):
                 if folder.is_relative_to(base):
                     quotas += _quota_of(folder)
     return min(quotas, default=None)
 
 
 def _quota_of(folder: Path) -> list[float]:
-    """The limit of one control group; empty without one."""
+    """The quota of one control group, in cores; empty without a limit."""
     words = _read(folder / "cpu.max").split() or [
         _read(folder / "cpu.cfs_quota_us").strip(),
         _read(folder / "cpu.cfs_period_us").strip(),

@@ -1,4 +1,4 @@
-"""Where and how to compute: device, arithmetic, batch size, reproducible kernels, versions."""
+"""Where and how to compute: device, precision, batch size, reproducible kernels, versions."""
 
 import ctypes
 import os
@@ -14,14 +14,14 @@ from pipeline.base.versions import versions as versions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TF32 = "tf32"
-"""Arithmetic of float32 stores and runs that an earlier version began on CUDA: TensorFloat-32 (10 bits of fraction) in
-convolutions, torch's default. Nothing begins with it; they are continued in it.
+"""Precision of float32 stores and runs that an earlier version began on CUDA: TensorFloat-32 (10 bits of fraction) in
+convolutions, torch's default. Used only to continue them.
 """
 CPU_BATCH = 32
-"""Patches a batch on a CPU. Our choice: larger ones are no faster."""
+"""Patches a batch on a CPU. Our choice: larger batches are no faster."""
 MAX_BATCH = 1024
 MEMORY_SHARE = 0.6
-"""Share of a GPU's free memory that a batch may take: activations are extrapolated from a small one. Our choice."""
+"""Share of a GPU's free memory that a batch may use, extrapolated from a small batch. Our choice."""
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt(3), from glibc's malloc.h."""
@@ -29,10 +29,10 @@ KEPT_BYTES = 1 << 30
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """On a CPU, keep the memory of freed tensors for the next ones instead of handing it back to the system each time.
+    """On a CPU, reuse the memory of freed tensors instead of returning it to the system.
 
-    glibc maps and unmaps every tensor above 32 MB anew, and the kernel clears its pages: a CNN's forward pass takes 2.5
-    times as long for it (benchmarks/memory_reuse.py). Process-wide; nothing on a GPU or without glibc.
+    glibc maps and unmaps every tensor above 32 MB, and the kernel clears its pages each time. This makes a CNN's
+    forward pass 2.5 times as slow (benchmarks/memory_reuse.py). Process-wide; does nothing on a GPU or without glibc.
     """
     if device.type != "cpu":
         return
@@ -43,10 +43,10 @@ def keep_freed_memory(device: torch.device) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
+    """The device called `name`; "auto" prefers CUDA, then MPS, then the CPU.
 
     Raises:
-        ConfigError: no such device here.
+        ConfigError: this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
@@ -60,7 +60,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """The arithmetic of that name; "auto" is bfloat16 on a GPU and float32 elsewhere.
+    """The precision called `name`; "auto" is bfloat16 on a GPU and float32 elsewhere.
 
     Raises:
         ConfigError: float16 on a CPU, which has no fast kernels for it.
@@ -73,7 +73,7 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 
 def training_precision(name: str, device: torch.device) -> str:
-    """The arithmetic of a student's passes, of that name; as `choose_precision`.
+    """The precision to train a student in; as `choose_precision`.
 
     Raises:
         ConfigError: float16, in which the loss's gradients, about 1 / (B * T) each, would vanish.
@@ -85,22 +85,23 @@ def training_precision(name: str, device: torch.device) -> str:
 
 
 def continued_precision(precision: str, device: torch.device, *, full_float32: bool) -> str:
-    """The arithmetic that something begun in `precision` is continued in: `TF32` where it was float32 on CUDA in name
-    only, which a record without `full_float32` means.
+    """The precision in which to continue a store or run begun in `precision`.
+
+    `TF32` for float32 on CUDA if its record lacks `full_float32`: convolutions were then computed in TensorFloat-32.
     """
     return TF32 if precision == "float32" and device.type == "cuda" and not full_float32 else precision
 
 
 def use_tf32(allowed: bool) -> None:
-    """Whether float32 matrix products and convolutions on CUDA may be in TensorFloat-32; torch allows it in
-    convolutions unless it is told otherwise. Process-wide.
+    """Allow or forbid TensorFloat-32 in float32 convolutions on CUDA, which torch allows by default; forbid it in
+    matrix products. Process-wide.
     """
-    torch.backends.cudnn.allow_tf32 = allowed  # both flags, for torch 2.6 has no others, and later ones follow them
+    torch.backends.cudnn.allow_tf32 = allowed  # set both flags: torch 2.6 has no others, and later versions follow them
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Compute in `precision` on `device`: autocast, or float32 in full (`TF32`: as torch would by itself)."""
+    """Context that computes in `precision` on `device`: autocast, full float32, or torch's default (`TF32`)."""
     if precision in ("float32", TF32):
         return _float32(tf32=precision == TF32)
     return torch.autocast(device.type, DTYPES[precision])
@@ -108,7 +109,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 @contextmanager
 def _float32(*, tf32: bool) -> Iterator[None]:
-    """Inside, `use_tf32(tf32)`; then as it was."""
+    """Apply `use_tf32(tf32)` inside the block, then restore the flags."""
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     use_tf32(tf32)
     try:
@@ -118,7 +119,7 @@ def _float32(*, tf32: bool) -> Iterator[None]:
 
 
 def choose_batch_size(model: torch.nn.Module, patch_px: int, device: torch.device, precision: str) -> int:
-    """A power of two that fits: on a GPU by the memory of a forward pass over 8 patches, on a CPU `CPU_BATCH`."""
+    """A power of two that fits into memory, judged on a GPU by a forward pass over 8 patches; `CPU_BATCH` elsewhere."""
     if device.type != "cuda":
         return CPU_BATCH
     probe = torch.zeros((8, patch_px, patch_px, 3), dtype=torch.uint8, device=device)
@@ -134,7 +135,7 @@ def choose_batch_size(model: torch.nn.Module, patch_px: int, device: torch.devic
 
 
 def use_deterministic_kernels(enabled: bool) -> None:
-    """Allow only kernels whose result does not depend on timing; the others raise. Process-wide."""
+    """Allow only kernels whose results do not depend on timing; others raise. Process-wide."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS to be reproducible
     torch.use_deterministic_algorithms(enabled)
     torch.backends.cudnn.benchmark = not enabled
@@ -142,7 +143,7 @@ def use_deterministic_kernels(enabled: bool) -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Inside, linear algebra on the CPU has one thread: its last digits then do not follow the number of cores."""
+    """Run linear algebra on the CPU in one thread, so that its last digits do not depend on the number of cores."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -153,7 +154,7 @@ def one_thread() -> Iterator[None]:
 
 
 def mark(device: torch.device) -> torch.cuda.Event | None:
-    """An event behind all that the device was given so far; `None` where a call returns when its work is done."""
+    """An event recorded after all work queued on the device so far; `None` for devices that run synchronously."""
     if device.type != "cuda":
         return None
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
@@ -162,7 +163,7 @@ def mark(device: torch.device) -> torch.cuda.Event | None:
 
 
 def describe_device(device: torch.device) -> str:
-    """The device in words."""
+    """The device's name for logs and reports."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"

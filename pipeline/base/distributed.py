@@ -1,5 +1,5 @@
-"""Several processes, one batch: sums over all of them that gradients flow through. In one process everything here is
-the identity.
+"""One batch split over several processes: differentiable sums over all of them. With one process, every function here
+is the identity.
 """
 
 import os
@@ -24,7 +24,7 @@ def world_size() -> int:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Inside, sums are this process's own, as in a validation that one process does for all."""
+    """Make sums local to this process inside the block, as for a validation that one process runs for all."""
     global _alone
     _alone = True
     try:
@@ -34,7 +34,7 @@ def alone() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Number of this process, from 0; outside the group (before it is joined, after it is left) as `torchrun` said."""
+    """Rank of this process, from 0; outside the group (before joining, after leaving) as set by `torchrun`."""
     if dist.is_initialized():
         return dist.get_rank()
     return int(os.environ.get("RANK", "0")) if _launched() > 1 else 0
@@ -46,12 +46,12 @@ def _launched() -> int:
 
 
 def is_leader() -> bool:
-    """Whether this process writes the files: the first one does."""
+    """Whether this process writes the files: rank 0 does."""
     return rank() == 0
 
 
 def join_group(device: torch.device) -> torch.device:
-    """Join the processes that `torchrun` started, nothing when it did not; returns this process's own device."""
+    """Join the process group if `torchrun` started one. Returns this process's device."""
     if _launched() > 1 and not dist.is_initialized():
         if str(device) == "cuda":
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
@@ -61,7 +61,7 @@ def join_group(device: torch.device) -> torch.device:
 
 
 def gather(value: T) -> list[T]:
-    """Every process's `value`, by rank; all processes must call this."""
+    """Every process's `value`, ordered by rank; all processes must call this."""
     if world_size() == 1:
         return [value]
     values: list[T | None] = [None] * world_size()
@@ -70,7 +70,7 @@ def gather(value: T) -> list[T]:
 
 
 def wait_for_all() -> None:
-    """Wait until every process is here."""
+    """Wait until every process has reached this call."""
     if dist.is_initialized():
         dist.barrier()
 
@@ -106,7 +106,7 @@ def global_sum(value: Tensor) -> Tensor:
 
 
 def global_max(value: Tensor) -> Tensor:
-    """Largest `value` over all processes; a constant to gradients."""
+    """Largest `value` over all processes; gradients treat it as a constant."""
     value = value.detach().clone()
     if world_size() > 1:
         dist.all_reduce(value, dist.ReduceOp.MAX)
@@ -114,10 +114,10 @@ def global_max(value: Tensor) -> Tensor:
 
 
 def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Make every process's gradients those of the global loss.
+    """Turn every process's gradients into those of the global loss.
 
-    Each process backpropagates the same global loss through its own rows, and `global_sum` adds up all processes'
-    copies of it on the way: the sum over processes is `world_size` times the gradient, so the mean is the gradient.
+    Each process backpropagates the same global loss through its own rows, and `global_sum` adds up the copies of all
+    processes. The sum over processes is therefore `world_size` times the gradient, and the mean is the gradient.
     """
     if world_size() == 1:
         return

@@ -1,7 +1,7 @@
 """Errors that a user can act on, and the exit codes of the command.
 
-Every message says what is wrong, which value, which file, and how to mend it. `ValueError` and these are for users;
-`assert` is for invariants of the code.
+Every message says what is wrong, names the value and the file, and says how to fix it. `ValueError` and these errors
+are for users; `assert` is for invariants of the code.
 """
 
 import difflib
@@ -13,17 +13,17 @@ from typing import Any
 EXIT_OK = 0
 """All done."""
 EXIT_ERROR = 1
-"""Wrong use or wrong input; nothing that was finished before is lost."""
+"""Wrong use or wrong input; finished work is kept."""
 EXIT_PARTIAL = 3
 """Done, but some slides or patches failed; they are listed."""
 EXIT_INTERRUPTED = 130
-"""Stopped by Ctrl-C; the same command continues. Of SIGTERM it is 143, of SIGHUP 129: 128 and the signal's number."""
+"""Stopped by Ctrl-C; the same command continues. SIGTERM gives 143, SIGHUP 129: 128 plus the signal's number."""
 EXIT_PIPE = 141
-"""Nobody reads the output any more."""
+"""The reader of the output has gone."""
 
 
 class G2LError(Exception):
-    """Base of every error that is shown to the user without a traceback."""
+    """Base of all errors that are shown to the user without a traceback."""
 
 
 class ConfigError(G2LError):
@@ -35,14 +35,14 @@ class ManifestError(G2LError):
 
 
 class SlideError(G2LError):
-    """A slide cannot be used: it does not open, has no mpp, is too coarse, or is not the planned one.
+    """A slide cannot be used: it does not open, has no mpp, is too coarse, or is not the planned slide.
 
     Attributes:
-        facts: what is known of it all the same: columns of a plan's audit.
+        facts: what is known about it nevertheless, as columns of a plan's audit.
     """
 
-    def __init__(self, words: str, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
+        super().__init__(message)
         self.facts = facts
 
 
@@ -51,7 +51,7 @@ class PatchError(G2LError):
 
 
 class EmptyPatchError(PatchError):
-    """Most of the patch was never scanned: the slide has no pixels at this place."""
+    """Most of the patch was never scanned: the slide has no pixels there."""
 
 
 class PlanError(G2LError):
@@ -59,7 +59,7 @@ class PlanError(G2LError):
 
 
 class StoreError(G2LError):
-    """A store is damaged, incomplete, or belongs to another plan, teacher or setting."""
+    """A store is damaged, incomplete, or belongs to another plan, teacher or configuration."""
 
 
 class EncoderError(G2LError):
@@ -67,15 +67,15 @@ class EncoderError(G2LError):
 
 
 class ExportError(G2LError):
-    """A file of an export cannot be written, or does not give the student's embeddings."""
+    """A file of an export cannot be written, or does not reproduce the student's embeddings."""
 
 
 class BenchmarkError(G2LError):
-    """The data of a benchmark cannot be used as they are, or embeddings hold what is no number."""
+    """A benchmark's data cannot be used as they are, or embeddings are not finite."""
 
 
 class EmbedError(G2LError):
-    """A folder of embeddings is of another model or setting, or cannot be written."""
+    """A folder of embeddings belongs to another model or configuration, or cannot be written."""
 
 
 class CheckpointError(G2LError):
@@ -83,26 +83,26 @@ class CheckpointError(G2LError):
 
 
 class BusyError(G2LError):
-    """Another process works on the same output."""
+    """Another process is working on the same output."""
 
 
 def words_of(error: OSError) -> str:
-    """The system's error in words, with the paths that it is about."""
+    """The system's error message, with the paths it concerns."""
     paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
     return ": ".join([" -> ".join(paths), error.strerror or str(error)]).removeprefix(": ")
 
 
 LIKENESS = 0.6
-"""How alike a mistyped name and a known one are at least (`difflib`'s ratio). Its own default."""
+"""Least similarity of a mistyped name to a known one (`difflib`'s ratio). Its default."""
 
 
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """ " (did you mean NAME?)" for a name that is nearly a known one, whatever its capitals; "" otherwise."""
+def did_you_mean(typed: str, known: Iterable[str]) -> str:
+    """ " (did you mean NAME?)" if `typed` nearly matches a known name, ignoring case; "" otherwise."""
     by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=LIKENESS)
+    near = difflib.get_close_matches(typed.lower(), by_lower, n=1, cutoff=LIKENESS)
     return f" (did you mean {by_lower[near[0]]}?)" if near else ""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message, or its type if it has none."""
+    """The first line of an error's message, or its type if the message is empty."""
     return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,7 +1,7 @@
-"""Patches as encoded images: lossless JPEG XL, or JPEG by choice.
+"""Encode and decode patches: lossless JPEG XL, or JPEG by choice.
 
-Encoding is deterministic: one thread, fixed effort, so that the same patch gives the same bytes on any number of
-workers. Both codecs release the interpreter lock.
+Encoding is deterministic (one thread, fixed effort): the same patch gives the same bytes for any number of workers.
+Both codecs release the interpreter lock.
 """
 
 from typing import Literal
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 ImageFormat = Literal["jpegxl", "jpeg"]
 
 JPEGXL_EFFORT = 1
-"""libjxl's fastest lossless mode. Our choice: against the next one it encodes 6 times as fast, decodes 1.25 times as
-fast and is 7 % larger (benchmarks/codec.py).
+"""libjxl's fastest lossless mode. Our choice: compared with the next mode it encodes 6 times as fast, decodes 1.25
+times as fast and gives 7 % larger files (benchmarks/codec.py).
 """
 JPEG_QUALITY = 95
-"""Our choice: about 0.4 of lossless, no chroma subsampling."""
+"""Our choice: about 0.4 times the lossless size, without chroma subsampling."""
 
 
 def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
-    """A patch, uint8 (P, P, 3) RGB, as a standard JPEG XL (lossless) or JPEG file."""
+    """Encode a patch, uint8 (P, P, 3) RGB, as a standard JPEG XL (lossless) or JPEG file."""
     patch = np.ascontiguousarray(patch)
     if image_format == "jpegxl":
         return bytes(imagecodecs.jpegxl_encode(patch, lossless=True, effort=JPEGXL_EFFORT, numthreads=1))
@@ -29,13 +29,13 @@ def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
 
 
 def decode_image(data: bytes, image_format: ImageFormat, patch_px: int) -> NDArray[np.uint8]:
-    """The inverse of `encode_image`: uint8 (P, P, 3) RGB.
+    """Decode the bytes of `encode_image`: uint8 (P, P, 3) RGB.
 
-    A damaged JPEG may decode to something: the store's checksums are what finds damage.
+    A damaged JPEG may still decode; only the store's checksums reveal the damage.
 
     Raises:
-        ValueError: the bytes are no image of that format, or of another size than `patch_px`; the codecs compare their
-            header's size with that of the array that they fill, before they decode.
+        ValueError: the bytes are not an image of that format, or its size is not `patch_px`. The codecs compare the
+            header's size with the array's before they decode.
     """
     patch = np.zeros((patch_px, patch_px, 3), np.uint8)
     try:
@@ -43,6 +43,6 @@ def decode_image(data: bytes, image_format: ImageFormat, patch_px: int) -> NDArr
             imagecodecs.jpegxl_decode(data, numthreads=1, out=patch)
         else:
             imagecodecs.jpeg8_decode(data, out=patch)
-    except Exception as error:  # noqa: BLE001  (imagecodecs has an error of its own for each codec, and others)
+    except Exception as error:  # noqa: BLE001  (imagecodecs has an error class for each codec, and raises others too)
         raise ValueError(f"not a readable {image_format} image ({error})") from None
     return patch

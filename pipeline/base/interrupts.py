@@ -1,12 +1,11 @@
-"""Ctrl-C, SIGTERM and SIGHUP end the command within seconds, whatever it does: what is half written goes, then it
-exits.
+"""End the command within seconds of Ctrl-C, SIGTERM or SIGHUP: remove half-written files, then exit.
 
-An exception raised out of a signal can hit any line: between taking a lock and noting that it is held, within a
-library's own clean-up, in a callback that swallows it. So none is raised. Every file is complete or absent already, and
-a killed run continues; an interrupted one is a killed one that tidies up first. A thread of its own waits for the
-signal, for the main thread may be in a library for minutes.
+An exception raised by a signal handler can strike at any line: between taking a lock and recording it, in a library's
+clean-up, in a callback that swallows it. So the handlers raise none. Every file is complete or absent, and a killed run
+can be continued; an interrupt is a kill that tidies up first. A separate thread waits for the signal, since the main
+thread may spend minutes inside a library.
 
-`guard` is held while a name on disk is made, changes hands or goes, so that no thread makes one behind the tidying.
+`guard` is held while a name on disk is created, renamed or removed, so that no thread creates one during the tidying.
 """
 
 import contextlib
@@ -21,15 +20,15 @@ from types import FrameType
 from typing import Any
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""Exit codes are the shell's: 128 and the signal's number."""
+"""Exit codes are the shell's: 128 plus the signal's number."""
 
 GUARD_SECONDS = 3.0
-"""How long the end waits for a name that is just being made. Our choice: a file server may be slow, a user not."""
+"""How long to wait for a name that is being created. Our choice: file servers may be slow, users are impatient."""
 TIDY_SECONDS = 8.0
-"""How long tidying may take before the process ends without. Our choice: less than the 10 s of `docker stop`."""
+"""How long tidying may take before the process exits anyway. Our choice: less than the 10 s of `docker stop`."""
 INSIST_SECONDS = 2.0
-"""A signal that comes so long after the first ends the process at once; one before is the same, from the terminal and
-from a launcher."""
+"""A second signal after this time ends the process at once. An earlier one is a duplicate: the terminal and a launcher
+may both send the signal."""
 
 WORDS = "\nstopped; run the same command again to continue\n"
 
@@ -39,14 +38,14 @@ _installed: "_Handlers | None" = None
 
 
 def undo_at_end(undo: Callable[[], object], path: object = None) -> object:
-    """Have `undo` called if a signal ends the process; returns the key for `settled`. `path` is what it removes."""
+    """Register `undo` to run if a signal ends the process. Returns the key for `settled`; `path` is what it removes."""
     key = str(path), object()
     _undoings[key] = undo
     return key
 
 
 def settled(key: object) -> None:
-    """Forget what `undo_at_end` was given: there is nothing to undo any more."""
+    """Unregister the undo of that key: the work is finished, or already undone."""
     _undoings.pop(key, None)  # type: ignore[call-overload]
 
 
@@ -57,7 +56,7 @@ def is_being_written(path: object) -> bool:
 
 @contextlib.contextmanager
 def undone(undo: Callable[[], object]) -> Iterator[None]:
-    """Have `undo` called when the block ends, however that is; by a signal as well."""
+    """Call `undo` when the block ends in any way, a signal included."""
     key = undo_at_end(undo)
     try:
         yield
@@ -67,14 +66,14 @@ def undone(undo: Callable[[], object]) -> Iterator[None]:
 
 
 class _Handlers:
-    """Signals that are handled, and the thread that waits for them."""
+    """The signal handlers, and the thread that waits for signals."""
 
     def __init__(self) -> None:
         self.first: float | None = None
         self.receiver, self.sender = socket.socketpair()
         self.sender.setblocking(False)
         self.before = {number: signal.getsignal(number) for number in ENDING}
-        # What the parent has this process ignore (nohup; a shell's job in the background) stays ignored.
+        # Signals that the parent had ignored (nohup, a shell's background job) stay ignored.
         self.handled = [number for number, old in self.before.items() if old not in (signal.SIG_IGN, None)]
         self.fd_before = signal.set_wakeup_fd(self.sender.fileno(), warn_on_full_buffer=False)
         for number in self.handled:
@@ -83,7 +82,7 @@ class _Handlers:
         self.thread.start()
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        """In the main thread, as soon as it can: only what the waiting thread cannot do."""
+        """Runs in the main thread once Python regains control: exits at once if the user insists."""
         now = time.monotonic()
         if self.first is None:
             self.first = now
@@ -91,13 +90,13 @@ class _Handlers:
             os._exit(128 + number)
 
     def wait(self) -> None:
-        """Wait for a signal and end the process; return when the handlers are removed."""
+        """Wait for a signal, then end the process; return once the handlers are removed."""
         while numbers := self.receiver.recv(1):
             if numbers[0] in self.handled:
                 end(numbers[0])
 
     def remove(self) -> None:
-        """Handle signals as before."""
+        """Restore the previous handlers and stop the thread."""
         signal.set_wakeup_fd(self.fd_before)
         for number in self.handled:
             signal.signal(number, self.before[number])
@@ -106,19 +105,19 @@ class _Handlers:
         self.receiver.close()
 
     def forget(self) -> None:
-        """In a forked child, which has no thread to wait and no part in what its parent undoes."""
+        """Restore the previous handlers in a forked child, which has no waiting thread and nothing to undo."""
         signal.set_wakeup_fd(-1)
         for number in self.handled:
             signal.signal(number, self.before[number])
 
 
 def end(number: int) -> None:
-    """Undo what is half done, say that it was stopped, and exit as a signal of that number ends a process."""
+    """Undo unfinished work, tell the user, and exit with the code of that signal."""
     code = 128 + number
-    with contextlib.suppress(RuntimeError):  # no more threads are allowed: then without a limit
+    with contextlib.suppress(RuntimeError):  # no more threads allowed: tidy without a time limit
         threading.Thread(target=_end_later, args=(code,), daemon=True).start()
     guard.acquire(timeout=GUARD_SECONDS)
-    for undo in 2 * list(reversed(_undoings.values())):  # a thread that still writes may have made a folder anew
+    for undo in 2 * list(reversed(_undoings.values())):  # twice: a thread that still writes may recreate a folder
         with contextlib.suppress(Exception):
             undo()
     with contextlib.suppress(OSError):
@@ -132,7 +131,7 @@ def _end_later(code: int) -> None:
 
 
 def install() -> None:
-    """Handle signals until the process ends. In the main thread only; elsewhere, and a second time, nothing is done."""
+    """Handle signals until the process ends. Does nothing outside the main thread, or if already installed."""
     global _installed
     if _installed is None and threading.current_thread() is threading.main_thread():
         _installed = _Handlers()
@@ -140,7 +139,7 @@ def install() -> None:
 
 @contextlib.contextmanager
 def handled() -> Iterator[None]:
-    """Handle signals while the block runs, for commands that are called within another program."""
+    """Handle signals while the block runs, for commands called from within another program."""
     global _installed
     if _installed is not None or threading.current_thread() is not threading.main_thread():
         yield
@@ -159,7 +158,7 @@ _mask: set[int] = set()
 
 
 def _before_fork() -> None:
-    """Let signals wait: one that reached a child before it is a process of its own would be taken for the parent's."""
+    """Block signals: one that reached the child before `_in_child` ran would be handled as the parent's."""
     if _installed is not None:
         _mask.clear()
         _mask.update(signal.pthread_sigmask(signal.SIG_BLOCK, ENDING))

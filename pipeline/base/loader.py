@@ -1,7 +1,7 @@
-"""Batches of patches, read by threads that keep ahead of the model.
+"""Read batches of patches in threads, ahead of the model.
 
-Threads are enough: OpenSlide, Pillow and the image codecs release the interpreter lock, and a killed run leaves no
-orphans. The order of batches and of rows in them is the caller's, whatever the number of threads. Memory is a fixed
+Threads suffice: OpenSlide, Pillow and the image codecs release the interpreter lock, and a killed run leaves no orphan
+processes. The caller sets the order of batches and rows; the number of threads does not change it. Memory is a fixed
 ring of batch buffers, pinned for a GPU.
 """
 
@@ -22,7 +22,7 @@ from pipeline.base.devices import mark
 T = TypeVar("T")
 
 ROWS_PER_TASK = 8
-"""Rows that one thread reads in one go, at most. Our choice: neighbours share tiles, and a task costs little beside 8
+"""Most rows that one thread reads per task. Our choice: neighbours share tiles, and a task costs little next to 8
 patches.
 """
 BATCHES_AHEAD = 3
@@ -34,8 +34,8 @@ class Batch(Generic[T]):
 
     Attributes:
         rows: the row numbers, in the caller's order.
-        pixels: uint8 (B, P, P, 3) or (B, K, P, P, 3), a part of a buffer that is used again after the next batch but
-            one.
+        pixels: uint8 (B, P, P, 3) or (B, K, P, P, 3), a view of a buffer; valid until the batch after the next is
+            requested.
         results: what the reading function returned for each row.
     """
 
@@ -45,17 +45,17 @@ class Batch(Generic[T]):
     copied: torch.cuda.Event | None = field(default=None, repr=False)
 
     def pixels_on(self, device: torch.device) -> Tensor:
-        """The pixels on `device`; from pinned memory without waiting."""
+        """The pixels on `device`; copied asynchronously from pinned memory to a GPU."""
         moved = self.pixels.to(device, non_blocking=device.type == "cuda")
         self.copied = mark(device)
         return moved
 
 
 class BatchLoader(Generic[T]):
-    """Reads batches ahead with `read(row, out)`, which fills `out`, uint8 (P, P, 3), and returns what the caller wants
-    to know. Of several views `out` is (K, P, P, 3), and a batch's pixels are (B, K, P, P, 3).
+    """Reads batches ahead with `read(row, out)`, which fills `out`, uint8 (P, P, 3), and returns a result for the row.
+    With several views `out` is (K, P, P, 3), and a batch's pixels are (B, K, P, P, 3).
 
-    An exception in `read` is raised to the consumer at that batch. Use as a context, which ends the threads.
+    An exception in `read` reaches the consumer at that batch. Use as a context manager, which ends the threads.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class BatchLoader(Generic[T]):
         ]
 
     def batches(self, row_batches: Iterable[Sequence[int]]) -> Iterator[Batch[T]]:
-        """The batches in order. When the consumer asks for one, it must be done with the one before the last."""
+        """Yield the batches in order. Requesting a batch ends the use of the batch before the previous one."""
         pending: deque[tuple[Sequence[int], Tensor, list[Future[list[T]]]]] = deque()
-        given: deque[Batch[T]] = deque()
+        yielded: deque[Batch[T]] = deque()
         source = iter(row_batches)
         count = 0
         while True:
@@ -109,6 +109,6 @@ class BatchLoader(Generic[T]):
             results = [result for future in futures for result in future.result()]
             batch = Batch(rows, buffer[: len(rows)], results)
             yield batch
-            given.append(batch)
-            if len(given) > 1 and (event := given.popleft().copied) is not None:
-                event.synchronize()  # its buffer may be filled again from here on
+            yielded.append(batch)
+            if len(yielded) > 1 and (event := yielded.popleft().copied) is not None:
+                event.synchronize()  # its buffer may be refilled from here on

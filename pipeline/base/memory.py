@@ -1,4 +1,4 @@
-"""How many bytes a forward pass takes at its fullest moment, on any device."""
+"""Measure the peak memory of a forward pass, on any device."""
 
 import weakref
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from pipeline.base.devices import autocast
 
 
 def named_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """A module's parameters and buffers."""
+    """A module's parameters and buffers by name."""
     return [*module.named_parameters(), *module.named_buffers()]
 
 
 class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows every tensor that is made inside it, and how many bytes of them are alive at once.
+    """Tracks every tensor created inside it, and how many bytes are alive at once.
 
-    What a kernel takes for itself while it runs is not seen. `known` are tensors that were there before.
+    Does not see a kernel's temporary memory. `known` are tensors that already exist.
     """
 
     def __init__(self, known: Sequence[Tensor]) -> None:
@@ -48,10 +48,10 @@ class _LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(module: nn.Module, patches: Tensor, precision: str) -> int:
-    """Bytes of weights, input and activations at the fullest moment of one forward pass.
+    """Peak bytes of weights, input and activations in one forward pass.
 
-    On CUDA as its allocator counts them, so with what kernels take for themselves; elsewhere the tensors that are alive
-    at once. Weights of other models that lie on the same device do not count.
+    On CUDA these are the allocator's figures, which include temporary memory of kernels; elsewhere the tensors alive at
+    once. Weights of other models on the same device do not count.
     """
     device = patches.device
     weights = [tensor for _, tensor in named_tensors(module)]
@@ -71,7 +71,7 @@ def peak_bytes(module: nn.Module, patches: Tensor, precision: str) -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed: the CPU's allocator and MPS raise a plain RuntimeError."""
+    """Whether an allocation failed. The CPU's allocator and MPS raise a plain RuntimeError."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)

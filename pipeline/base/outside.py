@@ -1,9 +1,9 @@
-"""The one boundary for what comes from outside: feature files, images, tables, plans, stores, JSON and TOML of others.
+"""The one boundary for files from outside: feature files, images, tables, plans, stores, JSON and TOML.
 
-Whoever reads such a file does it within `reading`: whatever goes wrong in there, in any library, becomes one named
-error of that file, and the caller goes on with the others. What a file claims to be is held against what it has, and
-against the memory there is, before anything of that size is made: `require_claim`, `require_room`. What it leaves out:
-a library that ends the whole process (OpenSlide's abort), which no exception tells.
+Read such a file inside `reading`: any failure, in any library, becomes one error that names the file, and the caller
+goes on with the others. Before memory is allocated, a file's claimed size is checked against its bytes and against the
+free memory: `require_claim`, `require_room`. Left out: libraries that end the whole process (OpenSlide's abort), which
+no exception reports; see `disk.first_look`.
 """
 
 import errno
@@ -20,106 +20,106 @@ from typing import Any
 from pipeline.base.errors import G2LError
 
 MOST_TEXT_BYTES = 1 << 28
-"""256 MiB, the most of a JSON or TOML file. Our choice: the plan of ten thousand slides is a tenth of it."""
+"""256 MiB, the largest JSON or TOML file. Our choice: the plan of ten thousand slides is a tenth of it."""
 MOST_RATIO = 1032
-"""Bytes that one byte of a deflated stream can become, at most (zlib's technical notes: 1032 to 1)."""
+"""Most bytes that one byte of a deflated stream can expand to (zlib's technical notes: 1032 to 1)."""
 SMALL_BYTES = 1 << 26
-"""64 MiB: what is not larger is not held against the file's size. Our choice: no machine lacks it."""
+"""64 MiB: smaller claims are not checked. Our choice: every machine has that much memory."""
 MOST_SHARE = 0.5
-"""Of the free memory that one file may take. Our choice: what is read is copied once, as a rule."""
+"""Share of the free memory that one file may use. Our choice: data read are usually copied once."""
 MEMORY_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Where Linux says how much a container may use: cgroups 2, and 1."""
+"""Linux's memory limits of a container: cgroups 2, and 1."""
 
 
 class UnsafeError(ValueError):
-    """A file claims more than it has or than there is room for, or would have something else read."""
+    """A file claims more data than it has or than memory can hold, or points at another file."""
 
 
 @contextmanager
 def reading(path: Path | str, what: str, error: type[G2LError], mend: str = "") -> Iterator[None]:
-    """Turn whatever the block raises into one `error` that names the file; errors of G2L pass as they are, and so do
-    Ctrl-C and `SystemExit`.
+    """Turn any exception of the block into one `error` that names the file. Errors of G2L, Ctrl-C and `SystemExit` pass
+    unchanged.
 
     Args:
-        what: what the file then is: "not a readable feature file", "damaged".
+        what: the verdict on the file: "not a readable feature file", "damaged".
         mend: what the user can do, as a sentence.
 
     Raises:
-        G2LError: of the class `error`: the file cannot be read as what it should be.
+        G2LError: of the class `error`: the file cannot be read.
     """
     try:
         yield
     except G2LError:
         raise
     except Exception as problem:  # noqa: BLE001  (the point of this boundary: libraries' errors are not listed by hand)
-        way_out = f". {mend}" if mend else ""
-        raise error(f"{path}: {what} ({one_line(problem)}){way_out}") from None
+        advice = f". {mend}" if mend else ""
+        raise error(f"{path}: {what} ({one_line(problem)}){advice}") from None
 
 
 def one_line(problem: BaseException) -> str:
-    """An error's message in one line, or its type if it has none; of torch's long ones the first sentence."""
+    """An error's first sentence on one line (torch's messages are long), or its type if the message is empty."""
     if isinstance(problem, MemoryError):
-        return "it would take more memory than there is"
+        return "it needs more memory than there is"
     if isinstance(problem, RecursionError):
         return "nested too deeply"
     text = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
     if isinstance(problem, KeyError) and " " not in text:
-        text = f"no {text}"  # a name; HDF5's sentences stay as they are
+        text = f"no {text}"  # a bare key; HDF5 raises KeyError with whole sentences
     return " ".join(text.split()).split(". ")[0] or type(problem).__name__
 
 
 def require_regular(path: Path) -> int:
-    """The bytes of a regular file, through links; pipes and devices, which may never end, are refused.
+    """The size of a regular file in bytes, following links. Refuses pipes and devices, which may never end.
 
     Raises:
         OSError: there is no such file, or it is a folder.
-        UnsafeError: it is something else.
+        UnsafeError: it is a pipe or device.
     """
-    found = os.stat(path)
-    if stat.S_ISDIR(found.st_mode):
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(found.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise UnsafeError("a pipe or device, not a file")
-    return found.st_size
+    return status.st_size
 
 
 def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
-    """The bytes of a regular file of at most `most` bytes.
+    """Read a regular file of at most `most` bytes.
 
     Raises:
         OSError: it cannot be read.
-        UnsafeError: it is larger, or no regular file.
+        UnsafeError: it is larger, or not a regular file.
     """
     if (size := require_regular(path)) > most:
-        raise UnsafeError(f"{format_size(size)}; at most {format_size(most)} are read")
+        raise UnsafeError(f"{format_size(size)}; the limit is {format_size(most)}")
     with open(path, "rb") as f:
         data = f.read(most + 1)
-    if len(data) > most:  # it has grown
+    if len(data) > most:  # it grew meanwhile
         raise UnsafeError(f"more than {format_size(most)}")
     return data
 
 
 def is_there(path: Path) -> bool:
-    """Whether an optional file is there, or anything in its place: a link that leads nowhere is, so that reading it
-    fails by name instead of being taken for no file.
+    """Whether anything has the name of an optional file. A broken link counts, so that reading it fails instead of
+    passing for an absent file.
     """
     return os.path.lexists(path)
 
 
 def read_json(path: Path, most: int = MOST_TEXT_BYTES) -> dict[str, Any]:
-    """The object in a JSON file; for use within `reading`.
+    """Read a JSON file that holds an object; for use inside `reading`.
 
     Raises:
-        OSError, ValueError, RecursionError: it cannot be read, is too large, no JSON, or something else than an object.
+        OSError, ValueError, RecursionError: it cannot be read, is too large, is not JSON, or holds no object.
     """
     return parse_object(read_bytes(path, most).decode())
 
 
 def parse_object(text: str | bytes) -> dict[str, Any]:
-    """The object that a JSON text holds.
+    """Parse a JSON text that holds an object.
 
     Raises:
-        ValueError, RecursionError: it is no JSON, or something else than an object.
+        ValueError, RecursionError: it is not JSON, or holds no object.
     """
     value = json.loads(text)
     if not isinstance(value, dict):
@@ -128,55 +128,55 @@ def parse_object(text: str | bytes) -> dict[str, Any]:
 
 
 def read_toml(path: Path, most: int = MOST_TEXT_BYTES) -> dict[str, Any]:
-    """The tables of a TOML file; for use within `reading`.
+    """Read the tables of a TOML file; for use inside `reading`.
 
     Raises:
-        OSError, ValueError, RecursionError: it cannot be read, is too large, or no TOML.
+        OSError, ValueError, RecursionError: it cannot be read, is too large, or is not TOML.
     """
     return tomllib.loads(read_bytes(path, most).decode())
 
 
 def require_claim(claimed: int, stored: int, what: str) -> None:
-    """See that `stored` bytes can hold what they claim, compressed as far as deflate can.
+    """Check that `stored` bytes can expand to the `claimed` bytes at deflate's best ratio.
 
     Raises:
         UnsafeError: they cannot.
     """
     if claimed > SMALL_BYTES and claimed > MOST_RATIO * stored:
-        raise UnsafeError(f"{what} claims {format_size(claimed)}, but the file has {format_size(stored)} of it")
+        raise UnsafeError(f"{what} claims {format_size(claimed)}, but the file has only {format_size(stored)}")
 
 
 def require_room(num_bytes: int, what: str, share: float = MOST_SHARE) -> None:
-    """See that there is memory for something.
+    """Check that memory has room for `num_bytes`.
 
     Raises:
-        UnsafeError: it would take more than `share` of what is free.
+        UnsafeError: they need more than `share` of the free memory.
     """
     free = free_memory_bytes() if num_bytes > SMALL_BYTES else None
     if free is not None and num_bytes > share * free:
-        raise UnsafeError(f"{what} would take {format_size(num_bytes)} of memory; {format_size(free)} are free")
+        raise UnsafeError(f"{what} needs {format_size(num_bytes)} of memory; {format_size(free)} are free")
 
 
 def free_memory_bytes() -> int | None:
-    """Memory that this process may still get; `None` where the system does not say."""
-    found: list[int] = []
+    """Memory still available to this process; `None` if the system does not say."""
+    limits: list[int] = []
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
-        found += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+        limits += [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
     except (OSError, ValueError, IndexError):
         if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for place in MEMORY_LIMITS:
+            limits.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    for path in MEMORY_LIMITS:
         try:
-            found.append(int(Path(place).read_text()))
+            limits.append(int(Path(path).read_text()))
         except (OSError, ValueError):  # no container, or "max"
             continue
-    return min(found, default=None)
+    return min(limits, default=None)
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: line ends stay, other control characters, those that turn the direction of writing, and
-    what is no text show as escapes, so that no name of a file moves the cursor, colours the line or hides a part.
+    """`text` made safe for a terminal: escapes control characters (but for line ends and tabs), direction marks and
+    lone surrogates, so that a file name cannot move the cursor, colour the line or hide a part of it.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -187,7 +187,7 @@ def printable(text: str) -> str:
 
 
 def format_size(num_bytes: int) -> str:
-    """Bytes in words, with binary units: 29.0 TiB."""
+    """Format bytes in binary units: 29.0 TiB."""
     size, unit = float(num_bytes), "bytes"
     for larger in ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB"):
         if size < 1024:

@@ -1,8 +1,8 @@
-"""Libraries that, unasked, would write into the user's home or report to their makers: told not to, before they load.
+"""Keep libraries from writing into the user's home or reporting to their makers: set before they load.
 
-Whoever sets one of these variables has asked, and keeps the value. The one place of ours in the home is the demo's
-cache (`demo_data.cache_folder`); what the user has fetched from a hub lies in the hub's own cache. Left out: what the
-driver of a GPU keeps of kernels that it compiles (`~/.nv`).
+A variable that the user has set keeps its value. G2L itself writes only the demo's cache into the home
+(`demo_data.cache_folder`); weights from a hub lie in the hub's cache. Left out: compiled kernels that a GPU's driver
+caches (`~/.nv`).
 """
 
 import atexit
@@ -15,16 +15,16 @@ from pathlib import Path
 SILENT = {
     "ORT_DISABLE_TELEMETRY": "1",  # ONNX Runtime 1.29 and later: a device id in ~/.cache/Microsoft, and reports
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: versions of libraries in its requests
-    "DO_NOT_TRACK": "1",  # asked by several, huggingface_hub among them
+    "DO_NOT_TRACK": "1",  # honoured by several libraries, huggingface_hub among them
 }
 FIGURES = "MPLCONFIGDIR"
-"""Where matplotlib keeps its list of fonts and its settings; else ~/.cache/matplotlib and ~/.config/matplotlib."""
+"""Folder of matplotlib's font list and settings; by default ~/.cache/matplotlib and ~/.config/matplotlib."""
 
 
 def leave_no_trace() -> None:
-    """Set the variables for this process and its children, where the user has not.
+    """Set the variables that the user has not set, for this process and its children.
 
-    matplotlib's folder is made by it, if at all, and removed when this process ends.
+    matplotlib creates its folder if it needs one; it is removed when this process ends.
     """
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)

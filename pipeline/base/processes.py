@@ -1,7 +1,7 @@
-"""Which process that is, so that another one can tell later whether it still runs; also across reboots and containers.
+"""Identify a process so that another can tell later whether it still runs, also across reboots and containers.
 
-A process number alone is given out again; with the time of the process's start it is not. Both mean something only
-within one boot and one table of processes: their `scope`.
+The system reuses process numbers, but not together with the start time. Both are meaningful only within one boot and
+one process table: their `scope`.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 START_FIELD = 22
-"""Field of /proc/PID/stat that is the start in clock ticks since boot, from 1 (proc(5))."""
+"""Field of /proc/PID/stat, counted from 1, that holds the start time in clock ticks since boot (proc(5))."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class ProcessIdentity:
     """A process.
 
     Attributes:
-        scope: the boot and the table of processes that `pid` and `started` belong to, hex.
+        scope: the boot and process table in which `pid` and `started` are valid, hex.
         pid: its number.
-        started: its start in clock ticks since boot; "" where the system does not tell.
+        started: its start in clock ticks since boot; "" if the system does not say.
     """
 
     scope: str
@@ -37,18 +37,18 @@ class ProcessIdentity:
 
     @classmethod
     def read(cls, record: Any) -> Self | None:
-        """What `record` made; `None` for anything else."""
+        """The inverse of `record`; `None` for anything else."""
         try:
             return cls(str(record["scope"]), int(record["pid"]), str(record["started"]))
         except (KeyError, TypeError, ValueError):
             return None
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """This identity as JSON types."""
         return asdict(self)
 
     def is_running(self) -> bool | None:
-        """Whether it still runs; `None` if that cannot be known here: of another machine, boot or container."""
+        """Whether it still runs; `None` if unknown: it belongs to another machine, boot or container."""
         if self.scope != scope():
             return None
         try:
@@ -56,22 +56,22 @@ class ProcessIdentity:
         except ProcessLookupError:
             return False
         except PermissionError:
-            pass  # somebody else's
+            pass  # another user's process
         started = start_of(self.pid)
         return started is None or not self.started or started == self.started
 
 
 def scope() -> str:
-    """This boot of this machine, and this container's table of processes; 8 hex digits."""
-    said = [socket.gethostname()]
-    with contextlib.suppress(OSError):  # a system without them
-        said.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        said.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(said).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    """This boot of this machine, and this container's process table; 8 hex digits."""
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):  # not on every system
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(facts).encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
 def start_of(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; `None` where the system does not tell."""
+    """When a process started, in clock ticks since boot; `None` if the system does not say."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b") ")[2]  # a name may hold spaces and brackets
     except OSError:

@@ -1,22 +1,22 @@
-"""Units: micrometres a pixel (mpp), bytes, durations; parsing and words. Pure.
+"""Units: check micrometres per pixel (mpp), format bytes and durations. Pure.
 
 mpp is the length of one pixel's side in micrometres. It is never guessed and never snapped to a magnification.
 """
 
 MIN_MPP = 0.05
-"""Below this no light microscope scans (Abbe limit about 0.2 um; 100x oil scans at about 0.1). Our choice."""
+"""No light microscope scans finer (Abbe limit about 0.2 um; 100x oil scans at about 0.1). Our choice."""
 MAX_MPP = 5.0
-"""Above this it is a macro image. Our choice."""
+"""Anything coarser is a macro image. Our choice."""
 MPP_AT_1X = 10.0
-"""Micrometres a pixel at a nominal 1x objective: 20x is 0.5, 40x is 0.25 (vendor convention). Only for attributes
-that other tools expect (`level0_magnification`); nothing is computed from it."""
+"""Micrometres per pixel at a nominal 1x objective: 20x is 0.5, 40x is 0.25 (vendor convention). Used only for
+attributes that other tools expect (`level0_magnification`) and to warn of an odd mpp."""
 
 
 def check_mpp(mpp: float, source: str) -> float:
     """Return `mpp` (um/px) if it is plausible.
 
     Raises:
-        ValueError: not finite, below `MIN_MPP` or above `MAX_MPP`; names `source`.
+        ValueError: it is not finite, below `MIN_MPP` or above `MAX_MPP`; names `source`.
     """
     if not MIN_MPP <= mpp <= MAX_MPP:  # NaN fails as well
         raise ValueError(f"implausible mpp {mpp:g} from {source}: must be {MIN_MPP:g} to {MAX_MPP:g} um/px")
@@ -24,12 +24,12 @@ def check_mpp(mpp: float, source: str) -> float:
 
 
 def magnification(mpp: float) -> float:
-    """Nominal objective magnification of `mpp` (um/px), for attributes that other tools expect; not rounded."""
+    """Nominal objective magnification of `mpp` (um/px), not rounded; for attributes that other tools expect."""
     return MPP_AT_1X / mpp
 
 
 def format_bytes(num_bytes: float) -> str:
-    """Bytes in decimal units with three digits: 999 B, 1.23 kB, 45.6 MB, 789 GB."""
+    """Format bytes in decimal units with three digits: 999 B, 1.23 kB, 45.6 MB, 789 GB."""
     value, units = float(num_bytes), ["B", "kB", "MB", "GB", "TB", "PB"]
     for unit in units:
         if value < 999.5 or unit == units[-1]:
@@ -41,7 +41,7 @@ def format_bytes(num_bytes: float) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """A duration as people say it: 0.4 s, 12 s, 3 min 05 s, 2 h 07 min."""
+    """Format a duration: 0.4 s, 12 s, 3 min 05 s, 2 h 07 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)

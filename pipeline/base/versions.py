@@ -1,4 +1,4 @@
-"""Versions of the packages that numbers depend on: recorded with every output, compared when one is continued."""
+"""Versions of the packages that results depend on: recorded with every output, compared when one is continued."""
 
 import platform
 from collections.abc import Mapping
@@ -6,25 +6,25 @@ from importlib import metadata
 
 RECORDED = ("g2l", "torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs", "zarr",
             "scikit-learn", "scipy", "croma")  # fmt: skip
-"""Packages whose versions stand in a record."""
+"""Packages whose versions are recorded."""
 DECIDING = ("torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs")
-"""Those by which an embedding or a pixel may differ: arithmetic, architectures, resampling, decoders."""
+"""Packages that may change an embedding or a pixel: arithmetic, architectures, resampling, decoders."""
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on, by package; one that is not installed is left out."""
-    found = {"python": platform.python_version()}
+    """Installed versions of `RECORDED`, by package, and of Python; leaves out packages that are not installed."""
+    installed = {"python": platform.python_version()}
     for name in RECORDED:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def other_versions(recorded: Mapping[str, str]) -> list[str]:
-    """The `DECIDING` packages of another version than was recorded, as `torch 2.6 -> 2.8`; those that are not recorded
-    are passed over.
+    """The `DECIDING` packages whose version differs from the recorded one, as `torch 2.6 -> 2.8`; skips packages that
+    were not recorded.
     """
     now = versions()
     return [
@@ -35,12 +35,11 @@ def other_versions(recorded: Mapping[str, str]) -> list[str]:
 
 
 def continued_note(what: object, recorded: Mapping[str, str]) -> str:
-    """The words when `what` is continued under other versions than it was begun with; "" if they are the same."""
+    """The note that `what` is continued under other versions than it was begun with; "" if they are the same."""
     others = other_versions(recorded)
     if not others:
         return ""
     return (
-        f"note: {what} is continued under other versions (begun with -> now): {', '.join(others)}. What is added may "
-        "differ in the last digits from what is there; for one and the same arithmetic, continue with the versions it "
-        "was begun with"
+        f"note: {what} is continued under other versions (begun with -> now): {', '.join(others)}. New results may "
+        "differ from the earlier ones in the last digits; to avoid this, continue with the versions it was begun with"
     )

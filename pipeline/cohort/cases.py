@@ -1,7 +1,7 @@
-"""What is known of the cases of slides, in words: splits are by case, so that no patient is on both sides. Pure.
+"""Report how well the cases of slides are known: splits are by case, so that no patient is on both sides. Pure.
 
-Where a manifest names no case, a slide counts as a case of its own, and nobody knows whether patients have several. A
-plan says of each slide whether its case was given; plans of earlier versions do not.
+A slide without a case in the manifest counts as a case of its own, although its patient may have several slides. A plan
+records for each slide whether its case was given; plans of earlier versions do not.
 """
 
 from collections.abc import Iterable
@@ -18,31 +18,31 @@ class OfCase(Protocol):
 
     @property
     def slide_id(self) -> str:
-        """Its name."""
+        """The slide's id."""
 
     @property
     def path(self) -> str:
-        """Its file."""
+        """The slide's file."""
 
     @property
     def case_id(self) -> str:
-        """Its case, or its own name."""
+        """The slide's case, or its id if no case was given."""
 
     @property
     def has_case(self) -> bool | None:
-        """Whether the case was given; `None` where it is not recorded."""
+        """Whether the case was given; `None` if that was not recorded."""
 
 
 @dataclass(frozen=True)
 class CaseFacts:
-    """What is known of the cases of some slides.
+    """How well the cases of some slides are known.
 
     Attributes:
-        slides: how many there are.
-        unknown: those of which no case was given.
-        not_recorded: those of which it is not known whether one was given.
-        repeats_ids: whether all cases were given, each as the slide's own id.
-        barcodes: cases that TCGA barcodes name among the slides without a case.
+        slides: number of slides.
+        unknown: number of slides without a case.
+        not_recorded: number of slides of which it was not recorded whether a case was given.
+        repeats_ids: whether all cases were given, each equal to the slide's id.
+        barcodes: number of cases named by TCGA barcodes of slides without a case.
     """
 
     slides: int
@@ -53,16 +53,18 @@ class CaseFacts:
 
     @property
     def all_known(self) -> bool:
-        """Whether a case was given for every slide, and says more than the slide's id."""
+        """Whether every slide has a case that is more than the slide's id."""
         return not (self.unknown or self.not_recorded or self.repeats_ids)
 
     def count(self, number: int) -> str:
-        """A number of cases, or that it is not known."""
+        """A number of cases in words, or "not known"."""
         return f"{number:,}" if not (self.unknown or self.not_recorded) else "not known"
 
 
 def case_facts(slides: Iterable[OfCase]) -> CaseFacts:
-    """What is known of the cases of `slides`. A case that is not called as its slide was given, recorded or not."""
+    """Count what is known of the cases of `slides`. A case that differs from the slide's id was given, recorded or
+    not.
+    """
     listed = list(slides)
     unknown = [slide for slide in listed if slide.has_case is False]
     not_recorded = [slide for slide in listed if slide.has_case is None and slide.case_id == slide.slide_id]
@@ -73,7 +75,7 @@ def case_facts(slides: Iterable[OfCase]) -> CaseFacts:
 
 
 def counted_cases(slides: Iterable[OfCase]) -> str:
-    """How many cases slides are of, in words, as far as it is known."""
+    """The number of cases of slides in words, as far as known."""
     listed = list(slides)
     facts = case_facts(listed)
     unclear = facts.unknown + facts.not_recorded
@@ -85,10 +87,10 @@ def counted_cases(slides: Iterable[OfCase]) -> str:
 
 
 def cases_warning(facts: CaseFacts) -> str:
-    """A warning that a split by case may part no patients, "" if all is known; one slide is on one side only."""
+    """A warning that a split by case may put a patient on both sides; "" if all cases are known, or for one slide."""
     if facts.slides < 2 or facts.all_known:
         return ""
-    sides = "slides of one patient may be on both sides of the split, and held-out figures are then too good"
+    sides = "slides of one patient may be on both sides of the split, and held-out figures too good"
     if facts.unknown:
         hint = (
             f" (their names have TCGA barcodes of {facts.barcodes:,} case{'s' * (facts.barcodes > 1)})"
@@ -97,36 +99,37 @@ def cases_warning(facts: CaseFacts) -> str:
         )
         return (
             f"cases are not known: {facts.unknown:,} of {facts.slides:,} slides have no case_id, and each counts as a "
-            f"case of its own, so that {sides}. {MEND}{hint}"
+            f"case of its own. So {sides}. {MEND}{hint}"
         )
     if facts.not_recorded:
         return (
             f"it is not known whether cases were given: the plan is of an earlier version, and "
-            f"{facts.not_recorded:,} of {facts.slides:,} slides are cases of their own. If none were, {sides}"
+            f"{facts.not_recorded:,} of {facts.slides:,} slides count as cases of their own. If no cases were given, "
+            f"{sides}"
         )
     return (
-        "every slide's case_id is its own slide_id, so that each is a case of its own. If patients have several "
+        "every slide's case_id is its slide_id, so each slide counts as a case of its own. If patients have several "
         f"slides, {sides}. {MEND}"
     )
 
 
 def cases_in_words(facts: CaseFacts) -> str:
-    """How far a split by case keeps patients on one side, as sentences."""
+    """Sentences on how far a split by case keeps patients on one side."""
     if facts.unknown:
         return (
-            f"The split is by case where the case is known: of {facts.unknown:,} of {facts.slides:,} slides it is not, "
-            "and each of these counts as a case of its own. Slides of one patient may be on both sides; the held-out "
-            "figures are then too good."
+            f"The split is by case where the case is known. {facts.unknown:,} of {facts.slides:,} slides have no known "
+            "case, and each counts as a case of its own. Slides of one patient may be on both sides, and the held-out "
+            "figures too good."
         )
     if facts.not_recorded:
         return (
-            "The split is by case as far as cases were given; it is not known whether they were: of "
-            f"{facts.not_recorded:,} of {facts.slides:,} slides the plan, of an earlier version, does not say it. "
+            "The split is by case as far as cases were given. It is not known whether they were: the plan, of an "
+            f"earlier version, does not record it for {facts.not_recorded:,} of {facts.slides:,} slides. "
             "Slides of one patient may be on both sides."
         )
     if facts.repeats_ids:
         return (
-            "The split is by the manifest's case_id, which is each slide's own id: no slide is on both sides, and it "
+            "The split is by the manifest's case_id, which is each slide's own id. No slide is on both sides, but it "
             "is not known whether patients have several slides."
         )
     return "The split is by case: no case, and so no slide, is on both sides."

@@ -1,8 +1,8 @@
-"""Which slide files are one slide: links, hard links, copies under other names, files of one DICOM series.
+"""Find slide files that are the same slide: links, hard links, copies under other names, files of one DICOM series.
 
-Only files of equal size are read, parts of them first; where these are the same, all of it, so that nothing is called a
-copy which is none. Of a slide in several files the named one decides, with parts of those beside it
-(`slides.identity`). Empty files are no slides. What it leaves out: a slide that another program has saved anew.
+Reads only files of equal size: parts of them first, then whole files if the parts agree, so that every reported copy is
+one. A slide of several files is compared by its named file, with parts of the files beside it (`slides.identity`).
+Ignores empty files. Left out: slides that another program has saved again.
 """
 
 import os
@@ -17,8 +17,8 @@ Key = Callable[[Path], Hashable | None]
 
 
 def copies_of_slides(paths: Sequence[Path]) -> list[list[int]]:
-    """Groups of indices into `paths` that are of one slide, each of two or more, ascending. Files that are missing,
-    empty or unreadable are of none.
+    """Groups of two or more indices into `paths` that are the same slide, ascending. Missing, empty and unreadable
+    files are in no group.
     """
     headers = [dicom.read_header(path) if path.suffix.lower() == dicom.SUFFIX else None for path in paths]
     series = [header.series if header else "" for header in headers]
@@ -30,19 +30,19 @@ def copies_of_slides(paths: Sequence[Path]) -> list[list[int]]:
 
 
 def _split(groups: Iterable[Sequence[int]], key: Callable[[int], Hashable | None]) -> list[list[int]]:
-    """Groups parted by a key, as far as two or more share it; what has none is left out."""
+    """Split groups by a key into groups of two or more that share it; drops indices without a key."""
     parted: list[list[int]] = []
     for group in groups:
         by_key: dict[Hashable, list[int]] = {}
         for index in group:
             if (value := key(index)) is not None:
                 by_key.setdefault(value, []).append(index)
-        parted += [found for found in by_key.values() if len(found) > 1]
+        parted += [indices for indices in by_key.values() if len(indices) > 1]
     return parted
 
 
 def _of_inode(key: Key) -> Key:
-    """The key, found once for all names of a file; `None` where it cannot be read."""
+    """The key, computed once for all names of a file; `None` for unreadable files."""
     known: dict[tuple[int, int], Hashable | None] = {}
 
     def of(path: Path) -> Hashable | None:
@@ -52,22 +52,22 @@ def _of_inode(key: Key) -> Key:
             if inode not in known:
                 known[inode] = key(path)
             return known[inode]
-        except (OSError, ValueError):  # the latter: a name that no file can have
+        except (OSError, ValueError):  # ValueError: a name that no file can have
             return None
 
     return of
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file; `None` for an empty one and for what is no file."""
+    """Size of a file in bytes; `None` if it is empty or not a file."""
     return os.path.getsize(path) or None if os.path.isfile(path) else None
 
 
 def _digest_of_parts(path: Path) -> str:
-    """SHA-256 of parts of a slide's files, those beside the named one too."""
+    """SHA-256 of parts of a slide's files, including those beside the named one."""
     return parts_digest(path)[0]
 
 
 def _digest(path: Path) -> str:
-    """SHA-256 of a whole file; parts of those beside it are among the parts already."""
+    """SHA-256 of a whole file; `_digest_of_parts` has compared the files beside it."""
     return sha256_file(path)

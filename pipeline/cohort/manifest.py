@@ -1,14 +1,14 @@
-"""The manifest: which slides there are, whose they are, and which cases are held out (CSV in, rows out).
+"""Read and write the manifest: a CSV of slides, their cases, and which cases are held out.
 
-The paper trains on about a thousand slides of one cancer (arXiv 2510.11176). This module reads such a list,
-refuses it with every problem named at once, and writes one; `sources` makes its rows. What it leaves out:
-whether a slide opens and what its mpp is; the plan sees to that.
+The paper trains on about a thousand slides of one cancer (arXiv 2510.11176). A manifest with errors is refused with all
+of them listed at once. `sources` makes the rows of new manifests. Left out: whether a slide opens, and its mpp; the
+plan checks these.
 """
 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,20 +26,20 @@ OVERRIDES: Mapping[str, Literal["yes"] | None] = {"": None, "no": None, "yes": "
 SPLITS: Mapping[str, Split] = {"train": "train", "val": "val"}
 REQUIRED_COLUMNS = ("slide_id", "path")
 COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256")
-"""Columns with a meaning, in the order in which they are written; every other column is a label."""
+"""Known columns in the order of writing; every other column is a label."""
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 MAX_SLIDE_ID_BYTES = 200
-"""Our choice: file systems allow 255 bytes a name, and outputs add an ending to the id."""
+"""Our choice: file systems allow 255 bytes per name, and outputs append an ending to the id."""
 
 
 @dataclass(frozen=True)
 class ManifestRow:
-    """One slide; `path` is as written, `mpp` is um/px of level 0 and counts against the slide's own where
-    `mpp_overrides` is "yes", `line` is 1-based (0: not from a file).
+    """One slide. `path` is as written; `mpp` is um/px of level 0, and replaces the slide's own if `mpp_overrides` is
+    "yes"; `line` counts from 1 (0: not from a file).
 
-    `has_case` is off where the manifest gives no case, and `case_id` is the slide's. It and `line` take no part in
-    comparisons: the order of a file's rows does not matter.
+    `has_case` is false if the manifest gives no case; `case_id` is then the slide's id. Comparisons ignore `has_case`
+    and `line`, since the order of rows does not matter.
     """
 
     slide_id: str
@@ -57,26 +57,26 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest, sorted by `slide_id`, and the folder below which their relative paths hang."""
+    """The rows of a manifest, sorted by `slide_id`, and the folder that their relative paths start from."""
 
     rows: tuple[ManifestRow, ...]
     path: Path
     slides_root: Path
 
     def slide_path(self, row: ManifestRow) -> Path:
-        """Where the slide of `row` lies; an absolute path stays as it is. A file whose name has its accents composed in
-        another way is meant if there is no other.
+        """Path of the row's slide; absolute paths stay as they are. Finds the file if only the encoding of accents in
+        its name differs.
         """
         return file_named(self.slides_root / row.path)
 
 
 def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
-    """Read and check a manifest, and see that every slide file is there, and each slide once.
+    """Read and check a manifest; every slide file must exist, and each slide be listed once.
 
-    `slides_root` is the folder below which relative paths hang; None is the manifest's own folder.
+    Relative paths start from `slides_root`, or from the manifest's folder if it is `None`.
 
     Raises:
-        ManifestError: anything is wrong; lists the problems by line, the first 20 and how many more.
+        ManifestError: anything is wrong; lists the first 20 problems by line, and how many more.
     """
     manifest, problems = _parse(path, slides_root)
     missing = [
@@ -84,16 +84,16 @@ def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
         for row in manifest.rows
         if row.path and not os.path.isfile(manifest.slide_path(row))
     ]
-    hint = f"\nRelative paths hang below {manifest.slides_root}; --slides-root names another folder."
+    hint = f"\nRelative paths start from {manifest.slides_root}; --slides-root sets another folder."
     refuse(path, problems + missing + _copies(manifest), hint if missing else "")
     return manifest
 
 
 def parse_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
-    """Read and check a manifest as `read_manifest` does, without need of the slides.
+    """Read and check a manifest as `read_manifest` does, but without looking for the slides.
 
     Raises:
-        ManifestError: as `read_manifest`, but for missing slides and copies.
+        ManifestError: as `read_manifest`, except for missing slides and copies.
     """
     manifest, problems = _parse(path, slides_root)
     refuse(path, problems)
@@ -101,30 +101,30 @@ def parse_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
 
 
 def split_of_case(case_id: str, val_fraction: float) -> Split:
-    """The split of a case, from the SHA-256 of its name alone, so that it stays when slides come or go.
+    """The split of a case, from the SHA-256 of its id alone, so that adding or removing slides does not change it.
 
-    A case that is held out at one fraction is held out at every larger one.
+    A case held out at one fraction is held out at every larger one.
 
     Raises:
         ValueError: `val_fraction` is not within 0 to 1.
     """
     if not 0 <= val_fraction <= 1:
         raise ValueError(f"val_fraction must be 0 to 1, not {val_fraction:g}")
-    # 48 bits are exact in a float and always give less than 1: fraction 0 holds out nothing, 1 everything.
+    # A float holds 48 bits exactly, and the quotient is below 1: fraction 0 holds out nothing, 1 everything.
     position = int.from_bytes(hashlib.sha256(case_id.encode()).digest()[:6], "big") / 2**48
     return "val" if position < val_fraction else "train"
 
 
 def row_split(row: ManifestRow, val_fraction: float) -> Split:
-    """The split that the manifest gives the row, else that of its case's hash."""
+    """The row's split in the manifest, else the split of its case's hash."""
     return row.split or split_of_case(row.case_id, val_fraction)
 
 
 def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
     """Write rows as CSV, sorted by `slide_id`, complete or absent.
 
-    Columns: slide_id, path, case_id, empty where it is not known; of center, mpp, split, sha256 those that any row has;
-    then the labels in the order of their first use.
+    Columns: slide_id, path, case_id (empty if unknown); those of the other `COLUMNS` that any row has; then the labels
+    in the order of their first use.
     """
     ordered = sorted(rows, key=lambda row: row.slide_id)
     fixed = [c for c in COLUMNS if any(getattr(row, c) is not None for row in ordered)] or COLUMNS[:3]
@@ -138,9 +138,9 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
 
 
 def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem]]:
-    """The manifest, and everything that is wrong with it as far as the file alone tells."""
+    """Parse a manifest; returns it with all problems that show without the slides."""
     if slides_root is not None and not slides_root.is_dir():
-        raise ManifestError(f"the slides' folder {slides_root} is not a folder; mend --slides-root")
+        raise ManifestError(f"--slides-root {slides_root} is not a folder")
     records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
     manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root)
@@ -150,44 +150,57 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
 
 
 def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:
-    """The row of a record; a cell that is wrong is added to `problems` and counts as empty."""
-    slide_id, path = record["slide_id"], record["path"]
+    """Parse a record. A wrong cell is added to `problems` and counts as empty."""
     cells = {column: cell_value(record.get(column, "")) for column in COLUMNS}
-    if trouble := id_trouble(slide_id):
-        problems.append((line, f"slide_id {slide_id!r} {trouble}"))
-    if not cells["path"]:
-        problems.append((line, f"path {path!r} stands for a missing value" if path.strip() else "path is empty"))
-    mpp = None
-    if cells["mpp"]:
-        try:
-            if "_" in cells["mpp"]:  # Python reads 0_25 as 25
-                raise ValueError
-            mpp = check_mpp(float(cells["mpp"]), "the manifest")
-        except ValueError as error:
-            why = error if "implausible" in str(error) else f"mpp {cells['mpp']!r} is not a number"
-            problems.append((line, f"{why}; give um/px at level 0, such as 0.25, or nothing"))
-    overrides = OVERRIDES.get(cells["mpp_overrides"].lower())
-    if cells["mpp_overrides"].lower() not in OVERRIDES or (overrides and mpp is None):
-        problems.append((line, f"mpp_overrides {cells['mpp_overrides']!r} is not yes (with an mpp), no, or empty"))
-    split = SPLITS.get(cells["split"])
-    if cells["split"] and not split:
-        problems.append((line, f"split {cells['split']!r} is not one of train, val, or empty"))
-    sha256 = cells["sha256"].lower()
-    if sha256 and not SHA256.fullmatch(sha256):
-        problems.append((line, f"sha256 {sha256!r} is not 64 hexadecimal digits"))
+    mpp, mpp_trouble = _parse_mpp(cells["mpp"])
+    problems += [(line, trouble) for trouble in (mpp_trouble, *_cell_troubles(record, cells, mpp)) if trouble]
     return ManifestRow(
-        slide_id=slide_id,
-        path=path if cells["path"] else "",
-        case_id=cells["case_id"] or slide_id,
+        slide_id=record["slide_id"],
+        path=record["path"] if cells["path"] else "",
+        case_id=cells["case_id"] or record["slide_id"],
         center=cells["center"] or None,
         mpp=mpp,
-        split=split,
-        sha256=sha256 or None,
+        split=SPLITS.get(cells["split"]),
+        sha256=cells["sha256"].lower() or None,
         labels={column: cell.strip() for column, cell in record.items() if column not in COLUMNS},
         line=line,
-        mpp_overrides=overrides,
+        mpp_overrides=OVERRIDES.get(cells["mpp_overrides"].lower()),
         has_case=bool(cells["case_id"]),
     )
+
+
+def _parse_mpp(cell: str) -> tuple[float | None, str]:
+    """The mpp (um/px) in a cell, `None` if it is empty or wrong, and what is wrong."""
+    if not cell:
+        return None, ""
+    hint = "give um/px at level 0, such as 0.25, or nothing"
+    try:
+        if "_" in cell:  # Python reads 0_25 as 25
+            raise ValueError
+        mpp = float(cell)
+    except ValueError:
+        return None, f"mpp {cell!r} is not a number; {hint}"
+    try:
+        return check_mpp(mpp, "the manifest"), ""
+    except ValueError as error:
+        return None, f"{error}; {hint}"
+
+
+def _cell_troubles(record: Mapping[str, str], cells: Mapping[str, str], mpp: float | None) -> Iterator[str]:
+    """What is wrong with the cells other than mpp; `mpp` is the parsed value."""
+    slide_id, path = record["slide_id"], record["path"]
+    if trouble := id_trouble(slide_id):
+        yield f"slide_id {slide_id!r} {trouble}"
+    if not cells["path"]:
+        yield f"path {path!r} stands for a missing value" if path.strip() else "path is empty"
+    overrides = cells["mpp_overrides"].lower()
+    if overrides not in OVERRIDES or (OVERRIDES[overrides] and mpp is None):
+        yield f"mpp_overrides {cells['mpp_overrides']!r} is not yes (with an mpp), no, or empty"
+    if cells["split"] not in ("", *SPLITS):
+        yield f"split {cells['split']!r} is not one of train, val, or empty"
+    sha256 = cells["sha256"].lower()
+    if sha256 and not SHA256.fullmatch(sha256):
+        yield f"sha256 {sha256!r} is not 64 hexadecimal digits"
 
 
 def id_trouble(slide_id: str) -> str:
@@ -206,7 +219,7 @@ def id_trouble(slide_id: str) -> str:
 
 
 def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> dict[str, list[ManifestRow]]:
-    """The rows by key, as far as several share it; each group in the order of lines."""
+    """Groups of two or more rows that share a key, by key; each in the order of lines."""
     groups: dict[str, list[ManifestRow]] = {}
     for row in sorted(rows, key=lambda row: row.line):
         groups.setdefault(key(row), []).append(row)
@@ -214,69 +227,69 @@ def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> d
 
 
 def repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
-    """Ids that several rows have, and those that differ only in how letters with accents are written."""
+    """Ids that several rows share, or that differ only in the encoding of accents."""
     return [
-        (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs an id of its own"
+        (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs its own id"
                         + ("" if len({row.slide_id for row in group}) == 1 else
-                           " (they differ only in how letters with accents are written)"))
+                           " (they differ only in the encoding of accents)"))
         for slide_id, group in _groups(rows, lambda row: composed(row.slide_id)).items()
         if slide_id.strip()
     ]  # fmt: skip
 
 
 def _unclear_files(manifest: Manifest) -> list[Problem]:
-    """Paths by which two files could be meant."""
+    """Paths that match several files."""
     troubles = [(row, name_trouble(manifest.slides_root / row.path)) for row in manifest.rows if row.path]
     return [(row.line, f"path {row.path!r} {trouble}") for row, trouble in troubles if trouble]
 
 
 def _repeated_files(manifest: Manifest) -> list[Problem]:
-    """Slide files that have several ids, whatever links and dots their paths go through."""
+    """Slide files with several ids, whatever links and dots their paths contain."""
     groups = _groups(manifest.rows, lambda row: _inode(manifest.slide_path(row)))
     return [
         (group[0].line, f"the file {os.path.realpath(manifest.slide_path(group[0]))} has several ids {_lines(group)}; "
-                        "keep one row a file")
+                        "keep one row per file")
         for group in groups.values()
         if group[0].path and len({row.slide_id for row in group}) > 1
     ]  # fmt: skip
 
 
 def _inode(path: Path) -> str:
-    """What is the same for all names of a file, links and hard links; of a file that is not there its path."""
+    """A key shared by all names of a file, links and hard links; for a missing file its path."""
     try:
         stat = os.stat(path)
-    except (OSError, ValueError):  # the latter: a name that no file can have
+    except (OSError, ValueError):  # ValueError: a name that no file can have
         return os.path.realpath(path)
     return f"{stat.st_dev}:{stat.st_ino}"
 
 
 def _copies(manifest: Manifest) -> list[Problem]:
-    """Slides that have several ids by copies of a file, or by several files of one series."""
+    """Slides with several ids, through copies of a file or several files of one DICOM series."""
     rows = list({_inode(manifest.slide_path(row)): row for row in reversed(manifest.rows) if row.path}.values())
     problems = []
     for indices in copies_of_slides([manifest.slide_path(row) for row in rows]):
         group = sorted((rows[index] for index in indices), key=lambda row: row.line)
         named = " and ".join(f"{row.slide_id!r} ({manifest.slide_path(row)})" for row in group)
         problems.append((group[0].line, f"one slide has several ids {_lines(group)}: {named} are copies, or files of "
-                         "one DICOM series. Keep one row a slide"))  # fmt: skip
+                         "one DICOM series. Keep one row per slide"))  # fmt: skip
     return problems
 
 
 def _mixed_cases(rows: Iterable[ManifestRow], records: Mapping[int, Mapping[str, str]]) -> list[Problem]:
-    """Cases whose rows do not all give the same split or all give none; a wrong split counts for nothing."""
+    """Cases whose rows do not all have the same split, or all have none; ignores rows with a wrong split."""
     problems = []
     sound = [row for row in rows if row.split or not cell_value(records[row.line].get("split", ""))]
     for case_id, group in _groups(sound, lambda row: row.case_id).items():
         parts = [(name, [row for row in group if row.split == name]) for name in ("train", "val", None)]
         words = [f"{name or 'none given'} {_lines(part)}" for name, part in parts if part]
         if case_id and len(words) > 1:
-            what = f"case {case_id!r} is in more than one split: {', '.join(words)}"
-            problems.append((group[0].line, f"{what}; give all its rows the same split, or none"))
+            problems.append((group[0].line, f"case {case_id!r} is in more than one split: {', '.join(words)}; give "
+                             "all its rows the same split, or none"))  # fmt: skip
     return problems
 
 
 def _lines(rows: Iterable[ManifestRow]) -> str:
-    """Where rows are, in words: by line, or by path if they are not from a file."""
+    """The lines of rows in words, or their paths if they are not from a file."""
     rows = list(rows)
     if not all(row.line for row in rows):
         return "for " + ", ".join(row.path for row in rows)

@@ -1,9 +1,10 @@
-"""The plan: which slides, which patches, in which order, in which split. Pure data that decides everything beforehand.
+"""The plan: all slides, their patches, the order of rows and the split, decided in advance; read from and written to
+HDF5.
 
-Rows are the patches of all slides in the order of the slide ids, each slide's in reading order (top to bottom, left to
-right), so that stage one reads a slide once and front to back. The plan is one HDF5 file; a slide's group carries the
-attributes that readers of TRIDENT and CLAM coordinates expect. Its hash covers everything that decides, and nothing
-that does not (paths, labels, file layout).
+Rows are the patches of all slides by slide id, each slide's in reading order (top to bottom, left to right), so that
+stage one reads each slide once, front to back. The plan is one HDF5 file; a slide's group has the attributes that
+readers of TRIDENT and CLAM coordinates expect. The plan's hash covers everything that decides the result, and nothing
+else (paths, labels, file layout).
 """
 
 import hashlib
@@ -31,7 +32,7 @@ from pipeline.slides.identity import SlideIdentity, identity_from_record
 
 FORMAT_VERSION = 1
 MOST_REASONS = 10
-"""Failed slides that an error names. Our choice."""
+"""Failed slides that an error lists. Our choice."""
 WANTED = "A plan is one HDF5 file; `g2l plan` makes one from a manifest"
 
 
@@ -41,18 +42,18 @@ class SlidePlan:
 
     Attributes:
         slide_id: the manifest's id.
-        path: as in the manifest; relative ones hang below `slides_root`.
+        path: as in the manifest; relative paths start from `slides_root`.
         case_id, center: from the manifest.
-        has_case: whether the manifest gave the case, else `case_id` is the slide's; `None` in plans that do not say it.
-        manifest_mpp: um/px given by the manifest, overriding the slide's.
+        has_case: whether the manifest gave the case, else `case_id` is the slide's id; `None` in plans that do not say.
+        manifest_mpp: um/px from the manifest, overriding the slide's.
         quickhash: OpenSlide's content hash, if the slide has one.
         size_l0_px: (width, height) of level 0.
         geometry: how its patches are read.
         coords_l0_px: int64 (N, 2), (x, y) of top left corners in level 0, in reading order.
         split: uint8 (N,), `sampling.TRAIN` or `VAL`.
         labels: other columns of the manifest.
-        identity_facts: the record of the slide's `SlideIdentity`, checked when the slide is read; `None` in a plan of a
-            version that kept none.
+        identity_facts: record of the slide's `SlideIdentity`, checked when the slide is read; `None` in plans of
+            versions that kept none.
     """
 
     slide_id: str
@@ -71,11 +72,11 @@ class SlidePlan:
 
     @property
     def identity(self) -> SlideIdentity:
-        """Which slide it is, as far as the plan knows."""
+        """The slide's identity, as far as the plan records it."""
         return identity_from_record(self.identity_facts, self.quickhash, self.size_l0_px)
 
     def content(self) -> dict[str, Any]:
-        """What of this slide enters the plan's hash."""
+        """The part of the plan's hash that covers this slide."""
         return self.facts_of_identity() | {
             "slide_id": self.slide_id,
             "case_id": self.case_id,
@@ -89,19 +90,19 @@ class SlidePlan:
         }
 
     def facts_of_identity(self) -> dict[str, Any]:
-        """The identity's record by its name; nothing where there is none, as earlier versions wrote it."""
+        """The identity's record under its name; empty if there is none, as in earlier versions."""
         return {} if self.identity_facts is None else {"identity_facts": self.identity_facts}
 
 
 @dataclass(frozen=True)
 class AuditRow:
-    """What `g2l plan` found out about one slide; a line of the audit table.
+    """Results of `g2l plan` for one slide; a row of the audit table.
 
-    `status` is ok, damaged (some of it cannot be read), or failed (`reason` says why; the slide has no rows).
-    Areas in mm2. `mpp` is what is taken, `own_mpp` and `manifest_mpp` are what slide and manifest say. `pixel_bytes`
-    and `jpeg_bytes` are the mean size of `patches_measured` of its patches as lossless JPEG XL and as JPEG, for the
-    estimate of the store; `plain_measured` of those are of one colour. `warnings` says what is odd of a slide.
-    `row_hash` tells whether the slide's row of the manifest is still the same.
+    `status` is ok, damaged (parts cannot be read), or failed (`reason` says why; the slide has no rows). Areas are in
+    mm2. `mpp` is the value used; `own_mpp` and `manifest_mpp` are those of slide and manifest. `pixel_bytes` and
+    `jpeg_bytes` are the mean sizes of `patches_measured` patches as lossless JPEG XL and as JPEG, to estimate the
+    store's size; `plain_measured` of these are of one colour. `warnings` lists oddities of the slide. `row_hash` shows
+    whether the slide's row of the manifest has changed.
     """
 
     slide_id: str
@@ -138,9 +139,9 @@ class Plan:
 
     Attributes:
         config: the options it was made with.
-        slides: in the order of their ids; those with at least one row.
-        audit: one row for each slide of the manifest that was looked at.
-        slides_root: folder that relative paths hang below.
+        slides: slides with at least one row, in the order of their ids.
+        audit: one row for each slide of the manifest that was read.
+        slides_root: folder that relative paths start from.
     """
 
     config: PlanConfig
@@ -155,7 +156,7 @@ class Plan:
 
     @property
     def hash(self) -> str:
-        """Hex SHA-256 of all that the plan decides."""
+        """Hex SHA-256 of everything that the plan decides."""
         return sha256_json(
             {"version": FORMAT_VERSION, "config": self.config.deciding(), "slides": [s.content() for s in self.slides]}
         )
@@ -177,12 +178,12 @@ class Plan:
         return np.concatenate([s.split for s in self.slides])
 
     def slide_path(self, slide: SlidePlan, slides_root: Path | None = None) -> Path:
-        """Where a slide's file is; `slides_root` overrides where the plan was made. See `Manifest.slide_path`."""
+        """Path of a slide's file; `slides_root` overrides the plan's. See `Manifest.slide_path`."""
         return file_named((slides_root or self.slides_root) / slide.path)
 
     def as_known_to(self, earlier: "Plan") -> "Plan":
-        """This plan with the identities that an earlier plan has of the same slides: a version that kept none made
-        another hash of the same plan, and so did a file that has been mended since.
+        """This plan with the identities from an earlier plan for slides that are the same. Equal plans then have equal
+        hashes, although the earlier version kept no identities or a file has been repaired since.
         """
         known = {slide.slide_id: slide for slide in earlier.slides}
         slides = [
@@ -199,7 +200,7 @@ class Plan:
 
 
 def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path) -> Plan:
-    """Put the slides' parts in order.
+    """Build the plan from its slides, sorted by id, without those that have no patches.
 
     Raises:
         PlanError: no slide has a patch.
@@ -208,12 +209,12 @@ def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[
     if not kept:
         reasons = "\n".join(f"  {row.slide_id}: {row.reason}" for row in list(audit)[:MOST_REASONS])
         more = f"\n  and {len(audit) - MOST_REASONS:,} more" if len(audit) > MOST_REASONS else ""
-        raise PlanError(f"no slide gives a patch:\n{reasons}{more}")
+        raise PlanError(f"no slide has a patch to sample:\n{reasons}{more}")
     return Plan(config, tuple(kept), tuple(sorted(audit, key=lambda row: row.slide_id)), slides_root)
 
 
 def coords_attributes(slide: SlidePlan, config: PlanConfig) -> dict[str, Any]:
-    """Attributes that readers of TRIDENT and CLAM coordinate files look for."""
+    """Attributes that readers of TRIDENT and CLAM coordinate files expect."""
     g = slide.geometry
     stride_px = config.stride_px or config.patch_px
     return {
@@ -263,14 +264,14 @@ def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: 
     """The inverse of `slide_record`.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no record of a slide.
+        KeyError, TypeError, ValueError: it is not a slide's record.
     """
     if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu" or split.shape != coords.shape[:1]:
         raise ValueError(f"coords of shape {coords.shape}, split of shape {split.shape}")
     if not len(coords) or not set(np.unique(split).tolist()) <= set(range(len(SPLITS))):
-        raise ValueError("a slide without patches, or of another split than there are")
+        raise ValueError("a slide without patches, or with an unknown split")
     width, height = record["size_l0_px"]
-    identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # that it is one
+    identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # raises if it is wrong
     values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
     return SlidePlan(coords_l0_px=coords, split=split, **values)
 
@@ -281,8 +282,8 @@ def _check_format(records: Any, source: Path) -> None:
     Raises:
         PlanError: they are.
     """
-    found = (records.get("format"), records.get("version")) if isinstance(records, dict) else None
-    if found != ("g2l-plan", FORMAT_VERSION):
+    format_version = (records.get("format"), records.get("version")) if isinstance(records, dict) else None
+    if format_version != ("g2l-plan", FORMAT_VERSION):
         raise PlanError(f"{source}: not a plan of format version {FORMAT_VERSION}. Make it again with `g2l plan`")
 
 
@@ -290,7 +291,7 @@ def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: 
     """The inverse of `plan_records`.
 
     Raises:
-        PlanError: another format or version, or what was read does not have the hash that was written.
+        PlanError: another format or version, or the content does not match the recorded hash.
     """
     _check_format(records, source)
     with reading(source, "the plan is damaged", PlanError):
@@ -302,7 +303,7 @@ def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: 
         plan = Plan(config, tuple(slides), audit, Path(records["slides_root"]))
         sound = plan.hash == records["hash"]
     if not sound:
-        raise PlanError(f"{source}: the plan is damaged: its content does not have the hash that it carries")
+        raise PlanError(f"{source}: the plan is damaged: its content does not match its hash")
     return plan
 
 
@@ -313,7 +314,7 @@ def write_plan(plan: Plan, path: Path) -> None:
     attributes.
 
     Raises:
-        PlanError: it cannot be written; what was at `path` is still there.
+        PlanError: it cannot be written; an existing `path` is kept.
     """
     buffer = io.BytesIO()  # HDF5 reads back what it writes, and its own errors hide the cause (a full disk)
     with h5py.File(buffer, "w", libver="v110", track_order=False) as f:
@@ -338,15 +339,15 @@ def read_plan(path: Path) -> Plan:
     """Read a plan and check it against its hash.
 
     Raises:
-        PlanError: missing, no plan, or damaged.
+        PlanError: it is missing, not a plan, or damaged.
     """
     if not path.exists():
         raise PlanError(f"{path}: no such plan. `g2l plan` makes one")
     with reading(path, "not a readable plan", PlanError, WANTED), open_hdf5(path) as f:
-        of_file = attributes(f)
-        if "plan" not in of_file:
+        file_attributes = attributes(f)
+        if "plan" not in file_attributes:
             raise PlanError(f"{path}: an HDF5 file, but not a plan of G2L")
-        records = json.loads(of_file["plan"])
+        records = json.loads(file_attributes["plan"])
         _check_format(records, path)
         records["audit"] = json.loads(_values(f, "audit").astype(np.uint8).tobytes())
         slides = [
@@ -359,12 +360,12 @@ def read_plan(path: Path) -> Plan:
 
 
 def _values(group: h5py.Group, name: str) -> NDArray[Any]:
-    """The numbers of a dataset.
+    """Read the numbers of a dataset.
 
     Raises:
-        KeyError, UnsafeError: there is none that can be read: see `hdf5_input.read_values`.
+        KeyError, UnsafeError: it is missing or cannot be read; see `hdf5_input.read_values`.
     """
-    found = dataset(group, name)
-    if found is None:
+    values = dataset(group, name)
+    if values is None:
         raise KeyError(name)
-    return read_values(found)
+    return read_values(values)

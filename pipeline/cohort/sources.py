@@ -1,7 +1,7 @@
-"""Rows of a manifest from a folder of slides, or from a download manifest of the Genomic Data Commons (GDC).
+"""Make manifest rows from a folder of slides, or from a download manifest of the Genomic Data Commons (GDC).
 
-A TCGA barcode in a file name gives the case and the centre. What it leaves out: downloading, which the GDC's own client
-does, and opening the slides.
+A TCGA barcode in a file name gives the case and the centre. Left out: downloading, which the GDC's client does, and
+opening the slides.
 """
 
 import csv
@@ -29,7 +29,7 @@ SITES_FILE = "tcga_source_sites.csv"
 
 @dataclass(frozen=True)
 class SlideList:
-    """Rows sorted by `slide_id`, the folder below which their paths hang, and what was passed over, in words."""
+    """Rows sorted by `slide_id`, the folder that their paths start from, and notes on what was skipped."""
 
     rows: tuple[ManifestRow, ...]
     root: Path
@@ -37,9 +37,10 @@ class SlideList:
 
 
 def list_slides(source: Path) -> SlideList:
-    """The slides of a folder, each once, or of a GDC manifest.
+    """List the slides of a folder, each once, or of a GDC manifest.
 
-    Paths of the latter hang below its own folder; who downloads to another names it as `slides_root` when reading.
+    A GDC manifest's paths start from its own folder; if the files are elsewhere, pass that folder as `slides_root` when
+    reading.
 
     Raises:
         ManifestError: as `list_folder` and `rows_from_gdc`.
@@ -52,14 +53,14 @@ def list_slides(source: Path) -> SlideList:
 def list_folder(folder: Path, *, copies: bool = True) -> SlideList:
     """One row for each slide anywhere below `folder`, with paths relative to it.
 
-    The id is the file's stem; files whose stems clash take their relative path with `__` for `/`. A TCGA barcode in the
-    file's name, or in that of the nearest folder that has one, gives the case and, if its site is known, the centre.
-    Passed over: hidden files and folders, links to folders, links to slides that are listed, the data folder of an
-    .mrxs file, and of DICOM files all but one a series, the first by name that is a level of the slide. With `copies`
-    off also files that are the same as a listed one, byte for byte.
+    The id is the file's stem; if stems clash, the relative path with `__` for `/`. A TCGA barcode in the file's name,
+    or of the nearest folder that has one, gives the case and, if its site is known, the centre.
+    Skipped: hidden files and folders, links to folders, links to listed slides, the data folder of an .mrxs file, and
+    all but one DICOM file of a series, the first by name that is a level of the slide. Without `copies` also
+    byte-for-byte copies of listed files.
 
     Raises:
-        ManifestError: the folder cannot be listed or has no slide, a name cannot be an id, or copies say different
+        ManifestError: the folder cannot be listed or has no slides, a name cannot be an id, or copies name different
             cases.
     """
     paths, notes = slide_paths(folder)
@@ -87,11 +88,12 @@ def list_folder(folder: Path, *, copies: bool = True) -> SlideList:
 def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
     """One row for each slide of a GDC download manifest (TSV: id, filename, md5, size), sorted by `slide_id`.
 
-    Paths are `id/filename`, as gdc-client lays files out. The slide's id is the file name up to the first dot, or
-    its whole stem where that clashes. Labels: site (its code), file_name, gdc_id, md5, bytes.
+    Paths are `id/filename`, as gdc-client stores files. The slide's id is the file name up to the first dot, or its
+    whole stem if that clashes. Labels: site (its code), file_name, gdc_id, md5, bytes.
 
     Raises:
-        ManifestError: not such a file; a file that is no slide, has no TCGA barcode or is from an unknown site.
+        ManifestError: it is not such a file, or lists a file that is not a slide, has no TCGA barcode, or is from an
+            unknown site.
     """
     records, problems = read_table(tsv, GDC_COLUMNS, "\t")
     num_same = Counter(record["filename"].split(".")[0] for _, record in records)
@@ -99,7 +101,7 @@ def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
     for line, record in records:
         name, short = record["filename"], record["filename"].split(".")[0]
         if without := [column for column in ("id", "filename") if is_unknown(record[column])]:
-            problems.append((line, f"no {' and no '.join(without)}; take the line out"))
+            problems.append((line, f"no {' and no '.join(without)}; remove the line"))
             continue
         barcode = find_barcode(name)
         if barcode is None:
@@ -107,7 +109,7 @@ def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
         elif barcode.site not in source_sites():
             problems.append((line, f"{name!r} has the unknown site code {barcode.site!r}; add it to {SITES_FILE}"))
         elif Path(name).suffix.lower() not in SLIDE_SUFFIXES:
-            problems.append((line, f"{name!r} is not a slide; take the line out"))
+            problems.append((line, f"{name!r} is not a slide; remove the line"))
         else:
             slide_id = short if num_same[short] == 1 else Path(name).stem
             labels = {"site": barcode.site, "file_name": name, "gdc_id": record["id"]}
@@ -128,7 +130,7 @@ def source_sites() -> Mapping[str, str]:
 def _without_copies(
     folder: Path, paths: Sequence[PurePosixPath], problems: list[Problem]
 ) -> tuple[list[PurePosixPath], list[str]]:
-    """Each slide once, and a note on its copies; that copies are of several cases is added to `problems`."""
+    """The paths without copies, and notes on the copies; copies named after different cases go to `problems`."""
     dropped: dict[PurePosixPath, PurePosixPath] = {}
     for group in copies_of_slides([Path(folder / path) for path in paths]):
         cases = {paths[i]: barcode.case_id for i in group if (barcode := barcode_of_path(paths[i].parts))}
@@ -138,7 +140,7 @@ def _without_copies(
             problems.append((0, f"{named} are copies of one slide, named after different cases; remove one"))
         dropped |= {paths[i]: kept for i in group if paths[i] != kept}
     return [path for path in paths if path not in dropped], passed_over(
-        dropped, "copy of a slide that is listed", "copies of slides that are listed"
+        dropped, "copy of a listed slide", "copies of listed slides"
     )
 
 

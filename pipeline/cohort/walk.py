@@ -1,7 +1,7 @@
-"""Which files below a folder are slides, each once: links to listed slides, further files of a slide and files of none
-are passed over and counted.
+"""Find the slide files below a folder, each slide once: links to listed slides, further files of a slide and DICOM
+files of no slide are skipped and counted.
 
-What it leaves out: what the slides are called, and whether two files are copies.
+Left out: naming the slides, and finding copies.
 """
 
 import os
@@ -19,18 +19,18 @@ SLIDE_SUFFIXES = frozenset(
 )
 """File endings that OpenSlide 4.0.1 reads (openslide.org/formats); 4.0.0 reads neither .czi nor .avs."""
 NO_LEVEL = ("label", "overview", "thumbnail")
-"""Kinds of DICOM images beside the levels of a slide."""
+"""Kinds of DICOM images that are not levels of a slide."""
 MAX_NAMED = 5
-"""Files that a note names. Our choice."""
+"""Files that a note lists. Our choice."""
 
 
 def slide_paths(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
-    """Paths of slides below `folder`, relative to it, in the order of walking, and notes on what was passed over.
+    """Paths of slides below `folder`, relative to it, in walking order, and notes on what was skipped.
 
     Raises:
         ManifestError: the folder cannot be listed.
     """
-    found: list[PurePosixPath] = []
+    paths: list[PurePosixPath] = []
     counts: Counter[tuple[str, str]] = Counter()
     for parent, folders, names in os.walk(folder, onerror=_raise_unlisted):
         files = [PurePosixPath(name) for name in sorted(names) if not name.startswith(".")]
@@ -43,18 +43,18 @@ def slide_paths(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
             for file in files
             if file.suffix.lower() in SLIDE_SUFFIXES and (file.suffix.lower() != dicom.SUFFIX or file in kept)
         ]
-        found += [PurePosixPath(Path(parent).relative_to(folder)) / file for file in slides]
-    links = _links(folder, found)
-    others = [f"{counted(count, what)} {of}" for (what, of), count in counts.items() if count]
-    notes = passed_over(links, "link to a slide that is listed", "links to slides that are listed")
-    notes += [f"passed over: {', '.join(others)}"] if others else []
-    return [path for path in found if path not in links], notes
+        paths += [PurePosixPath(Path(parent).relative_to(folder)) / file for file in slides]
+    links = _links(folder, paths)
+    others = [f"{counted(count, noun)} {suffix}" for (noun, suffix), count in counts.items() if count]
+    notes = passed_over(links, "link to a listed slide", "links to listed slides")
+    notes += [f"skipped: {', '.join(others)}"] if others else []
+    return [path for path in paths if path not in links], notes
 
 
 def dicom_slides(folder: Path, files: list[PurePosixPath], counts: Counter[tuple[str, str]]) -> set[PurePosixPath]:
-    """One file for each slide among the DICOM files of one folder: the first by name that is a level of it, by which
-    OpenSlide opens the whole series. The others are counted, by noun and what else is said of them. Of files whose
-    header cannot be read, the first.
+    """One file for each slide among the DICOM files of one folder: the first by name that is a level, by which
+    OpenSlide opens the whole series. Of files with unreadable headers, keeps the first. Counts the others in `counts`,
+    by noun and the words after it.
     """
     kept: dict[str, PurePosixPath] = {}
     for file in files:
@@ -65,21 +65,21 @@ def dicom_slides(folder: Path, files: list[PurePosixPath], counts: Counter[tuple
         elif kind in NO_LEVEL:
             counts["DICOM file", f"of kind {kind}"] += 1
         elif series in kept:
-            what = ("further DICOM file", "of series that are listed") if header else ("DICOM file", "without a header")
-            counts[what] += 1
+            noun = ("further DICOM file", "of listed series") if header else ("DICOM file", "without a header")
+            counts[noun] += 1
         else:
             kept[series] = file
     return set(kept.values())
 
 
 def _links(folder: Path, paths: list[PurePosixPath]) -> dict[PurePosixPath, PurePosixPath]:
-    """Links, also hard ones, to a file that is in `paths` under another name, and that name."""
+    """Links and hard links to a file that is in `paths` under another name, each with that name."""
     by_file: dict[tuple[int, int], list[PurePosixPath]] = {}
     for path in paths:
         try:
             stat = os.stat(folder / path)
         except OSError:
-            continue  # a link to nowhere, which fails by its name when it is read
+            continue  # a broken link, which fails by name when it is read
         by_file.setdefault((stat.st_dev, stat.st_ino), []).append(path)
     links: dict[PurePosixPath, PurePosixPath] = {}
     for names in by_file.values():
@@ -89,14 +89,14 @@ def _links(folder: Path, paths: list[PurePosixPath]) -> dict[PurePosixPath, Pure
 
 
 def passed_over(dropped: Mapping[PurePosixPath, PurePosixPath], one: str, several: str) -> list[str]:
-    """A note on files that are passed over for another, the first few by name; none for none. `one` and `several` say
-    what they are.
+    """A note on files that are skipped for another, listing the first few; empty if there are none. `one` and `several`
+    describe them in the singular and plural.
     """
     if not dropped:
         return []
     shown = ", ".join(f"{path} ({kept})" for path, kept in list(dropped.items())[:MAX_NAMED])
     more = f" and {len(dropped) - MAX_NAMED:,} more" if len(dropped) > MAX_NAMED else ""
-    return [f"passed over: {counted(len(dropped), one, several)}: {shown}{more}"]
+    return [f"skipped: {counted(len(dropped), one, several)}: {shown}{more}"]
 
 
 def _raise_unlisted(error: OSError) -> NoReturn:

@@ -1,7 +1,7 @@
-"""What all configurations share: an option, a table of them, and how they are written and read.
+"""Base of all configurations: define options, check them, write and read them as TOML.
 
-A configuration is frozen and is dumped with every output; a record can be fed back with `--config`. In a TOML file each
-command has a table of its own, so that one file can hold a whole project:
+A configuration is frozen and dumped with every output; the record can be passed back with `--config`. In a TOML file
+each command has its own table, so that one file can hold a whole project:
 
     [plan]
     patches_per_slide = 500
@@ -38,12 +38,12 @@ COMMANDS = (
     "models",
     "demo",
 )
-"""Names that a table in a TOML file may have."""
+"""Names of tables in a TOML file."""
 
 
 Decides = Literal["value", "effect", "nothing"]
-"""What an output is continued under: an option's value; or what the option leads to, such as the hash of the weights in
-a file; or nothing of it, since it changes no byte.
+"""What must stay the same to continue an output: "value", the option's value; "effect", what it leads to, such as the
+hash of a file of weights; "nothing", since the option changes no byte.
 """
 
 
@@ -56,15 +56,15 @@ def option(
     in_card: bool = True,
     **bounds: Any,
 ) -> Any:
-    """An option of a command, with all that is to be known of it.
+    """Define an option of a command.
 
     Args:
-        default: its value where none is given; without it the option is required.
-        description: for the help; says in brackets what happens without the option where the default is `None`.
-        decides: what an output keeps of it, to be continued by the same only.
-        stored: whether it goes into the record of the options; false for what applies to one call.
-        in_card: whether the card of a student tells it; false for paths, and for what the card says elsewhere.
-        bounds: as pydantic's `Field` takes them: `ge`, `gt`, `le`, `lt`, `min_length`.
+        default: value if the option is not given; without a default the option is required.
+        description: help text; if the default is `None`, says in brackets what then happens.
+        decides: what must stay the same to continue an output.
+        stored: whether the output's record keeps it; false for options that apply to this call only.
+        in_card: whether the student's card shows it; false for paths, and for what the card says elsewhere.
+        bounds: bounds for pydantic's `Field`: `ge`, `gt`, `le`, `lt`, `min_length`.
     """
     return Field(
         default,
@@ -76,7 +76,7 @@ def option(
 
 @dataclass(frozen=True)
 class OneOf:
-    """Marks the type of an option that is one of the names in a registry, as `words` gives them at the time."""
+    """Annotates the type of an option that must be one of the names in a registry, which `words` gives."""
 
     words: Callable[[], Collection[str]]
 
@@ -84,10 +84,10 @@ class OneOf:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def check(self, value: str) -> str:
-        """The value.
+        """Return the value if it is one of the words.
 
         Raises:
-            PydanticCustomError: it is none of the words; of the type and with the words of a `Literal`.
+            PydanticCustomError: it is not; the error has the type and message of a `Literal`'s.
         """
         if value not in self.words():
             *others, last = [repr(word) for word in self.words()]
@@ -101,14 +101,14 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
     panels: ClassVar[dict[str, str]] = {}
-    """Headings of the help by the field that each begins with, in the order of the fields; none for a short list."""
+    """Headings of the help by their first field, in the order of the fields; empty for a short list."""
 
     @classmethod
     def build(cls, values: dict[str, Any]) -> Self:
-        """A configuration from plain values.
+        """Build a configuration from plain values.
 
         Raises:
-            ConfigError: a value is missing, unknown, of the wrong type or out of bounds; all of them are listed.
+            ConfigError: values are missing, unknown, of the wrong type or out of bounds; lists all of them.
         """
         try:
             return cls(**values)
@@ -116,42 +116,40 @@ class Config(BaseModel):
             lines = []
             for problem in error.errors():
                 name = ".".join(str(part) for part in problem["loc"])
-                given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-                meant = ""
+                value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+                hint = ""
                 if problem["type"] == "extra_forbidden":
-                    meant = did_you_mean(name, cls.model_fields)
+                    hint = did_you_mean(name, cls.model_fields)
                 elif problem["type"] == "literal_error":
-                    meant = did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
-                lines.append(f"  {name}: {problem['msg']}{given}{meant}")
+                    hint = did_you_mean(str(problem["input"]), re.findall(r"'([^']*)'", problem["ctx"]["expected"]))
+                lines.append(f"  {name}: {problem['msg']}{value}{hint}")
             raise ConfigError("these options are wrong:\n" + "\n".join(lines)) from None
 
     def record(self) -> dict[str, Any]:
-        """All values as plain JSON or TOML types; options that are off (`None`) are left out."""
+        """All values as plain JSON or TOML types, without options that are off (`None`)."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @classmethod
     def says(cls, name: str, of: str) -> Any:
-        """What `option` was told of a field."""
+        """The property `of` ("decides", "stored" or "in_card") that `option` set for a field."""
         extra = cls.model_fields[name].json_schema_extra
         assert isinstance(extra, dict), f"{cls.__name__}.{name} is not made by `option`"
         return extra[of]
 
     def deciding(self) -> dict[str, Any]:
-        """The record of the options whose values decide what the output is."""
+        """The record of the options whose values decide the output."""
         return {name: value for name, value in self.record().items() if self.says(name, "decides") == "value"}
 
     def stored(self) -> dict[str, Any]:
-        """The record that an output keeps, fit for `--config` in any folder: paths are absolute."""
+        """The record that an output keeps. Paths are absolute, so that `--config` can read it in any folder."""
         return {name: value for name, value in self.absolute().record().items() if self.says(name, "stored")}
 
     def for_card(self) -> dict[str, Any]:
-        """The record that the card of a student tells."""
+        """The record that a student's card shows."""
         return {name: value for name, value in self.record().items() if self.says(name, "in_card")}
 
     def absolute(self) -> Self:
-        """The same with absolute paths, as they are from the present working folder: fit for a record, which is read
-        from other folders.
-        """
+        """This configuration with paths made absolute from the working folder, for records that are read elsewhere."""
         paths = {name: value.absolute() for name, value in self if isinstance(value, Path)}
         return self.model_copy(update=paths)
 
@@ -161,17 +159,17 @@ class Config(BaseModel):
 
 
 def to_toml(tables: dict[str, dict[str, Any]]) -> str:
-    """Records as a TOML text, one table a command, that `--config` reads back.
+    """Format records as TOML for `--config`, one table per command.
 
     Raises:
-        ConfigError: a path in it is not UTF-8, which TOML cannot hold.
+        ConfigError: a path is not UTF-8, which TOML cannot hold.
     """
     for table in tables.values():
         for name, value in table.items():
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, str) and not is_utf8(item):
-                    raise ConfigError(f"{name}: {item!a} is not UTF-8, and cannot stand in the record of the "
-                                      "options. Rename it, or lead to it by a link")  # fmt: skip
+                    raise ConfigError(f"{name}: {item!a} is not UTF-8, so the record of the options cannot hold "
+                                      "it. Rename it, or use a link to it")  # fmt: skip
     return str(tomli_w.dumps(tables))
 
 
@@ -181,11 +179,11 @@ def is_utf8(text: str) -> bool:
 
 
 def read_toml(path: Path, command: str) -> dict[str, Any]:
-    """The table of `command` in a TOML file; empty when the file has none.
+    """Read the table of `command` in a TOML file; empty if the file has none.
 
     Raises:
-        ConfigError: the file is missing or no TOML, or it has options outside the tables of commands, or a table of
-            another name.
+        ConfigError: the file is missing or not TOML, has options outside the tables of commands, or a table of another
+            name.
     """
     with reading(f"--config {path}", "not a TOML file", ConfigError):
         try:
@@ -194,18 +192,16 @@ def read_toml(path: Path, command: str) -> dict[str, Any]:
             raise ConfigError(f"--config {path}: {error.strerror}") from None
     loose = [name for name, value in tables.items() if not isinstance(value, dict)]
     if loose:
-        raise ConfigError(
-            f"--config {path}: {', '.join(loose)} must stand in the table of a command, such as [{command}]"
-        )
+        raise ConfigError(f"--config {path}: {', '.join(loose)} must be in the table of a command, such as [{command}]")
     unknown = sorted(tables.keys() - set(COMMANDS))
     if unknown:
-        raise ConfigError(f"--config {path}: [{unknown[0]}] is no command"
+        raise ConfigError(f"--config {path}: [{unknown[0]}] is not a command"
                           f"{did_you_mean(unknown[0], COMMANDS)}; tables are {', '.join(COMMANDS)}")  # fmt: skip
     return dict(tables.get(command, {}))
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """What differs between two records, a line each: `name: old -> new`; nested records by dotted name."""
+    """Differences between two records, one line each: `name: old -> new`; nested records by dotted name."""
     lines: list[str] = []
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)

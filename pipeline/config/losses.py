@@ -1,4 +1,4 @@
-"""The losses by name: a new one is a function in a file of its own and a line here."""
+"""The losses by name. To add one, write a function in its own file and a line here."""
 
 from dataclasses import dataclass
 
@@ -8,11 +8,10 @@ class LossEntry:
     """A loss that `--loss` can name.
 
     Attributes:
-        function: where it is, "module:function"; imported when a run needs it, since torch takes seconds to import. It
-            takes the projected and the teacher's embeddings, both standardised (B, T), and gives a float32 scalar.
+        function: "module:function", imported when a run needs it, since torch takes seconds to import. It takes the
+            projected and the teacher's embeddings, both standardised (B, T), and returns a float32 scalar.
         takes_alpha: whether it takes the keyword `alpha`.
-        is_log_of_sum: whether it is the log of a sum over the rows of a batch, and so grows with the log of their
-            number.
+        is_log_of_sum: whether it is the log of a sum over a batch's rows, and so grows with the log of the batch size.
     """
 
     function: str
@@ -25,4 +24,4 @@ LOSSES: dict[str, LossEntry] = {
     "mse": LossEntry("pipeline.loss:mse_loss"),
     "cosine": LossEntry("pipeline.loss:cosine_loss"),
 }
-"""log-sum is the paper's, the others are for ablation."""
+"""log-sum is the paper's; the others are for ablation."""

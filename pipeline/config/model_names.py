@@ -1,7 +1,7 @@
-"""Models and folders as the user names them, taken apart: `[LABEL=]ENCODER[@WEIGHTS]` and `[LABEL=]DIR`.
+"""Parse the names of models and folders that users type: `[LABEL=]ENCODER[@WEIGHTS]` and `[LABEL=]DIR`.
 
-Folders may have "@" and "=" in their names (`/home/user@domain/run`): what exists on disk is taken for what it is, and
-of several ways to read a name the one with the shortest end is taken that makes sense.
+Folder names may contain "@" and "=" (`/home/user@domain/run`). A name that exists on disk is used as it is; otherwise
+the split with the shortest valid WEIGHTS wins.
 """
 
 import re
@@ -11,19 +11,19 @@ from pathlib import Path
 
 FOLDER_PREFIX = "local-dir:"
 PRETRAINED, SCRATCH = "pretrained", "scratch"
-"""Weights that are no file: those that are published for an encoder, and random ones."""
+"""Weights that are not a file: an encoder's published weights, and random ones."""
 WORDS = ("before", "after", "teacher", PRETRAINED, SCRATCH)
-"""What may stand behind the "@" beside a file or folder of weights."""
+"""Words that may follow the "@" in place of a file or folder of weights."""
 MODEL_FILES = ("run.json", "config.json")
-"""By these a run and a model's folder are known."""
+"""Files that mark a run and a model's folder."""
 CHOICE = "::"
-"""Stands between a file of weights and the name of a set in it."""
+"""Separates a file of weights from the name of a set in it."""
 LABELLED = re.compile(r"^(?P<label>[^=/@:]+)=(?P<rest>.+)$", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class ModelName:
-    """A model's name, taken apart; "" for what it does not have."""
+    """A model's name in parts; "" for a missing part."""
 
     label: str
     encoder: str
@@ -31,15 +31,15 @@ class ModelName:
 
     @property
     def folder(self) -> Path:
-        """The encoder as a folder, whether there is one or not."""
+        """The encoder read as a folder, which need not exist."""
         return Path(self.encoder.removeprefix(FOLDER_PREFIX))
 
 
 def split_model(text: str) -> ModelName:
-    """Label, encoder and weights of `[LABEL=]ENCODER[@WEIGHTS]`.
+    """Split `[LABEL=]ENCODER[@WEIGHTS]` into label, encoder and weights.
 
-    An existing run or model's folder is found whatever its name: first the whole text as one, then with what stands
-    behind an "@"; then a label is taken off.
+    Recognises existing runs and model folders of any name: tries the whole text first, then the part before an "@", and
+    last removes a label.
     """
     match = LABELLED.match(text)
     whole = ModelName("", *_split_weights(text))
@@ -49,7 +49,7 @@ def split_model(text: str) -> ModelName:
 
 
 def split_folder(text: str) -> tuple[str, Path]:
-    """Label and folder of `[LABEL=]DIR`; the label is "" where there is none."""
+    """Split `[LABEL=]DIR` into label and folder; the label is "" if there is none."""
     match = LABELLED.match(text)
     if match is None or Path(text).is_dir():
         return "", Path(text)
@@ -57,7 +57,7 @@ def split_folder(text: str) -> tuple[str, Path]:
 
 
 def absolute_model(text: str) -> str:
-    """The same model, with files and folders that exist by their absolute paths: fit for a record."""
+    """The model's name with absolute paths for existing files and folders, for records."""
     name = split_model(text)
     encoder, weights = name.encoder, name.weights
     if name.folder.exists() and (_is_model(encoder) or encoder.startswith(FOLDER_PREFIX)):
@@ -68,7 +68,7 @@ def absolute_model(text: str) -> str:
 
 
 def absolute_weights(text: str) -> str:
-    """Weights by their absolute path; a word for others stays as it is."""
+    """The absolute path of weights; one of `WORDS` stays as it is."""
     return text if text in WORDS else str(Path(text).absolute())
 
 
@@ -79,10 +79,10 @@ def absolute_folder(text: str) -> str:
 
 
 def recorded_path(text: str, record: Path, out: str = "") -> Path:
-    """A path that a record holds. Records of version 0.1.0 have it as it was typed: it is then tried from the working
-    folder, from where the recorded output `out` was typed, and from the record's folder and those above it.
+    """Resolve a path in a record. Records of version 0.1.0 hold relative paths as typed: try the working folder, the
+    folder from which the recorded output `out` was typed, then the record's folder and those above it.
 
-    Returns the first that exists, else the path as it stands.
+    Returns the first path that exists, else the path unchanged.
     """
     path = Path(text)
     if path.is_absolute():
@@ -90,32 +90,32 @@ def recorded_path(text: str, record: Path, out: str = "") -> Path:
     folder = record.resolve().parent
     above = [folder, *folder.parents]
     typed_in = [base for base in above if out and (base / out).resolve() == folder]
-    found = (base / path for base in (Path(), *typed_in, *above[:-1]) if (base / path).exists())
-    return next(found, path)
+    existing = (base / path for base in (Path(), *typed_in, *above[:-1]) if (base / path).exists())
+    return next(existing, path)
 
 
 def _is_model(encoder: str) -> bool:
-    """Whether there is a run or a model's folder of that name."""
+    """Whether a run or a model's folder of that name exists."""
     folder = Path(encoder.removeprefix(FOLDER_PREFIX))
     return any((folder / name).is_file() for name in MODEL_FILES)
 
 
 def _split_weights(text: str) -> tuple[str, str]:
-    """Encoder and weights of `ENCODER[@WEIGHTS]`."""
+    """Split `ENCODER[@WEIGHTS]` into encoder and weights."""
     if _is_model(text) or "@" not in text:
         return text, ""
-    ways = list(_ways(text))
-    for encoder, weights in ways:
+    splits = list(_splits(text))
+    for encoder, weights in splits:
         if _is_model(encoder) or weights in WORDS or Path(weights).exists():
             return encoder, weights
     first = text.partition("@")[0]
-    if "/" in first and not first.startswith("hf-hub:"):  # a path that does not exist: no weights are cut from it
+    if "/" in first and not first.startswith("hf-hub:"):  # a path that does not exist: keep it whole
         return text, ""
-    return ways[-1] if not first.startswith("hf-hub:") else ways[0]
+    return splits[-1] if not first.startswith("hf-hub:") else splits[0]
 
 
-def _ways(text: str) -> Iterator[tuple[str, str]]:
-    """All ways to part a text at an "@", the shortest end first; both parts have something in them."""
+def _splits(text: str) -> Iterator[tuple[str, str]]:
+    """All splits of a text at an "@" into two non-empty parts, the shortest end first."""
     at = len(text)
     while (at := text.rfind("@", 0, at)) > 0:
         if at + 1 < len(text):
@@ -123,9 +123,9 @@ def _ways(text: str) -> Iterator[tuple[str, str]]:
 
 
 def split_choice(weights: Path) -> tuple[Path, str]:
-    """A path of weights and the name of the set in it, of `FILE::SET`; "" where none is named.
+    """Split `FILE::SET` into a path of weights and the name of the set in it; "" if none is named.
 
-    A file whose own name has such a mark is taken as it is.
+    An existing file whose name contains "::" is kept whole.
     """
     text = str(weights)
     if CHOICE not in text or weights.exists():

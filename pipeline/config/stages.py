@@ -1,5 +1,5 @@
-"""Every option of the two stages and of planning, export and checks, once: name, type, default, bounds and help. Flags,
-TOML files and records are made from these.
+"""Options of the two stages, planning, export and checks, each defined once: name, type, default, bounds and help.
+Flags, TOML files and records are made from these definitions.
 """
 
 from pathlib import Path
@@ -12,18 +12,18 @@ from pipeline.config.model_names import absolute_weights
 
 
 class PlanConfig(Config):
-    """What `g2l plan` decides by. Where the paper is silent the defaults are our choice."""
+    """Options of `g2l plan`. Where the paper is silent, the defaults are our choice."""
 
     slides_root: Path | None = option(
-        None, description="Folder that relative paths hang below [the manifest's folder].", decides="nothing"
+        None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
     )
-    patches_per_slide: int = option(1000, ge=1, description="At most this many patches are sampled from a slide.")
-    max_slides: int | None = option(None, ge=1, description="Take a random subset of this many slides [all].")
+    patches_per_slide: int = option(1000, ge=1, description="Most patches to sample from a slide.")
+    max_slides: int | None = option(None, ge=1, description="Use a random subset of this many slides [all].")
     patch_px: int = option(224, ge=16, le=4096, description="Side of a patch, pixels.")
-    mpp: float = option(0.5, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um a pixel.")
+    mpp: float = option(0.5, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um per pixel.")
     stride_px: int | None = option(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
-    min_tissue: float = option(0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.")
-    allow_upsampling: bool = option(False, description="Take slides coarser than --mpp by more than 5 %.")
+    min_tissue: float = option(0.5, ge=0, le=1, description="Least fraction of a patch's area on tissue.")
+    allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.")
     val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
     )
@@ -31,31 +31,31 @@ class PlanConfig(Config):
         None,
         gt=0,
         lt=1,
-        description="Hold out a strip of this size across every slide instead of whole cases: for one slide.",
+        description="Hold out a strip of this fraction across every slide, not whole cases; for a single slide.",
     )
     check_files: bool = option(
-        True, description="Compare each slide with the manifest's sha256, where it gives one.", decides="effect"
+        True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
     workers: int | None = option(
-        None, ge=1, description="Threads that look at slides [number of cores].", decides="nothing"
+        None, ge=1, description="Threads that read slides [number of cores].", decides="nothing"
     )
     overlays: Path | None = option(None, description="Folder for a picture of every slide [none].", decides="nothing")
     seed: int = option(0, ge=0, description="Seed of the sample.")
 
     def without_free(self) -> Self:
-        """This configuration without what a plan must not depend on."""
+        """This configuration without options that a plan must not depend on."""
         return self.model_copy(update={"workers": None, "overlays": None})
 
 
 class ExtractConfig(Config):
-    """What `g2l extract-teacher` decides by, beside the plan."""
+    """Options of `g2l extract-teacher`, besides the plan."""
 
-    teacher: str = option(description="Encoder that makes the embeddings; `g2l models` lists them.", decides="effect")
+    teacher: str = option(description="Encoder to embed with; `g2l models` lists them.", decides="effect")
     weights: Path | None = option(
         None, description="Weights from a file (safetensors or a PyTorch state dict) [the hub].", decides="effect"
     )
     batch_size: int | None = option(
-        None, ge=1, description="Patches a forward pass [by the device's memory].", decides="effect"
+        None, ge=1, description="Patches per forward pass [by the device's memory].", decides="effect"
     )
     device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
@@ -64,41 +64,41 @@ class ExtractConfig(Config):
         decides="effect",
     )
     dtype: Literal["float16", "float32"] = option(
-        "float16", description="Type that embeddings are stored in.", decides="effect"
+        "float16", description="Number type of the stored embeddings.", decides="effect"
     )
     rows_per_shard: int = option(
-        2048, ge=1, description="Patches a shard: the unit of work and of resuming.", decides="effect"
+        2048, ge=1, description="Patches per shard, the unit of work and of resuming.", decides="effect"
     )
     pixels: Literal["jpegxl", "jpeg", "none"] = option(
         "jpegxl",
-        description="How patches are kept: lossless JPEG XL, JPEG (the teacher then sees it too), or not.",
+        description="How to store patches: lossless JPEG XL, JPEG (the teacher then sees it too), or not at all.",
         decides="effect",
     )
     workers: int | None = option(
         None, ge=1, description="Threads that read slides and encode pixels [number of cores].", decides="nothing"
     )
-    slides_root: Path | None = option(None, description="Where the slides are now [as planned].", decides="nothing")
+    slides_root: Path | None = option(None, description="Present folder of the slides [as planned].", decides="nothing")
     max_failures: int | None = option(
-        None, ge=0, description="Stop when more rows than this have failed [never].", decides="nothing"
+        None, ge=0, description="Stop when more than this many rows have failed [never].", decides="nothing"
     )
     retry_failures: bool = option(
-        False, description="Do the shards that hold failed rows again.", decides="nothing", stored=False
+        False, description="Redo shards that have failed rows.", decides="nothing", stored=False
     )
     views: int | None = option(
         None,
         ge=1,
         le=64,
-        description="Views of a patch that are embedded: itself, and seeded flips, turns and mild stain changes [1].",
+        description="Views of a patch to embed: itself, and seeded flips, turns and mild stain changes [1].",
         decides="effect",
     )
     views_seed: int | None = option(None, ge=0, description="Seed of the views [0].", decides="effect")
     preflight: bool = option(
-        True, description="Look at the teacher and the memory that it takes before the run.", decides="nothing"
+        True, description="Check the teacher and its memory use before the run.", decides="nothing"
     )
 
 
 class TrainConfig(Config):
-    """What `g2l train-student` decides by, beside the store."""
+    """Options of `g2l train-student`, besides the store."""
 
     panels: ClassVar[dict[str, str]] = {
         "student": "Student and teachers",
@@ -108,51 +108,51 @@ class TrainConfig(Config):
         "device": "Running",
     }
 
-    student: str = option(description="Encoder that is trained; `g2l models` lists them.")
+    student: str = option(description="Encoder to train; `g2l models` lists them.")
     weights: str = option(
         "pretrained",
-        description="Where it starts: pretrained, scratch, a file, or a finished run or its student, to train that "
-        "and its projector longer.",
+        description="Initial weights: pretrained, scratch, a file, or a finished run or its student, to train it and "
+        "its projector longer.",
         decides="effect",
         in_card=False,
     )
     teacher: list[str] | None = option(
         None,
-        description="Teacher of the store to learn from; repeat for several [the store's only one].",
+        description="Teacher of the store to learn from; repeat for several [the store's only teacher].",
         decides="effect",
         in_card=False,
     )
     teacher_weight: list[float] | None = option(
         None,
-        description="Weight of a teacher's loss, once for each --teacher in its order; only ratios count [equal].",
+        description="Weight of a teacher's loss, once per --teacher in the same order; only ratios count [equal].",
         decides="effect",
         in_card=False,
     )
     epochs: int = option(10, ge=1, description="Passes over the training rows.")
-    batch_size: int = option(256, ge=2, description="Rows a step, over all processes.")
+    batch_size: int = option(256, ge=2, description="Rows per step, over all processes.")
     lr: float = option(1e-4, gt=0, description="Peak learning rate of AdamW.")
     weight_decay: float = option(0.05, ge=0, description="Weight decay of matrices; vectors have none.")
-    warmup: float = option(0.05, ge=0, lt=1, description="Fraction of all steps in which the learning rate rises.")
-    clip: float = option(1.0, gt=0, description="Largest norm of the gradient.")
+    warmup: float = option(0.05, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises.")
+    clip: float = option(1.0, gt=0, description="Largest norm of the gradient; larger ones are clipped.")
     loss: Annotated[str, OneOf(LOSSES.keys)] = option(
         "log-sum", description="log-sum is the paper's; others for ablation."
     )
     alpha: float = option(4.0, ge=1, description="Exponent of the log-sum loss.")
     augment: Literal["none", "flips", "flips+jitter"] = option(
         "flips",
-        description="flips: the eight flips and quarter turns; jitter: mild colour changes. Without this option, a "
-        "store with views has none beside them.",
+        description="flips: the eight flips and quarter turns; jitter: mild colour changes. Stores with views get "
+        "none unless this option is given.",
     )
     checkpoint_every: int = option(
-        500, ge=1, description="Steps between checkpoints; each epoch ends with one.", decides="nothing"
+        500, ge=1, description="Steps between checkpoints; every epoch ends with one.", decides="nothing"
     )
     keep: Literal["last", "best"] = option(
         "last",
-        description="Which student is exported: of the last step, or of the smallest held-out loss.",
+        description="Student to export: of the last step, or of the smallest held-out loss.",
         decides="effect",
     )
     val_every: int = option(1, ge=1, description="Epochs between validations.")
-    val_rows: int = option(4096, ge=2, description="At most this many held-out rows are scored.")
+    val_rows: int = option(4096, ge=2, description="Most held-out rows to score.")
     device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto",
@@ -161,40 +161,40 @@ class TrainConfig(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that decode and augment [number of cores].", decides="nothing"
     )
-    deterministic: bool = option(True, description="Only reproducible kernels, so that resuming is bit for bit.")
+    deterministic: bool = option(True, description="Use only reproducible kernels: resuming is then exact to the bit.")
     slides_root: Path | None = option(
         None,
-        description="Where the slides are, for a store without pixels [as planned].",
+        description="Folder of the slides, for a store without pixels [as planned].",
         decides="nothing",
         in_card=False,
     )
     seed: int = option(0, ge=0, description="Seed of initial weights, order and augmentation.")
 
     def absolute(self) -> Self:
-        """As for all, weights in a file or folder as well."""
+        """As in `Config`, and weights in a file or folder as well."""
         return super().absolute().model_copy(update={"weights": absolute_weights(self.weights)})
 
 
 class ExportConfig(Config):
-    """What `g2l export` writes beside the timm folder, which is always there."""
+    """Options of `g2l export`: files to write besides the timm folder, which is always written."""
 
     format: list[Literal["timm", "onnx", "torch-export"]] = option(
         ["timm"],
-        description="Files beside the timm folder: onnx adds model.onnx, torch-export model.pt2; repeat for several.",
+        description="Files besides the timm folder: onnx adds model.onnx, torch-export model.pt2; repeat for several.",
     )
 
 
 class VerifyConfig(Config):
-    """How `g2l verify` checks a store."""
+    """Options of `g2l verify`."""
 
-    teacher: str | None = option(None, description="Teacher whose sample is embedded again [the store's first].")
+    teacher: str | None = option(None, description="Teacher to embed a sample with again [the store's first].")
     weights: Path | None = option(None, description="The teacher's weights [as in the store].")
     sample: int = option(64, ge=0, description="Rows to embed again; 0 for none.")
     device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.")
     slides_root: Path | None = option(
-        None, description="Where the slides are, for a store without pixels [as planned]."
+        None, description="Folder of the slides, for a store without pixels [as planned]."
     )
 
 
 class NoOptions(Config):
-    """For commands with nothing but paths."""
+    """For commands that take only paths."""

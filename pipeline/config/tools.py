@@ -1,6 +1,6 @@
 """Options of the commands around the two stages: importing features, embedding slides, evaluating models.
 
-Those of the stages themselves are in `config.stages`.
+The options of the stages themselves are in `config.stages`.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from pipeline.config.model_names import absolute_folder, absolute_model
 
 
 class ImportConfig(Config):
-    """What `g2l import-features` decides by."""
+    """Options of `g2l import-features`."""
 
     panels: ClassVar[dict[str, str]] = {
         "slides_root": "Features and slides",
@@ -25,12 +25,12 @@ class ImportConfig(Config):
     }
 
     slides_root: Path = option(
-        description="Folder of the slides; relative paths of --manifest hang below it.", decides="effect"
+        description="Folder of the slides; relative paths in --manifest start from it.", decides="effect"
     )
     teacher: str = option(description="Encoder that made the features; `g2l models` lists them.", decides="effect")
     weights: Path | None = option(
         None,
-        description="The teacher's weights, to embed a sample again [the hub's cache, if it has them].",
+        description="The teacher's weights, to embed a sample again [from the hub's cache, if they are there].",
         decides="effect",
     )
     manifest: Path | None = option(
@@ -40,58 +40,57 @@ class ImportConfig(Config):
     )
     coords: Path | None = option(
         None,
-        description="Folder of coordinate files, where they lie apart from the features.",
+        description="Folder of coordinate files, if they lie apart from the features.",
         decides="effect",
     )
     patch_px: int | None = option(
         None,
         ge=16,
         le=4096,
-        description="Side of the encoder's input, pixels [the teacher's, else as the files say].",
+        description="Side of the encoder's input, pixels [the teacher's, else from the files].",
         decides="effect",
     )
     mpp: float | None = option(
         None, ge=MIN_MPP, le=MAX_MPP,
-        description="Resolution of the encoder's input, um a pixel, for files that do not say it, or in whole pixels "
-        "only [as they say].",
+        description="Resolution of the encoder's input, um per pixel, for files that lack it or give it in whole "
+        "pixels only [from the files].",
     )  # fmt: skip
-    patches_per_slide: int | None = option(
-        None, ge=1, description="Take a random sample of each slide's patches [all]."
-    )
-    allow_upsampling: bool = option(False, description="Take slides coarser than their patches by more than 5 %.")
+    patches_per_slide: int | None = option(None, ge=1, description="Use a random sample of each slide's patches [all].")
+    allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than their patches.")
     val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
     )
     check_rows: int = option(4, ge=0, description="Patches of each slide to embed again; 0 for none.", decides="effect")
     min_cosine: float = option(
         0.9, ge=-1, le=1,
-        description="Cosine that they must have with the files' features, less the features' mean; median of a slide.",
+        description="Least cosine between these embeddings and the files' features, both less the features' mean; "
+        "median of a slide.",
     )  # fmt: skip
     dtype: Literal["float16", "float32"] = option(
-        "float16", description="Type that embeddings are stored in.", decides="effect"
+        "float16", description="Number type of the stored embeddings.", decides="effect"
     )
     rows_per_shard: int = option(
-        2048, ge=1, description="Patches a shard: the unit of work and of resuming.", decides="effect"
+        2048, ge=1, description="Patches per shard, the unit of work and of resuming.", decides="effect"
     )
     pixels: Literal["jpegxl", "jpeg", "none"] = option(
         "jpegxl",
-        description="How patches are kept: lossless JPEG XL, JPEG (not quite what the teacher saw), or not.",
+        description="How to store patches: lossless JPEG XL, JPEG (not quite what the teacher saw), or not at all.",
         decides="effect",
     )
     device: str = option(
-        "auto", description="Where the sample is embedded: cuda, cuda:1, mps, cpu or auto.", decides="nothing"
+        "auto", description="Device to embed the sample on: cuda, cuda:1, mps, cpu or auto.", decides="nothing"
     )
     workers: int | None = option(
         None, ge=1, description="Threads that read slides and encode pixels [number of cores].", decides="nothing"
     )
     retry_failures: bool = option(
-        False, description="Do the shards that hold failed rows again.", decides="nothing", stored=False
+        False, description="Redo shards that have failed rows.", decides="nothing", stored=False
     )
     seed: int = option(0, ge=0, description="Seed of the sample.")
 
 
 class EmbedConfig(Config):
-    """What `g2l embed` decides by, beside the model and the slides."""
+    """Options of `g2l embed`, besides the model and the slides."""
 
     panels: ClassVar[dict[str, str]] = {
         "layout": "Files",
@@ -102,13 +101,12 @@ class EmbedConfig(Config):
     }
 
     layout: Annotated[str, OneOf(layouts)] = option(
-        description="Files as a tool writes them: "
-        f"{', '.join(f'{name} ({tool})' for name, tool in layouts().items())}.",
+        description=f"Whose file layout to write: {', '.join(f'{name} ({tool})' for name, tool in layouts().items())}.",
         decides="effect",
     )
     dtype: Literal["float16", "float32"] | None = option(
         None,
-        description="Type that embeddings are stored in [float32, or the only one that the layout has].",
+        description="Number type of the stored embeddings [float32, or the only one that the layout has].",
         decides="effect",
     )
     as_teacher: bool = option(
@@ -118,41 +116,39 @@ class EmbedConfig(Config):
     )
     teacher: str | None = option(
         None,
-        description="With --as-teacher: which teacher's space, of a student that learnt from several.",
+        description="With --as-teacher: the teacher whose space to use, for a student of several teachers.",
         decides="effect",
     )
     patch_px: int | None = option(
         None,
         ge=16,
         le=4096,
-        description="Side of a patch, pixels, for encoders that take any [the model's, else 224].",
+        description="Side of a patch, pixels, for encoders that accept any size [the model's, else 224].",
         decides="effect",
     )
     mpp: float | None = option(
-        None, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um a pixel [the model's].", decides="effect"
+        None, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um per pixel [the model's].", decides="effect"
     )
     stride_px: int | None = option(
         None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].", decides="effect"
     )
     min_tissue: float = option(
-        0.5, ge=0, le=1, description="A patch needs this fraction of its area on tissue.", decides="effect"
+        0.5, ge=0, le=1, description="Least fraction of a patch's area on tissue.", decides="effect"
     )
-    allow_upsampling: bool = option(
-        False, description="Take slides coarser than --mpp by more than 5 %.", decides="effect"
-    )
+    allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.", decides="effect")
     slides_root: Path | None = option(
         None,
-        description="Folder that a manifest's relative paths hang below [the manifest's folder].",
+        description="Folder that a manifest's relative paths start from [the manifest's folder].",
         decides="effect",
     )
     check_files: bool = option(
-        True, description="Compare each slide with the manifest's sha256, where it gives one.", decides="effect"
+        True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
     retry_failures: bool = option(
-        False, description="Embed slides again that have patches left out.", decides="nothing", stored=False
+        False, description="Embed slides again if patches of them failed.", decides="nothing", stored=False
     )
     batch_size: int | None = option(
-        None, ge=1, description="Patches a forward pass [by the device's memory].", decides="nothing"
+        None, ge=1, description="Patches per forward pass [by the device's memory].", decides="nothing"
     )
     device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
@@ -166,7 +162,7 @@ class EmbedConfig(Config):
 
 
 class EvaluateConfig(Config):
-    """What `g2l evaluate` measures, on what, and how."""
+    """Options of `g2l evaluate`."""
 
     panels: ClassVar[dict[str, str]] = {
         "models": "What is compared",
@@ -182,18 +178,16 @@ class EvaluateConfig(Config):
     models: list[str] = option(
         min_length=1,
         description="[LABEL=]ENCODER[@WEIGHTS]; repeat for several. ENCODER: of `g2l models`, a timm name, a student "
-        "folder, or a run (RUN, RUN@before, RUN@teacher). WEIGHTS: pretrained (as without), scratch, or a file.",
+        "folder, or a run (RUN, RUN@before, RUN@teacher). WEIGHTS: pretrained (the default), scratch, or a file.",
     )
     reference: str | None = option(
         None, description="Label of the model to compare with [the teacher of the store or run, else the first]."
     )
     store: Path | None = option(None, description="Store whose held-out rows are scored.")
-    teacher: str | None = option(
-        None, description="Whose embeddings, of a store of several teachers [the first one's]."
-    )
-    store_rows: int = option(4096, ge=2, description="At most this many held-out rows, and as many to fit linear maps.")
+    teacher: str | None = option(None, description="Teacher to compare with, in a store of several [the first].")
+    store_rows: int = option(4096, ge=2, description="Most held-out rows to score, and most rows to fit linear maps.")
     slides_root: Path | None = option(
-        None, description="Where the slides are, for a store without pixels [as planned]."
+        None, description="Folder of the slides, for a store without pixels [as planned]."
     )
     patches: Path | None = option(
         None, description="CSV of path, label, optionally group, center, split; or an image folder."
@@ -202,47 +196,47 @@ class EvaluateConfig(Config):
     draws: int = option(100, ge=1, description="Random draws of few-shot examples.")
     slides: Path | None = option(None, description="CSV of slide_id or case_id (or both) and labels; needs --features.")
     features: list[str] | None = option(
-        None, description="[LABEL=]DIR of a feature file a slide; repeat for several models."
+        None, description="[LABEL=]DIR with a feature file per slide; repeat for several models."
     )
-    label: str = option("label", description="Column of --slides that is predicted.")
+    label: str = option("label", description="Column of --slides to predict.")
     mil_epochs: int | None = option(
-        None, ge=1, description="Epochs of the attention MIL [30, or as many as make 1,000 steps]."
+        None, ge=1, description="Epochs of attention MIL [30, or as many as make 1,000 steps]."
     )
     robustness: Path | None = option(
         None,
-        description="CSV as PathoROB's (slide_id, patch_id, biological_class, medical_center, subset) "
-        "with path; or slide_id, patch_id, scanner, staining, path for the same tissue scanned and stained anew.",
+        description="CSV with PathoROB's columns (slide_id, patch_id, biological_class, medical_center, subset) and "
+        "path; or slide_id, patch_id, scanner, staining, path for the same tissue rescanned or restained.",
     )
     ri_k: int | None = option(
         None, ge=1, description="Neighbours of the robustness index [best balanced accuracy of the kNN classifier]."
     )
-    margins: bool = option(True, description="Croma's margins beside the index; minutes a model for 20,000 patches.")
+    margins: bool = option(True, description="Croma's margins besides the index; minutes per model for 20,000 patches.")
     cost: bool = option(True, description="Measure parameters, FLOPs, time and memory.")
-    cost_batch_sizes: list[int] = option([1, 32], description="Batch sizes that are timed; repeat for several.")
+    cost_batch_sizes: list[int] = option([1, 32], description="Batch sizes to time; repeat for several.")
     cost_precisions: list[Literal["float32", "bfloat16", "float16"]] | None = option(
-        None, description="Arithmetics that are timed; repeat for several [--precision]."
+        None, description="Precisions to time; repeat for several [--precision]."
     )
-    cost_rounds: int = option(7, ge=1, description="Rounds of timing, every model once a round; medians are shown.")
+    cost_rounds: int = option(7, ge=1, description="Timing rounds, each with every model once; medians are shown.")
     protocol: Literal["balanced", "plain"] = option(
         "balanced",
-        description="Linear probe and kNN. balanced: classes count the same, C is chosen by the reported score; plain: "
+        description="Linear probe and kNN. balanced: classes count equally, C is chosen by the reported score; plain: "
         "they count by frequency, C is chosen by log loss, as in earlier reports.",
     )
     probe_c: float | None = option(
         None, gt=0, description="Linear probe: fixed inverse strength C [chosen within the training part]."
     )
-    folds: int = option(5, ge=2, description="Folds where no split is given; a group is never on both sides.")
+    folds: int = option(5, ge=2, description="Folds if there is no split; a group is never on both sides.")
     resamples: int = option(1000, ge=100, description="Bootstrap resamples of an interval.")
     seed: int = option(0, ge=0, description="Seed of folds, draws, resamples and training.")
-    images_root: Path | None = option(None, description="Where relative image paths hang below [the CSV's folder].")
+    images_root: Path | None = option(None, description="Folder that image paths start from [the CSV's folder].")
     patch_px: int | None = option(
-        None, ge=16, le=4096, description="Input size of encoders that take any [the store's or run's, else 224]."
+        None, ge=16, le=4096, description="Input size of encoders that accept any [the store's or run's, else 224]."
     )
     cache: Path | None = option(
-        None, description="Folder that embeddings are kept in [OUT/embeddings].", decides="nothing"
+        None, description="Folder that keeps the embeddings [OUT/embeddings].", decides="nothing"
     )
     batch_size: int | None = option(
-        None, ge=1, description="Patches a forward pass [by the device's memory].", decides="nothing"
+        None, ge=1, description="Patches per forward pass [by the device's memory].", decides="nothing"
     )
     precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
@@ -253,7 +247,7 @@ class EvaluateConfig(Config):
     )
 
     def absolute(self) -> Self:
-        """As for all, folders and files among models and features as well."""
+        """As in `Config`, and files and folders among models and features as well."""
         lists = {"models": [absolute_model(text) for text in self.models]}
         if self.features is not None:
             lists["features"] = [absolute_folder(text) for text in self.features]

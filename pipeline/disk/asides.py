@@ -1,7 +1,7 @@
-"""What is half written: its names, random, so that nobody can lay a link there; and taking away what killed runs left.
+"""Half-written files: name them so that nobody can plant a link there, and remove those that killed runs left.
 
-A file or folder NAME is written as `NAME.SCOPE-PID-START-RANDOM.g2l-part` beside it (`processes` has what the middle
-says). Earlier versions wrote `NAME.g2l-part`; that ending is all that both have in common, and both are cleared away.
+A file or folder NAME is first written beside it as `NAME.SCOPE-PID-START-RANDOM.g2l-part` (see `processes` for the
+middle part). Earlier versions wrote `NAME.g2l-part`; both end the same way, and both are removed.
 """
 
 import contextlib
@@ -23,11 +23,11 @@ ASIDE_SUFFIX = ".g2l-part"
 
 TAG = re.compile(rb"\.([0-9a-f]{8})-([0-9]+)-([0-9]*)-[0-9a-f]{8}\.g2l-part$")
 MOST_NAME_BYTES = 180
-"""Of the name in an aside's own: file systems allow 255 bytes in all."""
+"""Longest part of NAME kept in the half-written name: file systems allow 255 bytes in all."""
 OLD_SECONDS = 86400.0
-"""Age from which another machine's half-written file, whose writer cannot be seen, is taken for left over."""
+"""Age at which another machine's half-written file counts as left over: its writer cannot be checked from here."""
 PART_OF_VOLUME = "lost+found"
-"""The one folder that a new file system has: a volume that was mounted is empty all the same."""
+"""A folder that new file systems come with: a mounted volume with nothing else counts as empty."""
 
 
 def _shortened(name: str) -> bytes:
@@ -36,28 +36,28 @@ def _shortened(name: str) -> bytes:
 
 
 def aside_name(name: str) -> str:
-    """A new name for what becomes `name`."""
+    """A new name under which to write the file or folder that becomes `name`."""
     me = ProcessIdentity.own()
     tag = f".{me.scope}-{me.pid}-{me.started}-{secrets.token_hex(4)}{ASIDE_SUFFIX}"
     return os.fsdecode(_shortened(name) + tag.encode())
 
 
 def writer_of(name: str) -> ProcessIdentity | None:
-    """Who writes a half-written file; `None` of one by an earlier version."""
-    found = TAG.search(os.fsencode(name))
-    return ProcessIdentity(found[1].decode(), int(found[2]), found[3].decode()) if found else None
+    """The process that writes a half-written file; `None` if an earlier version named it."""
+    tag = TAG.search(os.fsencode(name))
+    return ProcessIdentity(tag[1].decode(), int(tag[2]), tag[3].decode()) if tag else None
 
 
 def is_aside_of(aside: str, name: str) -> bool:
-    """Whether a half-written file is one of `name`."""
-    found = TAG.search(os.fsencode(aside))
-    if found:
-        return os.fsencode(aside)[: found.start()] in (_shortened(name), _shortened(f"{name}.old"))
+    """Whether `aside` is a half-written file of `name`."""
+    tag = TAG.search(os.fsencode(aside))
+    if tag:
+        return os.fsencode(aside)[: tag.start()] in (_shortened(name), _shortened(f"{name}.old"))
     return aside in (name + ASIDE_SUFFIX, f"{name}.old{ASIDE_SUFFIX}")
 
 
 def holds_nothing(folder: Path, beside: Collection[str] = ()) -> bool:
-    """Whether a folder has nothing in it but locks, what is half written, what a new volume has, and `beside`."""
+    """Whether a folder holds only locks, half-written files, a new volume's `lost+found`, and the names `beside`."""
     return all(
         name.endswith((ASIDE_SUFFIX, LOCK_SUFFIX)) or name == PART_OF_VOLUME or name in beside
         for name in os.listdir(folder)
@@ -65,7 +65,7 @@ def holds_nothing(folder: Path, beside: Collection[str] = ()) -> bool:
 
 
 def remove(path: Path) -> None:
-    """Delete a file, a link or a folder; never what a link leads to, and nothing is raised where it stays."""
+    """Delete a file, link or folder, but never a link's target. Failures are ignored."""
     with contextlib.suppress(OSError):
         if stat.S_ISDIR(os.lstat(path).st_mode):
             shutil.rmtree(path, ignore_errors=True)
@@ -74,7 +74,7 @@ def remove(path: Path) -> None:
 
 
 def _is_left_over(path: Path, locked: bool) -> bool:
-    """Whether nobody writes `path` any more; with `locked` its output is this process's own to write."""
+    """Whether the writer of `path` has gone; `locked` says that this process holds the lock of its output."""
     writer = writer_of(path.name)
     if writer is None:
         return locked
@@ -89,11 +89,10 @@ def _is_left_over(path: Path, locked: bool) -> bool:
 
 
 def remove_asides(folder: Path, *, recursive: bool = True) -> int:
-    """Delete what killed runs left half written anywhere below `folder`, files and folders; returns how many. If not
-    `recursive`, right in it only.
+    """Delete half-written files and folders that killed runs left below `folder`, or directly in it if not `recursive`;
+    returns how many.
 
-    The caller holds `folder`. What another process writes for an output of its own below it stays. Links are not
-    followed.
+    The caller holds the lock of `folder`. Keeps what other processes are writing below it. Does not follow links.
     """
     count = 0
     for place, folders, files in os.walk(folder):
@@ -114,8 +113,8 @@ def remove_asides(folder: Path, *, recursive: bool = True) -> int:
 
 
 def remove_asides_of(path: Path, *, locked: bool = True) -> int:
-    """Delete what killed runs left of `path` alone, beside it; returns how many. Without `locked`, where others may be
-    writing it, only what is surely left over.
+    """Delete half-written copies of `path` that killed runs left beside it; returns how many. Without `locked`, another
+    process may be writing `path`: then only what is certainly left over.
     """
     count = 0
     try:

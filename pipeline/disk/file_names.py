@@ -1,7 +1,7 @@
-"""Files that a table names: accents may be composed in the table and not on the disk, or the other way round.
+"""Find files that a table names, although accents may be composed in the table and not on disk, or vice versa.
 
-A Mac's older disks and archives made on one spell `é` as `e` and an accent (NFD), keyboards and tables as one letter
-(NFC). The exact name counts first; otherwise a file is meant whose name is the same when both are composed.
+Older Mac disks, and archives made on them, spell `é` as `e` plus an accent (NFD); keyboards and tables use one letter
+(NFC). The exact name comes first; otherwise names match if they are equal once composed.
 """
 
 import os
@@ -11,34 +11,34 @@ from pipeline.disk.tables import composed
 
 
 def files_named(path: Path) -> list[Path]:
-    """The file or folder `path` if it is there, else those whose names are the same when composed; sorted."""
+    """The file or folder `path` if it exists, else all whose composed names equal its own; sorted."""
     if str(path).isascii() or os.path.lexists(path):
         return [path] if os.path.lexists(path) else []
-    found = [Path(path.anchor)]
+    matches = [Path(path.anchor)]
     for part in path.parts[1:] if path.anchor else path.parts:
-        found = [inner for folder in found for inner in _inside(folder, part)]
-    return sorted(found)
+        matches = [inner for folder in matches for inner in _inside(folder, part)]
+    return sorted(matches)
 
 
 def file_named(path: Path) -> Path:
-    """The only file that `path` can mean; `path` itself if there is none or are several."""
+    """The one file that matches `path`; `path` itself if none or several match."""
     if str(path).isascii():
         return path
-    found = files_named(path)
-    return found[0] if len(found) == 1 else path
+    matches = files_named(path)
+    return matches[0] if len(matches) == 1 else path
 
 
 def name_trouble(path: Path) -> str:
-    """Why it is not clear which file is meant; empty if it is, or there is none."""
-    found = [] if str(path).isascii() else files_named(path)
-    if len(found) < 2:
+    """Why `path` is ambiguous; empty if at most one file matches."""
+    matches = [] if str(path).isascii() else files_named(path)
+    if len(matches) < 2:
         return ""
-    names = " and ".join(ascii(str(file)) for file in found)
-    return f"could be {names}, which differ only in how letters with accents are written; rename one"
+    names = " and ".join(ascii(str(file)) for file in matches)
+    return f"could be {names}, which differ only in the encoding of accents; rename one"
 
 
 def _inside(folder: Path, name: str) -> list[Path]:
-    """What is in a folder and has this name, exactly or composed."""
+    """Entries of a folder with this name, exact or else composed."""
     if os.path.lexists(folder / name):
         return [folder / name]
     try:

@@ -1,7 +1,7 @@
-"""Files on disk are complete or absent: written aside, synced, renamed.
+"""Write files that are complete or absent: written aside, synced, renamed.
 
-`write_aside` is the only way this project makes a file that another run may read; `new_folder` makes a folder so. What
-a file system lacks of it (syncing folders, renaming over a file) is said once, and done without.
+Every file that another run may read is made by `write_aside`, every such folder by `folders.new_folder`. If a file
+system cannot sync folders or rename over a file, a note says so once, and writing goes on without.
 """
 
 import contextlib
@@ -24,24 +24,24 @@ HASH_BLOCK_BYTES = 1 << 20
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
            errno.EROFS)  # fmt: skip
-"""What systems say that cannot sync a folder, or do not let one be opened that may only be written."""
+"""Errors of systems that cannot sync a folder, or cannot open one that is write-only."""
 NO_REPLACE = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.ENOSYS)
-"""What file systems say that cannot rename over a file that exists; some of it may mean missing rights as well."""
+"""Errors of file systems that cannot rename over an existing file; some may also mean missing permissions."""
 
-_said: set[str] = set()
+_shown_notes: set[str] = set()
 
 
 def say_once(text: str) -> None:
-    """A note to the user, once a process."""
-    if text not in _said:
-        _said.add(text)
+    """Show a note to the user, once per process."""
+    if text not in _shown_notes:
+        _shown_notes.add(text)
         from pipeline.base.console import say
 
         say(f"note: {text}")
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename or a new name in `folder` survive a power cut, where the file system can."""
+    """Make new and renamed entries of `folder` survive a power cut, if the file system can."""
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -55,35 +55,35 @@ def sync_folder(folder: Path) -> None:
 
 
 def sync_file(fd: int) -> None:
-    """Make an open file's bytes survive a power cut, where the file system can."""
+    """Make an open file's bytes survive a power cut, if the file system can."""
     try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
             raise
-        say_once(f"files cannot be synced here ({error.strerror}): a power cut may lose the last ones")
+        say_once(f"files cannot be synced here ({error.strerror}): a power cut may lose the last files")
 
 
 def sync_tree(folder: Path) -> None:
     """Make all files and folders below `folder` survive a power cut."""
     for place, _, names in os.walk(folder, topdown=False):
         for name in names:
-            sync_folder(Path(place, name))  # a file is synced in the same way
+            sync_folder(Path(place, name))  # works for files as well
         sync_folder(Path(place))
 
 
 def name_path(error: OSError, path: Path, aside: Path | None = None) -> OSError:
-    """The same error with the path that the user knows: writing to an open file says none, a name aside says little."""
+    """The same error with the path that the user knows, if it names none or the half-written file."""
     if error.errno is not None and (error.filename is None or str(error.filename) == str(aside)):
         error.filename, error.filename2 = str(path), None
     return error
 
 
 def replace(aside: Path, path: Path) -> None:
-    """Give `aside` the name `path`, in one step; in several where the file system cannot rename over a file.
+    """Rename `aside` to `path`: in one step, or in several if the file system cannot rename over a file.
 
     Raises:
-        OSError: it cannot; what was at `path` is there.
+        OSError: it cannot be renamed; the old `path` is kept.
     """
     with interrupts.guard:
         try:
@@ -95,21 +95,21 @@ def replace(aside: Path, path: Path) -> None:
             try:
                 os.rename(path, old)
             except OSError:
-                raise error from None  # rights are missing
+                raise error from None  # missing permissions
             try:
                 os.rename(aside, path)
             except OSError:
                 os.rename(old, path)
                 raise
             remove(old)
-            say_once(f"{path.parent} is on a file system that cannot rename over a file ({error.strerror}): a kill in "
-                     "between may lose a file that is written again")  # fmt: skip
+            say_once(f"{path.parent} is on a file system that cannot rename over a file ({error.strerror}): a kill "
+                     "during a rewrite may lose the file")  # fmt: skip
 
 
 def open_aside(path: Path) -> tuple[Path, object]:
-    """A name aside for `path`, which goes if a signal ends the process, and the key for `interrupts.settled`.
+    """A name aside for `path`, removed if a signal ends the process, and the key for `interrupts.settled`.
 
-    The file is to be opened with mode "xb": made new, never through a link.
+    Open it with mode "xb", so that it is created anew and never through a link.
     """
     aside = path.with_name(aside_name(path.name))
     return aside, interrupts.undo_at_end(lambda: remove(aside), aside)
@@ -117,13 +117,13 @@ def open_aside(path: Path) -> tuple[Path, object]:
 
 @contextmanager
 def write_aside(path: Path) -> Iterator[IO[bytes]]:
-    """Open a binary file that becomes `path` when the block ends well, and vanishes when it does not.
+    """Open a binary file that becomes `path` if the block succeeds, and is removed if it fails.
 
-    The bytes are synced before the rename and the folder after it. An existing `path` is replaced in one step. Its
-    rights are those that the umask leaves.
+    The bytes are synced before the rename, the folder after it. An existing `path` is replaced in one step. The file's
+    permissions follow the umask.
 
     Raises:
-        OSError: the disk is full, the folder is not writable, ...; it names `path`, which is then as it was.
+        OSError: the disk is full, the folder is not writable, ...; it names `path`, which is unchanged.
     """
     with _becoming(path) as aside:
         with interrupts.guard:
@@ -136,9 +136,9 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def written_by_library(path: Path) -> Iterator[Path]:
-    """A place aside for a library that takes a path; it is synced and becomes `path` when the block ends well.
+    """A path aside for a library that writes to a path; synced and renamed to `path` if the block succeeds.
 
-    The file has the rights that the umask leaves, whatever the library gave it (safetensors: only its owner may read).
+    The file's permissions follow the umask, whatever the library sets (safetensors: readable by the owner only).
 
     Raises:
         OSError: as `write_aside`.
@@ -154,7 +154,7 @@ def written_by_library(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _becoming(path: Path) -> Iterator[Path]:
-    """A name aside whose file becomes `path` when the block ends well, and vanishes when it does not."""
+    """A name aside whose file becomes `path` if the block succeeds, and is removed if it fails."""
     aside, key = open_aside(path)
     try:
         yield aside
@@ -171,16 +171,16 @@ def _becoming(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a whole file, complete or absent."""
+    """Write `data` to a file, complete or absent."""
     with write_aside(path) as f:
         f.write(data)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole UTF-8 file, complete or absent.
+    """Write a UTF-8 file, complete or absent.
 
     Raises:
-        G2LError: the text has the name of a file that is not UTF-8.
+        G2LError: the text contains a file name that is not UTF-8.
     """
     try:
         data = text.encode()
@@ -190,7 +190,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def odd_name(error: UnicodeEncodeError) -> str:
-    """The word in which a text could not be encoded, in ASCII."""
+    """The word that could not be encoded, in ASCII."""
     before, after = error.object[: error.start], error.object[error.start :]
     word = before.split("\n")[-1].split(",")[-1].split('"')[-1] + after.split("\n")[0].split(",")[0].split('"')[0]
     return ascii(word)
@@ -218,7 +218,7 @@ def sha256_json(value: Any) -> str:
 
 
 def make_output_folder(folder: Path) -> None:
-    """Create an output folder and prove that it can be written.
+    """Create an output folder and check that it is writable.
 
     Raises:
         G2LError: it cannot be created or written; the message says why.
@@ -233,12 +233,12 @@ def make_output_folder(folder: Path) -> None:
                 remove(probe)
     except OSError as error:
         raise G2LError(
-            f"cannot write to {folder}: {error.strerror}. Choose another --out or mend its rights."
+            f"cannot write to {folder}: {error.strerror}. Choose another --out or fix its permissions."
         ) from error
 
 
 def ignores_case(folder: Path) -> bool:
-    """Whether names in `folder` that differ in capitals only are one (macOS, exFAT, many file servers)."""
+    """Whether `folder` ignores case in file names (macOS, exFAT, many file servers)."""
     probe = folder / aside_name(".probe")
     with interrupts.guard:
         try:
@@ -249,27 +249,27 @@ def ignores_case(folder: Path) -> bool:
 
 
 def require_names_apart(folder: Path, names: Iterable[str]) -> None:
-    """See that files of these names in `folder` are as many files.
+    """Check that no two of these file names are the same file in `folder`.
 
     Raises:
-        G2LError: the file system takes two of them for one; says which.
+        G2LError: the file system treats two of them as one; says which.
     """
     spellings: dict[str, str] = {}
     for name in names:
         other = spellings.setdefault(name.casefold(), name)
         if other != name and ignores_case(folder):
-            raise G2LError(f"{folder} is on a file system that takes {other} and {name} for one name. Choose a place "
-                           "on another one, or rename one of them")  # fmt: skip
+            raise G2LError(f"{folder} is on a file system that ignores case: {other} and {name} would be one file. "
+                           "Choose a folder on another file system, or rename one of them")  # fmt: skip
 
 
 def require_new_file(path: Path, force_hint: str) -> None:
-    """Refuse to overwrite `path`, and prove that its folder can be written.
+    """Refuse to overwrite `path`, and check that its folder is writable.
 
     Raises:
-        G2LError: it exists (with `force_hint` as the way out), or its folder cannot be written.
+        G2LError: it exists (`force_hint` says what to do), or its folder cannot be written.
     """
     if path.is_dir():
-        raise G2LError(f"{path} is a folder; a file is written. Give --out a file's name in it")
+        raise G2LError(f"{path} is a folder. Give --out the name of a file in it")
     if os.path.lexists(path):
         raise G2LError(f"{path} exists and is not overwritten. {force_hint}")
     make_output_folder(path.parent)
@@ -277,7 +277,7 @@ def require_new_file(path: Path, force_hint: str) -> None:
 
 @contextmanager
 def temporary_folder(prefix: str) -> Iterator[Path]:
-    """A folder for temporary files that is gone after the block, and after a signal that ends the process."""
+    """A folder for temporary files, removed after the block or when a signal ends the process."""
     with interrupts.guard:
         folder = Path(tempfile.mkdtemp(prefix=prefix))
         key = interrupts.undo_at_end(lambda: shutil.rmtree(folder, ignore_errors=True))

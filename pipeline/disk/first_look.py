@@ -1,11 +1,11 @@
-"""A first look at a file in a child process: the libraries of OpenSlide and HDF5 may end the process that reads a
-damaged header.
+"""Open each slide and HDF5 file in a child process first: a damaged header may crash OpenSlide or HDF5, and the process
+with it.
 
-Two damaged words of a TIFF header suffice: OpenSlide's memory allocator then aborts, or a division by zero ends the
-process, and no slide is named (decision 0023). So each file is opened in a child first, and a small place of each level
-is read there. A damaged attribute of an HDF5 file ends the process as well (SIGSEGV): there all that describes its
-datasets is read. A child that dies, or that takes too long, fails this file by name and is replaced. Left out: damage
-that ends the process only where a certain tile or chunk is read.
+Two damaged words of a TIFF header suffice to make OpenSlide abort in its allocator or divide by zero, and no error
+names the slide (decision 0023). So a child opens each slide and reads a small region of each level. A damaged attribute
+of an HDF5 file crashes the process as well (SIGSEGV); there the child reads all metadata. If a child dies or takes too
+long, its file fails by name and the child is replaced. Left out: damage that crashes only when a certain tile or chunk
+is read.
 """
 
 import atexit
@@ -27,27 +27,27 @@ from pipeline.base.errors import SlideError
 from pipeline.base.outside import UnsafeError
 
 SECONDS = 60.0
-"""For one look. Our choice: opening a slide on a slow network share takes some seconds."""
+"""Time limit for one file. Our choice: opening a slide on a slow network share takes some seconds."""
 SECONDS_TO_END = 10.0
-"""Between the end of a child's words and that of the child. Our choice."""
+"""Time limit for a child to exit after it closed its output. Our choice."""
 MAX_CHILDREN = 4
-"""Looks at the same time. Our choice: a look is short beside what follows it."""
+"""Children at the same time. Our choice: a first look is short compared with what follows it."""
 MAX_CHILD_BYTES = 8 << 30
-"""Address space of a child, most of it never touched. Our choice: a tile that needs more is of no real slide."""
+"""Address space of a child, most of it never used. Our choice: no tile of a real slide needs more."""
 SLIDE, HDF5 = "pipeline.slides.reader", "pipeline.disk.hdf5_input"
-"""Kinds of files: the modules whose `look_at` looks at one."""
+"""Kinds of files, each the module whose `look_at` opens one."""
 PROGRAM = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline.disk import first_look; "
     "first_look.serve_looks(sys.argv[2])"
 )
-"""The child. It finds modules where this process finds them, whatever lies in the working folder."""
+"""The child's program. It imports from this process's module path and ignores the working folder."""
 
 
 class _Child:
-    """A process that looks at one file of a kind after another."""
+    """A process that opens files of one kind, one after another."""
 
     def __init__(self, kind: str) -> None:
-        self._words = tempfile.TemporaryFile()  # noqa: SIM115  (what the library says when it ends the process)
+        self._words = tempfile.TemporaryFile()  # noqa: SIM115  (the library's last words before a crash)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path), kind],
@@ -57,10 +57,10 @@ class _Child:
             env=environment,
             start_new_session=True,  # Ctrl-C is for the parent; the child ends with its standard input
         )
-        self._answer(SECONDS)  # it is ready
+        self._answer(SECONDS)  # wait until it is ready
 
     def look(self, path: Path) -> str:
-        """What is wrong with the file; empty if nothing is that this process does not find for itself.
+        """What is wrong with the file; empty for errors that this process can safely meet itself.
 
         Raises:
             _LostError: the child ended or was too slow.
@@ -68,7 +68,7 @@ class _Child:
         self._words.seek(0)
         self._words.truncate()
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # it has ended: the answer says so
+        with contextlib.suppress(OSError):  # the child has ended; `_answer` says so
             self._process.stdin.write(json.dumps(os.fsdecode(path)).encode() + b"\n")
             self._process.stdin.flush()
         return self._answer(SECONDS)
@@ -79,7 +79,7 @@ class _Child:
         ready, _, _ = select.select([stdout], [], [], seconds)
         if not ready:
             self.close()
-            raise _LostError(f"looking at it took more than {seconds:g} s")
+            raise _LostError(f"opening it took more than {seconds:g} s")
         line = stdout.readline()
         if not line.endswith(b"\n"):
             why = self._why_ended()
@@ -88,24 +88,24 @@ class _Child:
         return str(json.loads(line))
 
     def _why_ended(self) -> str:
-        """How the process ended, with the library's last words."""
+        """How the child ended, with the library's last words."""
         try:
             code = self._process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            return "the process that looks at it does not answer"
+            return "the process that opens it does not answer"
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._words.seek(0)
         lines = [line for line in self._words.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"reading it ends the process ({how}{': ' + lines[-1][-200:] if lines else ''})"
+        return f"reading it crashes the process ({how}{': ' + lines[-1][-200:] if lines else ''})"
 
     def close(self) -> None:
-        """End the process, and let go of its files."""
+        """Kill the process and close its files."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._words):
             if stream is not None:
-                with contextlib.suppress(OSError):  # what was not written any more
+                with contextlib.suppress(OSError):  # unwritten input
                     stream.close()
 
 
@@ -114,7 +114,7 @@ class _LostError(Exception):
 
 
 class FirstLooks:
-    """Looks at files of a kind, each content of a file once; safe to use from many threads."""
+    """Opens files of one kind in children, each again only if it has changed; safe to use from many threads."""
 
     def __init__(self, kind: str = SLIDE) -> None:
         self._kind = kind
@@ -124,7 +124,7 @@ class FirstLooks:
         self._seen: dict[tuple[str, int, int, int], str] = {}
 
     def trouble(self, path: Path) -> str:
-        """Why a file cannot be opened and read without ending this process; empty if it can.
+        """Why a file cannot be opened and read without crashing this process; empty if it can.
 
         Raises:
             OSError: no child can be started.
@@ -132,7 +132,7 @@ class FirstLooks:
         try:
             stat = os.stat(path)
         except OSError:
-            return ""  # opening says why
+            return ""  # opening it will say why
         key = (os.fsdecode(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
         trouble = self._seen.get(key)
         if trouble is None:
@@ -148,12 +148,12 @@ class FirstLooks:
             if child is None:
                 child = _Child(self._kind)
         except (OSError, _LostError) as error:
-            raise OSError(f"no process can be started to look at it ({error})") from None
+            raise OSError(f"no process can be started to open it ({error})") from None
         try:
             trouble = child.look(path)
         except _LostError as error:
             return str(error)
-        except BaseException:  # Ctrl-C within: the child may still be at work
+        except BaseException:  # Ctrl-C: the child may still be at work
             child.close()
             raise
         with self._lock:
@@ -161,7 +161,7 @@ class FirstLooks:
         return trouble
 
     def close(self) -> None:
-        """End the children."""
+        """Kill the children."""
         with self._lock:
             children, self._idle = self._idle, []
         for child in children:
@@ -173,7 +173,7 @@ _looks_lock = threading.Lock()
 
 
 def _trouble(path: Path, kind: str) -> str:
-    """As `FirstLooks.trouble`, with children that all of this process share."""
+    """As `FirstLooks.trouble`, with children shared by the whole process."""
     key = kind, os.getpid()  # a forked process shares no children with its parent
     with _looks_lock:
         if key not in _looks:
@@ -184,7 +184,7 @@ def _trouble(path: Path, kind: str) -> str:
 
 
 def require_sound(path: Path) -> None:
-    """See that a slide can be opened and read without ending this process.
+    """Check that a slide can be opened and read without crashing this process.
 
     Raises:
         SlideError: it cannot, or no child process can be started.
@@ -194,11 +194,11 @@ def require_sound(path: Path) -> None:
     except OSError as error:
         raise SlideError(f"{path}: {error}") from None
     if trouble:
-        raise SlideError(f"{path}: {trouble}. The file is damaged, and left out")
+        raise SlideError(f"{path}: {trouble}. The file is damaged and left out")
 
 
 def require_sound_hdf5(path: Path) -> None:
-    """See that an HDF5 file can be opened without ending this process; for use within `outside.reading`.
+    """Check that an HDF5 file can be opened without crashing this process; for use inside `outside.reading`.
 
     Raises:
         UnsafeError: it cannot.
@@ -209,7 +209,9 @@ def require_sound_hdf5(path: Path) -> None:
 
 
 def serve_looks(kind: str) -> None:
-    """The child: for each path, a line of JSON on standard input, a line on standard output: what is wrong with it."""
+    """Run in the child: read paths from standard input and answer what is wrong with each, one line of JSON both
+    ways.
+    """
     look_at = importlib.import_module(kind).look_at
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     most = MAX_CHILD_BYTES if hard == resource.RLIM_INFINITY else min(MAX_CHILD_BYTES, hard)

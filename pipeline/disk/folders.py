@@ -1,8 +1,8 @@
-"""A new folder is complete or absent: made aside and renamed; or, where there is an empty one already, moved into it.
+"""Make new folders that are complete or absent: build them aside and rename; fill an empty folder in place.
 
-An empty folder may be the point where a volume is mounted, or all that may be written below a parent that may not:
-then nothing can be renamed onto it. What goes into it is made in a folder within it, and moved up entry by entry, the
-one that makes it complete last. A note of the entries lets the next run clear away what a kill left in between.
+An empty folder may be a mount point, or the only writable folder below a read-only parent; nothing can be renamed onto
+it. Its entries are then built in a folder inside it and moved up one by one, the entry that completes it last. A list
+of the entries lets the next run remove what a kill left in between.
 """
 
 import json
@@ -17,11 +17,11 @@ from pipeline.disk.files import sync_file, sync_folder, sync_tree
 from pipeline.disk.locks import hold_new_folder
 
 FILLING = ".filling" + ASIDE_SUFFIX
-"""The note of what is being moved up."""
+"""The list of entries being moved up."""
 
 
 def is_free(folder: Path) -> bool:
-    """Whether `folder` is not there, or is an empty folder, which a killed run may have begun to fill."""
+    """Whether `folder` does not exist or is empty, ignoring what a killed run began to put there."""
     if not os.path.lexists(folder):
         return True
     return folder.is_dir() and holds_nothing(folder, _begun(folder))
@@ -29,12 +29,12 @@ def is_free(folder: Path) -> bool:
 
 @contextmanager
 def new_folder(folder: Path, last: str) -> Iterator[Path]:
-    """The path of a folder to make and fill aside; when the block ends well, it is synced and becomes `folder`.
+    """The path of a folder to create and fill aside; synced and made `folder` if the block succeeds.
 
-    The caller holds `folder`, which is free. `last` is the entry without which the folder counts as absent.
+    The caller holds the lock of `folder`, which is free. `last` is the entry that makes the folder count as complete.
 
     Raises:
-        OSError: it cannot be written; nothing is left.
+        OSError: it cannot be written; nothing is left behind.
     """
     if os.path.islink(folder):
         folder = Path(os.path.realpath(folder))
@@ -63,7 +63,7 @@ def new_folder(folder: Path, last: str) -> Iterator[Path]:
 
 
 def clear(folder: Path) -> None:
-    """Take out of a free folder what a killed run has begun to put there."""
+    """Remove from a free folder what a killed run began to put there."""
     for name in _begun(folder):
         remove(folder / name)
     for name in os.listdir(folder):
@@ -72,7 +72,7 @@ def clear(folder: Path) -> None:
 
 
 def _move_up(aside: Path, folder: Path, last: str) -> None:
-    """Move the entries of `aside` into `folder`, which it lies in; none of them is there after an error."""
+    """Move the entries of `aside` up into `folder`, its parent; after an error none of them is left there."""
     names = sorted(os.listdir(aside), key=lambda name: (name == last, name))
     note = folder / FILLING
     moved: list[str] = []

@@ -1,9 +1,9 @@
-"""HDF5 files of others, read so that nothing but the file itself is read.
+"""Read HDF5 files from outside, and only the file itself.
 
-HDF5 can point at other files (external storage, external links, virtual datasets), run code that it finds in other
-places (filters by plugin), claim any size, and fill with zeros what was never written. Each is refused: a dataset is
-read if its numbers lie in this file, whole, behind filters that come with HDF5 or h5py. For use within
-`outside.reading`. What it leaves out: writing, which is `features.files` and `cohort.plan`.
+HDF5 can point at other files (external storage, external links, virtual datasets), load code (plugin filters), claim
+any size, and return zeros for data that were never written. All of these are refused: a dataset must lie whole in this
+file, behind filters that come with HDF5 or h5py. For use inside `outside.reading`. Left out: writing, in
+`features.files` and `cohort.plan`.
 """
 
 import contextlib
@@ -22,23 +22,25 @@ from pipeline.base.outside import MOST_RATIO, SMALL_BYTES, UnsafeError, require_
 from pipeline.disk.first_look import require_sound_hdf5
 
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
-"""Filters that are built into HDF5 and h5py; all others come as plugins, which are programs."""
+"""Filters built into HDF5 and h5py; all others are plugins, which run code."""
 DEFLATE = 1
 NUMBERS = "biuf"
-"""Kinds of NumPy types that are numbers."""
+"""NumPy kinds of numeric types."""
 MOST_ATTRIBUTE_BYTES = SMALL_BYTES
 MOST_GROWTH, SMALL_CHUNK_BYTES = 1.1, 4096
-"""How far filters may enlarge a chunk that cannot be compressed. Our choice: deflate adds 0.1 % and a few bytes."""
+"""Factor and bytes by which filters may enlarge an incompressible chunk. Our choice: deflate adds 0.1 % and a few
+bytes.
+"""
 MOST_LINKS = 16
-"""Links within a file that are followed one after the other. Our choice: more is a circle."""
+"""Links within a file that are followed in turn. Our choice: more is a circle."""
 
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file, open for reading.
+    """Open an HDF5 file for reading.
 
     Raises:
-        OSError, UnsafeError: no file, none of HDF5's, a pipe or device, or so damaged that reading it ends the process.
+        OSError, UnsafeError: it does not exist, is not HDF5, is a pipe or device, or would crash the process.
     """
     require_regular(path)
     require_sound_hdf5(path)
@@ -47,87 +49,87 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 
 def look_at(path: Path) -> str:
-    """Open a file and read all that describes it, as a child process does for `first_look`.
+    """Open a file and read all its metadata, in a child process for `first_look`.
 
-    What raises is left to the reader, who names it: what counts is whether the process comes to its end. Returns "".
+    Returns "" and ignores exceptions: the reader will meet and name them. Only a crash of the process matters here.
     """
     with contextlib.suppress(Exception), h5py.File(path, "r") as f:
-        _look_into(f)
-        f.visititems(lambda _, found: _look_into(found))
+        _read_metadata(f)
+        f.visititems(lambda _, node: _read_metadata(node))
     return ""
 
 
-def _look_into(found: h5py.File | h5py.Group | h5py.Dataset) -> None:
-    """Read the attributes of a thing in a file, and of a dataset its type, layout, filters and index of chunks."""
+def _read_metadata(node: h5py.File | h5py.Group | h5py.Dataset) -> None:
+    """Read the attributes of a node, and a dataset's type, layout, filters and chunk index."""
     with contextlib.suppress(Exception):
-        attributes(found)
-    if isinstance(found, h5py.Dataset):
+        attributes(node)
+    if isinstance(node, h5py.Dataset):
         with contextlib.suppress(Exception):
-            _ = found.dtype, found.shape, found.is_virtual, found.external, found.id.get_storage_size()
-            plist = found.id.get_create_plist()
+            _ = node.dtype, node.shape, node.is_virtual, node.external, node.id.get_storage_size()
+            plist = node.id.get_create_plist()
             _ = [plist.get_filter(i) for i in range(plist.get_nfilters())]
-            if found.chunks is not None and (number := found.id.get_num_chunks()):
-                _ = found.id.get_chunk_info(0), found.id.get_chunk_info(number - 1)
+            if node.chunks is not None and (number := node.id.get_num_chunks()):
+                _ = node.id.get_chunk_info(0), node.id.get_chunk_info(number - 1)
 
 
 def member(group: h5py.Group, name: str) -> Any:
-    """What `name` (a path) is in a file, as long as the way there stays in it; `None` where there is nothing.
+    """The group or dataset at the path `name`, following links within the file only; `None` if there is none.
 
     Raises:
-        UnsafeError: a link on the way leads into another file, or in a circle.
+        UnsafeError: a link on the path leads into another file, or in a circle.
     """
     return _follow(group, name, [MOST_LINKS])
 
 
 def _follow(group: h5py.Group, name: str, left: list[int]) -> Any:
     """`member`, with the number of links that may still be followed."""
-    place: Any = group.file if name.startswith("/") else group
+    node: Any = group.file if name.startswith("/") else group
     for part in name.split("/"):
         if part in ("", "."):
             continue
-        if not isinstance(place, h5py.Group) or part not in place.keys():  # noqa: SIM118  (`in` follows links)
+        if not isinstance(node, h5py.Group) or part not in node.keys():  # noqa: SIM118  (`in` follows links)
             return None
-        link = place.get(part, getlink=True)
+        link = node.get(part, getlink=True)
         if isinstance(link, h5py.ExternalLink):
             raise UnsafeError(f"{name} is a link into another file, {link.filename!r}; only the file itself is read")
         if isinstance(link, h5py.SoftLink):
             left[0] -= 1
             if left[0] < 0:
                 raise UnsafeError(f"{name} is a link that leads in a circle")
-            place = _follow(place, link.path, left)
-            if place is None:
+            node = _follow(node, link.path, left)
+            if node is None:
                 return None
         else:
-            place = place[part]
-    return place
+            node = node[part]
+    return node
 
 
 def dataset(group: h5py.Group, name: str) -> h5py.Dataset | None:
-    """The dataset `name`, or `None` where there is none.
+    """The dataset at the path `name`, or `None` if there is none.
 
     Raises:
         UnsafeError: see `member`.
     """
-    found = member(group, name)
-    return found if isinstance(found, h5py.Dataset) else None
+    node = member(group, name)
+    return node if isinstance(node, h5py.Dataset) else None
 
 
 def datasets(file: h5py.File) -> dict[str, h5py.Dataset]:
-    """The datasets right in a file, by name; links into other files are passed over."""
-    found = {}
+    """The datasets in a file's root group, by name; skips links into other files."""
+    by_name = {}
     for name in file.keys():  # noqa: SIM118  (h5py's own view: names, no links followed)
         if not isinstance(file.get(name, getlink=True), h5py.ExternalLink):
             values = dataset(file, name)
             if values is not None:
-                found[name] = values
-    return found
+                by_name[name] = values
+    return by_name
 
 
 def read_values(values: h5py.Dataset) -> NDArray[Any]:
-    """All numbers of a dataset.
+    """Read all numbers of a dataset.
 
     Raises:
-        UnsafeError: they lie elsewhere, were never written, are no numbers, or there is no room for them.
+        UnsafeError: they lie in another file, were never written, are not numbers, or do not fit into memory.
     """
     name = values.name
     if values.is_virtual:
@@ -150,7 +152,7 @@ def read_values(values: h5py.Dataset) -> NDArray[Any]:
 
 
 def _require_contiguous(values: h5py.Dataset, size: int, file_bytes: int) -> None:
-    """See that a dataset without chunks has been written and lies in the file.
+    """Check that a dataset without chunks has been written and lies in the file.
 
     Raises:
         UnsafeError: it has not, or does not.
@@ -163,10 +165,10 @@ def _require_contiguous(values: h5py.Dataset, size: int, file_bytes: int) -> Non
 
 
 def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
-    """See that all chunks of a dataset are in the file, and that their filters are known and give what they should.
+    """Check that all chunks of a dataset lie in the file, use built-in filters, and inflate to a chunk's size.
 
     Raises:
-        UnsafeError: they are not.
+        UnsafeError: they do not.
     """
     properties = values.id.get_create_plist()
     filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
@@ -179,7 +181,7 @@ def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
     needed = math.prod(-(-side // chunk) for side, chunk in zip(values.shape, values.chunks, strict=True))
     written, large = 0, []
 
-    def look(chunk: Any) -> None:
+    def check_chunk(chunk: Any) -> None:
         nonlocal written
         written += 1
         if chunk.byte_offset is None or chunk.byte_offset + chunk.size > file_bytes:
@@ -190,10 +192,10 @@ def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
             large.append(chunk.chunk_offset)
 
     if hasattr(values.id, "chunk_iter"):
-        values.id.chunk_iter(look)
+        values.id.chunk_iter(check_chunk)
     else:  # h5py built on HDF5 before 1.12.3
         for number in range(values.id.get_num_chunks()):
-            look(values.id.get_chunk_info(number))
+            check_chunk(values.id.get_chunk_info(number))
     if written < needed:
         raise UnsafeError(f"{needed - written:,} of {needed:,} chunks of {values.name} were never written")
     if DEFLATE in filters:
@@ -202,40 +204,40 @@ def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
 
 
 def _require_inflated(values: h5py.Dataset, offset: tuple[int, ...], deflate_bit: int, chunk_bytes: int) -> None:
-    """See that a deflated chunk becomes no larger than a chunk is: HDF5 would take the memory first.
+    """Check that a deflated chunk inflates to no more than a chunk's size, before HDF5 allocates the memory.
 
     Args:
-        deflate_bit: what the chunk's mask has where it was not deflated.
+        deflate_bit: bit of the chunk's mask that is set if the chunk was not deflated.
 
     Raises:
-        UnsafeError: it does.
+        UnsafeError: it inflates to more.
     """
     mask, data = values.id.read_direct_chunk(offset)
     if mask & deflate_bit:
-        return  # HDF5 leaves a filter out where it does not help
+        return  # HDF5 skips a filter that does not help
     inflater = zlib.decompressobj()
-    inflater.decompress(data, chunk_bytes + 4)  # with fletcher32's checksum
+    inflater.decompress(data, chunk_bytes + 4)  # 4 bytes for fletcher32's checksum
     if not inflater.eof:
-        raise UnsafeError(f"a chunk of {values.name} becomes larger than it says")
+        raise UnsafeError(f"a chunk of {values.name} inflates to more than it claims")
 
 
 def attributes(carrier: h5py.File | h5py.Group | h5py.Dataset) -> dict[str, Any]:
-    """The attributes of a file, group or dataset, as Python values; `None` for an empty one, arrays stay arrays.
+    """The attributes of a file, group or dataset as Python values: `None` for an empty one, arrays as they are.
 
     Raises:
         UnsafeError: one is larger than `MOST_ATTRIBUTE_BYTES`.
     """
-    found = {}
-    for name in carrier.attrs.keys():  # noqa: SIM118  (items would read them unseen)
+    values = {}
+    for name in carrier.attrs.keys():  # noqa: SIM118  (items() would read values before the check)
         stored = carrier.attrs.get_id(name)
         if stored.shape is not None and math.prod(stored.shape) * stored.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
             raise UnsafeError(f"its attribute {name} claims more than {MOST_ATTRIBUTE_BYTES >> 20} MiB")
-        found[name] = plain(carrier.attrs[name])
-    return found
+        values[name] = plain(carrier.attrs[name])
+    return values
 
 
 def plain(value: Any) -> Any:
-    """An attribute as a Python value; `None` where it is there and empty."""
+    """An attribute as a Python value; `None` if it is empty."""
     if isinstance(value, h5py.Empty):
         return None
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""What cells of a table say: words for a missing value, names spelled in two ways, numbers as labels. Pure."""
+"""Interpret cells of a table: words for a missing value, names spelled in two ways, numbers as labels. Pure."""
 
 import re
 import unicodedata
@@ -10,32 +10,32 @@ MISSING_WORDS = frozenset(
      "missing", "unknown", "unk", "undefined", "not available", "not evaluated", "not reported", "not applicable",
      "not known", "indeterminate"}
 )  # fmt: skip
-"""Words that say that there is no value, in small letters: what pandas, R, SQL and C print, and what the clinical
-tables of the GDC and cBioPortal hold. "none" is among them, for pandas and Python write it (decision 0026).
+"""Words for a missing value, in lower case: printed by pandas, R, SQL and C, or used in the clinical tables of the GDC
+and cBioPortal. "none" is among them because pandas and Python write it (decision 0026).
 """
 AS_WRITTEN = frozenset({"NaT", "\\N"})
-"""pandas' missing time and the NULL of MySQL and Hive, in these capitals only: NAT is normal adjacent tissue."""
+"""pandas' missing time and the NULL of MySQL and Hive, case-sensitive: NAT is normal adjacent tissue."""
 NO_LETTERS = re.compile(r"[-\u2010-\u2015\u2212.?*_/\s'\u2026]*")
-"""Cells of such marks only: `.` of SAS and Stata, `?` of UCI and Weka, dashes."""
+"""Cells of punctuation only: `.` (SAS, Stata), `?` (UCI, Weka), dashes."""
 SPREADSHEET_ERROR = re.compile(
     r"#\u00a1?(?:[^\W\d_]|[/0])+[!?]|#n/?[ad](?: n/?[ad])?|#nv|#(?:value|ref|name|num|null|div/0|spill|calc|field)"
     r"|#getting_data|#+|err:\d+",
     re.IGNORECASE,
 )
-"""`#VALUE!`, `#NAME?`, `#DIV/0!`, without their mark too, and what they are called in other languages (`#WERT!`,
+"""`#VALUE!`, `#NAME?`, `#DIV/0!`, with or without the final mark, in other languages as well (`#WERT!`,
 `#\u00a1VALOR!`, `#N/D`), `#N/A`, `Err:502`.
 """
 BRACKETS = "[]<>(){}\"'"
 WHOLE = re.compile(r"^(\d+)\.0+$")
-"""A whole number as a float prints it."""
+"""A whole number written as a float."""
 MAX_SHOWN = 5
 """Names that a note lists. Our choice."""
 MAX_NUMERIC_CLASSES = 10
-"""Different numbers up to which a label may be a class, such as a grade. Our choice: Gleason sums are nine."""
+"""Most distinct numbers that still count as classes, such as grades. Our choice: there are nine Gleason sums."""
 
 
 def is_unknown(cell: str) -> bool:
-    """Whether a cell says that there is no value: the one rule for every column of every table that is read."""
+    """Whether a cell stands for a missing value: one rule for all columns of all tables."""
     text = cell.strip()
     bare = text.strip(BRACKETS).strip().lower().rstrip(".")
     if text in AS_WRITTEN:
@@ -44,12 +44,14 @@ def is_unknown(cell: str) -> bool:
 
 
 def cell_value(cell: str) -> str:
-    """What a cell says without blanks around it, "" where it says that there is no value."""
+    """A cell's text without surrounding blanks; "" if it stands for a missing value."""
     return "" if is_unknown(cell) else cell.strip()
 
 
 def missing_notes(label: str, cells: Iterable[str]) -> list[str]:
-    """A note on words in a column of labels that count as none, for one of them may be a class; else none."""
+    """A note that lists the words of a label column that count as missing, since one may be a class; empty if none
+    do.
+    """
     words = Counter(cell.strip() for cell in cells if cell.strip() and is_unknown(cell))
     if not words:
         return []
@@ -62,8 +64,8 @@ def missing_notes(label: str, cells: Iterable[str]) -> list[str]:
 
 
 def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
-    """A note on `names` that differ in capitals or blanks only, or as 7 and 7.0, which pandas makes of whole numbers in
-    a column with gaps; they are rarely meant to be different. Else none.
+    """A note on `names` that differ only in capitals, blanks or a .0 (pandas writes 7 as 7.0 in a column with gaps):
+    they are rarely meant to be different. Empty if there are none.
     """
     alike: dict[str, list[str]] = {}
     for name in sorted({str(name) for name in names}):
@@ -74,22 +76,22 @@ def spelling_notes(what: str, names: Iterable[str]) -> list[str]:
         return []
     more = f" and {len(several) - MAX_SHOWN:,} more" if len(several) > MAX_SHOWN else ""
     listed = "; ".join(several[:MAX_SHOWN])
-    return [f"These {what} differ in capitals, blanks or a .0 only and count as different: {listed}{more}."]
+    return [f"These {what} differ only in capitals, blanks or a .0 and count as different: {listed}{more}."]
 
 
 def numeric_notes(label: str, names: Iterable[str]) -> list[str]:
-    """A note on a label that looks like a measurement: numbers, more of them than classes have; else none."""
-    different = {str(name) for name in names}
-    if len(different) <= MAX_NUMERIC_CLASSES or not all(_is_number(name) for name in different):
+    """A note on a label that looks like a measurement: more distinct numbers than classes would have. Else empty."""
+    distinct = {str(name) for name in names}
+    if len(distinct) <= MAX_NUMERIC_CLASSES or not all(_is_number(name) for name in distinct):
         return []
     return [
-        f"The label {label} looks like a number: its {len(different):,} values count as a class each. Make classes of "
-        "it, such as above and below a limit."
+        f"The label {label} looks like a number: each of its {len(distinct):,} values counts as a class. Divide it "
+        "into classes, such as above and below a limit."
     ]
 
 
 def _is_number(text: str) -> bool:
-    """Whether it reads as one."""
+    """Whether Python reads the text as a number."""
     try:
         float(text)
     except ValueError:

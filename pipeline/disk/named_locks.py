@@ -1,8 +1,8 @@
-"""Locks on a file system without flock: who makes the file holds it, is named in it, and touches it while it lives.
+"""Locks for file systems without flock: the process that creates the file holds it, and touches it while it lives.
 
-A holder of this machine is known to be dead by its process; one of another machine, container or boot by a file that
-nobody has touched for `DEAD_SECONDS`. What it leaves out: a holder that was suspended for longer than that and wakes
-again; it ends itself when it finds another in its place.
+A holder on this machine is dead if its process is gone; one on another machine, container or boot if its file has not
+been touched for `DEAD_SECONDS`. Left out: a holder that was suspended for longer and wakes up; it exits when it finds
+another process in its place.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from pipeline.base.processes import ProcessIdentity
 
 TOUCH_SECONDS = 20.0
 DEAD_SECONDS = 600.0
-"""A file server that hangs for minutes has not killed its clients (our choice)."""
+"""Our choice: a file server may hang for minutes while its clients live."""
 BEGUN_SECONDS = 10.0
-"""Age of an empty file whose maker has died before he named himself."""
+"""Age at which an empty lock file counts as abandoned: its creator died before writing to it."""
 MOST_BYTES = 4096
 
 
 def describe_holder(what: str, kind: str) -> bytes:
-    """A lock's content: a line for people, and one for programs. `kind` is "flock" or "name"."""
+    """A lock's content: one line for people and one for programs. `kind` is "flock" or "name"."""
     words = f"{what} (process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')})"
     record = {"kind": kind, **ProcessIdentity.own().record()}
     return f"{words}\n{json.dumps(record)}\n".encode("utf-8", "backslashreplace")
@@ -52,12 +52,12 @@ def read(path: Path) -> str:
 
 
 def holder_of(path: Path) -> str:
-    """Who holds a lock, in words."""
+    """A lock's holder, in words."""
     return (read(path).strip().splitlines() or ["another process"])[0]
 
 
 def record_of(text: str) -> dict[str, Any]:
-    """What a lock says to programs; empty of one by an earlier version."""
+    """A lock's line for programs, parsed; empty for locks of earlier versions."""
     try:
         record = json.loads(text.splitlines()[1])
     except (IndexError, ValueError):
@@ -66,7 +66,7 @@ def record_of(text: str) -> dict[str, Any]:
 
 
 def is_alive(path: Path) -> bool:
-    """Whether a lock of this kind is held. Of one by flock nothing can be said here: False."""
+    """Whether a lock of this kind is held; False for flock locks, which cannot be judged here."""
     record = record_of(read(path))
     if record.get("kind") != "name":
         return False
@@ -79,9 +79,7 @@ def is_alive(path: Path) -> bool:
 
 
 def may_be_of_flock(text: str) -> bool:
-    """Whether a lock that is not of this kind may be held: by a process here, or on a machine that has flock where this
-    one has none.
-    """
+    """Whether a flock lock may be held, by a process here or by a machine that mounts the file system with flock."""
     record = record_of(text)
     if not text or record.get("kind") == "name":
         return False
@@ -90,7 +88,7 @@ def may_be_of_flock(text: str) -> bool:
 
 
 def seconds_since_touched(path: Path) -> float | None:
-    """Age of a file's last change by the clock of its file system; `None` if it is gone."""
+    """Seconds since a file's last change, by the clock of its file system; `None` if it is gone."""
     probe = path.with_name(f"{path.name}.{secrets.token_hex(4)}.g2l-part")
     try:
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666))
@@ -107,8 +105,8 @@ def seconds_since_touched(path: Path) -> float | None:
 
 
 def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSError, stack: ExitStack) -> bool:
-    """Hold a lock file without flock: `is_new` says that this process has made it. False if a dead holder's was cleared
-    away, and it must be made.
+    """Hold a lock file without flock. `is_new` says that this process has just created it. False if a dead holder's
+    file was removed and must be created again.
 
     Raises:
         BusyError: another process holds it.
@@ -118,7 +116,7 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSErro
         age = seconds_since_touched(path)
         begun = not text and age is not None and age < BEGUN_SECONDS
         if begun or is_alive(path) or may_be_of_flock(text):
-            raise BusyError(f"{output} is in use by {holder_of(path)}. Wait for it to end, or stop it; if it has ended "
+            raise BusyError(f"{output} is in use by {holder_of(path)}. Wait for it to end, or stop it; if it ended "
                             f"long ago, delete {path}")  # fmt: skip
         clear(path, text)
         return False
@@ -133,8 +131,8 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSErro
         raise
     from pipeline.base.console import say
 
-    say(f"note: {path.parent} is on a file system without flock ({why.strerror}); the lock is a file that is touched "
-        "every few seconds")  # fmt: skip
+    say(f"note: {path.parent} is on a file system without flock ({why.strerror}); the lock is a file that G2L touches "
+        f"every {TOUCH_SECONDS:g} seconds")  # fmt: skip
     stop = threading.Event()
     touch = threading.Thread(target=_keep_touching, args=(path, content, stop), name="g2l-lock", daemon=True)
     touch.start()
@@ -143,8 +141,8 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSErro
 
 
 def clear(path: Path, text: str) -> None:
-    """Take away a dead holder's file. Of several processes that try, one does; one that finds it has moved a living
-    holder's puts it back.
+    """Remove a dead holder's file. If several processes try, only one succeeds; one that has moved a live holder's file
+    puts it back.
     """
     away = path.with_name(f"{path.name}.{secrets.token_hex(4)}.g2l-part")
     with contextlib.suppress(FileNotFoundError):
@@ -159,8 +157,9 @@ def _keep_touching(path: Path, content: bytes, stop: threading.Event) -> None:
     misses = 0
     while not stop.wait(TOUCH_SECONDS):
         misses = 0 if read(path).encode("utf-8") == content else misses + 1
-        if misses > 1:  # suspended for long: another holds the output, and two must not write
-            print(f"{path} is now held by {holder_of(path)}: this process ends, lest two write", file=sys.stderr)
+        if misses > 1:  # suspended for long: another process holds the output, and two must not write
+            print(f"{path} is now held by {holder_of(path)}: this process exits, so that only one writes",
+                  file=sys.stderr)  # fmt: skip
             os.kill(os.getpid(), signal.SIGTERM)
             return
         with contextlib.suppress(OSError):

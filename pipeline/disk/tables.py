@@ -1,9 +1,8 @@
-"""Tables as text, CSV or TSV: the one reader of those that come from outside, and the one writer of ours.
+"""Read and write tables, CSV or TSV: the one reader of tables from outside, and the one writer of ours.
 
-A cell that begins with = + - or @ is a formula to a spreadsheet, and slide names come from others. So the writer puts
-an apostrophe before such a cell, as spreadsheets do themselves, and the reader takes it away: what this package wrote
-is read back as it was. Numbers stay numbers. What it leaves out: what the cells mean; `label_words` knows the words for
-a missing value.
+A spreadsheet takes a cell that begins with = + - or @ for a formula, and slide names come from outside. So the writer
+puts an apostrophe before such a cell, as spreadsheets do, and the reader removes it: tables of ours read back
+unchanged. Numbers stay numbers. Left out: what the cells mean; `label_words` knows the words for a missing value.
 """
 
 import csv
@@ -20,25 +19,25 @@ from pipeline.base.errors import ManifestError, did_you_mean
 from pipeline.disk.files import write_bytes
 
 Record = tuple[int, dict[str, str]]
-"""1-based line and its cells by column."""
+"""Line number (from 1) and the cells by column."""
 Problem = tuple[int, str]
-"""1-based line (0: none) and what is wrong there."""
+"""Line number (from 1; 0: none) and what is wrong there."""
 
 MAX_TABLE_BYTES = 1 << 28
-"""Our choice: a million rows of 250 bytes; a slide that is named by mistake is not read whole."""
+"""Our choice: a million rows of 250 bytes; keeps a slide named by mistake from being read whole."""
 OTHER_MARKS = {";": "semicolons", "\t": "tabs", ",": "commas"}
-"""What tables are split at elsewhere; spreadsheets of some countries save CSV with semicolons."""
+"""Other separators; spreadsheets of some countries save CSV with semicolons."""
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 MAX_SHOWN_PROBLEMS = 20
 MAX_SHOWN_COLUMNS = 12
 MAX_SHOWN_CHARS = 200
-"""Of a header that is not understood. Our choice, as the two above: fits a screen."""
+"""Characters of each name in a rejected header. Our choice, as the two above: fits a screen."""
 
 FILE_COLUMNS = frozenset({"path", "filename", "slide_id", "slide"})
-"""Columns that name files, by their names in small letters: these cells stay as they are written, byte for byte."""
+"""Columns that name files, in lower case: their cells are kept byte for byte."""
 FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n])")
-"""What a spreadsheet may take for a formula, with apostrophes before it or not; the last four are = + - @ in full width
-(owasp.org/www-community/attacks/CSV_Injection).
+"""Start of a cell that a spreadsheet may take for a formula, with or without apostrophes; the last four are full-width
+= + - @ (owasp.org/www-community/attacks/CSV_Injection).
 """
 QUOTE, NO_TEXT = '"', '""'
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
@@ -47,13 +46,13 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 def read_table(
     path: Path, required: tuple[str, ...], delimiter: Literal[",", "\t"], known: Sequence[str] = ()
 ) -> tuple[list[Record], list[Problem]]:
-    """Records, and the rows that have too few or too many cells; blank lines are passed over.
+    """Read the records of a table, and the problems of rows with too few or too many cells; skips blank lines.
 
-    Letters with accents are composed (NFC), so that names which look alike are alike, but for cells that name files
-    (`FILE_COLUMNS`). Names of columns among `required` and `known` may be in capitals.
+    Accents are composed (NFC), so that names that look the same are equal, except in cells that name files
+    (`FILE_COLUMNS`). Column names in `required` and `known` match in any case.
 
     Raises:
-        ManifestError: the file cannot be read, is no text in UTF-8 or no table, or lacks a required column.
+        ManifestError: the file cannot be read, is not UTF-8 text or not a table, or lacks a required column.
     """
     lines = _cells(path, _text(path), delimiter)
     if not lines:
@@ -77,10 +76,10 @@ def read_table(
 
 
 def _text(path: Path) -> str:
-    """The text of a file, without a byte order mark.
+    """Read a file's text, without a byte order mark.
 
     Raises:
-        ManifestError: it cannot be read, is too large, or is no text in UTF-8.
+        ManifestError: it cannot be read, is too large, or is not UTF-8 text.
     """
     if os.path.isdir(path):
         raise ManifestError(f"{path} is a folder, not a table. A manifest of the slides in it is made with: "
@@ -100,15 +99,15 @@ def _text(path: Path) -> str:
             raise ManifestError(f"{path} {kind}; save it as CSV UTF-8") from error
         raise ManifestError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
     if "\0" in text:
-        raise ManifestError(f"{path} is not a text file: it has zero bytes; save it as CSV UTF-8")
+        raise ManifestError(f"{path} is not a text file: it contains NUL bytes; save it as CSV UTF-8")
     return text
 
 
 def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """The first line of each row that is not blank, and its cells.
+    """The cells of each row that is not blank, with the number of its first line.
 
     Raises:
-        ManifestError: it is no well-formed CSV.
+        ManifestError: it is not well-formed CSV.
     """
     lines: list[tuple[int, list[str]]] = []
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -126,10 +125,10 @@ def _cells(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]
 def _header(
     path: Path, cells: Sequence[str], required: Sequence[str], delimiter: Literal[",", "\t"], known: Sequence[str]
 ) -> list[str]:
-    """Names of the columns.
+    """The column names.
 
     Raises:
-        ManifestError: one is missing, unnamed or given twice.
+        ManifestError: one is missing, unnamed or repeated.
     """
     names = {composed(name): name for name in (*known, *required)}
     header = [composed(cell).strip() for cell in cells]
@@ -137,70 +136,74 @@ def _header(
     if missing := [column for column in required if column not in header]:
         split_at = {",": "commas", "\t": "tabs"}[delimiter]
         other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
-        hint = f". It is split at {other}; save it with {split_at} between the cells" if other else ""
+        hint = f". Its cells are separated by {other}; save it with {split_at} instead" if other else ""
         shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
         more = f" and {len(shown) - MAX_SHOWN_COLUMNS:,} more" if len(shown) > MAX_SHOWN_COLUMNS else ""
         near = did_you_mean(missing[0], header)
-        raise ManifestError(f"{path} lacks the column {', '.join(missing)}{near}; split at {split_at} it has "
+        raise ManifestError(f"{path} lacks the column {', '.join(missing)}{near}; split at {split_at}, it has "
                             f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}")  # fmt: skip
     if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
-        rows = "" if header[0] else ". The first is unnamed where pandas writes row numbers: use to_csv(index=False)"
-        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each a name of its own{rows}")
+        hint = "" if header[0] else ". If pandas wrote row numbers into the first one, use to_csv(index=False)"
+        raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each its own name{hint}")
     return header
 
 
 def composed(text: str) -> str:
-    """The text with its letters composed (NFC): file systems and keyboards spell accents in two ways."""
+    """The text with accents composed (NFC): file systems and keyboards encode them in two ways."""
     return unicodedata.normalize("NFC", text)
 
 
 def guarded(cell: Any) -> Any:
-    """A cell as it is written: text that a spreadsheet may take for a formula gets an apostrophe."""
+    """A cell to write, with an apostrophe before text that a spreadsheet may take for a formula."""
     if isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell):
         return f"'{cell}"
     return cell
 
 
 def unguarded(cell: str) -> str:
-    """The inverse of `guarded`, of text."""
+    """The inverse of `guarded` for text."""
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 
 def table_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], delimiter: Literal[",", "\t"] = ",") -> str:
-    """A table as text, with a header; `None` is an empty cell."""
+    """Format a table with a header; `None` is an empty cell."""
     lines = ([_written(cell, delimiter) for cell in row] for row in (columns, *rows))
     return "".join(f"{delimiter.join(cells) if cells != [''] else NO_TEXT}\n" for cells in lines)
 
 
 def _written(cell: Any, delimiter: str) -> str:
-    """A cell in quotes where it needs them; Python's own writer leaves a carriage return bare (before 3.13)."""
+    """Quote a cell if needed; Python's writer (before 3.13) leaves a carriage return unquoted."""
     text = "" if cell is None else str(guarded(cell))
     doubled = text.replace(QUOTE, 2 * QUOTE)
     return f"{QUOTE}{doubled}{QUOTE}" if any(mark in text for mark in (delimiter, QUOTE, "\r", "\n")) else text
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV, complete or absent. Bytes of a path that are no text are written as `\\udc..`."""
+    """Write a CSV, complete or absent. Bytes of a path that are not UTF-8 are written as `\\udc..`."""
     write_bytes(path, table_text(columns, rows).encode(errors="backslashreplace"))
 
 
 def write_records(path: Path, records: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> None:
-    """Write records as CSV, complete or absent; `columns` are those of the first record unless given."""
+    """Write records as CSV, complete or absent; `columns` defaults to those of the first record."""
     columns = columns or list(records[0])
     write_table(path, columns, ([record[column] for column in columns] for record in records))
 
 
 def refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
-    """Raise one error that lists all problems, if there are any."""
-    found = [f"\n  line {line}: {what}" if line else f"\n  {what}" for line, what in sorted(problems)]
-    if found:
-        num_hidden = len(found) - MAX_SHOWN_PROBLEMS
+    """Raise one error that lists the problems, if there are any.
+
+    Raises:
+        ManifestError: there are problems.
+    """
+    lines = [f"\n  line {line}: {problem}" if line else f"\n  {problem}" for line, problem in sorted(problems)]
+    if lines:
+        num_hidden = len(lines) - MAX_SHOWN_PROBLEMS
         more = f"\n  and {num_hidden} more" if num_hidden > 0 else ""
-        raise ManifestError(f"{path} cannot be used:{''.join(found[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
+        raise ManifestError(f"{path} cannot be used:{''.join(lines[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
 
 
 def unused_columns_note(columns: Iterable[str]) -> str:
-    """A note on columns that mean nothing here, which a typing error may be among; "" of none."""
+    """A note that lists unused columns, since one may be a typing error; "" if there are none."""
     names = [repr(name) for name in columns]
     more = f" and {len(names) - MAX_SHOWN_COLUMNS} more" if len(names) > MAX_SHOWN_COLUMNS else ""
-    return f"Columns of the CSV that are not used: {', '.join(names[:MAX_SHOWN_COLUMNS])}{more}." if names else ""
+    return f"Unused columns of the CSV: {', '.join(names[:MAX_SHOWN_COLUMNS])}{more}." if names else ""

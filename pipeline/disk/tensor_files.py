@@ -1,9 +1,9 @@
-"""PyTorch and NumPy files of others, looked at before they are loaded.
+"""Check PyTorch and NumPy files from outside before loading them.
 
-`torch.load` takes a storage's size from the file's own word and reads beyond what is there; both kinds are zip
-archives, whose entries may inflate a thousandfold. Here every size is held against the bytes of the file first, by an
-unpickler that makes nothing. Nothing but tensors and arrays of numbers is loaded: no code is run (`weights_only`, no
-object arrays). For use within `outside.reading`. What it leaves out: safetensors, whose own reader checks its header.
+`torch.load` trusts the storage sizes that a file claims and reads past its end. Both formats are zip archives, whose
+entries may inflate a thousandfold. So an unpickler that creates nothing first checks every size against the file's
+bytes. Only tensors and arrays of numbers are loaded, and no code is run (`weights_only`, no object arrays). For use
+inside `outside.reading`. Left out: safetensors, whose reader checks its header.
 """
 
 import io
@@ -22,25 +22,25 @@ from pipeline.base.outside import MOST_SHARE, SMALL_BYTES, UnsafeError, require_
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_PICKLES = 4
-"""Pickles before the keys of the storages, in files of torch before 1.6: magic number, version, system, content."""
+"""Pickles before the storage keys in files of torch before 1.6: magic number, version, system, content."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-"""The first of them (`torch.serialization.MAGIC_NUMBER`)."""
+"""Content of the first pickle (`torch.serialization.MAGIC_NUMBER`)."""
 STORAGE_BYTES = {
     "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "BFloat16Storage": 2, "LongStorage": 8, "IntStorage": 4,
     "ShortStorage": 2, "CharStorage": 1, "ByteStorage": 1, "BoolStorage": 1, "ComplexDoubleStorage": 16,
     "ComplexFloatStorage": 8, "UntypedStorage": 1,
 }  # fmt: skip
-"""Bytes of a number by the class of its storage, as the pickle names it; 1 is the least for those not named here."""
+"""Bytes per number by storage class, as the pickle names it; other classes have at least 1."""
 
 
 def load_tensors(path: Path, share: float = MOST_SHARE) -> Any:
-    """What a PyTorch file of nothing but tensors and plain containers holds, on the CPU.
+    """Load a PyTorch file of tensors and plain containers to the CPU.
 
     Args:
-        share: of the free memory that it may take; 1 for weights, which are not copied.
+        share: share of the free memory that it may use; 1 for weights, which are not copied.
 
     Raises:
-        Exception: any, of a file that is damaged, claims more than it holds, or needs more than tensors.
+        Exception: any kind: the file is damaged, claims more than it holds, or holds other objects.
     """
     size = require_regular(path)
     require_room(size, "the file", share)
@@ -54,10 +54,10 @@ def load_tensors(path: Path, share: float = MOST_SHARE) -> Any:
 
 
 def as_array(tensor: torch.Tensor) -> NDArray[np.float32]:
-    """A tensor of numbers as float32, in an array of its own layout.
+    """Convert a tensor of numbers to a float32 array.
 
     Raises:
-        UnsafeError: its shape claims more than there is room for (a view may repeat one number any number of times).
+        UnsafeError: its shape claims more than its storage or memory holds (a view may repeat one number many times).
     """
     stored = tensor.untyped_storage().nbytes()
     if tensor.numel() * tensor.element_size() > stored:
@@ -68,29 +68,30 @@ def as_array(tensor: torch.Tensor) -> NDArray[np.float32]:
 
 
 def read_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]], list[str]]:
-    """Those of the arrays `names` that a NumPy archive has, and the names of all that are in it.
+    """Read the arrays `names` of a NumPy archive, as far as it has them; also returns the names of all its arrays.
 
     Raises:
-        Exception: any, of a file that is damaged, claims more than it holds, or has arrays of objects.
+        Exception: any kind: the file is damaged, claims more than it holds, or holds arrays of objects.
     """
     require_regular(path)
     with open(path, "rb") as f, zipfile.ZipFile(f) as archive:
         sizes = _entry_sizes(archive)
-        found = {}
+        arrays = {}
         for name in names:
             if f"{name}.npy" in sizes:
                 with archive.open(f"{name}.npy") as entry:
                     _check_header(entry, sizes[f"{name}.npy"], name)
                 with archive.open(f"{name}.npy") as entry:
-                    found[name] = np.lib.format.read_array(entry, allow_pickle=False)
-        return found, [name.removesuffix(".npy") for name in sizes]
+                    arrays[name] = np.lib.format.read_array(entry, allow_pickle=False)
+        return arrays, [name.removesuffix(".npy") for name in sizes]
 
 
 def _entry_sizes(archive: zipfile.ZipFile, share: float = MOST_SHARE) -> dict[str, int]:
-    """The bytes of an archive's entries by name, as far as what is stored can become them.
+    """Uncompressed bytes of an archive's entries by name, checked against the stored bytes.
 
     Raises:
-        UnsafeError: an entry claims more than it can, one name stands there twice, or all are larger than the memory.
+        UnsafeError: an entry claims more than it can expand to, a name occurs twice, or the sum does not fit into
+            memory.
     """
     sizes: dict[str, int] = {}
     for entry in archive.infolist():
@@ -105,11 +106,11 @@ def _entry_sizes(archive: zipfile.ZipFile, share: float = MOST_SHARE) -> dict[st
 
 
 def _check_header(entry: Any, size: int, name: str) -> None:
-    """See that an array's header claims no more than its entry has.
+    """Check that an array's header claims no more than its entry holds.
 
     Raises:
-        UnsafeError: it does, or it is of objects.
-        ValueError: it is no header.
+        UnsafeError: it claims more, or is of objects.
+        ValueError: it is not a header.
     """
     major, _ = np.lib.format.read_magic(entry)
     read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
@@ -121,11 +122,11 @@ def _check_header(entry: Any, size: int, name: str) -> None:
 
 
 def _check_archive(path: Path, share: float) -> None:
-    """See that the storages of a zip archive of torch's have the bytes that the pickle says they have.
+    """Check that the storages of a torch zip archive hold the bytes that its pickle claims.
 
     Raises:
-        UnsafeError: they have not, or the archive claims more than it can hold.
-        Exception: any, of a damaged one.
+        UnsafeError: they do not, or the archive claims more than it can hold.
+        Exception: any kind: the archive is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         sizes = _entry_sizes(archive, share)
@@ -143,13 +144,13 @@ def _check_archive(path: Path, share: float) -> None:
 
 
 def _check_legacy(file: Any, size: int) -> None:
-    """See that the storages of a file of torch before 1.6 fit into it.
+    """Check that the storages of a file of torch before 1.6 fit into it.
 
     Raises:
         UnsafeError: they do not.
-        Exception: any, of a damaged one.
+        Exception: any kind: the file is damaged.
     """
-    if _Look(file).load() != LEGACY_MAGIC:
+    if _StorageScan(file).load() != LEGACY_MAGIC:
         raise pickle.UnpicklingError("not a file of torch.save")
     total = 0
     for _ in range(LEGACY_PICKLES - 1):
@@ -159,18 +160,18 @@ def _check_legacy(file: Any, size: int) -> None:
 
 
 def _storages(file: Any) -> Iterator[tuple[str, int]]:
-    """Key and claimed bytes of each storage that the next pickle of a file names.
+    """Key and claimed bytes of each storage named by the next pickle of a file.
 
     Raises:
-        Exception: any, of what is no pickle.
+        Exception: any kind: it is not a pickle.
     """
-    look = _Look(file)
-    look.load()
-    yield from look.storages
+    scan = _StorageScan(file)
+    scan.load()
+    yield from scan.storages
 
 
 class _Nothing:
-    """Takes the place of whatever a pickle makes: it takes everything, and is nothing."""
+    """Stands in for any object of a pickle: accepts everything and keeps nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
     def __setstate__(self, state: Any) -> None: ...
@@ -185,9 +186,9 @@ class _Nothing:
         """As a set does."""
 
 
-class _Look(pickle._Unpickler):
-    """Goes through a pickle and makes nothing, but notes the storages that it names. The unpickler written in Python:
-    the one in C takes memory for any place in its memo that a pickle names.
+class _StorageScan(pickle._Unpickler):
+    """Walks a pickle without creating objects and collects the storages it names. Uses the unpickler written in Python:
+    the C one allocates memory for any memo index that a pickle names.
     """
 
     def __init__(self, file: Any) -> None:
@@ -195,13 +196,13 @@ class _Look(pickle._Unpickler):
         self.storages: list[tuple[str, int]] = []
 
     def find_class(self, module: str, name: str) -> Any:
-        """A class of nothing, which still has its name."""
+        """An empty class of that name."""
         return type(name, (_Nothing,), {})
 
     def persistent_load(self, pid: Any) -> Any:
-        """Note a storage: ("storage", class, key, place, number of elements)."""
+        """Record a storage: ("storage", class, key, location, number of elements)."""
         kind, stored, key, _, count = pid[:5]
         if kind not in ("storage", b"storage") or not isinstance(count, int) or count < 0:
-            raise UnsafeError("names something else than a storage")
+            raise UnsafeError("names something other than a storage")
         self.storages.append((str(key), count * STORAGE_BYTES.get(getattr(stored, "__name__", ""), 1)))
         return _Nothing()

@@ -222,9 +222,8 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
         if refusal is None:
             raise
         raise refusal from None
-    of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
-    whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}
-    return model, whole
+    published = getattr(model, "_model_args", {})  # those that a hub or a folder keeps beside the weights
+    return model, {key: value for key, value in {**published, **arguments}.items() if key != "num_classes"}
 
 
 def _timm_name(spec: EncoderSpec, *, pretrained: bool) -> str:

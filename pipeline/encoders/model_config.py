@@ -1,7 +1,7 @@
 """The description of a model in a folder, timm's `config.json`: one boundary, which checks all that this project takes
 from it before timm sees it.
 
-Keys that are missing have timm's own defaults; what stands there must be of the right kind.
+Missing keys take timm's defaults; those that are there must be of the right type.
 """
 
 import json
@@ -61,8 +61,8 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         if not right:
             holder: Any = pretrained if "." in name else config
             key = name.rpartition(".")[2]
-            found = _short(holder[key]) if key in holder else "missing"
-            raise EncoderError(f"{path}: {name} is {found}, not {what}")
+            value = _short(holder[key]) if key in holder else "missing"
+            raise EncoderError(f"{path}: {name} is {value}, not {what}")
     _check_arguments(path, config.get("model_args", {}))
     return config
 

@@ -63,7 +63,7 @@ def read_weight_file(path: Path) -> dict[str, Any]:
 
 
 def check_weight_file(path: Path) -> None:
-    """See, before anything is loaded, that a file of weights is a file, of a bearable size, and whole as a ZIP archive.
+    """Check, before anything is loaded, that a file of weights is a file, not too large, and whole as a ZIP archive.
 
     `torch.load` does not compare checksums: a flipped bit in a tensor would be taken as it is.
 
@@ -71,15 +71,15 @@ def check_weight_file(path: Path) -> None:
         EncoderError: it is not so.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
             raise EncoderError(f"{path}: unreadable weights (not a file)")
-        if found.st_size > LARGEST_FILE_BYTES:
-            raise EncoderError(f"{path}: {found.st_size:,} bytes; no weights above {LARGEST_FILE_BYTES:,} are read")
+        if facts.st_size > LARGEST_FILE_BYTES:
+            raise EncoderError(f"{path}: {facts.st_size:,} bytes; no weights above {LARGEST_FILE_BYTES:,} are read")
         with open(path, "rb") as f:
             is_archive = f.read(len(ZIP_MARK)) == ZIP_MARK
         if is_archive and path.suffix != ".safetensors":
-            _check_archive(path, found.st_size)
+            _check_archive(path, facts.st_size)
     except FileNotFoundError:
         raise EncoderError(f"{path}: no such weights") from None
     except EncoderError:

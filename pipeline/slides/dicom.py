@@ -1,8 +1,8 @@
-"""The header of a DICOM file, as far as it says which slide the file is of; pixels are never read.
+"""Read from a DICOM header which slide the file belongs to; never reads pixels.
 
-A slide in DICOM is a series of files in one folder: a file for each level, the label, the overview. OpenSlide opens all
-of them by any one. Read are files of DICOM part 10 in explicit or implicit little endian, which all slides have whose
-pixels OpenSlide reads (dicom.nema.org, parts 5 and 10). What it leaves out: big endian and deflated headers.
+A DICOM slide is a series of files in one folder: one for each level, the label and the overview. OpenSlide opens the
+series by any of its files. Reads DICOM part 10 files in explicit or implicit little endian, as are all slides whose
+pixels OpenSlide reads (dicom.nema.org, parts 5 and 10). Left out: big-endian and deflated headers.
 """
 
 import struct
@@ -17,26 +17,26 @@ SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """SOP class of VL Whole Slide Microscopy Image Storage."""
 IMPLICIT_LITTLE = "1.2.840.10008.1.2"
 UNREAD_SYNTAXES = ("1.2.840.10008.1.2.1.99", "1.2.840.10008.1.2.2")
-"""Deflated, big endian."""
+"""Deflated, and big endian."""
 TRANSFER_SYNTAX, CLASS, IMAGE_TYPE, SERIES = (0x0002, 0x0010), (0x0008, 0x0016), (0x0008, 0x0008), (0x0020, 0x000E)
 LONG = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
-"""Value representations whose length has four bytes, after two that are empty."""
+"""Value representations with a four-byte length after two reserved bytes."""
 ITEM, ITEM_END, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
 UNDEFINED = 0xFFFFFFFF
 MAX_TEXT_BYTES = 1 << 12
-"""Of a value that is looked at; the standard allows less. Our choice, as the next."""
+"""Longest text value that is read; the standard allows less. Our choice, as the next."""
 MAX_DEPTH = 16
-"""Of sequences within sequences."""
+"""Deepest nesting of sequences."""
 
 
 @dataclass(frozen=True)
 class DicomHeader:
-    """What a file says of itself.
+    """The parts of a DICOM header that identify a slide.
 
     Attributes:
-        series: UID of its series, "" if it gives none.
-        is_slide: whether it is of a whole-slide image.
-        kind: third value of its image type in small letters: volume, label, overview, thumbnail.
+        series: UID of the file's series, "" if it has none.
+        is_slide: whether the file belongs to a whole-slide image.
+        kind: third value of the image type, in lower case: volume, label, overview, thumbnail.
     """
 
     series: str
@@ -45,7 +45,7 @@ class DicomHeader:
 
 
 def read_header(path: Path) -> DicomHeader | None:
-    """What a file's header says; `None` if it is no DICOM file, or its header cannot be read."""
+    """Read a file's header; `None` if it is not a DICOM file, or the header cannot be read."""
     try:
         with open(path, "rb") as f:
             f.seek(PREAMBLE_BYTES)
@@ -59,10 +59,10 @@ def read_header(path: Path) -> DicomHeader | None:
 
 
 def _values(f: IO[bytes]) -> dict[tuple[int, int], str]:
-    """The values of the tags above, from after the magic word on.
+    """Read the values of the tags above; `f` stands just after the magic word.
 
     Raises:
-        ValueError, struct.error: it is no such header.
+        ValueError, struct.error: it is not a readable header.
     """
     values: dict[tuple[int, int], str] = {}
     explicit, in_meta = True, True
@@ -90,11 +90,11 @@ def _values(f: IO[bytes]) -> dict[tuple[int, int], str]:
         else:
             f.seek(length, 1)
         if f.tell() <= start:
-            raise ValueError("no way on")
+            raise ValueError("an element of negative length")
 
 
 def _length(f: IO[bytes], explicit: bool) -> int:
-    """Length of the value that follows."""
+    """Read the length of the value that follows."""
     if not explicit:
         return int(struct.unpack("<I", f.read(4))[0])
     kind = f.read(2)
@@ -104,7 +104,7 @@ def _length(f: IO[bytes], explicit: bool) -> int:
 
 
 def _skip_items(f: IO[bytes], explicit: bool, depth: int) -> None:
-    """Go past a sequence of undefined length."""
+    """Skip a sequence of undefined length."""
     if depth > MAX_DEPTH:
         raise ValueError("sequences too deep")
     while True:

@@ -1,7 +1,7 @@
-"""Where patches lie: levels, grids, boxes and tissue fractions. Pure.
+"""Geometry of patches: levels, grids, boxes and tissue fractions. Pure.
 
-Frames: `_l0_px` are pixels of level 0 with (x, y) from the slide's top left corner; `_level_px` are pixels of the level
-that is read; `_patch_px` are pixels of the finished patch. Left out: rotated or overlapping-tile geometry.
+Frames: `_l0_px` are pixels of level 0, (x, y) from the slide's top left corner; `_level_px` are pixels of the level
+that is read; `_patch_px` are pixels of the finished patch. Left out: rotated or overlapping tiles.
 """
 
 import math
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from pipeline.base.units import check_mpp
 
 MAX_UPSAMPLING = 1.05
-"""A patch may be enlarged by 5 % at most unless asked for. Our choice."""
+"""Most that a patch may be enlarged unless upsampling is allowed. Our choice."""
 LEVEL_TOLERANCE = 1.01
-"""A level counts as fine enough when it is at most 1 % coarser than the target. Our choice: stored downsamples are
-floor-rounded (2.00008 for 2), and a strict comparison would read four times the pixels for nothing."""
+"""A level is fine enough if it is at most 1 % coarser than the target. Our choice: level sizes are rounded down
+(2.00008 for 2), and a strict comparison would read four times the pixels for nothing."""
 ROUNDING = 1e-6
-"""Slack in pixels below which a float is taken for the integer that it stands for."""
+"""Distance in pixels below which a float is rounded to the nearest integer."""
 FRACTION_DECIMALS = 9
-"""Of an area fraction: far below a mask pixel's share of a patch, far above the rounding of sums over a whole slide."""
+"""Decimals of an area fraction: much finer than a mask pixel's share of a patch, much coarser than the rounding errors
+of sums over a whole slide."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def choose_level(
     `downsamples` are level-0 pixels per level pixel, finest first, as OpenSlide lists them.
 
     Raises:
-        ValueError: an mpp is implausible, or even level 0 would be enlarged by more than 5 % and that is not allowed.
+        ValueError: an mpp is implausible, or level 0 would have to be enlarged by more than 5 % without permission.
     """
     check_mpp(target_mpp, "the target")
     check_mpp(slide_mpp, "the slide")
@@ -76,11 +77,11 @@ def choose_level(
 
 
 def true_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int]) -> float:
-    """Level-0 pixels per pixel of a level whose size was rounded when it was made.
+    """Level-0 pixels per pixel of a level whose size was rounded.
 
-    Scanners halve or quarter exactly and drop the odd pixels, so the ratio of the sizes is a little too large: 1501
-    over 375 is 4.003, and a patch near the far edge would be off by a level pixel. The whole number that gives the
-    level's size by rounding down or up is taken; where there is none, the mean ratio, as OpenSlide has it.
+    Scanners halve or quarter exactly and drop the odd pixels, so the ratio of the sizes is slightly too large: 1501 /
+    375 is 4.003, which puts a patch near the far edge off by a level pixel. Returns the whole number that gives the
+    level's size by rounding down or up; if there is none, the mean ratio, as OpenSlide does.
     """
     mean = sum(full / small for full, small in zip(size_l0_px, size_level_px, strict=True)) / 2
     whole = max(1, round(mean))
@@ -92,7 +93,7 @@ def true_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int])
 
 @dataclass(frozen=True)
 class RegionBox:
-    """What to read for a patch, and which part of it to resample.
+    """The region to read for a patch, and the box in it to resample.
 
     Attributes:
         corner_level_px: (x, y) of the region's top left corner, level pixels.
@@ -105,7 +106,7 @@ class RegionBox:
     box_level_px: tuple[float, float, float, float]
 
     def is_exact(self, patch_px: int) -> bool:
-        """Whether the region is the patch, pixel for pixel, so that nothing is to be resampled."""
+        """Whether the region is the patch, pixel for pixel, and needs no resampling."""
         return self.size_level_px == (patch_px, patch_px) and self.box_level_px == (0, 0, patch_px, patch_px)
 
 
@@ -131,10 +132,10 @@ def region_box(x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> RegionBox
 
 
 def patch_grid(bounds_l0_px: tuple[int, int, int, int], patch_l0_px: float, stride_l0_px: float) -> NDArray[np.int64]:
-    """Top left corners of all patches that lie wholly in `bounds_l0_px` (x, y, width, height), row by row.
+    """Top left corners of all patches wholly inside `bounds_l0_px` (x, y, width, height), row by row.
 
     Returns int64 (N, 2) of (x, y) in level-0 pixels. Corners are rounded from exact multiples of the stride, so that
-    rounding never adds up across the slide. No two are the same, even at a stride below one pixel.
+    rounding errors do not add up across the slide. All are distinct, even at a stride below one pixel.
     """
     axes = []
     for start, length in zip(bounds_l0_px[:2], bounds_l0_px[2:], strict=True):
@@ -148,8 +149,8 @@ def patch_grid(bounds_l0_px: tuple[int, int, int, int], patch_l0_px: float, stri
 def readable_bounds(
     bounds_l0_px: tuple[int, int, int, int], level_size_px: tuple[int, int], downsample: float
 ) -> tuple[int, int, int, int]:
-    """`bounds_l0_px` (x, y, width, height) cut to what the level covers: its size is floored, and misses up to one
-    pixel.
+    """Crop `bounds_l0_px` (x, y, width, height) to what the level covers: its size is rounded down and may miss up to
+    one pixel.
     """
     x, y, width, height = bounds_l0_px
     right = min(x + width, math.floor(level_size_px[0] * downsample + ROUNDING))
@@ -186,7 +187,7 @@ def area_fractions(
         patch_l0_px: side of a patch, level-0 pixels.
         mask_l0_px: side of a mask pixel, level-0 pixels; the mask's corner is the slide's.
 
-    Returns float64 (N,) in 0..1, rounded to `FRACTION_DECIMALS` so that a patch all on tissue has exactly 1. Area
+    Returns float64 (N,) in 0..1, rounded to `FRACTION_DECIMALS` so that a patch wholly on tissue has exactly 1. Area
     outside the mask counts as not covered.
     """
     corners = coords_l0_px.astype(np.float64)

@@ -1,11 +1,11 @@
-"""The colour of a slide's glass, and saturation against it: so that tinted glass is no tissue. Pure.
+"""Find the colour of a slide's glass and measure saturation relative to it, so that tinted glass is not tissue. Pure.
 
-Old mounting media are cream or yellow, some scanners see blue: glass of saturation 0.1 to 0.3, above any fixed
-threshold of tissue. Light passes stain and glass one after the other, so dividing by the glass's colour takes the tint
-out of both (Beer and Lambert). Glass is told from tissue by being smooth at some micrometres a pixel, bright, and not
-pink or purple. Glass that is dark, strongly tinted, lilac or noisy is none by these; it is found as the colour that
-covers much of the slide and is smooth at a coarser scale, where tissue varies still and noise is averaged out.
-Left out: glass whose tint changes across the slide, and pink glass, which is as pale tissue is.
+Old mounting media are cream or yellow, and some scanners tint blue: such glass has a saturation of 0.1 to 0.3, above
+any fixed threshold for tissue. Light passes stain and glass in turn, so dividing by the glass's colour removes the tint
+from both (Beer and Lambert). Unlike tissue, glass is smooth at a few micrometres a pixel, bright, and not pink or
+purple. Glass that is dark, strongly tinted, lilac or noisy fails these tests; it is found as the colour that covers
+much of the slide and is smooth at a coarser scale, where tissue still varies and noise averages out. Left out: glass
+whose tint changes across the slide, and pink glass, which looks like pale tissue.
 """
 
 import numpy as np
@@ -13,53 +13,54 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 WINDOW_PX = 5
-"""Side of the square that is to be smooth, pixels of a mask (40 um). Our choice: some cells."""
+"""Side of the square tested for smoothness, mask pixels (40 um). Our choice: a few cells."""
 MAX_DEVIATION = 2.5
-"""Largest standard deviation of a channel (0..255) within the square. Our choice: glass has 0 to 1.5 on the slides that
-we looked at, tissue 5 to 30.
+"""Largest standard deviation of a channel (0..255) within the square. Our choice: on slides that we inspected, glass
+has 0 to 1.5 and tissue 5 to 30.
 """
 MIN_LIGHT = 160
-"""Least brightness, the mean of the channels (0..255): darker are marks and borders. Our choice."""
+"""Least brightness, the mean of the channels (0..255); marks and borders are darker. Our choice."""
 MAX_TINT = 0.45
-"""Largest saturation (0..1) of glass. Our choice: a strong yellow has 0.35; felt pens are above."""
+"""Largest saturation (0..1) of glass. Our choice: strong yellow has 0.35, felt pens more."""
 MAX_PINK = 0.04
-"""How far green may lie below both red and blue, of the brightest: haematoxylin and eosin take out green first, so that
-what is pinker is tissue. Our choice.
+"""How far green may lie below both red and blue, as a fraction of the brightest channel. Haematoxylin and eosin absorb
+green first, so anything pinker is tissue. Our choice.
 """
 MIN_SHARE = 0.01
-"""A colour of glass covers this share of the slide. Our choice: less of it is no fault that anybody sees."""
+"""Least share of the slide that a glass colour covers. Our choice: smaller areas do no visible harm."""
 NEUTRAL = 0.03
-"""Glass of less saturation counts as white, so that masks of usual slides do not depend on it. Our choice: white glass
-lies below on the slides that we looked at.
+"""Glass of lower saturation counts as white, so that masks of ordinary slides do not depend on it. Our choice: white
+glass lies below it on slides that we inspected.
 """
 BIN = 8
-"""Width of a bin of the histogram of colours, grey levels."""
+"""Bin width of the colour histogram, grey levels."""
 REACH = 12
-"""Colours this near to the middle of a kind of glass, in every channel, are of it, grey levels."""
+"""Largest distance in any channel from the centre of a glass colour to a colour that counts as it, grey levels."""
 MOST_KINDS = 3
-"""Colours of glass: that of the slide, of its label or of what was never scanned. Our choice."""
+"""Most glass colours: of the slide, its label, and unscanned areas. Our choice."""
 COARSE_PX = 5
-"""Side of the squares whose means the background is looked for in, pixels of a mask (40 um). Our choice: noise of 10
-grey levels becomes 2, under `MAX_DEVIATION`, which is then measured over 200 um.
+"""Side of the squares that are averaged to find the background, mask pixels (40 um). Our choice: noise of 10 grey
+levels becomes 2, below `MAX_DEVIATION`, which is then measured over 200 um.
 """
 BACKGROUND_SHARE = 0.1
-"""A background covers this share of the slide. Our choice: no mark of the slides that we looked at does, nor tissue."""
+"""Least share of the slide that a background covers. Our choice: on slides that we inspected, no mark or tissue of one
+colour covers as much."""
 BACKGROUND_LIGHT = 100
 """Least brightness of a background, the mean of the channels (0..255). Our choice: grey and amber glass has 150."""
 BACKGROUND_TINT = 0.7
-"""Largest saturation of a background (0..1). Our choice: amber has 0.55; beyond, noise grows as it is divided."""
+"""Largest saturation of a background (0..1). Our choice: amber has 0.55; above 0.7 the division amplifies noise."""
 BACKGROUND_PINK = 0.08
-"""How far green may lie below red and blue on a slide without other glass. Our choice: lilac has 0.05, tissue all over
-more than 0.1.
+"""How far green may lie below red and blue on a slide without other glass. Our choice: lilac has 0.05, a slide full of
+tissue more than 0.1.
 """
 
 Colour = tuple[float, float, float]
 
 
 def find_glass(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> list[Colour]:
-    """The colours of glass in an RGB image (H, W, 3), the most frequent first, looked for where `known` (H, W).
+    """Find the glass colours of an RGB image (H, W, 3) among the pixels `known` (H, W), most frequent first.
 
-    Empty where there is none, as on a slide that is tissue all over.
+    Empty if there are none, as on a slide covered with tissue.
     """
     values = image.astype(np.float32)
     candidates = _candidates(values, known, MIN_LIGHT, MAX_TINT, MAX_PINK)
@@ -68,8 +69,8 @@ def find_glass(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> list[Colou
 
 
 def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: list[Colour]) -> Colour | None:
-    """The colour of glass that covers much of an RGB image (H, W, 3) but is not among `glass`, the kinds that
-    `find_glass` found: dark, strongly tinted, lilac or noisy. None where there is none.
+    """Find a glass colour that covers much of an RGB image (H, W, 3) but is not in `glass`, the result of `find_glass`:
+    dark, strongly tinted, lilac or noisy glass. `None` if there is none.
     """
     rows, columns = image.shape[0] // COARSE_PX, image.shape[1] // COARSE_PX
     if rows == 0 or columns == 0:
@@ -89,7 +90,9 @@ def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: l
 def _candidates(
     values: NDArray[np.float32], known: NDArray[np.bool_], least_light: float, most_tint: float, most_pink: float
 ) -> NDArray[np.float32]:
-    """Colours (N, 3) of smooth, bright pixels of (H, W, 3), within `known`, that are neither too tinted nor pink."""
+    """Colours (N, 3) of the `known` pixels of (H, W, 3) that are smooth, bright, and neither too tinted nor too
+    pink.
+    """
     rest = values[known & _is_smooth(values) & (values.mean(axis=2) >= least_light)]
     high, low = rest.max(axis=1), rest.min(axis=1)
     pink = (np.minimum(rest[:, 0], rest[:, 2]) - rest[:, 1]) / high
@@ -97,27 +100,27 @@ def _candidates(
 
 
 def _frequent_colours(rest: NDArray[np.float32], least: float, most_kinds: int) -> list[Colour]:
-    """The most frequent of colours (N, 3), each of at least `least` pixels, at most `most_kinds`."""
-    found: list[Colour] = []
-    while len(rest) >= least and len(found) < most_kinds:
+    """The most frequent of the colours (N, 3): at most `most_kinds`, each with at least `least` pixels."""
+    colours: list[Colour] = []
+    while len(rest) >= least and len(colours) < most_kinds:
         bins = (rest // BIN).astype(np.int64)
         numbers, counts = np.unique((bins[:, 0] * 32 + bins[:, 1]) * 32 + bins[:, 2], return_counts=True)
         top = int(numbers[counts.argmax()])
         middle = np.array([top // 1024, top // 32 % 32, top % 32], np.float32) * BIN + BIN / 2
-        for _ in range(3):  # a colour at the edge of a bin moves to the middle of its kind
+        for _ in range(3):  # move from the bin's centre to the median of the colours near it
             near = (np.abs(rest - middle) <= REACH).all(axis=1)
             middle = np.median(rest[near], axis=0)
         near = (np.abs(rest - middle) <= REACH).all(axis=1)
         if near.sum() < least:
             break
         red, green, blue = middle.tolist()
-        found.append((red, green, blue))
+        colours.append((red, green, blue))
         rest = rest[~near]
-    return found
+    return colours
 
 
 def _is_smooth(values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Where the square around a pixel of (H, W, 3) hardly varies in any channel: bool (H, W)."""
+    """Pixels of (H, W, 3) whose surrounding square hardly varies in any channel: bool (H, W)."""
     size = (WINDOW_PX, WINDOW_PX, 1)
     mean = ndimage.uniform_filter(values, size, mode="nearest")
     square = ndimage.uniform_filter(values**2, size, mode="nearest")
@@ -126,19 +129,19 @@ def _is_smooth(values: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def saturation_against_glass(image: NDArray[np.uint8], glass: list[Colour]) -> NDArray[np.float32]:
-    """Saturation (0..1) of an RGB image (H, W, 3) as it were on white glass: float32 (H, W).
+    """Saturation (0..1) that an RGB image (H, W, 3) would have on white glass: float32 (H, W).
 
-    Of several kinds of glass, the one against which a pixel has least counts. White glass, or none, changes nothing.
+    With several glass colours, each pixel gets its lowest saturation. White glass, or none, changes nothing.
     """
     tinted = [colour for colour in glass if (max(colour) - min(colour)) / max(colour) > NEUTRAL]
     kinds = [np.array(colour, np.float32) / max(colour) for colour in tinted]
     if len(tinted) < len(glass) or not glass:
         kinds.insert(0, np.ones(3, np.float32))
-    found = None
+    lowest = None
     for kind in kinds:
-        seen = image / kind
-        high, low = seen.max(axis=2), seen.min(axis=2)
+        untinted = image / kind
+        high, low = untinted.max(axis=2), untinted.min(axis=2)
         saturation = (high - low) / np.maximum(high, 1)
-        found = saturation if found is None else np.minimum(found, saturation)
-    assert found is not None
-    return np.asarray(found, np.float32)
+        lowest = saturation if lowest is None else np.minimum(lowest, saturation)
+    assert lowest is not None
+    return np.asarray(lowest, np.float32)

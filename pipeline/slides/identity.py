@@ -1,9 +1,9 @@
-"""Which slide a file is: what tells it from another one, or from itself after a change.
+"""Identify a slide: tell it from other slides, and from itself after a change.
 
-OpenSlide's quickhash covers the coarsest level only, and is absent where that level is large. So an identity also holds
-bytes, level sizes, mpp, and a SHA-256 of the file: of the whole of a small one, else of its head, its tail and blocks
-evenly spaced between them, which reading 2 MB of a file of any size gives. Left out: a change that keeps the file's
-length and misses every block; `--check-files` with the manifest's sha256 finds that.
+OpenSlide's quickhash covers only the coarsest level, and is absent if that level is large. So an identity also holds
+the file's size, the level sizes, the mpp, and a SHA-256: of the whole file if it is small, else of its head, its tail
+and evenly spaced blocks between them, 2 MB in all. Left out: a change that keeps the file's length and misses every
+block; `--check-files` with the manifest's sha256 finds it.
 """
 
 import hashlib
@@ -19,30 +19,30 @@ from pipeline.slides.info import SlideInfo
 
 BLOCK_BYTES = 1 << 16
 NUM_BLOCKS = 32
-"""Blocks that are read of a large file, the first and the last among them. Our choice: 2 MiB, and a block in every
-30 MB of a slide of 1 GB.
+"""Blocks read from a large file, including the first and the last. Our choice: 2 MiB in all, one block in every 30 MB
+of a 1 GB slide.
 """
 MIRAX, HAMAMATSU = ".mrxs", (".vms", ".vmu")
-"""Formats of several files, whose own file may be the same for all slides."""
+"""Formats of several files, whose named file may be the same for all slides."""
 IMAGE_FILE = re.compile(rb"^ImageFile[^=\r\n]*=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
 MAX_INDEX_BYTES = 1 << 20
-"""Of a Hamamatsu index file; larger ones are none. Our choice."""
+"""Largest Hamamatsu index file; a larger file is not one. Our choice."""
 OF_FILE = ("file_bytes", "sha256")
-"""What of an identity is of the file's bytes: a damaged tile, or one that was mended, changes it."""
+"""Fields that follow the file's bytes: damaging or repairing a tile changes them."""
 MPP_ROUNDING = 1e-6
-"""Relative; how far two readings of one mpp may differ."""
+"""Largest relative difference between two readings of one mpp."""
 
 
 @dataclass(frozen=True)
 class SlideIdentity:
-    """What tells a slide from another; `None` where a record of an earlier version does not say.
+    """What tells a slide from others; `None` if a record of an earlier version does not say.
 
     Attributes:
         quickhash: OpenSlide's, if the slide has one.
         size_l0_px: (width, height) of level 0.
-        file_bytes: of the slide's file, and of those beside it that belong to it (`_files`).
+        file_bytes: size of the slide's file and of the files beside it that belong to it (`_files`).
         level_sizes_px: (width, height) of each level, finest first.
-        own_mpp: um/px that the slide itself gives, if it does.
+        own_mpp: um/px according to the slide, if it says so.
         sha256: hex digest of the parts that were read.
     """
 
@@ -55,30 +55,30 @@ class SlideIdentity:
 
     @property
     def is_content(self) -> bool:
-        """Whether it rests on what is in the file, and not only on sizes."""
+        """Whether it depends on the file's content, not only on sizes."""
         return self.sha256 is not None or self.quickhash is not None
 
     def record(self) -> dict[str, Any]:
-        """What a plan keeps of it beside quickhash and size, as JSON types."""
+        """The fields that a plan keeps besides quickhash and size, as JSON types."""
         values = asdict(self)
         del values["quickhash"], values["size_l0_px"]
         return values | {"level_sizes_px": [list(size) for size in self.level_sizes_px or ()]}
 
     def changes(self, now: "SlideIdentity") -> list[str]:
-        """How a slide differs from this record of it, `name: then -> now` each; none where it is the same slide.
+        """How a slide differs from this record, each as `name: then -> now`; empty if it is the same slide.
 
-        Of what the record does not have, only the quickhash is compared: a slide has one or has none. Where both have
-        the same quickhash it is the same slide, though its file may have been damaged or mended: `file_changes`.
+        Fields missing from the record are not compared, except the quickhash: a slide has one or has none. Equal
+        quickhashes mean the same slide, though its file may have been damaged or repaired: `file_changes`.
         """
         same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash
         return self._compare(now, [name for name in asdict(self) if not (same_quickhash and name in OF_FILE)])
 
     def file_changes(self, now: "SlideIdentity") -> list[str]:
-        """How the file differs from this record of it."""
+        """How the file's bytes differ from this record."""
         return self._compare(now, OF_FILE)
 
     def _compare(self, now: "SlideIdentity", names: Sequence[str]) -> list[str]:
-        """Those of `names` that differ, as `name: then -> now`."""
+        """The fields among `names` that differ, as `name: then -> now`."""
         changed = []
         for name in names:
             value, other = getattr(self, name), getattr(now, name)
@@ -94,10 +94,10 @@ class SlideIdentity:
 def identity_from_record(
     record: Mapping[str, Any] | None, quickhash: str | None, size_l0_px: tuple[int, int]
 ) -> SlideIdentity:
-    """The inverse of `SlideIdentity.record`; `None` is a record of a version that kept none.
+    """The inverse of `SlideIdentity.record`; versions that kept no record give `None`.
 
     Raises:
-        KeyError, TypeError, ValueError: it is no such record.
+        KeyError, TypeError, ValueError: it is not such a record.
     """
     if record is None:
         return SlideIdentity(quickhash, size_l0_px)
@@ -106,7 +106,7 @@ def identity_from_record(
 
 
 def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
-    """The identity of an open slide.
+    """Read the identity of an open slide.
 
     Raises:
         SlideError: the file cannot be read.
@@ -119,10 +119,10 @@ def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
 
 
 def parts_digest(path: Path) -> tuple[str, int]:
-    """Hex SHA-256 of parts of a slide's files, and the bytes of all of them.
+    """Hex SHA-256 of parts of a slide's files, and the total size of the files in bytes.
 
     Raises:
-        OSError: one cannot be read.
+        OSError: a file cannot be read.
     """
     digest, total = hashlib.sha256(), 0
     for name, part in _files(path):
@@ -135,21 +135,21 @@ def parts_digest(path: Path) -> tuple[str, int]:
 
 
 def _files(path: Path) -> list[tuple[str, Path]]:
-    """The files of a slide, the first one nameless: of an .mrxs file its data folder's too, of a Hamamatsu index the
-    first image that it names. Of a DICOM series the named file alone.
+    """The files of a slide with their names, the named file first, as "". Adds the data folder of an .mrxs file, and
+    the first image that a Hamamatsu index names. A DICOM series counts as the named file alone.
     """
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     beside: list[Path] = []
     if suffix == MIRAX and folder.is_dir():
         beside = sorted(folder.iterdir())
     elif suffix in HAMAMATSU and os.path.getsize(path) <= MAX_INDEX_BYTES:
-        found = IMAGE_FILE.search(path.read_bytes())
-        beside = [path.parent / os.path.basename(os.fsdecode(found[1]))] if found else []
+        image = IMAGE_FILE.search(path.read_bytes())
+        beside = [path.parent / os.path.basename(os.fsdecode(image[1]))] if image else []
     return [("", path), *((file.name, file) for file in beside if os.path.isfile(file))]
 
 
 def _parts(path: Path, size: int) -> Iterator[bytes]:
-    """A file's bytes; of a large one, blocks of it that are evenly spaced, the first and the last among them."""
+    """A file's bytes in blocks; for a large file, evenly spaced blocks including the first and the last."""
     with open(path, "rb") as f:
         if size <= BLOCK_BYTES * NUM_BLOCKS:
             while block := f.read(BLOCK_BYTES):
@@ -161,5 +161,5 @@ def _parts(path: Path, size: int) -> Iterator[bytes]:
 
 
 def _short(value: Any) -> str:
-    """A value in words; of a digest its first digits."""
+    """A value for a message; a digest is cut to its first digits."""
     return value[:12] if isinstance(value, str) else str(value)

@@ -1,8 +1,7 @@
-"""What a slide says of itself, from the properties and level sizes that OpenSlide gives, and whether it can be true.
+"""Read a slide's facts from OpenSlide's properties and level sizes, and refuse implausible ones.
 
-mpp is the slide's own, or the manifest's; where both speak and contradict each other, the slide is refused unless the
-manifest says that it overrides. Left out: opening slides (`reader`) and what tells one slide from another
-(`identity`).
+The mpp comes from the slide or the manifest. If the two contradict each other, the slide is refused unless the manifest
+overrides it. Left out: opening slides (`reader`) and telling slides apart (`identity`).
 """
 
 import math
@@ -16,38 +15,38 @@ from pipeline.base.units import MPP_AT_1X, check_mpp
 from pipeline.slides.geometry import true_downsample
 
 MAX_ANISOTROPY = 1.01
-"""Pixels may be 1 % off square: what remains is within the 1 % that the effective mpp may miss the target by."""
+"""Pixels may be 1 % off square, within the 1 % by which the effective mpp may miss the target."""
 MAX_MPP_APART = 1.02
-"""The manifest's mpp and the slide's own are the same up to 2 %: what differently rounded headers differ by."""
+"""The manifest's and the slide's mpp may differ by 2 %, as differently rounded headers do."""
 MAX_OBJECTIVE_APART = math.sqrt(2)
-"""Beyond it, an mpp is nearer to the next doubling of the magnification than to the one that the slide names. Our
-choice: scanners named 40x have 0.22 to 0.28 um/px.
+"""Beyond this ratio an mpp fits the next doubling of the magnification better than the stated one. Our choice: scanners
+named 40x have 0.22 to 0.28 um/px.
 """
 MAX_LEVEL_APART = 1.01
-"""A level may be reduced by 1 % more along one axis than along the other, beside the rounding of its size."""
+"""A level may be reduced by 1 % more along one axis than the other, on top of the rounding of its size."""
 MAX_SLIDE_PX = 2**40
 """Pixels of level 0. Our choice: 262 mm x 262 mm at 0.25 um/px, larger than any slide."""
 MAX_TILE_PX = 2**28
-"""Pixels of a tile, which OpenSlide decodes as a whole: 1 GiB. Our choice: tiles have 240 to 4096 pixels a side."""
+"""Pixels of a tile, which OpenSlide decodes whole: 1 GiB. Our choice: real tiles have 240 to 4096 pixels a side."""
 
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """What a slide says of itself.
+    """A slide's facts.
 
     Attributes:
         vendor: OpenSlide's name of the format.
         mpp: um/px of level 0.
         mpp_source: "slide" or "manifest".
         size_l0_px: (width, height) of level 0.
-        bounds_l0_px: (x, y, width, height) of the scanned area, level 0; the whole slide when it names none.
+        bounds_l0_px: (x, y, width, height) of the scanned area, level 0; the whole slide if it gives none.
         level_sizes_px: (width, height) of each level, finest first.
         downsamples: level-0 pixels per level pixel, finest first; `geometry.true_downsample`.
         quickhash: OpenSlide's hash of the slide's content, if it has one.
-        background: RGB that transparent pixels take.
-        own_mpp: um/px that the slide itself gives, if it gives a plausible one.
-        manifest_mpp: um/px that the manifest gives, if it does.
-        warnings: what of it is odd, in words.
+        background: RGB for transparent pixels.
+        own_mpp: um/px according to the slide, if plausible.
+        manifest_mpp: um/px according to the manifest, if it says so.
+        warnings: oddities, in words.
     """
 
     vendor: str
@@ -64,7 +63,7 @@ class SlideInfo:
     warnings: tuple[str, ...] = ()
 
     def audit_facts(self) -> dict[str, Any]:
-        """Its columns in a plan's audit (`cohort.plan.AuditRow`)."""
+        """The slide's columns of a plan's audit (`cohort.plan.AuditRow`)."""
         return {
             "vendor": self.vendor,
             "width": self.size_l0_px[0],
@@ -80,7 +79,7 @@ class SlideInfo:
 
 @dataclass(frozen=True)
 class Resolution:
-    """um/px of level 0 (`mpp`), where it is from ("slide" or "manifest"), the slide's own, and what is odd of it."""
+    """um/px of level 0 (`mpp`), its source ("slide" or "manifest"), the slide's own mpp, and warnings."""
 
     mpp: float
     source: str
@@ -91,14 +90,13 @@ class Resolution:
 def read_mpp(
     properties: Mapping[str, str], manifest_mpp: float | None, path: Path, *, overrides: bool = False
 ) -> Resolution:
-    """The resolution of level 0, from the slide or from the manifest.
+    """The resolution of level 0, from the slide or the manifest.
 
     Args:
-        overrides: the manifest's mpp counts, whatever the slide says.
+        overrides: use the manifest's mpp, whatever the slide says.
 
     Raises:
-        SlideError: neither the slide nor the manifest gives one, both do and are more than 2 % apart, it is
-            implausible, or pixels are not square.
+        SlideError: neither gives an mpp, they differ by more than 2 %, it is implausible, or pixels are not square.
     """
     own, trouble = _own_mpp(properties)
     own_mpp = math.sqrt(own[0] * own[1]) if own else None
@@ -107,8 +105,8 @@ def read_mpp(
             check_mpp(manifest_mpp, "the manifest")
             if own_mpp and not overrides and _ratio(manifest_mpp, own_mpp) > MAX_MPP_APART:
                 raise ValueError(
-                    f"the manifest says {manifest_mpp:g} um/px, the slide itself {own_mpp:g}. Mend "
-                    "the column mpp, or leave it empty; where the slide is wrong, write yes in a column mpp_overrides"
+                    f"the manifest says {manifest_mpp:g} um/px, the slide itself {own_mpp:g}. Correct the column mpp, "
+                    "or leave it empty; if the slide is wrong, write yes in a column mpp_overrides"
                 )
             mpp, source = manifest_mpp, "manifest"
         elif own is None:
@@ -126,7 +124,7 @@ def read_mpp(
 
 
 def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None, str]:
-    """um/px that the slide gives along x and y, or why there is none that can be used."""
+    """um/px along x and y according to the slide, or why it has no usable mpp."""
     values = [properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
     if values[0] is None or values[1] is None:
         return None, "it has no mpp (um/px). Give it in the manifest's column mpp"
@@ -137,27 +135,27 @@ def _own_mpp(properties: Mapping[str, str]) -> tuple[tuple[float, float] | None,
 
 
 def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float, float] | None) -> list[str]:
-    """What of the resolution does not fit together, in words; `own` is what the slide gives along x and y."""
-    found = []
+    """Warnings about the resolution; `own` is the slide's mpp along x and y."""
+    warnings = []
     if own and _ratio(mpp, math.sqrt(own[0] * own[1])) > MAX_MPP_APART:
-        found.append(f"the manifest's mpp of {mpp:g} overrides the slide's own of {math.sqrt(own[0] * own[1]):g}")
+        warnings.append(f"the manifest's mpp of {mpp:g} overrides the slide's own of {math.sqrt(own[0] * own[1]):g}")
     if own and _ratio(*own) > MAX_ANISOTROPY:
-        found.append(f"pixels are not square ({own[0]:g} x {own[1]:g} um) and are taken as {mpp:g} um along both axes, "
-                     "so that patches are distorted")  # fmt: skip
+        warnings.append(f"pixels are not square ({own[0]:g} x {own[1]:g} um) but are treated as {mpp:g} um along both "
+                        "axes, so that patches are distorted")  # fmt: skip
     try:
         power = float(properties.get("openslide.objective-power") or "nan")
     except ValueError:
-        return found
+        return warnings
     if 0 < power < math.inf:
         usual = MPP_AT_1X / power
         if _ratio(mpp, usual) > MAX_OBJECTIVE_APART:
-            found.append(f"the slide names an objective of {power:g}x, usually {usual:.3g} um/px, but its mpp is "
-                         f"{mpp:.4g}, which is taken. Is it right?")  # fmt: skip
-    return found
+            warnings.append(f"the slide names a {power:g}x objective, usually {usual:.3g} um/px, but its mpp is "
+                            f"{mpp:.4g}, which is used. Is it right?")  # fmt: skip
+    return warnings
 
 
 def _ratio(one: float, other: float) -> float:
-    """How many times the larger of two positive numbers is the smaller."""
+    """Ratio of the larger to the smaller of two positive numbers."""
     return max(one / other, other / one)
 
 
@@ -169,12 +167,12 @@ def read_info(
     *,
     overrides: bool = False,
 ) -> SlideInfo:
-    """What a slide says of itself.
+    """Read and check a slide's facts.
 
     Raises:
-        SlideError: its resolution cannot be used (`read_mpp`), its size or its tiles' is absurd, or a level is not in
+        SlideError: its resolution cannot be used (`read_mpp`), its size or its tiles' is absurd, or a level is out of
             proportion.
-        ValueError: a property is no number.
+        ValueError: a property is not a number.
     """
     _check_sizes(properties, level_sizes_px, path)
     resolution = read_mpp(properties, manifest_mpp, path, overrides=overrides)
@@ -200,10 +198,10 @@ def read_info(
 
 
 def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[int, int]], path: Path) -> None:
-    """Refuse sizes that no slide has, before anything of that size is read.
+    """Refuse sizes that no slide has, before reading anything of that size.
 
     Raises:
-        SlideError: level 0 or a tile is absurdly large, a level has no pixels, or it is not in proportion to level 0.
+        SlideError: level 0 or a tile is absurdly large, or a level has no pixels or is out of proportion to level 0.
     """
     if not level_sizes_px or min(min(size) for size in level_sizes_px) < 1:
         raise SlideError(f"{path}: a level has no pixels ({list(level_sizes_px)}). Is the file whole?")
@@ -218,10 +216,10 @@ def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[i
         (least_x, most_x), (least_y, most_y) = _reduction(width, w), _reduction(height, h)
         if max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
             raise SlideError(f"{path}: level {level} of {w} x {h} pixels is not in proportion to {width} x {height}: "
-                             f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Write the slide "
-                             "anew, without this level")  # fmt: skip
+                             f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Rewrite the slide "
+                             "without this level")  # fmt: skip
 
 
 def _reduction(full: int, small: int) -> tuple[float, float]:
-    """The least and the most that `full` pixels were reduced to get `small`, which was rounded up or down."""
+    """The least and the greatest factor that reduces `full` pixels to `small`, which may be rounded up or down."""
     return full / (small + 1), full / (small - 1) if small > 1 else math.inf

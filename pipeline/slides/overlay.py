@@ -1,4 +1,4 @@
-"""Overlay pictures of a plan: the slide, the contour of its tissue, the grid that qualifies, and the patches taken."""
+"""Draw overlays of a plan: the slide, the outline of its tissue, the eligible grid, and the sampled patches."""
 
 from io import BytesIO
 from pathlib import Path
@@ -16,11 +16,12 @@ MIN_LONG_SIDE_PX, MAX_LONG_SIDE_PX = 1000, 2000
 CONTOUR, GRID, TRAINED, HELD_OUT = (0, 150, 60), (90, 90, 90), (30, 90, 220), (230, 110, 0)
 TEXT = (20, 20, 20)
 UNREADABLE = (0, 0, 0)
-"""As the thumbnail has it."""
+"""As in the thumbnail."""
 GRID_ALPHA = 70
-"""Our choice: the grid is seen on glass and on tissue, and hides neither."""
+"""Our choice: visible on glass and on tissue, and hides neither."""
 MIN_OUTLINED_PX = 10
-"""Side of a patch in the picture below which outlines would cover the tissue: then a dot marks it. Our choice."""
+"""Smallest side of a patch in the picture that gets an outline; smaller ones get a dot, so that the tissue stays
+visible. Our choice."""
 
 
 def draw_overlay(
@@ -32,19 +33,19 @@ def draw_overlay(
     title: str,
     path: Path,
 ) -> None:
-    """Write the picture (PNG): contour green, qualifying grid grey, train patches blue, held-out ones orange, places
-    that cannot be read black. Patches are outlines, small ones dots, so that the stain is seen as it is.
+    """Write the picture (PNG): tissue outline green, eligible grid grey, train patches blue, held-out patches orange,
+    unreadable areas black. Patches are outlines, or dots if small, so that the stain stays visible.
 
     Args:
-        available_l0_px: (M, 2) corners of all patches that qualify.
-        taken_l0_px: (N, 2) corners of those that were sampled, with their `split` codes (N,).
+        available_l0_px: (M, 2) corners of all eligible patches.
+        taken_l0_px: (N, 2) corners of the sampled patches, with their `split` codes (N,).
     """
     height, width = tissue.mask.shape
     long_side = min(max(max(width, height), MIN_LONG_SIDE_PX), MAX_LONG_SIDE_PX)
     scale = long_side / max(width, height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     image = Image.fromarray(tissue.thumbnail).resize(size, Image.Resampling.BICUBIC)
-    layer = Image.new("RGBA", size)  # drawn over itself without adding up, then laid over the slide once
+    layer = Image.new("RGBA", size)  # overlapping lines do not add up; composited onto the slide once
     draw = ImageDraw.Draw(layer)
     to_picture = scale / tissue.pixel_l0_px
     side = patch_l0_px * to_picture
@@ -58,7 +59,7 @@ def draw_overlay(
         for x, y in corners * to_picture:
             if side >= MIN_OUTLINED_PX:
                 draw.rectangle((x, y, x + side, y + side), outline=(*colour, alpha), width=outline_px)
-            elif colour != GRID:  # a grid of so small cells would be a grey veil
+            elif colour != GRID:  # a grid of such small cells would be a grey veil
                 middle, radius = (x + side / 2, y + side / 2), max(side / 6, 1)
                 draw.ellipse((middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius),
                              fill=(*colour, alpha))  # fmt: skip
@@ -66,7 +67,7 @@ def draw_overlay(
         points = [((x - 0.5) * scale, (y - 0.5) * scale) for y, x in contour]  # pad shifts by 1, pixel centres by half
         draw.line(points, fill=(*CONTOUR, 255), width=2)
     image = Image.alpha_composite(image.convert("RGBA"), layer).convert("RGB")
-    grid = {"grid that qualifies": GRID} if side >= MIN_OUTLINED_PX else {}
+    grid = {"eligible grid": GRID} if side >= MIN_OUTLINED_PX else {}
     legend = {"tissue": CONTOUR} | grid | {"sampled: train": TRAINED, "sampled: held out": HELD_OUT}
     if tissue.unreadable.any():
         legend["cannot be read"] = UNREADABLE
@@ -74,7 +75,7 @@ def draw_overlay(
 
 
 def _write_captioned(image: Image.Image, title: str, legend: dict[str, tuple[int, int, int]], path: Path) -> None:
-    """Write the picture with the title and the legend, text to colour, under it."""
+    """Write the picture with the title and the legend (colours by text) below it."""
     font = ImageFont.load_default(size=18)
     lines = [[(title, TEXT)], list(legend.items())]
     pad, line_px = 10, 26

@@ -1,7 +1,7 @@
-"""A few patches of a slide, read and encoded before any accelerator is touched: how many bytes pixels will take.
+"""Estimate the bytes of a store's pixels: read and encode a few patches of each slide before using any accelerator.
 
-The size of a patch varies by a factor of three between glass and crowded nuclei, so one patch a slide says little of a
-small cohort. Left out: the embeddings, whose size is known.
+The encoded size of a patch varies threefold between glass and crowded nuclei, so one patch per slide says little about
+a small cohort. Left out: the embeddings, whose size is known.
 """
 
 import math
@@ -18,23 +18,23 @@ from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.reader import Slide
 
 WANTED = 200
-"""Patches measured over a cohort. Our choice: sizes spread by about half of their mean, which is then known to 4 %."""
+"""Patches to measure in a cohort. Our choice: sizes vary by about half their mean, so the mean is known to 4 %."""
 MOST_OF_A_SLIDE = 24
 """Our choice: half a second of work."""
 PLAIN_RANGE = 2
-"""A patch is of one colour if no channel varies by more (0..255): what the rounding of a JPEG leaves of one colour."""
+"""Largest range of a channel (0..255) in a patch of one colour: JPEG's rounding leaves that much."""
 JPEG_SHARE = 0.4
-"""JPEG's share of lossless, for audits of versions that did not measure it; `base.images.JPEG_QUALITY`."""
+"""Size of JPEG relative to lossless, for audits of versions that did not measure it; see `base.images.JPEG_QUALITY`."""
 
 
 @dataclass(frozen=True)
 class PatchSample:
-    """What was found of a slide's sampled patches.
+    """Measurements of a slide's sampled patches.
 
     Attributes:
-        measured: how many could be read.
-        plain: how many of them are of one colour.
-        pixel_bytes, jpeg_bytes: mean bytes as lossless JPEG XL, and as JPEG; `None` where none could be read.
+        measured: number of patches that could be read.
+        plain: number of these that are of one colour.
+        pixel_bytes, jpeg_bytes: mean bytes as lossless JPEG XL, and as JPEG; `None` if no patch could be read.
     """
 
     measured: int
@@ -43,13 +43,13 @@ class PatchSample:
     jpeg_bytes: int | None
 
     def audit_facts(self) -> dict[str, Any]:
-        """Its columns in a plan's audit (`cohort.plan.AuditRow`)."""
+        """The sample's columns of a plan's audit (`cohort.plan.AuditRow`)."""
         return {"pixel_bytes": self.pixel_bytes, "jpeg_bytes": self.jpeg_bytes, "patches_measured": self.measured,
                 "plain_measured": self.plain}  # fmt: skip
 
 
 class Measured(Protocol):
-    """A slide's row of an audit, as far as the estimate needs it."""
+    """The columns of an audit row that the estimate needs."""
 
     @property
     def patches_taken(self) -> int: ...
@@ -60,14 +60,12 @@ class Measured(Protocol):
 
 
 def patches_to_measure(num_slides: int) -> int:
-    """How many patches of each of so many slides are measured."""
+    """How many patches to measure of each slide."""
     return max(1, min(MOST_OF_A_SLIDE, math.ceil(WANTED / max(num_slides, 1))))
 
 
 def measure_patches(slide: Slide, coords_l0_px: NDArray[np.int64], geometry: PatchGeometry, count: int) -> PatchSample:
-    """Read and encode `count` of the slide's (N, 2) patches, evenly spaced in their order; those that cannot be read
-    are passed over.
-    """
+    """Read and encode `count` of the slide's patches (N, 2), evenly spaced in their order; skips unreadable ones."""
     num = len(coords_l0_px)
     chosen = sorted({int((i + 0.5) * num / count) for i in range(count)}) if num else []
     lossless, lossy, plain = [], [], 0
@@ -85,7 +83,7 @@ def measure_patches(slide: Slide, coords_l0_px: NDArray[np.int64], geometry: Pat
 
 
 def is_plain(patch: NDArray[np.uint8]) -> bool:
-    """Whether a patch, uint8 (P, P, 3), is of one colour throughout; a few of its pixels settle it for most."""
+    """Whether a patch, uint8 (P, P, 3), is of one colour; for most patches a few pixels settle it."""
     few = patch[:: max(len(patch) // 4, 1), :: max(len(patch) // 4, 1)]
     if (np.ptp(few.reshape(-1, 3), axis=0) > PLAIN_RANGE).any():
         return False
@@ -93,8 +91,8 @@ def is_plain(patch: NDArray[np.uint8]) -> bool:
 
 
 def expected_pixel_bytes(rows: Sequence[Measured], pixels: str) -> float | None:
-    """Bytes of all slides' patches in a format, each slide's by its own mean and by that of the others where it has
-    none; `None` where nothing was measured.
+    """Bytes of all slides' patches in a format, from each slide's mean size, or the other slides' mean if it has none;
+    `None` if nothing was measured.
     """
     if pixels == "none":
         return 0.0

@@ -1,8 +1,8 @@
-"""Slides: what they say of themselves, and patches read from them. The one module that imports openslide.
+"""Open slides and read patches from them. The only module that imports openslide.
 
-An OpenSlide handle that met one damaged tile refuses everything after it. So a failed read is tried once more on a
-fresh handle of its own: what that gives is the truth about this patch, whatever other threads met meanwhile. Colour
-profiles are not applied, as in the published encoders' own pipelines.
+An OpenSlide handle that has met a damaged tile refuses all later reads. So a failed read is retried once on a fresh
+handle, whose result does not depend on what other threads met. Colour profiles are not applied, as in the published
+encoders' own pipelines.
 """
 
 import math
@@ -27,26 +27,26 @@ from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
 from pipeline.slides.info import read_info
 
 RESAMPLING = Image.Resampling.LANCZOS
-"""Antialiasing filter of the single resampling; its support grows with the reduction (Pillow). Our choice: sharpest of
-Pillow's.
+"""Antialiasing filter of the only resampling; its support grows with the reduction (Pillow). Our choice: the sharpest
+in Pillow.
 """
 
 MIN_SCANNED = 0.5
-"""A region with less of its area scanned is no patch: the rest would be plain background. Our choice: half."""
+"""Least scanned share of a region's area; with less, it would be mostly plain background. Our choice: half."""
 MAX_REGION_PX = 2**28
-"""Pixels of a region that is read at once: 1 GiB. Our choice: a patch of 4096 pixels that is reduced four times."""
+"""Most pixels read at once: 1 GiB. Our choice: a patch of 4096 pixels reduced fourfold."""
 LOOK_PX = 64
-"""Side of the place of each level that a first look reads: one tile, or the corners of four."""
+"""Side of the regions of each level that a first look reads: one tile, or the corners of four."""
 MAX_WORDS = 300
-"""Characters of another library's error that a message repeats."""
+"""Most characters of another library's error in a message."""
 
 
 @contextmanager
 def slide_failures(path: Path) -> Iterator[None]:
-    """Whatever goes wrong with one slide is a `SlideError` that names it; errors for users pass as they are.
+    """Turn any failure of one slide into a `SlideError` that names it; errors of G2L pass unchanged.
 
     Raises:
-        SlideError: anything was raised within that is no `G2LError`.
+        SlideError: the block raised something other than a `G2LError`.
     """
     try:
         yield
@@ -57,13 +57,13 @@ def slide_failures(path: Path) -> Iterator[None]:
 
 
 def _describe(error: Exception) -> str:
-    """An error in one line, with its kind where its words alone say little (a KeyError's are a bare key)."""
+    """An error on one line, with its type unless it is OpenSlide's (a KeyError's message is only a key)."""
     words = " ".join(str(error).split())[:MAX_WORDS]
     return words if isinstance(error, openslide.OpenSlideError) else f"{type(error).__name__}: {words}".rstrip(": ")
 
 
 def _read_properties(handle: openslide.OpenSlide) -> tuple[dict[str, str], int]:
-    """The slide's properties, and how many are passed over: a name that is not UTF-8 is no key of its own value."""
+    """The slide's properties, and how many were skipped: a name that is not UTF-8 does not find its own value."""
     properties, num_passed = {}, 0
     for name in handle.properties:
         try:
@@ -74,9 +74,9 @@ def _read_properties(handle: openslide.OpenSlide) -> tuple[dict[str, str], int]:
 
 
 def look_at(path: Path) -> str:
-    """Open a slide and read a small place of each level, as a child process does for `first_look`.
+    """Open a slide and read a small region of each level, in a child process for `first_look`.
 
-    Returns what is wrong, which is empty for all that this process would survive: that is found, and named, again.
+    Returns what is wrong; empty for errors that do not crash the process, since the reader will meet and name them.
     """
     try:
         with openslide.OpenSlide(path) as handle:
@@ -88,7 +88,7 @@ def look_at(path: Path) -> str:
                     handle.read_region(location, level, (min(width, LOOK_PX), min(height, LOOK_PX)))
     except MemoryError:
         return "reading it takes more memory than any slide needs"
-    except Exception:  # noqa: BLE001  (whatever it is, it is met and named again)
+    except Exception:  # noqa: BLE001  (whatever it is, the reader meets and names it)
         return ""
     return ""
 
@@ -98,12 +98,12 @@ class Slide:
 
     Args:
         path: its file.
-        manifest_mpp: um/px that the manifest gives, if it does.
-        mpp_overrides: that counts, whatever the slide says of itself.
+        manifest_mpp: um/px according to the manifest, if it says so.
+        mpp_overrides: use `manifest_mpp`, whatever the slide says.
 
     Raises:
-        SlideError: the file is missing or no slide, it has no plausible mpp or one that contradicts the manifest's, or
-            anything else goes wrong with it.
+        SlideError: the file is missing or not a slide, its mpp is missing, implausible or contradicts the manifest's,
+            or anything else goes wrong with it.
     """
 
     def __init__(self, path: Path, manifest_mpp: float | None = None, *, mpp_overrides: bool = False) -> None:
@@ -122,11 +122,11 @@ class Slide:
                 raise SlideError(f"{path}: the slide's properties cannot be read ({error})") from None
             self.info = read_info(properties, sizes, manifest_mpp, path, overrides=mpp_overrides)
         if num_passed:
-            odd = f"{num_passed} of its properties have names that are not UTF-8, and are passed over"
+            odd = f"{num_passed} of its properties have names that are not UTF-8 and are skipped"
             self.info = replace(self.info, warnings=(*self.info.warnings, odd))
 
     def identity(self) -> SlideIdentity:
-        """Which slide it is, for comparison with a later opening; the file is read for it once.
+        """The slide's identity, to compare with a later opening; reads the file once.
 
         Raises:
             SlideError: the file cannot be read.
@@ -138,7 +138,7 @@ class Slide:
 
     def _open(self) -> openslide.OpenSlide:
         if not os.path.isfile(self.path):  # never raises, unlike Path.is_file
-            raise SlideError(f"{self.path}: no such slide, or no right to look into its folder")
+            raise SlideError(f"{self.path}: no such slide, or no permission to read its folder")
         try:
             return openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
@@ -147,21 +147,21 @@ class Slide:
             raise SlideError(f"{self.path}: the slide does not open ({error}). Is the file whole?") from None
 
     def geometry(self, patch_px: int, target_mpp: float, *, allow_upsampling: bool = False) -> PatchGeometry:
-        """How patches of `patch_px` at `target_mpp` (um/px) are read from this slide.
+        """How to read patches of `patch_px` at `target_mpp` (um/px) from this slide.
 
         Raises:
-            SlideError: the slide is too coarse and upsampling is not allowed.
+            SlideError: the slide is too coarse and upsampling is not allowed, or a patch's region is too large.
         """
         info = self.info
         try:
             level = choose_level(info.mpp, info.downsamples, target_mpp, allow_upsampling=allow_upsampling)
         except ValueError as error:
             raise SlideError(f"{self.path}: {error}") from None
-        found = PatchGeometry(patch_px, target_mpp, info.mpp, level, info.downsamples[level])
-        if found.patch_level_px**2 > MAX_REGION_PX:
-            raise SlideError(f"{self.path}: a patch would be reduced from {found.patch_level_px:,.0f} pixels a side, "
-                             "more than is read at once. Give a finer --mpp, or a smaller --patch-px")  # fmt: skip
-        return found
+        geometry = PatchGeometry(patch_px, target_mpp, info.mpp, level, info.downsamples[level])
+        if geometry.patch_level_px**2 > MAX_REGION_PX:
+            raise SlideError(f"{self.path}: a patch would be reduced from {geometry.patch_level_px:,.0f} pixels a "
+                             "side, too many to read at once. Use a finer --mpp or a smaller --patch-px")  # fmt: skip
+        return geometry
 
     def read_region(
         self,
@@ -171,7 +171,8 @@ class Slide:
         *,
         min_scanned: float = 0.0,
     ) -> Image.Image:
-        """An RGB region of a level on the slide's background; corner (x, y) and size (width, height) in level pixels.
+        """Read a region of a level as RGB on the slide's background; corner (x, y) and size (width, height) in level
+        pixels.
 
         Raises:
             PatchError: a tile in it is damaged; `EmptyPatchError`: less than `min_scanned` of its area was scanned.
@@ -183,16 +184,16 @@ class Slide:
             if alpha.getextrema()[0] == 255:
                 return region.convert("RGB")
             if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
-                raise EmptyPatchError("the slide has no pixels at this place")
+                raise EmptyPatchError("the slide has no pixels there")
             background = Image.new("RGBA", region.size, (*self.info.background, 255))
             return Image.alpha_composite(background, region).convert("RGB")
 
     @contextmanager
     def _patch_failures(self) -> Iterator[None]:
-        """Whatever goes wrong with one patch is a `PatchError`; errors for users pass as they are.
+        """Turn any failure of one patch into a `PatchError`; errors of G2L pass unchanged.
 
         Raises:
-            PatchError: anything was raised within that is no `G2LError`.
+            PatchError: the block raised something other than a `G2LError`.
         """
         try:
             yield
@@ -204,11 +205,12 @@ class Slide:
     def _location_l0_px(
         self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
     ) -> tuple[int, int]:
-        """The level-0 corner to ask OpenSlide for, which divides it by the ratio of the levels' sizes.
+        """The level-0 corner to pass to OpenSlide, which divides it by the ratio of the levels' sizes.
 
-        A corner between two pixels of the level would be interpolated, and so smoothed, which is why patches are read
-        from whole level pixels and the fraction is left to the one resampling. Where the ratio is not whole, at most
-        half a level-0 pixel remains; at the far edge it is rounded down, lest the last pixel mix with the outside.
+        OpenSlide would interpolate, and so smooth, a corner between two level pixels. So regions start at whole level
+        pixels, and the only resampling handles the fraction. If the ratio is not whole, an error of up to half a
+        level-0 pixel remains; at the far edge the corner is rounded down, so that the last pixel does not mix with the
+        outside.
         """
         ratio = self._ratios[level]
         x, y = (
@@ -220,23 +222,23 @@ class Slide:
     def _read_rgba(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> Image.Image:
         width, height = size_level_px
         if width * height > MAX_REGION_PX:
-            raise PatchError(f"a region of {width:,} x {height:,} pixels is more than is read at once")
+            raise PatchError(f"a region of {width:,} x {height:,} pixels is too large to read at once")
         location = self._location_l0_px(level, corner_level_px, size_level_px)
         handle = self._handle
         try:
             return handle.read_region(location, level, size_level_px)
         except openslide.OpenSlideError:
             with self._lock:
-                if self._handle is handle:  # it refuses everything from now on: the next reader gets a fresh one
+                if self._handle is handle:  # it refuses all further reads: give the next reader a fresh one
                     self._handle = self._open()
         try:
-            with self._open() as own_handle:
-                return own_handle.read_region(location, level, size_level_px)
+            with self._open() as fresh_handle:
+                return fresh_handle.read_region(location, level, size_level_px)
         except openslide.OpenSlideError as error:
             raise PatchError(str(error)) from None
 
     def read_patch(self, x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> NDArray[np.uint8]:
-        """The patch whose top left corner is (x, y) in level 0: uint8 (P, P, 3) RGB, rows first, resampled at most
+        """Read the patch whose top left corner is (x, y) in level 0: uint8 (P, P, 3) RGB, rows first, resampled at most
         once.
 
         Raises:
@@ -252,9 +254,9 @@ class Slide:
 
 
 class SlidePool:
-    """The last few slides opened, kept open for many threads. A slide that cannot be opened fails again at once.
+    """Keeps the last few slides open for many threads. A slide that cannot be opened fails again at once.
 
-    Rows come slide by slide, so that a handful is enough; a slide that drops out is closed when its last reader is
+    Rows come slide by slide, so a few slides suffice. A slide dropped from the pool closes when its last reader is
     done.
     """
 
@@ -264,11 +266,11 @@ class SlidePool:
         self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
 
     def open(self, path: Path, manifest_mpp: float | None, planned: SlideIdentity, geometry: PatchGeometry) -> Slide:
-        """The slide at `path`, which must be the one that was planned, and be read as it was planned.
+        """Open the slide at `path` and check that it is the planned one and gives the planned geometry.
 
         Args:
-            manifest_mpp: um/px that the plan's manifest gave; the plan has settled that it counts.
-            planned: which slide the plan saw.
+            manifest_mpp: um/px from the plan's manifest; the plan has decided to use it.
+            planned: identity of the slide in the plan.
             geometry: how the plan reads its patches.
 
         Raises:
@@ -287,27 +289,27 @@ class SlidePool:
                     self._slides.popitem(last=False)
             self._slides.move_to_end(path)
         if isinstance(entry, SlideError):
-            raise SlideError(str(entry))  # one of its own for each thread
+            raise SlideError(str(entry))  # a new exception for each thread
         return entry
 
 
 def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometry) -> None:
-    """See that a slide is the one that was planned. A plan of an earlier version may have nothing of its content: then
-    size, resolution and level are what tells.
+    """Check that a slide is the planned one. Plans of earlier versions may lack its content; then size, resolution and
+    level decide.
 
     Raises:
-        SlideError: it is another one; says what differs.
+        SlideError: it is another slide; says what differs.
     """
     changes = planned.changes(slide.identity())
     info = slide.info
     if not math.isclose(info.mpp, geometry.slide_mpp, rel_tol=MPP_ROUNDING):
         changes.append(f"um/px: {geometry.slide_mpp:g} -> {info.mpp:g}")
-    found = dict(enumerate(info.downsamples)).get(geometry.level)
-    if found is None or not math.isclose(found, geometry.downsample, rel_tol=MPP_ROUNDING):
-        changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {found}")
+    downsample = dict(enumerate(info.downsamples)).get(geometry.level)
+    if downsample is None or not math.isclose(downsample, geometry.downsample, rel_tol=MPP_ROUNDING):
+        changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {downsample}")
     if changes:
         raise SlideError(f"{slide.path}: not the slide that was planned (its content has changed: "
-                         f"{'; '.join(changes)}). Plan again, or put the slide back")  # fmt: skip
+                         f"{'; '.join(changes)}). Plan again, or restore the slide")  # fmt: skip
     if changes := planned.file_changes(slide.identity()):
         say(f"warning: {slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its "
-            "quickhash has not. Was it damaged, or mended?")  # fmt: skip
+            "quickhash has not. Was it damaged or repaired?")  # fmt: skip

@@ -1,10 +1,9 @@
-"""Where a slide has tissue: a mask at about 8 um/px from colour saturation.
+"""Find a slide's tissue: a mask at about 8 um/px from colour saturation.
 
-Saturation is taken against the slide's own glass (`glass`), so that a tint is no tissue. Otsu's threshold on it, held
-between two bounds so that a blank slide has no tissue and a slide full of it is not split in two, after a median
-filter; specks are removed and small holes filled. Left out: pen marks, folds, blur
-(see docs/guide.md). A place that cannot be read counts as tissue, so that damage shows up as failed rows rather than
-vanishes.
+Saturation is measured relative to the slide's glass (`glass`), so that a tint is not tissue. After a median filter,
+Otsu's threshold separates tissue from glass. Two bounds keep the threshold from finding tissue on a blank slide or
+splitting a slide full of tissue. Specks are removed and small holes filled. Unreadable areas count as tissue, so that
+damage shows up as failed rows. Left out: pen marks, folds, blur (see docs/guide.md).
 """
 
 from dataclasses import dataclass
@@ -23,29 +22,29 @@ from pipeline.slides.reader import Slide
 MASK_MPP = 8.0
 """um per mask pixel. Our choice: a cell is about one pixel, a 112 um patch is 14 pixels wide."""
 MIN_SATURATION, MAX_SATURATION = 0.05, 0.12
-"""Bounds of the saturation threshold (0..1). Our choice: glass lies below 0.03 on the slides that we looked at, pale
+"""Bounds of the saturation threshold (0..1). Our choice: on slides that we inspected, glass lies below 0.03 and pale
 stroma above 0.1.
 """
 MIN_BRIGHTNESS = 40
-"""A pixel whose brightest channel (0..255) is below this is a scan border or a mark, where saturation means nothing.
-Our choice.
+"""A pixel whose brightest channel (0..255) is darker is a scan border or a mark; its saturation means nothing. Our
+choice.
 """
 MEDIAN_UM = 40.0
 """Width of the median filter. Our choice: removes dust, keeps strands of a few cells."""
 MIN_TISSUE_MM2 = 0.02
-"""Smaller specks are dropped. Our choice: a little more than one 112 um patch."""
+"""Smaller specks are removed. Our choice: a little more than one 112 um patch."""
 MAX_HOLE_MM2 = 0.05
 """Smaller holes (lumina, tears, fat) are filled. Our choice: about four patches."""
 BLOCK_PX = 2048
-"""Side of the blocks that a level is read in, so that memory does not grow with the slide."""
+"""Side of the blocks in which a level is read, so that memory does not grow with the slide."""
 MIN_BLOCK_PX = 256
-"""A block that cannot be read is quartered down to this side, about a tile, to find out what can."""
+"""An unreadable block is quartered down to this side, about a tile, to find its readable parts."""
 MOST_FAILED_READS = 2000
-"""Failed reads of a slide after which blocks are no longer quartered: each costs two openings of the file. Our choice:
-some seconds, and twenty blocks of which only a tile is damaged.
+"""Failed reads per slide after which blocks are no longer quartered; each opens the file twice. Our choice: some
+seconds, enough for twenty blocks with one damaged tile each.
 """
 MAX_MASK_PX = 2**28
-"""Pixels of a mask. Our choice: 131 mm x 131 mm of glass, and 3 GB of memory for all that is made of it."""
+"""Most pixels of a mask. Our choice: 131 mm x 131 mm of glass, and 3 GB of memory for all arrays of that size."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,8 @@ class TissueMask:
     Attributes:
         mask: bool (H, W); its top left corner is the slide's.
         pixel_l0_px: side of a mask pixel in level-0 pixels.
-        unreadable: bool (H, W), part of `mask`: places that could not be read.
-        thumbnail: uint8 (H, W, 3), the same frame; unreadable places are black.
+        unreadable: bool (H, W), part of `mask`: areas that could not be read.
+        thumbnail: uint8 (H, W, 3), the same frame; unreadable areas are black.
     """
 
     mask: NDArray[np.bool_]
@@ -70,7 +69,11 @@ class TissueMask:
 
 
 def find_tissue(slide: Slide) -> TissueMask:
-    """Segment the tissue of a slide."""
+    """Segment the tissue of a slide.
+
+    Raises:
+        SlideError: its mask would be larger than that of any slide, or its file is gone.
+    """
     thumbnail, unreadable, pixel_l0_px = read_thumbnail(slide)
     pixel_um = pixel_l0_px * slide.info.mpp
     mask = segment(thumbnail, pixel_um, ignore=unreadable) | unreadable
@@ -82,8 +85,8 @@ def find_tissue(slide: Slide) -> TissueMask:
 
 
 def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_] | None = None) -> NDArray[np.bool_]:
-    """Tissue in an RGB image (H, W, 3) of `pixel_um` micrometres a pixel: bool (H, W). Pixels of `ignore` never
-    count.
+    """Segment tissue in an RGB image (H, W, 3) of `pixel_um` micrometres per pixel: bool (H, W). Skips pixels in
+    `ignore`.
     """
     known = image.max(axis=2) >= MIN_BRIGHTNESS
     if ignore is not None:
@@ -91,7 +94,7 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     median_px = max(1, round(MEDIAN_UM / pixel_um)) | 1
     glass = find_glass(image, known)
     background = find_background(image, known, glass)
-    if background is not None:  # often noisy, and noise of the channels is saturation
+    if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)
         image = ndimage.median_filter(image, size=(median_px, median_px, 1), mode="nearest")
     saturation = np.where(known, saturation_against_glass(image, glass), 0).astype(np.float32)
@@ -104,19 +107,19 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     mask = saturation > threshold
     pixel_mm2 = (pixel_um / 1000) ** 2
     mask = remove_small_objects(mask, max_size=int(MIN_TISSUE_MM2 / pixel_mm2))
-    holes = ndimage.binary_fill_holes(mask) & ~mask  # enclosed ones only: glass at the border is no hole
+    holes = ndimage.binary_fill_holes(mask) & ~mask  # enclosed holes only: glass at the border is not a hole
     small = holes & ~remove_small_objects(holes, max_size=int(MAX_HOLE_MM2 / pixel_mm2))
     return np.asarray(mask | small, dtype=bool)
 
 
 def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float]:
-    """The whole slide at about `MASK_MPP`: RGB (H, W, 3), what could not be read (H, W), and level-0 pixels a pixel.
+    """Read the whole slide at about `MASK_MPP`: RGB (H, W, 3), unreadable pixels (H, W), and level-0 pixels per pixel.
 
-    Read in blocks from the coarsest level that is fine enough, each block averaged down by one whole factor. What was
-    never scanned has the slide's background.
+    Reads blocks of the coarsest level that is fine enough, and averages each down by one whole factor. Areas that were
+    never scanned get the slide's background.
 
     Raises:
-        SlideError: it would be larger than that of any slide, or the slide's file is gone.
+        SlideError: the thumbnail would be larger than that of any slide, or the slide's file is gone.
     """
     info = slide.info
     level = max((i for i, d in enumerate(info.downsamples) if d * info.mpp <= MASK_MPP), default=0)
@@ -132,7 +135,7 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
     unreadable = np.zeros((rows, columns), bool)
 
     def read_block(x: int, y: int, w: int, h: int) -> None:
-        """Fill the block with corner (x, y) and `w` x `h` pixels of the level."""
+        """Fill the block of `w` x `h` level pixels whose corner is (x, y)."""
         nonlocal num_failed
         top, left = y // factor, x // factor
         bottom, right = top + -(-h // factor), left + -(-w // factor)

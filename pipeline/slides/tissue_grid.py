@@ -1,6 +1,6 @@
-"""The patches that a slide offers: the grid at the wanted size and resolution, as far as it lies on tissue.
+"""Lay the patch grid of a slide at a given size and resolution, and keep the patches on tissue.
 
-One way for the plan, which then samples, and for `g2l embed`, which takes all of them. Left out: sampling and splits.
+Shared by the plan, which samples from these patches, and `g2l embed`, which uses all. Left out: sampling and splits.
 """
 
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from pipeline.slides.tissue import TissueMask, find_tissue
 
 @dataclass(frozen=True, eq=False)
 class TissueGrid:
-    """The grid patches of one slide that lie on tissue, N of them.
+    """The N grid patches of one slide that lie on tissue.
 
     Attributes:
         geometry: how they are read.
-        tissue: where the slide has tissue.
-        num_cells: patches of the whole grid, on tissue or not.
+        tissue: the slide's tissue mask.
+        num_cells: number of patches in the whole grid, on tissue or not.
         coords_l0_px: int64 (N, 2), (x, y) of top left corners in level 0, in reading order.
         tissue_fraction: float64 (N,), the fraction of each patch's area on tissue.
-        min_tissue: the fraction that was asked for.
+        min_tissue: the least fraction that was required.
     """
 
     geometry: PatchGeometry
@@ -46,7 +46,7 @@ def lay_grid(slide: Slide, config: PlanConfig) -> TissueGrid:
     """Find the tissue of a slide and lay the grid over it.
 
     Raises:
-        SlideError: the slide is too coarse for the wanted resolution, or its file is gone.
+        SlideError: the slide is too coarse for that resolution, or its file is gone.
     """
     info = slide.info
     geometry = slide.geometry(config.patch_px, config.mpp, allow_upsampling=config.allow_upsampling)

@@ -270,8 +270,8 @@ class StoredTeacher:
         """
         files = [entry["files"] if entry else None for _, entry in self.ledger.entries()]
         identity = {"plan": self.plan_hash, "teacher": self.record, "settings": self.settings}
-        own = sha256_json({**identity, "files": files})
-        return own if self.is_first else sha256_json({"store": self.store.first.content_hash(), "teacher": own})
+        digest = sha256_json({**identity, "files": files})
+        return digest if self.is_first else sha256_json({"store": self.store.first.content_hash(), "teacher": digest})
 
     def check_files(self, shard: int) -> list[str]:
         """What is wrong with a finished shard's files against its ledger entry; empty when all is well."""

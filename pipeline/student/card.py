@@ -71,7 +71,7 @@ def card_facts(
     cases = case_facts(plan.slides)
     return {
         "student": student.record(),
-        "teacher": store.spec.teacher,
+        "teacher": store.record,
         "store": {
             "mpp": plan.config.mpp,
             "plan_hash": plan.hash,
@@ -169,11 +169,11 @@ def further_facts(teachers: ChosenTeachers, figures: Mapping[str, HeldOut]) -> l
     """What the card says of further teachers; `figures` are held-out ones before and after, by name."""
     return [
         {
-            "teacher": store.spec.teacher,
+            "teacher": store.record,
             "weight": weight,
             "content": store.content_hash(),
-            "fidelity_before": figures[store.spec.teacher["name"]][0],
-            "fidelity_after": figures[store.spec.teacher["name"]][1],
+            "fidelity_before": figures[store.record["name"]][0],
+            "fidelity_after": figures[store.record["name"]][1],
         }
         for store, weight in teachers.further
     ]

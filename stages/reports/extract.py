@@ -1,4 +1,4 @@
-"""What stage one did, in words; without torch."""
+"""Report of stage one; without torch."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from pipeline.store.store import Store, StoredTeacher
 
 @dataclass(frozen=True)
 class Extracted:
-    """What stage one did.
+    """Result of stage one.
 
     Attributes:
-        teacher: the embeddings that it made, finished.
+        teacher: the finished embeddings.
         num_new_rows: rows done by this run.
         counts: rows by status name, over all shards.
-        seconds: of this run's extraction, without loading the teacher.
+        seconds: time of this run's extraction, without loading the teacher.
     """
 
     teacher: StoredTeacher
@@ -36,7 +36,7 @@ class Extracted:
 
 
 def report(extracted: Extracted) -> str:
-    """What was done, in words."""
+    """Report for the terminal."""
     teacher, counts = extracted.teacher, extracted.counts
     size = sum(f["bytes"] for _, entry in teacher.ledger.entries() if entry for f in entry["files"].values())
     shape = f"{teacher.num_rows:,} rows of {teacher.width} dimensions in {counted(teacher.num_shards, 'shard')}"
@@ -49,13 +49,13 @@ def report(extracted: Extracted) -> str:
     if extracted.num_failed:
         failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
         lines.append(
-            f"failed rows: {failed}; listed in {teacher.folder / 'failures.csv'}. --retry-failures does them again"
+            f"failed rows: {failed}; listed in {teacher.folder / 'failures.csv'}. --retry-failures tries them again"
         )
     return "\n".join(lines)
 
 
 def import_report(imported: Extracted) -> str:
-    """What an import did, in words."""
+    """Report of an import for the terminal."""
     proof = imported.teacher.attributes.get("proof")
     lines = [report(imported)]
     lines.append(
