@@ -111,6 +111,7 @@ def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Pat
     with pytest.raises(CheckpointError, match=r"is not finished\. Run train-student again, then export"):
         export_student(run, out)
     (run / "student").mkdir()
+    (run / "student" / "config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="has no checkpoint to compare the student with"):
         export_student(run, out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
