@@ -132,7 +132,7 @@ def test_what_the_file_does_not_say_is_said_at_once(tmp_path: Path, capsys: pyte
     found = read_patch_set(write(tmp_path, "path,label,Site,center,centre\na.png,x,1,n,m\nb.png,y,2,n,m\n"))
     said = capsys.readouterr().err
     for note, words in zip(
-        found.notes(), ("take every patch for independent", "not used: 'Site', 'centre'."), strict=True
+        found.notes(), ("take every patch for independent", "Unused columns of the CSV: 'Site', 'centre'."), strict=True
     ):
         assert words in note
         assert said.count(f"warning: {found.source}: {note}") == 1
