@@ -1,8 +1,8 @@
 """Damaged slides, feature files, images, checkpoints, tables, plans, stores and runs through the real commands.
 
 Prints each fault as it is found, with the number of its case, and a table of exit codes; exits with 1 if there is a
-fault. `--only` runs single cases of a seed again. tests/fuzz_runs.py says what counts as a fault, tests/fuzz_inputs.py
-lists the kinds, tests/fuzz_damage.py the ways to damage them.
+fault. `--only` runs single cases of a seed again. In tests/support/, fuzz_runs.py says what counts as a fault,
+fuzz_inputs.py lists the kinds, fuzz_damage.py the ways to damage them.
 
     python benchmarks/fuzz.py --count 2000 --seed 7 --processes 2
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from fuzz_inputs import KINDS, World
-from fuzz_runs import Tally, fuzz
+from support.fuzz_inputs import KINDS, World
+from support.fuzz_runs import Tally, fuzz
 
 from pipeline.base.console import table
 
@@ -45,8 +45,10 @@ def main() -> int:
             if fault or args.only:
                 print(f"{case}: {fault or f'exit code {ended.code}, fine: {ended.err or ended.out}'}\n", flush=True)
     print(summary(tally))
-    print(f"seed {args.seed}: {tally.inputs} damaged inputs, {len(tally.faults)} faults, "
-          f"{time.monotonic() - started:.0f} s")  # fmt: skip
+    print(
+        f"seed {args.seed}: {tally.inputs} damaged inputs, {len(tally.faults)} faults, "
+        f"{time.monotonic() - started:.0f} s"
+    )
     return int(bool(tally.faults))
 
 

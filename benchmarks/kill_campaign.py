@@ -1,9 +1,9 @@
 """Stop each command at random moments, continue it, and compare: 200 SIGKILL and 100 SIGINT, SIGTERM and SIGHUP each.
 
 Most runs are forked from a process in which everything is imported, a tenth of the polite signals hit the installed
-command itself (tests/kill_runs.py says what is checked). Moments are drawn uniformly over the time of an undisturbed
-run; the seed fixes the draw, but not what the machine does in that time. Prints every fault as it is found, a table at
-the end; exits with 1 if there is a fault.
+command itself (tests/support/kill_runs.py says what is checked). Moments are drawn uniformly over the time of an
+undisturbed run; the seed fixes the draw, but not what the machine does in that time. Prints every fault as it is found,
+a table at the end; exits with 1 if there is a fault.
 
     python benchmarks/kill_campaign.py --command embed --kills 200 --interrupts 100 --seed 1
 """
@@ -17,9 +17,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from kill_runs import Campaign, Tally
-from kill_workloads import WORK, make_workload
-from warm import END_SECONDS, WarmCommands
+from support.kill_runs import Campaign, Tally
+from support.kill_workloads import WORK, make_workload
+from support.warm import END_SECONDS, WarmCommands
 
 from pipeline.base.console import table
 
@@ -58,10 +58,16 @@ def report(words: str) -> None:
 def summary(tallies: list[Tally]) -> str:
     """A line a command."""
     rows = [
-        (t.command, *(f"{t.stops[name]}" for name in SIGNALS), f"{t.finished}", f"{t.slowest:.1f}",
-         f"{t.seconds:.0f}", f"{len(t.faults)}")
+        (
+            t.command,
+            *(f"{t.stops[name]}" for name in SIGNALS),
+            f"{t.finished}",
+            f"{t.slowest:.1f}",
+            f"{t.seconds:.0f}",
+            f"{len(t.faults)}",
+        )
         for t in tallies
-    ]  # fmt: skip
+    ]
     head = ("command", *SIGNALS, "continued to the end", "slowest end, s", "took, s", "faults")
     return table(rows, head, right=range(1, len(head)))
 

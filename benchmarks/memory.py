@@ -63,7 +63,7 @@ def stage_one(folder: Path, shards: int) -> None:
     )
     done = extract_teacher(read_plan(folder / f"{shards}.h5"), folder / f"{shards}.zarr", config)
     assert done.num_failed == 0
-    assert done.store.num_shards == shards
+    assert done.teacher.num_shards == shards
 
 
 def stage_two(folder: Path, shards: int, epochs: int = 1) -> None:

@@ -7,7 +7,7 @@ queues, copies, checksums, syncing, threads in each other's way.
 What is compared is fair because it is the same work on the same rows in the same process, by the pipeline's own
 functions, in turn:
     reader    `BatchLoader` with as many threads as the stage, reading and resampling every patch from the slide
-    model     `embed_batch` on the same batches, lying in memory: normalisation and forward pass, torch's own threads
+    model     `embed_batches` on the same batches, lying in memory: normalisation and forward pass, torch's own threads
     encoding  `encode_image` of the same patches in a pool of as many threads as the stage
     stage     `embed_shards` into a fresh store: all of it, and checksums, SHA-256, fsync, ledger
 Loading the model and making the empty store are in none of them. The slide is in the page cache for all. Teachers have
@@ -34,9 +34,11 @@ from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.plan import Plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.encoders.build import build_encoder
-from pipeline.store.patches import PatchRead, PlannedPatches
-from pipeline.store.store import Status
-from stages.extract_teacher import embed_batch, embed_shards, prepare_store, row_batches
+from pipeline.encoders.embed import EncoderForward, embed_batches
+from pipeline.store.format import Status
+from pipeline.store.patches import PatchRead, PlannedPatches, patches_to_embed
+from pipeline.store.writer import row_batches
+from stages.extract_teacher import RunningTeacher, embed_shards, prepare_store
 
 NEEDED = 0.85
 """From the issue."""
@@ -51,7 +53,7 @@ class StageOne:
         weights = inputs.make_weights(folder, teacher)
         self.config = ExtractConfig(teacher=teacher, weights=weights, device="cpu", rows_per_shard=rows_per_shard)
         self.workers = self.config.workers or usable_cores()
-        self.teacher = build_encoder(teacher, weights, plan.config.patch_px)
+        self.running = RunningTeacher(build_encoder(teacher, weights, plan.config.patch_px), DEVICE, "float32")
         self.fresh_store()
         self.batches = [Batch(b.rows, b.pixels.clone(), b.results) for b in self._read()]
         assert all(read.status is Status.OK for batch in self.batches for read in batch.results)
@@ -59,16 +61,16 @@ class StageOne:
     def fresh_store(self) -> None:
         """An empty store."""
         shutil.rmtree(self.out, ignore_errors=True)
-        self.store = prepare_store(self.plan, self.out, self.config, self.teacher, DEVICE, "float32")
+        self.teacher = prepare_store(self.plan, self.out, self.config, self.running)
 
     def _read(self) -> Iterator[Batch[PatchRead]]:
-        batch_size = self.store.spec.settings["batch_size"]
+        batch_size = self.teacher.settings["batch_size"]
         patches = PlannedPatches(self.plan, None)
         patch_px = self.plan.config.patch_px
         with BatchLoader(
             patches.read, patch_px=patch_px, batch_size=batch_size, workers=self.workers, device=DEVICE
         ) as loader:
-            yield from loader.batches(row_batches(self.store, list(range(self.store.num_shards)), batch_size))
+            yield from loader.batches(row_batches(self.teacher, range(self.teacher.num_shards), batch_size))
 
     def reader(self) -> None:
         """Read and resample every patch."""
@@ -77,8 +79,9 @@ class StageOne:
 
     def model(self) -> None:
         """Normalise and embed every batch."""
-        for batch in self.batches:
-            embed_batch(self.teacher.module, batch, DEVICE, "float32")
+        forward = EncoderForward(self.running.encoder.module, DEVICE, "float32")
+        for _ in embed_batches(forward, self.batches, DEVICE, width=self.teacher.width, no_room=""):
+            pass
 
     def encoding(self) -> None:
         """Encode every patch."""
@@ -89,10 +92,11 @@ class StageOne:
 
     def stage(self) -> None:
         """The stage itself."""
-        shards = self.store.pending_shards()
-        assert len(shards) == self.store.num_shards
+        shards = self.teacher.ledger.pending()
+        assert len(shards) == self.teacher.num_shards
         with inputs.silence():
-            embed_shards(self.store, self.plan, shards, self.teacher.module, DEVICE, "float32", self.config)
+            patches = patches_to_embed(self.teacher, self.plan, None)
+            embed_shards(self.teacher, patches, shards, self.running, workers=self.workers)
 
 
 def main() -> int:

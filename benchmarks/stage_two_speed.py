@@ -56,8 +56,8 @@ class StageTwo:
         )
         built = build_encoder(student, SCRATCH, store.patch_px)
         with inputs.silence():  # the note that nothing is held out
-            rows = choose_rows(store, self.config)
-        self.run = prepare_run(ChosenTeachers((store,), (1.0,)), rows, built, self.config, DEVICE, "float32")
+            rows = choose_rows(store.first, self.config)
+        self.run = prepare_run(ChosenTeachers((store.first,), (1.0,)), rows, built, self.config, DEVICE, "float32")
         self.folder = RunFolder(folder / f"run-{student}")
         self.folder.folder.mkdir()
         self.loss_of = build_loss(self.config.loss, self.config.alpha)
@@ -89,7 +89,7 @@ class StageTwo:
 
     def decoding(self) -> None:
         """Decode the pixels of all batches, batch by batch."""
-        image_format = self.run.teachers.first.image_format
+        image_format = self.run.teachers.first.store.image_format
         with ThreadPoolExecutor(self.run.workers) as pool:
             for encoded in self.encoded:
                 list(pool.map(lambda data: decode_image(data, image_format), encoded))

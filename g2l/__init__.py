@@ -1,1 +1,1 @@
-"""The process of the command `g2l`, also as `python -m g2l`; what the command does is in `stages` and `pipeline`."""
+"""Start the command `g2l` or `python -m g2l`; what it does is in `stages` and `pipeline`."""

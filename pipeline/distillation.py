@@ -1,6 +1,4 @@
-"""The student and its heads, one a teacher, as one trainable thing that can be saved and put back to the bit; and the
-loss by its name.
-"""
+"""The student with a projector for each teacher, trained, saved and restored as one; and the loss by its name."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,12 +18,12 @@ from pipeline.projector import Projector
 
 @dataclass(frozen=True)
 class Head:
-    """What ties the student to one teacher.
+    """The student's part for one teacher.
 
     Attributes:
         teacher: its name.
-        projector: the map from the student's embedding (B, S) into the teacher's space (B, T).
-        weight: of this teacher's loss in the sum.
+        projector: maps the student's embedding (B, S) into the teacher's space (B, T).
+        weight: weight of this teacher's loss in the sum.
     """
 
     teacher: str
@@ -35,13 +33,13 @@ class Head:
 
 @dataclass
 class Distillation:
-    """Student, heads, and how they compute.
+    """Student and heads, and how they compute.
 
     Attributes:
-        student: the encoder that is trained.
-        heads: one a teacher, in the teachers' order.
-        device: where all are.
-        precision: arithmetic of the student's passes; projectors and losses are float32.
+        student: the encoder to train.
+        heads: one a teacher, in the order of teachers.
+        device: the device of all modules.
+        precision: arithmetic of the student's passes; projectors and losses are in float32.
     """
 
     student: BuiltEncoder
@@ -51,19 +49,19 @@ class Distillation:
 
     @property
     def projectors(self) -> tuple[Projector, ...]:
-        """The heads' projectors, in their order."""
+        """The projectors of the heads, in order."""
         return tuple(head.projector for head in self.heads)
 
     def modules(self) -> list[nn.Module]:
-        """All that is trained."""
+        """All modules to train."""
         return [self.student.module, *self.projectors]
 
     def parameters(self) -> list[nn.Parameter]:
-        """Parameters of all that is trained."""
+        """All parameters to train."""
         return [p for module in self.modules() for p in module.parameters() if p.requires_grad]
 
     def train(self, mode: bool = True) -> None:
-        """Training or evaluation mode for all."""
+        """Put all modules into training or evaluation mode."""
         for module in self.modules():
             module.train(mode)
 
@@ -74,12 +72,12 @@ class Distillation:
         return embedding.float()
 
     def by_head(self, teachers: Tensor) -> Iterator[tuple[Head, Tensor]]:
-        """Each head with its teacher's embeddings (B, T), out of those of all teachers side by side."""
+        """Each head with its teacher's embeddings (B, T), split from all teachers' concatenated embeddings."""
         widths = [projector.linear.out_features for projector in self.projectors]
         return zip(self.heads, torch.split(teachers, widths, dim=1), strict=True)
 
     def state(self) -> dict[str, Any]:
-        """Weights and statistics of all; projectors are `projector`, `projector-2` and so on."""
+        """State dicts of all modules; projectors are named `projector`, `projector-2` and so on."""
         return {"student": self.student.module.model.state_dict()} | {
             name: projector.state_dict() for name, projector in self._named_projectors()
         }
@@ -89,21 +87,21 @@ class Distillation:
             yield "projector" if number == 1 else f"projector-{number}", projector
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Put a `state` back."""
+        """Restore a `state`."""
         self.student.module.model.load_state_dict(state["student"])
         for name, projector in self._named_projectors():
             projector.load_state_dict(state[name])
 
 
 def build_projectors(student_width: int, teacher_widths: Sequence[int], seed: int) -> list[Projector]:
-    """A projector into each teacher's space; the first one's weights do not depend on how many there are."""
+    """Build a projector into each teacher's space; adding teachers does not change the first one's weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return [Projector(student_width, width) for width in teacher_widths]
 
 
 def build_loss(name: str, alpha: float) -> Loss:
-    """The loss of that name in `config.losses.LOSSES`."""
+    """Build the loss of this name from `config.losses.LOSSES`."""
     entry = LOSSES[name]
     module, function = entry.function.split(":")
     loss: Callable[..., Tensor] = getattr(import_module(module), function)
@@ -111,7 +109,7 @@ def build_loss(name: str, alpha: float) -> Loss:
 
 
 def random_states(device: torch.device) -> dict[str, Tensor]:
-    """Torch's random states that a step depends on: of the CPU, and of `device` if that is an accelerator."""
+    """Torch's random states that a step depends on: of the CPU, and of `device` if it is an accelerator."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -121,7 +119,7 @@ def random_states(device: torch.device) -> dict[str, Tensor]:
 
 
 def restore_random_states(states: dict[str, Tensor], device: torch.device) -> None:
-    """Put `random_states` back; those of an accelerator that is not used now are passed over."""
+    """Restore `random_states`; states of another kind of accelerator are ignored."""
     torch.set_rng_state(states["cpu"])
     if device.type == "cuda" and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"], device)

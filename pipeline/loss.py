@@ -1,8 +1,8 @@
-"""The Log-Sum KD loss, and two plain ones for ablation. Pure; all in float32 whatever the autocast.
+"""The Log-Sum KD loss, and two plain ones for ablation. Pure; float32, also under autocast.
 
 G2L, section "Knowledge distillation"; Miles and Mikolajczyk (AAAI 2024): L = log(sum over batch and dimensions of
-|p - z|**alpha), alpha = 4, of standardised embeddings. Over several processes the sum is global, so that L is the
-loss of the whole batch.
+|p - z|**alpha), alpha = 4, of standardised embeddings. With several processes the sum runs over all of them, so that L
+is the loss of the whole batch.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,16 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """(projected (B, T), teacher (B, T)), both standardised -> a float32 scalar."""
 
 SMALLEST_DIFFERENCE = 1e-6
-"""Differences of standardised embeddings are not resolved below this in float32 (its epsilon is 1.2e-7, of values of
-about 1 to 10). A batch in which none is larger counts as equal: the loss has its floor and no gradient, where the
-formula has log 0.
+"""Resolution of differences of standardised embeddings in float32 (epsilon 1.2e-7, values of about 1 to 10). A batch
+without a larger difference counts as equal: the loss is at its floor and has no gradient, where the formula has log 0.
 """
 
 
 def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float = 4.0) -> Tensor:
     """log of the sum of |projected - teacher|**alpha over batch and dimensions; a float32 scalar.
 
-    Computed as alpha * log(m) + log(sum (d / m)**alpha) with the largest difference m as a constant: no power
-    overflows, the sum is at least 1, and value and gradient are those of the formula wherever m is above
+    Computed as alpha * log(m) + log(sum (d / m)**alpha), with the largest difference m as a constant. No power
+    overflows, and the sum is at least 1. Value and gradient are those of the formula if m is above
     `SMALLEST_DIFFERENCE`.
 
     Args:
@@ -35,7 +34,7 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float = 4.0) -> Tens
         alpha: at least 1.
 
     Raises:
-        ValueError: alpha below 1, where the gradient of a zero difference is infinite.
+        ValueError: alpha is below 1, where the gradient at a zero difference is infinite.
     """
     if alpha < 1:
         raise ValueError(f"alpha must be at least 1, not {alpha:g}")
@@ -43,7 +42,7 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float = 4.0) -> Tens
         difference = (projected.float() - teacher.float()).abs()
         largest = global_max(difference.max()).clamp(min=SMALLEST_DIFFERENCE)
         total = global_sum((difference / largest).pow(alpha).sum())
-        total = torch.where(total < 1, 1.0, total)  # below 1 if all count as equal; clamp would stop gradients at 1
+        total = torch.where(total < 1, 1.0, total)  # below 1: all count as equal; clamp would stop gradients at 1
         return alpha * largest.log() + total.log()
 
 

@@ -13,15 +13,15 @@ from pipeline.base.distributed import global_sum, world_size
 
 EPSILON = 1e-5
 MOMENTUM = 0.1
-"""Both are torch.nn.BatchNorm1d's defaults, as in the authors' code."""
+"""Both are the defaults of torch.nn.BatchNorm1d, as in the authors' code."""
 
 
 class BatchStandardiser(nn.Module):
     """Batch normalisation without affine parameters, over the whole batch of all processes, in float32.
 
-    In training by the batch's own mean and biased variance, with running statistics on the side (unbiased variance, as
-    torch's BatchNorm1d, but the plain mean of the first ten batches in place of its start from 0 and 1); otherwise by
-    the running statistics.
+    Training mode uses the mean and biased variance of the batch, and updates running statistics (unbiased variance, as
+    in torch's BatchNorm1d, but starting as the plain mean of the first ten batches instead of from 0 and 1). Evaluation
+    mode uses the running statistics.
 
     forward: (B, D) -> float32 (B, D). Every process must have the same number of rows.
 
@@ -53,13 +53,13 @@ class BatchStandardiser(nn.Module):
         if self.track:
             with torch.no_grad():
                 self.num_batches += 1
-                weight = torch.clamp(1 / self.num_batches, min=MOMENTUM)  # a plain mean of the first ten batches
+                weight = torch.clamp(1 / self.num_batches, min=MOMENTUM)  # plain mean of the first ten batches
                 self.mean.lerp_(mean, weight)
                 self.var.lerp_(var * (rows / (rows - 1)), weight)
         return centred * torch.rsqrt(var + EPSILON)
 
     def standardise(self, values: Tensor) -> Tensor:
-        """(N, D) by the running statistics."""
+        """Standardise (N, D) by the running statistics."""
         return (values.float() - self.mean) * torch.rsqrt(self.var + EPSILON)
 
     def restore(self, standardised: Tensor) -> Tensor:
@@ -67,16 +67,16 @@ class BatchStandardiser(nn.Module):
         return standardised * torch.sqrt(self.var + EPSILON) + self.mean
 
     def set_statistics(self, mean: Tensor, var: Tensor) -> None:
-        """Take known statistics (D,) in place of running ones."""
+        """Set the statistics, (D,) each, to known values."""
         self.mean.copy_(mean)
         self.var.copy_(var)
 
 
 class Projector(nn.Module):
-    """Student's embedding (B, S) to the teacher's space (B, T).
+    """Map the student's embedding (B, S) into the teacher's space (B, T).
 
-    The projected side keeps running statistics; the teacher's are those of all training rows, known beforehand. All in
-    float32, whatever the autocast.
+    The projected side keeps running statistics; the teacher's are computed beforehand from all training rows.
+    Everything is in float32, also under autocast.
 
     forward: (z_s (B, S), z_t (B, T)) -> both standardised, float32 (B, T).
     """
@@ -91,7 +91,7 @@ class Projector(nn.Module):
         return self.student_norm(self.project(student)), self.teacher_norm(teacher)
 
     def project(self, student: Tensor) -> Tensor:
-        """(N, S) -> (N, T), not yet standardised."""
+        """(N, S) -> (N, T), not standardised."""
         with torch.autocast(student.device.type, enabled=False):
             projected: Tensor = self.linear(student.float())
         return projected
@@ -101,5 +101,5 @@ class Projector(nn.Module):
         return self.student_norm.standardise(self.project(student))
 
     def as_teacher(self, student: Tensor) -> Tensor:
-        """(N, S) -> (N, T) in the teacher's own space: the student in the teacher's stead."""
+        """(N, S) -> (N, T) in the teacher's original space, as a replacement for its embedding."""
         return self.teacher_norm.restore(self.standardised(student))

@@ -11,25 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.base import interrupts
-from pipeline.base.errors import (
-    EXIT_ERROR,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_PARTIAL,
-    EXIT_PIPE,
-    G2LError,
-    words_of,
-)
+from pipeline.base.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_PIPE, G2LError, words_of
 from pipeline.base.outside import printable
 from pipeline.config.base import Config
+from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
 from pipeline.disk.files import odd_name
-from stages.options import Call, CommandWithPanels, given_path, with_options
+from stages.options import Call, CommandWithPanels, nonempty_path, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
-"""Set to 1 to see the traceback of an error."""
+"""Environment variable; 1 shows the traceback of an error."""
 
 app = typer.Typer(
     name="g2l",
@@ -56,15 +49,15 @@ def verb(name: str, *configs: type[Config]) -> Callable[[Callable[..., None]], C
     return register
 
 
-def argument(name: str, words: str) -> Any:
-    """A positional path that may also stand in the `--config` file."""
-    return typer.Argument(None, metavar=name, help=words, show_default=False, parser=given_path)
+def argument(name: str, description: str) -> Any:
+    """A positional path that the `--config` file may give instead."""
+    return typer.Argument(None, metavar=name, help=description, show_default=False, parser=nonempty_path)
 
 
-def output(words: str) -> Any:
-    """The option `--out`, which may also stand in the `--config` file."""
-    help_text = f"{words} [required]"
-    return typer.Option(None, "--out", help=help_text, show_default=False, parser=given_path, metavar="PATH")
+def output(description: str) -> Any:
+    """The option `--out`, which the `--config` file may give instead."""
+    help_text = f"{description} [required]"
+    return typer.Option(None, "--out", help=help_text, show_default=False, parser=nonempty_path, metavar="PATH")
 
 
 def _version(wanted: bool) -> None:
@@ -79,7 +72,7 @@ def g2l(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Only carries options of the command as a whole."""
+    """Hold the options of `g2l` itself."""
 
 
 @verb("make-manifest", NoOptions)
@@ -98,16 +91,16 @@ def make_manifest(
     from pipeline.disk.locks import exclusive
 
     _, paths = call.resolve(NoOptions, source=source, out=out)
-    found = manifest_sources.list_slides(paths["source"])
-    rows, root = found.rows, found.root
+    listing = manifest_sources.list_slides(paths["source"])
+    rows, root = listing.rows, listing.root
     with exclusive(paths["out"], "g2l make-manifest"):
         require_new_file(paths["out"], "Delete it first, or choose another --out.")
         remove_asides_of(paths["out"])
         write_manifest(paths["out"], rows)
     facts, centers = case_facts(rows), {row.center for row in rows if row.center}
     counts = f"{counted(len(rows), 'slide')} of {counted_cases(rows)} and {counted(len(centers), 'centre')}"
-    show(f"{paths['out']}: {counts}; paths hang below {root}")
-    for note in found.notes:
+    show(f"{paths['out']}: {counts}; paths are relative to {root}")
+    for note in listing.notes:
         show(f"note: {note}")
     if warning := cases_warning(facts):
         show(f"warning: {warning}")
@@ -124,11 +117,11 @@ def plan(
     from stages.reports.plan import audit_table, estimate
 
     config, paths = call.resolve(PlanConfig, manifest=manifest, out=out)
-    made = write_new_plan(paths["manifest"], config, paths["out"])
-    show(audit_table(made))
-    show(estimate(made))
-    show(f"plan {made.hash[:12]} is in {paths['out']}")
-    raise typer.Exit(EXIT_PARTIAL if failed_slides(made) else EXIT_OK)
+    new_plan = write_new_plan(paths["manifest"], config, paths["out"])
+    show(audit_table(new_plan))
+    show(estimate(new_plan))
+    show(f"plan {new_plan.hash[:12]} is in {paths['out']}")
+    raise typer.Exit(EXIT_PARTIAL if failed_slides(new_plan) else EXIT_OK)
 
 
 @verb("extract-teacher", ExtractConfig, PlanConfig)
@@ -136,12 +129,12 @@ def extract_teacher(
     call: Call,
     plan: Path | None = argument(
         "PLAN.h5|MANIFEST.csv|STORE.zarr",
-        "Plan, or a manifest, which is planned first, or a store, which holds its plan.",
+        "Plan; or a manifest, which is planned first; or a store, which holds its plan.",
     ),
-    out: Path | None = output("Store to make or to continue (a Zarr folder)."),
+    out: Path | None = output("Store to create or continue (a Zarr folder)."),
 ) -> None:
-    """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue. Another
-    --teacher on a finished store adds its embeddings: extract-teacher STORE.zarr --out STORE.zarr --teacher OTHER.
+    """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue. On a finished
+    store, another --teacher adds its embeddings: extract-teacher STORE.zarr --out STORE.zarr --teacher OTHER.
     """
     from stages.finished import finished_extract
     from stages.plan_files import plan_to_extract
@@ -167,10 +160,10 @@ def extract_teacher(
 @verb("import-features", ImportConfig)
 def import_features(
     call: Call,
-    features: Path | None = argument("DIR", "Features of the teacher: TRIDENT, CLAM, STAMP or slide2vec."),
-    out: Path | None = output("Store to make or to continue (a Zarr folder)."),
+    features: Path | None = argument("DIR", f"Features of the teacher: {tool_names()}."),
+    out: Path | None = output("Store to create or continue (a Zarr folder)."),
 ) -> None:
-    """Stage one without the teacher: a store from features that exist, with pixels from the slides at their places."""
+    """Stage one without the teacher: make a store from existing features, with their pixels read from the slides."""
     from stages.finished import finished_import
     from stages.reports.extract import import_report
 
@@ -190,7 +183,7 @@ def import_features(
 def train_student(
     call: Call,
     store: Path | None = argument("STORE.zarr", "Finished store of stage one."),
-    out: Path | None = output("Run directory to make or to continue."),
+    out: Path | None = output("Run directory to create or continue."),
 ) -> None:
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
     from pipeline.store.store import Store
@@ -215,7 +208,7 @@ def export(
     run: Path | None = argument("RUN", "Finished run directory."),
     out: Path | None = output("Folder to write the student to."),
 ) -> None:
-    """Copy the trained student out of a run, as files that timm and others load to the same embeddings; adds its card
+    """Export the trained student of a run as files that timm and others load, with identical embeddings; adds its card
     and adapters for benchmarks.
     """
     from stages.export import export_student
@@ -231,9 +224,9 @@ def embed(
         "MODEL", "[LABEL=]ENCODER[@WEIGHTS]: a run, an exported student, or an encoder of `g2l models` or timm."
     ),
     slides: Path | None = argument("SLIDES|MANIFEST", "Folder of slides, one slide, or a manifest (CSV)."),
-    out: Path | None = output("Folder to write a file a slide to, or to continue."),
+    out: Path | None = output("Folder to write one file a slide to, or to continue."),
 ) -> None:
-    """Embed all tissue of slides for other tools to read: one complete file a slide. Run again to continue."""
+    """Embed all tissue of slides for other tools: one complete file a slide. Run again to continue."""
     from stages.finished import finished_embedding
     from stages.reports.embed import report
 
@@ -250,11 +243,8 @@ def embed(
 
 
 @verb("inspect", NoOptions)
-def inspect(
-    call: Call,
-    path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at."),
-) -> None:
-    """Say what a plan, a store, a run or a student holds, and how far it has come. Writes nothing."""
+def inspect(call: Call, path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at.")) -> None:
+    """Show what a plan, store, run or student holds, and how far it has come. Writes nothing."""
     from stages.inspect import inspect_path
 
     _, paths = call.resolve(NoOptions, path=path)
@@ -262,10 +252,7 @@ def inspect(
 
 
 @verb("verify", VerifyConfig)
-def verify(
-    call: Call,
-    store: Path | None = argument("STORE.zarr", "Store to check."),
-) -> None:
+def verify(call: Call, store: Path | None = argument("STORE.zarr", "Store to check.")) -> None:
     """Recompute every checksum, embed a sample of rows again, and report the largest difference. Writes nothing."""
     from stages.verify import verify_store
 
@@ -278,11 +265,8 @@ def verify(
 
 
 @verb("evaluate", EvaluateConfig)
-def evaluate(
-    call: Call,
-    out: Path | None = output("Folder to write report.html, report.json and figures to."),
-) -> None:
-    """Teacher, student and others side by side: fidelity, patch and slide benchmarks, robustness, cost; one report."""
+def evaluate(call: Call, out: Path | None = output("Folder to write report.html, report.json and figures to.")) -> None:
+    """Compare teacher, student and others in one report: fidelity, patch and slide benchmarks, robustness, cost."""
     from stages import evaluate as stage
 
     config, paths = call.resolve(EvaluateConfig, out=out)
@@ -294,10 +278,10 @@ def evaluate(
 @app.command("models")
 def models(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="One encoder: what it is, how to get it.")
+        str | None, typer.Argument(metavar="[NAME]", help="One encoder: what it is, and how to get it.")
     ] = None,
 ) -> None:
-    """The table of encoders, or one of them with the way to its weights. Writes nothing."""
+    """List the encoders, or describe one and how to get its weights. Writes nothing."""
     from stages.inspect import describe_model, models_table
 
     show(describe_model(name) if name else models_table())
@@ -308,7 +292,7 @@ def demo(
     call: Call,
     out: Path | None = typer.Option(None, "--out", help="Folder to write to. [demo-out]", show_default=False),
 ) -> None:
-    """Both stages on a real slide, with figures and pictures; a few minutes on two cores."""
+    """Run both stages on a real slide, with figures and pictures; a few minutes on two cores."""
     from stages.demo import run_demo
 
     _, paths = call.resolve(NoOptions, out=out if out or call.file else Path("demo-out"))
@@ -316,13 +300,13 @@ def demo(
 
 
 def show(text: str) -> None:
-    """A result on standard output, with the control characters of file names as escapes."""
+    """Print a result; control characters in file names become escapes."""
     print(printable(text))
 
 
 def main() -> None:
-    """Entry point: errors without a traceback, and exit codes as in `errors`."""
-    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is shown otherwise
+    """Entry point: report errors without a traceback; exit codes are in `errors`."""
+    for stream in (sys.stdout, sys.stderr):  # escape what the terminal cannot show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     with interrupts.handled():
@@ -331,10 +315,10 @@ def main() -> None:
 
 
 def _run() -> int:
-    """Run the command of `sys.argv`; its exit code. Errors are told here."""
+    """Run the command of `sys.argv` and report errors; returns the exit code."""
     try:
         code = app(standalone_mode=False)
-        if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
+        if code == EXIT_INTERRUPTED:  # typer's code for Ctrl-C
             raise KeyboardInterrupt
         flush_output()
     except G2LError as error:
@@ -342,13 +326,13 @@ def _run() -> int:
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to continue", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `g2l ... | head`: whoever reads has read enough
+    except BrokenPipeError:  # `g2l ... | head`: the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     except OSError as error:
         return _fail(words_of(error), error)
     except UnicodeEncodeError as error:
-        return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or lead to it by a link", error)
+        return _fail(f"{odd_name(error)} is a name that is not UTF-8. Rename it, or use a link to it", error)
     except Exception as error:
         if type(error).__module__.split(".")[0] not in ("click", "typer"):
             raise
@@ -361,7 +345,7 @@ def _run() -> int:
 
 
 def flush_output() -> None:
-    """Write what is buffered, so that a full disk is told.
+    """Flush standard output, so that a full disk is reported.
 
     Raises:
         OSError: it cannot be written.
@@ -379,7 +363,7 @@ def _fail(message: str, error: BaseException) -> int:
     print(printable(f"error: {message}"), file=sys.stderr)
     try:
         sys.stdout.flush()
-    except OSError:  # what cannot be written now cannot at the end of the process either
+    except OSError:  # avoid a second failure when the process ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return EXIT_ERROR
 

@@ -1,8 +1,8 @@
-"""The demo: both stages on a real slide, scored on patches that were held out, and a report of teacher and student side
-by side, in a few minutes on two cores.
+"""The demo: both stages on a real slide, scored on held-out patches, and a report that compares teacher and student; a
+few minutes on two cores.
 
-One slide cannot be split by case: a strip in its middle is held out, with a gap on both sides. What it shows is that
-the pipeline works and that the student learns its teacher's view of tissue; a student of one slide is of no use beyond
+One slide cannot be split by case, so a strip in its middle is held out, with a gap on both sides. The demo shows that
+the pipeline works and that the student learns its teacher's view of tissue. A student of one slide is useless beyond
 it.
 """
 
@@ -33,7 +33,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import build_encoder
 from pipeline.report.sheets import draw_neighbours
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.training.held_out import FIGURES, figures_of
 from stages.evaluate import evaluate
 from stages.evaluate import summary as report_summary
@@ -52,7 +52,7 @@ TRAINING: dict[str, Any] = {"weights": SCRATCH, "epochs": 80, "batch_size": 32, 
 ROWS_PER_SHARD = 128
 
 MUST_GAIN = {"retrieval_top1": 0.02, "neighbour_overlap": 0.1, "cka": 0.2, "correlation_mean": 0.1, "r2_scaled": 0.05}
-"""What the held-out figures must gain at least for the demo to succeed. Our choice: about half of what they gain."""
+"""Smallest gains of the held-out figures for the demo to succeed. Our choice: about half of the usual gains."""
 
 COST: dict[str, Any] = {"cost_batch_sizes": [32], "cost_rounds": 5}
 
@@ -62,7 +62,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds of each stage, kept in a file, so that a demo that is run again still shows what its stages took."""
+    """Times each stage in seconds; kept in a file, so that a repeated demo still shows the times of its stages."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -72,7 +72,7 @@ class Stopwatch:
                 self.seconds = {name: float(value) for name, value in read_json(path).items()}
 
     def run(self, name: str, work: Callable[[], T], did_something: Callable[[T], bool] = lambda _: True) -> T:
-        """Do `work` and note how long it took, if it had something to do."""
+        """Run `work`, and add its time unless it had nothing to do."""
         say(f"demo: {name}")
         started = time.monotonic()
         result = work()
@@ -83,7 +83,7 @@ class Stopwatch:
 
 
 def run_demo(out: Path) -> int:
-    """Run the demo into the folder `out`, or what is left of it; returns the exit code."""
+    """Run or continue the demo in the folder `out`; returns the exit code."""
     with exclusive(out, "g2l demo"):
         make_output_folder(out)
         remove_asides(out)
@@ -109,7 +109,7 @@ def _run_demo(out: Path) -> int:
     )
     verified, verify_code = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
     say("demo: pictures")
-    draw_sheet(extracted.store, trained, out / "neighbours.png")
+    draw_sheet(extracted.teacher, trained, out / "neighbours.png")
     config = EvaluateConfig(
         models=[f"teacher={TEACHER}@{weights}", f"student before={out / 'run'}@before", f"student after={out / 'run'}"],
         store=out / "store.zarr",
@@ -126,16 +126,23 @@ def _run_demo(out: Path) -> int:
 
 
 def make_plan(out: Path, slides: Path) -> Plan:
-    """Manifest, plan, audit and overlay of the demo slide.
+    """Write manifest, plan, audit and overlay of the demo slide; returns the plan.
 
     Raises:
         PlanError: `out` holds another plan.
     """
     manifest_path, plan_path = out / "manifest.csv", out / "plan.h5"
     row = ManifestRow(
-        slide_id="CMU-1-Small-Region", path=SLIDE_NAME, case_id="CMU-1", center="CMU", mpp=None, split=None,
-        sha256=SLIDE_SHA256, labels={}, line=0,
-    )  # fmt: skip
+        slide_id="CMU-1-Small-Region",
+        path=SLIDE_NAME,
+        case_id="CMU-1",
+        center="CMU",
+        mpp=None,
+        split=None,
+        sha256=SLIDE_SHA256,
+        labels={},
+        line=0,
+    )
     write_manifest(manifest_path, [row])
     manifest = read_manifest(manifest_path, slides)
     config = PlanConfig(slides_root=slides, **PLAN)
@@ -145,30 +152,30 @@ def make_plan(out: Path, slides: Path) -> Plan:
         before = read_plan(plan_path)
         plan = plan.as_known_to(before)
         if before.hash != plan.hash:
-            raise PlanError(f"{plan_path} is another plan. Delete {out}, or choose another --out")
+            raise PlanError(f"{plan_path} is a different plan. Delete {out}, or choose another --out")
     write_plan(plan, plan_path)
     say(estimate(plan, width=None, rows_per_shard=ROWS_PER_SHARD))
     return plan
 
 
 def missed_gains(trained: Trained) -> list[str]:
-    """Held-out figures that did not gain what they must, in words."""
+    """Describe the held-out figures that gained less than `MUST_GAIN`."""
     if trained.before is None or trained.after is None:
-        return ["too few rows were held out to be scored"]
+        return ["too few held-out rows to score"]
     gains = {name: trained.after[name] - trained.before[name] for name in MUST_GAIN}
     return [
-        f"{name} gained {gain:.3f}, must gain {MUST_GAIN[name]}"
+        f"{name} gained {gain:.3f}, should gain at least {MUST_GAIN[name]}"
         for name, gain in gains.items()
         if not gain >= MUST_GAIN[name]
     ]
 
 
 def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[str, float], out: Path) -> str:
-    """The closing table."""
-    store = extracted.store
-    teacher, student = store.spec.teacher, trained.run.read_identity()["student"]
+    """The tables shown at the end."""
+    stored = extracted.teacher
+    teacher, student = stored.record, trained.run.read_identity()["student"]
     sizes: dict[str, int] = {}
-    for _, entry in store.ledgers():
+    for _, entry in stored.ledger.entries():
         for name, file in (entry or {"files": {}})["files"].items():
             kind = name.split("/")[0]
             sizes[kind] = sizes.get(kind, 0) + file["bytes"]
@@ -177,19 +184,23 @@ def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[st
     parts = f"{plan.count(TRAIN)} to train on, {plan.count(VAL)} held out; {gap} between them left out"
     rows: list[tuple[str, object, object]] = [
         ("patches", f"{plan.num_rows:,}", parts),
-        ("shards", store.num_shards, f"of {store.rows_per_shard} rows"),
+        ("shards", stored.num_shards, f"of {stored.rows_per_shard} rows"),
         ("bytes", format_bytes(sum(sizes.values())), ", ".join(f"{k} {format_bytes(v)}" for k, v in sizes.items())),
         ("teacher", f"{teacher['num_params'] / 1e6:.2f} M", f"parameters: {teacher['name']}, {teacher['width']}-d"),
-        ("student", f"{student['num_params'] / 1e6:.2f} M", f"parameters: {student['name']}, {student['width']}-d, "
-                    f"{student['num_params'] / teacher['num_params']:.1%} of the teacher's"),
+        (
+            "student",
+            f"{student['num_params'] / 1e6:.2f} M",
+            f"parameters: {student['name']}, {student['width']}-d, "
+            f"{student['num_params'] / teacher['num_params']:.1%} of the teacher's",
+        ),
         *((name, format_seconds(value), "") for name, value in seconds.items()),
-    ]  # fmt: skip
+    ]
     figures = [(FIGURES[key], f"{before[key]:.3f}", f"{after[key]:.3f}") for key in figures_of(after) if key != "loss"]
     places = [
         ("overlay", out / "overlays" / "CMU-1-Small-Region.png"),
         ("curves", trained.run.curves_path),
         ("neighbours", out / "neighbours.png"),
-        ("store", store.folder),
+        ("store", stored.folder),
         ("student", trained.run.student),
     ]
     chance = 1 / plan.count(VAL)
@@ -205,15 +216,15 @@ def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[st
     )
 
 
-def draw_sheet(store: Store, trained: Trained, path: Path) -> None:
+def draw_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
     """Held-out patches with their nearest neighbours under teacher, untrained and trained student.
 
-    Patches that overlap the query, or a nearer neighbour, are passed over: they would only show that overlap is found.
+    Skips patches that overlap the query or a nearer neighbour: they would be found for the overlap alone.
     """
     import timm
 
-    rows = store.ok_rows(VAL)
-    patches = [store.read_pixels(int(row)) for row in rows]
+    rows = teacher.ok_rows(VAL)
+    patches = [teacher.store.read_pixels(int(row)) for row in rows]
     student = trained.run.read_identity()["student"]
     untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=TrainConfig(student=STUDENT).seed)
     model: Any = timm.create_model(f"local-dir:{trained.run.student}", pretrained=True).eval()
@@ -221,22 +232,22 @@ def draw_sheet(store: Store, trained: Trained, path: Path) -> None:
     with torch.inference_mode():
         images = untrained.module.normalise(pixels)
         embeddings = {
-            "teacher": torch.from_numpy(np.stack([store.read_embedding(int(row)) for row in rows])),
+            "teacher": torch.from_numpy(np.stack([teacher.read_embedding(int(row)) for row in rows])),
             "student, untrained": torch.cat([untrained.module.embed(part) for part in torch.split(images, 32)]),
             "student, trained": torch.cat([model(part) for part in torch.split(images, 32)]),
         }
-    side = store.plan.slides[0].geometry.patch_l0_px
-    coords = store.plan.coords()[rows]
+    side = teacher.plan.slides[0].geometry.patch_l0_px
+    coords = teacher.plan.coords()[rows]
     queries = spread_out(coords, side, SHEET_QUERIES)
-    found = {
+    nearest = {
         name: [neighbours(values, coords, side, query) for query in queries] for name, values in embeddings.items()
     }
     columns = {
         name: [
-            [(patches[n], name != "teacher" and overlaps_any(coords, side, n, found["teacher"][i])) for n in indices]
+            [(patches[n], name != "teacher" and overlaps_any(coords, side, n, nearest["teacher"][i])) for n in indices]
             for i, indices in enumerate(per_query)
         ]
-        for name, per_query in found.items()
+        for name, per_query in nearest.items()
     }
     title = (
         "Held-out patches and their nearest neighbours (none overlapping); green: a place that the teacher finds, too"
@@ -251,12 +262,12 @@ def overlaps(coords: NDArray[np.int64], side: float, index: int) -> NDArray[np.b
 
 
 def overlaps_any(coords: NDArray[np.int64], side: float, index: int, others: list[int]) -> bool:
-    """Whether patch `index` covers mostly the same place as one of `others`."""
+    """Whether patch `index` covers mostly the same tissue as one of `others`."""
     return bool((np.abs(coords[others] - coords[index]).max(axis=1) < side / 2).any())
 
 
 def spread_out(coords: NDArray[np.int64], side: float, count: int) -> list[int]:
-    """`count` patches far from each other: each next one is the farthest from those before."""
+    """Choose `count` patches far from each other: each one is the farthest from those before it."""
     chosen = [0]
     while len(chosen) < count:
         distance = np.min([np.abs(coords - coords[i]).max(axis=1) for i in chosen], axis=0)
@@ -265,7 +276,7 @@ def spread_out(coords: NDArray[np.int64], side: float, count: int) -> list[int]:
 
 
 def neighbours(embeddings: torch.Tensor, coords: NDArray[np.int64], side: float, query: int) -> list[int]:
-    """The nearest patches by cosine that overlap neither the query nor each other, nearest first."""
+    """Nearest patches by cosine that overlap neither the query nor each other, nearest first."""
     normal = F.normalize(embeddings.float() - embeddings.float().mean(0), dim=1)
     order = (normal @ normal[query]).argsort(descending=True, stable=True).tolist()
     free = ~overlaps(coords, side, query)

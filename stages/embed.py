@@ -1,8 +1,8 @@
-"""Embed: a model over all tissue of slides, one complete file a slide, as the tools that read embeddings expect them.
+"""Embed: run a model over all tissue of each slide, and write complete files in the layout of another tool.
 
 This is what a distilled student is for: attention MIL and slide encoders take the embeddings of every tissue patch of a
-slide. The grid, the tissue and the reading are those of the plan; nothing is sampled. While a slide is embedded, the
-next one is prepared. What is finished is never done again, and a killed run loses the slide at hand.
+slide. Grid, tissue and reading are as in `g2l plan`; nothing is sampled. The next slide is prepared while one is
+embedded. Finished slides are never done again; a killed run loses the slide that it was at.
 """
 
 import json
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.console import Progress
+from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import (
     choose_batch_size,
@@ -44,6 +44,7 @@ from pipeline.features.embedding import (
 )
 from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
+from pipeline.features.registry import find_writer
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
@@ -52,7 +53,7 @@ from stages.reports.embed import Tally
 from stages.reports.embed import report as report
 
 PREPARED_AHEAD = 2
-"""Slides whose tissue is looked for while another is embedded. Our choice: tissue is mostly the shorter work."""
+"""Slides whose tissue is found while another one is embedded. Our choice: finding tissue is mostly the shorter work."""
 
 
 def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: dict[str, Any]) -> Tally:
@@ -68,15 +69,21 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     grid = plan_grid(named, config)
     dtype = choose_dtype(config)
     suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
-    place = Place(out, config.layout, named.label + suffix, grid)
+    place = Place(out, find_writer(config.layout), named.label + suffix, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
         embedder = build_embedder(named, config, grid, dtype, before)
         made_by = what_makes(embedder, place, config)
-        record = {"made_by": made_by, "model": embedder.encoder.record(), "batch_size": embedder.batch_size,
-                  "versions": versions(), "full_float32": True}  # fmt: skip
-        folder.start_or_continue(record, options)
+        record = {
+            "made_by": made_by,
+            "model": embedder.encoder.record(),
+            "batch_size": embedder.batch_size,
+            "versions": versions(),
+            "full_float32": True,
+        }
+        for note in folder.start_or_continue(record, options):
+            say(note)
         is_full = before is None or before["full_float32"]
         arithmetic = continued_precision(embedder.precision, embedder.device, full_float32=is_full)
         embedder = replace(embedder, precision=arithmetic)
@@ -89,8 +96,8 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
 def build_embedder(
     named: NamedModel, config: EmbedConfig, grid: PlanConfig, dtype: str, before: dict[str, Any] | None
 ) -> Embedder:
-    """The model on its device. A batch size left open is that of the folder `before`, so that a continued run gives the
-    same bits.
+    """The model on its device. Without --batch-size, a continued run takes that of the folder's record `before`, and so
+    gives the same bits.
 
     Raises:
         EncoderError: the model cannot be built.
@@ -111,10 +118,12 @@ def build_embedder(
 
 
 def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[str, Any]:
-    """What the embeddings of a slide depend on, beside the slide. Not the batch size: it changes the last bits only."""
+    """What the embeddings of a slide depend on, beside the slide. The batch size is left out: it changes the last bits
+    only.
+    """
     grid = place.grid
     settings = {
-        "layout": place.layout,
+        "layout": config.layout,
         "encoder": place.encoder,
         "dtype": embedder.dtype,
         "patch_px": grid.patch_px,
@@ -138,7 +147,7 @@ def finished_slides(manifest: Manifest, place: Place, made_by: dict[str, Any]) -
     """The marks of slides whose files are whole.
 
     Raises:
-        EmbedError: a file is of another maker, model or setting; says which and what differs.
+        EmbedError: a file was made by something else, or with another model or setting; says which and what differs.
     """
     marks = {}
     for row in manifest.rows:
@@ -158,33 +167,33 @@ def embed_slides(
     made_by: dict[str, Any],
     config: EmbedConfig,
 ) -> Tally:
-    """Embed every slide that is not finished; one that fails is noted, and the rest goes on.
+    """Embed every slide that is not finished; a slide that fails is noted, and the others go on.
 
     Raises:
         G2LError: a file cannot be written, or the device has too little memory.
     """
     tally = Tally(folder.folder, place.marked_file("x").parent, embedder.width)
-    left, seen, planned = sum(row.slide_id not in marks for row in manifest.rows), 0, 0
+    num_left, num_prepared, num_planned = sum(row.slide_id not in marks for row in manifest.rows), 0, 0
     started = time.monotonic()
     with Progress("embedding", 0, "patches") as progress:
         for row, prepared in prepare_ahead(manifest, place, marks, config):
-            left -= row.slide_id not in marks
+            num_left -= row.slide_id not in marks
             try:
                 slide = prepared.result()
                 if slide is None:
                     tally.add(marks[row.slide_id].rows, marks[row.slide_id].failed)
                     tally.num_before += 1
                     continue
-                seen, planned = seen + 1, planned + len(slide.plan.coords_l0_px)
-                progress.expect(planned + round(left * planned / seen))  # slides to come are taken for average ones
+                num_prepared, num_planned = num_prepared + 1, num_planned + len(slide.plan.coords_l0_px)
+                progress.expect(num_planned + round(num_left * num_planned / num_prepared))  # others: as many each
                 embedded, failures = embed_slide(slide, embedder, place.grid, made_by, progress.step)
             except SlideError as error:
                 tally.reasons[row.slide_id] = str(error)
                 folder.note_failures(row.slide_id, [Failure(row.slide_id, None, None, WHOLE_SLIDE, str(error))])
             else:
-                old = marks.get(row.slide_id)
-                if old is not None and len(failures) >= old.failed:  # --retry-failures gained nothing
-                    tally.add(old.rows, old.failed)
+                before = marks.get(row.slide_id)
+                if before is not None and len(failures) >= before.failed:  # --retry-failures gained nothing
+                    tally.add(before.rows, before.failed)
                     continue
                 folder.note_failures(row.slide_id, failures)
                 mark = place.write(embedded)
@@ -192,8 +201,9 @@ def embed_slides(
                 tally.new_patches += len(embedded.features)
                 if slide.warnings:
                     tally.warnings[row.slide_id] = "; ".join(slide.warnings)
-            progress.note(slides=f"{tally.num_slides} of {len(manifest.rows)}",
-                          failed=len(tally.reasons) + tally.failed_patches)  # fmt: skip
+            progress.note(
+                slides=f"{tally.num_slides} of {len(manifest.rows)}", failed=len(tally.reasons) + tally.failed_patches
+            )
     folder.write_failures()
     if not tally.reasons:
         ids = [row.slide_id for row in manifest.rows]
@@ -204,7 +214,7 @@ def embed_slides(
 def prepare_ahead(
     manifest: Manifest, place: Place, marks: dict[str, Mark], config: EmbedConfig
 ) -> Iterator[tuple[ManifestRow, "Future[PreparedSlide | None]"]]:
-    """Every slide with its preparation, which runs ahead of the one at hand."""
+    """Every slide with its preparation, which runs ahead in threads."""
     with ThreadPoolExecutor(PREPARED_AHEAD, thread_name_prefix="g2l-prepare") as pool:
         waiting: deque[tuple[ManifestRow, Future[PreparedSlide | None]]] = deque()
         try:
@@ -229,15 +239,19 @@ def prepare(
     path = manifest.slide_path(row)
     slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
     content = slide_content(slide, row.slide_id)
-    if old := files_of_other_name(row, manifest, place, content):
-        raise SlideError(f"{path}: embedded already as {' '.join(map(str, old))}; since another file of the same name "
-                         f"has come or gone, it is called {row.slide_id}. Delete those files to embed it under that "
-                         "name, or give a manifest with the ids to keep")  # fmt: skip
+    if other_files := files_of_other_name(row, manifest, place, content):
+        raise SlideError(
+            f"{path}: embedded already as {' '.join(map(str, other_files))}; since another file of the "
+            f"same name has come or gone, it is called {row.slide_id}. Delete those files to embed it "
+            "under that name, or give a manifest with the ids to keep"
+        )
     if mark is not None:
         if changes := content_changes(mark.slide, content):
             where = place.marked_file(row.slide_id)
-            raise SlideError(f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
-                             "file to embed the slide anew")  # fmt: skip
+            raise SlideError(
+                f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
+                "file to embed the slide anew"
+            )
         if not (config.retry_failures and mark.failed):
             return None
     if config.check_files and row.sha256:
@@ -247,8 +261,8 @@ def prepare(
 
 
 def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, content: dict[str, Any]) -> list[Path]:
-    """The files that a slide of a folder got under another name: a slide is called by its path where another has the
-    same file name, and such a one may have come or gone since. Empty if there are none, or they are of another slide.
+    """The files that a slide of a folder has under another name. A slide is called by its path if another one has the
+    same file name, and that one may have come or gone since. Empty if there are none, or if they are of another slide.
     """
     if not manifest.path.is_dir():
         return []  # a manifest's ids are what they are
@@ -256,7 +270,7 @@ def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, cont
     other = stem if row.slide_id != stem else row.path.replace("/", "__")
     try:
         mark = place.read_mark(other) if place.marked_file(other).exists() else None
-    except EmbedError:  # of another maker: not this slide's
+    except EmbedError:  # not made by `g2l embed`, so not this slide's
         mark = None
     same = mark is not None and not content_changes(mark.slide | {"slide_id": ""}, content | {"slide_id": ""})
     return list(place.files(other).values()) if same else []

@@ -12,16 +12,15 @@ from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
-from pipeline.features.layouts import DTYPES
+from pipeline.features.registry import find_writer
 from pipeline.student.resolve import NamedModel, name_model
-from pipeline.student.teacher_projectors import named_projectors
 
 MPP_TOLERANCE = 0.01
 """Within 1 % of the model's own resolution is at that resolution, as for a plan."""
 
 
 def read_slides(source: Path, slides_root: Path | None) -> Manifest:
-    """The slides to embed: of a manifest, of a folder, or a single one. A slide that is missing fails by itself later.
+    """The slides to embed: those of a manifest or of a folder, or a single one. A missing slide fails by itself later.
 
     Raises:
         ManifestError: the manifest or folder cannot be used.
@@ -31,8 +30,10 @@ def read_slides(source: Path, slides_root: Path | None) -> Manifest:
         manifest = parse_manifest(source, slides_root)
         if not any(os.path.isfile(manifest.slide_path(row)) for row in manifest.rows):
             first = manifest.slide_path(manifest.rows[0])
-            raise ConfigError(f"none of the {len(manifest.rows)} slides of {source} is there (the first: {first}). Say "
-                              "with --slides-root where they are")  # fmt: skip
+            raise ConfigError(
+                f"none of the {len(manifest.rows)} slides of {source} is there (the first: {first}). Say "
+                "with --slides-root where they are"
+            )
         return manifest
     if slides_root is not None:
         raise ConfigError(f"--slides-root goes with a manifest (CSV); {source} is none")
@@ -54,21 +55,20 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
     Raises:
         ConfigError: there is none, it takes patches of another size, or it has no projector for `--as-teacher`
             and `--teacher`.
-        EncoderError: the list of its projectors is damaged.
+        EncoderError: a student's folder is damaged.
     """
     if config.teacher is not None and not config.as_teacher:
         raise ConfigError(f"--teacher {config.teacher} goes with --as-teacher")
-    try:
-        named = name_model(text, config.patch_px)
-    except ConfigError as error:
-        raise ConfigError(str(error).replace("--models ", "MODEL ")) from None  # its words are those of evaluate
+    named = name_model(text, config.patch_px, option="MODEL")
     if config.patch_px not in (None, named.patch_px):
         raise ConfigError(f"{text} takes patches of {named.patch_px} px, not of --patch-px {config.patch_px}")
     if config.as_teacher and named.student is None:
-        raise ConfigError(f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
-                          "one, and its exported folder (projector/projector.safetensors)")  # fmt: skip
-    if config.as_teacher and named.student is not None:
-        check_teacher(text, list(named_projectors(named.student)), config.teacher)
+        raise ConfigError(
+            f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
+            "one, and its exported folder (projector/projector.safetensors)"
+        )
+    if config.as_teacher:
+        check_teacher(text, list(named.teachers) if len(named.teachers) > 1 else [], config.teacher)
     return named
 
 
@@ -83,15 +83,15 @@ def check_teacher(text: str, known: Sequence[str], teacher: str | None) -> None:
         ConfigError: it does not.
     """
     if not known and teacher is not None:
-        raise ConfigError(f"--teacher {teacher}: {text} learnt from one teacher only; leave --teacher away")
+        raise ConfigError(f"--teacher {teacher}: {text} learnt from one teacher only; leave out --teacher")
     if known and teacher is None:
         raise ConfigError(f"--as-teacher: {text} learnt from {', '.join(known)}: say with --teacher which")
     if known and teacher not in known:
         raise ConfigError(f"--teacher {teacher}: {text} learnt from {', '.join(known)}")
 
 
-def own_mpp(named: NamedModel) -> float | None:
-    """um/px that a model was trained at, as its folder or the table of encoders says; `None` where nothing does.
+def trained_mpp(named: NamedModel) -> float | None:
+    """um/px that a model was trained at, as its folder or the table of encoders says; `None` if neither does.
 
     Raises:
         EncoderError: the folder's description is damaged.
@@ -103,20 +103,22 @@ def own_mpp(named: NamedModel) -> float | None:
 
 
 def plan_grid(named: NamedModel, config: EmbedConfig) -> PlanConfig:
-    """The grid: patch size and resolution of the model, or as asked for.
+    """The grid: patch size and resolution of the model, or those of the options.
 
     Raises:
         ConfigError: nothing says at which resolution.
     """
-    own = own_mpp(named)
-    mpp = config.mpp or own
+    trained_at = trained_mpp(named)
+    mpp = config.mpp or trained_at
     if mpp is None:
-        raise ConfigError(f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
-                          "pixel; most pathology encoders: 0.5)")  # fmt: skip
-    if own and abs(own / mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {named.label} was trained at {own:g} um/px, --mpp is {mpp:g}")
-    asked = {name: getattr(config, name) for name in ("stride_px", "min_tissue", "allow_upsampling")}
-    return PlanConfig.build({"patch_px": named.patch_px, "mpp": mpp} | asked)
+        raise ConfigError(
+            f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
+            "pixel; most pathology encoders: 0.5)"
+        )
+    if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
+        say(f"note: {named.label} was trained at {trained_at:g} um/px, --mpp is {mpp:g}")
+    options = {name: getattr(config, name) for name in ("stride_px", "min_tissue", "allow_upsampling")}
+    return PlanConfig.build({"patch_px": named.patch_px, "mpp": mpp} | options)
 
 
 def choose_dtype(config: EmbedConfig) -> str:
@@ -125,7 +127,7 @@ def choose_dtype(config: EmbedConfig) -> str:
     Raises:
         ConfigError: the layout has none of that kind.
     """
-    possible = DTYPES[config.layout]
-    if config.dtype is not None and config.dtype not in possible:
-        raise ConfigError(f"--dtype {config.dtype}: features of --layout {config.layout} are {possible[0]}")
-    return config.dtype or possible[0]
+    dtypes = find_writer(config.layout).dtypes
+    if config.dtype is not None and config.dtype not in dtypes:
+        raise ConfigError(f"--dtype {config.dtype}: features of --layout {config.layout} are {dtypes[0]}")
+    return config.dtype or dtypes[0]

@@ -1,7 +1,7 @@
-"""Export: the trained student out of a finished run, proven to load with timm alone, and what others run it by.
+"""Export: copy the trained student out of a finished run, prove that timm alone loads it, add files for other tools.
 
-The folder of an export is timm's, with the projector and the card; adapters for benchmarks are always added, ONNX and
-torch.export's program when asked for. Left out: the projector within those files; it is one linear map.
+The folder is timm's, with projectors, `student.json` and the card. Adapters for benchmarks are always added, ONNX and
+torch.export's program on request. Left out: the projector within those two; it is one linear map.
 """
 
 import shutil
@@ -16,20 +16,23 @@ from torch import Tensor
 
 from pipeline.base.console import say
 from pipeline.base.errors import CheckpointError, G2LError, StoreError, first_line
+from pipeline.base.outside import reading
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.disk.files import sha256_file, write_text
 from pipeline.disk.folders import is_free, new_folder
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import Encoder, build_encoder
 from pipeline.encoders.model_config import read_model_config
-from pipeline.student.adapter_card import adapters_section
 from pipeline.student.adapters import ADAPTERS_FOLDER, write_adapters
-from pipeline.student.card import files_section, with_files
-from pipeline.student.folder import same_embeddings
+from pipeline.student.card_files import adapters_section, files_section, with_files
+from pipeline.student.describe import describe_run_student
+from pipeline.student.earlier import move_projectors
+from pipeline.student.exported import read_student
+from pipeline.student.folder import check_projectors, same_embeddings
 from pipeline.student.onnx_file import require_packages, write_onnx
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
 from pipeline.student.program import write_program
-from pipeline.student.teacher_projectors import FOLDER, named_projectors, place_projectors
+from pipeline.student.student_json import PROJECTOR_FOLDER, STUDENT_JSON, write_student_json
 from pipeline.training.checkpoint import load_checkpoint, load_last_checkpoint
 from pipeline.training.run_folder import RunFolder
 
@@ -52,11 +55,14 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         ConfigError: the packages of a format are not installed.
         StoreError: timm loads it to other embeddings, or not at all.
         ExportError: another format cannot be written, or gives other embeddings.
+        EncoderError: a projector is damaged, or not the one that `student.json` names.
     """
     if "onnx" in formats:
         require_packages()
     run = RunFolder(run_path)
-    record = run.read_identity()["student"]
+    with reading(run.identity_path, "damaged", CheckpointError):
+        record = run.read_identity()["student"]
+        patch_px = int(record["patch_px"])
     if not run.student.exists():
         raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
     if run_path.resolve() in out.resolve().parents:
@@ -67,21 +73,26 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
     checkpoint = load_last_checkpoint(run.checkpoints) if step is None else load_checkpoint(run.checkpoints, step)
     if checkpoint is None:
         raise CheckpointError(f"{run_path} has no checkpoint to compare the student with")
+    check_projectors(run.student)
     with exclusive(out, "g2l export"):
         if not is_free(out):  # another export has ended in between
             raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
         try:
             with new_folder(out, "config.json") as aside:
                 _copy(run.student, aside, out)
+                if not (aside / STUDENT_JSON).exists():  # a run of an earlier version, of whose split nothing is known
+                    write_student_json(aside, describe_run_student(run, aside, checkpoint["step"], split=None))
                 difference = _difference(aside, record, checkpoint["student"])
-                others = _add_files(aside, record["patch_px"], formats)
+                others = _add_files(aside, patch_px, formats)
         except OSError as error:
             raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
-    said = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
-            f"(largest difference {difference:.2g})"]  # fmt: skip
-    said += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
-    said.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
-    return "\n".join(said)
+    lines = [
+        f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+        f"(largest difference {difference:.2g})"
+    ]
+    lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
+    lines.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
+    return "\n".join(lines)
 
 
 def _copy(student: Path, aside: Path, out: Path) -> None:
@@ -92,7 +103,7 @@ def _copy(student: Path, aside: Path, out: Path) -> None:
     """
     try:
         shutil.copytree(student, aside)
-        place_projectors(aside)
+        move_projectors(aside)
     except shutil.Error as error:  # a list of (from, to, why)
         raise G2LError(f"cannot copy the student to {out}: {error.args[0][0][2]}. Choose another --out") from error
     except OSError as error:
@@ -144,9 +155,14 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
         differences[PROGRAM_FILE] = write_program(encoder, folder / PROGRAM_FILE)
     write_adapters(folder, built.spec)
     card = folder / "README.md"
-    hashed = sorted(path for place in (folder, folder / FOLDER) for path in place.iterdir() if path.is_file())
+    hashed = sorted(path for place in (folder, folder / PROJECTOR_FOLDER) for path in place.iterdir() if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in hashed if path != card}
-    files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists(),
-                          projectors=named_projectors(folder), sha256=hashes)  # fmt: skip
+    files = files_section(
+        built.spec,
+        differences,
+        weights_beside=(folder / WEIGHTS_FILE).exists(),
+        projectors=read_student(folder).projector_files(),
+        sha256=hashes,
+    )
     write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
     return differences

@@ -6,34 +6,28 @@ replays: beyond the paper, whose student is compared with the embedding of the p
 """
 
 import os
-import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import (
-    autocast,
     choose_batch_size,
     choose_device,
     choose_precision,
     continued_precision,
     describe_device,
     keep_freed_memory,
-    mark,
     versions,
 )
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.base.loader import Batch, BatchLoader
-from pipeline.base.units import format_bytes
+from pipeline.base.images import ImageFormat
+from pipeline.base.loader import BatchLoader
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
@@ -41,25 +35,36 @@ from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import write_text
 from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
-from pipeline.disk.tables import write_records
-from pipeline.encoders.build import BuiltEncoder, Encoder, build_encoder
-from pipeline.slides.patch_sample import expected_pixel_bytes
-from pipeline.store.patches import PatchRead, PlannedPatches, ViewedPatches, patches_to_embed
+from pipeline.encoders.build import BuiltEncoder, build_encoder
+from pipeline.encoders.embed import EncoderForward, embed_batches
+from pipeline.encoders.hub import weights_here
+from pipeline.store.create import create_store, open_further, open_to_continue
+from pipeline.store.format import METADATA, Status, StoreSpec
+from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
 from pipeline.store.retry_failures import forget_failures
-from pipeline.store.store import Status, Store, StoreSpec, create_store, open_to_continue
-from pipeline.store.teachers import all_teachers, needs_slides, open_further
-from pipeline.store.writer import StoreWriter
+from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.teachers import needs_slides
+from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.teacher_weights import weights_note
 from pipeline.training.preflight import preflight
 from stages.reports.extract import Extracted as Extracted
 from stages.reports.extract import report as report
 
-T = TypeVar("T")
-
 MPP_TOLERANCE = 0.01
 """A plan within 1 % of the teacher's own resolution is at that resolution."""
+NO_ROOM = "Give a smaller --batch-size and another --out: a store keeps its batch size"
+"""What a user can do whose device has no room for a batch."""
 NAMED = 3
 """Missing slides that a note names. Our choice: enough to see what is wrong."""
+
+
+@dataclass(frozen=True, eq=False)
+class RunningTeacher:
+    """A teacher that is on its device, and the arithmetic that the user asked for."""
+
+    encoder: BuiltEncoder
+    device: torch.device
+    precision: str
 
 
 def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dict[str, Any] | None = None) -> Extracted:
@@ -72,98 +77,181 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
     with exclusive(out, "g2l extract-teacher"):
         if needs_slides(out, config.teacher):
             check_slides(plan, config.slides_root)
-        device = choose_device(config.device)
-        keep_freed_memory(device)
-        precision = choose_precision(config.precision, device)
-        teacher = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
-        if teacher.spec.mpp and abs(teacher.spec.mpp / plan.config.mpp - 1) > MPP_TOLERANCE:
-            say(f"note: {config.teacher} was trained at {teacher.spec.mpp:g} um/px, the plan is at {plan.config.mpp:g}")
-        teacher.module.to(device)
-        store = prepare_store(plan, out, config, teacher, device, precision)
-        if store.base is not store:
-            say(f"note: {config.teacher} is a further teacher of {out}, with a ledger of its own; it sees the "
-                f"{'stored pixels' if store.base.has_pixels else 'slides, for the store has no pixels'}")  # fmt: skip
-        if record is not None:
-            kept = {"rows_per_shard": store.rows_per_shard, "pixels": store.base.image_format}
-            own = record | kept if store.base is not store else record
-            write_text(store.folder / "config.toml", to_toml({"extract-teacher": own}))
+        running = start_teacher(config, plan)
+        teacher = prepare_store(plan, out, config, running)
+        write_record(teacher, record)
         if config.retry_failures:
-            forget_failures(store, plan, patches_to_embed(store, plan, config.slides_root, encode=False))
-        pending = store.pending_shards()
-        num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
-        warn_of_disk(store, plan, num_rows)
+            forget_failures(teacher, plan, patches_to_embed(teacher, plan, config.slides_root, encode=False))
+        pending = teacher.ledger.pending()
+        num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
+        warn_of_disk(teacher, plan, num_rows)
         started = time.monotonic()
-        arithmetic = continued_precision(precision, device, full_float32="full_float32" in store.attributes)
-        embed_shards(store, plan, pending, teacher.module, device, arithmetic, config)
+        embed_shards(
+            teacher,
+            patches_to_embed(teacher, plan, config.slides_root),
+            pending,
+            running,
+            workers=config.workers or usable_cores(),
+            max_failures=config.max_failures,
+        )
         seconds = time.monotonic() - started
-        write_failures(store)
-    return Extracted(store, num_rows, store.status_counts(), seconds)
+        write_failures(teacher)
+    return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
 
 
-def prepare_store(
-    plan: Plan, out: Path, config: ExtractConfig, teacher: BuiltEncoder, device: torch.device, precision: str
-) -> Store:
+def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
+    """Build the teacher on its device; tell the user if the plan is not at its resolution.
+
+    Raises:
+        ConfigError: no such device here, or it cannot compute in the precision.
+        EncoderError: the teacher cannot be built for the plan's patches.
+    """
+    device = choose_device(config.device)
+    keep_freed_memory(device)
+    precision = choose_precision(config.precision, device)
+    encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
+    if encoder.spec.mpp and abs(encoder.spec.mpp / plan.config.mpp - 1) > MPP_TOLERANCE:
+        say(f"note: {config.teacher} was trained at {encoder.spec.mpp:g} um/px, the plan is at {plan.config.mpp:g}")
+    encoder.module.to(device)
+    return RunningTeacher(encoder, device, precision)
+
+
+def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
     """Make the store, or open the one that is there if it was made by the same plan, teacher and settings.
 
-    A finished store takes the embeddings of a further teacher; what is then returned are those. A batch size left open
-    is the existing store's own, so that a run continues on another card.
+    A finished store takes the embeddings of a further teacher; what is then returned are those.
+
+    Raises:
+        G2LError: another plan, teacher or setting, or a teacher that the preflight refuses; nothing was written.
     """
-    existing = Store(out) if (out / "zarr.json").exists() else None
-    if existing is None and not is_free(out):
-        raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
-    further = existing is not None and config.teacher != existing.spec.teacher["name"] and not existing.pending_shards()
-    base = existing if further else None
-    begun = all_teachers(base).get(config.teacher) if base else existing
-    rows_per_shard, pixels = config.rows_per_shard, str(config.pixels)
-    if base:
-        rows_per_shard, pixels = further_sizes(base, begun or base, config)
-    batch_size = config.batch_size
-    if batch_size is None and begun is not None:
-        batch_size = begun.spec.settings["batch_size"]
+    if not (out / METADATA).exists():
+        if not is_free(out):
+            raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+        return create_first(plan, out, config, running)
+    store = Store(out)
+    if config.teacher == store.first.name or store.first.ledger.pending():
+        return continue_first(plan, store, config, running)
+    return prepare_further(plan, store, config, running)
+
+
+def create_first(plan: Plan, out: Path, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
+    """Make a store without rows for its first teacher, after a look at the teacher."""
+    settings = choose_settings(plan, config, running, None, config.rows_per_shard, config.pixels)
+    notes = look_at_teacher(plan, None, config, running, settings) | weights_note(config.weights)
+    create_store(out, plan, StoreSpec(running.encoder.record(), settings), versions(), **notes)
+    return open_to_continue(out, plan, StoreSpec(running.encoder.record(), settings)).first
+
+
+def continue_first(plan: Plan, store: Store, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
+    """Open a store to add shards of its first teacher."""
+    settings = choose_settings(plan, config, running, store.first, config.rows_per_shard, config.pixels)
+    first = open_to_continue(store.folder, plan, StoreSpec(running.encoder.record(), settings)).first
+    if first.ledger.pending():  # perhaps on another machine: said again, but recorded once only
+        look_at_teacher(plan, None, config, running, settings)
+    return first
+
+
+def prepare_further(plan: Plan, store: Store, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
+    """Make, or open to continue, the embeddings of a further teacher of a finished store.
+
+    It keeps no pixels. Its shards are as large as the user asks for, else as they were begun, else as the store's.
+
+    Raises:
+        ConfigError: other pixels than the store's are asked for.
+    """
+    if "pixels" in config.model_fields_set and config.pixels != store.image_format:
+        raise ConfigError(
+            f"--pixels {config.pixels}: a further teacher sees the patches of the store, which keeps "
+            f"pixels as {store.image_format}; leave it out"
+        )
+    begun = store.teachers.get(config.teacher)
+    rows_per_shard = (begun or store.first).rows_per_shard
+    if "rows_per_shard" in config.model_fields_set:
+        rows_per_shard = config.rows_per_shard
+    settings = choose_settings(plan, config, running, begun, rows_per_shard, "none")
+
+    def notes() -> dict[str, Any]:
+        return look_at_teacher(plan, store, config, running, settings) | weights_note(config.weights)
+
+    teacher = open_further(store, plan, StoreSpec(running.encoder.record(), settings), versions(), notes)
+    if begun and teacher.ledger.pending():  # perhaps on another machine: said again, but recorded once only
+        look_at_teacher(plan, store, config, running, settings)
+    say(
+        f"note: {config.teacher} is a further teacher of {store.folder}, with a ledger of its own; it sees the "
+        f"{'stored pixels' if store.has_pixels else 'slides, for the store has no pixels'}"
+    )
+    return teacher
+
+
+def choose_settings(
+    plan: Plan,
+    config: ExtractConfig,
+    running: RunningTeacher,
+    begun: StoredTeacher | None,
+    rows_per_shard: int,
+    pixels: str,
+) -> dict[str, Any]:
+    """The settings that embeddings are made under, and continued under only.
+
+    A batch size left open is that of the embeddings that were `begun`, so that a run continues on another card; else as
+    large as the device has room for.
+
+    Raises:
+        ConfigError: a seed of views without views.
+    """
+    batch_size = config.batch_size or (begun.settings["batch_size"] if begun else None)
     if batch_size is None:
-        batch_size = choose_batch_size(teacher.module, plan.config.patch_px, device, precision)
+        module, device = running.encoder.module, running.device
+        batch_size = choose_batch_size(module, plan.config.patch_px, device, running.precision)
         batch_size = max(batch_size // (config.views or 1), 1)  # all views of a batch are in memory
     rows_per_shard = min(rows_per_shard, plan.num_rows)
     settings: dict[str, Any] = {
         "rows_per_shard": rows_per_shard,
         "pixels": pixels,
         "dtype": config.dtype,
-        "precision": precision,
+        "precision": running.precision,
         "batch_size": min(batch_size, rows_per_shard),
     }
     if (config.views or 1) > 1:
         settings |= {"views": config.views, "views_seed": config.views_seed or 0}
     elif config.views_seed is not None:
         raise ConfigError("--views-seed: the patch itself has no seed; say with --views how many views there are")
-    spec = StoreSpec(teacher.record(), settings)
-    look = partial(preflight, plan, config, teacher, device, settings, base)
-
-    def notes() -> dict[str, Any]:
-        return look() | weights_note(config.weights)
-
-    if existing is None:
-        create_store(out, plan, spec, versions(), **notes())
-    store = open_further(base, plan, spec, versions(), notes) if base else open_to_continue(out, plan, spec)
-    if begun and store.pending_shards():
-        look()  # perhaps another machine: said, but recorded once only
-    return store
+    return settings
 
 
-def further_sizes(store: Store, like: Store, config: ExtractConfig) -> tuple[int, str]:
-    """Rows a shard and kind of pixels of a further teacher's embeddings: as they were begun, else as the store's.
+def look_at_teacher(
+    plan: Plan, store: Store | None, config: ExtractConfig, running: RunningTeacher, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Run the preflight, unless the user has turned it off; returns its record, for the metadata.
+
+    Args:
+        store: that the teacher is a further one of; the patches are the store's, if it keeps pixels.
 
     Raises:
-        ConfigError: other pixels than the store's are asked for.
+        G2LError: no run can come of it; nothing was written.
     """
-    if "pixels" in config.model_fields_set and config.pixels != store.image_format:
-        raise ConfigError(f"--pixels {config.pixels}: a further teacher sees the patches of the store, which keeps "
-                          f"pixels as {store.image_format}; leave it out")  # fmt: skip
-    given = "rows_per_shard" in config.model_fields_set
-    return config.rows_per_shard if given else like.rows_per_shard, "none"
+    if not config.preflight:
+        return {}
+    seen: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None  # lossless ones are seen as they are
+    stored = StoredPatches(store) if store and store.has_pixels else None
+    patches = stored or PlannedPatches(plan, seen, config.slides_root)
+    file = weights_here(running.encoder.spec, config.weights)
+    return preflight(running.encoder, patches.read, plan, settings, device=running.device, file=file)
+
+
+def write_record(teacher: StoredTeacher, record: dict[str, Any] | None) -> None:
+    """Write the resolved options beside the teacher's arrays, as `config.toml`; of a further teacher with what it has
+    taken over from the store.
+    """
+    if record is None:
+        return
+    inherited = {"rows_per_shard": teacher.rows_per_shard, "pixels": teacher.store.image_format}
+    options = record if teacher.is_first else record | inherited
+    write_text(teacher.folder / "config.toml", to_toml({"extract-teacher": options}))
 
 
 def check_slides(plan: Plan, slides_root: Path | None) -> None:
-    """See that slides are where they are looked for; some that are missing are said, and fail their rows.
+    """See that the planned slides are there; warn of some that are missing, whose rows will fail.
 
     Raises:
         ConfigError: none is there.
@@ -171,137 +259,65 @@ def check_slides(plan: Plan, slides_root: Path | None) -> None:
     paths = [plan.slide_path(slide, slides_root) for slide in plan.slides]
     missing = [path for path in paths if not os.path.isfile(path)]  # never raises, unlike Path.is_file
     if len(missing) == len(paths):
-        raise ConfigError(f"none of the {len(paths)} planned slides is there (the first: {missing[0]}). Say with "
-                          "--slides-root where they are now")  # fmt: skip
+        raise ConfigError(
+            f"none of the {len(paths)} planned slides is there (the first: {missing[0]}). Say with "
+            "--slides-root where they are now"
+        )
     if missing:
         names = ", ".join(str(path) for path in missing[:NAMED])
         more = ", ..." if len(missing) > NAMED else ""
         say(f"note: {len(missing)} of {len(paths)} planned slides are missing, and their rows will fail: {names}{more}")
 
 
-def warn_of_disk(store: Store, plan: Plan, num_rows: int) -> None:
-    """Say so if what is to be written will hardly fit."""
-    pixels = str(store.image_format) if store.has_pixels else "none"
-    taken = [row for row in plan.audit if row.patches_taken]
-    pixel_bytes = (expected_pixel_bytes(taken, pixels) or 0.0) / max(sum(row.patches_taken for row in taken), 1)
-    needed = num_rows * (store.views.count * store.width * np.dtype(store.dtype).itemsize + pixel_bytes)
-    free = shutil.disk_usage(store.folder).free
-    if needed > free:
-        say(f"warning: about {format_bytes(needed)} will be written; {store.folder} has {format_bytes(free)} free")
-
-
-def row_batches(store: Store, shards: list[int], batch_size: int) -> Iterator[range]:
-    """Batches of rows; they never straddle shards, so that a shard's bytes do not depend on what was done before it."""
-    for shard in shards:
-        rows = store.shard_rows(shard)
-        for start in range(rows.start, rows.stop, batch_size):
-            yield range(start, min(start + batch_size, rows.stop))
-
-
 def embed_shards(
-    store: Store,
-    plan: Plan,
-    shards: list[int],
-    model: Encoder,
-    device: torch.device,
-    precision: str,
-    config: ExtractConfig,
+    teacher: StoredTeacher,
+    patches: PlannedPatches | StoredPatches,
+    shards: Sequence[int],
+    running: RunningTeacher,
+    *,
+    workers: int,
+    max_failures: int | None = None,
 ) -> None:
     """Read, embed and commit the given shards.
-
-    On a GPU the host is one batch ahead: while a batch computes, the results of the one before are fetched and written.
 
     Raises:
         StoreError: the disk is full, or more rows failed than `max_failures`.
     """
-    batch_size = store.spec.settings["batch_size"]
-    patches = patches_to_embed(store, plan, config.slides_root)
-    failed_before = len(store.failures())
-    total = store.num_rows
-    done = total - sum(len(store.shard_rows(shard)) for shard in shards)
-    workers = config.workers or usable_cores()
-    read = patches.read if store.views.count == 1 else ViewedPatches(patches.read, store.views).read
-    reader = BatchLoader(read, patch_px=store.patch_px, batch_size=batch_size, workers=workers, device=device,
-                         views=store.views.count)  # fmt: skip
+    batch_size, device = teacher.settings["batch_size"], running.device
+    is_full = "full_float32" in teacher.attributes
+    arithmetic = continued_precision(running.precision, device, full_float32=is_full)
+    failed_before = len(teacher.ledger.failures())
+    done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in shards)
+    read = patches.read if teacher.views.count == 1 else ViewedPatches(patches.read, teacher.views).read
+    reader = BatchLoader(
+        read,
+        patch_px=teacher.patch_px,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        views=teacher.views.count,
+    )
     with (
-        StoreWriter(store, patches.describe, describe_device(device)) as writer,
+        StoreWriter(teacher, patches.describe, describe_device(device)) as writer,
         reader,
-        Progress("extracting", total, "patches", done=done) as progress,
+        Progress("extracting", teacher.num_rows, "patches", done=done) as progress,
     ):
-        batches = reader.batches(row_batches(store, shards, batch_size))
-        for embedded in one_ahead(embed_batch(model, batch, device, precision) for batch in batches):
-            finish_batch(embedded, store, writer)
+        for embedded in embed_batches(
+            EncoderForward(running.encoder.module, device, arithmetic),
+            reader.batches(row_batches(teacher, shards, batch_size)),
+            device,
+            width=teacher.width,
+            no_room=NO_ROOM,
+            is_readable=lambda read: read.status is Status.OK,
+        ):
+            writer.put(embedded.rows, embedded.of_all_rows(), embedded.results)
             failed = failed_before + writer.num_failures
-            if config.max_failures is not None and failed > config.max_failures:
-                raise StoreError(too_many_failures(failed, writer.last_failure, config.max_failures))
+            if max_failures is not None and failed > max_failures:
+                raise StoreError(too_many_failures(failed, writer.last_failure, max_failures))
             progress.note(failed=failed)
-            progress.step(len(embedded.batch.rows))
+            progress.step(len(embedded.rows))
     if isinstance(patches, PlannedPatches) and (note := patches.plain_note()):
         say(note)
-
-
-@dataclass(frozen=True)
-class EmbeddedBatch:
-    """A batch on its way from the device.
-
-    Attributes:
-        batch: what was read.
-        embeddings: float32 (R, D), of several views (R, K, D), on the host, of the R rows that could be read; there
-            once `ready` has passed.
-        ready: the event behind the copy to the host; `None` when it is there already.
-    """
-
-    batch: Batch[PatchRead]
-    embeddings: Tensor
-    ready: torch.cuda.Event | None
-
-
-def one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items; each is given when the next one has been made."""
-    waiting: list[T] = []
-    for item in items:
-        waiting.append(item)
-        if len(waiting) > 1:
-            yield waiting.pop(0)
-    yield from waiting
-
-
-@torch.inference_mode()
-def embed_batch(model: Encoder, batch: Batch[PatchRead], device: torch.device, precision: str) -> EmbeddedBatch:
-    """Embed the rows that could be read; failed rows never enter the model. On a GPU this does not wait for it.
-
-    Raises:
-        ConfigError: the device has too little memory for the batch.
-    """
-    ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
-    if not ok:
-        views = batch.pixels.shape[1:-3]
-        return EmbeddedBatch(batch, torch.empty((0, *views, model.spec.width)), None)
-    try:
-        pixels = batch.pixels_on(device)
-        if len(ok) < len(batch.rows):
-            pixels = pixels[torch.tensor(ok, device=device)]
-        with autocast(device, precision):
-            several = pixels.dim() == 5  # a pass each: the first is the very one of a store without further views
-            passes = [model(view) for view in pixels.unbind(1)] if several else []
-            embeddings: Tensor = torch.stack(passes, 1) if several else model(pixels)
-    except torch.OutOfMemoryError:
-        raise ConfigError(
-            f"{describe_device(device)} has no room for batches of {len(batch.rows)} patches. Give a smaller "
-            "--batch-size and another --out: a store keeps its batch size"
-        ) from None
-    host = embeddings.float().to("cpu", non_blocking=device.type == "cuda")  # into pinned memory
-    return EmbeddedBatch(batch, host, mark(device))
-
-
-def finish_batch(embedded: EmbeddedBatch, store: Store, writer: StoreWriter) -> None:
-    """Wait for a batch's embeddings and hand it to the writer."""
-    if embedded.ready is not None:
-        embedded.ready.synchronize()
-    batch = embedded.batch
-    embeddings = np.full((len(batch.rows), *embedded.embeddings.shape[1:]), np.nan, np.float32)
-    embeddings[[read.status is Status.OK for read in batch.results]] = embedded.embeddings.numpy()
-    writer.put(batch.rows, embeddings, batch.results)
 
 
 def too_many_failures(failed: int, last: dict[str, Any] | None, limit: int) -> str:
@@ -311,12 +327,3 @@ def too_many_failures(failed: int, last: dict[str, Any] | None, limit: int) -> s
         f"{failed} rows failed, more than --max-failures {limit}.{example} Finished shards are kept; mend the cause "
         "and run again, with --retry-failures to do the shards that hold failed rows again"
     )
-
-
-def write_failures(store: Store) -> None:
-    """`failures.csv` in the store: one line a failed row; no file when there is none."""
-    path = store.folder / "failures.csv"
-    failures = store.failures()
-    path.unlink(missing_ok=True)
-    if failures:
-        write_records(path, failures)

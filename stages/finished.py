@@ -1,9 +1,9 @@
-"""Whether a stage that is called again has anything left to do: looked at in a second, without torch or a model.
+"""Check in a second, without torch or a model, whether a repeated stage has anything left to do.
 
-A stage is passed over only where the call is the one that its output records (`config.toml`, written once everything
-was found right), the output is whole, no input is younger than that record, and no lock lies at the output: a process
-is at work there, or one was killed after its last file, whose lock is to be cleared away. In any other case the stage
-itself looks, and refuses or continues as ever.
+A stage is skipped only if the call is the one that its output records (`config.toml`, written once all checks have
+passed), the output is complete, no input is newer than that record, and the output is not locked: a lock means that a
+process is at work, or was killed after its last file and left a lock to remove. Otherwise the functions here return
+`None`, and the stage itself runs: it continues, or refuses.
 """
 
 import os
@@ -20,7 +20,6 @@ from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store
-from pipeline.store.teachers import all_teachers
 from pipeline.training.augment import with_augmentation
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
@@ -29,9 +28,9 @@ from stages.reports.train import Trained
 
 
 def same_call(path: Path, command: str, config: Config, arguments: dict[str, Path]) -> bool:
-    """Whether the record in the file `path` is that of the same call: the same paths, and the same options that decide.
+    """Whether the file `path` records the same call: the same paths, and the same options that decide the result.
 
-    Paths in records of version 0.1.0 are as they were typed, and are taken from the present working folder.
+    Records of version 0.1.0 have paths as they were typed; they are taken relative to the working folder.
     """
     try:
         recorded = read_toml(path, command)
@@ -46,59 +45,59 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
 
 
 def unchanged(record: Path, *inputs: Path | str | None) -> bool:
-    """Whether files, and all files below folders, are there and were last written, replaced or renamed before `record`
-    was. Words for weights (`model_names.WORDS`) and `None` are no files.
+    """Whether all inputs exist, and were last written, replaced or renamed before `record` was; a folder includes all
+    files below it. Ignores `None` and words for weights (`model_names.WORDS`).
     """
-    moment = record.stat().st_mtime_ns
+    recorded = record.stat().st_mtime_ns
     paths = [Path(path) for path in inputs if path is not None and path not in WORDS]
-    return all(_youngest(path) < moment for path in paths)
+    return all(_last_change(path) < recorded for path in paths)
 
 
-def _youngest(path: Path) -> float:
-    """Time of the last change of a file, or of anything below a folder, in ns; infinite for what is not there."""
+def _last_change(path: Path) -> float:
+    """Time of the last change of a file, or of anything below a folder, in ns; infinite if it does not exist."""
     try:
-        times = [_changed(path)]
+        times = [_change_time(path)]
         for folder, _, files in os.walk(path, followlinks=True):
-            times += [_changed(Path(folder)), *(_changed(Path(folder, name)) for name in files)]
+            times += [_change_time(Path(folder)), *(_change_time(Path(folder, name)) for name in files)]
     except OSError:
         return float("inf")
     return max(times)
 
 
-def _changed(path: Path) -> int:
-    """When a file or folder, or the link to it, was last changed, in ns."""
+def _change_time(path: Path) -> int:
+    """Time of the last change of a file or folder, or of the link to it, in ns."""
     return max(time for stat in (path.stat(), path.lstat()) for time in (stat.st_mtime_ns, stat.st_ctime_ns))
 
 
 def _of_encoder(name: str) -> Path | None:
-    """The folder of an encoder that has one."""
+    """Folder of an encoder that is named by its folder."""
     return Path(name.removeprefix(FOLDER_PREFIX)) if name.startswith(FOLDER_PREFIX) else None
 
 
 def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig) -> Extracted | None:
-    """What `extract-teacher` would say of a store to which nothing is to be added; `None` if it must look itself."""
+    """Result of `extract-teacher` for a finished store; `None` if the stage must run."""
     if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
     try:
-        base = Store(out)
-        store = base if base.spec.teacher["name"] == config.teacher else all_teachers(base).get(config.teacher)
+        store = Store(out)
+        teacher = store.first if store.first.name == config.teacher else store.teachers.get(config.teacher)
     except G2LError:
         return None
-    if store is None or store.attributes["plan_hash"] != plan.hash or store.pending_shards():
+    if teacher is None or teacher.plan_hash != plan.hash or teacher.ledger.pending():
         return None
-    if store.base is not store:  # its record has what was taken over from the store
-        kept = {"rows_per_shard": store.rows_per_shard, "pixels": store.base.image_format}
-        config = config.model_copy(update={n: v for n, v in kept.items() if n not in config.model_fields_set})
-    record = store.folder / "config.toml"
+    if not teacher.is_first:  # its record has what was taken over from the store
+        inherited = {"rows_per_shard": teacher.rows_per_shard, "pixels": store.image_format}
+        config = config.model_copy(update={n: v for n, v in inherited.items() if n not in config.model_fields_set})
+    record = teacher.folder / "config.toml"
     if not same_call(record, "extract-teacher", config, {"plan": source, "out": out}):
         return None
     if not unchanged(record, config.weights, _of_encoder(config.teacher)):
         return None
-    return Extracted(store, 0, store.status_counts(), 0.0)
+    return Extracted(teacher, 0, teacher.ledger.status_counts(), 0.0)
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
-    """The same of `import-features`; a slide that failed lets it look itself."""
+    """Result of `import-features` for a finished store; `None` if the stage must run, also if a slide failed."""
     record = out / "config.toml"
     if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
@@ -106,7 +105,7 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
         return None
     try:
         store = Store(out)
-        if store.pending_shards() or any(row.status != "ok" for row in store.plan.audit):
+        if store.first.ledger.pending() or any(row.status != "ok" for row in store.plan.audit):
             return None
         slides = [store.plan.slide_path(slide, None) for slide in store.plan.slides]
     except G2LError:
@@ -114,48 +113,69 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
     inputs = (features, config.coords, config.manifest, config.weights, _of_encoder(config.teacher), *slides)
     if not unchanged(record, *inputs) or (config.manifest is None and not unchanged(record, config.slides_root)):
         return None
-    return Extracted(store, 0, store.status_counts(), 0.0)
+    return Extracted(store.first, 0, store.first.ledger.status_counts(), 0.0)
 
 
 def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Trained | None:
-    """The same of `train-student`; several processes look themselves."""
+    """Result of `train-student` for a finished run; `None` if the stage must run, always with several processes."""
     run = RunFolder(out)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
     try:
-        store = Store(store_path)
-        further, identity = all_teachers(store), run.read_identity()
-        name = (config.teacher or [store.spec.teacher["name"]])[0]
-        if (config.teacher is None and len(further) > 1) or name not in further or run.version() < 1:
+        recorded = _as_recorded(store_path, run, config)
+        if recorded is None:
             return None
-        views = [further[each].views.count for each in config.teacher or [name]]
-        if further[name].content_hash() != identity["store"]:
-            return None
-        config = with_augmentation(config, min(views))
-        step, best, vals = run.exported_step(), run.best(), run.validations()
         last = int(run.metrics()[-1]["step"])
+        step = _wanted_step(run, recorded, last)
+        if step is None:
+            return None
+        names = [line["teacher"] for line in run.validations() if line["step"] == 0 and "teacher" in line][1:]
     except (G2LError, KeyError, IndexError):
         return None
+    if not same_call(run.config_path, "train-student", recorded, {"store": store_path, "out": out}):
+        return None
+    if not unchanged(run.config_path, *_weights(recorded), _of_encoder(recorded.student)):
+        return None
+    before, after = run.held_out_figures(step=step)
+    return Trained(run, last, 0, before, after, 0.0, {n: run.held_out_figures(n, step) for n in names}, step)
+
+
+def _as_recorded(store_path: Path, run: RunFolder, config: TrainConfig) -> TrainConfig | None:
+    """The options as the run would record them, where it learnt from this store as it is now; else `None`.
+
+    Raises:
+        G2LError, KeyError: the store or the run cannot be read.
+    """
+    store = Store(store_path)
+    teachers, identity = store.teachers, run.read_identity()
+    names = config.teacher or [store.first.name]
+    must_choose = config.teacher is None and len(teachers) > 1
+    if must_choose or names[0] not in teachers or run.version() < 1:
+        return None
+    if teachers[names[0]].content_hash() != identity["store"]:
+        return None
+    return with_augmentation(config, min(teachers[name].views.count for name in names))
+
+
+def _wanted_step(run: RunFolder, config: TrainConfig, last: int) -> int | None:
+    """After which step the exported student should stand, by `--keep`; `None` where it stands after another one.
+
+    Raises:
+        G2LError: the run's records are damaged.
+    """
+    exported, best = run.exported_step(), run.best()
     wanted = best.step if best is not None and config.keep == "best" else last
-    if (last if step is None else step) != wanted:
-        return None
-    if not same_call(run.config_path, "train-student", config, {"store": store_path, "out": out}):
-        return None
-    if not unchanged(run.config_path, *_weights(config), _of_encoder(config.student)):
-        return None
-    before, after = run.held_out_figures(step=wanted)
-    names = [line["teacher"] for line in vals if line["step"] == 0 and "teacher" in line][1:]
-    return Trained(run, last, 0, before, after, 0.0, {n: run.held_out_figures(n, wanted) for n in names}, wanted)
+    return wanted if wanted == (last if exported is None else exported) else None
 
 
 def _weights(config: TrainConfig) -> list[Path | str]:
-    """The file or folder that a run started from: of an earlier run its student."""
+    """File or folder of the weights to start from; for an earlier run, its student."""
     folder = Path(config.weights)
     return [folder / "student" if (folder / "run.json").is_file() else config.weights]
 
 
 def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig) -> Tally | None:
-    """The same of `embed`; a slide that failed lets it look itself."""
+    """Result of `embed` for a finished folder; `None` if the stage must run, also if a slide failed."""
     options = out / OPTIONS_FILE
     arguments = {"model": Path(absolute_model(model)), "slides": source, "out": out}
     if config.retry_failures or is_locked(out) or not same_call(options, "embed", config, arguments):
@@ -163,20 +183,40 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     name = split_model(model)
     is_run = (name.folder / "run.json").is_file()
     if is_run and name.weights not in ("", "after"):
-        return None  # what the run started from, or its teacher: files of which the run's record must be asked
+        return None  # `before` or `teacher`: their files are known only from the run's record
     of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None
-    slides: list[Path] = [source]
     try:
-        with reading(out / FINISHED_FILE, "damaged", EmbedError):
-            record = read_json(out / FINISHED_FILE)
-            tally = Tally.of_record(out, record)
-            if tally.is_partial:
-                return None
-            if any((out / path).stat().st_size != size for path, size in record["files"].items()):
-                return None
-        if source.suffix.lower() == ".csv" and not source.is_dir():
-            manifest = parse_manifest(source, config.slides_root)
-            slides += [manifest.slide_path(row) for row in manifest.rows]
+        tally = _whole_embedding(out)
+        slides = _slide_files(source, config)
     except G2LError:
         return None
-    return tally if unchanged(options, of_model, name.weights or None, *slides) else None
+    if tally is None or not unchanged(options, of_model, name.weights or None, *slides):
+        return None
+    return tally
+
+
+def _whole_embedding(out: Path) -> Tally | None:
+    """What the record of a folder of embeddings says, if every slide is done and all files have their sizes; else
+    `None`.
+
+    Raises:
+        EmbedError: the record is damaged, or a file is missing.
+    """
+    with reading(out / FINISHED_FILE, "damaged", EmbedError):
+        record = read_json(out / FINISHED_FILE)
+        tally = Tally.of_record(out, record)
+        sizes = record["files"].items()
+        is_whole = not tally.is_partial and all((out / path).stat().st_size == size for path, size in sizes)
+    return tally if is_whole else None
+
+
+def _slide_files(source: Path, config: EmbedConfig) -> list[Path]:
+    """What is embedded: the manifest and its slides, or the folder or slide itself.
+
+    Raises:
+        ManifestError: the manifest cannot be used.
+    """
+    if source.suffix.lower() != ".csv" or source.is_dir():
+        return [source]
+    manifest = parse_manifest(source, config.slides_root)
+    return [source, *(manifest.slide_path(row) for row in manifest.rows)]

@@ -1,7 +1,7 @@
 """Stage one without running the teacher: a store from features that another tool has made with it.
 
-Left out of the paper's stage one: sampling and tissue, which the tool has decided. What remains is to find each file's
-slide, to hold both against each other, to prove with a few patches that they belong together, and to read the pixels.
+Find each feature file's slide, hold both against each other, prove with a few patches that they belong together, and
+read the pixels. Left out of the paper's stage one: sampling and tissue, which the tool has decided.
 """
 
 import time
@@ -18,6 +18,7 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory, versions
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.base.loader import BatchLoader
+from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import Plan, build_plan
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED, SCRATCH
@@ -31,24 +32,19 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import cached_weights
 from pipeline.encoders.names import are_of_one, other_encoders
 from pipeline.encoders.table import EncoderSpec, named_spec
-from pipeline.features.facts import read_facts
-from pipeline.features.folders import find_feature_tree
-from pipeline.features.importing import (
-    FeatureRows,
-    ImportedSlide,
-    describe_import,
-    look_at_slide,
-    refuse_other_levels,
-)
+from pipeline.features.find import find_feature_tree
+from pipeline.features.importing import FeatureRows, ImportedSlide, describe_import, look_at_slide, refuse_other_levels
 from pipeline.features.match import Matched, fail_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, prove, read_refused
+from pipeline.features.read import read_facts
 from pipeline.slides.patch_sample import patches_to_measure
+from pipeline.store.create import create_store, open_to_continue
+from pipeline.store.format import StoreSpec
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.retry_failures import forget_failures
-from pipeline.store.store import Store, StoreSpec, create_store, open_to_continue
-from pipeline.store.writer import StoreWriter
+from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.teacher_weights import weights_note
-from stages import extract_teacher
 from stages.extract_teacher import MPP_TOLERANCE
 from stages.plan import write_audit
 from stages.reports.extract import Extracted as Extracted
@@ -56,11 +52,11 @@ from stages.reports.extract import import_report as report  # noqa: F401
 from stages.reports.plan import audit_table, estimate
 
 MOST_READERS = 4
-"""Threads that look at feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and
-HDF5 reads for one at a time.
+"""Threads that read feature files, at most. Our choice: each holds the features of a slide, up to some 100 MB, and HDF5
+serves one at a time.
 """
 UNKNOWN_WEIGHTS = "unknown"
-"""In place of where a teacher's weights came from, when it was not there to prove anything."""
+"""Stands for the teacher's weights where they were not there to prove anything."""
 
 
 def import_features(
@@ -74,59 +70,67 @@ def import_features(
             finished before is safe, and the same command continues.
     """
     with exclusive(out, "g2l import-features"):
-        existing = (out / "zarr.json").exists()
-        if not existing and not is_free(out):
-            raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
-        if existing and "imported" not in Store(out).spec.settings:
-            raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")
+        before = store_to_continue(out)
         if config.coords is not None and not config.coords.is_dir():
             raise ConfigError(f"--coords {config.coords}: no such folder")
-        files, tree = find_feature_tree(folder, "")
-        matched = match_slides(files, config, tree)
-        patch_px = teacher_patch_px(config, [path for _, path in matched.pairs] or list(files.values()))
+        matched, patch_px = find_features(folder, config)
         built, teacher = find_teacher(config, patch_px)
         looked = look_at_slides(matched, config, patch_px, teacher["width"])
-        if existing:
-            looked = looked.without(read_refused(Store(out)))
-        slides, plan = plan_import(looked, config)
-        if existing:
-            plan = plan.as_known_to(Store(out).plan)
-        say_plan(plan, teacher["width"], config)
-        proof = None
-        if not existing and (proof := _prove(plan, slides, built, config)) and proof.refused:
-            looked = looked.without(proof.refused)
-            slides, plan = plan_import(looked, config)
-            say_plan(plan, teacher["width"], config)
-        rows_per_shard = min(config.rows_per_shard, plan.num_rows)
-        settings = {
-            "rows_per_shard": rows_per_shard,
-            "pixels": config.pixels,
-            "dtype": config.dtype,
-            "precision": "float32",  # of what `verify` embeds again; the files do not say in which they were made
-            "batch_size": min(BATCH_ROWS, rows_per_shard),
-            "imported": describe_import(list(slides.values()), config),
-        }
-        spec = StoreSpec(teacher, settings)
-        if not existing:
+        if before is None:
+            looked, plan, proof = plan_new_store(looked, built, config)
+        else:
+            (looked, plan), proof = plan_again(looked, before, config), None
+        say_estimate(plan, teacher["width"], config)
+        spec = StoreSpec(teacher, store_settings(looked, plan, config))
+        if before is None:
             notes = (proof.notes() if proof else {}) | weights_note(config.weights)
             create_store(out, plan, spec, versions(), **notes)
-        store = open_to_continue(out, plan, spec)
+        stored = open_to_continue(out, plan, spec).first
         if record is not None:
             write_text(out / "config.toml", to_toml({"import-features": record}))
         write_audit(plan.audit, out / "audit.csv")
         if config.retry_failures:
-            forget_failures(store, plan, PlannedPatches(plan, None, None))
-        pending = store.pending_shards()
-        num_rows = sum(len(store.shard_rows(shard)) for shard in pending)
-        extract_teacher.warn_of_disk(store, plan, num_rows)
+            forget_failures(stored, plan, PlannedPatches(plan, None, None))
+        pending = stored.ledger.pending()
+        num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
+        warn_of_disk(stored, plan, num_rows)
         started = time.monotonic()
-        copy_shards(store, plan, pending, FeatureRows(plan, slides, config.coords), config)
-        extract_teacher.write_failures(store)
-    return Extracted(store, num_rows, store.status_counts(), time.monotonic() - started)
+        copy_shards(stored, plan, pending, FeatureRows(plan, looked.accepted, config.coords), config)
+        write_failures(stored)
+    return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
+
+
+def store_to_continue(out: Path) -> Store | None:
+    """The store that is there already; `None` where a new one is to be made.
+
+    Raises:
+        StoreError: there is something else.
+    """
+    if not (out / "zarr.json").exists():
+        if not is_free(out):
+            raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+        return None
+    store = Store(out)
+    if "imported" not in store.first.settings:
+        raise StoreError(f"{out} was not made by import-features and is not continued. Choose another --out")
+    return store
+
+
+def find_features(folder: Path, config: ImportConfig) -> tuple[Matched, int]:
+    """The slides with their feature files, and the side of the teacher's input.
+
+    Raises:
+        G2LError: no feature files or slides, or nothing says how large the teacher's input is.
+    """
+    tree = find_feature_tree(folder, "")
+    matched = match_slides(tree, config)
+    for note in matched.notes:
+        say(f"note: {note}")
+    return matched, teacher_patch_px(config, [path for _, path in matched.pairs] or list(tree.files.values()))
 
 
 def teacher_patch_px(config: ImportConfig, files: Sequence[Path]) -> int:
-    """Side of the teacher's input: its own, else the option, else as the first file says that says it.
+    """Side of the teacher's input: its own, else the option, else that of the first file that says one.
 
     Raises:
         ConfigError: none of them says, or teacher and option contradict each other.
@@ -140,12 +144,12 @@ def teacher_patch_px(config: ImportConfig, files: Sequence[Path]) -> int:
     errors: list[BenchmarkError] = []
     for path in files:
         try:
-            said = read_facts(path, config.coords).patch_px
+            written = read_facts(path, config.coords).patch_px
         except BenchmarkError as error:
             errors.append(error)  # it fails by name when it is looked at
             continue
-        if said is not None and said == round(said):
-            return round(said)
+        if written is not None and written == round(written):
+            return round(written)
     if len(errors) == len(files):
         raise errors[0]
     others = ", nor does any other file" if len(files) > 1 else ""
@@ -155,7 +159,7 @@ def teacher_patch_px(config: ImportConfig, files: Sequence[Path]) -> int:
 
 
 def find_teacher(config: ImportConfig, patch_px: int) -> tuple[BuiltEncoder | None, dict[str, Any]]:
-    """The teacher, if its weights can be had without a network, and its record for the store.
+    """The teacher, if its weights are on this machine, and its record for the store.
 
     Raises:
         EncoderError: it cannot be built, or is not known well enough to describe it.
@@ -181,13 +185,13 @@ def _has_weights(spec: EncoderSpec) -> bool:
 
 @dataclass(frozen=True)
 class Looked:
-    """Slides held against their files.
+    """Slides, checked against their feature files.
 
     Attributes:
         matched: which file is of which slide.
         slides: those that have a file, in the order of ids, failed or not.
         mpp: um/px of the patches.
-        patch_px: side of the teacher's input.
+        patch_px: side of the teacher's input, pixels.
     """
 
     matched: Matched
@@ -195,8 +199,17 @@ class Looked:
     mpp: float
     patch_px: int
 
+    @property
+    def accepted(self) -> dict[str, ImportedSlide]:
+        """The slides that are well, by id."""
+        return {slide.audit.slide_id: slide for slide in self.slides if slide.slide is not None}
+
+    def reason(self, slide_id: str) -> str:
+        """Why a slide failed."""
+        return next(slide.audit.reason for slide in self.slides if slide.audit.slide_id == slide_id)
+
     def without(self, refused: Sequence[Refused]) -> "Looked":
-        """The same with slides failed whose features the proof has refused, and are still those features."""
+        """The same, with those slides failed whose features were refused and have not changed since."""
         reasons = {(r.slide_id, r.sha256): r.reason for r in refused}
         kept = []
         for slide in self.slides:
@@ -206,105 +219,175 @@ class Looked:
 
 
 def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width: int) -> Looked:
-    """Hold every file against its slide.
+    """Check every feature file against its slide.
 
     Raises:
         ConfigError: the files name different encoders, or another than the teacher.
     """
-    found = []
+    root, measured = matched.root, patches_to_measure(len(matched.pairs))
+
+    def look(pair: tuple[ManifestRow, Path]) -> ImportedSlide:
+        row, features = pair
+        return look_at_slide(row, file_named(root / row.path), features, config, patch_px, width, measured)
+
+    slides = []
     with (
         ThreadPoolExecutor(min(config.workers or usable_cores(), MOST_READERS)) as pool,
         Progress("looking at features", len(matched.pairs), "slides") as progress,
     ):
-        root, measured = matched.root, patches_to_measure(len(matched.pairs))
-        for slide in pool.map(
-            lambda p: look_at_slide(p[0], file_named(root / p[0].path), p[1], config, patch_px, width, measured),
-            matched.pairs,
-        ):
-            found.append(slide)
-            progress.note(failed=sum(s.slide is None for s in found))
+        for slide in pool.map(look, matched.pairs):
+            slides.append(slide)
+            progress.note(failed=sum(s.slide is None for s in slides))
             progress.step()
-    found, mpp = refuse_other_levels(fail_copies(found, root), config.mpp)
-    encoders = sorted({s.encoder for s in found if s.slide and s.encoder})
+    slides, mpp = refuse_other_levels(fail_copies(slides, root), config.mpp)
+    say_encoder(slides, config)
+    return Looked(matched, tuple(slides), mpp, patch_px)
+
+
+def say_encoder(slides: Sequence[ImportedSlide], config: ImportConfig) -> None:
+    """Say if the files name an encoder of which it is not known whether it is the teacher.
+
+    Raises:
+        ConfigError: they name different encoders, or another than the teacher.
+    """
+    encoders = sorted({s.encoder for s in slides if s.slide and s.encoder})
     if not are_of_one(encoders):
         raise ConfigError(f"the files name different encoders: {', '.join(encoders)}. Import one folder of features")
     if other := other_encoders(encoders, named_spec(config.teacher).record()):
-        say(f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}; it is not known whether "
-            "they are the same")  # fmt: skip
-    return Looked(matched, tuple(found), mpp, patch_px)
+        say(
+            f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}; it is not known whether "
+            "they are the same"
+        )
 
 
-def plan_import(looked: Looked, config: ImportConfig) -> tuple[dict[str, ImportedSlide], Plan]:
-    """The slides that are well, by id, and the plan with the audit of all.
+def plan_new_store(
+    looked: Looked, built: BuiltEncoder | None, config: ImportConfig
+) -> tuple[Looked, Plan, Proof | None]:
+    """Plan the slides that fit their features, prove it on a sample, and leave out those that do not pass.
+
+    Raises:
+        PlanError: no slide is left.
+        StoreError: most slides do not pass.
+    """
+    plan = plan_import(looked, config)
+    say_audit(plan, config)
+    proof = prove_or_say_why(plan, looked, built, config)
+    if proof is not None and proof.refused:
+        looked = looked.without(proof.refused)
+        for refused in proof.refused:
+            say(f"refused: {refused.slide_id}: {looked.reason(refused.slide_id)}")
+        plan = plan_import(looked, config)
+    return looked, plan, proof
+
+
+def plan_again(looked: Looked, before: Store, config: ImportConfig) -> tuple[Looked, Plan]:
+    """The plan of a store that is continued; what was refused when it was made stays refused.
+
+    Raises:
+        PlanError: no slide is left.
+    """
+    looked = looked.without(read_refused(before))
+    plan = plan_import(looked, config).as_known_to(before.plan)
+    say_audit(plan, config)
+    return looked, plan
+
+
+def plan_import(looked: Looked, config: ImportConfig) -> Plan:
+    """The plan of the slides that are well, with the audit of all.
 
     Raises:
         PlanError: no slide is well.
     """
-    well = {s.audit.slide_id: s for s in looked.slides if s.slide is not None}
-    most = max((len(s.slide.coords_l0_px) for s in well.values() if s.slide), default=1)
-    values = {"patches_per_slide": config.patches_per_slide or most, "patch_px": looked.patch_px, "mpp": looked.mpp,
-              "min_tissue": 0.0, "val_fraction": config.val_fraction, "allow_upsampling": config.allow_upsampling,
-              "seed": config.seed}  # fmt: skip
+    parts = [slide.slide for slide in looked.slides if slide.slide is not None]
+    most = max((len(part.coords_l0_px) for part in parts), default=1)
+    values = {
+        "patches_per_slide": config.patches_per_slide or most,
+        "patch_px": looked.patch_px,
+        "mpp": looked.mpp,
+        "min_tissue": 0.0,
+        "val_fraction": config.val_fraction,
+        "allow_upsampling": config.allow_upsampling,
+        "seed": config.seed,
+    }
     audit = [s.audit for s in (*looked.slides, *looked.matched.failed)]
-    parts = [s.slide for s in well.values() if s.slide is not None]
-    return well, build_plan(PlanConfig.build(values), parts, audit, looked.matched.root.resolve())
+    return build_plan(PlanConfig.build(values), parts, audit, looked.matched.root.resolve())
 
 
-def say_plan(plan: Plan, width: int, config: ImportConfig) -> None:
-    """The audit and what the store will take, in words."""
+def say_audit(plan: Plan, config: ImportConfig) -> None:
+    """What came of each slide, and whether the teacher was trained at this resolution, in words."""
     say(audit_table(plan))
-    say(
-        estimate(
-            plan, width=width or None, dtype=config.dtype, rows_per_shard=config.rows_per_shard, pixels=config.pixels
-        )
-    )
     trained_at, mpp = named_spec(config.teacher).mpp, plan.config.mpp
     if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
         say(f"note: {config.teacher} was trained at {trained_at:g} um/px, these patches are at {mpp:g}")
 
 
-def _prove(
-    plan: Plan, slides: dict[str, ImportedSlide], teacher: BuiltEncoder | None, config: ImportConfig
-) -> Proof | None:
-    """Prove that features and slides belong together, and say so; `None` where it cannot be.
+def say_estimate(plan: Plan, width: int, config: ImportConfig) -> None:
+    """What the store will take, in words."""
+    say(
+        estimate(
+            plan, width=width or None, dtype=config.dtype, rows_per_shard=config.rows_per_shard, pixels=config.pixels
+        )
+    )
+
+
+def prove_or_say_why(plan: Plan, looked: Looked, teacher: BuiltEncoder | None, config: ImportConfig) -> Proof | None:
+    """Prove that features and slides belong together, and say how well; `None` where it cannot be proven.
 
     Raises:
         StoreError: most of them do not.
     """
-    if teacher is None or not config.check_rows:
-        why = "the teacher's weights are not here; --weights gives them" if teacher is None else "--check-rows 0"
-        say(f"note: not proven that features and slides belong together ({why})")
-        return None
-    device = choose_device(config.device)
-    keep_freed_memory(device)
-    teacher.module.to(device)
-    proof = prove(plan, slides, teacher, config, device)
-    if proof is None:
-        say("note: not proven that features and slides belong together (no patch of the sample can be read)")
-        return None
-    say(proof.words())
+    why, proof = "", None
+    if teacher is None:
+        why = "the teacher's weights are not here; --weights gives them"
+    elif not config.check_rows:
+        why = "--check-rows 0"
+    else:
+        device = choose_device(config.device)
+        keep_freed_memory(device)
+        teacher.module.to(device)
+        proof = prove(plan, looked.accepted, teacher, config, device)
+        why = "" if proof else "no patch of the sample can be read"
+    say(proof.words() if proof else f"note: not proven that features and slides belong together ({why})")
     return proof
 
 
-def copy_shards(store: Store, plan: Plan, shards: Iterable[int], features: FeatureRows, config: ImportConfig) -> None:
+def store_settings(looked: Looked, plan: Plan, config: ImportConfig) -> dict[str, Any]:
+    """What the store records of how it was made; another import does not continue it."""
+    rows_per_shard = min(config.rows_per_shard, plan.num_rows)
+    return {
+        "rows_per_shard": rows_per_shard,
+        "pixels": config.pixels,
+        "dtype": config.dtype,
+        "precision": "float32",  # of what `verify` embeds again; the files do not say in which they were made
+        "batch_size": min(BATCH_ROWS, rows_per_shard),
+        "imported": describe_import(list(looked.accepted.values()), config),
+    }
+
+
+def copy_shards(
+    teacher: StoredTeacher, plan: Plan, shards: Iterable[int], features: FeatureRows, config: ImportConfig
+) -> None:
     """Read the pixels of the given shards, and commit them with their features.
 
     Raises:
         StoreError: the disk is full, or a file has changed meanwhile.
     """
-    todo, size = list(shards), store.spec.settings["batch_size"]
+    todo, size = list(shards), teacher.settings["batch_size"]
     patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels)
-    done = store.num_rows - sum(len(store.shard_rows(shard)) for shard in todo)
+    done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in todo)
     loader = BatchLoader(
-        patches.read, patch_px=store.patch_px, batch_size=size, workers=config.workers or usable_cores(),
+        patches.read,
+        patch_px=teacher.patch_px,
+        batch_size=size,
+        workers=config.workers or usable_cores(),
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     with (
-        StoreWriter(store, patches.describe, "imported") as writer,
+        StoreWriter(teacher, patches.describe, "imported") as writer,
         loader,
-        Progress("importing", store.num_rows, "patches", done=done) as progress,
+        Progress("importing", teacher.num_rows, "patches", done=done) as progress,
     ):
-        for batch in loader.batches(extract_teacher.row_batches(store, todo, size)):
+        for batch in loader.batches(row_batches(teacher, todo, size)):
             writer.put(batch.rows, features.read(batch.rows), batch.results)
             progress.note(failed=writer.num_failures)
             progress.step(len(batch.rows))

@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import safetensors
-
 from pipeline.base.console import counted, table
 from pipeline.base.errors import ConfigError, EncoderError, G2LError
 from pipeline.base.outside import reading
@@ -13,13 +11,13 @@ from pipeline.cohort.plan import Plan, read_plan
 from pipeline.encoders.hub import FOLDER, cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
-from pipeline.encoders.table import ENCODERS, named_spec
+from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Store
-from pipeline.store.teachers import further_teachers
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.adapters import ADAPTERS_FOLDER
+from pipeline.student.describe import projector_shape, takes_alpha
+from pipeline.student.exported import ExportedStudent, is_student, read_student
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
-from pipeline.student.teacher_projectors import named_projectors, projector_path
 from pipeline.training.held_out import best_words, history_table, teacher_weights, vals_by_teacher
 from pipeline.training.run_folder import RunFolder
 
@@ -41,7 +39,7 @@ def inspect_path(path: Path) -> str:
         return describe_run(RunFolder(path))
     if path.is_file():
         return describe_plan(read_plan(path), path)
-    if all((path / name).is_file() for name in STUDENT_FILES) and projector_path(path).is_file():
+    if all((path / name).is_file() for name in STUDENT_FILES) and is_student(path):
         return describe_student(path)
     kinds = "plan, store, run or exported student"
     raise G2LError(f"{path} is no {kinds}" if path.exists() else f"{path} does not exist")
@@ -72,60 +70,75 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
 
 def describe_store(store: Store) -> str:
     """A store in words."""
-    teacher, settings = store.spec.teacher, store.spec.settings
-    done = store.num_shards - len(store.pending_shards())
-    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
-    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    first = store.first
+    done = first.num_shards - len(first.ledger.pending())
+    size = sum(f["bytes"] for _, entry in first.ledger.entries() if entry for f in entry["files"].values())
+    shards = f"{done:,} of {first.num_shards:,} done, {first.rows_per_shard:,} rows each, {format_bytes(size)}"
     rows: list[tuple[str, object]] = [
         ("store", store.folder),
-        ("teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
-                    f"{teacher['weights']})"),
-        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
-        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
-        ("pixels", settings["pixels"]),
-        *_origin(store),
-        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each, {format_bytes(size)}"),
-        ("rows", counts),
-        ("plan", store.attributes["plan_hash"]),
+        ("teacher", _encoder(first)),
+        *_embeddings(first),
+        ("pixels", store.image_format),
+        *_origin(first),
+        ("shards", shards),
+        ("rows", _row_counts(first)),
+        ("plan", first.plan_hash),
         *_plan_facts(store.plan),
-        ("weights", teacher["weights_sha256"]),
-        *(fact for further in further_teachers(store) for fact in _further_facts(further)),
-    ]  # fmt: skip
+        ("weights", first.record["weights_sha256"]),
+        *(fact for teacher in store.teachers.values() if not teacher.is_first for fact in _further_facts(teacher)),
+    ]
     return table(rows)
 
 
-def _further_facts(store: Store) -> list[tuple[str, object]]:
+def _further_facts(teacher: StoredTeacher) -> list[tuple[str, object]]:
     """A further teacher of a store, in words."""
-    teacher, settings = store.spec.teacher, store.spec.settings
-    done = store.num_shards - len(store.pending_shards())
-    counts = ", ".join(f"{n:,} {name.lower()}" for name, n in store.status_counts().items() if n)
+    done = teacher.num_shards - len(teacher.ledger.pending())
     return [
-        ("further teacher", f"{teacher['name']} ({teacher['num_params'] / 1e6:.1f} M parameters, {teacher['source']}, "
-                            f"{teacher['weights']})"),
-        ("embedding", f"{teacher['embedding']}, {store.width} dimensions, {store.dtype}, in {settings['precision']}"),
-        *([("views", f"{store.views.count} of each patch, seed {store.views.seed}")] if store.views.count > 1 else []),
-        *_origin(store),
-        ("shards", f"{done:,} of {store.num_shards:,} done, {store.rows_per_shard:,} rows each"),
-        ("rows", counts),
-        ("weights", teacher["weights_sha256"]),
-    ]  # fmt: skip
+        ("further teacher", _encoder(teacher)),
+        *_embeddings(teacher),
+        *_origin(teacher),
+        ("shards", f"{done:,} of {teacher.num_shards:,} done, {teacher.rows_per_shard:,} rows each"),
+        ("rows", _row_counts(teacher)),
+        ("weights", teacher.record["weights_sha256"]),
+    ]
 
 
-def _origin(store: Store) -> list[tuple[str, object]]:
-    """How a store's embeddings came about, as far as it says: the preflight's doubts, or the files and their proof."""
-    found: list[tuple[str, object]] = []
-    if checked := store.attributes.get("preflight"):
-        found.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
-    if imported := store.spec.settings.get("imported"):
-        proof = store.attributes.get("proof")
+def _encoder(teacher: StoredTeacher) -> str:
+    """A teacher's encoder, and where its weights are from."""
+    record = teacher.record
+    return f"{teacher.name} ({record['num_params'] / 1e6:.1f} M parameters, {record['source']}, {record['weights']})"
+
+
+def _embeddings(teacher: StoredTeacher) -> list[tuple[str, object]]:
+    """What a teacher's embeddings are, and of which views."""
+    kind, precision = teacher.record["embedding"], teacher.settings["precision"]
+    views = (f"{teacher.views.count} of each patch, seed {teacher.views.seed}",) if teacher.views.count > 1 else ()
+    return [
+        ("embedding", f"{kind}, {teacher.width} dimensions, {teacher.dtype}, in {precision}"),
+        *(("views", words) for words in views),
+    ]
+
+
+def _row_counts(teacher: StoredTeacher) -> str:
+    """How many rows have which status."""
+    return ", ".join(f"{n:,} {name.lower()}" for name, n in teacher.ledger.status_counts().items() if n)
+
+
+def _origin(teacher: StoredTeacher) -> list[tuple[str, object]]:
+    """How embeddings came about, as far as the store says: the preflight's doubts, or the files and their proof."""
+    rows: list[tuple[str, object]] = []
+    if checked := teacher.attributes.get("preflight"):
+        rows.append(("preflight", "; ".join(checked["warnings"]) or "nothing doubtful"))
+    if imported := teacher.settings.get("imported"):
+        proof = teacher.attributes.get("proof")
         proven = f"proven on {proof['rows']} patches" if proof else "not proven to belong to these slides"
         try:
-            other = other_encoders(imported["encoders"], store.spec.teacher)
+            other = other_encoders(imported["encoders"], teacher.record)
             named = f"; the files name the encoder {', '.join(other)}" if other else ""
         except ConfigError as error:  # imported before this name was known
             named = f"; {error}"
-        found.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
-    return found
+        rows.append(("imported", f"features of {', '.join(imported['layouts'])}; {proven}{named}"))
+    return rows
 
 
 def describe_run(run: RunFolder) -> str:
@@ -139,11 +152,14 @@ def describe_run(run: RunFolder) -> str:
         ("student", f"{student['name']} ({student['num_params'] / 1e6:.2f} M parameters, {student['weights']})"),
         ("teacher", identity["teacher"]["name"]),
         *(("further teacher", f"{each['teacher']['name']}, {each['weight']:.4g} of the loss") for each in further),
-        ("loss", f"{options['loss']}, alpha {options['alpha']:g}" if options["loss"] == "log-sum" else options["loss"]),
-        ("steps", f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
-                  f"{options['epochs']}"),
+        ("loss", _loss_words(options["loss"], options["alpha"] if takes_alpha(options["loss"]) else None)),
+        (
+            "steps",
+            f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
+            f"{options['epochs']}",
+        ),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
-    ]  # fmt: skip
+    ]
     text = table(rows)
     for teacher, vals in vals_by_teacher(lines).items():
         of = f" as {teacher}" if teacher else ""
@@ -154,39 +170,74 @@ def describe_run(run: RunFolder) -> str:
     return text
 
 
+def _loss_words(loss: str, alpha: float | None) -> str:
+    """A loss and its exponent, if it has one."""
+    return loss if alpha is None else f"{loss}, alpha {alpha:g}"
+
+
 def describe_student(folder: Path) -> str:
     """An exported student in words.
 
     Raises:
         EncoderError: its files are damaged.
     """
+    student = read_student(folder)
     with reading(folder, "a damaged student", EncoderError):
         config, side = read_model_config(folder), input_side(folder)
-        with safetensors.safe_open(projector_path(folder), "numpy") as f:
-            teacher_width, student_width = f.get_slice("linear.weight").get_shape()
-        size = sum(path.stat().st_size for path in (*(folder / name for name in STUDENT_FILES), projector_path(folder)))
-        rows: list[tuple[str, object]] = [
-            ("student", folder),
-            ("architecture", config["architecture"]),
-            ("embedding", f"{student_width} dimensions"),
-            ("patch", f"{side} px"),
-            ("teacher", f"{teacher_width} dimensions"),
-            ("files", format_bytes(size)),
-            ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
-            ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
-            ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
-            *(("teacher's projector", f"{name}: {file}") for name, file in named_projectors(folder).items()),
-        ]
+        projector = folder / student.teachers[0].projector
+        teacher_width, student_width = projector_shape(projector)
+        size = sum(path.stat().st_size for path in (*(folder / name for name in STUDENT_FILES), projector))
+    rows: list[tuple[str, object]] = [
+        ("student", folder),
+        ("architecture", config["architecture"]),
+        ("embedding", f"{student_width} dimensions"),
+        ("patch", f"{side} px"),
+        ("teacher", f"{teacher_width} dimensions"),
+        *_history(student),
+        ("files", format_bytes(size)),
+        ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
+        ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
+        ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
+        *(("teacher's projector", f"{name}: {file}") for name, file in student.projector_files().items()),
+    ]
     return table(rows)
+
+
+def _history(student: ExportedStudent) -> list[tuple[str, object]]:
+    """What an exported student was made from: of `student.json`, or that there is none."""
+    described = student.described
+    if described is None:
+        return [("plan", student.plan_hash or "not known"), ("note", student.note())]
+    training = described.training
+    teachers = [each.name for each in described.teachers]
+    if len(teachers) > 1:
+        teachers = [f"{each.name}, {each.loss_weight:.4g} of the loss" for each in described.teachers]
+    return [
+        *(("distilled from", teacher) for teacher in teachers),
+        ("loss", _loss_words(training.loss, training.alpha)),
+        ("exported", f"epoch {training.epoch}, step {training.step:,}"),
+        ("plan", described.plan_hash),
+        ("made by", f"g2l {described.g2l}"),
+    ]
 
 
 def models_table() -> str:
     """The table of encoders, for the terminal."""
     cells = [
-        (s.name, f"{s.params_m:,.0f} M", s.width, s.embedding, s.patch_px, f"{s.mpp:g}", "yes" if s.gated else "no",
-         "yes" if cached_weights(s) else "no", s.licence, s.source)
+        (
+            s.name,
+            f"{s.params_m:,.0f} M",
+            s.width,
+            s.embedding,
+            s.patch_px,
+            f"{s.mpp:g}",
+            "yes" if s.gated else "no",
+            "yes" if cached_weights(s) else "no",
+            s.licence,
+            s.source,
+        )
         for s in ENCODERS.values()
-    ]  # fmt: skip
+    ]
     header = ("name", "parameters", "width", "embedding", "px", "um/px", "gated", "cached", "licence", "weights")
     text = table(cells, header, right=(1, 2, 4, 5))
     return (
@@ -203,28 +254,45 @@ def describe_model(name: str) -> str:
     """
     spec = named_spec(name)
     of_folder = spec.source.startswith(FOLDER)
-    if of_folder and not (Path(spec.source.removeprefix(FOLDER)) / CONFIG_FILE).is_file():
-        folder = spec.source.removeprefix(FOLDER)
-        raise EncoderError(f"{folder}: " + (f"no {CONFIG_FILE} is in this folder, so it is no model that timm loads"
-                                            if Path(folder).is_dir() else "no such folder"))  # fmt: skip
+    if of_folder:
+        _check_folder(Path(spec.source.removeprefix(FOLDER)))
     if spec.patch_px == 0 and spec.source.startswith("timm:"):
         _check_known_to_timm(name)
     file = weights_here(spec)
-    of_its_own = "as its own configuration says"
     rows: list[tuple[str, object]] = [
         ("name", spec.name),
         ("weights", spec.source),
         ("architecture", spec.architecture),
         ("arguments", ", ".join(f"{key}={value}" for key, value in spec.arguments.items()) or "none"),
-        ("parameters", f"{spec.params_m:,.1f} M" if spec.params_m else of_its_own),
-        ("embedding", f"{spec.embedding}, {spec.width} dimensions" if spec.width else of_its_own),
-        ("patches", f"{spec.patch_px} px at {spec.mpp:g} um/px" if spec.patch_px else of_its_own),
-        ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else of_its_own),
+        *_model_facts(spec),
         ("licence", spec.licence),
         ("gated", "yes" if spec.gated else "not known to be"),
         ("file" if of_folder else "cached", file or "no"),
     ]
     return table(rows) if of_folder and file else f"{table(rows)}\n\n{ways_to_weights(spec)}"
+
+
+def _model_facts(spec: EncoderSpec) -> list[tuple[str, object]]:
+    """Size, embedding and patches of an encoder, as far as the table knows them."""
+    unknown = "as its own configuration says"
+    return [
+        ("parameters", f"{spec.params_m:,.1f} M" if spec.params_m else unknown),
+        ("embedding", f"{spec.embedding}, {spec.width} dimensions" if spec.width else unknown),
+        ("patches", f"{spec.patch_px} px at {spec.mpp:g} um/px" if spec.patch_px else unknown),
+        ("mean, std", f"{spec.mean}, {spec.std}" if spec.patch_px else unknown),
+    ]
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that timm does not load as a model.
+
+    Raises:
+        EncoderError: it is none.
+    """
+    if not folder.is_dir():
+        raise EncoderError(f"{folder}: no such folder")
+    if not (folder / CONFIG_FILE).is_file():
+        raise EncoderError(f"{folder}: no {CONFIG_FILE} is in this folder, so it is no model that timm loads")
 
 
 def _check_known_to_timm(name: str) -> None:

@@ -1,7 +1,7 @@
-"""Commands from configurations: typer parameters are made from the fields of a `Config`, so each is defined once.
+"""Make commands from configurations: each field of a `Config` becomes a typer parameter, so it is defined once.
 
-A value comes from its flag, else from the command's table in the `--config` file, else from the default. A long help
-is divided by the headings (`panels`) of the configuration.
+A value comes from its flag, else from the command's table in the `--config` file, else from the default. The headings
+(`panels`) of a configuration divide a long help.
 """
 
 import inspect
@@ -21,13 +21,13 @@ from pipeline.config.base import Config, OneOf, read_toml, to_toml
 
 C = TypeVar("C", bound=Config)
 NAME_WIDTH = 30
-"""Of the column of flags; a longer one has a line of its own. As typer has it."""
+"""Width of the column of flags, as in typer; a longer flag gets its own line."""
 
 
 class CommandWithPanels(TyperCommand):
-    """A command whose help lists its options under headings; what has none comes first. The columns of all agree.
+    """A command whose help lists options under headings, those without one first, with aligned columns.
 
-    Typer does so only with rich, which is not used here.
+    Typer does this only with rich, which is not used here.
     """
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -45,29 +45,28 @@ class CommandWithPanels(TyperCommand):
 
 
 WRITES_RECORD = ("plan", "extract-teacher", "import-features", "train-student", "embed", "evaluate", "demo")
-"""Commands that write a record of their options and paths, fit for `--config`."""
+"""Commands that write a record of their options and paths, which `--config` can read."""
 
 
 def _list_item(annotation: Any) -> Any:
-    """What a list holds, also of a list that may be `None`; `None` for what is no list."""
+    """The item type of a list, also of an optional one; `None` if the annotation is no list."""
     lists = [a for a in (annotation, *typing.get_args(annotation)) if typing.get_origin(a) is list]
     return typing.get_args(lists[0])[0] if lists else None
 
 
 def _choice(info: FieldInfo) -> tuple[str, ...]:
-    """The words of a choice, also of one that may be `None`; empty for what is no choice."""
+    """The words of a choice, also of an optional one; empty if the field is no choice."""
     if registries := [mark for mark in info.metadata if isinstance(mark, OneOf)]:
-        return tuple(registries[0].words)
+        return tuple(registries[0].words())
     annotations = (info.annotation, *typing.get_args(info.annotation))
     choices = [annotation for annotation in annotations if typing.get_origin(annotation) is Literal]
     return typing.get_args(choices[0]) if choices else ()
 
 
 def _optional(info: FieldInfo) -> Any:
-    """The annotation with `None` allowed: absent means "not given here".
+    """The field's annotation, made optional: `None` means that the flag is absent.
 
-    Of a choice of words, also in a list, typer knows only that they are words; the configuration checks them, and says
-    which one was meant.
+    For a choice, also in a list, typer gets plain `str`: the configuration checks the words and suggests the right one.
     """
     annotation: Any = info.annotation
     if typing.get_origin(_list_item(annotation)) is Literal:
@@ -80,7 +79,7 @@ def _optional(info: FieldInfo) -> Any:
 
 
 def _help(info: FieldInfo) -> str:
-    """The field's description, and its default in brackets unless the description says what happens without it."""
+    """The field's description and, in brackets, its default; `None` is explained by the description itself."""
     text = info.description or ""
     if info.is_required():
         return f"{text} [required]"
@@ -95,7 +94,7 @@ def _help(info: FieldInfo) -> str:
 
 
 def _panel(name: str, config: type[Config]) -> str | None:
-    """The heading that a field stands under: that of the last field with one, up to itself."""
+    """The heading above a field: that of the nearest field, itself or before it, that begins one."""
     heading = None
     for field in config.model_fields:
         heading = config.panels.get(field, heading)
@@ -105,7 +104,7 @@ def _panel(name: str, config: type[Config]) -> str | None:
 
 
 def _option(name: str, config: type[Config]) -> inspect.Parameter:
-    """The typer option of one field."""
+    """Make the typer option of one field."""
     info = config.model_fields[name]
     flag = "--" + name.replace("_", "-")
     flags = [f"{flag}/--no-{flag[2:]}"] if info.annotation is bool else [flag]
@@ -126,9 +125,9 @@ class Call:
 
     Attributes:
         command: its name, as in `g2l COMMAND`.
-        flags: values of the options that stand in the call.
-        file: the file that `--config` names.
-        table: the command's table in that file, empty without one.
+        flags: values of the options on the command line.
+        file: the file of `--config`.
+        table: the command's table in that file, empty without a file.
     """
 
     command: str
@@ -138,7 +137,7 @@ class Call:
 
     @classmethod
     def read(cls, command: str, flags: dict[str, Any], file: Path | None) -> "Call":
-        """The call, with the command's table read from the file.
+        """Make a call, and read the command's table from the file.
 
         Raises:
             ConfigError: the file cannot be used.
@@ -148,11 +147,11 @@ class Call:
     def resolve(
         self, config: type[C], *, others: Iterable[str] = (), **arguments: Path | None
     ) -> tuple[C, dict[str, Path]]:
-        """The configuration, and the arguments (paths, an output among them), filled up from the file.
+        """Build the configuration; fill in arguments (input paths and output) from the file. Returns both.
 
         Args:
-            others: names in the command's table that another configuration has.
-            arguments: as given in the call, `None` where not.
+            others: names in the command's table that belong to another configuration.
+            arguments: paths on the command line, `None` where absent.
 
         Raises:
             ConfigError: an argument is missing, or a value is wrong.
@@ -169,30 +168,29 @@ class Call:
         return config.build(options | self._flags_of(config)), paths
 
     def names(self) -> set[str]:
-        """Names of the options that were given, in the call or in the command's table."""
+        """Names of the options on the command line or in the command's table."""
         return self.table.keys() | self.flags.keys()
 
     def resolve_another(self, config: type[C], command: str) -> C:
-        """The configuration of another command whose options this one has as well; what stands in neither the call nor
-        this command's table is taken from the other's.
+        """Build the configuration of another command whose options this one accepts too; options in neither the call
+        nor this command's table come from the other command's table.
 
         Raises:
             ConfigError: a value is wrong.
         """
         table = read_toml(self.file, command) if self.file else {}
         options = {name: value for name, value in table.items() if name not in ("manifest", "out")}
-        own = {name: value for name, value in self.table.items() if name in config.model_fields}
-        return config.build(options | own | self._flags_of(config))
+        overrides = {name: value for name, value in self.table.items() if name in config.model_fields}
+        return config.build(options | overrides | self._flags_of(config))
 
     def _flags_of(self, config: type[Config]) -> dict[str, Any]:
         return {name: value for name, value in self.flags.items() if name in config.model_fields}
 
 
 def with_options(command: str, *configs: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of these configurations and `--config`; it receives them as a `Call`, its first
-    argument.
+    """Give a command the options of these configurations and `--config`; its first argument receives them as a `Call`.
 
-    A field that two configurations share is one option.
+    A field that two configurations share becomes one option.
     """
 
     def decorate(verb: Callable[..., None]) -> Callable[..., None]:
@@ -202,7 +200,7 @@ def with_options(command: str, *configs: type[Config]) -> Callable[[Callable[...
         file_option = inspect.Parameter(
             "config_file",
             inspect.Parameter.KEYWORD_ONLY,
-            default=typer.Option(None, "--config", help="TOML file with a table for this command; flags win."),
+            default=typer.Option(None, "--config", help="TOML file with a table for this command; flags override it."),
             annotation=Path | None,
         )
 
@@ -220,8 +218,9 @@ def with_options(command: str, *configs: type[Config]) -> Callable[[Callable[...
     return decorate
 
 
-def given_path(text: str) -> Path:
-    """A path of the command line; an empty one, as from a shell's variable that is not set, is not the folder here.
+def nonempty_path(text: str) -> Path:
+    """Parse a path from the command line. An empty one, as from an unset shell variable, must not mean the working
+    folder.
 
     Raises:
         typer.BadParameter: it is empty.
@@ -232,25 +231,31 @@ def given_path(text: str) -> Path:
 
 
 def usable_path(name: str, text: str) -> Path:
-    """A path with `~` replaced by the home; an output such as `.` or `..` by its real name, to make files beside it.
+    """Expand `~` in a path. Resolve an output such as `.` or `..` to its real name, as files are made beside it.
 
     Raises:
-        ConfigError: it is empty, or there is no such home.
+        ConfigError: it is empty, or names a home that does not exist.
     """
     if not text:
         raise ConfigError(f"{'--' if name == 'out' else ''}{name} is empty. Give a path")
     try:
         path = Path(text).expanduser()
     except RuntimeError:
-        raise ConfigError(f"{text}: there is no such home. For a folder of that name write ./{text}") from None
+        raise ConfigError(f"{text}: no such home folder. For a folder of that name, write ./{text}") from None
     return Path(os.path.realpath(path)) if name == "out" and path.name in ("", "..") else path
 
 
 def require_utf8(values: dict[str, Any]) -> None:
-    """Refuse paths that cannot stand in the record of the options, before anything is done.
+    """Refuse paths that the record of the options cannot hold, before anything is done.
 
     Raises:
         ConfigError: a path is not UTF-8.
     """
-    to_toml({"": {name: [str(item) for item in value] if isinstance(value, list) else str(value)
-                  for name, value in values.items()}})  # fmt: skip
+    to_toml(
+        {
+            "": {
+                name: [str(item) for item in value] if isinstance(value, list) else str(value)
+                for name, value in values.items()
+            }
+        }
+    )

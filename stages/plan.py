@@ -1,7 +1,7 @@
-"""Plan: audit every slide, find its tissue, sample its patches. Nothing after this decides anything.
+"""Plan: audit every slide, find its tissue, sample its patches. Later stages make no choices of their own.
 
 G2L, section "Patch-based sampling": a fixed number of tissue patches from each of about 1,000 slides. The paper does
-not say how they are drawn; here uniformly without replacement over the tissue grid.
+not say how they are drawn; here, uniformly without replacement from the tissue grid.
 """
 
 import math
@@ -27,28 +27,23 @@ from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.tissue_grid import TissueGrid, lay_grid
 
 TISSUE_EVERYWHERE = 0.95
-"""Share of the scanned area beyond which a slide has hardly any glass. Our choice."""
+"""The audit warns if more than this share of the scanned area counts as tissue. Our choice."""
 
 
 @dataclass(frozen=True)
 class Audited:
-    """What came of one slide: its audit row, and its part of the plan unless it failed."""
+    """Result for one slide: its audit row, and its part of the plan unless it failed."""
 
     audit: AuditRow
     slide: SlidePlan | None
 
 
 def plan_slides(
-    manifest: Manifest,
-    config: PlanConfig,
-    *,
-    workers: int,
-    overlays: Path | None = None,
-    audit_csv: Path | None = None,
+    manifest: Manifest, config: PlanConfig, *, workers: int, overlays: Path | None = None, audit_csv: Path | None = None
 ) -> Plan:
-    """Audit the manifest's slides and make the plan; the result does not depend on the order of rows or on `workers`.
+    """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
-    The audit goes to `audit_csv` also when no plan comes of it.
+    Writes the audit to `audit_csv` even if there is no plan.
 
     Raises:
         PlanError: no slide gives a patch.
@@ -72,20 +67,20 @@ def plan_slides(
 
 
 def row_hash(row: ManifestRow) -> str:
-    """A short hash of what a row of the manifest says that a plan depends on; labels are not among it."""
-    said: list[Any] = [row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256]
-    if row.mpp_overrides:  # not at all where it is not given: rows of earlier versions keep their hash
-        said.append({"mpp_overrides": row.mpp_overrides})
-    return sha256_json(said)[:16]
+    """A short hash of the fields of a manifest row that a plan depends on, without its labels."""
+    hashed: list[Any] = [row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256]
+    if row.mpp_overrides:  # absent otherwise, so that rows of earlier versions keep their hash
+        hashed.append({"mpp_overrides": row.mpp_overrides})
+    return sha256_json(hashed)[:16]
 
 
 def audit_slide(
     row: ManifestRow, manifest: Manifest, config: PlanConfig, overlays: Path | None, num_measured: int = 1
 ) -> Audited:
-    """Look at one slide, and encode `num_measured` of its patches; a slide that fails is reported, never raised.
+    """Audit one slide, and encode `num_measured` of its patches; a failing slide is reported in its audit row.
 
     Raises:
-        OSError: its picture cannot be written.
+        OSError: its overlay cannot be written.
     """
     known: dict[str, Any] = {
         "slide_id": row.slide_id,
@@ -113,7 +108,7 @@ def audit_slide(
 
 
 def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, config: PlanConfig) -> SlidePlan:
-    """The slide's part of the plan: its sampled patches, perhaps none, and their split."""
+    """Sample a slide's patches, perhaps none, and assign their split."""
     available = grid.coords_l0_px
     if config.val_strip is None:
         split = np.full(len(available), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
@@ -141,7 +136,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, config: PlanC
 def audit_open_slide(
     slide: Slide, grid: TissueGrid, part: SlidePlan, known: dict[str, Any], num_measured: int
 ) -> AuditRow:
-    """What is to be said of a slide that opened; `known` is what the manifest says of it."""
+    """Audit row of a slide that could be opened; `known` has the columns from the manifest."""
     tissue, coords = grid.tissue, part.coords_l0_px
     mm2 = (tissue.pixel_l0_px * slide.info.mpp / 1000) ** 2
     unreadable_mm2 = float(tissue.unreadable.sum() * mm2)
@@ -169,31 +164,38 @@ def audit_open_slide(
 
 
 def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path) -> None:
-    """The picture of a slide's tissue and patches.
+    """Draw the overlay of a slide's tissue and patches.
 
     Raises:
         OSError: it cannot be written.
     """
     num, available = len(part.coords_l0_px), len(grid.coords_l0_px)
     title = f"{part.slide_id}: {audit.tissue_mm2:.1f} mm2 of tissue, {num:,} of {available:,} patches"
-    draw_overlay(grid.tissue, grid.coords_l0_px, part.coords_l0_px, part.split, grid.geometry.patch_l0_px, title,
-                 folder / f"{part.slide_id}.png")  # fmt: skip
+    draw_overlay(
+        grid.tissue,
+        grid.coords_l0_px,
+        part.coords_l0_px,
+        part.split,
+        grid.geometry.patch_l0_px,
+        title,
+        folder / f"{part.slide_id}.png",
+    )
 
 
 def check_sha256(path: Path, sha256: str) -> None:
-    """Compare a slide with the manifest.
+    """Check a slide's SHA-256 against the manifest's.
 
     Raises:
-        SlideError: it has another SHA-256, or cannot be read.
+        SlideError: they differ, or the slide cannot be read.
     """
     try:
-        found = sha256_file(path)
+        actual = sha256_file(path)
     except OSError as error:
         raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
-    if found != sha256.lower():
+    if actual != sha256.lower():
         raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")
 
 
 def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
-    """The audit as CSV, one row a slide."""
+    """Write the audit as CSV, one row a slide."""
     write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])

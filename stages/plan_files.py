@@ -1,8 +1,8 @@
-"""A plan and the files beside it: made from a manifest, taken again when it is the same, never written over.
+"""Write a plan and the files beside it; reuse an earlier plan if nothing has changed; never overwrite one.
 
 PLAN.h5            the plan
-PLAN.audit.csv     what was found of each slide; also when no plan comes of it
-PLAN.config.toml   the options, fit for --config
+PLAN.audit.csv     the audit of each slide, also written if there is no plan
+PLAN.config.toml   the options; can be passed to --config
 """
 
 from collections.abc import Callable, Collection
@@ -29,18 +29,18 @@ from stages.reports.plan import audit_table, estimate
 
 
 def beside(out: Path, ending: str) -> Path:
-    """The file of that ending beside a plan; plans of different names never share one."""
+    """Path of the file with this ending beside a plan; plans of different names never share one."""
     return out.with_name(out.name.removesuffix(".h5") + ending)
 
 
 def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
-    """Plan a manifest and write the plan and the files beside it.
+    """Plan a manifest, and write the plan and the files beside it.
 
-    The options are written first: where they stand without a plan, an attempt was stopped or came to nothing, and the
-    same command may write over what it left.
+    The options are written first. Options without a plan show that an attempt was stopped or failed, and the same
+    command may then overwrite its files.
 
     Raises:
-        G2LError: a file would be written over, or cannot be written; wrong input.
+        G2LError: a file would be overwritten or cannot be written; wrong input.
     """
     manifest = read_manifest(manifest_path, config.slides_root)
     pictures = config.overlays
@@ -49,7 +49,7 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
 
 
 def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
-    """Plan a manifest; nobody else does so for `out`."""
+    """`write_new_plan`, with the lock on `out` held."""
     require_new_file(out, "Delete it first, or choose another --out.")
     audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
     if not is_attempt(record_path, out):
@@ -73,7 +73,7 @@ def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig,
 
 
 def is_attempt(record_path: Path, out: Path) -> bool:
-    """Whether a record of options is that of an earlier attempt to make the plan `out`."""
+    """Whether this record of options is from an earlier attempt to make the plan `out`."""
     try:
         return Path(str(read_toml(record_path, "plan").get("out", ""))).absolute() == out.absolute()
     except ConfigError:
@@ -81,16 +81,17 @@ def is_attempt(record_path: Path, out: Path) -> bool:
 
 
 def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[Plan, Path]:
-    """The plan for a store that is made from a manifest, and its file: an earlier call's if nothing has changed since.
+    """Plan a manifest for a store, or read the plan of an earlier call if nothing has changed; returns the plan and its
+    file beside the store.
 
     Raises:
-        PlanError: it was made by other options, or from other rows; says which.
-        StoreError: `store` is something else, before anything is planned.
+        PlanError: the earlier plan was made with other options or from other rows; the message lists them.
+        StoreError: `store` exists and is not a store; nothing has been planned.
     """
     if not (store / "zarr.json").exists() and not is_free(store):
         raise StoreError(f"{store} exists and is not a store; nothing is overwritten. Choose another --out")
     if not store.name:
-        raise PlanError(f"there is no place for a plan beside {store}. Choose another --out")
+        raise PlanError(f"cannot write a plan beside {store}. Choose another --out")
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
     if not path.exists():
         return write_new_plan(manifest_path, config, path), path
@@ -100,22 +101,22 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     if changes:
         listing = "\n".join(f"  {line}" for line in changes[:20])
         raise PlanError(
-            f"{path} was made from something else (plan -> now):\n{listing}\nDelete it, or choose another --out"
+            f"{path} was made from other inputs (plan -> now):\n{listing}\nDelete it, or choose another --out"
         )
     if num_failed := failed_slides(plan):
-        say(f"note: in {path} {num_failed} slides failed or are damaged; delete it to plan them again")
+        say(f"note: {num_failed} slides of {path} failed or are damaged; delete the plan to try them again")
     return plan, path
 
 
 @dataclass(frozen=True)
 class PlanToExtract:
-    """The plan that `extract-teacher` was given, or had to make.
+    """The plan for `extract-teacher`, read or newly made.
 
     Attributes:
         plan: the plan.
-        source: the file or store that it is in.
-        num_bad_slides: slides of the manifest that failed or are damaged; 0 for a plan that was there.
-        reports: what is to be shown of a plan that was made of a manifest.
+        source: the file or store that holds it.
+        num_bad_slides: slides of the manifest that failed or are damaged; 0 if the call named a plan or a store.
+        reports: texts to show about a plan made from a manifest.
     """
 
     plan: Plan
@@ -131,34 +132,41 @@ def plan_to_extract(
     plan_options: Collection[str],
     plan_config: Callable[[], PlanConfig],
 ) -> PlanToExtract:
-    """The plan in the file or store `source`, or that of the manifest `source`, which is planned first.
+    """Read the plan from the file or store `source`; if `source` is a manifest, plan it first.
 
     Args:
-        store: where the embeddings will lie; a manifest's plan is written beside it.
-        extract: for the estimate of what the store will take.
-        plan_options: names of options that only `plan` has and that were given.
-        plan_config: makes the options of a plan; called for a manifest only.
+        store: where the embeddings will go; a manifest's plan is written beside it.
+        extract: options for the estimate of the store's size.
+        plan_options: names of the options in the call that only `g2l plan` has.
+        plan_config: makes the options of the plan; called only for a manifest.
 
     Raises:
-        G2LError: options of a plan were given for one that exists; wrong input; a plan of something else.
+        G2LError: planning options for a finished plan; wrong input; an earlier plan from other inputs.
     """
     if source.suffix.lower() == ".csv":
         made, path = plan_beside(source, plan_config(), store)
         reports = [audit_table(made)]
         if not (store / "zarr.json").exists():
-            reports.append(estimate(made, width=named_spec(extract.teacher).width or None, dtype=extract.dtype,
-                                    rows_per_shard=extract.rows_per_shard, pixels=extract.pixels))  # fmt: skip
+            reports.append(
+                estimate(
+                    made,
+                    width=named_spec(extract.teacher).width or None,
+                    dtype=extract.dtype,
+                    rows_per_shard=extract.rows_per_shard,
+                    pixels=extract.pixels,
+                )
+            )
         return PlanToExtract(made, path, failed_slides(made), (*reports, f"plan {made.hash[:12]} is in {path}"))
     is_store = source.suffix == ".zarr" or (source / "zarr.json").exists()
     if plan_options:
         flags = ", ".join("--" + name.replace("_", "-") for name in sorted(plan_options))
-        what = "holds" if is_store else "is"
-        raise ConfigError(f"{flags}: {source} {what} a finished plan; these options belong to g2l plan")
+        verb = "holds" if is_store else "is"
+        raise ConfigError(f"{flags}: {source} {verb} a finished plan; these options belong to g2l plan")
     return PlanToExtract(Store(source).plan if is_store else read_plan(source), source)
 
 
 def changed_rows(plan: Plan, manifest: Manifest, config: PlanConfig) -> list[str]:
-    """How a manifest differs from the one that a plan was made from, a line a slide."""
+    """List how a manifest differs from the one that a plan was made from, a line a slide."""
     rows = {row.slide_id: row for row in manifest.rows}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     audited = {row.slide_id: row.row_hash for row in plan.audit}
@@ -169,5 +177,5 @@ def changed_rows(plan: Plan, manifest: Manifest, config: PlanConfig) -> list[str
 
 
 def failed_slides(plan: Plan) -> int:
-    """Slides that failed or are damaged."""
+    """Number of slides that failed or are damaged."""
     return sum(row.status != "ok" for row in plan.audit)

@@ -5,10 +5,10 @@ G2L, section "Knowledge distillation":
     p   = Linear(S -> T)(z_s)           (B, T)   the projector
     d   = |BN(p) - BN(z_t)|             both without affine parameters
     L   = log( sum over batch and dimensions of d**alpha )
-With several teachers there is a projector for each, and L is the sum of their losses by weights of sum 1.
-What the paper leaves open is our choice and an option: optimiser, schedule, augmentation. The teacher is not loaded
-here. Over several processes (`torchrun`) loss, gradient and the projector's statistics are those of the whole batch; a
-student's own batch normalisation, if it has any, is each process's own, and the first one's is kept.
+With several teachers, each has a projector, and L is the weighted sum of their losses; the weights sum to 1. What the
+paper leaves open is our choice and an option: optimiser, schedule, augmentation. The teacher is not loaded here. With
+several processes (`torchrun`), loss, gradient and projector statistics are those of the whole batch. Batch
+normalisation inside the student, if any, uses each process's own share; the first process's statistics are kept.
 """
 
 import time
@@ -49,9 +49,10 @@ from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
-from pipeline.student.folder import card_facts, model_card, write_student
+from pipeline.student.card import card_facts, further_facts, model_card
+from pipeline.student.describe import describe_run_student, split_facts
+from pipeline.student.folder import write_student
 from pipeline.student.start import continue_projector, find_start, projector_hash
-from pipeline.student.teacher_projectors import further_facts
 from pipeline.training.augment import beyond_the_teacher, with_augmentation
 from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.training.curves import draw_curves
@@ -65,14 +66,14 @@ from stages.reports.train import Trained as Trained
 from stages.reports.train import report as report
 
 LOG_EVERY = 10
-"""Steps between fetches of the losses from the device, so that the device need not wait at every step."""
+"""Steps between fetches of the losses, so that the device does not wait at every step."""
 DRAW_SECONDS = 60.0
-"""Between drawings of the curves while training: one takes as long as many a step."""
+"""Time between plots of the curves during training: a plot takes as long as many steps."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """All that the training loop works with."""
+    """Everything that the training loop needs."""
 
     config: TrainConfig
     draws: RunDraws
@@ -85,20 +86,20 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Full batches of an epoch."""
+        """Full batches in an epoch."""
         return len(self.rows.train) // self.rows.batch_size
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole run."""
+        """Steps in the whole run."""
         return self.steps_per_epoch * self.config.epochs
 
 
 def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
-    """Train, or continue to train, in the run directory `out`; export the student at the end.
+    """Train or continue in the run directory `out`; export the student at the end.
 
     Raises:
-        G2LError: an unfinished or damaged store, another configuration than the run was started with, a full disk, ...;
+        G2LError: an unfinished or damaged store, other options than the run was started with, a full disk, ...;
             checkpoints are safe, and the same command continues.
     """
     teachers = choose_teachers(store, config.teacher, config.teacher_weight)
@@ -114,41 +115,51 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             started = time.monotonic()
             num_new_steps = run_epochs(run, folder)
             seconds = time.monotonic() - started
-            distributed.wait_for_all()  # the metrics are complete from here on
+            distributed.wait_for_all()  # from here on the metrics are complete
             trained = finish(run, folder, num_new_steps, seconds)
             distributed.wait_for_all()
     except OSError as error:
-        raise G2LError(f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: mend the cause, and "
-                       "run the same command again") from error  # fmt: skip
+        raise G2LError(
+            f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: fix the cause, then "
+            "run the same command again"
+        ) from error
     finally:
         distributed.leave_group()
     return trained
 
 
 def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, device: torch.device) -> Run:
-    """Build what is trained; start the run directory, or see that it was started from the same.
+    """Build all that is trained; start the run directory, or check that it was started from the same inputs.
 
     Raises:
-        G2LError: it was not, or what was asked for cannot be built.
+        G2LError: it was started from other inputs, or the student cannot be built.
     """
     start, leader = find_start(config.weights), distributed.is_leader()
-    store, precision = teachers.first, training_precision(config.precision, device)
-    student = build_encoder(config.student, start.weights, store.patch_px, seed=config.seed)
-    rows = choose_rows(store, config, distributed.world_size(), teachers.stores[1:])
+    teacher, precision = teachers.first, training_precision(config.precision, device)
+    student = build_encoder(config.student, start.weights, teacher.patch_px, seed=config.seed)
+    rows = choose_rows(teacher, config, distributed.world_size(), teachers.stored[1:])
     if config.keep == "best" and not len(rows.val):
-        raise ConfigError("--keep best: no rows are held out to tell which epoch is best. Plan with --val-fraction or "
-                          "--val-strip, or keep the last")  # fmt: skip
+        raise ConfigError(
+            "--keep best: no rows are held out to find the best epoch on. Plan with --val-fraction or "
+            "--val-strip, or use --keep last"
+        )
     require_share(student, rows.batch_size, distributed.world_size())
-    hashes = [(each.spec.teacher["name"], each.spec.teacher["weights_sha256"]) for each in teachers.stores]
+    hashes = [(each.name, each.record["weights_sha256"]) for each in teachers.stored]
     begun_from = start.projectors(hashes)
     if leader:
         identity = run_identity(
-            store, student.record(), config, precision, distributed.world_size(), teachers.further, folder.version(),
+            teacher,
+            student.record(),
+            config,
+            precision,
+            distributed.world_size(),
+            teachers.further,
+            folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
-        )  # fmt: skip
+        )
         folder.start_or_continue(identity)
-        folder.write_config(store.folder, config)
-        plan = store.plan
+        folder.write_config(teacher.store.folder, config)
+        plan = teacher.plan
         if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
             say(f"warning: {warning}")
         if beyond := beyond_the_teacher(config.augment, teachers.views.count):
@@ -161,16 +172,16 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
 
 
 def require_share(student: BuiltEncoder, batch_size: int, world: int) -> None:
-    """See that no process is left with one row of each batch where the student has batch normalisation of its own,
-    which is each process's: of one row there are no statistics.
+    """Check that batch normalisation inside the student, if any, gets at least two rows a process: one row has no
+    statistics.
 
     Raises:
-        ConfigError: one is.
+        ConfigError: it gets one.
     """
     if world > 1 and batch_size // world < 2 and any(isinstance(m, _BatchNorm) for m in student.module.modules()):
         raise ConfigError(
-            f"a batch of {batch_size} among {world} processes is one row for each, of which the student's batch "
-            f"normalisation has no statistics; use a --batch-size of at least {2 * world}, or fewer processes"
+            f"a batch of {batch_size} among {world} processes is one row for each, too few for the student's batch "
+            f"normalisation; use a --batch-size of at least {2 * world}, or fewer processes"
         )
 
 
@@ -191,16 +202,32 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         draw_curves(folder.metrics(), folder.curves_path)
         if step != run.num_steps:
             distillation.load_state(load_checkpoint(folder.checkpoints, step))
-        facts = card_facts(teachers.first, distillation.student, config, run.rows.train, step, before, after,
-                           further_facts(teachers, further), teachers.views.count)  # fmt: skip
+        facts = card_facts(
+            teachers.first,
+            distillation.student,
+            config,
+            run.rows.train,
+            step,
+            before,
+            after,
+            further_facts(teachers, further),
+            teachers.views.count,
+        )
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), teacher_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
-        write_student(folder.student, distillation.student.module.model, spec, distillation.projectors[0],
-                      model_card(facts), projectors, step if says_step else None)  # fmt: skip
+        write_student(
+            folder.student,
+            distillation.student.module.model,
+            spec,
+            projectors,
+            model_card(facts),
+            lambda student: describe_run_student(folder, student, step, split_facts(facts["store"])),
+            step if says_step else None,
+        )
     return Trained(folder, run.num_steps, num_new_steps, before, after, seconds, further, step)
 
 
@@ -214,15 +241,15 @@ def prepare_run(
     precision: str,
     begun_from: Mapping[str, Projector] = MappingProxyType({}),
 ) -> Run:
-    """Build projectors and optimizer; a teacher's statistics are those of all rows to train on.
+    """Build projectors and optimizer; a teacher's statistics are over all training rows.
 
-    `begun_from` has projectors that are trained on, by the names of their teachers.
+    `begun_from` has trained projectors to start from, by teacher.
 
     Raises:
         StoreError: a shard of embeddings is damaged.
     """
     projectors = build_projectors(student.spec.width, teachers.widths, draws.projector_seed)
-    for name, projector, each in zip(teachers.names, projectors, teachers.stores, strict=True):
+    for name, projector, each in zip(teachers.names, projectors, teachers.stored, strict=True):
         if name in begun_from:
             continue_projector(projector, begun_from[name])
         mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count)
@@ -236,7 +263,7 @@ def prepare_run(
         draws=draws,
         teachers=teachers,
         rows=rows,
-        reader=StoredRows(teachers.first, config.slides_root, teachers.stores[1:], teachers.views),
+        reader=StoredRows(teachers.first, config.slides_root, teachers.stored[1:], teachers.views),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or usable_cores(),
@@ -244,9 +271,9 @@ def prepare_run(
 
 
 def run_epochs(run: Run, folder: RunFolder) -> int:
-    """The training loop, from the last checkpoint on; returns how many steps were done here."""
+    """Train from the last checkpoint on; returns the number of steps done."""
     config = run.config
-    torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops other units
+    torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops different units
     position = load(run, folder)
     first, metrics_bytes = position or (0, 0)
     leader = distributed.is_leader()
@@ -256,8 +283,14 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration).tolist()
-                with calibrated(run.distillation, run.reader, shuffled, batch_size=run.rows.batch_size,
-                                workers=run.workers, version=run.draws.version):  # fmt: skip
+                with calibrated(
+                    run.distillation,
+                    run.reader,
+                    shuffled,
+                    batch_size=run.rows.batch_size,
+                    workers=run.workers,
+                    version=run.draws.version,
+                ):
                     validate(run, log, step=0, epoch=0)
                 save(run, folder, log, 0)
             drawn = time.monotonic()
@@ -275,15 +308,16 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
 
 
 def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress, epoch: int, step: int) -> int:
-    """The steps of one epoch from `step` on; returns the number of the next step."""
+    """Train one epoch from `step` on; returns the next step."""
     config, distillation = run.config, run.distillation
     loss_of = build_loss(config.loss, config.alpha)
     order = epoch_order(run.rows.train, config.seed, epoch)
     reader = run.reader.reader(run.draws, epoch, config.augment)
     share = run.rows.batch_size // distributed.world_size()
     mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
-    loader = BatchLoader(reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers,
-                         device=distillation.device)  # fmt: skip
+    loader = BatchLoader(
+        reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers, device=distillation.device
+    )
     waiting: list[tuple[int, float, Tensor, Tensor]] = []
     distillation.train()
     with loader:
@@ -305,10 +339,13 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
 
 
 def train_step(
-    distillation: Distillation, batch: Batch[NDArray[np.float32]], loss_of: Loss, optimizer: torch.optim.Optimizer,
+    distillation: Distillation,
+    batch: Batch[NDArray[np.float32]],
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
     clip: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """One step on one batch; returns loss and gradient norm, on the device."""
+) -> tuple[Tensor, Tensor]:
+    """Train on one batch; returns loss and gradient norm, on the device."""
     pixels = batch.pixels_on(distillation.device)
     teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
     embedding = distillation.embed(pixels)
@@ -326,10 +363,11 @@ def train_step(
 def write_steps(
     log: MetricsLog, waiting: list[tuple[int, float, Tensor, Tensor]], epoch: int, progress: Progress
 ) -> None:
-    """Fetch the waiting losses and write a line for each.
+    """Fetch the waiting losses and write a line for each. Runs before every checkpoint, so none is saved after a
+    failure.
 
     Raises:
-        G2LError: a loss or a gradient is not finite, before a checkpoint could hold its consequences.
+        G2LError: a loss or a gradient is not finite.
     """
     losses = torch.stack([loss for _, _, loss, _ in waiting]).tolist()
     norms = torch.stack([norm for _, _, _, norm in waiting]).tolist()
@@ -340,9 +378,9 @@ def write_steps(
 
 
 def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
-    """Checkpoint after `step` steps: all that the next step depends on, and how far the metrics had come.
+    """Save a checkpoint after `step` steps: all that the next step depends on, and the length of the metrics file.
 
-    The first of several processes writes it; their random states are their own.
+    The first process writes it, with the random states of all.
 
     Raises:
         G2LError: a weight is not finite.
@@ -362,7 +400,7 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
 
 
 def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
-    """Put the last whole checkpoint back; returns its step and how many bytes of metrics it saw, `None` without one."""
+    """Restore the newest intact checkpoint; returns its step and length of the metrics in bytes, `None` without one."""
     checkpoint = load_last_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return None
@@ -373,10 +411,10 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
 
 
 def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
-    """Score the held-out rows and write a line for each teacher; when none are held out, only see that the figures of a
-    batch are finite.
+    """Score the held-out rows and write a line for each teacher; if none are held out, only check that the figures of
+    one training batch are finite.
 
-    Of several processes the first does it for all.
+    The first process does this for all.
 
     Raises:
         G2LError: a figure is not finite.
@@ -387,13 +425,19 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
     chosen = run.rows.val if held_out else run.rows.train[: run.rows.batch_size]
     with distributed.alone():
         scores = score_teachers(
-            run.distillation, run.reader, chosen.tolist(),
-            batch_size=run.rows.batch_size, workers=run.workers, loss=config.loss, alpha=config.alpha,
-            fit_on=run.rows.fit.tolist() if held_out else (), version=run.draws.version,
-        )  # fmt: skip
+            run.distillation,
+            run.reader,
+            chosen.tolist(),
+            batch_size=run.rows.batch_size,
+            workers=run.workers,
+            loss=config.loss,
+            alpha=config.alpha,
+            fit_on=run.rows.fit.tolist() if held_out else (),
+            version=run.draws.version,
+        )
     for name, (figures, loss) in zip(run.teachers.names, scores, strict=True):
-        of = {"teacher": name} if len(scores) > 1 else {}
-        line = {"kind": "val", **of, "step": step, "epoch": epoch, "loss": loss, **figures}
+        teacher = {"teacher": name} if len(scores) > 1 else {}
+        line = {"kind": "val", **teacher, "step": step, "epoch": epoch, "loss": loss, **figures}
         check_line(line)
         if held_out:
             log.append(line)

@@ -1,4 +1,4 @@
-"""Verify a store: metadata, ledger and every checksum again, and a sample of rows through the teacher again."""
+"""Verify a store: check the metadata, the ledger and every checksum, and embed a sample of rows again."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +10,15 @@ from torch.nn import functional as F
 
 from pipeline.base.console import Progress, counted
 from pipeline.base.cores import usable_cores
-from pipeline.base.devices import autocast, choose_device, keep_freed_memory
+from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
-from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError, StoreError
+from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError
 from pipeline.base.loader import BatchLoader
 from pipeline.encoders.build import build_encoder
+from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.store.check import check_metadata, check_shard
-from pipeline.store.store import Store
-from pipeline.store.teachers import all_teachers, find_teacher, made_with
+from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.teachers import made_with
 from pipeline.student.teacher_weights import noted_place, remembered_weights
 from pipeline.training.rows import StoredRows, row_keys, row_views
 
@@ -29,7 +30,7 @@ in another order. Our choice.
 
 @dataclass(frozen=True)
 class Difference:
-    """A sample of rows, embedded again.
+    """How rows that were embedded again differ from the stored ones.
 
     Attributes:
         rows: how many.
@@ -43,6 +44,13 @@ class Difference:
     scale: float
     min_cosine: float
 
+    def words(self, how: str = "") -> str:
+        """The difference in a line; `how` the rows were embedded again follows their number."""
+        return (
+            f"{self.rows} rows embedded again{how}: largest difference {self.largest:.3g} of values up to "
+            f"{self.scale:.3g}, smallest cosine {self.min_cosine:.6f}"
+        )
+
 
 def verify_store(
     folder: Path,
@@ -52,7 +60,7 @@ def verify_store(
     slides_root: Path | None = None,
     teacher: str | None = None,
 ) -> tuple[str, int]:
-    """Check the store with the embeddings of all its teachers; returns what was found, in words, and the exit code: 0
+    """Check the store with the embeddings of all its teachers; returns the findings, in words, and the exit code: 0
     all is well, 1 damaged, 3 nothing is damaged, but some shards are not done yet, or no row was embedded again because
     the teacher's weights are not where they were.
 
@@ -66,69 +74,64 @@ def verify_store(
         G2LError: no store, or the teacher or a slide cannot be had.
     """
     store = Store(folder)
-    asked = find_teacher(store, teacher) if teacher else store
-    lines, damaged, pending = [], False, 0
-    for name, each in all_teachers(store).items():
-        problems, its_pending, words = _check(each)
-        further = each.base is not each
-        lines += [f"further teacher {name}: {words[0]}", *words[1:]] if further else words
-        damaged, pending = damaged or bool(problems), pending + its_pending
-    if damaged:
+    sampled = store.teacher(teacher) if teacher else store.first
+    checks = [check_teacher(each) for each in store.teachers.values()]
+    lines = [line for check in checks for line in check.words()]
+    if any(check.problems for check in checks):
         return "\n".join(lines), EXIT_ERROR
-    code = EXIT_PARTIAL if pending else EXIT_OK
-    if not sample or len(asked.pending_shards()) == asked.num_shards:
-        return "\n".join(lines), code
-    if weights is None and not asked.spec.teacher["weights_sha256"]:  # imported without them
-        return "\n".join([*lines, "no row embedded again: the teacher's weights are not known; give --weights"]), code
-    source = weights or remembered_weights(asked)
-    if source is None:
-        lines.append(f"no row embedded again: the teacher's weights came from {noted_place(asked)}, where they are not "
-                     "now. Say with --weights FILE where they are, or leave it out with --sample 0")  # fmt: skip
-        return "\n".join(lines), EXIT_PARTIAL
-    try:
-        difference = embed_again(asked, source, sample, device_name, slides_root)
-    except EncoderError as error:
-        if weights is not None:
-            raise
-        return "\n".join([*lines, f"no row embedded again: {error}"]), EXIT_PARTIAL
-    if difference is None:
-        return "\n".join([*lines, "no row to embed again"]), code
-    by = f" by {teacher}" if teacher else ""
-    by += f", one of {asked.views.count} views of each" if asked.views.count > 1 else ""
-    lines.append(
-        f"{difference.rows} rows embedded again{by}: largest difference {difference.largest:.3g} of values up to "
-        f"{difference.scale:.3g}, smallest cosine {difference.min_cosine:.6f}"
-    )
-    bound = asked.spec.settings.get("imported", {}).get("options", {}).get("min_cosine", MIN_COSINE)
-    if not difference.min_cosine >= bound:  # NaN is not good either
-        lines.append(f"NOT the same embeddings: a cosine below {bound}")
-        code = EXIT_ERROR
+    code = EXIT_PARTIAL if any(check.num_pending for check in checks) else EXIT_OK
+    if sample and len(sampled.ledger.pending()) < sampled.num_shards:
+        by = f" by {teacher}" if teacher else ""
+        words, sample_code = verify_sample(sampled, weights, sample, device_name, slides_root, by)
+        lines, code = [*lines, *words], sample_code or code
     return "\n".join(lines), code
 
 
-def _check(store: Store) -> tuple[list[str], int, list[str]]:
-    """The problems of one teacher's metadata and files, its number of pending shards, and both in words."""
-    problems = check_metadata(store)
-    content, pending = not problems, 0
-    with Progress("checking", store.num_shards, "shards") as progress:
-        for shard in range(store.num_shards):
-            found = check_shard(store, shard, content=content)
-            pending += found is None
-            problems += found or []
+@dataclass(frozen=True)
+class TeacherCheck:
+    """What a check of one teacher's metadata and files has found.
+
+    Attributes:
+        teacher: which one.
+        problems: what is damaged.
+        is_described: whether the metadata are right; otherwise what the files hold was not compared.
+        num_pending: shards that are not done.
+    """
+
+    teacher: StoredTeacher
+    problems: list[str]
+    is_described: bool
+    num_pending: int
+
+    def words(self) -> list[str]:
+        """The findings, and what to do about them; a line each."""
+        teacher, command = self.teacher, made_with(self.teacher)
+        name, place = ("", "") if teacher.is_first else (f"further teacher {teacher.name}: ", f"{teacher.folder}: ")
+        headline = _headline(teacher.num_shards, self.num_pending, bool(self.problems))
+        lines = [f"{name}{headline}", *(f"  {problem}" for problem in self.problems)]
+        if self.num_pending:
+            lines.append(f"{counted(self.num_pending, 'shard')} pending: run {command} again to continue")
+        if self.problems:
+            lines.append(
+                f"{place}delete shards/<i>.json of the damaged shards and run {command} again: only they are done again"
+                if self.is_described
+                else f"{place}the store's metadata are damaged: take zarr.json from a copy, or make the store again"
+            )
+        return lines
+
+
+def check_teacher(teacher: StoredTeacher) -> TeacherCheck:
+    """Check the metadata, the ledger and every file of a teacher."""
+    problems = check_metadata(teacher)
+    is_described, num_pending = not problems, 0
+    with Progress("checking", teacher.num_shards, "shards") as progress:
+        for shard in range(teacher.num_shards):
+            wrong = check_shard(teacher, shard, content=is_described)
+            num_pending += wrong is None
+            problems += wrong or []
             progress.note(damaged=len(problems))
             progress.step()
-    lines = [_headline(store.num_shards, pending, bool(problems)), *(f"  {problem}" for problem in problems)]
-    if pending:
-        lines.append(f"{counted(pending, 'shard')} pending: run {made_with(store)} again to continue")
-    if problems:
-        where = f"{store.folder}: " if store.base is not store else ""
-        lines.append(
-            f"{where}delete shards/<i>.json of the damaged shards and run {made_with(store)} again: only they are "
-            "done again"
-            if content
-            else f"{where}the store's metadata are damaged: take zarr.json from a copy, or make the store again"
-        )
-    return problems, pending, lines
+    return TeacherCheck(teacher, problems, is_described, num_pending)
 
 
 def _headline(num_shards: int, pending: int, damaged: bool) -> str:
@@ -141,8 +144,50 @@ def _headline(num_shards: int, pending: int, damaged: bool) -> str:
     return f"{done:,} of {num_shards:,} shards are done" + (", and their files are as written" if done else "")
 
 
+def verify_sample(
+    teacher: StoredTeacher,
+    weights: Path | None,
+    sample: int,
+    device_name: str,
+    slides_root: Path | None = None,
+    by: str = "",
+) -> tuple[list[str], int]:
+    """Embed some rows again, if the teacher's weights can be had; returns the findings, a line each, and the exit code.
+
+    Args:
+        weights: those that the user has given; `None` for those that the store names or remembers.
+        by: whom the rows were embedded by, where the findings are to say so.
+
+    Raises:
+        G2LError: the teacher of the given weights, or a slide, cannot be had.
+    """
+    if weights is None and not teacher.record["weights_sha256"]:  # imported without them
+        return ["no row embedded again: the teacher's weights are not known; give --weights"], EXIT_OK
+    source = weights or remembered_weights(teacher)
+    if source is None:
+        place = noted_place(teacher)
+        return [
+            f"no row embedded again: the teacher's weights came from {place}, where they are not now. Say with "
+            "--weights FILE where they are, or leave it out with --sample 0"
+        ], EXIT_PARTIAL
+    try:
+        difference = embed_again(teacher, source, sample, device_name, slides_root)
+    except EncoderError as error:
+        if weights is not None:
+            raise
+        return [f"no row embedded again: {error}"], EXIT_PARTIAL
+    if difference is None:
+        return ["no row to embed again"], EXIT_OK
+    of_views = f", one of {teacher.views.count} views of each" if teacher.views.count > 1 else ""
+    lines = [difference.words(f"{by}{of_views}")]
+    bound = teacher.settings.get("imported", {}).get("options", {}).get("min_cosine", MIN_COSINE)
+    if difference.min_cosine >= bound:
+        return lines, EXIT_OK
+    return [*lines, f"NOT the same embeddings: a cosine below {bound}"], EXIT_ERROR  # NaN is not good either
+
+
 def embed_again(
-    store: Store, weights: str | Path, sample: int, device_name: str, slides_root: Path | None = None
+    teacher: StoredTeacher, weights: str | Path, sample: int, device_name: str, slides_root: Path | None = None
 ) -> Difference | None:
     """Embed up to `sample` rows, chosen by a hash, from their stored pixels; `None` if there is no row.
 
@@ -154,40 +199,44 @@ def embed_again(
         EncoderError: the teacher cannot be had, or has other weights than the store's.
         StoreError: a row cannot be read.
     """
-    record = store.spec.teacher
-    rows = store.ok_rows()
+    rows = teacher.ok_rows()
     chosen = np.sort(rows[np.argsort(row_keys(rows, 0, 0, "verify"), kind="stable")[:sample]])
     if not len(chosen):
         return None
     device = choose_device(device_name)
     keep_freed_memory(device)
-    teacher = build_encoder(record["name"], weights, store.patch_px)
-    if record["weights_sha256"] not in ("", teacher.weights_sha256):
-        found, expected = teacher.weights_sha256[:12], record["weights_sha256"][:12]
-        raise EncoderError(f"{weights}: these are not the weights of the store's teacher: SHA-256 {found}, not "
-                           f"{expected}. Say with --weights FILE where those are")  # fmt: skip
-    teacher.module.to(device)
-    batch_size = min(store.spec.settings["batch_size"], len(chosen))
+    encoder = build_encoder(teacher.name, weights, teacher.patch_px)
+    digest, expected = encoder.weights_sha256, teacher.record["weights_sha256"]
+    if expected not in ("", digest):
+        raise EncoderError(
+            f"{weights}: these are not the weights of the store's teacher: SHA-256 {digest[:12]}, not "
+            f"{expected[:12]}. Say with --weights FILE where those are"
+        )
+    encoder.module.to(device)
+    batch_size = min(teacher.settings["batch_size"], len(chosen))
     stored: list[NDArray[np.float32]] = []
     again: list[torch.Tensor] = []
-    source = StoredRows(store, slides_root, views=store.views)
-    views = dict(zip(chosen.tolist(), row_views(chosen, store.views, RunDraws(0), 0).tolist(), strict=True))
+    source = StoredRows(teacher, slides_root, views=teacher.views)
+    views = dict(zip(chosen.tolist(), row_views(chosen, teacher.views, RunDraws(0), 0).tolist(), strict=True))
     loader = BatchLoader(
         lambda row, out: source.read(row, out, views[row]),
-        patch_px=store.patch_px,
+        patch_px=teacher.patch_px,
         batch_size=batch_size,
         workers=usable_cores(),
         device=device,
     )
-    with loader, torch.inference_mode(), Progress("embedding again", len(chosen), "rows") as progress:
-        parts = (chosen[i : i + batch_size].tolist() for i in range(0, len(chosen), batch_size))
-        for batch in loader.batches(parts):
-            with autocast(device, store.spec.settings["precision"]):
-                again.append(teacher.module(batch.pixels_on(device)).float().cpu())
-            stored += batch.results
-            progress.step(len(batch.rows))
-    if not stored:
-        raise StoreError(f"{store.folder}: no row could be read")
+    parts = (chosen[i : i + batch_size].tolist() for i in range(0, len(chosen), batch_size))
+    with loader, Progress("embedding again", len(chosen), "rows") as progress:
+        for embedded in embed_batches(
+            EncoderForward(encoder.module, device, teacher.settings["precision"]),
+            loader.batches(parts),
+            device,
+            width=encoder.spec.width,
+            no_room="Choose another --device",
+        ):
+            again.append(embedded.embeddings)
+            stored += embedded.results
+            progress.step(len(embedded.rows))
     before, after = torch.from_numpy(np.stack(stored)), torch.cat(again)
     return Difference(
         rows=len(chosen),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from slide_factory import make_slide
+from support.slides import make_slide
 
 # Under `nohup make test &` SIGINT and SIGHUP are ignored, and children inherit that. With a handler here, which a child
 # does not inherit, they have it as in a terminal, and the tests go on whatever the terminal does.

@@ -15,11 +15,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from slide_factory import make_slide
+from support.places import ROOT
+from support.slides import make_slide
 
-ROOT = Path(__file__).resolve().parents[1]
 EARLIER = sorted((ROOT / "tests" / "earlier").glob("*.tar.xz"))
-FILES = ("py.typed", "data/report.html.j2", "data/tcga_source_sites.csv")
+FILES = ("py.typed", "data/report.html.j2", "data/tcga_source_sites.csv", "data/card/student.md",
+         "data/adapters/student.py.tmpl")  # fmt: skip
 """Of `pipeline`, beside modules."""
 
 pytestmark = pytest.mark.slow

@@ -2,11 +2,10 @@
 
 import hashlib
 import tomllib
-from pathlib import Path
 
 import yaml
+from support.places import ROOT
 
-ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 """Of https://www.apache.org/licenses/LICENSE-2.0.txt as most projects carry it (without the leading blank line)."""

@@ -10,7 +10,7 @@ each command has its own table, so that one file can hold a whole project:
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -76,9 +76,9 @@ def option(
 
 @dataclass(frozen=True)
 class OneOf:
-    """Annotates the type of an option that must be one of `words`, such as the names in a registry."""
+    """Annotates the type of an option that must be one of the names in a registry, which `words` gives."""
 
-    words: Collection[str]
+    words: Callable[[], Collection[str]]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
@@ -89,8 +89,8 @@ class OneOf:
         Raises:
             PydanticCustomError: it is not; the error has the type and message of a `Literal`'s.
         """
-        if value not in self.words:
-            *others, last = [repr(word) for word in self.words]
+        if value not in self.words():
+            *others, last = [repr(word) for word in self.words()]
             expected = f"{', '.join(others)} or {last}" if others else last
             raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
         return value
@@ -168,8 +168,10 @@ def to_toml(tables: dict[str, dict[str, Any]]) -> str:
         for name, value in table.items():
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, str) and not is_utf8(item):
-                    raise ConfigError(f"{name}: {item!a} is not UTF-8, so the record of the options cannot hold "
-                                      "it. Rename it, or use a link to it")  # fmt: skip
+                    raise ConfigError(
+                        f"{name}: {item!a} is not UTF-8, so the record of the options cannot hold "
+                        "it. Rename it, or use a link to it"
+                    )
     return str(tomli_w.dumps(tables))
 
 
@@ -195,8 +197,10 @@ def read_toml(path: Path, command: str) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: {', '.join(loose)} must be in the table of a command, such as [{command}]")
     unknown = sorted(tables.keys() - set(COMMANDS))
     if unknown:
-        raise ConfigError(f"--config {path}: [{unknown[0]}] is not a command"
-                          f"{did_you_mean(unknown[0], COMMANDS)}; tables are {', '.join(COMMANDS)}")  # fmt: skip
+        raise ConfigError(
+            f"--config {path}: [{unknown[0]}] is not a command"
+            f"{did_you_mean(unknown[0], COMMANDS)}; tables are {', '.join(COMMANDS)}"
+        )
     return dict(tables.get(command, {}))
 
 

@@ -134,7 +134,9 @@ class TrainConfig(Config):
     weight_decay: float = option(0.05, ge=0, description="Weight decay of matrices; vectors have none.")
     warmup: float = option(0.05, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises.")
     clip: float = option(1.0, gt=0, description="Largest norm of the gradient; larger ones are clipped.")
-    loss: Annotated[str, OneOf(LOSSES)] = option("log-sum", description="log-sum is the paper's; others for ablation.")
+    loss: Annotated[str, OneOf(LOSSES.keys)] = option(
+        "log-sum", description="log-sum is the paper's; others for ablation."
+    )
     alpha: float = option(4.0, ge=1, description="Exponent of the log-sum loss.")
     augment: Literal["none", "flips", "flips+jitter"] = option(
         "flips",
@@ -145,16 +147,13 @@ class TrainConfig(Config):
         500, ge=1, description="Steps between checkpoints; every epoch ends with one.", decides="nothing"
     )
     keep: Literal["last", "best"] = option(
-        "last",
-        description="Student to export: of the last step, or of the smallest held-out loss.",
-        decides="effect",
+        "last", description="Student to export: of the last step, or of the smallest held-out loss.", decides="effect"
     )
     val_every: int = option(1, ge=1, description="Epochs between validations.")
     val_rows: int = option(4096, ge=2, description="Most held-out rows to score.")
     device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
     precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto",
-        description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
+        "auto", description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU."
     )
     workers: int | None = option(
         None, ge=1, description="Threads that decode and augment [number of cores].", decides="nothing"

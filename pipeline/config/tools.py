@@ -4,10 +4,11 @@ The options of the stages themselves are in `config.stages`.
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
-from pipeline.config.base import Config, option
+from pipeline.config.base import Config, OneOf, option
+from pipeline.config.feature_tools import layouts
 from pipeline.config.model_names import absolute_folder, absolute_model
 
 
@@ -38,9 +39,7 @@ class ImportConfig(Config):
         decides="effect",
     )
     coords: Path | None = option(
-        None,
-        description="Folder of coordinate files, if they lie apart from the features (CLAM's patches).",
-        decides="effect",
+        None, description="Folder of coordinate files, if they lie apart from the features.", decides="effect"
     )
     patch_px: int | None = option(
         None,
@@ -50,10 +49,12 @@ class ImportConfig(Config):
         decides="effect",
     )
     mpp: float | None = option(
-        None, ge=MIN_MPP, le=MAX_MPP,
+        None,
+        ge=MIN_MPP,
+        le=MAX_MPP,
         description="Resolution of the encoder's input, um per pixel, for files that lack it or give it in whole "
         "pixels only [from the files].",
-    )  # fmt: skip
+    )
     patches_per_slide: int | None = option(None, ge=1, description="Use a random sample of each slide's patches [all].")
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than their patches.")
     val_fraction: float = option(
@@ -61,10 +62,12 @@ class ImportConfig(Config):
     )
     check_rows: int = option(4, ge=0, description="Patches of each slide to embed again; 0 for none.", decides="effect")
     min_cosine: float = option(
-        0.9, ge=-1, le=1,
+        0.9,
+        ge=-1,
+        le=1,
         description="Least cosine between these embeddings and the files' features, both less the features' mean; "
         "median of a slide.",
-    )  # fmt: skip
+    )
     dtype: Literal["float16", "float32"] = option(
         "float16", description="Number type of the stored embeddings.", decides="effect"
     )
@@ -99,13 +102,13 @@ class EmbedConfig(Config):
         "batch_size": "Running",
     }
 
-    layout: Literal["trident", "clam", "stamp", "pt"] = option(
-        description="File layout of TRIDENT, CLAM or STAMP; pt: bare tensors, as slide2vec writes them.",
+    layout: Annotated[str, OneOf(layouts)] = option(
+        description=f"Whose file layout to write: {', '.join(f'{name} ({tool})' for name, tool in layouts().items())}.",
         decides="effect",
     )
     dtype: Literal["float16", "float32"] | None = option(
         None,
-        description="Number type of the stored embeddings [the layout's: float16 for stamp, else float32].",
+        description="Number type of the stored embeddings [float32, or the only one that the layout has].",
         decides="effect",
     )
     as_teacher: bool = option(

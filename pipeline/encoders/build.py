@@ -167,15 +167,18 @@ def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mappin
     """
     for name, value in weights.items():
         if expected is not None and value.dtype.is_floating_point != expected[name].dtype.is_floating_point:
-            raise EncoderError(f"{source}: {name} is of type {value.dtype}, not {expected[name].dtype}: weights that "
-                               "were quantised or converted are not loaded")  # fmt: skip
+            raise EncoderError(
+                f"{source}: {name} is of type {value.dtype}, not {expected[name].dtype}: weights that "
+                "were quantised or converted are not loaded"
+            )
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise EncoderError(f"{source}: {name} holds NaN or infinity: the file is damaged, or of a training that "
-                               "diverged")  # fmt: skip
+            raise EncoderError(
+                f"{source}: {name} holds NaN or infinity: the file is damaged, or of a training that diverged"
+            )
 
 
 def known_to_timm(name: str) -> bool:
-    """Whether timm has an architecture of that name (a tag of weights behind a dot is left away)."""
+    """Whether timm has an architecture of that name (a tag of weights behind a dot is ignored)."""
     return bool(timm.is_model(name))
 
 
@@ -197,8 +200,17 @@ def weights_hash(model: nn.Module) -> str:
 
 MAX_REASON = 300
 """Characters of a loader's list of keys that an error shows. Our choice."""
-UNBUILDABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, AssertionError, AttributeError,
-               pickle.UnpicklingError, safetensors.SafetensorError)  # fmt: skip
+UNBUILDABLE = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    OSError,
+    KeyError,
+    AssertionError,
+    AttributeError,
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+)
 """What timm raises for a model that it does not know or weights that it cannot read."""
 
 
@@ -208,7 +220,7 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
     Raises:
         EncoderError: timm knows no such model, or its weights cannot be had.
     """
-    name = spec.source if pretrained and spec.source.startswith(HUB) else spec.architecture
+    name = _timm_name(spec, pretrained=pretrained)
     arguments = {"num_classes": 0, **spec.arguments}
     try:
         model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
@@ -218,21 +230,35 @@ def _create(spec: EncoderSpec, patch_px: int, *, pretrained: bool) -> tuple[nn.M
             arguments["img_size"] = patch_px
             model = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # what the hub's client and its proxies raise is not documented
-        reason, of_page = first_line(error), name.startswith(HUB)
-        if spec.source.startswith(FOLDER) and isinstance(error, RuntimeError):  # of load_state_dict
-            keys = " ".join(str(error).split())[:MAX_REASON]
-            raise EncoderError(f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its "
-                               f"config.json ({keys})") from None  # fmt: skip
-        if (pretrained or of_page) and not (spec.source.startswith("timm:") and not known_to_timm(name)):
-            raise no_weights(spec, reason, config_only=not pretrained) from None
-        if not isinstance(error, UNBUILDABLE):
+        refusal = _refusal(spec, error, pretrained=pretrained)
+        if refusal is None:
             raise
-        meant = mistyped_encoder(spec.name)
-        said = f"cannot get the encoder {spec.name} ({reason}){meant}; `g2l models` lists the encoders"
-        raise EncoderError(redacted(said)) from None
-    of_source = getattr(model, "_model_args", {})  # with those that a hub or a folder keeps beside the weights
-    whole = {key: value for key, value in {**of_source, **arguments}.items() if key != "num_classes"}
-    return model, whole
+        raise refusal from None
+    published = getattr(model, "_model_args", {})  # those that a hub or a folder keeps beside the weights
+    return model, {key: value for key, value in {**published, **arguments}.items() if key != "num_classes"}
+
+
+def _timm_name(spec: EncoderSpec, *, pretrained: bool) -> str:
+    """What timm calls the model: a page of the hub with its weights, else the architecture."""
+    return spec.source if pretrained and spec.source.startswith(HUB) else spec.architecture
+
+
+def _refusal(spec: EncoderSpec, error: Exception, *, pretrained: bool) -> EncoderError | None:
+    """The error that a user is shown where timm raises one; `None` for one that timm is not known to raise."""
+    if spec.source.startswith(FOLDER) and isinstance(error, RuntimeError):  # of load_state_dict
+        keys = " ".join(str(error).split())[:MAX_REASON]
+        return EncoderError(
+            f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its config.json ({keys})"
+        )
+    is_unknown_to_timm = spec.source.startswith("timm:") and not known_to_timm(_timm_name(spec, pretrained=pretrained))
+    is_fetched = pretrained or _timm_name(spec, pretrained=pretrained).startswith(HUB)
+    if is_fetched and not is_unknown_to_timm:
+        return no_weights(spec, first_line(error), config_only=not pretrained)
+    if not isinstance(error, UNBUILDABLE):
+        return None
+    hint = mistyped_encoder(spec.name)
+    text = f"cannot get the encoder {spec.name} ({first_line(error)}){hint}; `g2l models` lists the encoders"
+    return EncoderError(redacted(text))
 
 
 def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 0) -> BuiltEncoder:
@@ -248,50 +274,120 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     """
     logging.getLogger("timm").setLevel(logging.ERROR)
     quiet_hub()
-    spec = named_spec(name)
-    if spec.source.startswith("local-dir:"):
-        folder = Path(spec.source.removeprefix("local-dir:"))
-        if (folder / CONFIG_FILE).exists():  # timm will say that it is missing
-            spec = replace(spec, embedding=read_model_config(folder).get("embedding", "pooled"))
+    spec = _with_folders_rule(named_spec(name))
     if spec.patch_px not in (0, patch_px):
         raise EncoderError(
             f"{name} takes patches of {spec.patch_px} px, these have {patch_px}. Plan with --patch-px {spec.patch_px}"
         )
-    from_hub = weights == PRETRAINED
-    by_timm = from_hub and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
-    content: dict[str, Any] | None = None  # read first: to build a giant only to find no weights takes long
-    file, wanted = (None, "") if weights in (PRETRAINED, SCRATCH) else split_choice(Path(weights))
-    if not by_timm and weights != SCRATCH:
-        file = find_weights(file, spec) if file else fetch_published(spec)
-        content = read_weight_file(file)
-    elif by_timm and spec.source.startswith(FOLDER) and (beside := weights_here(spec)):
-        check_weight_file(beside)
+    by_timm = weights == PRETRAINED and spec.patch_px == 0  # those of the table need nothing of the hub but the weights
+    loaded = None  # read before the model is built: to build a giant only to find no weights takes long
+    if by_timm:
+        _check_folders_weights(spec)
+    elif weights != SCRATCH:
+        loaded = _read_weights(spec, weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, arguments = _create(spec, patch_px, pretrained=by_timm)
-    if content is not None:
-        chosen, others = choose_set(content, model, str(file), wanted)
-        if note := choice_note(str(file), chosen, others) if not wanted else "":
-            say(f"note: {note}")
-        named = f"{file}: {chosen.name}" if chosen.name else str(file)
-        load_weights(model, chosen.weights, spec.source if from_hub else named)
+    if loaded is not None:
+        loaded.load_into(model)
     elif by_timm:
         require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER))
     if spec.patch_px == 0:
-        config = timm_config(model)
-        for name in ("mean", "std"):
-            if not are_statistics(config.get(name), spread=name == "std"):
-                raise EncoderError(f"{spec.name}: its own configuration says {name} {config.get(name)}, not three "
-                                   "numbers, of red, green and blue")  # fmt: skip
-        spec = replace(spec, architecture=config["architecture"], arguments=arguments, mean=tuple(config["mean"]),
-                       std=tuple(config["std"]), patch_px=patch_px,
-                       licence=config.get("license") or spec.licence)  # fmt: skip
+        spec = _with_own_description(spec, timm_config(model), arguments, patch_px)
     module = Encoder(model, spec).eval()
     spec = replace(spec, width=measure_width(module, patch_px))
     module.spec = spec
     num_params = sum(p.numel() for p in model.parameters())
     label = weights if weights in (PRETRAINED, SCRATCH) else Path(weights).name
     return BuiltEncoder(module, spec, str(label), weights_hash(model), num_params)
+
+
+def _with_folders_rule(spec: EncoderSpec) -> EncoderSpec:
+    """The spec with the embedding rule that the `config.json` of a `local-dir:` model says, if it says one."""
+    if not spec.source.startswith(FOLDER):
+        return spec
+    folder = Path(spec.source.removeprefix(FOLDER))
+    if not (folder / CONFIG_FILE).exists():  # timm will say that it is missing
+        return spec
+    return replace(spec, embedding=read_model_config(folder).get("embedding", "pooled"))
+
+
+def _check_folders_weights(spec: EncoderSpec) -> None:
+    """Look at the weights of a `local-dir:` model before timm reads them.
+
+    Raises:
+        EncoderError: the file is damaged, or is not one of weights.
+    """
+    if spec.source.startswith(FOLDER) and (file := weights_here(spec)):
+        check_weight_file(file)
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadWeights:
+    """A file of weights that has been read.
+
+    Attributes:
+        file: which one.
+        content: what is in it.
+        chosen_set: the set of several that the user names; empty to choose by the names of tensors.
+        published_as: where the file was published, for messages; empty for a file that the user gives.
+    """
+
+    file: Path
+    content: dict[str, Any]
+    chosen_set: str
+    published_as: str
+
+    def load_into(self, model: nn.Module) -> None:
+        """Choose the encoder's set and load it; tell the user if the choice was among several.
+
+        Raises:
+            EncoderError: there is no such set, or it does not fit.
+        """
+        chosen, others = choose_set(self.content, model, str(self.file), self.chosen_set)
+        if note := choice_note(str(self.file), chosen, others) if not self.chosen_set else "":
+            say(f"note: {note}")
+        place = f"{self.file}: {chosen.name}" if chosen.name else str(self.file)
+        load_weights(model, chosen.weights, self.published_as or place)
+
+
+def _read_weights(spec: EncoderSpec, weights: str | Path) -> _ReadWeights:
+    """The file that `weights` names, or the published one, read.
+
+    Raises:
+        EncoderError: there is none, or it is damaged.
+    """
+    if weights == PRETRAINED:
+        file = fetch_published(spec)
+        return _ReadWeights(file, read_weight_file(file), "", spec.source)
+    place, chosen_set = split_choice(Path(weights))
+    file = find_weights(place, spec)
+    return _ReadWeights(file, read_weight_file(file), chosen_set, "")
+
+
+def _with_own_description(
+    spec: EncoderSpec, config: dict[str, Any], arguments: dict[str, Any], patch_px: int
+) -> EncoderSpec:
+    """The spec of an encoder that is not in the table, completed by timm's description of the model.
+
+    Raises:
+        EncoderError: its statistics are not three numbers each.
+    """
+    for name in ("mean", "std"):
+        if not are_statistics(config.get(name), spread=name == "std"):
+            raise EncoderError(
+                f"{spec.name}: its own configuration says {name} {config.get(name)}, not three "
+                "numbers, of red, green and blue"
+            )
+    return replace(
+        spec,
+        architecture=config["architecture"],
+        arguments=arguments,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        patch_px=patch_px,
+        licence=config.get("license") or spec.licence,
+    )
 
 
 @torch.inference_mode()

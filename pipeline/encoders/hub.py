@@ -1,7 +1,7 @@
 """Published weights: whether they are in the local cache, fetching them, and what to do when they cannot be had.
 
-Everything works without a network: with `HF_HUB_OFFLINE=1` only the cache is looked at, and `--weights` takes a file or
-a folder. What is told to the user never holds a token.
+Everything works without a network: with `HF_HUB_OFFLINE=1` only the cache is searched, and `--weights` takes a file or
+a folder. No message to the user holds a token.
 """
 
 import logging
@@ -23,9 +23,15 @@ other pages, loading code names one of `PUBLISHED_FILES` (2026-11).
 """
 SPELLINGS = {"mahmoodlab/uni": ("MahmoodLab/UNI", "MahmoodLab/uni")}
 """Pages, in lower case, that tools ask for in more than one spelling: one page of the hub, two folders of its cache."""
-FOLDER_FILES = (*PUBLISHED_FILES, "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
-                "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-                "open_clip_pytorch_model.pth")  # fmt: skip
+FOLDER_FILES = (
+    *PUBLISHED_FILES,
+    "pytorch_model.pth",
+    "model.pth",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
 FOLDER_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".bin")
 """What timm looks for in a folder, in this order: first the names, then the endings (timm 1.0.31, models/_hub.py)."""
 TOKEN_VARIABLE = "HF_TOKEN"
@@ -35,7 +41,7 @@ TOKEN = re.compile(r"\b(hf|api)_[A-Za-z0-9]{8,}|(?i:bearer)\s+\S+")
 
 
 def redacted(text: str) -> str:
-    """The text without the token of the environment, and without anything else that looks like one."""
+    """The text without the token of the environment, and without anything else that looks like a token."""
     known = os.environ.get(TOKEN_VARIABLE, "").strip()
     return TOKEN.sub("<token>", text.replace(known, "<token>") if known else text)
 
@@ -87,30 +93,30 @@ def cached_file(spec: EncoderSpec, name: str) -> Path | None:
     repository, revision = repository_of(spec), revision_of(spec)
     for spelling in dict.fromkeys((repository, *SPELLINGS.get(repository.lower(), ()))):
         try:
-            found = huggingface_hub.try_to_load_from_cache(spelling, name, revision=revision)
-        except ValueError:  # no page can be called so, or it has none
+            path = huggingface_hub.try_to_load_from_cache(spelling, name, revision=revision)
+        except ValueError:  # no page can be called so, or it has no such file
             continue
-        if isinstance(found, str):
-            return Path(found)
+        if isinstance(path, str):
+            return Path(path)
     return None
 
 
 def cached_weights(spec: EncoderSpec) -> Path | None:
     """The file of a model's weights in the hub's local cache; asks no network."""
-    found = (cached_file(spec, name) for name in published_files(spec))
-    return next((path for path in found if path), None)
+    paths = (cached_file(spec, name) for name in published_files(spec))
+    return next((path for path in paths if path), None)
 
 
-def weights_here(spec: EncoderSpec, given: Path | None = None) -> Path | None:
+def weights_here(spec: EncoderSpec, weights: Path | None = None) -> Path | None:
     """The file on this machine that a model's weights are read from; `None` if there is none.
 
     Args:
-        given: a file, `FILE::SET`, or a folder with a file, that is to be used; else the model's own folder or the
-            hub's cache.
+        weights: the file, `FILE::SET`, or folder with a file that the user names; `None` for the model's own folder or
+            the hub's cache.
     """
-    if given:
-        given, _ = split_choice(given)
-        return weights_in(given, spec) if given.is_dir() else given if given.is_file() else None
+    if weights:
+        place, _ = split_choice(weights)
+        return weights_in(place, spec) if place.is_dir() else place if place.is_file() else None
     if not spec.source.startswith(FOLDER):
         return cached_weights(spec)
     folder = Path(spec.source.removeprefix(FOLDER))
@@ -147,7 +153,7 @@ def ways_to_weights(spec: EncoderSpec) -> str:
 
 
 def no_weights(spec: EncoderSpec, reason: str, *, config_only: bool = False) -> EncoderError:
-    """The one error for weights that cannot be had, or for the configuration alone where weights are given."""
+    """The error for published weights that cannot be had, or for the configuration alone where the user has weights."""
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
     cached = cached_file(spec, CONFIG_FILE) if config_only else cached_weights(spec)
@@ -159,7 +165,7 @@ def no_weights(spec: EncoderSpec, reason: str, *, config_only: bool = False) -> 
 
 
 def quiet_hub() -> None:
-    """Keep the hub's client from writing its own retries and warnings between our words."""
+    """Keep the hub's client from printing its retries and warnings between our messages."""
     logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
 
 

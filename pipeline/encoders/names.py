@@ -107,32 +107,31 @@ def encoders_named(name: str) -> frozenset[str]:
 
 
 def are_of_one(names: Iterable[str]) -> bool:
-    """Whether names may all be of one encoder: one spelling, or several that one encoder has."""
-    meant = {letters(name): encoders_named(name) for name in names}
-    return len(meant) < 2 or bool(frozenset.intersection(*meant.values()))
+    """Whether names may all stand for one encoder: one spelling, or several of the same encoder."""
+    candidates = {letters(name): encoders_named(name) for name in names}
+    return len(candidates) < 2 or bool(frozenset.intersection(*candidates.values()))
 
 
 def _by_letters() -> dict[str, frozenset[str]]:
-    found: dict[str, frozenset[str]] = {}
+    encoders: dict[str, frozenset[str]] = {}
     names = {key: (*OF_TABLE.get(key, ()), key, spec.source) for key, spec in ENCODERS.items()}
-    for key, of_key in {**names, **NOT_IN_TABLE}.items():
-        for name in of_key:
-            found[letters(name)] = found.get(letters(name), frozenset()) | {key}
-    return found
+    for encoder, its_names in {**names, **NOT_IN_TABLE}.items():
+        for name in its_names:
+            encoders[letters(name)] = encoders.get(letters(name), frozenset()) | {encoder}
+    return encoders
 
 
 _BY_LETTERS = _by_letters()
 
 
 def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[str]:
-    """The names that files give their encoder and that say nothing: neither the teacher's, by its record, nor known to
-    be another's.
+    """Encoder names in files that tell nothing: neither the teacher's, by its record, nor known to be another's.
 
     Raises:
         ConfigError: a name is that of another encoder, where it is known which one the teacher is, or of a student in
             the teacher's space.
     """
-    own = {letters(teacher["name"]), letters(teacher["source"])}
+    teachers_names = {letters(teacher["name"]), letters(teacher["source"])}
     if teacher["name"] in ENCODERS:
         known = frozenset({str(teacher["name"])})
     else:  # any weights may lie in a folder, or be given for a timm name, unless its name says which
@@ -140,17 +139,21 @@ def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[
     unknown = []
     for name in encoders:
         if AS_TEACHER in name and AS_TEACHER not in teacher["name"]:
-            raise ConfigError(f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
-                              f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
-                              f"features of {teacher['name']}")  # fmt: skip
-        meant = encoders_named(name)
-        if letters(name) in own or meant & known:
+            raise ConfigError(
+                f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
+                f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
+                f"features of {teacher['name']}"
+            )
+        candidates = encoders_named(name)
+        if letters(name) in teachers_names or candidates & known:
             continue
-        if meant and known:
-            which = " or ".join(sorted(meant))
-            mend = f"Give --teacher {which}" if meant <= ENCODERS.keys() else "It is not in the table of `g2l models`"
-            said = name if which == name else f"{name}, which is {which}"
-            raise ConfigError(f"the files name the encoder {said}; --teacher says {teacher['name']}. {mend}, "
-                              f"or name the folder with the features of {teacher['name']}")  # fmt: skip
+        if candidates and known:
+            which, in_table = " or ".join(sorted(candidates)), candidates <= ENCODERS.keys()
+            mend = f"Give --teacher {which}" if in_table else "It is not in the table of `g2l models`"
+            encoder = name if which == name else f"{name}, which is {which}"
+            raise ConfigError(
+                f"the files name the encoder {encoder}; --teacher says {teacher['name']}. {mend}, "
+                f"or name the folder with the features of {teacher['name']}"
+            )
         unknown.append(name)
     return unknown

@@ -63,7 +63,7 @@ def read_weight_file(path: Path) -> dict[str, Any]:
 
 
 def check_weight_file(path: Path) -> None:
-    """See, before anything is loaded, that a file of weights is a file, of a bearable size, and whole as a ZIP archive.
+    """Check, before anything is loaded, that a file of weights is a file, not too large, and whole as a ZIP archive.
 
     `torch.load` does not compare checksums: a flipped bit in a tensor would be taken as it is.
 
@@ -71,15 +71,15 @@ def check_weight_file(path: Path) -> None:
         EncoderError: it is not so.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
             raise EncoderError(f"{path}: unreadable weights (not a file)")
-        if found.st_size > LARGEST_FILE_BYTES:
-            raise EncoderError(f"{path}: {found.st_size:,} bytes; no weights above {LARGEST_FILE_BYTES:,} are read")
+        if facts.st_size > LARGEST_FILE_BYTES:
+            raise EncoderError(f"{path}: {facts.st_size:,} bytes; no weights above {LARGEST_FILE_BYTES:,} are read")
         with open(path, "rb") as f:
             is_archive = f.read(len(ZIP_MARK)) == ZIP_MARK
         if is_archive and path.suffix != ".safetensors":
-            _check_archive(path, found.st_size)
+            _check_archive(path, facts.st_size)
     except FileNotFoundError:
         raise EncoderError(f"{path}: no such weights") from None
     except EncoderError:
@@ -99,8 +99,10 @@ def _check_archive(path: Path, num_bytes: int) -> None:
             if record.compress_type != zipfile.ZIP_STORED or record.file_size > num_bytes:
                 raise EncoderError(f"{path}: {record.filename} is compressed, which torch.save never does; not read")
             if pickle and record.file_size > LARGEST_PICKLE_BYTES:
-                raise EncoderError(f"{path}: {record.filename} has {record.file_size:,} bytes; no more than "
-                                   f"{LARGEST_PICKLE_BYTES:,} are read")  # fmt: skip
+                raise EncoderError(
+                    f"{path}: {record.filename} has {record.file_size:,} bytes; no more than "
+                    f"{LARGEST_PICKLE_BYTES:,} are read"
+                )
         if sum(record.file_size for record in records) > num_bytes:
             raise EncoderError(f"{path}: its records claim more bytes than the file has; not read")
         for record in records:

@@ -74,13 +74,13 @@ def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:
     """
     expected = set(model.state_dict())
     anchors = [*list(model.state_dict())[:NUM_ANCHORS], TRANSFORMERS_MARK]
-    of_timm = _timm_key(content)
+    timm_path = _timm_key(content)
     sets = []
     for path, tensors in _dictionaries(content):
         for prefix in _prefixes(tensors, anchors):
             weights = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
             if len(_model_names(weights) & expected) >= SHARE_OF_NAMES * len(expected):
-                by_timm = list(path) == of_timm and prefix in ("", "module.")
+                by_timm = list(path) == timm_path and prefix in ("", "module.")
                 sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), weights, by_timm))
     return sorted(sets, key=lambda each: each.rank)
 
@@ -118,13 +118,15 @@ def choice_note(source: str, chosen: WeightSet, others: Sequence[str]) -> str:
     if not others:
         return ""
     listing = ", ".join(others)
-    return (f"{source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
-            "takes another")  # fmt: skip
+    return (
+        f"{source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
+        "takes another"
+    )
 
 
 def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Every dictionary that holds tensors, with the keys that lead to it; wrappers of torch are taken out of names."""
-    found: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
+    dictionaries: list[tuple[tuple[str, ...], dict[str, Tensor]]] = []
     seen: set[int] = set()
 
     def walk(part: dict[Any, Any], path: tuple[str, ...]) -> None:
@@ -133,21 +135,21 @@ def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[s
         seen.add(id(part))
         tensors = {WRAPPERS.sub("", str(key)): value for key, value in part.items() if isinstance(value, Tensor)}
         if tensors:
-            found.append((path, tensors))
+            dictionaries.append((path, tensors))
         for key, value in part.items():
             if isinstance(value, dict):
                 walk(value, (*path, str(key)))
 
     walk(content, ())
-    return found
+    return dictionaries
 
 
 def _prefixes(tensors: dict[str, Tensor], anchors: Sequence[str]) -> list[str]:
     """Prefixes below which one of the anchors stands, shortest first."""
-    found = {
+    prefixes = {
         name[: -len(anchor)] for name in tensors for anchor in anchors if name == anchor or name.endswith(f".{anchor}")
     }
-    return sorted(found, key=lambda prefix: (len(prefix), prefix))
+    return sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
 
 
 def _model_names(weights: dict[str, Tensor]) -> set[str]:
@@ -181,15 +183,15 @@ def _as_timm_takes(content: dict[str, Any], source: str) -> WeightSet:
         EncoderError: it is no dictionary of tensors.
     """
     path = _timm_key(content)
-    found: Any = content[path[0]] if path else content
+    tensors: Any = content[path[0]] if path else content
     for key in ("teacher", "student") if not path else ():
-        if isinstance(found.get(key), dict):
-            found, path = found[key], [key]
+        if isinstance(tensors.get(key), dict):
+            tensors, path = tensors[key], [key]
             break
-    if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
+    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
         raise EncoderError(f"{source}: not a state dict of tensors")
     weights = {}
-    for key, value in found.items():
+    for key, value in tensors.items():
         name = WRAPPERS.sub("", str(key))
         for prefix in COMMON:
             name = name.removeprefix(prefix)

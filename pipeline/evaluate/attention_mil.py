@@ -7,8 +7,8 @@ Ilse, Tomczak and Welling, "Attention-based Deep Multiple Instance Learning" (IC
     y   = C sum_k a_k h_k + c                                      (classes,)
 
 All folds are trained side by side, so that a bag is read once an epoch and not once an epoch and fold. Every fold has
-its own weights, optimizer and random numbers. What it leaves out: early stopping and any choice of settings by score;
-the schedule is fixed, so that no part of the training data need be held back for it. Pure.
+its own weights, optimizer and random numbers. Left out: early stopping and any choice of settings by score; the
+schedule is fixed, so that no training data need be held back for it. Pure.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +78,11 @@ class Moments:
 
     @staticmethod
     def merge(parts: Sequence["Moments"]) -> "Moments":
-        """Of all rows of `parts` together (Chan, Golub and LeVeque, 1979)."""
+        """Of all rows of `parts` together (Chan, Golub and LeVeque, 1979).
+
+        `training.rows.teacher_statistics` does the same for the shards of a store, adding one shard at a time. The last
+        digits of the two orders differ, and each is part of stored results, so that they stay apart.
+        """
         count = sum(part.count for part in parts)
         mean = np.sum([part.mean * (part.count / count) for part in parts], axis=0)
         between = np.sum([part.count * np.square(part.mean - mean) for part in parts], axis=0)
@@ -192,7 +196,7 @@ def out_of_fold(
     one machine the digits depend on the data and the seed alone, not on the number of threads.
 
     Raises:
-        BenchmarkError: training went to what is no number.
+        BenchmarkError: training diverged.
     """
     seeds = [(draw_seed("MIL weights", seed, i), draw_seed("MIL dropout", seed, i)) for i in range(len(folds))]
     learners = [_Learner(fold, truth, moments, epochs, own, device) for fold, own in zip(folds, seeds, strict=True)]

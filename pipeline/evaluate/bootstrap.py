@@ -1,4 +1,4 @@
-"""How sure a number is: percentile intervals of a bootstrap that draws whole groups (cases), paired between models.
+"""Confidence intervals: percentiles of a bootstrap that draws whole groups (cases), paired between models.
 
 Patches of one case resemble each other, so a resample draws cases with replacement, and a drawn case brings all of its
 rows (the cluster bootstrap: Davison and Hinkley, "Bootstrap Methods and their Application", 1997, chapter 3.8). All
@@ -6,7 +6,7 @@ models are scored on the same resamples; a difference between two of them is tak
 
 A metric of a resample is computed from the rows' weights (how often their group was drawn), never by copying rows. The
 sums are of integers and halves, exact in float64, so that no digit depends on the number of threads. Left out:
-bias-corrected intervals, and the spread that training again would add: the predictions are taken as they are. Pure.
+bias-corrected intervals, and the spread that training again would add: predictions are fixed. Pure.
 """
 
 from collections.abc import Mapping, Sequence
@@ -145,8 +145,8 @@ def bound_note(estimates: Mapping[str, Sequence[Interval]]) -> str:
     """What a reader must know of estimates, by their names, that are as low (0) or as high (1) as can be; else ""."""
     at_bound = [
         name
-        for name, found in estimates.items()
-        if any(min(one.value, 1 - one.value) < ROUNDING and np.isfinite(one.low) for one in found)
+        for name, intervals in estimates.items()
+        if any(min(one.value, 1 - one.value) < ROUNDING and np.isfinite(one.low) for one in intervals)
     ]
     if not at_bound:
         return ""
@@ -267,8 +267,8 @@ def _pairs_won(
 
     as_they_are = np.ones((1, resamples.num_groups), np.int32)
     blocks = _blocks(len(resamples), len(scores))
-    found = [in_block(as_they_are), *(in_block(resamples.counts[block]) for block in blocks)]
-    return np.concatenate([won for won, _ in found]), np.concatenate([pairs for _, pairs in found])
+    counted = [in_block(as_they_are), *(in_block(resamples.counts[block]) for block in blocks)]
+    return np.concatenate([won for won, _ in counted]), np.concatenate([pairs for _, pairs in counted])
 
 
 def _statistic(values: Floats, resamples: GroupResamples) -> Draws:

@@ -1,4 +1,4 @@
-"""What a reader must know of scores where folds or resamples lack a class: how many count, what AUROC rests on. Pure.
+"""Notes on scores where folds or resamples lack a class: how many count, and what AUROC rests on. Pure.
 
 An AUROC is a share of pairs of rows of the same fold (`bootstrap`). Where folds are small most have no such pair, so
 that an AUROC of 1 may rest on a handful; balanced accuracy needs none.

@@ -1,9 +1,9 @@
-"""Directions of embeddings on a grid of whole numbers, so that comparing them is exact.
+"""Round the directions of embeddings to a grid of whole numbers, so that comparing them is exact.
 
-Who is nearest must not depend on the order of rows, the number of threads or the machine; in floating point it does,
-as soon as two patches are about equally near. Rows of length 1 are therefore rounded to multiples of 2**-26. All sums
-within a dot product are then whole numbers of at most 2**52 (Cauchy-Schwarz), which float64 holds exactly in whatever
-order they are added. The rounding moves a cosine by about 4e-9, less than the last digit of a float32. Pure.
+Which patch is nearest must not depend on the order of rows, the number of threads or the machine; in floating point it
+does, as soon as two patches are about equally near. Rows of length 1 are therefore rounded to multiples of 2**-26. All
+sums within a dot product are then whole numbers of at most 2**52 (Cauchy-Schwarz), which float64 holds exactly in
+whatever order they are added. The rounding moves a cosine by about 4e-9, less than the last digit of a float32. Pure.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def grid_directions(embeddings: NDArray[np.floating]) -> Floats:
     the reverse of that of the Euclidean distance.
 
     Raises:
-        BenchmarkError: an embedding holds what is no finite number, or is zero and has no direction.
+        BenchmarkError: an embedding is not finite, or is zero and has no direction.
     """
     bad = np.flatnonzero(~np.isfinite(embeddings).all(1))
     if len(bad):

@@ -1,9 +1,9 @@
-"""How few examples are enough: prototypes of 1, 2, 4, 8 and 16 examples a class, drawn many times.
+"""Few-shot classification: prototypes of 1, 2, 4, 8 and 16 examples a class, drawn many times.
 
 As SimpleShot (Wang et al., "SimpleShot: Revisiting Nearest-Neighbor Classification for Few-Shot Learning", 2019; its
-CL2N): embeddings lose the mean of the training part, which needs no labels, and are brought to length 1; a class's
-prototype is the mean of its examples; a patch gets the class of the nearest prototype. Examples are drawn from the
-training part, as many of each class, and are the same for all models. Pure.
+CL2N): the mean of the training part, which needs no labels, is subtracted, and embeddings are scaled to length 1; a
+class's prototype is the mean of its examples; a patch gets the class of the nearest prototype. Examples are drawn from
+the training part, equally many of each class, and are the same for all models. Pure.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class Examples:
 
 @dataclass(frozen=True, eq=False)
 class FewShot:
-    """What so many examples a class are good for.
+    """How well patches are classified from so many examples a class.
 
     Attributes:
         shots: examples a class.
@@ -97,9 +97,9 @@ def few_shot(embeddings: NDArray[np.float32], task: ProbeTask, examples: Example
             total, hits = np.zeros(len(test)), np.zeros((draws, num_classes))
             for start in range(0, draws, size):
                 block = slice(start, start + size)
-                found = _nearest_prototype(test, directions[rows[block, :, :shots]].mean(2)) == truth[:, None]
-                total += found.sum(1)
-                hits[block] = found.T @ own
+                is_right = _nearest_prototype(test, directions[rows[block, :, :shots]].mean(2)) == truth[:, None]
+                total += is_right.sum(1)
+                hits[block] = is_right.T @ own
             counts[shots] = total, hits
         return counts
 

@@ -1,8 +1,8 @@
-"""Which examples a classifier is fitted on and which it is scored on: folds that never share a group (a case).
+"""Choose the examples that a classifier is fitted on and those it is scored on: folds never share a group (a case).
 
-Two patches of one case on both sides of a split make every encoder look good. Folds are those of scikit-learn's
+Patches of one case on both sides of a split make every encoder look good. Folds are those of scikit-learn's
 StratifiedGroupKFold, or StratifiedKFold where every example is a group of its own; both depend on the examples' labels,
-groups and the seed, never on their order. A split that the data bring is checked and taken as it is. Pure.
+groups and the seed, never on their order. A split that comes with the data is checked and used as it is. Pure.
 """
 
 import warnings
@@ -80,7 +80,7 @@ def group_folds(
 def given_split(
     labels: NDArray[np.str_], groups: NDArray[np.str_], splits: NDArray[np.str_], source: str
 ) -> list[Fold]:
-    """The one fold of a split that the data bring: `splits` (N,) says train, val or test of each row.
+    """The one fold of a split that comes with the data: `splits` (N,) says train, val or test for each row.
 
     Rows of val are neither fitted on nor scored: a setting, such as the strength of a regularisation, is chosen by
     them. `source` names the file in messages.

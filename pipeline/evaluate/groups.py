@@ -1,8 +1,8 @@
-"""Which rows belong together: the coarsest of the columns that say so, for a patient's slides share the patient.
+"""Find out which rows belong together: by the coarsest of the columns that say so, such as the patient.
 
-A table may name groups, cases, patients and slides. Folds and the bootstrap go by the one that all others divide, so
-that nothing which belongs together is parted; the others are counted. Rows that share a value of any such column are
-together, also where the coarsest has gaps. Columns that cross each other are an error, for then none tells what is
+A table may name groups, cases, patients and slides. Folds and the bootstrap go by the column that all others divide, so
+that nothing which belongs together is split up; the others are counted. Rows that share a value of any such column stay
+together, also where the coarsest has gaps. Columns that cross each other are an error, because then none says what is
 independent; only a slide may hold several cases, as a tissue microarray does. Pure.
 """
 
@@ -15,9 +15,14 @@ from pipeline.base.errors import BenchmarkError
 GROUP_COLUMNS = ("group", "case_id", "case", "patient_id", "patient", "slide_id")
 """Columns that may say which patches belong together; of columns that divide alike the first counts."""
 GROUP_WORDS = {
-    "group": "groups", "case_id": "cases", "case": "cases", "patient_id": "patients", "patient": "patients",
-    "slide_id": "slides", "": "patches",
-}  # fmt: skip
+    "group": "groups",
+    "case_id": "cases",
+    "case": "cases",
+    "patient_id": "patients",
+    "patient": "patients",
+    "slide_id": "slides",
+    "": "patches",
+}
 """What the groups of a column are called."""
 LEVELS = {"slide_id": 0, "case_id": 1, "case": 1, "patient_id": 2, "patient": 2}
 """What holds what: a slide is of one case, a case of one patient. A group may be anything."""
@@ -78,10 +83,10 @@ def groups_in_several_centers_note(groups: Sequence[str], centers: Sequence[str]
     for group, center in zip(groups, centers, strict=True):
         if group and center:
             of_group.setdefault(group, set()).add(center)
-    several = {group: sorted(found) for group, found in sorted(of_group.items()) if len(found) > 1}
+    several = {group: sorted(names) for group, names in sorted(of_group.items()) if len(names) > 1}
     if not several:
         return ""
-    listed = "; ".join(f"{group!r} ({', '.join(found)})" for group, found in list(several.items())[:MAX_SHOWN])
+    listed = "; ".join(f"{group!r} ({', '.join(names)})" for group, names in list(several.items())[:MAX_SHOWN])
     more = f" and {len(several) - MAX_SHOWN:,} more" if len(several) > MAX_SHOWN else ""
     return (
         f"{len(several):,} of {len(set(filter(None, groups))):,} {word} are of several centres: {listed}{more}. If "
@@ -137,28 +142,35 @@ def _named(columns: Mapping[str, Sequence[str]], filled: Sequence[str], chosen: 
     for higher in filled:
         if higher != chosen and _is_below(chosen, higher):
             _require_one(roots, columns, filled, higher)
-    own = _require_one(roots, columns, filled, chosen)
-    names, by = dict(own), dict.fromkeys(own, chosen)
-    taken = set(own.values())
+    names = _require_one(roots, columns, filled, chosen)
+    named_by = dict.fromkeys(names, chosen)
+    taken = set(names.values())
     of_cases = [name for name in filled if name != chosen and LEVELS.get(name, 0) > LEVELS[SLIDE]]
     for column in sorted(of_cases, key=lambda name: -LEVELS[name]):
         for root, value in zip(roots, columns[column], strict=True):
             if value and root not in names:
                 names[root] = f"{column} {value}" if value in taken else value
-                by[root] = column
+                named_by[root] = column
                 taken.add(names[root])
-    gaps = Counter(by.get(root, "") for root, value in zip(roots, columns[chosen], strict=True) if not value)
+    gaps = Counter(named_by.get(root, "") for root, value in zip(roots, columns[chosen], strict=True) if not value)
+    return tuple(names.get(root, "") for root in roots), _note_on_gaps(gaps, len(roots), chosen, filled)
+
+
+def _note_on_gaps(gaps: Counter[str], num_rows: int, chosen: str, filled: Sequence[str]) -> str:
+    """How many rows have no value of `chosen`, by the column that names their groups in its place; "" of none."""
     notes = []
     if gaps[chosen]:
-        notes.append(f"{gaps[chosen]:,} of {len(roots):,} rows have no {chosen}, and that of rows of the same "
-                     f"{' or '.join(name for name in filled if name != chosen)}.")  # fmt: skip
+        notes.append(
+            f"{gaps[chosen]:,} of {num_rows:,} rows have no {chosen}, and that of rows of the same "
+            f"{' or '.join(name for name in filled if name != chosen)}."
+        )
     notes += [
-        f"{count:,} of {len(roots):,} rows have no {chosen} and go by {column}: if some are of one {chosen}, they "
+        f"{count:,} of {num_rows:,} rows have no {chosen} and go by {column}: if some are of one {chosen}, they "
         "may stand on both sides."
         for column, count in sorted(gaps.items())
         if column not in (chosen, "")
     ]
-    return tuple(names.get(root, "") for root in roots), " ".join(notes)
+    return " ".join(notes)
 
 
 def _require_one(
@@ -169,15 +181,15 @@ def _require_one(
     Raises:
         BenchmarkError: they have two.
     """
-    own: dict[int, str] = {}
+    names: dict[int, str] = {}
     for root, value in zip(roots, columns[column], strict=True):
-        if value and own.setdefault(root, value) != value:
+        if value and names.setdefault(root, value) != value:
             others = ", ".join(name for name in filled if name != column)
             raise BenchmarkError(
-                f"{column} {own[root]!r} and {value!r}: both share a value of {others} with rows that have no "
+                f"{column} {names[root]!r} and {value!r}: both share a value of {others} with rows that have no "
                 f"{column}; give {column} on every line"
             )
-    return own
+    return names
 
 
 def _joined(columns: Sequence[Sequence[str]]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Patches that come as image files: looked through once, then read at an encoder's input size.
+"""Patches that come as image files: look through them once, then read them at an encoder's input size.
 
 An image is cut to its central square and resampled once to the encoder's side (bicubic with antialiasing, as Pillow
 does it); transparency becomes white. Left out: colour profiles and orientation tags.
@@ -8,7 +8,7 @@ import hashlib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import UnsafeError, one_line, read_bytes, reading
+from pipeline.evaluate.benchmark import PatchSource
+from pipeline.report.content import Exclusion
 
 PREPARATION = "central square, bicubic, white behind transparency"
 """What `read_image` does; part of the key that embeddings are kept under."""
@@ -37,6 +39,8 @@ MOST_PIXELS = 89_478_485
 """Of an image: Pillow's own limit, 256 MB of RGB, beyond which it warns (`Image.MAX_IMAGE_PIXELS`)."""
 MOST_IMAGE_BYTES = 1 << 30
 """1 GiB, of an image's file. Our choice: twice what that many pixels take without compression."""
+MAX_SIZES_NAMED = 4
+"""Sizes of images that a note lists. Our choice."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,67 @@ class ScannedImages:
 
     def data_key(self, patch_px: int) -> dict[str, Any]:
         """What the usable images are, at an encoder's input size: a key for their embeddings."""
-        return {
-            "images": [self.sha256[i] for i in self.usable()],
-            "patch_px": patch_px,
-            "preparation": PREPARATION,
-        }
+        return {"images": [self.sha256[i] for i in self.usable()], "patch_px": patch_px, "preparation": PREPARATION}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFiles:
+    """The images of a benchmark's table or folder `source`, looked through; `paths` are all of them."""
+
+    source: Path
+    paths: list[Path]
+    scanned: ScannedImages
+
+    @property
+    def usable(self) -> NDArray[np.int64]:
+        """Indices of the images that can be used, ascending."""
+        return self.scanned.usable()
+
+    @property
+    def exclusions(self) -> list[Exclusion]:
+        """The images that cannot be used, and why."""
+        return [Exclusion(str(self.paths[i]), problem) for i, problem in self.scanned.problems.items()]
+
+    def notes(self) -> list[str]:
+        """How many images are left out, if any."""
+        if not self.scanned.problems:
+            return []
+        return [
+            f"{len(self.scanned.problems):,} of {len(self.paths):,} images of {self.source} are left out; the report "
+            "lists them"
+        ]
+
+    def patch_source(self, name: str) -> PatchSource:
+        """The usable images as patches to embed."""
+        paths = [self.paths[i] for i in self.usable]
+        return PatchSource(name, range(len(paths)), lambda row, out: read_image(paths[row], out), self.scanned.data_key)
+
+    def resampling_notes(self, sides_px: Iterable[int]) -> list[str]:
+        """How many images were cut and resampled for models whose inputs have these sides, if any."""
+        sides, sizes = sorted(set(sides_px)), self.scanned.sizes
+        count = sum(n for (w, h), n in sizes.items() if not {w, h} <= set(sides) or len(sides) > 1)
+        if not count:
+            return []
+        listed = ", ".join(f"{w} x {h}" for w, h in list(sizes)[:MAX_SIZES_NAMED])
+        return [
+            f"{count:,} images were cut to their central square and resampled to an encoder's input of "
+            f"{', '.join(str(side) for side in sides)} px; they have "
+            f"{listed}{', ...' if len(sizes) > MAX_SIZES_NAMED else ''} px."
+        ]
+
+
+def look_through(paths: Sequence[Path], workers: int, source: Path) -> ImageFiles:
+    """Scan the images of `source`, a table or folder.
+
+    Raises:
+        BenchmarkError: none can be used.
+    """
+    images = ImageFiles(source, list(paths), scan_images(paths, workers))
+    if len(images.scanned.problems) == len(paths):
+        raise BenchmarkError(
+            f"{source}: none of its {len(paths)} images can be used; the first, {paths[0]}: {images.exclusions[0].why}"
+        )
+    return images
 
 
 def scan_images(paths: Sequence[Path], workers: int) -> ScannedImages:
@@ -79,11 +139,11 @@ def scan_images(paths: Sequence[Path], workers: int) -> ScannedImages:
             results.append(result)
             progress.step()
     return ScannedImages(
-        sha256=[found.sha256 for found in results],
-        problems={i: found.problem for i, found in enumerate(results) if found.problem},
-        sizes=dict(sorted(Counter(found.size for found in results if not found.problem).items())),
-        pixels=[found.pixels for found in results],
-        plain=frozenset(i for i, found in enumerate(results) if found.is_plain),
+        sha256=[image.sha256 for image in results],
+        problems={i: image.problem for i, image in enumerate(results) if image.problem},
+        sizes=dict(sorted(Counter(image.size for image in results if not image.problem).items())),
+        pixels=[image.pixels for image in results],
+        plain=frozenset(i for i, image in enumerate(results) if image.is_plain),
     )
 
 

@@ -109,13 +109,13 @@ def linear_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
         return np.exp(model.log_probabilities(features[fold.test])), choice, model.converged
 
     probabilities = np.full((len(task.truth), num_classes), np.nan)
-    found = for_each_fold(probe, task)
-    for fold, (of_test, _, _) in zip(task.folds, found, strict=True):
+    of_folds = for_each_fold(probe, task)
+    for fold, (of_test, _, _) in zip(task.folds, of_folds, strict=True):
         probabilities[fold.test] = of_test
-    choices = tuple(choice for _, choice, _ in found)
-    unfinished = sum(not converged for _, _, converged in found)
+    choices = tuple(choice for _, choice, _ in of_folds)
+    unfinished = sum(not converged for _, _, converged in of_folds)
     notes = (
-        f"{unfinished} of {len(found)} regressions did not converge." if unfinished else "",
+        f"{unfinished} of {len(of_folds)} regressions did not converge." if unfinished else "",
         edge_note(choices, protocol),
     )
     return Probed(probabilities, choices, tuple(note for note in notes if note))

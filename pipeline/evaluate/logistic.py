@@ -107,9 +107,9 @@ def fit_logistic(
     at_zero = np.abs(objective.gradient_at_zero()).max()
     least = min(tolerance, RELATIVE_TOLERANCE * float(at_zero))
     options = {"maxiter": MAX_ITERATIONS, "gtol": least, "ftol": SMALLEST_STEP}
-    found = minimize(objective, objective.coordinates(start), jac=True, method="L-BFGS-B", options=options)
-    coefficients, bias = objective.parameters(found.x)
-    gap = float(found.jac @ found.jac) / 2  # in these coordinates the curvature is about 1
+    minimum = minimize(objective, objective.coordinates(start), jac=True, method="L-BFGS-B", options=options)
+    coefficients, bias = objective.parameters(minimum.x)
+    gap = float(minimum.jac @ minimum.jac) / 2  # in these coordinates the curvature is about 1
     return LogisticModel(coefficients, bias, gap <= MAX_GAP)
 
 

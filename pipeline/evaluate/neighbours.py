@@ -1,14 +1,18 @@
-"""The nearest rows, exactly, with fewer of the products that are dear.
+"""Find the nearest rows exactly, with fewer of the expensive products.
 
-Directions on the grid (see `directions`) have exact products in float64, and these take most of the time of a search.
-Two ways around them, with the neighbours that the plain search gives, to the last tie:
+Products of directions on the grid (see `directions`) are exact in float64, and take most of the time of a search. Two
+shortcuts give the same neighbours as the plain search, down to the last tie:
 
 - few neighbours: products in float32, whose error is bounded, leave a few candidates of each row; only these are
   multiplied exactly;
 - many neighbours, of all rows among themselves: a product counts for both of its rows, so half of them are enough.
 
-Where embeddings are so alike that too many are candidates, the plain search takes over. Work is shared among threads by
-blocks of rows; as products are exact, their number changes nothing. Pure.
+Where embeddings are so alike that there are too many candidates, the plain search takes over. Threads share the work by
+blocks of rows; products are exact, so the number of threads changes nothing.
+
+Training finds neighbours in another way (`training.similarity.nearest_neighbours`): in float32, on any device, with
+ties in whatever order torch leaves them. Its figures and those of fidelity keep that search, so that their digits stay
+comparable. Here ties go to the lower row, because the index and the kNN probe must not depend on threads. Pure.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -77,15 +81,15 @@ def _few_nearest(grid: Floats, cosines: NDArray[np.float32], rows: Ints, among: 
     least = _about_last(cosines, count) - (2 * product_error(grid.shape[1]) + 2.0**-23)
     candidates = cosines >= least.astype(np.float32)[:, None]
     crowded = np.count_nonzero(candidates, axis=1) > MAX_CANDIDATES * count
-    found = np.empty((len(rows), count), np.int64)
+    near = np.empty((len(rows), count), np.int64)
     for row in np.flatnonzero(~crowded):
         places = np.flatnonzero(candidates[row])
         exact = grid[among[places]] @ grid[rows[row]]
-        found[row] = places[np.argsort(-exact, kind="stable")[:count]]
+        near[row] = places[np.argsort(-exact, kind="stable")[:count]]
     many = np.flatnonzero(crowded)
     for block in row_blocks(len(many), len(among)):
-        found[many[block]] = nearest(_products(grid, rows[many[block]], among), count)
-    return found
+        near[many[block]] = nearest(_products(grid, rows[many[block]], among), count)
+    return near
 
 
 def _about_last(cosines: NDArray[np.float32], count: int) -> Floats:
@@ -195,11 +199,11 @@ class _SharedSearch:
         table, names = np.full((num_rows, width), -np.inf), np.zeros((num_rows, width), np.int64)
         table[filled], names[filled] = products[order], columns[order]
         near = nearest(table, self.count)
-        found, values = np.take_along_axis(names, near, 1), np.take_along_axis(table, near, 1)
+        columns, values = np.take_along_axis(names, near, 1), np.take_along_axis(table, near, 1)
         short = np.flatnonzero(counts < self.count)
         if len(short):
-            found[short], values[short] = _plain(self.grid, short + block.start, self.count)
-        return found, values
+            columns[short], values[short] = _plain(self.grid, short + block.start, self.count)
+        return columns, values
 
 
 def _piece(rows: Ints, columns: Ints, products: Floats) -> Piece:

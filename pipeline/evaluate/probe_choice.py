@@ -1,11 +1,10 @@
-"""How strongly a linear probe is regularised: by what is reported, on splits of groups within the training part.
+"""Choose how strongly a linear probe is regularised: by the reported score, on splits of groups of the training part.
 
-A probe is read by a score that counts every class the same (balanced accuracy, or AUROC as a mean over the classes). So
-its regression weighs every class the same, and its strength C is the one of the largest such score on the test rows of
-the inner splits, all of them together; of equal scores the stronger penalty. Inner splits keep groups (cases) together,
-as the folds do, so that C is chosen for cases that are not known. Log loss chooses otherwise: where the cases are few
-it punishes every sure mistake, and ends at the penalty under which the probe says the classes' frequencies
-(docs/decisions/0033). Pure.
+The reported score counts every class the same (balanced accuracy, or AUROC as a mean over the classes). So the
+regression weighs every class the same, and the strength C is the one with the largest score on the test rows of all
+inner splits together; of equal scores, the stronger penalty. Inner splits keep groups (cases) together, as the folds
+do, so that C is chosen for unseen cases. Log loss chooses otherwise: with few cases it punishes every confident
+mistake, and ends at the penalty under which the probe predicts the classes' frequencies (docs/decisions/0033). Pure.
 """
 
 from collections.abc import Sequence
@@ -35,11 +34,7 @@ SCORE_DIGITS = 12
 
 ProtocolName = Literal["balanced", "plain"]
 ScoreName = Literal["balanced_accuracy", "auroc", "log_loss"]
-SCORE_WORDS = {
-    "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC",
-    "log_loss": "log likelihood",
-}
+SCORE_WORDS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "log_loss": "log likelihood"}
 """What the scores are called; of each a larger one is better."""
 
 
@@ -132,15 +127,21 @@ def choose_strength(
     tested = np.concatenate([truth[split.test] for split in inner])
     split_of_row = np.repeat(np.arange(len(inner)), [len(split.test) for split in inner])
     for number, strength in enumerate(protocol.strengths):
-        found = []
+        predicted = []
         for index, split in enumerate(inner):
             model = fit_logistic(
-                parts[index][0], truth[split.train], num_classes, strength, moments, models[index], PATH_TOLERANCE,
+                parts[index][0],
+                truth[split.train],
+                num_classes,
+                strength,
+                moments,
+                models[index],
+                PATH_TOLERANCE,
                 weights[index],
-            )  # fmt: skip
+            )
             models[index] = model
-            found.append(model.log_probabilities(parts[index][1]))
-        curve[number] = score_of(protocol.score, tested, np.concatenate(found), split_of_row)
+            predicted.append(model.log_probabilities(parts[index][1]))
+        curve[number] = score_of(protocol.score, tested, np.concatenate(predicted), split_of_row)
     if not np.isfinite(curve).any():
         return Choice(DEFAULT_STRENGTH, curve)
     return Choice(protocol.strengths[best_of(curve)], curve)

@@ -1,6 +1,6 @@
-"""What a report says of how linear probes were regularised: the score over C on the inner splits, and what was chosen.
+"""Report how linear probes were regularised: the score over C on the inner splits, and the C that was chosen.
 
-The curve is of rows that C was chosen by, never of those that are scored. Pure.
+The curve is of the rows that C was chosen by, never of rows that are scored. Pure.
 """
 
 from collections.abc import Mapping

@@ -12,23 +12,23 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from pipeline.base.devices import autocast, describe_device, mark
-from pipeline.base.errors import ConfigError, SlideError
+from pipeline.base.errors import SlideError
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.config.base import differences
 from pipeline.config.stages import PlanConfig
 from pipeline.encoders.build import BuiltEncoder
+from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.features.layouts import EmbeddedSlide
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue_grid import lay_grid
+from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches
-from pipeline.store.store import Status
 
 WHOLE_SLIDE = "SLIDE"
 """Status of a failure that is a whole slide's."""
@@ -95,10 +95,7 @@ class Embedder:
     @torch.inference_mode()
     def embed(self, pixels: Tensor) -> Tensor:
         """uint8 (B, P, P, 3) on the device -> float32 (B, D) there."""
-        module: nn.Module = self.encoder.module
-        with autocast(self.device, self.precision):
-            embeddings: Tensor = module(pixels)
-        embeddings = embeddings.float()
+        embeddings = EncoderForward(self.encoder.module, self.device, self.precision)(pixels)
         return self.projector.as_teacher(embeddings) if self.projector else embeddings
 
 
@@ -109,8 +106,14 @@ def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
         SlideError: the file is gone.
     """
     identity, info = slide.identity(), slide.info
-    return {"slide_id": slide_id, "quickhash": info.quickhash, "bytes": identity.file_bytes, "mpp": info.mpp,
-            "size_l0_px": list(info.size_l0_px), "sha256_parts": identity.sha256}  # fmt: skip
+    return {
+        "slide_id": slide_id,
+        "quickhash": info.quickhash,
+        "bytes": identity.file_bytes,
+        "mpp": info.mpp,
+        "size_l0_px": list(info.size_l0_px),
+        "sha256_parts": identity.sha256,
+    }
 
 
 def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -152,11 +155,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
 
 
 def embed_slide(
-    slide: PreparedSlide,
-    embedder: Embedder,
-    grid: PlanConfig,
-    made_by: dict[str, Any],
-    on_batch: Callable[[int], None],
+    slide: PreparedSlide, embedder: Embedder, grid: PlanConfig, made_by: dict[str, Any], on_batch: Callable[[int], None]
 ) -> tuple[EmbeddedSlide, list[Failure]]:
     """Embed all patches of a slide; `on_batch` is told how many more are done.
 
@@ -175,9 +174,16 @@ def embed_slide(
     )
     with loader:
         rows = [range(start, min(start + size, num)) for start in range(0, num, size)]
-        for found, read in _embed_batches(loader.batches(rows), embedder):
-            start = len(results)
-            _store(found, read, features[start : start + len(read)])
+        for embedded in embed_batches(
+            embedder.embed,
+            _of_whole_slide(loader.batches(rows)),
+            embedder.device,
+            width=embedder.width,
+            no_room="Give a smaller --batch-size; finished slides are kept",
+            is_readable=lambda read: read.status is Status.OK,
+        ):
+            start, read = len(results), embedded.results
+            _store(embedded.embeddings.numpy(), read, features[start : start + len(read)])
             results += read
             on_batch(len(read))
     kept = np.array([read.status is Status.OK for read in results])
@@ -189,61 +195,23 @@ def embed_slide(
         raise SlideError(f"{slide.path}: none of its {num:,} patches can be embedded; the first: {failures[0].reason}")
     if failures:
         features = features[kept]
-    embedded = EmbeddedSlide(slide.plan, slide.level_size_px, made_by, slide.content, coords[kept],
-                             slide.tissue_fraction[kept], features)  # fmt: skip
-    return embedded, failures
+    whole = EmbeddedSlide(
+        slide.plan, slide.level_size_px, made_by, slide.content, coords[kept], slide.tissue_fraction[kept], features
+    )
+    return whole, failures
 
 
-def _embed_batches(
-    batches: Iterator[Batch[PatchRead]], embedder: Embedder
-) -> Iterator[tuple[NDArray[np.float32], list[PatchRead]]]:
-    """Embeddings, float32 (R, D), of the R patches that could be read, and what became of each patch of the batch.
-
-    A batch's results are given when the next batch is on its way, so that a GPU never waits for the host.
-    """
-    waiting: tuple[Tensor, torch.cuda.Event | None, list[PatchRead]] | None = None
-    for batch in batches:
-        lost = next((read for read in batch.results if read.status is Status.NO_SLIDE), None)
-        if lost is not None:  # never a file of half a slide
-            raise SlideError(lost.reason)
-        found = _launch(batch, embedder)
-        if waiting is not None:
-            yield _fetch(*waiting)
-        waiting = (found, mark(embedder.device), batch.results)
-    if waiting is not None:
-        yield _fetch(*waiting)
-
-
-def _launch(batch: Batch[PatchRead], embedder: Embedder) -> Tensor:
-    """Start a forward pass over the patches that could be read; float32 (R, D) on the host, there once its event has
-    passed.
+def _of_whole_slide(batches: Iterator[Batch[PatchRead]]) -> Iterator[Batch[PatchRead]]:
+    """The same batches.
 
     Raises:
-        ConfigError: the device has too little memory for the batch.
+        SlideError: the slide is gone or another one than it was: there is never a file of half a slide.
     """
-    ok = [i for i, read in enumerate(batch.results) if read.status is Status.OK]
-    if not ok:
-        return torch.empty((0, embedder.width))
-    try:
-        pixels = batch.pixels_on(embedder.device)
-        if len(ok) < len(batch.rows):
-            pixels = pixels[torch.tensor(ok, device=embedder.device)]
-        embeddings = embedder.embed(pixels)
-    except torch.OutOfMemoryError:
-        raise ConfigError(
-            f"{describe_device(embedder.device)} has no room for batches of {len(batch.rows)} patches. Give a smaller "
-            "--batch-size; finished slides are kept"
-        ) from None
-    return embeddings.to("cpu", non_blocking=embedder.device.type == "cuda")
-
-
-def _fetch(
-    embeddings: Tensor, ready: torch.cuda.Event | None, results: list[PatchRead]
-) -> tuple[NDArray[np.float32], list[PatchRead]]:
-    """Wait for a batch's embeddings."""
-    if ready is not None:
-        ready.synchronize()
-    return embeddings.numpy(), results
+    for batch in batches:
+        lost = next((read for read in batch.results if read.status is Status.NO_SLIDE), None)
+        if lost is not None:
+            raise SlideError(lost.reason)
+        yield batch
 
 
 def _store(found: NDArray[np.float32], results: list[PatchRead], out: NDArray[Any]) -> None:

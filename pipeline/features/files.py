@@ -1,19 +1,15 @@
-"""Arrays in HDF5 files of our own, and the feature files that other tools write: one file a slide, a row a patch.
+"""Files that hold features: HDF5, PyTorch tensors and JSON, read behind one boundary and written complete or absent.
 
-Read are TRIDENT's and Patho-Bench's `{slide}.h5` (`features`, `coords`), CLAM's `h5_files/` and `pt_files/`,
-slide2vec's `tile_embeddings/` (`.pt` or `.npz`, with `.meta.json`) and STAMP's `.h5` (`feats`, coordinates in um);
-`folders` finds them, `layouts` writes them through here. All are read behind `outside.reading`: whatever is
-wrong with a file becomes one error that names it. Left out: embeddings of whole slides, and `.pt` files that need more
-than tensors.
+Nothing here belongs to one tool: the modules of `features/tools` put these parts together. Also the arrays that G2L
+keeps for itself, with hashes that show damage. Left out: `.pt` files that need more than tensors.
 """
 
 import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -24,32 +20,21 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import is_there, parse_object, read_json, reading
 from pipeline.disk import hdf5_input
 from pipeline.disk.files import write_aside
-from pipeline.disk.tensor_files import as_array, load_tensors, read_npz
+from pipeline.disk.tensor_files import as_array, load_tensors
 
 FORMAT_VERSION = 1
 FORMAT_ATTRIBUTE = "g2l-arrays"
 """Attribute of our own files: JSON of the format's version and the SHA-256 of each array, so that damage is seen."""
-FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".npz")
-NO_FEATURES = (".coordinates.npz",)
-"""Endings of slide2vec's coordinates, which are no features."""
-FEATURE_DATASETS = ("features", "feats")
-"""TRIDENT, CLAM, Patho-Bench and slide2vec; STAMP."""
+HDF5_SUFFIXES = (".h5", ".hdf5")
 
 
-@dataclass(frozen=True, eq=False)
-class SlideFeatures:
-    """The features of one slide, N patches.
+class Hdf5Features(NamedTuple):
+    """A dataset of features and what goes with it, as they stand in an HDF5 file."""
 
-    Attributes:
-        features: float32 (N, D), all finite.
-        coords: (N, 2) as the tool wrote them, (x, y): int64 in level-0 pixels, or float64 in um (STAMP); `None` where
-            the file has none.
-        encoder: the encoder's name as the tool wrote it, if it did.
-    """
-
-    features: NDArray[np.float32]
-    coords: NDArray[np.int64] | NDArray[np.float64] | None
-    encoder: str | None
+    values: NDArray[Any]
+    coords: NDArray[Any] | None
+    attributes: dict[str, Any]
+    file_attributes: dict[str, Any]
 
 
 def write_arrays(path: Path, arrays: dict[str, NDArray[Any]], attributes: dict[str, str | int | float]) -> None:
@@ -121,31 +106,6 @@ def write_features(
         out.write(buffer.getbuffer())
 
 
-def read_features(path: Path) -> SlideFeatures:
-    """The features of a slide from a file of any of the module's layouts; (1, N, D) is taken as (N, D).
-
-    Raises:
-        BenchmarkError: the file cannot be read, holds no features, or features that are not (N, D), have no rows, or
-            have rows with NaN or infinite values (how many). The message names the file.
-    """
-    with reading(path, "not a readable feature file", BenchmarkError):
-        if path.suffix == ".pt":
-            raw, coords, encoder = _read_tensor(path)
-        elif path.suffix == ".npz":
-            raw, coords, encoder = _read_npz(path)
-        else:
-            raw, coords, encoder = _read_hdf5(path)
-        features = _checked(raw, path)
-        if coords is not None:
-            coords = coords[0] if coords.ndim == 3 and len(coords) == 1 else coords
-            if coords.shape != (len(features), 2):
-                raise BenchmarkError(f"{path}: {len(features)} rows of features, but coords of shape {coords.shape}")
-            if coords.dtype.kind not in "fiu":
-                raise BenchmarkError(f"{path}: coords of type {coords.dtype}, not numbers")
-            coords = coords.astype(np.int64 if coords.dtype.kind in "iu" else np.float64)
-    return SlideFeatures(features, coords, encoder)
-
-
 def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
     """Attributes of an HDF5 file ("") and of each dataset in it, by name; arrays stay arrays.
 
@@ -158,7 +118,7 @@ def read_attributes(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_coords(path: Path) -> NDArray[Any]:
-    """The dataset `coords` of an HDF5 file of coordinates alone (TRIDENT's and CLAM's `patches/`), as it stands there.
+    """The dataset `coords` of an HDF5 file of coordinates alone, as it stands there.
 
     Raises:
         BenchmarkError: the file cannot be read, or has none.
@@ -179,58 +139,68 @@ def _dataset(file: h5py.File, name: str) -> h5py.Dataset:
     return found
 
 
-def _read_hdf5(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
-    """Features, coordinates and encoder of an HDF5 file, as they stand there.
+def read_dataset_attributes(path: Path, name: str) -> dict[str, dict[str, Any] | None]:
+    """Attributes of an HDF5 file ("") and of one dataset in it, `None` if it is not there; for use within `reading`.
 
     Raises:
-        BenchmarkError: it has no dataset of features.
+        Exception: any, of a file that cannot be read.
     """
     with hdf5_input.open_hdf5(path) as f:
-        found = next(filter(None, (hdf5_input.dataset(f, name) for name in FEATURE_DATASETS)), None)
-        if found is None:
-            raise BenchmarkError(
-                f"{path}: no dataset {' or '.join(FEATURE_DATASETS)}; it holds {', '.join(sorted(f)) or 'nothing'}"
-            )
+        values = hdf5_input.dataset(f, name) if name else None
+        return {name: None if values is None else hdf5_input.attributes(values), "": hdf5_input.attributes(f)}
+
+
+def read_hdf5_features(path: Path, name: str) -> Hdf5Features | None:
+    """The dataset `name` of an HDF5 file, and its `coords`; `None` if it is not there. For use within `reading`.
+
+    Raises:
+        Exception: any, of a file that cannot be read.
+    """
+    with hdf5_input.open_hdf5(path) as f:
+        values = hdf5_input.dataset(f, name)
+        if values is None:
+            return None
         coords = hdf5_input.dataset(f, "coords")
-        of_file, of_features = hdf5_input.attributes(f), hdf5_input.attributes(found)
-        named = (of_features.get("encoder"), of_file.get("encoder"), of_file.get("extractor"))
-        raw = hdf5_input.read_values(found)
-        places = None if coords is None else hdf5_input.read_values(coords)
-        return raw, places, next(filter(None, map(_text, named)), None)
+        return Hdf5Features(
+            hdf5_input.read_values(values),
+            None if coords is None else hdf5_input.read_values(coords),
+            hdf5_input.attributes(values),
+            hdf5_input.attributes(f),
+        )
 
 
-def _read_tensor(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
-    """Features of CLAM's or slide2vec's bare tensor; coordinates and encoder as slide2vec keeps them beside it.
+def dataset_names(path: Path) -> list[str]:
+    """What lies right in an HDF5 file, sorted; empty for a file of another format. For use within `reading`.
+
+    Raises:
+        Exception: any, of a file that cannot be read.
+    """
+    if path.suffix not in HDF5_SUFFIXES:
+        return []
+    with hdf5_input.open_hdf5(path) as f:
+        return sorted(f)
+
+
+def read_tensor(path: Path) -> NDArray[np.float32]:
+    """The numbers of a file that holds one bare tensor, as float32; for use within `reading`.
 
     Raises:
         BenchmarkError: it holds something else.
+        Exception: any other, of a file that cannot be read.
     """
     tensor = load_tensors(path)
     if not isinstance(tensor, torch.Tensor):
         raise BenchmarkError(f"{path}: holds a {type(tensor).__name__}, not a tensor (N, D)")
     if not (tensor.is_floating_point() or tensor.dtype in (torch.uint8, torch.int8, torch.int32, torch.int64)):
         raise BenchmarkError(f"{path}: holds {tensor.dtype}, not numbers")
-    raw = as_array(tensor)
-    return raw, _slide2vec_coords(path, len(raw), None), _slide2vec_encoder(path)
+    return as_array(tensor)
 
 
-def _read_npz(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None, str | None]:
-    """Features of slide2vec's `.npz`, with its own `tile_index` for the coordinates.
-
-    Raises:
-        BenchmarkError: it has no features.
-    """
-    arrays, names = read_npz(path, ("features", "tile_index"))
-    if "features" not in arrays:
-        raise BenchmarkError(f"{path}: no array features; it holds {', '.join(names) or 'nothing'}")
-    raw = arrays["features"]
-    return raw, _slide2vec_coords(path, len(raw), arrays.get("tile_index")), _slide2vec_encoder(path)
-
-
-def _slide2vec_encoder(path: Path) -> str | None:
-    """The encoder of `{slide}.meta.json` beside a feature file, if there is one."""
-    meta = path.with_name(f"{path.stem}.meta.json")
-    return _text(read_beside(meta).get("encoder_name"))
+def tensor_bytes(features: NDArray[np.float32] | NDArray[np.float16]) -> bytes:
+    """A bare tensor as torch saves it."""
+    buffer = io.BytesIO()
+    torch.save(torch.from_numpy(np.ascontiguousarray(features)), buffer)
+    return buffer.getvalue()
 
 
 def read_beside(path: Path) -> dict[str, Any]:
@@ -245,55 +215,6 @@ def read_beside(path: Path) -> dict[str, Any]:
         return read_json(path)
 
 
-def _slide2vec_coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> NDArray[Any] | None:
-    """(x, y) of `tiles/{slide}.coordinates.npz`, where slide2vec's tree has it and it has as many tiles; else `None`.
-
-    `index` is each row's `tile_index`; without it, rows are in the order of the file.
-
-    Raises:
-        BenchmarkError: `index` names tiles that the file does not have, or the file has not one index a tile.
-    """
-    source = path.parent.parent / "tiles" / f"{path.stem}{NO_FEATURES[0]}"
-    if path.parent.name != "tile_embeddings" or not is_there(source):
-        return None
-    with reading(source, "not a readable file of coordinates", BenchmarkError):
-        tiles, _ = read_npz(source, ("x", "y", "tile_index"))
-    coords, tile_index = np.stack([tiles["x"], tiles["y"]], axis=1), tiles["tile_index"]
-    if index is not None:
-        if tile_index.shape != (len(coords),) or len(np.unique(tile_index)) < len(coords):
-            raise BenchmarkError(f"{path}: {source} has not one tile_index a tile; of which are the features?")
-        unknown = ~np.isin(index, tile_index)
-        if unknown.any():
-            raise BenchmarkError(f"{path}: {int(unknown.sum())} of {num_rows} rows have a tile_index that {source} has "
-                                 f"not (the first: {index[unknown][0]}). Was it tiled anew since?")  # fmt: skip
-        order = np.argsort(tile_index)
-        places = np.searchsorted(tile_index, index, sorter=order)
-        coords = coords[order[places]]
-    return coords if len(coords) == num_rows else None
-
-
-def _checked(raw: NDArray[Any], path: Path) -> NDArray[np.float32]:
-    """Raw features as float32 (N, D).
-
-    Raises:
-        BenchmarkError: see `read_features`.
-    """
-    if raw.dtype.kind not in "fiu":
-        raise BenchmarkError(f"{path}: features of type {raw.dtype}, not numbers")
-    if raw.ndim == 3 and len(raw) == 1:
-        raw = raw[0]
-    if raw.ndim != 2:
-        raise BenchmarkError(f"{path}: features of shape {raw.shape}; a row a patch is needed, (N, D)")
-    if 0 in raw.shape:
-        raise BenchmarkError(f"{path}: features of shape {raw.shape}: no patches")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is counted below
-        features = np.ascontiguousarray(raw, dtype=np.float32)
-    broken = int((~np.isfinite(features).all(axis=1)).sum())
-    if broken:
-        raise BenchmarkError(f"{path}: {broken} of {len(features)} rows have NaN or infinite values. Embed it again")
-    return features
-
-
 def _digest(values: NDArray[Any]) -> str:
     """Hex SHA-256 of an array's type, shape and little-endian bytes."""
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
@@ -302,7 +223,7 @@ def _digest(values: NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-def _text(value: Any) -> str | None:
+def as_text(value: Any) -> str | None:
     """An attribute as text, also from an array of one; `None` where it is empty or something else."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()

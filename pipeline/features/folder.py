@@ -1,9 +1,9 @@
 """The folder that `g2l embed` writes: what made it, which slides are finished, which patches were left out.
 
 embed.toml     the resolved options, fit for --config
-embed.json     the model with its hashes, the settings, the batch size, versions; a folder is continued under these only
-finished.json  what there is once every slide is done, and its files; absent before that
-failures.csv   slides without embeddings, and patches that were left out; absent where there are none
+embed.json     the model with its hashes, settings, batch size, versions; only the same model and settings continue it
+finished.json  once every slide is done: the numbers of slides and patches, and the bytes of every file
+failures.csv   slides without embeddings, and patches that were left out; absent if there are none
 ...            the slides' files, in the layout of another tool: `layouts`
 """
 
@@ -12,7 +12,6 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from pipeline.base.console import say
 from pipeline.base.errors import EmbedError, ManifestError
 from pipeline.base.outside import read_json, reading
 from pipeline.base.versions import continued_note
@@ -40,15 +39,17 @@ class EmbedFolder:
         """The record of a folder that is to be continued; `None` for a new or empty one.
 
         Raises:
-            EmbedError: it holds something else.
+            EmbedError: it holds something else than embeddings.
         """
         if not self.folder.exists():
             return None
         if not self.record_path.exists():
             if self.folder.is_dir() and holds_nothing(self.folder):
                 return None
-            raise EmbedError(f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
-                             "overwritten. Choose another --out")  # fmt: skip
+            raise EmbedError(
+                f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
+                "overwritten. Choose another --out"
+            )
         with reading(self.record_path, "damaged", EmbedError):
             record = read_json(self.record_path)
             found = {name: record[name] for name in ("made_by", "batch_size")}
@@ -57,11 +58,12 @@ class EmbedFolder:
             found |= {"versions": dict(record.get("versions", {})), "full_float32": "full_float32" in record}
         return found
 
-    def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> None:
+    def start_or_continue(self, record: dict[str, Any], options: dict[str, Any]) -> list[str]:
         """Write the records, or see that they are those of the folder; clear away what a killed run left half written.
+        Returns notes for the user.
 
         Args:
-            record: `made_by`, `batch_size` and what else is to be known.
+            record: `made_by`, `batch_size` and what else is recorded.
             options: the resolved options.
 
         Raises:
@@ -69,16 +71,18 @@ class EmbedFolder:
             G2LError: it cannot be written.
         """
         old = self.require_usable()
+        notes: list[str] = []
         if old is not None:
             self.require_same(self.folder, old["made_by"], record["made_by"])
             if note := continued_note(self.folder, old["versions"]):
-                say(note)
+                notes.append(note)
         make_output_folder(self.folder)
         remove_asides(self.folder)
         (self.folder / FINISHED_FILE).unlink(missing_ok=True)
         if old is None:
             write_json(self.record_path, record)
         write_text(self.folder / OPTIONS_FILE, to_toml({"embed": options}))
+        return notes
 
     def note_finished(self, record: dict[str, str | int], files: Iterable[Path]) -> None:
         """Every slide is done: what there is, and the bytes of the files that must be there, by path."""
@@ -88,18 +92,20 @@ class EmbedFolder:
 
     @staticmethod
     def require_same(where: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """See that what is there was made by the same model and settings.
+        """Refuse what was made by another model or other settings.
 
         Raises:
-            EmbedError: it was not; says what differs.
+            EmbedError: it was; says what differs.
         """
         if changes := differences(old, new):
             listing = "\n".join(f"  {line}" for line in changes)
-            raise EmbedError(f"{where} was made by another model or other settings, and is not overwritten "
-                             f"(there -> now):\n{listing}\nChoose another --out")  # fmt: skip
+            raise EmbedError(
+                f"{where} was made by another model or other settings, and is not overwritten "
+                f"(there -> now):\n{listing}\nChoose another --out"
+            )
 
     def read_failures(self, marks: dict[str, Mark]) -> None:
-        """Take over the failures of finished slides from the last run; where their list is gone, their number."""
+        """Take over the failures of finished slides from the last run; if their list is gone, their number."""
         listed: dict[str, list[Failure]] = {}
         try:
             lines = read_table(self.failures_path, FAILURE_COLUMNS, ",")[0]
@@ -116,7 +122,7 @@ class EmbedFolder:
                 self._failures[slide_id] = known
 
     def note_failures(self, slide_id: str, failures: list[Failure]) -> None:
-        """The failures of a slide, in place of those that were known; on disk at once, lest a kill forget them."""
+        """Replace the known failures of a slide; written at once, so that a kill does not lose them."""
         if failures != self._failures.pop(slide_id, []):
             if failures:
                 self._failures[slide_id] = failures
@@ -125,7 +131,7 @@ class EmbedFolder:
             self._failures[slide_id] = failures
 
     def write_failures(self) -> None:
-        """`failures.csv`: a line a slide or patch, in the order of slides; no file where there is none."""
+        """Write `failures.csv`, a line a slide or patch, in the order of slides; remove it if there are none."""
         lines = [failure for slide_id in sorted(self._failures) for failure in self._failures[slide_id]]
         if not lines:
             self.failures_path.unlink(missing_ok=True)
@@ -134,7 +140,7 @@ class EmbedFolder:
 
 
 def _failure(line: dict[str, Any]) -> Failure | None:
-    """A line of `failures.csv`; `None` where somebody changed it into something else."""
+    """A line of `failures.csv`; `None` if it has been changed into something else."""
     try:
         x, y = (int(line[axis]) if line[axis] else None for axis in "xy")
         return Failure(line["slide_id"], x, y, line["status"], line["reason"])

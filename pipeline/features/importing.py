@@ -1,9 +1,9 @@
-"""Slides of a plan that is not sampled but taken over: the patches for which another tool has made features.
+"""Plan the patches for which another tool has made features: taken over as they are, not sampled.
 
-Each slide's features, their places and the slide itself are held against each other; what does not fit fails the slide
-by name, as in `g2l plan`. A patch's resolution is its side on the slide, as the tool says it, over the side of the
-encoder's input: tools that cut 256 pixels and let the encoder shrink them to 224 saw a coarser image than they name.
-What it leaves out: tools that crop patches before they are embedded, and tissue, which the tool has found.
+A slide's features, their places and the slide itself are checked against each other; what does not fit fails the slide
+by name, as in `g2l plan`. A patch's resolution is its side on the slide, as the tool says, over the side of the
+encoder's input: a tool that cuts 256 pixels and lets the encoder shrink them to 224 sees a coarser image than it says.
+Left out: tools that crop patches before they embed them, and tissue, which the tool has found.
 """
 
 import hashlib
@@ -21,20 +21,21 @@ from pipeline.base.outside import reading
 from pipeline.cohort.manifest import ManifestRow, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
 from pipeline.config.tools import ImportConfig
-from pipeline.features.facts import UNKNOWN, PlacedFeatures, read_placed
+from pipeline.features.read import PlacedFeatures, read_placed
+from pipeline.features.tool import UNKNOWN
 from pipeline.sampling import SPLITS, sample_patches
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.patch_sample import measure_patches
 from pipeline.slides.reader import Slide, slide_failures
 
 MPP_SPREAD = 1.25
-"""The resolutions of two slides, or of a file and of --mpp, may differ by this factor. Our choice: scanners of one
-nominal magnification differ by up to 1.15 (0.22 to 0.25 um/px at 40x), a wrong level by 2 or more.
+"""How far the resolutions of two slides, or of a file and --mpp, may differ. Our choice: scanners of one nominal
+magnification differ by a factor of up to 1.15 (0.22 to 0.25 um/px at 40x), a wrong level by 2 or more.
 """
 OVERHANG_L0_PX = 1.0
 """A patch may reach over the slide's edge by this much: corners and sides are rounded. Our choice."""
 DOWNSAMPLE_TOLERANCE = 1.01
-"""A level's downsample as the tool wrote it may be off by 1 %: some round it, some take the mean of both axes."""
+"""How far a level's downsample, as the tool wrote it, may be off: some round it, some take the mean of both axes."""
 MPP_DECIMALS = 9
 """Of a patch's um/px: far below what matters, far above the rounding of a few products."""
 OPEN_FILES = 2
@@ -43,11 +44,11 @@ OPEN_FILES = 2
 
 @dataclass(frozen=True, eq=False)
 class ImportedSlide:
-    """What came of one slide.
+    """A slide that was checked against its features.
 
     Attributes:
         audit: its audit row.
-        slide: its part of the plan unless it failed.
+        slide: its part of the plan, unless it failed.
         features: its file of features, if it has one.
         digest: SHA-256 of features and coordinates; "" where it failed.
         layout, encoder: as the file says.
@@ -77,12 +78,12 @@ def look_at_slide(
     width: int,
     num_measured: int = 1,
 ) -> ImportedSlide:
-    """Hold a slide's features against the slide and against the teacher; what fails is reported, never raised.
+    """Check a slide's features against the slide and the teacher; a failure is reported, never raised.
 
     Args:
         patch_px: side of the teacher's input.
         width: dimension of the teacher's embedding; 0 if any.
-        num_measured: patches that are encoded to estimate what pixels will take.
+        num_measured: patches to encode, to estimate how many bytes pixels will take.
     """
     audit = AuditRow(row.slide_id, "ok", path=row.path, case_id=row.case_id, center=row.center or "")
     try:
@@ -120,8 +121,9 @@ def _fit(
     inside = _within(corners, side_l0, info, features)
     if len(np.unique(corners, axis=0)) < len(corners):
         twice = len(corners) - len(np.unique(corners, axis=0))
-        raise BenchmarkError(f"{features}: {twice} of {len(corners)} coordinates stand there twice; of which patch are "
-                             "their features?")  # fmt: skip
+        raise BenchmarkError(
+            f"{features}: {twice} of {len(corners)} coordinates occur twice; which patch do their features belong to?"
+        )
     kept = corners[inside]
     coords = kept[np.lexsort((kept[:, 0], kept[:, 1]))]  # top to bottom, left to right
     if config.patches_per_slide is not None:
@@ -139,8 +141,21 @@ def _fit(
         **measure_patches(slide, coords, geometry, num_measured).audit_facts(),
     )
     identity = slide.identity()
-    part = SlidePlan(row.slide_id, row.path, row.case_id, row.center, row.mpp, info.quickhash, info.size_l0_px,
-                     geometry, coords, split, dict(row.labels), identity.record(), row.has_case)  # fmt: skip
+    part = SlidePlan(
+        row.slide_id,
+        row.path,
+        row.case_id,
+        row.center,
+        row.mpp,
+        info.quickhash,
+        info.size_l0_px,
+        geometry,
+        coords,
+        split,
+        dict(row.labels),
+        identity.record(),
+        row.has_case,
+    )
     centre = placed.features.mean(axis=0, dtype=np.float64)
     return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre)
 
@@ -148,33 +163,40 @@ def _fit(
 def side_of_patches(
     placed: PlacedFeatures, info: SlideInfo, config: ImportConfig, patch_px: int, features: Path
 ) -> float:
-    """Side of the patches in level-0 pixels, not rounded: as the tool says, else as the options say.
+    """Side of the patches in level-0 pixels, not rounded: what the tool says, else what the options say.
 
-    Where the tool says a whole number of pixels only, which --mpp may have been rounded to, --mpp is taken.
+    If the tool gives a whole number of pixels that may be the rounding of --mpp, --mpp is taken.
 
     Raises:
-        BenchmarkError: neither says, they contradict each other, or the tool speaks of another slide or level.
+        BenchmarkError: neither says, they contradict each other, or the tool describes another slide or level.
     """
     facts = placed.facts
     if facts.size_l0_px not in (None, info.size_l0_px):
-        raise BenchmarkError(f"{features}: made of a slide of {facts.size_l0_px} pixels; this one has "
-                             f"{info.size_l0_px}. Is it another slide, or another level of it?")  # fmt: skip
+        raise BenchmarkError(
+            f"{features}: made of a slide of {facts.size_l0_px} pixels; this one has "
+            f"{info.size_l0_px}. Is it another slide, or another level of it?"
+        )
     if facts.level is not None and facts.downsample is not None:
-        known = dict(enumerate(info.downsamples))
-        true = known.get(facts.level, 0.0)
-        if not max(true / facts.downsample, facts.downsample / max(true, 1e-9)) <= DOWNSAMPLE_TOLERANCE:
-            raise BenchmarkError(f"{features}: cut from level {facts.level} at downsample {facts.downsample:g}; the "
-                                 f"slide's levels have {[round(d, 3) for d in info.downsamples]}")  # fmt: skip
+        downsample = dict(enumerate(info.downsamples)).get(facts.level, 0.0)
+        if not max(downsample / facts.downsample, facts.downsample / max(downsample, 1e-9)) <= DOWNSAMPLE_TOLERANCE:
+            raise BenchmarkError(
+                f"{features}: cut from level {facts.level} at downsample {facts.downsample:g}; the "
+                f"slide's levels have {[round(d, 3) for d in info.downsamples]}"
+            )
     if not facts.is_known:
         if config.mpp is None:
-            raise BenchmarkError(f"{features}: it does not say how large its patches are. Say it with --mpp (um/px of "
-                                 "the encoder's input)")  # fmt: skip
+            raise BenchmarkError(
+                f"{features}: it does not say how large its patches are. Say it with --mpp (um/px of "
+                "the encoder's input)"
+            )
         return patch_px * config.mpp / info.mpp
     side_l0 = facts.side(info.mpp, None if config.mpp is None else patch_px * config.mpp)
-    found = side_l0 * info.mpp / patch_px
-    if config.mpp is not None and _apart(found, config.mpp):
-        raise BenchmarkError(f"{features}: its patches have {found:.4g} um/px at {patch_px} px; --mpp says "
-                             f"{config.mpp:g}. A wrong level?")  # fmt: skip
+    file_mpp = side_l0 * info.mpp / patch_px
+    if config.mpp is not None and _apart(file_mpp, config.mpp):
+        raise BenchmarkError(
+            f"{features}: its patches have {file_mpp:.4g} um/px at {patch_px} px; --mpp says "
+            f"{config.mpp:g}. A wrong level?"
+        )
     return side_l0
 
 
@@ -184,7 +206,7 @@ def _apart(a: float, b: float) -> bool:
 
 
 def _within(corners: NDArray[np.int64], side_l0: float, info: SlideInfo, features: Path) -> NDArray[np.bool_]:
-    """Which patches lie on the slide: bool (N,). Tools pad those that reach over its right or lower edge.
+    """Which patches lie wholly on the slide: bool (N,). Tools pad those that reach over its right or lower edge.
 
     Raises:
         BenchmarkError: a corner lies outside the slide, or no patch lies wholly on it.
@@ -193,8 +215,10 @@ def _within(corners: NDArray[np.int64], side_l0: float, info: SlideInfo, feature
     outside = ((corners < 0) | (corners >= size)).any(axis=1)
     if outside.any():
         first = tuple(corners[outside][0].tolist())
-        raise BenchmarkError(f"{features}: {int(outside.sum())} of {len(corners)} coordinates lie outside the slide of "
-                             f"{info.size_l0_px[0]} x {info.size_l0_px[1]} pixels (the first: {first})")  # fmt: skip
+        raise BenchmarkError(
+            f"{features}: {int(outside.sum())} of {len(corners)} coordinates lie outside the slide of "
+            f"{info.size_l0_px[0]} x {info.size_l0_px[1]} pixels (the first: {first})"
+        )
     inside = np.asarray((corners + side_l0 <= size + OVERHANG_L0_PX).all(axis=1))
     if not inside.any():
         raise BenchmarkError(f"{features}: no patch of {side_l0:.0f} level-0 pixels lies wholly on the slide")
@@ -210,24 +234,23 @@ def digest(placed: PlacedFeatures) -> str:
 
 
 def refuse_other_levels(slides: Sequence[ImportedSlide], mpp: float | None) -> tuple[list[ImportedSlide], float]:
-    """Fail the slides whose patches are of another magnification than the others'; the slides, and the plan's um/px.
-
-    `mpp` is what the user says; without it, the median of the slides.
+    """Fail the slides whose patches have another magnification than those of the others. Returns the slides and the
+    plan's um/px: `mpp` where the user says it, else the median of the slides.
     """
-    found = [s.slide.geometry.target_mpp for s in slides if s.slide is not None]
-    middle = mpp or (float(sorted(found)[len(found) // 2]) if found else 1.0)
+    slide_mpps = sorted(s.slide.geometry.target_mpp for s in slides if s.slide is not None)
+    plan_mpp = mpp or (float(slide_mpps[len(slide_mpps) // 2]) if slide_mpps else 1.0)
     checked = []
     for slide in slides:
-        own = slide.slide.geometry.target_mpp if slide.slide is not None else middle
-        if _apart(own, middle):
-            reason = f"its patches have {own:.4g} um/px, those of the other slides {middle:.4g}. A wrong level?"
+        slide_mpp = slide.slide.geometry.target_mpp if slide.slide is not None else plan_mpp
+        if _apart(slide_mpp, plan_mpp):
+            reason = f"its patches have {slide_mpp:.4g} um/px, those of the other slides {plan_mpp:.4g}. A wrong level?"
             slide = slide.failed(f"{slide.features}: {reason}")
         checked.append(slide)
-    return checked, round(middle, 6)
+    return checked, round(plan_mpp, 6)
 
 
 class FeatureRows:
-    """The features of a plan's rows, from the files that they were planned from; for one thread."""
+    """The features of a plan's rows, read from their files; for one thread."""
 
     def __init__(self, plan: Plan, slides: Mapping[str, ImportedSlide], coords_folder: Path | None) -> None:
         self._plan, self._slides, self._coords_folder = plan, slides, coords_folder
@@ -241,10 +264,10 @@ class FeatureRows:
         Raises:
             StoreError: a file is no longer what was planned.
         """
-        of = [int(self._slide_of_row[row]) for row in rows]
-        return np.stack([self._of_slide(i)[row - self._first_row[i]] for row, i in zip(rows, of, strict=True)])
+        slides = [int(self._slide_of_row[row]) for row in rows]
+        return np.stack([self._features(i)[row - self._first_row[i]] for row, i in zip(rows, slides, strict=True)])
 
-    def _of_slide(self, index: int) -> NDArray[np.float32]:
+    def _features(self, index: int) -> NDArray[np.float32]:
         """The features of a slide's rows, in the plan's order: float32 (n, D)."""
         if index not in self._open:
             self._open[index] = self._read(self._plan.slides[index])

@@ -1,53 +1,33 @@
-"""Write embeddings in the file layouts of TRIDENT, CLAM, STAMP and slide2vec: one set of files a slide.
+"""Write the embeddings of a slide in the file layout of a tool, and tell finished slides from others.
 
-trident   {mag}x_{px}px_{overlap}px_overlap/patches/{slide}_patches.h5, .../features_{encoder}/{slide}.h5
-clam      patches/{slide}.h5, pt_files/{slide}.pt, h5_files/{slide}.h5
-stamp     {slide}.h5
-pt        tiles/{slide}.coordinates.npz, tile_embeddings/{slide}.pt, .../{slide}.meta.json   (as slide2vec)
-
-Names, types and attributes were read in each tool's published writing and reading code in 2026-11. The last file of a
-slide is written last and carries the mark: what made it, from which slide, how many patches; without it the others do
-not count. What it leaves out: TRIDENT's contours and thumbnails, CLAM's masks, STAMP's cache.
+How the files of a layout are called and what is in them is its tool's (`features/tools`). Here is what all of them
+share: the last file of a slide is written last and carries the mark, which says what made it, from which slide, and how
+many patches it has. Without the mark the slide's other files do not count.
 """
 
+import functools
 import hashlib
-import io
 import json
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.base.errors import BenchmarkError, EmbedError
 from pipeline.base.outside import parse_object, read_json, reading
-from pipeline.base.units import magnification
-from pipeline.cohort.plan import SlidePlan, coords_attributes
+from pipeline.cohort.plan import SlidePlan
 from pipeline.config.stages import PlanConfig
-from pipeline.disk.files import sha256_json, write_bytes, write_json
-from pipeline.features.files import read_attributes, write_features
+from pipeline.disk.files import sha256_json
+from pipeline.features.files import read_attributes
 
-Layout = Literal["trident", "clam", "stamp", "pt"]
-DTYPES: Final[dict[str, tuple[str, ...]]] = {
-    "trident": ("float32", "float16"),
-    "clam": ("float32",),
-    "stamp": ("float16",),
-    "pt": ("float32", "float16"),
-}
-"""Types that a layout's features may have, the usual one first; CLAM and STAMP know one each."""
 MARK = "g2l"
 """Attribute of a file, or key of a JSON file, that holds the mark."""
 MARK_VERSION = 1
-STAMP_VERSION = "2.1.0"
-"""The first version of STAMP with these attributes. It refuses files of versions newer than itself, so the oldest is
-written.
-"""
-TRIDENT_ATTRIBUTES = ("patch_size", "patch_size_level0", "level0_magnification", "target_magnification", "overlap",
-                      "name", "savetodir", "level0_width", "level0_height")  # fmt: skip
 UNFIT = re.compile(r"[^A-Za-z0-9._+-]+")
 """What an encoder's name should not bring into the name of a folder."""
 
@@ -73,7 +53,7 @@ class Mark:
     files: dict[str, int]
 
     def checked(self) -> "Mark":
-        """The mark, as it was read from a file of anybody's.
+        """The mark, if its values are of the right types; for one that was read from a file.
 
         Raises:
             ValueError: a value is of another type than it should be.
@@ -124,35 +104,41 @@ def folder_name(encoder: str) -> str:
     return UNFIT.sub("_", encoder).strip("._") or "encoder"
 
 
+Finish = Callable[[], Mark]
+"""Gives the mark of a slide, once all of its files but the last are written."""
+
+
+@dataclass(frozen=True)
+class Writer:
+    """How the files of a layout are written.
+
+    Attributes:
+        dtypes: types that its features may have, the usual one first.
+        files: the files of a slide by kind, in the order of writing; the last one carries the mark.
+        write: write these files, each complete or absent; the text of the mark goes into the last one. Raises
+            `OSError` if a file cannot be written.
+        read_mark: the text of the mark in such a last file; `None` if it has none. Raises `BenchmarkError` if the file
+            cannot be read.
+    """
+
+    dtypes: tuple[str, ...]
+    files: Callable[["Place", str], dict[str, Path]]
+    write: Callable[["Place", EmbeddedSlide, dict[str, Path], Finish], None]
+    read_mark: Callable[[Path], str | None]
+
+
 @dataclass(frozen=True)
 class Place:
-    """Where embeddings go: a folder, its layout, the encoder's name, and the grid that the patches are of."""
+    """Where embeddings go: a folder, the layout of its files, the encoder's name, and the grid of the patches."""
 
     folder: Path
-    layout: Layout
+    writer: Writer
     encoder: str
     grid: PlanConfig
 
     def files(self, slide_id: str) -> dict[str, Path]:
         """The files of a slide by kind, in the order of writing; the last one carries the mark."""
-        if self.layout == "trident":
-            overlap = max(self.grid.patch_px - (self.grid.stride_px or self.grid.patch_px), 0)
-            name = f"{magnification(self.grid.mpp):g}x_{self.grid.patch_px}px_{overlap}px_overlap"
-            features = self.folder / name / f"features_{folder_name(self.encoder)}" / f"{slide_id}.h5"
-            return {"coords": self.folder / name / "patches" / f"{slide_id}_patches.h5", "features": features}
-        if self.layout == "clam":
-            return {
-                "coords": self.folder / "patches" / f"{slide_id}.h5",
-                "tensor": self.folder / "pt_files" / f"{slide_id}.pt",
-                "features": self.folder / "h5_files" / f"{slide_id}.h5",
-            }
-        if self.layout == "stamp":
-            return {"features": self.folder / f"{slide_id}.h5"}
-        return {
-            "coords": self.folder / "tiles" / f"{slide_id}.coordinates.npz",
-            "tensor": self.folder / "tile_embeddings" / f"{slide_id}.pt",
-            "meta": self.folder / "tile_embeddings" / f"{slide_id}.meta.json",
-        }
+        return self.writer.files(self, slide_id)
 
     def marked_file(self, slide_id: str) -> Path:
         """The file of a slide that carries the mark."""
@@ -162,13 +148,13 @@ class Place:
         """The mark of a slide whose files are all there; `None` where it is not finished, or a file is cut short.
 
         Raises:
-            EmbedError: there is a file of that name, but of another maker.
+            EmbedError: there is a file of that name that `g2l embed`, or this version of it, did not make.
         """
         path = self.marked_file(slide_id)
         if not path.exists():
             return None
         try:
-            text = _json_mark(path) if path.suffix == ".json" else read_attributes(path)[""].get(MARK)
+            text = self.writer.read_mark(path)
         except BenchmarkError:
             return None  # cut short: of no use to anybody
         if text is None:
@@ -190,94 +176,38 @@ class Place:
         Raises:
             EmbedError: a file cannot be written.
         """
-        files = self.files(slide.plan.slide_id)
+        slide_id = slide.plan.slide_id
+        files = self.files(slide_id)
+        finish = functools.cache(lambda: slide.mark(self._file_bytes(slide_id)))
         try:
             for path in files.values():
                 path.parent.mkdir(parents=True, exist_ok=True)
-            if self.layout == "trident":
-                return self._write_trident(slide, files)
-            if self.layout == "clam":
-                return self._write_clam(slide, files)
-            if self.layout == "stamp":
-                return self._write_stamp(slide, files)
-            return self._write_pt(slide, files)
+            self.writer.write(self, slide, files, finish)
         except OSError as error:
-            where = self.marked_file(slide.plan.slide_id)
-            raise EmbedError(f"cannot write {where}: {error.strerror or error}. Finished slides are safe; mend it "
-                             "and run again") from error  # fmt: skip
+            where = self.marked_file(slide_id)
+            raise EmbedError(
+                f"cannot write {where}: {error.strerror or error}. Finished slides are safe; mend it and run again"
+            ) from error
+        return finish()
 
     def _file_bytes(self, slide_id: str) -> dict[str, int]:
         """Bytes of a slide's files by kind, without the one with the mark; absent ones are left out."""
         *others, _ = self.files(slide_id).items()
         return {kind: os.path.getsize(path) for kind, path in others if os.path.isfile(path)}
 
-    def _finish(self, slide: EmbeddedSlide) -> Mark:
-        """The mark, once the other files are there."""
-        return slide.mark(self._file_bytes(slide.plan.slide_id))
 
-    def _write_trident(self, slide: EmbeddedSlide, files: dict[str, Path]) -> Mark:
-        attributes = coords_attributes(slide.plan, self.grid)
-        of_coords = {name: attributes[name] for name in TRIDENT_ATTRIBUTES}
-        of_features = {"name": slide.plan.slide_id, "savetodir": "", "encoder": self.encoder}
-        coords = {"coords": slide.coords_l0_px}
-        write_features(files["coords"], coords, {"coords": of_coords}, {}, row_chunks=True)
-        mark, arrays = self._finish(slide), {"features": slide.features, **coords}
-        both = {"features": of_features, "coords": of_coords}
-        write_features(files["features"], arrays, both, {MARK: mark.text()}, row_chunks=True)
-        return mark
+def hdf5_mark(path: Path) -> str | None:
+    """The mark in an HDF5 file, as its attribute.
 
-    def _write_clam(self, slide: EmbeddedSlide, files: dict[str, Path]) -> Mark:
-        geometry = slide.plan.geometry
-        of_coords = {
-            "patch_size": round(geometry.patch_level_px),  # CLAM's is in pixels of the level
-            "patch_level": geometry.level,
-            "downsample": (geometry.downsample, geometry.downsample),
-            "downsampled_level_dim": slide.level_size_px,
-            "level_dim": slide.level_size_px,
-            "name": slide.plan.slide_id,
-            "save_path": "",
-        }
-        write_features(files["coords"], {"coords": slide.coords_l0_px}, {"coords": of_coords}, {})
-        write_bytes(files["tensor"], _tensor_bytes(slide.features))
-        mark, arrays = self._finish(slide), {"features": slide.features, "coords": slide.coords_l0_px.astype(np.int32)}
-        write_features(files["features"], arrays, {}, {"encoder": self.encoder, MARK: mark.text()})
-        return mark
-
-    def _write_stamp(self, slide: EmbeddedSlide, files: dict[str, Path]) -> Mark:
-        mark = self._finish(slide)
-        coords_um = (slide.coords_l0_px * slide.plan.geometry.slide_mpp).astype(np.float32)
-        of_file = {
-            "stamp_version": STAMP_VERSION,
-            "extractor": self.encoder,
-            "unit": "um",
-            "tile_size_um": self.grid.patch_px * self.grid.mpp,
-            "tile_size_px": self.grid.patch_px,
-            "code_hash": sha256_json(slide.made_by)[:8],
-            "feat_type": "tile",
-            MARK: mark.text(),
-        }
-        write_features(files["features"], {"coords": coords_um, "feats": slide.features}, {}, of_file)
-        return mark
-
-    def _write_pt(self, slide: EmbeddedSlide, files: dict[str, Path]) -> Mark:
-        buffer = io.BytesIO()
-        x, y = slide.coords_l0_px.T
-        index = np.arange(len(x), dtype=np.int32)
-        np.savez(buffer, tile_index=index, x=x, y=y, tissue_fractions=slide.tissue_fraction.astype(np.float32))
-        write_bytes(files["coords"], buffer.getvalue())
-        write_bytes(files["tensor"], _tensor_bytes(slide.features))
-        mark = self._finish(slide)
-        num_tiles, width = slide.features.shape
-        meta = {"sample_id": slide.plan.slide_id, "encoder_name": self.encoder, "num_tiles": num_tiles,
-                "feature_dim": width, "tile_size_lv0": round(slide.plan.geometry.patch_l0_px),
-                "requested_tile_size_px": self.grid.patch_px, "requested_spacing_um": self.grid.mpp,
-                MARK: mark.text()}  # fmt: skip
-        write_json(files["meta"], meta)
-        return mark
+    Raises:
+        BenchmarkError: it cannot be read.
+    """
+    text: str | None = read_attributes(path)[""].get(MARK)
+    return text
 
 
-def _json_mark(path: Path) -> str | None:
-    """The mark in a JSON file.
+def json_mark(path: Path) -> str | None:
+    """The mark in a JSON file, under its key.
 
     Raises:
         BenchmarkError: it cannot be read.
@@ -285,13 +215,6 @@ def _json_mark(path: Path) -> str | None:
     with reading(path, "not readable", BenchmarkError):
         value = read_json(path).get(MARK)
     return None if value is None else str(value)
-
-
-def _tensor_bytes(features: NDArray[np.float32] | NDArray[np.float16]) -> bytes:
-    """A bare tensor as torch saves it."""
-    buffer = io.BytesIO()
-    torch.save(torch.from_numpy(np.ascontiguousarray(features)), buffer)
-    return buffer.getvalue()
 
 
 def _digest(values: NDArray[Any]) -> str:

@@ -1,10 +1,9 @@
-"""Which slide a file of features is of, by its name and, of STAMP's, by its place.
+"""Which slide a feature file is of, by its name and, where a tool keeps the slides' subfolders, by its place.
 
-A file is called by the slide's id, or as the slide's file is without its ending. TRIDENT takes `.ome` off `x.ome.tif`
-as well, STAMP and others do not: both are understood. STAMP keeps the subfolders of the slides: where slides or files
-have one name, they tell which is whose. Where a file could still be of two slides, nobody knows whose features they
-are: both fail, and so do two files that could be of one slide; the others go on. What it leaves out: looking into the
-files.
+A file is called by the slide's id, or as the slide's file is without its ending; some tools take off more (`.ome` of
+`x.ome.tif`), and both are understood. Where slides or files have one name, subfolders tell which is whose. Where a file
+could still be of two slides, nobody knows whose features they are: both slides fail, and so do two files that could be
+of one slide; the others go on. Left out: looking into the files.
 """
 
 import os
@@ -13,7 +12,6 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.base.console import say
 from pipeline.cohort.copies import copies_of_slides
 from pipeline.cohort.manifest import ManifestRow, parse_manifest
 from pipeline.cohort.plan import AuditRow
@@ -21,98 +19,156 @@ from pipeline.cohort.sources import list_folder
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.tables import composed
+from pipeline.features.find import FeatureTree, Parts, is_end
 from pipeline.features.importing import ImportedSlide
-
-OME = ".ome"
-"""Part of the ending of OME-TIFF, `.ome.tif` (docs.openmicroscopy.org/ome-model/6.3.1/ome-tiff)."""
+from pipeline.features.registry import all_tools
 
 
 @dataclass(frozen=True)
 class Matched:
-    """Slides with their files of features, in the order of ids; what has none or no single one, as failed; and the
-    folder below which paths hang.
+    """Slides with their feature files.
+
+    Attributes:
+        pairs: in the order of ids.
+        failed: slides without a file, or without a single one; and files without a slide.
+        root: the folder that the slides' paths hang below.
+        notes: what was passed over when the slides were listed, in words.
     """
 
     pairs: tuple[tuple[ManifestRow, Path], ...]
     failed: tuple[ImportedSlide, ...]
     root: Path
+    notes: tuple[str, ...] = ()
 
 
-def match_slides(files: Mapping[str, Path], config: ImportConfig, tree: Path | None = None) -> Matched:
-    """Find the slide of every file of features; `files` are by their names without ending, or by more where that is
-    not one file's; `tree` is the folder that they lie in.
+def match_slides(tree: FeatureTree, config: ImportConfig) -> Matched:
+    """Find the slide of every feature file.
 
     Raises:
         ManifestError: the manifest or the folder of slides cannot be used.
     """
+    notes: tuple[str, ...] = ()
     if config.manifest:
         manifest = parse_manifest(config.manifest, config.slides_root)
         rows, root = list(manifest.rows), manifest.slides_root
     else:
         listed = list_folder(config.slides_root)
-        for note in listed.notes:
-            say(f"note: {config.slides_root}: {note}")
         rows, root = list(listed.rows), config.slides_root
-    meant, reasons = _meant(rows, root, files, tree, config)
-    pairs: dict[str, tuple[ManifestRow, Path]] = {}
-    unclear: dict[str, list[str]] = {}
-    failed = []
-    for name, path in files.items():
-        if name in reasons:
-            for row in meant[name]:
-                unclear.setdefault(row.slide_id, []).append(name)
-        else:
-            pairs[meant[name][0].slide_id] = (meant[name][0], path)
-    told = set()
+        notes = tuple(f"{config.slides_root}: {note}" for note in listed.notes)
+    candidates = _match_files(rows, root, tree, config)
+    pairs = {c.slides[0].slide_id: (c.slides[0], c.path) for c in candidates.values() if not c.reason}
+    failed = _failed(rows, root, pairs.keys(), candidates)
+    return Matched(tuple(pairs[slide_id] for slide_id in sorted(pairs)), tuple(failed), root, notes)
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """The slides that a feature file may be of, and why it is taken for none of them; "" if it is of the one."""
+
+    path: Path
+    slides: Sequence[ManifestRow]
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Names:
+    """What is known of all files together, by the names of the tree.
+
+    Attributes:
+        tree: the feature files.
+        root: the folder that the slides' paths hang below.
+        manifest: the manifest; `None` if the slides are those of a folder.
+        by_name: the slides that have a file's name.
+        at_place: of these, the slides at the file's place; without names for which there are none.
+        same_stem: how many files have a name, without their ending and accents composed.
+    """
+
+    tree: FeatureTree
+    root: Path
+    manifest: Path | None
+    by_name: Mapping[str, Sequence[ManifestRow]]
+    at_place: Mapping[str, Sequence[ManifestRow]]
+    same_stem: Mapping[str, int]
+
+    @property
+    def keeps_subfolders(self) -> bool:
+        """Whether a file has been found at its slide's place in a subfolder."""
+        return any(self.tree.files[name].parent != self.tree.root for name in self.at_place)
+
+    def candidates(self, name: str) -> _Candidates:
+        """The slides that a file may be of: one, or a reason."""
+        path, slides = self.tree.files[name], self.by_name[name]
+        stem = composed(path.stem)
+        if not slides:
+            return _Candidates(path, slides, f"{path}: no slide {path.stem} in {self.manifest or self.root}")
+        if self.manifest and _is_disputed(stem, slides):
+            why = (
+                f"{path}: is it of {_paths(slides, self.root)}? In {self.manifest}, {path.stem} is one's slide_id "
+                "and the other's file. Give slide_ids that are no other file's name"
+            )
+            return _Candidates(path, slides, why)
+        if name not in self.at_place and (self.keeps_subfolders or self.same_stem[stem] > 1):
+            return _Candidates(path, slides, self._not_at_its_place(path))
+        slides = self.at_place.get(name, slides)
+        if self.manifest and all(_stem(row) == stem for row in slides):
+            slides = [row for row in slides if composed(row.slide_id) == stem] or slides
+        if len(slides) > 1:
+            why = (
+                f"{path}: is it of {_paths(slides, self.root)}? Name the slides' files apart, or give a --manifest "
+                "whose slide_id is the name of the feature file"
+            )
+            return _Candidates(path, slides, why)
+        return _Candidates(path, slides)
+
+    def _not_at_its_place(self, path: Path) -> str:
+        """Why a file is of no slide of its name, as no slide lies at its place."""
+        others = "other slides do" if self.keeps_subfolders else "other files have this name"
+        return (
+            f"{path}: no slide of this name lies below {self.root} as this file does below {self.tree.root}, and "
+            f"{others}. Are these the folder that the tool wrote, and the folder of slides that it "
+            "read?"
+        )
+
+
+def _match_files(
+    rows: Sequence[ManifestRow], root: Path, tree: FeatureTree, config: ImportConfig
+) -> dict[str, _Candidates]:
+    """The slide of each file, by the names of the tree, or why it is of none."""
+    same_stem = Counter(composed(path.stem) for path in tree.files.values())
+    slides_by_name = _slides_by_name(rows, same_stem.keys())
+    by_name = {name: slides_by_name.get(composed(path.stem), []) for name, path in tree.files.items()}
+    names = _Names(tree, root, config.manifest, by_name, _slides_at_places(by_name, tree, root), same_stem)
+    candidates = {name: names.candidates(name) for name in tree.files}
+    num_files = Counter(c.slides[0].slide_id for c in candidates.values() if not c.reason)
+    for name, c in candidates.items():
+        if not c.reason and num_files[c.slides[0].slide_id] > 1:
+            why = f"{c.path}: another file could be of {_paths(c.slides, root)}, too. Which one is?"
+            candidates[name] = _Candidates(c.path, c.slides, why)
+    return candidates
+
+
+def _failed(
+    rows: Sequence[ManifestRow], root: Path, paired: Set[str], candidates: Mapping[str, _Candidates]
+) -> list[ImportedSlide]:
+    """The slides that have no file, each with the reason of one that may be its own; then the files whose reasons no
+    slide has.
+    """
+    files_of_slide: dict[str, list[str]] = {}
+    for name, c in candidates.items():
+        for row in c.slides if c.reason else ():
+            files_of_slide.setdefault(row.slide_id, []).append(name)
+    failed, told = [], set()
     for row in rows:
-        if row.slide_id in pairs:
+        if row.slide_id in paired:
             continue
         reason = f"{root / row.path}: no file of features for this slide"
-        if of := unclear.get(row.slide_id):
-            first = row.slide_id if row.slide_id in of else of[0]
-            reason = reasons[first]
+        if files := files_of_slide.get(row.slide_id):
+            first = row.slide_id if row.slide_id in files else files[0]
+            reason = candidates[first].reason
             told.add(first)
         failed.append(ImportedSlide(AuditRow(row.slide_id, "failed", reason, row.path, row.case_id)))
-    failed += [ImportedSlide(AuditRow(name, "failed", why)) for name, why in reasons.items() if name not in told]
-    return Matched(tuple(pairs[slide_id] for slide_id in sorted(pairs)), tuple(failed), root)
-
-
-def _meant(
-    rows: Sequence[ManifestRow], root: Path, files: Mapping[str, Path], tree: Path | None, config: ImportConfig
-) -> tuple[dict[str, list[ManifestRow]], dict[str, str]]:
-    """The slides that each file may be of, by the file's name, and why it is of none, where it is not of one."""
-    num_same = Counter(composed(path.stem) for path in files.values())
-    by_name = _by_name(rows, num_same.keys())
-    meant = {name: by_name.get(composed(path.stem), []) for name, path in files.items()}
-    by_place = _by_place(meant, files, root, tree) if tree else {}
-    keeps_places = any(files[name].parent != tree for name in by_place)
-    reasons, where = {}, config.manifest or config.slides_root
-    for name, path in files.items():
-        found = meant[name]
-        is_disputed = config.manifest is not None and _is_disputed(composed(path.stem), found)
-        if not found:
-            reasons[name] = f"{path}: no slide {path.stem} in {where}"
-        elif is_disputed:
-            reasons[name] = (f"{path}: is it of {_paths(found, root)}? In {where}, {path.stem} is one's "
-                             "slide_id and the other's file. Give slide_ids that are no other file's name")  # fmt: skip
-        elif name not in by_place and (keeps_places or num_same[composed(path.stem)] > 1):
-            others = "other slides do" if keeps_places else "other files have this name"
-            reasons[name] = (f"{path}: no slide of this name lies below {root} as this file does below {tree}, and "
-                             f"{others}. Are these the folder of STAMP's extractor, and the folder of slides that it "
-                             "read?")  # fmt: skip
-        else:
-            found = by_place.get(name, found)
-            if config.manifest and all(_stem(row) == composed(path.stem) for row in found):
-                found = [row for row in found if composed(row.slide_id) == composed(path.stem)] or found
-            meant[name] = found
-        if name not in reasons and len(meant[name]) > 1:
-            reasons[name] = (f"{path}: is it of {_paths(meant[name], root)}? Name the slides' files apart, or give a "
-                             "--manifest whose slide_id is the name of the file of features")  # fmt: skip
-    claims = Counter(found[0].slide_id for name, found in meant.items() if name not in reasons)
-    for name, path in files.items():
-        if name not in reasons and claims[meant[name][0].slide_id] > 1:
-            reasons[name] = f"{path}: another file could be of {_paths(meant[name], root)}, too. Which one is?"
-    return meant, reasons
+    untold = [(name, c.reason) for name, c in candidates.items() if c.reason and name not in told]
+    return failed + [ImportedSlide(AuditRow(name, "failed", reason)) for name, reason in untold]
 
 
 def _is_disputed(name: str, rows: Sequence[ManifestRow]) -> bool:
@@ -131,47 +187,44 @@ def _paths(rows: Sequence[ManifestRow], root: Path) -> str:
     return " or ".join(str(root / row.path) for row in rows)
 
 
-def _by_name(rows: Sequence[ManifestRow], stems: Set[str]) -> dict[str, list[ManifestRow]]:
+def _slides_by_name(rows: Sequence[ManifestRow], stems: Set[str]) -> dict[str, list[ManifestRow]]:
     """Slides by the names that a file of theirs may have; `stems` are the names that there are. All are composed."""
-    found: dict[str, list[ManifestRow]] = {}
+    endings = [ending for tool in all_tools() for ending in tool.dropped_endings]
+    slides: dict[str, list[ManifestRow]] = {}
     for row in rows:
         stem = _stem(row)
         names = {composed(row.slide_id), stem}
-        if stem.lower().endswith(OME) and not names & stems:
-            names.add(stem[: -len(OME)])
+        if not names & stems:
+            names |= {stem[: -len(ending)] for ending in endings if stem.lower().endswith(ending)}
         for name in names:
-            found.setdefault(name, []).append(row)
-    return found
+            slides.setdefault(name, []).append(row)
+    return slides
 
 
-def _by_place(
-    meant: Mapping[str, Sequence[ManifestRow]], files: Mapping[str, Path], root: Path, tree: Path
+def _slides_at_places(
+    by_name: Mapping[str, Sequence[ManifestRow]], tree: FeatureTree, root: Path
 ) -> dict[str, list[ManifestRow]]:
-    """Of the slides that each file may be of, those at its place, as STAMP keeps it; only where there are some.
+    """Of the slides that have a file's name, those at its place; only where there are some.
 
-    If every file that has a slide has one at the same path below `root` as its own below `tree`, that is its place.
-    Otherwise STAMP read another folder of slides: then a slide is at its place if its path ends as the file's.
+    If every file that has a slide has one at the same path below `root` as its own below the tree's, that is its place.
+    Otherwise the tool read another folder of slides: then a slide is at its place if its path ends as the file's.
     """
-    places = {
-        name: composed(Path(os.path.relpath(path.with_suffix(""), tree)).as_posix()) for name, path in files.items()
-    }
-    if not any("/" in place for place in places.values()):
+    places = {name: tree.parts(path) for name, path in tree.files.items()}
+    if all(len(place) == 1 for place in places.values()):
         return {}  # of a tool that keeps no subfolders, or of slides without
-    top = composed(os.path.abspath(root))
-    paths = {
-        row.slide_id: composed(Path(os.path.abspath(root / row.path)).with_suffix("").as_posix())
-        for found in meant.values()
-        for row in found
-    }
-    same = {
-        name: [row for row in found if paths[row.slide_id] == f"{top}/{places[name]}"] for name, found in meant.items()
-    }
-    if not all(same[name] for name, found in meant.items() if found):
+    top = _parts(root)
+    paths = {row.slide_id: _parts((root / row.path).with_suffix("")) for rows in by_name.values() for row in rows}
+    same = {name: [row for row in rows if paths[row.slide_id] == top + places[name]] for name, rows in by_name.items()}
+    if not all(same[name] for name, rows in by_name.items() if rows):
         same = {
-            name: [row for row in found if paths[row.slide_id].endswith(f"/{places[name]}")]
-            for name, found in meant.items()
+            name: [row for row in rows if is_end(places[name], paths[row.slide_id])] for name, rows in by_name.items()
         }
-    return {name: found for name, found in same.items() if found}
+    return {name: rows for name, rows in same.items() if rows}
+
+
+def _parts(path: Path) -> Parts:
+    """An absolute path in parts, accents composed."""
+    return Path(composed(os.path.abspath(path))).parts
 
 
 def fail_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSlide]:
@@ -185,7 +238,10 @@ def fail_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSli
         cases = {part.case_id for _, part in parts if part.has_case}
         names = " and ".join(str(root / part.path) for _, part in parts)
         for index, part in parts if len(cases) > 1 else parts[1:]:
-            why = f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones" if len(cases) > 1 else (
-                f"taken once, as {parts[0][1].slide_id}")  # fmt: skip
+            why = (
+                f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones"
+                if len(cases) > 1
+                else (f"taken once, as {parts[0][1].slide_id}")
+            )
             kept[index] = slides[index].failed(f"{root / part.path}: {names} are copies of one slide, {why}")
     return kept

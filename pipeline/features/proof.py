@@ -1,11 +1,11 @@
-"""Proof that features and slides belong together: a few patches of each slide are embedded again by the teacher.
+"""Prove that features and slides belong together: the teacher embeds a few patches of each slide again.
 
-Two things are asked of a slide's patches, each in the median: a high cosine with the file's features, and that hardly
-any other row of the file is nearer than their own. The cosine is taken less the features' mean, for embeddings of one
-encoder share a large common part. It is not enough by itself: two patches of tissue resemble each other more than
-either resembles that mean. Their rank is: features of other places, slides or models have a random one. A few slides
-that do not pass are refused by name, and the store remembers them; where most do not, everything is. What it leaves
-out: the patches that were not drawn.
+A slide passes if, in the median of its patches, the cosine with the file's features is high and hardly any other row of
+the file is nearer than the patch's own. The mean of the features is subtracted before the cosine, since embeddings of
+one encoder share a large common part. The cosine is not enough by itself: two patches of tissue resemble each other
+more than either resembles that mean. Their rank is enough: features of other places, slides or models have a random
+one. A few slides that do not pass are refused by name, and the store remembers them; if most do not, the whole import
+is refused. Left out: patches that were not drawn.
 """
 
 from collections.abc import Mapping
@@ -24,31 +24,32 @@ from pipeline.config.tools import ImportConfig
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.features.cache import embed_rows
 from pipeline.features.importing import FeatureRows, ImportedSlide
+from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from pipeline.store.store import Status, Store
+from pipeline.store.store import Store
 from pipeline.training.rows import row_keys
 
 BATCH_ROWS = 32
 """Patches a forward pass. Our choice: fits anywhere; the sample is small."""
 COMMON = 0.01
-"""Features within this share of their mean's length are nothing but the mean, and are compared as they are."""
+"""Features that differ from their mean by less than this share of their length are compared as they are."""
 MAX_NEARER = 0.05
-"""Share of a slide's rows that may be nearer to a patch than its own, in the median. Our choice: right ones have none
-or a few of thousands, wrong ones about half.
+"""Share of a slide's rows that may be nearer to a patch than its own, in the median. Our choice: of right features none
+or a few in thousands are, of wrong ones about half.
 """
 MOST_REFUSED = 0.5
-"""Where a larger share of the slides is refused, it is not the slides. Our choice: a wrong teacher, patch size or
-resampling fails nearly all of them, and files that were mixed up a few.
+"""If a larger share of the slides is refused, the whole import is. Our choice: a wrong teacher, patch size or
+resampling fails nearly all slides, files that were mixed up fail a few.
 """
 REFUSED = "refused"
-"""The store's attribute with the slides that were refused."""
+"""The store's attribute that lists the slides that were refused."""
 NAMED = 10
 """Slides that an error names. Our choice: fits a screen."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A slide whose features are not the teacher's: which features, by their hash, and what was found of them."""
+    """A slide whose features are not the teacher's: the hash of these features, and why they are refused."""
 
     slide_id: str
     sha256: str
@@ -60,14 +61,14 @@ class Proof:
     """A sample of patches, embedded again.
 
     Attributes:
-        rows: how many.
-        median_cosine: of all of them, with the mean taken off.
-        min_slide_cosine: the smallest median of a slide, with the mean taken off.
-        max_nearer: the largest share, of a slide in the median, of rows that are nearer to a patch than its own.
-        min_plain_cosine: the smallest cosine of a patch, as embeddings are.
+        rows: number of patches.
+        median_cosine: median cosine of all patches, less the mean.
+        min_slide_cosine: smallest median cosine of a slide, less the mean.
+        max_nearer: largest median of a slide, of the share of rows that are nearer to a patch than its own.
+        min_plain_cosine: smallest cosine of a patch, the mean not subtracted.
         largest: largest absolute difference of a value.
         scale: largest absolute value, for comparison.
-        refused: slides that did not pass; the numbers are of the others.
+        refused: slides that did not pass; the numbers are those of the others.
     """
 
     rows: int
@@ -80,18 +81,17 @@ class Proof:
     refused: tuple[Refused, ...] = ()
 
     def notes(self) -> dict[str, Any]:
-        """What a store records of it."""
+        """What the store records of the proof."""
         proof = {name: value for name, value in vars(self).items() if name != REFUSED}
         return {"proof": proof} | ({REFUSED: [asdict(r) for r in self.refused]} if self.refused else {})
 
     def words(self) -> str:
-        """What was found, in a line, and one more a slide that was refused."""
-        refused = "".join(f"\nrefused: {r.slide_id}: {r.reason}" for r in self.refused)
+        """The numbers in words, in one line."""
         return (
-            f"{self.rows} patches embedded again: with the mean taken off, cosine {self.median_cosine:.4f} in the "
-            f"median and {self.min_slide_cosine:.4f} for the worst slide; at most {self.max_nearer:.1%} of other rows "
-            f"are nearer; as they are, cosine at least {self.min_plain_cosine:.4f}, largest difference "
-            f"{self.largest:.3g} of values up to {self.scale:.3g}{refused}"
+            f"{self.rows} patches embedded again: less the mean, cosine {self.median_cosine:.4f} in the median and "
+            f"{self.min_slide_cosine:.4f} for the worst slide; at most {self.max_nearer:.1%} of other rows are nearer; "
+            f"with the mean, cosine at least {self.min_plain_cosine:.4f}, largest difference "
+            f"{self.largest:.3g} of values up to {self.scale:.3g}"
         )
 
 
@@ -115,7 +115,7 @@ def cosines(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> NDArr
 def centred_cosines(
     stored: NDArray[np.float32], again: NDArray[np.float32], centre: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Cosines of (N, D) with (N, D), less `centre` (D,); plain ones where a stored row is hardly more than that."""
+    """Cosines of (N, D) with (N, D), less `centre` (D,); plain ones where a stored row hardly differs from it."""
     rest = np.linalg.norm(stored - centre, axis=1)
     plain = rest < COMMON * np.linalg.norm(stored, axis=1)
     return np.where(plain, cosines(stored, again), cosines(stored - centre, again - centre))
@@ -144,53 +144,56 @@ def embed_sample(
         status[row] = patches.read(row, out).status
 
     embedded = embed_rows(
-        teacher.module, read, rows, patch_px=plan.config.patch_px, batch_size=BATCH_ROWS,
-        workers=config.workers or usable_cores(), device=device, precision="float32", what="embedding again",
-    )  # fmt: skip
+        teacher.module,
+        read,
+        rows,
+        patch_px=plan.config.patch_px,
+        batch_size=BATCH_ROWS,
+        workers=config.workers or usable_cores(),
+        device=device,
+        precision="float32",
+        what="embedding again",
+        no_room="Choose another --device",
+    )
     ok = np.array([status[row] is Status.OK for row in rows])
     return np.array(rows)[ok], embedded[ok]
 
 
 def prove(
-    plan: Plan,
-    slides: Mapping[str, ImportedSlide],
-    teacher: BuiltEncoder,
-    config: ImportConfig,
-    device: torch.device,
+    plan: Plan, slides: Mapping[str, ImportedSlide], teacher: BuiltEncoder, config: ImportConfig, device: torch.device
 ) -> Proof | None:
     """Embed a sample of patches again, with a teacher that is on `device`; `None` if none can be read.
 
-    A slide is refused if its features are not the teacher's: the median cosine is below `min_cosine`, or more than
-    `MAX_NEARER` of its rows are nearer.
+    A slide is refused if its median cosine is below `min_cosine`, or if more than `MAX_NEARER` of its rows are nearer.
 
     Raises:
-        StoreError: more than `MOST_REFUSED` of the slides are; names them.
+        StoreError: more than `MOST_REFUSED` of the slides are refused; names them.
     """
     rows, again = embed_sample(plan, sample_rows(plan, config.check_rows), teacher, config, device)
     if not len(rows):
         return None
     features, slide_of_row = FeatureRows(plan, slides, config.coords), plan.slide_of_row()
     centre = np.mean([s.centre for s in slides.values() if s.centre is not None], axis=0)
-    found: dict[str, tuple[float, float]] = {}
+    medians: dict[str, tuple[float, float]] = {}
     stored: dict[str, NDArray[np.float32]] = {}
     embedded: dict[str, NDArray[np.float32]] = {}
     for i in np.unique(slide_of_row[rows]):
-        own_rows, mine = np.flatnonzero(slide_of_row == i), slide_of_row[rows] == i
-        name, whole = plan.slides[i].slide_id, features.read(own_rows.tolist())
-        own = np.searchsorted(own_rows, rows[mine])
-        stored[name], embedded[name] = whole[own], again[mine]
-        cosine = centred_cosines(whole[own], again[mine], centre)
-        nearer = share_nearer(again[mine], own, whole, centre)
-        found[name] = (float(np.median(cosine)), float(np.median(nearer)))
-    refused = refused_slides(found, slides, config, teacher.spec.name)
-    good = found.keys() - {r.slide_id for r in refused}
+        slide_rows, in_sample = np.flatnonzero(slide_of_row == i), slide_of_row[rows] == i
+        name, whole = plan.slides[i].slide_id, features.read(slide_rows.tolist())
+        own = np.searchsorted(slide_rows, rows[in_sample])
+        stored[name], embedded[name] = whole[own], again[in_sample]
+        cosine = centred_cosines(whole[own], again[in_sample], centre)
+        nearer = share_nearer(again[in_sample], own, whole, centre)
+        medians[name] = (float(np.median(cosine)), float(np.median(nearer)))
+    refused = refused_slides(medians, slides, config, teacher.spec.name)
+    good = medians.keys() - {r.slide_id for r in refused}
     before = np.concatenate([values for name, values in stored.items() if name in good])
     after = np.concatenate([values for name, values in embedded.items() if name in good])
     return Proof(
         rows=len(before),
         median_cosine=float(np.median(centred_cosines(before, after, centre))),
-        min_slide_cosine=min(cosine for name, (cosine, _) in found.items() if name in good),
-        max_nearer=max(nearer for name, (_, nearer) in found.items() if name in good),
+        min_slide_cosine=min(cosine for name, (cosine, _) in medians.items() if name in good),
+        max_nearer=max(nearer for name, (_, nearer) in medians.items() if name in good),
         min_plain_cosine=float(cosines(before, after).min()),
         largest=float(np.abs(before - after).max()),
         scale=float(np.abs(before).max()),
@@ -199,40 +202,39 @@ def prove(
 
 
 def read_refused(store: Store) -> tuple[Refused, ...]:
-    """The slides that were refused when a store was made.
+    """The slides that were refused when the store was made.
 
     Raises:
         StoreError: its attribute is damaged.
     """
     with reading(store.folder, f"its attribute {REFUSED} is damaged", StoreError, "Choose another --out"):
-        return tuple(Refused(**values) for values in store.attributes.get(REFUSED, []))
+        return tuple(Refused(**values) for values in store.first.attributes.get(REFUSED, []))
 
 
 def refused_slides(
-    found: Mapping[str, tuple[float, float]],
-    slides: Mapping[str, ImportedSlide],
-    config: ImportConfig,
-    teacher: str,
+    medians: Mapping[str, tuple[float, float]], slides: Mapping[str, ImportedSlide], config: ImportConfig, teacher: str
 ) -> tuple[Refused, ...]:
-    """Slides whose features are not those of the teacher at these places, of the median cosine and the share of nearer
-    rows that were found of each.
+    """Slides whose features are not those of the teacher at these places.
+
+    Args:
+        medians: of each slide, the median cosine and the median share of rows that are nearer.
 
     Raises:
-        StoreError: they are more than `MOST_REFUSED` of all.
+        StoreError: more than `MOST_REFUSED` of the slides are refused.
     """
     bad = {  # NaN is not good either
         name: f"cosine {cosine:.3f}, {nearer:.0%} of the other rows nearer"
-        for name, (cosine, nearer) in found.items()
+        for name, (cosine, nearer) in medians.items()
         if not (cosine >= config.min_cosine and nearer <= MAX_NEARER)
     }
     needed = f"needed are a cosine of {config.min_cosine:g} and at most {MAX_NEARER:.0%}"
-    if len(bad) > MOST_REFUSED * len(found):
+    if len(bad) > MOST_REFUSED * len(medians):
         names = "\n".join(f"  {name}: {words}" for name, words in list(bad.items())[:NAMED])
         more = f"\n  and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
         raise StoreError(
-            f"the features of {len(bad)} of {len(found)} slides are not those that {teacher} gives at these places "
+            f"the features of {len(bad)} of {len(medians)} slides are not those that {teacher} gives at these places "
             f"(medians of a slide; {needed}):\n{names}{more}\n"
-            "Another teacher, patch size or folder of slides? If the tool resampled patches otherwise, --min-cosine "
+            "Is it another teacher, patch size or folder of slides? If the tool resamples differently, --min-cosine "
             "lowers the first bound"
         )
     why = f"not the features that {teacher} gives at these places"

@@ -1,9 +1,9 @@
 """Which feature file is of which slide of a table: by name, and by path where names are not enough.
 
-A cell names a slide, its file or a feature file, with folders before it or not. Of a folder of feature files, one
-belongs to it if its path ends as the cell does, or the cell as its path: `sub/s1` is `sub/s1.h5`, and `s1.h5` of a
-folder without subfolders, but never `other/s1.h5`. Where several files could be meant, none is taken, and the reason is
-kept. A table of cases knows slides by their files' names only; of those that several files have, none is taken.
+A cell names a slide, its file or a feature file, with or without folders. A feature file belongs to it if its path ends
+as the cell does, or the cell as its path: `sub/s1` is `sub/s1.h5`, and `s1.h5` of a folder without subfolders, but
+never `other/s1.h5`. Where several files could be meant, none is taken, and the reason is kept. A table of cases knows
+slides by their files' names only; of a name that several files have, none is taken.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,39 +12,13 @@ from pathlib import Path, PurePath, PurePosixPath
 
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.disk.tables import composed
-from pipeline.features.files import FEATURE_SUFFIXES
-from pipeline.features.folders import find_feature_tree
+from pipeline.features.find import FeatureTree, Parts, find_feature_tree, is_end
+from pipeline.features.registry import feature_suffixes
 
 HERE = "./"
 """Before a name: the file right in the folder, not one of that name in a subfolder."""
-Parts = tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class FeatureTree:
-    """The feature files of one model by their names without ending, each with its path below the folder in parts; both
-    with their accents composed.
-    """
-
-    by_name: Mapping[str, Sequence[tuple[Parts, Path]]]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.by_name.values()))
-
-    def files_of(self, cell: str) -> list[tuple[Parts, Path]]:
-        """The files that a cell may mean."""
-        name = PurePosixPath(composed(cell))
-        known = name.suffix.lower() in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES)
-        for last in (name.name, *([name.stem] if known else [])):
-            parts = (*name.parts[:-1], last)
-            found = [(of_file, path) for of_file, path in self.by_name.get(last, []) if _is_end(parts, of_file)]
-            exact = [one for one in found if one[0] == parts]
-            if exact and (len(parts) > 1 or cell.startswith(HERE)):
-                return exact
-            written = [one for one in found if _spelled(one[1]) == _spelled(PurePosixPath(cell))]
-            if found:
-                return written if len(written) == 1 else found
-        return []
+Files = Sequence[tuple[Parts, Path]]
+"""Feature files, each with its path below its folder."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +28,7 @@ class SlideFiles:
     Attributes:
         ids: the slide's id for each cell of the table, in their order; none for a table of cases.
         files: by the models' labels, the file of each slide.
-        names: all slides, of a table of cases those that the folders have.
+        names: all slides; of a table of cases, those that the folders have.
         unclear: slides for which several files could be meant, and which.
         num_files: by the models' labels, feature files in the folder.
     """
@@ -72,31 +46,23 @@ def read_trees(features: Sequence[tuple[str, Path]]) -> dict[str, FeatureTree]:
     Raises:
         BenchmarkError: see `find_feature_tree`.
     """
-    trees = {}
-    for model, folder in features:
-        files, root = find_feature_tree(folder)
-        by_name: dict[str, list[tuple[Parts, Path]]] = {}
-        for path in sorted(files.values()):
-            parts = tuple(composed(part) for part in path.relative_to(root).with_suffix("").parts)
-            by_name.setdefault(parts[-1], []).append((parts, path))
-        trees[model] = FeatureTree(by_name)
-    return trees
+    return {model: find_feature_tree(folder) for model, folder in features}
 
 
 def files_of_slides(cells: Sequence[str], trees: Mapping[str, FeatureTree]) -> SlideFiles:
     """The files of the slides that the `cells` of a table name."""
-    meant = [{model: tree.files_of(cell) for model, tree in trees.items()} for cell in cells]
-    ids = tuple(_id_of(cell, of_models, trees) for cell, of_models in zip(cells, meant, strict=True))
+    candidates = [{model: _files_of_cell(cell, tree) for model, tree in trees.items()} for cell in cells]
+    ids = tuple(_slide_id(cell, by_model, trees) for cell, by_model in zip(cells, candidates, strict=True))
     files: dict[str, dict[str, Path]] = {model: {} for model in trees}
     unclear: dict[str, str] = {}
     for model in trees:
-        users: dict[Path, set[str]] = {}
-        for slide, of_models in zip(ids, meant, strict=True):
-            if len(of_models[model]) == 1:
-                users.setdefault(of_models[model][0][1], set()).add(slide)
-        for slide, of_models in zip(ids, meant, strict=True):
-            paths = [path for _, path in of_models[model]]
-            others = sorted({other for path in paths for other in users.get(path, ())} - {slide})
+        slides_of_file: dict[Path, set[str]] = {}
+        for slide, by_model in zip(ids, candidates, strict=True):
+            if len(by_model[model]) == 1:
+                slides_of_file.setdefault(by_model[model][0][1], set()).add(slide)
+        for slide, by_model in zip(ids, candidates, strict=True):
+            paths = [path for _, path in by_model[model]]
+            others = sorted({other for path in paths for other in slides_of_file.get(path, ())} - {slide})
             if len(paths) > 1:
                 unclear[slide] = f"{_listed(paths)} of {model} could be meant; give the path below the folder"
             elif others:
@@ -111,35 +77,46 @@ def files_by_name(trees: Mapping[str, FeatureTree]) -> SlideFiles:
     files: dict[str, dict[str, Path]] = {model: {} for model in trees}
     unclear: dict[str, str] = {}
     for model, tree in trees.items():
-        for name, found in tree.by_name.items():
-            if len(found) > 1:
-                paths = [path for _, path in found]
+        for name, same_name in tree.by_name.items():
+            paths = [path for _, path in same_name]
+            if len(paths) > 1:
                 unclear[name] = f"{_listed(paths)} of {model} have one name; a column slide_id with the path tells them"
             else:
-                files[model][name] = found[0][1]
+                files[model][name] = paths[0]
     names = frozenset(name for tree in trees.values() for name in tree.by_name)
     return SlideFiles((), files, names, unclear, {model: len(tree) for model, tree in trees.items()})
 
 
+def _files_of_cell(cell: str, tree: FeatureTree) -> Files:
+    """The files that a cell may mean."""
+    path = PurePosixPath(composed(cell))
+    has_known_ending = path.suffix.lower() in (*SLIDE_SUFFIXES, *feature_suffixes())
+    for name in (path.name, *([path.stem] if has_known_ending else [])):
+        parts = (*path.parts[:-1], name)
+        files = [file for file in tree.by_name.get(name, []) if is_end(parts, file[0])]
+        exact = [file for file in files if file[0] == parts]
+        if exact and (len(parts) > 1 or cell.startswith(HERE)):
+            return exact
+        same_spelling = [file for file in files if _spelled(file[1]) == _spelled(PurePosixPath(cell))]
+        if files:
+            return same_spelling if len(same_spelling) == 1 else files
+    return []
+
+
 def _spelled(path: PurePath) -> str:
     """A path's name as it is written, without its ending."""
-    return path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, *FEATURE_SUFFIXES) else path.name
+    return path.stem if path.suffix.lower() in (*SLIDE_SUFFIXES, *feature_suffixes()) else path.name
 
 
-def _is_end(first: Parts, second: Parts) -> bool:
-    """Whether one path is the end of the other."""
-    length = min(len(first), len(second))
-    return first[-length:] == second[-length:]
-
-
-def _id_of(cell: str, meant: Mapping[str, Sequence[tuple[Parts, Path]]], trees: Mapping[str, FeatureTree]) -> str:
-    """The id of the slide of a cell: the file's name, with the folders where several files have that name."""
-    found = [parts for of_model in meant.values() if len(of_model) == 1 for parts, _ in of_model]
-    if not found:
+def _slide_id(cell: str, files: Mapping[str, Files], trees: Mapping[str, FeatureTree]) -> str:
+    """The id of the slide of a cell, by the files of each model: the file's name, with the folders where several files
+    have that name.
+    """
+    clear = [parts for of_model in files.values() if len(of_model) == 1 for parts, _ in of_model]
+    if not clear:
         return cell
-    longest = max(found, key=len)
-    alone = all(len(tree.by_name.get(longest[-1], [])) < 2 for tree in trees.values())
-    if alone:
+    longest = max(clear, key=len)
+    if all(len(tree.by_name.get(longest[-1], [])) < 2 for tree in trees.values()):
         return longest[-1]
     return "/".join(longest) if len(longest) > 1 else HERE + longest[0]
 

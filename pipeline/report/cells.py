@@ -1,5 +1,5 @@
-"""Cells of the report's tables as they are drawn: rounded numbers with their intervals, which are the best, and the
-columns that fit a printed page. Every digit is in `report.json`. Pure.
+"""Draw the cells of the report's tables: round numbers and intervals, mark the best, and choose the columns that fit a
+printed page. `report.json` has every digit. Pure.
 """
 
 import math
@@ -88,10 +88,10 @@ def shown_column(column: Column, cells: Sequence[Cell]) -> list[Shown]:
     fine = hidden or any(width < COARSE_WIDTH * 10.0**-coarse for width in widths)
     shown = [_shown(cell, column.digits, column.digits if fine else coarse) for cell in cells]
     numbers = [_rounded(cell, column.digits) for cell in cells]
-    found = [number for number in numbers if number is not None]
-    if column.better not in ("higher", "lower") or len(found) < 2:
+    finite = [number for number in numbers if number is not None]
+    if column.better not in ("higher", "lower") or len(finite) < 2:
         return shown
-    best = max(found) if column.better == "higher" else min(found)
+    best = max(finite) if column.better == "higher" else min(finite)
     return [replace(cell, best=number == best) for cell, number in zip(shown, numbers, strict=True)]
 
 
@@ -102,7 +102,7 @@ def _rounded(cell: Cell, digits: int) -> float | None:
 
 
 def number_of(value: object) -> int | float | None:
-    """A number of any library as Python's; `None` for what is no number or not finite."""
+    """A number of any library as Python's; `None` for what is not a finite number."""
     if isinstance(value, Integral):
         return int(value)
     if isinstance(value, Real) and math.isfinite(value):

@@ -1,4 +1,4 @@
-"""What an evaluation says, before it is a page: sections of tables and figures, with what each number is and rests on.
+"""The content of a report, before it is a page: sections of tables and figures, with what each number is and rests on.
 
 A section is plain data. `page` draws it, `record` is the same in JSON with every digit. Pure.
 """
@@ -95,12 +95,15 @@ class Score:
         values: by model label; models without it are left out.
         chance: what a guess gets, `None` if there is no such thing.
         differences: by model label, the value less the reference's, paired; only of models that are not the reference.
+        is_cost: it says what a model costs, not how good it is; `low` and `high` are then the least and the largest
+            round of timing, not a confidence interval.
     """
 
     name: str
     values: dict[str, Interval]
     chance: float | None = None
     differences: dict[str, Interval] = field(default_factory=dict)
+    is_cost: bool = False
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,8 @@ class Section:
         exclusions: what was left out; listed in full in the JSON.
         notes: what a reader must know beside the numbers.
         data: numbers for the JSON only.
+        ms_per_patch: milliseconds a patch by model label, for the figure of score against size only: the tables have
+            them too.
     """
 
     key: str
@@ -132,6 +137,7 @@ class Section:
     exclusions: Sequence[Exclusion] = ()
     notes: Sequence[str] = ()
     data: dict[str, Any] = field(default_factory=dict)
+    ms_per_patch: dict[str, float] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """As JSON types."""

@@ -1,4 +1,4 @@
-"""The figures of a report: score against size (the paper's figure 1), scores with intervals, and curves."""
+"""Figures of a report: scores with intervals, and lines such as a score by the number of neighbours."""
 
 from collections.abc import Sequence
 from math import ceil, isfinite
@@ -27,9 +27,9 @@ from pipeline.report.figure_style import (
     write_title,
 )
 from pipeline.report.labels import short_labels, shorten
-from pipeline.report.size_figure import draw_score_against_size, figure_scores
 
-__all__ = ["draw_curves", "draw_score_against_size", "draw_scores", "figure_scores"]
+MOST_TICKS = 10
+"""An axis of lines has a tick at each x up to so many. Our choice."""
 
 
 def draw_scores(scores: Sequence[Score], path: Path, *, reference: str = "") -> Figure:
@@ -78,8 +78,8 @@ def _draw_dots(axes: Axes, score: Score, labels: Sequence[str], reference: str, 
     write_title(axes, score.name, columns)
 
 
-def draw_curves(
-    curves: dict[str, dict[float, float | Interval]],
+def draw_lines(
+    lines: dict[str, dict[float, float | Interval]],
     x_label: str,
     y_label: str,
     path: Path,
@@ -89,48 +89,56 @@ def draw_curves(
     """Write a line a model (PNG), such as a score by the number of examples or neighbours.
 
     Args:
-        curves: by label, y by x; an interval is drawn as a band. y that is no number is left out.
+        lines: by label, y by x; an interval is drawn as a band. A y that is not finite is left out.
         log_x: x is positive and its scale logarithmic.
         chance: what a guess gets, as a dashed line.
     """
-    names = short_labels(curves, 30)
+    names = short_labels(lines, 30)
     with canvas_of(7.6, 3.7, path) as canvas:
         axes = canvas.add_subplot()
-        handles: list[tuple[float, Line2D, str]] = []
-        for i, (label, curve) in enumerate(curves.items()):
-            points = sorted((x, _interval(y)) for x, y in curve.items() if is_number(_interval(y)))
-            if not points:
-                continue
-            xs, ys = [x for x, _ in points], [y.value for _, y in points]
-            colour, marker = COLOURS[i % len(COLOURS)], MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]
-            (line,) = axes.plot(xs, ys, color=colour, lw=1.5, marker=marker, ms=4.5, mec="white", mew=0.6)
-            if all(isfinite(y.low) and isfinite(y.high) for _, y in points):
-                lows, highs = [y.low for _, y in points], [y.high for _, y in points]
-                axes.fill_between(xs, lows, highs, color=colour, alpha=0.10, lw=0)
-            handles.append((-ys[-1], line, names[label]))
-        if log_x:
-            axes.set_xscale("log")
-        all_x = sorted({x for curve in curves.values() for x in curve})
-        if 0 < len(all_x) <= 10:
-            axes.xaxis.set_major_locator(FixedLocator(all_x))
-            axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ends: list[tuple[float, Line2D, str]] = []
+        for i, (label, line) in enumerate(lines.items()):
+            points = sorted((x, _interval(y)) for x, y in line.items() if is_number(_interval(y)))
+            if points:
+                ends.append((-points[-1][1].value, _draw_line(axes, points, i), names[label]))
+        _set_x_axis(axes, {x for line in lines.values() for x in line}, log_x=log_x)
         if chance is not None:
             axes.axhline(chance, color=QUIET, lw=0.9, ls=(0, (5, 4)), zorder=1)
-        reached = [end for curve in curves.values() for y in curve.values() for end in _ends(_interval(y))]
-        if reached:
-            reached += [] if chance is None else [chance]
-            set_ends(axes, "y", min(reached), max(reached))
+        heights = [end for line in lines.values() for y in line.values() for end in _ends(_interval(y))]
+        if heights:
+            heights += [] if chance is None else [chance]
+            set_ends(axes, "y", min(heights), max(heights))
         axes.set(xlabel=shorten(x_label, 80), ylabel=shorten(y_label, 50))
-        handles.sort(key=lambda handle: handle[0])
-        if handles:
-            lines, texts = [line for _, line, _ in handles], [_not_hidden(name) for _, _, name in handles]
-            canvas.legend(lines, texts, loc="outside right upper")
+        ends.sort(key=lambda end: end[0])
+        if ends:
+            names_of_lines = [_not_hidden(name) for _, _, name in ends]
+            canvas.legend([line for _, line, _ in ends], names_of_lines, loc="outside right upper")
     caption = f"{y_label} by {x_label}, one line a model, in the order of their ends."
     if chance is not None:
         caption += " The dashed line is chance."
-    ends = "; ".join(f"{name} ends at {-end:.3f}" for end, _, name in handles)
-    return Figure(path.name, caption, f"Line chart of {y_label} by {x_label}. {ends}." if ends else caption)
+    listed = "; ".join(f"{name} ends at {-end:.3f}" for end, _, name in ends)
+    return Figure(path.name, caption, f"Line chart of {y_label} by {x_label}. {listed}." if listed else caption)
+
+
+def _draw_line(axes: Axes, points: Sequence[tuple[float, Interval]], number: int) -> Line2D:
+    """One line of `draw_lines`, with a band if all of its points have intervals; `number` chooses colour and marker."""
+    xs, ys = [x for x, _ in points], [y.value for _, y in points]
+    colour, marker = COLOURS[number % len(COLOURS)], MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+    (line,) = axes.plot(xs, ys, color=colour, lw=1.5, marker=marker, ms=4.5, mec="white", mew=0.6)
+    if all(isfinite(y.low) and isfinite(y.high) for _, y in points):
+        lows, highs = [y.low for _, y in points], [y.high for _, y in points]
+        axes.fill_between(xs, lows, highs, color=colour, alpha=0.10, lw=0)
+    return line
+
+
+def _set_x_axis(axes: Axes, xs: set[float], *, log_x: bool) -> None:
+    """A tick at each x where they are few, written as plain numbers."""
+    if log_x:
+        axes.set_xscale("log")
+    if 0 < len(xs) <= MOST_TICKS:
+        axes.xaxis.set_major_locator(FixedLocator(sorted(xs)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 
 
 def _not_hidden(name: str) -> str:
@@ -139,7 +147,7 @@ def _not_hidden(name: str) -> str:
 
 
 def _ends(value: Interval) -> list[float]:
-    """The finite ones of a value and the ends of its interval; none where the value is no number."""
+    """A value and the ends of its interval as far as they are finite; none where the value is not."""
     return [x for x in (value.value, value.low, value.high) if isfinite(x)] if is_number(value) else []
 
 

@@ -1,7 +1,7 @@
-"""Words in figures: shortened, without characters that no font has, and placed where they cover nothing.
+"""Shorten labels of figures, drop characters that no font has, and place labels where they cover nothing.
 
-Labels come from files and may hold anything: formulas' signs, line breaks, scripts that the font lacks, 200 letters
-without a space. In a figure they are cut in the middle; the page's tables have them whole.
+Labels come from files and may hold anything: mathematical signs, line breaks, scripts that the font lacks, 200 letters
+without a space. Figures cut them in the middle; the page's tables have them whole.
 """
 
 import unicodedata
@@ -15,9 +15,19 @@ from matplotlib.textpath import text_to_path
 
 BASE_FONT = "DejaVu Sans"
 """Comes with matplotlib, so that figures look the same everywhere."""
-WIDE_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "IPAexGothic",
-              "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
-              "Arial Unicode MS")  # fmt: skip
+WIDE_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "IPAexGothic",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
 """Taken, where they are installed, for what the base font lacks."""
 COMMON_WIDTH = 0.6
 """Of a common letter, as a share of the font's size."""

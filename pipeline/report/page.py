@@ -1,7 +1,7 @@
-"""The report as one HTML file that opens anywhere: styles and pictures inside, nothing fetched, no script.
+"""Write the report as one HTML file that opens anywhere: styles and pictures inside, nothing fetched, no script.
 
-Everything that comes from files is escaped by the template, and a Content-Security-Policy forbids whatever would still
-slip through: scripts, frames, requests. What the page leaves out for want of room is in `report.json`.
+The template escapes everything that comes from files, and a Content-Security-Policy forbids whatever would still slip
+through: scripts, frames, requests. `report.json` has what the page has no room for.
 """
 
 import base64
@@ -161,7 +161,7 @@ def _in_words(difference: Shown) -> str:
 def _glance_notes(report: Report) -> list[str]:
     """What the small numbers of the first table are, a paragraph each."""
     small = "Small numbers below a score are its 95 % confidence interval."
-    if any(section.key == "cost" and section.scores for section in report.sections):
+    if any(score.is_cost for section in report.sections for score in section.scores):
         small += " Below how many times faster a model is stand the least and the largest of all rounds of timing."
     notes = [f"{small} A dash is a number that is not defined or was not measured."]
     if any(score.differences for section in report.sections for score in section.scores):

@@ -1,6 +1,6 @@
-"""Check a store against what it says of itself: metadata, shard files, ledger, and that the three agree.
+"""Check a store against its own metadata and ledger: arrays, shard files, counts, and that all of them agree.
 
-What it leaves out: whether the embeddings are the teacher's. That takes the teacher; `stages.verify` asks it.
+Left out: whether the embeddings are the teacher's. That takes the teacher; see `stages.verify`.
 """
 
 from pathlib import Path
@@ -13,17 +13,20 @@ from pipeline.base.errors import G2LError, StoreError
 from pipeline.base.outside import read_json
 from pipeline.disk.files import temporary_folder
 from pipeline.store import zarr_format
+from pipeline.store.create import create_empty_like
+from pipeline.store.format import METADATA, Status
 from pipeline.store.shards import ShardFile
-from pipeline.store.store import Status, Store
+from pipeline.store.store import Store, StoredTeacher
 
 KEPT_ATTRIBUTES = ("rows", "patch_px", "status_codes")
-"""Attributes of a store that follow from its plan and this program."""
+"""Attributes that follow from the plan and this program."""
 
 
-def check_metadata(store: Store) -> list[str]:
-    """What is wrong with the store's metadata; empty when all is well.
+def check_metadata(teacher: StoredTeacher) -> list[str]:
+    """What is wrong with the metadata of a teacher's arrays, with the first one's also the plan's; empty when all is
+    well.
 
-    An empty store is made from the plan, the teacher and the settings that the store carries, and compared.
+    Arrays without rows are made of the plan, the teacher and the settings that are stored, and compared.
 
     Raises:
         StoreError: the store's plan is damaged, or there is no temporary space.
@@ -31,32 +34,32 @@ def check_metadata(store: Store) -> list[str]:
     with temporary_folder("g2l-verify-") as temporary:
         expected = temporary / "expected.zarr"
         try:
-            should_be = store.create_empty_like(expected)
+            should_be = create_empty_like(teacher, expected)
         except G2LError:
             raise
         except Exception as error:  # noqa: BLE001  (zarr's, for settings that nobody would write)
             return [f"zarr.json: no store is made with such settings ({error})"]
         problems = [
-            f"zarr.json: {name} is {store.attributes.get(name)!r}, not {should_be[name]!r}"
+            f"zarr.json: {name} is {teacher.attributes.get(name)!r}, not {should_be[name]!r}"
             for name in KEPT_ATTRIBUTES
-            if store.attributes.get(name) != should_be[name]
+            if teacher.attributes.get(name) != should_be[name]
         ]
-        for path in sorted(expected.rglob("zarr.json")):
+        for path in sorted(expected.rglob(METADATA)):
             name = path.parent.relative_to(expected).as_posix()
             if name not in (".", "plan"):  # groups: the attributes above, and the plan's hash
-                problems += _check_array(store.folder, expected, name)
-    return problems or (_check_slide_column(store) if store.base is store else [])
+                problems += _check_array(teacher.folder, expected, name)
+    return problems or (_check_slide_column(teacher.store) if teacher.is_first else [])
 
 
 def _check_array(folder: Path, expected: Path, name: str) -> list[str]:
-    """What is wrong with one array's metadata; the same said in other words (by another zarr) is right."""
-    path = folder / name / "zarr.json"
+    """What is wrong with one array's metadata; another version of zarr may write the same in other words."""
+    path = folder / name / METADATA
     try:
-        found, right = (read_json(place / name / "zarr.json") for place in (folder, expected))
-        if found == right:
+        stored, right = (read_json(place / name / METADATA) for place in (folder, expected))
+        if stored == right:
             return []
-        found, right = (zarr_format.read_metadata(place, name) for place in (folder, expected))
-        wrong = sorted(key for key in found.keys() | right.keys() if found.get(key) != right.get(key))
+        stored, right = (zarr_format.read_metadata(place, name) for place in (folder, expected))
+        wrong = sorted(key for key in stored.keys() | right.keys() if stored.get(key) != right.get(key))
     except FileNotFoundError:
         return [f"{name}/{path.name}: missing"]
     except Exception as error:  # noqa: BLE001  (zarr's, for metadata that nobody would write)
@@ -73,32 +76,30 @@ def _check_slide_column(store: Store) -> list[str]:
     return [] if np.array_equal(slide, store.plan.slide_of_row()) else ["plan/slide: not the plan's slides"]
 
 
-def check_shard(store: Store, shard: int, *, content: bool = True) -> list[str] | None:
+def check_shard(teacher: StoredTeacher, shard: int, *, content: bool = True) -> list[str] | None:
     """What is wrong with a shard; empty when all is well, `None` while it is not done.
 
     Args:
-        content: also compare what the files hold; for a store whose metadata are right.
+        content: also compare what the files hold; for embeddings whose metadata are right.
     """
     try:
-        entry = store.read_ledger(shard)
+        entry = teacher.ledger.read(shard)
         if entry is None:
             return None
-        problems = _check_entry(store, shard, entry) or store.check_shard(shard)
+        problems = _check_entry(teacher, shard, entry) or teacher.check_files(shard)
         if problems or not content:
             return problems
-        return _check_content(store, shard, entry)
+        return _check_content(teacher, shard, entry)
     except StoreError as error:
         return [str(error)]
-    except Exception as error:  # noqa: BLE001  (of one shard: whatever is wrong with it is told by its name)
+    except Exception as error:  # noqa: BLE001  (whatever is wrong with one shard is reported by its name)
         return [f"shards/{shard}.json: damaged ledger entry ({error!r})"]
 
 
-def _check_entry(store: Store, shard: int, entry: dict[str, Any]) -> list[str]:
-    """A ledger entry against the store: its rows and the names of its files."""
-    name, rows = f"shards/{shard}.json", store.shard_rows(shard)
-    arrays = ["embedding", "status", *(["pixels"] if store.has_pixels else [])]
-    arrays += ["views"] if store.views.count > 1 else []
-    files = {store.shard_path(array, shard).relative_to(store.folder).as_posix() for array in arrays}
+def _check_entry(teacher: StoredTeacher, shard: int, entry: dict[str, Any]) -> list[str]:
+    """What is wrong with the rows and the names of files in a ledger entry."""
+    name, rows = f"shards/{shard}.json", teacher.ledger.rows(shard)
+    files = {teacher.shard_path(array, shard).relative_to(teacher.folder).as_posix() for array in teacher.arrays}
     problems = []
     if entry["rows"] != [rows.start, rows.stop]:
         problems.append(f"{name}: its rows are {entry['rows']}, not {[rows.start, rows.stop]}")
@@ -107,9 +108,9 @@ def _check_entry(store: Store, shard: int, entry: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _check_content(store: Store, shard: int, entry: dict[str, Any]) -> list[str]:
-    """The ledger's counts and failures, the embeddings and the pixels of a shard against its status."""
-    status, first = store.read_status(shard), store.shard_rows(shard).start
+def _check_content(teacher: StoredTeacher, shard: int, entry: dict[str, Any]) -> list[str]:
+    """What in a shard does not agree with its status: the ledger's counts and failures, embeddings, pixels."""
+    status, first = teacher.read_status(shard), teacher.ledger.rows(shard).start
     known = {int(code): code.name for code in Status}
     values, numbers = np.unique(status, return_counts=True)
     counts = {known.get(v, str(v)): n for v, n in zip(values.tolist(), numbers.tolist(), strict=True)}
@@ -121,20 +122,20 @@ def _check_content(store: Store, shard: int, entry: dict[str, Any]) -> list[str]
         problems.append(f"shards/{shard}.json: its status counts are {entry['status']}, those of the rows {counts}")
     if {failure["row"]: failure["status"] for failure in entry["failures"]} != failed:
         problems.append(f"shards/{shard}.json: its failures are not the rows that failed")
-    embeddings = store.read_views(shard)
+    embeddings = teacher.read_views(shard)
     ok = status == Status.OK
     amiss = np.where(ok, ~np.isfinite(embeddings).all(axis=(1, 2)), ~np.isnan(embeddings).all(axis=(1, 2)))
     if amiss.any():
         rows = _name_rows(first + np.flatnonzero(amiss))
         problems.append(f"embedding, shard {shard}: {rows}: a row is finite if its status is OK, and NaN otherwise")
-    if store.has_pixels:
-        problems += _check_pixels(store, shard, status)
+    if teacher.keeps_pixels:
+        problems += _check_pixels(teacher, shard, status)
     return problems
 
 
-def _check_pixels(store: Store, shard: int, status: NDArray[np.uint8]) -> list[str]:
-    """By the shard's index: a row has an image if it was read, and none otherwise."""
-    file, amiss = ShardFile(store.shard_path("pixels", shard), store.rows_per_shard), []
+def _check_pixels(teacher: StoredTeacher, shard: int, status: NDArray[np.uint8]) -> list[str]:
+    """What is wrong with a shard's images, by its index: a row has one if it was read, and none otherwise."""
+    file, amiss = ShardFile(teacher.shard_path("pixels", shard), teacher.rows_per_shard), []
     for i, code in enumerate(status.tolist()):
         if code == Status.OK:
             try:
@@ -145,7 +146,7 @@ def _check_pixels(store: Store, shard: int, status: NDArray[np.uint8]) -> list[s
             amiss.append(i)
     if not amiss:
         return []
-    rows = _name_rows(store.shard_rows(shard).start + np.array(amiss))
+    rows = _name_rows(teacher.ledger.rows(shard).start + np.array(amiss))
     return [f"pixels, shard {shard}: {rows}: a row has an image if its status is OK, and none if it was not read"]
 
 

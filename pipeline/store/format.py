@@ -1,5 +1,6 @@
 """What a store is made of: its attributes, its status codes, and the metadata of its arrays."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,10 @@ from pipeline.store import zarr_format
 
 FORMAT_VERSION = 1
 METADATA = "zarr.json"
+STORE_FORMAT, TEACHER_FORMAT = "g2l-store", "g2l-teacher"
+"""What a store says that it is, and the embeddings of a further teacher in it."""
+TEACHERS_FOLDER = "teachers"
+"""In a store: a folder for each further teacher."""
 DTYPES, PIXELS = ("float16", "float32"), ("jpegxl", "jpeg", "none")
 MOST_SHARDS = 10_000_000
 """Our choice: a hundred million rows in shards of ten; each is a file, and each is asked for."""
@@ -55,17 +60,20 @@ class StoreSpec:
 
 
 def require_sound(attributes: Mapping[str, Any]) -> None:
-    """See that what a store says of itself are sizes and names as this program writes them.
+    """See that the sizes and names in a store's metadata are such as this program writes.
 
     Raises:
-        KeyError, TypeError, ValueError: they are not; says which.
+        KeyError, TypeError, ValueError: one is not; says which.
     """
     teacher, settings = attributes["teacher"], attributes["settings"]
     most = {"rows": 2**40, "patch_px": 2**14, "width": 2**20, "rows_per_shard": 2**40, "views": 2**16}
     sizes = {
-        "rows": attributes["rows"], "patch_px": attributes["patch_px"], "width": teacher["width"],
-        "rows_per_shard": settings["rows_per_shard"], "views": settings.get("views", 1),
-    }  # fmt: skip
+        "rows": attributes["rows"],
+        "patch_px": attributes["patch_px"],
+        "width": teacher["width"],
+        "rows_per_shard": settings["rows_per_shard"],
+        "views": settings.get("views", 1),
+    }
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most[name]:
             raise ValueError(f"{name} is {size!r}")
@@ -76,7 +84,7 @@ def require_sound(attributes: Mapping[str, Any]) -> None:
 
 
 def require_entry(entry: Mapping[str, Any]) -> None:
-    """See that a ledger entry has what one has, of the types that it has.
+    """See that a ledger entry has all fields, each of its type.
 
     Raises:
         KeyError, TypeError, ValueError: it has not.
@@ -94,25 +102,30 @@ def require_entry(entry: Mapping[str, Any]) -> None:
         raise TypeError("its failures are no records")
 
 
+def folder_name(teacher: str) -> str:
+    """A teacher's name as that of a folder or file: letters, digits, dots, dashes and underscores."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", teacher).strip("-.") or "teacher"
+
+
 def chunk_rows(rows_per_shard: int) -> int:
     """Rows of an inner chunk: the largest divisor of the shard's rows that is at most `CHUNK_ROWS`."""
     return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
 
 
 def read_attributes(folder: Path, format_name: str) -> dict[str, Any]:
-    """What a store says of itself, of the format `format_name` and the version that this program reads.
+    """What the metadata say of a store, or of a further teacher in it, by `format_name`.
 
     Raises:
-        StoreError: there is none such.
+        StoreError: there is none, or it is of another format or version.
     """
     if not (folder / METADATA).exists():
         raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one")
     with reading(folder, "not a store of G2L", StoreError):
         attributes: dict[str, Any] = read_json(folder / METADATA)["attributes"]["g2l"]
-        found = attributes["format"], attributes["version"]
-    if found != (format_name, FORMAT_VERSION):
+        stored_format, version = attributes["format"], attributes["version"]
+    if (stored_format, version) != (format_name, FORMAT_VERSION):
         raise StoreError(
-            f"{folder}: {found[0]} of format version {found[1]}; this program reads version {FORMAT_VERSION} of "
+            f"{folder}: {stored_format} of format version {version}; this program reads version {FORMAT_VERSION} of "
             f"{format_name}. Use the G2L that made it"
         )
     return attributes
@@ -127,7 +140,8 @@ def new_arrays(
     format_name: str,
     notes: Mapping[str, Any] = MappingProxyType({}),
 ) -> Iterator[Path]:
-    """A folder aside with the metadata of a store without rows; it is synced and renamed when the block ends well.
+    """Make the metadata of a store, or of a further teacher, without rows: in a folder aside, which is synced and
+    renamed when the block ends well.
 
     `notes` are attributes that decide nothing.
 

@@ -15,7 +15,8 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import SlidePool
-from pipeline.store.store import Status, Store
+from pipeline.store.format import Status
+from pipeline.store.store import Store, StoredTeacher
 
 NAMED = 3
 """Slides that a note names. Our choice."""
@@ -68,8 +69,8 @@ class PlannedPatches:
         return describe_row(self._plan, self._slide_of_row, self._coords, row)
 
     def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
-        """Fill `out`, uint8 (P, P, 3), with the patch as the teacher is to see it; a failed one is reported, and `out`
-        void.
+        """Fill `out`, uint8 (P, P, 3), with the patch as the teacher is to see it; `out` is undefined where the read
+        failed, which the result says.
 
         A lossy format is encoded and decoded, so that teacher, store and student have the same pixels.
         """
@@ -104,8 +105,8 @@ class StoredPatches:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._status = store.status()
-        self._reasons = {failure["row"]: failure["reason"] for failure in store.failures()}
+        self._status = store.first.status()
+        self._reasons = {failure["row"]: failure["reason"] for failure in store.first.ledger.failures()}
         self._slide_of_row = store.plan.slide_of_row()
         self._coords = store.plan.coords()
 
@@ -151,12 +152,13 @@ def describe_row(
 
 
 def patches_to_embed(
-    store: Store, plan: Plan, slides_root: Path | None, *, encode: bool = True
+    teacher: StoredTeacher, plan: Plan, slides_root: Path | None, *, encode: bool = True
 ) -> PlannedPatches | StoredPatches:
-    """The patches that a store's teacher sees: for a further teacher the stored pixels, else those of the slides.
+    """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
+    else those of the slides.
 
-    Those of slides are encoded as the store keeps them, unless `encode` is off.
+    Those of slides are encoded as the teacher's shards keep them, unless `encode` is off.
     """
-    if store.base is not store and store.base.has_pixels:
-        return StoredPatches(store.base)
-    return PlannedPatches(plan, store.image_format if encode and store.has_pixels else None, slides_root)
+    if teacher.store.has_pixels and not teacher.keeps_pixels:
+        return StoredPatches(teacher.store)
+    return PlannedPatches(plan, teacher.store.image_format if encode and teacher.keeps_pixels else None, slides_root)

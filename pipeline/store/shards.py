@@ -4,7 +4,8 @@ A shard file is its inner chunks one after the other, then an index of (offset, 
 the index's CRC-32C (Zarr v3 sharding codec, version 1.0:
 https://zarr-specs.readthedocs.io/en/latest/v3/codecs/sharding-indexed/). Every inner chunk here ends with its own
 CRC-32C. Written by hand because zarr-python holds a whole shard in memory and cannot be told to sync and rename; read
-by hand because a random patch should cost one pread. tests/test_shards.py compares both directions with zarr-python.
+by hand because a random patch should cost one pread. tests/store/test_shards.py compares
+both directions with zarr-python.
 """
 
 import hashlib

@@ -1,138 +1,103 @@
-"""The store: teacher embeddings and pixels of a plan's rows, in shards that are complete or absent.
+"""The store: the plan and the pixels of its rows, and the embeddings of one or more teachers.
 
+    plan/             coords, slide, split (N rows each) and the plan's records: the store needs no other file
+    pixels     (N, P, P, 3)  uint8, exactly what the teachers saw; optional
     embedding  (N, D)        float16 or float32, NaN where a row has none
     views      (N, K-1, D)   as `embedding`, of views 1 to K-1 of each patch; only where there are several
-    pixels     (N, P, P, 3)  uint8, exactly what the teacher saw; optional
     status     (N,)          uint8, `Status`
-    plan/      coords, slide, split (N rows each) and the plan's records: the store needs no other file
     shards/<i>.json          the ledger: written last; a shard without an entry does not count
+    teachers/<name>/         of each further teacher: embedding, views, status and shards/, as above
 
-Row i lies in shard i // rows_per_shard. Whoever has the store needs neither the slides nor the teacher. Embeddings of
-further teachers may lie below `teachers/`: see `teachers`.
+Row i lies in shard i // rows_per_shard. The first teacher's arrays lie beside the plan, and its ledger covers the
+pixels too: they are written when it reads the slides. Whoever has the store needs neither the slides nor the teachers.
+Left out: two teachers of one name (an encoder with two sets of weights).
 """
 
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.console import say
-from pipeline.base.errors import StoreError
+from pipeline.base.errors import ConfigError, StoreError, did_you_mean
 from pipeline.base.images import decode_image
-from pipeline.base.outside import read_json, reading
-from pipeline.base.versions import continued_note
+from pipeline.base.outside import reading
 from pipeline.cohort.plan import Plan
-from pipeline.config.base import differences
-from pipeline.disk.asides import remove_asides
-from pipeline.disk.files import make_output_folder, sha256_file, sha256_json
-from pipeline.store import zarr_format
-from pipeline.store.format import CHUNK_ROWS as CHUNK_ROWS
-from pipeline.store.format import METADATA, new_arrays, read_attributes, require_entry, require_sound
-from pipeline.store.format import Status as Status
-from pipeline.store.format import StoreSpec as StoreSpec
-from pipeline.store.format import chunk_rows as chunk_rows
-from pipeline.store.plan_arrays import read_stored_plan, write_stored_plan
+from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.disk.files import sha256_file, sha256_json
+from pipeline.store.format import (
+    METADATA,
+    STORE_FORMAT,
+    TEACHER_FORMAT,
+    TEACHERS_FOLDER,
+    Status,
+    StoreSpec,
+    chunk_rows,
+    read_attributes,
+    require_sound,
+)
+from pipeline.store.ledger import Ledger
+from pipeline.store.plan_arrays import read_stored_plan
 from pipeline.store.shards import ShardCache, ShardFile
+
+AXES = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}
+"""Arrays of a teacher, and how many axes each has beside the rows."""
 
 
 class Store:
     """An existing store, open for reading.
 
+    Attributes:
+        folder: where it lies.
+        first: the teacher that it was made with.
+        num_rows: rows of its plan.
+        patch_px: side of a patch.
+        image_format: how it keeps pixels, or "none".
+
     Raises:
         StoreError: no store, another format version, or damaged metadata.
     """
 
-    format_name: ClassVar[str] = "g2l-store"
-
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.attributes = read_attributes(folder, self.format_name)
-        with reading(folder / METADATA, "the store's metadata are damaged", StoreError):
-            require_sound(self.attributes)
-            self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
-            self.num_rows: int = self.attributes["rows"]
-            self.width: int = self.spec.teacher["width"]
-            self.patch_px: int = self.attributes["patch_px"]
-            self.rows_per_shard: int = self.spec.settings["rows_per_shard"]
-            self.dtype: str = self.spec.settings["dtype"]
-            self.image_format: Any = self.spec.settings["pixels"]
-            self.views = self.spec.views
-        self._pixel_files = ShardCache(self.rows_per_shard)
-        self._embedding_files = ShardCache(self.chunks_per_shard)
-
-    @property
-    def base(self) -> "Store":
-        """The store that has the plan and the pixels: itself."""
-        return self
+        self.first = StoredTeacher(self, folder)
+        self.num_rows = self.first.num_rows
+        self.patch_px = self.first.patch_px
+        self.image_format: Any = self.first.settings["pixels"]
+        self._pixel_files = ShardCache(self.first.rows_per_shard)
 
     @property
     def has_pixels(self) -> bool:
         """Whether the patches themselves are in the store."""
-        return bool(self.image_format != "none")
+        return self.first.keeps_pixels
 
     @property
-    def num_shards(self) -> int:
-        """Number of shards that the finished store has."""
-        return -(-self.num_rows // self.rows_per_shard)
-
-    @property
-    def chunks_per_shard(self) -> int:
-        """Number of inner chunks of an `embedding` or `status` shard."""
-        return self.rows_per_shard // chunk_rows(self.rows_per_shard)
-
-    def shard_rows(self, shard: int) -> range:
-        """The rows of a shard; the last one may be short."""
-        return range(shard * self.rows_per_shard, min((shard + 1) * self.rows_per_shard, self.num_rows))
-
-    def shard_path(self, name: str, shard: int) -> Path:
-        """The file of a shard of the array `name`."""
-        axes = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}[name]
-        return self.folder.joinpath(name, "c", str(shard), *["0"] * axes)
-
-    def ledger_path(self, shard: int) -> Path:
-        """The file of a shard's ledger entry."""
-        return self.folder / "shards" / f"{shard}.json"
-
-    def read_ledger(self, shard: int) -> dict[str, Any] | None:
-        """The ledger entry of a shard, or `None` while it is not done.
+    def teachers(self) -> dict[str, "StoredTeacher"]:
+        """All teachers by name: the first, then the further ones as their folders are sorted. Looked up anew each time,
+        for a run may have added one.
 
         Raises:
-            StoreError: the entry is damaged.
+            StoreError: one is damaged, or of another plan.
         """
-        path = self.ledger_path(shard)
-        if not path.exists():
-            return None
-        with reading(path, "damaged ledger entry", StoreError, "Delete it to redo the shard"):
-            entry = read_json(path)
-            require_entry(entry)
-        return entry
+        folders = sorted(path.parent for path in (self.folder / TEACHERS_FOLDER).glob(f"*/{METADATA}"))
+        further = [StoredTeacher(self, folder) for folder in folders if not folder.name.endswith(ASIDE_SUFFIX)]
+        return {teacher.name: teacher for teacher in (self.first, *further)}
 
-    def ledgers(self) -> Iterator[tuple[int, dict[str, Any] | None]]:
-        """(shard, ledger entry or `None`) for every shard."""
-        for shard in range(self.num_shards):
-            yield shard, self.read_ledger(shard)
+    def teacher(self, name: str) -> "StoredTeacher":
+        """The teacher of that name.
 
-    def pending_shards(self) -> list[int]:
-        """Shards that are not done."""
-        return [shard for shard, entry in self.ledgers() if entry is None]
-
-    def status_counts(self) -> dict[str, int]:
-        """Number of rows of each status, by name; rows of pending shards count as ABSENT."""
-        counts = {status.name: 0 for status in Status}
-        for shard, entry in self.ledgers():
-            if entry is None:
-                counts[Status.ABSENT.name] += len(self.shard_rows(shard))
-            else:
-                for name, count in entry["status"].items():
-                    counts[name] += count
-        return counts
-
-    def failures(self) -> list[dict[str, Any]]:
-        """All failed rows of finished shards: row, slide, x, y, status, reason."""
-        return [failure for _, entry in self.ledgers() if entry is not None for failure in entry["failures"]]
+        Raises:
+            ConfigError: the store has no embeddings of it.
+        """
+        teachers = self.teachers
+        if name not in teachers:
+            raise ConfigError(
+                f"--teacher {name}: {self.folder} has embeddings of {', '.join(teachers)}"
+                f"{did_you_mean(name, teachers)}. `g2l "
+                f"extract-teacher` with --teacher {name} adds them"
+            )
+        return teachers[name]
 
     @cached_property
     def plan(self) -> Plan:
@@ -141,15 +106,113 @@ class Store:
         Raises:
             StoreError: it is damaged, or of another number of rows than the store's.
         """
-        if self._stored_plan.num_rows != self.num_rows:
-            raise StoreError(f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, "
-                             f"{self._stored_plan.num_rows:,} in its plan")  # fmt: skip
-        return self._stored_plan
+        if self.plan_as_stored.num_rows != self.num_rows:
+            raise StoreError(
+                f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, "
+                f"{self.plan_as_stored.num_rows:,} in its plan"
+            )
+        return self.plan_as_stored
 
     @cached_property
-    def _stored_plan(self) -> Plan:
-        """The plan in the store's folder, checked against its hash."""
-        return read_stored_plan(self.folder / "plan", self.attributes["plan_hash"])
+    def plan_as_stored(self) -> Plan:
+        """The plan in the store's folder, checked against its hash, but not against the number of rows."""
+        return read_stored_plan(self.folder / "plan", self.first.plan_hash)
+
+    def read_pixels(self, row: int) -> NDArray[np.uint8]:
+        """The patch of a row as the teachers saw it: uint8 (P, P, 3) RGB.
+
+        Raises:
+            StoreError: it is damaged, or the row has none.
+        """
+        shard, index = divmod(row, self.first.rows_per_shard)
+        path = self.first.shard_path("pixels", shard)
+        data = self._pixel_files.open(path).read_chunk(index)
+        if data is None:
+            raise StoreError(f"{path}: row {row} has no pixels")
+        try:
+            return decode_image(data, self.image_format, self.patch_px)
+        except ValueError as error:
+            raise StoreError(f"{path}: row {row}: {error}") from None
+
+
+class StoredTeacher:
+    """The embeddings of one teacher of a store, and their ledger; the first teacher and further ones alike.
+
+    Attributes:
+        store: the store, which has the plan and the pixels.
+        folder: where the arrays and the ledger lie.
+        attributes: all that the metadata say.
+        spec: the teacher's record, and the settings that it was run with.
+        name: of the encoder.
+        ledger: which shards are done.
+
+    Raises:
+        StoreError: there is none in `folder`, it is damaged, or it is of another plan than the store's.
+    """
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self.store, self.folder = store, folder
+        self.attributes = read_attributes(folder, STORE_FORMAT if self.is_first else TEACHER_FORMAT)
+        with reading(folder / METADATA, "the store's metadata are damaged", StoreError):
+            require_sound(self.attributes)
+            self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
+            self.name: str = self.record["name"]
+            self.plan_hash: str = self.attributes["plan_hash"]
+            self.num_rows: int = self.attributes["rows"]
+            self.width: int = self.record["width"]
+            self.patch_px: int = self.attributes["patch_px"]
+            self.rows_per_shard: int = self.settings["rows_per_shard"]
+            self.dtype: str = self.settings["dtype"]
+            self.views = self.spec.views
+        if not self.is_first and self.plan_hash != store.first.plan_hash:
+            raise StoreError(f"{folder}: these embeddings are of another plan than the store's")
+        self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard)
+        self._embedding_files = ShardCache(self.chunks_per_shard)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the store was made with this teacher."""
+        return self.folder == self.store.folder
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What the encoder is: source, architecture, hash of the weights, statistics, width, ..."""
+        return self.spec.teacher
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it was run with: rows a shard, precision, batch size, ..."""
+        return self.spec.settings
+
+    @property
+    def keeps_pixels(self) -> bool:
+        """Whether its shards have the patches too; only the first teacher's do."""
+        return bool(self.settings["pixels"] != "none")
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """Names of the arrays that each of its shards has a file of."""
+        views = ("views",) if self.views.count > 1 else ()
+        return ("embedding", *views, "status", *(("pixels",) if self.keeps_pixels else ()))
+
+    @property
+    def plan(self) -> Plan:
+        """The store's plan."""
+        return self.store.plan
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards when all are done."""
+        return self.ledger.num_shards
+
+    @property
+    def chunks_per_shard(self) -> int:
+        """Number of inner chunks of an `embedding` or `status` shard."""
+        return self.rows_per_shard // chunk_rows(self.rows_per_shard)
+
+    def shard_path(self, array: str, shard: int) -> Path:
+        """The file of a shard of an array."""
+        return self.folder.joinpath(array, "c", str(shard), *["0"] * AXES[array])
 
     def read_embeddings(self, shard: int) -> NDArray[Any]:
         """Embeddings of a finished shard: (rows, D) in the stored type; NaN where a row has none.
@@ -157,9 +220,8 @@ class Store:
         Raises:
             StoreError: the shard file is missing or damaged.
         """
-        rows = len(self.shard_rows(shard))
         file = ShardFile(self.shard_path("embedding", shard), self.chunks_per_shard)
-        return _first_rows(file.read_rows(self.dtype, self.width), rows, file.path)
+        return _first_rows(file.read_rows(self.dtype, self.width), len(self.ledger.rows(shard)), file.path)
 
     def read_views(self, shard: int) -> NDArray[Any]:
         """Embeddings of all views of a finished shard: (rows, K, D), view 0 first; as `read_embeddings`."""
@@ -188,30 +250,14 @@ class Store:
     def read_status(self, shard: int) -> NDArray[np.uint8]:
         """`Status` codes of a finished shard: uint8 (rows,)."""
         file = ShardFile(self.shard_path("status", shard), self.chunks_per_shard)
-        return _first_rows(file.read_rows("uint8", None), len(self.shard_rows(shard)), file.path).astype(np.uint8)
-
-    def read_pixels(self, row: int) -> NDArray[np.uint8]:
-        """The patch of a row as the teacher saw it: uint8 (P, P, 3) RGB.
-
-        Raises:
-            StoreError: it is damaged, or the row has none.
-        """
-        shard, index = divmod(row, self.rows_per_shard)
-        path = self.shard_path("pixels", shard)
-        data = self._pixel_files.open(path).read_chunk(index)
-        if data is None:
-            raise StoreError(f"{path}: row {row} has no pixels")
-        try:
-            return decode_image(data, self.image_format, self.patch_px)
-        except ValueError as error:
-            raise StoreError(f"{path}: row {row}: {error}") from None
+        return _first_rows(file.read_rows("uint8", None), len(self.ledger.rows(shard)), file.path).astype(np.uint8)
 
     def status(self) -> NDArray[np.uint8]:
         """`Status` codes of all rows: uint8 (N,); ABSENT in pending shards."""
         status = np.zeros(self.num_rows, np.uint8)
-        for shard, entry in self.ledgers():
+        for shard, entry in self.ledger.entries():
             if entry is not None:
-                rows = self.shard_rows(shard)
+                rows = self.ledger.rows(shard)
                 status[rows.start : rows.stop] = self.read_status(shard)
         return status
 
@@ -223,29 +269,25 @@ class Store:
         return np.flatnonzero(ok)
 
     def content_hash(self) -> str:
-        """Hex SHA-256 of what the store holds, from the ledger: plan, teacher and every shard file's hash."""
-        files = [entry["files"] if entry else None for _, entry in self.ledgers()]
-        identity = {"plan": self.attributes["plan_hash"], "teacher": self.spec.teacher, "settings": self.spec.settings}
-        return sha256_json({**identity, "files": files})
+        """Hex SHA-256 of what is stored, from the ledger: plan, teacher and every shard file's hash. That of a further
+        teacher covers the first one's, for the pixels; that of the first does not depend on further ones.
+        """
+        files = [entry["files"] if entry else None for _, entry in self.ledger.entries()]
+        identity = {"plan": self.plan_hash, "teacher": self.record, "settings": self.settings}
+        digest = sha256_json({**identity, "files": files})
+        return digest if self.is_first else sha256_json({"store": self.store.first.content_hash(), "teacher": digest})
 
-    def create_empty_like(self, folder: Path) -> dict[str, Any]:
-        """Make an empty store of the same plan, teacher and settings in `folder`; returns its attributes."""
-        create_store(folder, self._stored_plan, self.spec, self.attributes["versions"])
-        return read_attributes(folder, self.format_name)
-
-    def check_shard(self, shard: int) -> list[str]:
+    def check_files(self, shard: int) -> list[str]:
         """What is wrong with a finished shard's files against its ledger entry; empty when all is well."""
-        entry = self.read_ledger(shard)
+        entry = self.ledger.read(shard)
         assert entry is not None
         problems = []
-        arrays = ("embedding", "views", "status", "pixels")
-        own = {self.shard_path(name, shard).relative_to(self.folder).as_posix() for name in arrays}
+        names = {self.shard_path(array, shard).relative_to(self.folder).as_posix() for array in AXES}
         for name, expected in entry["files"].items():
             path = self.folder / name
-            if name not in own:
+            if name not in names:
                 problems.append(f"{name!r} is no file of this shard")
-                continue
-            if not path.is_file():
+            elif not path.is_file():
                 problems.append(f"{name}: missing")
             elif path.stat().st_size != expected["bytes"]:
                 problems.append(f"{name}: {path.stat().st_size} bytes, {expected['bytes']} were written")
@@ -263,57 +305,3 @@ def _first_rows(values: NDArray[Any], count: int, path: Path) -> NDArray[Any]:
     if len(values) < count:
         raise StoreError(f"{path}: damaged ({len(values)} rows, not {count}). `g2l verify` lists all damage")
     return values[:count]
-
-
-def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], **notes: Any) -> None:
-    """Make an empty store: metadata and plan, complete or absent; `notes` are attributes that decide nothing.
-
-    Raises:
-        G2LError: the place cannot be written.
-    """
-    make_output_folder(folder if folder.is_dir() else folder.parent)
-    image_format, shard_rows = spec.settings["pixels"], spec.settings["rows_per_shard"]
-    with new_arrays(folder, plan, spec, versions, Store.format_name, notes) as aside:
-        if image_format != "none":
-            zarr_format.create_images_array(
-                aside, "pixels", plan.num_rows, plan.config.patch_px, shard_rows=shard_rows, image_format=image_format
-            )
-        write_stored_plan(aside / "plan", plan)
-
-
-def open_to_continue(folder: Path, plan: Plan, spec: StoreSpec) -> Store:
-    """Open a store to add shards to it, after clearing away what a killed run left half written.
-
-    Raises:
-        StoreError: it was made by another plan, teacher or setting; says what differs.
-    """
-    store = Store(folder)
-    require_same(store, plan, spec)
-    remove_asides(folder)
-    say_other_versions(store)
-    return store
-
-
-def say_other_versions(store: Store) -> None:
-    """Tell the user if what is missing of a store will be made under other versions of packages than the rest."""
-    if store.pending_shards() and (note := continued_note(store.folder, store.attributes.get("versions", {}))):
-        say(note)
-
-
-def require_same(store: Store, plan: Plan, spec: StoreSpec) -> None:
-    """See that a store was made by this plan, teacher and settings.
-
-    Raises:
-        StoreError: it was not; says what differs.
-    """
-    changes = differences(
-        {"plan_hash": store.attributes["plan_hash"], "teacher": store.spec.teacher, "settings": store.spec.settings},
-        {"plan_hash": plan.hash, "teacher": spec.teacher, "settings": spec.settings},
-    )
-    if any(not line.startswith("teacher.weights:") for line in changes):  # a label: weights count by their hash
-        listing = "\n".join(f"  {line}" for line in changes[:20]) + ("\n  ..." if len(changes) > 20 else "")
-        another = any(line.startswith("teacher.name:") for line in changes) and store.base.pending_shards()
-        raise StoreError(
-            f"{store.folder} was made with other inputs and is not continued (store -> now):\n{listing}\n"
-            f"Choose another --out{', or finish the store: then it takes a further teacher' if another else ''}."
-        )

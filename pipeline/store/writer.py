@@ -1,13 +1,14 @@
-"""Writes a store's shards off the model's thread: pixels as they come, embeddings at the end, the ledger last.
+"""Write a teacher's shards off the model's thread: pixels as they come, embeddings at the end, the ledger last.
 
 A shard is entered in the ledger only after all its files are synced and renamed, so a run killed at any moment loses
 the shards in flight and nothing else.
 """
 
 import queue
+import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -16,15 +17,48 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import say
 from pipeline.base.errors import StoreError
-from pipeline.disk.files import write_json
+from pipeline.base.units import format_bytes
+from pipeline.cohort.plan import Plan
+from pipeline.disk.tables import write_records
+from pipeline.slides.patch_sample import expected_pixel_bytes
+from pipeline.store.format import Status, chunk_rows
 from pipeline.store.patches import PatchRead
 from pipeline.store.shards import ShardWriter
-from pipeline.store.store import Status, Store, chunk_rows
+from pipeline.store.store import StoredTeacher
 
 QUEUED_BATCHES = 4
 JOIN_SECONDS = 1.0
 """Between two looks whether the thread has ended."""
+
+
+def row_batches(teacher: StoredTeacher, shards: Iterable[int], batch_size: int) -> Iterator[range]:
+    """Batches of rows; they never straddle shards, so that a shard's bytes do not depend on what was done before it."""
+    for shard in shards:
+        rows = teacher.ledger.rows(shard)
+        for start in range(rows.start, rows.stop, batch_size):
+            yield range(start, min(start + batch_size, rows.stop))
+
+
+def warn_of_disk(teacher: StoredTeacher, plan: Plan, num_rows: int) -> None:
+    """Warn if what is to be written, `num_rows` rows, will hardly fit."""
+    pixels = str(teacher.settings["pixels"])
+    sampled = [row for row in plan.audit if row.patches_taken]
+    pixel_bytes = (expected_pixel_bytes(sampled, pixels) or 0.0) / max(sum(row.patches_taken for row in sampled), 1)
+    needed = num_rows * (teacher.views.count * teacher.width * np.dtype(teacher.dtype).itemsize + pixel_bytes)
+    free = shutil.disk_usage(teacher.folder).free
+    if needed > free:
+        say(f"warning: about {format_bytes(needed)} will be written; {teacher.folder} has {format_bytes(free)} free")
+
+
+def write_failures(teacher: StoredTeacher) -> None:
+    """Write `failures.csv` beside the teacher's arrays: one line a failed row; no file when there is none."""
+    path = teacher.folder / "failures.csv"
+    failures = teacher.ledger.failures()
+    path.unlink(missing_ok=True)
+    if failures:
+        write_records(path, failures)
 
 
 @dataclass(frozen=True)
@@ -41,19 +75,19 @@ class _Rows:
 class _OpenShard:
     """A shard being filled."""
 
-    def __init__(self, store: Store, shard: int) -> None:
-        self.store, self.shard = store, shard
-        self.rows = store.shard_rows(shard)
-        capacity = store.rows_per_shard
-        self.embedding: NDArray[Any] = np.full((capacity, store.views.count, store.width), np.nan, store.dtype)
+    def __init__(self, teacher: StoredTeacher, shard: int) -> None:
+        self.teacher, self.shard = teacher, shard
+        self.rows = teacher.ledger.rows(shard)
+        capacity = teacher.rows_per_shard
+        self.embedding: NDArray[Any] = np.full((capacity, teacher.views.count, teacher.width), np.nan, teacher.dtype)
         self.status = np.full(capacity, Status.ABSENT, np.uint8)
         self.failures: list[dict[str, Any]] = []
         self.num_filled = 0
         self.started = time.monotonic()
         self.files = ExitStack()
         self.pixels: ShardWriter | None = None
-        if store.has_pixels:
-            self.pixels = self.files.enter_context(ShardWriter(store.shard_path("pixels", shard), capacity))
+        if teacher.keeps_pixels:
+            self.pixels = self.files.enter_context(ShardWriter(teacher.shard_path("pixels", shard), capacity))
 
     def add(self, rows: _Rows) -> None:
         """The next rows."""
@@ -71,29 +105,29 @@ class _OpenShard:
         files = {}
         if self.pixels is not None:
             files["pixels"] = self.pixels.commit()
-        step = chunk_rows(self.store.rows_per_shard)
-        views = {"views": self.embedding[:, 1:]} if self.store.views.count > 1 else {}
+        step = chunk_rows(self.teacher.rows_per_shard)
+        views = {"views": self.embedding[:, 1:]} if self.teacher.views.count > 1 else {}
         for name, values in {"embedding": self.embedding[:, 0], **views, "status": self.status}.items():
-            num_chunks = self.store.chunks_per_shard
-            with ShardWriter(self.store.shard_path(name, self.shard), num_chunks) as writer:
+            num_chunks = self.teacher.chunks_per_shard
+            with ShardWriter(self.teacher.shard_path(name, self.shard), num_chunks) as writer:
                 little = values.astype(values.dtype.newbyteorder("<"), copy=False)
                 for start in range(0, len(values), step):
                     writer.append(little[start : start + step].tobytes())
                 files[name] = writer.commit()
         used = self.status[: len(self.rows)]
-        ledger = {
+        entry = {
             "shard": self.shard,
             "rows": [self.rows.start, self.rows.stop],
             "status": {status.name: int((used == status).sum()) for status in Status if (used == status).any()},
             "files": {
-                str(self.store.shard_path(name, self.shard).relative_to(self.store.folder)): entry
-                for name, entry in files.items()
+                str(self.teacher.shard_path(name, self.shard).relative_to(self.teacher.folder)): file
+                for name, file in files.items()
             },
             "failures": self.failures,
             "seconds": round(time.monotonic() - self.started, 3),
             "device": device,
         }
-        write_json(self.store.ledger_path(self.shard), ledger)
+        self.teacher.ledger.write(self.shard, entry)
 
 
 class StoreWriter:
@@ -107,8 +141,8 @@ class StoreWriter:
         last_failure: the last of them: row, slide, x, y, status, reason.
     """
 
-    def __init__(self, store: Store, describe: Callable[[int], dict[str, Any]], device: str) -> None:
-        self._store = store
+    def __init__(self, teacher: StoredTeacher, describe: Callable[[int], dict[str, Any]], device: str) -> None:
+        self._teacher = teacher
         self._describe = describe
         self._device = device
         # Both queues are C through and through: Ctrl-C within Python's own `Queue` can lose the other side's wake-up.
@@ -157,24 +191,24 @@ class StoreWriter:
     def _judge(self, rows: Sequence[int], embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> _Rows:
         """Rows as they are stored: an embedding is finite in the stored type, or its row failed."""
         with np.errstate(over="ignore"):  # beyond the stored type is infinity
-            stored = embeddings.astype(self._store.dtype)
-        stored = stored.reshape(len(stored), self._store.views.count, self._store.width)
+            stored = embeddings.astype(self._teacher.dtype)
+        stored = stored.reshape(len(stored), self._teacher.views.count, self._teacher.width)
         finite = np.isfinite(stored).all(axis=(1, 2))
         status = np.array([read.status for read in reads], np.uint8)
         status[(status == Status.OK) & ~finite] = Status.NOT_FINITE
         stored[status != Status.OK] = np.nan
-        failures = []
+        images, failures = [read.encoded for read in reads], []
         for i in np.flatnonzero(status != Status.OK).tolist():
-            reason = reads[i].reason or f"the teacher's embedding is not finite as {self._store.dtype}"
+            reason = reads[i].reason or f"the teacher's embedding is not finite as {self._teacher.dtype}"
             failures.append({**self._describe(rows[i]), "status": Status(status[i]).name, "reason": reason})
-        return _Rows(rows[0] // self._store.rows_per_shard, stored, status, failures, [read.encoded for read in reads])
+        return _Rows(rows[0] // self._teacher.rows_per_shard, stored, status, failures, images)
 
     def _raise_error(self) -> None:
         if isinstance(self._error, OSError):
-            total = self._store.num_shards
-            done = total - len(self._store.pending_shards())
+            total = self._teacher.num_shards
+            done = total - len(self._teacher.ledger.pending())
             raise StoreError(
-                f"cannot write to {self._store.folder}: {self._error.strerror or self._error}. {done} of {total} "
+                f"cannot write to {self._teacher.folder}: {self._error.strerror or self._error}. {done} of {total} "
                 "shards are done and safe; make room and run the same command again"
             ) from self._error
         if self._error is not None:
@@ -189,7 +223,7 @@ class StoreWriter:
                     continue
                 try:
                     if current is None:
-                        current = _OpenShard(self._store, item.shard)
+                        current = _OpenShard(self._teacher, item.shard)
                     current.add(item)
                     if current.num_filled == len(current.rows):
                         current.commit(self._device)

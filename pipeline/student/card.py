@@ -1,54 +1,137 @@
-"""Sections of a student's card: how its data were split, under which terms it stands, and the files of an export.
+"""The card of an exported student, README.md: what it is, what it was made from, how well it stands in for its teacher,
+and under which terms. For people; programs read `student.json`.
 
-`folder.model_card` puts the card together when training ends; `g2l export` adds what it wrote (`with_files`).
+The text is the template `data/card/student.md`. `g2l export` adds what it wrote (`card_files`).
 """
 
+import json
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import asdict
+from importlib import resources
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipeline.base.outside import printable
-from pipeline.cohort.cases import CaseFacts, cases_in_words
+from pipeline.base.versions import versions
+from pipeline.cohort.cases import CaseFacts, case_facts, cases_in_words
 from pipeline.config.model_names import SCRATCH
+from pipeline.config.stages import TrainConfig
+from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
-from pipeline.student.onnx_file import OPSET
-from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
-from pipeline.student.program import INPUT, OUTPUT, TOLERANCE
-from pipeline.student.teacher_projectors import FIRST, FOLDER
+from pipeline.sampling import VAL
+from pipeline.store.store import StoredTeacher
+from pipeline.store.teachers import ChosenTeachers
+from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
+from pipeline.training.augment import beyond_the_teacher
+from pipeline.training.held_out import FIGURES, MEANINGS, figures_of
+from pipeline.training.run_folder import HeldOut
 
-MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "*": "&#42;", "[": "&#91;",
-          "]": "&#93;", "\\": "&#92;"}  # fmt: skip
-"""Characters that Markdown or HTML would take for their own, and how they are written to be seen."""
-MADE_FROM = "## Made from\n"
-"""Heading before which the sections on files stand."""
-
-USES = {
-    ONNX_FILE: f"""**ONNX**, opset {OPSET}. Normalisation is inside: give pixels as a slide reader gives them.
-
-```python
-import numpy as np
-import onnxruntime
-
-session = onnxruntime.InferenceSession("PATH/{ONNX_FILE}")
-patches = np.stack([np.asarray(patch)])  # uint8 (B, {{px}}, {{px}}, 3), RGB; any B
-embedding = session.run(["{OUTPUT}"], {{{{"{INPUT}": patches}}}})[0]  # float32 (B, {{width}})
-```
-""",
-    PROGRAM_FILE: f"""**torch.export**, for torch (of the version named below, or newer) without timm. It runs on the
-CPU; normalisation is inside. `torch.export.passes.move_to_device_pass` moves it to a GPU.
-
-```python
-import numpy as np
-import torch
-
-model = torch.export.load("PATH/{PROGRAM_FILE}").module()
-patches = np.stack([np.asarray(patch)])  # uint8 (B, {{px}}, {{px}}, 3), RGB; any B
-embedding = model(torch.from_numpy(patches))  # float32 (B, {{width}})
-```
-""",
+MARKUP = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "|": "&#124;",
+    "`": "&#96;",
+    "*": "&#42;",
+    "[": "&#91;",
+    "]": "&#93;",
+    "\\": "&#92;",
 }
-"""How a file beside the timm folder is used, by its name."""
+"""Characters that Markdown or HTML would take for their own, and how they are written to be seen."""
+JSON_BACKTICK = "\\u0060"
+"""A backtick as JSON may have it, so that no value ends the block of settings."""
+USAGE = {
+    "pooled": "embedding = model(images)",
+    "cls": "embedding = model(images)",
+    "cls+mean": (
+        "tokens = model.forward_features(images)\n"
+        "    embedding = torch.cat([tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(1)], dim=1)"
+    ),
+}
+"""How a card says that the embedding is taken, by the rule."""
+
+
+def card_template(name: str) -> str:
+    """A text of the card with named fields, for `str.format`: a file of `data/card/`."""
+    return resources.files("pipeline").joinpath("data", "card", name).read_text("utf-8")
+
+
+def card_facts(
+    store: StoredTeacher,
+    student: BuiltEncoder,
+    config: TrainConfig,
+    train_rows: NDArray[np.int64],
+    num_steps: int,
+    before: dict[str, float] | None,
+    after: dict[str, float] | None,
+    further: Sequence[dict[str, Any]] = (),
+    num_views: int = 1,
+) -> dict[str, Any]:
+    """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out.
+
+    `further` teachers, if any: teacher, weight, content, and their fidelity_before and fidelity_after.
+    """
+    plan, slide_of_row = store.plan, store.plan.slide_of_row()
+    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
+    val_slides = np.unique(slide_of_row[val_rows]).tolist()
+    cases = case_facts(plan.slides)
+    return {
+        "student": student.record(),
+        "teacher": store.record,
+        "store": {
+            "mpp": plan.config.mpp,
+            "plan_hash": plan.hash,
+            "content_hash": store.content_hash(),
+            "train_rows": len(train_rows),
+            "train_slides": len(train_slides),
+            "train_cases": cases.count(len({plan.slides[i].case_id for i in train_slides})),
+            "val_rows": len(val_rows),
+            "val_slides": len(val_slides),
+            "val_cases": cases.count(len({plan.slides[i].case_id for i in val_slides})),
+            "cases": asdict(cases),
+            "val_strip": plan.config.val_strip,
+        },
+        "config": config.for_card(),
+        "fidelity_before": before,
+        "fidelity_after": after,
+        "steps": num_steps,
+        "versions": versions(),
+        "further_teachers": list(further),
+        "views": num_views,
+    }
+
+
+def model_card(summary: dict[str, Any]) -> str:
+    """The card; `summary` is made by `card_facts`."""
+    config = summary["config"]
+    summary = in_markdown({name: value for name, value in summary.items() if name != "config"})
+    student, teacher, store = (summary[name] for name in ("student", "teacher", "store"))
+    further = summary["further_teachers"]
+    return card_template("student.md").format(
+        student=student,
+        store=store,
+        names=" and ".join([teacher["name"], *(other["teacher"]["name"] for other in further)]),
+        student_params=student["num_params"] / 1e6,
+        teacher_params=teacher["num_params"] / 1e6,
+        share=student["num_params"] / teacher["num_params"],
+        whose=f"{teacher['name']}'s" if further else "the teacher's",
+        usage=USAGE[student["embedding"]],
+        projector=FIRST_PROJECTOR,
+        projectors=projectors_note(teacher, further),
+        split=split_words(store),
+        teacher_source=teacher_source(teacher),
+        further_sources=further_sources(further),
+        start=start_note(summary.get("start", ())),
+        steps=summary["steps"],
+        views=views_note(config["augment"], summary["views"]),
+        figures=all_figures(summary),
+        settings=json.dumps(config, indent=2).replace("`", JSON_BACKTICK),
+        versions=", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
+        terms=terms_section([teacher, *(other["teacher"] for other in further)], student),
+    )
 
 
 def in_markdown(value: Any) -> Any:
@@ -63,6 +146,59 @@ def in_markdown(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(map(in_markdown, value))
     return value
+
+
+def projectors_note(teacher: dict[str, Any], further: Sequence[dict[str, Any]]) -> str:
+    """Where the projectors of several teachers are; nothing for one."""
+    if not further:
+        return ""
+    files = projector_files([teacher["name"], *(other["teacher"]["name"] for other in further)])
+    listing = "".join(f"- {name}: `{file}`\n" for name, file in files.items())
+    return f"\nThis student learnt from several teachers. The projector into the space of\n\n{listing}"
+
+
+def teacher_source(teacher: dict[str, Any]) -> str:
+    """Which weights a teacher has and where they came from."""
+    if not teacher["weights_sha256"]:  # features that were imported without them
+        return f"weights not known ({teacher['source']})"
+    return f"weights {teacher['weights_sha256']} ({teacher['source']}, {teacher['weights']})"
+
+
+def further_sources(further: Sequence[dict[str, Any]]) -> str:
+    """Lines on further teachers below the first one's weights, with the weight of each loss."""
+    lines = [
+        f"- Further teacher {other['teacher']['name']}: {teacher_source(other['teacher'])}, {other['weight']:.4g} "
+        f"of the loss; content {other['content']}."
+        for other in further
+    ]
+    return "".join(f"\n{line}" for line in lines)
+
+
+def further_facts(teachers: ChosenTeachers, figures: Mapping[str, HeldOut]) -> list[dict[str, Any]]:
+    """What the card says of further teachers; `figures` are held-out ones before and after, by name."""
+    return [
+        {
+            "teacher": store.record,
+            "weight": weight,
+            "content": store.content_hash(),
+            "fidelity_before": figures[store.record["name"]][0],
+            "fidelity_after": figures[store.record["name"]][1],
+        }
+        for store, weight in teachers.further
+    ]
+
+
+def start_note(projectors: Sequence[str]) -> str:
+    """That a student was trained on from an earlier one: with its projectors into the spaces of these teachers."""
+    return f" with its projector into the space of {' and '.join(projectors)}" if projectors else ""
+
+
+def views_note(augment: str, num_views: int) -> str:
+    """Lines of a card on the views of a patch, and on augmentation beyond them."""
+    views = [f"{num_views} views of each patch, each compared with the teacher's embedding of that view."]
+    beyond = beyond_the_teacher(augment, num_views)
+    lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]
+    return "".join(f"- {line}\n" for line in lines)
 
 
 def split_words(store: dict[str, Any]) -> str:
@@ -85,16 +221,16 @@ def model_terms(role: str, record: dict[str, Any]) -> str:
     if record["weights"] == SCRATCH:
         return f"- {role}: random weights, no terms."
     licence = record["licence"] or "unknown"
-    said = [f"- {role}: {licence}."]
+    terms = [f"- {role}: {licence}."]
     lower = licence.lower()
     if "non-commercial" in lower or "-nc" in lower:
-        said.append("Non-commercial: the student must not be used commercially either.")
+        terms.append("Non-commercial: the student must not be used commercially either.")
     if record.get("gated") or "gated" in lower:
-        said.append("Gated: access goes to those who accept its terms; read whether they let you pass the student on.")
+        terms.append("Gated: access goes to those who accept its terms; read whether they let you pass the student on.")
     if "unknown" in lower or "see " in lower:
-        said.append("Read its terms before you use or share the student.")
+        terms.append("Read its terms before you use or share the student.")
     page = page_of(EncoderSpec.from_record(record))
-    return " ".join(said) + (f" <{page}>" if page else "")
+    return " ".join(terms) + (f" <{page}>" if page else "")
 
 
 def terms_section(teachers: Sequence[dict[str, Any]], student: dict[str, Any]) -> str:
@@ -112,45 +248,27 @@ slides. Where they differ, keep to the strictest.
 Not a medical device; for research."""
 
 
-def files_section(
-    spec: EncoderSpec,
-    differences: dict[str, float],
-    *,
-    weights_beside: bool = False,
-    projectors: Mapping[str, str] = MappingProxyType({}),
-    sha256: Mapping[str, str] = MappingProxyType({}),
-) -> str:
-    """What is in the folder of an export, and how each file is used.
-
-    Args:
-        differences: of each file beside the timm folder, as `program.check_file` gives it.
-        weights_beside: whether the weights of the ONNX file are in a file of their own.
-        projectors: files of projectors by teachers' names, of a student of several (`named_projectors`).
-        sha256: hashes of files by name.
-    """
-    listing = {"model.safetensors, config.json": "the student for timm"}
-    if projectors:
-        listing |= {file: f"its map into {teacher}'s space" for teacher, file in projectors.items()}
-        listing["projectors.json"] = "the files of these maps by teachers' names"
-    else:
-        listing[f"{FOLDER}/{FIRST}"] = "its map into the teacher's space"
-    for name, share in differences.items():
-        listing[name] = f"the student by itself; differs from torch by {share:.1g} of the largest value"
-    if weights_beside:
-        listing[WEIGHTS_FILE] = f"weights of `{ONNX_FILE}`, which must lie beside it"
-    listing["adapters/"] = "for benchmarks and tools of others"
-    lines = ["## Files", "", "| file | what |", "|---|---|"]
-    lines += [f"| `{name}` | {what} |" for name, what in listing.items()]
-    if differences:
-        lines += ["", f"Each was compared with torch when it was written; {TOLERANCE:g} is allowed."]
-    if sha256:
-        lines += ["", "SHA-256:", "", *(f"    {digest}  {name}" for name, digest in sha256.items())]
-    uses = [USES[name].format(px=spec.patch_px, width=spec.width) for name in differences]
-    return "\n".join([*lines, "", *uses])
+def all_figures(summary: dict[str, Any]) -> str:
+    """`figures_table`, of several teachers under a heading each."""
+    num_rows, before, after = summary["store"]["val_rows"], summary["fidelity_before"], summary["fidelity_after"]
+    parts = [figures_table(before, after, num_rows)]
+    if summary["further_teachers"]:
+        parts = [f"### {summary['teacher']['name']}\n\n{parts[0]}"]
+    for other in summary["further_teachers"]:
+        table = figures_table(other["fidelity_before"], other["fidelity_after"], num_rows)
+        parts.append(f"### {other['teacher']['name']}\n\n{table}")
+    if after is not None:
+        parts.append("\n".join(f"- {FIGURES[key]}: {MEANINGS[key]}." for key in figures_of(after)))
+        parts += [summary["best"]] if summary.get("best") else []
+    return "\n\n".join(parts)
 
 
-def with_files(card: str, *sections: str) -> str:
-    """A card with further sections, before what the student was made from (at the end of a card without that)."""
-    text = "\n".join(f"{section.strip()}\n" for section in sections)
-    before, heading, after = card.partition(MADE_FROM)
-    return f"{before}{text}\n{heading}{after}" if heading else f"{card}\n{text}"
+def figures_table(before: dict[str, float] | None, after: dict[str, float] | None, num_rows: int = 0) -> str:
+    """Held-out figures as a Markdown table; `num_rows` are held out, which may be too few to be scored."""
+    if before is None or after is None:
+        why = "One row was held out, too few to be scored" if num_rows == 1 else "No rows were held out"
+        return f"{why}: nothing is known of how well this student stands in."
+    keys = [key for key in figures_of(after) if key in before]
+    lines = [f"On {after['rows']:,.0f} patches that were not trained on.", "", "| | before | after |", "|---|---|---|"]
+    lines += [f"| {FIGURES[key]} | {before[key]:.4f} | {after[key]:.4f} |" for key in keys]
+    return "\n".join(lines)

@@ -1,69 +1,46 @@
-"""The exported student: a folder that timm loads, with the projector beside it and a card that says where it comes
+"""The exported student: a folder that timm loads, with the projectors beside it and a card that says where it comes
 from.
 
-model.safetensors, config.json   timm.create_model("local-dir:student", pretrained=True)
-projector/projector.safetensors            linear map and statistics: the student in the teacher's stead
-projector/projector-<teacher>.safetensors  the same for each further teacher; projectors.json: files by teachers' names
-README.md                                  the card
+model.safetensors, config.json             timm.create_model("local-dir:student", pretrained=True)
+projector/projector.safetensors            linear map and statistics: the student in place of its (first) teacher
+projector/projector-<teacher>.safetensors  the same for each further teacher
+student.json                               what programs need to know: encoder, teachers, plan, training
+projectors.json                            files of projectors by teachers' names, of several: for earlier versions
+README.md                                  the card, for people
 
-timm is alone with its file in the folder: before 1.0.29 it took others that lay beside it (decision 0037).
+timm takes files by their names, or any weights that lie beside them before 1.0.29 (decision 0037): JSON never.
 """
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.base import interrupts
-from pipeline.base.devices import versions
 from pipeline.base.errors import EncoderError, G2LError, first_line
-from pipeline.cohort.cases import case_facts
-from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import aside_name, remove, remove_asides_of
-from pipeline.disk.files import sync_folder, write_text, written_by_library
-from pipeline.encoders.build import BuiltEncoder, require_numbers, timm_config
+from pipeline.disk.files import sha256_file, sync_folder, write_text, written_by_library
+from pipeline.encoders.build import require_numbers, timm_config
 from pipeline.encoders.table import EncoderSpec
 from pipeline.encoders.weight_files import read_weight_file
 from pipeline.projector import Projector
-from pipeline.sampling import VAL
-from pipeline.store.store import Store
-from pipeline.student.card import in_markdown, split_words, terms_section
-from pipeline.student.teacher_projectors import (
-    FIRST,
-    FOLDER,
-    PROJECTORS,
-    further_sources,
-    named_projectors,
+from pipeline.student.earlier import PROJECTORS_JSON
+from pipeline.student.exported import ExportedStudent, read_student
+from pipeline.student.student_json import (
+    PROJECTOR_FOLDER,
+    RENEW,
+    STUDENT_JSON,
+    StudentJson,
     projector_files,
-    projector_path,
-    projectors_note,
-    teacher_source,
+    write_student_json,
 )
-from pipeline.training.augment import beyond_the_teacher
-from pipeline.training.held_out import FIGURES, MEANINGS, figures_of
 from pipeline.training.run_folder import STEP
-
-JSON_BACKTICK = "\\u0060"
-"""A backtick as JSON may have it, so that no value ends the block of settings."""
-USAGE = {
-    "pooled": "embedding = model(images)",
-    "cls": "embedding = model(images)",
-    "cls+mean": (
-        "tokens = model.forward_features(images)\n"
-        "    embedding = torch.cat([tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(1)], dim=1)"
-    ),
-}
-"""How a card says that the embedding is taken, by the rule."""
 
 
 def timm_json(model: nn.Module, spec: EncoderSpec) -> dict[str, Any]:
@@ -106,15 +83,17 @@ def write_student(
     folder: Path,
     model: nn.Module,
     spec: EncoderSpec,
-    projector: Projector,
+    projectors: Mapping[str, Projector],
     card: str,
-    teachers: Mapping[str, Projector] = MappingProxyType({}),
+    describe: Callable[[Path], StudentJson],
     step: int | None = None,
 ) -> None:
     """Write the folder, complete or absent; one that is there is replaced as a whole.
 
-    `teachers` are the projectors of several teachers by name, of which `projector` is the first. `step`, after which
-    the student stood, is written into `config.json`.
+    Args:
+        projectors: by their teachers' names, the first teacher first.
+        describe: gives the content of `student.json` when the folder that is passed to it has all other files.
+        step: after which step the student stood, for `config.json`; `None` leaves it out.
 
     Raises:
         G2LError: the place cannot be written.
@@ -125,16 +104,11 @@ def write_student(
     try:
         aside.mkdir(parents=True)
         save_tensors(model, aside / "model.safetensors")
-        (aside / FOLDER).mkdir()
-        save_tensors(projector, aside / FOLDER / FIRST)
-        files = projector_files(list(teachers))
-        for name in list(teachers)[1:]:
-            save_tensors(teachers[name], aside / files[name])
-        if len(teachers) > 1:
-            write_text(aside / PROJECTORS, json.dumps(files, indent=2) + "\n")
-        described = timm_json(model, spec) | ({} if step is None else {STEP: step})
-        write_text(aside / "config.json", json.dumps(described, indent=2) + "\n")
+        _write_projectors(aside, projectors)
+        config = timm_json(model, spec) | ({} if step is None else {STEP: step})
+        write_text(aside / "config.json", json.dumps(config, indent=2) + "\n")
         write_text(aside / "README.md", card)
+        write_student_json(aside, describe(aside))
         with interrupts.guard:
             if folder.exists():
                 os.rename(folder, old)
@@ -147,9 +121,20 @@ def write_student(
         reason = error.strerror if isinstance(error, OSError) else None
         raise G2LError(f"cannot write the student to {folder}: {reason or error}") from error
     finally:
+        remove(aside)  # after an error of `describe`
         if folder.exists():
             remove(old)
         interrupts.settled(key)
+
+
+def _write_projectors(folder: Path, projectors: Mapping[str, Projector]) -> None:
+    """Write each teacher's projector, and of several teachers the list of files."""
+    (folder / PROJECTOR_FOLDER).mkdir()
+    files = projector_files(list(projectors))
+    for name, projector in projectors.items():
+        save_tensors(projector, folder / files[name])
+    if len(projectors) > 1:
+        write_text(folder / PROJECTORS_JSON, json.dumps(files, indent=2) + "\n")
 
 
 def save_tensors(module: nn.Module, path: Path) -> None:
@@ -166,16 +151,11 @@ def load_projector(folder: Path, teacher: str | None = None) -> Projector:
         teacher: which teacher's, of a student that learnt from several; `None` for the first.
 
     Raises:
-        EncoderError: there is none, or it is damaged.
+        EncoderError: there is none, it is damaged, or it is not the one that `student.json` names.
     """
-    path = projector_path(folder)
-    if teacher is not None:
-        files = named_projectors(folder)
-        if teacher not in files:
-            raise EncoderError(f"{folder}: no projector of a teacher {teacher}; there are those of "
-                               f"{', '.join(files)}" if files else f"{folder}: a student of one teacher, whose only "
-                               "projector is loaded without a name")  # fmt: skip
-        path = folder / files[teacher]
+    student = read_student(folder)
+    wanted = student.teacher(teacher)
+    path = folder / wanted.projector
     try:
         state = read_weight_file(path)
         teacher_width, student_width = state["linear.weight"].shape
@@ -184,163 +164,41 @@ def load_projector(folder: Path, teacher: str | None = None) -> Projector:
         require_numbers(projector.state_dict(), str(path))
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise EncoderError(f"{path}: not the projector of an exported student ({first_line(error)})") from None
+    _check_projector(student, path, wanted.projector, projector)
     return projector.eval().requires_grad_(False)
 
 
-def card_facts(
-    store: Store,
-    student: BuiltEncoder,
-    config: TrainConfig,
-    train_rows: NDArray[np.int64],
-    num_steps: int,
-    before: dict[str, float] | None,
-    after: dict[str, float] | None,
-    further: Sequence[dict[str, Any]] = (),
-    num_views: int = 1,
-) -> dict[str, Any]:
-    """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out.
+def check_projectors(folder: Path) -> None:
+    """Load every projector of an exported student.
 
-    `further` teachers, if any: teacher, weight, content, and their fidelity_before and fidelity_after.
+    Raises:
+        EncoderError: one is missing, damaged, or not the one that `student.json` names.
     """
-    plan, slide_of_row = store.plan, store.plan.slide_of_row()
-    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
-    val_slides = np.unique(slide_of_row[val_rows]).tolist()
-    cases = case_facts(plan.slides)
-    return {
-        "student": student.record(),
-        "teacher": store.spec.teacher,
-        "store": {
-            "mpp": plan.config.mpp,
-            "plan_hash": plan.hash,
-            "content_hash": store.content_hash(),
-            "train_rows": len(train_rows),
-            "train_slides": len(train_slides),
-            "train_cases": cases.count(len({plan.slides[i].case_id for i in train_slides})),
-            "val_rows": len(val_rows),
-            "val_slides": len(val_slides),
-            "val_cases": cases.count(len({plan.slides[i].case_id for i in val_slides})),
-            "cases": asdict(cases),
-            "val_strip": plan.config.val_strip,
-        },
-        "config": config.for_card(),
-        "fidelity_before": before,
-        "fidelity_after": after,
-        "steps": num_steps,
-        "versions": versions(),
-        "further_teachers": list(further),
-        "views": num_views,
-    }
+    student = read_student(folder)
+    for name in student.projector_files() or [None]:
+        load_projector(folder, name)
 
 
-def model_card(summary: dict[str, Any]) -> str:
-    """The card: what the student is, what it was made from, how well it stands in, how it is used, and under which
-    terms.
+def _check_projector(student: ExportedStudent, path: Path, file: str, projector: Projector) -> None:
+    """Compare a projector with what `student.json` says of it; of an earlier version's folder nothing is known.
 
-    `summary` is made by `card_facts`.
+    Raises:
+        EncoderError: it is another one.
     """
-    config = summary["config"]
-    summary = in_markdown({name: value for name, value in summary.items() if name != "config"})
-    student, teacher, store = (summary[name] for name in ("student", "teacher", "store"))
-    further = summary["further_teachers"]
-    names = " and ".join([teacher["name"], *(other["teacher"]["name"] for other in further)])
-    whose = f"{teacher['name']}'s" if further else "the teacher's"
-    share = student["num_params"] / teacher["num_params"]
-    return f"""---
-library_name: timm
-license: other
-tags: [image-feature-extraction, timm, pathology, knowledge-distillation]
----
-
-# {student["name"]} distilled from {names}
-
-{student["num_params"] / 1e6:.2f} M parameters, {share:.1%} of {whose} {teacher["num_params"] / 1e6:.2f} M.
-Embedding: {student["embedding"]}, {student["width"]} dimensions. Input: RGB patches of {student["patch_px"]} px at
-{store["mpp"]:g} um/px, mean {student["mean"]}, std {student["std"]}.
-
-## Use
-
-```python
-import timm
-import torch
-
-model = timm.create_model("local-dir:PATH", pretrained=True).eval()
-transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-with torch.inference_mode():
-    images = transform(patch)[None]  # patch: a PIL image, RGB
-    {USAGE[student["embedding"]]}
-```
-
-This takes timm 1.0.16 or later, and with 1.0.16 to 1.0.25 a torch whose `torch.load` reads safetensors. The adapters,
-where this folder has some, build it with older ones, too.
-
-`{FOLDER}/{FIRST}` maps the embedding into {whose} space: `linear`, then `student_norm` (subtract
-the mean, divide by the root of the variance plus 1e-5), then `teacher_norm` backwards.
-`pipeline.export.load_projector(Path("PATH"))` of G2L does it.
-{projectors_note(teacher, further)}
-## Made from
-
-- Trained on: {store["train_rows"]:,} patches (slides: {store["train_slides"]:,}, cases: {store["train_cases"]}). \
-Held out: {store["val_rows"]:,} patches (slides: {store["val_slides"]:,}, cases: {store["val_cases"]}).
-- {split_words(store)}
-- Plan {store["plan_hash"]}, store content {store["content_hash"]}.
-- Teacher {teacher_source(teacher)}.{further_sources(further)}
-- Student started from {student["source"]}, {student["weights"]}{start_note(summary.get("start", ()))}; \
-{summary["steps"]:,} steps.
-{views_note(config["augment"], summary["views"])}\
-
-## Held-out figures
-
-{all_figures(summary)}
-
-## Settings
-
-```json
-{json.dumps(config, indent=2).replace("`", JSON_BACKTICK)}
-```
-
-Versions: {", ".join(f"{name} {version}" for name, version in summary["versions"].items())}.
-
-{terms_section([teacher, *(other["teacher"] for other in further)], student)}
-"""
-
-
-def start_note(projectors: Sequence[str]) -> str:
-    """That a student was trained on from an earlier one: with its projectors into the spaces of these teachers."""
-    return f" with its projector into the space of {' and '.join(projectors)}" if projectors else ""
-
-
-def views_note(augment: str, num_views: int) -> str:
-    """Lines of a card on the views of a patch, and on augmentation beyond them."""
-    views = [f"{num_views} views of each patch, each compared with the teacher's embedding of that view."]
-    beyond = beyond_the_teacher(augment, num_views)
-    lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]
-    return "".join(f"- {line}\n" for line in lines)
-
-
-def all_figures(summary: dict[str, Any]) -> str:
-    """`figures_table`, of several teachers under a heading each."""
-    num_rows, before, after = summary["store"]["val_rows"], summary["fidelity_before"], summary["fidelity_after"]
-    parts = [figures_table(before, after, num_rows)]
-    if summary["further_teachers"]:
-        parts = [f"### {summary['teacher']['name']}\n\n{parts[0]}"]
-    for other in summary["further_teachers"]:
-        table = figures_table(other["fidelity_before"], other["fidelity_after"], num_rows)
-        parts.append(f"### {other['teacher']['name']}\n\n{table}")
-    if after is not None:
-        parts.append("\n".join(f"- {FIGURES[key]}: {MEANINGS[key]}." for key in figures_of(after)))
-        parts += [summary["best"]] if summary.get("best") else []
-    return "\n\n".join(parts)
-
-
-def figures_table(before: dict[str, float] | None, after: dict[str, float] | None, num_rows: int = 0) -> str:
-    """Held-out figures as a Markdown table; `num_rows` are held out, which may be too few to be scored."""
-    if before is None or after is None:
-        why = "One row was held out, too few to be scored" if num_rows == 1 else "No rows were held out"
-        return f"{why}: nothing is known of how well this student stands in."
-    keys = [key for key in figures_of(after) if key in before]
-    lines = [f"On {after['rows']:,.0f} patches that were not trained on.", "", "| | before | after |", "|---|---|---|"]
-    lines += [f"| {FIGURES[key]} | {before[key]:.4f} | {after[key]:.4f} |" for key in keys]
-    return "\n".join(lines)
+    if student.described is None:
+        return
+    (teacher,) = (each for each in student.described.teachers if each.projector == file)
+    widths, expected = projector.linear.weight.shape, (teacher.width, student.described.encoder.width)
+    if tuple(widths) != expected:
+        raise EncoderError(
+            f"{path}: maps {widths[1]} dimensions to {widths[0]}, but {STUDENT_JSON} says "
+            f"{expected[1]} to {expected[0]}. {RENEW}"
+        )
+    if (sha256 := sha256_file(path)) != teacher.projector_sha256:
+        raise EncoderError(
+            f"{path}: not the projector that {STUDENT_JSON} names: SHA-256 {sha256[:12]}, not "
+            f"{teacher.projector_sha256[:12]}. {RENEW}"
+        )
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
-"""The student as an ONNX file, written by torch's exporter and checked by ONNX Runtime.
+"""Write the student as an ONNX file by torch's exporter, and check it by ONNX Runtime.
 
     patches    uint8 (batch, P, P, 3), RGB as a slide reader gives it; normalised inside
     embedding  float32 (batch, D), by the student's embedding rule
 
-What the file is stands in its `metadata_props`. The packages are the extra `g2l[onnx]`.
+`metadata_props` say what the file is. The packages come with the extra `g2l[onnx]`.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ QUIET = 3
 
 
 def require_packages() -> None:
-    """See that the extra is installed.
+    """Check that the extra is installed.
 
     Raises:
         ConfigError: it is not; names what is missing.
@@ -57,9 +57,15 @@ def write_onnx(encoder: Encoder, path: Path, facts: dict[str, Any]) -> float:
     num_bytes = sum(tensor.nbytes for tensor in encoder.state_dict().values())
     with quiet_exporter(path):
         program: Any = torch.onnx.export(
-            encoder, example(encoder), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
-            dynamic_shapes=free_batch(), verbose=False,
-        )  # fmt: skip
+            encoder,
+            example(encoder),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=free_batch(),
+            verbose=False,
+        )
         clear_traces(program.model)
         program.model.metadata_props.update(metadata(encoder, facts))
         program.model.ir_version = lowest_ir_version(program.model.opset_imports)
@@ -79,7 +85,7 @@ def lowest_ir_version(opsets: Mapping[str, int]) -> int:
 
 
 def clear_traces(model: Any) -> None:
-    """Take away what the exporter notes of the code that it traced (`onnx_ir.Model`)."""
+    """Remove the notes of an exporter on the code that it traced (`onnx_ir.Model`)."""
     graph = model.graph
     values = [*graph.inputs, *graph.outputs, *graph.initializers.values()]
     for node in graph.all_nodes():

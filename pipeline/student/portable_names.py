@@ -1,4 +1,4 @@
-"""Names of the files that an exported student may have beside timm's own: nothing heavy is imported for them."""
+"""Names of the files that `g2l export` may add to a student; importing them imports nothing heavy."""
 
 PROGRAM_FILE = "model.pt2"
 ONNX_FILE = "model.onnx"

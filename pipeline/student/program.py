@@ -1,11 +1,11 @@
-"""The student as files that run without its code, and the check that such a file gives the student's embeddings.
+"""Write the student as a file that runs without its code, and check that the file gives the student's embeddings.
 
 model.pt2     torch.export's program, for torch alone
 model.onnx    see `onnx_file`
 
-Both take what a slide reader gives, uint8 RGB patches with channels last, and normalise inside: the commonest mistake
-with an encoder, other statistics than it was trained with, cannot be made. The number of patches is free. Left out: the
-projector, which is one linear map and lies beside them; half precision; sizes other than the student's own.
+Both take uint8 RGB patches with channels last, as a slide reader gives them, and normalise inside, so that nobody can
+use the wrong statistics, the commonest mistake with an encoder. The batch size is free. Left out: the projector, which
+is one linear map and lies beside them; half precision; input sizes other than the student's own.
 """
 
 import logging
@@ -70,22 +70,24 @@ def check_file(path: Path, run: Run, encoder: Encoder) -> float:
         patches = tissue_patches(count, encoder.spec.patch_px, seed=count)
         expected = encoder(torch.from_numpy(patches)).float().numpy()
         try:
-            found = run(patches)
+            actual = run(patches)
         except Exception as error:  # each runtime has errors of its own; none may leave a file that fails
             raise ExportError(f"{path.name} does not run on a batch of {count} ({first_line(error)})") from error
-        if found.shape != expected.shape:
-            raise ExportError(f"{path.name} gives {found.shape} for {count} patches, not {expected.shape}")
-        share = float(np.abs(found - expected).max()) / float(np.abs(expected).max())
+        if actual.shape != expected.shape:
+            raise ExportError(f"{path.name} gives {actual.shape} for {count} patches, not {expected.shape}")
+        share = float(np.abs(actual - expected).max()) / float(np.abs(expected).max())
         if not share <= TOLERANCE:  # NaN is not good either
-            raise ExportError(f"{path.name} gives other embeddings than the student: they differ by {share:.2g} of the "
-                              f"largest value in a batch of {count}, and {TOLERANCE:g} is allowed")  # fmt: skip
+            raise ExportError(
+                f"{path.name} gives other embeddings than the student: they differ by {share:.2g} of the "
+                f"largest value in a batch of {count}, and {TOLERANCE:g} is allowed"
+            )
         largest = max(largest, share)
     return largest
 
 
 @contextmanager
 def quiet_exporter(path: Path) -> Iterator[None]:
-    """Keep an exporter's warnings and log lines to itself; what it raises becomes one error of ours.
+    """Silence an exporter's warnings and log lines; turn what it raises into an `ExportError`.
 
     Raises:
         ExportError: the exporter cannot do this student.
@@ -110,13 +112,13 @@ def quiet_exporter(path: Path) -> Iterator[None]:
 
 
 def example(encoder: Encoder) -> tuple[torch.Tensor]:
-    """What an exporter traces the student with: two patches, since a size of one would be taken for fixed."""
+    """The input that an exporter traces: two patches, since exporters take a batch of one for a fixed size."""
     side = encoder.spec.patch_px
     return (torch.zeros((2, side, side, 3), dtype=torch.uint8),)
 
 
 def free_batch() -> tuple[dict[int, object]]:
-    """That the input's first dimension is free."""
+    """Tell an exporter that the first dimension of the input is free."""
     return ({0: torch.export.Dim(BATCH, min=1)},)
 
 

@@ -1,4 +1,4 @@
-"""The models of an evaluation: what `--models` names, found on disk or in the table of encoders, and built.
+"""Resolve what `--models` names: a model on disk or in the table of encoders, and build it.
 
     [LABEL=]ENCODER[@WEIGHTS]
 
@@ -9,23 +9,22 @@ student after distillation; RUN@before is that student as it started, RUN@teache
 first of several.
 """
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError, did_you_mean
-from pipeline.base.outside import read_bytes, read_toml, reading
+from pipeline.base.outside import read_toml, reading
 from pipeline.config.model_names import PRETRAINED, SCRATCH, recorded_path, split_model
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import FOLDER, HUB
 from pipeline.encoders.model_config import input_side
 from pipeline.encoders.table import named_spec
 from pipeline.projector import Projector
+from pipeline.student.exported import is_student, read_student
 from pipeline.student.folder import load_projector
-from pipeline.student.teacher_projectors import named_projectors, projector_path, teachers_in_card
 from pipeline.student.teacher_weights import weights_of_run
 from pipeline.training.run_folder import RunFolder
 
@@ -34,13 +33,11 @@ TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student afte
 
 DEFAULT_PATCH_PX = 224
 LARGEST_LABEL = 60
-CARD_SAYS = r"\bPlan ([0-9a-f]{64})\b"
-"""How a student's card names the plan that it was made with (`folder.model_card`)."""
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A model as it was asked for, found but not yet built.
+    """A model that the user named: resolved, not yet built.
 
     Attributes:
         label: its name in the report.
@@ -75,13 +72,16 @@ class NamedModel:
         """
         built = build_encoder(self.encoder, self.weights, self.patch_px, seed=self.seed)
         if self.expected_sha256 not in ("", built.weights_sha256):
-            found, expected = built.weights_sha256[:12], self.expected_sha256[:12]
+            actual, expected = built.weights_sha256[:12], self.expected_sha256[:12]
             if self.weights == SCRATCH:  # by the same seed; other versions and processors draw other last bits
-                say(f"note: {self.label}: random weights of this seed come out otherwise here than where the run was "
-                    f"begun (SHA-256 {found}, not {expected}): other versions or another processor")  # fmt: skip
+                say(
+                    f"note: {self.label}: random weights of this seed come out otherwise here than where the run was "
+                    f"begun (SHA-256 {actual}, not {expected}): other versions or another processor"
+                )
                 return built
-            raise EncoderError(f"{self.label}: its weights are not those that the run names: SHA-256 {found}, not "
-                               f"{expected}")  # fmt: skip
+            raise EncoderError(
+                f"{self.label}: its weights are not those that the run names: SHA-256 {actual}, not {expected}"
+            )
         return built
 
     def projector(self, teacher: str | None = None) -> Projector | None:
@@ -115,22 +115,24 @@ class NamedModel:
 
 
 def name_models(names: Sequence[str], patch_px: int | None, store: Path | None = None) -> list[NamedModel]:
-    """All models that were asked for, in their order.
+    """Resolve all models that the user named, in their order.
 
     Args:
         patch_px: side of the input of encoders that take any size; `None` for that of the runs and students among the
             models, else `DEFAULT_PATCH_PX`.
-        store: that is evaluated, which may know where the file of a teacher's weights is.
+        store: the store that is evaluated, which may know where the file of a teacher's weights is.
 
     Raises:
-        ConfigError: an unknown form, or two models of one label.
+        ConfigError: a name that is no model, or two models of one label.
         G2LError: a run or student is damaged.
     """
     models = [name_model(name, patch_px, store) for name in names]
     distilled = {model.patch_px for model in models if model.role}
     if patch_px is None and len(distilled) == 1:
         (side,) = distilled
-        models = [name_model(name, side, store) for name in names]
+        models = [
+            model if model.role else name_model(name, side, store) for model, name in zip(models, names, strict=True)
+        ]
     labels = [model.label for model in models]
     twice = sorted({label for label in labels if labels.count(label) > 1})
     if twice:
@@ -138,24 +140,24 @@ def name_models(names: Sequence[str], patch_px: int | None, store: Path | None =
     return models
 
 
-def name_model(text: str, patch_px: int | None, store: Path | None = None) -> NamedModel:
-    """One model: see `name_models`."""
+def name_model(text: str, patch_px: int | None, store: Path | None = None, option: str = "--models") -> NamedModel:
+    """Resolve one model: see `name_models`. Error messages begin with `option`, where the user named it."""
     name = split_model(text)
     label, encoder, weights, folder = name.label, name.encoder, name.weights, name.folder
     if len(label) > LARGEST_LABEL:
-        raise ConfigError(f"--models: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
+        raise ConfigError(f"{option}: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
     if (folder / "run.json").is_file():
-        return _of_run(RunFolder(folder), weights, label, store)
+        return _of_run(RunFolder(folder), weights, label, store, option)
     if (folder / "config.json").is_file():
         if weights:
-            raise ConfigError(f"--models {text}: a student's folder has its own weights; leave @{weights} away")
+            raise ConfigError(f"{option} {text}: a student's folder has its own weights; leave out @{weights}")
         return _of_student(folder, label)
     if folder.is_dir():
-        raise ConfigError(f"--models {text}: {folder} is neither a run nor an exported student")
+        raise ConfigError(f"{option} {text}: {folder} is neither a run nor an exported student")
     before, equals, _ = encoder.partition("=")
     if equals and not before.startswith((HUB, FOLDER)):
         raise ConfigError(
-            f"--models {text}: {before!r} cannot be a label, which takes no / @ or :, and there is no folder {folder}"
+            f"{option} {text}: {before!r} cannot be a label, which takes no / @ or :, and there is no folder {folder}"
         )
     chosen = weights if weights in (PRETRAINED, SCRATCH) else Path(weights) if weights else PRETRAINED
     side = named_spec(encoder).patch_px or patch_px or DEFAULT_PATCH_PX
@@ -163,26 +165,18 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None) -> Na
 
 
 def _of_student(folder: Path, label: str) -> NamedModel:
-    """The model of an exported student's folder."""
-    side = input_side(folder)
-    has_projector = projector_path(folder).is_file()
-    card = folder / "README.md"
-    with reading(card, "not a student's card", EncoderError):
-        said = read_bytes(card).decode(errors="replace") if has_projector and card.is_file() else ""
-    match = re.search(CARD_SAYS, said)
-    return NamedModel(
-        label=label or folder.resolve().name,
-        encoder=f"local-dir:{folder}",
-        weights=PRETRAINED,
-        patch_px=side,
-        role=AFTER if has_projector else "",
-        student=folder if has_projector else None,
-        teachers=teachers_in_card(said, list(named_projectors(folder))) if has_projector else {},
-        plan_hash=match[1] if match else "",
-    )
+    """The model of a folder that timm loads: an exported student's, or another without a projector."""
+    model = NamedModel(label or folder.resolve().name, f"local-dir:{folder}", PRETRAINED, input_side(folder))
+    if not is_student(folder):
+        return model
+    student = read_student(folder)
+    if note := student.note():
+        say(f"note: {note}")
+    teachers = {teacher.name: teacher.weights_sha256 for teacher in student.teachers}
+    return replace(model, role=AFTER, student=folder, teachers=teachers, plan_hash=student.plan_hash)
 
 
-def _of_run(run: RunFolder, which: str, label: str, store: Path | None) -> NamedModel:
+def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: str) -> NamedModel:
     """The student of a run, after or before distillation, or its teacher."""
     identity = run.read_identity()
     teacher, student = identity["teacher"], identity["student"]
@@ -193,11 +187,12 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None) -> Named
         source = weights_of_run(run, teacher, store)
         if source is None:
             raise ConfigError(
-                f"--models {run.folder}@teacher: the teacher's weights came from {teacher['weights']}; say where that "
-                f"file is: --models {teacher['name']}@FILE"
+                f"{option} {run.folder}@teacher: the teacher's weights came from {teacher['weights']}; say where that "
+                f"file is: {option} {teacher['name']}@FILE"
             )
-        return NamedModel(name, teacher["name"], source, teacher["patch_px"], role=TEACHER,
-                          expected_sha256=teacher["weights_sha256"])  # fmt: skip
+        return NamedModel(
+            name, teacher["name"], source, teacher["patch_px"], role=TEACHER, expected_sha256=teacher["weights_sha256"]
+        )
     if which == "before":
         options = _options(run)
         start, out = options["weights"], options["out"]
@@ -216,12 +211,22 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None) -> Named
             plan_hash=identity["plan"],
         )
     if which not in ("", "after"):
-        raise ConfigError(f"--models {run.folder}@{which}: of a run there are @before, @after and @teacher"
-                          f"{did_you_mean(which, ('before', 'after', 'teacher'))}")  # fmt: skip
+        raise ConfigError(
+            f"{option} {run.folder}@{which}: of a run there are @before, @after and @teacher"
+            f"{did_you_mean(which, ('before', 'after', 'teacher'))}"
+        )
     if not (run.student / "config.json").is_file():
         raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
-    return NamedModel(name, f"local-dir:{run.student}", PRETRAINED, student["patch_px"], role=AFTER,
-                      student=run.student, teachers=teachers, plan_hash=identity["plan"])  # fmt: skip
+    return NamedModel(
+        name,
+        f"local-dir:{run.student}",
+        PRETRAINED,
+        student["patch_px"],
+        role=AFTER,
+        student=run.student,
+        teachers=teachers,
+        plan_hash=identity["plan"],
+    )
 
 
 def _options(run: RunFolder) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """What a run starts from: published or random weights, a file, or the student and projectors of a finished run.
 
-A cosine schedule is of all steps: a finished run cannot be given more epochs and stay what it was. Trained longer is a
-new run that starts from the old one's student and projectors, with a warm-up, a schedule and an optimizer of its own.
+The cosine schedule spans all steps, so a finished run cannot take more epochs. To train longer, start a new run from
+the old one's student and projectors; it has its own warm-up, schedule and optimizer.
 """
 
 import hashlib
@@ -16,8 +16,8 @@ from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders.build import weights_hash
 from pipeline.projector import Projector
+from pipeline.student.exported import is_student
 from pipeline.student.resolve import AFTER, NamedModel, name_model
-from pipeline.student.teacher_projectors import projector_path
 from pipeline.training.run_folder import RunFolder
 
 
@@ -37,16 +37,18 @@ class Start:
         """Projectors of the student into the spaces of those of the `teachers` (names and hashes of their weights) that
         it was distilled from, by name; the user is told of the others.
         """
-        found: dict[str, Projector] = {}
+        projectors: dict[str, Projector] = {}
         for name, weights_sha256 in teachers if self.student else ():
             assert self.student is not None
             projector = self.student.projector_into(weights_sha256)
             if projector is None:
-                say(f"note: the projector into the space of {name} starts anew: {self.student.label} was not distilled "
-                    "from these weights, as far as is known")  # fmt: skip
+                say(
+                    f"note: the projector into the space of {name} starts anew: {self.student.label} was not distilled "
+                    "from these weights, as far as is known"
+                )
             else:
-                found[name] = projector
-        return found
+                projectors[name] = projector
+        return projectors
 
 
 def find_start(weights: str) -> Start:
@@ -61,9 +63,9 @@ def find_start(weights: str) -> Start:
     is_run = (folder / "run.json").is_file()
     if is_run and not RunFolder(folder).student.is_dir():
         raise ConfigError(f"--weights {folder}: this run is not finished and has no student yet; continue it first")
-    if not is_run and not projector_path(folder).is_file():
+    if not is_run and not is_student(folder):
         return Start(folder)
-    model = name_model(str(folder), None)
+    model = name_model(str(folder), None, option="--weights")
     return Start(folder, model if model.role == AFTER else None)
 
 
@@ -81,7 +83,9 @@ def continue_projector(projector: Projector, start: Projector) -> None:
     """
     if projector.linear.weight.shape != start.linear.weight.shape:
         was, now = ("x".join(map(str, p.linear.weight.shape)) for p in (start, projector))
-        raise ConfigError(f"--weights: its projector is of {was}, this run needs {now}; start from its weights alone, "
-                          "model.safetensors")  # fmt: skip
+        raise ConfigError(
+            f"--weights: its projector is of {was}, this run needs {now}; start from its weights alone, "
+            "model.safetensors"
+        )
     projector.linear.load_state_dict(start.linear.state_dict())
     projector.student_norm.load_state_dict(start.student_norm.state_dict())

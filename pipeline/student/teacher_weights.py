@@ -1,6 +1,6 @@
-"""Where the weights of a store's teacher were, when they came from a file: a note in the store that decides nothing.
+"""Remember where the weights of a store's teacher were, when they came from a file.
 
-The weights themselves count by their hash, which every user of the note checks.
+The note in the store decides nothing. Weights are identified by their hash, which every user of the note checks.
 """
 
 from pathlib import Path
@@ -9,8 +9,7 @@ from typing import Any
 from pipeline.base.errors import CheckpointError, StoreError
 from pipeline.base.outside import read_toml, reading
 from pipeline.config.model_names import PRETRAINED, split_choice
-from pipeline.store.store import Store
-from pipeline.store.teachers import all_teachers
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.training.run_folder import RunFolder
 
 NOTE = "weights_file"
@@ -22,21 +21,21 @@ def weights_note(weights: Path | None) -> dict[str, Any]:
     return {} if weights is None else {NOTE: str(weights.absolute())}
 
 
-def remembered_weights(store: Store) -> str | Path | None:
+def remembered_weights(teacher: StoredTeacher) -> str | Path | None:
     """Where a store's teacher has its weights: `PRETRAINED`, the file or folder that was noted, or `None` if there is
     no note, or nothing lies there any more.
     """
-    if store.spec.teacher["weights"] == PRETRAINED:
+    if teacher.record["weights"] == PRETRAINED:
         return PRETRAINED
-    noted = store.attributes.get(NOTE)
+    noted = teacher.attributes.get(NOTE)
     if not isinstance(noted, str) or not noted:
         return None
     return Path(noted) if split_choice(Path(noted))[0].exists() else None
 
 
-def noted_place(store: Store) -> str:
+def noted_place(teacher: StoredTeacher) -> str:
     """Where a store's teacher came from, for a message: the place that was noted, else the file's name."""
-    return str(store.attributes.get(NOTE) or store.spec.teacher["weights"])
+    return str(teacher.attributes.get(NOTE) or teacher.record["weights"])
 
 
 def weights_of_run(run: RunFolder, teacher: dict[str, Any], store: Path | None) -> str | Path | None:
@@ -50,11 +49,11 @@ def weights_of_run(run: RunFolder, teacher: dict[str, Any], store: Path | None) 
         return PRETRAINED
     for folder in (store, _store_of(run)):
         try:
-            known = all_teachers(Store(folder)) if folder is not None else {}
+            stored = Store(folder).teachers if folder is not None else {}
         except StoreError:  # moved or damaged: the one to say so is whoever reads its rows
             continue
-        one = known.get(teacher["name"])
-        same = one is not None and one.spec.teacher["weights_sha256"] == teacher["weights_sha256"]
+        one = stored.get(teacher["name"])
+        same = one is not None and one.record["weights_sha256"] == teacher["weights_sha256"]
         if one is not None and same and (weights := remembered_weights(one)):
             return weights
     return None

@@ -1,7 +1,7 @@
-"""Checkpoints of a run: complete or absent, checked when read; the last few are kept, and the best of each.
+"""Checkpoints of a run: complete or absent, and checked when read.
 
-A checkpoint is `step-<n>.pt` and then `step-<n>.json` with its SHA-256 and the step of the best one up to it. One that
-is cut short or damaged is passed over for the one before.
+A checkpoint is `step-<n>.pt`, then `step-<n>.json` with its SHA-256 and the step of the best checkpoint so far. Loading
+skips a truncated or damaged one and takes the one before. Saving keeps the last few, and the best that each names.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ KEPT = 2
 
 
 def check_finite(step: int, state: dict[str, dict[str, torch.Tensor]]) -> None:
-    """See that the weights and statistics after `step` steps, state dicts by name, can be kept.
+    """Check that all weights and statistics after `step` steps are finite; `state` has state dicts by module name.
 
     Raises:
         G2LError: one is NaN or infinite.
@@ -32,14 +32,14 @@ def check_finite(step: int, state: dict[str, dict[str, torch.Tensor]]) -> None:
 
 
 def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best: int | None = None) -> None:
-    """Write the checkpoint of `step`, then delete all but the last `KEPT` up to it and the best of each of these: so a
-    run that falls back on an earlier one finds the best of that time.
+    """Write the checkpoint of `step`, then delete old ones.
 
-    `best` is the step of the best one up to now. Later ones are deleted as well: a run that comes to `step` again has
-    passed them over as damaged.
+    Keeps the last `KEPT` up to `step` and the best that each of them names, so that a run that falls back on an earlier
+    checkpoint finds the best of that time. Deletes later ones too: a run that reaches `step` again has skipped them as
+    damaged. `best` is the step of the best checkpoint so far.
 
     Raises:
-        CheckpointError: the disk is full, ...; earlier checkpoints are as they were.
+        CheckpointError: the disk is full, ...; earlier checkpoints are unchanged.
     """
     path = step_path(folder, step)
     try:
@@ -57,18 +57,18 @@ def save_checkpoint(folder: Path, step: int, content: dict[str, Any], best: int 
                 old.unlink()
     except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError
         raise CheckpointError(
-            f"cannot write the checkpoint {path} ({_cause(error)}). Earlier ones are safe: mend the cause, and run the "
+            f"cannot write the checkpoint {path} ({_cause(error)}). Earlier ones are safe: fix the cause, then run the "
             "same command again"
         ) from error
 
 
 def step_path(folder: Path, step: int) -> Path:
-    """File of the checkpoint of `step`."""
+    """Path of the checkpoint of `step`."""
     return folder / f"step-{step:09d}.pt"
 
 
 def _best_up_to(path: Path) -> int | None:
-    """The best step that a checkpoint names; `None` for one that names none, or is damaged."""
+    """The best step that a checkpoint names; `None` if it names none or is damaged."""
     try:
         with reading(path.with_suffix(".json"), "damaged", CheckpointError):
             best = read_json(path.with_suffix(".json")).get("best")
@@ -78,7 +78,7 @@ def _best_up_to(path: Path) -> int | None:
 
 
 def _cause(error: BaseException) -> str:
-    """The system's words for what went wrong, from under whatever was raised on top of it."""
+    """The message of the system error below `error`; its own first line if there is none."""
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, OSError):
         inner = inner.__cause__ or inner.__context__
@@ -86,10 +86,10 @@ def _cause(error: BaseException) -> str:
 
 
 def load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that is whole, on the CPU; `None` if there has been none.
+    """Load the newest intact checkpoint onto the CPU; `None` if there is no checkpoint.
 
     Raises:
-        CheckpointError: there are some, and none is whole.
+        CheckpointError: all are damaged.
     """
     num_damaged = 0
     for path in sorted(folder.glob("step-*.pt"), reverse=True):
@@ -100,22 +100,23 @@ def load_last_checkpoint(folder: Path) -> dict[str, Any] | None:
             content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             return content
         num_damaged += 1
-        say(f"warning: {path}: damaged ({problem}); looking for the checkpoint before it")
+        say(f"warning: {path}: damaged ({problem}); trying the checkpoint before it")
     if num_damaged:
-        raise CheckpointError(f"{folder}: no checkpoint is whole. Delete the folder to train from the start")
+        raise CheckpointError(f"{folder}: all checkpoints are damaged. Delete the folder to train from the start")
     return None
 
 
 def load_checkpoint(folder: Path, step: int) -> dict[str, Any]:
-    """The checkpoint of `step`, on the CPU.
+    """Load the checkpoint of `step` onto the CPU.
 
     Raises:
-        CheckpointError: it is not there, or not whole.
+        CheckpointError: it is missing or damaged.
     """
     path = step_path(folder, step)
     if not path.exists() or not path.with_suffix(".json").exists():
-        raise CheckpointError(f"{path}: the checkpoint of this step is not there; runs that version 0.1.0 began keep "
-                              "the last ones only")  # fmt: skip
+        raise CheckpointError(
+            f"{path}: the checkpoint of this step is missing; runs begun by version 0.1.0 keep only the last ones"
+        )
     if problem := _problem(path):
         raise CheckpointError(f"{path}: damaged ({problem})")
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -123,7 +124,7 @@ def load_checkpoint(folder: Path, step: int) -> dict[str, Any]:
 
 
 def _problem(path: Path) -> str | None:
-    """What is wrong with a checkpoint; `None` when it is as it was written."""
+    """What is wrong with a checkpoint; `None` if it is intact."""
     try:
         with reading(path.with_suffix(".json").name, "unreadable", CheckpointError):
             entry = read_json(path.with_suffix(".json"))
@@ -132,4 +133,4 @@ def _problem(path: Path) -> str | None:
         return str(error)
     if (num_bytes := path.stat().st_size) != expected_bytes:
         return f"{num_bytes:,} of {expected_bytes:,} bytes"
-    return None if sha256_file(path) == expected_sha256 else "its bytes have changed (SHA-256 does not fit)"
+    return None if sha256_file(path) == expected_sha256 else "its bytes have changed (SHA-256 does not match)"

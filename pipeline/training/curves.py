@@ -1,4 +1,4 @@
-"""The pictures of a run: loss, learning rate and held-out figures over the steps."""
+"""Plot a run: loss, learning rate and held-out figures over the steps."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -16,22 +16,22 @@ from pipeline.report.labels import shorten
 from pipeline.training.held_out import FIGURES, vals_by_teacher
 
 DRAWN = tuple(key for key in FIGURES if key != "loss")
-"""Figures of the right picture, as far as a run has them; each has its colour."""
+"""Figures in the right panel, if the run has them; one colour each."""
 LINES, WORDS = ("-", "--", ":", "-."), ("solid:", "dashed:", "dotted:", "dash-dotted:")
-"""Lines of the first teacher, the second, ...; and what a title calls them."""
+"""Line styles of the first teacher, the second, ...; and their names in the title."""
 LONGEST_NAME = 40
-"""Of a teacher in the picture, common letters. Our choice: two fit side by side."""
+"""Characters of a teacher's name in the plot. Our choice: two names fit side by side."""
 LOWEST = -2.0
-"""Held-out figures are cut off here: a map that does not fit explains any amount less than nothing."""
+"""Lower limit of the right panel: the R2 of a bad map has no lower bound."""
 SMOOTHED_SHARE = 0.05
-"""The solid line of the loss is a mean over this share of the steps. Our choice."""
+"""Share of the steps that the solid loss line averages over. Our choice."""
 
 
 def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
-    """Write the picture (PNG) of a run's metrics: training on the left, held-out figures on the right."""
+    """Plot the lines of `metrics.jsonl` as a PNG: training on the left, held-out figures on the right."""
     steps = [line for line in lines if line["kind"] == "step"]
     vals = vals_by_teacher(lines)
-    with mpl.rc_context({"text.parse_math": False}):  # names of teachers may have a dollar sign
+    with mpl.rc_context({"text.parse_math": False}):  # a teacher's name may contain a dollar sign
         figure = Figure(figsize=(11, 4.6), layout="constrained")
         FigureCanvasAgg(figure)
         grid = figure.add_gridspec(2, 2, height_ratios=(4, 1))
@@ -45,7 +45,7 @@ def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def moving_mean(values: Sequence[float], count: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Mean of each value and up to `count` - 1 before it; float64 (N,)."""
+    """Mean of each value and up to `count` - 1 values before it; float64 (N,)."""
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])
     stops = np.arange(1, len(values) + 1)
     starts = np.maximum(stops - count, 0)
@@ -58,10 +58,18 @@ def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: dict[str, list[dic
     axes.plot(x, losses, color="#1f5fbf", alpha=0.25, lw=0.8)
     label = "train" if count == 1 else f"train, mean of {count} steps"
     axes.plot(x, moving_mean(losses, count), color="#1f5fbf", lw=1.5, label=label)
-    for number, (teacher, its) in enumerate(vals.items()):
+    for number, (teacher, history) in enumerate(vals.items()):
         label = f"held out, {shorten(teacher, LONGEST_NAME)}" if teacher else "held out"
-        axes.plot([v["step"] for v in its], [v["loss"] for v in its], color="#e06c00", marker="o", ms=3, lw=1.4,
-                  ls=LINES[number % len(LINES)], label=label)  # fmt: skip
+        axes.plot(
+            [v["step"] for v in history],
+            [v["loss"] for v in history],
+            color="#e06c00",
+            marker="o",
+            ms=3,
+            lw=1.4,
+            ls=LINES[number % len(LINES)],
+            label=label,
+        )
     axes.set(ylabel="loss", title="Training")
     axes.tick_params(labelbottom=False)
     axes.grid(alpha=0.25)
@@ -78,18 +86,23 @@ def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
 
 def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
     if not vals:
-        axes.text(
-            0.5, 0.5, "too few rows are held out to be scored", ha="center", va="center", transform=axes.transAxes
-        )
+        axes.text(0.5, 0.5, "too few held-out rows to score", ha="center", va="center", transform=axes.transAxes)
         axes.set(title="Held-out patches", xticks=[], yticks=[])
         return
-    for number, its in enumerate(vals.values()):
+    for number, history in enumerate(vals.values()):
         for color, name in enumerate(DRAWN):
-            of = [v for v in its if name in v]
-            if of:
-                axes.plot([v["step"] for v in of], [v[name] for v in of], marker="o", ms=3, lw=1.4, color=f"C{color}",
-                          ls=LINES[number % len(LINES)], label=FIGURES[name] if number == 0 else None)  # fmt: skip
-    lowest = min(0.0, *(v[name] for its in vals.values() for v in its for name in DRAWN if name in v))
+            points = [(v["step"], v[name]) for v in history if name in v]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True),
+                    marker="o",
+                    ms=3,
+                    lw=1.4,
+                    color=f"C{color}",
+                    ls=LINES[number % len(LINES)],
+                    label=FIGURES[name] if number == 0 else None,
+                )
+    lowest = min(0.0, *(v[name] for history in vals.values() for v in history for name in DRAWN if name in v))
     title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
     if len(vals) > 1:
         title += "\n" + ", ".join(

@@ -1,7 +1,7 @@
-"""Held-out figures of a run: what each is called everywhere, and which epoch was best. Pure.
+"""Held-out figures of a run: their names, and which epoch was best. Pure.
 
-One table of names for the terminal, the plot, the card and `g2l inspect`. Lines are those of `metrics.jsonl`; a run
-that an earlier version began has fewer figures, and shows those that it has.
+Terminal, plot, card and `g2l inspect` share this table of names. Functions take lines of `metrics.jsonl`; those of runs
+begun by an earlier version have fewer figures.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +22,8 @@ FIGURES = {
     "cosine": "cosine",
     "explained_variance": "explained variance, unscaled",
 }
-"""Figures of a validation by their key in `metrics.jsonl`, in the order in which they are shown, and what each is
-called. The last is of runs that version 0.1.0 began.
+"""Display name of each figure by its key in `metrics.jsonl`, in display order; the last one is only in runs begun by
+version 0.1.0.
 """
 MEANINGS = {
     "loss": "as that of a training batch",
@@ -39,14 +39,14 @@ MEANINGS = {
     "explained_variance": "R2 of the standardised projection as it is: 2 r - 1 for a correlation of r in every "
     "dimension, so that below r = 0.5 it is below 0 whatever was learnt",
 }
-"""What each figure is, in a line."""
+"""One line on what each figure measures, for cards and reports."""
 VERSION_1 = ("rows", "explained_variance", "cosine", "retrieval_top1", "neighbour_overlap", "cka")
-"""Figures, and their order, in the lines of runs of version 1 (`draws.RUN_VERSION`)."""
+"""Figures in the lines of runs of version 1 (`draws.RUN_VERSION`), in their order."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """The validation of the smallest held-out loss, after at least one epoch."""
+    """The validation with the smallest held-out loss, after at least one epoch."""
 
     step: int
     epoch: int
@@ -54,21 +54,21 @@ class Best:
 
 
 def figures_of(line: Mapping[str, Any]) -> list[str]:
-    """Keys of the figures that a line has, in the order of `FIGURES`."""
+    """Keys of the figures in a line, in the order of `FIGURES`."""
     return [key for key in FIGURES if key in line]
 
 
 def vals_by_teacher(lines: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The lines of validations, by the teacher's name in the order of teachers; "" where a run has only one."""
-    found: dict[str, list[dict[str, Any]]] = {}
+    """Group the validation lines by teacher, in the order of teachers; the key is "" if the run has only one."""
+    by_teacher: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         if line["kind"] == "val":
-            found.setdefault(line.get("teacher", ""), []).append(line)
-    return found
+            by_teacher.setdefault(line.get("teacher", ""), []).append(line)
+    return by_teacher
 
 
 def teacher_weights(identity: Mapping[str, Any]) -> dict[str, float]:
-    """Weights of the teachers' losses by the name that lines have, of a run's record."""
+    """Loss weights by teacher, from a run's record (`run.json`); the key is "" if it has only one teacher."""
     further = {each["teacher"]["name"]: float(each["weight"]) for each in identity.get("further_teachers", [])}
     if not further:
         return {"": 1.0}
@@ -76,48 +76,48 @@ def teacher_weights(identity: Mapping[str, Any]) -> dict[str, float]:
 
 
 def losses_by_step(lines: Iterable[dict[str, Any]], weights: Mapping[str, float]) -> list[Best]:
-    """The held-out loss of each validation, the sum over teachers by their weights, in the order of steps."""
-    found: dict[int, list[Any]] = {}
+    """Held-out loss of each validation, the weighted sum over teachers, in the order of steps."""
+    by_step: dict[int, list[Any]] = {}
     for line in lines:
         if line["kind"] == "val":
-            parts = found.setdefault(line["step"], [line["epoch"], 0.0])
-            parts[1] += weights.get(line.get("teacher", ""), 0.0) * line["loss"]
-    return [Best(step, epoch, loss) for step, (epoch, loss) in found.items()]
+            epoch_and_loss = by_step.setdefault(line["step"], [line["epoch"], 0.0])
+            epoch_and_loss[1] += weights.get(line.get("teacher", ""), 0.0) * line["loss"]
+    return [Best(step, epoch, loss) for step, (epoch, loss) in by_step.items()]
 
 
 def best_validation(lines: Iterable[dict[str, Any]], weights: Mapping[str, float]) -> Best | None:
-    """The validation of the smallest held-out loss, the first of equal ones; `None` before the first epoch's end."""
-    trained = [each for each in losses_by_step(lines, weights) if each.step > 0]
-    return min(trained, key=lambda each: each.loss, default=None)
+    """The validation with the smallest held-out loss, the first of equals; `None` before the end of the first epoch."""
+    trained = [val for val in losses_by_step(lines, weights) if val.step > 0]
+    return min(trained, key=lambda val: val.loss, default=None)
 
 
 def best_words(lines: Sequence[dict[str, Any]], weights: Mapping[str, float], kept: int | None = None) -> str:
-    """Which epoch was best by the held-out loss, in a sentence; "" where nothing was held out.
+    """Say which epoch has the smallest held-out loss, in a sentence; "" if nothing was held out.
 
     Args:
-        kept: step of the exported student; `None` for the last one.
+        kept: step of the exported student; `None` for the last step.
     """
     losses, best = losses_by_step(lines, weights), best_validation(lines, weights)
     if best is None:
         return ""
     start, last = losses[0], losses[-1]
-    said = f"The held-out loss was smallest after epoch {best.epoch} ({best.loss:.4f}"
-    said += ")" if best == last else f"; after the last, epoch {last.epoch}, {last.loss:.4f})"
+    text = f"The held-out loss was smallest after epoch {best.epoch} ({best.loss:.4f}"
+    text += ")" if best == last else f"; after the last, epoch {last.epoch}, {last.loss:.4f})"
     if best.step != last.step:
-        said += f": exported is that of epoch {best.epoch}" if kept == best.step else ": exported is the last"
+        text += f"; epoch {best.epoch} is exported" if kept == best.step else "; the last epoch is exported"
     if start.step == 0 and start.loss <= best.loss:
-        said += f". It never fell below that of the start, {start.loss:.4f}"
-    return said + "."
+        text += f". It never fell below its value at the start, {start.loss:.4f}"
+    return text + "."
 
 
-def gains_table(before: dict[str, float], after: dict[str, float], of: str = "") -> str:
-    """Held-out figures before and after, for the terminal; `of` says which teacher's."""
+def gains_table(before: dict[str, float], after: dict[str, float], suffix: str = "") -> str:
+    """Table of the held-out figures before and after training, for the terminal; `suffix` ends its heading."""
     rows = [(FIGURES[key], f"{before[key]:.4f}", f"{after[key]:.4f}") for key in figures_of(after) if key in before]
-    return table(rows, (f"on {after['rows']:,} held-out patches{of}", "before", "after"), right=(1, 2))
+    return table(rows, (f"on {after['rows']:,} held-out patches{suffix}", "before", "after"), right=(1, 2))
 
 
 def history_table(vals: Sequence[dict[str, Any]], most: int = 12) -> str:
-    """Figures of validations, a row each: the first, and the last of them if there are more than `most`."""
+    """Table of validations, a row each; of more than `most`, the first and the latest ones."""
     shown = vals if len(vals) <= most else [vals[0], *vals[1 - most :]]
     keys = figures_of(vals[-1])
     cells = [(v["epoch"], v["step"], *(f"{v[key]:.4f}" if key in v else "" for key in keys)) for v in shown]

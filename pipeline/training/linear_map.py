@@ -1,10 +1,10 @@
 """The best linear map from an encoder's embeddings to a teacher's, fitted on training rows.
 
-It tells how much of the teacher is linearly there in any encoder, alike for all: an encoder that was never distilled
-has no projector. Ridge regression of standardised embeddings. Its strength is the one of a grid with the smallest
-squared error, which is the largest explained variance, on cases that are left out: patches of one case resemble each
-other, so that leaving out one row at a time (Golub, Heath and Wahba, 1979, as scikit-learn's RidgeCV) chooses too weak
-a penalty for cases that are not known. With a single case only rows can be left out. Pure.
+It measures how much of the teacher an encoder holds linearly, in the same way for all: an encoder that was never
+distilled has no projector. Ridge regression on standardised embeddings, with the strength from a grid that has the
+smallest squared error, that is the largest explained variance, on left-out cases. Patches of one case resemble each
+other, so leaving out one row at a time (Golub, Heath and Wahba, 1979; scikit-learn's RidgeCV) chooses a penalty too
+weak for new cases. With a single case, rows are left out instead. Pure.
 """
 
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ from scipy.linalg import eigh
 from sklearn.linear_model import Ridge, RidgeCV
 
 RELATIVE_STRENGTHS = tuple(10.0**power for power in range(-8, 3))
-"""Ridge strengths as a share of the rows, which is the strength of a standardised column. Our choice: from none at all,
-which an encoder that holds the teacher needs, to one that leaves little of anything.
+"""Ridge strengths per row: a standardised column has the sum of squares N. Our choice: from almost no penalty, for an
+encoder that holds the teacher, to one that shrinks the map to almost nothing.
 """
 MAX_FOLDS = 5
-"""Parts that whole cases are left out in. Our choice: each fit sees four fifths of the rows or so."""
+"""Folds of whole cases. Our choice: each fit sees about four fifths of the rows."""
 CASES, ROWS = "cases", "rows"
-"""What is left out to choose by."""
+"""What is left out to choose the strength."""
 
 Floats = NDArray[np.float64]
 
@@ -31,10 +31,10 @@ class LinearMap:
     """A fitted map of embeddings (N, S) to (N, T).
 
     Attributes:
-        mean, scale: of the embeddings that it was fitted on, float64 (S,).
+        mean, scale: of the embeddings it was fitted on, float64 (S,).
         weight, bias: float64 (S, T) and (T,).
-        strength: the chosen one of `RELATIVE_STRENGTHS`.
-        left_out: `CASES` or `ROWS`, by which the strength was chosen.
+        strength: the one chosen from `RELATIVE_STRENGTHS`.
+        left_out: `CASES` or `ROWS`, what was left out to choose it.
     """
 
     mean: Floats
@@ -46,19 +46,19 @@ class LinearMap:
 
     @property
     def is_strongest(self) -> bool:
-        """Whether the strength is the end of the grid that leaves little of anything."""
+        """Whether the strength is the upper end of the grid."""
         return self.strength == RELATIVE_STRENGTHS[-1]
 
     def predict(self, embeddings: NDArray[np.float32]) -> Floats:
-        """float64 (N, T) for embeddings (N, S)."""
+        """Map embeddings (N, S) to float64 (N, T)."""
         mapped: Floats = ((embeddings - self.mean) / self.scale) @ self.weight + self.bias
         return mapped
 
 
 def fit_linear_map(embeddings: NDArray[np.float32], targets: Floats, cases: NDArray[np.str_]) -> LinearMap:
-    """Fit on N rows of embeddings (N, S) and targets (N, T), each of one of `cases` (N,).
+    """Fit embeddings (N, S) to targets (N, T); `cases` (N,) has the case of each row.
 
-    Columns of the embeddings that do not vary are left out of the map.
+    Constant columns of the embeddings are ignored.
 
     Raises:
         ValueError: fewer than three rows.
@@ -72,7 +72,7 @@ def fit_linear_map(embeddings: NDArray[np.float32], targets: Floats, cases: NDAr
     parts = parts_of_cases(cases)
     by_cases = parts.max() > 0
     if by_cases:
-        strength = RELATIVE_STRENGTHS[_first_least(left_out_errors(values, targets, parts))]
+        strength = RELATIVE_STRENGTHS[_last_smallest(left_out_errors(values, targets, parts))]
         ridge = Ridge(alpha=len(values) * strength).fit(values, targets)
     else:
         penalties = [len(values) * share for share in RELATIVE_STRENGTHS]
@@ -83,8 +83,9 @@ def fit_linear_map(embeddings: NDArray[np.float32], targets: Floats, cases: NDAr
 
 
 def parts_of_cases(cases: NDArray[np.str_]) -> NDArray[np.int64]:
-    """The part that each row is left out with, (N,): whole cases, the largest first, each into the part with the fewest
-    rows; at most `MAX_FOLDS` parts.
+    """Number of the fold that each row is left out with, int64 (N,).
+
+    Puts whole cases, the largest first, each into the fold with the fewest rows; at most `MAX_FOLDS` folds.
     """
     names, case_of_row, sizes = np.unique(cases, return_inverse=True, return_counts=True)
     rows_of_part = np.zeros(min(MAX_FOLDS, len(names)), np.int64)
@@ -96,11 +97,11 @@ def parts_of_cases(cases: NDArray[np.str_]) -> NDArray[np.int64]:
 
 
 def left_out_errors(values: Floats, targets: Floats, parts: NDArray[np.int64]) -> Floats:
-    """Sum of squared errors of `targets` (N, T) at each of `RELATIVE_STRENGTHS`, each of `parts` (N,) mapped by the
-    ridge regression on `values` (N, S) of the others.
+    """Sum of squared errors of `targets` (N, T) at each of `RELATIVE_STRENGTHS`, each fold of `parts` (N,) predicted by
+    ridge regression on the `values` (N, S) of the other folds.
 
-    A part needs one decomposition for all strengths: with the others' centred X'X = Q diag(l) Q', the map at the
-    strength s is Q diag(1 / (l + s)) Q' X'Y, and the error a quadratic form in 1 / (l + s).
+    One decomposition a fold serves all strengths: with the other folds' centred X'X = Q diag(l) Q', the map at
+    strength s is Q diag(1 / (l + s)) Q' X'Y, and the error is a quadratic form in 1 / (l + s).
     """
     gram, cross = values.T @ values, values.T @ targets
     sums, target_sums = values.sum(0), targets.sum(0)
@@ -121,6 +122,6 @@ def left_out_errors(values: Floats, targets: Floats, parts: NDArray[np.int64]) -
     return errors
 
 
-def _first_least(errors: Floats) -> int:
-    """Place of the smallest error; of equal ones the strongest penalty, which is the last."""
+def _last_smallest(errors: Floats) -> int:
+    """Index of the smallest error; of equals the last, which is the strongest penalty."""
     return len(errors) - 1 - int(errors[::-1].argmin())

@@ -1,4 +1,4 @@
-"""AdamW, and its learning rate as a function of the step."""
+"""AdamW, and the learning rate as a function of the step."""
 
 import math
 from collections.abc import Iterable
@@ -13,19 +13,19 @@ FINAL_LR = 0.01
 
 
 def build_optimizer(modules: Iterable[nn.Module], lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the modules' trainable parameters; the optimizer's groups are those with and without weight decay.
+    """AdamW over the trainable parameters of `modules`, in two groups: with and without weight decay.
 
-    Vectors (biases, norms, LayerScale) and what a timm model names in `no_weight_decay` (class token, position
-    embedding, registers) have none.
+    Vectors (biases, norms, LayerScale) and what a timm model lists in `no_weight_decay` (class token, position
+    embedding, registers) get no decay.
     """
     decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
+    undecayed: list[nn.Parameter] = []
     for module in modules:
         exempt = _exempt_names(module)
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
-                (free if parameter.ndim <= 1 or name in exempt else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+                (undecayed if parameter.ndim <= 1 or name in exempt else decayed).append(parameter)
+    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=lr, betas=BETAS)
 
 
@@ -39,13 +39,13 @@ def _exempt_names(module: nn.Module) -> set[str]:
 
 
 def learning_rate(step: int, num_steps: int, peak: float, warmup: float) -> float:
-    """Learning rate of `step` (from 0): a linear rise to `peak` over the first `warmup` share of the steps, then half a
-    cosine down to `FINAL_LR` of it.
+    """Learning rate at `step` (from 0): a linear warm-up to `peak` over the first `warmup` share of the steps, then
+    half a cosine down to `FINAL_LR` times `peak`.
     """
-    rising = math.ceil(warmup * num_steps)
-    if step < rising:
-        return peak * (step + 1) / rising
-    progress = (step - rising) / max(num_steps - rising, 1)
+    warmup_steps = math.ceil(warmup * num_steps)
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
     return peak * (FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 

@@ -1,10 +1,9 @@
-"""Preflight: what can be known of an encoder in seconds, before a run of hours.
+"""Preflight: check an encoder in seconds, before a run of hours.
 
-The first readable patches of the plan, for a further teacher those that the store keeps, go through the encoder once in
-float32, once in the arithmetic of the run, once one by one, and once as a whole batch. An embedding that is not finite
-or of another width ends the run before anything is written; one that moves with the arithmetic or with its neighbours
-in the batch is a warning. What it leaves out: the speed of the slides' disk, and what kernels take for themselves where
-the device is no CUDA device.
+Embeds the first readable patches of the plan (for a further teacher, those in the store) in float32, in the arithmetic
+of the run, one by one, and measures the memory of a whole batch. An embedding that is not finite or has the wrong width
+stops the run before anything is written. One that changes with the arithmetic or with its neighbours in the batch gives
+a warning. Left out: the speed of the disk with the slides, and, on devices other than CUDA, the workspace of kernels.
 """
 
 from collections.abc import Callable, Iterable
@@ -19,52 +18,50 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.base.console import say
-from pipeline.base.devices import autocast, describe_device
+from pipeline.base.devices import describe_device
 from pipeline.base.errors import ConfigError, EncoderError
-from pipeline.base.images import ImageFormat
 from pipeline.base.memory import is_out_of_memory, peak_bytes
 from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
-from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
-from pipeline.encoders.hub import weights_here
-from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches
-from pipeline.store.store import Status, Store
+from pipeline.encoders.embed import EncoderForward
+from pipeline.store.format import Status
+from pipeline.store.patches import PatchRead
 
 NUM_PATCHES = 8
-"""Patches that are looked at. Our choice: a second for a giant on a CPU core, a spread of tissue."""
+"""Patches to embed. Our choice: a second for a giant on a CPU core, and some variety of tissue."""
 MAX_READS = 64
-"""Rows that are tried for them; if fewer can be read, the rest is made up. Our choice."""
+"""Rows to try for them; if too few can be read, the rest are noise. Our choice."""
 MIN_COSINE = 0.999
-"""Of an embedding in the run's arithmetic with that in float32, and alone with that in a batch. Our choice, as in
-`verify`: bfloat16 has three digits, and a batch of another size sums in another order.
+"""Smallest cosine of an embedding with the same one in float32, and of one computed alone with that from a batch. Our
+choice, as in `verify`: bfloat16 has three digits, and a batch of another size sums in another order.
 """
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
-"""Largest difference between a patch alone and within a batch, as a share of the largest value. Our choice: about ten
-roundings of the type, and room for sums in another order in float32.
+"""Largest difference between a patch alone and in a batch, as a share of the largest value. Our choice: about ten
+roundings of the type, and in float32 room for sums in another order.
 """
 
 
 ALLOCATED, LIVE = "as allocated", "tensors alive at once"
-"""What a batch's memory is measured as. The second leaves out what kernels take for themselves while they run."""
+"""How the memory of a batch is measured. The second leaves out the workspace of kernels."""
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """What was found.
+    """Result of a preflight.
 
     Attributes:
-        encoder, architecture, weights_sha256, num_params, width: which encoder it is; the hash is that of its state.
-        file_sha256: of the file that the weights are from, as hubs publish it; `None` where there is no one file.
-        device, precision, batch_size: how it is to run.
-        num_patches, num_planned: patches looked at, and how many of them are the plan's; the others are made up.
-        precision_cosine: smallest cosine of the run's arithmetic with float32; `None` if float32 is what it runs in.
+        encoder, architecture, weights_sha256, num_params, width: which encoder it is; the hash is of its state dict.
+        file_sha256: of the file with the weights, as hubs publish it; `None` if there is no single file.
+        device, precision, batch_size: how the run will compute.
+        num_patches, num_planned: patches embedded, and how many of them are the plan's; the others are noise.
+        precision_cosine: smallest cosine of the run's arithmetic with float32; `None` if the run uses float32.
         batch_cosine: smallest cosine of a patch alone with the same patch in a batch, in the run's arithmetic.
-        batch_difference: largest absolute difference between them.
-        largest: largest absolute value of an embedding, for comparison.
-        batch_bytes: memory that a whole batch takes beside the weights, at its fullest moment.
-        batch_measure: what that counts: `ALLOCATED` on CUDA, `LIVE` elsewhere.
+        batch_difference: largest absolute difference between the two.
+        largest: largest absolute value in an embedding, for comparison.
+        batch_bytes: peak memory of a whole batch, without the weights.
+        batch_measure: how that was measured: `ALLOCATED` on CUDA, `LIVE` elsewhere.
         weights_bytes: memory of the weights.
     """
 
@@ -88,39 +85,39 @@ class Preflight:
     weights_bytes: int
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON types, with the bounds that it was held against."""
+        """All of it as JSON types, with the bounds used."""
         bounds = {"min_cosine": MIN_COSINE, "tolerance": TOLERANCE[self.precision], "warnings": self.warnings()}
         return asdict(self) | bounds
 
     def warnings(self) -> list[str]:
-        """What is doubtful, a sentence each; empty when all is well."""
-        found = []
-        if self.precision_cosine is not None and not self.precision_cosine >= MIN_COSINE:  # NaN is not good either
-            found.append(
-                f"in {self.precision} the embeddings are not those of float32: smallest cosine "
-                f"{self.precision_cosine:.6f}, below {MIN_COSINE}. --precision float32 is the safe way"
+        """One warning for each check that failed."""
+        warnings = []
+        if self.precision_cosine is not None and not self.precision_cosine >= MIN_COSINE:  # NaN fails too
+            warnings.append(
+                f"embeddings in {self.precision} differ from those in float32: smallest cosine "
+                f"{self.precision_cosine:.6f}, below {MIN_COSINE}. To be safe, use --precision float32"
             )
         bound = TOLERANCE[self.precision] * self.largest
         if not self.batch_cosine >= MIN_COSINE or not self.batch_difference <= bound:
-            found.append(
-                f"a patch alone and the same patch in a batch differ: cosine {self.batch_cosine:.6f} (at least "
-                f"{MIN_COSINE}), largest difference {self.batch_difference:.3g} (at most {bound:.3g}). Embeddings "
-                "depend on their neighbours"
+            warnings.append(
+                f"a patch alone and the same patch in a batch differ: cosine {self.batch_cosine:.6f} (should be at "
+                f"least {MIN_COSINE}), largest difference {self.batch_difference:.3g} (should be at most {bound:.3g}). "
+                "Embeddings depend on the other patches of the batch"
             )
-        return found
+        return warnings
 
     def words(self) -> str:
-        """What was found, in a few lines."""
-        made_up = self.num_patches - self.num_planned
-        patches = f"{self.num_planned} patches of the plan" + (f" and {made_up} made up" if made_up else "")
+        """Summary for the terminal, in a few lines."""
+        num_noise = self.num_patches - self.num_planned
+        patches = f"{self.num_planned} patches of the plan" + (f" and {num_noise} of noise" if num_noise else "")
         cosine = self.precision_cosine
         against = "float32 is the reference" if cosine is None else f"{self.precision} against float32: {cosine:.6f}"
         memory = f"{format_bytes(self.batch_bytes)} ({self.batch_measure})"
         return (
             f"preflight: {self.encoder} ({self.architecture}, weights {self.weights_sha256[:12]}, "
             f"{self.num_params / 1e6:.1f} M parameters) gives {self.width} dimensions; {patches}\n"
-            f"  cosines: {against}; a patch alone against in a batch: {self.batch_cosine:.6f}, largest difference "
-            f"{self.batch_difference:.3g} of values up to {self.largest:.3g}\n"
+            f"  cosines: {against}; patches alone against in a batch: {self.batch_cosine:.6f}, largest difference "
+            f"{self.batch_difference:.3g}, largest value {self.largest:.3g}\n"
             f"  memory: {format_bytes(self.weights_bytes)} of weights, a batch of {self.batch_size}: {memory}"
         )
 
@@ -128,19 +125,19 @@ class Preflight:
 def sample_patches(
     read: Callable[[int, NDArray[np.uint8]], PatchRead], rows: Iterable[int], patch_px: int
 ) -> tuple[NDArray[np.uint8], int]:
-    """`NUM_PATCHES` patches, uint8 (N, P, P, 3), and how many of them are readable rows; the others are made up.
+    """Read `NUM_PATCHES` patches, uint8 (N, P, P, 3); returns them and how many were read.
 
-    The first `MAX_READS` of `rows` are tried. Made-up patches are noise of a fixed seed.
+    Tries the first `MAX_READS` of `rows`. Patches that are missing are noise from a fixed seed.
     """
     patches = np.random.default_rng(0).integers(0, 256, (NUM_PATCHES, patch_px, patch_px, 3), np.uint8)
-    scratch, found = np.empty((patch_px, patch_px, 3), np.uint8), 0
+    scratch, num_read = np.empty((patch_px, patch_px, 3), np.uint8), 0
     for row, _ in zip(rows, range(MAX_READS), strict=False):
-        if found == NUM_PATCHES:
+        if num_read == NUM_PATCHES:
             break
         if read(row, scratch).status is Status.OK:
-            patches[found] = scratch
-            found += 1
-    return patches, found
+            patches[num_read] = scratch
+            num_read += 1
+    return patches, num_read
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:
@@ -159,23 +156,24 @@ def check_encoder(
     dtype: str,
     file: Path | None = None,
 ) -> Preflight:
-    """Look at an encoder that is on `device`.
+    """Check an encoder that is on `device`.
 
     Args:
         patches: uint8 (N, P, P, 3), the first `num_planned` of them from the plan.
-        dtype: type that embeddings are stored in.
-        file: what the weights were read from.
+        dtype: type in which embeddings are stored.
+        file: file that the weights were read from.
 
     Raises:
-        EncoderError: an embedding is not finite in the arithmetic or in the stored type, or of another width.
-        ConfigError: the device has no room for a batch.
+        EncoderError: an embedding is not finite when computed or stored, or has the wrong width.
+        ConfigError: a batch does not fit on the device.
     """
     module, pixels = built.module, torch.from_numpy(patches).to(device)
-    reference = _embed(module, pixels, device, "float32")
-    together = _embed(module, pixels, device, precision)
-    alone = torch.cat([_embed(module, pixels[i : i + 1], device, precision) for i in range(len(pixels))])
-    for name, found in (("float32", reference), (precision, together), (precision, alone)):
-        _check_output(built, found, name, dtype)
+    forward = EncoderForward(module, device, precision)
+    reference = EncoderForward(module, device, "float32")(pixels).cpu()
+    together = forward(pixels).cpu()
+    alone = torch.cat([forward(pixels[i : i + 1]).cpu() for i in range(len(pixels))])
+    for name, embeddings in (("float32", reference), (precision, together), (precision, alone)):
+        _check_output(built, embeddings, name, dtype)
     return Preflight(
         encoder=built.spec.name,
         architecture=built.spec.architecture,
@@ -198,47 +196,39 @@ def check_encoder(
     )
 
 
-@torch.inference_mode()
-def _embed(module: Encoder, pixels: Tensor, device: torch.device, precision: str) -> Tensor:
-    """Embeddings of uint8 (N, P, P, 3) in an arithmetic: float32 (N, D) on the host."""
-    with autocast(device, precision):
-        embedded: Tensor = module(pixels)
-    return embedded.float().cpu()
-
-
-def _check_output(built: BuiltEncoder, found: Tensor, precision: str, dtype: str) -> None:
-    """Refuse embeddings that no run can use.
+def _check_output(built: BuiltEncoder, embeddings: Tensor, precision: str, dtype: str) -> None:
+    """Refuse embeddings that cannot be stored.
 
     Raises:
-        EncoderError: they are not (N, width), or not all finite.
+        EncoderError: they are not (N, width), not all finite, or too large for `dtype`.
     """
     name = built.spec.name
-    if found.ndim != 2 or found.shape[1] != built.spec.width:
-        raise EncoderError(f"preflight: {name} gives {tuple(found.shape)}, not (N, {built.spec.width})")
-    if not bool(torch.isfinite(found).all()):
-        rows = int((~torch.isfinite(found).all(dim=1)).sum())
+    if embeddings.ndim != 2 or embeddings.shape[1] != built.spec.width:
+        raise EncoderError(f"preflight: {name} gives {tuple(embeddings.shape)}, not (N, {built.spec.width})")
+    if not bool(torch.isfinite(embeddings).all()):
+        rows = int((~torch.isfinite(embeddings).all(dim=1)).sum())
         raise EncoderError(
-            f"preflight: {rows} of {len(found)} embeddings of {name} in {precision} are not finite. Try --precision "
-            "float32; if it stays so, the weights are damaged (--no-preflight goes on all the same)"
+            f"preflight: {rows} of {len(embeddings)} embeddings of {name} in {precision} are not finite. Try "
+            "--precision float32; if that does not help, the weights are damaged (--no-preflight skips this check)"
         )
-    largest, limit = float(found.abs().max()), float(np.finfo(dtype).max)
+    largest, limit = float(embeddings.abs().max()), float(np.finfo(dtype).max)
     if largest > limit:
         raise EncoderError(
             f"preflight: embeddings of {name} reach {largest:.3g}, more than {dtype} holds ({limit:.3g}). Use --dtype "
-            "float32 (--no-preflight goes on all the same)"
+            "float32 (--no-preflight skips this check)"
         )
 
 
 def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch.device, precision: str) -> int:
-    """Bytes that a batch takes beside the weights, as `memory.peak_bytes` counts them.
+    """Bytes that a batch needs beyond the weights, as counted by `memory.peak_bytes`.
 
     Raises:
         ConfigError: it does not fit.
     """
-    held = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
+    model_bytes = sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))
     try:
         batch = torch.zeros((batch_size, patch_px, patch_px, 3), dtype=torch.uint8, device=device)
-        return peak_bytes(module, batch, precision) - held
+        return peak_bytes(module, batch, precision) - model_bytes
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -249,32 +239,30 @@ def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch
 
 
 def preflight(
-    plan: Plan,
-    config: ExtractConfig,
     teacher: BuiltEncoder,
-    device: torch.device,
+    read: Callable[[int, NDArray[np.uint8]], PatchRead],
+    plan: Plan,
     settings: dict[str, Any],
-    base: Store | None = None,
+    *,
+    device: torch.device,
+    file: Path | None,
 ) -> dict[str, Any]:
-    """Look at a teacher that is on `device`, and say what was found and what is doubtful.
+    """Check a teacher that is on `device`; show the results and warnings.
 
     Args:
-        base: the store that it is a further teacher of: the patches are those that the store keeps, if it keeps some.
+        read: reads a row of the plan, from its slide or from a store.
+        settings: settings of the run: precision, batch_size, dtype.
+        file: file that the teacher's weights were read from.
 
-    Returns notes for `create_store` or `open_further`: `preflight`, the record; nothing if the configuration skips it.
+    Returns attributes for `create_store` or `open_further`: `preflight`, the record.
 
     Raises:
-        G2LError: no run can come of it; nothing was written.
+        G2LError: the teacher cannot be used; nothing was written.
     """
-    if not config.preflight:
-        return {}
-    kept: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None  # lossless ones need no encoding to be seen
-    reader = StoredPatches(base) if base and base.has_pixels else PlannedPatches(plan, kept, config.slides_root)
-    patches, num_planned = sample_patches(reader.read, range(plan.num_rows), plan.config.patch_px)
-    how = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
-    file = weights_here(teacher.spec, config.weights)
-    found = check_encoder(teacher, patches, num_planned, device=device, file=file, **how)
-    say(found.words())
-    for warning in found.warnings():
+    patches, num_planned = sample_patches(read, range(plan.num_rows), plan.config.patch_px)
+    compute = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
+    checked = check_encoder(teacher, patches, num_planned, device=device, file=file, **compute)
+    say(checked.words())
+    for warning in checked.warnings():
         say(f"warning: preflight: {warning}")
-    return {"preflight": found.record()}
+    return {"preflight": checked.record()}

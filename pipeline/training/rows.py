@@ -1,7 +1,7 @@
-"""Rows for training: their order, their pixels, their augmentation, their teacher embeddings.
+"""Rows for training: their order, pixels, augmentation and teacher embeddings.
 
-All of it is a function of (seed, epoch, row): nothing depends on workers or on what was done before, so that a run can
-be continued at any step.
+Everything is a function of (seed, epoch, row), independent of workers and of earlier steps, so that a run can continue
+at any step.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,27 +19,28 @@ from pipeline.cohort.views import Views
 from pipeline.cohort.views import dihedral as dihedral
 from pipeline.config.stages import TrainConfig
 from pipeline.sampling import TRAIN, VAL, patch_keys
+from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from pipeline.store.store import Status, Store
+from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import made_with
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
 
 MIN_SCORED = 2
-"""Held-out rows that a student is scored on at least: retrieval and correlations say nothing of one."""
+"""Fewest held-out rows to score a student on: with one, retrieval and correlations mean nothing."""
 JITTER = 0.1
-"""Largest relative change of brightness, contrast and saturation. Our choice: mild; the teacher saw the patch without
-it.
+"""Largest relative change of brightness, contrast and saturation. Our choice: mild, as the teacher saw the patch
+without it.
 """
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of RGB in brightness, ITU-R BT.601."""
+"""Weights of R, G and B in brightness, ITU-R BT.601."""
 
 
 @dataclass(frozen=True)
 class RowChoice:
-    """The rows of a run: int64 (N,) to train on, int64 (M,) held out to be scored, and how many make a batch.
+    """Rows of a run: `train`, int64 (N,); `val`, the held-out rows to score, int64 (M,); and the batch size.
 
-    `fit` are those of the training rows that a linear map is fitted on at each validation, int64 (L,).
+    `fit` are the training rows that each validation fits a linear map on, int64 (L,).
     """
 
     train: NDArray[np.int64]
@@ -54,18 +55,18 @@ def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> ND
 
 
 def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str = "order") -> NDArray[np.int64]:
-    """The rows in the random order of an epoch: sorted by key, the same on every machine."""
+    """Shuffle the rows for an epoch: sorted by key, so the order is the same on every machine."""
     return rows[np.argsort(row_keys(rows, seed, epoch, purpose), kind="stable")]
 
 
 def batches_of(order: NDArray[np.int64], batch_size: int, first: int = 0) -> Iterator[list[int]]:
-    """Full batches of an epoch from number `first` on; a remainder is left for other epochs."""
+    """Full batches of an epoch, from batch `first` on; a remainder is dropped, for another epoch to use."""
     for number in range(first, len(order) // batch_size):
         yield order[number * batch_size : (number + 1) * batch_size].tolist()
 
 
 def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
-    """Change brightness, contrast and saturation of (P, P, 3) by up to `JITTER` each, as the key's bytes say."""
+    """Change brightness, contrast and saturation of (P, P, 3) by up to `JITTER` each, drawn from bytes of the key."""
     brightness, contrast, saturation = (
         1 + JITTER * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)
     )
@@ -79,112 +80,119 @@ def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
 
 
 def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> NDArray[np.uint8]:
-    """The patch (P, P, 3) as the student sees it."""
+    """Augment a patch (P, P, 3) for the student."""
     if augmentation == "none":
         return patch
     turned = dihedral(patch, key & 7)
     return turned if augmentation == "flips" else jitter(turned, key)
 
 
-def choose_rows(store: Store, config: TrainConfig, world: int = 1, others: Sequence[Store] = ()) -> RowChoice:
-    """The rows that `world` processes train on together, and a sample of the held-out ones.
+def choose_rows(
+    teacher: StoredTeacher, config: TrainConfig, world: int = 1, others: Sequence[StoredTeacher] = ()
+) -> RowChoice:
+    """Choose the rows that `world` processes train on together, and a sample of the held-out rows.
 
-    Rows have an embedding of the teacher in `store` and of all `others`.
+    Only rows that have an embedding of `teacher` and of all `others` are used.
 
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
-    train, val = store.ok_rows(TRAIN), store.ok_rows(VAL)
+    train, val = teacher.ok_rows(TRAIN), teacher.ok_rows(VAL)
     for other in others:
         train, val = np.intersect1d(train, other.ok_rows(TRAIN)), np.intersect1d(val, other.ok_rows(VAL))
     if len(train) < 2:
-        num_failed = store.plan.count(TRAIN) - len(train)
-        mend = (
-            f"{num_failed} that were planned failed in {made_with(store)}: mend the cause, and run it with "
+        num_failed = teacher.plan.count(TRAIN) - len(train)
+        advice = (
+            f"{num_failed} planned rows failed in {made_with(teacher)}: fix the cause, then run it with "
             "--retry-failures"
             if num_failed
             else "Plan with more slides, or with a smaller --val-fraction"
         )
-        raise ConfigError(f"{store.folder}: {len(train)} rows to train on, at least 2 are needed. {mend}")
+        raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {advice}")
     batch_size = min(config.batch_size, len(train))
     if batch_size < config.batch_size:
-        say(f"note: batches of {batch_size}, for there are no more rows to train on")
+        say(f"note: batches of {batch_size}: there are no more rows to train on")
     if batch_size % world:
         raise ConfigError(
             f"a batch of {batch_size} does not divide among {world} processes; choose another --batch-size"
         )
     if len(val) < MIN_SCORED:
         why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
-        if failed := store.plan.count(VAL) - len(val):
-            why += f" (planned were {failed + len(val)}; {failed} failed in {made_with(store)})"
-        say(f"warning: {why}, so nothing will be known of how well the student stands in")
+        if failed := teacher.plan.count(VAL) - len(val):
+            why += f" ({failed} of {failed + len(val)} planned rows failed in {made_with(teacher)})"
+        say(f"warning: {why}, so the student will not be scored")
         val = val[:0]
     return RowChoice(train, _sample(val, config, "validation"), batch_size, _sample(train, config, "linear map"))
 
 
 def _sample(rows: NDArray[np.int64], config: TrainConfig, purpose: str) -> NDArray[np.int64]:
-    """At most `val_rows` of the rows, by hash, ascending."""
+    """Sample at most `val_rows` of the rows, by hash; ascending."""
     keys = row_keys(rows, config.seed, 0, purpose)
     return np.sort(rows[np.argsort(keys, kind="stable")[: config.val_rows]])
 
 
 def row_views(rows: NDArray[np.int64], views: Views, draws: RunDraws, epoch: int) -> NDArray[np.int64]:
-    """The view that each row shows in an epoch, by hash: int64 (N,)."""
+    """The view of each row to show in an epoch, drawn by hash: int64 (N,)."""
     return (row_keys(rows, draws.seed, epoch, draws.which_view) % np.uint64(views.count)).astype(np.int64)
 
 
 class StoredRows:
-    """Pixels and teacher embeddings of a store's rows; pixels from the slides if the store has none. Safe to use from
-    many threads.
+    """Pixels and teacher embeddings of a store's rows; reads pixels from the slides if the store has none. Safe to use
+    from many threads.
 
-    Embeddings of `others`, further teachers of the same store, follow those of `store`; `views` are those that all
-    have embedded.
+    Embeddings of `others`, from the same store, follow those of `teacher`; `views` are those that all have embedded.
     """
 
     def __init__(
-        self, store: Store, slides_root: Path | None = None, others: Sequence[Store] = (), views: Views | None = None
+        self,
+        teacher: StoredTeacher,
+        slides_root: Path | None = None,
+        others: Sequence[StoredTeacher] = (),
+        views: Views | None = None,
     ) -> None:
         self.views = views or Views()
-        self._pixels = store.base
-        self._teachers = (store, *others)
-        self.patch_px = store.patch_px
-        self._slides = None if self._pixels.has_pixels else PlannedPatches(store.plan, None, slides_root)
+        self._store = teacher.store
+        self._teachers = (teacher, *others)
+        self.patch_px = teacher.patch_px
+        self._slides = None if self._store.has_pixels else PlannedPatches(teacher.plan, None, slides_root)
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
-        """The case of each of some rows."""
-        return self._pixels.plan.case_of_row()[np.asarray(rows, np.int64)]
+        """The case of each of the rows."""
+        return self._store.plan.case_of_row()[np.asarray(rows, np.int64)]
 
     def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
-        """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns the teachers' embeddings of it, joined:
+        """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns all teachers' embeddings of it, concatenated:
         float32 (T,).
 
         Raises:
-            StoreError: either is damaged, or the slide can no longer be read.
+            StoreError: pixels or embedding are damaged, or the slide can no longer be read.
         """
         if self._slides is None:
-            out[:] = self._pixels.read_pixels(row)
+            out[:] = self._store.read_pixels(row)
         else:
             result = self._slides.read(row, out)
             if result.status is not Status.OK:
-                raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
-                                 "has no pixels: say with --slides-root where the slides are now")  # fmt: skip
+                raise StoreError(
+                    f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
+                    "has no pixels: give the folder of the slides with --slides-root"
+                )
         if view:
             out[:] = self.views.apply(out.copy(), row, view)
         return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
 
     def reader(self, draws: RunDraws, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
-        """The rows as the student sees them in an epoch."""
+        """Reader of the rows as the student sees them in an epoch."""
         return AugmentedRows(self, draws, epoch, augmentation)
 
 
 class AugmentedRows:
-    """`StoredRows` with the views and the augmentation of one epoch."""
+    """`StoredRows` with the views and augmentation of one epoch."""
 
     def __init__(self, rows: StoredRows, draws: RunDraws, epoch: int, augmentation: Augmentation) -> None:
         self._rows, self._draws, self._epoch, self._augmentation = rows, draws, epoch, augmentation
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """As `StoredRows.read`, of the epoch's view of the row; then augmented."""
+        """Read the epoch's view of the row as `StoredRows.read` does, then augment it."""
         number = np.array([row])
         embedding = self._rows.read(row, out, int(row_views(number, self._rows.views, self._draws, self._epoch)[0]))
         if self._augmentation != "none":
@@ -194,26 +202,28 @@ class AugmentedRows:
 
 
 def teacher_statistics(
-    store: Store, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
+    teacher: StoredTeacher, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each; with `rows`
-    over those of them that are among these, with `num_views` over so many views of each.
+    """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each.
+
+    Restricted to `rows` if given; over the first `num_views` views of each row.
 
     Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
-    Golub and LeVeque (1983).
+    Golub and LeVeque (1983), one at a time; `evaluate.attention_mil.Moments.merge` takes all parts at once, whose last
+    digits differ.
 
     Raises:
         StoreError: a shard is damaged, or the split has fewer than two rows.
     """
-    wanted = store.plan.split() == split
+    wanted = teacher.plan.split() == split
     if rows is not None:
-        wanted &= np.isin(np.arange(store.num_rows), rows)
-    count, mean, square = 0, np.zeros(store.width), np.zeros(store.width)
-    for shard in range(store.num_shards):
-        span = store.shard_rows(shard)
-        chosen = (store.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
-        found = store.read_views(shard)[:, :num_views] if num_views > 1 else store.read_embeddings(shard)
-        values = found[chosen].reshape(-1, store.width).astype(np.float64)
+        wanted &= np.isin(np.arange(teacher.num_rows), rows)
+    count, mean, square = 0, np.zeros(teacher.width), np.zeros(teacher.width)
+    for shard in range(teacher.num_shards):
+        span = teacher.ledger.rows(shard)
+        chosen = (teacher.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
+        embeddings = teacher.read_views(shard)[:, :num_views] if num_views > 1 else teacher.read_embeddings(shard)
+        values = embeddings[chosen].reshape(-1, teacher.width).astype(np.float64)
         if not len(values):
             continue
         shard_mean = values.mean(axis=0)
@@ -223,5 +233,5 @@ def teacher_statistics(
         mean += shift * (len(values) / total)
         count = total
     if count < 2:
-        raise StoreError(f"{store.folder}: fewer than two rows to train on")
+        raise StoreError(f"{teacher.folder}: fewer than two rows to train on")
     return mean, square / (count - 1)

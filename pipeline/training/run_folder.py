@@ -1,12 +1,12 @@
 """The run directory of stage two, and how a run is continued.
 
-config.toml      the resolved options, fit for --config
-run.json         what it was started from: store, student, and the options that decide
+config.toml      the resolved options; can be passed to --config
+run.json         what the run started from: store, student, and the options that decide the result
 metrics.jsonl    a line a step and a line a validation; nothing that depends on the clock
-curves.png       the same as a picture
-checkpoints/     the last ones
+curves.png       a plot of the metrics
+checkpoints/     the last few, and the best
 student/         the exported student, once the run is finished
-tensorboard/     the same metrics for TensorBoard, where it is installed
+tensorboard/     the same metrics for TensorBoard, if it is installed
 """
 
 import contextlib
@@ -28,55 +28,52 @@ from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.training.held_out import Best, best_validation, teacher_weights, vals_by_teacher
 from pipeline.training.tensorboard import TensorBoard
 
 LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
-"""What is recorded, but may differ when a run is continued: where weights came from (they count by `weights_sha256`),
-and versions of packages (which are told).
+"""Recorded, but allowed to differ when a run is continued: where weights came from (`weights_sha256` is compared
+instead), and versions of packages (a note lists the changes).
 """
 
 
 LONGER = (
-    "; to train longer, begin a new run with the student and projector of this one: --weights {run} --out OTHER "
-    "(the schedule is of all steps, so that a run of more epochs is another run)"
+    "; to train longer, begin a new run from the student and projector of this one: --weights {run} --out OTHER "
+    "(the learning rate is scheduled over all epochs, so more epochs are another run)"
 )
-"""What is said where `--epochs` is raised."""
+"""Advice to a user who raises `--epochs`."""
 
 STEP = "step"
-"""Key of a student's `config.json`: after which step of its run it stood."""
+"""Key in a student's `config.json`: the step of its run that it was exported after."""
 
 HeldOut = tuple[dict[str, float] | None, dict[str, float] | None]
 """Held-out figures before the first step and after the last; `None` if no rows are held out."""
 
 
 def run_identity(
-    store: Store,
+    teacher: StoredTeacher,
     student: dict[str, Any],
     config: TrainConfig,
     precision: str,
     world_size: int,
-    others: Sequence[tuple[Store, float]] = (),
+    others: Sequence[tuple[StoredTeacher, float]] = (),
     version: int = RUN_VERSION,
     start: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """What a run is started from and continued under only: options by value or by what they led to (`base.option`).
+    """What a run starts from and must match to be continued: options by value or by effect (`config.base.option`).
 
-    `version` is that of the run (`draws.RUN_VERSION`), `start` the hashes of projectors that it starts from, by their
-    teachers. `store` has the first teacher's embeddings; `others` are further teachers' with the weights of their
-    losses.
+    `version` is the run's (`draws.RUN_VERSION`); `start` has the hashes of the projectors that it starts from, by
+    teacher. `teacher` is the first one; `others` are further ones with their loss weights.
     """
-    further = [
-        {"teacher": other.spec.teacher, "weight": weight, "content": other.content_hash()} for other, weight in others
-    ]
+    further = [{"teacher": other.record, "weight": weight, "content": other.content_hash()} for other, weight in others]
     newer = {"version": version, "versions": versions()} if version > 1 else {}
     return (
         {
             **newer,
-            "store": store.content_hash(),
-            "plan": store.attributes["plan_hash"],
-            "teacher": store.spec.teacher,
+            "store": teacher.content_hash(),
+            "plan": teacher.plan_hash,
+            "teacher": teacher.record,
             "student": student,
             "options": config.deciding() | {"precision": precision},
             "world_size": world_size,
@@ -87,27 +84,28 @@ def run_identity(
 
 
 def random_start_differs(begun: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether a run began with random weights that the same seed does not give now, and nothing else differs in its
-    student.
+    """Whether all that differs in the student is its random initial weights, which the same seed no longer gives.
 
-    Other versions of torch and other processors draw other last bits. Checkpoints hold the weights, so that a run
-    continues from what it began with.
+    Their last bits depend on the version of torch and on the processor. Checkpoints hold the weights, so a run can
+    still continue from its own.
     """
-    was, found = begun.get("student"), now.get("student")
-    if not (isinstance(was, dict) and isinstance(found, dict)) or was.get("weights") != SCRATCH:
+    recorded, current = begun.get("student"), now.get("student")
+    if not (isinstance(recorded, dict) and isinstance(current, dict)) or recorded.get("weights") != SCRATCH:
         return False
-    lines = differences({"student": was}, {"student": found})
+    lines = differences({"student": recorded}, {"student": current})
     return bool(lines) and all(line.startswith("student.weights_sha256:") for line in lines)
 
 
-def diverged(step: int, what: str) -> G2LError:
-    """The error when something is no longer finite after `step` steps."""
-    return G2LError(f"training has diverged: at step {step} {what}. Choose a smaller --lr (or --precision float32) and "
-                    "another --out")  # fmt: skip
+def diverged(step: int, cause: str) -> G2LError:
+    """The error to raise when something is not finite after `step` steps."""
+    return G2LError(
+        f"training has diverged: at step {step} {cause}. Choose a smaller --lr (or --precision float32) "
+        "and another --out"
+    )
 
 
 def check_line(line: dict[str, Any]) -> None:
-    """See that a line of the metrics holds numbers.
+    """Check that all figures of a line of `metrics.jsonl` are finite.
 
     Raises:
         G2LError: a figure is not finite.
@@ -131,32 +129,34 @@ class RunFolder:
         self.tensorboard = folder / "tensorboard"
 
     def start_or_continue(self, identity: dict[str, Any]) -> None:
-        """Make the directory, or check that it was started from the same `identity`, and clear away half-written files.
+        """Make the directory, or check that it was started from the same `identity` and remove half-written files.
 
         Raises:
-            CheckpointError: it was started from something else; says what differs.
+            CheckpointError: it was started from something else; the message lists the differences.
             G2LError: it cannot be written.
         """
         make_output_folder(self.folder)
         if self.identity_path.exists():
             begun = self.read_identity()
-            anew = random_start_differs(begun, identity)
-            compared = identity | {"student": begun["student"]} if anew else identity
+            other_random_start = random_start_differs(begun, identity)
+            compared = identity | {"student": begun["student"]} if other_random_start else identity
             changes = differences(begun, compared)
             if any(not line.startswith(LABELS) for line in changes):
                 listing = "\n".join(f"  {line}" for line in changes)
                 longer = any(line.startswith("options.epochs:") for line in changes)
                 raise CheckpointError(
-                    f"{self.folder} was started from other inputs and is not continued (run -> now):\n{listing}\n"
+                    f"{self.folder} was started from other inputs and cannot continue (run -> now):\n{listing}\n"
                     f"Choose another --out{LONGER.format(run=self.folder) if longer else ''}."
                 )
             if not self.student.exists() and (note := continued_note(self.folder, begun.get("versions", {}))):
                 say(note)
-            if anew and not any(self.checkpoints.glob("*.pt")):
-                write_json(self.identity_path, identity)  # nothing came of the start that it had
-            elif anew and not self.student.exists():
-                say(f"note: random weights of this seed come out otherwise here than where {self.folder} was begun; it "
-                    "continues from its checkpoint")  # fmt: skip
+            if other_random_start and not any(self.checkpoints.glob("*.pt")):
+                write_json(self.identity_path, identity)  # no step was saved: start again from the new weights
+            elif other_random_start and not self.student.exists():
+                say(
+                    f"note: this seed gives other random weights here than where {self.folder} was begun; the run "
+                    "continues from its checkpoint"
+                )
             remove_asides(self.folder)
             return
         if not holds_nothing(self.folder):
@@ -167,27 +167,30 @@ class RunFolder:
         write_json(self.identity_path, identity)
 
     def write_config(self, store: Path, config: TrainConfig) -> None:
-        """The resolved options and paths, fit for `--config`; those of the last call, for some may change."""
+        """Write the resolved options and paths for `--config`; options that may change are those of the last call."""
         record = {"store": str(store.absolute()), "out": str(self.folder.absolute())} | config.absolute().record()
         write_text(self.config_path, to_toml({"train-student": record}))
 
     def version(self) -> int:
-        """Version of the draws, figures and arithmetic (`draws.RUN_VERSION`): as the run was begun, else the present.
+        """Version of the draws, figures and arithmetic (`draws.RUN_VERSION`): that of the run, or the current one for a
+        new run.
 
         Raises:
-            CheckpointError: a later program began it, or its record is damaged.
+            CheckpointError: a newer G2L began the run, or its record is damaged.
         """
         version = int(self.read_identity().get("version", 1)) if self.identity_path.exists() else RUN_VERSION
         if version > RUN_VERSION:
-            raise CheckpointError(f"{self.folder}: a run of version {version}, this program continues those up to "
-                                  f"{RUN_VERSION}. Use the G2L that began it")  # fmt: skip
+            raise CheckpointError(
+                f"{self.folder}: a run of version {version}; this G2L continues runs up to version "
+                f"{RUN_VERSION}. Use the G2L that began it"
+            )
         return version
 
     def read_identity(self) -> dict[str, Any]:
-        """What the run was started from.
+        """Read `run.json`, what the run was started from.
 
         Raises:
-            CheckpointError: no run, or damaged.
+            CheckpointError: there is no run, or the file is damaged.
         """
         if not self.identity_path.exists():
             raise CheckpointError(f"{self.folder}: no such run. `g2l train-student` makes one")
@@ -195,23 +198,23 @@ class RunFolder:
             return read_json(self.identity_path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of the metrics file; one that is still being written is left out.
+        """Read all complete lines of the metrics file.
 
         Raises:
             CheckpointError: it is damaged.
         """
         return self._lines(b"")
 
-    def _lines(self, having: bytes) -> list[dict[str, Any]]:
-        """The lines that have these bytes in them; see `metrics`."""
+    def _lines(self, containing: bytes) -> list[dict[str, Any]]:
+        """Read the lines that contain these bytes; see `metrics`."""
         if not self.metrics_path.exists():
             return []
         lines = self.metrics_path.read_bytes().split(b"\n")[:-1]
         with reading(self.metrics_path, "damaged", CheckpointError):
-            return [parse_object(line) for line in lines if having in line]
+            return [parse_object(line) for line in lines if containing in line]
 
     def validations(self) -> list[dict[str, Any]]:
-        """The lines of validations alone; quick, for it is asked at every checkpoint.
+        """Read only the validation lines; fast, as every checkpoint needs them.
 
         Raises:
             CheckpointError: the metrics are damaged.
@@ -219,33 +222,32 @@ class RunFolder:
         return self._lines(b'"kind": "val"')
 
     def held_out_figures(self, teacher: str | None = None, step: int | None = None) -> HeldOut:
-        """Held-out figures before the first step and after the last validation, or that of `step`; `None` if no rows
-        are held out.
+        """Held-out figures before the first step and at `step`, by default the last; `None` if no rows are held out.
 
-        Of the first teacher, or of the one that is named, where there are several.
+        Of several teachers, those of `teacher`, by default the first.
         """
-        of_teachers = vals_by_teacher(self.validations())
-        if not of_teachers:
+        by_teacher = vals_by_teacher(self.validations())
+        if not by_teacher:
             return None, None
-        vals = of_teachers[teacher or next(iter(of_teachers))]
-        chosen = [line for line in vals if line["step"] == step] or vals[-1:]
+        vals = by_teacher[teacher or next(iter(by_teacher))]
+        at_step = [line for line in vals if line["step"] == step] or vals[-1:]
         before, after = (
             {k: v for k, v in line.items() if k not in ("kind", "teacher", "step", "epoch")}
-            for line in (vals[0], chosen[0])
+            for line in (vals[0], at_step[0])
         )
         return before, after
 
     def best(self) -> Best | None:
-        """The validation of the smallest held-out loss; `None` before the end of the first epoch, or if no rows are
+        """The validation with the smallest held-out loss; `None` before the end of the first epoch, or if no rows are
         held out.
         """
         return best_validation(self.validations(), teacher_weights(self.read_identity()))
 
     def exported_step(self) -> int | None:
-        """After which step the exported student stood, as it says itself; `None` if it does not: the last.
+        """The step that the student was exported after, from its `config.json`; `None` means the last.
 
         Raises:
-            CheckpointError: its description is damaged.
+            CheckpointError: `config.json` is damaged.
         """
         path = self.student / "config.json"
         with reading(path, "damaged", CheckpointError):
@@ -254,8 +256,9 @@ class RunFolder:
 
 
 class MetricsLog:
-    """Appends to `metrics.jsonl`; to nothing if `path` is `None`. On continuing, it is cut back to what the checkpoint
-    had seen.
+    """Append to `metrics.jsonl`; do nothing if `path` is `None`.
+
+    A run that continues first truncates the file to the length recorded in its checkpoint, `num_bytes`.
 
     Raises:
         CheckpointError: the file is shorter than that.
@@ -268,7 +271,7 @@ class MetricsLog:
             return
         if num_bytes and (not path.exists() or path.stat().st_size < num_bytes):
             raise CheckpointError(
-                f"{path}: cut short or gone; the checkpoint saw {num_bytes} bytes of it. Put it back, or choose "
+                f"{path}: missing or truncated; it had {num_bytes} bytes at the checkpoint. Put it back, or choose "
                 "another --out"
             )
         self._path = path
@@ -276,7 +279,7 @@ class MetricsLog:
         self._file.truncate(num_bytes)
 
     def append(self, line: dict[str, Any]) -> None:
-        """One line, for all to see; floats keep all their digits.
+        """Write a line and flush it; floats keep all their digits.
 
         Raises:
             G2LError: a figure is not finite; the line is not written.
@@ -291,7 +294,7 @@ class MetricsLog:
                 raise name_path(error, self._path)  # noqa: B904  (the same error)
 
     def sync(self) -> int:
-        """Make all lines durable; returns the file's length in bytes."""
+        """Sync the file to disk; returns its length in bytes."""
         if self._file is None:
             return 0
         sync_file(self._file.fileno())
@@ -301,5 +304,5 @@ class MetricsLog:
         """Close the file."""
         self._board.close()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # of a full disk, which `append` has told
+            with contextlib.suppress(OSError):  # a full disk, which `append` has reported
                 self._file.close()

@@ -1,4 +1,4 @@
-"""How a student stands on held-out rows: they are embedded, projected and compared with the teacher."""
+"""Score a student on held-out rows: embed, project, compare with the teacher."""
 
 import itertools
 import math
@@ -15,31 +15,32 @@ from pipeline.base.loader import BatchLoader
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, build_loss
+from pipeline.encoders.embed import embed_batches
 from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
 from pipeline.training.rows import StoredRows
 from pipeline.training.similarity import explained_variance, fidelity
 
 CALIBRATION_ROWS = 1024
-"""Rows that statistics are taken from before the first step. Our choice: a mean to 3 %."""
+"""Rows that give the statistics before the first step. Our choice: means to within 3 %."""
 
 
 SMALLEST_MAP = 3
-"""Rows that a linear map can be fitted on."""
+"""Fewest rows that a linear map can be fitted on."""
 MAP_DIGITS = 9
-"""Digits kept of the R2 of a fitted map: the last ones follow the linear algebra library's threads. Our choice."""
+"""Digits kept of the R2 of a fitted map: later ones depend on the threads of the linear algebra library. Our choice."""
 
 
 def batches_in_order(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Batches of `size` rows; the last one has what is left."""
+    """Split rows into batches of `size`; the last may be smaller."""
     return [chosen[i : i + size] for i in range(0, len(chosen), size)]
 
 
 def even_batches(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
-    """Batches of at most `size` rows whose sizes differ by one at most: for statistics, in which a small batch would
-    weigh as much as a full one. None has a single row, which has no statistics: rather one has a row more than `size`.
+    """Split at least two rows into batches of at most `size` whose sizes differ by one at most.
 
-    `chosen` are two rows at least.
+    For statistics, where a small batch would count as much as a full one. No batch has a single row, which has no
+    statistics; if needed, one has `size` + 1 rows.
     """
     count = min(-(-len(chosen) // size), len(chosen) // 2)
     ends = [len(chosen) * i // count for i in range(count + 1)]
@@ -55,19 +56,26 @@ def embed_rows(
     workers: int,
     batches: Iterable[Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The student's and the teachers' embeddings of the `chosen` rows, without augmentation: (N, S) and (N, T).
+    """Embeddings of the `chosen` rows by the student and the teachers, without augmentation: (N, S) and (N, T).
 
-    `batches` are the same rows as they are to be put together; without them, full batches in order.
+    `batches` are the same rows split into batches; by default full batches in order.
     """
     parts = list(batches or batches_in_order(chosen, min(batch_size, len(chosen))))
-    loader = BatchLoader(rows.read, patch_px=rows.patch_px, batch_size=max(map(len, parts)), workers=workers,
-                         device=distillation.device)  # fmt: skip
+    loader = BatchLoader(
+        rows.read, patch_px=rows.patch_px, batch_size=max(map(len, parts)), workers=workers, device=distillation.device
+    )
     students, teachers = [], []
     with loader:
-        for batch in loader.batches(parts):
-            students.append(distillation.embed(batch.pixels_on(distillation.device)))
-            teachers.append(torch.from_numpy(np.stack(batch.results)).to(distillation.device))
-    return torch.cat(students), torch.cat(teachers)
+        for embedded in embed_batches(
+            distillation.embed,
+            loader.batches(parts),
+            distillation.device,
+            width=distillation.student.spec.width,
+            no_room="Give a smaller --batch-size",
+        ):
+            students.append(embedded.embeddings)
+            teachers.append(torch.from_numpy(np.stack(embedded.results)))
+    return torch.cat(students).to(distillation.device), torch.cat(teachers).to(distillation.device)
 
 
 @contextmanager
@@ -80,20 +88,22 @@ def calibrated(
     workers: int,
     version: int = RUN_VERSION,
 ) -> Iterator[None]:
-    """Inside, a student that has not been trained yet has the running statistics that its weights give.
+    """Inside the block, give an untrained student the running statistics that its weights lead to.
 
-    Training starts the projection's anew, and before it they are no statistics but zeros and ones: figures before the
-    first step would be of a projection without any spread. A student from scratch has none in its own batch
-    normalisation either; those are put back when the block ends. `chosen` are rows to train on, two at least, and
-    `batch_size` is two at least; a run of version 1 (`draws.RUN_VERSION`) takes full batches where it could.
+    Before training, the statistics of the projection are placeholders, zeros and ones, so figures before the first step
+    would describe a projection of the wrong scale; training starts them anew. A student from scratch has placeholders
+    in its own batch normalisation as well; those are restored when the block ends.
+
+    `chosen` are at least two training rows, and `batch_size` is at least two. Runs of version 1 (`draws.RUN_VERSION`)
+    use full batches where possible.
     """
     student = distillation.student
     norms = [m for m in student.module.modules() if isinstance(m, _BatchNorm)] if student.weights == SCRATCH else []
-    kept = [(norm, norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
-    some = list(chosen[:: max(1, len(chosen) // CALIBRATION_ROWS)])
-    batches = batches_in_order(some, batch_size)
+    originals = [(norm, norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
+    sample = list(chosen[:: max(1, len(chosen) // CALIBRATION_ROWS)])
+    batches = batches_in_order(sample, batch_size)
     if version > 1 or len(batches[-1]) < 2:
-        batches = even_batches(some, batch_size)
+        batches = even_batches(sample, batch_size)
     distillation.train(False)
     with torch.no_grad():
         for norm in norms:
@@ -101,14 +111,14 @@ def calibrated(
             norm.momentum = None  # a plain mean over batches
             norm.train()
         if norms:
-            embed_rows(distillation, rows, some, batch_size=batch_size, workers=workers, batches=batches)
+            embed_rows(distillation, rows, sample, batch_size=batch_size, workers=workers, batches=batches)
         distillation.train(False)
-        embeddings, _ = embed_rows(distillation, rows, some, batch_size=batch_size, workers=workers)
+        embeddings, _ = embed_rows(distillation, rows, sample, batch_size=batch_size, workers=workers)
         for projector in distillation.projectors:
             projected = projector.project(embeddings)
             projector.student_norm.set_statistics(projected.mean(0), projected.var(0))
     yield
-    for norm, momentum, state in kept:
+    for norm, momentum, state in originals:
         norm.momentum = momentum
         norm.load_state_dict(state)
 
@@ -126,13 +136,13 @@ def score_teachers(
     fit_on: Sequence[int] = (),
     version: int = RUN_VERSION,
 ) -> list[tuple[dict[str, float], float]]:
-    """For each teacher, figures of the `chosen` rows without augmentation, and their loss as that of a training batch.
+    """For each teacher, figures and loss on the `chosen` rows, in evaluation mode and without augmentation.
 
-    Figures are by the names of `held_out.FIGURES`, of a run of version 1 (`draws.RUN_VERSION`) those that it began
-    with. On `fit_on`, rows to train on, the linear map is fitted; there is none of fewer than three.
+    Figures are named as in `held_out.FIGURES`; runs of version 1 (`draws.RUN_VERSION`) have those of that version. The
+    linear map is fitted on the training rows `fit_on`, if there are at least three.
 
-    In evaluation mode, with running statistics in place of a batch's. The loss is the mean over full batches; where the
-    rows are fewer than a batch, a loss that grows with the log of a batch's rows is scaled up to one.
+    The loss is comparable to that of a training batch: the mean over full batches. With fewer rows than a batch, a loss
+    that grows with the log of the number of rows is scaled up to a full batch.
     """
     distillation.train(False)
     size = min(batch_size, len(chosen))
@@ -151,8 +161,8 @@ def score_teachers(
         losses = [float(loss_of(projected[i : i + size], standardised[i : i + size])) for i in starts]
         figures = fidelity(student, projected, teacher, standardised, mapped).record()
         if version < 2:
-            as_it_is = figures | {"explained_variance": explained_variance(projected, standardised)}
-            figures = {name: as_it_is[name] for name in VERSION_1}
+            figures = figures | {"explained_variance": explained_variance(projected, standardised)}
+            figures = {name: figures[name] for name in VERSION_1}
         elif mapped is not None:
             figures["r2_linear"] = round(figures["r2_linear"], MAP_DIGITS)
         scores.append((figures, float(np.mean(losses)) + scaling))
@@ -160,17 +170,22 @@ def score_teachers(
 
 
 def mapped_linearly(
-    distillation: Distillation, rows: StoredRows, fit_on: Sequence[int], student: Tensor, *, batch_size: int,
+    distillation: Distillation,
+    rows: StoredRows,
+    fit_on: Sequence[int],
+    student: Tensor,
+    *,
+    batch_size: int,
     workers: int,
-) -> Iterator[Tensor]:  # fmt: skip
-    """The student's embeddings (N, S) by the best linear map into each teacher's standardised space, fitted on the rows
-    `fit_on`: float64 (N, T) on the CPU, a tensor a teacher.
+) -> Iterator[Tensor]:
+    """Map the student's embeddings (N, S) into each teacher's standardised space by the best linear map, fitted on the
+    rows `fit_on`: float64 (N, T) on the CPU, a tensor a teacher.
     """
     inputs, teachers = embed_rows(distillation, rows, fit_on, batch_size=batch_size, workers=workers)
     fitted_on, mapped = inputs.cpu().numpy(), student.cpu().numpy()
     for head, teacher in distillation.by_head(teachers):
         targets = head.projector.teacher_norm.standardise(teacher).cpu().double().numpy()
-        if not (np.isfinite(fitted_on).all() and np.isfinite(mapped).all()):  # diverged: the figures will say so
+        if not (np.isfinite(fitted_on).all() and np.isfinite(mapped).all()):  # diverged: the figures become NaN
             yield torch.full((len(mapped), targets.shape[1]), torch.nan, dtype=torch.float64)
             continue
         yield torch.from_numpy(fit_linear_map(fitted_on, targets, rows.cases(fit_on)).predict(mapped))

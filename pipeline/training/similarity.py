@@ -1,8 +1,8 @@
-"""How well a student stands in for its teacher, on rows that were held out. Pure.
+"""Measure how well a student replaces its teacher, on held-out rows. Pure.
 
-All figures are for N patches with the student's embedding (N, S), its projection into the standardised teacher space
-(N, T), and the teacher's embedding, plain and standardised, (N, T). Memory is N x N at most for a block of rows at a
-time.
+All figures are over N patches, from the student's embedding (N, S), its projection into the standardised teacher space
+(N, T), and the teacher's embedding, plain and standardised, (N, T). Similarities are computed in blocks of at most
+`BLOCK_ROWS` x N.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,28 +14,28 @@ from torch.nn import functional as F
 
 NUM_NEIGHBOURS = 10
 SMALLEST_SPREAD = 1e-9
-"""Centred columns below this share of the plain ones are the rounding of equal rows (float32 resolves 1e-7)."""
+"""Centred columns below this share of the plain ones are rounding errors of equal rows (float32 resolves 1e-7)."""
 SMALLEST_STRUCTURE = 1e-12
-"""Unbiased HSIC of a side with itself below this share of the biased one is the rounding of float64, about 1e-15."""
+"""Unbiased HSIC of a side with itself, below this share of the biased one, is rounding of float64 (about 1e-15)."""
 BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Held-out figures; all but `rows` are at most 1, where 1 is perfect. What a user reads of each is in `held_out`.
+    """Held-out figures. All but `rows` are at most 1, and 1 is perfect; `held_out.MEANINGS` explains them to users.
 
     Attributes:
         rows: number of patches, N.
-        correlation_mean, correlation_median: over the T dimensions, of the projection with the teacher's embedding.
-        r2_scaled: share of the teacher's variance that the projection explains once each of its dimensions has the
-            scale and offset that suit these patches best: the squared correlation, weighted by the variance.
-        r2_linear: share of the teacher's variance that the best linear map of the student's embedding explains, as
-            fitted on training rows (`linear_map`); `None` where no map was fitted.
+        correlation_mean, correlation_median: of projection and teacher's embedding, over the T dimensions.
+        r2_scaled: share of the teacher's variance that the projection explains after the best scale and offset of each
+            dimension on these patches: the squared correlation, weighted by the variance.
+        r2_linear: share of the teacher's variance that the best linear map of the student's embedding explains, fitted
+            on training rows (`linear_map`); `None` if no map was fitted.
         cosine: mean cosine of projection and teacher in the standardised space.
-        retrieval_top1: share of patches whose projection's nearest teacher embedding (cosine) is the patch's own.
+        retrieval_top1: share of patches whose projection is nearest (cosine) to the teacher's embedding of that patch.
         neighbour_overlap: mean share of a patch's 10 nearest patches (cosine) that student and teacher have in common.
-        cka: linear centred kernel alignment of student and teacher (Kornblith et al., 2019), the plain one: its level
-            by chance is that of `shuffled_cka`, and not 0.
+        cka: linear centred kernel alignment of student and teacher (Kornblith et al., 2019), not debiased: its chance
+            level is `shuffled_cka`, not 0.
     """
 
     rows: int
@@ -49,15 +49,15 @@ class Fidelity:
     r2_linear: float | None = None
 
     def record(self) -> dict[str, float]:
-        """By name, without one that is `None`."""
+        """Figures by name, without those that are `None`."""
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 def fidelity(
     student: Tensor, projected: Tensor, teacher: Tensor, standardised: Tensor, mapped: Tensor | None = None
 ) -> Fidelity:
-    """All figures; see the module's docstring for the shapes. `mapped` is what a linear map makes of the student's
-    embedding, in the standardised space: (N, T).
+    """Compute all figures; the module's docstring has the shapes. `mapped` is the student's embedding, mapped linearly
+    into the standardised space, (N, T).
 
     Raises:
         ValueError: fewer than two patches.
@@ -79,30 +79,28 @@ def fidelity(
 
 
 def correlations(first: Tensor, second: Tensor) -> Tensor:
-    """Pearson's correlation of each dimension of (N, T) with its own in the other: float64 (T,); 0 where one of the two
-    does not vary.
-    """
+    """Pearson's correlation of two (N, T) in each dimension: float64 (T,); 0 where one of the two does not vary."""
     x, y = (_float64(side) for side in (first, second))
     x, y = (_without_rounding(side) for side in (x, y))
     scale = torch.linalg.vector_norm(x, dim=0) * torch.linalg.vector_norm(y, dim=0)
-    found: Tensor = torch.where(scale > 0, (x * y).sum(0) / scale.clamp_min(torch.finfo(scale.dtype).tiny), 0.0)
-    return found
+    correlation: Tensor = torch.where(scale > 0, (x * y).sum(0) / scale.clamp_min(torch.finfo(scale.dtype).tiny), 0.0)
+    return correlation
 
 
 def _without_rounding(values: Tensor) -> Tensor:
-    """(N, T) without the columns' means; a column that varies by rounding only is 0."""
+    """Centre the columns of (N, T); those that vary only by rounding become 0."""
     centred = values - values.mean(0)
     spread, size = (torch.linalg.vector_norm(side, dim=0) for side in (centred, values))
     return torch.where(spread > SMALLEST_SPREAD * size, centred, 0.0)
 
 
 def scaled_r2(predicted: Tensor, target: Tensor) -> float:
-    """`explained_variance` once each dimension of `predicted` (N, T) has the scale and offset of least squares; in
+    """`explained_variance` after a least-squares fit of scale and offset in each dimension of `predicted` (N, T); in
     float64.
 
-    It does not see the spread of a prediction, which `explained_variance` does: of a prediction as wide as its target
-    with correlation r in every dimension, that one is 2 r - 1 and this one r squared. What chance alone gives is
-    1 / (N - 1). 0 where the target does not vary.
+    Ignores the spread of a prediction, unlike `explained_variance`: for a prediction as wide as its target with
+    correlation r in every dimension, that one is 2 r - 1 and this one is r squared. Chance alone gives 1 / (N - 1).
+    0 if the target does not vary.
     """
     target = _float64(target)
     variance = (target - target.mean(0)).square().sum(0)
@@ -112,10 +110,10 @@ def scaled_r2(predicted: Tensor, target: Tensor) -> float:
 
 
 def explained_variance(predicted: Tensor, target: Tensor) -> float:
-    """1 - residual sum of squares over total sum of squares about the mean, over all dimensions of (N, T): R2 of the
-    prediction as it is, scale and all; in float64.
+    """R2 of the prediction, scale included: 1 - residual sum of squares / total sum of squares about the mean, over all
+    dimensions of (N, T); in float64.
 
-    0 where the target does not vary: there is nothing to explain.
+    0 if the target does not vary: there is nothing to explain.
     """
     target, predicted = _float64(target), _float64(predicted)
     centred = _centred(target)
@@ -127,16 +125,15 @@ def explained_variance(predicted: Tensor, target: Tensor) -> float:
 def retrieval_hits(queries: Tensor, targets: Tensor, top: int = 1) -> Tensor:
     """Whether the `top` nearest rows of `targets` (N, T) by cosine to row i of `queries` (N, T) include row i; bool.
 
-    A tie counts against the query: the own row must be among the `top` by strictly fewer rivals that are as near. So
-    does NaN, which is no nearer than anything.
+    Ties count against the query: fewer than `top` other rows may be as near or nearer. So does NaN.
     """
     queries, targets = F.normalize(queries.float(), dim=1), F.normalize(targets.float(), dim=1)
     hits = []
     for start in range(0, len(queries), BLOCK_ROWS):
         similarity = queries[start : start + BLOCK_ROWS] @ targets.T
         rows = torch.arange(len(similarity), device=similarity.device)
-        own = similarity[rows, rows + start]
-        rivals = (~(similarity < own[:, None])).sum(1) - 1  # the own one is among them, NaN or not
+        same_row = similarity[rows, rows + start]
+        rivals = (~(similarity < same_row[:, None])).sum(1) - 1  # row i itself is counted, NaN or not
         hits.append(rivals < top)
     return torch.cat(hits)
 
@@ -147,15 +144,19 @@ def retrieval(queries: Tensor, targets: Tensor, top: int = 1) -> float:
 
 
 def nearest_neighbours(embeddings: Tensor, count: int) -> Tensor:
-    """The `count` nearest other rows by cosine, nearest first: int64 (N, count)."""
+    """The `count` nearest other rows by cosine, nearest first: int64 (N, count).
+
+    Equally near rows come in no fixed order; `evaluate.neighbours`, which must not depend on threads, compares exactly
+    and takes the lower row.
+    """
     normal = F.normalize(embeddings.float(), dim=1)
-    found = []
+    indices = []
     for start in range(0, len(normal), BLOCK_ROWS):
         similarity = normal[start : start + BLOCK_ROWS] @ normal.T
         rows = torch.arange(len(similarity), device=similarity.device)
         similarity[rows, rows + start] = -torch.inf
-        found.append(similarity.topk(count, dim=1).indices)
-    return torch.cat(found)
+        indices.append(similarity.topk(count, dim=1).indices)
+    return torch.cat(indices)
 
 
 def neighbour_overlaps(first: Tensor, second: Tensor, count: int = NUM_NEIGHBOURS) -> Tensor:
@@ -173,7 +174,7 @@ def neighbour_overlap(first: Tensor, second: Tensor, count: int = NUM_NEIGHBOURS
 def linear_cka(first: Tensor, second: Tensor) -> float:
     """Linear CKA of (N, S) and (N, T): |Y'X|^2 / (|X'X| |Y'Y|) of the centred columns, in Frobenius norms; in float64.
 
-    0 where a side does not vary: a collapsed student has nothing in common with its teacher.
+    0 if a side does not vary: a collapsed student has nothing in common with its teacher.
     """
     x, y = _centred(_float64(first)), _centred(_float64(second))
     if x is None or y is None:
@@ -182,10 +183,10 @@ def linear_cka(first: Tensor, second: Tensor) -> float:
 
 
 def shuffled_cka(first: Tensor, second: Tensor) -> float:
-    """The mean of `linear_cka` over all orders of the rows of one side: what it gives where nothing is in common.
+    """Mean of `linear_cka` over all permutations of one side's rows: its chance level.
 
-    Exact, without drawing any: with centred kernels K and L of n rows, the mean of <K, L shuffled> is
-    tr K tr L / (n - 1). It falls with the number of rows and rises with the widths.
+    Exact, without sampling: for centred kernels K and L of n rows, the mean of <K, permuted L> is tr K tr L / (n - 1).
+    It falls with the number of rows and rises with the widths.
     """
     x, y = _centred(_float64(first)), _centred(_float64(second))
     if x is None or y is None:
@@ -197,47 +198,47 @@ def shuffled_cka(first: Tensor, second: Tensor) -> float:
 def debiased_linear_cka(first: Tensor, second: Tensor) -> float:
     """Linear CKA of (N, S) and (N, T) with the unbiased estimator of HSIC in place of the biased one; in float64.
 
-    1 where one side is the other, turned, moved or scaled; about 0 where they have nothing in common, whatever N, S and
-    T are, above or below by about 1.4 / N; never beyond -1 to 1. NaN where it is not defined: fewer than four rows, or
-    a side of which no more than one row differs from the others.
+    1 if one side is the other rotated, shifted or scaled. About 0 if they have nothing in common, within about 1.4 / N,
+    for any N, S and T. Always within -1 to 1. NaN where undefined: with fewer than four rows, or if at most one row of
+    a side differs from the others.
 
-    HSIC after Song et al., "Feature selection via dependence maximization" (JMLR 2012), HSIC_1; CKA of it after Nguyen
-    et al., "Do wide and deep networks learn the same things?" (ICLR 2021), but over all rows at once, not in batches.
-    HSIC_1 is a scalar product of kernels that does not see shifts (Székely and Rizzo, 2014): hence the bounds, and rows
-    may be centred first, which leaves of it what `_unbiased` computes.
+    HSIC_1 of Song et al., "Feature selection via dependence maximization" (JMLR 2012); CKA from it as in Nguyen et al.,
+    "Do wide and deep networks learn the same things?" (ICLR 2021), but over all rows at once instead of in batches.
+    HSIC_1 is a scalar product of kernels that is invariant to shifts (Székely and Rizzo, 2014). Hence the bounds; and
+    rows may be centred first, which reduces it to what `_unbiased` computes.
     """
     if len(first) < 4:
         return nan
     x, y = _centred(_float64(first)), _centred(_float64(second))
     if x is None or y is None:
         return nan
-    own = [_unbiased(side, side) for side in (x, y)]
-    if any(unbiased <= SMALLEST_STRUCTURE * _alignment(s, s) for unbiased, s in zip(own, (x, y), strict=True)):
+    norms = [_unbiased(side, side) for side in (x, y)]
+    if any(norm <= SMALLEST_STRUCTURE * _alignment(side, side) for norm, side in zip(norms, (x, y), strict=True)):
         return nan
-    return float(_unbiased(x, y) / torch.sqrt(own[0] * own[1]))
+    return float(_unbiased(x, y) / torch.sqrt(norms[0] * norms[1]))
 
 
 def _unbiased(x: Tensor, y: Tensor) -> Tensor:
     """n (n - 3) HSIC_1 of the linear kernels of centred (N, S) and (N, T); a scalar."""
-    rows, of_x, of_y = len(x), x.square().sum(1), y.square().sum(1)
-    diagonals = rows / (rows - 2) * (of_x @ of_y)
-    return _alignment(x, y) - diagonals + of_x.sum() * of_y.sum() / ((rows - 1) * (rows - 2))
+    rows, diagonal_x, diagonal_y = len(x), x.square().sum(1), y.square().sum(1)
+    diagonals = rows / (rows - 2) * (diagonal_x @ diagonal_y)
+    return _alignment(x, y) - diagonals + diagonal_x.sum() * diagonal_y.sum() / ((rows - 1) * (rows - 2))
 
 
 def _alignment(x: Tensor, y: Tensor) -> Tensor:
-    """The scalar product of the kernels of (N, S) and (N, T), |Y'X|^2; by whichever matrices are smaller."""
+    """Scalar product of the linear kernels of (N, S) and (N, T), |Y'X|^2; computed through the smaller matrices."""
     small = len(x) < min(x.shape[1], y.shape[1])
     product: Tensor = ((x @ x.T) * (y @ y.T)).sum() if small else (y.T @ x).square().sum()
     return product
 
 
 def _float64(values: Tensor) -> Tensor:
-    """In float64 on the CPU: not every accelerator has it."""
+    """Convert to float64 on the CPU: not every accelerator has it."""
     return values.cpu().double()
 
 
 def _centred(values: Tensor) -> Tensor | None:
-    """(N, D) without the columns' means; `None` if all rows are equal."""
+    """Centre the columns of (N, D); `None` if all rows are equal."""
     centred = values - values.mean(0)
     spread, size = torch.linalg.matrix_norm(centred), torch.linalg.matrix_norm(values)
     return centred if spread > SMALLEST_SPREAD * size else None

@@ -1,7 +1,6 @@
-"""Metrics for TensorBoard, where the extra `tensorboard` is installed; nothing otherwise.
+"""Write metrics for TensorBoard if the extra `tensorboard` is installed.
 
-`metrics.jsonl` stays the record; this is for watching. A run that is continued hides what was drawn beyond its
-checkpoint.
+For watching a run; `metrics.jsonl` is the record. A run that continues hides points after its checkpoint.
 """
 
 from importlib.util import find_spec
@@ -12,7 +11,7 @@ STEP_FIGURES = ("loss", "lr", "grad_norm")
 
 
 class TensorBoard:
-    """Writes lines of `metrics.jsonl` as scalars into `folder`; does nothing if `folder` is `None` or the extra is
+    """Write lines of `metrics.jsonl` as scalars into `folder`; do nothing if `folder` is `None` or the extra is
     missing.
     """
 
@@ -24,8 +23,8 @@ class TensorBoard:
             self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
     def append(self, line: dict[str, Any]) -> None:
-        """One line: losses and rates under `train/`, held-out figures under `held-out/`; of several teachers, each
-        below its name.
+        """Write a line: losses and rates under `train/`, held-out figures under `held-out/`; with several teachers,
+        below the teacher's name.
         """
         if self._writer is None:
             return
@@ -33,12 +32,12 @@ class TensorBoard:
             for name in STEP_FIGURES:
                 self._writer.add_scalar(f"train/{name}", line[name], line["step"])
         else:
-            of = f"{line['teacher']}/" if "teacher" in line else ""
+            prefix = f"{line['teacher']}/" if "teacher" in line else ""
             for name, value in line.items():
                 if name not in ("kind", "teacher", "step", "epoch", "rows"):
-                    self._writer.add_scalar(f"held-out/{of}{name}", value, line["step"])
+                    self._writer.add_scalar(f"held-out/{prefix}{name}", value, line["step"])
 
     def close(self) -> None:
-        """Write out what is left."""
+        """Flush and close."""
         if self._writer is not None:
             self._writer.close()

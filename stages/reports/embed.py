@@ -1,4 +1,4 @@
-"""What `g2l embed` did, in words; without torch."""
+"""Report of `g2l embed`; without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,24 +9,24 @@ from pipeline.base.units import format_seconds
 from pipeline.features.embed_names import FAILURES_FILE
 
 NAMED = 5
-"""Failed slides that the report names; the file has all. Our choice: enough to see what is wrong."""
+"""Failed slides to name in the report; the file lists all. Our choice: enough to see what is wrong."""
 COUNTED = ("width", "num_slides", "num_patches", "failed_patches")
-"""What a record of a finished folder counts."""
+"""Counts in the record of a finished folder."""
 
 
 @dataclass
 class Tally:
-    """What came of the slides that a run was given.
+    """Counts of a run of `g2l embed`.
 
     Attributes:
-        folder, where: the output, and the folder in it that readers of features want.
+        folder, where: the output, and the folder in it that readers of features need.
         width: dimension of the embeddings.
-        num_slides, num_patches: with embeddings, whenever they were made.
-        num_before: slides that were finished before this run.
-        new_patches, seconds: of this run.
-        failed_patches: left out of those slides.
-        reasons: why slides failed, by their id.
-        warnings: what is odd of slides that were embedded by this run, by their id.
+        num_slides, num_patches: with embeddings, from this run or earlier ones.
+        num_before: slides finished by earlier runs.
+        new_patches, seconds: patches embedded by this run, and its time.
+        failed_patches: patches left out of finished slides.
+        reasons: why slides failed, by slide id.
+        warnings: warnings about slides embedded by this run, by slide id.
     """
 
     folder: Path
@@ -47,19 +47,19 @@ class Tally:
         return bool(self.reasons or self.failed_patches)
 
     def add(self, rows: int, failed: int) -> None:
-        """Count a finished slide of so many patches, and those left out of it."""
+        """Count a finished slide with its patches and those left out."""
         self.num_slides += 1
         self.num_patches += rows
         self.failed_patches += failed
 
     def record(self) -> dict[str, str | int]:
-        """What there is, whenever it was made: for `of_record`."""
+        """Counts over all runs, for `of_record`."""
         where = self.where.relative_to(self.folder).as_posix()
         return {"where": where, **{name: getattr(self, name) for name in COUNTED}}
 
     @classmethod
     def of_record(cls, folder: Path, record: Mapping[str, Any]) -> Self:
-        """What a finished folder holds, with nothing new.
+        """Tally of a finished folder, with nothing new.
 
         Raises:
             KeyError, TypeError, ValueError: the record is damaged.
@@ -69,7 +69,7 @@ class Tally:
 
 
 def report(tally: Tally) -> str:
-    """What was done, in words."""
+    """Report for the terminal."""
     lines = [f"{tally.where}: {tally.num_patches:,} patches of {tally.width} dimensions (slides: {tally.num_slides:,})"]
     if tally.new_patches:
         rate = tally.new_patches / max(tally.seconds, 1e-9)
@@ -77,7 +77,7 @@ def report(tally: Tally) -> str:
     elif not tally.reasons:
         lines.append("nothing was left to do")
     if tally.num_before:
-        lines.append(f"slides that were finished before: {tally.num_before:,}")
+        lines.append(f"slides finished before: {tally.num_before:,}")
     lines += [f"warning: {slide_id}: {words}" for slide_id, words in list(tally.warnings.items())[:NAMED]]
     if len(tally.warnings) > NAMED:
         lines.append(f"... and {len(tally.warnings) - NAMED:,} more slides with warnings; g2l plan lists them")
@@ -86,5 +86,5 @@ def report(tally: Tally) -> str:
         lines.append(f"{failed}; listed in {tally.folder / FAILURES_FILE}")
         lines += [f"  {slide_id}: {reason}" for slide_id, reason in list(tally.reasons.items())[:NAMED]]
         if tally.failed_patches:
-            lines.append("--retry-failures embeds slides again that have patches left out")
+            lines.append("--retry-failures embeds slides with left-out patches again")
     return "\n".join(lines)

@@ -1,27 +1,33 @@
-"""What stage one did, in words; without torch."""
+"""Report of stage one; without torch."""
 
 from dataclasses import dataclass
 
 from pipeline.base.console import counted
 from pipeline.base.units import format_bytes, format_seconds
-from pipeline.store.store import Status, Store
+from pipeline.store.format import Status
+from pipeline.store.store import Store, StoredTeacher
 
 
 @dataclass(frozen=True)
 class Extracted:
-    """What stage one did.
+    """Result of stage one.
 
     Attributes:
-        store: the finished store.
+        teacher: the finished embeddings.
         num_new_rows: rows done by this run.
-        counts: rows by status name, over the whole store.
-        seconds: of this run's extraction, without loading the teacher.
+        counts: rows by status name, over all shards.
+        seconds: time of this run's extraction, without loading the teacher.
     """
 
-    store: Store
+    teacher: StoredTeacher
     num_new_rows: int
     counts: dict[str, int]
     seconds: float
+
+    @property
+    def store(self) -> Store:
+        """The store that the embeddings are in."""
+        return self.teacher.store
 
     @property
     def num_failed(self) -> int:
@@ -30,11 +36,11 @@ class Extracted:
 
 
 def report(extracted: Extracted) -> str:
-    """What was done, in words."""
-    store, counts = extracted.store, extracted.counts
-    size = sum(f["bytes"] for _, entry in store.ledgers() if entry for f in entry["files"].values())
-    shape = f"{store.num_rows:,} rows of {store.width} dimensions in {counted(store.num_shards, 'shard')}"
-    lines = [f"{store.folder}: {shape}, {format_bytes(size)}"]
+    """Report for the terminal."""
+    teacher, counts = extracted.teacher, extracted.counts
+    size = sum(f["bytes"] for _, entry in teacher.ledger.entries() if entry for f in entry["files"].values())
+    shape = f"{teacher.num_rows:,} rows of {teacher.width} dimensions in {counted(teacher.num_shards, 'shard')}"
+    lines = [f"{teacher.folder}: {shape}, {format_bytes(size)}"]
     if extracted.num_new_rows:
         rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)
         lines.append(f"{extracted.num_new_rows:,} rows in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
@@ -43,14 +49,14 @@ def report(extracted: Extracted) -> str:
     if extracted.num_failed:
         failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
         lines.append(
-            f"failed rows: {failed}; listed in {store.folder / 'failures.csv'}. --retry-failures does them again"
+            f"failed rows: {failed}; listed in {teacher.folder / 'failures.csv'}. --retry-failures tries them again"
         )
     return "\n".join(lines)
 
 
 def import_report(imported: Extracted) -> str:
-    """What an import did, in words."""
-    proof = imported.store.attributes.get("proof")
+    """Report of an import for the terminal."""
+    proof = imported.teacher.attributes.get("proof")
     lines = [report(imported)]
     lines.append(
         f"proven on {proof['rows']} patches that were embedded again" if proof else "not proven: see --weights"

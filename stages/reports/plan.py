@@ -1,6 +1,6 @@
-"""What is said of a plan in the terminal: the slides in sum, what is odd of some, and what stage one will write.
+"""Report of a plan: a summary of the slides, notes and warnings on some, and what stage one will write.
 
-A thousand slides are not a thousand lines: the audit's CSV has all of them, here are the sum and the odd ones.
+A thousand slides should not be a thousand lines: the terminal gets a summary and the odd slides, the audit's CSV all.
 """
 
 from collections import Counter
@@ -17,43 +17,52 @@ from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.patch_sample import expected_pixel_bytes
 
 ASSUMED_WIDTH = 1536
-"""Width of the embedding in the estimate: the paper's teacher, H-optimus-0."""
+"""Width of the embedding in the estimate: that of the paper's teacher, H-optimus-0."""
 ASSUMED_ROWS_PER_SHARD = 2048
 MOST_LISTED = 20
-"""Slides that are listed one by one, of a kind. Our choice: a screenful; the CSV has all."""
+"""Slides to list of each kind. Our choice: a screenful; the CSV has all."""
 
 
 def audit_table(plan: Plan) -> str:
-    """The audit for the terminal: all slides of a small plan; of a large one the sum, and those that are odd."""
+    """The audit for the terminal: all slides of a small plan; for a large one, a summary and the odd slides."""
     order = sorted(plan.audit, key=lambda row: (row.status == "ok", not row.warnings, row.slide_id))
     bad = [row for row in order if row.status != "ok"]
     shown = order if len(order) <= MOST_LISTED else bad[:MOST_LISTED]
-    text = [_slides_table(shown)] if shown else []
+    lines = [_slides_table(shown)] if shown else []
     if len(order) > len(shown):
-        text += [_in_sum(plan.audit)]
-    text += _listed("failed or damaged", [(row.slide_id, row.reason) for row in bad])
-    text += _listed("with notes", [(row.slide_id, row.reason) for row in order if row.status == "ok" and row.reason])
-    text += _listed("with warnings", [(row.slide_id, f"warning: {row.warnings}") for row in order if row.warnings])
-    return "\n".join(text)
+        lines += [_summary(plan.audit)]
+    lines += _listing("failed or damaged", [(row.slide_id, row.reason) for row in bad])
+    lines += _listing("with notes", [(row.slide_id, row.reason) for row in order if row.status == "ok" and row.reason])
+    lines += _listing("with warnings", [(row.slide_id, f"warning: {row.warnings}") for row in order if row.warnings])
+    return "\n".join(lines)
 
 
 def _slides_table(rows: Sequence[AuditRow]) -> str:
-    """Slides, a line each."""
+    """Table of slides, a row each."""
     header = ("slide", "status", "um/px", "levels", "size", "tissue mm2", "available", "taken", "split")
     lines = [
-        (row.slide_id, row.status, f"{row.mpp:.4g}", row.levels, f"{row.width} x {row.height}",
-         "" if row.tissue_mm2 is None else row.tissue_mm2,
-         row.patches_available, row.patches_taken, row.split)
-        if row.mpp else (row.slide_id, row.status, "", "", "", "", "", "", "")
+        (
+            row.slide_id,
+            row.status,
+            f"{row.mpp:.4g}",
+            row.levels,
+            f"{row.width} x {row.height}",
+            "" if row.tissue_mm2 is None else row.tissue_mm2,
+            row.patches_available,
+            row.patches_taken,
+            row.split,
+        )
+        if row.mpp
+        else (row.slide_id, row.status, "", "", "", "", "", "", "")
         for row in rows
-    ]  # fmt: skip
+    ]
     return table(lines, header, right=(2, 3, 4, 5, 6, 7))
 
 
-def _in_sum(audit: Sequence[AuditRow]) -> str:
-    """Many slides in one table: how many are well, and how they spread."""
+def _summary(audit: Sequence[AuditRow]) -> str:
+    """Counts by status, and the spread of a few columns over the slides."""
     status = Counter(row.status for row in audit)
-    states = ", ".join(f"{number:,} {name}" for name, number in sorted(status.items()))
+    counts = ", ".join(f"{number:,} {name}" for name, number in sorted(status.items()))
     opened = [row for row in audit if row.mpp]
     lines: list[tuple[str, str, str, str]] = []
     for name, values in (
@@ -66,14 +75,14 @@ def _in_sum(audit: Sequence[AuditRow]) -> str:
             least, middle, most = (f"{value:.4g}" for value in np.quantile(np.array(values, float), (0, 0.5, 1)))
             lines.append((name, least, middle, most))
     spread = "\n" + table(lines, ("of a slide", "least", "median", "most"), right=(1, 2, 3)) if lines else ""
-    return f"{counted(len(audit), 'slide')}: {states}; a line each in the CSV{spread}"
+    return f"{counted(len(audit), 'slide')}: {counts}; a line each in the CSV{spread}"
 
 
-def _listed(what: str, lines: Sequence[tuple[str, str]]) -> list[str]:
-    """Slides with what is to be said of each, the first ones where they are many."""
-    shown = [f"{slide_id}: {words}" for slide_id, words in lines[:MOST_LISTED]]
-    if len(lines) > MOST_LISTED:
-        shown.append(f"... and {len(lines) - MOST_LISTED:,} more {what}; the CSV has all")
+def _listing(kind: str, messages: Sequence[tuple[str, str]]) -> list[str]:
+    """A line for each (slide, message), at most `MOST_LISTED`, then how many more slides of this kind there are."""
+    shown = [f"{slide_id}: {message}" for slide_id, message in messages[:MOST_LISTED]]
+    if len(messages) > MOST_LISTED:
+        shown.append(f"... and {len(messages) - MOST_LISTED:,} more {kind}; the CSV has all")
     return shown
 
 
@@ -85,16 +94,16 @@ def estimate(
     rows_per_shard: int = ASSUMED_ROWS_PER_SHARD,
     pixels: str = "jpegxl",
 ) -> str:
-    """What stage one will write, in words: rows, shards, bytes of embeddings and of pixels; and what is odd of the
-    split and of the names.
+    """Estimate what stage one will write, for the terminal: rows, shards, bytes of embeddings and pixels; with
+    warnings about the split and about names.
 
-    `width` is `None` where the teacher's is not known before it is built.
+    `width` is `None` if the teacher's is unknown until it is built.
     """
     rows, train, val = plan.num_rows, plan.count(TRAIN), plan.count(VAL)
     shard_rows = min(rows_per_shard, rows)
     cases, centers = {s.case_id for s in plan.slides}, {s.center for s in plan.slides if s.center}
     if width is None:
-        embeddings = f"{np.dtype(dtype).itemsize} bytes for each of them and each dimension of the teacher"
+        embeddings = f"{np.dtype(dtype).itemsize} bytes for each row and dimension of the teacher"
     else:
         size = format_bytes(rows * width * np.dtype(dtype).itemsize)
         embeddings = f"{size} of embeddings ({width}-d {dtype})"
@@ -103,7 +112,7 @@ def estimate(
         f"{counted(len(centers), 'centre')}: {counted(rows, 'patch', 'patches')}, "
         f"{train:,} to train on and {val:,} held out.",
         f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
-        f"{embeddings} and {_pixels_in_words(plan, pixels)}.",
+        f"{embeddings} and {_pixel_estimate(plan, pixels)}.",
     ]
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
         lines.append(f"warning: {warning}")
@@ -112,22 +121,22 @@ def estimate(
     if not val:
         lines.append("warning: nothing is held out, so a student cannot be scored; see --val-fraction and --val-strip")
     elif val == 1:
-        lines.append("warning: one patch is held out, and a student is scored on two at least; see --val-fraction")
-    for what, names in (("cases", cases), ("centres", centers)):
-        lines += [f"warning: {note}" for note in spelling_notes(what, names)]
+        lines.append("warning: only one patch is held out, and scoring a student needs two; see --val-fraction")
+    for kind, names in (("cases", cases), ("centres", centers)):
+        lines += [f"warning: {note}" for note in spelling_notes(kind, names)]
     return "\n".join(lines)
 
 
-def _pixels_in_words(plan: Plan, pixels: str) -> str:
-    """How much pixels take, and what that rests on."""
-    kept = {"jpegxl": "lossless pixels", "jpeg": "JPEG pixels", "none": "no pixels"}[pixels]
+def _pixel_estimate(plan: Plan, pixels: str) -> str:
+    """Size of the pixels, and how many patches it was measured on."""
+    kind = {"jpegxl": "lossless pixels", "jpeg": "JPEG pixels", "none": "no pixels"}[pixels]
     if pixels == "none":
-        return kept
+        return kind
     taken = [row for row in plan.audit if row.patches_taken]
     total = expected_pixel_bytes(taken, pixels)
     if total is None:
-        return f"an unknown amount of {kept}"
+        return f"an unknown amount of {kind}"
     measured = sum(row.patches_measured or row.pixel_bytes is not None for row in taken)
     slides = sum(row.pixel_bytes is not None for row in taken)
-    rests_on = f"measured on {counted(measured, 'patch', 'patches')} of {counted(slides, 'slide')}"
-    return f"about {format_bytes(total)} of {kept} ({rests_on})"
+    basis = f"measured on {counted(measured, 'patch', 'patches')} of {counted(slides, 'slide')}"
+    return f"about {format_bytes(total)} of {kind} ({basis})"

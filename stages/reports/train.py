@@ -1,4 +1,4 @@
-"""What stage two did, in words, and whether there is anything left for it to do: looked at without torch."""
+"""Report of stage two; without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,16 +10,17 @@ from pipeline.training.run_folder import LONGER, HeldOut, RunFolder
 
 @dataclass(frozen=True)
 class Trained:
-    """What stage two did.
+    """Result of stage two.
 
     Attributes:
         run: the run directory.
-        num_steps: steps of the whole run.
-        num_new_steps: steps that this process did.
-        before, after: held-out figures before the first step, and of the exported student, if rows are held out.
-        seconds: of this process's training.
-        further: the same two of further teachers, by name; `before` and `after` are the first one's.
-        step: after which step the exported student stood.
+        num_steps: steps in the whole run.
+        num_new_steps: steps done by this process.
+        before, after: held-out figures before the first step and of the exported student, if rows are held out; with
+            several teachers, those of the first.
+        seconds: training time of this process.
+        further: the same two for each further teacher, by name.
+        step: step that the student was exported after.
     """
 
     run: RunFolder
@@ -33,7 +34,7 @@ class Trained:
 
 
 def report(trained: Trained) -> str:
-    """What was done, in words."""
+    """Report for the terminal."""
     run = trained.run
     identity = run.read_identity()
     lines = [f"{run.folder}: {trained.num_steps:,} steps, the student is in {run.student}"]
@@ -48,6 +49,6 @@ def report(trained: Trained) -> str:
             lines.append(gains_table(before, after, f" as {teacher}" if teacher else ""))
     best = run.best()
     if words := best_words(run.validations(), teacher_weights(identity), trained.step):
-        is_told = best is None or best.step in (trained.step, trained.num_steps)
-        lines.append(words if is_told else f"{words} --keep best exports that one.")
+        has_choice = best is not None and best.step not in (trained.step, trained.num_steps)
+        lines.append(f"{words} --keep best exports that one." if has_choice else words)
     return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""What an encoder costs: parameters, FLOPs, time and memory of a forward pass, each model beside the others.
+"""Measure what encoders cost: parameters, FLOPs, time and memory of a forward pass, each model beside the others.
 
-Times of two models are only comparable when they are measured under the same conditions, and a machine drifts: it
-heats up, it is shared. So all models are timed in turn within each round, in another order each round, and a ratio is
+Times of two models are comparable only if they are measured under the same conditions, and a machine drifts: it heats
+up, and others use it. So each round times all models in turn, in another order than the round before, and a ratio is
 taken within a round before the median is taken over rounds. Left out: reading and decoding images, and moving them to
 the device; a pass starts with uint8 patches in the device's memory.
 """
@@ -140,11 +140,11 @@ def measure_cost(
             notes: dict[str, str] = {}
             for label, module in models.items():
                 expected = per_patch.get(label, 0.0) * batch_size
-                found = _prepare(module, patch_px[label], batch_size, precision, device, expected)
-                if isinstance(found, str):
-                    notes[label] = found
+                prepared = _prepare(module, patch_px[label], batch_size, precision, device, expected)
+                if isinstance(prepared, str):
+                    notes[label] = prepared
                 else:
-                    ready[label] = found
+                    ready[label] = prepared
             times = _time_in_turn(ready, rounds, on_round)
             per_patch |= {label: median(own) / batch_size for label, own in times.items()}
             for label in models:
@@ -167,7 +167,7 @@ class _Ready:
 def _prepare(
     module: nn.Module, patch_px: int, batch_size: int, precision: str, device: torch.device, expected: float
 ) -> _Ready | str:
-    """Run a model for its memory, and again to know how often it must run; or why it cannot be timed.
+    """Run a model once for its memory and once to learn how often to repeat it; or say why it cannot be timed.
 
     Args:
         expected: seconds that a pass will take by what smaller batches took, 0 if not known.

@@ -1,7 +1,7 @@
-"""The cost part of an evaluation: how large each model is, how fast it runs beside the reference, what memory it takes.
+"""The cost section of a report: how large each model is, how fast it runs beside the reference, what memory it takes.
 
-What is timed is a forward pass over patches that lie in the device's memory; reading slides and decoding images, which
-often take longer, are the same for every model and are left out.
+A forward pass over patches in the device's memory is timed. Left out: reading slides and decoding images, which often
+take longer but are the same for every model.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.base.console import Progress
 from pipeline.base.devices import describe_device
-from pipeline.base.errors import ConfigError, first_line
+from pipeline.base.errors import first_line
 from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.cost.measure import (
     CELL_SECONDS,
@@ -33,21 +33,15 @@ def cost_section(
     reference: str,
     device: torch.device,
     precision: str,
-) -> tuple[Section, dict[str, float]]:
-    """Measure all models; returns the section, and milliseconds a patch by label at the largest batch size and first
-    precision (models that could not be timed there are left out).
+) -> Section:
+    """Measure all models; its times of a patch are those of the largest batch size and the first precision.
 
     Args:
         models: with the module, forward: uint8 (B, P, P, 3) -> (B, D), and the side of its patches, pixels.
         reference: label of the model that the others are compared with.
         precision: arithmetic where the configuration names none to be timed.
-
-    Raises:
-        ConfigError: a batch size below 1.
     """
     batch_sizes = sorted(set(config.cost_batch_sizes))
-    if batch_sizes[:1] < [1]:
-        raise ConfigError(f"--cost-batch-sizes {batch_sizes}: give sizes of at least 1")
     precisions: list[str] = list(dict.fromkeys(config.cost_precisions or [])) or [precision]
     exclusions: list[Exclusion] = []
     size = _size_table(models, reference, exclusions)
@@ -61,7 +55,7 @@ def cost_section(
         Exclusion(f"{row.label}, {row.precision}, batches of {row.batch_size}", row.note) for row in rows if row.note
     ]
     largest = [row for row in rows if row.batch_size == batch_sizes[-1] and row.precision == precisions[0]]
-    section = Section(
+    return Section(
         key=KEY,
         title="Cost",
         what=f"What one forward pass costs on this machine ({describe_device(device)}). All models are timed in turn "
@@ -80,8 +74,8 @@ def cost_section(
         },
         exclusions=exclusions,
         notes=_notes(rows, config.cost_rounds),
+        ms_per_patch={row.label: row.ms_per_patch for row in largest if row.ms_per_patch is not None},
     )
-    return section, {row.label: row.ms_per_patch for row in largest if row.ms_per_patch is not None}
 
 
 def _size_table(
@@ -98,10 +92,10 @@ def _size_table(
             exclusions.append(Exclusion(f"{model.label}, FLOPs", f"not countable: {first_line(error)}"))
     rows: list[list[Cell]] = []
     for model, _, patch_px in models:
-        own = flops[model.label]
+        num_flops = flops[model.label]
         share = _ratio(params[model.label], params.get(reference))
-        flops_share = _ratio(own, flops.get(reference))
-        giga = None if own is None else own / 1e9
+        flops_share = _ratio(num_flops, flops.get(reference))
+        giga = None if num_flops is None else num_flops / 1e9
         rows.append([model.label, model.role or None, patch_px, params[model.label], share, giga, flops_share])
     return Table(
         "Size",
@@ -127,10 +121,20 @@ def _speed_table(rows: Sequence[CostRow], reference: str) -> Table:
     cells: list[list[Cell]] = []
     for row in rows:
         memory = None if row.peak_bytes is None else row.peak_bytes / MIB
-        cells.append([row.label, row.precision, row.batch_size, row.ms_per_patch, row.patches_per_second,
-                      row.times_faster, memory, row.note])  # fmt: skip
+        cells.append(
+            [
+                row.label,
+                row.precision,
+                row.batch_size,
+                row.ms_per_patch,
+                row.patches_per_second,
+                row.times_faster,
+                memory,
+                row.note,
+            ]
+        )
     if not any(row.note for row in rows):
-        cells = [own[:-1] for own in cells]
+        cells = [row_cells[:-1] for row_cells in cells]
     columns = [
         Column("model"),
         Column("precision", "Arithmetic of the pass; weights are kept in float32."),
@@ -157,7 +161,7 @@ def _speed_table(rows: Sequence[CostRow], reference: str) -> Table:
 def _scores(rows: Sequence[CostRow], reference: str) -> list[Score]:
     """The headline: how many times faster, at the largest batch and the first precision."""
     values: dict[str, Interval] = {row.label: row.times_faster for row in rows if row.times_faster is not None}
-    return [Score(f"times faster than {reference}", values)] if values else []
+    return [Score(f"times faster than {reference}", values, is_cost=True)] if values else []
 
 
 def _notes(rows: Sequence[CostRow], rounds: int) -> list[str]:

@@ -1,7 +1,7 @@
-"""Correlations of a projection with the teacher's embeddings, with what each resample of cases gives. Pure.
+"""Correlations of a projection with the teacher's embeddings, of the data and of each resample of cases. Pure.
 
-The figures are those of training (`training.similarity.Fidelity`), which do not depend on a projection's spread. A
-resample's are computed from sums over groups, as all of `evaluate.bootstrap` are: no row is copied.
+The figures are those of training (`training.similarity.Fidelity`), which do not depend on a projection's spread. Those
+of a resample are computed from sums over groups, as in all of `evaluate.bootstrap`: no row is copied.
 """
 
 import numpy as np
@@ -23,10 +23,10 @@ def correlation_draws(projected: Floats, target: Floats, resamples: GroupResampl
     there; a resample whose targets do not vary at all has no `r2_scaled` (NaN).
     """
     sides = torch.from_numpy(projected), torch.from_numpy(target)
-    found = correlations(*sides)
+    by_dimension = correlations(*sides)
     values = {
-        "correlation_mean": float(found.mean()),
-        "correlation_median": float(found.quantile(0.5)),
+        "correlation_mean": float(by_dimension.mean()),
+        "correlation_median": float(by_dimension.quantile(0.5)),
         "r2_scaled": scaled_r2(*sides),
     }
     if resamples.num_groups < MIN_GROUPS:
@@ -42,7 +42,7 @@ def _of_resamples(projected: Floats, target: Floats, resamples: GroupResamples) 
     """Each dimension's correlation, and the target's sum of squares about its mean, in each resample: (B, T) each."""
     rows = resamples.sums(np.ones((len(target), 1)))
     blocks = [slice(start, start + BLOCK_DIMENSIONS) for start in range(0, target.shape[1], BLOCK_DIMENSIONS)]
-    found = []
+    parts = []
     for block in blocks:
         x, y = (side[:, block] - side[:, block].mean(0) for side in (projected, target))
         sums = resamples.sums(np.concatenate([x, y, x * x, y * y, x * y], axis=1))
@@ -50,8 +50,8 @@ def _of_resamples(projected: Floats, target: Floats, resamples: GroupResamples) 
         of_x, of_y = _about_mean(xx, sum_x, rows), _about_mean(yy, sum_y, rows)
         scale = np.sqrt(of_x) * np.sqrt(of_y)
         correlation = np.divide(xy - sum_x * sum_y / rows, scale, out=np.zeros_like(scale), where=scale > 0)
-        found.append((np.clip(correlation, -1, 1), of_y))
-    return np.concatenate([one for one, _ in found], axis=1), np.concatenate([of for _, of in found], axis=1)
+        parts.append((np.clip(correlation, -1, 1), of_y))
+    return np.concatenate([part for part, _ in parts], axis=1), np.concatenate([of_y for _, of_y in parts], axis=1)
 
 
 def _about_mean(squares: Floats, sums: Floats, rows: Floats) -> Floats:

@@ -1,5 +1,5 @@
-"""What a fidelity score does not see of its store: rows without an embedding, rows that were not drawn, and slides or
-centres with too few patches for figures of their own. Nothing is left out in silence.
+"""List what a fidelity score leaves out of its store: rows without an embedding, rows that were not drawn, and slides
+or centres with too few patches for figures of their own.
 """
 
 import numpy as np
@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from pipeline.base.console import counted
 from pipeline.report.content import Exclusion
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Status, Store
+from pipeline.store.format import Status
+from pipeline.store.store import StoredTeacher
 
 MIN_PART_ROWS = 5
 """A slide or centre with fewer held-out patches has no figures of its own. Our choice."""
@@ -18,13 +19,13 @@ MAX_ROWS_NAMED = 5
 Names = NDArray[np.str_]
 
 
-def failed_rows(store: Store) -> list[Exclusion]:
+def failed_rows(store: StoredTeacher) -> list[Exclusion]:
     """Planned rows that the store has no embedding of: one exclusion for each slide and reason, held-out rows first,
     and one for all that are not done yet.
     """
     status, split, slide_of_row = store.status(), store.plan.split(), store.plan.slide_of_row()
-    reasons = {failure["row"]: str(failure["reason"]) for failure in store.failures()}
-    found = []
+    reasons = {failure["row"]: str(failure["reason"]) for failure in store.ledger.failures()}
+    exclusions = []
     for code, words in ((VAL, "held-out"), (TRAIN, "training")):
         of_split = split == code
         groups: dict[tuple[int, str], list[int]] = {}
@@ -33,10 +34,12 @@ def failed_rows(store: Store) -> list[Exclusion]:
             groups.setdefault((int(slide_of_row[row]), reason), []).append(row)
         for (slide, reason), rows in groups.items():
             what = f"{_patches(len(rows), words)} of slide {store.plan.slides[slide].slide_id} ({_rows(rows)})"
-            found.append(Exclusion(what, f"no embedding in the store: {reason}", count=len(rows)))
+            exclusions.append(Exclusion(what, f"no embedding in the store: {reason}", count=len(rows)))
         if absent := int((of_split & (status == Status.ABSENT)).sum()):
-            found.append(Exclusion(_patches(absent, words), "the store is not finished; continue it", count=absent))
-    return found
+            exclusions.append(
+                Exclusion(_patches(absent, words), "the store is not finished; continue it", count=absent)
+            )
+    return exclusions
 
 
 def _patches(number: int, words: str) -> str:
@@ -61,7 +64,7 @@ def missing_note(exclusions: list[Exclusion]) -> str:
     )
 
 
-def sample_note(store: Store, num_val: int, num_train: int) -> str:
+def sample_note(store: StoredTeacher, num_val: int, num_train: int) -> str:
     """How many rows `--store-rows` left of those that there are; "" if it left all."""
     of_val, of_train = len(store.ok_rows(VAL)), len(store.ok_rows(TRAIN))
     if (num_val, num_train) == (of_val, of_train):
@@ -76,19 +79,19 @@ def part_rows(parts: Names, *, small: bool) -> dict[str, NDArray[np.int64]]:
     """Rows of each slide or centre of `parts` (N,) by name, sorted: of the `small` ones, or of all others. Rows whose
     name is "" are of none.
     """
-    found = {str(name): np.flatnonzero(parts == name) for name in np.unique(parts[parts != ""])}
-    return {name: rows for name, rows in found.items() if (len(rows) < MIN_PART_ROWS) == small}
+    rows_of = {str(name): np.flatnonzero(parts == name) for name in np.unique(parts[parts != ""])}
+    return {name: rows for name, rows in rows_of.items() if (len(rows) < MIN_PART_ROWS) == small}
 
 
 def not_shown(parts: Names) -> list[dict[str, str | int]]:
     """Parts without figures of their own and their patches; what has no name is one of them, called "", unless that is
     all.
     """
-    found: list[dict[str, str | int]] = [
+    named: list[dict[str, str | int]] = [
         {"name": name, "patches": len(rows)} for name, rows in part_rows(parts, small=True).items()
     ]
     nameless = int((parts == "").sum())
-    return [*found, {"name": "", "patches": nameless}] if 0 < nameless < len(parts) else found
+    return [*named, {"name": "", "patches": nameless}] if 0 < nameless < len(parts) else named
 
 
 def not_shown_note(parts: Names, name: str) -> str:

@@ -1,5 +1,5 @@
-"""The parts of a fidelity score: which rows of a store are scored, the teacher's space, each model's way into it, and
-what each row adds to the figures.
+"""The parts of a fidelity score: the rows of a store that are scored, the teacher's space, each model's way into it,
+and what each row adds to the figures.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError
 from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.fidelity.rows import failed_rows, missing_note
 from pipeline.projector import EPSILON, Projector
 from pipeline.report.content import Column
 from pipeline.sampling import TRAIN, VAL
-from pipeline.store.store import Store
+from pipeline.store.store import StoredTeacher
 from pipeline.student.resolve import NamedModel
 from pipeline.training.held_out import FIGURES as NAMES
 from pipeline.training.held_out import MEANINGS
@@ -81,35 +79,34 @@ class StoreRows:
         return np.concatenate([self.train, self.val])
 
 
-def choose_store_rows(store: Store, config: EvaluateConfig) -> StoreRows:
-    """At most `store_rows` held-out rows and as many training rows, by a hash of the row. The user is told of rows
-    without an embedding.
+def choose_store_rows(store: StoredTeacher, config: EvaluateConfig) -> StoreRows:
+    """At most `store_rows` held-out rows and as many training rows, by a hash of the row.
 
     Raises:
         BenchmarkError: fewer than two rows are held out, or fewer than three are to be trained on.
     """
-    if missing := missing_note(failed_rows(store)):
-        say(f"warning: {store.folder}: {missing} The report lists them")
     chosen = []
     for split, least, words in ((TRAIN, 3, "to train on"), (VAL, 2, "held out")):
         rows = store.ok_rows(split)
         if len(rows) < least:
-            raise BenchmarkError(f"{store.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
-                                 "with --val-fraction or --val-strip")  # fmt: skip
+            raise BenchmarkError(
+                f"{store.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
+                "with --val-fraction or --val-strip"
+            )
         keys = row_keys(rows, config.seed, 0, "evaluate")
         chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[: config.store_rows]]))
     return StoreRows(*chosen)
 
 
 @dataclass(frozen=True)
-class ScoredModel:
+class StoreEmbeddings:
     """One model's embeddings of a store's rows, float32, and how it reaches the teacher's space.
 
     Attributes:
         train, val: embeddings (M, S) and (N, S).
         is_teacher: it is the store's teacher; the embeddings are then the store's.
-        projector: of a student that was distilled from the store's teacher.
-        named: what was asked for: where a student comes from.
+        projector: the student's own, if it was distilled from the store's teacher.
+        named: the model as it was named: where a student comes from.
     """
 
     label: str
@@ -123,7 +120,7 @@ class ScoredModel:
 class TeacherSpace:
     """The store's teacher on the chosen rows, plain and standardised by the statistics of all training rows."""
 
-    def __init__(self, store: Store, rows: StoreRows) -> None:
+    def __init__(self, store: StoredTeacher, rows: StoreRows) -> None:
         mean, variance = teacher_statistics(store, TRAIN)
         self.mean, self.deviation = mean, np.sqrt(variance + EPSILON)
         self.plain = np.stack([store.read_embedding(int(row)) for row in rows.val])
@@ -136,20 +133,21 @@ class TeacherSpace:
         standardised: NDArray[np.float64] = (embeddings - self.mean) / self.deviation
         return standardised
 
-    def fit_map(self, model: ScoredModel) -> LinearMap:
+    def fit_map(self, model: StoreEmbeddings) -> LinearMap:
         """The linear map of a model's embeddings into this space, fitted on the training rows."""
         return fit_linear_map(model.train, self.train, self.train_cases)
 
-    def project(self, model: ScoredModel, fitted: LinearMap) -> dict[str, NDArray[np.float64]]:
+    def project(self, model: StoreEmbeddings, fitted: LinearMap) -> dict[str, NDArray[np.float64]]:
         """A model's projections of the held-out rows, float64 (N, T), by how they are made; the fitted one last."""
-        found = {}
+        projections = {}
         if model.is_teacher:
-            found[IDENTITY] = self.standardise(model.val)
+            projections[IDENTITY] = self.standardise(model.val)
         elif model.projector is not None and model.projector.linear.out_features == len(self.mean):
             with torch.inference_mode():
-                found[OWN] = self.standardise(model.projector.as_teacher(torch.from_numpy(model.val)).double().numpy())
-        found[FITTED] = fitted.predict(model.val)
-        return found
+                as_teacher = model.projector.as_teacher(torch.from_numpy(model.val))
+            projections[OWN] = self.standardise(as_teacher.double().numpy())
+        projections[FITTED] = fitted.predict(model.val)
+        return projections
 
 
 @dataclass(frozen=True)
@@ -164,7 +162,7 @@ class RowFigures:
     overlap: NDArray[np.float64]
 
 
-def row_figures(space: TeacherSpace, model: ScoredModel, projected: NDArray[np.float64]) -> RowFigures:
+def row_figures(space: TeacherSpace, model: StoreEmbeddings, projected: NDArray[np.float64]) -> RowFigures:
     """The figures of all held-out rows; neighbours are searched among all of them."""
     target, made = torch.from_numpy(space.val), torch.from_numpy(projected)
     own, teacher = torch.from_numpy(model.val), torch.from_numpy(space.plain)
@@ -190,7 +188,7 @@ class Alignment:
     by_chance: float
 
 
-def alignment(space: TeacherSpace, model: ScoredModel) -> Alignment:
+def alignment(space: TeacherSpace, model: StoreEmbeddings) -> Alignment:
     """Of all held-out rows."""
     both = torch.from_numpy(model.val), torch.from_numpy(space.plain)
     return Alignment(debiased_linear_cka(*both), linear_cka(*both), shuffled_cka(*both))

@@ -1,4 +1,4 @@
-"""Patches that are the same picture: refused where a copy gives an answer away, and counted where it does not.
+"""Find patches that are the same picture: refuse copies that give an answer away, count the others.
 
 A patch that is on both sides of a fold, or under two labels, makes every score wrong, and no column shows it. Two
 patches are copies if their RGB pixels are the same, however the files are called or compressed. Patches of one colour
@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.groups import GROUP_WORDS
 from pipeline.evaluate.images import ScannedImages
@@ -23,7 +22,7 @@ MAX_SHOWN = 20
 
 
 def require_no_leak(patch_set: PatchSet, scanned: ScannedImages) -> PatchSet:
-    """The set with what its pictures are, whose usable images are `scanned`; notes on copies are also said to the user.
+    """The set with its pictures and with notes on copies; its images are the usable ones of `scanned`.
 
     Raises:
         BenchmarkError: copies of a picture are of different labels, groups or splits; lists pairs.
@@ -42,8 +41,6 @@ def require_no_leak(patch_set: PatchSet, scanned: ScannedImages) -> PatchSet:
     num_plain = sum(bool(plain[first]) for first, _ in differing)
     num_copies = sum(not plain[first] for first, _ in pairs)
     notes = [*_notes_on_copies(patch_set, num_copies), *_notes_on_plain(num_plain, len(patch_set))]
-    for note in notes:
-        say(f"warning: {patch_set.source}: {note}")
     return replace(
         patch_set, pictures=np.where(plain, -1, codes), notes_on_pictures=(*patch_set.notes_on_pictures, *notes)
     )
@@ -62,8 +59,8 @@ def _error(patch_set: PatchSet, leaks: dict[tuple[int, int], list[str]]) -> str:
 
     def described(row: int, differing: Sequence[str]) -> str:
         columns = {"label": patch_set.labels, "split": patch_set.splits, patch_set.group_column: patch_set.groups}
-        said = [f"{name} {str(of[row])!r}" for name in differing if (of := columns[name]) is not None]
-        return f"{patch_set.paths[row]} ({', '.join(said)})"
+        values = [f"{name} {str(column[row])!r}" for name in differing if (column := columns[name]) is not None]
+        return f"{patch_set.paths[row]} ({', '.join(values)})"
 
     shown = list(leaks.items())[:MAX_SHOWN]
     lines = [f"\n  {described(a, differing)} and {described(b, differing)}" for (a, b), differing in shown]

@@ -1,11 +1,12 @@
-"""The patches of a benchmark: which image files, of which class, case, centre and split.
+"""Read which image files a patch benchmark has, and the class, case, centre and split of each.
 
 They come as a CSV (`path,label` and optionally a group, `center`, `split`) or as a folder with a folder of images for
-each class, as torchvision's ImageFolder reads it. A row whose label says that there is none, as pandas writes it, is
-left out and listed. What it leaves out: whether the images can be read; `evaluate.images` looks through them.
+each class, as torchvision's ImageFolder reads it. A row whose label is a word for a missing value, as pandas writes it,
+is left out and listed. Left out: whether the images can be read; `evaluate.images` looks through them.
 """
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,14 +14,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
 from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, unused_columns_note
 from pipeline.evaluate.folds import SPLITS
-from pipeline.evaluate.groups import GROUP_COLUMNS, GROUP_WORDS, coarsest, groups_in_several_centers_note
+from pipeline.evaluate.groups import GROUP_COLUMNS, GROUP_WORDS, Grouping, coarsest, groups_in_several_centers_note
 from pipeline.report.content import Exclusion
 
 REQUIRED_COLUMNS = ("path", "label")
@@ -52,11 +52,11 @@ class PatchSet:
         splits: train, val or test of each, (N,), or `None`.
         exclusions: rows of the file that are left out, and why.
         unused_columns: columns of the file that mean nothing here.
-        note_on_groups: why the groups are of another column than one might think, or "".
+        note_on_groups: why the groups are of another column than a reader would expect, or "".
         notes_on_names: what is odd about its labels or the names of its folders.
         pictures: (N,), the same number for patches of the same pixels, -1 for those of one colour throughout; `None`
             until the images have been looked through (`copies`).
-        notes_on_pictures: what was found then.
+        notes_on_pictures: what the reader must know of copies among them.
     """
 
     name: str
@@ -95,14 +95,25 @@ class PatchSet:
             return None if names is None else names[indices]
 
         return replace(
-            self, paths=[self.paths[i] for i in indices], labels=self.labels[indices], groups=of(self.groups),
-            centers=of(self.centers), splits=of(self.splits),
+            self,
+            paths=[self.paths[i] for i in indices],
+            labels=self.labels[indices],
+            groups=of(self.groups),
+            centers=of(self.centers),
+            splits=of(self.splits),
             within={words: names[indices] for words, names in self.within.items()},
             pictures=None if self.pictures is None else self.pictures[indices],
-        )  # fmt: skip
+        )
+
+    def warnings(self) -> list[str]:
+        """What the user must know before anything is computed, each with the name of the file."""
+        warnings = []
+        if self.exclusions:
+            warnings.append(f"{len(self.exclusions):,} patches have no label and are left out; the report lists them")
+        return [f"{self.source}: {note}" for note in (*warnings, *self.notes())]
 
     def notes(self) -> list[str]:
-        """What a reader must know about what the file says, and does not say, of the patches."""
+        """What a reader of the scores must know about the patches."""
         notes = []
         if self.groups is None:
             notes.append(
@@ -116,8 +127,11 @@ class PatchSet:
                 "sides, so that scores are too high and intervals too narrow; a column case_id or patient mends it."
             )
         notes += [*filter(None, [self.note_on_groups]), *self.notes_on_names]
-        for what, names in (("labels", self.labels), (GROUP_WORDS[self.group_column], self.groups),
-                            ("centres", self.centers)):  # fmt: skip
+        for what, names in (
+            ("labels", self.labels),
+            (GROUP_WORDS[self.group_column], self.groups),
+            ("centres", self.centers),
+        ):
             notes += [] if names is None else spelling_notes(what, names)
         if self.centers is not None and (missing := int((self.centers == "").sum())):
             notes.append(f"{missing:,} of {len(self):,} patches have no centre; no centre's numbers count them.")
@@ -127,10 +141,10 @@ class PatchSet:
         return [*notes, *self.notes_on_pictures, *filter(None, [unused_columns_note(self.unused_columns)])]
 
     def hash(self) -> str:
-        """Hex SHA-256 of everything that is said of the patches; of the images' names, not of their pixels."""
+        """Hex SHA-256 of the images' names, classes, groups, centres and splits; not of the pixels."""
         columns = (self.labels, self.groups, self.centers, self.splits)
-        said = [None if column is None else column.tolist() for column in columns]
-        return sha256_json([[path.name for path in self.paths], *said])
+        lists = [None if column is None else column.tolist() for column in columns]
+        return sha256_json([[path.name for path in self.paths], *lists])
 
 
 def read_patch_set(path: Path, images_root: Path | None = None) -> PatchSet:
@@ -138,18 +152,13 @@ def read_patch_set(path: Path, images_root: Path | None = None) -> PatchSet:
 
     A CSV's relative paths hang below `images_root`, or below the CSV's folder. A folder holds CLASS/IMAGE, or
     SPLIT/CLASS/IMAGE if its folders are called train, val or test, in capitals or not; a class may have folders within.
-    Names that start with a dot are passed over. Its notes are also said to the user, before anything is computed.
+    Names that start with a dot are passed over.
 
     Raises:
         BenchmarkError: there is no such file or folder, a column or a cell is missing, a path is given twice, or there
             are no patches; all lines that are wrong are named.
     """
-    found = _read_folder(path) if path.is_dir() else _read_csv(path, images_root)
-    if found.exclusions:
-        say(f"warning: {path}: {len(found.exclusions):,} patches have no label and are left out; the report lists them")
-    for note in found.notes():
-        say(f"warning: {path}: {note}")
-    return found
+    return _read_folder(path) if path.is_dir() else _read_csv(path, images_root)
 
 
 def _read_csv(path: Path, images_root: Path | None) -> PatchSet:
@@ -168,55 +177,27 @@ def _read_csv(path: Path, images_root: Path | None) -> PatchSet:
 
 
 def _from_records(path: Path, root: Path, records: Sequence[Record], problems: list[Problem]) -> PatchSet:
-    """The patches of a table.
+    """The patches of a table, whose relative paths hang below `root`.
 
     Raises:
-        ManifestError: something is wrong; everything that is wrong is listed.
+        ManifestError: something is wrong; lists all of it.
     """
     header = list(records[0][1]) if records else []
-    if alike := [name for name in header if [other.lower() for other in header].count(name.lower()) > 1]:
-        problems.append((1, f"columns {', '.join(alike)} are spelled alike; keep one of them"))
-    lines = [(line, {name.lower(): cell.strip() for name, cell in cells.items()}) for line, cells in records]
-    given = lines[0][1] if lines else {}
-    center = next((name for name in CENTER_COLUMNS if name in given), "")
-    split = "split" if "split" in given else ""
-    for _, cells in lines:
-        cells |= {split: cell_value(cells[split]).lower()} if split else {}
-    of_groups = {
-        name: [cell_value(cells[name]) for _, cells in lines if not is_unknown(cells["label"])]
-        for name in GROUP_COLUMNS
-        if name in given
-    }
-    try:
-        grouping = coarsest(of_groups)
-    except BenchmarkError as error:
-        raise ManifestError(f"{path}: {error}") from None
-    group = grouping.column
-    named = iter(grouping.names)
-    for _, cells in lines:  # in the gaps of the column, what the others say
-        if group and not is_unknown(cells["label"]):
-            cells[group] = next(named) or cells[group]
-    within = {
-        GROUP_WORDS[name]: np.array(cells)
-        for name, cells in of_groups.items()
-        if GROUP_WORDS[name] != GROUP_WORDS[group] and any(cells)
-    }
-    first_line: dict[str, int] = {}
-    for line, cells in lines:
-        problems += _problems(line, cells, group, split)
-        file = os.path.abspath(file_named(root / cells["path"]))
-        if trouble := name_trouble(root / cells["path"]):
-            problems.append((line, f"path {cells['path']!r} {trouble}"))
-        if cells["path"] and first_line.setdefault(file, line) != line:
-            problems.append((line, f"path {cells['path']!r} is on line {first_line[file]} as well; keep one of them"))
-    refuse(path, problems)
+    lines = [(line, _plain_cells(cells)) for line, cells in records]
     labelled = [cells for _, cells in lines if not is_unknown(cells["label"])]
+    names = [name.lower() for name in header]
+    group_cells = {name: [cell_value(cells[name]) for cells in labelled] for name in GROUP_COLUMNS if name in names}
+    grouping = _group_by(path, group_cells, labelled)
+    group, split = grouping.column, "split" if "split" in names else ""
+    center = next((name for name in CENTER_COLUMNS if name in names), "")
+    problems += _alike_columns(header)
+    problems += [problem for line, cells in lines for problem in _problems(line, cells, group, split)]
+    problems += _path_problems(root, lines)
+    refuse(path, problems)
     if not labelled:
         raise ManifestError(f"{path}: none of its {len(lines)} rows has a label; fill in the column label")
-    for cells in labelled:
-        if center and is_unknown(cells[center]):
-            cells[center] = ""
-    used = {*REQUIRED_COLUMNS, group, center, split, *(name for name, cells in of_groups.items() if any(cells))}
+    centers = np.array([cell_value(cells[center]) for cells in labelled]) if center else None
+    used = {*REQUIRED_COLUMNS, group, center, split, *(name for name, cells in group_cells.items() if any(cells))}
 
     def column(name: str) -> Names | None:
         return np.array([cells[name] for cells in labelled]) if name else None
@@ -228,18 +209,75 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
         labels=np.array([cells["label"] for cells in labelled]),
         groups=column(group),
         group_column=group,
-        centers=column(center) if any(center and cells[center] for cells in labelled) else None,
+        centers=centers if centers is not None and centers.any() else None,
         splits=column(split),
-        exclusions=tuple(
-            Exclusion(cells["path"], f"label is {cells['label']!r}: no label (line {line})", by_rule=True)
-            for line, cells in lines
-            if is_unknown(cells["label"])
-        ),
+        exclusions=_unlabelled(lines),
         unused_columns=tuple(name for name in header if name.lower() not in used),
-        within=within,
+        within=_within(group_cells, group),
         note_on_groups=grouping.note,
         notes_on_names=tuple(missing_notes("label", (cells["label"] for _, cells in lines))),
     )
+
+
+def _plain_cells(cells: Mapping[str, str]) -> dict[str, str]:
+    """A row's cells without blanks around them, by the columns' names in small letters; a split in small letters."""
+    plain = {name.lower(): cell.strip() for name, cell in cells.items()}
+    return plain | ({"split": cell_value(plain["split"]).lower()} if "split" in plain else {})
+
+
+def _group_by(path: Path, group_cells: Mapping[str, Sequence[str]], labelled: Sequence[dict[str, str]]) -> Grouping:
+    """The groups of the `labelled` rows; gaps in the column that names them are filled from the other columns.
+
+    Raises:
+        ManifestError: the columns contradict each other.
+    """
+    try:
+        grouping = coarsest(group_cells)
+    except BenchmarkError as error:
+        raise ManifestError(f"{path}: {error}") from None
+    if grouping.column:
+        for cells, name in zip(labelled, grouping.names, strict=True):
+            cells[grouping.column] = name or cells[grouping.column]
+    return grouping
+
+
+def _within(group_cells: Mapping[str, Sequence[str]], group: str) -> dict[str, Names]:
+    """What the groups hold, such as slides of a case, by what they are called in the plural."""
+    return {
+        GROUP_WORDS[name]: np.array(cells)
+        for name, cells in group_cells.items()
+        if GROUP_WORDS[name] != GROUP_WORDS[group] and any(cells)
+    }
+
+
+def _unlabelled(lines: Sequence[Record]) -> tuple[Exclusion, ...]:
+    """The rows without a label."""
+    return tuple(
+        Exclusion(cells["path"], f"label is {cells['label']!r}: no label (line {line})", by_rule=True)
+        for line, cells in lines
+        if is_unknown(cells["label"])
+    )
+
+
+def _alike_columns(header: Sequence[str]) -> list[Problem]:
+    """Columns whose names differ in nothing but capitals."""
+    counts = Counter(name.lower() for name in header)
+    alike = [name for name in header if counts[name.lower()] > 1]
+    return [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")] if alike else []
+
+
+def _path_problems(root: Path, lines: Sequence[Record]) -> list[Problem]:
+    """Paths that cannot name a file, and files that are listed twice."""
+    problems: list[Problem] = []
+    first_line: dict[str, int] = {}
+    for line, cells in lines:
+        name = cells["path"]
+        if trouble := name_trouble(root / name):
+            problems.append((line, f"path {name!r} {trouble}"))
+        file = os.path.abspath(file_named(root / name))
+        if name and (first := first_line.setdefault(file, line)) != line:
+            problems.append((line, f"path {name!r} is on line {first} as well; keep one of them"))
+    return problems
 
 
 def _problems(line: int, cells: Mapping[str, str], group: str, split: str) -> list[Problem]:
@@ -270,46 +308,71 @@ def _read_folder(folder: Path) -> PatchSet:
             others.
     """
     inside = _folders(folder)
-    names = [inner.name for inner in inside]
-    has_splits = any(name.lower() in SPLITS for name in names)
-    if has_splits and (others := [name for name in names if name.lower() not in SPLITS]):
-        own = [name for name in names if name.lower() in SPLITS]
+    has_splits = _holds_splits(folder, [inner.name for inner in inside])
+    places = inside if has_splits else [folder]
+    patches = [
+        (image, composed(class_folder.name), place.name.lower())
+        for place in places
+        for class_folder in _folders(place)
+        for image in _images_of_class(class_folder)
+    ]
+    if stray := [file for place in {folder, *places} for file in place.iterdir() if _is_image(file)]:
+        raise BenchmarkError(f"{min(stray)} is an image outside the folders of classes; move it into one of them")
+    if not patches:
+        raise BenchmarkError(f"{folder} holds no images; it must hold a folder for each class, with the images in it")
+    paths, labels, splits = zip(*patches, strict=True)
+    notes = [] if has_splits else _notes_on_folders(inside)
+    return PatchSet(
+        folder.resolve().name,
+        folder,
+        list(paths),
+        np.array(labels),
+        splits=np.array(splits) if has_splits else None,
+        notes_on_names=tuple(notes),
+    )
+
+
+def _holds_splits(folder: Path, names: Sequence[str]) -> bool:
+    """Whether the folders in `folder` are splits, by their `names`; otherwise they are classes.
+
+    Raises:
+        BenchmarkError: some are splits and some are not, or a name looks like a split's and is none.
+    """
+    splits = [name for name in names if name.lower() in SPLITS]
+    others = [name for name in names if name.lower() not in SPLITS]
+    if splits and others:
         raise BenchmarkError(
-            f"{folder} has folders of splits ({', '.join(own)}) beside others: "
-            f"{', '.join(others[:5])}; it must hold splits with classes within, or classes only"
+            f"{folder} has folders of splits ({', '.join(splits)}) beside others: {', '.join(others[:MAX_NAMED])}; it "
+            "must hold splits with classes within, or classes only"
         )
-    if not has_splits and (like := [name for name in names if name.lower() in SPLIT_LIKE]):
+    if like := [name for name in others if name.lower() in SPLIT_LIKE]:
         raise BenchmarkError(
             f"{folder}: {', '.join(like)} would be taken for a class. Call folders of splits {', '.join(SPLITS)}; "
             "if it is a class, give a CSV of path and label"
         )
-    alike = [] if has_splits else _common_folders(inside)
-    found = []
-    for split in inside if has_splits else [folder]:
-        for class_folder in _folders(split):
-            images = _images_below(class_folder)
-            if not images:
-                endings = ", ".join(ending[1:] for ending in IMAGE_ENDINGS)
-                raise BenchmarkError(f"{class_folder} is a class without an image ({endings}); remove it or fill it")
-            found += [(image, composed(class_folder.name), split.name.lower()) for image in images]
-    stray = [file for place in {folder, *(inside if has_splits else [])} for file in place.iterdir() if _is_image(file)]
-    if stray:
-        raise BenchmarkError(f"{min(stray)} is an image outside the folders of classes; move it into one of them")
-    if not found:
-        raise BenchmarkError(f"{folder} holds no images; it must hold a folder for each class, with the images in it")
-    paths, labels, splits = zip(*found, strict=True)
-    return PatchSet(
-        folder.resolve().name, folder, list(paths), np.array(labels), splits=np.array(splits) if has_splits else None,
-        notes_on_names=tuple(_note_on_folders(names, alike)),
-    )  # fmt: skip
+    return bool(splits)
 
 
-def _note_on_folders(classes: Sequence[str], alike: Sequence[str]) -> list[str]:
-    """What to know where all classes hold folders of the same names."""
+def _images_of_class(class_folder: Path) -> list[Path]:
+    """The images of a class; at least one.
+
+    Raises:
+        BenchmarkError: it has none.
+    """
+    images = _images_below(class_folder)
+    if not images:
+        endings = ", ".join(ending[1:] for ending in IMAGE_ENDINGS)
+        raise BenchmarkError(f"{class_folder} is a class without an image ({endings}); remove it or fill it")
+    return images
+
+
+def _notes_on_folders(classes: Sequence[Path]) -> list[str]:
+    """A note if all folders of `classes` hold folders of the same names; else none."""
+    alike = _common_folders(classes)
     if not alike:
         return []
     return [
-        f"All classes ({', '.join(classes[:MAX_NAMED])}) hold folders of the same names "
+        f"All classes ({', '.join(folder.name for folder in classes[:MAX_NAMED])}) hold folders of the same names "
         f"({', '.join(alike[:MAX_NAMED])}). If those are the classes and these are splits, call the splits "
         f"{', '.join(SPLITS)}, or give a CSV."
     ]
@@ -318,7 +381,8 @@ def _note_on_folders(classes: Sequence[str], alike: Sequence[str]) -> list[str]:
 def _common_folders(folders: Sequence[Path]) -> list[str]:
     """Names of the folders that each of several `folders` holds, if all hold the same and at least two."""
     names = [sorted(inner.name for inner in _folders(folder)) for folder in folders]
-    return names[0] if len(names) > 1 and len(names[0]) > 1 and all(found == names[0] for found in names) else []
+    are_alike = len(names) > 1 and all(others == names[0] for others in names)
+    return names[0] if are_alike and len(names[0]) > 1 else []
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -56,7 +56,7 @@ class Bench:
 
 @dataclass(frozen=True, eq=False)
 class ScoredModel:
-    """One model: what the probes said and how good that is; few-shot by the number of examples a class."""
+    """The probes of one model and their scores; few-shot by the number of examples a class."""
 
     label: str
     probed: dict[str, Probed]

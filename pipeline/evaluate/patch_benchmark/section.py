@@ -1,10 +1,10 @@
-"""The patch part of an evaluation: how well classes of patches are told apart from each model's embeddings.
+"""The patch section: how well classes of patches are told apart by each model's embeddings.
 
-Every model is probed in three ways on the same folds (or the split that the data bring): a linear probe, its nearest
-neighbours, and prototypes of a few examples. All are scored on the same patches and the same resamples of groups.
+Every model is probed in three ways on the same folds (or the split that comes with the data): a linear probe, its
+nearest neighbours, and prototypes of a few examples. All are scored on the same patches and resamples of groups.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.benchmark import Embeddings
 from pipeline.evaluate.bootstrap import (
     GroupResamples,
     bound_note,
@@ -45,8 +46,6 @@ from pipeline.report.content import Exclusion, Score, Section
 
 KEY = "patches"
 
-Embeddings = Mapping[str, NDArray[np.float32]]
-
 
 def patch_section(
     patch_set: PatchSet,
@@ -62,7 +61,7 @@ def patch_section(
         exclusions: images that were left out of the set before.
 
     Raises:
-        BenchmarkError: embeddings hold what is no number or are zero, or the set's classes and groups allow no folds.
+        BenchmarkError: embeddings are not finite or zero, or the set's classes and groups allow no folds.
     """
     for label, values in embeddings.items():
         assert len(values) == len(patch_set), f"{label}: {len(values)} embeddings of {len(patch_set)} patches"
@@ -92,10 +91,7 @@ def patch_section(
         source={"file": str(patch_set.source), "sha256 of names, classes, groups and splits": patch_set.hash()},
         exclusions=[*patch_set.exclusions, *exclusions],
         notes=_notes(models, bench),
-        data={
-            "spread_of_few_shot_draws": _spreads(models),
-            "linear_probe": curve_data(choices, bench.task.protocol),
-        },
+        data={"spread_of_few_shot_draws": _spreads(models), "linear_probe": curve_data(choices, bench.task.protocol)},
     )
 
 
@@ -138,12 +134,12 @@ def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench, confi
     try:
         probed = {LINEAR: linear_probe(embeddings, task), KNN: knn_probe(embeddings, task, config.knn)}
         draws = {
-            name: classification_draws(truth, found.probabilities[scored], bench.resamples, task.parts[scored])
-            for name, found in probed.items()
+            name: classification_draws(truth, result.probabilities[scored], bench.resamples, task.parts[scored])
+            for name, result in probed.items()
         }
     except BenchmarkError as error:
         raise BenchmarkError(f"{label}: {error}") from None
-    few = {found.shots: found for found in few_shot(embeddings, task, bench.examples)}
+    few = {result.shots: result for result in few_shot(embeddings, task, bench.examples)}
     few_draws = {shots: class_mean_draws(truth, f.right[scored], bench.resamples) for shots, f in few.items()}
     return ScoredModel(label, probed, draws, few, few_draws)
 
@@ -240,10 +236,10 @@ def _notes(models: Sequence[ScoredModel], bench: Bench) -> list[str]:
         for probe, by_metric in model.draws.items():
             estimates[f"{model.label}, {probe}"] = [interval(draws) for draws in by_metric.values()]
         estimates[f"{model.label}, few-shot"] = [interval(draws) for draws in model.few_draws.values()]
-    found = (few_groups_note(num_groups, bench.unit), bound_note(estimates))
-    notes = [*bench.patch_set.notes(), *(note for note in found if note)]
+    notes = [*bench.patch_set.notes()]
+    notes += filter(None, [few_groups_note(num_groups, bench.unit), bound_note(estimates)])
     notes += [*bench.task.notes, *bench.examples.notes]
-    by_model = [(f"{m.label}, {name}", found.notes) for m in models for name, found in m.probed.items()]
+    by_model = [(f"{m.label}, {name}", probed.notes) for m in models for name, probed in m.probed.items()]
     notes += [f"{who}: {note}" for who, of_model in by_model for note in of_model]
     task, scored = bench.task, bench.scored
     of_rows = (task.truth[scored], bench.groups[scored], task.parts[scored])

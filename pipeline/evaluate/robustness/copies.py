@@ -1,25 +1,22 @@
-"""Patches of a robustness set that are the same picture on several slides: counted, and said.
+"""Count the patches of a robustness set that are the same picture on several slides.
 
 Two patches are copies if their RGB pixels are the same, however the files are called or compressed. Left out: patches
 of one colour throughout, which are alike by nature.
 """
 
-from dataclasses import replace
-
 import numpy as np
 
-from pipeline.base.console import say
 from pipeline.evaluate.images import ScannedImages
 from pipeline.evaluate.robustness.data import RobustnessSet
 
 
-def with_note_on_copies(robustness_set: RobustnessSet, scanned: ScannedImages) -> RobustnessSet:
-    """The set, whose usable images are `scanned`, with a note if the index has copies of a picture on several slides,
-    which is also said to the user: each is nearest to its copy, whatever the model.
+def note_on_copies(robustness_set: RobustnessSet, scanned: ScannedImages) -> list[str]:
+    """A note if the index has copies of a picture on several slides: each is nearest to its copy, whatever the model.
+    Else none. The set's images are the usable ones of `scanned`.
     """
     rows = robustness_set.index
     if rows is None:
-        return robustness_set
+        return []
     usable = scanned.usable()
     pixels = np.array([scanned.pixels[usable[i]] for i in rows.images])
     several = {
@@ -29,10 +26,8 @@ def with_note_on_copies(robustness_set: RobustnessSet, scanned: ScannedImages) -
     }
     count = len(np.unique(rows.images[np.isin(pixels, list(several))]))
     if not count:
-        return robustness_set
-    note = (
+        return []
+    return [
         f"{count:,} patches are copies, pixel for pixel, of one on another slide. A copy is the nearest neighbour of "
         "its like for every model, which moves the index; take one of each pair out."
-    )
-    say(f"warning: {robustness_set.path}: {note}")
-    return replace(robustness_set, notes=(*robustness_set.notes, note))
+    ]

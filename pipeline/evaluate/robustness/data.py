@@ -1,4 +1,4 @@
-"""The CSV of a robustness benchmark: which image is which patch of which slide, and what it shows.
+"""Read the CSV of a robustness benchmark: which image is which patch of which slide, and what it shows.
 
 Two kinds of set, in one file if it has the columns of both. For the robustness index, the columns of PathoROB
 (slide_id, patch_id, biological_class, medical_center, subset). For paired robustness, as in plismbench: the same tissue
@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.console import say
-from pipeline.base.errors import BenchmarkError, ManifestError
+from pipeline.base.errors import BenchmarkError, ConfigError, ManifestError
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.label_words import is_unknown, spelling_notes
 from pipeline.disk.tables import Problem, Record, read_table, refuse
@@ -74,7 +73,7 @@ class RobustnessSet:
         index, paired: rows for each evaluation; `None` if the file lacks its columns.
         num_out_of_domain: rows that the index leaves out because their subset is "OOD".
         unused_columns: columns of the file that mean nothing here.
-        notes: what a reader must know about the names in the file.
+        notes: what a reader must know about the names in the file, and about copies among the images.
     """
 
     path: Path
@@ -117,7 +116,7 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     """Read and check a CSV; relative image paths hang below `images_root`, else below the CSV's folder.
 
     Ids and names are text, kept as they are written but for blanks around them; the names of columns may be in
-    capitals. Its notes are also said to the user, before anything is computed.
+    capitals.
 
     Raises:
         BenchmarkError: columns for neither evaluation, empty cells, rows that contradict each other (with their lines),
@@ -125,17 +124,14 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     """
     if images_root is not None and not images_root.is_dir():
         raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
+    root = path.parent if images_root is None else images_root
     try:
-        root = path.parent if images_root is None else images_root
         records, columns = _read(path, root)
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
-    notes = _alike_notes(records, columns)
-    for note in notes:
-        say(f"warning: {path}: {note}")
     has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
-    in_domain = [row for row in records if has_index and not _is_out_of_domain(row)]
-    once = list({(row["slide_id"], row["patch_id"]): row for row in records if has_paired}.values())
+    in_domain = [row for row in records if not _is_out_of_domain(row)] if has_index else []
+    once = list({(row["slide_id"], row["patch_id"]): row for row in records}.values()) if has_paired else []
     file_of = {row["path"]: file_named(root / row["path"]) for row in (*in_domain, *once)}
     paths = sorted(set(file_of.values()))
     number = {image: index for index, image in enumerate(paths)}
@@ -143,21 +139,44 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     def images(rows: Sequence[dict[str, str]]) -> Ints:
         return np.array([number[file_of[row["path"]]] for row in rows], dtype=np.int64)
 
-    def names(rows: Sequence[dict[str, str]], column: str) -> Names:
-        return np.array([row.get(column, "") for row in rows], dtype=np.str_)
+    def names(rows: Sequence[dict[str, str]], *of_columns: str) -> list[Names]:
+        return [np.array([row.get(column, "") for row in rows], dtype=np.str_) for column in of_columns]
 
     index = paired = None
     if has_index:
-        slides, classes, centers, subsets = (names(in_domain, name) for name in ("slide_id", *INDEX_COLUMNS, SUBSET))
+        slides, classes, centers, subsets = names(in_domain, "slide_id", *INDEX_COLUMNS, SUBSET)
         index = IndexRows(images(in_domain), slides, classes, centers, subsets if SUBSET in columns else None)
         _check_index(index, str(path))
     if has_paired:
-        slides, places, scanners, stainings = (names(once, name) for name in ("slide_id", "patch_id", *PAIRED_COLUMNS))
-        paired = PairedRows(images(once), slides, places, scanners, stainings)
+        paired = PairedRows(images(once), *names(once, "slide_id", "patch_id", *PAIRED_COLUMNS))
         _check_paired(paired, str(path))
     num_out_of_domain = len(records) - len(in_domain) if has_index else 0
     unused = tuple(name for name in records[0] if name not in columns)
-    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, notes)
+    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, _spelling_notes(records, columns))
+
+
+def require_neighbours(robustness_set: RobustnessSet, k: int | None) -> None:
+    """See early that every patch has `k` patches of other slides within each of its subsets; `None`: k is chosen later.
+
+    Raises:
+        ConfigError: some patch has fewer.
+    """
+    rows = robustness_set.index
+    if rows is None or k is None:
+        return
+    subsets = np.full(len(rows.slides), "") if rows.subsets is None else rows.subsets
+    others = {
+        str(name): int(len(slides) - np.unique(slides, return_counts=True)[1].max())
+        for name in np.unique(subsets)
+        if len(slides := rows.slides[subsets == name])
+    }
+    fewest = min(others, key=others.__getitem__)
+    if k > others[fewest]:
+        within = f" within subset {fewest!r}" if fewest else ""
+        raise ConfigError(
+            f"--ri-k {k}: some patch of {robustness_set.path} has only {others[fewest]} patches of other slides"
+            f"{within}; take a k of at most {others[fewest]}, or leave it out for one that is chosen"
+        )
 
 
 def _is_out_of_domain(row: Mapping[str, str]) -> bool:
@@ -165,10 +184,10 @@ def _is_out_of_domain(row: Mapping[str, str]) -> bool:
     return row.get(SUBSET, "").upper() == OUT_OF_DOMAIN
 
 
-def _alike_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tuple[str, ...]:
-    """Which names of a column differ only in capitals: they count as different, and may not be meant to.
+def _spelling_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tuple[str, ...]:
+    """Notes on names of a column that differ in capitals only: they count as different, which may be a mistake.
 
-    Places in the tissue and files may be called what they like.
+    Names of places in the tissue and of files are free.
     """
     notes: list[str] = []
     for column in (name for name in records[0] if name in columns - {"path", "patch_id"}):
@@ -202,7 +221,8 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
             f"{path} has the columns {', '.join(given)}, which are enough for neither evaluation.\n{NEEDS}"
         )
     subset = (SUBSET,) if for_index and SUBSET in given else ()
-    problems = _problems(records, (*for_index, *for_pairs), subset)
+    about = (*for_index, *for_pairs)
+    problems = [*_missing_cells(records, about, subset), *_contradictions(records, about), *_repeated(records, subset)]
     named = {row["path"]: line for line, row in reversed(records)}
     problems += [
         (line, f"path {name!r} {trouble}") for name, line in named.items() if (trouble := name_trouble(root / name))
@@ -211,23 +231,29 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
     return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
 
 
-def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[str, ...]) -> list[Problem]:
-    """Cells that are empty or stand for a missing value, and rows that contradict an earlier one."""
-    problems = [
-        (line, f"{column} is empty")
-        for line, row in records
-        for column in (*REQUIRED, *about, *subset)
-        if not row[column]
-    ]
-    problems += [
-        (line, f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out")
-        for line, row in records
-        for column in (*REQUIRED, *about, *subset)
-        if row[column]
-        and is_unknown(row[column])
-        and not (column in INDEX_COLUMNS and subset and _is_out_of_domain(row))
-    ]
+def _missing_cells(records: Sequence[Record], about: Sequence[str], subset: Sequence[str]) -> list[Problem]:
+    """Cells that are empty or stand for a missing value; class and centre do not matter out of domain."""
+    problems = []
+    for line, row in records:
+        free = INDEX_COLUMNS if subset and _is_out_of_domain(row) else ()
+        for column in (*REQUIRED, *about, *subset):
+            if not row[column]:
+                problems.append((line, f"{column} is empty"))
+            elif is_unknown(row[column]) and column not in free:
+                problems.append(
+                    (
+                        line,
+                        f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out",
+                    )
+                )
+    return problems
+
+
+def _contradictions(records: Sequence[Record], about: Sequence[str]) -> list[Problem]:
+    """Rows that say something else of a patch, a slide or an image than an earlier row."""
     of_slide = [column for column in about if column != "biological_class"]
+    of_patch = ["path", *(column for column in about if column not in of_slide)]
+    problems: list[Problem] = []
     first: dict[tuple[str, ...], tuple[int, str]] = {}
 
     def must_agree(line: int, what: str, column: str, value: str, *key: str) -> None:
@@ -237,19 +263,29 @@ def _problems(records: Sequence[Record], about: tuple[str, ...], subset: tuple[s
 
     for line, row in records:
         slide, patch = row["slide_id"], row["patch_id"]
-        words = f"patch {patch!r} of slide {slide!r}"
-        for column in ("path", *about):
-            if column not in of_slide:
-                must_agree(line, words, column, row[column], slide, patch)
+        for column in of_patch:
+            must_agree(line, _patch_in_words(row), column, row[column], slide, patch)
         for column in of_slide:
             must_agree(line, f"slide {slide!r}", column, row[column], slide)
         must_agree(line, f"image {row['path']!r}", "patch", f"{slide} {patch}", row["path"])
+    return problems
+
+
+def _repeated(records: Sequence[Record], subset: Sequence[str]) -> list[Problem]:
+    """Rows of a patch that has an earlier row, in the same subset if there are subsets."""
+    problems = []
+    first: dict[tuple[str, str, str], int] = {}
+    for line, row in records:
         where = row[SUBSET] if subset else ""
-        earlier = first.setdefault(("row", slide, patch, where), (line, ""))[0]
+        earlier = first.setdefault((row["slide_id"], row["patch_id"], where), line)
         if earlier != line:
             within = f" in subset {where!r}" if subset else ""
-            problems.append((line, f"{words} stands on line {earlier} already{within}; keep one row"))
+            problems.append((line, f"{_patch_in_words(row)} stands on line {earlier} already{within}; keep one row"))
     return problems
+
+
+def _patch_in_words(row: Mapping[str, str]) -> str:
+    return f"patch {row['patch_id']!r} of slide {row['slide_id']!r}"
 
 
 def _check_index(rows: IndexRows, where: str) -> None:

@@ -196,10 +196,18 @@ def index_of_random_neighbours(classes: Names, centers: Names, slides: Names, su
     slide, which is of its centre, is no neighbour. Arguments as for `robustness_index`.
     """
     names = np.full(len(classes), "all") if subsets is None else subsets
-    alike = [_num_sharing(names, *columns) for columns in (
-        (slides,), (classes,), (centers,), (classes, centers), (slides, classes), (slides, centers),
-        (slides, classes, centers),
-    )]  # fmt: skip
+    alike = [
+        _num_sharing(names, *columns)
+        for columns in (
+            (slides,),
+            (classes,),
+            (centers,),
+            (classes, centers),
+            (slides, classes),
+            (slides, centers),
+            (slides, classes, centers),
+        )
+    ]
     slide, label, center, cell, of_slide_label, of_slide_center, of_slide_cell = alike
     others = _num_sharing(names) - slide
     same_class = label - cell - (of_slide_label - of_slide_cell)
@@ -232,12 +240,12 @@ def _count(grid: Floats, classes: Ints, centers: Ints, slides: Ints, tried: Sequ
     hits, tied = np.zeros((2, num_rows, len(tried)), np.bool_)
     others = np.zeros(num_rows, np.int64)
 
-    def count(block: slice, found: Ints, similarity: Floats) -> None:
-        own = slides[found] == slides[block, None]
+    def count(block: slice, neighbours: Ints, similarity: Floats) -> None:
+        own = slides[neighbours] == slides[block, None]
         elsewhere = (~own).sum(1)
         others[block] = elsewhere if exhaust else (~own[:, :most]).sum(1)
         order = np.argsort(own, axis=1, kind="stable")
-        near = np.take_along_axis(found, order[:, :most], 1)
+        near = np.take_along_axis(neighbours, order[:, :most], 1)
         for part in row_blocks(len(near), len(at) * 2 * (int(classes.max()) + 1)):
             rows = slice(block.start + part.start, block.start + part.stop)
             tally = _tally(classes[near[part]], centers[near[part]] == centers[rows, None], at, int(classes.max()) + 1)
@@ -293,8 +301,10 @@ def _index_at(
 ) -> RobustnessIndex:
     """The index at the `best` of the numbers of neighbours `usable`."""
     same_class, same_center = _of_rows(best, counts, rows_of)
-    sums = np.sum([(c.same_class[:, : len(usable)].sum(0), c.same_center[:, : len(usable)].sum(0))
-                   for c in counts.values()], axis=0)  # fmt: skip
+    sums = np.sum(
+        [(c.same_class[:, : len(usable)].sum(0), c.same_center[:, : len(usable)].sum(0)) for c in counts.values()],
+        axis=0,
+    )
     return RobustnessIndex(
         k=usable[best],
         same_class=same_class,
@@ -303,9 +313,9 @@ def _index_at(
         curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
         accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
         by_subset={
-            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in found))
+            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in of_rows))
             for name, rows in rows_of.items()
-            for found in [(same_class[rows], same_center[rows])]
+            for of_rows in [(same_class[rows], same_center[rows])]
         },
         ties=ties,
         notes=tuple(notes),

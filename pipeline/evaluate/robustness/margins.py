@@ -1,10 +1,11 @@
-"""Margins beside the robustness index, by the package croma: how far apart biology and centre are, not only who wins.
+"""Margins beside the robustness index, by the package croma: how far apart biology and centre are, not only which wins.
 
 MaRI weighs the neighbours that the index counts by their distance; CRoMa compares, for each patch, the distances to its
 nearest patches of its class from other centres and of other classes from its centre (Grisi et al., "A distributional
-robustness margin for pathology foundation models", arXiv 2607.25497). Both, their intervals and a second count of the
-index itself come from croma. This module hands it the data in an order that does not depend on the table's, and turns
-into notes what it warns of. Where croma puts 0.5 for what does not exist, nothing is given here.
+robustness margin for pathology foundation models", arXiv 2607.25497). Both and their intervals come from croma. This
+module hands croma the data in an order that does not depend on the table's, and turns its warnings into notes. Where
+croma gives 0.5 for a margin that does not exist, none is given here. Left out: croma's own count of the index, which
+a test compares with ours.
 """
 
 import logging
@@ -15,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from croma import RI, CRoMa, MaRI
+from croma import CRoMa, MaRI
 from croma.metrics.bootstrap import BootstrapCI, bootstrap_pooled_median, paired_cluster_bootstrap_delta
 from numpy.typing import NDArray
 from sklearn import config_context
@@ -39,7 +40,6 @@ class Margins:
     """Margins of one model; NaN where there is none, and `notes` say why.
 
     Attributes:
-        index: the robustness index as croma counts it, at the same k.
         mari: the margin-aware index over all patches, 0 to 1.
         mari_median: MaRI of the median patch, with an interval over slides.
         croma: median margin, with an interval over slides; -1 to 1, above 0 biology is nearer. For sets of subsets the
@@ -49,7 +49,6 @@ class Margins:
         counted: whether croma was asked.
     """
 
-    index: float = NAN
     mari: float = NAN
     mari_median: Interval = NOTHING
     croma: Interval = NOTHING
@@ -130,12 +129,11 @@ def _with_mari(
     resamples: int,
     seed: int,
 ) -> Margins:
-    """With the index and MaRI of croma; the temperature is croma's own choice for the model."""
-    index = RI.compute_curve(values, manifest, k_values=[k], **design)[k]
+    """With MaRI; the temperature is croma's own choice for the model."""
     mari = MaRI.compute(values, manifest, k_candidates=[k], **design)
     groups = manifest["group_id"].to_numpy()[mari.occurrence_source_indices]
     median = bootstrap_pooled_median(mari.sample_values_aligned, groups, n_boot=resamples, level=LEVEL, seed=seed)
-    return replace(margins, index=index, mari=mari.value, mari_median=_interval(median))
+    return replace(margins, mari=mari.value, mari_median=_interval(median))
 
 
 def _with_croma(
@@ -161,8 +159,8 @@ def _with_croma(
     return replace(margins, croma=_interval(median), croma_tail=croma.ltm_alpha, croma_f0=croma.f0)
 
 
-def _interval(found: BootstrapCI) -> Interval:
-    return Interval(found.point, found.lo, found.hi)
+def _interval(of_croma: BootstrapCI) -> Interval:
+    return Interval(of_croma.point, of_croma.lo, of_croma.hi)
 
 
 @contextmanager

@@ -1,21 +1,21 @@
-"""Robustness: do a model's embeddings follow the tissue or the centre, scanner and stain that it comes from?
+"""The robustness section: do a model's embeddings follow the tissue, or the centre, scanner and stain it comes from?
 
 Two evaluations, of which a set may allow one or both: the robustness index of PathoROB with the margins of croma, over
 patches of several classes and centres; and plismbench's paired cosine and retrieval, over slides of the same tissue.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.files import sha256_file
 from pipeline.disk.tables import unused_columns_note
+from pipeline.evaluate.benchmark import Embeddings
 from pipeline.evaluate.bootstrap import GroupResamples
 from pipeline.evaluate.robustness.data import IndexRows, PairedRows, RobustnessSet
 from pipeline.evaluate.robustness.index import MAX_K, robustness_index
@@ -33,7 +33,7 @@ from pipeline.evaluate.robustness.tables import (
 )
 from pipeline.report.content import Exclusion, Score, Section, Table
 
-Embeddings = Mapping[str, NDArray[np.float32]]
+KEY = "robustness"
 
 
 def robustness_section(
@@ -46,7 +46,7 @@ def robustness_section(
     """The robustness of models by label, whose `embeddings` (images, D) are of the set's `paths`.
 
     Raises:
-        BenchmarkError: embeddings hold what is no number or are zero, or `config.ri_k` is too large.
+        BenchmarkError: embeddings are not finite or zero, or `config.ri_k` is too large.
     """
     for label, values in embeddings.items():
         assert len(values) == len(robustness_set.paths), f"{label}: {len(values)} embeddings"
@@ -80,7 +80,7 @@ def robustness_section(
         notes += paired_notes(next(iter(paired.values())))
     notes += [*robustness_set.notes, *filter(None, [unused_columns_note(robustness_set.unused_columns)])]
     return Section(
-        key="robustness",
+        key=KEY,
         title="Robustness to centre, scanner and stain",
         what=" ".join(what),
         basis=basis,
@@ -111,7 +111,7 @@ PAIRED_WHAT = (
 
 @contextmanager
 def _named(label: str) -> Iterator[None]:
-    """An error in here names the model."""
+    """Put the model's label before an error that is raised inside."""
     try:
         yield
     except BenchmarkError as error:
@@ -156,13 +156,13 @@ def _score_pairs(rows: PairedRows, embeddings: Embeddings) -> dict[str, PairedRo
     """Paired robustness of every model."""
     num_slides = len(np.unique(rows.slides))
     columns = (rows.slides, rows.places, rows.scanners, rows.stainings)
-    found = {}
+    paired = {}
     total = len(embeddings) * num_slides * (num_slides - 1) // 2
     with Progress("paired robustness", total, "pairs of slides") as progress:
         for label, values in embeddings.items():
             with _named(label):
-                found[label] = paired_robustness(values[rows.images], *columns, progress.step)
-    return found
+                paired[label] = paired_robustness(values[rows.images], *columns, progress.step)
+    return paired
 
 
 def _paired_basis(rows: PairedRows, paired: PairedRobustness) -> dict[str, int]:

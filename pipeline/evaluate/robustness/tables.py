@@ -1,7 +1,4 @@
-"""How robustness is laid out: tables of the index, its margins and the pairs of slides, and what a reader must know.
-
-Plain data in, plain data out. Pure.
-"""
+"""Tables, scores and notes of robustness: of the index, its margins and the pairs of slides. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +22,6 @@ from pipeline.evaluate.robustness.index import COMPARED_K, UNSURE, Ints, Robustn
 from pipeline.evaluate.robustness.margins import Margins
 from pipeline.evaluate.robustness.pairs import KINDS, TOP, PairedRobustness
 from pipeline.report.content import Cell, Column, Interval, Score, Table
-
-CROMA_AGREES = 5e-4
-"""croma's count of the index may differ by so much, half of the last digit shown, before a note says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,8 +79,9 @@ def _differences_at(
     cells: list[list[Cell]] = []
     for k in shared:
         given = [not np.isnan(base.index.compared[k].value + model.index.compared[k].value) for model in others]
-        less = [difference(draws_at(m, k), draws_at(base, k)) if has else None
-                for m, has in zip(others, given, strict=True)]  # fmt: skip
+        less = [
+            difference(draws_at(m, k), draws_at(base, k)) if has else None for m, has in zip(others, given, strict=True)
+        ]
         cells.append([k, *less])
     if not any(cell for row in cells for cell in row[1:]):
         return []
@@ -132,14 +127,13 @@ def _headline_table(rows: IndexRows, models: Sequence[ScoredIndex], reference: s
 def _margin_table(models: Sequence[ScoredIndex], num_slides: int) -> Table:
     """What croma adds; without intervals where there are too few slides."""
 
-    def part(found: Interval) -> Interval | None:
-        if np.isnan(found.value):
+    def cell(margin: Interval) -> Interval | None:
+        if np.isnan(margin.value):
             return None
-        return found if num_slides >= MIN_GROUPS else Interval(found.value, np.nan, np.nan)
+        return margin if num_slides >= MIN_GROUPS else Interval(margin.value, np.nan, np.nan)
 
     columns = [
         Column("model"),
-        Column("index by croma", "The same index at the same k, counted by the package croma."),
         Column("MaRI", "The index with neighbours weighted by nearness, 0 to 1, neutral at 0.5.", better="higher"),
         Column("MaRI, median patch", "Of the patches for which it exists.", better="higher"),
         Column(
@@ -154,8 +148,8 @@ def _margin_table(models: Sequence[ScoredIndex], num_slides: int) -> Table:
     cells: list[list[Cell]] = [
         [
             model.label,
-            *(_number(value) for value in (model.margins.index, model.margins.mari)),
-            *(part(found) for found in (model.margins.mari_median, model.margins.croma)),
+            _number(model.margins.mari),
+            *(cell(margin) for margin in (model.margins.mari_median, model.margins.croma)),
             *(_number(value) for value in (model.margins.croma_tail, model.margins.croma_f0)),
         ]
         for model in models
@@ -182,10 +176,10 @@ def _part_table(
     for name in np.unique(names).tolist():
         chosen = names == name
         num_slides = len(np.unique(slides[chosen]))
-        found = [_index_of_part(model, chosen, resamples) for model in models]
+        of_models = [_index_of_part(model, chosen, resamples) for model in models]
         if num_slides < MIN_GROUPS:
-            found = [None if one is None else Interval(one.value, np.nan, np.nan) for one in found]
-        cells.append([name, int(chosen.sum()), num_slides, *found])
+            of_models = [None if index is None else Interval(index.value, np.nan, np.nan) for index in of_models]
+        cells.append([name, int(chosen.sum()), num_slides, *of_models])
     note = (
         f"The neighbours of the patches of one {title} only; each model at its k. A dash: no neighbour counts. No "
         f"interval of fewer than {MIN_GROUPS} slides."
@@ -224,36 +218,32 @@ def index_notes(num_out_of_domain: int, models: Sequence[ScoredIndex], num_slide
     if len({model.index.k for model in models}) > 1:
         listed = ", ".join(f"{model.label}: {model.index.k}" for model in models)
         notes.append(f"k is chosen for each model, as PathoROB does, and differs ({listed}); --ri-k sets one for all.")
-    for model in models:
-        index, margins = model.index, model.margins
-        found = [*index.notes, *margins.notes]
-        if index.is_undecided:
-            found.append(
-                "no index: around every patch others are equally near, and nothing but the order of names would decide "
-                "whether class or centre counts"
-            )
-        elif np.isnan(index.value):
-            found.append("no index: no neighbour counts as SO or OS")
-        elif margins.counted and abs(margins.index - index.value) > CROMA_AGREES:
-            found.append(
-                f"croma counts {margins.index:.4f} where this report counts {index.value:.4f}; they may differ where "
-                "patches are equally near"
-            )
-        if index.ties.num_tied and not index.is_undecided:
-            low, high = index.ties.bounds
-            given = f"{low:.3f} to {high:.3f}" if low < high else "the same index"
-            found.append(
-                f"{index.ties.num_tied:,} of {index.num_queries:,} patches have several of different kinds equally "
-                f"near at place k; the order of names decides among these, and any order gives {given}"
-            )
-        if model.draws is not None and model.draws.num_dropped and num_slides >= MIN_GROUPS:
-            found.append(f"{model.draws.num_dropped:,} resamples of slides have no index and do not count")
-        missing = sum(np.isnan(value) for value in index.by_subset.values())
-        if missing and len(index.by_subset) > 1:
-            found.append(
-                f"{missing:,} of {len(index.by_subset):,} subsets have no index and are left out of their mean"
-            )
-        notes += [f"{model.label}: {note.rstrip('.')}." for note in found]
+    return notes + [f"{m.label}: {note.rstrip('.')}." for m in models for note in _notes_of_model(m, num_slides)]
+
+
+def _notes_of_model(model: ScoredIndex, num_slides: int) -> list[str]:
+    """What a reader must know of one model's index."""
+    index = model.index
+    notes = [*index.notes, *model.margins.notes]
+    if index.is_undecided:
+        notes.append(
+            "no index: around every patch others are equally near, and nothing but the order of names would decide "
+            "whether class or centre counts"
+        )
+    elif np.isnan(index.value):
+        notes.append("no index: no neighbour counts as SO or OS")
+    if index.ties.num_tied and not index.is_undecided:
+        low, high = index.ties.bounds
+        gives = f"{low:.3f} to {high:.3f}" if low < high else "the same index"
+        notes.append(
+            f"{index.ties.num_tied:,} of {index.num_queries:,} patches have several of different kinds equally near at "
+            f"place k; the order of names decides among these, and any order gives {gives}"
+        )
+    if model.draws is not None and model.draws.num_dropped and num_slides >= MIN_GROUPS:
+        notes.append(f"{model.draws.num_dropped:,} resamples of slides have no index and do not count")
+    missing = sum(np.isnan(value) for value in index.by_subset.values())
+    if missing and len(index.by_subset) > 1:
+        notes.append(f"{missing:,} of {len(index.by_subset):,} subsets have no index and are left out of their mean")
     return notes
 
 
@@ -312,8 +302,14 @@ def paired_score(paired: Mapping[str, PairedRobustness], reference: str) -> Scor
 def paired_notes(paired: PairedRobustness) -> list[str]:
     """What a reader of the paired figures must know."""
     fewest = min(pair.num_places for pair in paired.pairs)
-    notes = [f"Pairs of slides share at least {fewest:,} places; of so few, chance alone finds {TOP[-1]} of "
-             f"{2 * fewest - 1:,} patches."] if fewest < 10 * TOP[-1] else []  # fmt: skip
+    notes = (
+        [
+            f"Pairs of slides share at least {fewest:,} places; of so few, chance alone finds {TOP[-1]} of "
+            f"{2 * fewest - 1:,} patches."
+        ]
+        if fewest < 10 * TOP[-1]
+        else []
+    )
     if missing := sum(pair.num_missing for pair in paired.pairs):
         incomplete = sum(pair.num_missing > 0 for pair in paired.pairs)
         notes.append(
@@ -323,7 +319,7 @@ def paired_notes(paired: PairedRobustness) -> list[str]:
 
 
 def _interval(draws: Draws | None) -> Interval | None:
-    """A number with its interval; `None` if there is no number."""
+    """A statistic with its interval; `None` if it does not exist."""
     return None if draws is None or np.isnan(draws.value) else interval(draws)
 
 

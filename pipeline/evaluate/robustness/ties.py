@@ -1,10 +1,10 @@
-"""Patches that are equally near: what another order among them could make of the robustness index.
+"""How much the order among equally near patches could change the robustness index.
 
 Among the first k neighbours of a patch, all that are nearer than the k-th count in any order. The rest of the k places
 is filled from the tied set, those as near as the k-th. If that set is larger than the places and holds patches of
 several kinds (SO: same class from another centre; OS: another class from the same centre; neither), the order decides
-what counts. Embeddings that hold nothing but the class are such, for all patches of the class are tied; but whichever
-are taken, OS is 0 and the index 1. Where all patches are the same, any index could be had. Pure.
+what counts. Embeddings that hold nothing but the class are an example: all patches of the class are tied, but whichever
+are taken, OS is 0 and the index 1. Where all patches are the same, any index is possible. Pure.
 """
 
 from dataclasses import dataclass
@@ -34,10 +34,10 @@ class Ties:
         """Of patches whose SO and OS (N,) no order changes."""
         return cls(same_class.copy(), same_class.copy(), same_center.copy(), same_center.copy())
 
-    def put(self, rows: Ints, found: "Ties") -> None:
-        """Set the patches `rows` (M,) to what was `found` of them (M,)."""
-        self.least_class[rows], self.most_class[rows] = found.least_class, found.most_class
-        self.least_center[rows], self.most_center[rows] = found.least_center, found.most_center
+    def put(self, rows: Ints, ties: "Ties") -> None:
+        """Set the patches `rows` (M,) to their `ties` (M,)."""
+        self.least_class[rows], self.most_class[rows] = ties.least_class, ties.most_class
+        self.least_center[rows], self.most_center[rows] = ties.least_center, ties.most_center
 
     @property
     def tied(self) -> NDArray[np.bool_]:
@@ -71,7 +71,7 @@ def extremes_of(grid: Floats, classes: Ints, centers: Ints, slides: Ints, rows: 
     `grid` are directions as of `grid_directions`; each patch has a class, centre and slide, (n,), and at least k
     patches of other slides.
     """
-    found = Ties.none(*np.zeros((2, len(rows)), np.int64))
+    ties = Ties.none(*np.zeros((2, len(rows)), np.int64))
     for block in row_blocks(len(rows), len(grid)):
         asked = rows[block]
         other = slides != slides[asked, None]
@@ -82,9 +82,9 @@ def extremes_of(grid: Floats, classes: Ints, centers: Ints, slides: Ints, rows: 
         kinds = (is_class & ~is_center, ~is_class & is_center)
         places, size = k - nearer.sum(1), tied.sum(1)
         for (least, most), kind in zip(
-            ((found.least_class, found.most_class), (found.least_center, found.most_center)), kinds, strict=True
+            ((ties.least_class, ties.most_class), (ties.least_center, ties.most_center)), kinds, strict=True
         ):
             sure, of_kind = (nearer & kind).sum(1), (tied & kind).sum(1)
             least[block] = sure + np.maximum(places - (size - of_kind), 0)
             most[block] = sure + np.minimum(places, of_kind)
-    return found
+    return ties

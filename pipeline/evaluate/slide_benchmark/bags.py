@@ -1,6 +1,7 @@
-"""The bags of a slide benchmark: what is predicted at once, from which feature files, and what is left out and why.
+"""The bags of a slide benchmark: which units are predicted from which feature files, and what is left out and why.
 
-What is predicted is the *unit*, by its *bag*, the patches of all of its slides. `data` makes them of a table.
+A *unit* (a case or a slide) is predicted from its *bag*, the patches of all of its slides. `data` reads bags from a
+table.
 """
 
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ Unit = Literal["case", "slide"]
 
 @dataclass(frozen=True)
 class Bag:
-    """What is predicted at once.
+    """The patches that one prediction is made from.
 
     Attributes:
         name: id of the unit, a case or a slide.
@@ -98,7 +99,10 @@ class SlideSet:
                 bags.append(replace(bag, slides=kept))
             elif self.unit == "case":
                 exclusions.append(Exclusion(f"case {bag.name}", "no slide of it is left"))
-        files = {model: {s: f for s, f in found.items() if s not in broken} for model, found in self.files.items()}
+        files = {
+            model: {slide: file for slide, file in of_model.items() if slide not in broken}
+            for model, of_model in self.files.items()
+        }
         return replace(
             self,
             bags=tuple(bags),

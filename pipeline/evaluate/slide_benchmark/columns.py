@@ -1,7 +1,7 @@
-"""Which column of a table of slides means what, and which slides are of one case or patient.
+"""Find out which column of a table of slides means what, and which slides are of one case or patient.
 
 Columns may have other names, capitals, blanks and dashes. Folds go by what `groups.coarsest` makes of all columns
-of cases and patients. What it leaves out: what the rows say; `data` reads them.
+of cases and patients. Left out: the rows themselves; `data` reads them.
 """
 
 import re
@@ -32,11 +32,11 @@ class Columns:
 
     Attributes:
         records: cells of `COLUMNS` under these names, of the label and of what is not used under their own.
-        written: what the table calls those of `COLUMNS` that it has.
+        written: the table's own names of those of `COLUMNS` that it has.
         of_cases: the table's columns of cases and patients.
-        groups: the case or patient of each row, "" where no column says it (N,). Folds keep it together.
+        groups: the case or patient of each row, which folds keep together (N,); "" where no column gives it.
         unused: columns that mean nothing here.
-        note: how the groups came about, else "".
+        note: what a reader must know of how the groups came about, else "".
     """
 
     records: list[Record]
@@ -57,43 +57,73 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
         BenchmarkError: two columns of cases cross each other.
     """
     header = list(records[0][1]) if records else []
+    by_name = _by_plain_name(header, label)
+    written = _written_names(by_name, label)
+    of_cases = {} if label == "case_id" else {name: by_name[name][0] for name in CASES if name in by_name}
+    cells_of = {name: [cell_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
+    grouping = coarsest(cells_of)
+    if grouping.column:
+        first = next((name for name, cells in cells_of.items() if any(cells)), grouping.column)
+        written["case_id"] = of_cases[grouping.column if "slide_id" in written else first]
+    groups = grouping.names or ("",) * len(records)
+    problems += [
+        (1, f"columns {', '.join(names)} are spelled alike; keep one of them")
+        for names in by_name.values()
+        if len(names) > 1
+    ]
+    problems += _missing_case_problems(records, groups, list(of_cases.values()))
+    unused = tuple(name for name in header if name not in {*written.values(), *of_cases.values(), label})
+    renamed = _renamed(records, written, {column for names in by_name.values() for column in names}, label)
+    return Columns(renamed, written, tuple(of_cases.values()), groups, unused, grouping.note)
+
+
+def _by_plain_name(header: Sequence[str], label: str) -> dict[str, list[str]]:
+    """The table's columns that have a known name, by this name in small letters and with underscores; all but the
+    label's.
+    """
     known = {*COLUMNS, *(other for others in SYNONYMS.values() for other in others)}
     by_name: dict[str, list[str]] = {}
     for name in header:
         plain = re.sub(r"[\s-]+", "_", name.strip().lower())
         if name != label and plain in known:
             by_name.setdefault(plain, []).append(name)
-    problems += [
-        (1, f"columns {', '.join(names)} are spelled alike; keep one of them")
-        for names in by_name.values()
-        if len(names) > 1
-    ]
-    written = {
-        own: by_name[name][0]
-        for own in COLUMNS
-        if own not in ("case_id", label)
-        and (name := next((name for name in (own, *SYNONYMS.get(own, ())) if name in by_name), ""))
-    }
-    of_cases = {name: by_name[name][0] for name in CASES if name in by_name and label != "case_id"}
-    cells_of = {name: [cell_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
-    grouping = coarsest(cells_of)
-    if grouping.column:
-        first = next((name for name, cells in cells_of.items() if any(cells)), grouping.column)
-        written["case_id"] = of_cases[grouping.column if "slide_id" in written else first]
-    problems += [
-        (line, f"{column} {cells[column].strip()!r} stands for a missing value; give the case, or leave the cell empty "
-               "for a slide that is a case of its own")
-        for (line, cells), group in zip(records, grouping.names or ("",) * len(records), strict=True)
-        for column in of_cases.values()
+    return by_name
+
+
+def _written_names(by_name: Mapping[str, Sequence[str]], label: str) -> dict[str, str]:
+    """The table's own name of each of `COLUMNS` that it has; without `case_id` and the label."""
+    written = {}
+    for column in COLUMNS:
+        names = [name for name in (column, *SYNONYMS.get(column, ())) if name in by_name]
+        if names and column not in ("case_id", label):
+            written[column] = by_name[names[0]][0]
+    return written
+
+
+def _missing_case_problems(records: Sequence[Record], groups: Sequence[str], of_cases: Sequence[str]) -> list[Problem]:
+    """Words for a missing value in columns of cases, in rows that no other column gives a case or patient."""
+    return [
+        (
+            line,
+            f"{column} {cells[column].strip()!r} stands for a missing value; give the case, or leave the cell empty "
+            "for a slide that is a case of its own",
+        )
+        for (line, cells), group in zip(records, groups, strict=True)
+        for column in of_cases
         if not group and cells[column].strip() and not cell_value(cells[column])
-    ]  # fmt: skip
-    columns = {column: own for own, column in written.items()}
-    dropped = {*written, *(column for names in by_name.values() for column in names)} - {label}
-    unused = tuple(name for name in header if name not in {*columns, *of_cases.values(), label})
-    renamed = [
-        (line, {name: cell for name, cell in cells.items() if name not in dropped}
-               | {own: cells[column].strip() for column, own in columns.items()})
+    ]
+
+
+def _renamed(
+    records: Sequence[Record], written: Mapping[str, str], known_columns: set[str], label: str
+) -> list[Record]:
+    """The records with the columns `written` under the names of `COLUMNS`, in place of all `known_columns`."""
+    dropped = ({*written} | known_columns) - {label}
+    return [
+        (
+            line,
+            {name: cell for name, cell in cells.items() if name not in dropped}
+            | {name: cells[column].strip() for name, column in written.items()},
+        )
         for line, cells in records
-    ]  # fmt: skip
-    names = grouping.names or ("",) * len(records)
-    return Columns(renamed, written, tuple(of_cases.values()), names, unused, grouping.note)
+    ]

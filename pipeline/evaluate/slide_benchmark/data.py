@@ -1,11 +1,11 @@
-"""The slides of a benchmark: which label, which case, which feature files, and what is left out and why.
+"""Read the slides of a benchmark: the label, case and feature files of each, and what is left out and why.
 
 A CSV gives labels of slides or cases (TP53 status, subtype, ...) and folders give a feature file a slide, one folder a
 model. All models are scored on the same slides: one that any folder lacks is left out for all, and listed.
 
 What is predicted is the *unit*, by its *bag*, the patches of all of its slides. The unit is the case, unless the CSV
-gives slides of one case different labels: then it is the slide, and folds still keep cases together. What it leaves
-out: what the files hold; `score` reads them.
+gives slides of one case different labels: then it is the slide, and folds still keep cases together. Left out: what
+the files hold; `score` reads them.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -46,8 +46,8 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     The CSV has `slide_id`, `case_id` or both, the column `label`, and optionally `center` and `split`. With `case_id`
     alone, a case has the slides whose feature files are named by the case id and then nothing or something that is no
     letter or digit, as `TCGA-3C-AALI-01Z-00-DX1` belongs to `TCGA-3C-AALI`; of several cases it is the longest. TCGA
-    barcodes are the same in small letters, and may stand behind a prefix. With
-    `slide_id` alone, every slide is a case of its own. Of columns of cases and patients the coarsest counts, and in its
+    barcodes are the same in small letters, and may stand behind a prefix. With `slide_id` alone, every slide is a case
+    of its own. Of columns of cases and patients the coarsest counts, and in its
     gaps the others: slides that share a case or a patient are never parted. Columns may have the names that
     `columns` knows; a `slide_id` may name the slide's file or its feature file.
 
@@ -64,10 +64,10 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
             raise BenchmarkError(f"{path}: no column slide_id or case_id; one of them must say what a label is of")
         records = columns.records
         if has_slides:
-            found = files_of_slides([cells["slide_id"].strip() for _, cells in records], trees)
-            records = [(n, cells | {"slide_id": slide}) for (n, cells), slide in zip(records, found.ids, strict=True)]
+            files = files_of_slides([cells["slide_id"].strip() for _, cells in records], trees)
+            records = [(n, cells | {"slide_id": slide}) for (n, cells), slide in zip(records, files.ids, strict=True)]
         else:
-            found = files_by_name(trees)
+            files = files_by_name(trees)
         rows, exclusions = _rows(columns, records, label, problems)
         labelled = [row for row in rows if row.label]
         unit = _unit_of(labelled, has_slides, has_cases, problems)
@@ -75,65 +75,70 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         refuse(path, problems)
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
-    slides_of = _slides_by_case(rows, has_slides, found.names)
-    bags, incomplete, lacking = _bags(rows, unit, slides_of if not has_slides else None, found)
+    slides_of = _slides_by_case(rows, has_slides, files.names)
+    bags, incomplete, lacking = _bags(rows, unit, slides_of if not has_slides else None, files)
     used = sorted({slide for bag in bags for slide in bag.slides})
+    notes = [
+        columns.note,
+        *_notes_on_units(unit, rows, columns),
+        *missing_notes(label, (record[label] for _, record in records)),
+        *_notes_on_words(label, labelled),
+        groups_in_several_centers_note([row.group for row in labelled], [row.center for row in labelled], "cases"),
+        *_notes_on_files(slides_of, files),
+        unused_columns_note(columns.unused),
+    ]
     return SlideSet(
         path=path,
         label=label,
         unit=unit,
         bags=tuple(bags),
-        files={model: {s: of_model[s] for s in used} for model, of_model in found.files.items()},
+        files={model: {s: of_model[s] for s in used} for model, of_model in files.files.items()},
         exclusions=(*exclusions, *lacking),
-        notes=tuple(filter(None, [
-            columns.note,
-            *_notes_on_units(unit, rows, columns),
-            *missing_notes(label, (record[label] for _, record in records)),
-            *_notes_on_words(label, labelled),
-            groups_in_several_centers_note([row.group for row in labelled], [row.center for row in labelled], "cases"),
-            *_notes_on_files(slides_of, found),
-            unused_columns_note(columns.unused),
-        ])),
+        notes=tuple(note for note in notes if note),
         incomplete=tuple(incomplete),
-    )  # fmt: skip
+    )
 
 
 def _bags(
-    rows: Sequence[_Row],
-    unit: Unit,
-    slides_of: Mapping[str, Sequence[str]] | None,
-    found: SlideFiles,
+    rows: Sequence[_Row], unit: Unit, slides_of: Mapping[str, Sequence[str]] | None, files: SlideFiles
 ) -> tuple[list[Bag], list[str], list[Exclusion]]:
     """The bags of the rows with a label, names of those that lack a slide, and what has no features. `slides_of` are
     the slides of each case where rows are of cases, `None` where they are of slides.
     """
-    grouped: dict[str, list[_Row]] = {}
-    for row in sorted((row for row in rows if row.label), key=lambda row: (row.slide_id, row.line)):
-        grouped.setdefault(row.case_id if unit == "case" else row.slide_id, []).append(row)
     without_label = {row.case_id for row in rows if slides_of is None and not row.label}
     bags, incomplete, exclusions = [], [], []
-    for name, group in sorted(grouped.items()):
-        wanted = [row.slide_id for row in group] if slides_of is None else slides_of.get(name, [])
-        kept = []
-        for slide in wanted:
-            lacking = [model for model, of_model in found.files.items() if slide not in of_model]
-            if lacking:
-                why = found.unclear.get(slide, f"no feature file for {', '.join(lacking)}")
-                exclusions.append(Exclusion(named(slide, group[0].case_id), why))
-            else:
-                kept.append(slide)
+    for name, group in _rows_by_unit(rows, unit).items():
+        slides = [row.slide_id for row in group] if slides_of is None else slides_of.get(name, [])
+        lacking = {slide: why for slide in slides if (why := _why_no_features(slide, files))}
+        exclusions += [Exclusion(named(slide, group[0].case_id), why) for slide, why in lacking.items()]
+        kept = [slide for slide in slides if slide not in lacking]
         if kept:
             bags.append(_bag(name, group, kept))
-            if len(kept) < len(wanted) or name in without_label:
-                incomplete.append(name)
         elif unit == "case":
-            why = "no slide of it has features of every model" if wanted else "no feature file is named after it"
+            why = "no slide of it has features of every model" if slides else "no feature file is named after it"
             exclusions.append(Exclusion(f"case {name}", why))
+        if kept and (lacking or name in without_label):
+            incomplete.append(name)
     return bags, incomplete, exclusions
 
 
+def _rows_by_unit(rows: Sequence[_Row], unit: Unit) -> dict[str, list[_Row]]:
+    """The rows with a label by the case or slide they are of, in the order of its name."""
+    grouped: dict[str, list[_Row]] = {}
+    for row in sorted(rows, key=lambda row: (row.slide_id, row.line)):
+        if row.label:
+            grouped.setdefault(row.case_id if unit == "case" else row.slide_id, []).append(row)
+    return dict(sorted(grouped.items()))
+
+
+def _why_no_features(slide: str, files: SlideFiles) -> str:
+    """Why a slide has no feature file of some model; "" if it has one of each."""
+    lacking = [model for model, of_model in files.files.items() if slide not in of_model]
+    return files.unclear.get(slide, f"no feature file for {', '.join(lacking)}") if lacking else ""
+
+
 def case_of_stem(stem: str, cases: Container[str]) -> str | None:
-    """The longest of `cases` that a file's name starts with, up to its end or to what is no letter or digit."""
+    """The longest of `cases` that a file's name starts with, up to its end or to a mark that is no letter or digit."""
     ends = [len(stem), *(i for i in range(len(stem) - 1, 0, -1) if not stem[i].isalnum())]
     return next((stem[:end] for end in ends if stem[:end] in cases), None)
 
@@ -147,24 +152,14 @@ def _rows(
     rows = []
     for (line, record), group in zip(records, columns.groups, strict=True):
         cells = {name: cell.strip() for name, cell in record.items()}
-        slide_id, case_id = cells.get("slide_id", ""), group
+        problems += _missing_id_problems(line, cells, columns.written)
+        slide_id = cells.get("slide_id", "")
+        case_id = group
         if "slide_id" in cells:
             case_id = group or slide_id
-            if is_unknown(slide_id):
-                what = f"{slide_id!r} stands for a missing value" if slide_id else "is empty"
-                problems.append((line, f"{columns.written['slide_id']} {what}; fill it, or leave the column out "
-                                 "to go by the case"))  # fmt: skip
         elif "case_id" in cells:
             case_id = cell_value(cells["case_id"])
-            if not case_id:
-                what = repr(cells["case_id"]) if cells["case_id"] else "empty"
-                problems.append((line, f"{columns.written['case_id']} is {what}; fill it in on every line, for feature "
-                                 "files are named after it"))  # fmt: skip
-        value, center, split = (
-            cell_value(cells[label]),
-            cell_value(cells.get("center", "")),
-            cell_value(cells.get("split", "")),
-        )
+        value, center, split = (cell_value(cells.get(name, "")) for name in (label, "center", "split"))
         rows.append(_Row(line, slide_id, case_id, group or case_id, value, center, split.lower()))
     with_label = {row.case_id for row in rows if row.label and not row.slide_id}
     exclusions = [
@@ -177,6 +172,20 @@ def _rows(
         if not row.label and row.case_id not in with_label
     ]
     return rows, exclusions
+
+
+def _missing_id_problems(line: int, cells: Mapping[str, str], written: Mapping[str, str]) -> list[Problem]:
+    """The slide of a row that names none; of a table without slides, the case."""
+    slide_id, case_id = cells.get("slide_id"), cells.get("case_id")
+    if slide_id is not None and is_unknown(slide_id):
+        what = f"{slide_id!r} stands for a missing value" if slide_id else "is empty"
+        return [(line, f"{written['slide_id']} {what}; fill it, or leave the column out to go by the case")]
+    if slide_id is None and case_id is not None and is_unknown(case_id):
+        what = repr(case_id) if case_id else "empty"
+        return [
+            (line, f"{written['case_id']} is {what}; fill it in on every line, for feature files are named after it")
+        ]
+    return []
 
 
 def _wrong_splits(rows: Sequence[_Row]) -> list[Problem]:
@@ -227,19 +236,19 @@ def _slides_by_case(rows: Sequence[_Row], has_slides: bool, names: Iterable[str]
     """Slides of every case of the CSV, with a label or not, sorted: those that the CSV names, or else those of any
     folder whose file's name belongs to the case.
     """
-    found: dict[str, set[str]] = {row.case_id: set() for row in rows}
+    slides_of: dict[str, set[str]] = {row.case_id: set() for row in rows}
     if has_slides:
         for row in rows:
-            found[row.case_id].add(row.slide_id)
+            slides_of[row.case_id].add(row.slide_id)
     else:
-        by_barcode = {barcode: case_id for case_id in found if (barcode := find_barcode(case_id))}
+        by_barcode = {barcode: case_id for case_id in slides_of if (barcode := find_barcode(case_id))}
         for stem in names:
-            case_id = case_of_stem(stem, found)
+            case_id = case_of_stem(stem, slides_of)
             if case_id is None and (barcode := find_barcode(stem)):  # in small letters, or behind a prefix
                 case_id = by_barcode.get(barcode)
             if case_id is not None:
-                found[case_id].add(stem)
-    return {case_id: sorted(slides) for case_id, slides in found.items()}
+                slides_of[case_id].add(stem)
+    return {case_id: sorted(slides) for case_id, slides in slides_of.items()}
 
 
 def _bag(name: str, group: Sequence[_Row], slides: Sequence[str]) -> Bag:
@@ -270,14 +279,14 @@ def _notes_on_units(unit: Unit, rows: Sequence[_Row], columns: Columns) -> list[
 
 
 def _notes_on_words(label: str, rows: Sequence[_Row]) -> list[str]:
-    """What the cells of `rows` say that may not be meant."""
+    """Notes on cells of `rows` that may be mistakes."""
     columns = (("labels", "label"), ("cases", "case_id"), ("centres", "center"))
     spelled = [note for what, name in columns for note in spelling_notes(what, (getattr(row, name) for row in rows))]
     return [*spelled, *numeric_notes(label, (row.label for row in rows))]
 
 
-def _notes_on_files(slides_of: Mapping[str, Sequence[str]], found: SlideFiles) -> list[str]:
+def _notes_on_files(slides_of: Mapping[str, Sequence[str]], files: SlideFiles) -> list[str]:
     """How many feature files belong to no row."""
     listed = {slide for slides in slides_of.values() for slide in slides}
-    others = {model: found.num_files[model] - len(of_model.keys() & listed) for model, of_model in found.files.items()}
+    others = {model: files.num_files[model] - len(of_model.keys() & listed) for model, of_model in files.files.items()}
     return [f"{model}: {count} feature files belong to no row of the CSV." for model, count in others.items() if count]

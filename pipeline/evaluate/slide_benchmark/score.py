@@ -1,8 +1,8 @@
-"""Slide benchmarks of one model's feature files: what the files hold, and predictions for every bag out of its fold.
+"""Score feature files on a slide benchmark: survey what they hold, and predict every bag out of its fold.
 
-Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows how
-much of it attention is worth. Memory: files are read one at a time in a first pass that keeps the means and moments of
-each slide; the attention MIL reads each bag again when it needs it, and keeps what fits `KEPT_BYTES`.
+Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows
+what attention adds. Memory: a first pass reads files one at a time and keeps the mean and moments of each slide; the
+attention MIL reads each bag again when it needs it, and keeps as many as fit `KEPT_BYTES`.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.base.console import Progress, say
+from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.files import sha256_file, sha256_json
@@ -23,7 +23,7 @@ from pipeline.evaluate.folds import Fold, given_split, group_folds
 from pipeline.evaluate.linear_probe import Probed, ProbeTask, linear_probe
 from pipeline.evaluate.slide_benchmark.bags import Bag, SlideSet, named
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
-from pipeline.features.files import read_features
+from pipeline.features.read import read_features
 
 KEPT_BYTES = 2 << 30
 """Embeddings that are kept instead of read again. Our choice: 1,000 slides of 300 patches, within the 4 GB that an
@@ -56,18 +56,23 @@ class Survey:
 
 @dataclass(frozen=True)
 class SurveyedSlides:
-    """A slide benchmark whose feature files have been read once: its bags, what the files hold by feature set, and the
-    sets' labels and folders.
+    """A slide benchmark whose feature files have been read once.
+
+    Attributes:
+        slide_set: the bags that can be scored.
+        surveys: what the feature files hold, by the feature set's label.
+        features: label and folder of each feature set.
+        warnings: what the user must know before anything is computed.
     """
 
-    found: SlideSet
+    slide_set: SlideSet
     surveys: Mapping[str, Survey]
     features: tuple[tuple[str, Path], ...]
+    warnings: tuple[str, ...]
 
 
 def look_at_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], config: EvaluateConfig) -> SurveyedSlides:
-    """Read the table, see that it can be scored, then read every feature file once and see that it still can be. What a
-    reader must know is also said to the user.
+    """Read the table and see that it can be scored; then read every feature file once and see that it still can be.
 
     Args:
         slides_csv: labels, see `data.read_slide_set`.
@@ -80,38 +85,35 @@ def look_at_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], confi
     if not labels or len(set(labels)) < len(labels):
         raise BenchmarkError(f"--features: each folder needs a label of its own, not {', '.join(labels) or 'none'}")
     listed = read_slide_set(slides_csv, config.label, features)
-    for note in listed.notes:
-        say(f"warning: {slides_csv}: {note}")
     listed.require_scorable(num_folds(listed, config))
     slide_folds(listed, config)
-    found, surveys = survey(listed)
-    for note in found.notes[len(listed.notes) :]:
-        say(f"warning: {slides_csv}: {note}")
-    found.require_scorable(num_folds(found, config))
-    slide_folds(found, config)
-    if failures := sum(not exclusion.by_rule for exclusion in found.exclusions):
-        say(f"warning: {failures:,} slides and cases of {slides_csv} are left out; the report lists them")
-    return SurveyedSlides(found, surveys, tuple(features))
+    slide_set, surveys = survey(listed)
+    slide_set.require_scorable(num_folds(slide_set, config))
+    slide_folds(slide_set, config)
+    warnings = [f"{slides_csv}: {note}" for note in slide_set.notes]
+    if failures := sum(not exclusion.by_rule for exclusion in slide_set.exclusions):
+        warnings.append(f"{failures:,} slides and cases of {slides_csv} are left out; the report lists them")
+    return SurveyedSlides(slide_set, surveys, tuple(features), tuple(warnings))
 
 
-def num_folds(found: SlideSet, config: EvaluateConfig) -> int | None:
+def num_folds(slide_set: SlideSet, config: EvaluateConfig) -> int | None:
     """`None` where the CSV gives the split."""
-    return None if any(bag.split for bag in found.bags) else config.folds
+    return None if any(bag.split for bag in slide_set.bags) else config.folds
 
 
-def slide_folds(found: SlideSet, config: EvaluateConfig) -> list[Fold]:
+def slide_folds(slide_set: SlideSet, config: EvaluateConfig) -> list[Fold]:
     """The CSV's split, else folds by case.
 
     Raises:
         BenchmarkError: see `folds`.
     """
-    splits = np.array([bag.split for bag in found.bags], dtype=np.str_)
+    splits = np.array([bag.split for bag in slide_set.bags], dtype=np.str_)
     if (splits != "").any():
-        return given_split(found.labels, found.cases, splits, str(found.path))
-    return group_folds(found.labels, found.cases, config.folds, config.seed)
+        return given_split(slide_set.labels, slide_set.cases, splits, str(slide_set.path))
+    return group_folds(slide_set.labels, slide_set.cases, config.folds, config.seed)
 
 
-def survey(found: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
+def survey(slide_set: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
     """Read every feature file once: the set without the slides whose files cannot be used, and what the others hold.
 
     A file that cannot be used for one model takes its slide out for all, with the reason. So do features that are those
@@ -122,8 +124,8 @@ def survey(found: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
     """
     broken: dict[str, str] = {}
     surveys = {}
-    with Progress("features", sum(len(files) for files in found.files.values()), "slides") as bar:
-        for model, files in found.files.items():
+    with Progress("features", sum(len(files) for files in slide_set.files.values()), "slides") as bar:
+        for model, files in slide_set.files.items():
             moments, digests, content = {}, {}, {}
             widths: dict[int, Path] = {}
             encoders: dict[str, Path] = {}
@@ -144,10 +146,10 @@ def survey(found: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:
             surveys[model] = Survey(next(iter(widths), 0), next(iter(encoders), None), moments, digests, content)
     notes: list[str] = []
     for model, surveyed in surveys.items():
-        copied, of_model = copied_slides(found, model, surveyed.content)
+        copied, of_model = copied_slides(slide_set, model, surveyed.content)
         broken = copied | broken
         notes += of_model
-    left = found.without(broken)
+    left = slide_set.without(broken)
     return replace(left, notes=(*left.notes, *notes)), surveys
 
 
@@ -158,11 +160,11 @@ def sha256_of(features: NDArray[np.float32]) -> str:
     return digest.hexdigest()
 
 
-def copied_slides(found: SlideSet, model: str, content: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Slides that have the very features of a slide of another case or label, with the reason; and notes on copies
+def copied_slides(slide_set: SlideSet, model: str, content: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Slides that have the same features as a slide of another case or label, with the reason; and notes on copies
     within one case, which are no leak. `content` is a hash of each slide's features.
     """
-    bag_of = {slide: bag for bag in found.bags for slide in bag.slides}
+    bag_of = {slide: bag for bag in slide_set.bags for slide in bag.slides}
     alike: dict[str, list[str]] = {}
     for slide in sorted(content):
         alike.setdefault(content[slide], []).append(slide)
@@ -174,9 +176,10 @@ def copied_slides(found: SlideSet, model: str, content: Mapping[str, str]) -> tu
             continue
         for slide in slides:
             other = next(
-                one for one in slides
+                one
+                for one in slides
                 if (bag_of[one].case_id, bag_of[one].label) != (bag_of[slide].case_id, bag_of[slide].label)
-            )  # fmt: skip
+            )
             copied[slide] = (
                 f"{model}: its features are exactly those of {named(other, bag_of[other].case_id)}. One of the two is "
                 "a copy under a wrong name: take it out, or give both slides the same case"
@@ -184,7 +187,7 @@ def copied_slides(found: SlideSet, model: str, content: Mapping[str, str]) -> tu
     notes: list[str] = []
     if within:
         words = "slide has" if within == 1 else "slides have"
-        notes.append(f"{model}: {within:,} {words} the very features of another of the same case; each counts.")
+        notes.append(f"{model}: {within:,} {words} the same features as another of the same case; each counts.")
     return copied, notes
 
 
@@ -206,11 +209,7 @@ class BagReader:
     """
 
     def __init__(
-        self,
-        bags: Sequence[Bag],
-        files: Mapping[str, Path],
-        content: Mapping[str, str],
-        kept_bytes: int = KEPT_BYTES,
+        self, bags: Sequence[Bag], files: Mapping[str, Path], content: Mapping[str, str], kept_bytes: int = KEPT_BYTES
     ) -> None:
         self._slides = [bag.slides for bag in bags]
         self._files = files
@@ -244,29 +243,35 @@ class BagReader:
         return features
 
 
-def bag_moments(found: SlideSet, surveyed: Survey) -> list[Moments]:
+def bag_moments(slide_set: SlideSet, surveyed: Survey) -> list[Moments]:
     """Moments of each bag's patches, those of all of its slides."""
-    return [Moments.merge([surveyed.moments[slide] for slide in bag.slides]) for bag in found.bags]
+    return [Moments.merge([surveyed.moments[slide] for slide in bag.slides]) for bag in slide_set.bags]
 
 
-def mean_pool(found: SlideSet, surveyed: Survey, task: ProbeTask) -> Probed:
+def mean_pool(slide_set: SlideSet, surveyed: Survey, task: ProbeTask) -> Probed:
     """The linear probe on the mean embedding of each bag's patches."""
-    means = np.stack([moments.mean for moments in bag_moments(found, surveyed)])
+    means = np.stack([moments.mean for moments in bag_moments(slide_set, surveyed)])
     return linear_probe(means.astype(np.float32), task)
 
 
 def attention_mil(
-    found: SlideSet, model: str, surveyed: Survey, task: ProbeTask, epochs: int, seed: int, device: torch.device
+    slide_set: SlideSet, model: str, surveyed: Survey, task: ProbeTask, epochs: int, seed: int, device: torch.device
 ) -> Probed:
     """Attention MIL on the patches of each bag, as the feature files of `model` have them.
 
     Raises:
         BenchmarkError: training diverged, or a file is no longer what was surveyed.
     """
-    reader = BagReader(found.bags, found.files[model], surveyed.content)
-    with Progress(f"attention MIL, {model}", (epochs + 1) * len(found.bags), "bags") as bar:
+    reader = BagReader(slide_set.bags, slide_set.files[model], surveyed.content)
+    with Progress(f"attention MIL, {model}", (epochs + 1) * len(slide_set.bags), "bags") as bar:
         probabilities = out_of_fold(
-            reader, bag_moments(found, surveyed), task.truth, task.folds,
-            epochs=epochs, seed=seed, device=device, done=bar.step,
-        )  # fmt: skip
+            reader,
+            bag_moments(slide_set, surveyed),
+            task.truth,
+            task.folds,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            done=bar.step,
+        )
     return Probed(probabilities)

@@ -1,0 +1,122 @@
+"""The one loop that embeds: batches of patches, a forward pass in an arithmetic, results on the host.
+
+Stage one, `embed`, `evaluate`, `verify`, the proof of an import and the scoring of a student all go through it. Rows
+that could not be read never enter the model. On a GPU the host is one batch ahead: while a batch computes, the results
+of the one before are fetched into pinned memory and used.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipeline.base.devices import autocast, describe_device, mark
+from pipeline.base.errors import ConfigError
+from pipeline.base.loader import Batch
+
+T = TypeVar("T")
+
+ForwardPass = Callable[[Tensor], Tensor]
+"""uint8 (B, P, P, 3) on the device -> float32 (B, D) there; of several views (B, K, P, P, 3) -> (B, K, D)."""
+
+
+@dataclass(frozen=True, eq=False)
+class EncoderForward:
+    """A `ForwardPass`: a frozen encoder that is on `device`, in an arithmetic.
+
+    Several views are a pass each: the first one is then, to the bit, that of a run without further views.
+    """
+
+    module: nn.Module
+    device: torch.device
+    precision: str
+
+    @torch.inference_mode()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            several = pixels.dim() == 5
+            passes = [self.module(view) for view in (pixels.unbind(1) if several else [pixels])]
+            embeddings = torch.stack(passes, 1) if several else passes[0]
+        return torch.as_tensor(embeddings.float())
+
+
+@dataclass(frozen=True, eq=False)
+class EmbeddedBatch(Generic[T]):
+    """One batch, embedded.
+
+    Attributes:
+        rows: the row numbers, in the loader's order.
+        results: what the loader's reading function returned for each row.
+        readable: positions of the R rows that could be read.
+        embeddings: float32 (R, D), of several views (R, K, D), on the host.
+    """
+
+    rows: Sequence[int]
+    results: list[T]
+    readable: list[int]
+    embeddings: Tensor
+
+    def of_all_rows(self) -> NDArray[np.float32]:
+        """float32 (B, D), of several views (B, K, D): NaN for rows that could not be read."""
+        every = np.full((len(self.rows), *self.embeddings.shape[1:]), np.nan, np.float32)
+        every[self.readable] = self.embeddings.numpy()
+        return every
+
+
+def embed_batches(
+    forward: ForwardPass,
+    batches: Iterable[Batch[T]],
+    device: torch.device,
+    *,
+    width: int,
+    no_room: str,
+    is_readable: Callable[[T], bool] = lambda _: True,
+) -> Iterator[EmbeddedBatch[T]]:
+    """Embed batches in order; on a GPU each is given when the next one has been started.
+
+    Args:
+        width: D, the dimension of an embedding, for batches of which no row could be read.
+        no_room: what the user can do if the device has too little memory for a batch.
+        is_readable: whether a row could be read, by what the loader's reading function returned for it.
+
+    Raises:
+        ConfigError: the device has too little memory for a batch.
+    """
+    waiting: tuple[EmbeddedBatch[T], torch.cuda.Event | None] | None = None
+    for batch in batches:
+        try:
+            started = _start(forward, batch, device, width, is_readable), mark(device)
+        except torch.OutOfMemoryError:
+            raise ConfigError(
+                f"{describe_device(device)} has no room for batches of {len(batch.rows)} patches. {no_room}"
+            ) from None
+        if waiting is not None:
+            yield _finish(*waiting)
+        waiting = started
+    if waiting is not None:
+        yield _finish(*waiting)
+
+
+def _start(
+    forward: ForwardPass, batch: Batch[T], device: torch.device, width: int, is_readable: Callable[[T], bool]
+) -> EmbeddedBatch[T]:
+    """Start a batch; on a GPU its embeddings are on the host once a `mark` made after this has passed."""
+    readable = [i for i, result in enumerate(batch.results) if is_readable(result)]
+    if not readable:
+        return EmbeddedBatch(batch.rows, batch.results, readable, torch.empty((0, *batch.pixels.shape[1:-3], width)))
+    pixels = batch.pixels_on(device)
+    if len(readable) < len(batch.rows):
+        pixels = pixels[torch.tensor(readable, device=device)]
+    on_host = forward(pixels).to("cpu", non_blocking=device.type == "cuda")  # into pinned memory
+    return EmbeddedBatch(batch.rows, batch.results, readable, on_host)
+
+
+def _finish(embedded: EmbeddedBatch[T], ready: torch.cuda.Event | None) -> EmbeddedBatch[T]:
+    """Wait until the embeddings are on the host."""
+    if ready is not None:
+        ready.synchronize()
+    return embedded

@@ -1,0 +1,100 @@
+"""The fidelity benchmark: held-out rows of a store are embedded by every model and compared with its teacher."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.devices import one_thread
+from pipeline.base.errors import ConfigError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.disk.files import sha256_json
+from pipeline.encoders.build import BuiltEncoder
+from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
+from pipeline.evaluate.fidelity.rows import failed_rows, missing_note
+from pipeline.evaluate.fidelity.score import StoreEmbeddings, StoreRows, choose_store_rows
+from pipeline.evaluate.fidelity.section import KEY, fidelity_section
+from pipeline.report.content import Section
+from pipeline.store.store import Store, StoredTeacher
+from pipeline.student.resolve import NamedModel
+from pipeline.training.rows import StoredRows
+
+
+@dataclass(frozen=True, eq=False)
+class FidelityBenchmark(Benchmark):
+    """`teacher` is the one to compare with; `rows` of its store are scored."""
+
+    key: ClassVar[str] = KEY
+    name: ClassVar[str] = "fidelity"
+    asked_by: ClassVar[str] = "--store"
+
+    teacher: StoredTeacher
+    rows: StoreRows
+
+    @classmethod
+    def is_wanted(cls, config: EvaluateConfig) -> bool:
+        if config.teacher and not config.store:
+            raise ConfigError("--teacher says which of a store's teachers is meant; give --store too")
+        return config.store is not None
+
+    @classmethod
+    def look(cls, config: EvaluateConfig) -> Self:
+        assert config.store is not None
+        store = Store(config.store)
+        teacher = store.teacher(config.teacher) if config.teacher else store.first
+        missing = missing_note(failed_rows(teacher))
+        notes = (f"{teacher.folder}: {missing} The report lists them",) if missing else ()
+        return cls(config, notes, teacher, choose_store_rows(teacher, config))
+
+    @property
+    def patch_px(self) -> int | None:
+        return self.teacher.patch_px
+
+    def check_models(self, named: Sequence[NamedModel]) -> list[str]:
+        for model in named:
+            if model.patch_px != self.teacher.patch_px:
+                raise ConfigError(
+                    f"{model.label} takes patches of {model.patch_px} px, those of {self.config.store} "
+                    f"have {self.teacher.patch_px}. Leave it or --store out"
+                )
+        return []
+
+    def is_teacher(self, built: BuiltEncoder) -> bool:
+        return same_encoder(built.record(), self.teacher.record)
+
+    def patch_source(self) -> PatchSource | None:
+        rows = self.rows.all.tolist()
+
+        def data_key(patch_px: int) -> dict[str, Any]:
+            return {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
+
+        return PatchSource("store", rows, StoredRows(self.teacher, self.config.slides_root).read, data_key)
+
+    def stored_embeddings(self, built: BuiltEncoder) -> NDArray[np.float32] | None:
+        if not self.is_teacher(built):
+            return None
+        return np.stack([self.teacher.read_embedding(row) for row in self.rows.all.tolist()])
+
+    def section(self, evaluation: Evaluation) -> Section:
+        models = [self._of_model(model, evaluation.embeddings[model.label]) for model in evaluation.models]
+        with one_thread():
+            return fidelity_section(self.teacher, self.rows, models, self.config, evaluation.out)
+
+    def _of_model(self, model: EvaluatedModel, embeddings: NDArray[np.float32]) -> StoreEmbeddings:
+        """A model's `embeddings` of the rows, training rows first, with its way into the teacher's space."""
+        num_train = len(self.rows.train)
+        return StoreEmbeddings(
+            label=model.label,
+            train=embeddings[:num_train],
+            val=embeddings[num_train:],
+            is_teacher=self.is_teacher(model.built),
+            projector=model.named.projector_into(self.teacher.record["weights_sha256"]),
+            named=model.named,
+        )
+
+
+def same_encoder(record: dict[str, Any], teacher: dict[str, Any]) -> bool:
+    """Whether an encoder is a store's teacher: its weights, its statistics and how its embedding is taken."""
+    return all(record[name] == teacher[name] for name in ("weights_sha256", "embedding", "mean", "std", "width"))

@@ -1,0 +1,83 @@
+"""The slide benchmark: labels of cases or slides are predicted from feature files that were made beforehand."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pipeline.base.errors import ConfigError
+from pipeline.config.model_names import split_folder
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.benchmark import Benchmark, Evaluation
+from pipeline.evaluate.slide_benchmark.score import SurveyedSlides, look_at_slides
+from pipeline.evaluate.slide_benchmark.section import KEY, slide_section
+from pipeline.report.content import Section
+from pipeline.student.resolve import NamedModel
+
+
+@dataclass(frozen=True, eq=False)
+class SlideBenchmark(Benchmark):
+    """The models embed nothing: `surveyed` names a folder of feature files for each model."""
+
+    key: ClassVar[str] = KEY
+    name: ClassVar[str] = "slide benchmark"
+    asked_by: ClassVar[str] = "--slides with --features"
+
+    surveyed: SurveyedSlides
+
+    @classmethod
+    def is_wanted(cls, config: EvaluateConfig) -> bool:
+        if (config.slides is None) != (not config.features):
+            raise ConfigError(
+                "--slides and --features belong together: labels, and a folder of feature files for each model"
+            )
+        return config.slides is not None
+
+    @classmethod
+    def look(cls, config: EvaluateConfig) -> Self:
+        assert config.slides is not None
+        surveyed = look_at_slides(config.slides, named_folders(config.features or []), config)
+        return cls(config, surveyed.warnings, surveyed)
+
+    @property
+    def other_labels(self) -> tuple[str, ...]:
+        return tuple(label for label, _ in self.surveyed.features)
+
+    def check_models(self, named: Sequence[NamedModel]) -> list[str]:
+        return unmatched_notes(self.other_labels, [model.label for model in named])
+
+    def section(self, evaluation: Evaluation) -> Section:
+        wanted = [self.config.reference, evaluation.reference]
+        reference = next((label for label in wanted if label in self.other_labels), None)
+        section = slide_section(self.surveyed, self.config, reference, evaluation.device)
+        notes = unmatched_notes(self.other_labels, [model.label for model in evaluation.models])
+        return replace(section, notes=[*section.notes, *notes])
+
+
+def named_folders(texts: Sequence[str]) -> list[tuple[str, Path]]:
+    """`--features`: label and folder; without a label it is the folder's name.
+
+    Raises:
+        ConfigError: a folder does not exist, or two have one label.
+    """
+    folders = []
+    for text in texts:
+        label, folder = split_folder(text)
+        if not folder.is_dir():
+            raise ConfigError(f"--features {text}: {folder} is not a folder")
+        folders.append((label or folder.resolve().name, folder))
+    labels = [label for label, _ in folders]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ConfigError(f"--features: two are called {twice[0]}; name them: --features LABEL=DIR")
+    return folders
+
+
+def unmatched_notes(feature_labels: Sequence[str], model_labels: Sequence[str]) -> list[str]:
+    """A note on feature sets that have the label of no model; none if all have one."""
+    unmatched = [label for label in feature_labels if label not in model_labels]
+    if not unmatched:
+        return []
+    return [
+        f"The features {', '.join(unmatched)} are of none of the models ({', '.join(model_labels)}) and stand for "
+        "themselves."
+    ]

@@ -1,0 +1,138 @@
+"""The description of a run's student, `student.json`, from the run's records and the files of the student's folder."""
+
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import safetensors
+
+from pipeline.base.errors import CheckpointError, EncoderError
+from pipeline.base.outside import reading
+from pipeline.cohort.cases import CaseFacts
+from pipeline.config.losses import LOSSES
+from pipeline.disk.files import sha256_file
+from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
+from pipeline.student.student_json import StudentJson, build_student_json, projector_files
+from pipeline.training.held_out import teacher_weights
+from pipeline.training.run_folder import RunFolder
+
+
+def describe_run_student(run: RunFolder, folder: Path, step: int, split: dict[str, Any] | None) -> StudentJson:
+    """What `student.json` says of a run's student.
+
+    Args:
+        folder: of the student, with `config.json` and the projectors in their folder.
+        step: after which step of the run it stood.
+        split: how rows were split (`split_facts`); `None` where that is not known.
+
+    Raises:
+        CheckpointError: the run's records are damaged.
+        EncoderError: the folder's files are damaged.
+    """
+    identity = run.read_identity()
+    encoder = _of_config(folder)
+    with reading(run.identity_path, "damaged", CheckpointError):
+        values = {
+            "g2l": metadata.version("g2l"),
+            "encoder": encoder | _of_start(identity),
+            "teachers": _of_teachers(identity, folder),
+            "plan_hash": identity["plan"],
+            "training": _of_training(run, identity, step),
+            "split": split,
+        }
+        return build_student_json(values)
+
+
+def split_facts(store: dict[str, Any]) -> dict[str, Any]:
+    """How rows were split; `store` is of `card.card_facts`."""
+    cases = CaseFacts(**store["cases"])
+    strip = store["val_strip"]
+    counts = ("train_rows", "train_slides", "val_rows", "val_slides")
+    return {
+        "by": "none" if not store["val_rows"] else "strip" if strip else "case",
+        "val_strip": strip,
+        **{name: store[name] for name in counts},
+        "cases": {
+            "known": cases.all_known,
+            "slides": cases.slides,
+            "unknown": cases.unknown,
+            "not_recorded": cases.not_recorded,
+            "repeats_ids": cases.repeats_ids,
+        },
+    }
+
+
+def projector_shape(path: Path) -> tuple[int, int]:
+    """Widths of teacher and student of a projector's file, from its header.
+
+    Raises:
+        EncoderError: it is damaged or missing.
+    """
+    with reading(path, "not the projector of an exported student", EncoderError):
+        with safetensors.safe_open(path, "numpy") as f:
+            teacher_width, student_width = f.get_slice("linear.weight").get_shape()
+        return teacher_width, student_width
+
+
+def takes_alpha(loss: str) -> bool:
+    """Whether a loss has an exponent; one that is not registered any more has none."""
+    return loss in LOSSES and LOSSES[loss].takes_alpha
+
+
+def _of_config(folder: Path) -> dict[str, Any]:
+    """What timm's `config.json` says of the student."""
+    config = read_model_config(folder)
+    with reading(folder / CONFIG_FILE, "damaged", EncoderError):
+        pretrained = config["pretrained_cfg"]
+        return {
+            "architecture": config["architecture"],
+            "embedding": config["embedding"],
+            "width": config["num_features"],
+            "patch_px": pretrained["input_size"][-1],
+            "mpp": config.get("mpp") or None,
+            "mean": pretrained["mean"],
+            "std": pretrained["std"],
+        }
+
+
+def _of_start(identity: dict[str, Any]) -> dict[str, Any]:
+    """What the run's record says of the student, and of what it started from."""
+    student = identity["student"]
+    start = {name: student[name] for name in ("source", "weights", "weights_sha256")}
+    return {
+        "name": student["name"],
+        "num_params": student["num_params"],
+        "start": start | {"projectors": sorted(identity.get("start", {}))},
+    }
+
+
+def _of_teachers(identity: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The run's teachers with the projectors in the student's folder."""
+    first = {"teacher": identity["teacher"], "content": identity["store"]}
+    all_teachers = [first, *identity.get("further_teachers", [])]
+    files = projector_files([each["teacher"]["name"] for each in all_teachers])
+    weights = teacher_weights(identity)
+    return [
+        {
+            **{key: each["teacher"][key] for key in ("name", "source", "weights")},
+            "weights_sha256": each["teacher"]["weights_sha256"] or None,
+            "width": projector_shape(folder / file)[0],
+            "loss_weight": weight,
+            "store_content": each["content"],
+            "projector": file,
+            "projector_sha256": sha256_file(folder / file),
+        }
+        for each, file, weight in zip(all_teachers, files.values(), weights.values(), strict=True)
+    ]
+
+
+def _of_training(run: RunFolder, identity: dict[str, Any], step: int) -> dict[str, Any]:
+    """How the run was trained, and which epoch `step` is the end of: that of the best validation, or the last."""
+    options, best = identity["options"], run.best()
+    return {
+        "loss": options["loss"],
+        "alpha": options["alpha"] if takes_alpha(options["loss"]) else None,
+        "step": step,
+        "epoch": best.epoch if best is not None and best.step == step else options["epochs"],
+        "best": None if best is None else {"step": best.step, "epoch": best.epoch, "loss": best.loss},
+    }

@@ -1,0 +1,189 @@
+"""Two processes, one batch: loss, gradients, statistics and a whole training equal those of one process."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from support.stores import make_store, plain_vit, train_config
+
+from pipeline.base import distributed
+from pipeline.base.errors import CheckpointError
+from pipeline.config.model_names import SCRATCH
+from pipeline.config.stages import TrainConfig
+from pipeline.distillation import build_loss
+from pipeline.encoders.build import build_encoder
+from pipeline.projector import Projector
+from pipeline.store.store import Store
+from pipeline.training.checkpoint import load_last_checkpoint
+from pipeline.training.run_folder import RunFolder
+from stages.train_student import train_student
+
+LOSSES = {"log-sum": 4.0, "log-sum 2": 2.0, "mse": 4.0, "cosine": 4.0}
+ROWS, STUDENT, TEACHER = 12, 5, 7
+
+WORKER = """
+import os, sys
+from pathlib import Path
+import torch
+from pipeline.base import distributed
+from pipeline.config.stages import TrainConfig
+from pipeline.distillation import build_loss
+from pipeline.projector import Projector
+from pipeline.store.store import Store
+from stages.train_student import train_student
+
+folder, port = Path(sys.argv[1]), sys.argv[2]
+torch.set_num_threads(1)
+config = TrainConfig.model_validate_json((folder / "config.json").read_text())
+train_student(Store(folder / "store.zarr"), folder / "run", config)
+assert distributed.world_size() == 1, "the group was not left"
+assert distributed.is_leader() == (os.environ["RANK"] == "0"), "who is the leader is known afterwards"
+
+os.environ["MASTER_PORT"] = port
+distributed.join_group(torch.device("cpu"))
+assert distributed.gather(os.environ["RANK"]) == ["0", "1"]
+given, results = torch.load(folder / "given.pt"), {}
+share = len(given["student"]) // 2
+mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
+for name, alpha in given["losses"].items():
+    projector = Projector(given["student"].shape[1], given["teacher"].shape[1]).train()
+    projector.load_state_dict(given["projector"])
+    student = given["student"][mine].clone().requires_grad_()
+    loss = build_loss(name.split()[0], alpha)(*projector(student, given["teacher"][mine]))
+    loss.backward()
+    distributed.average_gradients(list(projector.parameters()))
+    results[name] = {
+        "loss": loss.detach(), "student": student.grad / 2, "weight": projector.linear.weight.grad,
+        "bias": projector.linear.bias.grad, "mean": projector.student_norm.mean, "var": projector.student_norm.var,
+    }
+with distributed.alone():
+    assert distributed.world_size() == 1
+    assert float(distributed.global_sum(torch.tensor(3.0))) == 3
+assert float(distributed.global_max(torch.tensor(float(distributed.rank())))) == 1
+torch.save(results, folder / f"rank{distributed.rank()}.pt")
+distributed.wait_for_all()
+distributed.leave_group()
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def given() -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(ROWS, STUDENT, generator=generator)
+    student[: ROWS // 2] += 2  # the halves differ: local statistics would show
+    teacher = torch.randn(ROWS, TEACHER, generator=generator) * 3 - 1
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        projector = Projector(STUDENT, TEACHER)
+    return {"student": student, "teacher": teacher, "projector": projector.state_dict(), "losses": LOSSES}
+
+
+def config_for(folder: Path) -> TrainConfig:
+    return train_config(f"local-dir:{folder / 'source'}", loss="log-sum", batch_size=8, epochs=2, weight_decay=0.1)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two processes trained together and computed each loss together."""
+    folder = tmp_path_factory.mktemp("two")
+    make_store(folder / "store.zarr")
+    plain_vit(folder / "source")
+    (folder / "config.json").write_text(config_for(folder).model_dump_json())
+    torch.save(given(), folder / "given.pt")
+    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
+    command, again = [sys.executable, "-c", WORKER, str(folder)], free_port()
+    workers = [
+        subprocess.Popen(
+            [*command, again],
+            env=os.environ | variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        for worker in workers:
+            output, _ = worker.communicate(timeout=120)
+            assert worker.returncode == 0, output
+    finally:
+        for worker in workers:
+            worker.kill()
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(two: Path, name: str) -> None:
+    whole = given()
+    projector = Projector(STUDENT, TEACHER).train()
+    projector.load_state_dict(whole["projector"])
+    student = whole["student"].clone().requires_grad_()
+    loss = build_loss(name.split()[0], LOSSES[name])(*projector(student, whole["teacher"]))
+    loss.backward()
+    parts = [torch.load(two / f"rank{rank}.pt")[name] for rank in range(2)]
+    for part in parts:
+        torch.testing.assert_close(part["loss"], loss.detach())
+        torch.testing.assert_close(part["weight"], projector.linear.weight.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(part["bias"], projector.linear.bias.grad, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(part["mean"], projector.student_norm.mean)
+        torch.testing.assert_close(part["var"], projector.student_norm.var)
+    torch.testing.assert_close(torch.cat([p["student"] for p in parts]), student.grad, rtol=1e-4, atol=1e-6)
+    assert student.grad is not None
+    assert student.grad.abs().max() > 1e-3
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_student_of_one(two: Path, tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    alone = train_student(store, tmp_path / "run", config_for(two))
+    runs = [two / "run", tmp_path / "run"]
+    lines = [RunFolder(run).metrics() for run in runs]
+    assert [line["kind"] for line in lines[0]] == [line["kind"] for line in lines[1]]
+    assert len(lines[0]) == alone.num_steps + 3
+    for together, single in zip(*lines, strict=True):
+        assert together["loss"] == pytest.approx(single["loss"], rel=1e-3)
+    together, single = (safetensors.torch.load_file(run / "student" / "model.safetensors") for run in runs)
+    for name, value in single.items():
+        if value.ndim > 1:  # biases that the normalisation cancels have no gradient but noise, which Adam scales up
+            torch.testing.assert_close(together[name], value, rtol=0, atol=2e-4)
+    start = build_encoder(config_for(two).student, SCRATCH, 32).module.model.state_dict()
+    moved = [name for name, value in single.items() if (value - start[name]).abs().max() > 2e-3]
+    assert len(moved) > len(single) / 2
+
+
+@pytest.mark.slow
+def test_each_process_keeps_random_states_of_its_own(two: Path) -> None:
+    checkpoint = load_last_checkpoint(two / "run" / "checkpoints")
+    assert checkpoint is not None
+    first, second = checkpoint["random"]
+    assert not torch.equal(first["cpu"], second["cpu"])
+
+
+@pytest.mark.slow
+def test_another_number_of_processes_does_not_continue_the_run(two: Path) -> None:
+    with pytest.raises(CheckpointError, match="world_size"):
+        train_student(Store(two / "store.zarr"), two / "run", config_for(two))
+
+
+def test_one_process_is_the_identity() -> None:
+    value = torch.tensor([1.0, 2.0], requires_grad=True)
+    assert distributed.global_sum(value) is value
+    assert distributed.gather("x") == ["x"]
+    assert torch.equal(distributed.global_max(value), value)
+    gradient = torch.nn.Parameter(value.detach().clone())
+    gradient.grad = torch.ones(2)
+    distributed.average_gradients([gradient])
+    assert np.array_equal(gradient.grad.numpy(), np.ones(2))

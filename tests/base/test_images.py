@@ -1,0 +1,82 @@
+"""Patches as image files: lossless where it is promised, the same bytes from any thread, errors for damage."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+from PIL import Image, JpegImagePlugin
+from support.slides import make_pixels
+
+from pipeline.base.images import ImageFormat, decode_image, encode_image
+
+FORMATS: tuple[ImageFormat, ...] = ("jpegxl", "jpeg")
+PATCHES = st.integers(1, 40).flatmap(lambda side: hnp.arrays(np.uint8, (side, side, 3)))
+
+
+def noise(side: int = 32, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(PATCHES)
+def test_jpegxl_gives_back_every_pixel(patch: NDArray[np.uint8]) -> None:
+    decoded = decode_image(encode_image(patch, "jpegxl"), "jpegxl", len(patch))
+    assert decoded.dtype == np.uint8
+    np.testing.assert_array_equal(decoded, patch)
+
+
+def test_jpeg_is_close_without_chroma_subsampling() -> None:
+    patch = make_pixels("tissue", 224, 224, seed=3)
+    data = encode_image(patch, "jpeg")
+    decoded = decode_image(data, "jpeg", 224)
+    assert decoded.shape == patch.shape
+    assert np.abs(decoded.astype(int) - patch).mean() < 2
+    with Image.open(io.BytesIO(data)) as image:
+        assert JpegImagePlugin.get_sampling(image) == 0  # 4:4:4
+        assert np.abs(np.asarray(image.convert("RGB")).astype(int) - decoded).max() <= 2  # a standard file: RGB order
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_the_bytes_do_not_depend_on_threads_or_memory_layout(image_format: ImageFormat) -> None:
+    patches = [make_pixels("tissue", 96, 96, seed=seed) for seed in range(12)]
+    alone = [encode_image(patch, image_format) for patch in patches]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            assert list(pool.map(lambda patch: encode_image(patch, image_format), patches)) == alone
+    strided = np.zeros((192, 192, 3), np.uint8)[::2, ::2]
+    strided[:] = patches[0]
+    assert encode_image(strided, image_format) == alone[0]
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_no_image_is_a_value_error(image_format: ImageFormat) -> None:
+    other: ImageFormat = "jpeg" if image_format == "jpegxl" else "jpegxl"
+    for data in (b"", b"\xff", b"\xff\x0a", b"no image at all" * 9, encode_image(noise(), other)):
+        with pytest.raises(ValueError, match=f"not a readable {image_format} image"):
+            decode_image(data, image_format, 32)
+
+
+def test_a_jpegxl_cut_anywhere_is_a_value_error() -> None:
+    data = encode_image(noise(16), "jpegxl")
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match="not a readable jpegxl image"):
+            decode_image(data[:length], "jpegxl", 16)
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_flipped_bits_raise_nothing_but_a_value_error(image_format: ImageFormat) -> None:
+    data, rng = encode_image(noise(), image_format), np.random.default_rng(1)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(data)
+        damaged[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        try:
+            assert decode_image(bytes(damaged), image_format, 32).dtype == np.uint8
+        except ValueError:
+            refused += 1
+    assert refused > 0  # anything but a ValueError has failed the test by now

@@ -1,0 +1,88 @@
+"""No command leaves a trace in the user's home, and ONNX Runtime is told not to report before it loads."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import child_environment, run_g2l
+from support.extraction import TEACHER, write_cohort, write_teacher
+
+from pipeline.base.privacy import FIGURES, SILENT, leave_no_trace
+
+LOADS = """
+import os, pathlib
+import pipeline
+import matplotlib.font_manager
+import huggingface_hub, onnxruntime, torch, timm
+place = pathlib.Path(os.environ["MPLCONFIGDIR"])
+print(place, place.is_dir())
+"""
+
+
+def at_home(home: Path) -> dict[str, str]:
+    """Variables of a user whose home is `home`, and who has set nothing else."""
+    return dict.fromkeys((*SILENT, FIGURES), "") | {"HOME": str(home), "HF_HOME": "", "XDG_CACHE_HOME": "",
+                                                        "XDG_CONFIG_HOME": "", "XDG_DATA_HOME": ""}  # fmt: skip
+
+
+def without_empty(environment: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if value}
+
+
+def traces(home: Path) -> list[str]:
+    return sorted(str(path.relative_to(home)) for path in home.rglob("*"))
+
+
+def test_loading_libraries_leaves_nothing_in_the_home(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = without_empty(child_environment() | at_home(home))
+    done = subprocess.run([sys.executable, "-c", LOADS], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    place, existed = done.stdout.split()[-2:]
+    assert existed == "True"
+    assert not Path(place).exists()  # gone with the process
+    assert not traces(home)
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
+    monkeypatch.setenv(FIGURES, "/mine")
+    monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
+    leave_no_trace()
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
+    assert os.environ[FIGURES] == "/mine"
+    assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
+
+
+@pytest.mark.slow
+def test_no_command_leaves_anything_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxruntime")
+    home, at = tmp_path / "home", tmp_path / "work"
+    home.mkdir()
+    manifest = write_cohort(at / "slides")
+    weights = write_teacher(at / "teacher.safetensors")
+    small = ("--patch-px", 64, "--min-tissue", 0, "--val-fraction", 0.5, "--patches-per-slide", 12)
+    commands: list[tuple[object, ...]] = [
+        ("make-manifest", at / "slides", "--out", at / "m.csv"),
+        ("plan", manifest, "--out", at / "plan.h5", "--overlays", at / "overlays", *small),
+        ("extract-teacher", at / "plan.h5", "--out", at / "s.zarr", "--teacher", TEACHER, "--weights", weights),
+        ("train-student", at / "s.zarr", "--out", at / "run", "--student", TEACHER, "--weights", "scratch",
+         "--epochs", 1, "--batch-size", 4),
+        ("export", at / "run", "--out", at / "student", "--format", "onnx", "--format", "torch-export"),
+        ("embed", at / "student", at / "slides", "--out", at / "embedded", "--layout", "trident", "--min-tissue", 0),
+        ("evaluate", "--out", at / "report", "--store", at / "s.zarr", "--models", f"teacher={at / 'run'}@teacher",
+         "--models", f"student={at / 'student'}", "--cost"),
+        ("inspect", at / "s.zarr"),
+        ("verify", at / "s.zarr"),
+        ("models", "uni"),
+    ]  # fmt: skip
+    for name in at_home(home):
+        monkeypatch.delenv(name, raising=False)
+    for command in commands:
+        done = run_g2l(*command, timeout=300, HOME=str(home))
+        assert done.returncode == 0, (command, done.stderr)
+        assert not traces(home), command

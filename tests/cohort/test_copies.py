@@ -1,0 +1,168 @@
+"""One slide under several names: links, hard links, copies, DICOM series; refused by plan, passed over in folders."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+from support.commands import call_g2l
+from support.dicom import CT_CLASS, MPP, write_instance, write_slide
+from support.extraction import write_cohort
+from support.slides import make_pixels
+
+from pipeline.base.errors import ManifestError
+from pipeline.cohort.copies import copies_of_slides
+from pipeline.cohort.manifest import parse_manifest, read_manifest
+from pipeline.cohort.sources import list_folder, list_slides
+from pipeline.slides.dicom import DicomHeader, read_header
+
+RGB = make_pixels("tissue", 300, 260, seed=1)
+
+
+def put(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def test_copies_are_found_by_their_bytes_alone(tmp_path: Path) -> None:
+    data = bytes(np.random.default_rng(0).integers(0, 256, 3 << 20, np.uint8))
+    middle = len(data) // 2 + 70_000  # between two of the parts that are hashed first
+    paths = [
+        put(tmp_path / "a.svs", data),
+        put(tmp_path / "b.svs", data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]),
+        put(tmp_path / "sub" / "c.tif", data),
+        put(tmp_path / "short.svs", data[:-1]),
+        put(tmp_path / "empty.svs", b""),
+        put(tmp_path / "empty2.svs", b""),
+        tmp_path / "missing.svs",
+        tmp_path / "link.svs",
+        tmp_path / "hard.svs",
+    ]
+    (tmp_path / "link.svs").symlink_to("a.svs")
+    os.link(tmp_path / "short.svs", tmp_path / "hard.svs")
+    assert copies_of_slides(paths) == [[0, 2, 7], [3, 8]]
+
+
+def test_slides_whose_own_file_is_the_same_for_all(tmp_path: Path) -> None:
+    for name, number in (("a", 1), ("b", 2), ("c", 1)):
+        put(tmp_path / f"{name}.mrxs", b"the same in all")
+        put(tmp_path / name / "Slidedat.ini", f"SLIDE_ID = {number}".encode())
+        put(
+            tmp_path / name / "x.vms",
+            b"[Virtual Microscope Specimen]\nNoLayers=1\nImageFile=x-0.jpg\nImageFile(1,0)=y\n",
+        )
+        put(tmp_path / name / "x-0.jpg", bytes([number]))
+    assert copies_of_slides([tmp_path / f"{name}.mrxs" for name in "abc"]) == [[0, 2]]
+    assert copies_of_slides([tmp_path / name / "x.vms" for name in "abc"]) == [[0, 2]]
+
+
+@pytest.mark.parametrize("case", ["k", "l", ""])
+def test_plan_refuses_one_slide_under_two_ids(tmp_path: Path, case: str) -> None:
+    """Of one case, of two, or of none: a slide counts once."""
+    write_cohort(tmp_path)
+    shutil.copy(tmp_path / "s0.svs", tmp_path / "other name.tif")
+    os.link(tmp_path / "s1.svs", tmp_path / "hard.svs")
+    table = tmp_path / "m.csv"
+    table.write_text(f"slide_id,path,case_id\na,s0.svs,k\nb,s1.svs,m\nc,other name.tif,{case}\n")
+    with pytest.raises(
+        ManifestError, match=r"line 2: one slide has several ids on lines 2, 4: 'a' \(.*s0.svs\) and 'c'"
+    ):
+        read_manifest(table)
+    code, _, err = call_g2l("plan", table, "--out", tmp_path / "p.h5")
+    assert (code, "Keep one row per slide" in err, (tmp_path / "p.h5").exists()) == (1, True, False)
+    table.write_text(f"slide_id,path,case_id\na,s0.svs,k\nb,s1.svs,m\nc,hard.svs,{case}\n")
+    with pytest.raises(ManifestError, match=r"s1\.svs has several ids on lines 3, 4"):
+        parse_manifest(table)  # by one file, which embed and import-features refuse as well
+
+
+def test_make_manifest_lists_each_slide_once_and_says_what_it_passed_over(tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    write_cohort(slides)
+    (slides / "manifest.csv").unlink()
+    (slides / "0 link.svs").symlink_to("s0.svs")
+    os.link(slides / "s0.svs", slides / "zz hard.svs")
+    put(slides / "backup" / "old.svs", (slides / "s1.svs").read_bytes())
+    put(tmp_path / "far.svs", b"elsewhere")
+    (slides / "far link.svs").symlink_to(tmp_path / "far.svs")
+    (slides / "folder").symlink_to(slides / "backup")
+    code, out, _ = call_g2l("make-manifest", slides, "--out", tmp_path / "m.csv")
+    assert code == 0
+    assert [row.path for row in parse_manifest(tmp_path / "m.csv", slides).rows] == ["far link.svs", "s0.svs", "s1.svs"]
+    assert "note: skipped: 2 links to listed slides: 0 link.svs (s0.svs), zz hard.svs (s0.svs)" in out
+    assert "note: skipped: 1 copy of a listed slide: backup/old.svs (s1.svs)" in out
+    assert "1 link to folders" in out
+    assert [row.path for row in list_folder(slides).rows] == ["far link.svs", "backup/old.svs", "s0.svs", "s1.svs"]
+
+
+def test_copies_of_two_cases_are_an_error(tmp_path: Path) -> None:
+    for name in ("TCGA-3C-AALI-01.svs", "TCGA-A1-A0SB-01.svs"):
+        put(tmp_path / name, b"one slide")
+    with pytest.raises(
+        ManifestError, match=r"TCGA-3C-AALI\) and .*A0SB\) are copies of one slide, named after different"
+    ):
+        list_slides(tmp_path)
+
+
+def test_embed_does_not_embed_a_link_again(tmp_path: Path) -> None:
+    cohort = tmp_path / "slides"
+    write_cohort(cohort, num_slides=1)
+    (cohort / "link.svs").symlink_to("s0.svs")
+    code, _, err = call_g2l("embed", "tiny=test_resnet@scratch", cohort, "--out", tmp_path / "out", "--layout", "stamp",
+                            "--mpp", 0.5, "--patch-px", 64, "--device", "cpu")  # fmt: skip
+    assert code == 0, err
+    assert [path.name for path in (tmp_path / "out").rglob("*.h5")] == ["s0.h5"]
+    assert "skipped: 1 link to a listed slide: link.svs (s0.svs)" in err
+
+
+# DICOM
+
+
+def test_three_series_in_one_flat_folder_are_three_slides(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    for number, name in enumerate("abc"):
+        write_slide(flat, name, make_pixels("tissue", 300, 260, seed=number), f"1.2.3.{number}")
+    write_instance(flat / "ct.dcm", RGB, "1.2.9", 1, sop_class=CT_CLASS)
+    write_instance(flat / "only label.dcm", RGB, "1.2.8", 1, kind="LABEL")
+    put(flat / "broken.dcm", b"no header")
+    put(flat / "broken2.dcm", b"no header either")
+    listed = list_slides(flat)
+    assert [row.path for row in listed.rows] == ["a-2.dcm", "b-2.dcm", "broken.dcm", "c-2.dcm"]
+    (note,) = listed.notes
+    for words in ("4 DICOM files of kind label", "3 DICOM files of kind overview", "1 DICOM file of no slide",
+                  "3 further DICOM files of listed series", "1 DICOM file without a header"):  # fmt: skip
+        assert words in note
+    for row in listed.rows[:2]:
+        slide = openslide.OpenSlide(flat / row.path)
+        assert slide.level_dimensions == ((300, 260), (150, 130))
+        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(MPP)
+
+
+def test_files_of_one_series_are_one_slide(tmp_path: Path) -> None:
+    files = write_slide(tmp_path, "a", RGB, "1.2.3.4")
+    table = tmp_path / "m.csv"
+    table.write_text(f"slide_id,path\na,{files[1].name}\nb,{files[2].name}\n")
+    with pytest.raises(ManifestError, match=r"'a' .* and 'b' .* are copies, or files of one DICOM series"):
+        read_manifest(table)
+
+
+def test_headers(tmp_path: Path) -> None:
+    path = write_instance(tmp_path / "a.dcm", RGB, "1.2.3.4", 1)
+    assert read_header(path) == DicomHeader("1.2.3.4", True, "volume")
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for stop in (0, 100, 131, 140, 200, 300, 400):
+        assert read_header(put(tmp_path / "cut.dcm", data[:stop])) in (None, *_less_known())
+    for _ in range(200):  # damaged: another answer or none, never an exception
+        odd = bytearray(data[:800])
+        for at in rng.integers(132, 800, 5):
+            odd[at] = rng.integers(0, 256)
+        read_header(put(tmp_path / "odd.dcm", bytes(odd)))
+    assert read_header(tmp_path / "none.dcm") is None
+
+
+def _less_known() -> list[DicomHeader]:
+    """What may be read of a header that ends early."""
+    return [DicomHeader("", known, kind) for known in (False, True) for kind in ("", "volume")]

@@ -1,0 +1,511 @@
+"""The manifest: what is read, what is refused and in which words, splits, and the two committed manifests."""
+
+import csv
+import hashlib
+import os
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.places import ROOT
+
+from pipeline.base.errors import ManifestError
+from pipeline.cohort.manifest import (
+    ManifestRow,
+    parse_manifest,
+    read_manifest,
+    row_split,
+    split_of_case,
+    write_manifest,
+)
+from pipeline.cohort.sources import SlideList, list_folder, list_slides, rows_from_gdc, source_sites
+from pipeline.disk.label_words import is_unknown
+from pipeline.disk.tables import MAX_SHOWN_PROBLEMS, composed
+
+TCGA_BRCA = ROOT / "data_manifests" / "tcga_brca.csv"
+DEMO = ROOT / "data_manifests" / "demo.csv"
+SHA = "ab" * 32
+
+FULL = f"""slide_id,path,case_id,center,mpp,split,sha256,stain,note
+b,sub/b.svs,case 2,Lyon,0.25,val,{SHA.upper()},H&E,"two, three"
+a,a.svs,,,,,,,
+c,/else/c.ndpi,case 2,,,val,,IHC,
+"""
+
+
+def write(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(ManifestError) as caught:
+        parse_manifest(path)
+    return str(caught.value)
+
+
+# What is read
+
+
+def test_every_column_is_read(tmp_path: Path) -> None:
+    manifest = parse_manifest(write(tmp_path, FULL))
+    a, b, c = manifest.rows
+    assert b == ManifestRow(
+        "b", "sub/b.svs", "case 2", "Lyon", 0.25, "val", SHA, {"stain": "H&E", "note": "two, three"}
+    )
+    assert a == ManifestRow("a", "a.svs", "a", labels={"stain": "", "note": ""})
+    assert [row.line for row in (a, b, c)] == [3, 2, 4]
+    assert len({a, b, c}) == 3  # rows can be hashed
+    assert manifest.slides_root == tmp_path
+    assert manifest.slide_path(b) == tmp_path / "sub" / "b.svs"
+    assert manifest.slide_path(c) == Path("/else/c.ndpi")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xef\xbb\xbf" + FULL.encode(),
+        FULL.replace("\n", "\r\n").encode(),
+        FULL.rstrip("\n").encode(),
+        FULL.replace("\n", "\n\n").encode(),
+        FULL.replace("slide_id,path,case_id", "Slide_ID, Path ,CASE_ID").encode(),
+        FULL.replace("case 2", " case 2 ").replace("0.25", " 0.250 ").encode(),
+    ],
+    ids=["bom", "crlf", "no final newline", "blank lines", "header in capitals", "spaces"],
+)
+def test_form_of_the_file_does_not_matter(tmp_path: Path, text: bytes) -> None:
+    assert parse_manifest(write(tmp_path, text)).rows == parse_manifest(write(tmp_path, FULL, "b.csv")).rows
+
+
+def test_line_numbers_count_lines_of_the_file(tmp_path: Path) -> None:
+    text = 'slide_id,path,note\n\na,a.svs,"two\nlines"\nb,b.svs,\n'
+    assert [row.line for row in parse_manifest(write(tmp_path, text)).rows] == [3, 5]
+
+
+def test_read_needs_the_files(tmp_path: Path) -> None:
+    slides = tmp_path / "slides"
+    touch(slides, "a.svs")
+    path = write(tmp_path, "slide_id,path\nb,b.svs\na,a.svs\nc,\n")
+    with pytest.raises(ManifestError) as caught:
+        read_manifest(path, slides)
+    message = str(caught.value)
+    assert f"line 2: no slide file {slides}/b.svs" in message
+    assert "line 4: path is empty" in message  # with all other problems, and not missing as well
+    assert message.count("no slide file") == 1
+    assert message.endswith(f"Relative paths start from {slides}; --slides-root sets another folder.")
+    path = write(tmp_path, "slide_id,path\na,a.svs\n")
+    assert read_manifest(path, slides) == parse_manifest(path, slides)
+    with pytest.raises(ManifestError, match="nowhere is not a folder"):
+        read_manifest(path, tmp_path / "nowhere")
+
+
+def test_a_folder_is_no_slide_file(tmp_path: Path) -> None:
+    (tmp_path / "a.svs").mkdir()
+    with pytest.raises(ManifestError, match="no slide file"):
+        read_manifest(write(tmp_path, "slide_id,path\na,a.svs\n"))
+
+
+# What is refused
+
+LONG = "x" * 201
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "is empty; its first line must name the columns slide_id, path"),
+        (b"\n \n", "is empty"),
+        (b"slide_id,path\n", "has a header but no rows"),
+        (b"slide_id,file\na,b\n", "lacks the column path; split at commas, it has ['slide_id', 'file']"),
+        (b"slide_id;path\na;b\n", "it has ['slide_id;path']"),
+        (b"slide_id,path,x,x\na,a,1,2\n", "repeated or unnamed columns: ['x']"),
+        (b"slide_id,path,split,Split\na,a,,\n", "repeated or unnamed columns: ['split']"),
+        (b"slide_id,path,\na,a,\n", "repeated or unnamed columns: ['']"),
+        ("slide_id,path\n".encode("utf-16"), "is UTF-16, not UTF-8 text (line 1); save it as CSV UTF-8"),
+        (b"II*\0\x08\0\0\0", "is not a text file"),
+        (b"slide_id,path\na,a\nb,caf\xe9\n", "is not UTF-8 text (line 3)"),
+        (b'slide_id,path\na,"a.svs\nb,b.svs\n', "not well-formed CSV from line 2 on"),
+        (b"slide_id,path\na\n", "line 2: 1 cells where the header has 2"),
+        (b"slide_id,path\na,b,c\n", "line 2: 3 cells where the header has 2"),
+        (b"slide_id,path\n,x.svs\n", "line 2: slide_id '' is empty"),
+        (b"slide_id,path\na, \n", "line 2: path is empty"),
+        (b"slide_id,path\na/b,x.svs\n", "slide_id 'a/b' has a slash"),
+        (b"slide_id,path\na\\b,x.svs\n", "slide_id 'a\\\\b' has a slash, a backslash"),
+        (b"slide_id,path\na\tb,x.svs\n", "slide_id 'a\\tb' has a slash, a backslash or a character that does not"),
+        (b"slide_id,path\n.,x.svs\n", "slide_id '.' starts or ends with a space, or starts with a dot"),
+        (b"slide_id,path\n..,x.svs\n", "slide_id '..' starts"),
+        (b"slide_id,path\na ,x.svs\n", "slide_id 'a ' starts or ends with a space"),
+        (f"slide_id,path\n{LONG},x.svs\n".encode(), "is longer than 200 bytes"),
+        (b"slide_id,path\na,x\nb,y\na,z\n", "line 2: slide_id 'a' is given on lines 2, 4;"),
+        (b"slide_id,path,mpp\na,x,40\n", "line 2: implausible mpp 40 from the manifest: must be 0.05 to 5 um/px"),
+        (b"slide_id,path,mpp\na,x,1e999\n", "line 2: implausible mpp inf"),
+        (b"slide_id,path,mpp\na,x,-0.5\n", "line 2: implausible mpp -0.5"),
+        (b"slide_id,path,mpp\na,x,0_5\n", "line 2: mpp '0_5' is not a number"),
+        (b"slide_id,path,mpp\na,x,20x\n", "line 2: mpp '20x' is not a number; give um/px at level 0"),
+        (b"slide_id,path,split\na,x,test\n", "line 2: split 'test' is not one of train, val, or empty"),
+        (b"slide_id,path,sha256\na,x,12ab\n", "line 2: sha256 '12ab' is not 64 hexadecimal digits"),
+        (b"slide_id,path\na,x.svs\nb,y/../x.svs\n", "x.svs has several ids on lines 2, 3; keep one row per file"),
+        (
+            b"slide_id,path,case_id,split\na,x,k,train\nb,y,k,val\nc,z,k,train\n",
+            "line 2: case 'k' is in more than one split: train on lines 2, 4, val on line 3; give all its rows",
+        ),
+        (
+            b"slide_id,path,case_id,split\na,x,k,\nb,y,k,val\n",
+            "case 'k' is in more than one split: val on line 3, none given on line 2",
+        ),
+    ],
+)
+def test_refusals(tmp_path: Path, text: bytes, message: str) -> None:
+    told = refusal(write(tmp_path, text))
+    assert message in told
+    assert str(tmp_path / "manifest.csv") in told
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.csv").endswith("none.csv: No such file or directory")
+    assert f"is a folder, not a table. A manifest of the slides in it is made with: g2l make-manifest {tmp_path}" in (
+        refusal(tmp_path)
+    )
+
+
+def test_all_problems_are_told_in_the_order_of_lines(tmp_path: Path) -> None:
+    text = "slide_id,path,mpp,split,case_id\nz,z.svs,9,,k\n,q.svs,,,\na,a.svs,,Train,k\na,b.svs,x,,\n"
+    told = refusal(write(tmp_path, text)).splitlines()
+    assert [line.split(":")[0].strip() for line in told[1:]] == ["line 2", "line 3", "line 4", "line 4", "line 5"]
+    assert "more than one split" not in "".join(told)  # `Train` is told as a wrong split only
+
+
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    rows = "".join(f"s{i},s{i}.svs,test\n" for i in range(MAX_SHOWN_PROBLEMS + 7))
+    told = refusal(write(tmp_path, "slide_id,path,split\n" + rows)).splitlines()
+    assert len(told) == 1 + MAX_SHOWN_PROBLEMS + 1
+    assert told[-1] == "  and 7 more"
+
+
+def test_links_to_one_file_are_one_file(tmp_path: Path) -> None:
+    touch(tmp_path, "a.svs")
+    (tmp_path / "b.svs").symlink_to("a.svs")
+    assert "has several ids on lines 2, 3" in refusal(write(tmp_path, "slide_id,path\na,a.svs\nb,b.svs\n"))
+
+
+# Splits
+
+
+def test_split_is_the_documented_hash() -> None:
+    position = int(hashlib.sha256(b"TCGA-3C-AALI").hexdigest()[:12], 16) / 16**12
+    assert split_of_case("TCGA-3C-AALI", position) == "train"
+    assert split_of_case("TCGA-3C-AALI", position + 1e-9) == "val"
+
+
+@settings(deadline=None)  # other work on the machine must not fail a test
+@given(st.text(st.characters(codec="utf-8")), st.floats(0, 1), st.floats(0, 1))
+def test_split_is_monotone(case_id: str, one: float, other: float) -> None:
+    low, high = sorted((one, other))
+    assert not (split_of_case(case_id, low) == "val" and split_of_case(case_id, high) == "train")
+    assert split_of_case(case_id, 0) == "train"
+    assert split_of_case(case_id, 1) == "val"
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
+def test_split_holds_out_the_fraction(fraction: float) -> None:
+    num_cases = 20_000
+    num_val = sum(split_of_case(f"case-{i}", fraction) == "val" for i in range(num_cases))
+    assert abs(num_val / num_cases - fraction) < 4 * (fraction * (1 - fraction) / num_cases) ** 0.5  # 4 sigma
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.1, float("nan")])
+def test_split_refuses_no_fraction(fraction: float) -> None:
+    with pytest.raises(ValueError, match="val_fraction must be 0 to 1"):
+        split_of_case("a", fraction)
+
+
+def test_explicit_split_wins() -> None:
+    row = ManifestRow("a", "a.svs", "a")
+    assert row_split(replace(row, split="val"), 0.0) == "val"
+    assert row_split(replace(row, split="train"), 1.0) == "train"
+    assert row_split(row, 1.0) == "val"
+
+
+# Properties
+
+cells = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="/\\."), min_size=1
+).filter(lambda text: composed(text) == text and not is_unknown(text))
+ids = cells.filter(lambda text: len(text.encode()) <= 200)
+manifest_rows = st.lists(
+    st.builds(
+        ManifestRow,
+        slide_id=ids,
+        path=st.just(""),
+        case_id=cells,
+        center=st.none() | cells,
+        mpp=st.none() | st.floats(0.05, 5),
+        split=st.just("val"),
+        sha256=st.none() | st.just(SHA),
+        labels=st.fixed_dictionaries({"first, label": st.just("") | cells, "second": cells}),
+    ),
+    min_size=1,
+    unique_by=lambda row: row.slide_id,
+).map(lambda rows: [replace(row, path=f"slides/{i} é,.svs") for i, row in enumerate(rows)])
+
+
+@settings(deadline=None)
+@given(rows=manifest_rows, seed=st.integers(0, 99))
+def test_written_rows_read_back_in_any_order(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[ManifestRow], seed: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "property.csv"
+    write_manifest(path, rows)
+    written, manifest = path.read_bytes(), parse_manifest(path)
+    assert list(manifest.rows) == sorted(rows, key=lambda row: row.slide_id)
+    write_manifest(path, random.Random(seed).sample(rows, len(rows)))
+    assert path.read_bytes() == written
+
+    with open(path, encoding="utf-8", newline="") as f:
+        header, *lines = list(csv.reader(f))
+    random.Random(seed).shuffle(lines)
+    with open(path, "w", encoding="utf-8", newline="") as f:
+        csv.writer(f).writerows([header, *lines])
+    assert parse_manifest(path) == manifest
+
+
+def test_written_columns(tmp_path: Path) -> None:
+    rows = [
+        ManifestRow("b", "b.svs", "k", labels={"y": "1"}),
+        ManifestRow("a", "a.svs", "k", mpp=0.1 + 0.2, labels={"x": ""}),
+    ]
+    write_manifest(tmp_path / "m.csv", rows)
+    assert (tmp_path / "m.csv").read_text().splitlines() == [
+        "slide_id,path,case_id,mpp,x,y",
+        "a,a.svs,k,0.30000000000000004,,",
+        "b,b.svs,k,,,1",
+    ]
+    write_manifest(tmp_path / "m.csv", [])
+    assert (tmp_path / "m.csv").read_text() == "slide_id,path,case_id\n"
+
+
+# From a folder
+
+
+def test_rows_from_folder(tmp_path: Path) -> None:
+    tcga = "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs"
+    touch(tmp_path, tcga, "one/x.svs", "two/x.SVS", "two/y.ndpi", "z.mrxs", "z/Data0000.dcm", "z/Slidedat.ini")
+    touch(tmp_path, ".hidden.svs", "._y.svs", ".cache/w.svs", "one/notes.txt", "TCGA-LUSC.svs", "TCGA-00-AAAA-01.svs")
+    touch(tmp_path, "d/2.dcm", "d/1.dcm", "d/3.dcm")
+    rows = {row.slide_id: row for row in list_folder(tmp_path).rows}
+    assert sorted(rows) == list(rows)
+    assert {row.slide_id: row.path for row in rows.values()} == {
+        "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF": tcga,
+        "TCGA-00-AAAA-01": "TCGA-00-AAAA-01.svs",
+        "TCGA-LUSC": "TCGA-LUSC.svs",
+        "one__x.svs": "one/x.svs",
+        "two__x.SVS": "two/x.SVS",
+        "y": "two/y.ndpi",
+        "z": "z.mrxs",
+        "1": "d/1.dcm",
+    }
+    known = rows["TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF"]
+    assert (known.case_id, known.center) == ("TCGA-3C-AALI", "Columbia University")
+    assert (rows["TCGA-00-AAAA-01"].case_id, rows["TCGA-00-AAAA-01"].center) == ("TCGA-00-AAAA", None)
+    assert rows["TCGA-LUSC"].case_id == "TCGA-LUSC"
+    assert list_slides(tmp_path).rows == tuple(rows.values())
+
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, rows.values())
+    assert list(read_manifest(path).rows) == list(rows.values())
+
+
+def test_folders_that_give_no_manifest(tmp_path: Path) -> None:
+    touch(tmp_path, "a.txt")
+    with pytest.raises(ManifestError, match=r"no slides below .*; looked for \.avs .*\.svs"):
+        list_folder(tmp_path)
+    with pytest.raises(ManifestError, match=r"cannot list the folder .*none: No such file"):
+        list_folder(tmp_path / "none")
+    with pytest.raises(ManifestError, match=r"cannot read .*none: No such file"):
+        list_slides(tmp_path / "none")
+
+
+def test_file_names_that_cannot_be_ids(tmp_path: Path) -> None:
+    touch(tmp_path, " a.svs", "sub/b.svs", "a\tb.svs")
+    with pytest.raises(ManifestError) as caught:
+        list_folder(tmp_path)
+    assert len(str(caught.value).splitlines()) == 3
+    assert "the file name ' a.svs' starts or ends with a space" in str(caught.value)
+    assert "does not print; rename it" in str(caught.value)
+
+
+def test_folder_names_that_are_not_utf8(tmp_path: Path) -> None:
+    try:
+        os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    touch(tmp_path, os.fsdecode(b"caf\xe9/a.svs"))
+    with pytest.raises(ManifestError, match="is not UTF-8; rename it"):
+        list_folder(tmp_path)
+
+
+def test_ids_from_clashing_names_may_clash_again(tmp_path: Path) -> None:
+    touch(tmp_path, "a/b.svs", "c/b.svs", "a__b.svs.tif")
+    with pytest.raises(ManifestError, match=r"slide_id 'a__b\.svs' is given for a__b\.svs\.tif, a/b\.svs"):
+        list_folder(tmp_path)
+
+
+# From the GDC
+
+GDC_HEADER = "id\tfilename\tmd5\tsize\tstate\n"
+
+
+def gdc_line(name: str, gdc_id: str = "d46167af") -> str:
+    return f"{gdc_id}\t{name}\te2ae6d54\t1706305510\treleased\n"
+
+
+def test_rows_from_gdc(tmp_path: Path) -> None:
+    lines = [
+        gdc_line("TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "id-1"),
+        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.AAAA.svs", "id-3"),
+        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.BBBB.svs", "id-2"),
+    ]
+    tsv = write(tmp_path, GDC_HEADER + "".join(reversed(lines)), "gdc.txt")
+    rows = rows_from_gdc(tsv)
+    assert rows[0] == ManifestRow(
+        slide_id="TCGA-3C-AALI-01Z-00-DX1",
+        path="id-1/TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
+        case_id="TCGA-3C-AALI",
+        center="Columbia University",
+        labels={
+            "site": "3C",
+            "file_name": "TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
+            "gdc_id": "id-1",
+            "md5": "e2ae6d54",
+            "bytes": "1706305510",
+        },
+    )
+    assert [row.slide_id for row in rows[1:]] == ["TCGA-A1-A0SB-01Z-00-DX1.AAAA", "TCGA-A1-A0SB-01Z-00-DX1.BBBB"]
+    assert list_slides(tsv) == SlideList(tuple(rows), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs, it has"),
+        (GDC_HEADER, "has a header but no rows"),
+        (GDC_HEADER + "id\tx.svs\n", "line 2: 2 cells where the header has 5"),
+        (GDC_HEADER + gdc_line("GTEX-1.svs"), "line 2: 'GTEX-1.svs' has no TCGA barcode"),
+        (GDC_HEADER + gdc_line("TCGA-3C-AALIX.svs"), "has no TCGA barcode"),
+        (GDC_HEADER + gdc_line("TCGA-00-AALI-01.svs"), "line 2: 'TCGA-00-AALI-01.svs' has the unknown site code '00'"),
+        (GDC_HEADER + gdc_line("TCGA-3C-AALI-01.bam"), "line 2: 'TCGA-3C-AALI-01.bam' is not a slide"),
+        (GDC_HEADER + 2 * gdc_line("TCGA-3C-AALI-01.A.svs"), "slide_id 'TCGA-3C-AALI-01.A' is given on lines 2, 3"),
+    ],
+)
+def test_gdc_refusals(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        rows_from_gdc(write(tmp_path, text, "gdc.txt"))
+    assert message in str(caught.value)
+
+
+def test_source_sites() -> None:
+    sites = source_sites()
+    assert len(sites) == 831
+    assert sites["3C"] == "Columbia University"
+    assert all(name == name.strip() != "" for name in sites.values())
+
+
+# The committed manifests
+
+
+def test_demo_manifest() -> None:
+    (row,) = parse_manifest(DEMO).rows
+    assert (row.slide_id, row.path, row.case_id) == ("CMU-1-Small-Region", "CMU-1-Small-Region.svs", "CMU-1")
+    assert (row.center, row.labels) == ("CMU", {})
+    assert row.sha256 == "ed92d5a9f2e86df67640d6f92ce3e231419ce127131697fbbce42ad5e002c8a7"
+
+
+def test_tcga_brca_manifest() -> None:
+    rows = parse_manifest(TCGA_BRCA).rows
+    tp53 = {row.case_id: row.labels["tp53"] for row in rows}
+    assert len(rows) == 1134
+    assert len(tp53) == 1063
+    assert len({row.center for row in rows}) == 39
+    assert sum(int(row.labels["bytes"]) for row in rows) == 1_160_190_101_109
+    # The list has 1,097 cases: 347, 736, and 14 without a status. 35 have no slide here; one case is not in the list.
+    assert Counter(tp53.values()) == {"mutated": 340, "wild-type": 708, "unknown": 15}
+    assert all(re.fullmatch("[0-9a-f]{32}", row.labels["md5"]) for row in rows)
+    held_out = [row for row in rows if row_split(row, 0.1) == "val"]
+    assert (len(held_out), len({row.case_id for row in held_out})) == (107, 104)  # as the README says
+
+
+def test_tcga_brca_manifest_reads_once_the_slides_are_there(tmp_path: Path) -> None:
+    manifest = parse_manifest(TCGA_BRCA, tmp_path)
+    touch(tmp_path, *(row.path for row in manifest.rows))
+    assert read_manifest(TCGA_BRCA, tmp_path) == manifest
+
+
+def test_readme_rebuilds_the_gdc_manifest(tmp_path: Path) -> None:
+    readme = (ROOT / "data_manifests" / "README.md").read_text()
+    command = readme.split("<!-- tested: rebuild -->")[1].split("<!-- end -->")[0].strip()
+    command = command.replace("python", f'"{sys.executable}"', 1).replace("MANIFEST.txt", f'"{tmp_path}/MANIFEST.txt"')
+    subprocess.run(["bash", "-c", command], cwd=ROOT, check=True)
+    rebuilt = rows_from_gdc(tmp_path / "MANIFEST.txt")
+    committed = parse_manifest(TCGA_BRCA).rows
+    assert rebuilt == [
+        replace(row, labels={name: cell for name, cell in row.labels.items() if name != "tp53"}) for row in committed
+    ]
+
+
+def test_build_script_gives_the_committed_bytes(tmp_path: Path) -> None:
+    sys.path.insert(0, str(ROOT / "data_manifests"))
+    try:
+        from build_tcga_brca import write_source_sites, write_tcga_brca
+    finally:
+        sys.path.pop(0)
+    rows = parse_manifest(TCGA_BRCA).rows
+    gdc = GDC_HEADER + "".join(
+        "\t".join([*(row.labels[name] for name in ("gdc_id", "file_name", "md5", "bytes")), "released"]) + "\n"
+        for row in reversed(rows)
+    )
+    tp53 = {row.case_id: row.labels["tp53"].replace("unknown", "") for row in rows}
+    tp53.pop("TCGA-FA-A7DS")  # not in the list
+    lists = "case_id,tp53\n" + "".join(f"{case_id},{status}\n" for case_id, status in tp53.items())
+    write_tcga_brca(write(tmp_path, gdc, "gdc.txt"), write(tmp_path, lists, "tp53.csv"), tmp_path / "out.csv")
+    assert (tmp_path / "out.csv").read_bytes() == TCGA_BRCA.read_bytes()
+
+    sites = "TSS Code\tSource Site\tStudy Name\tBCR\n"
+    sites += "".join(f"{code}\t {name} \tx\ty\n" for code, name in source_sites().items())
+    write_source_sites(write(tmp_path, sites, "sites.tsv"), tmp_path / "sites.csv")
+    committed = ROOT / "pipeline" / "data" / "tcga_source_sites.csv"
+    assert (tmp_path / "sites.csv").read_bytes() == committed.read_bytes()
+
+
+@pytest.mark.parametrize(("cell", "kept"), [("yes", "yes"), ("Yes", "yes"), ("no", None), ("", None)])
+def test_a_row_says_that_its_mpp_overrides(tmp_path: Path, cell: str, kept: str | None) -> None:
+    (tmp_path / "a.svs").write_bytes(b"")
+    path = tmp_path / "m.csv"
+    path.write_text(f"slide_id,path,mpp,mpp_overrides\na,a.svs,0.25,{cell}\n")
+    manifest = read_manifest(path)
+    (row,) = manifest.rows
+    assert (row.mpp, row.mpp_overrides, dict(row.labels)) == (0.25, kept, {})
+    write_manifest(path, manifest.rows)
+    assert read_manifest(path).rows == manifest.rows
+    assert ("mpp_overrides" in path.read_text()) == (kept is not None)
+
+
+@pytest.mark.parametrize("cells", ["0.25,perhaps", ",yes"])
+def test_an_override_that_says_nothing(tmp_path: Path, cells: str) -> None:
+    (tmp_path / "a.svs").write_bytes(b"")
+    (tmp_path / "m.csv").write_text(f"slide_id,path,mpp,mpp_overrides\na,a.svs,{cells}\n")
+    with pytest.raises(ManifestError, match=r"line 2: mpp_overrides '\w+' is not yes \(with an mpp\), no, or empty"):
+        read_manifest(tmp_path / "m.csv")

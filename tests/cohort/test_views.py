@@ -1,0 +1,252 @@
+"""Views of a patch: what they are, that the teacher's embeddings are theirs, and that the student sees the same."""
+
+import hashlib
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from support.commands import call_g2l
+from support.extraction import TEACHER, array_files, extract, plan_cohort, reference_model, write_cohort, write_teacher
+from support.stores import make_patches, student_folder, train_config
+
+from pipeline.base.draws import RunDraws
+from pipeline.base.errors import ConfigError, StoreError
+from pipeline.cohort import views as module
+from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.views import LEVEL, STAIN_CHANGE, STAINS, Views, change_stain, dihedral
+from pipeline.sampling import TRAIN
+from pipeline.store.format import Status
+from pipeline.store.patches import PatchRead
+from pipeline.store.store import Store
+from pipeline.store.teachers import choose_teachers
+from pipeline.store.writer import StoreWriter
+from pipeline.training.rows import StoredRows, row_views, teacher_statistics
+from stages.inspect import inspect_path
+from stages.train_student import train_student
+from stages.verify import verify_store
+
+K = 4
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Slides, a teacher's weights, `plain.zarr` without views and `views.zarr` with four."""
+    folder = tmp_path_factory.mktemp("views")
+    plan = plan_cohort(write_cohort(folder / "slides"))
+    write_plan(plan, folder / "plan.h5")
+    write_teacher(folder / "teacher.safetensors")
+    extract(plan, folder / "plain.zarr", folder / "teacher.safetensors")
+    extract(plan, folder / "views.zarr", folder / "teacher.safetensors", views=K)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plan(root: Path) -> Plan:
+    return Store(root / "views.zarr").plan
+
+
+@pytest.fixture(scope="module")
+def vit(root: Path) -> str:
+    return student_folder(root / "vit", "test_vit", 64, img_size=64, depth=2, embed_dim=32, num_heads=2)
+
+
+# --- what a view is ----------------------------------------------------------------------------------------------
+
+
+def test_views_do_not_change_from_one_version_to_the_next() -> None:
+    """A store of today is trained on by the program of tomorrow: the views must be the same to the bit."""
+    patch = make_patches(1)[0]
+    found = [
+        hashlib.sha256(np.ascontiguousarray(Views(K, 5).apply(patch, 7, view))).hexdigest()[:16] for view in range(K)
+    ]
+    assert found[0] == hashlib.sha256(patch).hexdigest()[:16]
+    assert found[1:] == ["bb0a8234e6b546d3", "fe45f893c1962d50", "d22258618735ccd2"]
+
+
+@given(key=st.integers(0, 2**64 - 1), seed=st.integers(0, 50))
+def test_the_change_of_stain_is_that_of_floats(key: int, seed: int) -> None:
+    """Beer and Lambert: amounts of three stains, each changed by a factor; and no more than a level from exact."""
+    patch = make_patches(1, 16, seed)[0]
+    factors = [1 + STAIN_CHANGE * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)]
+    assert all(1 - STAIN_CHANGE <= factor <= 1 + STAIN_CHANGE for factor in factors)
+    amounts = -np.log((patch + 1.0) / 256) @ np.linalg.inv(STAINS)
+    expected = (256 * np.exp(-(amounts * factors) @ STAINS) - 1).clip(0, 255)
+    assert np.abs(change_stain(patch, key) - expected).max() <= 1
+    assert (change_stain(np.full((2, 2, 3), 255, np.uint8), key) == 255).all()
+
+
+def test_no_change_is_none_and_levels_are_their_own_inverse() -> None:
+    patch = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    middle = 0x7FFF
+    assert np.abs(change_stain(patch, middle << 16 | middle << 32 | middle << 48).astype(int) - patch).max() == 0
+    assert np.array_equal(LEVEL[module.DENSITY], np.arange(256))
+
+
+def test_a_view_depends_on_seed_row_and_number_alone() -> None:
+    patch = make_patches(1)[0]
+    views = Views(K, 1)
+    assert np.array_equal(views.apply(patch, 3, 2), Views(K + 4, 1).apply(patch.copy(), 3, 2))
+    others = [views.apply(patch, 3, 1), views.apply(patch, 4, 2), Views(K, 2).apply(patch, 3, 2)]
+    assert not any(np.array_equal(views.apply(patch, 3, 2), other) for other in others)
+    turned = {dihedral(patch, which).tobytes() for which in range(8)}
+    assert len(turned) == 8
+    shown = row_views(np.arange(4000), views, RunDraws(0), 3)
+    assert np.bincount(shown, minlength=K).min() > 900
+    assert not np.array_equal(shown, row_views(np.arange(4000), views, RunDraws(0), 4))
+    assert (row_views(np.arange(50), Views(), RunDraws(0), 3) == 0).all()
+
+
+# --- the store ---------------------------------------------------------------------------------------------------
+
+
+def test_view_0_is_the_store_without_views(root: Path, plan: Plan, tmp_path: Path) -> None:
+    plain, viewed = array_files(root / "plain.zarr"), array_files(root / "views.zarr")
+    assert viewed == plain
+    extract(plan, tmp_path / "one.zarr", root / "teacher.safetensors", views=1)
+    for name in ("zarr.json", "shards/0.json"):
+        texts = [
+            (path / name).read_text().split('"seconds"')[0] for path in (root / "plain.zarr", tmp_path / "one.zarr")
+        ]
+        assert texts[0] == texts[1]
+    assert not (tmp_path / "one.zarr" / "views").exists()
+
+
+def test_embeddings_of_views_are_timms_of_the_views(root: Path) -> None:
+    group: Any = zarr.open_group(str(root / "views.zarr"), mode="r")
+    pixels, found = group["pixels"][:], group["views"][:]
+    model = reference_model(TEACHER, root / "teacher.safetensors")
+    mean, std = (torch.tensor(model.pretrained_cfg[name]) for name in ("mean", "std"))  # type: ignore[index]
+    assert found.shape == (24, K - 1, 96)
+    for view in range(1, K):
+        shown = np.stack([Views(K, 0).apply(pixels[row], row, view) for row in range(24)])
+        with torch.inference_mode():
+            expected = model(((torch.from_numpy(shown) / 255 - mean) / std).permute(0, 3, 1, 2)).numpy()
+        np.testing.assert_allclose(found[:, view - 1], expected, rtol=2e-3, atol=2e-3)
+    store = Store(root / "views.zarr")
+    everything = np.concatenate([store.first.read_views(shard) for shard in range(store.first.num_shards)])
+    assert np.array_equal(everything[:, 1:], found)
+    assert np.array_equal(store.first.read_embedding(13, 2), found[13, 1].astype(np.float32))
+    assert np.array_equal(store.first.read_embedding(13), group["embedding"][13].astype(np.float32))
+
+
+def test_a_view_that_is_not_finite_fails_its_row(root: Path, tmp_path: Path) -> None:
+    store = Store(Path(shutil.copytree(root / "views.zarr", tmp_path / "s.zarr")))
+    store.first.ledger.path(0).unlink()
+    embeddings = np.zeros((8, K, 96), np.float32)
+    embeddings[5, 3, 7] = np.inf
+    image = b"not looked at"
+    with StoreWriter(store.first, lambda row: {"row": row, "slide_id": "?", "x": 0, "y": 0}, "test") as writer:
+        writer.put(range(8), embeddings, [PatchRead(Status.OK, image)] * 8)
+    assert store.first.read_status(0).tolist() == [1] * 5 + [Status.NOT_FINITE] + [1] * 2
+    assert np.isnan(store.first.read_views(0)[5]).all()
+
+
+def test_verify_embeds_views_again_and_finds_damage(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(Path(shutil.copytree(root / "views.zarr", tmp_path / "s.zarr")))
+    weights = root / "teacher.safetensors"
+    text, code = verify_store(store.folder, weights, 16, "cpu")
+    assert (code, "16 rows embedded again, one of 4 views of each" in text) == (0, True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Views, "apply", lambda *_: np.zeros((64, 64, 3), np.uint8))
+        text, code = verify_store(store.folder, weights, 16, "cpu")
+        assert (code, "NOT the same embeddings" in text) == (1, True)
+    path = store.first.shard_path("views", 1)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:60] + bytes([whole[60] ^ 1]) + whole[61:])
+    assert verify_store(store.folder, None, 0, "cpu")[1] == 1
+    with pytest.raises(StoreError, match="damaged"):
+        store.first.read_views(1)
+    path.unlink()
+    assert "views/c/1/0/0: missing" in verify_store(store.folder, None, 0, "cpu")[0]
+
+
+def test_other_views_are_another_store(root: Path, plan: Plan, tmp_path: Path) -> None:
+    weights = root / "teacher.safetensors"
+    for options, words in (
+        ({"views": 3}, "settings.views: 4 -> 3"),
+        ({"views": K, "views_seed": 1}, "settings.views_seed: 0 -> 1"),
+        ({}, "settings.views: 4 -> None"),
+    ):
+        with pytest.raises(StoreError, match=words):
+            extract(plan, root / "views.zarr", weights, **options)
+    with pytest.raises(ConfigError, match="say with --views how many"):
+        extract(plan, tmp_path / "s.zarr", weights, views_seed=1)
+    assert not (tmp_path / "s.zarr").exists()
+    code, _, said = call_g2l("extract-teacher", root / "plan.h5", "--teacher", TEACHER, "--out", tmp_path, "--views", 0)
+    assert (code, "views" in said) == (1, True)
+    assert "4 of each patch, seed 0" in inspect_path(root / "views.zarr")
+
+
+# --- training ----------------------------------------------------------------------------------------------------
+
+
+def test_the_student_sees_the_view_that_it_is_compared_with(root: Path) -> None:
+    store = Store(root / "views.zarr")
+    rows, found = StoredRows(store.first, views=store.first.views), set()
+    for epoch in range(6):
+        reader = rows.reader(RunDraws(3), epoch, "none")
+        for row in range(store.num_rows):
+            out = np.empty((64, 64, 3), np.uint8)
+            embedding = reader.read(row, out)
+            view = int(row_views(np.array([row]), store.first.views, RunDraws(3), epoch)[0])
+            assert np.array_equal(out, Views(K, 0).apply(store.read_pixels(row), row, view))
+            assert np.array_equal(embedding, store.first.read_embedding(row, view))
+            found.add(view)
+    assert found == set(range(K))
+
+
+def test_statistics_are_of_all_views_of_the_rows(root: Path) -> None:
+    group: Any = zarr.open_group(str(root / "views.zarr"), mode="r")
+    values = np.concatenate([group["embedding"][:][:, None], group["views"][:]], axis=1).astype(np.float64)
+    train = values[group["plan/split"][:] == TRAIN].reshape(-1, 96)
+    mean, var = teacher_statistics(Store(root / "views.zarr").first, TRAIN, None, K)
+    np.testing.assert_allclose(mean, train.mean(0), rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(var, train.var(0, ddof=1), rtol=1e-10)
+
+
+def test_a_run_says_where_the_student_sees_more_than_the_teacher(
+    root: Path, tmp_path: Path, vit: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said, cards, options = {}, {}, {}
+    for name, store, chosen in (
+        ("views", "views.zarr", {}),
+        ("views and flips", "views.zarr", {"augment": "flips"}),
+        ("plain", "plain.zarr", {}),
+        ("plain, none", "plain.zarr", {"augment": "none"}),
+    ):
+        run = train_student(
+            Store(root / store), tmp_path / name, train_config(vit, epochs=1, batch_size=4, **chosen)
+        ).run
+        said[name], cards[name] = capsys.readouterr().err, (run.student / "README.md").read_text()
+        options[name] = run.config_path.read_text()
+    assert "4 views of each patch, each compared" in cards["views"]
+    assert 'augment = "none"' in options["views"]
+    for name, beyond in (("views", False), ("views and flips", True), ("plain", True), ("plain, none", False)):
+        assert ("note: the student sees flips" in said[name]) == beyond
+        assert ("The student sees flips" in cards[name]) == beyond
+    assert "4 views of each patch without them" in said["views and flips"]
+    again = train_student(Store(root / "views.zarr"), tmp_path / "views", train_config(vit, epochs=1, batch_size=4))
+    assert again.num_new_steps == 0
+
+
+def test_teachers_of_other_views_are_not_mixed(root: Path, plan: Plan, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(root / "views.zarr", tmp_path / "s.zarr"))
+    weights = write_teacher(tmp_path / "w.safetensors", "test_efficientnet")
+    extract(plan, out, weights, teacher="test_efficientnet", views=2, views_seed=9)
+    names = [TEACHER, "test_efficientnet"]
+    with pytest.raises(ConfigError, match=f"other views .--views-seed 0 of {TEACHER}, 9 of test_efficientnet"):
+        choose_teachers(Store(out), names, None)
+    shutil.rmtree(out / "teachers")
+    extract(plan, out, weights, teacher="test_efficientnet", views=2)
+    assert choose_teachers(Store(out), names, None).views == Views(2, 0)
+    shutil.rmtree(out / "teachers")
+    extract(plan, out, weights, teacher="test_efficientnet")
+    assert choose_teachers(Store(out), names, None).views.count == 1

@@ -1,0 +1,103 @@
+"""Names with accents: composed in the table and not on the disk, or the other way round."""
+
+import unicodedata
+from pathlib import Path
+
+import pytest
+from support.commands import call_g2l
+from support.extraction import write_cohort
+
+from pipeline.base.errors import BenchmarkError, ManifestError
+from pipeline.cohort.manifest import parse_manifest, read_manifest
+from pipeline.cohort.plan import read_plan
+from pipeline.cohort.sources import list_folder
+from pipeline.disk.file_names import file_named, files_named, name_trouble
+from pipeline.evaluate.patch_benchmark.data import read_patch_set
+from pipeline.evaluate.robustness.data import read_robustness_set
+from pipeline.features.slide_files import files_of_slides, read_trees
+
+NFC, NFD = (unicodedata.normalize(form, "Lyon Séance é") for form in ("NFC", "NFD"))
+
+
+def both_are_kept(folder: Path) -> bool:
+    """Whether the file system has both spellings as two files."""
+    for name in (NFC, NFD):
+        (folder / f"{name}.probe").touch()
+    kept = len(list(folder.glob("*.probe"))) == 2
+    for path in folder.glob("*.probe"):
+        path.unlink()
+    return kept
+
+
+@pytest.mark.parametrize(("on_disk", "in_table"), [(NFC, NFD), (NFD, NFC), (NFD, NFD)])
+def test_a_file_is_found_however_its_accents_are_written(tmp_path: Path, on_disk: str, in_table: str) -> None:
+    path = tmp_path / on_disk / f"{on_disk}.svs"
+    path.parent.mkdir()
+    path.touch()
+    asked = tmp_path / in_table / f"{in_table}.svs"
+    assert file_named(asked).samefile(path)
+    assert (len(files_named(asked)), name_trouble(asked)) == (1, "")
+    assert file_named(tmp_path / in_table / "other é.svs") == tmp_path / in_table / "other é.svs"
+
+
+def test_plan_and_what_reads_it_find_the_slides(tmp_path: Path) -> None:
+    write_cohort(tmp_path, num_slides=1).unlink()
+    (tmp_path / "s0.svs").rename(tmp_path / f"{NFD}.svs")
+    (tmp_path / "m.csv").write_text(f"slide_id,path,case_id\na,{NFC}.svs,k\n", encoding="utf-8")
+    assert read_manifest(tmp_path / "m.csv").rows[0].path == f"{NFC}.svs"
+    code, _, err = call_g2l("plan", tmp_path / "m.csv", "--out", tmp_path / "p.h5", "--patch-px", 64, "--min-tissue", 0,
+                            "--patches-per-slide", 4)  # fmt: skip
+    assert code == 0, err
+    plan = read_plan(tmp_path / "p.h5")
+    assert plan.slide_path(plan.slides[0]).is_file()
+
+
+def test_two_files_that_differ_in_this_only(tmp_path: Path) -> None:
+    if not both_are_kept(tmp_path):
+        pytest.skip("this file system has one file for both")
+    for name in (NFC, NFD):
+        (tmp_path / f"{name}.svs").touch()
+    table = tmp_path / "m.csv"
+    table.write_text(f"slide_id,path\na,{NFC}.svs\n", encoding="utf-8")
+    assert parse_manifest(table).slide_path(parse_manifest(table).rows[0]).name == f"{NFC}.svs"  # exactly this one
+    mixed = NFC.replace("é", "e\u0301", 1)
+    table.write_text(f"slide_id,path\na,{mixed}.svs\n", encoding="utf-8")
+    with pytest.raises(
+        ManifestError, match=r"could be .*\\xe9.* and .*u0301.* differ only in the encoding|u0301.* and "
+    ):
+        parse_manifest(table)
+    with pytest.raises(ManifestError, match="differ only in the encoding of accents"):
+        list_folder(tmp_path)
+    table.write_text(f"slide_id,path\n{NFC},a.svs\n{NFD},b.svs\n", encoding="utf-8")
+    with pytest.raises(ManifestError, match=r"is given on lines 2, 3; .*differ only in the encoding"):
+        parse_manifest(table)
+    (tmp_path / "p.csv").write_text(f"path,label\n{mixed}.svs,x\n", encoding="utf-8")
+    with pytest.raises(BenchmarkError, match="differ only in the encoding"):
+        read_patch_set(tmp_path / "p.csv")
+
+
+def test_images_of_benchmarks_are_found(tmp_path: Path) -> None:
+    (tmp_path / f"{NFD}.png").touch()
+    (tmp_path / "p.csv").write_text(f"path,label,case_id\n{NFC}.png,x,{NFD}\nb.png,y,{NFC}\n", encoding="utf-8")
+    patches = read_patch_set(tmp_path / "p.csv")
+    assert patches.paths[0].is_file()
+    assert patches.groups is not None
+    assert len(set(patches.groups.tolist())) == 1  # one patient
+    text = f"slide_id,patch_id,path,scanner\na,1,{NFC}.png,S\nb,1,b.png,T\n"
+    (tmp_path / "r.csv").write_text(text, encoding="utf-8")
+    assert any(path.is_file() for path in read_robustness_set(tmp_path / "r.csv").paths)
+
+
+def test_classes_of_folders_are_composed(tmp_path: Path) -> None:
+    for place in (tmp_path / "train" / NFC, tmp_path / "test" / NFD):
+        place.mkdir(parents=True)
+        (place / "1.png").touch()
+    assert set(read_patch_set(tmp_path).labels.tolist()) == {NFC}
+
+
+def test_feature_files_are_found(tmp_path: Path) -> None:
+    (tmp_path / f"{NFD}.h5").touch()
+    trees = read_trees([("m", tmp_path)])
+    found = files_of_slides([NFC, f"{NFD}.svs"], trees)
+    assert [path.name for path in found.files["m"].values()] == [f"{NFD}.h5"]
+    assert found.ids == (NFC, NFC)

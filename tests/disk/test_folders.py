@@ -1,0 +1,119 @@
+"""A new folder is complete or absent, also where an empty one is there that cannot be replaced."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import leftovers
+from support.mounts import mounted, needs_mounts
+
+from pipeline.disk.files import write_bytes
+from pipeline.disk.folders import is_free, new_folder
+from pipeline.disk.locks import exclusive
+
+
+def make(folder: Path, error: BaseException | None = None) -> None:
+    with exclusive(folder, "me"), new_folder(folder, "zarr.json") as aside:
+        (aside / "deep").mkdir(parents=True)
+        for name in ("a", "deep/b", "zarr.json"):
+            (aside / name).write_text("new")
+        if error:
+            raise error
+
+
+def whole(folder: Path) -> bool:
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.name != "lost+found")
+    return names == ["a", "deep", "deep/b", "zarr.json"]
+
+
+@pytest.mark.parametrize("how", ["absent", "empty", "link", "link to nothing"])
+def test_whole(tmp_path: Path, how: str) -> None:
+    folder = tmp_path / "f"
+    if how == "empty":
+        folder.mkdir()
+    elif how != "absent":
+        folder.symlink_to(tmp_path / "target")
+        if how == "link":
+            (tmp_path / "target").mkdir()
+    make(folder)
+    assert whole(folder)
+    assert folder.is_symlink() == how.startswith("link")
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_absent_after_an_error(tmp_path: Path, exists: bool, error: BaseException) -> None:
+    folder = tmp_path / "f"
+    if exists:
+        folder.mkdir()
+    with pytest.raises(type(error)):
+        make(folder, error)
+    assert [path for path in tmp_path.rglob("*") if path != folder] == []
+    make(folder)
+    assert whole(folder)
+
+
+@needs_mounts
+def test_into_a_volume(tmp_path: Path) -> None:
+    """The place where one is mounted cannot be renamed or replaced: "Device or resource busy"."""
+    with mounted("-t", "tmpfs", "none", at=tmp_path / "volume") as volume:
+        (volume / "lost+found").mkdir()
+        make(volume)
+        assert whole(volume)
+        assert leftovers(tmp_path) == []
+        assert not is_free(volume)
+
+
+@needs_mounts
+def test_a_full_volume(tmp_path: Path) -> None:
+    with mounted("-t", "tmpfs", "-o", "size=64k", "none", at=tmp_path / "volume") as volume:
+        with pytest.raises(OSError, match="No space left"), new_folder(volume, "x") as aside:
+            write_bytes(aside.parent / "x", bytes(200_000))
+        assert list(volume.iterdir()) == []
+
+
+def test_killed_between_any_two_moves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kill leaves: nothing is undone. The folder is free, or it has the file that makes it whole."""
+    real = os.rename
+
+    class Kill(BaseException):
+        pass
+
+    for moment in range(4):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        count = 0
+
+        def rename(old: Any, new: Any, moment: int = moment) -> None:
+            nonlocal count
+            if count == moment:
+                raise Kill
+            count += 1
+            real(old, new)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "rename", rename)
+            patch.setattr("pipeline.disk.folders.remove", lambda _: None)
+            if moment < 3:
+                with pytest.raises(Kill):
+                    make(folder)
+            else:
+                make(folder)
+        assert is_free(folder) or (folder / "zarr.json").exists()
+        assert (folder / "zarr.json").exists() == (moment == 3)
+        if moment < 3:
+            make(folder)
+            assert whole(folder)
+            assert leftovers(folder) == []
+
+
+def test_free(tmp_path: Path) -> None:
+    assert is_free(tmp_path / "none")
+    assert is_free(tmp_path)
+    (tmp_path / "file").touch()
+    assert not is_free(tmp_path)
+    assert not is_free(tmp_path / "file")
+    (tmp_path / "link").symlink_to(tmp_path / "none")
+    assert not is_free(tmp_path / "link")

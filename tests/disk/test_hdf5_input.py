@@ -1,0 +1,206 @@
+"""HDF5 files that would have something else read, or that claim what they have not."""
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from pipeline.base.errors import BenchmarkError, PlanError
+from pipeline.cohort.plan import read_plan
+from pipeline.features.files import read_arrays, read_attributes, read_coords, write_arrays
+from pipeline.features.read import read_features
+
+SECRET = b"root:x:0:0:secret\n" * 8
+FEATURES = np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32)
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    path = tmp_path / "passwd"
+    path.write_bytes(SECRET)
+    return path
+
+
+def external_storage(f: h5py.File, name: str, secret: Path) -> None:
+    f.create_dataset(name, (4, 8), "uint8", external=[(str(secret), 0, 32)])
+
+
+def external_link(f: h5py.File, name: str, secret: Path) -> None:
+    with h5py.File(secret.with_name("other.h5"), "w") as other:
+        other["data"] = FEATURES
+    f[name] = h5py.ExternalLink(str(secret.with_name("other.h5")), "/data")
+
+
+def soft_link_out(f: h5py.File, name: str, secret: Path) -> None:
+    external_link(f, "way_out", secret)
+    f[name] = h5py.SoftLink("/way_out")
+
+
+def group_link_out(f: h5py.File, name: str, secret: Path) -> None:
+    with h5py.File(secret.with_name("other.h5"), "w") as other:
+        other["data"] = FEATURES
+    f["out"] = h5py.ExternalLink(str(secret.with_name("other.h5")), "/")
+    f[name] = h5py.SoftLink("out/data")
+
+
+def virtual(f: h5py.File, name: str, secret: Path) -> None:
+    with h5py.File(secret.with_name("other.h5"), "w") as other:
+        other["data"] = FEATURES
+    layout = h5py.VirtualLayout((6, 4), "float32")
+    layout[:] = h5py.VirtualSource(str(secret.with_name("other.h5")), "data", (6, 4))
+    f.create_virtual_dataset(name, layout)
+
+
+def references(f: h5py.File, name: str, secret: Path) -> None:
+    f.create_dataset(name, data=np.array([[f.ref, f.ref]], dtype=h5py.ref_dtype))
+
+
+def text_of_any_length(f: h5py.File, name: str, secret: Path) -> None:
+    f.create_dataset(name, data=["a", "b"], dtype=h5py.string_dtype())
+
+
+def circle(f: h5py.File, name: str, secret: Path) -> None:
+    f[name] = h5py.SoftLink("/round")
+    f["round"] = h5py.SoftLink(f"/{name}")
+
+
+def plugin_filter(f: h5py.File, name: str, secret: Path) -> None:
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_chunk((6, 4))
+    properties.set_filter(32015, h5py.h5z.FLAG_OPTIONAL, ())  # Zstandard, a plugin
+    space = h5py.h5s.create_simple((6, 4))
+    values = h5py.h5d.create(f.id, name.encode(), h5py.h5t.NATIVE_FLOAT, space, properties)
+    values.write(h5py.h5s.ALL, h5py.h5s.ALL, FEATURES)
+
+
+def claims_29_tib(f: h5py.File, name: str, secret: Path) -> None:
+    f.create_dataset(name, (2**40, 8), "float32", chunks=(1024, 8))
+
+
+def never_written(f: h5py.File, name: str, secret: Path) -> None:
+    f.create_dataset(name, (100, 8), "float32")
+
+
+def chunks_never_written(f: h5py.File, name: str, secret: Path) -> None:
+    values = f.create_dataset(name, (100, 8), "float32", chunks=(10, 8))
+    values[:50] = 1
+
+
+def inflated(rows: int) -> Callable[[h5py.File, str, Path], None]:
+    def write(f: h5py.File, name: str, secret: Path) -> None:
+        values = f.create_dataset(name, (rows, 1024), "float32", chunks=(rows, 1024), compression="gzip")
+        bomb = zlib.compressobj()
+        data = b"".join([*(bomb.compress(bytes(2**20)) for _ in range(100)), bomb.flush()])
+        values.id.write_direct_chunk((0, 0), data)
+
+    return write
+
+
+HOSTILE = {
+    "external storage": (external_storage, "lies in another file"),
+    "external link": (external_link, "a link into another file"),
+    "soft link to an external link": (soft_link_out, "a link into another file"),
+    "path through an external link": (group_link_out, "a link into another file"),
+    "virtual": (virtual, "a virtual dataset"),
+    "object references": (references, "not numbers"),
+    "strings of any length": (text_of_any_length, "not numbers"),
+    "circle": (circle, "in a circle"),
+    "plugin": (plugin_filter, "needs the filter 32015, a plugin"),
+    "29 TiB": (claims_29_tib, r"claims 32\.0 TiB"),
+    "never written": (never_written, "never written"),
+    "chunks never written": (chunks_never_written, "5 of 10 chunks of .* were never written"),
+    "a chunk that inflates": (inflated(256), "inflates to more than it claims"),
+    "a chunk larger than it can be": (inflated(1), "larger than it can be"),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_datasets_are_refused_wherever_they_stand(tmp_path: Path, secret: Path, kind: str) -> None:
+    write, words = HOSTILE[kind]
+    for name in ("features", "coords"):
+        path = tmp_path / f"{name}.h5"
+        with h5py.File(path, "w") as f:
+            if name == "coords":
+                f["features"] = FEATURES
+            write(f, name, secret)
+        with pytest.raises(BenchmarkError, match=rf"{name}\.h5: .*{words}"):
+            read_features(path)
+        with pytest.raises(BenchmarkError, match=rf"{name}\.h5: no coordinates"):
+            read_coords(path)
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_plans_and_caches_are_refused(tmp_path: Path, secret: Path, kind: str) -> None:
+    write, _ = HOSTILE[kind]
+    cache = tmp_path / "cache.h5"
+    write_arrays(cache, {"features": FEATURES}, {})
+    with h5py.File(cache, "r+") as f:
+        del f["features"]
+        write(f, "features", secret)
+    with pytest.raises(BenchmarkError, match=r"cache\.h5: not a readable file of arrays"):
+        read_arrays(cache)
+    plan = tmp_path / "plan.h5"
+    with h5py.File(plan, "w") as f:
+        f.attrs["plan"] = '{"format": "g2l-plan", "version": 1}'
+        write(f, "audit", secret)
+    with pytest.raises(PlanError, match=r"plan\.h5: not a readable plan"):
+        read_plan(plan)
+
+
+def test_links_out_are_not_even_opened(tmp_path: Path) -> None:
+    """Opening a pipe would wait for ever."""
+    os.mkfifo(tmp_path / "pipe.h5")
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        f["features"] = FEATURES
+        f["other"] = h5py.ExternalLink(str(tmp_path / "pipe.h5"), "/")
+    assert read_features(path).features.shape == (6, 4)
+    assert set(read_attributes(path)) == {"", "features"}
+    with pytest.raises(BenchmarkError, match=r"pipe\.h5: .*a pipe or device"):
+        read_features(tmp_path / "pipe.h5")
+
+
+def test_data_beyond_the_end_of_the_file_are_no_zeros(tmp_path: Path) -> None:
+    """HDF5 fills what is not there with zeros, if the header says that it should be."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="earliest") as f:
+        f["features"] = FEATURES
+        offset = f["features"].id.get_offset()
+    data = bytearray(path.read_bytes())
+    place = data.index(offset.to_bytes(8, "little") + FEATURES.nbytes.to_bytes(8, "little"))
+    data[place : place + 8] = (len(data) - 16).to_bytes(8, "little")
+    path.write_bytes(data)
+    with pytest.raises(BenchmarkError, match=r"a\.h5: not a readable feature file"):
+        read_features(path)
+
+
+def test_an_attribute_that_claims_too_much_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w", libver="latest") as f:
+        f["features"] = FEATURES
+        f["features"].attrs["x"] = np.zeros(2**24 + 1, np.float32)
+    for read in (read_features, read_attributes):
+        with pytest.raises(BenchmarkError, match="its attribute x claims more than 64 MiB"):
+            read(path)
+
+
+def test_every_way_in_which_features_are_stored_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    noise = np.random.default_rng(0).integers(0, 2**11, (512, 600), np.uint16).astype(np.float32)
+    ways = (
+        {},
+        {"chunks": (1, 600), "maxshape": (None, 600)},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True, "chunks": (512, 600)},
+        {"compression": "lzf"},
+        {"chunks": (500, 500)},
+    )
+    for values in (noise, np.ones_like(noise), noise.astype(np.float16), noise.astype(">f4")):
+        for way in ways:
+            with h5py.File(path, "w") as f:
+                f.create_dataset("data", data=values, **way)
+                f["features"] = h5py.SoftLink("/data")  # within the file
+            np.testing.assert_array_equal(read_features(path).features, values)

@@ -1,0 +1,220 @@
+"""One writer at a time, by whichever path; also where the file system or another's file stands in the way."""
+
+import errno
+import fcntl
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.mounts import mounted, needs_mounts
+
+from pipeline.base.errors import BusyError, G2LError
+from pipeline.disk.locks import LOCK_SUFFIX, exclusive, hold_new_folder, is_held
+
+
+def refused(path: Path, words: str = "in use by first") -> None:
+    with pytest.raises(BusyError, match=words), exclusive(path, "second"):
+        pass
+
+
+def nothing_left(folder: Path) -> bool:
+    return not list(folder.rglob("*" + LOCK_SUFFIX))
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_through_links(tmp_path: Path, exists: bool) -> None:
+    store, link = tmp_path / "a" / "store", tmp_path / "b" / "link"
+    store.parent.mkdir()
+    link.parent.mkdir()
+    if exists:
+        store.mkdir()
+    link.symlink_to(store)
+    (tmp_path / "c").symlink_to(store.parent)
+    paths = [store, link, tmp_path / "c" / "store", tmp_path / "a" / ".." / "c" / "store"]
+    for first in paths:
+        with exclusive(first, "first"):
+            for second in paths:
+                refused(second)
+        assert nothing_left(tmp_path)
+
+
+@needs_mounts
+def test_through_another_mount_of_the_folder(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    with mounted("--bind", store, at=tmp_path / "other" / "name") as other:
+        for first, second in ((store, other), (other, store)):
+            with exclusive(first, "first"):
+                refused(second)
+        new = tmp_path / "store" / "new"
+        with exclusive(new, "first"):
+            refused(other / "new")
+            new.mkdir()
+            hold_new_folder(new)
+            with mounted("--bind", new, at=tmp_path / "third") as third:
+                refused(third)
+    assert nothing_left(tmp_path)
+
+
+@needs_mounts
+def test_a_folder_below_one_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "below" / "out").mkdir(parents=True)
+    with (
+        mounted("-t", "tmpfs", "none", at=tmp_path / "writable") as writable,
+        mounted("--bind", tmp_path / "below", at=tmp_path / "read-only") as place,
+        mounted("--bind", writable, at=place / "out") as out,
+    ):
+        subprocess.run(["mount", "-o", "remount,bind,ro", place], check=True)
+        with exclusive(out, "first"):
+            refused(out)
+        assert nothing_left(out)
+        words = r"cannot write to .*read-only: Read-only file system"
+        with pytest.raises(G2LError, match=words), exclusive(place / "new", "me"):
+            pass
+
+
+def test_the_folders_here_above_and_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    with exclusive(Path("."), "first"):
+        refused(tmp_path / "a" / "b")
+    with exclusive(Path(".."), "first"):
+        refused(tmp_path / "a")
+    with exclusive(Path("/"), "first"):
+        refused(Path("/"))
+    assert nothing_left(tmp_path)
+    assert not Path("/" + LOCK_SUFFIX).exists()
+
+
+def test_a_link_in_the_place_of_a_lock_is_not_followed(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "store").mkdir()
+    for lock in (tmp_path / ("store" + LOCK_SUFFIX), tmp_path / "store" / LOCK_SUFFIX):
+        lock.symlink_to(victim)
+        with pytest.raises(G2LError, match="is a link"), exclusive(tmp_path / "store", "me"):
+            pass
+        lock.unlink()
+        os.link(victim, lock)
+        with pytest.raises(G2LError, match="two names"), exclusive(tmp_path / "store", "me"):
+            pass
+        lock.unlink()
+        os.mkfifo(lock)
+        with pytest.raises(G2LError, match="not a lock of G2L"), exclusive(tmp_path / "store", "me"):
+            pass
+        lock.unlink()
+    assert victim.read_text() == "mine"
+
+
+def test_a_lock_of_an_earlier_version(tmp_path: Path) -> None:
+    """It lay beside the name that was typed, with a line of words; held it counts, left over it goes."""
+    (tmp_path / "store").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    for typed in (tmp_path / "store", tmp_path / "link"):
+        old = typed.with_name(typed.name + LOCK_SUFFIX)
+        with open(old, "a+") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            f.write("first (process 1 on there, since 2026-01-01 00:00:00)\n")
+            f.flush()
+            refused(typed, r"in use by first \(process 1 on there")
+        with exclusive(typed, "me"):
+            pass
+        assert nothing_left(tmp_path)
+
+
+STARTS = """
+import sys
+from pathlib import Path
+from pipeline.base.errors import BusyError
+from pipeline.disk.files import make_output_folder, write_bytes
+from pipeline.disk.locks import exclusive
+out, num_busy = Path(sys.argv[1]), 0
+for i in range(int(sys.argv[2])):
+    make_output_folder(out)
+    with exclusive(out / f"own{sys.argv[3]}", "own"):
+        pass
+    try:
+        with exclusive(out / "shared", "shared"):
+            count = int((out / "count").read_text()) if (out / "count").exists() else 0
+            write_bytes(out / "count", str(count + 1).encode())
+    except BusyError:
+        num_busy += 1
+print(num_busy)
+"""
+
+
+def test_commands_that_start_together(tmp_path: Path) -> None:
+    """Of 6 processes none fails but by being told that another is at it, and no count is lost."""
+    rounds = 150
+
+    def run(number: int) -> int:
+        command = [sys.executable, "-c", STARTS, str(tmp_path), str(rounds), str(number)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    with ThreadPoolExecutor(6) as pool:
+        num_busy = sum(pool.map(run, range(6)))
+    assert int((tmp_path / "count").read_text()) == 6 * rounds - num_busy
+    assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+# Without flock
+
+
+@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    def fail(*_: Any) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    return os.strerror(request.param)
+
+
+@pytest.mark.usefixtures("no_flock")
+@pytest.mark.parametrize("exists", [True, False])
+def test_without_flock_one_writer_at_a_time_all_the_same(
+    tmp_path: Path, exists: bool, no_flock: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "store"
+    if exists:
+        store.mkdir()
+    with exclusive(store, "first"):
+        assert no_flock in capsys.readouterr().err
+        assert is_held(tmp_path / ("store" + LOCK_SUFFIX))
+        refused(store)
+    assert nothing_left(tmp_path)
+    with exclusive(store, "me"):
+        pass
+
+
+def test_a_file_system_that_really_has_no_flock(tmp_path: Path) -> None:
+    """A library in front of the system's own answers as Lustre without `-o flock` does."""
+    source, library = tmp_path / "noflock.c", tmp_path / "noflock.so"
+    source.write_text("#include <errno.h>\nint flock(int fd, int how) { errno = ENOSYS; return -1; }\n")
+    try:
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no C compiler here")
+    code = "import os, sys\nfrom pathlib import Path\nfrom pipeline.disk.locks import exclusive\n"
+    code += "out = Path(sys.argv[1])\n"
+    hold = code + "with exclusive(out, 'first'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    environment = os.environ | {"LD_PRELOAD": str(library)}
+    command = [sys.executable, "-c", hold, str(tmp_path / "out")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as first:
+        assert first.stdout
+        assert first.stdout.readline() == "held\n"
+        second = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, input="")
+        assert "BusyError" in second.stderr
+        assert f"in use by first (process {first.pid} on " in second.stderr
+        refused(tmp_path / "out")  # by one that has flock, too
+        first.kill()
+    third = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, input="")
+    assert (third.returncode, third.stdout) == (0, "held\n"), third.stderr
+    assert "Function not implemented" in third.stderr
+    assert nothing_left(tmp_path)

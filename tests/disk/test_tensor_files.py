@@ -1,0 +1,140 @@
+"""PyTorch and NumPy files that claim more than they hold, and those of every form that are sound."""
+
+import io
+import pickle
+import struct
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.base.errors import BenchmarkError
+from pipeline.disk.tensor_files import load_tensors, read_npz
+from pipeline.features.read import read_features
+
+FEATURES = torch.from_numpy(np.random.default_rng(0).standard_normal((6, 4), dtype=np.float32))
+
+
+def rewritten(path: Path, change: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    """A zip archive with some entries replaced, by the end of their names."""
+    with zipfile.ZipFile(path) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, data in entries.items():
+            new = next((value for end, value in change.items() if name.endswith(end)), data)
+            archive.writestr(name, new)
+
+
+def refused(path: Path, words: str) -> None:
+    with pytest.raises(BenchmarkError, match=rf"{path.name}: not a readable feature file \(.*{words}"):
+        read_features(path)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+@pytest.mark.parametrize(
+    "content",
+    [
+        FEATURES, FEATURES.bfloat16(), FEATURES[::2], FEATURES.t(), torch.ones(3, 2, dtype=torch.int8),
+        {"a": [FEATURES], "b": 3, "c": torch.nn.Parameter(FEATURES)},
+    ],
+)  # fmt: skip
+def test_sound_files_load_as_torch_loads_them(tmp_path: Path, content: Any, legacy: bool) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    found = load_tensors(path)
+    if isinstance(content, torch.Tensor):
+        assert torch.equal(found, content)
+        assert found.dtype == content.dtype
+    else:
+        assert torch.equal(found["a"][0], FEATURES)
+
+
+def test_a_storage_that_claims_more_than_the_archive_holds(tmp_path: Path) -> None:
+    """torch takes the pickle's word for a storage's size, and reads what lies behind it in memory."""
+    path = tmp_path / "a.pt"
+    torch.save(FEATURES, path)
+    rewritten(path, {"data/0": bytes(8)})
+    refused(path, "storage 0 claims 96 bytes and has 8")
+
+
+def test_a_storage_that_claims_more_than_an_old_file_holds(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(FEATURES, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    at = data.rindex(struct.pack("<q", 24))
+    count = data.index(b"K\x18")  # 24 elements, in the pickle
+    large = b"\x8a\x06" + (2**40).to_bytes(6, "little")
+    path.write_bytes(data[:count] + large + data[count + 2 : at] + struct.pack("<q", 2**40) + data[at + 8 :])
+    refused(path, "its storages claim")
+
+
+def test_a_view_that_claims_more_than_its_storage(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(torch.ones(1, 1).expand(2**30, 2**13), path)
+    refused(path, "claims the shape")
+
+
+def test_archives_that_inflate_beyond_what_deflate_can(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(FEATURES, path)
+    with zipfile.ZipFile(path) as archive:
+        entry = next(e for e in archive.infolist() if e.filename.endswith("data/0"))
+    data = path.read_bytes()
+    sizes = struct.pack("<II", entry.compress_size, entry.file_size)
+    at = data.rindex(sizes)  # in the central directory
+    path.write_bytes(data[: at + 4] + struct.pack("<I", 2**31) + data[at + 8 :])
+    refused(path, "claims 2,147,483,648 bytes and has 96")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pt"])
+def test_archives_in_which_an_entry_stands_twice(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("archive/data.pkl", b"")
+    refused(path, "two entries")
+
+
+def npy(shape: tuple[int, ...], dtype: str, data: bytes) -> bytes:
+    """An array's file with a header of any claim."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return header.getvalue() + data
+
+
+def test_arrays_that_claim_more_than_they_hold(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("features.npy", npy((2**40, 8), "<f4", bytes(64)))
+    refused(path, "features claims the shape")
+
+
+def test_arrays_of_objects_are_not_unpickled(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("features.npy", npy((1,), "|O", pickle.dumps([print])))
+    refused(path, "holds objects")
+
+
+def test_sound_archives_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    for save in (np.savez, np.savez_compressed):
+        save(path, features=FEATURES.numpy(), other=np.zeros(3))
+        arrays, names = read_npz(path, ("features", "absent"))
+        np.testing.assert_array_equal(arrays["features"], FEATURES.numpy())
+        assert (list(arrays), sorted(names)) == (["features"], ["features", "other"])
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x80\x02X", b"\x80\x02cos\nsystem\n(S'true'\ntR.", b"PK\x03\x04", b"\x80\x02]q\x01", b"\x80\x02r"]
+)
+def test_what_is_hardly_a_pickle_is_an_error_of_its_file(tmp_path: Path, data: bytes) -> None:
+    """Among them what made struct.error and IndexError of torch's unpickler."""
+    path = tmp_path / "a.pt"
+    path.write_bytes(data)
+    refused(path, "")

@@ -1,0 +1,151 @@
+"""Make the archive of outputs by which `test_earlier_outputs.py` shows that what an earlier version wrote still opens.
+
+    PYTHONPATH=.:tests python tests/earlier/make.py tests/earlier/0.1.0.tar.xz
+
+Run it with the code of the version that the archive is to stand for; an archive is never made anew by later code. It
+holds, below one folder from which every command was called with relative paths:
+
+    slides/ slides.csv plan.h5         two slides, their manifest and plan
+    teacher/ second/ student/          architectures (`local-dir:`) and weights of two teachers and a student
+    store.zarr                         views, pixels, and a further teacher
+    trident/ imported.zarr             a teacher's features in TRIDENT's layout, and the store imported from them
+    run/                               a run, with a checkpoint before its last
+    exported/                          the run's student, with adapters
+    features/                          the student's embeddings of the slides, in TRIDENT's layout
+    patches/ patches.csv report/       a patch benchmark and the report of an evaluation (without page and pictures)
+"""
+
+import csv
+import io
+import json
+import lzma
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import safetensors.torch
+import timm
+import torch
+from PIL import Image
+from support.slides import make_slide
+
+from stages import cli
+
+PATCH_PX = 32
+ARCHITECTURES = {"teacher": 16, "second": 8, "student": 8}
+"""Widths of the ViTs, small enough that three sets of weights take little room."""
+
+
+def main(out: Path) -> None:
+    """Make everything in a temporary folder and pack it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out = out.resolve()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        make_inputs()
+        make_outputs()
+        pack(Path(folder), out)
+    print(f"{out}: {out.stat().st_size:,} bytes")
+
+
+def g2l(*words: str) -> None:
+    """Run a command as a user would; a failure ends the script."""
+    sys.argv = ["g2l", *words]
+    try:
+        cli.main()
+    except SystemExit as end:
+        if end.code:
+            raise
+
+
+def make_inputs() -> None:
+    """Slides, models and a patch benchmark."""
+    Path("slides").mkdir()
+    lines = ["slide_id,path,case_id,center"]
+    for i, name in enumerate(("a", "b", "c")):
+        slide = {"width": 384, "height": 320, "mpp": 1.0, "downsamples": (1,), "tile": 64, "quality": 50, "seed": i}
+        make_slide(Path("slides") / f"{name}.svs", **slide)
+        lines.append(f"{name},{name}.svs,case_{name},{'north' if i else 'south'}")
+    Path("slides.csv").write_text("\n".join(lines) + "\n")
+    for seed, (name, width) in enumerate(ARCHITECTURES.items()):
+        make_model(Path(name), width, seed)
+    Path("patches").mkdir()
+    with open("patches.csv", "w", newline="") as f:
+        writer = csv.writer(f)
+        writer.writerow(["path", "label", "case_id", "center"])
+        for i in range(24):
+            tint = (200, 120 + 5 * i, 180) if i % 2 else (120 + 4 * i, 110, 190)
+            Image.effect_noise((8, 8), 20 + i).resize((PATCH_PX, PATCH_PX)).convert("RGB").point(
+                [min(255, v * t // 160) for t in tint for v in range(256)]
+            ).save(Path("patches") / f"{i:02}.png")
+            writer.writerow([f"patches/{i:02}.png", "odd" if i % 2 else "even", f"case_{i // 3}", "ns"[i // 12]])
+
+
+def make_model(folder: Path, width: int, seed: int) -> None:
+    """A small ViT as timm's local folder, with random weights."""
+    arguments = {"img_size": PATCH_PX, "depth": 1, "embed_dim": width, "num_heads": 2, "mlp_ratio": 2.0}
+    folder.mkdir()
+    torch.manual_seed(seed)
+    model = timm.create_model("test_vit", num_classes=0, **arguments)
+    state = {name: value.normal_(0, 0.2) if value.ndim > 1 else value for name, value in model.state_dict().items()}
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    config = {
+        "architecture": "test_vit",
+        "num_classes": 0,
+        "model_args": arguments,
+        "pretrained_cfg": {"architecture": "test_vit", "input_size": [3, PATCH_PX, PATCH_PX], "fixed_input_size": True,
+                           "mean": [0.6, 0.5, 0.55], "std": [0.25, 0.2, 0.3], "num_classes": 0, "classifier": "head"},
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def make_outputs() -> None:
+    """Every output that users keep, by the commands that make it."""
+    px = str(PATCH_PX)
+    g2l("plan", "slides.csv", "--slides-root", "slides", "--out", "plan.h5", "--patch-px", px,
+        "--mpp", "1", "--patches-per-slide", "8", "--val-fraction", "0.4")  # fmt: skip
+    extract = ("--rows-per-shard", "8", "--device", "cpu", "--batch-size", "8", "--workers", "1", "--no-preflight")
+    g2l("extract-teacher", "plan.h5", "--out", "store.zarr", "--teacher", "local-dir:teacher", "--views", "2", *extract)
+    g2l("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
+    g2l("embed", "local-dir:teacher", "slides.csv", "--slides-root", "slides", "--out", "trident",
+        "--layout", "trident", "--patch-px", px, "--mpp", "1", "--stride-px", "64", "--device", "cpu",
+        "--workers", "1")  # fmt: skip
+    (features,) = Path("trident").rglob("features_*")
+    g2l("import-features", str(features), "--out", "imported.zarr", "--slides-root", "slides", "--manifest",
+        "slides.csv", "--teacher", "local-dir:teacher", "--patches-per-slide", "4", "--device", "cpu",
+        "--workers", "1")  # fmt: skip
+    g2l("train-student", "store.zarr", "--out", "run", "--student", "local-dir:student", "--weights", "scratch",
+        "--teacher", "local-dir:teacher", "--teacher", "local-dir:second", "--epochs", "2", "--batch-size", "4",
+        "--checkpoint-every", "3", "--device", "cpu", "--workers", "1", "--lr", "1e-3")  # fmt: skip
+    g2l("export", "run", "--out", "exported")
+    g2l("embed", "exported", "slides.csv", "--slides-root", "slides", "--out", "features", "--layout", "trident",
+        "--stride-px", "64", "--device", "cpu", "--workers", "1")  # fmt: skip
+    g2l("evaluate", "--store", "store.zarr", "--models", "before=run@before", "--models", "after=run",
+        "--patches", "patches.csv", "--no-cost", "--device", "cpu", "--workers", "1", "--resamples", "100",
+        "--draws", "5", "--folds", "3", "--out", "report")  # fmt: skip
+    shutil.rmtree("run/tensorboard", ignore_errors=True)
+    for picture in [*Path("report").glob("*.png"), Path("report/report.html"), Path("run/curves.png")]:
+        picture.unlink(missing_ok=True)
+
+
+def pack(folder: Path, out: Path) -> None:
+    """A tar.xz that is the same for the same files."""
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for path in sorted(folder.rglob("*")):
+            info = archive.gettarinfo(path, path.relative_to(folder).as_posix())
+            info.uid = info.gid = info.mtime = 0
+            info.uname = info.gname = ""
+            if info.isfile():
+                with open(path, "rb") as f:
+                    archive.addfile(info, f)
+            else:
+                archive.addfile(info)
+    out.write_bytes(lzma.compress(plain.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

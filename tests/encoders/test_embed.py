@@ -1,0 +1,109 @@
+"""The one loop that embeds: what enters the model, in which order results are given, and what a full device says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.extraction import PATCH_PX, TEACHER, write_teacher
+
+from pipeline.base.devices import autocast
+from pipeline.base.errors import ConfigError
+from pipeline.base.loader import Batch
+from pipeline.encoders.build import BuiltEncoder, build_encoder
+from pipeline.encoders.embed import EncoderForward, embed_batches
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltEncoder:
+    weights: Path = write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
+    return build_encoder(TEACHER, weights, PATCH_PX)
+
+
+def patches(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (*shape, PATCH_PX, PATCH_PX, 3), dtype=torch.uint8, generator=generator)
+
+
+def embed(forward: Any, *batches: Batch[bool], width: int) -> list[Any]:
+    """The batches, embedded; a row could be read if its result is true."""
+    return list(embed_batches(forward, batches, CPU, width=width, no_room="Advice", is_readable=bool))
+
+
+def test_rows_that_could_not_be_read_never_enter_the_model(built: BuiltEncoder) -> None:
+    seen: list[torch.Tensor] = []
+    hook = built.module.register_forward_pre_hook(lambda _, args: seen.append(args[0].clone()))
+    pixels = patches(4)
+    some = Batch(range(4, 8), pixels, [True, False, True, False])
+    none = Batch(range(8, 10), pixels[:2], [False, False])
+    done = embed(EncoderForward(built.module, CPU, "float32"), some, none, width=built.spec.width)
+    hook.remove()
+    assert [list(each.rows) for each in done] == [[4, 5, 6, 7], [8, 9]]
+    assert len(seen) == 1
+    assert torch.equal(seen[0], pixels[[0, 2]])
+    with torch.inference_mode():
+        expected = built.module(pixels[[0, 2]])
+    assert torch.equal(done[0].embeddings, expected)
+    every = done[0].of_all_rows()
+    assert np.isnan(every[[1, 3]]).all()
+    assert np.array_equal(every[[0, 2]], expected.numpy())
+    assert done[1].embeddings.shape == (0, built.spec.width)
+    assert np.isnan(done[1].of_all_rows()).all()
+    assert done[1].of_all_rows().shape == (2, built.spec.width)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_several_views_are_a_pass_each(built: BuiltEncoder, precision: str) -> None:
+    pixels = patches(3, 4)
+    results = [True, False, True]
+    (done,) = embed(EncoderForward(built.module, CPU, precision), Batch(range(3), pixels, results), width=96)
+    assert done.embeddings.shape == (2, 4, built.spec.width)
+    assert done.embeddings.dtype == torch.float32
+    for view in range(4):
+        with torch.inference_mode(), autocast(CPU, precision):
+            expected = built.module(pixels[[0, 2], view])
+        assert torch.equal(done.embeddings[:, view], expected.float())
+    (none,) = embed(EncoderForward(built.module, CPU, precision), Batch(range(3), pixels, [False] * 3), width=96)
+    assert none.of_all_rows().shape == (3, 4, 96)
+
+
+def test_each_batch_is_given_when_the_next_one_has_been_started() -> None:
+    log: list[str] = []
+
+    def make() -> Iterator[Batch[bool]]:
+        for i in range(3):
+            yield Batch([i], torch.full((1, 2, 2, 3), i, dtype=torch.uint8), [True])
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        log.append(f"start {int(pixels.flatten()[0])}")
+        return pixels.float().mean((1, 2))
+
+    for embedded in embed_batches(forward, make(), CPU, width=3, no_room=""):
+        log.append(f"take {embedded.rows[0]}")
+        assert embedded.embeddings.tolist() == [[embedded.rows[0]] * 3]
+    assert log == ["start 0", "start 1", "take 0", "start 2", "take 1", "take 2"]
+    assert list(embed_batches(forward, [], CPU, width=3, no_room="")) == []
+
+
+def test_a_device_without_room_for_a_batch_is_told() -> None:
+    def no_room(_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Advice"):
+        embed(no_room, Batch(range(4), patches(4), [True] * 4), width=3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_results_lie_in_pinned_memory_and_equal_those_without_the_loop(built: BuiltEncoder) -> None:
+    device = torch.device("cuda")
+    module = build_encoder(TEACHER, "scratch", PATCH_PX).module.to(device)
+    batches = [Batch(range(4), patches(4, seed=seed), [True] * 4) for seed in range(5)]
+    forward = EncoderForward(module, device, "float32")
+    done = list(embed_batches(forward, batches, device, width=built.spec.width, no_room=""))
+    for embedded, batch in zip(done, batches, strict=True):
+        assert embedded.embeddings.is_pinned()
+        assert torch.equal(embedded.embeddings, forward(batch.pixels.to(device)).cpu())

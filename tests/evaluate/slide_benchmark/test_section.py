@@ -1,0 +1,427 @@
+"""The slide section of a report: from a CSV and folders of feature files to tables, exclusions and hashes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import balanced_accuracy_score, f1_score
+from support.places import ROOT
+
+from pipeline.base.errors import BenchmarkError
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.slide_benchmark import score as slide_benchmark
+from pipeline.evaluate.slide_benchmark.data import read_slide_set
+from pipeline.evaluate.slide_benchmark.score import BagReader, look_at_slides, survey
+from pipeline.evaluate.slide_benchmark.section import MEAN, MIL, slide_section
+from pipeline.report.content import Exclusion, Interval, Section, Table
+
+WIDTH, NUM_CASES = 16, 20
+Features = list[tuple[str, Path]]
+
+
+@pytest.fixture(autouse=True)
+def few_patches_are_quick() -> Iterator[None]:
+    """Tiny steps are faster in one thread, whatever the machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def write_features(folder: Path, slide: str, features: NDArray[Any], encoder: str | None = "uni") -> None:
+    folder.mkdir(exist_ok=True)
+    with h5py.File(folder / f"{slide}.h5", "w") as f:
+        f["features"] = features
+        if encoder:
+            f["features"].attrs["encoder"] = encoder
+
+
+def write_cohort(folder: Path, shift: float = 1.0, seed: int = 0) -> tuple[Path, Features]:
+    """Twenty cases of two classes and two centres, every fifth with two slides; `shift` parts the classes.
+
+    Two feature sets: "uni" with the shift in all patches, "noise" with none.
+    """
+    generator = np.random.default_rng(seed)
+    lines = ["slide_id,case_id,tp53,center"]
+    for case in range(NUM_CASES):
+        label = case % 2
+        for number in range(2 if case % 5 == 0 else 1):
+            slide = f"case_{case:02d}-DX{number + 1}"
+            lines.append(f"{slide},case_{case:02d},{'mut' if label else 'wt'},{'north' if case < 12 else 'south'}")
+            patches = generator.standard_normal((8 + case % 3, WIDTH), dtype=np.float32)
+            write_features(folder / "noise", slide, patches, None)
+            patches = patches.copy()
+            patches[:, :4] += shift / 2 * label
+            write_features(folder / "uni", slide, patches)
+    path = folder / "labels.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path, [("uni", folder / "uni"), ("noise", folder / "noise")]
+
+
+def config(**options: Any) -> EvaluateConfig:
+    small = {"models": ["x"], "label": "tp53", "folds": 2, "mil_epochs": 2, "resamples": 100}
+    return EvaluateConfig(**(small | options))
+
+
+def run(path: Path, features: Features, reference: str | None = None, **options: Any) -> Section:
+    of_call = config(**options)
+    return slide_section(look_at_slides(path, features, of_call), of_call, reference, torch.device("cpu"))
+
+
+def table(section: Section, title: str) -> Table:
+    (found,) = [table for table in section.tables if title in table.title]
+    return found
+
+
+def score(section: Section, model: str, predictor: str) -> Interval:
+    """AUROC."""
+    (found,) = [row[2] for row in table(section, "predicted").rows if row[:2] == [model, predictor]]
+    assert isinstance(found, Interval)
+    return found
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+# --- what it says ---
+
+
+def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path, shift=4.0)
+    section = run(path, features, "noise", mil_epochs=8)
+    json.dumps(section.record(), allow_nan=False)
+    assert section.basis == {"patches": 214, "slides": 24, "cases": 20, "centres": 2}
+    assert score(section, "uni", MEAN).value > 0.95
+    assert score(section, "uni", MIL).value > 0.9
+    (headline,) = section.scores
+    assert (headline.name, headline.chance) == ("tp53, AUROC (attention MIL)", 0.5)
+    assert headline.values == {model: score(section, model, MIL) for model in ("uni", "noise")}
+    differences = table(section, "Difference from noise").rows
+    assert [row[:2] for row in differences] == [["uni", MIL], ["uni", MEAN]]
+    for row in differences:
+        gain = score(section, "uni", row[1]).value - score(section, "noise", row[1]).value
+        assert row[2].value == pytest.approx(gain)
+        assert row[2].low > 0
+    assert headline.differences == {"uni": differences[0][2]}
+    assert {column.better for column in table(section, "Difference from noise").columns} == {""}
+    assert "does not show that the two are equal either" in table(section, "Difference from noise").note
+    assert not any("without some of their slides" in note or "cases only" in note for note in section.notes)
+    assert [row[:2] for row in table(section, "by centre").rows[:2]] == [["north", "uni"], ["north", "uni"]]
+    assert [list(row) for row in table(section, "Cases and slides").rows] == [
+        ["mut", "north", 6, 7], ["mut", "south", 4, 5], ["wt", "north", 6, 8], ["wt", "south", 4, 4]
+    ]  # fmt: skip
+    assert [row[:4] for row in table(section, "Feature sets").rows] == [
+        ["uni", "uni", WIDTH, 214], ["noise", None, WIDTH, 214]
+    ]  # fmt: skip
+    assert section.source["labels"] == "labels.csv"
+    assert section.source["features uni sha256"] != section.source["features noise sha256"]
+    assert str(tmp_path) not in json.dumps(section.record())
+
+
+def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path) -> None:
+    section = run(*write_cohort(tmp_path, shift=1.0))
+    records = section.data["predictions"]
+    truth = np.array([record["label"] == "wt" for record in records])  # the second of mut, wt
+    folds = np.array([record["fold"] for record in records])
+    pairs = [(i, j) for i in np.flatnonzero(truth) for j in np.flatnonzero(~truth) if folds[i] == folds[j]]
+    for model in ("uni", "noise"):
+        for predictor in (MIL, MEAN):
+            found = np.array([record["probabilities"][f"{model}, {predictor}"] for record in records])
+            (row,) = [row for row in table(section, "predicted").rows if row[:2] == [model, predictor]]
+            chosen = found.argmax(1)
+            within = np.mean([(found[i, 1] > found[j, 1]) + (found[i, 1] == found[j, 1]) / 2 for i, j in pairs])
+            expected = [within, balanced_accuracy_score(truth, chosen),
+                        f1_score(truth, chosen, average="macro")]  # fmt: skip
+            np.testing.assert_allclose([cell.value for cell in row[2:]], expected)
+
+
+def test_every_case_is_in_one_fold_and_predicted_once(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    edit(
+        path, "case_05-DX2,case_05,mut", "case_05-DX2,case_05,wt"
+    )  # slides of one case that differ: the unit is the slide
+    section = run(path, features[:1], folds=3)
+    records = section.data["predictions"]
+    assert sorted(record["slide"] for record in records) == sorted(
+        line.split(",")[0] for line in path.read_text().splitlines()[1:]
+    )
+    folds: dict[str, set[int]] = {}
+    for record in records:
+        folds.setdefault(record["case_id"], set()).add(record["fold"])
+    assert all(len(of_case) == 1 for of_case in folds.values())
+    assert set.union(*folds.values()) == {0, 1, 2}
+    assert any("each slide is predicted by itself" in note for note in section.notes)
+
+
+def test_the_same_features_differ_by_nothing(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    section = run(path, [("a", features[0][1]), ("b", features[0][1])])
+    for row in table(section, "Difference from a").rows:
+        assert [(cell.value, cell.low, cell.high) for cell in row[2:]] == [(0, 0, 0)] * 3
+
+
+def test_random_labels_give_intervals_that_cover_a_guess(tmp_path: Path) -> None:
+    covered = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        section = run(*write_cohort(folder, shift=0.0, seed=seed))
+        found = [score(section, model, predictor) for model in ("uni", "noise") for predictor in (MIL, MEAN)]
+        covered += [interval.low < 0.5 < interval.high for interval in found]
+    assert np.mean(covered) > 0.7  # one in twenty misses by chance, and all four of a cohort go together
+
+
+def test_a_given_split_is_taken(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    rows = path.read_text().splitlines()
+    parts = ["train"] * 10 + ["val"] * 2 + ["test"] * 8
+    lines = [f"{row},{parts[int(row[5:7])]}" for row in rows[1:]]
+    path.write_text("\n".join([rows[0] + ",split", *lines]) + "\n")
+    section = run(path, features[:1])
+    assert [record["case"] for record in section.data["predictions"]] == [f"case_{i}" for i in range(12, 20)]
+    assert {name: count for name, count in section.basis.items() if "cases" in name or "slides" in name} == {
+        "slides": 24, "cases": 20, "slides to train on": 12, "cases to train on": 10, "slides to choose by": 3,
+        "cases to choose by": 2, "slides scored": 9, "cases scored": 8,
+    }  # fmt: skip
+    sides = [section.basis[f"patches {side}"] for side in ("to train on", "to choose by", "scored")]
+    assert sum(sides) == section.basis["patches"] == 214
+    assert section.settings["folds"] == "the CSV's split"
+    assert any(note.startswith("2 cases of the split val") for note in section.notes)
+    assert not [found for found in section.tables if "by centre" in found.title]  # all scored cases are of one
+
+
+def test_centres_are_counted_one_by_one(tmp_path: Path) -> None:
+    """Cases 0, 5, 10 and 15 have two slides; those of 0 and 15 are of both centres."""
+    path, features = write_cohort(tmp_path, shift=4.0)
+    edit(path, "case_00-DX2,case_00,wt,north", "case_00-DX2,case_00,wt,south")
+    edit(path, "case_15-DX2,case_15,mut,south", "case_15-DX2,case_15,mut,north")
+    section = run(path, features[:1])
+    assert section.basis["centres"] == 2
+    by_center = table(section, "by centre")
+    assert {row[0]: row[3] for row in by_center.rows} == {"north": 11, "south": 7}
+    assert by_center.note == "2 of 20 cases are of several centres and in no row."
+    (note,) = [note for note in section.notes if "several centres" in note]
+    assert note.startswith("2 of 20 cases are of several centres: 'case_00' (north, south); 'case_15' (north, south).")
+    for centre in ("north", "south"):
+        path.write_text(path.read_text().replace(f",{centre}", ",one" if centre == "north" else ",two"))
+    edit(path, "case_00-DX1,case_00,wt,one", "case_00-DX1,case_00,wt,")
+    assert run(path, features[:1]).basis["centres"] == 2
+
+
+def test_a_patient_that_is_given_for_some_slides_is_never_parted(tmp_path: Path) -> None:
+    """Cases 0 to 7 are of two patients, the others name none; the case is given throughout."""
+    path, features = write_cohort(tmp_path)
+    rows = path.read_text().splitlines()
+    patient = {case: "PQ"[case % 2] if case < 8 else "" for case in range(NUM_CASES)}
+    path.write_text("\n".join([rows[0] + ",patient", *(f"{row},{patient[int(row[5:7])]}" for row in rows[1:])]) + "\n")
+    section = run(path, features[:1])
+    assert section.basis["cases"] == 2 + 12
+    folds: dict[str, set[int]] = {}
+    for record in section.data["predictions"]:
+        name = record["case_id"]
+        folds.setdefault(name, set()).add(record["fold"])
+    assert all(len(found) == 1 for found in folds.values())
+    assert set(folds) == {"P", "Q", *(f"case_{case:02d}" for case in range(8, NUM_CASES))}
+    assert any(note.endswith("may stand on both sides.") and "14 of 24 rows have no patient" in note
+               for note in section.notes)  # fmt: skip
+
+
+# --- what is left out, and what cannot be used ---
+
+
+def test_missing_damaged_and_unlabelled_slides_are_listed(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    (tmp_path / "noise" / "case_01-DX1.h5").unlink()
+    (tmp_path / "uni" / "case_02-DX1.h5").write_bytes(b"no HDF5")
+    broken = np.ones((4, WIDTH), np.float32)
+    broken[1:3, 2] = np.nan
+    write_features(tmp_path / "uni", "case_05-DX2", broken)
+    edit(path, "case_03-DX1,case_03,mut", "case_03-DX1,case_03,NA")
+    section = run(path, features)
+    assert section.basis["slides"] == 24 - 4
+    assert section.basis["cases"] == 20 - 3
+    left_out = {exclusion.what: exclusion for exclusion in section.exclusions}
+    slides = {
+        number: f"slide case_0{number} of case case_0{number[0]}" for number in ("1-DX1", "2-DX1", "3-DX1", "5-DX2")
+    }
+    assert set(left_out) == {*slides.values(), "case case_01", "case case_02"}
+    assert left_out[slides["1-DX1"]] == Exclusion(slides["1-DX1"], "no feature file for noise")
+    assert "not a readable feature file" in left_out[slides["2-DX1"]].why
+    assert "2 of 4 rows have NaN" in left_out[slides["5-DX2"]].why
+    assert [what for what, exclusion in left_out.items() if exclusion.by_rule] == [slides["3-DX1"]]
+    (note,) = [note for note in section.notes if "without some of their slides" in note]
+    assert note.startswith("1 of 17 cases are predicted")
+    assert note.endswith("what is left out: case_05.")
+    assert "Intervals rest on 17 cases only, and are rather too narrow." in section.notes
+    assert "case_05" in {record["case"] for record in section.data["predictions"]}
+
+
+def test_features_of_several_models_in_one_folder(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    write_features(tmp_path / "uni", "case_03-DX1", np.ones((4, WIDTH), np.float32), "conch")
+    with pytest.raises(BenchmarkError, match=r"uni: .*several encoders \(uni in .*, conch in .*case_03-DX1\.h5\)"):
+        run(path, features)
+    write_features(tmp_path / "uni", "case_03-DX1", np.ones((4, 8), np.float32), "uni")
+    with pytest.raises(BenchmarkError, match=r"uni: .*several widths \(16 in .*, 8 in .*case_03-DX1\.h5\)"):
+        run(path, features)
+
+
+def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    with pytest.raises(BenchmarkError, match=r"11 folds need at least 11 cases of every class, but 'mut' has 10"):
+        run(path, features, folds=11)
+    with pytest.raises(BenchmarkError, match="lacks the column her2"):
+        run(path, features, label="her2")
+    with pytest.raises(BenchmarkError, match="a label of its own, not uni, uni"):
+        run(path, [features[0], features[0]])
+    for file in (tmp_path / "noise").iterdir():
+        file.write_bytes(b"")
+    with pytest.raises(BenchmarkError, match="no case has both a label and features of every model; 44 are left out"):
+        run(path, features)
+    path.write_text(path.read_text().replace(",wt,", ",mut,"))
+    with pytest.raises(BenchmarkError, match="all 20 cases that are left have the label 'mut'"):
+        run(path, features)
+
+
+# --- reading and repeating ---
+
+
+def test_bags_hold_all_patches_of_their_slides_whether_kept_or_read_again(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    found, surveys = survey(read_slide_set(path, "tp53", features))
+    content = surveys["uni"].content
+    expected = []
+    for slide in found.bags[5].slides:
+        with h5py.File(tmp_path / "uni" / f"{slide}.h5") as f:
+            expected.append(f["features"][()])
+    assert len(expected) == 2
+    keeping, reading = (BagReader(found.bags, found.files["uni"], content, kept) for kept in (1 << 20, 0))
+    for reader in (keeping, reading):
+        np.testing.assert_array_equal(reader(5), np.concatenate(expected))
+    assert keeping(5) is keeping(5)
+    assert reading(5) is not reading(5)
+
+
+def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, features = write_cohort(tmp_path)
+    kept = run(path, features[:1])
+    monkeypatch.setattr(slide_benchmark, "KEPT_BYTES", 0)
+    assert run(path, features[:1]).record() == kept.record()
+
+
+def test_files_that_change_after_they_were_looked_at_are_told(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    surveyed = look_at_slides(path, features, config())
+    write_features(tmp_path / "noise", "case_04-DX1", np.ones((4, WIDTH), np.float32))
+    with pytest.raises(BenchmarkError, match=r"noise/case_04-DX1\.h5: its features have changed since"):
+        slide_section(surveyed, config(), None, torch.device("cpu"))
+
+
+def test_hashes_follow_the_files(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    before = run(path, features).source
+    write_features(tmp_path / "uni", "case_04-DX1", np.ones((4, WIDTH), np.float32))
+    after = run(path, features).source
+    assert {key for key in before if before[key] != after[key]} == {"features uni sha256"}
+
+
+PROGRAM = """
+import json, sys, torch
+from pathlib import Path
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.slide_benchmark.score import look_at_slides
+from pipeline.evaluate.slide_benchmark.section import slide_section
+path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
+features = [(name, path.parent / name) for name in ("uni", "noise")]
+config = EvaluateConfig(**options)
+section = slide_section(look_at_slides(path, features, config), config, None, torch.device("cpu"))
+print(json.dumps(section.record()))
+"""
+
+
+@pytest.mark.slow
+def test_another_process_with_more_threads_gives_the_same_digits(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    here = run(path, features).record()
+    options = config().model_dump(mode="json")
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
+    call = [sys.executable, "-c", PROGRAM, str(path), json.dumps(options)]
+    root = ROOT
+    done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=root, env=environment)
+    there = json.loads(done.stdout)
+    for ours, theirs in zip(here["data"]["predictions"], there["data"]["predictions"], strict=True):
+        for model in ("uni", "noise"):  # regression sums in BLAS, whose threads share the rounding
+            mean = ours["probabilities"].pop(f"{model}, {MEAN}")
+            assert theirs["probabilities"].pop(f"{model}, {MEAN}") == pytest.approx(mean, rel=1e-12)
+    assert there == json.loads(json.dumps(here))
+    other = run(path, features, seed=1).record()
+    assert other["tables"][0] != here["tables"][0]
+
+
+# --- copies ---
+
+
+def copy_features(folders: Features, source: str, target: str) -> None:
+    """Give a slide the features of another, in a file of other bytes."""
+    for _, folder in folders:
+        with h5py.File(folder / f"{source}.h5") as f:
+            features = f["features"][()]
+        write_features(folder, target, features, "uni" if folder.name == "uni" else None)
+        with h5py.File(folder / f"{target}.h5", "a") as f:
+            f.attrs["note"] = "copied"
+
+
+def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    copy_features(features[:1], "case_03-DX1", "case_09-DX1")
+    section = run(path, features)
+    assert [(e.what, e.by_rule) for e in section.exclusions] == [
+        ("slide case_03-DX1 of case case_03", False), ("slide case_09-DX1 of case case_09", False),
+        ("case case_03", False), ("case case_09", False),
+    ]  # fmt: skip
+    assert section.exclusions[0].why.startswith(
+        "uni: its features are exactly those of slide case_09-DX1 of case case_09."
+    )
+    assert section.basis["cases"] == NUM_CASES - 2
+
+
+def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    copy_features(features, "case_05-DX1", "case_05-DX2")
+    section = run(path, features)
+    assert not section.exclusions
+    assert [note for note in section.notes if "same features as" in note] == [
+        f"{model}: 1 slide has the same features as another of the same case; each counts."
+        for model in ("uni", "noise")
+    ]
+
+
+def test_a_cohort_of_copies_is_refused_with_the_reason(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    for slide in [file.stem for file in features[0][1].glob("*.h5")]:
+        write_features(features[0][1], slide, np.ones((8, WIDTH), np.float32))
+    with pytest.raises(BenchmarkError, match="its features are exactly those of") as caught:
+        run(path, features)
+    assert "Compare the ids" not in str(caught.value)
+
+
+def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split("-DX")[0][5:7] < "10")]) + "\n")
+    section = run(path, features[:1], folds=5, mil_epochs=1)
+    notes = " ".join(section.notes)
+    assert "AUROC rests on few comparisons" in notes
+    assert "pairs of cases of different classes." in notes

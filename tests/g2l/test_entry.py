@@ -1,0 +1,106 @@
+"""The process of the command: no file of the user's takes the place of a module, and any locale will do."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import G2L, child_environment
+from support.places import ROOT
+from support.stores import flags, make_store, plain_vit, run_files, train_config
+
+HOSTILE = ("pipeline", "stages", "torch", "numpy", "typer", "json", "tqdm", "timm", "logging")
+ODD = os.fsdecode(b"caf\xe9 \xff")
+"""A name of Latin-1, which is no UTF-8."""
+LOCALES = [
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "ascii"},
+    {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "latin-1"},
+    {"LC_ALL": "C"},
+]
+
+
+def run(*words: object, cwd: Path, module: bool = True, **variables: str) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "g2l"] if module else [str(G2L)]
+    environment = child_environment() | {"PYTHONPATH": str(ROOT)} | variables
+    return subprocess.run([*command, *map(os.fspath, words)], cwd=cwd, env=environment, capture_output=True)
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    """A working folder with scripts of a user's that have the names of modules."""
+    for name in HOSTILE:
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('a script of the user was run')\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "module"),
+    [("", True), pytest.param(":", True, marks=pytest.mark.slow), pytest.param("", False, marks=pytest.mark.slow)],
+)
+def test_scripts_in_the_working_folder_are_not_modules(hostile: Path, module: bool, path: str) -> None:
+    """Neither for `python -m` nor where PYTHONPATH has an empty entry, as in `export PYTHONPATH=$PYTHONPATH:/x`. (With
+    the installed script, the interpreter itself reads such a path before the script's first line.)
+    """
+    done = run("inspect", hostile / "none", cwd=hostile, module=module, PYTHONPATH=str(ROOT) + path)
+    assert b"does not exist" in done.stderr, done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [["--no-python", str(G2L)], ["-m", "g2l"]])
+def test_torchrun_in_a_folder_of_scripts_trains(hostile: Path, how: list[str]) -> None:
+    """As the guide writes it."""
+    hostile.joinpath("json.py").unlink()  # torchrun's own workers are started with the folder on their path
+    hostile.joinpath("logging.py").unlink()
+    place = hostile / "place"
+    store = make_store(place / "store.zarr")
+    config = train_config(plain_vit(place / "student"), epochs=1)
+    words = ["train-student", str(store.folder), "--out", str(place / "run"), *flags(config)]
+    torchrun = Path(sys.executable).with_name("torchrun")
+    command = [torchrun, "--standalone", "--nproc-per-node", "2", *how, *words]
+    environment = child_environment() | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=hostile, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert run_files(place / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locale", LOCALES)
+def test_paths_that_are_not_utf8_and_locales_that_are_not(tmp_path: Path, locale: dict[str, str]) -> None:
+    folder = tmp_path / ODD
+    folder.mkdir()
+    (folder / "é.svs").write_bytes(b"no slide")
+    manifest = folder / "m.csv"
+    made = run("make-manifest", folder, "--out", manifest, cwd=tmp_path, **locale)
+    assert (made.returncode, made.stderr) == (0, b""), made.stderr
+    assert manifest.read_text("utf-8").splitlines()[1].startswith("é,é.svs,")
+    assert made.stdout
+    words = ("train-student", folder / "s.zarr", "--out", tmp_path / "run", "--student", "x")
+    refused = run(*words, cwd=tmp_path, **locale)
+    assert refused.returncode == 1
+    assert b"is not UTF-8" in refused.stderr
+    assert not (tmp_path / "run").exists()
+    shown = run("inspect", folder, cwd=tmp_path, **locale)
+    assert (shown.returncode, b"caf" in shown.stderr) == (1, True)
+    for done in (made, shown, refused):
+        assert b"Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.slow
+def test_output_that_nobody_reads_or_that_finds_no_room(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "g2l", "models"]
+    environment = child_environment() | {"PYTHONPATH": str(ROOT)}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert done.stderr.endswith("No space left on device\n")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, env=environment, text=True, check=False)
+    os.close(write)
+    assert done.returncode in (1, 141)  # typer answers while it prints, we at the end
+    assert done.stderr == ""

@@ -1,0 +1,135 @@
+"""Every command that can be continued, stopped at random moments; and that the campaign would see what it looks for."""
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import pytest
+import support.warm as warm_module
+from support.kill_runs import Campaign, Tally, difference
+from support.kill_workloads import WORK, Workload, make_workload
+from support.warm import Ended, WarmCommands, end_orphans
+
+SEED, KILLS, INTERRUPTS = 0, 2, 6
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WarmCommands]:
+    with WarmCommands(tmp_path_factory.mktemp("warm") / "logs") as started:
+        yield started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", WORK)
+def test_stopped_at_random_moments(warm: WarmCommands, tmp_path: Path, command: str) -> None:
+    """A few of what `benchmarks/kill_campaign.py` does in hundreds."""
+    print(f"seed {SEED}")
+    tally = Campaign(make_workload(command, tmp_path), warm, SEED).run(KILLS, INTERRUPTS)
+    assert tally.stops == {"SIGKILL": KILLS, "SIGINT": 2, "SIGTERM": 2, "SIGHUP": 2}
+    assert tally.finished >= 2
+    assert not tally.faults, "\n\n".join(tally.faults)
+
+
+@pytest.mark.slow
+def test_a_run_is_a_process_with_files_and_an_end_of_its_own(warm: WarmCommands, tmp_path: Path) -> None:
+    said = warm.run(["--version"])
+    assert (said.code, said.hung, said.stopped, said.orphans, said.err) == (0, False, False, [], "")
+    assert said.out.startswith("g2l ")
+    assert warm.run(["--version"], fresh=True).out == said.out
+    assert warm.run(["--version"], quick_end=True).out == said.out
+    wrong = warm.run(["inspect", tmp_path / "none"])
+    assert wrong.code == 1
+    assert "none" in wrong.err
+    killed = warm.run(["models"], stop=signal.SIGKILL)
+    assert (killed.code, killed.shell_code, killed.stopped) == (-9, 137, True)
+
+
+@pytest.mark.slow
+def test_a_hanging_run_says_where(warm: WarmCommands) -> None:
+    """Any run that has not ended in time counts as hanging."""
+    hung = warm.run(["models"], timeout=0.01)
+    assert (hung.hung, hung.stopped) == (True, False)
+    assert "most recent call first" in hung.err
+
+
+# --- the campaign, with made-up runs ----------------------------------------------------------------------------
+
+
+class MadeUp:
+    """In place of `WarmCommands`: an undisturbed run writes `a.json`; a stopped one does what `behave` does."""
+
+    def __init__(self, place: Path, behave: Callable[[Path], Ended]) -> None:
+        self.place, self.behave = place, behave
+
+    def run(self, arguments: list[object], *, stop: signal.Signals | None = None, **_: object) -> Ended:
+        if stop is not None:
+            return self.behave(self.place)
+        (self.place / "a.json").write_text('{"a": 1, "seconds": 2}')
+        return ended(0)
+
+
+def ended(
+    code: int, *, stopped: bool = False, err: str = "", orphans: tuple[str, ...] = (), hung: bool = False
+) -> Ended:
+    return Ended(code, stopped, 1.0, 0.1, hung, list(orphans), "", err)
+
+
+def run_made_up(tmp_path: Path, behave: Callable[[Path], Ended], kills: int = 0, interrupts: int = 3) -> Tally:
+    place = tmp_path / "place"
+    work = Workload("made-up", [], place)
+    return Campaign(work, MadeUp(place, behave), 1).run(kills, interrupts)  # type: ignore[arg-type]
+
+
+def leave(name: str, code: int = -15) -> Callable[[Path], Ended]:
+    def behave(place: Path) -> Ended:
+        (place / name).touch()
+        return ended(code, stopped=True)
+
+    return behave
+
+
+def test_a_command_that_ends_as_it_should(tmp_path: Path) -> None:
+    codes = iter((130, 143, 129, 130, 143, 129))
+    tally = run_made_up(tmp_path, lambda place: ended(0, stopped=True))
+    assert tally.faults == []
+    assert sum(tally.stops.values()) == 3
+    assert 1 <= tally.finished <= 3
+    with mock.patch("kill_runs.random.Random.shuffle"):  # INT, TERM and HUP in turn
+        assert run_made_up(tmp_path, lambda place: ended(next(codes), stopped=True)).faults == []
+
+
+@pytest.mark.parametrize(
+    ("behave", "fault"),
+    [
+        (leave("store.g2l-lock", 0), "left behind"),
+        (leave(".probe", 0), "left behind"),
+        (leave("unknown", 0), "too many unknown"),
+        (lambda place: ended(1, stopped=True, err="error: no"), "exit code 1"),
+        (lambda place: ended(0, stopped=True, err="Traceback (most recent call last):"), "traceback"),
+        (lambda place: ended(0, stopped=True, err="Exception ignored in: x"), "traceback"),
+        (lambda place: ended(-9, stopped=True, hung=True), "hangs"),
+        (lambda place: ended(0, stopped=True, orphans=("sleep 60",)), "sleep 60"),
+    ],
+)
+def test_what_counts_as_a_fault(tmp_path: Path, behave: Callable[[Path], Ended], fault: str) -> None:
+    assert any(fault in found for found in run_made_up(tmp_path, behave).faults)
+
+
+def test_a_kill_may_leave_files_but_not_after_it_is_continued(tmp_path: Path) -> None:
+    (fault, *_) = run_made_up(tmp_path, leave("a.g2l-part", -9), kills=1, interrupts=0).faults
+    assert "continued to something else" in fault
+    assert "too many a.g2l-part" in fault
+
+
+def test_the_clock_decides_nothing_and_all_else_does() -> None:
+    assert difference({"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 3, "d": 4}) == "differs b, missing c, too many d"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc")
+def test_processes_that_stay_are_found_and_ended() -> None:
+    child = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    with mock.patch.object(warm_module, "ORPHAN_SECONDS", 0.1):
+        assert end_orphans(child.pid) == ["sleep 60"]
+    assert child.wait(5) == -signal.SIGKILL

@@ -1,0 +1,133 @@
+"""Damaged inputs of every kind through the real commands; and that the harness would see what it looks for."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.fuzz_damage import OWNED, Damage, damages_of
+from support.fuzz_inputs import KINDS, World
+from support.fuzz_runs import Case, fault_of, fuzz, is_named, make_case
+from support.warm import Ended
+
+SEED, COUNT = 0, 520
+MUST = next(damage for damage in damages_of(Path("x.svs")) if damage.must)
+MAY = next(damage for damage in damages_of(Path("x.svs")) if not damage.must)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+def test_damaged_inputs_are_named_and_stop_nothing_else(tmp_path: Path) -> None:
+    """520 inputs; the same ones each time. `benchmarks/fuzz.py --seed 0 --only N` runs one of them again."""
+    print(f"seed {SEED}")
+    world = World(tmp_path / "world")
+    results = list(fuzz(world, tmp_path, SEED, range(COUNT), processes=2))
+    assert len(results) == COUNT
+    assert {case.kind for case, _, _ in results} == set(KINDS)
+    faults = [f"{case}: {fault}" for case, _, fault in results if fault]
+    assert not faults, f"seed {SEED}, {len(faults)} faults:\n" + "\n\n".join(faults)
+
+
+# --- the harness ------------------------------------------------------------------------------------------------
+
+
+def case_of(damage: Damage, file: str = "slides/s0.svs") -> Case:
+    return Case(0, KINDS[0], Path(file), damage)
+
+
+def ended(code: int = 0, out: str = "", err: str = "", **values: object) -> Ended:
+    facts = {"stopped": False, "seconds": 1.0, "seconds_after": 0.0, "hung": False, "orphans": []} | values
+    return Ended(code=code, out=out, err=err, **facts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("damage", "run", "fault"),
+    [
+        (MUST, ended(1, err="error: s0.svs does not open"), ""),
+        (MUST, ended(3, out="s0: damaged"), ""),
+        (MAY, ended(0), ""),
+        (MUST, ended(0, out="done"), "not noticed"),
+        (MUST, ended(1, err="error: something is wrong"), "not named"),
+        (MUST, ended(1, err="error: s01.svs does not open"), "not named"),
+        (MAY, ended(1), "without a word"),
+        (MAY, ended(2, err="s0"), "exit code 2"),
+        (MAY, ended(-6, err="s0"), "exit code -6"),
+        (MAY, ended(1, err="s0: Traceback (most recent call last):"), "traceback"),
+        (MAY, ended(-9, hung=True), "hangs"),
+        (MAY, ended(0, orphans=["g2l"]), "stays behind"),
+    ],
+)
+def test_what_counts_as_a_fault(tmp_path: Path, damage: Damage, run: Ended, fault: str) -> None:
+    found = fault_of(case_of(damage), run, tmp_path, tmp_path)
+    assert fault in found if fault else not found
+
+
+def test_files_that_stay_are_faults_and_lists_are_read(tmp_path: Path) -> None:
+    out, world = tmp_path / "out", tmp_path / "in"
+    (world / "slides").mkdir(parents=True)
+    out.mkdir()
+    (out / "plan.audit.csv").write_text("s0,does not open\n")
+    assert fault_of(case_of(MUST), ended(3), world, out) == ""
+    (world / "slides" / OWNED).touch()
+    assert "code of the input" in fault_of(case_of(MUST), ended(3), world, out)
+    (world / "slides" / OWNED).unlink()
+    (out / "plan.h5.g2l-lock").touch()
+    assert "plan.h5.g2l-lock" in fault_of(case_of(MUST), ended(3), world, out)
+
+
+def test_a_file_of_a_store_is_named_with_the_store() -> None:
+    assert is_named(Path("store.zarr/shards/0.json"), "error: /tmp/store.zarr is damaged")
+    assert is_named(Path("store.zarr/plan/slide/c/0"), "DAMAGED\n  plan/slide: not the plan's slides")
+    assert not is_named(Path("slides/s0.svs"), "error: /tmp/slides is damaged")
+
+
+def write_samples(folder: Path) -> list[Path]:
+    """A file of each kind that has damages of its own."""
+    import h5py
+    import safetensors.torch
+    import torch
+    from PIL import Image
+    from support.slides import make_slide
+
+    with h5py.File(folder / "a.h5", "w") as f:
+        f["features"] = np.ones((4, 8), np.float32)
+    torch.save(torch.ones(4, 8), folder / "a.pt")
+    safetensors.torch.save_file({"a": torch.ones(4, 8)}, folder / "a.safetensors")
+    np.savez(folder / "a.npz", features=np.ones((4, 8)))
+    Image.fromarray(np.full((32, 32, 3), 7, np.uint8)).save(folder / "a.png")
+    make_slide(folder / "a.svs", width=256, height=256, mpp=0.5, downsamples=(1,))
+    (folder / "a.csv").write_text("a,b\n1,2\n3,4\n")
+    (folder / "a.json").write_text('{"a": [1, 2], "b": {"c": 3}}\n')
+    (folder / "a.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    return sorted(folder.glob("a.*"))
+
+
+def test_every_damage_changes_the_file_and_is_the_same_again(tmp_path: Path) -> None:
+    """For an equal seed, to the byte (but for what torch and HDF5 write on their own)."""
+    import random
+    import shutil
+
+    (tmp_path / "whole").mkdir()
+    for sample in write_samples(tmp_path / "whole"):
+        whole = sample.read_bytes()
+        for number, damage in enumerate(damages_of(sample)):
+            contents = []
+            for turn in ("first", "second"):
+                path = tmp_path / turn / str(number) / sample.name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(sample, path)
+                damage.apply(path, random.Random(5))
+                contents.append(path.read_bytes() if path.is_file() else b"none")
+            assert not damage.must or contents[0] != whole, (sample.name, damage.name)
+            assert contents[0] == contents[1] or sample.suffix in (".h5", ".pt", ".npz"), (sample.name, damage.name)
+
+
+def test_cases_are_fixed_by_seed_and_number(tmp_path: Path) -> None:
+    class Made:
+        folder = tmp_path
+
+    (tmp_path / "slides").mkdir()
+    for name in ("s0.svs", "s1.svs"):
+        (tmp_path / "slides" / name).touch()
+    cases = [[make_case(Made, seed, i, KINDS[:1]) for i in range(20)] for seed in (1, 1, 2)]  # type: ignore[arg-type]
+    assert cases[0] == cases[1] != cases[2]
+    assert {case.file.name for case in cases[0]} == {"s0.svs", "s1.svs"}

@@ -1,0 +1,137 @@
+"""Which slide a file is: a change of its content is seen wherever it is, and nothing passes because it is not known."""
+
+import os
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import support.slides as sf
+
+from pipeline.base.errors import SlideError
+from pipeline.slides.identity import BLOCK_BYTES, NUM_BLOCKS, SlideIdentity, identity_from_record, read_identity
+from pipeline.slides.info import SlideInfo
+from pipeline.slides.reader import Slide, require_planned
+
+INFO = SlideInfo("aperio", 0.5, "slide", (1000, 800), (0, 0, 1000, 800), ((1000, 800),), (1.0,), None, (255, 255, 255))
+
+
+@pytest.fixture(scope="module")
+def unhashed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two slides of the same size and mpp that OpenSlide gives no quickhash: their coarsest level has over 5 MiB."""
+    folder = tmp_path_factory.mktemp("unhashed")
+    options = {"width": 1600, "height": 1280, "mpp": 0.5, "downsamples": (1,), "compression": "none"}
+    first, second = (sf.make_slide(folder / f"{seed}.svs", seed=seed, **options) for seed in (1, 2))
+    return first, second
+
+
+def test_slides_without_a_quickhash_are_told_apart(unhashed: tuple[Path, Path]) -> None:
+    first, second = map(Slide, unhashed)
+    assert first.info.quickhash is None is second.info.quickhash
+    assert first.identity().changes(Slide(unhashed[0]).identity()) == []
+    changes = first.identity().changes(second.identity())
+    assert len(changes) == 1
+    assert changes[0].startswith("sha256: ")
+    geometry = first.geometry(64, 0.5)
+    require_planned(first, first.identity(), geometry)
+    with pytest.raises(SlideError, match=r"2\.svs: not the slide that was planned \(its content has changed: sha256: "):
+        require_planned(second, first.identity(), geometry)
+
+
+def test_a_record_reads_back(unhashed: tuple[Path, Path]) -> None:
+    identity = Slide(unhashed[0]).identity()
+    assert identity_from_record(identity.record(), identity.quickhash, identity.size_l0_px) == identity
+    assert identity.is_content
+    for damaged in ({}, {"level_sizes_px": 3}, identity.record() | {"more": 1}):
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            identity_from_record(damaged, None, (1, 1))
+
+
+def test_a_record_of_an_earlier_version(unhashed: tuple[Path, Path]) -> None:
+    """It has no hash: size, resolution and level are what tells, and it is known that this is little."""
+    slide = Slide(unhashed[0])
+    old, geometry = identity_from_record(None, None, (1600, 1280)), slide.geometry(64, 0.5)
+    assert not old.is_content
+    require_planned(slide, old, geometry)
+    for other, words in (
+        (replace(old, size_l0_px=(1600, 1281)), "size_l0_px"),
+        (replace(old, quickhash="ab"), "quickhash: ab -> None"),
+    ):
+        with pytest.raises(SlideError, match=words):
+            require_planned(slide, other, geometry)
+    for planned, words in (
+        (replace(geometry, slide_mpp=0.25), "um/px: 0.25 -> 0.5"),
+        (replace(geometry, level=1, downsample=4.0), "downsample of level 1: 4 -> None"),
+    ):
+        with pytest.raises(SlideError, match=words):
+            require_planned(slide, old, planned)
+
+
+def test_a_file_that_was_damaged_or_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its quickhash, of the coarsest level, says that it is the same slide; that its file is another one is said."""
+    path = sf.make_slide(tmp_path / "a.svs", width=1000, height=800, mpp=0.5, downsamples=(1, 4))
+    whole, bad = Slide(path), Slide(sf.damage_tiles(path, [(0, 0)]))
+    assert whole.info.quickhash == bad.info.quickhash is not None
+    assert whole.identity().changes(bad.identity()) == []
+    require_planned(whole, whole.identity(), whole.geometry(64, 0.5))
+    assert capsys.readouterr().err == ""
+    require_planned(bad, whole.identity(), whole.geometry(64, 0.5))
+    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in capsys.readouterr().err
+
+
+def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:
+    identity = Slide(unhashed[0]).identity()
+    assert identity.quickhash is None
+    others = {"quickhash": "a", "size_l0_px": (1, 1), "file_bytes": 1, "level_sizes_px": ((1, 1),), "own_mpp": 0.4,
+              "sha256": "0" * 64}  # fmt: skip
+    assert others.keys() == asdict(identity).keys()
+    for name, value in others.items():
+        assert [line.split(":")[0] for line in identity.changes(replace(identity, **{name: value}))] == [name]
+        if name != "quickhash":
+            assert identity.changes(replace(identity, **{name: None})), name  # what was known is not known any more
+
+
+@pytest.mark.parametrize("size", [1000, BLOCK_BYTES * NUM_BLOCKS, BLOCK_BYTES * NUM_BLOCKS * 3 + 77])
+def test_a_changed_byte_is_seen(tmp_path: Path, size: int) -> None:
+    """Of a small file anywhere; of a large one in its head, its tail and each block between them."""
+    path = tmp_path / "a.svs"
+    path.write_bytes(os.urandom(size))
+    before = read_identity(path, INFO)
+    assert before.file_bytes == size
+    assert read_identity(Path(shutil.copy(path, tmp_path / "b.svs")), INFO) == before  # its name does not count
+    last = size - BLOCK_BYTES
+    places = (
+        [0, size - 1, size // 2] if size <= BLOCK_BYTES * NUM_BLOCKS else [0, size - 1, last * 7 // 31, last * 30 // 31]
+    )
+    for place in places:
+        with open(path, "r+b") as f:
+            f.seek(place)
+            old = f.read(1)
+            f.seek(place)
+            f.write(bytes([old[0] ^ 1]))
+        assert read_identity(path, INFO).sha256 != before.sha256
+        with open(path, "r+b") as f:
+            f.seek(place)
+            f.write(old)
+    with open(path, "ab") as f:
+        f.write(b"\0")
+    assert set(before.changes(read_identity(path, INFO))) != set()
+
+
+def test_files_beside_an_mrxs_file_count(tmp_path: Path) -> None:
+    (tmp_path / "a.mrxs").write_bytes(b"index")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "Data0000.dat").write_bytes(b"one")
+    before = read_identity(tmp_path / "a.mrxs", INFO)
+    assert before.file_bytes == 8
+    (tmp_path / "a" / "Data0000.dat").write_bytes(b"two")
+    assert [c.split(":")[0] for c in before.changes(read_identity(tmp_path / "a.mrxs", INFO))] == ["sha256"]
+
+
+def test_a_file_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match=r"a\.svs: the slide cannot be read \(No such file or directory\)"):
+        read_identity(tmp_path / "a.svs", INFO)
+
+
+def test_nothing_known_is_no_identity() -> None:
+    assert not SlideIdentity(None, (1, 1)).is_content

@@ -1,0 +1,405 @@
+"""Slides: a patch is what it says, to the pixel; what cannot be read raises, and spoils nothing else."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+from PIL import Image
+
+from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.identity import SlideIdentity
+from pipeline.slides.reader import Slide, SlidePool
+
+DAMAGED = [(2, 2)]
+"""Tile (column, row) that the tests damage: level-0 pixels 512 to 767 both ways."""
+
+
+def geometry_at(patch_px: int, level: int = 0, downsample: float = 1.0, mpp: float = 0.5) -> PatchGeometry:
+    """Patches of whole pixels of a level of a slide at `mpp` (um/px)."""
+    return PatchGeometry(patch_px, mpp * downsample, mpp, level, downsample)
+
+
+@pytest.fixture(scope="module")
+def tissue_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("slides")
+    return sf.make_slide(folder / "a.svs", width=1500, height=1200, mpp=0.5, downsamples=(1, 4))
+
+
+# Exact crops
+
+
+@pytest.mark.parametrize("xy", [(0, 0), (301, 457), (701 - 224, 803 - 224)])
+def test_patch_at_level_0_is_the_crop(tmp_path: Path, xy: tuple[int, int]) -> None:
+    options = {"width": 701, "height": 803, "mpp": 0.5}
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", compression="deflate", downsamples=(1, 2), **options))
+    geometry = slide.geometry(224, 0.5)
+    assert (geometry.level, geometry.patch_level_px) == (0, 224)
+    x, y = xy
+    patch = slide.read_patch(x, y, geometry)
+    assert (patch.dtype, patch.shape) == (np.uint8, (224, 224, 3))
+    np.testing.assert_array_equal(patch, sf.make_pixels("tissue", 701, 803, mpp=0.5)[y : y + 224, x : x + 224])
+
+
+@pytest.mark.parametrize("xy", [(0, 0), (148, 316), (1024 - 512, 1024 - 512)])
+def test_patch_of_whole_level_pixels_is_the_crop_of_the_level(tmp_path: Path, xy: tuple[int, int]) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1024, height=1024, compression="deflate"))
+    geometry = slide.geometry(128, 1.0)
+    assert geometry.level == 1
+    level = sf.area_average(sf.make_pixels("tissue", 1024, 1024), 4)
+    x, y = xy[0] // 4, xy[1] // 4
+    np.testing.assert_array_equal(slide.read_patch(*xy, geometry), level[y : y + 128, x : x + 128])
+
+
+# Resampled patches against level-0 truth
+
+
+@pytest.mark.parametrize("size", [(1600, 1280), (1501, 1203), (1511, 1217)], ids=["whole", "odd", "odder"])
+@pytest.mark.parametrize("downsamples", [(1,), (1, 4), (1, 2, 4, 16)], ids=str)
+@pytest.mark.parametrize(("mpp", "target_mpp"), [(0.25, 0.5), (0.25, 1.0), (0.2325, 0.5), (0.2501, 1.13), (0.1, 0.5)])
+def test_patch_is_the_right_place(
+    tmp_path: Path, size: tuple[int, int], downsamples: tuple[int, ...], mpp: float, target_mpp: float
+) -> None:
+    """A triangle wave of one grey level a level-0 pixel: pixel i of the patch has the wave's value at its centre.
+
+    A shift shows as a difference of one sign where the wave rises and of the other where it falls; the level's 8 bits,
+    rounded half up, as one of the same sign. Tolerance of the shift: 0.2 level-0 pixels, and the half one more by which
+    OpenSlide's corners are rounded where a level's size does not divide; its interpolation rounds once more.
+    """
+    width, height = size
+    path = tmp_path / "z.svs"
+    sf.make_slide(path, width=width, height=height, mpp=mpp, downsamples=downsamples, pattern="zigzag")
+    slide = Slide(path)
+    geometry = slide.geometry(160, target_mpp)
+    side, step = geometry.patch_l0_px, target_mpp / mpp
+    rounded = 0.0 if width % geometry.downsample == 0 == height % geometry.downsample else 0.5
+    for x, y in ((13, 7), (401, 299), (402, 302), (width - int(side) - 20, height - int(side) - 20)):
+        patch = slide.read_patch(x, y, geometry).astype(float)
+        for lines, start in ((patch[..., 0], x), (patch[..., 1].T, y)):
+            centres = start + (np.arange(160) + 0.5) * step - 0.5
+            error = lines - sf.zigzag(centres)
+            clear = np.abs(centres % 255 - 127.5) < 127.5 - 6 * step  # of the turning points, where the filter rings
+            clear[:4] = clear[-4:] = False  # and of the rim, where it sees one side only
+            rises = centres // 255 % 2 == 0
+            assert np.abs(error[:, clear]).max() < 1.1 + 3 * rounded
+            parts = error[:, clear & rises], error[:, clear & ~rises]
+            if all(part.shape[1] > 8 for part in parts):
+                assert abs(parts[0].mean() - parts[1].mean()) / 2 < 0.2 + rounded
+
+
+@pytest.mark.parametrize("xy", [(401, 299), (400, 300), (7, 1)])
+@pytest.mark.parametrize(("target_mpp", "level"), [(0.5, 0), (1.13, 1), (4.9, 2)])
+def test_patch_of_tissue(tmp_path: Path, xy: tuple[int, int], target_mpp: float, level: int) -> None:
+    """The whole picture, not just its place: the level's true pixels resampled once, to one grey level."""
+    path = sf.make_slide(tmp_path / "a.svs", width=1600, height=1280, compression="deflate", downsamples=(1, 4, 16))
+    slide = Slide(path)
+    geometry = slide.geometry(48, target_mpp)
+    assert geometry.level == level
+    truth = sf.area_average(sf.make_pixels("tissue", 1600, 1280), (1, 4, 16)[level])
+    downsample = geometry.downsample
+    x, y = xy
+    left, top = x / downsample, y / downsample
+    box = (left, top, left + geometry.patch_level_px, top + geometry.patch_level_px)
+    expected = np.asarray(Image.fromarray(truth).resize((48, 48), Image.Resampling.LANCZOS, box=box))
+    inner = np.s_[4:-4, 4:-4]  # at the rim the filter sees no pixels outside of the patch
+    difference = np.abs(slide.read_patch(x, y, geometry)[inner].astype(int) - expected[inner])
+    assert difference.max() <= 1
+
+
+def test_far_edge_does_not_mix_with_the_outside(tmp_path: Path) -> None:
+    """1501 over 375 is no whole ratio: OpenSlide interpolates, at the edge with nothing."""
+    slide = Slide(sf.make_slide(tmp_path / "c.svs", width=1501, height=1203, pattern="coordinates"))
+    geometry = slide.geometry(64, 1.0)
+    assert geometry.level == 1
+    for x, y in ((4 * (375 - 64), 4 * (300 - 64)), (4 * (375 - 64), 401), (401, 4 * (300 - 64))):
+        patch = slide.read_patch(x, y, geometry)
+        np.testing.assert_array_equal(patch[..., 2], sf.COORDINATE_BLUE)
+
+
+# Effective resolution
+
+
+def measured_position(grey: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Level-0 positions that zigzag grey levels stand for, on the branch of the wave where they are expected."""
+    branch = expected // 255
+    return np.where(branch % 2 == 0, 255 * branch + grey, 255 * (branch + 1) - grey)
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.499, 0.2325, 1.0])
+def test_effective_mpp_is_the_target(tmp_path: Path, mpp: float) -> None:
+    """The distance between both ends of a real patch, measured in the pattern."""
+    slide = Slide(sf.make_slide(tmp_path / "z.svs", width=1200, height=1200, mpp=mpp, pattern="zigzag"))
+    if mpp == 1.0:
+        with pytest.raises(SlideError, match=r"z\.svs: .* enlarged 2\.00 times\. Use --allow-upsampling"):
+            slide.geometry(224, 0.5)
+    geometry = slide.geometry(224, 0.5, allow_upsampling=mpp == 1.0)
+    x, y = 270, 530
+    patch = slide.read_patch(x, y, geometry).astype(float)
+    step = 0.5 / mpp
+    for grey, start in ((patch[..., 0].mean(axis=0), x), (patch[..., 1].mean(axis=1), y)):
+        expected = start + (np.arange(224) + 0.5) * step - 0.5
+        clear = np.flatnonzero(np.abs(expected % 255 - 127.5) < 127.5 - 6 * step)[2:-2]
+        position = measured_position(grey, expected)
+        left, right = clear[:10], clear[-10:]
+        assert right.mean() - left.mean() > 80
+        distance_um = (position[right].mean() - position[left].mean()) * mpp
+        effective_mpp = distance_um / (right.mean() - left.mean())
+        assert effective_mpp == pytest.approx(0.5, rel=0.01)
+        assert effective_mpp == pytest.approx(0.5, rel=0.003)  # what 8 bits can show
+        assert np.abs(position - expected)[clear].max() < 1
+
+
+# What a slide says of itself
+
+
+def test_info(tissue_path: Path) -> None:
+    info = Slide(tissue_path).info
+    assert (info.vendor, info.mpp, info.mpp_source) == ("aperio", 0.5, "slide")
+    assert info.size_l0_px == (1500, 1200)
+    assert info.bounds_l0_px == (0, 0, 1500, 1200)
+    assert info.level_sizes_px == ((1500, 1200), (375, 300))
+    assert info.downsamples == (1, 4)
+    assert info.background == (255, 255, 255)
+    assert re.fullmatch("[0-9a-f]{64}", info.quickhash or "")
+
+
+def test_slide_without_mpp(tmp_path: Path) -> None:
+    path = sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=None, vendor="aperio")
+    with pytest.raises(SlideError, match=r"a\.svs: it has no mpp \(um/px\)\. Give it in the manifest's column mpp"):
+        Slide(path)
+    info = Slide(path, 0.25).info
+    assert (info.mpp, info.mpp_source) == (0.25, "manifest")
+
+
+def test_manifest_mpp_overrides_the_slide(tissue_path: Path) -> None:
+    assert Slide(tissue_path, 0.25, mpp_overrides=True).geometry(224, 0.5).patch_l0_px == 448
+    with pytest.raises(SlideError, match=r"implausible mpp 9 from the manifest: must be 0\.05 to 5"):
+        Slide(tissue_path, 9)
+
+
+@pytest.mark.parametrize("mpp", [0.02, 9.0])
+def test_implausible_mpp(tmp_path: Path, mpp: float) -> None:
+    with pytest.raises(SlideError, match=rf"a\.svs: implausible mpp {mpp:g} from the slide"):
+        Slide(sf.make_slide(tmp_path / "a.svs", width=300, height=300, mpp=mpp))
+
+
+# Files that are no slides
+
+
+def test_no_slide(tmp_path: Path) -> None:
+    with pytest.raises(SlideError, match=r"none\.svs: no such slide"):
+        Slide(tmp_path / "none.svs")
+    with pytest.raises(SlideError, match="no such slide"):
+        Slide(tmp_path)
+    with pytest.raises(SlideError, match=r"a\.svs: not a slide that OpenSlide can read"):
+        Slide(sf.not_a_slide(tmp_path / "a.svs"))
+    (tmp_path / "empty.svs").write_bytes(b"")
+    with pytest.raises(SlideError, match=r"empty\.svs: not a slide"):
+        Slide(tmp_path / "empty.svs")
+
+
+@pytest.mark.parametrize(
+    ("ifds", "message"),
+    [("end", "not a slide"), ("spread", "not a slide"), ("front", r"does not open \(.*\)\. Is the file whole\?")],
+)
+def test_slide_cut_to_60_percent(tmp_path: Path, ifds: sf.Ifds, message: str) -> None:
+    whole = sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, ifds=ifds)
+    with pytest.raises(SlideError, match=f"a-truncated.svs: .*{message}"):
+        Slide(sf.truncate(whole))
+
+
+def test_slide_cut_to_60_percent_that_opens(tmp_path: Path) -> None:
+    """A big slide with its directories in front opens nevertheless: what is behind the cut raises."""
+    options = {"width": 2048, "height": 1536, "mpp": 0.5, "downsamples": (1,)}
+    path = sf.make_slide(tmp_path / "a.svs", compression="none", ifds="front", **options)
+    slide, truth = Slide(sf.truncate(path)), sf.make_pixels("tissue", 2048, 1536, mpp=0.5)
+    geometry = slide.geometry(224, 0.5)
+    for _ in range(2):
+        with pytest.raises(PatchError, match="Read error"):
+            slide.read_patch(1024, 1280, geometry)
+        np.testing.assert_array_equal(slide.read_patch(512, 512, geometry), truth[512:736, 512:736])
+
+
+# Whatever goes wrong with one slide is named
+
+
+def test_a_property_whose_name_is_not_utf8(tissue_path: Path, tmp_path: Path) -> None:
+    """OpenSlide lists it, and has no value for what Python makes of its name."""
+    path = tmp_path / "a.svs"
+    path.write_bytes(tissue_path.read_bytes())
+    slide = Slide(sf.rename_property(path, b"AppMag", b"App\xff\xfeg"))
+    assert slide.info.mpp == 0.5
+    assert "1 of its properties have names that are not UTF-8 and are skipped" in slide.info.warnings
+
+
+@pytest.mark.parametrize("error", [KeyError(), ValueError("no number"), MemoryError(), OverflowError("too large")])
+def test_any_exception_fails_the_slide(tissue_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.slides.reader.read_info", fail)
+        with pytest.raises(SlideError, match=rf"a\.svs: the slide cannot be used \({type(error).__name__}"):
+            Slide(tissue_path)
+    slide = Slide(tissue_path)
+    monkeypatch.setattr("pipeline.slides.reader.Slide._read_rgba", fail)
+    for read in (
+        lambda: slide.read_region(0, (0, 0), (8, 8)),
+        lambda: slide.read_patch(0, 0, slide.geometry(64, 0.5)),
+    ):
+        with pytest.raises(PatchError, match=type(error).__name__):
+            read()
+
+
+def test_a_property_that_is_no_number(tissue_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {"openslide.mpp-x": "0.5", "openslide.mpp-y": "0.5", "openslide.background-color": "none"}
+    monkeypatch.setattr("pipeline.slides.reader._read_properties", lambda _: (found, 0))
+    with pytest.raises(SlideError, match=r"a\.svs: the slide cannot be used \(ValueError: invalid literal"):
+        Slide(tissue_path)
+
+
+def test_what_is_read_at_once_is_bounded(tmp_path: Path) -> None:
+    """A patch of 4096 pixels at 5 um/px from a slide of one level at 0.05: 400,000 pixels a side, 671 GB."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=0.05, downsamples=(1,)))
+    with pytest.raises(SlideError, match=r"a\.svs: a patch would be reduced from 409,600 pixels a side"):
+        slide.geometry(4096, 5.0)
+    with pytest.raises(PatchError, match="100,000 x 100,000 pixels is too large to read at once"):
+        slide.read_region(0, (0, 0), (100_000, 100_000))
+
+
+# Damaged tiles
+
+
+@pytest.mark.parametrize("how", ["zero", "garbage", "truncate", "outside"])
+def test_patch_on_a_damaged_tile_raises_and_others_are_whole(tissue_path: Path, tmp_path: Path, how: sf.Damage) -> None:
+    slide, whole = Slide(sf.damage_tiles(tissue_path, DAMAGED, how=how, out=tmp_path / "bad.svs")), Slide(tissue_path)
+    geometry = slide.geometry(224, 0.5)
+    for x, y in ((512, 512), (767, 767), (289, 600)):  # within the tile, one pixel of it, one column of it
+        with pytest.raises(PatchError) as caught:
+            slide.read_patch(x, y, geometry)
+        assert not isinstance(caught.value, EmptyPatchError)
+    for x, y in ((768, 512), (288, 600), (512, 288), (0, 0)):  # beside it
+        np.testing.assert_array_equal(slide.read_patch(x, y, geometry), whole.read_patch(x, y, geometry))
+
+
+def test_many_threads_on_a_damaged_slide(tissue_path: Path, tmp_path: Path) -> None:
+    """Damage that one thread meets never reaches a patch of another."""
+    slide = Slide(sf.damage_tiles(tissue_path, [(2, 2), (4, 1)], out=tmp_path / "bad.svs"))
+    whole = Slide(tissue_path)
+    geometry = slide.geometry(64, 0.5)
+    places = [(x, y) for y in range(0, 1100, 96) for x in range(0, 1400, 96)] * 3
+
+    def read(xy: tuple[int, int]) -> bytes | None:
+        try:
+            return slide.read_patch(*xy, geometry).tobytes()
+        except PatchError:
+            return None
+
+    def touches(xy: tuple[int, int]) -> bool:
+        tiles = ((512, 512), (1024, 256))
+        return any(tx - 64 < xy[0] < tx + 256 and ty - 64 < xy[1] < ty + 256 for tx, ty in tiles)
+
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(read, places))
+    expected = [None if touches(xy) else whole.read_patch(*xy, geometry).tobytes() for xy in places]
+    assert sum(patch is None for patch in expected) > 20
+    assert got == expected
+
+
+def test_one_damaged_tile_costs_two_openings(
+    tissue_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One for the patch's own second try, one for all patches after it."""
+    slide = Slide(sf.damage_tiles(tissue_path, DAMAGED, out=tmp_path / "bad.svs"))
+    geometry = slide.geometry(64, 0.5)
+    openings = []
+    real = Slide._open
+    monkeypatch.setattr(Slide, "_open", lambda self: (openings.append(1), real(self))[1])
+    with pytest.raises(PatchError):
+        slide.read_patch(512, 512, geometry)
+    assert len(openings) == 2
+    for x in range(0, 1400, 64):
+        slide.read_patch(x, 0, geometry)
+    assert len(openings) == 2
+
+
+def test_patch_where_nothing_was_scanned(tissue_path: Path, tmp_path: Path) -> None:
+    slide = Slide(sf.damage_tiles(tissue_path, DAMAGED, how="missing", out=tmp_path / "bad.svs"))
+    geometry = slide.geometry(224, 0.5)
+    with pytest.raises(EmptyPatchError, match="no pixels there"):
+        slide.read_patch(528, 528, geometry)
+    with pytest.raises(EmptyPatchError):
+        slide.read_patch(512 - 100, 528, geometry)  # 124 of 224 columns are missing
+    patch = slide.read_patch(512 - 124, 528, geometry)  # 100 are
+    assert (patch[:, 124:] == 255).all()  # the slide's background
+    np.testing.assert_array_equal(patch[:, :124], Slide(tissue_path).read_patch(512 - 124, 528, geometry)[:, :124])
+
+
+def test_slide_that_goes_away(tissue_path: Path, tmp_path: Path) -> None:
+    path = sf.damage_tiles(tissue_path, DAMAGED, out=tmp_path / "bad.svs")
+    slide = Slide(path)
+    path.unlink()
+    with pytest.raises(SlideError, match=r"bad\.svs: no such slide"):
+        slide.read_patch(512, 512, slide.geometry(224, 0.5))
+
+
+# A slide with bounds
+
+
+def test_slide_with_bounds(tmp_path: Path) -> None:
+    scanned = (500, 300, 1000, 700)
+    slide = Slide(sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=scanned, pattern="coordinates"))
+    assert slide.info.vendor == "leica"
+    assert slide.info.size_l0_px == (2000, 1500)
+    assert slide.info.bounds_l0_px == scanned
+    geometry = slide.geometry(100, 0.5)
+    truth = sf.make_pixels("coordinates", 1000, 700)
+    np.testing.assert_array_equal(slide.read_patch(701, 433, geometry), truth[133:233, 201:301])
+    for x, y in ((0, 0), (399, 500), (449, 500), (1900, 1400)):
+        with pytest.raises(EmptyPatchError):
+            slide.read_patch(x, y, geometry)
+    patch = slide.read_patch(460, 500, geometry)
+    assert (patch[:, :40] == 255).all()
+    np.testing.assert_array_equal(patch[:, 40:], truth[200:300, :60])
+
+
+# The pool
+
+
+PLANNED = PatchGeometry(224, 0.5, 0.5, 0, 1.0)
+
+
+def test_pool(tissue_path: Path, tmp_path: Path) -> None:
+    pool, planned = SlidePool(capacity=2), Slide(tissue_path).identity()
+    first = pool.open(tissue_path, None, planned, PLANNED)
+    assert pool.open(tissue_path, None, planned, PLANNED) is first
+    others = [sf.make_slide(tmp_path / f"{i}.svs", width=300, height=300, mpp=0.5, seed=i) for i in range(2)]
+    for other in others:
+        pool.open(other, None, Slide(other).identity(), PLANNED)
+    again = pool.open(tissue_path, None, planned, PLANNED)
+    assert again is not first  # it dropped out
+    geometry = first.geometry(224, 0.5)
+    np.testing.assert_array_equal(first.read_patch(500, 500, geometry), again.read_patch(500, 500, geometry))
+
+
+def test_pool_refuses_another_slide_at_once(tissue_path: Path, tmp_path: Path) -> None:
+    path, planned = tmp_path / "a.svs", SlideIdentity("x", (1500, 1200))
+    pool = SlidePool()
+    with pytest.raises(SlideError, match="no such slide"):
+        pool.open(path, None, planned, PLANNED)
+    path.write_bytes(tissue_path.read_bytes())
+    with pytest.raises(SlideError, match="no such slide"):  # it failed in this run, and stays so
+        pool.open(path, None, planned, PLANNED)
+    for _ in range(2):
+        with pytest.raises(SlideError, match=r"a\.svs: not the slide that was planned"):
+            SlidePool().open(path, None, planned, PLANNED)
+
+
+def test_pool_opens_a_slide_once(tissue_path: Path) -> None:
+    pool, planned = SlidePool(), Slide(tissue_path).identity()
+    with ThreadPoolExecutor(8) as threads:
+        slides = list(threads.map(lambda _: pool.open(tissue_path, None, planned, PLANNED), range(50)))
+    assert len(set(map(id, slides))) == 1

@@ -1,0 +1,359 @@
+"""Tissue: found where it is, not where it is not; the thumbnail is the slide; what cannot be read is not glass."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+from PIL import Image
+from scipy import ndimage
+
+from pipeline.base.errors import SlideError
+from pipeline.slides import tissue
+from pipeline.slides.glass import find_background, find_glass, saturation_against_glass
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import find_tissue, read_thumbnail, segment
+
+GLASS, PINK = (243, 243, 242), (224, 158, 192)
+
+
+def painted(*boxes: tuple[int, int, int, int], colour: tuple[int, int, int] = PINK, side: int = 200) -> np.ndarray:
+    """Glass with boxes (x, y, width, height) of a colour: uint8 (side, side, 3)."""
+    image = np.full((side, side, 3), GLASS, np.uint8)
+    for x, y, w, h in boxes:
+        image[y : y + h, x : x + w] = colour
+    return image
+
+
+def test_a_box_of_tissue() -> None:
+    mask = segment(painted((50, 60, 70, 40)), 8.0)
+    expected = np.zeros((200, 200), bool)
+    expected[60:100, 50:120] = True
+    assert mask.dtype == bool
+    assert (mask != expected).sum() <= 16  # the median filter takes the tips of the corners
+
+
+def test_specks_go_and_small_holes_are_filled() -> None:
+    """At 8 um/px 0.02 mm2 are 312 pixels, 0.05 mm2 are 781."""
+    speck, lump = (10, 10, 16, 16), (10, 60, 20, 20)
+    mask = segment(painted(speck, lump, side=100), 8.0)
+    assert not mask[:40].any()
+    assert mask[62:78, 12:28].all()
+    image = painted((10, 10, 180, 180))
+    image[30:56, 30:56] = GLASS  # 676 pixels
+    image[100:140, 100:140] = GLASS  # 1600
+    image[:20, :20] = image[40:60, 180:] = GLASS  # glass at the border is no hole
+    mask = segment(image, 8.0)
+    assert mask[30:56, 30:56].all()
+    assert not mask[103:137, 103:137].any()
+    assert not mask[:8, :8].any()
+    assert not mask[43:57, 183:].any()
+
+
+@pytest.mark.parametrize("um", [2.0, 4.0, 8.0, 16.0])
+def test_sizes_are_in_micrometres(um: float) -> None:
+    """A box of 0.4 x 0.4 mm is found at any resolution of the thumbnail; one of 0.1 x 0.1 mm never."""
+    px = round(400 / um)
+    image = painted((px // 2, px // 2, px, px), (2 * px, 2 * px, px // 4, px // 4), side=3 * px)
+    mask = segment(image, um)
+    assert mask.sum() == pytest.approx(px**2, rel=0.1)
+    assert not mask[2 * px :, 2 * px :].any()
+
+
+def test_no_tissue_where_there_is_no_colour() -> None:
+    noise = np.random.default_rng(0).integers(238, 248, (200, 200, 1), np.uint8).repeat(3, axis=2)
+    assert not segment(noise, 8.0).any()
+    assert not segment(np.full((50, 50, 3), 255, np.uint8), 8.0).any()
+    assert not segment(painted((20, 20, 100, 100), colour=(30, 10, 20)), 8.0).any()  # a black mark
+    assert not segment(np.zeros((1, 1, 3), np.uint8), 8.0).any()
+    assert not segment(painted(side=20), 8.0).any()  # smaller than the holes that are filled
+
+
+def test_a_slide_full_of_tissue_is_all_tissue() -> None:
+    rng = np.random.default_rng(0)
+    image = (np.array(PINK) + rng.integers(-12, 12, (150, 150, 1))).astype(np.uint8)
+    image[:, 75:] = (140, 90, 150)  # two stains that Otsu alone would part
+    assert segment(image, 8.0).all()
+
+
+def test_pale_tissue_beside_dark() -> None:
+    image = painted((20, 20, 60, 60), colour=(120, 60, 140))
+    image[120:180, 120:180] = (232, 205, 220)  # pale stroma, saturation 0.12
+    mask = segment(image, 8.0)
+    assert mask[25:75, 25:75].all()
+
+
+def test_ignored_places_count_for_nothing() -> None:
+    image = painted((50, 50, 60, 60))
+    ignore = np.zeros((200, 200), bool)
+    ignore[:, :80] = True
+    mask = segment(image, 8.0, ignore)
+    assert not mask[:, :75].any()
+    assert mask[55:105, 85:105].all()
+
+
+def test_mask_of_a_slide(tmp_path: Path) -> None:
+    """Against the truth: places where the factory put colour, seen at level 0."""
+    pixels = sf.make_pixels("tissue", 3000, 2400, mpp=0.5)
+    truth = np.ptp(ndimage.uniform_filter(pixels.astype(np.float32), (33, 33, 0)), axis=2) > 20
+    path = sf.make_slide(tmp_path / "a.svs", width=3000, height=2400, mpp=0.5, downsamples=(1, 4))
+    found = find_tissue(Slide(path))
+    assert found.pixel_l0_px == 16
+    assert found.mask.shape == (150, 188)
+    assert found.thumbnail.shape == (150, 188, 3)
+    assert not found.unreadable.any()
+    level_0 = found.mask.repeat(16, 0).repeat(16, 1)[:2400, :3000]
+    overlap = (level_0 & truth).sum() / (level_0 | truth).sum()
+    assert overlap > 0.95
+    np.testing.assert_array_equal(found.integral()[-1, -1], found.mask.sum())
+
+
+def test_blank_glass_has_no_tissue(tmp_path: Path) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1500, height=1200, mpp=0.5, pattern="blank"))
+    assert not find_tissue(slide).mask.any()
+
+
+@pytest.mark.parametrize("block_px", [2048, 256, 100])
+@pytest.mark.parametrize("downsamples", [(1,), (1, 4)], ids=str)
+def test_thumbnail_is_the_slide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, downsamples: tuple[int, ...], block_px: int
+) -> None:
+    """Whatever the blocks: each pixel the mean of its square of the level, at the edge of what is left of it."""
+    monkeypatch.setattr(tissue, "BLOCK_PX", block_px)
+    width, height, mpp = 1112, 908, 0.6
+    path = tmp_path / "a.svs"
+    sf.make_slide(path, width=width, height=height, mpp=mpp, downsamples=downsamples, compression="deflate")
+    thumbnail, unreadable, pixel_l0_px = read_thumbnail(Slide(path))
+    factor = round(8 / mpp / downsamples[-1])
+    assert pixel_l0_px == factor * downsamples[-1]
+    assert not unreadable.any()
+    level = sf.area_average(sf.make_pixels("tissue", width, height, mpp=mpp), downsamples[-1])
+    assert thumbnail.shape == (-(-level.shape[0] // factor), -(-level.shape[1] // factor), 3)
+    for row, column in ((0, 0), (20, 31), (thumbnail.shape[0] - 1, thumbnail.shape[1] - 1)):
+        square = level[row * factor : (row + 1) * factor, column * factor : (column + 1) * factor]
+        np.testing.assert_allclose(thumbnail[row, column], square.mean((0, 1)), atol=1)  # Pillow may round down
+    np.testing.assert_array_equal(thumbnail, np.asarray(Image.fromarray(level).reduce(factor)))
+
+
+def test_what_cannot_be_read_counts_as_tissue(tmp_path: Path) -> None:
+    """On glass as well; the area is that of the tiles, to the blocks that are tried."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=3072, height=2048, mpp=0.5, downsamples=(1,), pattern="blank")
+    found = find_tissue(Slide(sf.damage_tiles(whole, [(2, 1), (11, 7)])))
+    expected = np.zeros((128, 192), bool)
+    expected[16:32, 32:48] = expected[112:128, 176:192] = True
+    np.testing.assert_array_equal(found.unreadable, expected)
+    np.testing.assert_array_equal(found.mask, expected)
+    assert (found.thumbnail[expected] == 0).all()
+    assert (found.thumbnail[~expected] > 230).all()
+
+
+def test_damage_spares_the_tissue_around_it(tmp_path: Path) -> None:
+    whole = sf.make_slide(tmp_path / "a.svs", width=3000, height=2400, mpp=0.5, downsamples=(1,))
+    before, after = find_tissue(Slide(whole)), find_tissue(Slide(sf.damage_tiles(whole, [(5, 4)])))
+    assert after.unreadable.any()
+    near = ndimage.binary_dilation(after.unreadable, iterations=4)
+    np.testing.assert_array_equal(after.mask[~near], before.mask[~near])
+
+
+def test_thumbnail_around_damage_is_the_slide(tmp_path: Path) -> None:
+    """13 level pixels a mask pixel: the quarters of a block that cannot be read must still begin on mask pixels."""
+    path = tmp_path / "a.svs"
+    sf.make_slide(path, width=1600, height=1300, mpp=0.6, downsamples=(1,), compression="none")
+    thumbnail, unreadable, pixel_l0_px = read_thumbnail(Slide(sf.damage_tiles(path, [(3, 2)], how="outside")))
+    assert pixel_l0_px == 13
+    truth = np.asarray(Image.fromarray(sf.make_pixels("tissue", 1600, 1300, mpp=0.6)).reduce(13))
+    assert 0 < unreadable.mean() < 0.3
+    assert unreadable[512 // 13 : 768 // 13, 768 // 13 : 1024 // 13].all()
+    np.testing.assert_array_equal(thumbnail[~unreadable], truth[~unreadable])
+
+
+def test_a_slide_that_claims_more_than_any_has(tmp_path: Path) -> None:
+    """Sizes that a damaged header may name: nothing of that size is made."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=4.0, downsamples=(1,)))
+    slide.info = replace(slide.info, size_l0_px=(900_000, 900_000), level_sizes_px=((900_000, 900_000),))
+    with pytest.raises(SlideError, match=r"a\.svs: at 4 um/px its 900,000 x 900,000 pixels are 3600 x 3600 mm"):
+        read_thumbnail(slide)
+
+
+def test_a_slide_of_which_nothing_can_be_read_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Quartering stops after so many failed reads; what was not tried counts as unreadable."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=1024, height=1024, mpp=0.5, downsamples=(1,))
+    bad = Slide(sf.damage_tiles(whole, [(x, y) for x in range(4) for y in range(4)]))
+    monkeypatch.setattr(tissue, "BLOCK_PX", 512)
+    monkeypatch.setattr(tissue, "MIN_BLOCK_PX", 16)
+    monkeypatch.setattr(tissue, "MOST_FAILED_READS", 10)
+    reads = []
+    real = Slide.read_region
+    monkeypatch.setattr(Slide, "read_region", lambda self, *a, **k: (reads.append(1), real(self, *a, **k))[1])
+    assert read_thumbnail(bad)[1].all()
+    assert len(reads) < 30
+
+
+# Tinted glass
+
+TINTS = {
+    "cream": (250, 240, 214),
+    "yellow": (246, 228, 160),
+    "bluish": (205, 224, 246),
+    "greenish": (214, 240, 216),
+    "faint": (245, 242, 230),
+}
+
+
+def on_glass(image: np.ndarray, tint: tuple[int, int, int]) -> np.ndarray:
+    """The image as it were on glass of a colour: light passes both."""
+    return (image.astype(float) * np.array(tint) / np.array(GLASS)).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def stained() -> np.ndarray:
+    """A slide of tissue at 8 um/px, with pale stroma beside it and grain everywhere."""
+    image = np.asarray(Image.fromarray(sf.make_pixels("tissue", 4000, 3200, seed=3, mpp=0.5)).reduce(16)).copy()
+    image[10:40, 10:50] = (236, 212, 226)  # saturation 0.10
+    grain = np.random.default_rng(0).integers(-1, 2, (*image.shape[:2], 1))
+    return (image + grain).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS.keys())
+def test_tissue_on_tinted_glass_is_that_on_white_glass(stained: np.ndarray, tint: tuple[int, int, int]) -> None:
+    white, found = segment(stained, 8.0), segment(on_glass(stained, tint), 8.0)
+    assert 0.1 < white.mean() < 0.7
+    assert (white & found).sum() / (white | found).sum() > 0.95
+
+
+@pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS.keys())
+def test_blank_tinted_glass_has_no_tissue(tint: tuple[int, int, int]) -> None:
+    noise = np.random.default_rng(0).integers(-2, 3, (120, 160, 3))
+    blank = on_glass(np.full((120, 160, 3), GLASS, np.uint8), tint)
+    assert not segment((blank + noise).clip(0, 255).astype(np.uint8), 8.0).any()
+
+
+def test_white_fill_beside_tinted_glass(stained: np.ndarray) -> None:
+    """Half of the picture was never scanned and is filled with white: neither that nor the glass is tissue."""
+    image = on_glass(stained, TINTS["cream"])
+    white = segment(stained, 8.0)
+    image[:, image.shape[1] // 2 :] = 255
+    white[:, image.shape[1] // 2 :] = False
+    found = segment(image, 8.0)
+    assert (white & found).sum() / (white | found).sum() > 0.9
+    assert not found[:, image.shape[1] // 2 + 4 :].any()
+
+
+@pytest.fixture(scope="module")
+def tissue_all_over() -> np.ndarray:
+    return np.asarray(Image.fromarray(sf.make_pixels("tissue", 4000, 4000, mpp=0.5)[1300:2700, 1300:2700]).reduce(16))
+
+
+@pytest.mark.parametrize("tint", [GLASS, *TINTS.values()])
+def test_a_slide_that_is_tissue_all_over(tissue_all_over: np.ndarray, tint: tuple[int, int, int]) -> None:
+    """It has no glass to go by: nothing of it is taken for glass."""
+    assert segment(on_glass(tissue_all_over, tint), 8.0).mean() > 0.98
+
+
+def test_white_glass_is_as_it_was(stained: np.ndarray) -> None:
+    """Saturation is the plain one: masks of usual slides do not change."""
+    assert [max(colour) - min(colour) < 3 for colour in find_glass(stained, np.ones(stained.shape[:2], bool))] == [True]
+    plain = np.ptp(stained.astype(np.float32), axis=2) / stained.max(axis=2)
+    np.testing.assert_allclose(saturation_against_glass(stained, [(243.0, 243.0, 242.0)]), plain, rtol=1e-6)
+    np.testing.assert_allclose(saturation_against_glass(stained, []), plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tint", ["cream", "bluish"])
+def test_a_slide_on_tinted_glass(tmp_path: Path, tint: str) -> None:
+    """Through JPEG and OpenSlide."""
+    pixels = sf.make_pixels("tissue", 2400, 2000, seed=1, mpp=0.5)
+    white = find_tissue(Slide(sf.write_slide(tmp_path / "white.svs", pixels, mpp=0.5)))
+    tinted = find_tissue(Slide(sf.write_slide(tmp_path / "tinted.svs", on_glass(pixels, TINTS[tint]), mpp=0.5)))
+    assert (white.mask & tinted.mask).sum() / (white.mask | tinted.mask).sum() > 0.95
+
+
+BACKGROUNDS = {
+    "bluish grey": (130, 145, 165),
+    "lilac": (225, 212, 245),
+    "amber": (200, 160, 90),
+    "cream": TINTS["cream"],
+    "white": GLASS,
+}
+"""Dark, nearly pink, strongly tinted glass, and two that are none of these."""
+
+
+def with_noise(image: np.ndarray, deviation: float) -> np.ndarray:
+    """The image with noise of each channel on its own, standard deviation in grey levels."""
+    noise = np.random.default_rng(0).normal(0, deviation, image.shape)
+    return (image + noise).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("deviation", [0, 3, 6])
+@pytest.mark.parametrize("tint", BACKGROUNDS.values(), ids=BACKGROUNDS.keys())
+def test_small_tissue_on_noisy_tinted_glass(tint: tuple[int, int, int], deviation: float) -> None:
+    """Found where it is; without it the slide has none."""
+    blank = np.full((120, 120, 3), GLASS, np.uint8)
+    with_box = painted((40, 50, 40, 30), side=120)
+    with_box[50:80, 40:80] -= np.random.default_rng(1).integers(0, 40, (30, 40, 1), np.uint8)
+    assert not segment(with_noise(on_glass(blank, tint), deviation), 8.0).any()
+    found = segment(with_noise(on_glass(with_box, tint), deviation), 8.0)
+    truth = (with_box != GLASS).any(axis=2)
+    assert (found & truth).sum() / (found | truth).sum() > 0.9
+
+
+@pytest.mark.parametrize("deviation", [0, 3, 6])
+@pytest.mark.parametrize("colour", [PINK, (140, 90, 150), (205, 130, 175)])
+def test_smooth_tissue_all_over_is_no_background(colour: tuple[int, int, int], deviation: float) -> None:
+    """Pink and purple of haematoxylin and eosin, without any structure to tell them by."""
+    image = with_noise(np.full((120, 120, 3), colour, np.uint8), deviation)
+    assert find_background(image, np.ones((120, 120), bool), []) is None
+    assert segment(image, 8.0).all()
+
+
+@pytest.mark.parametrize("tint", ["bluish grey", "amber"])
+def test_tissue_all_over_on_such_glass(tissue_all_over: np.ndarray, tint: str) -> None:
+    assert segment(on_glass(tissue_all_over, BACKGROUNDS[tint]), 8.0).mean() > 0.98
+
+
+def test_noisy_glass_beside_white_fill() -> None:
+    """The fill is glass that `find_glass` finds; the noisy glass is still looked for."""
+    image = with_noise(np.full((120, 120, 3), BACKGROUNDS["amber"], np.uint8), 5)
+    image[:, :60] = 255
+    assert not segment(image, 8.0).any()
+
+
+def test_background_needs_squares_and_known_places() -> None:
+    lilac = np.full((20, 20, 3), BACKGROUNDS["lilac"], np.uint8)
+    assert find_background(lilac, np.ones((20, 20), bool), []) == pytest.approx(BACKGROUNDS["lilac"])
+    assert find_background(lilac, np.ones((20, 20), bool), [(225.0, 212.0, 245.0)]) is None
+    assert find_background(lilac, np.ones((20, 20), bool), [(255.0, 255.0, 255.0)]) is None  # there is other glass
+    assert find_background(lilac, np.zeros((20, 20), bool), []) is None
+    assert find_background(lilac[:4], np.ones((4, 20), bool), []) is None
+
+
+# Slides that were scanned in part
+
+
+def test_nothing_counts_outside_of_the_bounds(tmp_path: Path) -> None:
+    """Neither colour nor damage."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=1600, height=1280, mpp=0.5, downsamples=(1,))
+    slide = Slide(sf.damage_tiles(whole, [(3, 2), (0, 0)]))
+    everywhere = find_tissue(slide)
+    slide.info = replace(slide.info, bounds_l0_px=(640, 480, 512, 320))
+    found = find_tissue(slide)
+    inside = np.zeros_like(found.mask)
+    inside[30:50, 40:72] = True
+    assert everywhere.mask[~inside].any()
+    np.testing.assert_array_equal(found.mask, everywhere.mask & inside)
+    np.testing.assert_array_equal(found.unreadable, everywhere.unreadable & inside)
+    assert found.unreadable.any()
+
+
+def test_tissue_of_a_sparse_scan(tmp_path: Path) -> None:
+    """The scanned area is a small part of the block that is read; it must not be taken for empty."""
+    scanned = (500, 300, 1000, 700)
+    path = sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=scanned, width=3000, height=3000, seed=1)
+    found = find_tissue(Slide(path))
+    inside = np.zeros_like(found.mask)
+    inside[300 // 16 : 1000 // 16 + 1, 500 // 16 : 1500 // 16 + 1] = True
+    assert found.mask[inside].mean() > 0.15
+    assert not found.mask[~inside].any()
+    assert (found.thumbnail[:15, :25] == 255).all()  # never scanned: the slide's background
+    truth = (np.ptp(sf.make_pixels("tissue", 1000, 700, seed=1, mpp=0.5).astype(int), axis=2) > 20).mean()
+    assert found.mask.sum() * 16**2 / 700_000 == pytest.approx(truth, rel=0.15)

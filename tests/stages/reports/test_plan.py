@@ -1,0 +1,113 @@
+"""What `plan` says: a thousand slides in some lines, what is odd by name, and what the estimate rests on."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+from support.commands import call_g2l
+from support.extraction import made_up_plan
+
+from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.plan import AuditRow, Plan
+from pipeline.config.stages import PlanConfig
+from pipeline.sampling import TRAIN, VAL
+from stages.plan import plan_slides
+from stages.reports.plan import MOST_LISTED, audit_table, estimate
+
+
+def plan_of(audit: list[AuditRow]) -> Plan:
+    return replace(made_up_plan(), audit=tuple(audit))
+
+
+def well(number: int, **more: object) -> AuditRow:
+    row = AuditRow(f"slide {number:04}", "ok", mpp=0.25, tissue_mm2=float(number), patches_available=number,
+                   patches_taken=min(number, 500))  # fmt: skip
+    return replace(row, **more)  # type: ignore[arg-type]
+
+
+def test_a_thousand_slides_are_not_a_thousand_lines() -> None:
+    audit = [well(i) for i in range(1000)]
+    audit[17] = AuditRow("slide 0017", "failed", "a.svs: not a slide that OpenSlide can read")
+    audit[400] = well(400, warnings="99% of it counts as tissue")
+    text = audit_table(plan_of(audit))
+    assert len(text.splitlines()) < 20
+    assert "1,000 slides: 1 failed, 999 ok; a line each in the CSV" in text
+    assert "slide 0017: a.svs: not a slide that OpenSlide can read" in text
+    assert "slide 0400: warning: 99% of it counts as tissue" in text
+    assert "slide 0018" not in text
+    assert [line.split() for line in text.splitlines() if line.startswith("taken")] == [["taken", "0", "500", "500"]]
+
+
+def test_lists_of_failed_slides_are_cut() -> None:
+    audit = [AuditRow(f"slide {i:04}", "failed", f"reason {i}") for i in range(500)]
+    text = audit_table(plan_of([*audit, *(well(i, warnings="odd") for i in range(500, 900))]))
+    assert len(text.splitlines()) < 4 * MOST_LISTED
+    assert text.count("reason ") == MOST_LISTED
+    assert "... and 480 more failed or damaged; the CSV has all" in text
+    assert "... and 380 more with warnings; the CSV has all" in text
+
+
+def test_a_small_plan_has_a_line_a_slide() -> None:
+    text = audit_table(plan_of([well(i) for i in range(5)]))
+    assert [line.split("  ")[0] for line in text.splitlines()[2:]] == [f"slide {i:04}" for i in range(5)]
+
+
+def test_a_table_of_nothing_that_opened() -> None:
+    assert "30 slides: 30 failed" in audit_table(plan_of([AuditRow(f"s{i}", "failed", "x") for i in range(30)]))
+
+
+def test_cases_that_differ_in_capitals_only() -> None:
+    plan = made_up_plan()
+    first, second = plan.slides
+    alike = replace(plan, slides=(replace(first, case_id="P-1"), replace(second, case_id="p-1")))
+    assert "warning: These cases differ only in capitals, blanks or a .0 and count as different: 'P-1' and 'p-1'." in (
+        estimate(alike)
+    )
+    centres = replace(plan, slides=(replace(first, center="Ulm"), replace(second, center="ulm ")))
+    assert "warning: These centres differ only in capitals" in estimate(centres)
+    assert "warning: These" not in estimate(plan)
+
+
+def test_one_held_out_patch_is_too_few() -> None:
+    plan = made_up_plan()
+    first, second = plan.slides
+    split = np.full(len(first.split), TRAIN, np.uint8)
+    split[0] = VAL
+    one = replace(plan, slides=(replace(first, split=split), replace(second, split=second.split * 0)))
+    assert "warning: only one patch is held out, and scoring a student needs two" in estimate(one)
+    assert "held out, and a" not in estimate(plan)
+
+
+def test_what_the_estimate_rests_on() -> None:
+    rows = [well(i, patches_taken=11, pixel_bytes=100_000, jpeg_bytes=40_000, patches_measured=20) for i in (1, 2)]
+    plan = plan_of(rows)
+    assert "about 2.20 MB of lossless pixels (measured on 40 patches of 2 slides)" in estimate(plan)
+    assert "about 880 kB of JPEG pixels (measured on 40 patches of 2 slides)" in estimate(plan, pixels="jpeg")
+    assert "and no pixels." in estimate(plan, pixels="none")
+
+
+def test_odd_slides_are_named(tmp_path: Path) -> None:
+    """All tissue, and patches of one colour."""
+    inside = sf.make_pixels("tissue", 3000, 3000, mpp=0.5)[1000:2000, 1000:2000]
+    sf.write_slide(tmp_path / "full.svs", inside, mpp=0.5)
+    flat = sf.make_pixels("blank", 1000, 1000, mpp=0.5)
+    flat[100:900, 100:900] = (224, 158, 192)
+    sf.write_slide(tmp_path / "flat.svs", flat, mpp=0.5)
+    sf.make_slide(tmp_path / "usual.svs", width=1000, height=1000, mpp=0.5, seed=1)
+    write_manifest(tmp_path / "m.csv", [ManifestRow(n, f"{n}.svs", n) for n in ("flat", "full", "usual")])
+    plan = plan_slides(read_manifest(tmp_path / "m.csv"), PlanConfig(patch_px=64), workers=1)
+    warnings = {row.slide_id: row.warnings for row in plan.audit}
+    assert "of 24 patches looked at are of one colour" in warnings["flat"]
+    assert "of it counts as tissue: is there no glass" in warnings["full"]
+    assert warnings["usual"] == ""
+
+
+@pytest.mark.parametrize("command", [("plan", "--out", "plan.h5")])
+def test_plan_of_a_folder_says_what_to_do(tmp_path: Path, command: tuple[str, ...]) -> None:
+    (tmp_path / "slides").mkdir()
+    code, _, err = call_g2l(command[0], tmp_path / "slides", command[1], tmp_path / command[2])
+    assert code == 1
+    assert f"g2l make-manifest {tmp_path / 'slides'} --out slides.csv" in err
+    assert "Is a directory" not in err

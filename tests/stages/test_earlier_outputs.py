@@ -1,0 +1,149 @@
+"""What an earlier version wrote still opens and goes on, and goes on as that version would have.
+
+Each archive in `tests/earlier/` holds the outputs of one version (`tests/earlier/make.py`). Bytes that no arithmetic
+touches must be equal; numbers out of a model may differ in the last digits between processors.
+"""
+
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import timm
+import torch
+from support.commands import call_g2l, leftovers
+from support.extraction import array_files
+from support.places import TESTS
+
+from pipeline.store.store import Store
+
+ARCHIVES = sorted((TESTS / "earlier").glob("*.tar.xz"))
+CPU = ("--device", "cpu", "--workers", "1")
+EXTRACT = ("--rows-per-shard", "8", "--batch-size", "8", "--no-preflight", *CPU)
+
+
+@pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
+def outputs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of one version's outputs, which is the working folder, as it was when they were made."""
+    with tarfile.open(request.param) as archive:
+        archive.extractall(tmp_path, filter="data")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def g2l(*words: str) -> str:
+    """Call a command that must end well; returns all that it said."""
+    code, out, err = call_g2l(*words)
+    assert code == 0, out + err
+    return out + err
+
+
+def test_there_is_an_archive() -> None:
+    assert ARCHIVES
+
+
+@pytest.mark.parametrize("name", ["plan.h5", "store.zarr", "imported.zarr", "run"])
+def test_it_is_inspected(outputs: Path, name: str) -> None:
+    assert name in g2l("inspect", name)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("store.zarr",), ("store.zarr", "--teacher", "local-dir:second"), ("imported.zarr",)],
+    ids=["teacher", "further", "imported"],
+)
+def test_a_store_is_verified(outputs: Path, words: tuple[str, ...]) -> None:
+    said = g2l("verify", *words, "--device", "cpu")
+    assert "again" in said
+
+
+def test_a_store_that_was_cut_is_continued(outputs: Path) -> None:
+    whole = Store(Path("store.zarr"))
+    before, shard = array_files(whole.folder), whole.first.num_shards - 1
+    kept = whole.first.read_views(shard)
+    pixels = [whole.read_pixels(row) for row in whole.first.ledger.rows(shard)]
+    for name in ("embedding", "views", "pixels", "status"):
+        whole.first.shard_path(name, shard).unlink()
+    whole.first.ledger.path(shard).unlink()
+    shutil.rmtree("store.zarr/teachers")
+    g2l("extract-teacher", "plan.h5", "--out", "store.zarr", "--slides-root", "slides", "--teacher",
+        "local-dir:teacher", "--views", "2", *EXTRACT)  # fmt: skip
+    after = array_files(whole.folder)
+    assert before.keys() == after.keys()
+    # the same pixels, whose lossless code may differ between processors
+    assert np.array_equal([Store(whole.folder).read_pixels(row) for row in whole.first.ledger.rows(shard)], pixels)
+    exact = [name for name in before if not name.startswith(("embedding/", "views/", f"pixels/c/{shard}/"))]
+    assert {name for name in exact if before[name] != after[name]} == set()
+    np.testing.assert_allclose(Store(Path("store.zarr")).first.read_views(shard), kept, atol=0.02)
+    assert not leftovers(outputs)
+
+
+def test_a_run_that_was_cut_is_continued(outputs: Path) -> None:
+    run = Path("run")
+    shutil.rmtree(run / "student")
+    last = max((run / "checkpoints").glob("step-*.pt"))
+    last.unlink()
+    last.with_suffix(".json").unlink()
+    before = steps(run)
+    weights = safetensors.numpy.load_file("exported/model.safetensors")
+    g2l("train-student", "store.zarr", "--out", "run", "--student", "local-dir:student", "--weights", "scratch",
+        "--teacher", "local-dir:teacher", "--teacher", "local-dir:second", "--epochs", "2", "--batch-size", "4",
+        "--checkpoint-every", "3", "--lr", "1e-3", *CPU)  # fmt: skip
+    after = steps(run)
+    assert [line["step"] for line in after] == [line["step"] for line in before]
+    assert [line["loss"] for line in after] == pytest.approx([line["loss"] for line in before], rel=1e-3)
+    for name, value in safetensors.numpy.load_file(run / "student" / "model.safetensors").items():
+        np.testing.assert_allclose(value, weights[name], atol=1e-3, err_msg=name)
+
+
+def steps(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics that are of steps."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == "step"]
+
+
+def test_a_finished_run_is_not_trained_again(outputs: Path) -> None:
+    before = Path("run/metrics.jsonl").read_bytes()
+    g2l("train-student", "store.zarr", "--out", "run", "--student", "local-dir:student", "--weights", "scratch",
+        "--teacher", "local-dir:teacher", "--teacher", "local-dir:second", "--epochs", "2", "--batch-size", "4",
+        "--checkpoint-every", "3", "--lr", "1e-3", *CPU)  # fmt: skip
+    assert Path("run/metrics.jsonl").read_bytes() == before
+
+
+def test_its_student_is_exported_again(outputs: Path) -> None:
+    g2l("export", "run", "--out", "again")
+    first, second = (Path(name, "model.safetensors").read_bytes() for name in ("exported", "again"))
+    assert first == second
+    model = timm.create_model("local-dir:again", pretrained=True).eval()
+    earlier = timm.create_model("local-dir:exported", pretrained=True).eval()
+    images = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(model(images), earlier(images))
+
+
+@pytest.mark.parametrize("teacher", ["local-dir:teacher", "local-dir:second"])
+def test_an_exported_student_still_reaches_its_teachers_space(outputs: Path, teacher: str) -> None:
+    g2l("embed", "exported", "slides.csv", "--slides-root", "slides", "--out", "mapped", "--layout", "trident",
+        "--as-teacher", "--teacher", teacher, "--stride-px", "64", *CPU)  # fmt: skip
+    assert len(list(Path("mapped").rglob("features_*/*.h5"))) == 3
+
+
+def test_a_folder_of_embeddings_is_complete(outputs: Path) -> None:
+    before = {path: path.read_bytes() for path in Path("features").rglob("*.h5")}
+    g2l("embed", "exported", "slides.csv", "--slides-root", "slides", "--out", "features", "--layout", "trident",
+        "--stride-px", "64", *CPU)  # fmt: skip
+    assert {path: path.read_bytes() for path in Path("features").rglob("*.h5")} == before
+
+
+def test_a_report_gives_the_same_fidelity(outputs: Path) -> None:
+    g2l("evaluate", "--store", "store.zarr", "--models", "before=run@before", "--models", "after=run", "--no-cost",
+        "--resamples", "100", "--out", "anew", *CPU)  # fmt: skip
+    first, second = (json.loads(Path(name, "report.json").read_text()) for name in ("report", "anew"))
+    for name, models in first["sections"]["fidelity"]["scores"].items():
+        for model, score in models.items():
+            found = second["sections"]["fidelity"]["scores"][name][model]["value"]
+            assert found == pytest.approx(score["value"], abs=1e-4), (name, model)

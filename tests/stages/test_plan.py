@@ -1,0 +1,621 @@
+"""The plan: pure data, the same however it is made; failing slides are reported; a plan file is whole or refused."""
+
+import csv
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import support.slides as sf
+from PIL import Image
+
+from pipeline.base.errors import PlanError
+from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, row_split, write_manifest
+from pipeline.cohort.plan import (
+    AuditRow,
+    Plan,
+    SlidePlan,
+    build_plan,
+    plan_from_records,
+    plan_records,
+    read_plan,
+    slide_from_record,
+    slide_record,
+    write_plan,
+)
+from pipeline.config.stages import PlanConfig
+from pipeline.disk import files
+from pipeline.sampling import TRAIN, VAL
+from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import find_tissue
+from pipeline.store.format import Status
+from pipeline.store.patches import PlannedPatches
+from stages.plan import plan_slides, write_audit
+from stages.reports.plan import audit_table, estimate
+
+SMALL = {"patch_px": 64, "patches_per_slide": 12}
+"""Options that give the cohort's small slides many patches to choose from."""
+
+
+def make_plan(manifest: Path, workers: int = 2, **options: Any) -> Plan:
+    return plan_slides(read_manifest(manifest), PlanConfig.build(SMALL | options), workers=workers)
+
+
+def cohort_of(folder: Path, **slides: Path) -> Path:
+    """A manifest in `folder` of the slides by id."""
+    rows = [ManifestRow(name, str(path), name) for name, path in slides.items()]
+    write_manifest(folder / "manifest.csv", rows)
+    return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def plan(cohort: Path) -> Plan:
+    return make_plan(cohort)
+
+
+# The same however it is made
+
+
+def test_order_and_workers_do_not_matter(cohort: Path, plan: Plan, tmp_path: Path) -> None:
+    write_plan(plan, tmp_path / "first.h5")
+    header, *lines = cohort.read_text().splitlines()
+    for seed, workers in enumerate((1, 2, 5)):
+        shuffled = random.Random(seed).sample(lines, len(lines))
+        assert shuffled != lines
+        (tmp_path / "m.csv").write_text("\n".join([header, *shuffled]) + "\n")
+        manifest = read_manifest(tmp_path / "m.csv", cohort.parent)
+        again = plan_slides(manifest, PlanConfig.build(SMALL), workers=workers)
+        assert again.hash == plan.hash
+        assert again.audit == plan.audit
+        write_plan(again, tmp_path / "again.h5")
+        assert (tmp_path / "again.h5").read_bytes() == (tmp_path / "first.h5").read_bytes()
+
+
+def test_hash_covers_what_decides(cohort: Path, plan: Plan, tmp_path: Path) -> None:
+    seen = {plan.hash}
+    for options in ({"seed": 1}, {"min_tissue": 0.8}, {"patch_px": 65}, {"patches_per_slide": 11}, {"stride_px": 32}):
+        seen.add(make_plan(cohort, **options).hash)
+    first = plan.slides[0]
+    moved = first.coords_l0_px.copy()
+    moved[0, 0] += 1
+    parts = [
+        replace(first, coords_l0_px=moved),
+        replace(first, split=1 - first.split),
+        replace(first, quickhash="x"),
+        replace(first, case_id="x"),
+        replace(first, center=None),
+    ]
+    for part in parts:
+        seen.add(replace(plan, slides=(part, *plan.slides[1:])).hash)
+    assert len(seen) == 11
+    elsewhere = shutil.copytree(cohort.parent, tmp_path / "elsewhere")
+    moved_plan = plan_slides(
+        parse_manifest(elsewhere / "manifest.csv"), PlanConfig.build(SMALL | {"slides_root": elsewhere}), workers=1
+    )
+    assert moved_plan.hash == plan.hash  # where the files lie decides nothing
+    labelled = replace(plan, slides=(replace(first, path="x", labels={"a": "b"}), *plan.slides[1:]))
+    assert labelled.hash == plan.hash
+
+
+def test_other_slides_do_not_change_a_sample(cohort: Path, plan: Plan, tmp_path: Path) -> None:
+    manifest = read_manifest(cohort)
+    for row, planned in zip(manifest.rows, plan.slides, strict=True):
+        alone = plan_slides(replace(manifest, rows=(row,)), PlanConfig.build(SMALL), workers=1).slides[0]
+        assert alone.slide_id == planned.slide_id
+        np.testing.assert_array_equal(alone.coords_l0_px, planned.coords_l0_px)
+        np.testing.assert_array_equal(alone.split, planned.split)
+
+
+def test_larger_samples_contain_smaller_ones(cohort: Path, plan: Plan) -> None:
+    larger, everything = make_plan(cohort, patches_per_slide=30), make_plan(cohort, patches_per_slide=10**6)
+    for slides in zip(plan.slides, larger.slides, everything.slides, strict=True):
+        small, large, whole = ({tuple(xy) for xy in s.coords_l0_px} for s in slides)
+        assert (len(small), len(large)) == (12, 30)
+        assert small < large < whole
+
+
+def test_max_slides_nests(cohort: Path) -> None:
+    plans = [make_plan(cohort, max_slides=n) for n in (1, 2, 3)]
+    ids = [{s.slide_id for s in p.slides} for p in plans]
+    assert [len(i) for i in ids] == [1, 2, 3]
+    assert ids[0] < ids[1] < ids[2]
+    assert [len(p.audit) for p in plans] == [1, 2, 3]
+
+
+def test_reading_order(plan: Plan) -> None:
+    assert [s.slide_id for s in plan.slides] == sorted(s.slide_id for s in plan.slides)
+    for slide in plan.slides:
+        keys = [(int(y), int(x)) for x, y in slide.coords_l0_px]
+        assert keys == sorted(set(keys))
+    np.testing.assert_array_equal(plan.coords(), np.concatenate([s.coords_l0_px for s in plan.slides]))
+    assert plan.slide_of_row().tolist() == [i for i, s in enumerate(plan.slides) for _ in s.coords_l0_px]
+    assert plan.num_rows == 48 == len(plan.split())
+
+
+# Every planned patch is good
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"min_tissue": 0.9}, {"min_tissue": 1.0}, {"mpp": 1.13}, {"stride_px": 40}, {"patch_px": 224}],
+    ids=str,
+)
+def test_patches_lie_in_bounds_and_on_tissue(cohort: Path, options: dict[str, Any]) -> None:
+    """Tissue counted pixel by pixel in the mask, blown up to level 0."""
+    plan = make_plan(cohort, patches_per_slide=10**6, **options)
+    config = plan.config
+    for planned in plan.slides:
+        slide = Slide(plan.slide_path(planned))
+        width, height = slide.info.size_l0_px
+        side = planned.geometry.patch_l0_px
+        assert side == pytest.approx(config.patch_px * config.mpp / 0.5)
+        coords = planned.coords_l0_px
+        assert (coords >= 0).all()
+        assert (coords + side <= (width, height)).all()
+        tissue = find_tissue(slide)
+        px = int(tissue.pixel_l0_px)
+        mask = tissue.mask.repeat(px, 0).repeat(px, 1)
+        whole = int(side)
+        slack = 1 - (whole / side) ** 2  # of the last, broken pixel
+        fractions = [mask[y : y + whole, x : x + whole].mean() for x, y in coords]
+        assert min(fractions) >= config.min_tissue - slack - 1e-9
+        # and none was left out: count all of the grid
+        stride = (config.stride_px or config.patch_px) * config.mpp / 0.5
+        grid = [(round(i * stride), round(j * stride)) for j in range(400) for i in range(400)]
+        grid = [(x, y) for x, y in grid if x + side <= width and y + side <= height]
+        counted = [mask[y : y + whole, x : x + whole].mean() for x, y in grid]
+        assert sum(f >= config.min_tissue + slack for f in counted) <= len(coords)
+        assert len(coords) <= sum(f >= config.min_tissue - slack for f in counted)
+        for x, y in coords[:: max(1, len(coords) // 4)]:
+            patch = slide.read_patch(int(x), int(y), planned.geometry)
+            assert patch.shape == (config.patch_px, config.patch_px, 3)
+            assert np.ptp(patch.astype(int), axis=2).mean() > 10  # coloured
+
+
+def test_slides_of_other_resolutions(tmp_path: Path) -> None:
+    """One field of 600 um seen at four resolutions; 1 um/px is refused unless upsampling is allowed."""
+    slides = {
+        f"s{i}": sf.make_slide(tmp_path / f"{i}.svs", width=round(600 / mpp), height=round(600 / mpp), mpp=mpp, seed=1)
+        for i, mpp in enumerate((0.25, 0.499, 0.2325, 1.0))
+    }
+    manifest = cohort_of(tmp_path, **slides)
+    plan = make_plan(manifest)
+    assert [s.slide_id for s in plan.slides] == ["s0", "s1", "s2"]
+    assert "enlarged 2.00 times. Use --allow-upsampling" in plan.audit[3].reason
+    plan = make_plan(manifest, allow_upsampling=True)
+    for planned, mpp in zip(plan.slides, (0.25, 0.499, 0.2325, 1.0), strict=True):
+        assert planned.geometry.patch_l0_px * mpp / 64 == pytest.approx(0.5, rel=1e-9)
+        assert planned.geometry.slide_mpp == mpp
+
+
+def test_slide_with_bounds(tmp_path: Path) -> None:
+    path = sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=(500, 300, 1000, 700), seed=1)
+    (planned,) = make_plan(cohort_of(tmp_path, a=path), min_tissue=0.0, patches_per_slide=10**6).slides
+    assert len(planned.coords_l0_px) == (1000 // 64) * (700 // 64)
+    assert planned.coords_l0_px.min(axis=0).tolist() == [500, 300]
+    assert (planned.coords_l0_px + 64 <= (1500, 1000)).all()
+
+
+# Splits
+
+
+def test_split_by_case_is_stable(cohort: Path, tmp_path: Path) -> None:
+    rows = [replace(row, case_id=f"case {i // 2}") for i, row in enumerate(read_manifest(cohort).rows)]
+    rows = [replace(row, path=str(cohort.parent / row.path)) for row in rows]
+    write_manifest(tmp_path / "m.csv", rows)
+    plan = make_plan(tmp_path / "m.csv", val_fraction=0.5)
+    parts = {s.slide_id: set(s.split.tolist()) for s in plan.slides}
+    assert all(len(part) == 1 for part in parts.values())
+    assert parts["slide_1"] == parts["slide_2"] != parts["slide_3"] == parts["slide_4"]
+    for row in rows:
+        assert parts[row.slide_id] == {VAL if row_split(row, 0.5) == "val" else TRAIN}
+    write_manifest(tmp_path / "m.csv", rows[1:3])
+    fewer = make_plan(tmp_path / "m.csv", val_fraction=0.5)
+    assert {s.slide_id: set(s.split.tolist()) for s in fewer.slides} == {
+        r.slide_id: parts[r.slide_id] for r in rows[1:3]
+    }
+    given = [replace(row, split="val") for row in rows]
+    write_manifest(tmp_path / "m.csv", given)
+    plan = make_plan(tmp_path / "m.csv")
+    assert (plan.count(TRAIN), plan.count(VAL)) == (0, 48)
+
+
+@pytest.mark.parametrize("stride_px", [None, 32, 50])
+def test_strip_is_a_patch_away(cohort: Path, stride_px: int | None) -> None:
+    plan = make_plan(cohort, patches_per_slide=10**6, val_strip=0.3, stride_px=stride_px)
+    for planned in plan.slides:
+        side = planned.geometry.patch_l0_px
+        train, val = (planned.coords_l0_px[planned.split == code] for code in (TRAIN, VAL))
+        assert len(train)
+        assert 0.15 < len(val) / len(planned.split) < 0.55
+        gaps = np.abs(train[:, None] - val[None]).max(axis=2) - side  # from edge to edge, along the farther axis
+        assert gaps.min() >= side
+    assert {row.split for row in plan.audit} == {"train+val"}
+
+
+# Slides that fail
+
+
+def test_failing_slides_are_reported(tmp_path: Path, cohort: Path) -> None:
+    good = Path(shutil.copy(cohort.parent / "slide_1.svs", tmp_path / "good.svs"))
+    side = {"width": 900, "height": 900}
+    whole = tmp_path / "whole.svs"
+    sf.make_slide(whole, width=2048, height=1536, mpp=0.5, compression="none", downsamples=(1,), ifds="front")
+    slides = {
+        "blank": sf.make_slide(tmp_path / "b.svs", mpp=0.5, pattern="blank", **side),
+        "cut": sf.truncate(good),
+        "cut-open": sf.truncate(whole),
+        "damaged": sf.damage_tiles(good, [(0, 0)], level=1),
+        "good": good,
+        "no-mpp": sf.make_slide(tmp_path / "n.svs", mpp=None, vendor="aperio", **side),
+        "no-slide": sf.not_a_slide(tmp_path / "t.svs"),
+        "other-file": whole,
+        "tiny": sf.make_slide(tmp_path / "y.svs", width=60, height=60, mpp=0.5),
+    }
+    sha256 = {"good": hashlib.sha256(good.read_bytes()).hexdigest(), "other-file": "ab" * 32}
+    rows = [ManifestRow(name, path.name, name, sha256=sha256.get(name)) for name, path in slides.items()]
+    write_manifest(tmp_path / "m.csv", rows)
+    plan = make_plan(tmp_path / "m.csv", patches_per_slide=10**6)
+    audit = {row.slide_id: row for row in plan.audit}
+    assert {name: row.status for name, row in audit.items()} == {
+        "blank": "failed", "cut": "failed", "cut-open": "damaged", "damaged": "damaged", "good": "ok",
+        "no-mpp": "failed", "no-slide": "failed", "other-file": "failed", "tiny": "failed",
+    }  # fmt: skip
+    for name, reason in {
+        "blank": "no patch has 50% of its area on tissue",
+        "cut": "good-truncated.svs: not a slide that OpenSlide can read",
+        "damaged": "part of it cannot be read",
+        "no-mpp": "n.svs: it has no mpp (um/px). Give it in the manifest's column mpp",
+        "no-slide": "t.svs: not a slide that OpenSlide can read",
+        "other-file": "whole.svs: its SHA-256 is not the manifest's; the file is damaged or another one",
+        "tiny": "it is smaller than a patch (64 pixels of level 0)",
+    }.items():
+        assert audit[name].reason.endswith(reason)
+        assert (audit[name].patches_taken == 0) == (audit[name].status == "failed")
+    assert [s.slide_id for s in plan.slides] == ["cut-open", "damaged", "good"]
+    text = audit_table(plan)
+    assert text.splitlines()[2].startswith("blank")  # what went wrong comes first
+    assert "no-mpp: " in text
+    unchecked = make_plan(tmp_path / "m.csv", check_files=False)
+    assert {row.slide_id: row.status for row in unchecked.audit}["other-file"] == "ok"
+
+
+def test_unreadable_places_are_planned(tmp_path: Path) -> None:
+    """Damage on glass: rows are planned there, to fail by name later, and the area is told."""
+    whole = sf.make_slide(tmp_path / "a.svs", width=3072, height=2048, mpp=0.5, downsamples=(1,), pattern="blank")
+    plan = make_plan(cohort_of(tmp_path, a=sf.damage_tiles(whole, [(2, 1), (3, 1)])))
+    (planned,), (audit,) = plan.slides, plan.audit
+    assert audit.status == "damaged"
+    assert audit.unreadable_mm2 == audit.tissue_mm2 == pytest.approx(512 * 256 * 0.25e-6, abs=5e-4)
+    assert audit.pixel_bytes is None
+    assert (planned.coords_l0_px >= (512, 256)).all()
+    assert (planned.coords_l0_px + 64 <= (1024, 512)).all()
+    assert len(planned.coords_l0_px) == 12
+    assert "an unknown amount of lossless pixels" in estimate(plan)
+
+
+def test_a_slide_that_cannot_be_read_for_its_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cohort: Path
+) -> None:
+    """Rights do not bind root: the error is simulated."""
+    real = files.sha256_file
+
+    def refuse(path: Path) -> str:
+        if path.name == "slide_2.svs":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(path)
+
+    monkeypatch.setattr("stages.plan.sha256_file", refuse)
+    rows = [replace(row, path=str(cohort.parent / row.path)) for row in read_manifest(cohort).rows]
+    hashes = {row.slide_id: real(Path(row.path)) for row in rows}
+    write_manifest(tmp_path / "m.csv", [replace(row, sha256=hashes[row.slide_id]) for row in rows])
+    plan = make_plan(tmp_path / "m.csv")
+    assert [row.status for row in plan.audit] == ["ok", "failed", "ok", "ok"]
+    assert plan.audit[1].reason.endswith("slide_2.svs: the slide cannot be read (Permission denied)")
+
+
+def test_no_slide_gives_a_patch(tmp_path: Path) -> None:
+    blank = sf.make_slide(tmp_path / "a.svs", width=900, height=900, mpp=0.5, pattern="blank")
+    with pytest.raises(
+        PlanError, match=r"no slide has a patch to sample:\n  a: no patch has 50% of its area on tissue"
+    ):
+        make_plan(cohort_of(tmp_path, a=blank))
+
+
+# The file
+
+
+def assert_same(a: Plan, b: Plan) -> None:
+    assert (a.config, a.audit, a.slides_root, a.hash) == (b.config, b.audit, b.slides_root, b.hash)
+    for mine, other in zip(a.slides, b.slides, strict=True):
+        assert slide_record(mine) == slide_record(other)
+        for x, y in ((mine.coords_l0_px, other.coords_l0_px), (mine.split, other.split)):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+
+
+def made_up(num_slides: int, num_labels: int = 3) -> Plan:
+    """A plan without slides behind it."""
+    geometry = PatchGeometry(224, 0.5, 0.25, 0, 1.0)
+    coords = np.stack([np.arange(20) * 448, np.arange(20)], axis=1)
+    labels = {f"label {i}": "é" * 40 for i in range(num_labels)}
+    parts = [
+        SlidePlan(f"slide {i:05d}", f"é{i}.svs", f"c{i}", None, None, None, (9999, 9999), geometry, coords + i,
+                  (np.arange(20) % 2).astype(np.uint8), labels)
+        for i in range(num_slides)
+    ]  # fmt: skip
+    audit = [AuditRow(part.slide_id, "ok", mpp=0.25) for part in parts]
+    return build_plan(PlanConfig(), parts, audit, Path("/slides"))
+
+
+def test_plan_reads_back(plan: Plan, tmp_path: Path) -> None:
+    write_plan(plan, tmp_path / "p.h5")
+    assert_same(read_plan(tmp_path / "p.h5"), plan)
+    records = json.loads(json.dumps(plan_records(plan)))
+    slides = [slide_from_record(json.loads(json.dumps(slide_record(s))), s.coords_l0_px, s.split) for s in plan.slides]
+    assert_same(plan_from_records(records, slides, tmp_path), plan)
+
+
+@pytest.mark.parametrize(("num_slides", "num_labels"), [(1, 2000), pytest.param(6000, 3, marks=pytest.mark.slow)])
+def test_large_plan_reads_back(tmp_path: Path, num_slides: int, num_labels: int) -> None:
+    """Labels beyond an HDF5 attribute's usual 64 kB; more slides than HDF5 keeps in its cache while it writes."""
+    plan = made_up(num_slides, num_labels)
+    write_plan(plan, tmp_path / "p.h5")
+    assert_same(read_plan(tmp_path / "p.h5"), plan)
+    assert list(tmp_path.iterdir()) == [tmp_path / "p.h5"]
+
+
+def test_attributes_that_trident_and_clam_readers_expect(cohort: Path, tmp_path: Path) -> None:
+    plan = make_plan(cohort, mpp=1.0, stride_px=48)
+    write_plan(plan, tmp_path / "p.h5")
+    with h5py.File(tmp_path / "p.h5", "r") as f:
+        group = f["slides/slide_1"]
+        coords = group["coords"]
+        assert (coords.dtype, coords.shape) == (np.int64, (12, 2))
+        np.testing.assert_array_equal(coords[:], plan.slides[0].coords_l0_px)
+        expected = {
+            "patch_size": 64, "patch_size_level0": 128, "level0_magnification": 20, "target_magnification": 10,
+            "overlap": 16, "name": "slide_1", "savetodir": "", "level0_width": 1500, "level0_height": 1200,
+            "patch_level": 0, "downsample": 1.0,
+        }  # fmt: skip
+        assert dict(coords.attrs) == expected
+
+
+def test_same_plan_reads_the_same_patches(plan: Plan, tmp_path: Path) -> None:
+    """What a reader of CLAM's attributes crops is what this project reads."""
+    write_plan(plan, tmp_path / "p.h5")
+    with h5py.File(tmp_path / "p.h5", "r") as f:
+        attributes, (x, y) = dict(f["slides/slide_1/coords"].attrs), f["slides/slide_1/coords"][3]
+    planned = plan.slides[0]
+    slide = Slide(plan.slide_path(planned))
+    side = int(attributes["patch_size_level0"] / attributes["downsample"])
+    region = slide.read_region(int(attributes["patch_level"]), (int(x), int(y)), (side, side))
+    expected = np.asarray(region.resize((64, 64), Image.Resampling.LANCZOS))
+    np.testing.assert_array_equal(slide.read_patch(int(x), int(y), planned.geometry), expected)
+
+
+def test_plan_goes_where_the_slides_are(plan: Plan) -> None:
+    planned = plan.slides[0]
+    assert plan.slide_path(planned).is_file()
+    assert plan.slide_path(planned, Path("/mnt")) == Path("/mnt/slide_1.svs")
+    absolute = replace(planned, path="/data/a.svs")
+    assert plan.slide_path(absolute, Path("/mnt")) == Path("/data/a.svs")
+
+
+def test_no_plan(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"none\.h5: no such plan\. `g2l plan` makes one"):
+        read_plan(tmp_path / "none.h5")
+    (tmp_path / "text.h5").write_text("no plan")
+    with pytest.raises(PlanError, match=r"text\.h5: not a readable plan \(.*signature not found"):
+        read_plan(tmp_path / "text.h5")
+    with pytest.raises(PlanError, match="not a readable plan"):
+        read_plan(tmp_path)
+    with h5py.File(tmp_path / "coords.h5", "w") as f:
+        f["coords"] = np.zeros((3, 2), np.int64)  # as CLAM writes
+    with pytest.raises(PlanError, match=r"coords\.h5: an HDF5 file, but not a plan of G2L"):
+        read_plan(tmp_path / "coords.h5")
+    for text in ("null", "[]", "{}", '{"format": "g2l-plan", "version": 2}', '{"format": "other", "version": 1}'):
+        with h5py.File(tmp_path / "foreign.h5", "w") as f:
+            f.attrs["plan"] = text
+        with pytest.raises(PlanError, match=r"foreign\.h5: not a plan of format version 1"):
+            read_plan(tmp_path / "foreign.h5")
+
+
+@pytest.fixture
+def written(plan: Plan, tmp_path: Path) -> Path:
+    write_plan(plan, tmp_path / "p.h5")
+    return tmp_path / "p.h5"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda f: f["slides/slide_1/coords"].__setitem__((0, 0), 7),
+        lambda f: f["slides/slide_1/split"].__setitem__(0, 1 - f["slides/slide_1/split"][0]),
+        lambda f: f.__delitem__("slides/slide_2"),
+        lambda f: f.__delitem__("slides"),
+        lambda f: f.__delitem__("audit"),
+        lambda f: f["slides"].__setitem__("x", f["audit"][:]),
+        lambda f: f["slides/slide_1"].attrs.__setitem__("slide", '{"slide_id": "slide_1"}'),
+        lambda f: f["slides/slide_1"].attrs.__setitem__("slide", "[1]"),
+        lambda f: f["slides/slide_1"].attrs.__setitem__("slide", "{"),
+        lambda f: f["slides/slide_1"].attrs.__delitem__("slide"),
+        lambda f: f.attrs.__setitem__("plan", f.attrs["plan"].replace('"seed": 0', '"seed": 1')),
+        lambda f: f.attrs.__setitem__("plan", f.attrs["plan"].replace('"seed": 0', '"seed": -1')),
+        lambda f: f.attrs.__setitem__("plan", f.attrs["plan"].replace('"config"', '"configs"')),
+        lambda f: f["audit"].__setitem__(2, 0),
+    ],
+)  # fmt: skip
+def test_changed_plan_is_refused(written: Path, change: Any) -> None:
+    with h5py.File(written, "r+") as f:
+        change(f)
+    with pytest.raises(PlanError, match=r"p\.h5: (the plan is damaged|not a readable plan)"):
+        read_plan(written)
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.5, 0.99])
+def test_truncated_plan_is_refused(written: Path, fraction: float) -> None:
+    data = written.read_bytes()
+    written.write_bytes(data[: int(len(data) * fraction)])
+    with pytest.raises(PlanError, match="not a readable plan"):
+        read_plan(written)
+
+
+def test_flipped_bytes_are_refused_or_do_not_matter(plan: Plan, written: Path) -> None:
+    """Wherever the damage is, the plan is refused by name or decides the same."""
+    data = written.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for position in rng.integers(0, len(data), 100):
+        written.write_bytes(data[:position] + bytes([data[position] ^ 0xFF]) + data[position + 1 :])
+        try:
+            found = read_plan(written).hash
+        except PlanError as error:
+            found = str(error)
+            refused += 1
+        assert found == plan.hash or str(written) in found
+    assert refused > 10
+
+
+def test_plan_is_complete_or_absent(plan: Plan, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = written.read_bytes()
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files.os, "fsync", fail)
+    with pytest.raises(
+        PlanError, match=r"cannot write the plan .*p\.h5: No space left on device\. Choose another --out"
+    ):
+        write_plan(replace(plan, slides=plan.slides[:1]), written)
+    assert written.read_bytes() == before
+    assert list(written.parent.iterdir()) == [written]
+
+
+def test_folder_that_cannot_be_written(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(PlanError, match=r"cannot write the plan .*file/p\.h5: Not a directory"):
+        write_plan(plan, tmp_path / "file" / "p.h5")
+    with pytest.raises(PlanError, match="No such file or directory"):
+        write_plan(plan, tmp_path / "none" / "p.h5")
+
+
+# Which slide it is
+
+
+def big_slide(path: Path, seed: int) -> Path:
+    """A slide that OpenSlide gives no quickhash: its one level has more than 5 MiB."""
+    return sf.make_slide(path, width=1600, height=1280, mpp=0.5, downsamples=(1,), compression="none", seed=seed)
+
+
+def test_a_slide_swapped_after_the_plan_is_not_read(tmp_path: Path) -> None:
+    """Two slides of one size, mpp and file length, and no quickhash of either."""
+    path, other = big_slide(tmp_path / "a.svs", 1), big_slide(tmp_path / "other.svs", 2)
+    assert path.stat().st_size == other.stat().st_size
+    plan = make_plan(cohort_of(tmp_path, a=path))
+    assert plan.slides[0].quickhash is None
+    patch = np.empty((64, 64, 3), np.uint8)
+    assert PlannedPatches(plan, None).read(0, patch).status is Status.OK
+    hash_before = plan.hash
+    os.replace(other, path)
+    read = PlannedPatches(plan, None).read(0, patch)
+    assert read.status is Status.NO_SLIDE
+    assert "a.svs: not the slide that was planned (its content has changed: sha256: " in read.reason
+    assert make_plan(cohort_of(tmp_path, a=path)).hash != hash_before
+
+
+def as_earlier_version(plan: Plan) -> Plan:
+    """The plan as versions wrote it that kept no identity of slides."""
+    return replace(plan, slides=tuple(replace(s, identity_facts=None) for s in plan.slides))
+
+
+def test_a_plan_of_an_earlier_version(tmp_path: Path) -> None:
+    """It opens, has the hash that it had, and is read; what it knows of a slide is compared."""
+    path = big_slide(tmp_path / "a.svs", 1)
+    new = make_plan(cohort_of(tmp_path, a=path))
+    old = as_earlier_version(new)
+    write_plan(old, tmp_path / "old.h5")
+    with h5py.File(tmp_path / "old.h5", "r") as f:
+        assert "identity_facts" not in f["slides/a"].attrs["slide"]  # byte for byte as it was written
+    found = read_plan(tmp_path / "old.h5")
+    assert found.hash == old.hash != new.hash
+    assert new.as_known_to(found).hash == old.hash
+    assert new.as_known_to(new).hash == new.hash
+    patch = np.empty((64, 64, 3), np.uint8)
+    assert PlannedPatches(found, None).read(0, patch).status is Status.OK
+    sf.make_slide(path, width=1601, height=1280, mpp=0.5, downsamples=(1,), compression="none")
+    read = PlannedPatches(found, None).read(0, patch)
+    assert read.status is Status.NO_SLIDE
+    assert "size_l0_px: (1600, 1280) -> (1601, 1280)" in read.reason
+
+
+def test_a_plan_that_knows_little_of_a_slide_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(cohort_of(tmp_path, a=big_slide(tmp_path / "a.svs", 1)))
+    PlannedPatches(plan, None)
+    assert capsys.readouterr().err == ""
+    PlannedPatches(as_earlier_version(plan), None)
+    assert "note: of 1 slide the plan holds no hash (a)" in capsys.readouterr().err
+
+
+def test_patches_of_one_colour_are_noted(tmp_path: Path) -> None:
+    flat = sf.make_pixels("tissue", 1024, 1024, mpp=0.5)
+    flat[:, 512:] = (224, 158, 192)
+    path = sf.write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
+    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
+    patches, out = PlannedPatches(plan, None), np.empty((64, 64, 3), np.uint8)
+    assert patches.plain_note() == ""
+    for row in range(plan.num_rows):
+        patches.read(row, out)
+    assert patches.plain_note().startswith("note: 128 patches are of one colour throughout, in 1 slide (a): ")
+
+
+# What the manifest says of the slide
+
+
+def test_mpp_of_the_manifest_against_the_slides_own(cohort: Path, tmp_path: Path) -> None:
+    header, *lines = cohort.read_text().splitlines()
+    mpp = ("", "1.0", "1.0", "0.505")
+    rows = [f"{line},{value},{yes}" for line, value, yes in zip(lines, mpp, ("", "", "yes", ""), strict=True)]
+    (tmp_path / "m.csv").write_text("\n".join([f"{header},mpp,mpp_overrides", *rows]) + "\n")
+    manifest = read_manifest(tmp_path / "m.csv", cohort.parent)
+    plan = plan_slides(manifest, PlanConfig.build(SMALL | {"mpp": 1.0}), workers=1)
+    assert [row.status for row in plan.audit] == ["ok", "failed", "ok", "ok"]
+    assert "the manifest says 1 um/px, the slide itself 0.5" in plan.audit[1].reason
+    facts = [(row.mpp, row.mpp_source, row.own_mpp, row.manifest_mpp) for row in plan.audit]
+    assert facts[0] == (0.5, "slide", 0.5, None)
+    assert facts[1] == (None, "", 0.5, 1.0)  # of a slide that was refused as well
+    assert facts[2:] == [(1.0, "manifest", 0.5, 1.0), (0.505, "manifest", 0.5, 0.505)]
+    assert "overrides the slide's own of 0.5" in plan.audit[2].warnings
+    assert plan.audit[3].warnings == ""
+    patch = np.empty((64, 64, 3), np.uint8)  # what is planned is read, whatever the slide says of itself
+    for row in np.unique(plan.slide_of_row(), return_index=True)[1].tolist():
+        assert PlannedPatches(plan, None, cohort.parent).read(row, patch).status is Status.OK
+
+
+# Words
+
+
+def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
+    write_audit(plan.audit, tmp_path / "audit.csv")
+    with open(tmp_path / "audit.csv", newline="") as f:
+        lines = list(csv.DictReader(f))
+    assert [line["slide_id"] for line in lines] == ["slide_1", "slide_2", "slide_3", "slide_4"]
+    for line, row in zip(lines, plan.audit, strict=True):
+        assert line == {name: "" if value is None else str(value) for name, value in asdict(row).items()}
+    assert (lines[0]["vendor"], lines[0]["width"], lines[0]["levels"]) == ("aperio", "1500", "2")
+    assert int(lines[0]["pixel_bytes"]) > 1000
+
+
+def test_estimate(plan: Plan) -> None:
+    text = estimate(plan)
+    assert "4 slides of 4 cases and 2 centres: 48 patches, " in text
+    assert "1 shard of 48 rows: 147 kB of embeddings (1536-d float16)" in text  # 48 * 1536 * 2 bytes

@@ -1,0 +1,262 @@
+"""Adapters give the student's embeddings to tools of others: run against stand-ins with the interfaces of those tools.
+
+The stand-ins are written after kaiko-eva 0.4.5, PathoROB (pathorob/models/utils.py), plismbench
+(plismbench/models/extractor.py, utils.py) and TRIDENT (trident/patch_encoder_models/load.py) as read in 2026-11.
+"""
+
+import importlib.util
+import pickle
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+from support.stores import make_patches, student_folder
+from support.students import SPECS, TINY, disturb, random_projector, write_exported
+from torchvision.transforms import v2
+
+from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.encoders import table as encoders
+from pipeline.encoders.build import build_encoder
+from pipeline.student.adapters import ADAPTERS, write_adapters
+from pipeline.student.card_files import adapters_section
+
+PATCH_PX = 42
+STUDENTS = ("pooled", "cls", "cls+mean")
+
+
+@pytest.fixture(scope="module", params=STUDENTS)
+def student(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """An exported student's folder with its adapters, and the student by this project."""
+    root = tmp_path_factory.mktemp("adapted")
+    names = {"pooled": student_folder(root / "source", "vit_small_patch14_reg4_dinov2", PATCH_PX, **TINY),
+             "cls": "tiny-swiglu", "cls+mean": "tiny-mean"}  # fmt: skip
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "ENCODERS", MappingProxyType({**encoders.ENCODERS, **SPECS}))
+        built = build_encoder(names[request.param], SCRATCH, PATCH_PX)
+    disturb(built.module.model)
+    folder = root / "my student"
+    write_exported(folder, built.module.model, built.spec, random_projector(built.spec.width), "card")
+    exported = build_encoder(f"local-dir:{folder}", PRETRAINED, PATCH_PX)
+    assert exported.spec.embedding == ("pooled" if request.param == "pooled" else request.param)
+    write_adapters(folder, exported.spec)
+    return folder, exported
+
+
+def expected_of(built: Any, patches: NDArray[np.uint8]) -> torch.Tensor:
+    with torch.inference_mode():
+        embeddings: torch.Tensor = built.module(torch.from_numpy(patches))
+    assert embeddings.std(0).min() > 1e-6  # patches differ: agreement means something
+    return embeddings
+
+
+def module(name: str, **members: Any) -> ModuleType:
+    made = ModuleType(name)
+    vars(made).update(members)
+    return made
+
+
+class ModelWrapper(ABC):
+    """PathoROB's."""
+
+    @abstractmethod
+    def get_model(self) -> Any: ...
+
+    @abstractmethod
+    def get_preprocess(self) -> Any: ...
+
+    @abstractmethod
+    def extract(self, data: Any) -> torch.Tensor: ...
+
+
+class Extractor(ABC):
+    """plismbench's."""
+
+    _feature_extractor: torch.nn.Module
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._transform: Any = lambda x: x
+
+    @property
+    def feature_extractor(self) -> torch.nn.Module:
+        return self._feature_extractor
+
+    @feature_extractor.setter
+    def feature_extractor(self, value: torch.nn.Module) -> None:
+        self._feature_extractor = value
+
+    @property
+    def transform(self) -> Any:
+        return self._transform
+
+    @transform.setter
+    def transform(self, value: Any) -> None:
+        self._transform = value
+
+    @abstractmethod
+    def __call__(self, images: torch.Tensor) -> NDArray[np.float32]: ...
+
+
+class MixedPrecision(torch.nn.Module):
+    """plismbench's wrapper: autocast, and back to float32."""
+
+    def __init__(self, wrapped: torch.nn.Module) -> None:
+        super().__init__()
+        self.module = wrapped
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.amp.autocast("cpu"):
+            output = self.module(images)
+        assert isinstance(output, torch.Tensor)
+        return output.float()
+
+
+def prepare_module(wrapped: torch.nn.Module, device: Any = None, mixed_precision: bool = True) -> tuple[Any, str]:
+    """plismbench's, on a CPU."""
+    assert device == -1
+    wrapped = MixedPrecision(wrapped) if mixed_precision else wrapped
+    return wrapped.to("cpu").eval().requires_grad_(False), "cpu"
+
+
+class CustomInferenceEncoder(torch.nn.Module):
+    """TRIDENT's, with its base class: sets everything to nothing by `_build` first."""
+
+    def __init__(self, enc_name: str, model: Any, transforms: Any, precision: torch.dtype) -> None:
+        super().__init__()
+        self.model, self.eval_transforms, self.precision = None, None, None
+        self.enc_name, self.model, self.eval_transforms, self.precision = enc_name, model, transforms, precision
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z: torch.Tensor = self.model(x)
+        return z
+
+
+TOOLS = {
+    "pathorob": {"pathorob": {}, "pathorob.models": {}, "pathorob.models.utils": {"ModelWrapper": ModelWrapper}},
+    "plismbench": {
+        "plismbench": {}, "plismbench.models": {}, "plismbench.models.extractor": {"Extractor": Extractor},
+        "plismbench.models.utils": {"DEFAULT_DEVICE": -1, "prepare_module": prepare_module},
+    },
+    "trident": {"trident": {}, "trident.patch_encoder_models": {"CustomInferenceEncoder": CustomInferenceEncoder}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def load(student: tuple[Path, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Import an adapter of the student from its file, with the stand-ins of its tool and nothing of this project."""
+    folder, _ = student
+    ours = {name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")}
+
+    def load_adapter(name: str, tool: str = "") -> ModuleType:
+        for place, members in TOOLS.get(tool, {}).items():
+            monkeypatch.setitem(sys.modules, place, module(place, **members))
+        spec = importlib.util.spec_from_file_location(name, folder / "adapters" / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        loaded = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, name, loaded)
+        spec.loader.exec_module(loaded)
+        return loaded
+
+    yield load_adapter
+    assert {name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages")} == ours
+
+
+def test_each_adapter_is_short_compiles_and_needs_nothing_of_ours(student: tuple[Path, Any]) -> None:
+    folder, _ = student
+    written = {path.name: path.read_text() for path in (folder / "adapters").iterdir()}
+    assert written.keys() == set(ADAPTERS)
+    for name, text in written.items():
+        assert len(text.splitlines()) <= 110, name
+        assert max(map(len, text.splitlines())) <= 120, name
+        assert "pipeline" not in text
+        assert str(folder) not in text
+        if name.endswith(".py"):
+            compile(text, name, "exec")
+
+
+def test_pathorob_extracts_the_students_embeddings(student: tuple[Path, Any], load: Any) -> None:
+    patches = make_patches(4, PATCH_PX)
+    wrapper = load("pathorob_model", "pathorob").StudentModelWrapper()
+    assert isinstance(wrapper, ModelWrapper)
+    wrapper.get_model().eval()
+    wrapper.get_model().to("cpu")
+    batch = torch.utils.data.default_collate([wrapper.get_preprocess()(Image.fromarray(patch)) for patch in patches])
+    torch.testing.assert_close(wrapper.extract(batch), expected_of(student[1], patches), rtol=1e-5, atol=1e-5)
+
+
+def test_plismbench_extracts_the_students_embeddings(student: tuple[Path, Any], load: Any) -> None:
+    patches = make_patches(4, PATCH_PX)
+    adapter = load("plismbench_extractor", "plismbench")
+    extractor = adapter.StudentExtractor(device=-1)
+    assert isinstance(extractor, Extractor)
+    transform = pickle.loads(pickle.dumps(extractor.transform))  # as a loader's worker gets it
+    images = torch.stack([transform(patch) for patch in patches])  # arrays, as its HDF5 files hold them
+    expected = expected_of(student[1], patches)
+    found = extractor(images)
+    assert isinstance(found, np.ndarray)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-5)
+    mixed = adapter.StudentExtractor(device=-1, mixed_precision=True)(images)
+    assert mixed.dtype == np.float32
+    cosine = torch.nn.functional.cosine_similarity(torch.from_numpy(mixed), expected)
+    assert cosine.min() > 0.99
+    assert np.abs(mixed - found).max() > 1e-5 * np.abs(found).max()  # it went through bfloat16
+
+
+def test_trident_embeds_as_the_student(student: tuple[Path, Any], load: Any) -> None:
+    folder, built = student
+    patches = make_patches(4, PATCH_PX)
+    encoder = load("trident_encoder", "trident").build_encoder()
+    assert encoder.enc_name == folder.name
+    assert encoder.precision == torch.float32
+    encoder.to("cpu")
+    encoder.eval()
+    images = torch.stack([encoder.eval_transforms(Image.fromarray(patch)) for patch in patches])
+    torch.testing.assert_close(encoder(images), expected_of(built, patches), rtol=1e-5, atol=1e-5)
+
+
+def test_evas_configuration_gives_the_students_embeddings(student: tuple[Path, Any], load: Any) -> None:
+    folder, built = student
+    config = yaml.safe_load((folder / "adapters" / "eva.yaml").read_text())
+    assert config.keys() == {"trainer", "model", "data"}
+    writer = config["trainer"]["init_args"]["callbacks"][-1]["init_args"]
+    backbone = writer["backbone"]
+    assert backbone["class_path"] == "eva.models.ModelFromFunction"
+    name, function = backbone["init_args"]["path"].rsplit(".", 1)
+    model = getattr(load(name), function)()
+    assert config["model"]["init_args"]["head"]["init_args"] == {"in_features": built.spec.width, "out_features": 9}
+    data = config["data"]["init_args"]["datasets"]
+    assert data["train"]["init_args"]["root"] == writer["output_dir"]
+    assert [part["init_args"]["split"] for part in data["predict"]] == ["train", "val"]
+    images = data["predict"][1]["init_args"]["transforms"]
+    assert images["class_path"] == "eva.vision.data.transforms.common.ResizeAndCrop"
+    told = images["init_args"]
+    transform = v2.Compose([  # what ResizeAndCrop of kaiko-eva 0.4.5 does with a uint8 image (3, H, W)
+        v2.Resize(size=told["size"]), v2.CenterCrop(size=told["size"]), v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize(mean=told["mean"], std=told["std"]),
+    ])  # fmt: skip
+    patches = make_patches(4, PATCH_PX)
+    batch = torch.stack([transform(v2.functional.to_image(patch)) for patch in patches])
+    torch.testing.assert_close(model(batch), expected_of(built, patches), rtol=1e-5, atol=1e-5)
+
+
+def test_the_card_tells_the_resolution_of_trident() -> None:
+    assert 'coords_dir="20x_224px_0px_overlap"' in adapters_section(224, 0.5)
+    assert 'coords_dir="40x_224px_0px_overlap"' in adapters_section(224, 0.25)
+    assert "patches of 224 px at 0.25 um/px" in adapters_section(224, 0.25)
+    assert "at the card's um/px" in adapters_section(224, 0)
+    for usual in (adapters_section(224, 0.5), adapters_section(448, 0.25), adapters_section(224, 0)):
+        assert "another magnification" not in usual
+        assert "whole magnifications" not in usual
+    assert "224 px, 0.5 um/px. The student was trained at 0.25 um/px" in adapters_section(224, 0.25)
+    odd = adapters_section(224, 0.571)
+    assert "0.571 um/px is 17.5x: let `g2l embed --layout trident`" in odd

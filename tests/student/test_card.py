@@ -1,0 +1,73 @@
+"""The card says how the data were split and under which terms a student stands."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.encoders.table import ENCODERS, EncoderSpec
+from pipeline.student.card import model_terms, split_words, terms_section
+from pipeline.student.card_files import files_section, with_files
+
+
+def record(name: str, weights: str = "pretrained", **changes: str | bool) -> dict[str, object]:
+    return replace(ENCODERS[name], **changes).record() | {"weights": weights}  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "present", "absent"),
+    [
+        ("h-optimus-0", ("Apache-2.0.", "<https://huggingface.co/bioptimus/H-optimus-0>"), ("Gated", "Non-commercial")),
+        ("uni2-h", ("must not be used commercially", "Gated: access", "MahmoodLab/UNI2-h"), ("Apache",)),
+        ("phikon-v2", ("must not be used commercially",), ("Gated",)),
+        ("gigapath", ("Gated: access", "Read its terms"), ("commercially",)),
+        ("gpfm", ("Read its terms",), ("Gated", "commercially")),
+    ],
+)
+def test_terms_are_spelled_out(name: str, present: tuple[str, ...], absent: tuple[str, ...]) -> None:
+    said = terms_section([record(name)], record("hibou-l"))
+    teacher = next(line for line in said.splitlines() if line.startswith("- Teacher"))
+    for words in present:
+        assert words in teacher
+    for words in absent:
+        assert words not in teacher
+    assert "A student inherits its teacher's terms" in said
+    assert "- Student's start: Apache-2.0. <https://huggingface.co/histai/hibou-L>" in said
+
+
+def test_unknown_terms_and_random_weights_are_said() -> None:
+    assert model_terms("Teacher", record("gpfm", licence="")) == (
+        "- Teacher: unknown. Read its terms before you use or share the student. <https://huggingface.co/majiabo/GPFM>"
+    )
+    assert model_terms("Student's start", record("uni", "scratch")) == "- Student's start: random weights, no terms."
+    assert "must not be used commercially" in model_terms("Teacher", record("gpfm", licence="cc-by-nc-4.0"))
+
+
+def test_the_split_is_said() -> None:
+    known = {"slides": 4, "unknown": 0, "not_recorded": 0, "repeats_ids": False, "barcodes": 0}
+    assert "by case: no case" in split_words({"val_rows": 3, "val_strip": None, "cases": known})
+    assert "no case, and" not in split_words({"val_rows": 3, "val_strip": None, "cases": known | {"unknown": 1}})
+    assert "in space" in split_words({"val_rows": 3, "val_strip": 0.2})
+    assert "It says nothing of other cases" in split_words({"val_rows": 3, "val_strip": 0.2}).replace("\n", " ")
+    assert split_words({"val_rows": 0, "val_strip": None}) == "Nothing was held out."
+
+
+def test_files_are_listed_with_their_use() -> None:
+    spec = EncoderSpec("x", "timm:x", "x", width=7, patch_px=42)
+    said = files_section(spec, {"model.onnx": 3e-7, "model.pt2": 0.0}, weights_beside=True)
+    for words in ("| `model.onnx` | the student by itself; differs from torch by 3e-07", "model.onnx.data", "opset 18",
+                  "(B, 42, 42, 3)", "(B, 7)", "torch.export.load"):  # fmt: skip
+        assert words in said
+    alone = files_section(spec, {})
+    assert "`projector/projector.safetensors`" in alone
+    assert "| `student.json` | what programs read" in alone
+    assert "model.onnx" not in alone
+    assert "projectors.json" not in alone
+    several = files_section(spec, {}, projectors={"a": "projector.safetensors", "b/c": "projector-b-c.safetensors"})
+    for line in ("| `projector.safetensors` | its map into a's space |", "| `projectors.json` | the files",
+                 "| `projector-b-c.safetensors` | its map into b/c's space |"):  # fmt: skip
+        assert line in several
+
+
+def test_sections_stand_before_what_it_was_made_from_or_at_the_end() -> None:
+    assert with_files("a\n## Made from\nb\n", "one\n", "\ntwo") == "a\none\n\ntwo\n\n## Made from\nb\n"
+    assert with_files("a\n", "one") == "a\n\none\n"

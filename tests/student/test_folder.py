@@ -1,0 +1,239 @@
+"""The exported student: timm alone loads it to the same embeddings, and the projector stands beside it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from support.stores import PATCH_PX, make_patches, make_store, student_folder, train_config
+from support.students import SPECS, TINY, disturb, random_projector, small_student, write_exported
+
+from pipeline.base.errors import EncoderError, G2LError
+from pipeline.config.model_names import SCRATCH
+from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.distillation import Distillation, Head
+from pipeline.encoders import table as encoders
+from pipeline.encoders.build import BuiltEncoder, build_encoder
+from pipeline.projector import Projector
+from pipeline.student.card import card_facts, figures_table, model_card
+from pipeline.student.earlier import move_projectors
+from pipeline.student.folder import load_projector, timm_json
+
+STUDENTS: dict[str, tuple[Callable[[Path], str], int]] = {
+    "vit with registers at another size": (
+        lambda folder: student_folder(folder, "vit_small_patch14_reg4_dinov2", 42, **TINY), 42,
+    ),
+    "cnn": (lambda folder: student_folder(folder, "test_efficientnet", 40, drop_path_rate=0.2), 40),
+    "plain timm name": (lambda _: "test_vit", 64),
+    "swiglu from the table": (lambda _: "tiny-swiglu", 42),
+    "class token and mean": (lambda _: "tiny-mean", 42),
+}  # fmt: skip
+
+ELSEWHERE = """
+import sys, timm, torch, numpy as np
+from PIL import Image
+for folder in sys.argv[1:]:
+    model = timm.create_model(f"local-dir:{folder}/student", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
+    patches = np.load(f"{folder}/patches.npy")
+    outputs = []
+    for array in patches:
+        patch = Image.fromarray(array)
+        scope = {"model": model, "patch": patch, "transform": transform, "torch": torch}
+        with torch.inference_mode():
+            images = scope["images"] = transform(patch)[None]
+            assert images.shape[2:] == array.shape[:2], images.shape
+            exec(open(f"{folder}/usage.py").read(), scope)
+        outputs.append(scope["embedding"][0].numpy())
+    np.save(f"{folder}/embeddings.npy", np.stack(outputs))
+ours = sorted(name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages"))
+assert not ours, ours
+"""
+
+
+def usage_of(card: str) -> str:
+    """The lines of the card's example that take the embedding, as a user would copy them."""
+    inside = card.split("# patch: a PIL image, RGB\n")[1].split("```")[0]
+    return "\n".join(line.removeprefix("    ") for line in inside.splitlines())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, BuiltEncoder, Projector]]:
+    """Each student of `STUDENTS` exported, and embedded by a process that does not know this project."""
+    root = tmp_path_factory.mktemp("exported")
+    store = make_store(root / "store.zarr", train=(4,), val=(), rows_per_shard=4)
+    made = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoders, "ENCODERS", MappingProxyType({**encoders.ENCODERS, **SPECS}))
+        for i, (label, (name_of, patch_px)) in enumerate(STUDENTS.items()):
+            folder = root / str(i)
+            folder.mkdir()
+            student = build_encoder(name_of(folder / "source"), SCRATCH, patch_px)
+            disturb(student.module.model)
+            projector = random_projector(student.spec.width)
+            facts = card_facts(store.first, student, train_config("x"), np.arange(4), 1, None, None)
+            write_exported(folder / "student", student.module.model, student.spec, projector, model_card(facts))
+            np.save(folder / "patches.npy", make_patches(5, patch_px, seed=i))
+            (folder / "usage.py").write_text(usage_of(model_card(facts)))
+            made[label] = (folder, student, projector)
+    folders = [str(folder) for folder, _, _ in made.values()]
+    command = [sys.executable, "-I", "-c", ELSEWHERE, *folders]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.mark.parametrize("label", STUDENTS)
+def test_timm_alone_gives_the_same_embeddings(
+    exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str
+) -> None:
+    folder, student, projector = exported[label]
+    distillation = Distillation(student, (Head("test-teacher", projector),), torch.device("cpu"), "float32")
+    distillation.train(False)
+    with torch.inference_mode():
+        expected = distillation.embed(torch.from_numpy(np.load(folder / "patches.npy")))
+    found = torch.from_numpy(np.load(folder / "embeddings.npy"))
+    assert found.shape == (5, student.spec.width)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert expected.std(0).min() > 1e-6  # patches differ: agreement means something
+
+
+@pytest.mark.parametrize("label", STUDENTS)
+def test_the_loaded_projector_is_the_trained_one(
+    exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str
+) -> None:
+    folder, student, projector = exported[label]
+    loaded = load_projector(folder / "student")
+    for name, value in projector.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    embeddings = torch.randn(6, student.spec.width, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(loaded.as_teacher(embeddings), projector.as_teacher(embeddings))
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_the_config_is_json_that_names_the_students_own_statistics() -> None:
+    student = build_encoder("test_vit", SCRATCH, 64)
+    config = json.loads(json.dumps(timm_json(student.module.model, student.spec)))
+    assert config["model_args"] == {"num_classes": 0, "img_size": 64}
+    assert config["pretrained_cfg"]["input_size"] == [3, 64, 64]
+    assert config["pretrained_cfg"]["mean"] == list(student.spec.mean)
+    assert config["pretrained_cfg"]["crop_pct"] == 1.0
+
+
+def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "student"
+    write_exported(folder, *small_student(1), "first")
+    (folder / "stale.txt").write_text("")
+    write_exported(folder, *small_student(2), "second")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "config.json", "model.safetensors", "projector", "student.json",
+    ]  # fmt: skip
+    assert (folder / "README.md").read_text() == "second"
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+
+
+@pytest.mark.parametrize("call", ["write_text", "save_tensors", "sync_folder"])
+def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    folder = tmp_path / "student"
+    write_exported(folder, *small_student(1), "first")
+
+    def fail(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(f"pipeline.student.folder.{call}", fail)
+    with pytest.raises(G2LError, match=r"cannot write the student to .*student: No space left on device"):
+        write_exported(folder, *small_student(2), "second")
+    card = (folder / "README.md").read_text()
+    assert card == ("second" if call == "sync_folder" else "first")
+    assert (folder / "model.safetensors").exists()
+    assert not list(tmp_path.glob("*" + ASIDE_SUFFIX))
+
+
+def test_a_projector_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: no such weights"):
+        load_projector(tmp_path)
+    write_exported(tmp_path / "student", *small_student(1), "card")
+    path = tmp_path / "student" / "projector" / "projector.safetensors"
+    whole = safetensors.torch.load_file(path)
+    (tmp_path / "student" / "student.json").unlink()  # which would refuse all of these by their hash
+    damaged = ({"linear.weight": torch.zeros(3)}, {**whole, "linear.weight": torch.full((2, 2), torch.nan)}, {})
+    for state in damaged:
+        safetensors.torch.save_file(state, path)
+        with pytest.raises(EncoderError, match=r"projector\.safetensors: (not the projector|linear.weight holds NaN)"):
+            load_projector(tmp_path / "student")
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: unreadable weights"):
+        load_projector(tmp_path / "student")
+
+
+def test_a_projector_beside_the_weights_is_read(tmp_path: Path) -> None:
+    """As earlier versions wrote it; `g2l export` of an earlier run moves it, for timm before 1.0.29."""
+    folder = tmp_path / "student"
+    teachers = {"a": random_projector(2), "b": random_projector(2)}
+    model, spec, _ = small_student(1)
+    write_exported(folder, model, spec, teachers)
+    (folder / "student.json").unlink()
+    (folder / "README.md").write_text("`projector.safetensors` maps")
+    expected = {name: load_projector(folder, name).state_dict() for name in ("a", "b")}
+    for path in (folder / "projector").iterdir():
+        path.rename(folder / path.name)
+    (folder / "projector").rmdir()
+    listing = folder / "projectors.json"
+    listing.write_text(listing.read_text().replace("projector/", ""))
+    for moved in (False, True):
+        if moved:
+            move_projectors(folder)
+            move_projectors(folder)  # a second time nothing is left to do
+        assert (folder / "projector.safetensors").exists() is not moved
+        for name, state in expected.items():
+            found = load_projector(folder, name).state_dict()
+            assert all(torch.equal(found[key], value) for key, value in state.items())
+    assert (folder / "README.md").read_text() == "`projector/projector.safetensors` maps"
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_files_have_the_mode_that_the_umask_gives(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_exported(tmp_path / "student", *small_student(1), "card")
+    finally:
+        os.umask(before)
+    files = [path for path in (tmp_path / "student").rglob("*") if path.is_file()]
+    assert len(files) == 5
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~umask}
+
+
+def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(5, 3), val=(4,), rows_per_shard=6, failed=(0,))
+    student = build_encoder(student_folder(tmp_path / "x", "test_efficientnet"), SCRATCH, PATCH_PX)
+    before, after = ({"rows": 4, "loss": a, "cka": a / 2} for a in (0.25, 0.125))
+    facts = card_facts(store.first, student, train_config("x", lr=0.123), store.first.ok_rows(0), 17, before, after)
+    card = model_card(facts)
+    for expected in (
+        "7 patches (slides: 2, cases: 2)",
+        "Held out: 4 patches (slides: 1, cases: 1)",
+        "The split is by case",
+        f"Plan {store.plan.hash}",
+        f"store content {store.first.content_hash()}",
+        "17 steps",
+        "| loss | 0.2500 | 0.1250 |",
+        "| CKA, plain | 0.1250 | 0.0625 |",
+        '"lr": 0.123',
+        "Teacher: Test-1.0",
+        f"{student.num_params / 1e6:.1%} of the teacher's 1.00 M",
+    ):
+        assert expected in card
+    assert "On 4 patches that were not trained on" in figures_table(before, after)
+    nothing = {"fidelity_before": None, "fidelity_after": None}
+    assert "No rows were held out" in model_card(facts | nothing)
+    assert "One row was held out, too few to be scored: nothing is known" in figures_table(None, None, 1)
+    assert "One row was held out" in model_card(facts | nothing | {"store": facts["store"] | {"val_rows": 1}})

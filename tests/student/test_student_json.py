@@ -1,0 +1,315 @@
+"""`student.json`: what is written is read back, anything else is one error that names the file, and nothing of a run
+that it should hold is missing.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+from support.places import ROOT
+from support.stores import make_store, plain_vit, train_config
+from support.students import described, random_projector, small_student, write_exported
+
+from pipeline.base.errors import EncoderError
+from pipeline.base.outside import MOST_TEXT_BYTES
+from pipeline.student.exported import is_student, read_student
+from pipeline.student.folder import check_projectors, load_projector
+from pipeline.student.student_json import (
+    LARGEST_BYTES,
+    STUDENT_JSON,
+    projector_files,
+    read_student_json,
+    write_student_json,
+)
+from pipeline.training.run_folder import RunFolder
+from stages.export import export_student
+from stages.inspect import inspect_path
+from stages.train_student import train_student
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> Path:
+    """The folder of a student of two teachers."""
+    model, spec, _ = small_student(1)
+    write_exported(tmp_path / "student", model, spec, {name: random_projector(2) for name in ("a", "b/c")})
+    return tmp_path / "student"
+
+
+def change(student: Path, changing: Change) -> None:
+    """Change what `student.json` holds."""
+    path = student / STUDENT_JSON
+    values = json.loads(path.read_text())
+    changing(values)
+    path.write_text(json.dumps(values))
+
+
+def test_what_is_written_is_read_back(student: Path) -> None:
+    content = read_student_json(student)
+    before = (student / STUDENT_JSON).read_bytes()
+    write_student_json(student, content)
+    assert (student / STUDENT_JSON).read_bytes() == before
+    assert read_student_json(student) == content
+    model, spec, _ = small_student(1)
+    again = described(student, spec, {name: load_projector(student, name) for name in ("a", "b/c")})
+    assert again == content
+    assert model is not None
+
+
+def test_the_schema_is_as_documented(student: Path) -> None:
+    """docs/formats.md names every key; a key that is renamed or taken away is another version."""
+    values = json.loads((student / STUDENT_JSON).read_text())
+    assert (values["format"], values["version"]) == ("g2l-student", 1)
+    assert {key: list(value) for key, value in values.items() if isinstance(value, dict)} == {
+        "encoder": ["name", "architecture", "num_params", "embedding", "width", "patch_px", "mpp", "mean", "std",
+                    "start"],
+        "training": ["loss", "alpha", "step", "epoch", "best"],
+        "split": ["by", "val_strip", "train_rows", "train_slides", "val_rows", "val_slides", "cases"],
+    }  # fmt: skip
+    keys = set(values)
+    for part in (values["encoder"], values["encoder"]["start"], values["teachers"][0], values["training"],
+                 values["training"]["best"], values["split"], values["split"]["cases"]):  # fmt: skip
+        keys |= part.keys()
+    documented = (ROOT / "docs" / "formats.md").read_text()
+    assert {key for key in keys if f"`{key}`" not in documented} == set()
+
+
+def test_teachers_and_plan_come_from_it(student: Path) -> None:
+    read = read_student(student)
+    assert [teacher.name for teacher in read.teachers] == ["a", "b/c"]
+    assert read.teachers[1].projector == "projector/projector-b-c.safetensors"
+    assert (read.plan_hash, read.note()) == ("b" * 64, "")
+    assert load_projector(student, "b/c").linear.in_features == 2
+    check_projectors(student)
+
+
+def test_an_unknown_key_is_passed_over(student: Path) -> None:
+    before = read_student_json(student)
+    change(student, lambda values: values.update(later={"any": 1}) or values["teachers"][0].update(later=[]))
+    assert read_student_json(student) == before
+
+
+WRONG: list[tuple[str, Change, str]] = [
+    ("another format", lambda v: v.update(format="g2l-store"), "its format is not g2l-student"),
+    ("a later version", lambda v: v.update(version=2), "of version 2; this G2L reads version 1. Use a newer G2L"),
+    ("no version", lambda v: v.pop("version"), "version: not a whole number"),
+    ("a version that is no number", lambda v: v.update(version=True), "version: "),
+    ("no teachers", lambda v: v.update(teachers=[]), "teachers: "),
+    ("too many teachers", lambda v: v.update(teachers=v["teachers"] * 60), "teachers: "),
+    ("a teacher twice", lambda v: v["teachers"][1].update(name="a"), "two teachers have the name a"),
+    ("a projector twice", lambda v: v["teachers"][1].update(projector=v["teachers"][0]["projector"]),
+     "two teachers have the projector projector/projector.safetensors"),
+    ("teachers as an object", lambda v: v.update(teachers={}), "teachers: "),
+    ("a teacher without a name", lambda v: v["teachers"][0].update(name=""), "teachers.0.name: "),
+    ("a missing key", lambda v: v["teachers"][1].pop("width"), "teachers.1.width: Field required"),
+    ("text for a number", lambda v: v["teachers"][0].update(width="2"), "teachers.0.width: "),
+    ("a share for a count", lambda v: v["training"].update(step=1.5), "training.step: "),
+    ("a truth for a count", lambda v: v["training"].update(step=True), "training.step: "),
+    ("a number below 0", lambda v: v["training"].update(step=-1), "training.step: "),
+    ("a huge width", lambda v: v["encoder"].update(width=1 << 40), "encoder.width: "),
+    ("no number", lambda v: v["training"].update(alpha=float("nan")), "training.alpha: "),
+    ("an infinite number", lambda v: v["encoder"].update(mpp=float("inf")), "encoder.mpp: "),
+    ("two statistics", lambda v: v["encoder"].update(mean=[0.5, 0.5]), "encoder.mean.2: "),
+    ("an unknown rule", lambda v: v["encoder"].update(embedding="max"), "encoder.embedding: "),
+    ("a short hash", lambda v: v["teachers"][0].update(weights_sha256="ab"), "teachers.0.weights_sha256: "),
+    ("a hash with a line end", lambda v: v.update(plan_hash="a" * 64 + "\n"), "plan_hash: "),
+    ("a weight above 1", lambda v: v["teachers"][0].update(loss_weight=1.5), "teachers.0.loss_weight: "),
+    ("an unknown split", lambda v: v["split"].update(by="slide"), "split.by: "),
+    ("a long text", lambda v: v.update(g2l="x" * 10_000), "g2l: "),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changing", "words"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
+def test_values_that_do_not_fit_are_named(student: Path, changing: Change, words: str) -> None:
+    change(student, changing)
+    for reads in (read_student, load_projector, inspect_path):
+        with pytest.raises(EncoderError) as caught:
+            reads(student)
+        assert str(caught.value).startswith(f"{student / STUDENT_JSON}: ")
+        assert words in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["../projector.safetensors", "projector/../../x.safetensors", "/etc/passwd", "projector//etc/x.safetensors",
+     "projector\\x.safetensors", "C:\\x.safetensors", "projector/x.safetensors\n", "projector/x.pt", "projector/\u0000",
+     "model.safetensors", "projector/", "", "projector/a/b.safetensors", "projector/" + "x" * 300 + ".safetensors", 1],
+)  # fmt: skip
+def test_a_projector_stays_in_its_folder(student: Path, tmp_path: Path, file: object) -> None:
+    shutil.copy(student / "projector" / "projector.safetensors", tmp_path)
+    change(student, lambda values: values["teachers"][0].update(projector=file))
+    with pytest.raises(EncoderError, match=r"student\.json: damaged \(teachers\.0\.projector: "):
+        load_projector(student)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "damaged"), (b"{", "damaged"), (b"[]", "holds a list, not an object"), (b"\xff\xfe", "damaged"),
+        (b"[" * 100_000, "damaged"), (b'{"a":' * 100_000, "damaged"), (b"null", "not an object"),
+        (b'{"format": "g2l-student", "version": 1, "g2l": ' + b"9" * 100_000 + b"}", "damaged"),
+        (b" " * (LARGEST_BYTES + 1), "the limit is 1.0 MiB"),
+    ],
+)  # fmt: skip
+def test_what_is_no_description_is_one_error(student: Path, data: bytes, words: str) -> None:
+    (student / STUDENT_JSON).write_bytes(data)
+    with pytest.raises(EncoderError) as caught:
+        read_student(student)
+    assert str(caught.value).startswith(f"{student / STUDENT_JSON}: ")
+    assert words in str(caught.value)
+    assert "Copy the folder again, or write a new one with `g2l export`" in str(caught.value)
+
+
+def test_a_description_that_is_cut_anywhere_is_one_error(student: Path) -> None:
+    data = (student / STUDENT_JSON).read_bytes()
+    for end in range(0, len(data) - 2, 37):
+        (student / STUDENT_JSON).write_bytes(data[:end])
+        with pytest.raises(EncoderError, match=r"student\.json: damaged"):
+            read_student(student)
+
+
+def test_a_huge_file_a_folder_or_a_link_that_leads_nowhere_is_not_read(student: Path) -> None:
+    path = student / STUDENT_JSON
+    with open(path, "wb") as f:
+        f.truncate(4 * MOST_TEXT_BYTES)
+    with pytest.raises(EncoderError, match=r"student\.json: damaged \(1\.0 GiB; the limit is 1\.0 MiB\)"):
+        read_student(student)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(EncoderError, match=r"student\.json: damaged \(Is a directory\)"):
+        read_student(student)
+    path.rmdir()
+    path.symlink_to("nowhere")
+    with pytest.raises(EncoderError, match=r"student\.json: damaged \(No such file or directory\)"):
+        read_student(student)
+
+
+def test_a_missing_or_another_projector_is_named(student: Path) -> None:
+    first, second = (student / file for file in projector_files(["a", "b/c"]).values())
+    data = first.read_bytes()
+    safetensors.torch.save_file(random_projector(2).state_dict(), first, metadata={"other": "bytes"})
+    with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector that student\.json names: SHA"):
+        load_projector(student)
+    safetensors.torch.save_file(random_projector(3).state_dict(), first)
+    with pytest.raises(
+        EncoderError, match=r"projector\.safetensors: maps 3 dimensions to 7, but .* says 2 to 7\. Copy"
+    ):
+        check_projectors(student)
+    first.write_bytes(data)
+    check_projectors(student)
+    second.unlink()
+    for reads in (read_student, load_projector, check_projectors, inspect_path):
+        with pytest.raises(EncoderError, match=r"projector-b-c\.safetensors: no such file, but student\.json names it"):
+            reads(student)
+    assert is_student(student)
+
+
+def test_a_folder_without_it_is_of_an_earlier_version(student: Path) -> None:
+    (student / STUDENT_JSON).unlink()
+    assert is_student(student)
+    read = read_student(student)
+    assert read.described is None
+    assert [(each.name, each.projector_sha256) for each in read.teachers] == [("a", ""), ("b/c", "")]
+    assert "an earlier version exported it" in read.note()
+    assert "an earlier version exported it" in inspect_path(student)
+    assert load_projector(student, "b/c").linear.in_features == 2
+    shutil.rmtree(student / "projector")
+    assert not is_student(student)
+
+
+@pytest.mark.parametrize(
+    "files", ['{"a": "../x.safetensors"}', '{"a": ".."}', '{"a": "projector/.."}', '{"a": "x.pt"}']
+)
+def test_an_earlier_list_of_projectors_stays_in_the_folder_too(student: Path, files: str) -> None:
+    (student / STUDENT_JSON).unlink()
+    (student / "projectors.json").write_text(files)
+    with pytest.raises(EncoderError, match=r"projectors\.json: damaged \(.* is no file name\)"):
+        read_student(student)
+
+
+def test_files_of_projectors_have_names_of_their_own() -> None:
+    files = projector_files(["x/y", "a/b", "a-b", "A-b"])
+    assert list(files.values()) == [
+        "projector/projector.safetensors", "projector/projector-a-b.safetensors",
+        "projector/projector-a-b-3.safetensors", "projector/projector-A-b-4.safetensors",
+    ]  # fmt: skip
+
+
+# --- of a run ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A finished run of one teacher."""
+    root = tmp_path_factory.mktemp("run")
+    store = make_store(root / "store.zarr")
+    train_student(store, root / "run", train_config(plain_vit(root / "start"), epochs=1, loss="mse"))
+    return RunFolder(root / "run")
+
+
+def test_it_says_what_the_run_says(run: RunFolder) -> None:
+    identity, config = run.read_identity(), json.loads((run.student / "config.json").read_text())
+    content = read_student_json(run.student)
+    encoder, (teacher,) = content.encoder, content.teachers
+    assert encoder.name == identity["student"]["name"]
+    assert encoder.architecture == config["architecture"]
+    assert (encoder.width, encoder.patch_px, encoder.mpp) == (32, 32, config["mpp"])
+    assert [*encoder.mean, *encoder.std] == config["pretrained_cfg"]["mean"] + config["pretrained_cfg"]["std"]
+    assert encoder.embedding == config["embedding"]
+    assert encoder.start.projectors == ()
+    assert (teacher.name, teacher.weights_sha256) == ("test-teacher", identity["teacher"]["weights_sha256"])
+    assert (teacher.width, teacher.loss_weight, teacher.store_content) == (12, 1, identity["store"])
+    assert content.plan_hash == identity["plan"]
+    assert (content.training.loss, content.training.alpha) == ("mse", None)
+    assert content.training.step == run.exported_step()
+    assert content.split is not None
+    assert (content.split.by, content.split.cases.known) == ("case", True)
+    card = (run.student / "README.md").read_text()
+    assert f"{content.split.train_rows} patches (slides: {content.split.train_slides}," in card
+    assert f"Held out: {content.split.val_rows} patches (slides: {content.split.val_slides}," in card
+
+
+def test_an_export_keeps_it_and_a_run_of_an_earlier_version_gets_one(run: RunFolder, tmp_path: Path) -> None:
+    export_student(run.folder, tmp_path / "new")
+    assert (tmp_path / "new" / STUDENT_JSON).read_bytes() == (run.student / STUDENT_JSON).read_bytes()
+    earlier = RunFolder(Path(shutil.copytree(run.folder, tmp_path / "run")))
+    (earlier.student / STUDENT_JSON).unlink()
+    export_student(earlier.folder, tmp_path / "renewed")
+    content, renewed = read_student_json(run.student), read_student_json(tmp_path / "renewed")
+    assert renewed == content.model_copy(update={"split": None})
+    assert f"  {STUDENT_JSON}\n" in (tmp_path / "renewed" / "README.md").read_text()
+    assert not (earlier.student / STUDENT_JSON).exists()
+
+
+def test_a_run_with_another_projector_is_not_exported(run: RunFolder, tmp_path: Path) -> None:
+    other = RunFolder(Path(shutil.copytree(run.folder, tmp_path / "run")))
+    path = other.student / "projector" / "projector.safetensors"
+    state = safetensors.torch.load_file(path)
+    safetensors.torch.save_file(state | {"linear.bias": state["linear.bias"] + 1}, path)
+    with pytest.raises(EncoderError, match=r"not the projector that student\.json names"):
+        export_student(other.folder, tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+
+
+def test_nothing_is_held_out(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.zarr", val=())
+    trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start"), epochs=2))
+    content = read_student_json(trained.run.student)
+    assert (content.training.best, content.training.epoch) == (None, 2)
+    assert content.split is not None
+    assert (content.split.by, content.split.val_rows) == ("none", 0)
+
+
+def test_a_resolution_that_is_not_known_is_null(tmp_path: Path) -> None:
+    model, spec, projector = small_student(1)
+    write_exported(tmp_path / "student", model, replace(spec, mpp=0.25), projector)
+    assert read_student_json(tmp_path / "student").encoder.mpp == 0.25
+    change(tmp_path / "student", lambda values: values["encoder"].update(mpp=None))
+    assert read_student_json(tmp_path / "student").encoder.mpp is None

@@ -1,0 +1,101 @@
+"""A tiny teacher, a tiny cohort and its plan, and stage one over it."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import timm
+import torch
+
+from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.plan import Plan, SlidePlan, build_plan
+from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.encoders.build import load_weights
+from pipeline.sampling import TRAIN, VAL
+from pipeline.slides.geometry import PatchGeometry
+from stages.extract_teacher import Extracted, extract_teacher
+from stages.plan import plan_slides
+from support.slides import make_slide
+
+torch.set_num_threads(1)  # threads that spin for work make tiny models slow where processes share the cores
+
+TEACHER = "test_resnet"
+"""A CNN of 0.37 M parameters and 96 dimensions that takes patches of any size."""
+PATCH_PX = 64
+
+
+def tiny_model(name: str = TEACHER, *, seed: int = 0, **arguments: Any) -> torch.nn.Module:
+    """A random timm model with its classifier, the same for the same seed; statistics of norms are no identity."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model: torch.nn.Module = timm.create_model(name, **arguments)
+        for key, value in model.state_dict().items():
+            if key.endswith("running_mean"):
+                value.normal_(0, 0.1)
+            elif key.endswith("running_var"):
+                value.uniform_(0.5, 2)
+    return model.eval()
+
+
+def write_teacher(path: Path, name: str = TEACHER, *, seed: int = 0, **arguments: Any) -> Path:
+    """Weights of `tiny_model` as a safetensors file; returns `path`."""
+    safetensors.torch.save_file(tiny_model(name, seed=seed, **arguments).state_dict(), path)
+    return path
+
+
+def reference_model(name: str, weights: Path, **arguments: Any) -> torch.nn.Module:
+    """timm's own model of an encoder whose weights are in a file, without a classifier."""
+    model: torch.nn.Module = timm.create_model(name, num_classes=0, **arguments)
+    load_weights(model, safetensors.torch.load_file(weights), str(weights))
+    return model.eval()
+
+
+def write_cohort(folder: Path, num_slides: int = 2, **slide: Any) -> Path:
+    """Slides of one small JPEG tissue level at 0.5 um/px, one case each, and their manifest; returns the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = ["slide_id,path,case_id"]
+    for i in range(num_slides):
+        options = {"width": 512, "height": 448, "mpp": 0.5, "downsamples": (1,), "tile": 64, "seed": i, **slide}
+        make_slide(folder / f"s{i}.svs", **options)
+        lines.append(f"s{i},s{i}.svs,c{i}")
+    manifest = folder / "manifest.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    return manifest
+
+
+def plan_cohort(manifest: Path, **options: Any) -> Plan:
+    """The plan of a manifest: patches of 64 px all over the slides unless said otherwise."""
+    values = {"patch_px": PATCH_PX, "min_tissue": 0.0, "val_fraction": 0.5, "patches_per_slide": 12} | options
+    config = PlanConfig.build(values)
+    return plan_slides(read_manifest(manifest, config.slides_root), config, workers=2, overlays=None)
+
+
+def made_up_plan(num_rows: int = 22, patch_px: int = 16) -> Plan:
+    """A plan of two slides that do not exist."""
+    geometry = PatchGeometry(patch_px, 0.5, 0.5, 0, 1.0)
+    slides = []
+    for name, rows in (("a", num_rows // 3), ("b", num_rows - num_rows // 3)):
+        coords = np.stack([np.arange(rows) * patch_px, np.zeros(rows, np.int64)], axis=1)
+        split = np.where(np.arange(rows) % 4 == 0, VAL, TRAIN).astype(np.uint8)
+        slides.append(
+            SlidePlan(name, f"{name}.svs", f"case {name}", None, None, "0" * 8, (9999, 99), geometry, coords, split)
+        )
+    return build_plan(PlanConfig(patch_px=patch_px), slides, [], Path("/nowhere"))
+
+
+def extract(plan: Plan, out: Path, weights: Path, **options: Any) -> Extracted:
+    """Stage one in this process, on the CPU; 8 rows a shard and 4 a batch unless said otherwise."""
+    values = {"teacher": TEACHER, "weights": weights, "device": "cpu", "rows_per_shard": 8, "batch_size": 4} | options
+    return extract_teacher(plan, out, ExtractConfig.build(values))
+
+
+def array_files(store: Path) -> dict[str, bytes]:
+    """Every file of a store that holds rows, by name: bytes that must not depend on how the run went."""
+    names = ("embedding", "pixels", "status", "plan")
+    return {
+        str(path.relative_to(store)): path.read_bytes()
+        for name in names
+        for path in sorted((store / name).rglob("*"))
+        if path.is_file() and (name == "plan" or path.name != "zarr.json")
+    }

@@ -1,0 +1,206 @@
+"""Order, augmentation, teacher statistics, and where pixels come from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.stores import WIDTH, embed_patches, make_patches, make_store, train_config
+
+from pipeline.base.devices import versions
+from pipeline.base.draws import RunDraws
+from pipeline.base.errors import ConfigError, StoreError
+from pipeline.cohort.manifest import read_manifest
+from pipeline.config.stages import PlanConfig
+from pipeline.sampling import TRAIN, VAL
+from pipeline.store.create import create_store
+from pipeline.store.format import Status, StoreSpec
+from pipeline.store.patches import PatchRead, PlannedPatches
+from pipeline.store.store import Store
+from pipeline.store.writer import StoreWriter
+from pipeline.training.rows import (
+    JITTER,
+    StoredRows,
+    augment,
+    batches_of,
+    choose_rows,
+    dihedral,
+    epoch_order,
+    jitter,
+    row_keys,
+    teacher_statistics,
+)
+from stages.plan import plan_slides
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(2, 300), seed=st.integers(0, 2**31), epoch=st.integers(0, 1000))
+def test_an_epochs_order_is_a_permutation_of_its_own(count: int, seed: int, epoch: int) -> None:
+    rows = np.arange(0, 3 * count, 3)
+    order = epoch_order(rows, seed, epoch)
+    assert np.array_equal(np.sort(order), rows)
+    assert np.array_equal(order, epoch_order(rows, seed, epoch))
+    if count > 20:
+        assert not np.array_equal(order, rows)
+        assert not np.array_equal(order, epoch_order(rows, seed, epoch + 1))
+        assert not np.array_equal(order, epoch_order(rows, seed + 1, epoch))
+
+
+def test_orders_of_two_epochs_are_unrelated() -> None:
+    rows = np.arange(2000)
+    first, second = epoch_order(rows, 0, 0), epoch_order(rows, 0, 1)
+    assert abs(np.corrcoef(np.argsort(first), np.argsort(second))[0, 1]) < 0.1
+    assert abs(np.corrcoef(rows, np.argsort(first))[0, 1]) < 0.1
+
+
+def test_batches_are_full_and_continue_anywhere() -> None:
+    order = epoch_order(np.arange(23), 0, 0)
+    batches = list(batches_of(order, 5))
+    assert [len(batch) for batch in batches] == [5] * 4
+    assert [row for batch in batches for row in batch] == order[:20].tolist()
+    assert [list(batches_of(order, 5, first)) for first in range(6)] == [batches[first:] for first in range(6)]
+
+
+def test_dihedral_gives_the_eight_symmetries() -> None:
+    patch = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
+    views = [dihedral(patch, which) for which in range(8)]
+    expected = [np.rot90(side, turns) for side in (patch, patch[:, ::-1]) for turns in range(4)]
+    assert {view.tobytes() for view in views} == {view.tobytes() for view in expected}
+    assert len({view.tobytes() for view in views}) == 8
+    assert np.array_equal(views[0], patch)
+
+
+def test_every_symmetry_is_drawn() -> None:
+    keys = row_keys(np.arange(4000), 0, 0, "augment")
+    counts = np.bincount((keys & np.uint64(7)).astype(int), minlength=8)
+    assert counts.min() > 400  # 500 expected, deviation 21
+
+
+@settings(max_examples=60, deadline=None)
+@given(key=st.integers(0, 2**64 - 1), level=st.integers(0, 255))
+def test_jitter_is_bounded_and_deterministic(key: int, level: int) -> None:
+    patch = np.full((8, 8, 3), level, np.uint8)
+    changed = jitter(patch, key).astype(int)
+    assert np.array_equal(changed, jitter(patch, key))
+    # a plain patch has neither contrast nor saturation: only brightness acts
+    assert np.abs(changed - level).max() <= JITTER * level + 1
+
+
+def test_jitters_extremes_are_its_limits() -> None:
+    grey = np.full((4, 4, 3), 100, np.uint8)
+    assert jitter(grey, 0).tolist() == np.full((4, 4, 3), 90).tolist()
+    assert jitter(grey, 2**64 - 1).tolist() == np.full((4, 4, 3), 110).tolist()
+    half = np.concatenate([grey, grey + 40])
+    low, high = jitter(half, 0xFFFF << 16), jitter(half, 0xFFFF << 16 | 0xFFFF << 32)  # contrast 0.9 and 1.1
+    assert int(low[-1, 0, 0]) - int(low[0, 0, 0]) == pytest.approx(40 * 1.1 * 0.9, abs=1)
+    assert int(high[-1, 0, 0]) - int(high[0, 0, 0]) == pytest.approx(40 * 1.1 * 1.1, abs=1)
+
+
+def test_augmentations_by_name() -> None:
+    patch = make_patches(1)[0]
+    assert augment(patch, 5, "none") is patch
+    assert np.array_equal(augment(patch, 5, "flips"), dihedral(patch, 5))
+    assert np.array_equal(augment(patch, 5, "flips+jitter"), jitter(dihedral(patch, 5), 5))
+
+
+def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(10, 7), val=(4,), rows_per_shard=8, dtype="float32")
+    rows = StoredRows(store.first)
+    patches = make_patches(21)
+    out = np.empty((32, 32, 3), np.uint8)
+    for row in (20, 3, 12):
+        assert np.array_equal(rows.read(row, out), embed_patches(patches)[row])
+        assert np.array_equal(out, patches[row])
+    first = [rows.reader(RunDraws(1), 2, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
+    again = [
+        rows.reader(RunDraws(1), 2, "flips+jitter").read(row, out).tobytes() + out.tobytes()
+        for row in range(20, -1, -1)
+    ]
+    assert first == again[::-1]
+    other = [rows.reader(RunDraws(1), 3, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
+    assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_teacher_statistics_are_numpys_over_all_good_rows_of_a_split(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(10, 13, 2), val=(9,), rows_per_shard=7, failed=(0, 11, 30))
+    for split in (TRAIN, VAL):
+        rows = store.first.ok_rows(split)
+        assert len(rows) == {TRAIN: 23, VAL: 8}[split]
+        values = embed_patches(make_patches(34))[rows].astype(np.float16).astype(np.float64)
+        mean, var = teacher_statistics(store.first, split)
+        np.testing.assert_allclose(mean, values.mean(0), rtol=1e-12)
+        np.testing.assert_allclose(var, values.var(0, ddof=1), rtol=1e-12)
+        assert mean.shape == (WIDTH,)
+
+
+def test_too_few_rows_have_no_statistics(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="fewer than two rows"):
+        teacher_statistics(make_store(tmp_path / "s.zarr", train=(8,), val=(1,), rows_per_shard=9).first, VAL)
+
+
+def test_chosen_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(10,), val=(9,), rows_per_shard=19, failed=(2, 12))
+    chosen = choose_rows(store.first, train_config("x", batch_size=8, val_rows=4))
+    assert chosen.train.tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9]
+    assert chosen.batch_size == 8
+    assert len(set(chosen.val.tolist())) == 4
+    assert set(chosen.val.tolist()) < set(store.first.ok_rows(VAL).tolist())
+    assert (
+        chosen.val.tolist()
+        != choose_rows(store.first, train_config("x", batch_size=8, val_rows=4, seed=1)).val.tolist()
+    )
+    assert capsys.readouterr().err == ""
+    assert choose_rows(store.first, train_config("x", batch_size=64)).batch_size == 9
+    assert "note: batches of 9" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="a batch of 8 does not divide among 3 processes"):
+        choose_rows(store.first, train_config("x", batch_size=8), 3)
+
+
+def test_one_held_out_row_is_too_few_and_not_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = make_store(tmp_path / "one.zarr", train=(8,), val=(1,), rows_per_shard=9)
+    assert len(choose_rows(one.first, train_config("x", batch_size=4)).val) == 0
+    said = capsys.readouterr().err
+    assert "warning: one row is held out, and 2 are needed to score, so the student will not be" in said
+    assert "no rows are held out" not in said
+
+
+def test_failed_rows_are_named_as_the_cause_of_too_few_rows(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "s.zarr", train=(3,), val=(5,), rows_per_shard=8, failed=(0, 2))
+    with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 planned rows failed .*--retry-failures"):
+        choose_rows(store.first, train_config("x"))
+    store = make_store(tmp_path / "t.zarr", train=(1,), val=(5,), rows_per_shard=8, failed=(2,))
+    with pytest.raises(ConfigError, match=r"1 rows to train on.* Plan with more slides"):
+        choose_rows(store.first, train_config("x"))
+
+
+def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort: Path, tmp_path: Path) -> None:
+    config = PlanConfig(patch_px=64, patches_per_slide=4, val_fraction=0.0)
+    plan = plan_slides(read_manifest(cohort, None), config, workers=2)
+    stores = {}
+    for pixels in ("jpegxl", "none"):
+        teacher = {"width": 2, "name": "t"}
+        settings = {"rows_per_shard": plan.num_rows, "pixels": pixels, "dtype": "float32"}
+        create_store(tmp_path / pixels, plan, StoreSpec(teacher, settings), versions())
+        store = Store(tmp_path / pixels)
+        patches = PlannedPatches(plan, None if pixels == "none" else "jpegxl")
+        with StoreWriter(store.first, patches.describe, "test") as writer:
+            seen, reads = np.empty((plan.num_rows, 64, 64, 3), np.uint8), list[PatchRead]()
+            for row in range(plan.num_rows):
+                reads.append(patches.read(row, seen[row]))
+            writer.put(range(plan.num_rows), np.ones((plan.num_rows, 2), np.float32), reads)
+        assert all(read.status is Status.OK for read in reads)
+        stores[pixels] = StoredRows(Store(tmp_path / pixels).first)
+    kept, read_again = (np.empty((64, 64, 3), np.uint8) for _ in range(2))
+    assert plan.num_rows == 16
+    for row in range(plan.num_rows):
+        stores["jpegxl"].read(row, kept)
+        stores["none"].read(row, read_again)
+        assert np.array_equal(kept, read_again)
+    assert kept.std() > 5  # tissue, not glass
+    gone = StoredRows(Store(tmp_path / "none").first, tmp_path / "nowhere")
+    with pytest.raises(
+        StoreError,
+        match=r"row 3 could be read for the teacher, but not now: .*nowhere.*give the folder of .* --slides-root",
+    ):
+        gone.read(3, kept)

@@ -1,0 +1,175 @@
+"""The run directory: started once, continued under the same identity only; the metrics follow the checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.base.errors import CheckpointError, G2LError
+from pipeline.disk.asides import ASIDE_SUFFIX
+from pipeline.training.run_folder import MetricsLog, RunFolder
+
+IDENTITY: dict[str, Any] = {"store": "abc", "options": {"lr": 0.1, "epochs": 3}, "world_size": 1}
+
+
+def test_a_run_is_started_and_continued(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "deep" / "run")
+    run.start_or_continue(IDENTITY)
+    run.start_or_continue(IDENTITY)
+    assert run.read_identity() == IDENTITY
+    assert run.metrics() == []
+
+
+def test_another_identity_is_refused_with_what_differs(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.start_or_continue(IDENTITY)
+    with pytest.raises(CheckpointError) as caught:
+        run.start_or_continue({**IDENTITY, "options": {"lr": 0.2, "epochs": 3}, "world_size": 2})
+    words = str(caught.value)
+    assert "lr" in words
+    assert "0.1" in words
+    assert "0.2" in words
+    assert "world_size" in words
+    assert "epochs" not in words
+    assert run.read_identity() == IDENTITY
+
+
+def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path) -> None:
+    def identity(weights: str, sha: str) -> dict[str, Any]:
+        encoder = {"weights": weights, "weights_sha256": sha}
+        return {**IDENTITY, "student": encoder, "teacher": encoder}
+
+    run = RunFolder(tmp_path / "run")
+    run.start_or_continue(identity("a.safetensors", "1"))
+    run.start_or_continue(identity("b.safetensors", "1"))
+    assert run.read_identity() == identity("a.safetensors", "1")
+    with pytest.raises(CheckpointError, match=r"student\.weights: 'a(.|\n)*student\.weights_sha256: '1' -> '2'"):
+        run.start_or_continue(identity("b.safetensors", "2"))
+
+
+def test_a_random_start_may_come_out_otherwise_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Other versions of torch and other processors draw other last bits; the checkpoint has the weights."""
+
+    def identity(sha: str, weights: str = "scratch", name: str = "vit") -> dict[str, Any]:
+        return {**IDENTITY, "student": {"name": name, "weights": weights, "weights_sha256": sha}}
+
+    run = RunFolder(tmp_path / "run")
+    run.start_or_continue(identity("1"))
+    run.start_or_continue(identity("2"))  # no checkpoint yet: it begins with the weights of now
+    assert run.read_identity() == identity("2")
+    run.checkpoints.mkdir()
+    (run.checkpoints / "step-000000000.pt").write_bytes(b"")
+    capsys.readouterr()
+    run.start_or_continue(identity("3"))
+    assert "this seed gives other random weights here" in " ".join(capsys.readouterr().err.split())
+    assert run.read_identity() == identity("2")
+    for other in (identity("3", name="cnn"), identity("3", weights="w.pth")):
+        with pytest.raises(CheckpointError, match="started from other inputs"):
+            run.start_or_continue(other)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_what_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
+    for path in (tmp_path / "metrics.jsonl", None):  # the other processes do not write, but stop as well
+        log = MetricsLog(path, 0)
+        log.append({"kind": "step", "step": 1, "loss": 0.5})
+        with pytest.raises(G2LError, match=rf"training has diverged: at step 2 loss is {value:g}\. Choose a smaller"):
+            log.append({"kind": "step", "step": 2, "loss": value})
+        log.close()
+    assert [line["step"] for line in RunFolder(tmp_path).metrics()] == [1]
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="not empty and not a run"):
+        RunFolder(tmp_path).start_or_continue(IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_run_killed_before_its_identity_was_whole_starts_anew(tmp_path: Path) -> None:
+    (tmp_path / ("run.json" + ASIDE_SUFFIX)).write_text('{"sto')
+    run = RunFolder(tmp_path)
+    run.start_or_continue(IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    """Also a half-written student, which is a folder, with a half-written file in it."""
+    run = RunFolder(tmp_path)
+    run.start_or_continue(IDENTITY)
+    for name in ("student", "student.old"):
+        (tmp_path / (name + ASIDE_SUFFIX)).mkdir()
+        (tmp_path / (name + ASIDE_SUFFIX) / ("config.json" + ASIDE_SUFFIX)).write_text("{")
+    run.checkpoints.mkdir()
+    (run.checkpoints / ("step-000000001.pt" + ASIDE_SUFFIX)).write_text("x")
+    run.start_or_continue(IDENTITY)
+    assert not list(tmp_path.rglob("*" + ASIDE_SUFFIX))
+
+
+def test_no_run_and_a_damaged_run_have_clear_words(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no such run. `g2l train-student` makes one"):
+        RunFolder(tmp_path).read_identity()
+    for damage in (b"{", b"\xff\xfe"):
+        (tmp_path / "run.json").write_bytes(damage)
+        with pytest.raises(CheckpointError, match=r"run\.json: damaged"):
+            RunFolder(tmp_path).read_identity()
+
+
+def test_a_place_that_cannot_be_written_has_clear_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(G2LError, match=r"cannot write to .*file"):
+        RunFolder(tmp_path / "file").start_or_continue(IDENTITY)
+
+
+def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    log = MetricsLog(run.metrics_path, 0)
+    log.append({"kind": "step", "loss": 0.1 + 0.2})
+    seen = log.sync()
+    assert seen == run.metrics_path.stat().st_size
+    log.append({"kind": "step", "loss": 7})
+    log.close()
+    assert [line["loss"] for line in run.metrics()] == [0.30000000000000004, 7]
+    log = MetricsLog(run.metrics_path, seen)
+    assert log.sync() == seen  # nothing was written since
+    log.append({"kind": "val", "loss": 8})
+    longer = log.sync()
+    log.close()
+    assert longer == run.metrics_path.stat().st_size
+    assert [line["loss"] for line in run.metrics()] == [0.1 + 0.2, 8]
+    MetricsLog(run.metrics_path, 0).close()
+    assert run.metrics() == []
+
+
+def test_lines_are_there_at_once(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    log = MetricsLog(run.metrics_path, 0)
+    log.append({"step": 1})
+    assert run.metrics() == [{"step": 1}]
+    log.close()
+
+
+@pytest.mark.parametrize("left", [None, 5])
+def test_metrics_that_are_shorter_than_the_checkpoint_saw_are_an_error(tmp_path: Path, left: int | None) -> None:
+    path = tmp_path / "metrics.jsonl"
+    if left is not None:
+        path.write_text("x" * left)
+    with pytest.raises(CheckpointError, match="it had 10 bytes at the checkpoint"):
+        MetricsLog(path, 10)
+
+
+def test_a_half_written_line_is_left_out_and_a_damaged_one_named(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.metrics_path.write_text(json.dumps({"step": 1}) + '\n{"step": 2')
+    assert run.metrics() == [{"step": 1}]
+    run.metrics_path.write_bytes(b'{"step": 1}\n{"st\xff\n')
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged"):
+        run.metrics()
+
+
+def test_without_a_path_nothing_is_written() -> None:
+    log = MetricsLog(None, 123)
+    log.append({"step": 1})
+    assert log.sync() == 0
+    log.close()

@@ -1,0 +1,76 @@
+"""How a student is scored: batches for statistics, linear maps, and students that one row would crash."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import r2_score
+from support.stores import dropping_cnn, make_store, plain_vit, train_config
+
+from pipeline.base.errors import ConfigError
+from pipeline.encoders.build import build_encoder
+from pipeline.projector import Projector
+from pipeline.training.checkpoint import load_last_checkpoint
+from pipeline.training.linear_map import fit_linear_map
+from pipeline.training.scoring import batches_in_order, even_batches
+from stages.train_student import require_share, train_student
+
+
+@given(st.integers(2, 400), st.integers(2, 60))
+def test_even_batches_have_the_same_rows_and_never_one_alone(num_rows: int, size: int) -> None:
+    rows = list(range(num_rows))
+    batches = even_batches(rows, size)
+    assert [row for batch in batches for row in batch] == rows
+    sizes = [len(batch) for batch in batches]
+    assert min(sizes) >= 2
+    assert max(sizes) <= size + (size == 2)
+    assert max(sizes) - min(sizes) <= 1
+    assert [row for batch in batches_in_order(rows, size) for row in batch] == rows
+
+
+@pytest.mark.parametrize(("train", "batch_size"), [((22,), 21), ((3,), 2)])
+def test_a_remainder_of_one_row_crashes_no_student(tmp_path: Path, train: tuple[int, ...], batch_size: int) -> None:
+    """Its last map is one pixel with batch normalisation: 22 rows by 21 ended in torch's "Expected more than 1 value
+    per channel when training".
+    """
+    store = make_store(tmp_path / "store.zarr", train=train, val=(6,))
+    trained = train_student(store, tmp_path / "run", train_config(dropping_cnn(tmp_path / "s"), epochs=1,
+                                                                  batch_size=batch_size))  # fmt: skip
+    assert trained.before is not None
+    assert np.isfinite(list(trained.before.values())).all()
+
+
+def test_a_share_of_one_row_a_process_is_refused_before_it_crashes(tmp_path: Path) -> None:
+    cnn = build_encoder(dropping_cnn(tmp_path / "cnn"), "scratch", 32)
+    with pytest.raises(ConfigError, match=r"a batch of 4 among 4 processes .* --batch-size of at least 8"):
+        require_share(cnn, 4, 4)
+    require_share(cnn, 8, 4)
+    require_share(cnn, 2, 1)
+    require_share(build_encoder(plain_vit(tmp_path / "vit"), "scratch", 32), 4, 4)  # it has none
+
+
+def test_the_linear_maps_r2_is_that_of_a_map_fitted_on_training_rows(tmp_path: Path) -> None:
+    """The last line of the metrics, computed once more from the checkpoint and the store."""
+    store = make_store(tmp_path / "store.zarr", train=(40, 40), val=(30,))
+    config = train_config(plain_vit(tmp_path / "vit"), epochs=2)
+    trained = train_student(store, tmp_path / "run", config)
+    assert trained.after is not None
+    checkpoint = load_last_checkpoint(trained.run.checkpoints)
+    assert checkpoint is not None
+    student = build_encoder(config.student, "scratch", store.patch_px).module
+    student.model.load_state_dict(checkpoint["student"])
+    projector = Projector(student.spec.width, store.first.width)
+    projector.load_state_dict(checkpoint["projector"])
+    found = []
+    for rows in (store.first.ok_rows(0), store.first.ok_rows(1)):
+        with torch.inference_mode():
+            z = student(torch.from_numpy(np.stack([store.read_pixels(int(row)) for row in rows]))).numpy()
+        teacher = torch.from_numpy(np.stack([store.first.read_embedding(int(row)) for row in rows]))
+        found.append((z, projector.teacher_norm.standardise(teacher).double().numpy()))
+    (z_train, t_train), (z_val, t_val) = found
+    cases = store.plan.case_of_row()[store.first.ok_rows(0)]
+    expected = r2_score(t_val, fit_linear_map(z_train, t_train, cases).predict(z_val), multioutput="variance_weighted")
+    assert trained.after["r2_linear"] == pytest.approx(expected, abs=1e-5)
