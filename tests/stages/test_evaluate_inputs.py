@@ -235,7 +235,7 @@ def test_slides_without_a_case_are_told_early(tmp_path: Path, capsys: pytest.Cap
     look_at_inputs(config(**write_slides(tmp_path, csv)))
     said = capsys.readouterr().err
     assert "every slide counts as a case of its own" in said
-    assert "not used: 'subject'" in said
+    assert "Unused columns of the CSV: 'subject'" in said
 
 
 def test_features_are_read_early_and_once(

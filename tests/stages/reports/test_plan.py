@@ -66,7 +66,7 @@ def test_cases_that_differ_in_capitals_only() -> None:
         estimate(alike)
     )
     centres = replace(plan, slides=(replace(first, center="Ulm"), replace(second, center="ulm ")))
-    assert "warning: These centres differ in capitals" in estimate(centres)
+    assert "warning: These centres differ only in capitals" in estimate(centres)
     assert "warning: These" not in estimate(plan)
 
 
