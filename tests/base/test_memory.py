@@ -62,3 +62,29 @@ def test_a_model_has_the_same_peak_beside_others() -> None:
     other = build_encoder("test_vit", "scratch", 160).module
     assert memory.peak_bytes(module, patches, "float32") == alone
     del other
+
+
+@pytest.mark.parametrize("error", [
+    MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+])  # fmt: skip
+def test_allocations_that_fail(error: Exception) -> None:
+    assert memory.is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError(), OSError()])
+def test_other_errors_are_no_lack_of_memory(error: Exception) -> None:
+    assert not memory.is_out_of_memory(error)
+
+
+def test_an_allocation_that_really_fails() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert memory.is_out_of_memory(caught.value)
+
+
+def test_buffers_count_as_parameters_do() -> None:
+    assert [name for name, _ in memory.named_tensors(nn.BatchNorm1d(3))] == [
+        "weight", "bias", "running_mean", "running_var", "num_batches_tracked",
+    ]  # fmt: skip
