@@ -18,6 +18,7 @@ from support.plans import SMALL, make_plan
 from pipeline.base.errors import PlanError
 from pipeline.cohort.manifest import parse_manifest
 from pipeline.cohort.plan import (
+    MOST_REASONS,
     AuditRow,
     Plan,
     SlidePlan,
@@ -31,6 +32,7 @@ from pipeline.cohort.plan import (
 )
 from pipeline.config.stages import PlanConfig
 from pipeline.disk import files
+from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.reader import Slide
 from stages.inspect import inspect_path
@@ -248,3 +250,64 @@ def test_old_plans_open_and_keep_their_hash(tmp_path: Path) -> None:
     assert [s.has_case for s in read_plan(tmp_path / "0.h5").slides] == [None, None]
     assert [s.has_case for s in read_plan(tmp_path / "1.h5").slides] == [False, False]
     assert "2 of unknown cases" in inspect_path(tmp_path / "1.h5")
+
+
+def test_a_plan_is_its_slides_with_patches_by_id() -> None:
+    first, second = made_up_plan().slides
+    empty = replace(first, slide_id="0", coords_l0_px=first.coords_l0_px[:0], split=first.split[:0])
+    audit = [AuditRow(name, "ok") for name in ("b", "0", "a")]
+    plan = build_plan(PlanConfig(), [second, empty, first], audit, Path("/nowhere"))
+    assert [slide.slide_id for slide in plan.slides] == ["a", "b"]
+    assert [row.slide_id for row in plan.audit] == ["0", "a", "b"]
+    assert plan.num_rows == len(first.split) + len(second.split) == plan.count(TRAIN) + plan.count(VAL)
+    assert plan.case_of_row().tolist() == [first.case_id] * len(first.split) + [second.case_id] * len(second.split)
+
+
+def test_a_plan_without_patches_gives_the_first_reasons() -> None:
+    audit = [AuditRow(f"s{i:02d}", "failed", f"reason {i}") for i in range(MOST_REASONS + 3)]
+    with pytest.raises(PlanError, match=r"no slide has a patch to sample") as caught:
+        build_plan(PlanConfig(), [], audit, Path("/nowhere"))
+    lines = str(caught.value).splitlines()
+    assert lines[1] == "  s00: reason 0"
+    assert (len(lines), lines[-1]) == (MOST_REASONS + 2, "  and 3 more")
+
+
+def test_a_plan_takes_the_identities_that_an_earlier_one_knew() -> None:
+    """Of slides that are the same; what an earlier version did not keep, or another slide, is no reason for a hash."""
+    old = made_up_plan()
+    _, second = old.slides
+    facts = {"level_sizes_px": [[9999, 99]], "sha256": "1" * 64}
+    now = replace(old, slides=tuple(replace(s, identity_facts=facts) for s in old.slides))
+    assert now.hash != old.hash
+    assert now.as_known_to(old).hash == old.hash
+    assert now.as_known_to(now).hash == now.hash
+    other = replace(now, slides=(now.slides[0], replace(now.slides[1], size_l0_px=(1, 1))))
+    known = other.as_known_to(old)
+    assert known.slides[0].identity_facts is None
+    assert known.slides[1].identity_facts == facts
+    assert replace(now, slides=now.slides[:1]).as_known_to(replace(old, slides=(second,))).slides == now.slides[:1]
+
+
+@pytest.mark.parametrize(
+    ("coords", "split", "words"),
+    [
+        (np.zeros((3, 3), np.int64), np.zeros(3, np.uint8), "coords of shape"),
+        (np.zeros(3, np.int64), np.zeros(3, np.uint8), "coords of shape"),
+        (np.zeros((3, 2)), np.zeros(3, np.uint8), "coords of shape"),
+        (np.zeros((3, 2), np.int64), np.zeros(2, np.uint8), "split of shape"),
+        (np.zeros((0, 2), np.int64), np.zeros(0, np.uint8), "without patches"),
+        (np.zeros((3, 2), np.int64), np.full(3, 9, np.uint8), "unknown split"),
+    ],
+)
+def test_arrays_that_are_no_slide_s_are_refused(coords: Any, split: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        slide_from_record(slide_record(made_up_plan().slides[0]), coords, split)
+
+
+@pytest.mark.parametrize("change", [
+    {"size_l0_px": [1]}, {"geometry": {"patch_px": 1}}, {"geometry": None}, {"more": 1},
+])  # fmt: skip
+def test_records_that_are_no_slide_s_are_refused(change: dict[str, Any]) -> None:
+    slide = made_up_plan().slides[0]
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        slide_from_record(slide_record(slide) | change, slide.coords_l0_px, slide.split)
