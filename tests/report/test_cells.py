@@ -5,7 +5,7 @@ from math import nan
 import pytest
 from support.reports import DASH, MINUS
 
-from pipeline.report.cells import format_number, shown_column, shown_table
+from pipeline.report.cells import Shown, as_shown, format_number, number_of, shown_column, shown_table
 from pipeline.report.content import Column, Interval, Table
 
 
@@ -62,3 +62,26 @@ def test_wide_tables_are_printed_in_parts_that_repeat_the_first_column() -> None
     parts = [part["indices"] for part in shown_table(table)["parts"]]
     assert parts == [[0, *range(1, 9)], [0, *range(9, 17)], [0, 17, 18, 19]]
     assert shown_table(Table("t", [Column("a")], [["x"]]))["parts"] == []
+
+
+def test_groups_span_their_columns_in_each_printed_part() -> None:
+    columns = [Column(name) for name in "mabcd"]
+    shown = as_shown("t", columns, [[Shown("x")]] * 5, groups=["", "A", "A", "A", "B"], print_columns=2)
+    assert shown["whole"] == {"indices": [0, 1, 2, 3, 4], "groups": [("A", 3), ("B", 1)]}
+    assert shown["parts"] == [
+        {"indices": [0, 1, 2], "groups": [("A", 2)]}, {"indices": [0, 3, 4], "groups": [("A", 1), ("B", 1)]},
+    ]  # fmt: skip
+    assert shown["under"] == [""] * 5
+
+
+def test_a_column_of_dashes_is_not_numeric_and_bold_is_known() -> None:
+    table = Table("t", [Column("m"), Column("x", better="higher"), Column("y")],
+                  [["a", 0.5, None], ["b", 0.6, nan]])  # fmt: skip
+    shown = shown_table(table)
+    assert shown["numeric"] == [False, True, False]
+    assert shown["bold"]
+    assert [[cell.text for cell in row] for row in shown["rows"]] == [["a", "0.500", ""], ["b", "0.600", ""]]
+
+
+def test_what_is_a_number() -> None:
+    assert [number_of(value) for value in (True, 3, 0.5, nan, "1", None)] == [1, 3, 0.5, None, None, None]

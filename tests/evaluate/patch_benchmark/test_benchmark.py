@@ -4,9 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.labelled_patches import NUM, cohort, config, patches_of, write_patches
+from PIL import Image
+from support.labelled_patches import NUM, cohort, config, noise, patches_of, write_patches
 
 from pipeline.base.errors import G2LError
+from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
 from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
 
 SPLITS = ["train"] * 12 + ["test"] * 12
@@ -65,3 +67,35 @@ def test_the_basis_counts_slides_and_cases_on_both_sides(tmp_path: Path) -> None
         "patches": 24, "slides": 23, "cases": 12, "classes": 2, "patches to train on": 12, "cases to train on": 6,
         "slides to train on": 12, "patches scored": 12, "cases scored": 6, "slides scored": 11,
     }  # fmt: skip
+
+
+def test_patches_ask_for_it_and_images_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
+    assert not PatchBenchmark.is_wanted(config())
+    path = write_patches(tmp_path, *cohort())
+    (tmp_path / "3.png").write_bytes(b"no image")
+    asked = config(patches=path, workers=1)
+    assert PatchBenchmark.is_wanted(asked)
+    benchmark = PatchBenchmark.look(asked)
+    assert [name.name for name in benchmark.patch_set.paths] == [f"{i}.png" for i in range(NUM) if i != 3]
+    assert [exclusion.what for exclusion in benchmark.images.exclusions] == [str(tmp_path / "3.png")]
+    assert any(f"1 of {NUM} images of {path} are left out" in note for note in benchmark.notes)
+    source = benchmark.patch_source()
+    assert source is not None
+    assert len(source.rows) == NUM - 1
+    patch = np.zeros((8, 8, 3), np.uint8)
+    source.read(source.rows[3], patch)
+    assert np.array_equal(patch, noise(4))  # the one after what is left out
+
+
+def test_classes_that_cannot_be_told_apart_are_refused_before_models_are_built(tmp_path: Path) -> None:
+    pictures, columns = cohort()
+    path = write_patches(tmp_path, pictures, columns | {"label": ["x"] * NUM})
+    with pytest.raises(G2LError, match="of one class, 'x'"):
+        PatchBenchmark.look(config(patches=path, workers=1))
+    for i in range(NUM):
+        (tmp_path / f"{i}.png").write_bytes(b"")
+    with pytest.raises(G2LError, match=f"none of its {NUM} images can be used"):
+        PatchBenchmark.look(config(patches=path, workers=1))
+    Image.fromarray(pictures[0]).save(tmp_path / "0.png")
+    with pytest.raises(G2LError, match="of one class, 'x'"):
+        PatchBenchmark.look(config(patches=path, workers=1))

@@ -7,7 +7,10 @@ import pytest
 from PIL import Image
 from support.labelled_patches import config, noise
 
+from pipeline.evaluate.images import scan_images
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
+from pipeline.evaluate.robustness.copies import note_on_copies
+from pipeline.evaluate.robustness.data import read_robustness_set
 from stages.evaluate import look_at_inputs
 
 
@@ -36,3 +39,15 @@ def test_copies_on_other_slides_are_told_of_a_robustness_set(
     notes = benchmark.robustness_set.notes
     assert (words in " ".join(notes)) if words else notes == ()
     assert words in capsys.readouterr().err
+
+
+def test_a_set_of_pairs_only_has_no_copies_to_tell(tmp_path: Path) -> None:
+    """The same picture on all slides; there is no index that it could move."""
+    rows = ["path,slide_id,patch_id,scanner"]
+    for i in range(4):
+        Image.fromarray(noise(0)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png,S{i // 2},{i % 2},{'PQ'[i // 2]}")
+    path = tmp_path / "pairs.csv"
+    path.write_text("\n".join(rows) + "\n")
+    found = read_robustness_set(path)
+    assert note_on_copies(found, scan_images(found.paths, 1)) == []

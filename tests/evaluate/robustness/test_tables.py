@@ -1,14 +1,29 @@
 """The tables of robustness: the index, its parts, differences at the same k, and pairs of slides."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from support.robustness_patches import draw
 from support.robustness_sets import config, models_of, rows_of, write
 
-from pipeline.evaluate.robustness.data import RobustnessSet
+from pipeline.evaluate.bootstrap import GroupResamples
+from pipeline.evaluate.robustness.data import IndexRows, RobustnessSet
+from pipeline.evaluate.robustness.margins import NOT_COUNTED
+from pipeline.evaluate.robustness.pairs import KINDS, PairedRobustness, SlidePair
 from pipeline.evaluate.robustness.section import robustness_section
+from pipeline.evaluate.robustness.tables import (
+    ScoredIndex,
+    index_draws,
+    index_notes,
+    index_score,
+    paired_notes,
+    paired_score,
+    paired_tables,
+)
 
 
 def test_few_slides_give_no_intervals(tmp_path: Path) -> None:
@@ -134,3 +149,72 @@ def test_pairs_of_slides(paired_set: RobustnessSet) -> None:
         "In 5 pairs of slides a place is on one of them only; 5 such were left out.",
     ]
     json.dumps(section.record(), allow_nan=False)
+
+
+def scored_index(label: str, **changes: Any) -> tuple[IndexRows, ScoredIndex]:
+    """The index of drawn patches at k = 5, without margins."""
+    patches = replace(draw(0, num_rows=90), **changes)
+    rows = IndexRows(np.arange(90), patches.slides, patches.classes, patches.centers, None)
+    index = patches.index(5)
+    draws = None
+    if not np.isnan(index.value):
+        draws = index_draws(index.same_class, index.same_center, GroupResamples(patches.slides, 100, 0))
+    return rows, ScoredIndex(label, index, NOT_COUNTED, draws)
+
+
+def test_a_resample_of_the_index_sums_before_it_divides() -> None:
+    so, os, slides = np.array([1, 0, 4, 2, 3, 1]), np.array([0, 3, 1, 2, 1, 5]), np.array(list("aabcde"))
+    resamples = GroupResamples(slides, 50, 1)
+    found = index_draws(so, os, resamples)
+    assert found.value == 11 / 23
+    for drawn, counts in zip(found.draws, resamples.counts, strict=True):
+        weights = counts[resamples.group_of_row]
+        assert drawn == pytest.approx((weights * so).sum() / (weights * (so + os)).sum())
+
+
+def test_the_score_leaves_models_without_an_index_out() -> None:
+    rows, sound = scored_index("sound")
+    _, flat = scored_index("flat", embeddings=np.ones((90, 4)))
+    assert index_score(rows, [flat], "flat") is None
+    score = index_score(rows, [sound, flat], "flat")
+    assert score is not None
+    assert (list(score.values), score.differences) == (["sound"], {})
+    assert score.values["sound"].value == sound.index.value
+    both = index_score(rows, [sound, replace(sound, label="again")], "sound")
+    assert both is not None
+    assert [(d.value, d.low, d.high) for d in both.differences.values()] == [(0, 0, 0)]
+    notes = index_notes(0, [sound, flat], 12)
+    assert [note.split(":")[0] for note in notes if note.startswith("flat")] == ["flat"]
+    assert index_notes(1234, [sound], 40) == ["1,234 rows of subset OOD do not count for the index, as in PathoROB."]
+
+
+def pair(kind: str, cosine: float, top: float, places: int = 500, missing: int = 0) -> SlidePair:
+    return SlidePair("a", "b", kind, places, missing, cosine, (top,) * 4)
+
+
+def test_the_metric_of_pairs_is_the_leaderboards_where_all_models_have_it() -> None:
+    whole = PairedRobustness(tuple(pair(kind, 0.8, 0.1 * i) for i, kind in enumerate(KINDS[1:], start=1)))
+    worse = PairedRobustness(tuple(pair(kind, 0.4, 0.1 * i) for i, kind in enumerate(KINDS[1:], start=1)))
+    score = paired_score({"a": whole, "b": worse}, "a")
+    assert score.name == "paired robustness, plismbench's metric"
+    assert score.values["a"].value == pytest.approx((0.8 + 0.1 + 0.2 + 0.3) / 4)
+    assert score.differences["b"].value == pytest.approx(-0.1)
+    assert np.isnan([score.values["a"].low, score.differences["b"].high]).all()
+    scanners = PairedRobustness((pair(KINDS[1], 0.8, 0.6),))
+    by_top = paired_score({"a": scanners}, "a")
+    assert (by_top.name, by_top.values["a"].value) == ("paired robustness, top-10 accuracy", 0.6)
+
+
+def test_kinds_of_pairs_that_a_set_lacks_are_dashes() -> None:
+    medians, figures = paired_tables({"m": PairedRobustness((pair(KINDS[1], 0.8, 0.6), pair(KINDS[1], 0.4, 0.2)))})
+    assert medians.rows[0] == ["m", pytest.approx(0.6), pytest.approx(0.4), None, None, None]
+    assert [row[1:3] for row in figures.rows] == [["all", 2], [KINDS[1], 2]]
+
+
+def test_pairs_of_few_places_are_told() -> None:
+    few = PairedRobustness((pair(KINDS[1], 0.8, 0.6, places=20, missing=3), pair(KINDS[1], 0.8, 0.6)))
+    assert paired_notes(few) == [
+        "Pairs of slides share at least 20 places; of so few, chance alone finds 10 of 39 patches.",
+        "In 1 pairs of slides a place is on one of them only; 3 such were left out.",
+    ]
+    assert paired_notes(PairedRobustness((pair(KINDS[1], 0.8, 0.6),))) == []

@@ -6,6 +6,7 @@ import pytest
 from support.slide_sets import bags_of, make
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.slide_benchmark.bags import Bag, named
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.report.content import Exclusion
 
@@ -47,3 +48,21 @@ def test_cases_are_counted_where_slides_are_predicted(tmp_path: Path) -> None:
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3", "s4"]}))
     with pytest.raises(BenchmarkError, match="'mut' has 1"):
         found.require_scorable(2)
+
+
+def test_a_bag_of_several_centres_is_of_no_centre_that_there_is() -> None:
+    bags = [Bag("A", "A", "mut", centers, "", ("s1",)) for centers in ((), ("north",), ("north", "south"))]
+    assert [bag.center for bag in bags] == ["", "north", "north + south"]
+
+
+def test_a_slide_that_is_its_own_case_is_named_once() -> None:
+    assert (named("s1", "s1"), named("s1", "A")) == ("slide s1", "slide s1 of case A")
+
+
+def test_a_slide_that_is_predicted_by_itself_leaves_alone(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,tp53\ns1,A,mut\ns2,A,wt\ns3,B,wt\n"
+    found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2", "s3"]}))
+    left = found.without({"s2": "uni: NaN"})
+    assert left.exclusions == (Exclusion("slide s2 of case A", "uni: NaN"),)
+    assert (left.slides, left.incomplete) == (["s1", "s3"], ())
+    assert found.slides == ["s1", "s2", "s3"]  # the set itself stays

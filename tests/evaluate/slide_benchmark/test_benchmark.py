@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from support.labelled_patches import config
 
-from pipeline.base.errors import G2LError
+from pipeline.base.errors import ConfigError, G2LError
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
-from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark
+from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark, named_folders, unmatched_notes
 from pipeline.features.read import read_features
+from pipeline.student.resolve import NamedModel
 from stages.evaluate import look_at_inputs
 
 
@@ -58,7 +59,7 @@ def test_slides_without_a_case_are_told_early(tmp_path: Path, capsys: pytest.Cap
     look_at_inputs(config(**write_slides(tmp_path, csv)))
     said = capsys.readouterr().err
     assert "every slide counts as a case of its own" in said
-    assert "not used: 'subject'" in said
+    assert "Unused columns of the CSV: 'subject'" in said
 
 
 def test_features_are_read_early_and_once(
@@ -96,3 +97,45 @@ def test_features_are_read_early_and_once(
             f["features"] = np.full((3, 2), np.nan, np.float32)
     with pytest.raises(G2LError, match="no case has both a label and features of every model"):
         look_at_inputs(config(**options))
+
+
+def test_labels_and_features_belong_together(tmp_path: Path) -> None:
+    assert SlideBenchmark.is_wanted(config(slides=tmp_path / "s.csv", features=[f"uni={tmp_path}"]))
+    assert not SlideBenchmark.is_wanted(config())
+    for alone in (config(slides=tmp_path / "s.csv"), config(features=[str(tmp_path)]),
+                  config(slides=tmp_path / "s.csv", features=[])):  # fmt: skip
+        with pytest.raises(ConfigError, match="--slides and --features belong together"):
+            SlideBenchmark.is_wanted(alone)
+
+
+def test_folders_are_called_by_their_label_or_their_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("uni", "conch"):
+        (tmp_path / name).mkdir()
+    uni, conch = tmp_path / "uni", tmp_path / "conch"
+    assert named_folders([f"UNI 2={uni}", str(conch)]) == [("UNI 2", uni), ("conch", conch)]
+    monkeypatch.chdir(uni)
+    assert named_folders(["."])[0][0] == "uni"
+    assert named_folders([]) == []
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [(["{}/gone"], "gone is not a folder"), (["x={}/file"], "file is not a folder"),
+     (["{}/uni", "uni={}/conch"], "two are called uni; name them: --features LABEL=DIR")],
+)  # fmt: skip
+def test_folders_that_cannot_be_used_are_refused(tmp_path: Path, texts: list[str], words: str) -> None:
+    for name in ("uni", "conch"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=words):
+        named_folders([text.format(tmp_path) for text in texts])
+
+
+def test_features_of_no_model_stand_for_themselves_and_are_told(tmp_path: Path) -> None:
+    csv = "slide_id,case_id,label\n" + "".join(f"s{i},P{i},{'xy'[i % 2]}\n" for i in range(8))
+    benchmark = SlideBenchmark.look(config(**write_slides(tmp_path, csv)))
+    assert benchmark.other_labels == ("uni",)
+    assert benchmark.check_models([NamedModel("uni", "any", "scratch", 32)]) == []
+    (note,) = benchmark.check_models([NamedModel("other", "any", "scratch", 32)])
+    assert note == "The features uni are of none of the models (other) and stand for themselves."
+    assert unmatched_notes([], ["a"]) == unmatched_notes(["a"], ["b", "a"]) == []

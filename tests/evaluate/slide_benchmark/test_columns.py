@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from support.slide_sets import bags_of, make
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.disk.tables import Problem
+from pipeline.evaluate.slide_benchmark.columns import find_columns
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 
 
@@ -129,3 +131,40 @@ def test_names_of_columns_may_have_blanks_and_dashes(tmp_path: Path, slide: str,
     path.write_text(f"{case},tp53\nA,mut\n,wt\n")
     with pytest.raises(BenchmarkError, match=f"line 3: {case} is empty; fill it in on every line"):
         read_slide_set(path, label, features)
+
+
+def records_of(text: str) -> list[tuple[int, dict[str, str]]]:
+    """Lines and cells of a table without quotes."""
+    header, *lines = [line.split(",") for line in text.splitlines()]
+    return [(number, dict(zip(header, cells, strict=True))) for number, cells in enumerate(lines, start=2)]
+
+
+def test_columns_come_under_their_first_names_and_the_others_under_their_own() -> None:
+    problems: list[Problem] = []
+    records = records_of("Slide-ID,PATIENT,tp53,Centre,age\n s1 ,A,mut,n,40\ns2,B,wt,s,50")
+    found = find_columns(records, "tp53", problems)
+    assert problems == []
+    assert found.written == {"slide_id": "Slide-ID", "case_id": "PATIENT", "center": "Centre"}
+    assert (found.of_cases, found.groups, found.unused, found.note) == (("PATIENT",), ("A", "B"), ("age",), "")
+    assert found.records == [
+        (2, {"tp53": "mut", "age": "40", "slide_id": "s1", "case_id": "A", "center": "n"}),
+        (3, {"tp53": "wt", "age": "50", "slide_id": "s2", "case_id": "B", "center": "s"}),
+    ]
+
+
+def test_words_for_a_missing_case_are_problems_unless_another_column_has_it() -> None:
+    problems: list[Problem] = []
+    find_columns(records_of("slide_id,case_id,patient,y\ns1,nan,P,a\ns2,NA,,b\ns3,,,b"), "y", problems)
+    assert [line for line, _ in problems] == [3]
+    assert problems[0][1].startswith("case_id 'NA' stands for a missing value; give the case")
+
+
+def test_a_label_that_is_a_column_of_cases_groups_nothing() -> None:
+    found = find_columns(records_of("slide_id,case_id\ns1,A\ns2,B"), "case_id", [])
+    assert (found.of_cases, found.groups, "case_id" in found.written) == ((), ("", ""), False)
+    assert [cells["case_id"] for _, cells in found.records] == ["A", "B"]
+
+
+def test_a_table_without_rows_has_no_columns() -> None:
+    found = find_columns([], "y", [])
+    assert (found.records, found.written, found.groups, found.unused) == ([], {}, (), ())

@@ -11,7 +11,15 @@ from support.slide_sets import NUM_CASES, WIDTH, Features, config, run, write_co
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
-from pipeline.evaluate.slide_benchmark.score import BagReader, look_at_slides, survey
+from pipeline.evaluate.slide_benchmark.score import (
+    BagReader,
+    bag_moments,
+    look_at_slides,
+    num_folds,
+    sha256_of,
+    slide_folds,
+    survey,
+)
 from pipeline.evaluate.slide_benchmark.section import slide_section
 
 
@@ -98,3 +106,41 @@ def test_a_cohort_of_copies_is_refused_with_the_reason(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="its features are exactly those of") as caught:
         run(path, features)
     assert "Compare the ids" not in str(caught.value)
+
+
+def test_the_moments_of_a_bag_are_those_of_all_its_patches(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    found, surveys = survey(read_slide_set(path, "tp53", features))
+    surveyed = surveys["uni"]
+    assert (surveyed.width, surveyed.encoder, surveys["noise"].encoder) == (WIDTH, "uni", None)
+    reader = BagReader(found.bags, found.files["uni"], surveyed.content)
+    moments = bag_moments(found, surveyed)
+    assert len(moments) == NUM_CASES
+    for bag, of_bag in enumerate(moments):
+        patches = reader(bag).astype(np.float64)
+        assert of_bag.count == len(patches)
+        assert of_bag.mean == pytest.approx(patches.mean(0))
+        assert of_bag.squares == pytest.approx(((patches - patches.mean(0)) ** 2).sum(0))
+
+
+def test_the_hash_of_features_is_of_values_and_shape() -> None:
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    assert sha256_of(values) == sha256_of(np.asfortranarray(values))
+    assert sha256_of(values) != sha256_of(values.reshape(4, 3))
+    assert sha256_of(values) != sha256_of(values + 1)
+
+
+def test_a_split_of_the_table_goes_before_folds(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    whole = read_slide_set(path, "tp53", features)
+    assert num_folds(whole, config(folds=4)) == 4
+    assert len(slide_folds(whole, config(folds=4))) == 4
+    head, *lines = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([f"{head},split", *(f"{line},{'train' if line < 'case_12' else 'test'}" for line in lines)])
+    )
+    split = read_slide_set(path, "tp53", features)
+    assert num_folds(split, config(folds=4)) is None
+    (fold,) = slide_folds(split, config(folds=4))
+    assert [split.bags[i].name for i in fold.test.tolist()] == [f"case_{i}" for i in range(12, NUM_CASES)]
+    assert len(fold.train) == 12
