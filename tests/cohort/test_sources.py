@@ -7,11 +7,7 @@ import pytest
 from support.files import GDC_HEADER, put, touch, write
 
 from pipeline.base.errors import ManifestError
-from pipeline.cohort.manifest import (
-    ManifestRow,
-    read_manifest,
-    write_manifest,
-)
+from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.sources import SlideList, list_folder, list_slides, rows_from_gdc, source_sites
 
 

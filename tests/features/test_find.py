@@ -130,8 +130,7 @@ def test_a_benchmark_takes_such_a_path_for_an_id_and_leaves_a_name_of_two_out(tm
 
 
 @pytest.mark.parametrize(
-    ("one", "two"),
-    [(("uni2", "0a0a0a0a"), ("virchow2", "0a0a0a0a")), (("uni2", "0a0a0a0a"), ("uni2", "0b0b0b0b"))],
+    ("one", "two"), [(("uni2", "0a0a0a0a"), ("virchow2", "0a0a0a0a")), (("uni2", "0a0a0a0a"), ("uni2", "0b0b0b0b"))]
 )
 def test_several_extractors_or_runs_are_named_and_none_is_guessed(
     tmp_path: Path, one: tuple[str, str], two: tuple[str, str]

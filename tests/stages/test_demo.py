@@ -6,9 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from pipeline.report.sheets import SHARED, draw_neighbours
 from stages.demo import MUST_GAIN, Stopwatch, missed_gains, neighbours, overlaps, spread_out
 
 BEFORE = dict.fromkeys(MUST_GAIN, 0.0)
@@ -49,12 +47,3 @@ def test_stopwatch_keeps_what_an_earlier_run_took(tmp_path: Path) -> None:
     before = again.seconds["plan"]
     again.run("plan", lambda: 0, lambda result: result > 0)
     assert Stopwatch(tmp_path / "s.json").seconds == {"plan": before}
-
-
-def test_the_sheet_frames_what_the_teacher_finds_too(tmp_path: Path) -> None:
-    grey = np.full((64, 64, 3), 128, np.uint8)
-    path = tmp_path / "sheet.png"
-    draw_neighbours([grey], {"teacher": [[(grey, False)]], "student": [[(grey, True)]]}, "title", path)
-    pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
-    framed = (pixels == SHARED).all(axis=1).sum()
-    assert framed == 4 * (92 - 4) * 4  # one frame, 4 px wide, round a patch of 92 px

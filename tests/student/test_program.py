@@ -44,11 +44,7 @@ STUDENTS = {
     "class token and mean": ("tiny-mean", 42),
 }
 
-ARGUMENTS = {
-    "vit, pooled": TINY,
-    "vit of any size": TINY | {"dynamic_img_size": True, "patch_size": 14},
-    "cnn": {},
-}
+ARGUMENTS = {"vit, pooled": TINY, "vit of any size": TINY | {"dynamic_img_size": True, "patch_size": 14}, "cnn": {}}
 FAST = ("class token and mean",)
 """An exporter takes seconds: the other students are slow cases."""
 LABELS = [pytest.param(label, marks=() if label in FAST else pytest.mark.slow) for label in STUDENTS]

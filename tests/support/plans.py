@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.cohort.plan import (
-    Plan,
-)
+from pipeline.cohort.plan import Plan
 from pipeline.config.stages import PlanConfig
 from stages.plan import plan_slides
 
