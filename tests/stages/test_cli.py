@@ -8,12 +8,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from support.commands import call_g2l
+from support.commands import call_g2l, called
 from support.extraction import TEACHER, write_cohort, write_teacher
-from support.slides import make_slide
 
-from pipeline.base.errors import ConfigError
-from pipeline.config.base import Config, differences, read_toml, to_toml
+from pipeline.config.base import Config, differences, read_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
 from pipeline.disk.locks import exclusive
@@ -37,11 +35,6 @@ def g2l(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.Com
     """Run the command in a process of its own."""
     command = [sys.executable, "-m", "stages.cli", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
-
-
-def called(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Call the command in this process, which has torch loaded already: seconds less for each."""
-    return subprocess.CompletedProcess(words, *call_g2l(*words))
 
 
 def test_help_names_every_command_and_imports_no_torch() -> None:
@@ -262,41 +255,6 @@ def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     assert "bad: no longer in the manifest" in changed.stderr
 
 
-def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
-    """A slide without mpp gets one in the manifest, as the error says: the old plan is not taken again in silence."""
-    folder = tmp_path / "slides"
-    make_slide(write_cohort(folder, num_slides=1).with_name("b.tif"), width=512, height=448, mpp=None, downsamples=(1,))
-    manifest, weights = folder / "manifest.csv", write_teacher(tmp_path / "teacher.safetensors")
-    rows = "slide_id,path,case_id,mpp\ns0,s0.svs,c0,\nb,b.tif,c1,{}\n"
-    words = ["extract-teacher", manifest, "--out", tmp_path / "s.zarr", "--teacher", TEACHER, "--weights", weights,
-             "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "4", "--device", "cpu"]  # fmt: skip
-    manifest.write_text(rows.format(""))
-    assert called(*words).returncode == 3
-    assert "delete the plan to try them again" in called(*words).stderr
-    manifest.write_text(rows.format("0.5"))
-    mended = called(*words)
-    assert mended.returncode == 1
-    assert "b: another path, case, center, mpp" in mended.stderr
-
-
-def test_plans_of_like_names_do_not_share_files(cohort: Path, tmp_path: Path) -> None:
-    for name in ("plan-0.25", "plan-0.5", "p.h5"):
-        done = called("plan", cohort, "--out", tmp_path / name, "--patch-px", "64", "--patches-per-slide", "2")
-        assert done.returncode == 0, done.stderr
-    assert len(list(tmp_path.glob("*.audit.csv"))) == len(list(tmp_path.glob("*.config.toml"))) == 3
-
-
-def test_a_stopped_plan_can_be_made_again(cohort: Path, tmp_path: Path) -> None:
-    words = ["plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64"]
-    assert called(*words).returncode == 0
-    (tmp_path / "p.h5").unlink()  # as if it had been stopped before the end
-    (tmp_path / "p.audit.csv").unlink()
-    assert called(*words).returncode == 0
-    other = called(*["plan", cohort, "--out", tmp_path / "q.h5", "--overlays", tmp_path / "o", "--patch-px", "64"])
-    assert other.returncode == 1
-    assert "is not overwritten" in other.stderr
-
-
 def test_plan_options_in_the_table_of_stage_one(tmp_path: Path) -> None:
     manifest, weights = write_tiny_cohort(tmp_path)
     table = tmp_path / "g2l.toml"
@@ -311,17 +269,6 @@ def test_plan_options_in_the_table_of_stage_one(tmp_path: Path) -> None:
     stray = called("extract-teacher", tmp_path / "s.plan.h5", "--out", tmp_path / "t.zarr", "--config", table)
     assert stray.returncode == 1
     assert "--min-tissue" in stray.stderr
-
-
-@pytest.mark.parametrize("name", ["p.audit.csv", "p.config.toml", "o/slide_1.png"])
-def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_path: Path) -> None:
-    path = tmp_path / name
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(b"mine\xff\xfe")
-    done = called("plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64")
-    assert done.returncode == 1
-    assert "is not overwritten" in done.stderr
-    assert path.read_bytes() == b"mine\xff\xfe"
 
 
 def test_a_split_with_an_empty_side_is_warned_of(cohort: Path, tmp_path: Path) -> None:
@@ -347,14 +294,6 @@ def test_inspect_takes_its_path_from_a_file(cohort: Path, tmp_path: Path) -> Non
     assert "64 px at 0.5 um/px" in called("inspect", "--config", tmp_path / "g2l.toml").stdout
 
 
-def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
-    file = tmp_path / "g2l.toml"
-    file.write_text('[plan]\nmanifest = "m.csv"\nseed = 7\nmpp = 1\n[train-student]\nepochs = 3\n')
-    config, paths = Call.read("plan", {"seed": 9}, file).resolve(PlanConfig, manifest=None, out=tmp_path / "p.h5")
-    assert (config.seed, config.mpp, config.patch_px) == (9, 1.0, 224)
-    assert paths == {"manifest": Path("m.csv"), "out": tmp_path / "p.h5"}
-
-
 def test_the_record_of_a_plan_can_be_fed_back(cohort: Path, tmp_path: Path) -> None:
     first = called(
         "plan", cohort, "--out", tmp_path / "a.h5", "--patches-per-slide", "3", "--patch-px", "64", "--seed", "5"
@@ -365,34 +304,6 @@ def test_the_record_of_a_plan_can_be_fed_back(cohort: Path, tmp_path: Path) -> N
     again = called("plan", "--config", tmp_path / "a.config.toml", "--out", tmp_path / "b.h5")
     assert again.returncode == 0, again.stderr
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
-
-
-def test_a_record_resolves_to_the_same_configuration(tmp_path: Path) -> None:
-    config = TrainConfig(student="x", epochs=7, lr=0.5, slides_root=None, deterministic=False)
-    file = tmp_path / "config.toml"
-    file.write_text(to_toml({"train-student": {"store": "s.zarr", "out": "run"} | config.record()}))
-    again, paths = Call.read("train-student", {}, file).resolve(TrainConfig, store=None, out=None)
-    assert again == config
-    assert paths == {"store": Path("s.zarr"), "out": Path("run")}
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("[plan]\nsede = 1\n", "sede"),
-        ("[plan]\nseed = -1\n", "seed"),
-        ('[plan]\nseed = "one"\n', "seed"),
-        ("seed = 1\n", "seed must be in the table"),
-        ("[train_student]\nlr = 0.5\n", r"\[train_student\] is not a command"),
-        ("[plan]\nmpp = 1000\n", "mpp"),
-        ("[plan\n", "not a TOML file"),
-    ],
-)
-def test_a_wrong_file_is_named(text: str, reason: str, tmp_path: Path) -> None:
-    file = tmp_path / "g2l.toml"
-    file.write_text(text)
-    with pytest.raises(ConfigError, match=reason):
-        Call.read("plan", {}, file).resolve(PlanConfig)
 
 
 def test_read_toml_of_another_command_is_empty(tmp_path: Path) -> None:

@@ -42,7 +42,6 @@ from pipeline.encoders.table import EncoderSpec
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.store import Store
-from pipeline.store.writer import row_batches
 from stages import extract_teacher as stage
 
 
@@ -57,11 +56,6 @@ def cohort_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def plan(cohort_dir: Path) -> Plan:
     return plan_cohort(cohort_dir / "manifest.csv")
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -684,12 +678,6 @@ def test_the_record_feeds_back(tmp_path: Path, command: list[object], whole: Pat
 
 
 # --- parts --------------------------------------------------------------------------------------------------
-
-
-def test_batches_never_straddle_shards(whole: Path) -> None:
-    store = Store(whole)
-    batches = list(row_batches(store.first, [0, 2], 3))
-    assert [list(b) for b in batches] == [[0, 1, 2], [3, 4, 5], [6, 7], [16, 17, 18], [19, 20, 21], [22, 23]]
 
 
 def test_a_nearly_full_disk_and_another_resolution_are_told(

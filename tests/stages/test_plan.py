@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import support.slides as sf
+from support.extraction import as_earlier_version, big_slide
 from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import PlanError
@@ -275,32 +276,6 @@ def test_no_slide_gives_a_patch(tmp_path: Path) -> None:
 # Which slide it is
 
 
-def big_slide(path: Path, seed: int) -> Path:
-    """A slide that OpenSlide gives no quickhash: its one level has more than 5 MiB."""
-    return sf.make_slide(path, width=1600, height=1280, mpp=0.5, downsamples=(1,), compression="none", seed=seed)
-
-
-def test_a_slide_swapped_after_the_plan_is_not_read(tmp_path: Path) -> None:
-    """Two slides of one size, mpp and file length, and no quickhash of either."""
-    path, other = big_slide(tmp_path / "a.svs", 1), big_slide(tmp_path / "other.svs", 2)
-    assert path.stat().st_size == other.stat().st_size
-    plan = make_plan(cohort_of(tmp_path, a=path))
-    assert plan.slides[0].quickhash is None
-    patch = np.empty((64, 64, 3), np.uint8)
-    assert PlannedPatches(plan, None).read(0, patch).status is Status.OK
-    hash_before = plan.hash
-    os.replace(other, path)
-    read = PlannedPatches(plan, None).read(0, patch)
-    assert read.status is Status.NO_SLIDE
-    assert "a.svs: not the slide that was planned (its content has changed: sha256: " in read.reason
-    assert make_plan(cohort_of(tmp_path, a=path)).hash != hash_before
-
-
-def as_earlier_version(plan: Plan) -> Plan:
-    """The plan as versions wrote it that kept no identity of slides."""
-    return replace(plan, slides=tuple(replace(s, identity_facts=None) for s in plan.slides))
-
-
 def test_a_plan_of_an_earlier_version(tmp_path: Path) -> None:
     """It opens, has the hash that it had, and is read; what it knows of a slide is compared."""
     path = big_slide(tmp_path / "a.svs", 1)
@@ -319,26 +294,6 @@ def test_a_plan_of_an_earlier_version(tmp_path: Path) -> None:
     read = PlannedPatches(found, None).read(0, patch)
     assert read.status is Status.NO_SLIDE
     assert "size_l0_px: (1600, 1280) -> (1601, 1280)" in read.reason
-
-
-def test_a_plan_that_knows_little_of_a_slide_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    plan = make_plan(cohort_of(tmp_path, a=big_slide(tmp_path / "a.svs", 1)))
-    PlannedPatches(plan, None)
-    assert capsys.readouterr().err == ""
-    PlannedPatches(as_earlier_version(plan), None)
-    assert "note: of 1 slide the plan holds no hash (a)" in capsys.readouterr().err
-
-
-def test_patches_of_one_colour_are_noted(tmp_path: Path) -> None:
-    flat = sf.make_pixels("tissue", 1024, 1024, mpp=0.5)
-    flat[:, 512:] = (224, 158, 192)
-    path = sf.write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
-    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
-    patches, out = PlannedPatches(plan, None), np.empty((64, 64, 3), np.uint8)
-    assert patches.plain_note() == ""
-    for row in range(plan.num_rows):
-        patches.read(row, out)
-    assert patches.plain_note().startswith("note: 128 patches are of one colour throughout, in 1 slide (a): ")
 
 
 # What the manifest says of the slide

@@ -27,7 +27,7 @@ from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import build_encoder
 from pipeline.sampling import TRAIN
 from pipeline.store.create import open_further
-from pipeline.store.format import Status, StoreSpec, folder_name
+from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
@@ -179,14 +179,6 @@ def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path)
     with pytest.raises(StoreError, match="finish the store: then it takes a further teacher"):
         extract(plan, out, write_teacher(tmp_path / "v.safetensors", "test_convnext"), teacher="test_convnext",
                 slides_root=root / "gone")  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("name", "folder"),
-    [("h-optimus-0", "h-optimus-0"), ("hf-hub:a/b_c.d", "hf-hub-a-b_c.d"), ("../..", "teacher"), ("a\0b", "a-b")],
-)
-def test_folders_have_plain_names(name: str, folder: str) -> None:
-    assert folder_name(name) == folder
 
 
 # --- the preflight of a further teacher ------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """A tiny teacher, a tiny cohort and its plan, and stage one over it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,16 @@ def write_cohort(folder: Path, num_slides: int = 2, **slide: Any) -> Path:
     manifest = folder / "manifest.csv"
     manifest.write_text("\n".join(lines) + "\n")
     return manifest
+
+
+def big_slide(path: Path, seed: int) -> Path:
+    """A slide that OpenSlide gives no quickhash: its one level has more than 5 MiB."""
+    return make_slide(path, width=1600, height=1280, mpp=0.5, downsamples=(1,), compression="none", seed=seed)
+
+
+def as_earlier_version(plan: Plan) -> Plan:
+    """The plan as versions wrote it that kept no identity of slides."""
+    return replace(plan, slides=tuple(replace(s, identity_facts=None) for s in plan.slides))
 
 
 def plan_cohort(manifest: Path, **options: Any) -> Plan:

@@ -1,0 +1,121 @@
+"""`export`: the student of a run, proven to be the trained one, or nothing at all."""
+
+import errno
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from support.commands import leftovers
+from support.stores import make_store, plain_vit, train_config
+
+from pipeline.base.errors import CheckpointError, G2LError, StoreError
+from stages.export import export_student
+from stages.inspect import inspect_path
+from stages.train_student import train_student
+
+
+def test_export_and_inspect_a_run(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
+    shown = inspect_path(tmp_path / "run")
+    for words in ("finished  yes", "log-sum, alpha 4", "epoch 2 of 2", "held-out patches"):
+        assert words in shown
+    words = export_student(tmp_path / "run", tmp_path / "student")
+    assert "largest difference" in words
+    model = timm.create_model(f"local-dir:{tmp_path / 'student'}", pretrained=True).eval()
+    reference = timm.create_model(f"local-dir:{trained.run.student}", pretrained=True).eval()
+    images = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 32, 32)).astype(np.float32))
+    assert torch.equal(model(images), reference(images))
+    for folder, beside in ((tmp_path / "student", "adapters"), (tmp_path / "run" / "student", "nothing")):
+        shown = inspect_path(folder)
+        assert re.search(rf"beside it +{beside}\n", shown)
+        for words in ("test_vit", "32 dimensions", "12 dimensions", "32 px", f"local-dir:{folder}", "load_projector",
+                      "distilled from", "epoch 2, step ", trained.run.read_identity()["plan"]):  # fmt: skip
+            assert words in shown
+    assert not leftovers(tmp_path)
+    with pytest.raises(G2LError, match="not overwritten"):
+        export_student(tmp_path / "run", tmp_path / "student")
+
+
+def test_export_refuses_a_student_that_is_not_the_trained_one(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    student = plain_vit(tmp_path / "start")
+    first = train_student(store, tmp_path / "run", train_config(student))
+    second = train_student(store, tmp_path / "run2", train_config(student, seed=1))
+    shutil.copy(second.run.student / "model.safetensors", first.run.student / "model.safetensors")
+    with pytest.raises(StoreError, match="other embeddings"):
+        export_student(tmp_path / "run", tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    assert not leftovers(tmp_path)
+    (first.run.student / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(StoreError, match="timm does not load"):
+        export_student(tmp_path / "run", tmp_path / "student")
+    assert not (tmp_path / "student").exists()
+    assert not leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["copy", "rename", "kill"])
+def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
+
+    def full(source: str, to: str, **_options: Any) -> None:
+        if where == "kill":
+            raise KeyboardInterrupt
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), to)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*((os, "rename") if where == "rename" else (shutil, "copyfile")), full)
+        with pytest.raises(KeyboardInterrupt if where == "kill" else G2LError) as caught:
+            export_student(tmp_path / "run", tmp_path / "student")
+    if where != "kill":
+        assert "No space left on device" in str(caught.value)
+        assert "[(" not in str(caught.value)
+    assert not (tmp_path / "student").exists()
+    assert not leftovers(tmp_path)
+    (tmp_path / "student.g2l-part").mkdir()  # as a killed process leaves it
+    export_student(tmp_path / "run", tmp_path / "student")
+    assert sorted(os.listdir(tmp_path / "student")) == sorted([*os.listdir(tmp_path / "run" / "student"), "adapters"])
+
+
+def test_export_refuses_a_place_inside_the_run(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
+    with pytest.raises(G2LError, match="lies inside the run"):
+        export_student(tmp_path / "run", trained.run.student / "x")
+    assert not (trained.run.student / "x").exists()
+
+
+def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
+    shutil.rmtree(tmp_path / "run" / "student")
+    with pytest.raises(G2LError, match="not finished"):
+        export_student(tmp_path / "run", tmp_path / "student")
+
+
+def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Path) -> None:
+    run, out = tmp_path / "run", tmp_path / "student"
+    with pytest.raises(CheckpointError, match="no such run"):
+        export_student(run, out)
+    run.mkdir()
+    (run / "run.json").write_text('{"student": {"patch_px": 32}}')
+    with pytest.raises(CheckpointError, match=r"is not finished\. Run train-student again, then export"):
+        export_student(run, out)
+    (run / "student").mkdir()
+    with pytest.raises(CheckpointError, match="has no checkpoint to compare the student with"):
+        export_student(run, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(G2LError, match="exists and is not overwritten"):
+        export_student(run, out)
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]

@@ -1,0 +1,190 @@
+"""Options of commands: made from configurations, taken from flags, a file and defaults, and checked."""
+
+import re
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from pipeline.base.errors import ConfigError
+from pipeline.config.base import Config, option, to_toml
+from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
+
+
+def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "g2l.toml"
+    file.write_text('[plan]\nmanifest = "m.csv"\nseed = 7\nmpp = 1\n[train-student]\nepochs = 3\n')
+    config, paths = Call.read("plan", {"seed": 9}, file).resolve(PlanConfig, manifest=None, out=tmp_path / "p.h5")
+    assert (config.seed, config.mpp, config.patch_px) == (9, 1.0, 224)
+    assert paths == {"manifest": Path("m.csv"), "out": tmp_path / "p.h5"}
+
+
+def test_a_record_resolves_to_the_same_configuration(tmp_path: Path) -> None:
+    config = TrainConfig(student="x", epochs=7, lr=0.5, slides_root=None, deterministic=False)
+    file = tmp_path / "config.toml"
+    file.write_text(to_toml({"train-student": {"store": "s.zarr", "out": "run"} | config.record()}))
+    again, paths = Call.read("train-student", {}, file).resolve(TrainConfig, store=None, out=None)
+    assert again == config
+    assert paths == {"store": Path("s.zarr"), "out": Path("run")}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[plan]\nsede = 1\n", "sede"),
+        ("[plan]\nseed = -1\n", "seed"),
+        ('[plan]\nseed = "one"\n', "seed"),
+        ("seed = 1\n", "seed must be in the table"),
+        ("[train_student]\nlr = 0.5\n", r"\[train_student\] is not a command"),
+        ("[plan]\nmpp = 1000\n", "mpp"),
+        ("[plan\n", "not a TOML file"),
+    ],
+)
+def test_a_wrong_file_is_named(text: str, reason: str, tmp_path: Path) -> None:
+    file = tmp_path / "g2l.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=reason):
+        Call.read("plan", {}, file).resolve(PlanConfig)
+
+
+# --- paths --------------------------------------------------------------------------------------------------
+
+
+def test_a_path_is_expanded_and_an_output_gets_its_real_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert usable_path("manifest", "~/m.csv") == tmp_path / "m.csv"
+    assert usable_path("out", ".") == (tmp_path / "a" / "b").resolve()
+    assert usable_path("out", "..") == (tmp_path / "a").resolve()
+    assert usable_path("manifest", "..") == Path("..")  # an input is made nothing beside
+    assert usable_path("out", "new/store.zarr") == Path("new/store.zarr")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("out", "", r"^--out is empty\. Give a path"),
+        ("manifest", "", r"^manifest is empty"),
+        ("out", "~nobody-of-this-name/x", r"no such home folder\. For a folder of that name, write \./~nobody"),
+    ],
+)
+def test_a_path_that_cannot_be_meant_is_told(name: str, text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        usable_path(name, text)
+
+
+def test_an_empty_path_on_the_command_line_is_not_the_working_folder() -> None:
+    assert nonempty_path("a") == Path("a")
+    with pytest.raises(typer.BadParameter, match="an empty path"):
+        nonempty_path("")
+
+
+def test_a_path_that_a_record_cannot_hold_is_refused_where_one_is_written() -> None:
+    odd = Path("m\udcff.csv")
+    require_utf8({"a": "é", "b": ["x", Path("y")]})
+    for values in ({"manifest": odd}, {"models": ["x", str(odd)]}):
+        with pytest.raises(ConfigError, match="is not UTF-8"):
+            require_utf8(values)
+    with pytest.raises(ConfigError, match="is not UTF-8"):
+        Call.read("plan", {}, None).resolve(PlanConfig, manifest=odd, out=Path("p.h5"))
+    _, paths = Call.read("inspect", {}, None).resolve(PlanConfig, path=odd)  # which writes no record
+    assert paths == {"path": odd}
+
+
+# --- two commands' options ----------------------------------------------------------------------------------
+
+
+def test_missing_arguments_are_named_as_they_are_given() -> None:
+    with pytest.raises(ConfigError, match=r"missing: manifest, --out\. See g2l plan --help"):
+        Call.read("plan", {}, None).resolve(PlanConfig, manifest=None, out=None)
+
+
+def test_another_commands_options_come_from_the_call_then_its_table_then_the_other(tmp_path: Path) -> None:
+    file = tmp_path / "g2l.toml"
+    file.write_text(
+        '[plan]\nmanifest = "m.csv"\nout = "p.h5"\nseed = 1\nmpp = 1.0\npatch_px = 32\n'
+        '[extract-teacher]\nteacher = "uni"\nmpp = 0.25\npatch_px = 64\n'
+    )
+    call = Call.read("extract-teacher", {"patch_px": 128, "batch_size": 4}, file)
+    config = call.resolve_another(PlanConfig, "plan")
+    assert (config.seed, config.mpp, config.patch_px) == (1, 0.25, 128)
+    assert call.names() == {"teacher", "mpp", "patch_px", "batch_size"}
+    others = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
+    assert call.resolve(ExtractConfig, others=others)[0].batch_size == 4
+    with pytest.raises(ConfigError, match="mpp"):
+        call.resolve(ExtractConfig)  # the options of a plan are none of this command's
+
+
+# --- commands made from configurations ----------------------------------------------------------------------
+
+
+class Small(Config):
+    """Options of a command that there is not."""
+
+    panels: ClassVar[dict[str, str]] = {"quick": "Speed", "colours": "Looks"}
+
+    size: int = option(3, ge=1, description="How large.")
+    quick: bool = option(False, description="Whether to hurry.")
+    pace: float | None = option(None, description="How fast [as it comes].")
+    colours: list[str] | None = option(None, description="Which colours [all].")
+    shape: Literal["round", "square"] = option("round", description="Which shape.")
+
+
+class Further(Config):
+    """Options of which one is the other's as well."""
+
+    size: int = option(5, ge=1, description="Never seen.")
+    name: str = option(description="What it is called.")
+
+
+def command(seen: list[tuple[Call, Path | None]]) -> typer.Typer:
+    """A command that keeps what it is called with."""
+    app = typer.Typer(rich_markup_mode=None)
+
+    @app.command(cls=CommandWithPanels)
+    @with_options("plan", Small, Further)
+    def verb(
+        call: Call, manifest: Path | None = typer.Argument(None), out: Path | None = typer.Option(None, help="Where.")
+    ) -> None:
+        """Do nothing."""
+        seen.append((call, manifest))
+
+    return app
+
+
+def test_a_command_receives_the_flags_that_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "g2l.toml"
+    file.write_text("[plan]\nsize = 7\n")
+    seen: list[tuple[Call, Path | None]] = []
+    words = ["m.csv", "--no-quick", "--colours", "red", "--colours", "blue", "--config", str(file)]
+    assert CliRunner().invoke(command(seen), words).exit_code == 0
+    assert CliRunner().invoke(command(seen), []).exit_code == 0
+    (call, manifest), (bare, nothing) = seen
+    assert call == Call("plan", {"quick": False, "colours": ["red", "blue"]}, file, {"size": 7})
+    assert (manifest, nothing) == (Path("m.csv"), None)
+    assert bare == Call("plan", {}, None, {})  # a default is the configuration's, not a flag
+
+
+def test_the_help_has_every_option_once_under_its_heading_with_its_default() -> None:
+    shown = CliRunner().invoke(command([]), ["--help"], env={"COLUMNS": "120"}).stdout
+    lines = shown.splitlines()
+    headings = [line for line in lines if re.fullmatch(r"[A-Z]\w*:", line)]
+    assert headings == ["Arguments:", "Options:", "Speed:", "Looks:"]
+    at = {heading: lines.index(heading) for heading in headings}
+    for flag, heading, following, default in (
+        ("--size", "Options:", "Speed:", "How large. [3]"),
+        ("--name", "Options:", "Speed:", "What it is called. [required]"),  # of a configuration without headings
+        ("--quick / --no-quick", "Speed:", "Looks:", "Whether to hurry. [off]"),
+        ("--pace", "Speed:", "Looks:", "How fast [as it comes]."),
+        ("--colours <str>", "Looks:", None, "Which colours [all]."),
+        ("--shape [round|square]", "Looks:", None, "Which shape. [round]"),
+    ):
+        (place,) = [number for number, line in enumerate(lines) if line.startswith(f"  {flag} ")]
+        assert at[heading] < place < (at[following] if following else len(lines))
+        assert lines[place].endswith(f"  {default}")
+    assert "Never seen" not in shown
+    assert len({line.index(line.split("  ", 2)[2].strip()) for line in lines if line.startswith("  --")}) == 1

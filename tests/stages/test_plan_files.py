@@ -1,0 +1,154 @@
+"""The files of a plan: none is written over, and an earlier plan is taken again only where nothing has changed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support.commands import called
+from support.extraction import TEACHER, made_up_plan, write_cohort, write_teacher
+from support.slides import make_slide
+from support.stores import make_store
+
+from pipeline.base.errors import ConfigError, PlanError, StoreError
+from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.plan import AuditRow, Plan, write_plan
+from pipeline.config.base import to_toml
+from pipeline.config.stages import ExtractConfig, PlanConfig
+from pipeline.sampling import rank_slides
+from stages.plan import row_hash
+from stages.plan_files import beside, changed_rows, failed_slides, is_attempt, plan_beside, plan_to_extract
+
+
+def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
+    """A slide without mpp gets one in the manifest, as the error says: the old plan is not taken again in silence."""
+    folder = tmp_path / "slides"
+    make_slide(write_cohort(folder, num_slides=1).with_name("b.tif"), width=512, height=448, mpp=None, downsamples=(1,))
+    manifest, weights = folder / "manifest.csv", write_teacher(tmp_path / "teacher.safetensors")
+    rows = "slide_id,path,case_id,mpp\ns0,s0.svs,c0,\nb,b.tif,c1,{}\n"
+    words = ["extract-teacher", manifest, "--out", tmp_path / "s.zarr", "--teacher", TEACHER, "--weights", weights,
+             "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "4", "--device", "cpu"]  # fmt: skip
+    manifest.write_text(rows.format(""))
+    assert called(*words).returncode == 3
+    assert "delete the plan to try them again" in called(*words).stderr
+    manifest.write_text(rows.format("0.5"))
+    mended = called(*words)
+    assert mended.returncode == 1
+    assert "b: another path, case, center, mpp" in mended.stderr
+
+
+def test_plans_of_like_names_do_not_share_files(cohort: Path, tmp_path: Path) -> None:
+    for name in ("plan-0.25", "plan-0.5", "p.h5"):
+        done = called("plan", cohort, "--out", tmp_path / name, "--patch-px", "64", "--patches-per-slide", "2")
+        assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("*.audit.csv"))) == len(list(tmp_path.glob("*.config.toml"))) == 3
+
+
+def test_a_stopped_plan_can_be_made_again(cohort: Path, tmp_path: Path) -> None:
+    words = ["plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64"]
+    assert called(*words).returncode == 0
+    (tmp_path / "p.h5").unlink()  # as if it had been stopped before the end
+    (tmp_path / "p.audit.csv").unlink()
+    assert called(*words).returncode == 0
+    other = called(*["plan", cohort, "--out", tmp_path / "q.h5", "--overlays", tmp_path / "o", "--patch-px", "64"])
+    assert other.returncode == 1
+    assert "is not overwritten" in other.stderr
+
+
+@pytest.mark.parametrize("name", ["p.audit.csv", "p.config.toml", "o/slide_1.png"])
+def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"mine\xff\xfe")
+    done = called("plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64")
+    assert done.returncode == 1
+    assert "is not overwritten" in done.stderr
+    assert path.read_bytes() == b"mine\xff\xfe"
+
+
+# --- the parts ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("out", "audit"), [("p.h5", "p.audit.csv"), ("plan-0.5", "plan-0.5.audit.csv"), ("a/p.h5.h5", "a/p.h5.audit.csv")]
+)
+def test_a_file_beside_a_plan_has_the_plans_name(out: str, audit: str) -> None:
+    assert beside(Path(out), ".audit.csv") == Path(audit)
+
+
+def test_a_record_of_options_is_an_attempt_at_the_plan_that_it_names(tmp_path: Path) -> None:
+    record, out = tmp_path / "p.config.toml", tmp_path / "p.h5"
+    assert not is_attempt(record, out)  # there is none
+    record.write_text(to_toml({"plan": {"out": str(out)}}))
+    assert is_attempt(record, out)
+    assert not is_attempt(record, tmp_path / "q.h5")
+    record.write_bytes(b"mine\xff")
+    assert not is_attempt(record, out)
+
+
+def audited(rows: list[ManifestRow], failed: str = "") -> Plan:
+    """A plan of these rows; the slide `failed` has failed."""
+    audit = [AuditRow(r.slide_id, "failed" if r.slide_id == failed else "ok", row_hash=row_hash(r)) for r in rows]
+    return replace(made_up_plan(), audit=tuple(audit))
+
+
+def test_each_row_that_differs_from_the_plans_is_named(tmp_path: Path) -> None:
+    rows = [ManifestRow(name, f"{name}.svs", name) for name in ("a", "b", "c")]
+    plan, config = audited(rows), PlanConfig()
+    assert changed_rows(plan, Manifest(tuple(rows), tmp_path / "m.csv", tmp_path), config) == []
+    assert changed_rows(plan, Manifest(tuple(reversed(rows)), tmp_path / "m.csv", tmp_path), config) == []
+    now = (replace(rows[0], case_id="x"), rows[1], ManifestRow("d", "d.svs", "d"))
+    assert changed_rows(plan, Manifest(now, tmp_path / "m.csv", tmp_path), config) == [
+        "d: new in the manifest",
+        "c: no longer in the manifest",
+        "a: another path, case, center, mpp, split or sha256 in the manifest",
+    ]
+
+
+def test_rows_that_a_subset_leaves_out_may_change(tmp_path: Path) -> None:
+    rows = {name: ManifestRow(name, f"{name}.svs", name) for name in ("a", "b", "c", "d")}
+    config = PlanConfig(max_slides=2, seed=3)
+    chosen = rank_slides(sorted(rows), 3)[:2]
+    plan = audited([rows[name] for name in sorted(chosen)])
+    changed = [row if row.slide_id in chosen else replace(row, case_id="x") for row in rows.values()]
+    assert changed_rows(plan, Manifest(tuple(changed), tmp_path / "m.csv", tmp_path), config) == []
+
+
+def test_failed_and_damaged_slides_are_counted() -> None:
+    rows = [ManifestRow(name, f"{name}.svs", name) for name in ("a", "b")]
+    assert failed_slides(audited(rows)) == 0
+    assert failed_slides(audited(rows, failed="b")) == 1
+    assert failed_slides(replace(made_up_plan(), audit=(AuditRow("a", "damaged"), AuditRow("b", "ok")))) == 1
+
+
+def no_plan_config() -> PlanConfig:
+    raise AssertionError("the options of a plan are asked for a manifest only")
+
+
+def test_a_plan_and_a_store_are_read_as_they_are(tmp_path: Path) -> None:
+    store, extract = make_store(tmp_path / "s.zarr", shards=0), ExtractConfig(teacher="x")
+    write_plan(store.plan, tmp_path / "p.h5")
+    for source, verb in ((tmp_path / "p.h5", "is"), (store.folder, "holds")):
+        found = plan_to_extract(source, tmp_path / "out.zarr", extract, [], no_plan_config)
+        assert found.plan.hash == store.plan.hash
+        assert (found.source, found.num_bad_slides, found.reports) == (source, 0, ())
+        with pytest.raises(ConfigError, match=rf"^--min-tissue, --patch-px: .* {verb} a finished plan; these options"):
+            plan_to_extract(source, tmp_path / "out.zarr", extract, ["patch_px", "min_tissue"], no_plan_config)
+
+
+def test_a_manifest_is_planned_once_for_a_store(cohort: Path, tmp_path: Path) -> None:
+    config = PlanConfig(patch_px=64, patches_per_slide=2)
+    made, path = plan_beside(cohort, config, tmp_path / "s.zarr")
+    assert path == tmp_path / "s.plan.h5"
+    written = path.stat().st_mtime_ns
+    again, same = plan_beside(cohort, config, tmp_path / "s.zarr")
+    assert (again.hash, same, path.stat().st_mtime_ns) == (made.hash, path, written)
+    with pytest.raises(PlanError, match=r"s\.plan\.h5 was made from other inputs .*:\n  patches_per_slide: 2 -> 3\n"):
+        plan_beside(cohort, PlanConfig(patch_px=64, patches_per_slide=3), tmp_path / "s.zarr")
+
+
+def test_nothing_is_planned_for_what_is_no_store(cohort: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    with pytest.raises(StoreError, match="exists and is not a store; nothing is overwritten"):
+        plan_beside(cohort, PlanConfig(), tmp_path / "thesis")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis"]

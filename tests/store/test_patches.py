@@ -1,0 +1,132 @@
+"""Patches of rows: the planned ones of the slides, the stored ones of a store, and why one cannot be had."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+from numpy.typing import NDArray
+from support.extraction import as_earlier_version, big_slide, plan_cohort
+from support.plans import cohort_of, make_plan
+from support.store_writing import EMBEDDINGS, FAILED, PATCH_PX, continued_store, write_pending
+
+from pipeline.base.images import ImageFormat, decode_image
+from pipeline.cohort.plan import Plan
+from pipeline.cohort.views import Views
+from pipeline.store.format import Status
+from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches, ViewedPatches
+from pipeline.store.store import Store
+
+
+def test_a_slide_swapped_after_the_plan_is_not_read(tmp_path: Path) -> None:
+    """Two slides of one size, mpp and file length, and no quickhash of either."""
+    path, other = big_slide(tmp_path / "a.svs", 1), big_slide(tmp_path / "other.svs", 2)
+    assert path.stat().st_size == other.stat().st_size
+    plan = make_plan(cohort_of(tmp_path, a=path))
+    assert plan.slides[0].quickhash is None
+    patch = np.empty((64, 64, 3), np.uint8)
+    assert PlannedPatches(plan, None).read(0, patch).status is Status.OK
+    hash_before = plan.hash
+    os.replace(other, path)
+    read = PlannedPatches(plan, None).read(0, patch)
+    assert read.status is Status.NO_SLIDE
+    assert "a.svs: not the slide that was planned (its content has changed: sha256: " in read.reason
+    assert make_plan(cohort_of(tmp_path, a=path)).hash != hash_before
+
+
+def test_a_plan_that_knows_little_of_a_slide_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = make_plan(cohort_of(tmp_path, a=big_slide(tmp_path / "a.svs", 1)))
+    PlannedPatches(plan, None)
+    assert capsys.readouterr().err == ""
+    PlannedPatches(as_earlier_version(plan), None)
+    assert "note: of 1 slide the plan holds no hash (a)" in capsys.readouterr().err
+
+
+def test_patches_of_one_colour_are_noted(tmp_path: Path) -> None:
+    flat = sf.make_pixels("tissue", 1024, 1024, mpp=0.5)
+    flat[:, 512:] = (224, 158, 192)
+    path = sf.write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
+    plan = make_plan(cohort_of(tmp_path, a=path), patches_per_slide=1000, min_tissue=0.0)
+    patches, out = PlannedPatches(plan, None), np.empty((64, 64, 3), np.uint8)
+    assert patches.plain_note() == ""
+    for row in range(plan.num_rows):
+        patches.read(row, out)
+    assert patches.plain_note().startswith("note: 128 patches are of one colour throughout, in 1 slide (a): ")
+
+
+@pytest.mark.parametrize("image_format", ["jpeg", "jpegxl", None])
+def test_what_is_kept_is_what_the_teacher_sees(cohort: Path, image_format: ImageFormat | None) -> None:
+    plan = plan_cohort(cohort, patches_per_slide=2)
+    plain, seen = np.empty((2, 64, 64, 3), np.uint8)
+    for row in (0, plan.num_rows - 1):
+        assert PlannedPatches(plan, None).read(row, plain) == PatchRead(Status.OK)
+        read = PlannedPatches(plan, image_format).read(row, seen)
+        assert read.status is Status.OK
+        assert np.array_equal(seen, plain) == (image_format != "jpeg")
+        if image_format is not None:
+            assert read.encoded is not None
+            np.testing.assert_array_equal(decode_image(read.encoded, image_format, 64), seen)
+
+
+def test_slides_are_looked_for_where_they_are_now(cohort: Path, tmp_path: Path) -> None:
+    plan = plan_cohort(cohort, patches_per_slide=2)
+    out = np.empty((64, 64, 3), np.uint8)
+    missing = PlannedPatches(plan, "jpegxl", tmp_path)
+    assert missing.describe(3) == {
+        "row": 3,
+        "slide_id": "slide_2",
+        "x": int(plan.coords()[3, 0]),
+        "y": int(plan.coords()[3, 1]),
+    }
+    read = missing.read(3, out)
+    assert (read.status, read.encoded) == (Status.NO_SLIDE, None)
+    assert str(tmp_path / "slide_2.svs") in read.reason
+    shutil.copy(cohort.parent / "slide_2.svs", tmp_path)
+    assert PlannedPatches(plan, None, tmp_path).read(3, out).status is Status.OK
+
+
+def test_a_store_gives_the_pixels_that_it_kept_and_its_reasons(
+    copy: Path, plan: Plan, images: NDArray[np.uint8]
+) -> None:
+    Store(copy).first.ledger.forget(2)
+    patches, out = StoredPatches(Store(copy)), np.empty((PATCH_PX, PATCH_PX, 3), np.uint8)
+    for row in range(16):
+        read = patches.read(row, out)
+        assert read == (PatchRead(FAILED[row], reason="a reason") if row in FAILED else PatchRead(Status.OK))
+        if row not in FAILED:
+            np.testing.assert_array_equal(out, images[row])
+        assert patches.describe(row) == PlannedPatches(plan, None).describe(row)
+    assert patches.read(16, out) == PatchRead(Status.ABSENT, reason="it is not in the store")  # of a pending shard
+
+
+def test_an_embedding_that_is_not_finite_says_nothing_of_the_pixels(
+    tmp_path: Path, plan: Plan, encoded: list[bytes], images: NDArray[np.uint8]
+) -> None:
+    embeddings = EMBEDDINGS.copy()
+    embeddings[4] = np.inf
+    store = continued_store(tmp_path / "s.zarr", plan)
+    write_pending(store, encoded, embeddings=embeddings)
+    assert store.first.read_status(0)[4] == Status.NOT_FINITE
+    out = np.empty((PATCH_PX, PATCH_PX, 3), np.uint8)
+    assert StoredPatches(store).read(4, out).status is Status.OK
+    np.testing.assert_array_equal(out, images[4])
+
+
+def test_views_are_those_of_the_patch_and_none_where_it_cannot_be_read() -> None:
+    patch = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    views = Views(3, seed=5)
+
+    def source(row: int, out: NDArray[np.uint8]) -> PatchRead:
+        if row == 1:
+            return PatchRead(Status.EMPTY, reason="bare")
+        out[:] = patch
+        return PatchRead(Status.OK, b"encoded")
+
+    out = np.zeros((3, 8, 8, 3), np.uint8)
+    assert ViewedPatches(source, views).read(7, out) == PatchRead(Status.OK, b"encoded")
+    np.testing.assert_array_equal(out, np.stack([patch, views.apply(patch, 7, 1), views.apply(patch, 7, 2)]))
+    out[:] = 0
+    assert ViewedPatches(source, views).read(1, out) == PatchRead(Status.EMPTY, reason="bare")
+    assert not out.any()
