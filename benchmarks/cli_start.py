@@ -50,9 +50,7 @@ def main() -> int:
     assert command.exists(), "install the project into this interpreter's environment first"
     parts = {"python -c pass": [sys.executable, "-c", "pass"], "g2l --help": [str(command), "--help"]}
     rounds = machine.measure_rounds(
-        {name: partial(run, line) for name, line in parts.items()},
-        wanted=args.rounds,
-        patience=args.patience,
+        {name: partial(run, line) for name, line in parts.items()}, wanted=args.rounds, patience=args.patience
     )
     bare, helped = (rounds.seconds(name) for name in parts)
     lines = [(name, f"{rounds.seconds(name) * 1000:.0f}") for name in parts]

@@ -126,8 +126,14 @@ def main() -> int:
             lines.append((name, f"{found.wall:.1f}", f"{found.cpu:.1f}", f"{peak_bytes() / 1e6:.0f}"))
     quiet = machine.others_in(measured) <= machine.QUIET
     seconds = sum(one.wall if quiet else one.cpu for one in measured.values())
-    lines.append(("total", f"{sum(m.wall for m in measured.values()):.1f}",
-                  f"{sum(m.cpu for m in measured.values()):.1f}", f"{peak_bytes() / 1e6:.0f}"))  # fmt: skip
+    lines.append(
+        (
+            "total",
+            f"{sum(m.wall for m in measured.values()):.1f}",
+            f"{sum(m.cpu for m in measured.values()):.1f}",
+            f"{peak_bytes() / 1e6:.0f}",
+        )
+    )
     print(f"{args.rows:,} x {args.width:,} embeddings, {args.classes} classes, {NUM_THREADS} threads")
     print(table(lines, ("part", "seconds", "CPU seconds", "peak MB so far"), right=(1, 2, 3)))
     right = np.mean(work.probed[0].probabilities.argmax(1) == work.task.truth)

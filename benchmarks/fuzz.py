@@ -45,8 +45,10 @@ def main() -> int:
             if fault or args.only:
                 print(f"{case}: {fault or f'exit code {ended.code}, fine: {ended.err or ended.out}'}\n", flush=True)
     print(summary(tally))
-    print(f"seed {args.seed}: {tally.inputs} damaged inputs, {len(tally.faults)} faults, "
-          f"{time.monotonic() - started:.0f} s")  # fmt: skip
+    print(
+        f"seed {args.seed}: {tally.inputs} damaged inputs, {len(tally.faults)} faults, "
+        f"{time.monotonic() - started:.0f} s"
+    )
     return int(bool(tally.faults))
 
 

@@ -58,10 +58,16 @@ def report(words: str) -> None:
 def summary(tallies: list[Tally]) -> str:
     """A line a command."""
     rows = [
-        (t.command, *(f"{t.stops[name]}" for name in SIGNALS), f"{t.finished}", f"{t.slowest:.1f}",
-         f"{t.seconds:.0f}", f"{len(t.faults)}")
+        (
+            t.command,
+            *(f"{t.stops[name]}" for name in SIGNALS),
+            f"{t.finished}",
+            f"{t.slowest:.1f}",
+            f"{t.seconds:.0f}",
+            f"{len(t.faults)}",
+        )
         for t in tallies
-    ]  # fmt: skip
+    ]
     head = ("command", *SIGNALS, "continued to the end", "slowest end, s", "took, s", "faults")
     return table(rows, head, right=range(1, len(head)))
 

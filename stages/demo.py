@@ -133,9 +133,16 @@ def make_plan(out: Path, slides: Path) -> Plan:
     """
     manifest_path, plan_path = out / "manifest.csv", out / "plan.h5"
     row = ManifestRow(
-        slide_id="CMU-1-Small-Region", path=SLIDE_NAME, case_id="CMU-1", center="CMU", mpp=None, split=None,
-        sha256=SLIDE_SHA256, labels={}, line=0,
-    )  # fmt: skip
+        slide_id="CMU-1-Small-Region",
+        path=SLIDE_NAME,
+        case_id="CMU-1",
+        center="CMU",
+        mpp=None,
+        split=None,
+        sha256=SLIDE_SHA256,
+        labels={},
+        line=0,
+    )
     write_manifest(manifest_path, [row])
     manifest = read_manifest(manifest_path, slides)
     config = PlanConfig(slides_root=slides, **PLAN)
@@ -180,10 +187,14 @@ def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[st
         ("shards", stored.num_shards, f"of {stored.rows_per_shard} rows"),
         ("bytes", format_bytes(sum(sizes.values())), ", ".join(f"{k} {format_bytes(v)}" for k, v in sizes.items())),
         ("teacher", f"{teacher['num_params'] / 1e6:.2f} M", f"parameters: {teacher['name']}, {teacher['width']}-d"),
-        ("student", f"{student['num_params'] / 1e6:.2f} M", f"parameters: {student['name']}, {student['width']}-d, "
-                    f"{student['num_params'] / teacher['num_params']:.1%} of the teacher's"),
+        (
+            "student",
+            f"{student['num_params'] / 1e6:.2f} M",
+            f"parameters: {student['name']}, {student['width']}-d, "
+            f"{student['num_params'] / teacher['num_params']:.1%} of the teacher's",
+        ),
         *((name, format_seconds(value), "") for name, value in seconds.items()),
-    ]  # fmt: skip
+    ]
     figures = [(FIGURES[key], f"{before[key]:.3f}", f"{after[key]:.3f}") for key in figures_of(after) if key != "loss"]
     places = [
         ("overlay", out / "overlays" / "CMU-1-Small-Region.png"),

@@ -75,8 +75,13 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         before = folder.require_usable()
         embedder = build_embedder(named, config, grid, dtype, before)
         made_by = what_makes(embedder, place, config)
-        record = {"made_by": made_by, "model": embedder.encoder.record(), "batch_size": embedder.batch_size,
-                  "versions": versions(), "full_float32": True}  # fmt: skip
+        record = {
+            "made_by": made_by,
+            "model": embedder.encoder.record(),
+            "batch_size": embedder.batch_size,
+            "versions": versions(),
+            "full_float32": True,
+        }
         for note in folder.start_or_continue(record, options):
             say(note)
         is_full = before is None or before["full_float32"]
@@ -196,8 +201,9 @@ def embed_slides(
                 tally.new_patches += len(embedded.features)
                 if slide.warnings:
                     tally.warnings[row.slide_id] = "; ".join(slide.warnings)
-            progress.note(slides=f"{tally.num_slides} of {len(manifest.rows)}",
-                          failed=len(tally.reasons) + tally.failed_patches)  # fmt: skip
+            progress.note(
+                slides=f"{tally.num_slides} of {len(manifest.rows)}", failed=len(tally.reasons) + tally.failed_patches
+            )
     folder.write_failures()
     if not tally.reasons:
         ids = [row.slide_id for row in manifest.rows]
@@ -234,14 +240,18 @@ def prepare(
     slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
     content = slide_content(slide, row.slide_id)
     if other_files := files_of_other_name(row, manifest, place, content):
-        raise SlideError(f"{path}: embedded already as {' '.join(map(str, other_files))}; since another file of the "
-                         f"same name has come or gone, it is called {row.slide_id}. Delete those files to embed it "
-                         "under that name, or give a manifest with the ids to keep")  # fmt: skip
+        raise SlideError(
+            f"{path}: embedded already as {' '.join(map(str, other_files))}; since another file of the "
+            f"same name has come or gone, it is called {row.slide_id}. Delete those files to embed it "
+            "under that name, or give a manifest with the ids to keep"
+        )
     if mark is not None:
         if changes := content_changes(mark.slide, content):
             where = place.marked_file(row.slide_id)
-            raise SlideError(f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
-                             "file to embed the slide anew")  # fmt: skip
+            raise SlideError(
+                f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
+                "file to embed the slide anew"
+            )
         if not (config.retry_failures and mark.failed):
             return None
     if config.check_files and row.sha256:

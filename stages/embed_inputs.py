@@ -30,8 +30,10 @@ def read_slides(source: Path, slides_root: Path | None) -> Manifest:
         manifest = parse_manifest(source, slides_root)
         if not any(os.path.isfile(manifest.slide_path(row)) for row in manifest.rows):
             first = manifest.slide_path(manifest.rows[0])
-            raise ConfigError(f"none of the {len(manifest.rows)} slides of {source} is there (the first: {first}). Say "
-                              "with --slides-root where they are")  # fmt: skip
+            raise ConfigError(
+                f"none of the {len(manifest.rows)} slides of {source} is there (the first: {first}). Say "
+                "with --slides-root where they are"
+            )
         return manifest
     if slides_root is not None:
         raise ConfigError(f"--slides-root goes with a manifest (CSV); {source} is none")
@@ -61,8 +63,10 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
     if config.patch_px not in (None, named.patch_px):
         raise ConfigError(f"{text} takes patches of {named.patch_px} px, not of --patch-px {config.patch_px}")
     if config.as_teacher and named.student is None:
-        raise ConfigError(f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
-                          "one, and its exported folder (projector/projector.safetensors)")  # fmt: skip
+        raise ConfigError(
+            f"--as-teacher: {text} has no projector into a teacher's space; the student of a run has "
+            "one, and its exported folder (projector/projector.safetensors)"
+        )
     if config.as_teacher:
         check_teacher(text, list(named.teachers) if len(named.teachers) > 1 else [], config.teacher)
     return named
@@ -107,8 +111,10 @@ def plan_grid(named: NamedModel, config: EmbedConfig) -> PlanConfig:
     trained_at = trained_mpp(named)
     mpp = config.mpp or trained_at
     if mpp is None:
-        raise ConfigError(f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
-                          "pixel; most pathology encoders: 0.5)")  # fmt: skip
+        raise ConfigError(
+            f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
+            "pixel; most pathology encoders: 0.5)"
+        )
     if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
         say(f"note: {named.label} was trained at {trained_at:g} um/px, --mpp is {mpp:g}")
     options = {name: getattr(config, name) for name in ("stride_px", "min_tissue", "allow_upsampling")}

@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import say, table
 from pipeline.base.cores import usable_cores
-from pipeline.base.devices import (
-    choose_batch_size,
-    choose_device,
-    choose_precision,
-    describe_device,
-    keep_freed_memory,
-)
+from pipeline.base.devices import choose_batch_size, choose_device, choose_precision, describe_device, keep_freed_memory
 from pipeline.base.devices import versions as used_versions
 from pipeline.base.errors import ConfigError
 from pipeline.config.tools import EvaluateConfig
@@ -139,9 +133,13 @@ def check_models(named: Sequence[NamedModel], benchmarks: Sequence[Benchmark], c
 
 
 def embed_model(
-    named: NamedModel, benchmarks: Sequence[Benchmark], config: EvaluateConfig, out: Path, device: torch.device,
+    named: NamedModel,
+    benchmarks: Sequence[Benchmark],
+    config: EvaluateConfig,
+    out: Path,
+    device: torch.device,
     precision: str,
-) -> tuple[EvaluatedModel, dict[str, NDArray[np.float32]]]:  # fmt: skip
+) -> tuple[EvaluatedModel, dict[str, NDArray[np.float32]]]:
     """Build one model, and embed the patches of each benchmark that has some, or take the embeddings from the cache:
     float32 (N, D) by the benchmark's key.
 
@@ -156,10 +154,16 @@ def embed_model(
     def embed(source: PatchSource) -> NDArray[np.float32]:
         def compute() -> NDArray[np.float32]:
             return embed_rows(
-                module, source.read, source.rows, patch_px=named.patch_px, batch_size=batch_size,
-                workers=config.workers or usable_cores(), device=device, precision=precision,
+                module,
+                source.read,
+                source.rows,
+                patch_px=named.patch_px,
+                batch_size=batch_size,
+                workers=config.workers or usable_cores(),
+                device=device,
+                precision=precision,
                 what=f"embedding {source.name}",
-            )  # fmt: skip
+            )
 
         key, data_key = model_key(built, precision), source.data_key(named.patch_px)
         values = cached(config.cache or out / "embeddings", key, data_key, compute)
@@ -198,14 +202,23 @@ def summary(report: Report, out: Path) -> str:
     for number, score in enumerate(scores):
         what = ", least and largest round" if score.is_cost else ""
         for label, value in score.values.items():
-            rows.append((score.name if label == next(iter(score.values)) else "", label, f"{value.value:.3f}",
-                         f"{value.low:.3f} to {value.high:.3f}{what}" if np.isfinite(value.low) else ""))  # fmt: skip
+            rows.append(
+                (
+                    score.name if label == next(iter(score.values)) else "",
+                    label,
+                    f"{value.value:.3f}",
+                    f"{value.low:.3f} to {value.high:.3f}{what}" if np.isfinite(value.low) else "",
+                )
+            )
         if number < len(scores) - 1:
             rows.append(("", "", "", ""))
     text = table(rows, ("score", "model", "value", "95 % interval"), right=(2,)) if rows else ""
     num_left_out = sum(e.count for section in report.sections for e in section.exclusions if not e.by_rule)
-    lines = [text, f"\n{num_left_out:,} left out, listed in the report" if num_left_out else "",
-             f"\nthe report is {out / 'report.html'}"]  # fmt: skip
+    lines = [
+        text,
+        f"\n{num_left_out:,} left out, listed in the report" if num_left_out else "",
+        f"\nthe report is {out / 'report.html'}",
+    ]
     return "\n".join(line for line in lines if line)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pipeline.base.console import say
 from pipeline.base.errors import CheckpointError, G2LError, StoreError, first_line
+from pipeline.base.outside import reading
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.disk.files import sha256_file, write_text
 from pipeline.disk.folders import is_free, new_folder
@@ -59,7 +60,9 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
     if "onnx" in formats:
         require_packages()
     run = RunFolder(run_path)
-    record = run.read_identity()["student"]
+    with reading(run.identity_path, "damaged", CheckpointError):
+        record = run.read_identity()["student"]
+        patch_px = int(record["patch_px"])
     if not run.student.exists():
         raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
     if run_path.resolve() in out.resolve().parents:
@@ -80,11 +83,13 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
                 if not (aside / STUDENT_JSON).exists():  # a run of an earlier version, of whose split nothing is known
                     write_student_json(aside, describe_run_student(run, aside, checkpoint["step"], split=None))
                 difference = _difference(aside, record, checkpoint["student"])
-                others = _add_files(aside, record["patch_px"], formats)
+                others = _add_files(aside, patch_px, formats)
         except OSError as error:
             raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
-    lines = [f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
-             f"(largest difference {difference:.2g})"]  # fmt: skip
+    lines = [
+        f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+        f"(largest difference {difference:.2g})"
+    ]
     lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
     lines.append(f"{out / ADAPTERS_FOLDER}: kaiko-eva, PathoROB, plismbench, TRIDENT; {out / 'README.md'} says how")
     return "\n".join(lines)
@@ -152,7 +157,12 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
     card = folder / "README.md"
     hashed = sorted(path for place in (folder, folder / PROJECTOR_FOLDER) for path in place.iterdir() if path.is_file())
     hashes = {path.relative_to(folder).as_posix(): sha256_file(path) for path in hashed if path != card}
-    files = files_section(built.spec, differences, weights_beside=(folder / WEIGHTS_FILE).exists(),
-                          projectors=read_student(folder).projector_files(), sha256=hashes)  # fmt: skip
+    files = files_section(
+        built.spec,
+        differences,
+        weights_beside=(folder / WEIGHTS_FILE).exists(),
+        projectors=read_student(folder).projector_files(),
+        sha256=hashes,
+    )
     write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
     return differences

@@ -160,8 +160,10 @@ def prepare_further(plan: Plan, store: Store, config: ExtractConfig, running: Ru
         ConfigError: other pixels than the store's are asked for.
     """
     if "pixels" in config.model_fields_set and config.pixels != store.image_format:
-        raise ConfigError(f"--pixels {config.pixels}: a further teacher sees the patches of the store, which keeps "
-                          f"pixels as {store.image_format}; leave it out")  # fmt: skip
+        raise ConfigError(
+            f"--pixels {config.pixels}: a further teacher sees the patches of the store, which keeps "
+            f"pixels as {store.image_format}; leave it out"
+        )
     begun = store.teachers.get(config.teacher)
     rows_per_shard = (begun or store.first).rows_per_shard
     if "rows_per_shard" in config.model_fields_set:
@@ -174,8 +176,10 @@ def prepare_further(plan: Plan, store: Store, config: ExtractConfig, running: Ru
     teacher = open_further(store, plan, StoreSpec(running.encoder.record(), settings), versions(), notes)
     if begun and teacher.ledger.pending():  # perhaps on another machine: said again, but recorded once only
         look_at_teacher(plan, store, config, running, settings)
-    say(f"note: {config.teacher} is a further teacher of {store.folder}, with a ledger of its own; it sees the "
-        f"{'stored pixels' if store.has_pixels else 'slides, for the store has no pixels'}")  # fmt: skip
+    say(
+        f"note: {config.teacher} is a further teacher of {store.folder}, with a ledger of its own; it sees the "
+        f"{'stored pixels' if store.has_pixels else 'slides, for the store has no pixels'}"
+    )
     return teacher
 
 
@@ -255,8 +259,10 @@ def check_slides(plan: Plan, slides_root: Path | None) -> None:
     paths = [plan.slide_path(slide, slides_root) for slide in plan.slides]
     missing = [path for path in paths if not os.path.isfile(path)]  # never raises, unlike Path.is_file
     if len(missing) == len(paths):
-        raise ConfigError(f"none of the {len(paths)} planned slides is there (the first: {missing[0]}). Say with "
-                          "--slides-root where they are now")  # fmt: skip
+        raise ConfigError(
+            f"none of the {len(paths)} planned slides is there (the first: {missing[0]}). Say with "
+            "--slides-root where they are now"
+        )
     if missing:
         names = ", ".join(str(path) for path in missing[:NAMED])
         more = ", ..." if len(missing) > NAMED else ""
@@ -283,8 +289,14 @@ def embed_shards(
     failed_before = len(teacher.ledger.failures())
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in shards)
     read = patches.read if teacher.views.count == 1 else ViewedPatches(patches.read, teacher.views).read
-    reader = BatchLoader(read, patch_px=teacher.patch_px, batch_size=batch_size, workers=workers, device=device,
-                         views=teacher.views.count)  # fmt: skip
+    reader = BatchLoader(
+        read,
+        patch_px=teacher.patch_px,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        views=teacher.views.count,
+    )
     with (
         StoreWriter(teacher, patches.describe, describe_device(device)) as writer,
         reader,

@@ -33,13 +33,7 @@ from pipeline.encoders.hub import cached_weights
 from pipeline.encoders.names import are_of_one, other_encoders
 from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.features.find import find_feature_tree
-from pipeline.features.importing import (
-    FeatureRows,
-    ImportedSlide,
-    describe_import,
-    look_at_slide,
-    refuse_other_levels,
-)
+from pipeline.features.importing import FeatureRows, ImportedSlide, describe_import, look_at_slide, refuse_other_levels
 from pipeline.features.match import Matched, fail_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, prove, read_refused
 from pipeline.features.read import read_facts
@@ -260,8 +254,10 @@ def say_encoder(slides: Sequence[ImportedSlide], config: ImportConfig) -> None:
     if not are_of_one(encoders):
         raise ConfigError(f"the files name different encoders: {', '.join(encoders)}. Import one folder of features")
     if other := other_encoders(encoders, named_spec(config.teacher).record()):
-        say(f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}; it is not known whether "
-            "they are the same")  # fmt: skip
+        say(
+            f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}; it is not known whether "
+            "they are the same"
+        )
 
 
 def plan_new_store(
@@ -304,9 +300,15 @@ def plan_import(looked: Looked, config: ImportConfig) -> Plan:
     """
     parts = [slide.slide for slide in looked.slides if slide.slide is not None]
     most = max((len(part.coords_l0_px) for part in parts), default=1)
-    values = {"patches_per_slide": config.patches_per_slide or most, "patch_px": looked.patch_px, "mpp": looked.mpp,
-              "min_tissue": 0.0, "val_fraction": config.val_fraction, "allow_upsampling": config.allow_upsampling,
-              "seed": config.seed}  # fmt: skip
+    values = {
+        "patches_per_slide": config.patches_per_slide or most,
+        "patch_px": looked.patch_px,
+        "mpp": looked.mpp,
+        "min_tissue": 0.0,
+        "val_fraction": config.val_fraction,
+        "allow_upsampling": config.allow_upsampling,
+        "seed": config.seed,
+    }
     audit = [s.audit for s in (*looked.slides, *looked.matched.failed)]
     return build_plan(PlanConfig.build(values), parts, audit, looked.matched.root.resolve())
 
@@ -374,9 +376,12 @@ def copy_shards(
     patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels)
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in todo)
     loader = BatchLoader(
-        patches.read, patch_px=teacher.patch_px, batch_size=size, workers=config.workers or usable_cores(),
+        patches.read,
+        patch_px=teacher.patch_px,
+        batch_size=size,
+        workers=config.workers or usable_cores(),
         device=torch.device("cpu"),
-    )  # fmt: skip
+    )
     with (
         StoreWriter(teacher, patches.describe, "imported") as writer,
         loader,

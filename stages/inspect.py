@@ -153,10 +153,13 @@ def describe_run(run: RunFolder) -> str:
         ("teacher", identity["teacher"]["name"]),
         *(("further teacher", f"{each['teacher']['name']}, {each['weight']:.4g} of the loss") for each in further),
         ("loss", _loss_words(options["loss"], options["alpha"] if takes_alpha(options["loss"]) else None)),
-        ("steps", f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
-                  f"{options['epochs']}"),
+        (
+            "steps",
+            f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
+            f"{options['epochs']}",
+        ),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
-    ]  # fmt: skip
+    ]
     text = table(rows)
     for teacher, vals in vals_by_teacher(lines).items():
         of = f" as {teacher}" if teacher else ""
@@ -221,10 +224,20 @@ def _history(student: ExportedStudent) -> list[tuple[str, object]]:
 def models_table() -> str:
     """The table of encoders, for the terminal."""
     cells = [
-        (s.name, f"{s.params_m:,.0f} M", s.width, s.embedding, s.patch_px, f"{s.mpp:g}", "yes" if s.gated else "no",
-         "yes" if cached_weights(s) else "no", s.licence, s.source)
+        (
+            s.name,
+            f"{s.params_m:,.0f} M",
+            s.width,
+            s.embedding,
+            s.patch_px,
+            f"{s.mpp:g}",
+            "yes" if s.gated else "no",
+            "yes" if cached_weights(s) else "no",
+            s.licence,
+            s.source,
+        )
         for s in ENCODERS.values()
-    ]  # fmt: skip
+    ]
     header = ("name", "parameters", "width", "embedding", "px", "um/px", "gated", "cached", "licence", "weights")
     text = table(cells, header, right=(1, 2, 4, 5))
     return (

@@ -251,5 +251,11 @@ def require_utf8(values: dict[str, Any]) -> None:
     Raises:
         ConfigError: a path is not UTF-8.
     """
-    to_toml({"": {name: [str(item) for item in value] if isinstance(value, list) else str(value)
-                  for name, value in values.items()}})  # fmt: skip
+    to_toml(
+        {
+            "": {
+                name: [str(item) for item in value] if isinstance(value, list) else str(value)
+                for name, value in values.items()
+            }
+        }
+    )

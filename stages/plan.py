@@ -39,12 +39,7 @@ class Audited:
 
 
 def plan_slides(
-    manifest: Manifest,
-    config: PlanConfig,
-    *,
-    workers: int,
-    overlays: Path | None = None,
-    audit_csv: Path | None = None,
+    manifest: Manifest, config: PlanConfig, *, workers: int, overlays: Path | None = None, audit_csv: Path | None = None
 ) -> Plan:
     """Audit the slides of a manifest and make the plan; the result does not depend on row order or `workers`.
 
@@ -176,8 +171,15 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
     """
     num, available = len(part.coords_l0_px), len(grid.coords_l0_px)
     title = f"{part.slide_id}: {audit.tissue_mm2:.1f} mm2 of tissue, {num:,} of {available:,} patches"
-    draw_overlay(grid.tissue, grid.coords_l0_px, part.coords_l0_px, part.split, grid.geometry.patch_l0_px, title,
-                 folder / f"{part.slide_id}.png")  # fmt: skip
+    draw_overlay(
+        grid.tissue,
+        grid.coords_l0_px,
+        part.coords_l0_px,
+        part.split,
+        grid.geometry.patch_l0_px,
+        title,
+        folder / f"{part.slide_id}.png",
+    )
 
 
 def check_sha256(path: Path, sha256: str) -> None:

@@ -147,8 +147,15 @@ def plan_to_extract(
         made, path = plan_beside(source, plan_config(), store)
         reports = [audit_table(made)]
         if not (store / "zarr.json").exists():
-            reports.append(estimate(made, width=named_spec(extract.teacher).width or None, dtype=extract.dtype,
-                                    rows_per_shard=extract.rows_per_shard, pixels=extract.pixels))  # fmt: skip
+            reports.append(
+                estimate(
+                    made,
+                    width=named_spec(extract.teacher).width or None,
+                    dtype=extract.dtype,
+                    rows_per_shard=extract.rows_per_shard,
+                    pixels=extract.pixels,
+                )
+            )
         return PlanToExtract(made, path, failed_slides(made), (*reports, f"plan {made.hash[:12]} is in {path}"))
     is_store = source.suffix == ".zarr" or (source / "zarr.json").exists()
     if plan_options:

@@ -119,8 +119,10 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             trained = finish(run, folder, num_new_steps, seconds)
             distributed.wait_for_all()
     except OSError as error:
-        raise G2LError(f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: fix the cause, then "
-                       "run the same command again") from error  # fmt: skip
+        raise G2LError(
+            f"{error.filename or out}: {error.strerror or error}. Checkpoints are safe: fix the cause, then "
+            "run the same command again"
+        ) from error
     finally:
         distributed.leave_group()
     return trained
@@ -137,18 +139,26 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     student = build_encoder(config.student, start.weights, teacher.patch_px, seed=config.seed)
     rows = choose_rows(teacher, config, distributed.world_size(), teachers.stored[1:])
     if config.keep == "best" and not len(rows.val):
-        raise ConfigError("--keep best: no rows are held out to find the best epoch on. Plan with --val-fraction or "
-                          "--val-strip, or use --keep last")  # fmt: skip
+        raise ConfigError(
+            "--keep best: no rows are held out to find the best epoch on. Plan with --val-fraction or "
+            "--val-strip, or use --keep last"
+        )
     require_share(student, rows.batch_size, distributed.world_size())
     hashes = [(each.name, each.record["weights_sha256"]) for each in teachers.stored]
     begun_from = start.projectors(hashes)
     if leader:
         identity = run_identity(
-            teacher, student.record(), config, precision, distributed.world_size(), teachers.further, folder.version(),
+            teacher,
+            student.record(),
+            config,
+            precision,
+            distributed.world_size(),
+            teachers.further,
+            folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
-        )  # fmt: skip
+        )
         folder.start_or_continue(identity)
-        folder.write_config(teacher.folder, config)
+        folder.write_config(teacher.store.folder, config)
         plan = teacher.plan
         if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
             say(f"warning: {warning}")
@@ -192,17 +202,32 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         draw_curves(folder.metrics(), folder.curves_path)
         if step != run.num_steps:
             distillation.load_state(load_checkpoint(folder.checkpoints, step))
-        facts = card_facts(teachers.first, distillation.student, config, run.rows.train, step, before, after,
-                           further_facts(teachers, further), teachers.views.count)  # fmt: skip
+        facts = card_facts(
+            teachers.first,
+            distillation.student,
+            config,
+            run.rows.train,
+            step,
+            before,
+            after,
+            further_facts(teachers, further),
+            teachers.views.count,
+        )
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), teacher_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
-        write_student(folder.student, distillation.student.module.model, spec, projectors, model_card(facts),
-                      lambda student: describe_run_student(folder, student, step, split_facts(facts["store"])),
-                      step if says_step else None)  # fmt: skip
+        write_student(
+            folder.student,
+            distillation.student.module.model,
+            spec,
+            projectors,
+            model_card(facts),
+            lambda student: describe_run_student(folder, student, step, split_facts(facts["store"])),
+            step if says_step else None,
+        )
     return Trained(folder, run.num_steps, num_new_steps, before, after, seconds, further, step)
 
 
@@ -258,8 +283,14 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration).tolist()
-                with calibrated(run.distillation, run.reader, shuffled, batch_size=run.rows.batch_size,
-                                workers=run.workers, version=run.draws.version):  # fmt: skip
+                with calibrated(
+                    run.distillation,
+                    run.reader,
+                    shuffled,
+                    batch_size=run.rows.batch_size,
+                    workers=run.workers,
+                    version=run.draws.version,
+                ):
                     validate(run, log, step=0, epoch=0)
                 save(run, folder, log, 0)
             drawn = time.monotonic()
@@ -284,8 +315,9 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     reader = run.reader.reader(run.draws, epoch, config.augment)
     share = run.rows.batch_size // distributed.world_size()
     mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
-    loader = BatchLoader(reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers,
-                         device=distillation.device)  # fmt: skip
+    loader = BatchLoader(
+        reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers, device=distillation.device
+    )
     waiting: list[tuple[int, float, Tensor, Tensor]] = []
     distillation.train()
     with loader:
@@ -307,9 +339,12 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
 
 
 def train_step(
-    distillation: Distillation, batch: Batch[NDArray[np.float32]], loss_of: Loss, optimizer: torch.optim.Optimizer,
+    distillation: Distillation,
+    batch: Batch[NDArray[np.float32]],
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
     clip: float,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Train on one batch; returns loss and gradient norm, on the device."""
     pixels = batch.pixels_on(distillation.device)
     teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
@@ -390,10 +425,16 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
     chosen = run.rows.val if held_out else run.rows.train[: run.rows.batch_size]
     with distributed.alone():
         scores = score_teachers(
-            run.distillation, run.reader, chosen.tolist(),
-            batch_size=run.rows.batch_size, workers=run.workers, loss=config.loss, alpha=config.alpha,
-            fit_on=run.rows.fit.tolist() if held_out else (), version=run.draws.version,
-        )  # fmt: skip
+            run.distillation,
+            run.reader,
+            chosen.tolist(),
+            batch_size=run.rows.batch_size,
+            workers=run.workers,
+            loss=config.loss,
+            alpha=config.alpha,
+            fit_on=run.rows.fit.tolist() if held_out else (),
+            version=run.draws.version,
+        )
     for name, (figures, loss) in zip(run.teachers.names, scores, strict=True):
         teacher = {"teacher": name} if len(scores) > 1 else {}
         line = {"kind": "val", **teacher, "step": step, "epoch": epoch, "loss": loss, **figures}

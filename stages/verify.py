@@ -166,8 +166,10 @@ def verify_sample(
     source = weights or remembered_weights(teacher)
     if source is None:
         place = noted_place(teacher)
-        return [f"no row embedded again: the teacher's weights came from {place}, where they are not now. Say with "
-                "--weights FILE where they are, or leave it out with --sample 0"], EXIT_PARTIAL  # fmt: skip
+        return [
+            f"no row embedded again: the teacher's weights came from {place}, where they are not now. Say with "
+            "--weights FILE where they are, or leave it out with --sample 0"
+        ], EXIT_PARTIAL
     try:
         difference = embed_again(teacher, source, sample, device_name, slides_root)
     except EncoderError as error:
@@ -206,8 +208,10 @@ def embed_again(
     encoder = build_encoder(teacher.name, weights, teacher.patch_px)
     digest, expected = encoder.weights_sha256, teacher.record["weights_sha256"]
     if expected not in ("", digest):
-        raise EncoderError(f"{weights}: these are not the weights of the store's teacher: SHA-256 {digest[:12]}, not "
-                           f"{expected[:12]}. Say with --weights FILE where those are")  # fmt: skip
+        raise EncoderError(
+            f"{weights}: these are not the weights of the store's teacher: SHA-256 {digest[:12]}, not "
+            f"{expected[:12]}. Say with --weights FILE where those are"
+        )
     encoder.module.to(device)
     batch_size = min(teacher.settings["batch_size"], len(chosen))
     stored: list[NDArray[np.float32]] = []

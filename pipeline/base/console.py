@@ -36,9 +36,15 @@ class Progress:
         self._terminal = sys.stderr.isatty() and not silent
         self._silent = silent
         self._bar = tqdm(
-            total=total, initial=done, desc=what, unit=f" {unit}", file=sys.stderr, disable=not self._terminal,
-            dynamic_ncols=True, smoothing=0.1,
-        )  # fmt: skip
+            total=total,
+            initial=done,
+            desc=what,
+            unit=f" {unit}",
+            file=sys.stderr,
+            disable=not self._terminal,
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
         self._done = self._first = done
         self._started = self._spoke = time.monotonic()
         self._note = ""
@@ -53,8 +59,9 @@ class Progress:
 
     def note(self, **figures: str | int | float) -> None:
         """Show figures after the bar."""
-        self._note = ", ".join(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
-                               for name, value in figures.items())  # fmt: skip
+        self._note = ", ".join(
+            f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()
+        )
         self._bar.set_postfix_str(self._note, refresh=False)
 
     def expect(self, total: int) -> None:
@@ -82,9 +89,11 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str] = (), *, right
         return ""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
-        "  ".join(cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths,
-        strict=True))) for row in cells
-    ]  # fmt: skip
+        "  ".join(
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    ]
     if header:
         lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(line.rstrip() for line in lines)

@@ -4,8 +4,20 @@ import platform
 from collections.abc import Mapping
 from importlib import metadata
 
-RECORDED = ("g2l", "torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs", "zarr",
-            "scikit-learn", "scipy", "croma")  # fmt: skip
+RECORDED = (
+    "g2l",
+    "torch",
+    "timm",
+    "numpy",
+    "openslide-python",
+    "openslide-bin",
+    "pillow",
+    "imagecodecs",
+    "zarr",
+    "scikit-learn",
+    "scipy",
+    "croma",
+)
 """Packages whose versions are recorded."""
 DECIDING = ("torch", "timm", "numpy", "openslide-python", "openslide-bin", "pillow", "imagecodecs")
 """Packages that may change an embedding or a pixel: arithmetic, architectures, resampling, decoders."""

@@ -229,12 +229,14 @@ def _groups(rows: Iterable[ManifestRow], key: Callable[[ManifestRow], str]) -> d
 def repeated_ids(rows: Iterable[ManifestRow]) -> list[Problem]:
     """Ids that several rows share, or that differ only in the encoding of accents."""
     return [
-        (group[0].line, f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs its own id"
-                        + ("" if len({row.slide_id for row in group}) == 1 else
-                           " (they differ only in the encoding of accents)"))
+        (
+            group[0].line,
+            f"slide_id {slide_id!r} is given {_lines(group)}; every slide needs its own id"
+            + ("" if len({row.slide_id for row in group}) == 1 else " (they differ only in the encoding of accents)"),
+        )
         for slide_id, group in _groups(rows, lambda row: composed(row.slide_id)).items()
         if slide_id.strip()
-    ]  # fmt: skip
+    ]
 
 
 def _unclear_files(manifest: Manifest) -> list[Problem]:
@@ -247,11 +249,14 @@ def _repeated_files(manifest: Manifest) -> list[Problem]:
     """Slide files with several ids, whatever links and dots their paths contain."""
     groups = _groups(manifest.rows, lambda row: _inode(manifest.slide_path(row)))
     return [
-        (group[0].line, f"the file {os.path.realpath(manifest.slide_path(group[0]))} has several ids {_lines(group)}; "
-                        "keep one row per file")
+        (
+            group[0].line,
+            f"the file {os.path.realpath(manifest.slide_path(group[0]))} has several ids {_lines(group)}; "
+            "keep one row per file",
+        )
         for group in groups.values()
         if group[0].path and len({row.slide_id for row in group}) > 1
-    ]  # fmt: skip
+    ]
 
 
 def _inode(path: Path) -> str:
@@ -270,8 +275,13 @@ def _copies(manifest: Manifest) -> list[Problem]:
     for indices in copies_of_slides([manifest.slide_path(row) for row in rows]):
         group = sorted((rows[index] for index in indices), key=lambda row: row.line)
         named = " and ".join(f"{row.slide_id!r} ({manifest.slide_path(row)})" for row in group)
-        problems.append((group[0].line, f"one slide has several ids {_lines(group)}: {named} are copies, or files of "
-                         "one DICOM series. Keep one row per slide"))  # fmt: skip
+        problems.append(
+            (
+                group[0].line,
+                f"one slide has several ids {_lines(group)}: {named} are copies, or files of "
+                "one DICOM series. Keep one row per slide",
+            )
+        )
     return problems
 
 
@@ -283,8 +293,13 @@ def _mixed_cases(rows: Iterable[ManifestRow], records: Mapping[int, Mapping[str,
         parts = [(name, [row for row in group if row.split == name]) for name in ("train", "val", None)]
         words = [f"{name or 'none given'} {_lines(part)}" for name, part in parts if part]
         if case_id and len(words) > 1:
-            problems.append((group[0].line, f"case {case_id!r} is in more than one split: {', '.join(words)}; give "
-                             "all its rows the same split, or none"))  # fmt: skip
+            problems.append(
+                (
+                    group[0].line,
+                    f"case {case_id!r} is in more than one split: {', '.join(words)}; give "
+                    "all its rows the same split, or none",
+                )
+            )
     return problems
 
 

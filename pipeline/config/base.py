@@ -168,8 +168,10 @@ def to_toml(tables: dict[str, dict[str, Any]]) -> str:
         for name, value in table.items():
             for item in value if isinstance(value, list) else [value]:
                 if isinstance(item, str) and not is_utf8(item):
-                    raise ConfigError(f"{name}: {item!a} is not UTF-8, so the record of the options cannot hold "
-                                      "it. Rename it, or use a link to it")  # fmt: skip
+                    raise ConfigError(
+                        f"{name}: {item!a} is not UTF-8, so the record of the options cannot hold "
+                        "it. Rename it, or use a link to it"
+                    )
     return str(tomli_w.dumps(tables))
 
 
@@ -195,8 +197,10 @@ def read_toml(path: Path, command: str) -> dict[str, Any]:
         raise ConfigError(f"--config {path}: {', '.join(loose)} must be in the table of a command, such as [{command}]")
     unknown = sorted(tables.keys() - set(COMMANDS))
     if unknown:
-        raise ConfigError(f"--config {path}: [{unknown[0]}] is not a command"
-                          f"{did_you_mean(unknown[0], COMMANDS)}; tables are {', '.join(COMMANDS)}")  # fmt: skip
+        raise ConfigError(
+            f"--config {path}: [{unknown[0]}] is not a command"
+            f"{did_you_mean(unknown[0], COMMANDS)}; tables are {', '.join(COMMANDS)}"
+        )
     return dict(tables.get(command, {}))
 
 

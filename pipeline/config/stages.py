@@ -147,16 +147,13 @@ class TrainConfig(Config):
         500, ge=1, description="Steps between checkpoints; every epoch ends with one.", decides="nothing"
     )
     keep: Literal["last", "best"] = option(
-        "last",
-        description="Student to export: of the last step, or of the smallest held-out loss.",
-        decides="effect",
+        "last", description="Student to export: of the last step, or of the smallest held-out loss.", decides="effect"
     )
     val_every: int = option(1, ge=1, description="Epochs between validations.")
     val_rows: int = option(4096, ge=2, description="Most held-out rows to score.")
     device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
     precision: Literal["auto", "float32", "bfloat16"] = option(
-        "auto",
-        description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU.",
+        "auto", description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU."
     )
     workers: int | None = option(
         None, ge=1, description="Threads that decode and augment [number of cores].", decides="nothing"

@@ -39,9 +39,7 @@ class ImportConfig(Config):
         decides="effect",
     )
     coords: Path | None = option(
-        None,
-        description="Folder of coordinate files, if they lie apart from the features.",
-        decides="effect",
+        None, description="Folder of coordinate files, if they lie apart from the features.", decides="effect"
     )
     patch_px: int | None = option(
         None,
@@ -51,10 +49,12 @@ class ImportConfig(Config):
         decides="effect",
     )
     mpp: float | None = option(
-        None, ge=MIN_MPP, le=MAX_MPP,
+        None,
+        ge=MIN_MPP,
+        le=MAX_MPP,
         description="Resolution of the encoder's input, um per pixel, for files that lack it or give it in whole "
         "pixels only [from the files].",
-    )  # fmt: skip
+    )
     patches_per_slide: int | None = option(None, ge=1, description="Use a random sample of each slide's patches [all].")
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than their patches.")
     val_fraction: float = option(
@@ -62,10 +62,12 @@ class ImportConfig(Config):
     )
     check_rows: int = option(4, ge=0, description="Patches of each slide to embed again; 0 for none.", decides="effect")
     min_cosine: float = option(
-        0.9, ge=-1, le=1,
+        0.9,
+        ge=-1,
+        le=1,
         description="Least cosine between these embeddings and the files' features, both less the features' mean; "
         "median of a slide.",
-    )  # fmt: skip
+    )
     dtype: Literal["float16", "float32"] = option(
         "float16", description="Number type of the stored embeddings.", decides="effect"
     )

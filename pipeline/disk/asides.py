@@ -106,9 +106,10 @@ def remove_asides(folder: Path, *, recursive: bool = True) -> int:
                     remove(path)
                 count += 1
         folders[:] = [
-            name for name in folders
+            name
+            for name in folders
             if recursive and not name.endswith(ASIDE_SUFFIX) and not covers(locks, os.path.join(place, name))
-        ]  # fmt: skip
+        ]
     return count
 
 

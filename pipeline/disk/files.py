@@ -22,8 +22,16 @@ from pipeline.disk.asides import aside_name, remove
 
 HASH_BLOCK_BYTES = 1 << 20
 
-NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES, errno.EPERM,
-           errno.EROFS)  # fmt: skip
+NO_SYNC = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.ENOSYS,
+    errno.EBADF,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+)
 """Errors of systems that cannot sync a folder, or cannot open one that is write-only."""
 NO_REPLACE = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.ENOSYS)
 """Errors of file systems that cannot rename over an existing file; some may also mean missing permissions."""
@@ -102,8 +110,10 @@ def replace(aside: Path, path: Path) -> None:
                 os.rename(old, path)
                 raise
             remove(old)
-            say_once(f"{path.parent} is on a file system that cannot rename over a file ({error.strerror}): a kill "
-                     "during a rewrite may lose the file")  # fmt: skip
+            say_once(
+                f"{path.parent} is on a file system that cannot rename over a file ({error.strerror}): a kill "
+                "during a rewrite may lose the file"
+            )
 
 
 def open_aside(path: Path) -> tuple[Path, object]:
@@ -258,8 +268,10 @@ def require_names_apart(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         other = spellings.setdefault(name.casefold(), name)
         if other != name and ignores_case(folder):
-            raise G2LError(f"{folder} is on a file system that ignores case: {other} and {name} would be one file. "
-                           "Choose a folder on another file system, or rename one of them")  # fmt: skip
+            raise G2LError(
+                f"{folder} is on a file system that ignores case: {other} and {name} would be one file. "
+                "Choose a folder on another file system, or rename one of them"
+            )
 
 
 def require_new_file(path: Path, force_hint: str) -> None:

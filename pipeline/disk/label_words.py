@@ -6,10 +6,33 @@ from collections import Counter
 from collections.abc import Iterable
 
 MISSING_WORDS = frozenset(
-    {"na", "n/a", "n.a", "n/d", "n.d", "nan", "-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "null", "nil", "none",
-     "missing", "unknown", "unk", "undefined", "not available", "not evaluated", "not reported", "not applicable",
-     "not known", "indeterminate"}
-)  # fmt: skip
+    {
+        "na",
+        "n/a",
+        "n.a",
+        "n/d",
+        "n.d",
+        "nan",
+        "-nan",
+        "1.#ind",
+        "-1.#ind",
+        "1.#qnan",
+        "-1.#qnan",
+        "null",
+        "nil",
+        "none",
+        "missing",
+        "unknown",
+        "unk",
+        "undefined",
+        "not available",
+        "not evaluated",
+        "not reported",
+        "not applicable",
+        "not known",
+        "indeterminate",
+    }
+)
 """Words for a missing value, in lower case: printed by pandas, R, SQL and C, or used in the clinical tables of the GDC
 and cBioPortal. "none" is among them because pandas and Python write it (decision 0026).
 """

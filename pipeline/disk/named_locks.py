@@ -116,8 +116,10 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSErro
         age = seconds_since_touched(path)
         begun = not text and age is not None and age < BEGUN_SECONDS
         if begun or is_alive(path) or may_be_of_flock(text):
-            raise BusyError(f"{output} is in use by {holder_of(path)}. Wait for it to end, or stop it; if it ended "
-                            f"long ago, delete {path}")  # fmt: skip
+            raise BusyError(
+                f"{output} is in use by {holder_of(path)}. Wait for it to end, or stop it; if it ended "
+                f"long ago, delete {path}"
+            )
         clear(path, text)
         return False
     content = describe_holder(what, "name")
@@ -131,8 +133,10 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSErro
         raise
     from pipeline.base.console import say
 
-    say(f"note: {path.parent} is on a file system without flock ({why.strerror}); the lock is a file that G2L touches "
-        f"every {TOUCH_SECONDS:g} seconds")  # fmt: skip
+    say(
+        f"note: {path.parent} is on a file system without flock ({why.strerror}); the lock is a file that G2L touches "
+        f"every {TOUCH_SECONDS:g} seconds"
+    )
     stop = threading.Event()
     touch = threading.Thread(target=_keep_touching, args=(path, content, stop), name="g2l-lock", daemon=True)
     touch.start()
@@ -158,8 +162,9 @@ def _keep_touching(path: Path, content: bytes, stop: threading.Event) -> None:
     while not stop.wait(TOUCH_SECONDS):
         misses = 0 if read(path).encode("utf-8") == content else misses + 1
         if misses > 1:  # suspended for long: another process holds the output, and two must not write
-            print(f"{path} is now held by {holder_of(path)}: this process exits, so that only one writes",
-                  file=sys.stderr)  # fmt: skip
+            print(
+                f"{path} is now held by {holder_of(path)}: this process exits, so that only one writes", file=sys.stderr
+            )
             os.kill(os.getpid(), signal.SIGTERM)
             return
         with contextlib.suppress(OSError):

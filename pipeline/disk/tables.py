@@ -67,11 +67,16 @@ def read_table(
         if len(cells) != width
     ]
     records = [
-        (line, {name: cell if name.lower() in FILE_COLUMNS else composed(cell)
-                for name, cell in zip(header, cells, strict=True)})
+        (
+            line,
+            {
+                name: cell if name.lower() in FILE_COLUMNS else composed(cell)
+                for name, cell in zip(header, cells, strict=True)
+            },
+        )
         for line, cells in lines
         if len(cells) == width
-    ]  # fmt: skip
+    ]
     return records, problems
 
 
@@ -82,8 +87,10 @@ def _text(path: Path) -> str:
         ManifestError: it cannot be read, is too large, or is not UTF-8 text.
     """
     if os.path.isdir(path):
-        raise ManifestError(f"{path} is a folder, not a table. A manifest of the slides in it is made with: "
-                            f"g2l make-manifest {path} --out slides.csv")  # fmt: skip
+        raise ManifestError(
+            f"{path} is a folder, not a table. A manifest of the slides in it is made with: "
+            f"g2l make-manifest {path} --out slides.csv"
+        )
     try:
         with open(path, "rb") as f:
             data = f.read(MAX_TABLE_BYTES + 1)
@@ -140,8 +147,10 @@ def _header(
         shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
         more = f" and {len(shown) - MAX_SHOWN_COLUMNS:,} more" if len(shown) > MAX_SHOWN_COLUMNS else ""
         near = did_you_mean(missing[0], header)
-        raise ManifestError(f"{path} lacks the column {', '.join(missing)}{near}; split at {split_at}, it has "
-                            f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}")  # fmt: skip
+        raise ManifestError(
+            f"{path} lacks the column {', '.join(missing)}{near}; split at {split_at}, it has "
+            f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}"
+        )
     if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
         hint = "" if header[0] else ". If pandas wrote row numbers into the first one, use to_csv(index=False)"
         raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each its own name{hint}")

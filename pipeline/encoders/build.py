@@ -167,11 +167,14 @@ def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mappin
     """
     for name, value in weights.items():
         if expected is not None and value.dtype.is_floating_point != expected[name].dtype.is_floating_point:
-            raise EncoderError(f"{source}: {name} is of type {value.dtype}, not {expected[name].dtype}: weights that "
-                               "were quantised or converted are not loaded")  # fmt: skip
+            raise EncoderError(
+                f"{source}: {name} is of type {value.dtype}, not {expected[name].dtype}: weights that "
+                "were quantised or converted are not loaded"
+            )
         if value.is_floating_point() and not torch.isfinite(value).all():
-            raise EncoderError(f"{source}: {name} holds NaN or infinity: the file is damaged, or of a training that "
-                               "diverged")  # fmt: skip
+            raise EncoderError(
+                f"{source}: {name} holds NaN or infinity: the file is damaged, or of a training that diverged"
+            )
 
 
 def known_to_timm(name: str) -> bool:
@@ -197,8 +200,17 @@ def weights_hash(model: nn.Module) -> str:
 
 MAX_REASON = 300
 """Characters of a loader's list of keys that an error shows. Our choice."""
-UNBUILDABLE = (RuntimeError, ValueError, TypeError, OSError, KeyError, AssertionError, AttributeError,
-               pickle.UnpicklingError, safetensors.SafetensorError)  # fmt: skip
+UNBUILDABLE = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    OSError,
+    KeyError,
+    AssertionError,
+    AttributeError,
+    pickle.UnpicklingError,
+    safetensors.SafetensorError,
+)
 """What timm raises for a model that it does not know or weights that it cannot read."""
 
 
@@ -235,8 +247,9 @@ def _refusal(spec: EncoderSpec, error: Exception, *, pretrained: bool) -> Encode
     """The error that a user is shown where timm raises one; `None` for one that timm is not known to raise."""
     if spec.source.startswith(FOLDER) and isinstance(error, RuntimeError):  # of load_state_dict
         keys = " ".join(str(error).split())[:MAX_REASON]
-        return EncoderError(f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its "
-                            f"config.json ({keys})")  # fmt: skip
+        return EncoderError(
+            f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its config.json ({keys})"
+        )
     is_unknown_to_timm = spec.source.startswith("timm:") and not known_to_timm(_timm_name(spec, pretrained=pretrained))
     is_fetched = pretrained or _timm_name(spec, pretrained=pretrained).startswith(HUB)
     if is_fetched and not is_unknown_to_timm:
@@ -362,11 +375,19 @@ def _with_own_description(
     """
     for name in ("mean", "std"):
         if not are_statistics(config.get(name), spread=name == "std"):
-            raise EncoderError(f"{spec.name}: its own configuration says {name} {config.get(name)}, not three "
-                               "numbers, of red, green and blue")  # fmt: skip
-    return replace(spec, architecture=config["architecture"], arguments=arguments, mean=tuple(config["mean"]),
-                   std=tuple(config["std"]), patch_px=patch_px,
-                   licence=config.get("license") or spec.licence)  # fmt: skip
+            raise EncoderError(
+                f"{spec.name}: its own configuration says {name} {config.get(name)}, not three "
+                "numbers, of red, green and blue"
+            )
+    return replace(
+        spec,
+        architecture=config["architecture"],
+        arguments=arguments,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        patch_px=patch_px,
+        licence=config.get("license") or spec.licence,
+    )
 
 
 @torch.inference_mode()

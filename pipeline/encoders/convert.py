@@ -22,11 +22,7 @@ have such names of their own.
 HEADS = ("dino_head.", "ibot_head.", "decoder_")
 """Heads of DINOv2's losses and the decoder of a masked autoencoder, beside the backbone in a checkpoint."""
 
-_DINOV2 = (
-    (r"^register_tokens$", "reg_token"),
-    (r"\.mlp\.w12\.", ".mlp.fc1."),
-    (r"\.mlp\.w3\.", ".mlp.fc2."),
-)
+_DINOV2 = ((r"^register_tokens$", "reg_token"), (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."))
 _TRANSFORMERS = (
     (r"^(dinov2|model)\.", ""),
     (r"^embeddings\.cls_token$", "cls_token"),

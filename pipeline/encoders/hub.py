@@ -23,9 +23,15 @@ other pages, loading code names one of `PUBLISHED_FILES` (2026-11).
 """
 SPELLINGS = {"mahmoodlab/uni": ("MahmoodLab/UNI", "MahmoodLab/uni")}
 """Pages, in lower case, that tools ask for in more than one spelling: one page of the hub, two folders of its cache."""
-FOLDER_FILES = (*PUBLISHED_FILES, "pytorch_model.pth", "model.pth", "open_clip_model.safetensors",
-                "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin",
-                "open_clip_pytorch_model.pth")  # fmt: skip
+FOLDER_FILES = (
+    *PUBLISHED_FILES,
+    "pytorch_model.pth",
+    "model.pth",
+    "open_clip_model.safetensors",
+    "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin",
+    "open_clip_pytorch_model.pth",
+)
 FOLDER_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".bin")
 """What timm looks for in a folder, in this order: first the names, then the endings (timm 1.0.31, models/_hub.py)."""
 TOKEN_VARIABLE = "HF_TOKEN"

@@ -54,8 +54,14 @@ def read_model_config(folder: Path) -> dict[str, Any]:
     if isinstance(pretrained, dict):
         inner = "pretrained_cfg." if "pretrained_cfg" in config else ""
         side = pretrained.get("input_size", [3, 1, 1])
-        checks += [(f"{inner}{name}", are_statistics(pretrained.get(name, [1, 1, 1]), spread=name == "std"),
-                    "three numbers, of red, green and blue") for name in ("mean", "std")]  # fmt: skip
+        checks += [
+            (
+                f"{inner}{name}",
+                are_statistics(pretrained.get(name, [1, 1, 1]), spread=name == "std"),
+                "three numbers, of red, green and blue",
+            )
+            for name in ("mean", "std")
+        ]
         checks.append((f"{inner}input_size", _is_image_size(side), "3 channels, height and width"))
     for name, right, what in checks:
         if not right:
@@ -96,8 +102,10 @@ def _check_arguments(path: Path, arguments: dict[str, Any]) -> None:
         if wrong := [number for number in whole if not 0 <= number <= most]:
             raise EncoderError(f"{path}: model_args.{name} is {_short(wrong[0])}; whole numbers are from 0 to {most:,}")
     if arguments.get("in_chans", 3) != 3:
-        raise EncoderError(f"{path}: model_args.in_chans is {_short(arguments['in_chans'])}: only encoders of RGB, "
-                           "3 channels, are built")  # fmt: skip
+        raise EncoderError(
+            f"{path}: model_args.in_chans is {_short(arguments['in_chans'])}: only encoders of RGB, "
+            "3 channels, are built"
+        )
 
 
 def _is_number(value: Any) -> bool:

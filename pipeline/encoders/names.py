@@ -139,9 +139,11 @@ def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[
     unknown = []
     for name in encoders:
         if AS_TEACHER in name and AS_TEACHER not in teacher["name"]:
-            raise ConfigError(f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
-                              f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
-                              f"features of {teacher['name']}")  # fmt: skip
+            raise ConfigError(
+                f"the files name the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a "
+                f"student so, and they are not {teacher['name']}'s own. Name the folder with the "
+                f"features of {teacher['name']}"
+            )
         candidates = encoders_named(name)
         if letters(name) in teachers_names or candidates & known:
             continue
@@ -149,7 +151,9 @@ def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[
             which, in_table = " or ".join(sorted(candidates)), candidates <= ENCODERS.keys()
             mend = f"Give --teacher {which}" if in_table else "It is not in the table of `g2l models`"
             encoder = name if which == name else f"{name}, which is {which}"
-            raise ConfigError(f"the files name the encoder {encoder}; --teacher says {teacher['name']}. {mend}, "
-                              f"or name the folder with the features of {teacher['name']}")  # fmt: skip
+            raise ConfigError(
+                f"the files name the encoder {encoder}; --teacher says {teacher['name']}. {mend}, "
+                f"or name the folder with the features of {teacher['name']}"
+            )
         unknown.append(name)
     return unknown

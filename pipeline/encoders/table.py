@@ -8,7 +8,7 @@ the same modules under the same names (docs/decisions/0004). Facts were read in 
 """
 
 import re
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -22,6 +22,10 @@ model's own output.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """ImageNet statistics of RGB in 0..1, as torchvision and timm use them."""
 HALF = (0.5, 0.5, 0.5)
+
+
+ABOUT = {"decides": False}
+"""Marks a field of `EncoderSpec` that an embedding does not depend on."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,8 @@ class EncoderSpec:
         key_format: layout of the published weights: "timm", or one that is not loaded as it is.
     """
 
-    name: str
-    source: str
+    name: str = field(metadata=ABOUT)
+    source: str = field(metadata=ABOUT)
     architecture: str
     arguments: dict[str, Any] = field(default_factory=dict)
     embedding: EmbeddingRule = "cls"
@@ -53,15 +57,20 @@ class EncoderSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     patch_px: int = 224
-    mpp: float = 0.5
-    params_m: float = 0.0
-    licence: str = ""
-    gated: bool = False
-    key_format: str = "timm"
+    mpp: float = field(default=0.5, metadata=ABOUT)
+    params_m: float = field(default=0.0, metadata=ABOUT)
+    licence: str = field(default="", metadata=ABOUT)
+    gated: bool = field(default=False, metadata=ABOUT)
+    key_format: str = field(default="timm", metadata=ABOUT)
 
     def record(self) -> dict[str, Any]:
         """The spec as JSON types."""
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
+
+    def deciding(self) -> dict[str, Any]:
+        """The record of what an embedding depends on, but for the weights."""
+        about = {each.name for each in fields(self) if not each.metadata.get("decides", True)}
+        return {name: value for name, value in self.record().items() if name not in about}
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "EncoderSpec":
@@ -77,7 +86,8 @@ _BIOPTIMUS_MEAN, _BIOPTIMUS_STD = (0.707223, 0.578729, 0.703617), (0.211883, 0.2
 _OPTIMUS_ARGUMENTS = {"img_size": 224, "init_values": 1e-5, "global_pool": "token", "dynamic_img_size": False}
 _NON_COMMERCIAL = "non-commercial"
 
-_TABLE = (
+# fmt: off
+_TABLE = (  # a table for the eye: a few lines an encoder
     EncoderSpec(
         "h-optimus-0", "hf-hub:bioptimus/H-optimus-0", SWIGLU_GIANT, _OPTIMUS_ARGUMENTS, "cls", 1536,
         params_m=1135, licence="Apache-2.0", mean=_BIOPTIMUS_MEAN, std=_BIOPTIMUS_STD,
@@ -137,7 +147,8 @@ _TABLE = (
         "gpfm", "hf-hub:majiabo/GPFM", "vit_large_patch14_dinov2", {"img_size": 224, "init_values": 1e-5}, "cls", 1024,
         params_m=303, licence="see page",
     ),
-)  # fmt: skip
+)
+# fmt: on
 
 ENCODERS = MappingProxyType({spec.name: spec for spec in _TABLE})
 """Encoders by short name."""
@@ -166,8 +177,10 @@ def named_spec(name: str) -> EncoderSpec:
             return replace(spec, name=name, source=name)
     is_placed = name.startswith(("hf-hub:", "local-dir:"))
     if "/" in name and not is_placed:
-        raise EncoderError(f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
-                           "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names")  # fmt: skip
+        raise EncoderError(
+            f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
+            "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names"
+        )
     if name.startswith("hf-hub:") and not PAGE.fullmatch(name):
         raise EncoderError(f"{name} is no page: it is named as hf-hub:OWNER/NAME, with @REVISION behind it or not")
     source = name if is_placed else f"timm:{name}"

@@ -99,8 +99,10 @@ def _check_archive(path: Path, num_bytes: int) -> None:
             if record.compress_type != zipfile.ZIP_STORED or record.file_size > num_bytes:
                 raise EncoderError(f"{path}: {record.filename} is compressed, which torch.save never does; not read")
             if pickle and record.file_size > LARGEST_PICKLE_BYTES:
-                raise EncoderError(f"{path}: {record.filename} has {record.file_size:,} bytes; no more than "
-                                   f"{LARGEST_PICKLE_BYTES:,} are read")  # fmt: skip
+                raise EncoderError(
+                    f"{path}: {record.filename} has {record.file_size:,} bytes; no more than "
+                    f"{LARGEST_PICKLE_BYTES:,} are read"
+                )
         if sum(record.file_size for record in records) > num_bytes:
             raise EncoderError(f"{path}: its records claim more bytes than the file has; not read")
         for record in records:

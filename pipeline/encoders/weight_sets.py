@@ -118,8 +118,10 @@ def choice_note(source: str, chosen: WeightSet, others: Sequence[str]) -> str:
     if not others:
         return ""
     listing = ", ".join(others)
-    return (f"{source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
-            "takes another")  # fmt: skip
+    return (
+        f"{source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
+        "takes another"
+    )
 
 
 def _dictionaries(content: dict[str, Any]) -> list[tuple[tuple[str, ...], dict[str, Tensor]]]:

@@ -15,9 +15,14 @@ from pipeline.base.errors import BenchmarkError
 GROUP_COLUMNS = ("group", "case_id", "case", "patient_id", "patient", "slide_id")
 """Columns that may say which patches belong together; of columns that divide alike the first counts."""
 GROUP_WORDS = {
-    "group": "groups", "case_id": "cases", "case": "cases", "patient_id": "patients", "patient": "patients",
-    "slide_id": "slides", "": "patches",
-}  # fmt: skip
+    "group": "groups",
+    "case_id": "cases",
+    "case": "cases",
+    "patient_id": "patients",
+    "patient": "patients",
+    "slide_id": "slides",
+    "": "patches",
+}
 """What the groups of a column are called."""
 LEVELS = {"slide_id": 0, "case_id": 1, "case": 1, "patient_id": 2, "patient": 2}
 """What holds what: a slide is of one case, a case of one patient. A group may be anything."""
@@ -155,8 +160,10 @@ def _note_on_gaps(gaps: Counter[str], num_rows: int, chosen: str, filled: Sequen
     """How many rows have no value of `chosen`, by the column that names their groups in its place; "" of none."""
     notes = []
     if gaps[chosen]:
-        notes.append(f"{gaps[chosen]:,} of {num_rows:,} rows have no {chosen}, and that of rows of the same "
-                     f"{' or '.join(name for name in filled if name != chosen)}.")  # fmt: skip
+        notes.append(
+            f"{gaps[chosen]:,} of {num_rows:,} rows have no {chosen}, and that of rows of the same "
+            f"{' or '.join(name for name in filled if name != chosen)}."
+        )
     notes += [
         f"{count:,} of {num_rows:,} rows have no {chosen} and go by {column}: if some are of one {chosen}, they "
         "may stand on both sides."

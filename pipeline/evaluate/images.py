@@ -68,11 +68,7 @@ class ScannedImages:
 
     def data_key(self, patch_px: int) -> dict[str, Any]:
         """What the usable images are, at an encoder's input size: a key for their embeddings."""
-        return {
-            "images": [self.sha256[i] for i in self.usable()],
-            "patch_px": patch_px,
-            "preparation": PREPARATION,
-        }
+        return {"images": [self.sha256[i] for i in self.usable()], "patch_px": patch_px, "preparation": PREPARATION}
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,8 +125,9 @@ def look_through(paths: Sequence[Path], workers: int, source: Path) -> ImageFile
     """
     images = ImageFiles(source, list(paths), scan_images(paths, workers))
     if len(images.scanned.problems) == len(paths):
-        raise BenchmarkError(f"{source}: none of its {len(paths)} images can be used; the first, {paths[0]}: "
-                             f"{images.exclusions[0].why}")  # fmt: skip
+        raise BenchmarkError(
+            f"{source}: none of its {len(paths)} images can be used; the first, {paths[0]}: {images.exclusions[0].why}"
+        )
     return images
 
 

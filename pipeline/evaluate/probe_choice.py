@@ -34,11 +34,7 @@ SCORE_DIGITS = 12
 
 ProtocolName = Literal["balanced", "plain"]
 ScoreName = Literal["balanced_accuracy", "auroc", "log_loss"]
-SCORE_WORDS = {
-    "balanced_accuracy": "balanced accuracy",
-    "auroc": "AUROC",
-    "log_loss": "log likelihood",
-}
+SCORE_WORDS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "log_loss": "log likelihood"}
 """What the scores are called; of each a larger one is better."""
 
 
@@ -134,9 +130,15 @@ def choose_strength(
         predicted = []
         for index, split in enumerate(inner):
             model = fit_logistic(
-                parts[index][0], truth[split.train], num_classes, strength, moments, models[index], PATH_TOLERANCE,
+                parts[index][0],
+                truth[split.train],
+                num_classes,
+                strength,
+                moments,
+                models[index],
+                PATH_TOLERANCE,
                 weights[index],
-            )  # fmt: skip
+            )
             models[index] = model
             predicted.append(model.log_probabilities(parts[index][1]))
         curve[number] = score_of(protocol.score, tested, np.concatenate(predicted), split_of_row)

@@ -34,8 +34,10 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
             old |= {"precision": read_precision(report)}
         if changes := differences(old, config.absolute().deciding() | {"precision": precision}):
             listing = "\n".join(f"  {line}" for line in changes)
-            raise ConfigError(f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
-                              f"{listing}\nChoose another --out")  # fmt: skip
+            raise ConfigError(
+                f"{out} holds a report of other options, and is not overwritten (report -> now):\n"
+                f"{listing}\nChoose another --out"
+            )
     remove_asides(out)
     write_text(path, to_toml({"evaluate": {"out": str(out.absolute())} | config.stored()}))
 

@@ -26,14 +26,10 @@ from pipeline.features.files import read_arrays, write_arrays
 NAME_DIGITS = 16
 """Hex digits of each hash in a file's name; the whole ones are inside and are compared."""
 
-NOT_IN_KEY = ("name", "source", "weights", "licence", "gated", "params_m", "num_params", "key_format", "mpp")
-"""What a model's record says beside what its embeddings depend on."""
-
 
 def model_key(built: BuiltEncoder, precision: str) -> dict[str, Any]:
     """What an encoder's embedding of given pixels depends on: architecture, rule, statistics, weights, arithmetic."""
-    record = {name: value for name, value in built.record().items() if name not in NOT_IN_KEY}
-    return record | {"precision": precision}
+    return built.spec.deciding() | {"weights_sha256": built.weights_sha256, "precision": precision}
 
 
 def embed_rows(

@@ -106,8 +106,14 @@ def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
         SlideError: the file is gone.
     """
     identity, info = slide.identity(), slide.info
-    return {"slide_id": slide_id, "quickhash": info.quickhash, "bytes": identity.file_bytes, "mpp": info.mpp,
-            "size_l0_px": list(info.size_l0_px), "sha256_parts": identity.sha256}  # fmt: skip
+    return {
+        "slide_id": slide_id,
+        "quickhash": info.quickhash,
+        "bytes": identity.file_bytes,
+        "mpp": info.mpp,
+        "size_l0_px": list(info.size_l0_px),
+        "sha256_parts": identity.sha256,
+    }
 
 
 def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -149,11 +155,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
 
 
 def embed_slide(
-    slide: PreparedSlide,
-    embedder: Embedder,
-    grid: PlanConfig,
-    made_by: dict[str, Any],
-    on_batch: Callable[[int], None],
+    slide: PreparedSlide, embedder: Embedder, grid: PlanConfig, made_by: dict[str, Any], on_batch: Callable[[int], None]
 ) -> tuple[EmbeddedSlide, list[Failure]]:
     """Embed all patches of a slide; `on_batch` is told how many more are done.
 
@@ -193,8 +195,9 @@ def embed_slide(
         raise SlideError(f"{slide.path}: none of its {num:,} patches can be embedded; the first: {failures[0].reason}")
     if failures:
         features = features[kept]
-    whole = EmbeddedSlide(slide.plan, slide.level_size_px, made_by, slide.content, coords[kept],
-                          slide.tissue_fraction[kept], features)  # fmt: skip
+    whole = EmbeddedSlide(
+        slide.plan, slide.level_size_px, made_by, slide.content, coords[kept], slide.tissue_fraction[kept], features
+    )
     return whole, failures
 
 

@@ -46,8 +46,10 @@ class EmbedFolder:
         if not self.record_path.exists():
             if self.folder.is_dir() and holds_nothing(self.folder):
                 return None
-            raise EmbedError(f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
-                             "overwritten. Choose another --out")  # fmt: skip
+            raise EmbedError(
+                f"{self.folder} holds something else than embeddings of g2l embed, and nothing is "
+                "overwritten. Choose another --out"
+            )
         with reading(self.record_path, "damaged", EmbedError):
             record = read_json(self.record_path)
             found = {name: record[name] for name in ("made_by", "batch_size")}
@@ -97,8 +99,10 @@ class EmbedFolder:
         """
         if changes := differences(old, new):
             listing = "\n".join(f"  {line}" for line in changes)
-            raise EmbedError(f"{where} was made by another model or other settings, and is not overwritten "
-                             f"(there -> now):\n{listing}\nChoose another --out")  # fmt: skip
+            raise EmbedError(
+                f"{where} was made by another model or other settings, and is not overwritten "
+                f"(there -> now):\n{listing}\nChoose another --out"
+            )
 
     def read_failures(self, marks: dict[str, Mark]) -> None:
         """Take over the failures of finished slides from the last run; if their list is gone, their number."""

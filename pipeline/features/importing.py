@@ -121,8 +121,9 @@ def _fit(
     inside = _within(corners, side_l0, info, features)
     if len(np.unique(corners, axis=0)) < len(corners):
         twice = len(corners) - len(np.unique(corners, axis=0))
-        raise BenchmarkError(f"{features}: {twice} of {len(corners)} coordinates occur twice; which patch do "
-                             "their features belong to?")  # fmt: skip
+        raise BenchmarkError(
+            f"{features}: {twice} of {len(corners)} coordinates occur twice; which patch do their features belong to?"
+        )
     kept = corners[inside]
     coords = kept[np.lexsort((kept[:, 0], kept[:, 1]))]  # top to bottom, left to right
     if config.patches_per_slide is not None:
@@ -140,8 +141,21 @@ def _fit(
         **measure_patches(slide, coords, geometry, num_measured).audit_facts(),
     )
     identity = slide.identity()
-    part = SlidePlan(row.slide_id, row.path, row.case_id, row.center, row.mpp, info.quickhash, info.size_l0_px,
-                     geometry, coords, split, dict(row.labels), identity.record(), row.has_case)  # fmt: skip
+    part = SlidePlan(
+        row.slide_id,
+        row.path,
+        row.case_id,
+        row.center,
+        row.mpp,
+        info.quickhash,
+        info.size_l0_px,
+        geometry,
+        coords,
+        split,
+        dict(row.labels),
+        identity.record(),
+        row.has_case,
+    )
     centre = placed.features.mean(axis=0, dtype=np.float64)
     return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre)
 
@@ -158,23 +172,31 @@ def side_of_patches(
     """
     facts = placed.facts
     if facts.size_l0_px not in (None, info.size_l0_px):
-        raise BenchmarkError(f"{features}: made of a slide of {facts.size_l0_px} pixels; this one has "
-                             f"{info.size_l0_px}. Is it another slide, or another level of it?")  # fmt: skip
+        raise BenchmarkError(
+            f"{features}: made of a slide of {facts.size_l0_px} pixels; this one has "
+            f"{info.size_l0_px}. Is it another slide, or another level of it?"
+        )
     if facts.level is not None and facts.downsample is not None:
         downsample = dict(enumerate(info.downsamples)).get(facts.level, 0.0)
         if not max(downsample / facts.downsample, facts.downsample / max(downsample, 1e-9)) <= DOWNSAMPLE_TOLERANCE:
-            raise BenchmarkError(f"{features}: cut from level {facts.level} at downsample {facts.downsample:g}; the "
-                                 f"slide's levels have {[round(d, 3) for d in info.downsamples]}")  # fmt: skip
+            raise BenchmarkError(
+                f"{features}: cut from level {facts.level} at downsample {facts.downsample:g}; the "
+                f"slide's levels have {[round(d, 3) for d in info.downsamples]}"
+            )
     if not facts.is_known:
         if config.mpp is None:
-            raise BenchmarkError(f"{features}: it does not say how large its patches are. Say it with --mpp (um/px of "
-                                 "the encoder's input)")  # fmt: skip
+            raise BenchmarkError(
+                f"{features}: it does not say how large its patches are. Say it with --mpp (um/px of "
+                "the encoder's input)"
+            )
         return patch_px * config.mpp / info.mpp
     side_l0 = facts.side(info.mpp, None if config.mpp is None else patch_px * config.mpp)
     file_mpp = side_l0 * info.mpp / patch_px
     if config.mpp is not None and _apart(file_mpp, config.mpp):
-        raise BenchmarkError(f"{features}: its patches have {file_mpp:.4g} um/px at {patch_px} px; --mpp says "
-                             f"{config.mpp:g}. A wrong level?")  # fmt: skip
+        raise BenchmarkError(
+            f"{features}: its patches have {file_mpp:.4g} um/px at {patch_px} px; --mpp says "
+            f"{config.mpp:g}. A wrong level?"
+        )
     return side_l0
 
 
@@ -193,8 +215,10 @@ def _within(corners: NDArray[np.int64], side_l0: float, info: SlideInfo, feature
     outside = ((corners < 0) | (corners >= size)).any(axis=1)
     if outside.any():
         first = tuple(corners[outside][0].tolist())
-        raise BenchmarkError(f"{features}: {int(outside.sum())} of {len(corners)} coordinates lie outside the slide of "
-                             f"{info.size_l0_px[0]} x {info.size_l0_px[1]} pixels (the first: {first})")  # fmt: skip
+        raise BenchmarkError(
+            f"{features}: {int(outside.sum())} of {len(corners)} coordinates lie outside the slide of "
+            f"{info.size_l0_px[0]} x {info.size_l0_px[1]} pixels (the first: {first})"
+        )
     inside = np.asarray((corners + side_l0 <= size + OVERHANG_L0_PX).all(axis=1))
     if not inside.any():
         raise BenchmarkError(f"{features}: no patch of {side_l0:.0f} level-0 pixels lies wholly on the slide")

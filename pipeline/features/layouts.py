@@ -185,8 +185,9 @@ class Place:
             self.writer.write(self, slide, files, finish)
         except OSError as error:
             where = self.marked_file(slide_id)
-            raise EmbedError(f"cannot write {where}: {error.strerror or error}. Finished slides are safe; mend it "
-                             "and run again") from error  # fmt: skip
+            raise EmbedError(
+                f"cannot write {where}: {error.strerror or error}. Finished slides are safe; mend it and run again"
+            ) from error
         return finish()
 
     def _file_bytes(self, slide_id: str) -> dict[str, int]:

@@ -102,8 +102,10 @@ class _Names:
         if not slides:
             return _Candidates(path, slides, f"{path}: no slide {path.stem} in {self.manifest or self.root}")
         if self.manifest and _is_disputed(stem, slides):
-            why = (f"{path}: is it of {_paths(slides, self.root)}? In {self.manifest}, {path.stem} is one's slide_id "
-                   "and the other's file. Give slide_ids that are no other file's name")  # fmt: skip
+            why = (
+                f"{path}: is it of {_paths(slides, self.root)}? In {self.manifest}, {path.stem} is one's slide_id "
+                "and the other's file. Give slide_ids that are no other file's name"
+            )
             return _Candidates(path, slides, why)
         if name not in self.at_place and (self.keeps_subfolders or self.same_stem[stem] > 1):
             return _Candidates(path, slides, self._not_at_its_place(path))
@@ -111,17 +113,21 @@ class _Names:
         if self.manifest and all(_stem(row) == stem for row in slides):
             slides = [row for row in slides if composed(row.slide_id) == stem] or slides
         if len(slides) > 1:
-            why = (f"{path}: is it of {_paths(slides, self.root)}? Name the slides' files apart, or give a --manifest "
-                   "whose slide_id is the name of the feature file")  # fmt: skip
+            why = (
+                f"{path}: is it of {_paths(slides, self.root)}? Name the slides' files apart, or give a --manifest "
+                "whose slide_id is the name of the feature file"
+            )
             return _Candidates(path, slides, why)
         return _Candidates(path, slides)
 
     def _not_at_its_place(self, path: Path) -> str:
         """Why a file is of no slide of its name, as no slide lies at its place."""
         others = "other slides do" if self.keeps_subfolders else "other files have this name"
-        return (f"{path}: no slide of this name lies below {self.root} as this file does below {self.tree.root}, and "
-                f"{others}. Are these the folder that the tool wrote, and the folder of slides that it "
-                "read?")  # fmt: skip
+        return (
+            f"{path}: no slide of this name lies below {self.root} as this file does below {self.tree.root}, and "
+            f"{others}. Are these the folder that the tool wrote, and the folder of slides that it "
+            "read?"
+        )
 
 
 def _match_files(
@@ -232,7 +238,10 @@ def fail_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSli
         cases = {part.case_id for _, part in parts if part.has_case}
         names = " and ".join(str(root / part.path) for _, part in parts)
         for index, part in parts if len(cases) > 1 else parts[1:]:
-            why = f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones" if len(cases) > 1 else (
-                f"taken once, as {parts[0][1].slide_id}")  # fmt: skip
+            why = (
+                f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones"
+                if len(cases) > 1
+                else (f"taken once, as {parts[0][1].slide_id}")
+            )
             kept[index] = slides[index].failed(f"{root / part.path}: {names} are copies of one slide, {why}")
     return kept

@@ -144,20 +144,23 @@ def embed_sample(
         status[row] = patches.read(row, out).status
 
     embedded = embed_rows(
-        teacher.module, read, rows, patch_px=plan.config.patch_px, batch_size=BATCH_ROWS,
-        workers=config.workers or usable_cores(), device=device, precision="float32", what="embedding again",
+        teacher.module,
+        read,
+        rows,
+        patch_px=plan.config.patch_px,
+        batch_size=BATCH_ROWS,
+        workers=config.workers or usable_cores(),
+        device=device,
+        precision="float32",
+        what="embedding again",
         no_room="Choose another --device",
-    )  # fmt: skip
+    )
     ok = np.array([status[row] is Status.OK for row in rows])
     return np.array(rows)[ok], embedded[ok]
 
 
 def prove(
-    plan: Plan,
-    slides: Mapping[str, ImportedSlide],
-    teacher: BuiltEncoder,
-    config: ImportConfig,
-    device: torch.device,
+    plan: Plan, slides: Mapping[str, ImportedSlide], teacher: BuiltEncoder, config: ImportConfig, device: torch.device
 ) -> Proof | None:
     """Embed a sample of patches again, with a teacher that is on `device`; `None` if none can be read.
 
@@ -209,10 +212,7 @@ def read_refused(store: Store) -> tuple[Refused, ...]:
 
 
 def refused_slides(
-    medians: Mapping[str, tuple[float, float]],
-    slides: Mapping[str, ImportedSlide],
-    config: ImportConfig,
-    teacher: str,
+    medians: Mapping[str, tuple[float, float]], slides: Mapping[str, ImportedSlide], config: ImportConfig, teacher: str
 ) -> tuple[Refused, ...]:
     """Slides whose features are not those of the teacher at these places.
 

@@ -49,13 +49,32 @@ TITLE_CHARS = (80, 50, 34)
 def canvas_of(width: float, height: float, path: Path) -> Iterator[Canvas]:
     """A figure of that size in inches, written to `path` (PNG) when the block ends."""
     style: Any = {
-        "font.family": list(font_families()), "font.size": 8.5, "text.parse_math": False, "text.color": INK,
-        "axes.edgecolor": "#9aa3af", "axes.labelcolor": INK, "axes.titlesize": 9.5, "axes.titleweight": "bold",
-        "axes.titlelocation": "left", "axes.labelsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.linewidth": 0.8, "xtick.color": QUIET, "ytick.color": QUIET, "xtick.labelsize": 8,
-        "ytick.labelsize": 8, "grid.color": RULE, "grid.linewidth": 0.6, "axes.grid": True, "axes.axisbelow": True,
-        "figure.facecolor": "white", "legend.frameon": False, "legend.fontsize": 8, "path.sketch": None,
-    }  # fmt: skip
+        "font.family": list(font_families()),
+        "font.size": 8.5,
+        "text.parse_math": False,
+        "text.color": INK,
+        "axes.edgecolor": "#9aa3af",
+        "axes.labelcolor": INK,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 8.5,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.8,
+        "xtick.color": QUIET,
+        "ytick.color": QUIET,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "grid.color": RULE,
+        "grid.linewidth": 0.6,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "figure.facecolor": "white",
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "path.sketch": None,
+    }
     with mpl.rc_context(style):
         canvas = Canvas(figsize=(width, height), dpi=DPI, layout=ConstrainedLayoutEngine(w_pad=0.07, h_pad=0.06))
         FigureCanvasAgg(canvas)

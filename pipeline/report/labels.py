@@ -15,9 +15,19 @@ from matplotlib.textpath import text_to_path
 
 BASE_FONT = "DejaVu Sans"
 """Comes with matplotlib, so that figures look the same everywhere."""
-WIDE_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "IPAexGothic",
-              "Hiragino Sans", "PingFang SC", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",
-              "Arial Unicode MS")  # fmt: skip
+WIDE_FONTS = (
+    "Noto Sans CJK JP",
+    "Noto Sans CJK SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "IPAexGothic",
+    "Hiragino Sans",
+    "PingFang SC",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Arial Unicode MS",
+)
 """Taken, where they are installed, for what the base font lacks."""
 COMMON_WIDTH = 0.6
 """Of a common letter, as a share of the font's size."""

@@ -134,8 +134,11 @@ def _size_caption(
     if len({model.num_params for model in models}) < len(models):
         parts.append("Models of the same size are set apart a little.")
     sizes = {model.label: model.num_params for model in models}
-    unsized = [label for label in dict.fromkeys([*sizes, *(label for score in drawn for label in score.values)])
-               if sizes.get(label, 0) <= 0]  # fmt: skip
+    unsized = [
+        label
+        for label in dict.fromkeys([*sizes, *(label for score in drawn for label in score.values)])
+        if sizes.get(label, 0) <= 0
+    ]
     if unsized:
         parts.append(f"Left out, as their size is not known: {', '.join(unsized)}.")
     untimed = [model.label for model in models if model.num_params > 0 and model.label not in known] if known else []
@@ -229,10 +232,18 @@ def _draw_panel(
         if start is None or end is None or not (is_number(start) and is_number(end)):
             continue
         axes.annotate(
-            "", (looks[after].x, end.value), (looks[before].x, start.value), zorder=2.5,
-            arrowprops={"arrowstyle": "->", "color": QUIET, "lw": 1.0, "shrinkA": looks[before].radius + 1,
-                        "shrinkB": looks[after].radius + 1},
-        )  # fmt: skip
+            "",
+            (looks[after].x, end.value),
+            (looks[before].x, start.value),
+            zorder=2.5,
+            arrowprops={
+                "arrowstyle": "->",
+                "color": QUIET,
+                "lw": 1.0,
+                "shrinkA": looks[before].radius + 1,
+                "shrinkB": looks[after].radius + 1,
+            },
+        )
     set_range(axes, "y", score, below=0.22, room=MARKER_ROOM)
     if words := draw_chance(score, axes.axhline):
         axes.text(0.99, 0.02, words, transform=axes.transAxes, fontsize=7.5, color=QUIET, ha="right", va="bottom")
@@ -276,9 +287,18 @@ def _label_points(axes: Axes, score: Score, looks: dict[str, _Look]) -> None:
         offset = ((box.left + box.right) / 2 - x, (box.bottom + box.top) / 2 - y)
         line = {"arrowstyle": "-", "color": look.colour, "lw": 0.5, "shrinkA": 0, "shrinkB": radius}
         axes.annotate(
-            look.text, (look.x, value.value), offset, textcoords="offset points", ha="center", va="center",
-            fontsize=NAME_PT, color=look.colour, zorder=4, arrowprops=line if far else None, annotation_clip=False,
-        )  # fmt: skip
+            look.text,
+            (look.x, value.value),
+            offset,
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=NAME_PT,
+            color=look.colour,
+            zorder=4,
+            arrowprops=line if far else None,
+            annotation_clip=False,
+        )
 
 
 def _pairs(models: Sequence[ReportModel]) -> list[tuple[str, str]]:

@@ -140,8 +140,10 @@ def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float,
     if own and _ratio(mpp, math.sqrt(own[0] * own[1])) > MAX_MPP_APART:
         warnings.append(f"the manifest's mpp of {mpp:g} overrides the slide's own of {math.sqrt(own[0] * own[1]):g}")
     if own and _ratio(*own) > MAX_ANISOTROPY:
-        warnings.append(f"pixels are not square ({own[0]:g} x {own[1]:g} um) but are treated as {mpp:g} um along both "
-                        "axes, so that patches are distorted")  # fmt: skip
+        warnings.append(
+            f"pixels are not square ({own[0]:g} x {own[1]:g} um) but are treated as {mpp:g} um along both "
+            "axes, so that patches are distorted"
+        )
     try:
         power = float(properties.get("openslide.objective-power") or "nan")
     except ValueError:
@@ -149,8 +151,10 @@ def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float,
     if 0 < power < math.inf:
         usual = MPP_AT_1X / power
         if _ratio(mpp, usual) > MAX_OBJECTIVE_APART:
-            warnings.append(f"the slide names a {power:g}x objective, usually {usual:.3g} um/px, but its mpp is "
-                            f"{mpp:.4g}, which is used. Is it right?")  # fmt: skip
+            warnings.append(
+                f"the slide names a {power:g}x objective, usually {usual:.3g} um/px, but its mpp is "
+                f"{mpp:.4g}, which is used. Is it right?"
+            )
     return warnings
 
 
@@ -211,13 +215,16 @@ def _check_sizes(properties: Mapping[str, str], level_sizes_px: Sequence[tuple[i
     for level, (w, h) in enumerate(level_sizes_px):
         tile = [properties.get(f"openslide.level[{level}].tile-{side}") for side in ("width", "height")]
         if tile[0] and tile[1] and int(tile[0]) * int(tile[1]) > MAX_TILE_PX:
-            raise SlideError(f"{path}: tiles of level {level} claim {int(tile[0]):,} x {int(tile[1]):,} pixels. Is the "
-                             "file damaged?")  # fmt: skip
+            raise SlideError(
+                f"{path}: tiles of level {level} claim {int(tile[0]):,} x {int(tile[1]):,} pixels. Is the file damaged?"
+            )
         (least_x, most_x), (least_y, most_y) = _reduction(width, w), _reduction(height, h)
         if max(least_x / most_y, least_y / most_x) > MAX_LEVEL_APART:
-            raise SlideError(f"{path}: level {level} of {w} x {h} pixels is not in proportion to {width} x {height}: "
-                             f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Rewrite the slide "
-                             "without this level")  # fmt: skip
+            raise SlideError(
+                f"{path}: level {level} of {w} x {h} pixels is not in proportion to {width} x {height}: "
+                f"reduced {width / w:.4g} times across and {height / h:.4g} times down. Rewrite the slide "
+                "without this level"
+            )
 
 
 def _reduction(full: int, small: int) -> tuple[float, float]:

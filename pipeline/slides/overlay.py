@@ -61,8 +61,10 @@ def draw_overlay(
                 draw.rectangle((x, y, x + side, y + side), outline=(*colour, alpha), width=outline_px)
             elif colour != GRID:  # a grid of such small cells would be a grey veil
                 middle, radius = (x + side / 2, y + side / 2), max(side / 6, 1)
-                draw.ellipse((middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius),
-                             fill=(*colour, alpha))  # fmt: skip
+                draw.ellipse(
+                    (middle[0] - radius, middle[1] - radius, middle[0] + radius, middle[1] + radius),
+                    fill=(*colour, alpha),
+                )
     for contour in measure.find_contours(np.pad(tissue.mask, 1).astype(float), 0.5):
         points = [((x - 0.5) * scale, (y - 0.5) * scale) for y, x in contour]  # pad shifts by 1, pixel centres by half
         draw.line(points, fill=(*CONTOUR, 255), width=2)

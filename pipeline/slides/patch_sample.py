@@ -44,8 +44,12 @@ class PatchSample:
 
     def audit_facts(self) -> dict[str, Any]:
         """The sample's columns of a plan's audit (`cohort.plan.AuditRow`)."""
-        return {"pixel_bytes": self.pixel_bytes, "jpeg_bytes": self.jpeg_bytes, "patches_measured": self.measured,
-                "plain_measured": self.plain}  # fmt: skip
+        return {
+            "pixel_bytes": self.pixel_bytes,
+            "jpeg_bytes": self.jpeg_bytes,
+            "patches_measured": self.measured,
+            "plain_measured": self.plain,
+        }
 
 
 class Measured(Protocol):

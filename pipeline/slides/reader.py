@@ -159,17 +159,14 @@ class Slide:
             raise SlideError(f"{self.path}: {error}") from None
         geometry = PatchGeometry(patch_px, target_mpp, info.mpp, level, info.downsamples[level])
         if geometry.patch_level_px**2 > MAX_REGION_PX:
-            raise SlideError(f"{self.path}: a patch would be reduced from {geometry.patch_level_px:,.0f} pixels a "
-                             "side, too many to read at once. Use a finer --mpp or a smaller --patch-px")  # fmt: skip
+            raise SlideError(
+                f"{self.path}: a patch would be reduced from {geometry.patch_level_px:,.0f} pixels a "
+                "side, too many to read at once. Use a finer --mpp or a smaller --patch-px"
+            )
         return geometry
 
     def read_region(
-        self,
-        level: int,
-        corner_level_px: tuple[int, int],
-        size_level_px: tuple[int, int],
-        *,
-        min_scanned: float = 0.0,
+        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int], *, min_scanned: float = 0.0
     ) -> Image.Image:
         """Read a region of a level as RGB on the slide's background; corner (x, y) and size (width, height) in level
         pixels.
@@ -308,8 +305,12 @@ def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometr
     if downsample is None or not math.isclose(downsample, geometry.downsample, rel_tol=MPP_ROUNDING):
         changes.append(f"downsample of level {geometry.level}: {geometry.downsample:g} -> {downsample}")
     if changes:
-        raise SlideError(f"{slide.path}: not the slide that was planned (its content has changed: "
-                         f"{'; '.join(changes)}). Plan again, or restore the slide")  # fmt: skip
+        raise SlideError(
+            f"{slide.path}: not the slide that was planned (its content has changed: "
+            f"{'; '.join(changes)}). Plan again, or restore the slide"
+        )
     if changes := planned.file_changes(slide.identity()):
-        say(f"warning: {slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its "
-            "quickhash has not. Was it damaged or repaired?")  # fmt: skip
+        say(
+            f"warning: {slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its "
+            "quickhash has not. Was it damaged or repaired?"
+        )

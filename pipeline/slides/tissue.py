@@ -128,8 +128,10 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
     columns, rows = -(-width // factor), -(-height // factor)
     if columns * rows > MAX_MASK_PX:
         side_mm = (columns * factor * downsample * info.mpp / 1000, rows * factor * downsample * info.mpp / 1000)
-        raise SlideError(f"{slide.path}: at {info.mpp:g} um/px its {info.size_l0_px[0]:,} x {info.size_l0_px[1]:,} "
-                         f"pixels are {side_mm[0]:.0f} x {side_mm[1]:.0f} mm, more than any slide")  # fmt: skip
+        raise SlideError(
+            f"{slide.path}: at {info.mpp:g} um/px its {info.size_l0_px[0]:,} x {info.size_l0_px[1]:,} "
+            f"pixels are {side_mm[0]:.0f} x {side_mm[1]:.0f} mm, more than any slide"
+        )
     num_failed = 0
     image = np.zeros((rows, columns, 3), np.uint8)
     unreadable = np.zeros((rows, columns), bool)

@@ -71,11 +71,7 @@ def open_to_continue(folder: Path, plan: Plan, spec: StoreSpec) -> Store:
 
 
 def open_further(
-    store: Store,
-    plan: Plan,
-    spec: StoreSpec,
-    versions: dict[str, str],
-    look: Callable[[], Mapping[str, Any]] = dict,
+    store: Store, plan: Plan, spec: StoreSpec, versions: dict[str, str], look: Callable[[], Mapping[str, Any]] = dict
 ) -> StoredTeacher:
     """Make, or open to continue, the embeddings of a further teacher of a finished store.
 
@@ -115,8 +111,10 @@ def require_no_other(store: Store, record: Mapping[str, Any], folder: Path) -> N
         if teacher.record["weights_sha256"] == record["weights_sha256"]:
             raise StoreError(f"{store.folder} has embeddings of these weights already, of the teacher {name}")
         if folder_name(name) == folder.name:
-            raise StoreError(f"{store.folder} has embeddings of {name}, in files of the name that those of "
-                             f"{record['name']} would have. Choose another --out")  # fmt: skip
+            raise StoreError(
+                f"{store.folder} has embeddings of {name}, in files of the name that those of "
+                f"{record['name']} would have. Choose another --out"
+            )
 
 
 def _make_teachers_folder(store: Store) -> None:

@@ -68,9 +68,12 @@ def require_sound(attributes: Mapping[str, Any]) -> None:
     teacher, settings = attributes["teacher"], attributes["settings"]
     most = {"rows": 2**40, "patch_px": 2**14, "width": 2**20, "rows_per_shard": 2**40, "views": 2**16}
     sizes = {
-        "rows": attributes["rows"], "patch_px": attributes["patch_px"], "width": teacher["width"],
-        "rows_per_shard": settings["rows_per_shard"], "views": settings.get("views", 1),
-    }  # fmt: skip
+        "rows": attributes["rows"],
+        "patch_px": attributes["patch_px"],
+        "width": teacher["width"],
+        "rows_per_shard": settings["rows_per_shard"],
+        "views": settings.get("views", 1),
+    }
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most[name]:
             raise ValueError(f"{name} is {size!r}")

@@ -40,5 +40,7 @@ def forget_failures(teacher: StoredTeacher, plan: Plan, patches: PlannedPatches 
             kept.append(str(shard))
     if kept:
         names = ", ".join(kept[:NAMED]) + (", ..." if len(kept) > NAMED else "")
-        say(f"note: shards that --retry-failures leaves as they are: {len(kept)} ({names}). Either their failed rows "
-            "still cannot be read, or good ones no longer can. Is --slides-root right?")  # fmt: skip
+        say(
+            f"note: shards that --retry-failures leaves as they are: {len(kept)} ({names}). Either their failed rows "
+            "still cannot be read, or good ones no longer can. Is --slides-root right?"
+        )

@@ -92,9 +92,11 @@ class Store:
         """
         teachers = self.teachers
         if name not in teachers:
-            raise ConfigError(f"--teacher {name}: {self.folder} has embeddings of {', '.join(teachers)}"
-                              f"{did_you_mean(name, teachers)}. `g2l "
-                              f"extract-teacher` with --teacher {name} adds them")  # fmt: skip
+            raise ConfigError(
+                f"--teacher {name}: {self.folder} has embeddings of {', '.join(teachers)}"
+                f"{did_you_mean(name, teachers)}. `g2l "
+                f"extract-teacher` with --teacher {name} adds them"
+            )
         return teachers[name]
 
     @cached_property
@@ -105,8 +107,10 @@ class Store:
             StoreError: it is damaged, or of another number of rows than the store's.
         """
         if self.plan_as_stored.num_rows != self.num_rows:
-            raise StoreError(f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, "
-                             f"{self.plan_as_stored.num_rows:,} in its plan")  # fmt: skip
+            raise StoreError(
+                f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, "
+                f"{self.plan_as_stored.num_rows:,} in its plan"
+            )
         return self.plan_as_stored
 
     @cached_property

@@ -73,16 +73,20 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
     if not names:
         names = list(store.teachers)
         if len(names) > 1:
-            raise ConfigError(f"{store.folder} has embeddings of {', '.join(names)}: say with --teacher which to learn "
-                              "from; repeat it for several")  # fmt: skip
+            raise ConfigError(
+                f"{store.folder} has embeddings of {', '.join(names)}: say with --teacher which to learn "
+                "from; repeat it for several"
+            )
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"--teacher {twice[0]} is given twice")
     shares = choose_shares(weights, len(names))
     stored = tuple(store.teacher(name) for name in names)
     for teacher in (store.first, *stored):
         if pending := teacher.ledger.pending():
-            raise StoreError(f"{teacher.folder} is not finished: {len(pending)} of {teacher.num_shards} shards are "
-                             f"missing. Run {made_with(teacher)} again")  # fmt: skip
+            raise StoreError(
+                f"{teacher.folder} is not finished: {len(pending)} of {teacher.num_shards} shards are "
+                f"missing. Run {made_with(teacher)} again"
+            )
     teachers = ChosenTeachers(stored, shares)
     if teachers.views.count > 1 and len({teacher.views.seed for teacher in stored}) > 1:
         seeds = ", ".join(f"{teacher.views.seed} of {teacher.name}" for teacher in stored)
@@ -98,10 +102,14 @@ def choose_shares(weights: list[float] | None, count: int) -> tuple[float, ...]:
     """
     shares = weights or [1.0] * count
     if len(shares) != count:
-        raise ConfigError(f"--teacher-weight: {len(shares)} weights for {count} teachers; give each --teacher "
-                          "one, in the same order, or none")  # fmt: skip
+        raise ConfigError(
+            f"--teacher-weight: {len(shares)} weights for {count} teachers; give each --teacher "
+            "one, in the same order, or none"
+        )
     if wrong := [share for share in shares if not 0 < share < float("inf")]:
-        raise ConfigError(f"--teacher-weight {wrong[0]:g}: a weight is a number above 0. To learn nothing from a "
-                          "teacher, leave it out")  # fmt: skip
+        raise ConfigError(
+            f"--teacher-weight {wrong[0]:g}: a weight is a number above 0. To learn nothing from a "
+            "teacher, leave it out"
+        )
     total = sum(shares)
     return tuple(share / total for share in shares)

@@ -29,8 +29,17 @@ from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.held_out import FIGURES, MEANINGS, figures_of
 from pipeline.training.run_folder import HeldOut
 
-MARKUP = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;", "*": "&#42;", "[": "&#91;",
-          "]": "&#93;", "\\": "&#92;"}  # fmt: skip
+MARKUP = {
+    "&": "&amp;",
+    "<": "&lt;",
+    ">": "&gt;",
+    "|": "&#124;",
+    "`": "&#96;",
+    "*": "&#42;",
+    "[": "&#91;",
+    "]": "&#93;",
+    "\\": "&#92;",
+}
 """Characters that Markdown or HTML would take for their own, and how they are written to be seen."""
 JSON_BACKTICK = "\\u0060"
 """A backtick as JSON may have it, so that no value ends the block of settings."""

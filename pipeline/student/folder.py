@@ -190,11 +190,15 @@ def _check_projector(student: ExportedStudent, path: Path, file: str, projector:
     (teacher,) = (each for each in student.described.teachers if each.projector == file)
     widths, expected = projector.linear.weight.shape, (teacher.width, student.described.encoder.width)
     if tuple(widths) != expected:
-        raise EncoderError(f"{path}: maps {widths[1]} dimensions to {widths[0]}, but {STUDENT_JSON} says "
-                           f"{expected[1]} to {expected[0]}. {RENEW}")  # fmt: skip
+        raise EncoderError(
+            f"{path}: maps {widths[1]} dimensions to {widths[0]}, but {STUDENT_JSON} says "
+            f"{expected[1]} to {expected[0]}. {RENEW}"
+        )
     if (sha256 := sha256_file(path)) != teacher.projector_sha256:
-        raise EncoderError(f"{path}: not the projector that {STUDENT_JSON} names: SHA-256 {sha256[:12]}, not "
-                           f"{teacher.projector_sha256[:12]}. {RENEW}")  # fmt: skip
+        raise EncoderError(
+            f"{path}: not the projector that {STUDENT_JSON} names: SHA-256 {sha256[:12]}, not "
+            f"{teacher.projector_sha256[:12]}. {RENEW}"
+        )
 
 
 @torch.no_grad()

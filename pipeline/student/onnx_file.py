@@ -57,9 +57,15 @@ def write_onnx(encoder: Encoder, path: Path, facts: dict[str, Any]) -> float:
     num_bytes = sum(tensor.nbytes for tensor in encoder.state_dict().values())
     with quiet_exporter(path):
         program: Any = torch.onnx.export(
-            encoder, example(encoder), dynamo=True, opset_version=OPSET, input_names=[INPUT], output_names=[OUTPUT],
-            dynamic_shapes=free_batch(), verbose=False,
-        )  # fmt: skip
+            encoder,
+            example(encoder),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            dynamic_shapes=free_batch(),
+            verbose=False,
+        )
         clear_traces(program.model)
         program.model.metadata_props.update(metadata(encoder, facts))
         program.model.ir_version = lowest_ir_version(program.model.opset_imports)

@@ -77,8 +77,10 @@ def check_file(path: Path, run: Run, encoder: Encoder) -> float:
             raise ExportError(f"{path.name} gives {actual.shape} for {count} patches, not {expected.shape}")
         share = float(np.abs(actual - expected).max()) / float(np.abs(expected).max())
         if not share <= TOLERANCE:  # NaN is not good either
-            raise ExportError(f"{path.name} gives other embeddings than the student: they differ by {share:.2g} of the "
-                              f"largest value in a batch of {count}, and {TOLERANCE:g} is allowed")  # fmt: skip
+            raise ExportError(
+                f"{path.name} gives other embeddings than the student: they differ by {share:.2g} of the "
+                f"largest value in a batch of {count}, and {TOLERANCE:g} is allowed"
+            )
         largest = max(largest, share)
     return largest
 

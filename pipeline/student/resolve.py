@@ -74,11 +74,14 @@ class NamedModel:
         if self.expected_sha256 not in ("", built.weights_sha256):
             actual, expected = built.weights_sha256[:12], self.expected_sha256[:12]
             if self.weights == SCRATCH:  # by the same seed; other versions and processors draw other last bits
-                say(f"note: {self.label}: random weights of this seed come out otherwise here than where the run was "
-                    f"begun (SHA-256 {actual}, not {expected}): other versions or another processor")  # fmt: skip
+                say(
+                    f"note: {self.label}: random weights of this seed come out otherwise here than where the run was "
+                    f"begun (SHA-256 {actual}, not {expected}): other versions or another processor"
+                )
                 return built
-            raise EncoderError(f"{self.label}: its weights are not those that the run names: SHA-256 {actual}, not "
-                               f"{expected}")  # fmt: skip
+            raise EncoderError(
+                f"{self.label}: its weights are not those that the run names: SHA-256 {actual}, not {expected}"
+            )
         return built
 
     def projector(self, teacher: str | None = None) -> Projector | None:
@@ -187,8 +190,9 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: 
                 f"{option} {run.folder}@teacher: the teacher's weights came from {teacher['weights']}; say where that "
                 f"file is: {option} {teacher['name']}@FILE"
             )
-        return NamedModel(name, teacher["name"], source, teacher["patch_px"], role=TEACHER,
-                          expected_sha256=teacher["weights_sha256"])  # fmt: skip
+        return NamedModel(
+            name, teacher["name"], source, teacher["patch_px"], role=TEACHER, expected_sha256=teacher["weights_sha256"]
+        )
     if which == "before":
         options = _options(run)
         start, out = options["weights"], options["out"]
@@ -207,12 +211,22 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: 
             plan_hash=identity["plan"],
         )
     if which not in ("", "after"):
-        raise ConfigError(f"{option} {run.folder}@{which}: of a run there are @before, @after and @teacher"
-                          f"{did_you_mean(which, ('before', 'after', 'teacher'))}")  # fmt: skip
+        raise ConfigError(
+            f"{option} {run.folder}@{which}: of a run there are @before, @after and @teacher"
+            f"{did_you_mean(which, ('before', 'after', 'teacher'))}"
+        )
     if not (run.student / "config.json").is_file():
         raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
-    return NamedModel(name, f"local-dir:{run.student}", PRETRAINED, student["patch_px"], role=AFTER,
-                      student=run.student, teachers=teachers, plan_hash=identity["plan"])  # fmt: skip
+    return NamedModel(
+        name,
+        f"local-dir:{run.student}",
+        PRETRAINED,
+        student["patch_px"],
+        role=AFTER,
+        student=run.student,
+        teachers=teachers,
+        plan_hash=identity["plan"],
+    )
 
 
 def _options(run: RunFolder) -> dict[str, Any]:

@@ -42,8 +42,10 @@ class Start:
             assert self.student is not None
             projector = self.student.projector_into(weights_sha256)
             if projector is None:
-                say(f"note: the projector into the space of {name} starts anew: {self.student.label} was not distilled "
-                    "from these weights, as far as is known")  # fmt: skip
+                say(
+                    f"note: the projector into the space of {name} starts anew: {self.student.label} was not distilled "
+                    "from these weights, as far as is known"
+                )
             else:
                 projectors[name] = projector
         return projectors
@@ -81,7 +83,9 @@ def continue_projector(projector: Projector, start: Projector) -> None:
     """
     if projector.linear.weight.shape != start.linear.weight.shape:
         was, now = ("x".join(map(str, p.linear.weight.shape)) for p in (start, projector))
-        raise ConfigError(f"--weights: its projector is of {was}, this run needs {now}; start from its weights alone, "
-                          "model.safetensors")  # fmt: skip
+        raise ConfigError(
+            f"--weights: its projector is of {was}, this run needs {now}; start from its weights alone, "
+            "model.safetensors"
+        )
     projector.linear.load_state_dict(start.linear.state_dict())
     projector.student_norm.load_state_dict(start.student_norm.state_dict())

@@ -37,8 +37,9 @@ Hash = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """Hex SHA-256."""
 Text = Annotated[str, StringConstraints(max_length=4096)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-ProjectorFile = Annotated[str, StringConstraints(pattern=rf"^{PROJECTOR_FOLDER}/[A-Za-z0-9._-]+\.safetensors$",
-                                                 max_length=300)]  # fmt: skip
+ProjectorFile = Annotated[
+    str, StringConstraints(pattern=rf"^{PROJECTOR_FOLDER}/[A-Za-z0-9._-]+\.safetensors$", max_length=300)
+]
 Count = Annotated[int, Field(ge=0)]
 Side = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
 Rgb = tuple[float, float, float]

@@ -19,5 +19,7 @@ def beyond_the_teacher(augment: str, num_views: int) -> str:
         return ""
     changes = {"flips": "flips and quarter turns", "flips+jitter": "flips, quarter turns and colour changes"}[augment]
     seen = "the patch as it is" if num_views == 1 else f"{num_views} views of each patch without them"
-    return (f"the student sees {changes} that the teacher did not: it saw {seen}. Training assumes that the teacher's "
-            "embeddings would not change")  # fmt: skip
+    return (
+        f"the student sees {changes} that the teacher did not: it saw {seen}. Training assumes that the teacher's "
+        "embeddings would not change"
+    )

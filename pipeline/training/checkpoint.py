@@ -114,8 +114,9 @@ def load_checkpoint(folder: Path, step: int) -> dict[str, Any]:
     """
     path = step_path(folder, step)
     if not path.exists() or not path.with_suffix(".json").exists():
-        raise CheckpointError(f"{path}: the checkpoint of this step is missing; runs begun by version 0.1.0 keep only "
-                              "the last ones")  # fmt: skip
+        raise CheckpointError(
+            f"{path}: the checkpoint of this step is missing; runs begun by version 0.1.0 keep only the last ones"
+        )
     if problem := _problem(path):
         raise CheckpointError(f"{path}: damaged ({problem})")
     content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)

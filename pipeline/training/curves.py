@@ -60,8 +60,16 @@ def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: dict[str, list[dic
     axes.plot(x, moving_mean(losses, count), color="#1f5fbf", lw=1.5, label=label)
     for number, (teacher, history) in enumerate(vals.items()):
         label = f"held out, {shorten(teacher, LONGEST_NAME)}" if teacher else "held out"
-        axes.plot([v["step"] for v in history], [v["loss"] for v in history], color="#e06c00", marker="o", ms=3, lw=1.4,
-                  ls=LINES[number % len(LINES)], label=label)  # fmt: skip
+        axes.plot(
+            [v["step"] for v in history],
+            [v["loss"] for v in history],
+            color="#e06c00",
+            marker="o",
+            ms=3,
+            lw=1.4,
+            ls=LINES[number % len(LINES)],
+            label=label,
+        )
     axes.set(ylabel="loss", title="Training")
     axes.tick_params(labelbottom=False)
     axes.grid(alpha=0.25)
@@ -85,8 +93,15 @@ def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
         for color, name in enumerate(DRAWN):
             points = [(v["step"], v[name]) for v in history if name in v]
             if points:
-                axes.plot(*zip(*points, strict=True), marker="o", ms=3, lw=1.4, color=f"C{color}",
-                          ls=LINES[number % len(LINES)], label=FIGURES[name] if number == 0 else None)  # fmt: skip
+                axes.plot(
+                    *zip(*points, strict=True),
+                    marker="o",
+                    ms=3,
+                    lw=1.4,
+                    color=f"C{color}",
+                    ls=LINES[number % len(LINES)],
+                    label=FIGURES[name] if number == 0 else None,
+                )
     lowest = min(0.0, *(v[name] for history in vals.values() for v in history for name in DRAWN if name in v))
     title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
     if len(vals) > 1:

@@ -172,8 +172,10 @@ class StoredRows:
         else:
             result = self._slides.read(row, out)
             if result.status is not Status.OK:
-                raise StoreError(f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
-                                 "has no pixels: give the folder of the slides with --slides-root")  # fmt: skip
+                raise StoreError(
+                    f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
+                    "has no pixels: give the folder of the slides with --slides-root"
+                )
         if view:
             out[:] = self.views.apply(out.copy(), row, view)
         return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])

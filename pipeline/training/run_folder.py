@@ -98,8 +98,10 @@ def random_start_differs(begun: Mapping[str, Any], now: Mapping[str, Any]) -> bo
 
 def diverged(step: int, cause: str) -> G2LError:
     """The error to raise when something is not finite after `step` steps."""
-    return G2LError(f"training has diverged: at step {step} {cause}. Choose a smaller --lr (or --precision float32) "
-                    "and another --out")  # fmt: skip
+    return G2LError(
+        f"training has diverged: at step {step} {cause}. Choose a smaller --lr (or --precision float32) "
+        "and another --out"
+    )
 
 
 def check_line(line: dict[str, Any]) -> None:
@@ -151,8 +153,10 @@ class RunFolder:
             if other_random_start and not any(self.checkpoints.glob("*.pt")):
                 write_json(self.identity_path, identity)  # no step was saved: start again from the new weights
             elif other_random_start and not self.student.exists():
-                say(f"note: this seed gives other random weights here than where {self.folder} was begun; the run "
-                    "continues from its checkpoint")  # fmt: skip
+                say(
+                    f"note: this seed gives other random weights here than where {self.folder} was begun; the run "
+                    "continues from its checkpoint"
+                )
             remove_asides(self.folder)
             return
         if not holds_nothing(self.folder):
@@ -176,8 +180,10 @@ class RunFolder:
         """
         version = int(self.read_identity().get("version", 1)) if self.identity_path.exists() else RUN_VERSION
         if version > RUN_VERSION:
-            raise CheckpointError(f"{self.folder}: a run of version {version}; this G2L continues runs up to version "
-                                  f"{RUN_VERSION}. Use the G2L that began it")  # fmt: skip
+            raise CheckpointError(
+                f"{self.folder}: a run of version {version}; this G2L continues runs up to version "
+                f"{RUN_VERSION}. Use the G2L that began it"
+            )
         return version
 
     def read_identity(self) -> dict[str, Any]:

@@ -61,8 +61,9 @@ def embed_rows(
     `batches` are the same rows split into batches; by default full batches in order.
     """
     parts = list(batches or batches_in_order(chosen, min(batch_size, len(chosen))))
-    loader = BatchLoader(rows.read, patch_px=rows.patch_px, batch_size=max(map(len, parts)), workers=workers,
-                         device=distillation.device)  # fmt: skip
+    loader = BatchLoader(
+        rows.read, patch_px=rows.patch_px, batch_size=max(map(len, parts)), workers=workers, device=distillation.device
+    )
     students, teachers = [], []
     with loader:
         for embedded in embed_batches(
@@ -169,9 +170,14 @@ def score_teachers(
 
 
 def mapped_linearly(
-    distillation: Distillation, rows: StoredRows, fit_on: Sequence[int], student: Tensor, *, batch_size: int,
+    distillation: Distillation,
+    rows: StoredRows,
+    fit_on: Sequence[int],
+    student: Tensor,
+    *,
+    batch_size: int,
     workers: int,
-) -> Iterator[Tensor]:  # fmt: skip
+) -> Iterator[Tensor]:
     """Map the student's embeddings (N, S) into each teacher's standardised space by the best linear map, fitted on the
     rows `fit_on`: float64 (N, T) on the CPU, a tensor a teacher.
     """

@@ -41,12 +41,21 @@ def _slides_table(rows: Sequence[AuditRow]) -> str:
     """Table of slides, a row each."""
     header = ("slide", "status", "um/px", "levels", "size", "tissue mm2", "available", "taken", "split")
     lines = [
-        (row.slide_id, row.status, f"{row.mpp:.4g}", row.levels, f"{row.width} x {row.height}",
-         "" if row.tissue_mm2 is None else row.tissue_mm2,
-         row.patches_available, row.patches_taken, row.split)
-        if row.mpp else (row.slide_id, row.status, "", "", "", "", "", "", "")
+        (
+            row.slide_id,
+            row.status,
+            f"{row.mpp:.4g}",
+            row.levels,
+            f"{row.width} x {row.height}",
+            "" if row.tissue_mm2 is None else row.tissue_mm2,
+            row.patches_available,
+            row.patches_taken,
+            row.split,
+        )
+        if row.mpp
+        else (row.slide_id, row.status, "", "", "", "", "", "", "")
         for row in rows
-    ]  # fmt: skip
+    ]
     return table(lines, header, right=(2, 3, 4, 5, 6, 7))
 
 

@@ -124,6 +124,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(two: Path, name: str) -> None:
     whole = given()
@@ -144,6 +145,7 @@ def test_loss_gradients_and_statistics_are_those_of_the_whole_batch(two: Path, n
     assert student.grad.abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_two_processes_train_the_student_of_one(two: Path, tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr")
     alone = train_student(store, tmp_path / "run", config_for(two))
@@ -162,6 +164,7 @@ def test_two_processes_train_the_student_of_one(two: Path, tmp_path: Path) -> No
     assert len(moved) > len(single) / 2
 
 
+@pytest.mark.slow
 def test_each_process_keeps_random_states_of_its_own(two: Path) -> None:
     checkpoint = load_last_checkpoint(two / "run" / "checkpoints")
     assert checkpoint is not None
@@ -169,6 +172,7 @@ def test_each_process_keeps_random_states_of_its_own(two: Path) -> None:
     assert not torch.equal(first["cpu"], second["cpu"])
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_does_not_continue_the_run(two: Path) -> None:
     with pytest.raises(CheckpointError, match="world_size"):
         train_student(Store(two / "store.zarr"), two / "run", config_for(two))

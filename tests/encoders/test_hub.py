@@ -112,6 +112,7 @@ def test_no_hub_at_all_is_told_without_the_client_s_own_lines(tmp_path: Path) ->
     assert rest == ways_to_weights(ENCODERS["gigapath"]).splitlines()
 
 
+@pytest.mark.slow
 def test_offline_only_the_cache_is_looked_at(tmp_path: Path) -> None:
     with hub(200) as (address, seen):
         said = build("h-optimus-0", tmp_path, HF_ENDPOINT=address, HF_HUB_OFFLINE="1")
@@ -138,6 +139,7 @@ for name in ("uni", "phikon-v2", "hf-hub:owner/none", "resnet18", "vit_small_pat
 """
 
 
+@pytest.mark.slow
 def test_offline_nothing_is_asked_of_a_network(tmp_path: Path) -> None:
     environment = child_environment() | {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
@@ -303,6 +305,7 @@ for variable, address in (("ALL_PROXY", "socks5://127.0.0.1:1"), ("HTTPS_PROXY",
 """
 
 
+@pytest.mark.slow
 def test_a_broken_proxy_gives_the_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROXIED.replace("WEIGHTS", repr(str(tmp_path / "weights.safetensors"))))
     safetensors.torch.save_file({}, tmp_path / "weights.safetensors")

@@ -125,3 +125,11 @@ def test_every_number_of_the_table_makes_sense() -> None:
         assert all(0 < value < 1 for value in (*spec.mean, *spec.std))
         assert spec.source.startswith("hf-hub:")
         assert spec.licence
+
+
+def test_what_an_embedding_depends_on_is_said_at_each_field() -> None:
+    """Files of embeddings that exist are found by these names: another list computes them all again."""
+    spec = ENCODERS["uni"]
+    assert list(spec.deciding()) == ["architecture", "arguments", "embedding", "width", "mean", "std", "patch_px"]
+    renamed = replace(spec, name="mine", source="local-dir:x", mpp=0.25, licence="none", gated=False, params_m=1.0)
+    assert renamed.deciding() == spec.deciding() != replace(spec, embedding="cls+mean").deciding()

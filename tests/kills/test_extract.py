@@ -196,6 +196,7 @@ def test_many_kills_of_the_installed_command(
     assert_ends_as_undisturbed(work, out, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_second_process_is_refused_by_name_and_the_first_goes_on(
     work: Path, tmp_path: Path, undisturbed: dict[str, bytes], warm: multiprocessing.context.ForkServerContext
 ) -> None:
@@ -220,6 +221,7 @@ def test_a_second_process_is_refused_by_name_and_the_first_goes_on(
     assert_as_undisturbed(out, undisturbed)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_nothing_half_done(work: Path, tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
     """Ctrl-C: the shard in flight is discarded, the rest is kept, and the exit code is the shell's for it."""
     out = tmp_path / "place" / "store.zarr"

@@ -114,6 +114,7 @@ def check_kills(forks: Forks, whole: dict[str, bytes], run: Path, kills: list[in
     without_leftovers(run)
 
 
+@pytest.mark.slow
 def test_killed_at_some_writes(forks: Forks, whole: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
     """At the start, in the middle, in the export, several in a row; `test_killed_at_every_write` leaves none out."""
     files, total = whole

@@ -9,13 +9,7 @@ import pytest
 import support.slides as sf
 
 from pipeline.base.errors import SlideError
-from pipeline.slides.identity import (
-    BLOCK_BYTES,
-    NUM_BLOCKS,
-    SlideIdentity,
-    identity_from_record,
-    read_identity,
-)
+from pipeline.slides.identity import BLOCK_BYTES, NUM_BLOCKS, SlideIdentity, identity_from_record, read_identity
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.reader import Slide, require_planned
 

@@ -182,6 +182,7 @@ def test_the_same_seed_gives_the_same_report_to_the_digit(
         assert (tmp_path / "again" / name).read_bytes() == (report[0] / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_embeddings_are_computed_once(
     bench: Bench, report: tuple[Path, str, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -216,6 +217,7 @@ def test_a_call_that_failed_may_be_mended_in_place(bench: Bench, tmp_path: Path)
     assert code == 0, errors
 
 
+@pytest.mark.slow
 def test_the_options_that_were_used_make_the_report_again(
     bench: Bench, report: tuple[Path, str, dict[str, Any]]
 ) -> None:

@@ -189,6 +189,7 @@ def test_a_student_learns(tmp_path: Path, loss: str) -> None:
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
 
 
+@pytest.mark.slow
 def test_another_number_of_workers_gives_the_same_bytes(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path
 ) -> None:
@@ -273,6 +274,7 @@ def count_writes(store: Store, config: TrainConfig, run: Path) -> int:
     return count[0]
 
 
+@pytest.mark.slow
 def test_a_failing_disk_loses_nothing(reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path) -> None:
     total = count_writes(store, cnn, tmp_path / "whole")
     assert total > 40
@@ -542,6 +544,7 @@ def test_bfloat16_trains(store: Store, tmp_path: Path) -> None:
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.slow
 def test_the_command_says_errors_in_a_line(store: Store, cnn: TrainConfig, reference: Trained) -> None:
     arguments = flags(cnn.model_copy(update={"lr": 0.5}))
     process = start_g2l("train-student", store.folder, "--out", reference.run.folder, *arguments)

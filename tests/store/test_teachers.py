@@ -23,6 +23,7 @@ from pipeline.base.devices import versions
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
 from pipeline.base.loader import Batch
 from pipeline.cohort.plan import Plan, write_plan
+from pipeline.config.base import read_toml
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors
 from pipeline.encoders.build import build_encoder
@@ -436,6 +437,7 @@ def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> 
     assert "projector-second.safetensors" in inspect_path(tmp_path / "student")
 
 
+@pytest.mark.slow
 def test_a_chosen_teacher_alone_gives_the_bits_of_a_store_without_the_other(
     tmp_path: Path, two: Store, cnn: str
 ) -> None:
@@ -450,6 +452,7 @@ def test_a_chosen_teacher_alone_gives_the_bits_of_a_store_without_the_other(
         load_projector(runs[0] / "student", "test-teacher")
 
 
+@pytest.mark.slow
 def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
     names = ["second", "test-teacher"]
     student = plain_vit(tmp_path / "vit")
@@ -460,6 +463,8 @@ def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
     ]  # fmt: skip
     assert files[0] == files[1]
     assert files[0]["student/model.safetensors"] != files[2]["student/model.safetensors"]
+    record = read_toml(tmp_path / "run-None" / "config.toml", "train-student")
+    assert record["store"] == str(two.folder)  # also where the first of the teachers is a further one of the store
 
 
 def test_wrong_choices_are_told(tmp_path: Path, two: Store, cnn: str) -> None:
@@ -555,6 +560,7 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path
     assert list(Store(tmp_path / "s.zarr").teachers) == [TEACHER, FURTHER]
 
 
+@pytest.mark.slow
 def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Path, both: Path) -> None:
     """The named one is the measure, at 1; a student's projector into its space is found among its projectors."""
     store = Store(both)
@@ -575,6 +581,8 @@ def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Pa
         section = record["sections"]["fidelity"]
         assert f"stands in for {name} on" in section["what"]
         assert any(f"embeddings of {other} too: `--teacher {other}`" in note for note in section["notes"])
+        assert not any("No contact sheet" in note for note in section["notes"])  # the store's pixels are for all
+        assert list(out.glob("fidelity_*.png"))
         rows = {(row["model"], row["map"]): row for table in section["tables"][:2] for row in table["rows"]}
         assert {key for key in rows if key[1] == "none needed"} == {(name, "none needed")}
         assert rows[name, "none needed"]["R2 scaled"]["value"] == pytest.approx(1)

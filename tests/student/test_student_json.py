@@ -133,7 +133,7 @@ def test_a_projector_stays_in_its_folder(student: Path, tmp_path: Path, file: ob
         (b"", "damaged"), (b"{", "damaged"), (b"[]", "holds a list, not an object"), (b"\xff\xfe", "damaged"),
         (b"[" * 100_000, "damaged"), (b'{"a":' * 100_000, "damaged"), (b"null", "not an object"),
         (b'{"format": "g2l-student", "version": 1, "g2l": ' + b"9" * 100_000 + b"}", "damaged"),
-        (b" " * (LARGEST_BYTES + 1), "at most 1.0 MiB are read"),
+        (b" " * (LARGEST_BYTES + 1), "the limit is 1.0 MiB"),
     ],
 )  # fmt: skip
 def test_what_is_no_description_is_one_error(student: Path, data: bytes, words: str) -> None:
@@ -157,7 +157,7 @@ def test_a_huge_file_a_folder_or_a_link_that_leads_nowhere_is_not_read(student: 
     path = student / STUDENT_JSON
     with open(path, "wb") as f:
         f.truncate(4 * MOST_TEXT_BYTES)
-    with pytest.raises(EncoderError, match=r"student\.json: damaged \(1\.0 GiB; at most 1\.0 MiB are read\)"):
+    with pytest.raises(EncoderError, match=r"student\.json: damaged \(1\.0 GiB; the limit is 1\.0 MiB\)"):
         read_student(student)
     path.unlink()
     path.mkdir()

@@ -74,7 +74,7 @@ TRAINED_ON = (
     "store.zarr/status/c/**/*",
     "store.zarr/plan/split/c/*",
 )
-EXPORT_FILES = ("student/config.json", "student/model.safetensors")
+EXPORT_FILES = ("student/config.json", "student/model.safetensors", "student/student.json")
 CHECKPOINTS = ("run/checkpoints/*.pt", "run/checkpoints/*.json")
 PLAN = (
     "plan",

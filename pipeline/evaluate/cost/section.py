@@ -121,8 +121,18 @@ def _speed_table(rows: Sequence[CostRow], reference: str) -> Table:
     cells: list[list[Cell]] = []
     for row in rows:
         memory = None if row.peak_bytes is None else row.peak_bytes / MIB
-        cells.append([row.label, row.precision, row.batch_size, row.ms_per_patch, row.patches_per_second,
-                      row.times_faster, memory, row.note])  # fmt: skip
+        cells.append(
+            [
+                row.label,
+                row.precision,
+                row.batch_size,
+                row.ms_per_patch,
+                row.patches_per_second,
+                row.times_faster,
+                memory,
+                row.note,
+            ]
+        )
     if not any(row.note for row in rows):
         cells = [row_cells[:-1] for row_cells in cells]
     columns = [

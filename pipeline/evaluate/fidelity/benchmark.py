@@ -55,8 +55,10 @@ class FidelityBenchmark(Benchmark):
     def check_models(self, named: Sequence[NamedModel]) -> list[str]:
         for model in named:
             if model.patch_px != self.teacher.patch_px:
-                raise ConfigError(f"{model.label} takes patches of {model.patch_px} px, those of {self.config.store} "
-                                  f"have {self.teacher.patch_px}. Leave it or --store out")  # fmt: skip
+                raise ConfigError(
+                    f"{model.label} takes patches of {model.patch_px} px, those of {self.config.store} "
+                    f"have {self.teacher.patch_px}. Leave it or --store out"
+                )
         return []
 
     def is_teacher(self, built: BuiltEncoder) -> bool:

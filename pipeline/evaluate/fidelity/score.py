@@ -89,8 +89,10 @@ def choose_store_rows(store: StoredTeacher, config: EvaluateConfig) -> StoreRows
     for split, least, words in ((TRAIN, 3, "to train on"), (VAL, 2, "held out")):
         rows = store.ok_rows(split)
         if len(rows) < least:
-            raise BenchmarkError(f"{store.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
-                                 "with --val-fraction or --val-strip")  # fmt: skip
+            raise BenchmarkError(
+                f"{store.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
+                "with --val-fraction or --val-strip"
+            )
         keys = row_keys(rows, config.seed, 0, "evaluate")
         chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[: config.store_rows]]))
     return StoreRows(*chosen)

@@ -27,14 +27,7 @@ from pipeline.evaluate.bootstrap import (
     ratio_draws,
 )
 from pipeline.evaluate.fidelity.correlation_draws import correlation_draws
-from pipeline.evaluate.fidelity.rows import (
-    failed_rows,
-    missing_note,
-    not_shown,
-    not_shown_note,
-    part_rows,
-    sample_note,
-)
+from pipeline.evaluate.fidelity.rows import failed_rows, missing_note, not_shown, not_shown_note, part_rows, sample_note
 from pipeline.evaluate.fidelity.score import (
     FITTED,
     FITTED_FIGURES,
@@ -100,6 +93,13 @@ def score_models(
     return figures, correlated
 
 
+WHAT = (
+    "How well each model stands in for {teacher} on the patches that the store's plan holds out. Standardised space: "
+    "the teacher's embedding with each dimension at mean 0 and variance 1 over the training rows. Intervals: 95 %, "
+    "from a bootstrap over cases in which the searched patches stay the same."
+)
+
+
 def fidelity_section(
     store: StoredTeacher, rows: StoreRows, models: Sequence[StoreEmbeddings], config: EvaluateConfig, out: Path
 ) -> Section:
@@ -120,29 +120,45 @@ def fidelity_section(
     return Section(
         key=KEY,
         title="Fidelity to the teacher",
-        what=f"How well each model stands in for {store.spec.teacher['name']} on the patches that the store's plan "
-        "holds out. Standardised space: the teacher's embedding with each dimension at mean 0 and variance 1 over the "
-        "training rows. Intervals: 95 %, from a bootstrap over cases in which the searched patches stay the same.",
-        basis={"patches": len(rows.val), "slides": len(np.unique(slides)), "cases": num_cases, "centres": num_centers,
-               "patches to fit maps": len(rows.train)},
+        what=WHAT.format(teacher=store.name),
+        basis={
+            "patches": len(rows.val),
+            "slides": len(np.unique(slides)),
+            "cases": num_cases,
+            "centres": num_centers,
+            "patches to fit maps": len(rows.train),
+        },
         tables=[
             *model_tables(figures, correlated, cka, resamples),
             *difference_tables(models, figures, resamples, config.reference),
             *parts.tables,
         ],
-        figures=[draw_sheet(store, rows, figures[shown].cosine, shown, out)] if store.keeps_pixels else [],
+        figures=[draw_sheet(store, rows, figures[shown].cosine, shown, out)] if store.store.has_pixels else [],
         scores=headline_scores(overlap, cka),
         settings={"store_rows": config.store_rows, "resamples": config.resamples, "seed": config.seed},
-        source={"store": str(store.folder), "content hash": store.content_hash(),
-                "plan hash": store.attributes["plan_hash"]},
+        source={
+            "store": str(store.folder),
+            "content hash": store.content_hash(),
+            "plan hash": store.attributes["plan_hash"],
+        },
         exclusions=failed_rows(store),
-        notes=[*notes(store, rows, space, num_cases, cka), *parts.notes, *map_notes(maps),
-               *at_bound(models, overlap, figures, resamples), *provenance(store, models)],
-        data={"by_slide": parts.by_slide, "by_centre": parts.by_centre,
-              "linear_maps": {label: {"ridge": fitted.strength, "chosen_by_leaving_out": fitted.left_out}
-                              for label, fitted in maps.items()},
-              "not_shown": {"slides": not_shown(slides), "centres": not_shown(centers)}},
-    )  # fmt: skip
+        notes=[
+            *notes(store, rows, space, num_cases, cka),
+            *parts.notes,
+            *map_notes(maps),
+            *at_bound(models, overlap, figures, resamples),
+            *provenance(store, models),
+        ],
+        data={
+            "by_slide": parts.by_slide,
+            "by_centre": parts.by_centre,
+            "linear_maps": {
+                label: {"ridge": fitted.strength, "chosen_by_leaving_out": fitted.left_out}
+                for label, fitted in maps.items()
+            },
+            "not_shown": {"slides": not_shown(slides), "centres": not_shown(centers)},
+        },
+    )
 
 
 def headline_scores(overlap: dict[str, Interval], cka: dict[str, Alignment]) -> list[Score]:
@@ -261,10 +277,7 @@ def figures_of_parts(
 
 
 def by_part(
-    space: TeacherSpace,
-    model: StoreEmbeddings,
-    figures: dict[tuple[str, str], RowFigures],
-    parts: NDArray[np.str_],
+    space: TeacherSpace, model: StoreEmbeddings, figures: dict[tuple[str, str], RowFigures], parts: NDArray[np.str_]
 ) -> list[Part]:
     """Figures of one model by slide or centre, the smallest cosine first; without those that `not_shown` lists."""
     of_parts: list[Part] = []
@@ -272,16 +285,18 @@ def by_part(
     for part, rows in part_rows(parts, small=False).items():
         inside = torch.from_numpy(model.val[rows]), torch.from_numpy(space.plain[rows])
         centred = space.val[rows] - space.val[rows].mean(0)
-        of_parts.append({
-            "name": part,
-            "patches": len(rows),
-            R2_LINEAR: 1 - float(figure.residual[rows].sum() / max(np.square(centred).sum(), EPSILON)),
-            "cosine": float(figure.cosine[rows].mean()),
-            "top-1": float(figure.top1[rows].mean()),
-            "top-5": float(figure.top5[rows].mean()),
-            "overlap at 10": float(figure.overlap[rows].mean()),
-            "CKA": debiased_linear_cka(*inside),
-        })  # fmt: skip
+        of_parts.append(
+            {
+                "name": part,
+                "patches": len(rows),
+                R2_LINEAR: 1 - float(figure.residual[rows].sum() / max(np.square(centred).sum(), EPSILON)),
+                "cosine": float(figure.cosine[rows].mean()),
+                "top-1": float(figure.top1[rows].mean()),
+                "top-5": float(figure.top5[rows].mean()),
+                "overlap at 10": float(figure.overlap[rows].mean()),
+                "CKA": debiased_linear_cka(*inside),
+            }
+        )
     return sorted(of_parts, key=lambda part: (float(part["cosine"]), str(part["name"])))
 
 
@@ -339,8 +354,10 @@ def notes(
     cases = store.plan.case_of_row()
     held_out, trained_on = np.unique(cases[rows.val]), np.unique(cases[store.ok_rows(TRAIN)])
     if shared := len(np.intersect1d(held_out, trained_on)):
-        texts.append(f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
-                     "slide is held out): these figures are too good for new cases.")  # fmt: skip
+        texts.append(
+            f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
+            "slide is held out): these figures are too good for new cases."
+        )
     of_val = np.unique(store.plan.slide_of_row()[rows.val])
     if warning := cases_warning(case_facts(store.plan.slides)):
         held = case_facts(store.plan.slides[i] for i in of_val)
@@ -349,25 +366,32 @@ def notes(
             f"{held.unknown + held.not_recorded:,} have no known case; intervals may be too narrow."
         )
     if num_cases < 2:
-        texts.append("All held-out patches are of one case: no interval can be given, and nothing follows for other "
-                     "cases.")  # fmt: skip
+        texts.append(
+            "All held-out patches are of one case: no interval can be given, and nothing follows for other cases."
+        )
     elif note := few_groups_note(num_cases, "cases"):
         texts.append(note)
     neighbours = min(NUM_NEIGHBOURS, num_rows - 1)
     levels = ", ".join(f"{of.by_chance:.3f} ({label})" for label, of in cka.items())
-    texts.append(f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, the overlap "
-                 f"{neighbours / (num_rows - 1):.3f}, CKA 0, and the plain CKA {levels}: its mean over all orders of "
-                 "the rows.")  # fmt: skip
+    texts.append(
+        f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, the overlap "
+        f"{neighbours / (num_rows - 1):.3f}, CKA 0, and the plain CKA {levels}: its mean over all orders of "
+        "the rows."
+    )
     if without := [label for label, of in cka.items() if np.isnan(of.debiased)]:
         why = "it needs four patches" if num_rows < 4 else "of one side no more than a single embedding differs"
         texts.append(f"No CKA of {', '.join(without)}: {why}.")
     if ties := num_rows - len(np.unique(space.plain, axis=0)):
-        texts.append(f"{ties:,} patches have the same embedding as another one (blank places, mostly). Such ties count "
-                     "as not found, so that even the teacher's own retrieval is below 1.")  # fmt: skip
+        texts.append(
+            f"{ties:,} patches have the same embedding as another one (blank places, mostly). Such ties count "
+            "as not found, so that even the teacher's own retrieval is below 1."
+        )
     if len(rows.train) < 2 * store.width:
-        texts.append(f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
-                     "to be exact, so that even the teacher's own row is below 1.")  # fmt: skip
-    if not store.keeps_pixels:
+        texts.append(
+            f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
+            "to be exact, so that even the teacher's own row is below 1."
+        )
+    if not store.store.has_pixels:
         texts.append("No contact sheet: the store keeps no pixels.")
     return texts
 
@@ -376,11 +400,15 @@ def map_notes(maps: dict[str, LinearMap]) -> list[str]:
     """What a reader must know of how the strengths of the fitted maps were chosen."""
     texts = []
     if any(fitted.left_out == ROWS for fitted in maps.values()):
-        texts.append("All training patches are of one case: the ridge of the linear maps is chosen by leaving out "
-                     "single patches, which is rather too weak for other cases.")  # fmt: skip
+        texts.append(
+            "All training patches are of one case: the ridge of the linear maps is chosen by leaving out "
+            "single patches, which is rather too weak for other cases."
+        )
     if strongest := [label for label, fitted in maps.items() if fitted.is_strongest]:
-        texts.append(f"The ridge of the linear map is the strongest of its grid for {', '.join(strongest)}: next to "
-                     "nothing of the teacher is mapped to other cases.")  # fmt: skip
+        texts.append(
+            f"The ridge of the linear map is the strongest of its grid for {', '.join(strongest)}: next to "
+            "nothing of the teacher is mapped to other cases."
+        )
     return texts
 
 

@@ -95,11 +95,15 @@ class PatchSet:
             return None if names is None else names[indices]
 
         return replace(
-            self, paths=[self.paths[i] for i in indices], labels=self.labels[indices], groups=of(self.groups),
-            centers=of(self.centers), splits=of(self.splits),
+            self,
+            paths=[self.paths[i] for i in indices],
+            labels=self.labels[indices],
+            groups=of(self.groups),
+            centers=of(self.centers),
+            splits=of(self.splits),
             within={words: names[indices] for words, names in self.within.items()},
             pictures=None if self.pictures is None else self.pictures[indices],
-        )  # fmt: skip
+        )
 
     def warnings(self) -> list[str]:
         """What the user must know before anything is computed, each with the name of the file."""
@@ -123,8 +127,11 @@ class PatchSet:
                 "sides, so that scores are too high and intervals too narrow; a column case_id or patient mends it."
             )
         notes += [*filter(None, [self.note_on_groups]), *self.notes_on_names]
-        for what, names in (("labels", self.labels), (GROUP_WORDS[self.group_column], self.groups),
-                            ("centres", self.centers)):  # fmt: skip
+        for what, names in (
+            ("labels", self.labels),
+            (GROUP_WORDS[self.group_column], self.groups),
+            ("centres", self.centers),
+        ):
             notes += [] if names is None else spelling_notes(what, names)
         if self.centers is not None and (missing := int((self.centers == "").sum())):
             notes.append(f"{missing:,} of {len(self):,} patches have no centre; no centre's numbers count them.")
@@ -179,9 +186,7 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     lines = [(line, _plain_cells(cells)) for line, cells in records]
     labelled = [cells for _, cells in lines if not is_unknown(cells["label"])]
     names = [name.lower() for name in header]
-    group_cells = {
-        name: [cell_value(cells[name]) for cells in labelled] for name in GROUP_COLUMNS if name in names
-    }  # fmt: skip
+    group_cells = {name: [cell_value(cells[name]) for cells in labelled] for name in GROUP_COLUMNS if name in names}
     grouping = _group_by(path, group_cells, labelled)
     group, split = grouping.column, "split" if "split" in names else ""
     center = next((name for name in CENTER_COLUMNS if name in names), "")
@@ -318,9 +323,13 @@ def _read_folder(folder: Path) -> PatchSet:
     paths, labels, splits = zip(*patches, strict=True)
     notes = [] if has_splits else _notes_on_folders(inside)
     return PatchSet(
-        folder.resolve().name, folder, list(paths), np.array(labels), splits=np.array(splits) if has_splits else None,
+        folder.resolve().name,
+        folder,
+        list(paths),
+        np.array(labels),
+        splits=np.array(splits) if has_splits else None,
         notes_on_names=tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _holds_splits(folder: Path, names: Sequence[str]) -> bool:

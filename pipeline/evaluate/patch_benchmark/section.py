@@ -91,10 +91,7 @@ def patch_section(
         source={"file": str(patch_set.source), "sha256 of names, classes, groups and splits": patch_set.hash()},
         exclusions=[*patch_set.exclusions, *exclusions],
         notes=_notes(models, bench),
-        data={
-            "spread_of_few_shot_draws": _spreads(models),
-            "linear_probe": curve_data(choices, bench.task.protocol),
-        },
+        data={"spread_of_few_shot_draws": _spreads(models), "linear_probe": curve_data(choices, bench.task.protocol)},
     )
 
 

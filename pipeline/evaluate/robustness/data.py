@@ -240,8 +240,12 @@ def _missing_cells(records: Sequence[Record], about: Sequence[str], subset: Sequ
             if not row[column]:
                 problems.append((line, f"{column} is empty"))
             elif is_unknown(row[column]) and column not in free:
-                problems.append((line, f"{column} is {row[column]!r}, which stands for a missing value; name it, or "
-                                 "take the row out"))  # fmt: skip
+                problems.append(
+                    (
+                        line,
+                        f"{column} is {row[column]!r}, which stands for a missing value; name it, or take the row out",
+                    )
+                )
     return problems
 
 

@@ -196,10 +196,18 @@ def index_of_random_neighbours(classes: Names, centers: Names, slides: Names, su
     slide, which is of its centre, is no neighbour. Arguments as for `robustness_index`.
     """
     names = np.full(len(classes), "all") if subsets is None else subsets
-    alike = [_num_sharing(names, *columns) for columns in (
-        (slides,), (classes,), (centers,), (classes, centers), (slides, classes), (slides, centers),
-        (slides, classes, centers),
-    )]  # fmt: skip
+    alike = [
+        _num_sharing(names, *columns)
+        for columns in (
+            (slides,),
+            (classes,),
+            (centers,),
+            (classes, centers),
+            (slides, classes),
+            (slides, centers),
+            (slides, classes, centers),
+        )
+    ]
     slide, label, center, cell, of_slide_label, of_slide_center, of_slide_cell = alike
     others = _num_sharing(names) - slide
     same_class = label - cell - (of_slide_label - of_slide_cell)
@@ -293,8 +301,10 @@ def _index_at(
 ) -> RobustnessIndex:
     """The index at the `best` of the numbers of neighbours `usable`."""
     same_class, same_center = _of_rows(best, counts, rows_of)
-    sums = np.sum([(c.same_class[:, : len(usable)].sum(0), c.same_center[:, : len(usable)].sum(0))
-                   for c in counts.values()], axis=0)  # fmt: skip
+    sums = np.sum(
+        [(c.same_class[:, : len(usable)].sum(0), c.same_center[:, : len(usable)].sum(0)) for c in counts.values()],
+        axis=0,
+    )
     return RobustnessIndex(
         k=usable[best],
         same_class=same_class,

@@ -79,8 +79,9 @@ def _differences_at(
     cells: list[list[Cell]] = []
     for k in shared:
         given = [not np.isnan(base.index.compared[k].value + model.index.compared[k].value) for model in others]
-        less = [difference(draws_at(m, k), draws_at(base, k)) if has else None
-                for m, has in zip(others, given, strict=True)]  # fmt: skip
+        less = [
+            difference(draws_at(m, k), draws_at(base, k)) if has else None for m, has in zip(others, given, strict=True)
+        ]
         cells.append([k, *less])
     if not any(cell for row in cells for cell in row[1:]):
         return []
@@ -301,8 +302,14 @@ def paired_score(paired: Mapping[str, PairedRobustness], reference: str) -> Scor
 def paired_notes(paired: PairedRobustness) -> list[str]:
     """What a reader of the paired figures must know."""
     fewest = min(pair.num_places for pair in paired.pairs)
-    notes = [f"Pairs of slides share at least {fewest:,} places; of so few, chance alone finds {TOP[-1]} of "
-             f"{2 * fewest - 1:,} patches."] if fewest < 10 * TOP[-1] else []  # fmt: skip
+    notes = (
+        [
+            f"Pairs of slides share at least {fewest:,} places; of so few, chance alone finds {TOP[-1]} of "
+            f"{2 * fewest - 1:,} patches."
+        ]
+        if fewest < 10 * TOP[-1]
+        else []
+    )
     if missing := sum(pair.num_missing for pair in paired.pairs):
         incomplete = sum(pair.num_missing > 0 for pair in paired.pairs)
         notes.append(

@@ -100,26 +100,30 @@ def _written_names(by_name: Mapping[str, Sequence[str]], label: str) -> dict[str
     return written
 
 
-def _missing_case_problems(
-    records: Sequence[Record], groups: Sequence[str], of_cases: Sequence[str]
-) -> list[Problem]:  # fmt: skip
+def _missing_case_problems(records: Sequence[Record], groups: Sequence[str], of_cases: Sequence[str]) -> list[Problem]:
     """Words for a missing value in columns of cases, in rows that no other column gives a case or patient."""
     return [
-        (line, f"{column} {cells[column].strip()!r} stands for a missing value; give the case, or leave the cell empty "
-               "for a slide that is a case of its own")
+        (
+            line,
+            f"{column} {cells[column].strip()!r} stands for a missing value; give the case, or leave the cell empty "
+            "for a slide that is a case of its own",
+        )
         for (line, cells), group in zip(records, groups, strict=True)
         for column in of_cases
         if not group and cells[column].strip() and not cell_value(cells[column])
-    ]  # fmt: skip
+    ]
 
 
 def _renamed(
     records: Sequence[Record], written: Mapping[str, str], known_columns: set[str], label: str
-) -> list[Record]:  # fmt: skip
+) -> list[Record]:
     """The records with the columns `written` under the names of `COLUMNS`, in place of all `known_columns`."""
     dropped = ({*written} | known_columns) - {label}
     return [
-        (line, {name: cell for name, cell in cells.items() if name not in dropped}
-               | {name: cells[column].strip() for name, column in written.items()})
+        (
+            line,
+            {name: cell for name, cell in cells.items() if name not in dropped}
+            | {name: cells[column].strip() for name, column in written.items()},
+        )
         for line, cells in records
-    ]  # fmt: skip
+    ]

@@ -46,8 +46,8 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     The CSV has `slide_id`, `case_id` or both, the column `label`, and optionally `center` and `split`. With `case_id`
     alone, a case has the slides whose feature files are named by the case id and then nothing or something that is no
     letter or digit, as `TCGA-3C-AALI-01Z-00-DX1` belongs to `TCGA-3C-AALI`; of several cases it is the longest. TCGA
-    barcodes are the same in small letters, and may stand behind a prefix. With
-    `slide_id` alone, every slide is a case of its own. Of columns of cases and patients the coarsest counts, and in its
+    barcodes are the same in small letters, and may stand behind a prefix. With `slide_id` alone, every slide is a case
+    of its own. Of columns of cases and patients the coarsest counts, and in its
     gaps the others: slides that share a case or a patient are never parted. Columns may have the names that
     `columns` knows; a `slide_id` may name the slide's file or its feature file.
 
@@ -78,6 +78,15 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     slides_of = _slides_by_case(rows, has_slides, files.names)
     bags, incomplete, lacking = _bags(rows, unit, slides_of if not has_slides else None, files)
     used = sorted({slide for bag in bags for slide in bag.slides})
+    notes = [
+        columns.note,
+        *_notes_on_units(unit, rows, columns),
+        *missing_notes(label, (record[label] for _, record in records)),
+        *_notes_on_words(label, labelled),
+        groups_in_several_centers_note([row.group for row in labelled], [row.center for row in labelled], "cases"),
+        *_notes_on_files(slides_of, files),
+        unused_columns_note(columns.unused),
+    ]
     return SlideSet(
         path=path,
         label=label,
@@ -85,17 +94,9 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         bags=tuple(bags),
         files={model: {s: of_model[s] for s in used} for model, of_model in files.files.items()},
         exclusions=(*exclusions, *lacking),
-        notes=tuple(filter(None, [
-            columns.note,
-            *_notes_on_units(unit, rows, columns),
-            *missing_notes(label, (record[label] for _, record in records)),
-            *_notes_on_words(label, labelled),
-            groups_in_several_centers_note([row.group for row in labelled], [row.center for row in labelled], "cases"),
-            *_notes_on_files(slides_of, files),
-            unused_columns_note(columns.unused),
-        ])),
+        notes=tuple(note for note in notes if note),
         incomplete=tuple(incomplete),
-    )  # fmt: skip
+    )
 
 
 def _bags(
@@ -181,8 +182,9 @@ def _missing_id_problems(line: int, cells: Mapping[str, str], written: Mapping[s
         return [(line, f"{written['slide_id']} {what}; fill it, or leave the column out to go by the case")]
     if slide_id is None and case_id is not None and is_unknown(case_id):
         what = repr(case_id) if case_id else "empty"
-        return [(line, f"{written['case_id']} is {what}; fill it in on every line, for feature files are named after "
-                 "it")]  # fmt: skip
+        return [
+            (line, f"{written['case_id']} is {what}; fill it in on every line, for feature files are named after it")
+        ]
     return []
 
 

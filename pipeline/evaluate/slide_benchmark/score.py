@@ -176,9 +176,10 @@ def copied_slides(slide_set: SlideSet, model: str, content: Mapping[str, str]) -
             continue
         for slide in slides:
             other = next(
-                one for one in slides
+                one
+                for one in slides
                 if (bag_of[one].case_id, bag_of[one].label) != (bag_of[slide].case_id, bag_of[slide].label)
-            )  # fmt: skip
+            )
             copied[slide] = (
                 f"{model}: its features are exactly those of {named(other, bag_of[other].case_id)}. One of the two is "
                 "a copy under a wrong name: take it out, or give both slides the same case"
@@ -208,11 +209,7 @@ class BagReader:
     """
 
     def __init__(
-        self,
-        bags: Sequence[Bag],
-        files: Mapping[str, Path],
-        content: Mapping[str, str],
-        kept_bytes: int = KEPT_BYTES,
+        self, bags: Sequence[Bag], files: Mapping[str, Path], content: Mapping[str, str], kept_bytes: int = KEPT_BYTES
     ) -> None:
         self._slides = [bag.slides for bag in bags]
         self._files = files
@@ -268,7 +265,13 @@ def attention_mil(
     reader = BagReader(slide_set.bags, slide_set.files[model], surveyed.content)
     with Progress(f"attention MIL, {model}", (epochs + 1) * len(slide_set.bags), "bags") as bar:
         probabilities = out_of_fold(
-            reader, bag_moments(slide_set, surveyed), task.truth, task.folds,
-            epochs=epochs, seed=seed, device=device, done=bar.step,
-        )  # fmt: skip
+            reader,
+            bag_moments(slide_set, surveyed),
+            task.truth,
+            task.folds,
+            epochs=epochs,
+            seed=seed,
+            device=device,
+            done=bar.step,
+        )
     return Probed(probabilities)

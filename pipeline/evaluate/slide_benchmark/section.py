@@ -44,12 +44,18 @@ KEY = "slides"
 MIL, MEAN = "attention MIL", "mean embedding"
 """The predictors, as the tables name them."""
 METRICS = {
-    "auroc": ("AUROC", "Area under the ROC curve: the chance that a case of a class gets a larger probability of it "
-              "than a case of another class in the same fold; 0.5 is a guess. With more than two classes their mean."),
-    "balanced_accuracy": ("balanced accuracy", "Mean over the classes of the share of their cases that is recognised; "
-                          "one over the number of classes is a guess."),
+    "auroc": (
+        "AUROC",
+        "Area under the ROC curve: the chance that a case of a class gets a larger probability of it "
+        "than a case of another class in the same fold; 0.5 is a guess. With more than two classes their mean.",
+    ),
+    "balanced_accuracy": (
+        "balanced accuracy",
+        "Mean over the classes of the share of their cases that is recognised; "
+        "one over the number of classes is a guess.",
+    ),
     "macro_f1": ("macro F1", "Mean over the classes of the harmonic mean of precision and recall."),
-}  # fmt: skip
+}
 """Key of `score_draws`, the column's name and what it is."""
 
 
@@ -102,10 +108,7 @@ def slide_section(
         source=_source(slide_set, features, surveys),
         exclusions=slide_set.exclusions,
         notes=[*slide_set.notes, *task.notes, *_notes(slide_set, task, predictions)],
-        data={
-            "predictions": _records(slide_set, task, predictions),
-            "linear_probe": curve_data(choices, protocol),
-        },
+        data={"predictions": _records(slide_set, task, predictions), "linear_probe": curve_data(choices, protocol)},
     )
 
 
@@ -286,13 +289,17 @@ def _settings(
         "resamples": config.resamples,
         "reference": compared,
         "attention_mil": {
-            "epochs": num_epochs(config, task), "hidden": mil.HIDDEN, "attention": mil.ATTENTION,
-            "dropout": mil.DROPOUT, "peak_lr": mil.PEAK_LR, "weight_decay": mil.WEIGHT_DECAY,
+            "epochs": num_epochs(config, task),
+            "hidden": mil.HIDDEN,
+            "attention": mil.ATTENTION,
+            "dropout": mil.DROPOUT,
+            "peak_lr": mil.PEAK_LR,
+            "weight_decay": mil.WEIGHT_DECAY,
             "patches_a_step": mil.BAG_PATCHES,
         },
         "mean_embedding": task.protocol.record(),
         "regularisation_by_fold": {p.model: list(p.probed.strengths) for p in predictions if p.predictor == MEAN},
-    }  # fmt: skip
+    }
 
 
 def _source(slide_set: SlideSet, features: Sequence[tuple[str, Path]], surveys: Mapping[str, Survey]) -> dict[str, str]:

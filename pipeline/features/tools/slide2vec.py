@@ -80,8 +80,10 @@ def _coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> NDArray[An
             raise BenchmarkError(f"{path}: {source} has not one tile_index a tile; of which are the features?")
         unknown = ~np.isin(index, tile_index)
         if unknown.any():
-            raise BenchmarkError(f"{path}: {int(unknown.sum())} of {num_rows} rows have a tile_index that {source} has "
-                                 f"not (the first: {index[unknown][0]}). Was it tiled anew since?")  # fmt: skip
+            raise BenchmarkError(
+                f"{path}: {int(unknown.sum())} of {num_rows} rows have a tile_index that {source} has "
+                f"not (the first: {index[unknown][0]}). Was it tiled anew since?"
+            )
         order = np.argsort(tile_index)
         places = np.searchsorted(tile_index, index, sorter=order)
         coords = coords[order[places]]

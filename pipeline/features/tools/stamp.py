@@ -90,8 +90,10 @@ def find(folder: Path, option: str) -> tuple[list[Path], Path]:
             roots.setdefault((extractor[0], root), folder / root if root else path.parent)
     if len(roots) > 1:
         names = "\n".join(f"  {path} ({extractor})" for (extractor, _), path in sorted(roots.items()))
-        raise BenchmarkError(f"{option}{folder}: features of several extractors or runs of STAMP; name the folder of "
-                             f"one of them:\n{names}")  # fmt: skip
+        raise BenchmarkError(
+            f"{option}{folder}: features of several extractors or runs of STAMP; name the folder of "
+            f"one of them:\n{names}"
+        )
     if not tiles:
         return [], folder
     return sorted([*tiles, *damaged]), folder / next(root for _, root in roots)

@@ -17,8 +17,17 @@ from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer
 from pipeline.features.tool import ROUNDING, FeatureFile, PatchFacts, RawFeatures, Tool, files_apart, number, rounds_to
 
 DATASET = "features"
-ATTRIBUTES = ("patch_size", "patch_size_level0", "level0_magnification", "target_magnification", "overlap",
-              "name", "savetodir", "level0_width", "level0_height")  # fmt: skip
+ATTRIBUTES = (
+    "patch_size",
+    "patch_size_level0",
+    "level0_magnification",
+    "target_magnification",
+    "overlap",
+    "name",
+    "savetodir",
+    "level0_width",
+    "level0_height",
+)
 """Of `coords`; a plan's own coordinates have them, too."""
 
 

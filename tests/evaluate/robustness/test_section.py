@@ -210,6 +210,7 @@ def test_identical_models_differ_by_nothing(index_set: RobustnessSet) -> None:
     assert rows_of(section, "Robustness index")[1]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+@pytest.mark.slow
 def test_the_same_again_is_the_same(
     index_set: RobustnessSet, subsets: RobustnessSet, paired_set: RobustnessSet
 ) -> None:
