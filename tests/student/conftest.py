@@ -5,15 +5,7 @@ from types import MappingProxyType
 
 import pytest
 from support.stores import student_folder
-from support.students import (
-    ARGUMENTS,
-    EXPORTED,
-    SPECS,
-    disturb,
-    random_projector,
-    small_student,
-    write_exported,
-)
+from support.students import ARGUMENTS, EXPORTED, SPECS, disturb, random_projector, small_student, write_exported
 
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
