@@ -1,13 +1,17 @@
-"""Slides that many tests share. They are made once a session: a test that changes one works on a copy."""
+"""Slides that many tests share, and their plan, made once a session: a test that changes one works on a copy."""
 
 import csv
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 from support.slides import make_slide
+
+if TYPE_CHECKING:
+    from pipeline.cohort.plan import Plan
 
 # Under `nohup make test &` SIGINT and SIGHUP are ignored, and children inherit that. With a handler here, which a child
 # does not inherit, they have it as in a terminal, and the tests go on whatever the terminal does.
@@ -46,3 +50,11 @@ def slides_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cohort(slides_dir: Path) -> Path:
     """The manifest of `slides_dir`."""
     return slides_dir / "manifest.csv"
+
+
+@pytest.fixture(scope="session")
+def plan(cohort: Path) -> "Plan":
+    """The plan of `cohort`: 12 patches of 64 px a slide."""
+    from support.plans import make_plan
+
+    return make_plan(cohort)

@@ -143,6 +143,16 @@ def test_the_map_of_the_house_names_every_module_once() -> None:
     assert listed == {str(path.relative_to(ROOT)) for path in MODULES.values()}
 
 
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_every_module_has_its_own_test_module(name: str) -> None:
+    """`tests/` mirrors the tree; what lies in `pipeline/` has no folder of that name there."""
+    *folders, module = name.removeprefix("pipeline.").split(".")
+    path = ROOT.joinpath("tests", *folders, f"test_{module.strip('_')}.py")
+    assert path.exists(), path
+    tests = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert any(test.name.startswith("test_") for test in tests), path
+
+
 def test_nothing_is_imported_through_a_package() -> None:
     """No re-exports: a package's own file is empty, but for the one that comes before everything."""
     for folder in ("pipeline", "stages"):

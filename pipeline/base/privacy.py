@@ -1,4 +1,4 @@
-"""Keep libraries from writing into the user's home or reporting to their makers: set before they load.
+"""Keep libraries from writing into the user's home or reporting to their makers, before they load.
 
 A variable that the user has set keeps its value. G2L itself writes only the demo's cache into the home
 (`demo_data.cache_folder`); weights from a hub lie in the hub's cache. Left out: compiled kernels that a GPU's driver

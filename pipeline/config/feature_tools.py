@@ -1,7 +1,7 @@
-"""The tools whose feature files are read and written: one line a tool.
+"""The tools whose feature files G2L reads and writes, one line per tool.
 
-All that is particular to a tool is in its module (docs/architecture.md, "A new tool's file layout"). A module is named
-here, not imported: the command line needs the names only, and the modules load torch and h5py.
+Each tool's specifics are in its module (docs/architecture.md, "A new tool's file layout"). Modules are named here, not
+imported: the command line needs only the names, and the modules load torch and h5py.
 """
 
 from typing import NamedTuple
@@ -11,9 +11,9 @@ class FeatureTool(NamedTuple):
     """A tool.
 
     Attributes:
-        name: as its makers spell it.
-        module: the module whose `TOOL` describes its files.
-        layout: what `g2l embed --layout` calls its files; `None` for files that are only read.
+        name: the tool's name, as its makers spell it.
+        module: module whose `TOOL` describes its files.
+        layout: name of its files for `g2l embed --layout`; `None` if G2L only reads them.
     """
 
     name: str
@@ -27,8 +27,8 @@ TOOLS: tuple[FeatureTool, ...] = (
     FeatureTool("slide2vec", "pipeline.features.tools.slide2vec", "pt"),
     FeatureTool("CLAM", "pipeline.features.tools.clam", "clam"),
 )
-"""A feature file is offered to them in this order, and the first one that takes it reads it. CLAM's say least of
-themselves: it takes what nobody before it does.
+"""Tools in the order in which they are asked to read a feature file; the first that recognises it reads it. CLAM comes
+last because its files say least about themselves.
 """
 
 
@@ -39,5 +39,5 @@ def tool_names() -> str:
 
 
 def layouts() -> dict[str, str]:
-    """The tools whose files `g2l embed` writes: names by `--layout`."""
+    """Names of the tools whose files `g2l embed` writes, by `--layout`."""
     return {tool.layout: tool.name for tool in TOOLS if tool.layout is not None}

@@ -9,38 +9,13 @@ from support import stores as store_factory
 from support.commands import call_g2l
 from support.extraction import made_up_plan, write_cohort
 
-from pipeline.cohort.barcodes import Barcode, barcode_of_path, find_barcode
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
 from pipeline.cohort.manifest import ManifestRow, parse_manifest, read_manifest, write_manifest
-from pipeline.cohort.plan import Plan, SlidePlan, read_plan, slide_record, write_plan
-from pipeline.cohort.sources import list_folder
+from pipeline.cohort.plan import Plan, SlidePlan, read_plan
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.student.card import split_words
-from stages.inspect import inspect_path
 from stages.reports.plan import estimate
 from stages.train_student import train_student
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "tcga-3c-aali-01z.svs", "BRCA_TCGA-3C-AALI-01A.svs", "Tcga-3C-aali.svs",
-     "20x TCGA-3C-AALI.svs", "brcaTCGA-3C-AALI.svs", "20xTCGA-3C-AALI01A.svs", "TCGA-3C-AALI01_DX1", "ÄTCGA-3C-AALIé",
-      "TCGA.3C.AALI.01Z.svs", "brca_TCGA_3C_AALI_01.svs", "TCGA-3C-AALI_vs_TCGA-3C-AALI-01"],
-)  # fmt: skip
-def test_barcodes_are_found_wherever_they_stand_in_a_name(name: str) -> None:
-    assert find_barcode(name) == Barcode("TCGA-3C-AALI", "3C")
-
-
-@pytest.mark.parametrize(
-    "name", ["TCGA-LUSC.svs", "TCGA-3C-AALI012", "TCGA-3C-AALIX", "TCGA-3C_AALI", "TCGA-3C-AALI_TCGA-A1-A0SB"]
-)
-def test_what_is_no_barcode(name: str) -> None:
-    assert find_barcode(name) is None
-
-
-def test_a_barcode_may_be_a_folder_s() -> None:
-    assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI", "1.svs")) == Barcode("TCGA-3C-AALI", "3C")
-    assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI.svs")) == Barcode("TCGA-3C-AALI", "3C")
 
 
 def test_make_manifest_leaves_unknown_cases_empty_and_says_so(tmp_path: Path) -> None:
@@ -94,18 +69,6 @@ def test_an_old_plan_with_cases_of_other_names_gave_them() -> None:
     assert counted_cases(slides_of(False, False)) == "unknown cases"
 
 
-def test_old_plans_open_and_keep_their_hash(tmp_path: Path) -> None:
-    plan = made_up_plan()
-    assert "has_case" not in slide_record(plan.slides[0])  # so that old stores are found as they were written
-    recorded = Plan(plan.config, tuple(replace(s, has_case=False) for s in plan.slides), (), plan.slides_root)
-    assert recorded.hash == plan.hash
-    for number, made in enumerate((plan, recorded)):
-        write_plan(made, tmp_path / f"{number}.h5")
-    assert [s.has_case for s in read_plan(tmp_path / "0.h5").slides] == [None, None]
-    assert [s.has_case for s in read_plan(tmp_path / "1.h5").slides] == [False, False]
-    assert "2 of unknown cases" in inspect_path(tmp_path / "1.h5")
-
-
 def test_plan_warns_and_a_split_in_space_does_not(tmp_path: Path) -> None:
     rows = [replace(row, has_case=False) for row in read_manifest(write_cohort(tmp_path)).rows]
     write_manifest(tmp_path / "m.csv", [replace(row, path=row.path) for row in rows])
@@ -123,13 +86,6 @@ def test_plan_warns_and_a_split_in_space_does_not(tmp_path: Path) -> None:
 def test_plan_tells_of_barcodes_among_slides_without_a_case() -> None:
     rows = [ManifestRow(f"s{i}", f"x_tcga-3c-aali-{i}.svs", f"s{i}", has_case=False) for i in range(3)]
     assert "their names have TCGA barcodes of 1 case)" in cases_warning(case_facts(rows))
-
-
-def test_listing_takes_the_case_of_a_folder(tmp_path: Path) -> None:
-    (tmp_path / "TCGA-3C-AALI").mkdir()
-    (tmp_path / "TCGA-3C-AALI" / "1.svs").touch()
-    (row,) = list_folder(tmp_path).rows
-    assert (row.case_id, row.has_case, row.center) == ("TCGA-3C-AALI", True, "Columbia University")
 
 
 def test_feature_files_belong_to_the_case_of_their_barcode(tmp_path: Path) -> None:

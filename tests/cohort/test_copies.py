@@ -5,26 +5,16 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import openslide
 import pytest
 from support.commands import call_g2l
-from support.dicom import CT_CLASS, MPP, write_instance, write_slide
+from support.dicom import RGB, write_slide
 from support.extraction import write_cohort
-from support.slides import make_pixels
+from support.files import put
 
 from pipeline.base.errors import ManifestError
 from pipeline.cohort.copies import copies_of_slides
 from pipeline.cohort.manifest import parse_manifest, read_manifest
-from pipeline.cohort.sources import list_folder, list_slides
-from pipeline.slides.dicom import DicomHeader, read_header
-
-RGB = make_pixels("tissue", 300, 260, seed=1)
-
-
-def put(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
+from pipeline.cohort.sources import list_folder
 
 
 def test_copies_are_found_by_their_bytes_alone(tmp_path: Path) -> None:
@@ -97,15 +87,6 @@ def test_make_manifest_lists_each_slide_once_and_says_what_it_passed_over(tmp_pa
     assert [row.path for row in list_folder(slides).rows] == ["far link.svs", "backup/old.svs", "s0.svs", "s1.svs"]
 
 
-def test_copies_of_two_cases_are_an_error(tmp_path: Path) -> None:
-    for name in ("TCGA-3C-AALI-01.svs", "TCGA-A1-A0SB-01.svs"):
-        put(tmp_path / name, b"one slide")
-    with pytest.raises(
-        ManifestError, match=r"TCGA-3C-AALI\) and .*A0SB\) are copies of one slide, named after different"
-    ):
-        list_slides(tmp_path)
-
-
 def test_embed_does_not_embed_a_link_again(tmp_path: Path) -> None:
     cohort = tmp_path / "slides"
     write_cohort(cohort, num_slides=1)
@@ -117,52 +98,9 @@ def test_embed_does_not_embed_a_link_again(tmp_path: Path) -> None:
     assert "skipped: 1 link to a listed slide: link.svs (s0.svs)" in err
 
 
-# DICOM
-
-
-def test_three_series_in_one_flat_folder_are_three_slides(tmp_path: Path) -> None:
-    flat = tmp_path / "flat"
-    for number, name in enumerate("abc"):
-        write_slide(flat, name, make_pixels("tissue", 300, 260, seed=number), f"1.2.3.{number}")
-    write_instance(flat / "ct.dcm", RGB, "1.2.9", 1, sop_class=CT_CLASS)
-    write_instance(flat / "only label.dcm", RGB, "1.2.8", 1, kind="LABEL")
-    put(flat / "broken.dcm", b"no header")
-    put(flat / "broken2.dcm", b"no header either")
-    listed = list_slides(flat)
-    assert [row.path for row in listed.rows] == ["a-2.dcm", "b-2.dcm", "broken.dcm", "c-2.dcm"]
-    (note,) = listed.notes
-    for words in ("4 DICOM files of kind label", "3 DICOM files of kind overview", "1 DICOM file of no slide",
-                  "3 further DICOM files of listed series", "1 DICOM file without a header"):  # fmt: skip
-        assert words in note
-    for row in listed.rows[:2]:
-        slide = openslide.OpenSlide(flat / row.path)
-        assert slide.level_dimensions == ((300, 260), (150, 130))
-        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(MPP)
-
-
 def test_files_of_one_series_are_one_slide(tmp_path: Path) -> None:
     files = write_slide(tmp_path, "a", RGB, "1.2.3.4")
     table = tmp_path / "m.csv"
     table.write_text(f"slide_id,path\na,{files[1].name}\nb,{files[2].name}\n")
     with pytest.raises(ManifestError, match=r"'a' .* and 'b' .* are copies, or files of one DICOM series"):
         read_manifest(table)
-
-
-def test_headers(tmp_path: Path) -> None:
-    path = write_instance(tmp_path / "a.dcm", RGB, "1.2.3.4", 1)
-    assert read_header(path) == DicomHeader("1.2.3.4", True, "volume")
-    data = path.read_bytes()
-    rng = np.random.default_rng(0)
-    for stop in (0, 100, 131, 140, 200, 300, 400):
-        assert read_header(put(tmp_path / "cut.dcm", data[:stop])) in (None, *_less_known())
-    for _ in range(200):  # damaged: another answer or none, never an exception
-        odd = bytearray(data[:800])
-        for at in rng.integers(132, 800, 5):
-            odd[at] = rng.integers(0, 256)
-        read_header(put(tmp_path / "odd.dcm", bytes(odd)))
-    assert read_header(tmp_path / "none.dcm") is None
-
-
-def _less_known() -> list[DicomHeader]:
-    """What may be read of a header that ends early."""
-    return [DicomHeader("", known, kind) for known in (False, True) for kind in ("", "volume")]

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 import random
 import re
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.files import GDC_HEADER, touch, write
 from support.places import ROOT
 
 from pipeline.base.errors import ManifestError
@@ -25,7 +25,7 @@ from pipeline.cohort.manifest import (
     split_of_case,
     write_manifest,
 )
-from pipeline.cohort.sources import SlideList, list_folder, list_slides, rows_from_gdc, source_sites
+from pipeline.cohort.sources import rows_from_gdc, source_sites
 from pipeline.disk.label_words import is_unknown
 from pipeline.disk.tables import MAX_SHOWN_PROBLEMS, composed
 
@@ -38,18 +38,6 @@ b,sub/b.svs,case 2,Lyon,0.25,val,{SHA.upper()},H&E,"two, three"
 a,a.svs,,,,,,,
 c,/else/c.ndpi,case 2,,,val,,IHC,
 """
-
-
-def write(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
-    path = folder / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return path
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
 
 
 def refusal(path: Path) -> str:
@@ -296,132 +284,6 @@ def test_written_columns(tmp_path: Path) -> None:
     ]
     write_manifest(tmp_path / "m.csv", [])
     assert (tmp_path / "m.csv").read_text() == "slide_id,path,case_id\n"
-
-
-# From a folder
-
-
-def test_rows_from_folder(tmp_path: Path) -> None:
-    tcga = "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF.svs"
-    touch(tmp_path, tcga, "one/x.svs", "two/x.SVS", "two/y.ndpi", "z.mrxs", "z/Data0000.dcm", "z/Slidedat.ini")
-    touch(tmp_path, ".hidden.svs", "._y.svs", ".cache/w.svs", "one/notes.txt", "TCGA-LUSC.svs", "TCGA-00-AAAA-01.svs")
-    touch(tmp_path, "d/2.dcm", "d/1.dcm", "d/3.dcm")
-    rows = {row.slide_id: row for row in list_folder(tmp_path).rows}
-    assert sorted(rows) == list(rows)
-    assert {row.slide_id: row.path for row in rows.values()} == {
-        "TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF": tcga,
-        "TCGA-00-AAAA-01": "TCGA-00-AAAA-01.svs",
-        "TCGA-LUSC": "TCGA-LUSC.svs",
-        "one__x.svs": "one/x.svs",
-        "two__x.SVS": "two/x.SVS",
-        "y": "two/y.ndpi",
-        "z": "z.mrxs",
-        "1": "d/1.dcm",
-    }
-    known = rows["TCGA-3C-AALI-01Z-00-DX1.F6E9A5DF"]
-    assert (known.case_id, known.center) == ("TCGA-3C-AALI", "Columbia University")
-    assert (rows["TCGA-00-AAAA-01"].case_id, rows["TCGA-00-AAAA-01"].center) == ("TCGA-00-AAAA", None)
-    assert rows["TCGA-LUSC"].case_id == "TCGA-LUSC"
-    assert list_slides(tmp_path).rows == tuple(rows.values())
-
-    path = tmp_path / "manifest.csv"
-    write_manifest(path, rows.values())
-    assert list(read_manifest(path).rows) == list(rows.values())
-
-
-def test_folders_that_give_no_manifest(tmp_path: Path) -> None:
-    touch(tmp_path, "a.txt")
-    with pytest.raises(ManifestError, match=r"no slides below .*; looked for \.avs .*\.svs"):
-        list_folder(tmp_path)
-    with pytest.raises(ManifestError, match=r"cannot list the folder .*none: No such file"):
-        list_folder(tmp_path / "none")
-    with pytest.raises(ManifestError, match=r"cannot read .*none: No such file"):
-        list_slides(tmp_path / "none")
-
-
-def test_file_names_that_cannot_be_ids(tmp_path: Path) -> None:
-    touch(tmp_path, " a.svs", "sub/b.svs", "a\tb.svs")
-    with pytest.raises(ManifestError) as caught:
-        list_folder(tmp_path)
-    assert len(str(caught.value).splitlines()) == 3
-    assert "the file name ' a.svs' starts or ends with a space" in str(caught.value)
-    assert "does not print; rename it" in str(caught.value)
-
-
-def test_folder_names_that_are_not_utf8(tmp_path: Path) -> None:
-    try:
-        os.mkdir(os.fsencode(tmp_path) + b"/caf\xe9")
-    except OSError:
-        pytest.skip("this file system takes UTF-8 names only")
-    touch(tmp_path, os.fsdecode(b"caf\xe9/a.svs"))
-    with pytest.raises(ManifestError, match="is not UTF-8; rename it"):
-        list_folder(tmp_path)
-
-
-def test_ids_from_clashing_names_may_clash_again(tmp_path: Path) -> None:
-    touch(tmp_path, "a/b.svs", "c/b.svs", "a__b.svs.tif")
-    with pytest.raises(ManifestError, match=r"slide_id 'a__b\.svs' is given for a__b\.svs\.tif, a/b\.svs"):
-        list_folder(tmp_path)
-
-
-# From the GDC
-
-GDC_HEADER = "id\tfilename\tmd5\tsize\tstate\n"
-
-
-def gdc_line(name: str, gdc_id: str = "d46167af") -> str:
-    return f"{gdc_id}\t{name}\te2ae6d54\t1706305510\treleased\n"
-
-
-def test_rows_from_gdc(tmp_path: Path) -> None:
-    lines = [
-        gdc_line("TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "id-1"),
-        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.AAAA.svs", "id-3"),
-        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.BBBB.svs", "id-2"),
-    ]
-    tsv = write(tmp_path, GDC_HEADER + "".join(reversed(lines)), "gdc.txt")
-    rows = rows_from_gdc(tsv)
-    assert rows[0] == ManifestRow(
-        slide_id="TCGA-3C-AALI-01Z-00-DX1",
-        path="id-1/TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
-        case_id="TCGA-3C-AALI",
-        center="Columbia University",
-        labels={
-            "site": "3C",
-            "file_name": "TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
-            "gdc_id": "id-1",
-            "md5": "e2ae6d54",
-            "bytes": "1706305510",
-        },
-    )
-    assert [row.slide_id for row in rows[1:]] == ["TCGA-A1-A0SB-01Z-00-DX1.AAAA", "TCGA-A1-A0SB-01Z-00-DX1.BBBB"]
-    assert list_slides(tsv) == SlideList(tuple(rows), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs, it has"),
-        (GDC_HEADER, "has a header but no rows"),
-        (GDC_HEADER + "id\tx.svs\n", "line 2: 2 cells where the header has 5"),
-        (GDC_HEADER + gdc_line("GTEX-1.svs"), "line 2: 'GTEX-1.svs' has no TCGA barcode"),
-        (GDC_HEADER + gdc_line("TCGA-3C-AALIX.svs"), "has no TCGA barcode"),
-        (GDC_HEADER + gdc_line("TCGA-00-AALI-01.svs"), "line 2: 'TCGA-00-AALI-01.svs' has the unknown site code '00'"),
-        (GDC_HEADER + gdc_line("TCGA-3C-AALI-01.bam"), "line 2: 'TCGA-3C-AALI-01.bam' is not a slide"),
-        (GDC_HEADER + 2 * gdc_line("TCGA-3C-AALI-01.A.svs"), "slide_id 'TCGA-3C-AALI-01.A' is given on lines 2, 3"),
-    ],
-)
-def test_gdc_refusals(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ManifestError) as caught:
-        rows_from_gdc(write(tmp_path, text, "gdc.txt"))
-    assert message in str(caught.value)
-
-
-def test_source_sites() -> None:
-    sites = source_sites()
-    assert len(sites) == 831
-    assert sites["3C"] == "Columbia University"
-    assert all(name == name.strip() != "" for name in sites.values())
 
 
 # The committed manifests

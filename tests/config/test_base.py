@@ -1,25 +1,15 @@
 """What an option decides, and where it is written, is said once, at the option."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-from support.stores import make_store, plain_vit, train_config
 
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
-from pipeline.training.run_folder import run_identity
 
 RECORDED = (PlanConfig, ExtractConfig, TrainConfig, ImportConfig, EmbedConfig, EvaluateConfig)
 """Configurations of commands whose output is continued or made again."""
-OTHER_VALUES: dict[str, Any] = {
-    "weights": "w.pt", "teacher": ["other"], "teacher_weight": [1.0], "epochs": 7, "batch_size": 24, "lr": 0.5,
-    "weight_decay": 0.5, "warmup": 0.5, "clip": 5.0, "loss": "mse", "alpha": 2.0, "augment": "none",
-    "checkpoint_every": 77, "keep": "best", "val_every": 3, "val_rows": 99, "device": "mps", "precision": "bfloat16",
-    "workers": 5, "deterministic": False, "slides_root": Path("elsewhere"), "seed": 9,
-}  # fmt: skip
-"""Of TrainConfig, beside the student."""
 
 
 @pytest.mark.parametrize("config", RECORDED)
@@ -37,21 +27,6 @@ def test_how_the_work_is_done_decides_nothing(config: type[Config]) -> None:
             assert config.says(name, "decides") == "nothing", name
     if "seed" in config.model_fields:
         assert config.says("seed", "decides") == "value"
-
-
-def test_the_examples_are_all_options_of_training() -> None:
-    assert OTHER_VALUES.keys() == TrainConfig.model_fields.keys() - {"student"}
-    assert all(TrainConfig.model_fields[name].default != value for name, value in OTHER_VALUES.items())
-
-
-@pytest.mark.parametrize("name", OTHER_VALUES)
-def test_a_run_is_continued_under_the_values_that_decide(name: str, tmp_path: Path) -> None:
-    teacher, student = make_store(tmp_path / "store.zarr").first, plain_vit(tmp_path / "vit")
-    before = train_config(student, weights="scratch")
-    after = before.model_copy(update={name: OTHER_VALUES[name]})
-    identities = [run_identity(teacher, {}, config, "float32", 1) for config in (before, after)]
-    decides = TrainConfig.says(name, "decides") == "value" and name != "precision"  # what it came to stands there
-    assert (identities[0] != identities[1]) == decides
 
 
 def test_records_leave_out_what_is_for_one_call_and_hold_absolute_paths() -> None:

@@ -1,28 +1,18 @@
-"""One writer at a time, by whichever path; also where the file system or another's file stands in the way."""
+"""One writer at a time, by whichever path; also where another's file stands in the way."""
 
-import errno
 import fcntl
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.locks import nothing_left, refused
 from support.mounts import mounted, needs_mounts
 
-from pipeline.base.errors import BusyError, G2LError
-from pipeline.disk.locks import LOCK_SUFFIX, exclusive, hold_new_folder, is_held
-
-
-def refused(path: Path, words: str = "in use by first") -> None:
-    with pytest.raises(BusyError, match=words), exclusive(path, "second"):
-        pass
-
-
-def nothing_left(folder: Path) -> bool:
-    return not list(folder.rglob("*" + LOCK_SUFFIX))
+from pipeline.base.errors import G2LError
+from pipeline.disk.locks import LOCK_SUFFIX, exclusive, hold_new_folder
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -161,60 +151,3 @@ def test_commands_that_start_together(tmp_path: Path) -> None:
         num_busy = sum(pool.map(run, range(6)))
     assert int((tmp_path / "count").read_text()) == 6 * rounds - num_busy
     assert [path.name for path in tmp_path.iterdir()] == ["count"]
-
-
-# Without flock
-
-
-@pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
-def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    def fail(*_: Any) -> None:
-        raise OSError(request.param, os.strerror(request.param))
-
-    monkeypatch.setattr(fcntl, "flock", fail)
-    return os.strerror(request.param)
-
-
-@pytest.mark.usefixtures("no_flock")
-@pytest.mark.parametrize("exists", [True, False])
-def test_without_flock_one_writer_at_a_time_all_the_same(
-    tmp_path: Path, exists: bool, no_flock: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    store = tmp_path / "store"
-    if exists:
-        store.mkdir()
-    with exclusive(store, "first"):
-        assert no_flock in capsys.readouterr().err
-        assert is_held(tmp_path / ("store" + LOCK_SUFFIX))
-        refused(store)
-    assert nothing_left(tmp_path)
-    with exclusive(store, "me"):
-        pass
-
-
-def test_a_file_system_that_really_has_no_flock(tmp_path: Path) -> None:
-    """A library in front of the system's own answers as Lustre without `-o flock` does."""
-    source, library = tmp_path / "noflock.c", tmp_path / "noflock.so"
-    source.write_text("#include <errno.h>\nint flock(int fd, int how) { errno = ENOSYS; return -1; }\n")
-    try:
-        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("no C compiler here")
-    code = "import os, sys\nfrom pathlib import Path\nfrom pipeline.disk.locks import exclusive\n"
-    code += "out = Path(sys.argv[1])\n"
-    hold = code + "with exclusive(out, 'first'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
-    environment = os.environ | {"LD_PRELOAD": str(library)}
-    command = [sys.executable, "-c", hold, str(tmp_path / "out")]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as first:
-        assert first.stdout
-        assert first.stdout.readline() == "held\n"
-        second = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, input="")
-        assert "BusyError" in second.stderr
-        assert f"in use by first (process {first.pid} on " in second.stderr
-        refused(tmp_path / "out")  # by one that has flock, too
-        first.kill()
-    third = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, input="")
-    assert (third.returncode, third.stdout) == (0, "held\n"), third.stderr
-    assert "Function not implemented" in third.stderr
-    assert nothing_left(tmp_path)

@@ -84,13 +84,7 @@ def build(name: str, tmp_path: Path, **variables: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (401, "GatedRepo"),
-        (404, "EntryNotFound"),
-        (403, "GatedRepo"),
-        (404, "RepoNotFound"),
-    ],
+    ("status", "code"), [(401, "GatedRepo"), (404, "EntryNotFound"), (403, "GatedRepo"), (404, "RepoNotFound")]
 )
 def test_a_hub_that_refuses_gives_one_clear_error(tmp_path: Path, status: int, code: str) -> None:
     with hub(status, **{"X-Error-Code": code}) as (address, seen):

@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.reports import AFTER, BEFORE, HOSTILE, MODELS, TEACHER, sample_report
+from support.reports import AFTER, BEFORE, DASH, HOSTILE, MINUS, MODELS, TEACHER, sample_report
 
-from pipeline.report.cells import format_number, shown_column, shown_table
+from pipeline.report.cells import shown_column
 from pipeline.report.content import Column, Exclusion, Figure, Interval, Report, ReportModel, Score, Section, Table
 from pipeline.report.page import MAX_EXCLUSIONS, flat, render_page, write_report
 
 VOID = {"meta", "link", "img", "br"}
-DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 
 
 class Tree(HTMLParser):
@@ -227,54 +226,6 @@ def test_bold_is_explained_only_where_it_is() -> None:
         assert page.count("<strong>0.600</strong>") == count
 
 
-def test_numbers_are_written_with_their_intervals() -> None:
-    cells = [Interval(0.8124, 0.7811, 0.8432), Interval(0.5, nan, nan), Interval(nan, 0.1, 0.2), None, nan, 7, "x"]
-    shown = shown_column(Column("c"), cells)
-    assert [(cell.text, cell.interval) for cell in shown] == [
-        ("0.812", f"0.78{DASH}0.84"), ("0.500", ""), ("", ""), ("", ""), ("", ""), ("7", ""), ("x", ""),
-    ]  # fmt: skip
-    assert [cell.missing for cell in shown] == [False, False, True, True, True, False, False]
-
-
-def test_intervals_get_all_digits_where_one_less_would_hide_them() -> None:
-    narrow = [Interval(0.812, 0.808, 0.815), Interval(0.7, 0.6, 0.8)]
-    assert [cell.interval for cell in shown_column(Column("c"), narrow)] == [f"0.808{DASH}0.815", f"0.600{DASH}0.800"]
-    below = shown_column(Column("difference"), [Interval(-0.01, -0.05, 0.03)])[0]
-    assert (below.text, below.interval) == (f"{MINUS}0.010", f"{MINUS}0.05 to 0.03")
-    near = shown_column(Column("difference"), [Interval(-0.03, -0.05, -0.004)])[0]
-    assert near.interval == f"{MINUS}0.050 to {MINUS}0.004"
-
-
-@pytest.mark.parametrize(
-    ("value", "digits", "text"),
-    [(1234.5678, 2, "1,234.57"), (0.0, 3, "0.000"), (-0.0, 3, "0.000"), (0.0002, 3, "0.000"),
-     (-0.0002, 3, "0.000"), (-1e-17, 3, "0.000"), (-0.0006, 3, f"{MINUS}0.001"),
-     (-1.5, 1, f"{MINUS}1.5"), (0.0006, 3, "0.001"), (1e9, 0, "1,000,000,000")],
-)  # fmt: skip
-def test_format_number(value: float, digits: int, text: str) -> None:
-    assert format_number(value, digits) == text
-
-
-def test_the_best_of_a_column_is_marked_with_all_that_look_like_it() -> None:
-    cells = [Interval(0.9004, 0.8, 0.95), 0.9001, 0.4, None, nan]
-    assert [cell.best for cell in shown_column(Column("c", better="higher"), cells)] == [
-        True,
-        True,
-        False,
-        False,
-        False,
-    ]
-    assert [cell.best for cell in shown_column(Column("c", better="lower"), cells)] == [
-        False,
-        False,
-        True,
-        False,
-        False,
-    ]
-    assert not any(cell.best for cell in shown_column(Column("c"), cells))
-    assert not any(cell.best for cell in shown_column(Column("c", better="higher"), [0.9, None]))
-
-
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     cells = [np.float32(0.5), np.int64(1200), np.float64("inf")]
     assert [cell.text for cell in shown_column(Column("c"), cells)] == ["0.500", "1,200", ""]
@@ -283,13 +234,6 @@ def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "report.json").read_text())
     assert [row["c"] for row in record["sections"]["k"]["tables"][0]["rows"]] == [0.5, 1200, None]
     assert (record["run"]["x"], record["settings"]["p"]) == (None, str(tmp_path))
-
-
-def test_wide_tables_are_printed_in_parts_that_repeat_the_first_column() -> None:
-    table = Table("t", [Column(str(i)) for i in range(20)], [list(range(20))])
-    parts = [part["indices"] for part in shown_table(table)["parts"]]
-    assert parts == [[0, *range(1, 9)], [0, *range(9, 17)], [0, 17, 18, 19]]
-    assert shown_table(Table("t", [Column("a")], [["x"]]))["parts"] == []
 
 
 def test_a_dash_says_that_the_number_is_not_defined() -> None:

@@ -122,11 +122,7 @@ def test_exact_box(x: int, target_mpp: float, downsample: float, exact: bool) ->
 
 
 @settings(deadline=None)
-@given(
-    st.tuples(*[st.integers(0, 500)] * 2, *[st.integers(0, 3000)] * 2),
-    st.floats(16, 700),
-    st.floats(0.2, 900),
-)
+@given(st.tuples(*[st.integers(0, 500)] * 2, *[st.integers(0, 3000)] * 2), st.floats(16, 700), st.floats(0.2, 900))
 def test_grid(bounds: tuple[int, int, int, int], patch: float, stride: float) -> None:
     assume(max(bounds[2:]) / stride < 300)
     grid = patch_grid(bounds, patch, stride)

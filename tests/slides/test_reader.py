@@ -246,10 +246,7 @@ def test_any_exception_fails_the_slide(tissue_path: Path, monkeypatch: pytest.Mo
             Slide(tissue_path)
     slide = Slide(tissue_path)
     monkeypatch.setattr("pipeline.slides.reader.Slide._read_rgba", fail)
-    for read in (
-        lambda: slide.read_region(0, (0, 0), (8, 8)),
-        lambda: slide.read_patch(0, 0, slide.geometry(64, 0.5)),
-    ):
+    for read in (lambda: slide.read_region(0, (0, 0), (8, 8)), lambda: slide.read_patch(0, 0, slide.geometry(64, 0.5))):
         with pytest.raises(PatchError, match=type(error).__name__):
             read()
 

@@ -8,14 +8,12 @@ import pytest
 import support.slides as sf
 from PIL import Image
 from scipy import ndimage
+from support.glass import BACKGROUNDS, GLASS, PINK, TINTS, on_glass, with_noise
 
 from pipeline.base.errors import SlideError
 from pipeline.slides import tissue
-from pipeline.slides.glass import find_background, find_glass, saturation_against_glass
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue, read_thumbnail, segment
-
-GLASS, PINK = (243, 243, 242), (224, 158, 192)
 
 
 def painted(*boxes: tuple[int, int, int, int], colour: tuple[int, int, int] = PINK, side: int = 200) -> np.ndarray:
@@ -192,28 +190,6 @@ def test_a_slide_of_which_nothing_can_be_read_ends(tmp_path: Path, monkeypatch: 
 
 # Tinted glass
 
-TINTS = {
-    "cream": (250, 240, 214),
-    "yellow": (246, 228, 160),
-    "bluish": (205, 224, 246),
-    "greenish": (214, 240, 216),
-    "faint": (245, 242, 230),
-}
-
-
-def on_glass(image: np.ndarray, tint: tuple[int, int, int]) -> np.ndarray:
-    """The image as it were on glass of a colour: light passes both."""
-    return (image.astype(float) * np.array(tint) / np.array(GLASS)).round().clip(0, 255).astype(np.uint8)
-
-
-@pytest.fixture(scope="module")
-def stained() -> np.ndarray:
-    """A slide of tissue at 8 um/px, with pale stroma beside it and grain everywhere."""
-    image = np.asarray(Image.fromarray(sf.make_pixels("tissue", 4000, 3200, seed=3, mpp=0.5)).reduce(16)).copy()
-    image[10:40, 10:50] = (236, 212, 226)  # saturation 0.10
-    grain = np.random.default_rng(0).integers(-1, 2, (*image.shape[:2], 1))
-    return (image + grain).clip(0, 255).astype(np.uint8)
-
 
 @pytest.mark.parametrize("tint", TINTS.values(), ids=TINTS.keys())
 def test_tissue_on_tinted_glass_is_that_on_white_glass(stained: np.ndarray, tint: tuple[int, int, int]) -> None:
@@ -251,14 +227,6 @@ def test_a_slide_that_is_tissue_all_over(tissue_all_over: np.ndarray, tint: tupl
     assert segment(on_glass(tissue_all_over, tint), 8.0).mean() > 0.98
 
 
-def test_white_glass_is_as_it_was(stained: np.ndarray) -> None:
-    """Saturation is the plain one: masks of usual slides do not change."""
-    assert [max(colour) - min(colour) < 3 for colour in find_glass(stained, np.ones(stained.shape[:2], bool))] == [True]
-    plain = np.ptp(stained.astype(np.float32), axis=2) / stained.max(axis=2)
-    np.testing.assert_allclose(saturation_against_glass(stained, [(243.0, 243.0, 242.0)]), plain, rtol=1e-6)
-    np.testing.assert_allclose(saturation_against_glass(stained, []), plain, rtol=1e-6)
-
-
 @pytest.mark.parametrize("tint", ["cream", "bluish"])
 def test_a_slide_on_tinted_glass(tmp_path: Path, tint: str) -> None:
     """Through JPEG and OpenSlide."""
@@ -266,22 +234,6 @@ def test_a_slide_on_tinted_glass(tmp_path: Path, tint: str) -> None:
     white = find_tissue(Slide(sf.write_slide(tmp_path / "white.svs", pixels, mpp=0.5)))
     tinted = find_tissue(Slide(sf.write_slide(tmp_path / "tinted.svs", on_glass(pixels, TINTS[tint]), mpp=0.5)))
     assert (white.mask & tinted.mask).sum() / (white.mask | tinted.mask).sum() > 0.95
-
-
-BACKGROUNDS = {
-    "bluish grey": (130, 145, 165),
-    "lilac": (225, 212, 245),
-    "amber": (200, 160, 90),
-    "cream": TINTS["cream"],
-    "white": GLASS,
-}
-"""Dark, nearly pink, strongly tinted glass, and two that are none of these."""
-
-
-def with_noise(image: np.ndarray, deviation: float) -> np.ndarray:
-    """The image with noise of each channel on its own, standard deviation in grey levels."""
-    noise = np.random.default_rng(0).normal(0, deviation, image.shape)
-    return (image + noise).round().clip(0, 255).astype(np.uint8)
 
 
 @pytest.mark.parametrize("deviation", [0, 3, 6])
@@ -297,15 +249,6 @@ def test_small_tissue_on_noisy_tinted_glass(tint: tuple[int, int, int], deviatio
     assert (found & truth).sum() / (found | truth).sum() > 0.9
 
 
-@pytest.mark.parametrize("deviation", [0, 3, 6])
-@pytest.mark.parametrize("colour", [PINK, (140, 90, 150), (205, 130, 175)])
-def test_smooth_tissue_all_over_is_no_background(colour: tuple[int, int, int], deviation: float) -> None:
-    """Pink and purple of haematoxylin and eosin, without any structure to tell them by."""
-    image = with_noise(np.full((120, 120, 3), colour, np.uint8), deviation)
-    assert find_background(image, np.ones((120, 120), bool), []) is None
-    assert segment(image, 8.0).all()
-
-
 @pytest.mark.parametrize("tint", ["bluish grey", "amber"])
 def test_tissue_all_over_on_such_glass(tissue_all_over: np.ndarray, tint: str) -> None:
     assert segment(on_glass(tissue_all_over, BACKGROUNDS[tint]), 8.0).mean() > 0.98
@@ -316,15 +259,6 @@ def test_noisy_glass_beside_white_fill() -> None:
     image = with_noise(np.full((120, 120, 3), BACKGROUNDS["amber"], np.uint8), 5)
     image[:, :60] = 255
     assert not segment(image, 8.0).any()
-
-
-def test_background_needs_squares_and_known_places() -> None:
-    lilac = np.full((20, 20, 3), BACKGROUNDS["lilac"], np.uint8)
-    assert find_background(lilac, np.ones((20, 20), bool), []) == pytest.approx(BACKGROUNDS["lilac"])
-    assert find_background(lilac, np.ones((20, 20), bool), [(225.0, 212.0, 245.0)]) is None
-    assert find_background(lilac, np.ones((20, 20), bool), [(255.0, 255.0, 255.0)]) is None  # there is other glass
-    assert find_background(lilac, np.zeros((20, 20), bool), []) is None
-    assert find_background(lilac[:4], np.ones((4, 20), bool), []) is None
 
 
 # Slides that were scanned in part

@@ -11,7 +11,6 @@ import pytest
 from support.commands import call_g2l, called
 from support.extraction import TEACHER, write_cohort, write_teacher
 
-from pipeline.base.errors import did_you_mean
 from pipeline.config.base import Config, differences, read_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
@@ -322,15 +321,6 @@ def test_a_configuration_is_frozen_and_hashes_by_content() -> None:
     assert config.hash() == PlanConfig(seed=3).hash() != PlanConfig(seed=4).hash()
     with pytest.raises(Exception, match="frozen"):
         config.seed = 4  # type: ignore[misc]
-
-
-@pytest.mark.parametrize(
-    ("given", "known", "meant"),
-    [("scrach", ("pretrained", "scratch"), "scratch"), ("UNI", ("uni", "uni2-h"), "uni"),
-     ("logsum", ("log-sum",), "log-sum"), ("weights.pth", ("pretrained", "scratch"), ""), ("x", (), "")],
-)  # fmt: skip
-def test_a_mistyped_name_gets_the_likely_one(given: str, known: tuple[str, ...], meant: str) -> None:
-    assert did_you_mean(given, known) == (f" (did you mean {meant}?)" if meant else "")
 
 
 def test_mistyped_options_encoders_and_tables_get_the_likely_one(tmp_path: Path) -> None:

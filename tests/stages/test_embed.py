@@ -22,17 +22,13 @@ from support.extraction import TEACHER, reference_model, write_teacher
 from support.slides import damage_tiles, make_slide, not_a_slide
 from support.stores import make_store, plain_vit, train_config
 
-from pipeline.base.errors import SlideError
-from pipeline.cohort.manifest import ManifestRow, read_manifest
+from pipeline.cohort.manifest import read_manifest
 from pipeline.config.stages import PlanConfig
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import build_encoder
-from pipeline.features.embedding import Embedder, content_changes, embed_slide, prepare_slide, slide_content
 from pipeline.features.find import find_feature_tree
-from pipeline.features.layouts import folder_name
 from pipeline.features.read import read_features
 from pipeline.features.tools import stamp
-from pipeline.slides.reader import Slide
 from stages.plan import plan_slides
 from stages.train_student import train_student
 
@@ -512,18 +508,6 @@ def test_what_is_no_number_in_the_stored_type_is_left_out(work: Path, tmp_path: 
     assert call_g2l(*command, "--layout", "clam", "--out", tmp_path / "single")[0] == 0
 
 
-def test_a_slide_that_vanishes_meanwhile_fails_as_a_whole(work: Path, tmp_path: Path) -> None:
-    path = Path(shutil.copy(work / "slides" / "a.svs", tmp_path / "a.svs"))
-    grid = PlanConfig(patch_px=PATCH_PX, mpp=0.5)
-    slide = Slide(path)
-    prepared = prepare_slide(slide, ManifestRow("a", "a.svs", "a"), slide_content(slide, "a"), grid)
-    path.unlink()
-    encoder = build_encoder(TEACHER, work / "tiny.safetensors", PATCH_PX)
-    embedder = Embedder(encoder, None, torch.device("cpu"), "float32", "float32", 8, 1)
-    with pytest.raises(SlideError, match="no such slide"):
-        embed_slide(prepared, embedder, grid, {}, lambda count: None)
-
-
 def test_a_full_disk_is_said_and_finished_slides_are_safe(work: Path, tmp_path: Path) -> None:
     real, calls = stamp.write_features, 0
 
@@ -561,21 +545,3 @@ def test_wrong_slides_are_said(work: Path, tmp_path: Path, slides: str, more: li
     code, _, said = embed(work, tmp_path / "out", "stamp", *more, slides=work / slides)
     assert (code, words in said) == (1, True), said
     assert not (tmp_path / "out").exists()
-
-
-def test_names_of_encoders_fit_in_names_of_folders() -> None:
-    assert folder_name("hf-hub:owner/name v2") == "hf-hub_owner_name_v2"
-    assert folder_name("../..") == "encoder"
-
-
-def test_what_tells_a_finished_slide_from_another(tmp_path: Path) -> None:
-    """Without a quickhash the file's bytes count; marks of earlier versions have no hash of them."""
-    options = {"width": 1600, "height": 1280, "mpp": 0.5, "downsamples": (1,), "compression": "none"}
-    first, second = (slide_content(Slide(make_slide(tmp_path / f"{i}.svs", seed=i, **options)), "a") for i in (1, 2))
-    assert first["quickhash"] is None
-    assert content_changes(first, first) == []
-    assert [line.split(":")[0] for line in content_changes(first, second)] == ["sha256_parts"]
-    earlier = {name: value for name, value in first.items() if name != "sha256_parts"}
-    assert content_changes(earlier, first) == []
-    assert [line.split(":")[0] for line in content_changes(earlier, first | {"bytes": 1})] == ["bytes"]
-    assert content_changes(first | {"quickhash": "x"}, second | {"quickhash": "x"}) == []  # a tile was mended

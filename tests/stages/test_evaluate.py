@@ -137,9 +137,7 @@ def test_every_section_says_what_it_rests_on(report: tuple[Path, str, dict[str, 
     assert any("T-98" in what for what in whys)
 
 
-def test_the_teacher_is_faithful_to_itself(
-    report: tuple[Path, str, dict[str, Any]],
-) -> None:
+def test_the_teacher_is_faithful_to_itself(report: tuple[Path, str, dict[str, Any]]) -> None:
     fidelity = report[2]["sections"]["fidelity"]["tables"]
     own = next(t for t in fidelity if t["title"].startswith("Standing in"))["rows"][0]
     found = [round(own[name]["value"], 5) for name in ("R2 scaled", "cosine", "overlap at 10")]

@@ -17,7 +17,6 @@ from pipeline.cohort.manifest import id_trouble
 from pipeline.store.shards import ShardWriter
 from pipeline.store.store import Store
 from pipeline.student.card import in_markdown
-from pipeline.training.curves import FIGURES, draw_curves
 from stages.cli import show
 
 HOSTILE = (
@@ -50,16 +49,6 @@ def test_no_name_is_markup_in_a_card(name: str) -> None:
 def test_plain_names_stay_as_they_are_in_a_card() -> None:
     for name in ("vit_large_patch14_reg4_dinov2.lvd142m", "hf-hub:bioptimus/H-optimus-0", "CC-BY-NC-ND 4.0", "Müller"):
         assert in_markdown(name) == name
-
-
-@pytest.mark.parametrize("name", ["$\\frac{1}{0}$", "$x", "a\nb", "x" * 5000, "\x1b[31mred"])
-def test_teachers_of_any_name_are_drawn(tmp_path: Path, name: str) -> None:
-    lines: list[dict[str, Any]] = [{"kind": "step", "step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0}]
-    for teacher in (name, "other"):
-        val = {"kind": "val", "step": 1, "loss": 1.0, "rows": 3, "teacher": teacher}
-        lines.append(val | dict.fromkeys(FIGURES, 0.5))
-    draw_curves(lines, tmp_path / "curves.png")
-    assert (tmp_path / "curves.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

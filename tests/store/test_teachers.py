@@ -21,13 +21,10 @@ from support.stores import dropping_cnn, make_patches, make_store, plain_vit, ru
 
 from pipeline.base.devices import versions
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
-from pipeline.base.loader import Batch
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.config.base import read_toml
 from pipeline.config.model_names import SCRATCH
-from pipeline.distillation import Distillation, Head, build_loss, build_projectors
 from pipeline.encoders.build import build_encoder
-from pipeline.loss import log_sum_loss
 from pipeline.sampling import TRAIN
 from pipeline.store.create import open_further
 from pipeline.store.format import Status, StoreSpec
@@ -40,7 +37,7 @@ from pipeline.training.rows import StoredRows, choose_rows, teacher_statistics
 from pipeline.training.run_folder import RunFolder
 from stages.export import export_student
 from stages.inspect import inspect_path
-from stages.train_student import report, train_step, train_student
+from stages.train_student import report, train_student
 from stages.verify import verify_store
 
 FURTHER = "test_efficientnet"
@@ -374,27 +371,6 @@ def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
         mean, var = teacher_statistics(store, TRAIN, rows.train)
         np.testing.assert_allclose(mean, columns.astype(np.float64).mean(0), rtol=1e-12, atol=1e-12)
         np.testing.assert_allclose(var, columns.astype(np.float64).var(0, ddof=1), rtol=1e-12)
-
-
-def test_the_loss_is_the_weighted_sum_of_log_sums() -> None:
-    student = build_encoder("test_vit", SCRATCH, 64)
-    projectors = build_projectors(student.spec.width, [12, WIDTH], 0)
-    alone = build_projectors(student.spec.width, [12], 0)[0]
-    assert torch.equal(alone.linear.weight, projectors[0].linear.weight)
-    heads = (Head("first", projectors[0], 0.75), Head("second", projectors[1], 0.25))
-    distillation = Distillation(student, heads, torch.device("cpu"), "float32")
-    distillation.train()
-    pixels = torch.from_numpy(make_patches(6, 64))
-    teachers = torch.randn(6, 12 + WIDTH, generator=torch.Generator().manual_seed(0))
-    embedding = distillation.embed(pixels)
-    parts = (teachers[:, :12], teachers[:, 12:])
-    losses = [log_sum_loss(*p(embedding, part)).item() for p, part in zip(projectors, parts, strict=True)]
-    before = [p.linear.weight.detach().clone() for p in projectors]
-    batch = Batch(range(6), pixels, list(teachers.numpy()))
-    optimizer = torch.optim.SGD(distillation.parameters(), lr=0.1)
-    loss, _ = train_step(distillation, batch, build_loss("log-sum", 4.0), optimizer, clip=1.0)
-    assert loss.item() == pytest.approx(0.75 * losses[0] + 0.25 * losses[1], rel=1e-6)
-    assert all(not torch.equal(p.linear.weight, old) for p, old in zip(projectors, before, strict=True))
 
 
 def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> None:

@@ -27,7 +27,6 @@ from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import build_encoder
 from pipeline.student.adapters import ADAPTERS, write_adapters
-from pipeline.student.card_files import adapters_section
 
 PATCH_PX = 42
 STUDENTS = ("pooled", "cls", "cls+mean")
@@ -247,16 +246,3 @@ def test_evas_configuration_gives_the_students_embeddings(student: tuple[Path, A
     patches = make_patches(4, PATCH_PX)
     batch = torch.stack([transform(v2.functional.to_image(patch)) for patch in patches])
     torch.testing.assert_close(model(batch), expected_of(built, patches), rtol=1e-5, atol=1e-5)
-
-
-def test_the_card_tells_the_resolution_of_trident() -> None:
-    assert 'coords_dir="20x_224px_0px_overlap"' in adapters_section(224, 0.5)
-    assert 'coords_dir="40x_224px_0px_overlap"' in adapters_section(224, 0.25)
-    assert "patches of 224 px at 0.25 um/px" in adapters_section(224, 0.25)
-    assert "at the card's um/px" in adapters_section(224, 0)
-    for usual in (adapters_section(224, 0.5), adapters_section(448, 0.25), adapters_section(224, 0)):
-        assert "another magnification" not in usual
-        assert "whole magnifications" not in usual
-    assert "224 px, 0.5 um/px. The student was trained at 0.25 um/px" in adapters_section(224, 0.25)
-    odd = adapters_section(224, 0.571)
-    assert "0.571 um/px is 17.5x: let `g2l embed --layout trident`" in odd

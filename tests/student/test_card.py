@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.encoders.table import ENCODERS, EncoderSpec
+from pipeline.encoders.table import ENCODERS
 from pipeline.student.card import model_terms, split_words, terms_section
-from pipeline.student.card_files import files_section, with_files
 
 
 def record(name: str, weights: str = "pretrained", **changes: str | bool) -> dict[str, object]:
@@ -49,25 +48,3 @@ def test_the_split_is_said() -> None:
     assert "in space" in split_words({"val_rows": 3, "val_strip": 0.2})
     assert "It says nothing of other cases" in split_words({"val_rows": 3, "val_strip": 0.2}).replace("\n", " ")
     assert split_words({"val_rows": 0, "val_strip": None}) == "Nothing was held out."
-
-
-def test_files_are_listed_with_their_use() -> None:
-    spec = EncoderSpec("x", "timm:x", "x", width=7, patch_px=42)
-    said = files_section(spec, {"model.onnx": 3e-7, "model.pt2": 0.0}, weights_beside=True)
-    for words in ("| `model.onnx` | the student by itself; differs from torch by 3e-07", "model.onnx.data", "opset 18",
-                  "(B, 42, 42, 3)", "(B, 7)", "torch.export.load"):  # fmt: skip
-        assert words in said
-    alone = files_section(spec, {})
-    assert "`projector/projector.safetensors`" in alone
-    assert "| `student.json` | what programs read" in alone
-    assert "model.onnx" not in alone
-    assert "projectors.json" not in alone
-    several = files_section(spec, {}, projectors={"a": "projector.safetensors", "b/c": "projector-b-c.safetensors"})
-    for line in ("| `projector.safetensors` | its map into a's space |", "| `projectors.json` | the files",
-                 "| `projector-b-c.safetensors` | its map into b/c's space |"):  # fmt: skip
-        assert line in several
-
-
-def test_sections_stand_before_what_it_was_made_from_or_at_the_end() -> None:
-    assert with_files("a\n## Made from\nb\n", "one\n", "\ntwo") == "a\none\n\ntwo\n\n## Made from\nb\n"
-    assert with_files("a\n", "one") == "a\n\none\n"

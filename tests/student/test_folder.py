@@ -24,7 +24,6 @@ from pipeline.encoders import table as encoders
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
 from pipeline.student.card import card_facts, figures_table, model_card
-from pipeline.student.earlier import move_projectors
 from pipeline.student.folder import load_projector, timm_json
 
 STUDENTS: dict[str, tuple[Callable[[Path], str], int]] = {
@@ -173,31 +172,6 @@ def test_a_projector_that_is_missing_or_damaged_is_named(tmp_path: Path) -> None
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(EncoderError, match=r"projector\.safetensors: unreadable weights"):
         load_projector(tmp_path / "student")
-
-
-def test_a_projector_beside_the_weights_is_read(tmp_path: Path) -> None:
-    """As earlier versions wrote it; `g2l export` of an earlier run moves it, for timm before 1.0.29."""
-    folder = tmp_path / "student"
-    teachers = {"a": random_projector(2), "b": random_projector(2)}
-    model, spec, _ = small_student(1)
-    write_exported(folder, model, spec, teachers)
-    (folder / "student.json").unlink()
-    (folder / "README.md").write_text("`projector.safetensors` maps")
-    expected = {name: load_projector(folder, name).state_dict() for name in ("a", "b")}
-    for path in (folder / "projector").iterdir():
-        path.rename(folder / path.name)
-    (folder / "projector").rmdir()
-    listing = folder / "projectors.json"
-    listing.write_text(listing.read_text().replace("projector/", ""))
-    for moved in (False, True):
-        if moved:
-            move_projectors(folder)
-            move_projectors(folder)  # a second time nothing is left to do
-        assert (folder / "projector.safetensors").exists() is not moved
-        for name, state in expected.items():
-            found = load_projector(folder, name).state_dict()
-            assert all(torch.equal(found[key], value) for key, value in state.items())
-    assert (folder / "README.md").read_text() == "`projector/projector.safetensors` maps"
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])

@@ -2,137 +2,33 @@
 
 import errno
 import hashlib
-import importlib.util
-import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
-import timm
 import torch
 from numpy.typing import NDArray
-from onnx import numpy_helper
-from PIL import Image
 from support.commands import call_g2l, leftovers
-from support.stores import dropping_cnn, make_patches, make_store, student_folder, train_config
-from support.students import SPECS, TINY, disturb, random_projector, write_exported
+from support.exports import by_timm, tamper
+from support.stores import dropping_cnn, make_patches, make_store, train_config
+from support.students import EXPORTED
 
-from pipeline.base.errors import ConfigError, ExportError
-from pipeline.config.model_names import PRETRAINED, SCRATCH
-from pipeline.encoders import table as encoders
-from pipeline.encoders.build import BuiltEncoder, build_encoder
+from pipeline.base.errors import ExportError
+from pipeline.encoders.build import BuiltEncoder
 from pipeline.student import onnx_file
-from pipeline.student.onnx_file import OPSET, check_onnx, write_onnx
 from pipeline.student.program import TOLERANCE, check_file, check_program, tissue_patches, write_program
 from stages.export import export_student
 from stages.train_student import train_student
 
-STUDENTS = {
-    "vit, pooled": ("vit_small_patch14_reg4_dinov2", 42),
-    "vit of any size": ("test_vit", 42),
-    "cnn": ("test_efficientnet", 40),
-    "class token": ("tiny-swiglu", 42),
-    "class token and mean": ("tiny-mean", 42),
-}
-
-ARGUMENTS = {
-    "vit, pooled": TINY,
-    "vit of any size": TINY | {"dynamic_img_size": True, "patch_size": 14},
-    "cnn": {},
-}
-FAST = ("class token and mean",)
-"""An exporter takes seconds: the other students are slow cases."""
-LABELS = [pytest.param(label, marks=() if label in FAST else pytest.mark.slow) for label in STUDENTS]
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BuiltEncoder]:
-    """Each student of `STUDENTS`, exported for timm and read again, as `g2l export` does."""
-    root = tmp_path_factory.mktemp("students")
-    made = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoders, "ENCODERS", MappingProxyType({**encoders.ENCODERS, **SPECS}))
-        for i, (label, (name, patch_px)) in enumerate(STUDENTS.items()):
-            source = name if name in SPECS else student_folder(root / f"source {i}", name, patch_px, **ARGUMENTS[label])
-            student = build_encoder(source, SCRATCH, patch_px)
-            disturb(student.module.model)
-            folder = root / str(i)
-            write_exported(folder, student.module.model, student.spec, random_projector(student.spec.width), "card")
-            made[label] = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
-            made[label].module.requires_grad_(False)
-    return made
-
-
-@pytest.fixture(scope="module")
-def written(built: dict[str, BuiltEncoder], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ONNX file of the student with class token and mean, by itself in its folder; to be changed in a copy only."""
-    path = tmp_path_factory.mktemp("written") / "model.onnx"
-    share = write_onnx(built["class token and mean"].module, path, {"weights_sha256": "abc", "count": 3})
-    assert 0 <= share <= TOLERANCE
-    assert os.listdir(path.parent) == ["model.onnx"]
-    return path
-
-
-def by_timm(student: BuiltEncoder, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The embeddings as the card says that timm gives them, with timm's own transform."""
-    model = timm.create_model(student.spec.source, pretrained=True).eval()
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-    images = torch.stack([transform(Image.fromarray(patch)) for patch in patches])
-    with torch.inference_mode():
-        if student.spec.embedding != "cls+mean":
-            return np.asarray(model(images))
-        tokens = model.forward_features(images)
-        return np.asarray(torch.cat([tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(1)], dim=1))
-
-
-def by_onnx(path: Path, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(["embedding"], {"patches": patches})[0])
-
-
-@pytest.mark.parametrize("label", LABELS)
-def test_onnx_and_timm_agree_at_any_batch(
-    built: dict[str, BuiltEncoder], written: Path, label: str, tmp_path: Path
-) -> None:
-    student, path = built[label], written
-    if label not in FAST:
-        path = tmp_path / "model.onnx"
-        assert 0 <= write_onnx(student.module, path, {}) <= TOLERANCE
-    for count in (1, 2, 7):
-        patches = make_patches(count, student.spec.patch_px, seed=count)
-        expected = by_timm(student, patches)
-        found = by_onnx(path, patches)
-        assert found.shape == (count, student.spec.width)
-        assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
-        assert count == 1 or expected.std(0).min() > 1e-6  # patches differ: agreement means something
-
-
-def test_an_onnx_file_says_what_it_is(built: dict[str, BuiltEncoder], written: Path) -> None:
-    student, model = built["class token and mean"], onnx.load(written)
-    said = {prop.key: prop.value for prop in model.metadata_props}
-    assert said["input"].startswith("patches: uint8 (batch, 42, 42, 3), RGB")
-    assert said["output"] == "embedding: float32 (batch, 64), embedding rule cls+mean"
-    assert json.loads(said["mean"]) == list(student.spec.mean)
-    assert (said["weights_sha256"], said["count"]) == ("abc", "3")
-    assert "inherits its teacher's terms" in said["terms"]
-    assert [(o.domain, o.version) for o in model.opset_import] == [("", OPSET)]
-    sizes = [d.dim_param or d.dim_value for d in model.graph.input[0].type.tensor_type.shape.dim]
-    assert sizes == ["batch", 42, 42, 3]
-    assert not re.search(rb"site-packages|pipeline/|File \"|/tmp/", written.read_bytes())
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("label", STUDENTS)
+@pytest.mark.parametrize("label", EXPORTED)
 def test_a_program_is_loaded_by_torch_alone(built: dict[str, BuiltEncoder], label: str, tmp_path: Path) -> None:
     student, path = built[label], tmp_path / "model.pt2"
     assert write_program(student.module, path) <= TOLERANCE
@@ -152,44 +48,6 @@ def test_a_program_is_loaded_by_torch_alone(built: dict[str, BuiltEncoder], labe
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * np.abs(expected).max())
     with zipfile.ZipFile(path) as archive:
         assert not [name for name in archive.namelist() if b"site-packages" in archive.read(name)]
-
-
-@pytest.mark.slow
-def test_weights_too_large_for_one_file_lie_beside_it(
-    built: dict[str, BuiltEncoder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(onnx_file, "LARGEST_FILE_BYTES", 1000)
-    student = built["vit, pooled"]
-    assert write_onnx(student.module, tmp_path / "model.onnx", {}) <= TOLERANCE
-    assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.onnx.data"]
-    patches = make_patches(2, 42)
-    np.testing.assert_allclose(by_onnx(tmp_path / "model.onnx", patches), by_timm(student, patches), atol=1e-4)
-    (tmp_path / "model.onnx.data").unlink()
-    with pytest.raises(ExportError, match=r"model\.onnx"):
-        check_onnx(student.module, tmp_path / "model.onnx")
-
-
-def tamper(path: Path) -> None:
-    """Move one weight of an ONNX file."""
-    model = onnx.load(path)
-    weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
-    values = numpy_helper.to_array(weight).copy()
-    values.flat[:: max(1, values.size // 50)] += 0.5
-    weight.CopyFrom(numpy_helper.from_array(values, weight.name))
-    onnx.save(model, path)
-
-
-def test_an_onnx_file_with_other_weights_is_refused(
-    built: dict[str, BuiltEncoder], written: Path, tmp_path: Path
-) -> None:
-    student, path = built["class token and mean"], Path(shutil.copy(written, tmp_path))
-    check_onnx(student.module, path)
-    tamper(path)
-    with pytest.raises(ExportError, match=r"model\.onnx gives other embeddings than the student"):
-        check_onnx(student.module, path)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ExportError, match=r"model\.onnx"):
-        check_onnx(student.module, path)
 
 
 @pytest.mark.slow
@@ -235,14 +93,6 @@ def test_patches_of_the_check_look_like_tissue() -> None:
     assert patches.std() > 25
     assert np.abs(np.diff(patches.astype(int), axis=1)).mean() < patches.std()  # structures, not only noise
     assert len({patch.tobytes() for patch in patches}) == 6
-
-
-def test_the_packages_are_asked_for_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name.startswith("onnx") else found(name))
-    with pytest.raises(ConfigError, match=r"needs onnx, onnxscript, onnxruntime: pip install 'g2l\[onnx\]'"):
-        export_student(tmp_path / "run", tmp_path / "out", ["onnx"])
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture(scope="module")

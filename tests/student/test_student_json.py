@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import safetensors.torch
 from support.places import ROOT
-from support.stores import make_store, plain_vit, train_config
-from support.students import described, random_projector, small_student, write_exported
+from support.students import described, small_student, write_exported
 
 from pipeline.base.errors import EncoderError
 from pipeline.base.outside import MOST_TEXT_BYTES
-from pipeline.student.exported import is_student, read_student
-from pipeline.student.folder import check_projectors, load_projector
+from pipeline.student.exported import read_student
+from pipeline.student.folder import load_projector
 from pipeline.student.student_json import (
     LARGEST_BYTES,
     STUDENT_JSON,
@@ -26,20 +24,9 @@ from pipeline.student.student_json import (
     read_student_json,
     write_student_json,
 )
-from pipeline.training.run_folder import RunFolder
-from stages.export import export_student
 from stages.inspect import inspect_path
-from stages.train_student import train_student
 
 Change = Callable[[dict[str, Any]], object]
-
-
-@pytest.fixture
-def student(tmp_path: Path) -> Path:
-    """The folder of a student of two teachers."""
-    model, spec, _ = small_student(1)
-    write_exported(tmp_path / "student", model, spec, {name: random_projector(2) for name in ("a", "b/c")})
-    return tmp_path / "student"
 
 
 def change(student: Path, changing: Change) -> None:
@@ -78,15 +65,6 @@ def test_the_schema_is_as_documented(student: Path) -> None:
         keys |= part.keys()
     documented = (ROOT / "docs" / "formats.md").read_text()
     assert {key for key in keys if f"`{key}`" not in documented} == set()
-
-
-def test_teachers_and_plan_come_from_it(student: Path) -> None:
-    read = read_student(student)
-    assert [teacher.name for teacher in read.teachers] == ["a", "b/c"]
-    assert read.teachers[1].projector == "projector/projector-b-c.safetensors"
-    assert (read.plan_hash, read.note()) == ("b" * 64, "")
-    assert load_projector(student, "b/c").linear.in_features == 2
-    check_projectors(student)
 
 
 def test_an_unknown_key_is_passed_over(student: Path) -> None:
@@ -191,49 +169,6 @@ def test_a_huge_file_a_folder_or_a_link_that_leads_nowhere_is_not_read(student: 
         read_student(student)
 
 
-def test_a_missing_or_another_projector_is_named(student: Path) -> None:
-    first, second = (student / file for file in projector_files(["a", "b/c"]).values())
-    data = first.read_bytes()
-    safetensors.torch.save_file(random_projector(2).state_dict(), first, metadata={"other": "bytes"})
-    with pytest.raises(EncoderError, match=r"projector\.safetensors: not the projector that student\.json names: SHA"):
-        load_projector(student)
-    safetensors.torch.save_file(random_projector(3).state_dict(), first)
-    with pytest.raises(
-        EncoderError, match=r"projector\.safetensors: maps 3 dimensions to 7, but .* says 2 to 7\. Copy"
-    ):
-        check_projectors(student)
-    first.write_bytes(data)
-    check_projectors(student)
-    second.unlink()
-    for reads in (read_student, load_projector, check_projectors, inspect_path):
-        with pytest.raises(EncoderError, match=r"projector-b-c\.safetensors: no such file, but student\.json names it"):
-            reads(student)
-    assert is_student(student)
-
-
-def test_a_folder_without_it_is_of_an_earlier_version(student: Path) -> None:
-    (student / STUDENT_JSON).unlink()
-    assert is_student(student)
-    read = read_student(student)
-    assert read.described is None
-    assert [(each.name, each.projector_sha256) for each in read.teachers] == [("a", ""), ("b/c", "")]
-    assert "an earlier version exported it" in read.note()
-    assert "an earlier version exported it" in inspect_path(student)
-    assert load_projector(student, "b/c").linear.in_features == 2
-    shutil.rmtree(student / "projector")
-    assert not is_student(student)
-
-
-@pytest.mark.parametrize(
-    "files", ['{"a": "../x.safetensors"}', '{"a": ".."}', '{"a": "projector/.."}', '{"a": "x.pt"}']
-)
-def test_an_earlier_list_of_projectors_stays_in_the_folder_too(student: Path, files: str) -> None:
-    (student / STUDENT_JSON).unlink()
-    (student / "projectors.json").write_text(files)
-    with pytest.raises(EncoderError, match=r"projectors\.json: damaged \(.* is no file name\)"):
-        read_student(student)
-
-
 def test_files_of_projectors_have_names_of_their_own() -> None:
     files = projector_files(["x/y", "a/b", "a-b", "A-b"])
     assert list(files.values()) == [
@@ -243,68 +178,6 @@ def test_files_of_projectors_have_names_of_their_own() -> None:
 
 
 # --- of a run ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A finished run of one teacher."""
-    root = tmp_path_factory.mktemp("run")
-    store = make_store(root / "store.zarr")
-    train_student(store, root / "run", train_config(plain_vit(root / "start"), epochs=1, loss="mse"))
-    return RunFolder(root / "run")
-
-
-def test_it_says_what_the_run_says(run: RunFolder) -> None:
-    identity, config = run.read_identity(), json.loads((run.student / "config.json").read_text())
-    content = read_student_json(run.student)
-    encoder, (teacher,) = content.encoder, content.teachers
-    assert encoder.name == identity["student"]["name"]
-    assert encoder.architecture == config["architecture"]
-    assert (encoder.width, encoder.patch_px, encoder.mpp) == (32, 32, config["mpp"])
-    assert [*encoder.mean, *encoder.std] == config["pretrained_cfg"]["mean"] + config["pretrained_cfg"]["std"]
-    assert encoder.embedding == config["embedding"]
-    assert encoder.start.projectors == ()
-    assert (teacher.name, teacher.weights_sha256) == ("test-teacher", identity["teacher"]["weights_sha256"])
-    assert (teacher.width, teacher.loss_weight, teacher.store_content) == (12, 1, identity["store"])
-    assert content.plan_hash == identity["plan"]
-    assert (content.training.loss, content.training.alpha) == ("mse", None)
-    assert content.training.step == run.exported_step()
-    assert content.split is not None
-    assert (content.split.by, content.split.cases.known) == ("case", True)
-    card = (run.student / "README.md").read_text()
-    assert f"{content.split.train_rows} patches (slides: {content.split.train_slides}," in card
-    assert f"Held out: {content.split.val_rows} patches (slides: {content.split.val_slides}," in card
-
-
-def test_an_export_keeps_it_and_a_run_of_an_earlier_version_gets_one(run: RunFolder, tmp_path: Path) -> None:
-    export_student(run.folder, tmp_path / "new")
-    assert (tmp_path / "new" / STUDENT_JSON).read_bytes() == (run.student / STUDENT_JSON).read_bytes()
-    earlier = RunFolder(Path(shutil.copytree(run.folder, tmp_path / "run")))
-    (earlier.student / STUDENT_JSON).unlink()
-    export_student(earlier.folder, tmp_path / "renewed")
-    content, renewed = read_student_json(run.student), read_student_json(tmp_path / "renewed")
-    assert renewed == content.model_copy(update={"split": None})
-    assert f"  {STUDENT_JSON}\n" in (tmp_path / "renewed" / "README.md").read_text()
-    assert not (earlier.student / STUDENT_JSON).exists()
-
-
-def test_a_run_with_another_projector_is_not_exported(run: RunFolder, tmp_path: Path) -> None:
-    other = RunFolder(Path(shutil.copytree(run.folder, tmp_path / "run")))
-    path = other.student / "projector" / "projector.safetensors"
-    state = safetensors.torch.load_file(path)
-    safetensors.torch.save_file(state | {"linear.bias": state["linear.bias"] + 1}, path)
-    with pytest.raises(EncoderError, match=r"not the projector that student\.json names"):
-        export_student(other.folder, tmp_path / "student")
-    assert not (tmp_path / "student").exists()
-
-
-def test_nothing_is_held_out(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store.zarr", val=())
-    trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start"), epochs=2))
-    content = read_student_json(trained.run.student)
-    assert (content.training.best, content.training.epoch) == (None, 2)
-    assert content.split is not None
-    assert (content.split.by, content.split.val_rows) == ("none", 0)
 
 
 def test_a_resolution_that_is_not_known_is_null(tmp_path: Path) -> None:

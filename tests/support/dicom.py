@@ -14,12 +14,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from support.slides import make_pixels
+
 SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"
 CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 JPEG_SYNTAX = "1.2.840.10008.1.2.4.50"
 TILE = 128
 LONG = ("OB", "SQ", "UN", "UT")
 MPP = 0.5
+RGB = make_pixels("tissue", 300, 260, seed=1)
+"""Level 0 of a small slide: uint8 (260, 300, 3)."""
 
 
 def element(group: int, number: int, kind: str, value: Any) -> bytes:

@@ -315,10 +315,7 @@ def claim_npz(path: Path, rng: random.Random) -> None:
         names = arrays.files
     path.unlink()
     kind = rng.choice(
-        (
-            f"'<f4', 'fortran_order': False, 'shape': ({TERABYTES_29}, 64)",
-            "'|O', 'fortran_order': False, 'shape': (2,)",
-        )
+        (f"'<f4', 'fortran_order': False, 'shape': ({TERABYTES_29}, 64)", "'|O', 'fortran_order': False, 'shape': (2,)")
     )
     text = ("{'descr': " + kind + ", }").ljust(117) + "\n"
     with zipfile.ZipFile(path, "w") as archive:

@@ -19,6 +19,7 @@ HOSTILE = (
 )
 """Labels as a file may hold them: markup, quotes, template code, right to left, without a glyph, without a space."""
 
+DASH, MINUS = "\N{EN DASH}", "\N{MINUS SIGN}"
 TEACHER, BEFORE, AFTER, OTHER = "H-optimus-0", "Hibou-L", "G2L breast", "UNI"
 MODELS = (
     ReportModel(

@@ -213,13 +213,7 @@ def _tumour(rng: np.random.Generator, mpp: float) -> Rgb:
 
 
 def _stamp_nuclei(
-    rng: np.random.Generator,
-    block: npt.NDArray[np.float32],
-    mpp: float,
-    *,
-    num: int,
-    length_um: float,
-    aspect: float,
+    rng: np.random.Generator, block: npt.NDArray[np.float32], mpp: float, *, num: int, length_um: float, aspect: float
 ) -> None:
     """Paint soft dark ellipses of about this half length on a periodic block, in place."""
     size, half = block.shape[0], math.ceil(1.4 * length_um / mpp)
@@ -457,13 +451,7 @@ def _repeat_tiles(encoded: list[list[bytes]], num_rows: int, num_columns: int) -
 
 
 def _page_tags(
-    vendor: Vendor,
-    width: int,
-    height: int,
-    level_width: int,
-    level_height: int,
-    mpp: float | None,
-    downsample: int,
+    vendor: Vendor, width: int, height: int, level_width: int, level_height: int, mpp: float | None, downsample: int
 ) -> dict[str, Any]:
     """Arguments of `TiffWriter.write` that make a page a level of this vendor's slide."""
     tags: dict[str, Any] = {"metadata": None, "software": False, "subfiletype": 0 if downsample == 1 else 1}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,6 +23,19 @@ SPECS = {
         patch_px=42,
     ),
 }  # fmt: skip
+EXPORTED = {
+    "vit, pooled": ("vit_small_patch14_reg4_dinov2", 42),
+    "vit of any size": ("test_vit", 42),
+    "cnn": ("test_efficientnet", 40),
+    "class token": ("tiny-swiglu", 42),
+    "class token and mean": ("tiny-mean", 42),
+}
+"""Students that are written in every format: how `build_encoder` calls them, and their patch side."""
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "vit, pooled": TINY,
+    "vit of any size": TINY | {"dynamic_img_size": True, "patch_size": 14},
+    "cnn": {},
+}
 
 
 def random_projector(student_width: int, teacher_width: int = 7) -> Projector:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.config.feature_tools import FeatureTool
 from pipeline.disk.files import write_bytes, write_json
 from pipeline.disk.tensor_files import read_npz
 from pipeline.features.files import read_beside
@@ -16,6 +17,8 @@ from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer
 from pipeline.features.tool import FeatureFile, PatchFacts, RawFeatures, Tool
 
 SUFFIX = ".toy"
+TOY = FeatureTool("Toy", "support.toy_tool", "toy")
+"""Its line."""
 
 
 def read(file: FeatureFile) -> RawFeatures | None:

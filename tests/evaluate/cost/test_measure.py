@@ -1,7 +1,5 @@
 """Cost against closed formulas and counted bytes, and ratios that a drifting machine does not move."""
 
-import gc
-import itertools
 import time
 from collections.abc import Callable
 
@@ -10,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.base import memory
 from pipeline.encoders.build import build_encoder
 from pipeline.evaluate.cost import measure as cost
 
@@ -26,21 +23,6 @@ class Convolution(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         return torch.as_tensor(self.conv(patches.permute(0, 3, 1, 2).float()).mean((2, 3)))
-
-
-class Copies(nn.Module):
-    """Two float copies of the patches, of which the first is let go before a third is made."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(10))
-
-    def forward(self, patches: Tensor) -> Tensor:
-        first = patches.float()
-        second = first + 1
-        del first
-        third = second + 1
-        return third.flatten(1)
 
 
 class Failing(nn.Module):
@@ -89,43 +71,6 @@ def test_flops_do_not_depend_on_the_device_and_leave_the_model_as_it_was() -> No
         module(torch.zeros((1, 64, 64, 3), dtype=torch.uint8))
     assert cost.flops_per_patch(module, 64) == counter.get_total_flops() > 0
     assert all(t.device.type == "cpu" and torch.equal(t, before[name]) for name, t in module.state_dict().items())
-
-
-def test_peak_memory_is_weights_input_and_what_lives_at_once() -> None:
-    patches = torch.zeros((2, 50, 50, 3), dtype=torch.uint8)
-    numbers = patches.numel()
-    assert memory.peak_bytes(Copies(), patches, "float32") == 10 * 4 + numbers + 2 * 4 * numbers
-
-
-def test_peak_memory_counts_views_and_work_in_place_once() -> None:
-    class InPlace(nn.Module):
-        def forward(self, patches: Tensor) -> Tensor:
-            return patches.float().permute(0, 3, 1, 2).relu_().add_(1).flatten(1)
-
-    patches = torch.zeros((2, 8, 8, 3), dtype=torch.uint8)
-    assert memory.peak_bytes(InPlace(), patches, "float32") <= patches.numel() * (1 + 2 * 4)
-
-
-def test_peak_memory_agrees_with_the_allocator() -> None:
-    module = build_encoder("vit_tiny_patch16_224", "scratch", 224).module
-    patches = torch.zeros((2, 224, 224, 3), dtype=torch.uint8)
-    gc.collect()
-    with torch.inference_mode(), torch.autograd.profiler.profile(profile_memory=True) as profiled:
-        module(patches)
-    events = [event for event in profiled.kineto_results.events() if event.name() == "[memory]"]
-    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-    held = 4 * cost.num_params(module) + 4 * 6 + patches.numel()
-    expected = held + max(itertools.accumulate(sizes))
-    assert memory.peak_bytes(module, patches, "float32") == pytest.approx(expected, rel=0.01)
-
-
-def test_a_model_has_the_same_peak_beside_others() -> None:
-    patches = torch.zeros((1, 64, 64, 3), dtype=torch.uint8)
-    module = build_encoder("test_resnet", "scratch", 64).module
-    alone = memory.peak_bytes(module, patches, "float32")
-    other = build_encoder("test_vit", "scratch", 160).module
-    assert memory.peak_bytes(module, patches, "float32") == alone
-    del other
 
 
 @pytest.fixture

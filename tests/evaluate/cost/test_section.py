@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.base.errors import ConfigError
 from pipeline.config.tools import EvaluateConfig
 from pipeline.encoders.build import build_encoder
 from pipeline.evaluate.cost import measure as cost
-from pipeline.evaluate.cost.benchmark import CostBenchmark
 from pipeline.evaluate.cost.section import cost_section
 from pipeline.report.content import Interval, ReportModel, Section
 
@@ -94,8 +92,3 @@ def test_fewer_rounds_than_asked_for_are_told(
     monkeypatch.setattr(cost, "CELL_SECONDS", -1.0)
     section = section_of(models, cost_batch_sizes=[1], cost_rounds=5)
     assert "2 of 2 rows rest on fewer than 5 rounds" in section.notes[0]
-
-
-def test_a_batch_of_nothing_is_refused_before_anything_is_built() -> None:
-    with pytest.raises(ConfigError, match=r"--cost-batch-sizes \[0, 4\]: give sizes of at least 1"):
-        CostBenchmark.look(EvaluateConfig(models=["big"], cost_batch_sizes=[4, 0]))

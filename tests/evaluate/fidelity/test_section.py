@@ -9,49 +9,18 @@ import torch
 from PIL import Image
 from sklearn.metrics import r2_score
 from support.extraction import extract, plan_cohort, write_cohort, write_teacher
+from support.fidelity import CONFIG, scored, teacher_embeddings
 from support.stores import make_store
 
-from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.bootstrap import GroupResamples
-from pipeline.evaluate.fidelity.score import (
-    FITTED,
-    StoreEmbeddings,
-    StoreRows,
-    TeacherSpace,
-    choose_store_rows,
-    row_figures,
-)
+from pipeline.evaluate.fidelity.score import FITTED, TeacherSpace, row_figures
 from pipeline.evaluate.fidelity.section import fidelity_section
 from pipeline.projector import EPSILON, Projector
 from pipeline.report.content import Interval, Section, Table
 from pipeline.store.store import Store
-from pipeline.student.resolve import AFTER, BEFORE, TEACHER, NamedModel
+from pipeline.student.resolve import AFTER, BEFORE, TEACHER
 from pipeline.training.held_out import FIGURES, MEANINGS
 from pipeline.training.similarity import debiased_linear_cka, linear_cka, shuffled_cka
-
-CONFIG = EvaluateConfig(models=["x"], resamples=200)
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    """60 training rows of three cases and 40 held-out ones of five."""
-    return make_store(tmp_path_factory.mktemp("store") / "s.zarr", train=(20, 20, 20), val=(8, 8, 8, 8, 8))
-
-
-def teacher_embeddings(store: Store, rows: np.ndarray) -> np.ndarray:
-    return np.stack([store.first.read_embedding(int(row)) for row in rows])
-
-
-def scored(store: Store, label: str, change: Any = None, **options: Any) -> tuple[StoreRows, StoreEmbeddings]:
-    """A model whose embeddings are those of the teacher, changed."""
-    rows = choose_store_rows(store.first, CONFIG)
-    train, val = (teacher_embeddings(store, part) for part in (rows.train, rows.val))
-    if change is not None:
-        train, val = change(train).astype(np.float32), change(val).astype(np.float32)
-    named = NamedModel(label, "any", "scratch", 32, **options.pop("named", {}))
-    values = {"is_teacher": False, "projector": None, "named": named} | options
-    return rows, StoreEmbeddings(label=label, train=train, val=val, **values)
 
 
 def by_name(section: Section, title: str) -> Table:
@@ -359,18 +328,3 @@ def test_ties_and_chance_are_told(store: Store, tmp_path: Path) -> None:
         f"By chance top-1 is 0.025, top-5 0.125, the overlap 0.256, CKA 0, and the plain CKA {level:.3f} (m)" in notes
     )
     assert "the same embedding as another" not in notes
-
-
-def test_the_rows_are_a_sample_by_hash(store: Store) -> None:
-    few = choose_store_rows(store.first, EvaluateConfig(models=["x"], store_rows=10))
-    assert len(few.train) == len(few.val) == 10
-    assert set(few.val.tolist()) < set(choose_store_rows(store.first, CONFIG).val.tolist())
-    assert (few.val == np.sort(few.val)).all()
-    other = choose_store_rows(store.first, EvaluateConfig(models=["x"], store_rows=10, seed=1))
-    assert few.val.tolist() != other.val.tolist()
-
-
-def test_a_store_without_held_out_rows_has_no_fidelity(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "s.zarr", train=(20,), val=())
-    with pytest.raises(BenchmarkError, match=r"0 rows are held out.*--val-fraction"):
-        choose_store_rows(store.first, CONFIG)

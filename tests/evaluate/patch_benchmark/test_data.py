@@ -131,7 +131,7 @@ def test_a_missing_centre_is_none(tmp_path: Path, name: str) -> None:
 def test_what_the_file_does_not_say_is_told(tmp_path: Path) -> None:
     found = read_patch_set(write(tmp_path, "path,label,Site,center,centre\na.png,x,1,n,m\nb.png,y,2,n,m\n"))
     for note, words in zip(
-        found.notes(), ("take every patch for independent", "not used: 'Site', 'centre'."), strict=True
+        found.notes(), ("take every patch for independent", "Unused columns of the CSV: 'Site', 'centre'."), strict=True
     ):
         assert words in note
         assert found.warnings().count(f"{found.source}: {note}") == 1

@@ -9,45 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from support.patch_sets import ODD, config, embed, make_set
 from support.places import ROOT, TESTS
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.section import patch_section
 from pipeline.evaluate.probe_choice import STRENGTHS
 from pipeline.report.content import Exclusion, Interval, Section, Table
-
-Embeddings = NDArray[np.float32]
-ODD = '<script>alert("x")</script>'
-
-
-def config(**options: Any) -> EvaluateConfig:
-    return EvaluateConfig.build({"models": ["a"], "resamples": 200, "draws": 6, "knn": 5} | options)
-
-
-def make_set(seed: int = 0, num_rows: int = 240, num_groups: int = 24, **changes: Any) -> PatchSet:
-    rng = np.random.default_rng(seed)
-    groups = rng.integers(num_groups, size=num_rows)
-    made = PatchSet(
-        name="tiles",
-        source=Path("tiles.csv"),
-        paths=[Path(f"{i}.png") for i in range(num_rows)],
-        labels=np.array([ODD, "stroma", "tumour"])[rng.integers(3, size=num_rows)],
-        groups=np.array([f"case {g}" for g in groups]),
-        group_column="case_id",
-        centers=np.array(["north", "south"])[groups % 2],
-    )
-    return replace(made, **changes)
-
-
-def embed(patch_set: PatchSet, signal: float, seed: int = 1, width: int = 12) -> Embeddings:
-    """Random embeddings; each class has a mean, of length `signal` times the noise."""
-    rng = np.random.default_rng(seed)
-    truth = np.unique(patch_set.labels, return_inverse=True)[1]
-    means = rng.normal(size=(truth.max() + 1, width)) * signal
-    return (rng.normal(size=(len(truth), width)) + means[truth]).astype(np.float32)
 
 
 def table(section: Section, title: str) -> Table:

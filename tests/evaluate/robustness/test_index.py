@@ -4,8 +4,7 @@ import json
 import subprocess
 import sys
 import warnings
-from dataclasses import dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,78 +12,15 @@ import pytest
 from croma import RI
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 from support.places import ROOT
+from support.robustness_patches import Patches, draw, draw_two_by_two, known
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate import directions
-from pipeline.evaluate.directions import GRID_BITS, grid_directions, nearest
+from pipeline.evaluate.directions import GRID_BITS, grid_directions
 from pipeline.evaluate.robustness import index as robustness_index
-from pipeline.evaluate.robustness import margins as robustness_margins
 from pipeline.evaluate.robustness.index import RobustnessIndex, k_candidates
-from pipeline.evaluate.robustness.margins import Margins
-
-Names = NDArray[np.str_]
-
-
-@dataclass(frozen=True)
-class Patches:
-    """A set of patches: embeddings (N, D), and a class, centre, slide and subset each."""
-
-    embeddings: NDArray[np.floating]
-    classes: Names
-    centers: Names
-    slides: Names
-    subsets: Names | None = None
-
-    def index(self, k: int | None = None) -> RobustnessIndex:
-        return robustness_index.robustness_index(
-            self.embeddings, self.classes, self.centers, self.slides, self.subsets, k
-        )
-
-    def margins(self, k: int, resamples: int = 100, seed: int = 0) -> Margins:
-        return robustness_margins.robustness_margins(
-            self.embeddings, self.classes, self.centers, self.slides, self.subsets, k, resamples, seed
-        )
-
-    def take(self, rows: NDArray[np.int64]) -> "Patches":
-        subsets = None if self.subsets is None else self.subsets[rows]
-        return Patches(self.embeddings[rows], self.classes[rows], self.centers[rows], self.slides[rows], subsets)
-
-
-def draw(
-    seed: int, num_rows: int = 60, num_classes: int = 3, num_centers: int = 3, slides_a_center: int = 4,
-    biology: float = 0.5, center: float = 0.5, dim: int = 8,
-) -> Patches:  # fmt: skip
-    """Patches whose embeddings hold some of the class and some of the centre."""
-    rng = np.random.default_rng(seed)
-    of_class, of_center = rng.integers(num_classes, size=num_rows), rng.integers(num_centers, size=num_rows)
-    slide = of_center * slides_a_center + rng.integers(slides_a_center, size=num_rows)
-    values = rng.standard_normal((num_rows, dim))
-    values += biology * rng.standard_normal((num_classes, dim))[of_class]
-    values += center * rng.standard_normal((num_centers, dim))[of_center]
-    names = np.array(["stroma", "Tumour", "normal", "fat", "necrosis"])
-    return Patches(
-        values.astype(np.float32), names[of_class], np.array([f"centre {i}" for i in of_center]),
-        np.array([f"slide {i:02d}" for i in slide]),
-    )  # fmt: skip
-
-
-def draw_two_by_two(seed: int, num_subsets: int = 3, rows_a_cell: int = 9) -> Patches:
-    """Subsets of two classes by two centres that share classes, centres and slides."""
-    rng = np.random.default_rng(seed)
-    parts = []
-    for subset in range(num_subsets):
-        chosen_classes, chosen_centers = rng.permutation(4)[:2], rng.permutation(4)[:2]
-        for c in chosen_classes:
-            for m in chosen_centers:
-                for i in range(rows_a_cell):
-                    parts.append((f"class {c}", f"centre {m}", f"{m} {i % 3}", f"subset {subset}", c, m))
-    columns = [np.array(column) for column in zip(*parts, strict=True)]
-    values = rng.standard_normal((len(parts), 6)) + rng.standard_normal((4, 6))[columns[4]]
-    values += rng.standard_normal((4, 6))[columns[5]]
-    return Patches(values, *columns[:4])
 
 
 def by_loops(patches: Patches, k: int | None = None) -> dict[str, object]:
@@ -182,14 +118,6 @@ def test_one_subset_is_no_subset() -> None:
     assert named.index().by_subset == {"ID": patches.index().value}
 
 
-def known(of: str, noise: float = 1e-3) -> Patches:
-    """Embeddings that hold the class or the centre and nothing else but a little noise."""
-    patches = draw(11, num_rows=160, num_classes=2, num_centers=2, slides_a_center=8)
-    names = patches.classes if of == "biology" else patches.centers
-    codes = np.unique(names, return_inverse=True)[1]
-    return replace(patches, embeddings=np.eye(2)[codes] + noise * np.random.default_rng(0).standard_normal((160, 2)))
-
-
 @pytest.mark.parametrize(("of", "value"), [("biology", 1.0), ("centre", 0.0)])
 def test_embeddings_of_biology_alone_give_1_and_of_the_centre_alone_0(of: str, value: float) -> None:
     patches = known(of)
@@ -220,40 +148,6 @@ def test_exact_embeddings_of_biology_or_centre_give_1_or_0(of: str, value: float
     low, high = replace(patches, embeddings=one_apart).index(5).ties.bounds
     assert low <= replace(patches, embeddings=one_apart).index(5).value <= high
     assert (low, high) == pytest.approx((value, value), abs=0.05)
-
-
-@settings(max_examples=15, deadline=None)
-@given(seed=st.integers(0, 10**6), k=st.sampled_from([1, 3, 7]))
-def test_what_another_order_of_ties_gives_is_that_of_plain_loops(seed: int, k: int) -> None:
-    patches = draw(seed, num_rows=30, num_classes=2, num_centers=2)
-    patches = replace(patches, embeddings=np.rint(patches.embeddings[:, :2] / 2) + 0.25)
-    found = patches.index(k)
-    grid = grid_directions(patches.embeddings)
-    for query in range(30):
-        others = [i for i in range(30) if patches.slides[i] != patches.slides[query]]
-        near = {i: float(grid[query] @ grid[i]) for i in others}
-        at_k = sorted(near.values(), reverse=True)[k - 1]
-        sure, tied = [i for i in others if near[i] > at_k], [i for i in others if near[i] == at_k]
-        counts = []
-        for kinds in {tuple(sorted(kind(patches, query, i) for i in chosen))
-                      for chosen in combinations(tied, k - len(sure))}:  # fmt: skip
-            of_all = [kind(patches, query, i) for i in sure] + list(kinds)
-            counts.append((of_all.count("SO"), of_all.count("OS")))
-        so, os = zip(*counts, strict=True)
-        ties = found.ties
-        assert (ties.least_class[query], ties.most_class[query]) == (min(so), max(so))
-        assert (ties.least_center[query], ties.most_center[query]) == (min(os), max(os))
-        assert {(min(so), max(os)), (max(so), min(os))} <= set(counts)  # by one and the same order
-        assert ties.undecided[query] == (len({a / (a + b) for a, b in counts if a + b}) > 1)
-        assert ties.tied[query] == (len(counts) > 1)
-        assert (found.same_class[query], found.same_center[query]) in counts
-
-
-def kind(patches: Patches, query: int, other: int) -> str:
-    """What a neighbour counts as."""
-    same_class = patches.classes[other] == patches.classes[query]
-    same_center = patches.centers[other] == patches.centers[query]
-    return "neither" if same_class == same_center else "SO" if same_class else "OS"
 
 
 def test_random_embeddings_give_what_random_neighbours_do() -> None:
@@ -399,24 +293,6 @@ def test_a_single_slide_is_refused() -> None:
         replace(draw(0), slides=np.repeat(["1", "2", "1"], 20), subsets=np.repeat(["a", "a", "b"], 20)).index()
 
 
-def test_products_of_directions_are_exact() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.standard_normal((6, 1024)) * 10.0 ** rng.integers(-30, 30, size=(6, 1))
-    grid = grid_directions(values.astype(np.float32))
-    whole = [[int(cell) for cell in row] for row in grid]
-    exact = [[sum(a * b for a, b in zip(x, y, strict=True)) for y in whole] for x in whole]
-    assert (grid @ grid.T).tolist() == exact
-    assert max(map(max, exact)) < 2**53
-    unit = values / np.linalg.norm(values, axis=1, keepdims=True)
-    assert np.abs(grid @ grid.T / 4.0**GRID_BITS - unit @ unit.T).max() < 1e-7
-
-
-@pytest.mark.parametrize("count", [1, 3, 7, 12])
-def test_nearest_are_those_of_a_stable_sort(count: int) -> None:
-    similarity = np.random.default_rng(count).integers(5, size=(50, 12)).astype(np.float64)
-    assert nearest(similarity, count).tolist() == np.argsort(-similarity, axis=1, kind="stable")[:, :count].tolist()
-
-
 def table(patches: Patches) -> pd.DataFrame:
     columns = {"label": patches.classes, "center": patches.centers, "group_id": patches.slides}
     if patches.subsets is not None:
@@ -470,47 +346,6 @@ def test_croma_leaves_the_farthest_patch_out() -> None:
     of_croma = RI.compute_curve(patches.embeddings, table(patches), confounder_column="center", k_values=[5, 20])
     assert of_croma[5] == pytest.approx(values[5])
     assert of_croma[20] != pytest.approx(values[20])
-
-
-def test_margins_do_not_depend_on_the_order_of_rows() -> None:
-    for patches in (draw(0, num_rows=90), draw_two_by_two(1)):
-        rows = np.random.default_rng(1).permutation(len(patches.classes))
-        assert patches.margins(5) == patches.take(rows).margins(5)
-        assert patches.margins(5).croma.low < patches.margins(5).croma.value < patches.margins(5).croma.high
-
-
-def test_names_are_not_joined_by_their_blanks() -> None:
-    patches = draw(0, num_rows=90, num_classes=2)
-    blank = replace(patches, classes=np.where(patches.classes == "stroma", "a", "a "))
-    assert blank.margins(5).mari == patches.margins(5).mari
-
-
-def test_margins_that_do_not_exist_are_notes() -> None:
-    patches = draw(0, num_rows=90)
-    alone = replace(patches, classes=patches.classes.copy())
-    alone.classes[0] = "only one"  # no patch of its class is elsewhere
-    margins = alone.margins(5)
-    assert np.isnan(margins.croma.value)
-    assert np.isfinite(margins.mari)
-    assert any("no CRoMa" in note and "1/90" in note for note in margins.notes)
-    three = replace(draw(0, num_rows=90), subsets=np.repeat(["a", "b", "c"], 30))
-    assert three.margins(5).notes == (
-        "no margins: croma takes subsets only if each is two classes by two centres, all four",
-    )
-
-
-def test_what_croma_warns_of_becomes_a_note() -> None:
-    """Warnings are errors in these tests: that none escapes is tested as well."""
-    margins = known("biology").margins(k=1)
-    assert any(note.startswith("croma: ") and "support" in note for note in margins.notes)
-
-
-def test_croma_is_not_asked_for_more_than_fits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robustness_margins, "MAX_CELLS", 449)
-    margins = draw(0, num_rows=90).margins(5)
-    assert np.isnan(margins.mari)
-    assert margins.notes[0] == "no MaRI: 90 patches with 5 neighbours each need too much memory in croma"
-    assert np.isfinite(margins.croma.value)
 
 
 LARGE = """

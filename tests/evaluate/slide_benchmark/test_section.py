@@ -4,77 +4,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from support.places import ROOT
+from support.slide_sets import NUM_CASES, WIDTH, config, edit, run, write_cohort, write_features
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.slide_benchmark import score as slide_benchmark
-from pipeline.evaluate.slide_benchmark.data import read_slide_set
-from pipeline.evaluate.slide_benchmark.score import BagReader, look_at_slides, survey
-from pipeline.evaluate.slide_benchmark.section import MEAN, MIL, slide_section
+from pipeline.evaluate.slide_benchmark.section import MEAN, MIL
 from pipeline.report.content import Exclusion, Interval, Section, Table
-
-WIDTH, NUM_CASES = 16, 20
-Features = list[tuple[str, Path]]
-
-
-@pytest.fixture(autouse=True)
-def few_patches_are_quick() -> Iterator[None]:
-    """Tiny steps are faster in one thread, whatever the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def write_features(folder: Path, slide: str, features: NDArray[Any], encoder: str | None = "uni") -> None:
-    folder.mkdir(exist_ok=True)
-    with h5py.File(folder / f"{slide}.h5", "w") as f:
-        f["features"] = features
-        if encoder:
-            f["features"].attrs["encoder"] = encoder
-
-
-def write_cohort(folder: Path, shift: float = 1.0, seed: int = 0) -> tuple[Path, Features]:
-    """Twenty cases of two classes and two centres, every fifth with two slides; `shift` parts the classes.
-
-    Two feature sets: "uni" with the shift in all patches, "noise" with none.
-    """
-    generator = np.random.default_rng(seed)
-    lines = ["slide_id,case_id,tp53,center"]
-    for case in range(NUM_CASES):
-        label = case % 2
-        for number in range(2 if case % 5 == 0 else 1):
-            slide = f"case_{case:02d}-DX{number + 1}"
-            lines.append(f"{slide},case_{case:02d},{'mut' if label else 'wt'},{'north' if case < 12 else 'south'}")
-            patches = generator.standard_normal((8 + case % 3, WIDTH), dtype=np.float32)
-            write_features(folder / "noise", slide, patches, None)
-            patches = patches.copy()
-            patches[:, :4] += shift / 2 * label
-            write_features(folder / "uni", slide, patches)
-    path = folder / "labels.csv"
-    path.write_text("\n".join(lines) + "\n")
-    return path, [("uni", folder / "uni"), ("noise", folder / "noise")]
-
-
-def config(**options: Any) -> EvaluateConfig:
-    small = {"models": ["x"], "label": "tp53", "folds": 2, "mil_epochs": 2, "resamples": 100}
-    return EvaluateConfig(**(small | options))
-
-
-def run(path: Path, features: Features, reference: str | None = None, **options: Any) -> Section:
-    of_call = config(**options)
-    return slide_section(look_at_slides(path, features, of_call), of_call, reference, torch.device("cpu"))
 
 
 def table(section: Section, title: str) -> Table:
@@ -87,12 +27,6 @@ def score(section: Section, model: str, predictor: str) -> Interval:
     (found,) = [row[2] for row in table(section, "predicted").rows if row[:2] == [model, predictor]]
     assert isinstance(found, Interval)
     return found
-
-
-def edit(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
 
 
 # --- what it says ---
@@ -238,6 +172,16 @@ def test_a_patient_that_is_given_for_some_slides_is_never_parted(tmp_path: Path)
                for note in section.notes)  # fmt: skip
 
 
+def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
+    path, features = write_cohort(tmp_path)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split("-DX")[0][5:7] < "10")]) + "\n")
+    section = run(path, features[:1], folds=5, mil_epochs=1)
+    notes = " ".join(section.notes)
+    assert "AUROC rests on few comparisons" in notes
+    assert "pairs of cases of different classes." in notes
+
+
 # --- what is left out, and what cannot be used ---
 
 
@@ -268,16 +212,6 @@ def test_missing_damaged_and_unlabelled_slides_are_listed(tmp_path: Path) -> Non
     assert "case_05" in {record["case"] for record in section.data["predictions"]}
 
 
-def test_features_of_several_models_in_one_folder(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
-    write_features(tmp_path / "uni", "case_03-DX1", np.ones((4, WIDTH), np.float32), "conch")
-    with pytest.raises(BenchmarkError, match=r"uni: .*several encoders \(uni in .*, conch in .*case_03-DX1\.h5\)"):
-        run(path, features)
-    write_features(tmp_path / "uni", "case_03-DX1", np.ones((4, 8), np.float32), "uni")
-    with pytest.raises(BenchmarkError, match=r"uni: .*several widths \(16 in .*, 8 in .*case_03-DX1\.h5\)"):
-        run(path, features)
-
-
 def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     with pytest.raises(BenchmarkError, match=r"11 folds need at least 11 cases of every class, but 'mut' has 10"):
@@ -296,37 +230,6 @@ def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
 
 
 # --- reading and repeating ---
-
-
-def test_bags_hold_all_patches_of_their_slides_whether_kept_or_read_again(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
-    found, surveys = survey(read_slide_set(path, "tp53", features))
-    content = surveys["uni"].content
-    expected = []
-    for slide in found.bags[5].slides:
-        with h5py.File(tmp_path / "uni" / f"{slide}.h5") as f:
-            expected.append(f["features"][()])
-    assert len(expected) == 2
-    keeping, reading = (BagReader(found.bags, found.files["uni"], content, kept) for kept in (1 << 20, 0))
-    for reader in (keeping, reading):
-        np.testing.assert_array_equal(reader(5), np.concatenate(expected))
-    assert keeping(5) is keeping(5)
-    assert reading(5) is not reading(5)
-
-
-def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, features = write_cohort(tmp_path)
-    kept = run(path, features[:1])
-    monkeypatch.setattr(slide_benchmark, "KEPT_BYTES", 0)
-    assert run(path, features[:1]).record() == kept.record()
-
-
-def test_files_that_change_after_they_were_looked_at_are_told(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
-    surveyed = look_at_slides(path, features, config())
-    write_features(tmp_path / "noise", "case_04-DX1", np.ones((4, WIDTH), np.float32))
-    with pytest.raises(BenchmarkError, match=r"noise/case_04-DX1\.h5: its features have changed since"):
-        slide_section(surveyed, config(), None, torch.device("cpu"))
 
 
 def test_hashes_follow_the_files(tmp_path: Path) -> None:
@@ -368,60 +271,3 @@ def test_another_process_with_more_threads_gives_the_same_digits(tmp_path: Path)
     assert there == json.loads(json.dumps(here))
     other = run(path, features, seed=1).record()
     assert other["tables"][0] != here["tables"][0]
-
-
-# --- copies ---
-
-
-def copy_features(folders: Features, source: str, target: str) -> None:
-    """Give a slide the features of another, in a file of other bytes."""
-    for _, folder in folders:
-        with h5py.File(folder / f"{source}.h5") as f:
-            features = f["features"][()]
-        write_features(folder, target, features, "uni" if folder.name == "uni" else None)
-        with h5py.File(folder / f"{target}.h5", "a") as f:
-            f.attrs["note"] = "copied"
-
-
-def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
-    copy_features(features[:1], "case_03-DX1", "case_09-DX1")
-    section = run(path, features)
-    assert [(e.what, e.by_rule) for e in section.exclusions] == [
-        ("slide case_03-DX1 of case case_03", False), ("slide case_09-DX1 of case case_09", False),
-        ("case case_03", False), ("case case_09", False),
-    ]  # fmt: skip
-    assert section.exclusions[0].why.startswith(
-        "uni: its features are exactly those of slide case_09-DX1 of case case_09."
-    )
-    assert section.basis["cases"] == NUM_CASES - 2
-
-
-def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
-    copy_features(features, "case_05-DX1", "case_05-DX2")
-    section = run(path, features)
-    assert not section.exclusions
-    assert [note for note in section.notes if "same features as" in note] == [
-        f"{model}: 1 slide has the same features as another of the same case; each counts."
-        for model in ("uni", "noise")
-    ]
-
-
-def test_a_cohort_of_copies_is_refused_with_the_reason(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
-    for slide in [file.stem for file in features[0][1].glob("*.h5")]:
-        write_features(features[0][1], slide, np.ones((8, WIDTH), np.float32))
-    with pytest.raises(BenchmarkError, match="its features are exactly those of") as caught:
-        run(path, features)
-    assert "Compare the ids" not in str(caught.value)
-
-
-def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
-    lines = path.read_text().splitlines()
-    path.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split("-DX")[0][5:7] < "10")]) + "\n")
-    section = run(path, features[:1], folds=5, mil_epochs=1)
-    notes = " ".join(section.notes)
-    assert "AUROC rests on few comparisons" in notes
-    assert "pairs of cases of different classes." in notes

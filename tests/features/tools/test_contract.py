@@ -11,48 +11,24 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from support.embedded import ENCODER, GRID, SLIDES, embedded
 from support.extraction import PATCH_PX, TEACHER, write_cohort, write_teacher
 from support.places import ROOT
+from support.toy_tool import TOY
 
 from pipeline.base.errors import BenchmarkError, ConfigError, EmbedError
-from pipeline.cohort.plan import SlidePlan
 from pipeline.config import feature_tools
 from pipeline.config.feature_tools import FeatureTool, layouts, tool_names
-from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.features.find import find_feature_tree
 from pipeline.features.layouts import EmbeddedSlide, Place
 from pipeline.features.read import PlacedFeatures, read_features, read_placed
-from pipeline.features.registry import all_tools, feature_suffixes, find_writer
+from pipeline.features.registry import find_writer
 from pipeline.features.tool import Tool
-from pipeline.sampling import TRAIN
-from pipeline.slides.geometry import PatchGeometry
 from stages.embed import embed
 from stages.import_features import import_features
 
-TOY = FeatureTool("Toy", "support.toy_tool", "toy")
-ENTRIES = {entry.name: entry for entry in (*feature_tools.TOOLS, TOY)}
-GRID = PlanConfig(patch_px=64, mpp=0.5)
-SLIDES = {"even": (0.5, 0, 1.0), "odd.v2": (0.2527, 0, 1.0), "level": (0.2309, 1, 2.0)}
-"""um/px, level and downsample: 64 px of 0.5 um are 64, 126.63 and 138.59 level-0 pixels."""
-ENCODER = "hf-hub:owner/name v2"
-
-
-@pytest.fixture(autouse=True)
-def _with_toy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The list of tools has one line more."""
-    monkeypatch.setattr(feature_tools, "TOOLS", (*feature_tools.TOOLS, TOY))
-
-
-@pytest.fixture(params=ENTRIES)
-def entry(request: pytest.FixtureRequest) -> FeatureTool:
-    """A line of the list."""
-    return ENTRIES[request.param]
-
-
-@pytest.fixture
-def tool(entry: FeatureTool) -> Tool:
-    return next(tool for tool in all_tools() if tool.name == entry.name)
+pytestmark = pytest.mark.usefixtures("with_toy")
 
 
 @pytest.fixture
@@ -60,20 +36,6 @@ def place(tmp_path: Path, entry: FeatureTool) -> Place:
     """Where files of the layout go."""
     assert entry.layout is not None
     return Place(tmp_path / "out", find_writer(entry.layout), ENCODER, GRID)
-
-
-def embedded(slide_id: str, dtype: str, rows: int = 9) -> EmbeddedSlide:
-    """A slide with made-up embeddings; two of its patches could not be embedded."""
-    mpp, level, downsample = SLIDES[slide_id]
-    rng = np.random.default_rng(sum(map(ord, slide_id)))
-    tried = np.stack([np.arange(rows + 2) * 300, np.full(rows + 2, 77)], axis=1).astype(np.int64)
-    geometry = PatchGeometry(GRID.patch_px, GRID.mpp, mpp, level, downsample)
-    plan = SlidePlan(slide_id, f"{slide_id}.svs", "case", None, None, "0" * 8, (9001, 2003), geometry, tried,
-                     np.full(rows + 2, TRAIN, np.uint8))  # fmt: skip
-    size = (int(9001 / downsample), int(2003 / downsample))
-    made_by = {"model": {"architecture": "x"}, "settings": {"patch_px": GRID.patch_px, "mpp": GRID.mpp}}
-    return EmbeddedSlide(plan, size, made_by, {"slide_id": slide_id}, tried[1:-1], np.full(rows, 0.75),
-                         rng.standard_normal((rows, 5)).astype(dtype))  # fmt: skip
 
 
 def written(place: Place, dtype: str | None = None) -> dict[str, EmbeddedSlide]:
@@ -85,13 +47,6 @@ def written(place: Place, dtype: str | None = None) -> dict[str, EmbeddedSlide]:
 
 
 # --- one file and one line ---
-
-
-def test_a_line_of_the_list_and_its_tool_agree(entry: FeatureTool, tool: Tool) -> None:
-    assert tool.name == entry.name
-    assert (tool.writer is None) == (entry.layout is None)
-    assert all(suffix.startswith(".") for suffix in (*tool.suffixes, *tool.not_features))
-    assert set(tool.suffixes) <= set(feature_suffixes())
 
 
 def test_the_options_take_their_choices_from_the_list() -> None:

@@ -1,6 +1,7 @@
 """The process of the command: no file of the user's takes the place of a module, and any locale will do."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 from support.commands import G2L, child_environment
 from support.places import ROOT
 from support.stores import flags, make_store, plain_vit, run_files, train_config
+
+from g2l import __main__ as entry
 
 HOSTILE = ("pipeline", "stages", "torch", "numpy", "typer", "json", "tqdm", "timm", "logging")
 ODD = os.fsdecode(b"caf\xe9 \xff")
@@ -104,3 +107,45 @@ def test_output_that_nobody_reads_or_that_finds_no_room(tmp_path: Path) -> None:
     os.close(write)
     assert done.returncode in (1, 141)  # typer answers while it prints, we at the end
     assert done.stderr == ""
+
+
+def test_the_working_folder_leaves_the_path_and_nothing_else_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/elsewhere", ".", str(tmp_path / "sub")])
+    entry.ignore_modules_here()
+    assert sys.path == ["/elsewhere", str(tmp_path / "sub")]
+
+
+@pytest.mark.parametrize("name", ["site-packages", "dist-packages", ""])
+def test_the_folder_of_the_packages_stays_on_the_path(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the command is run in the folder that it is installed in, or in the project's own."""
+    here = tmp_path / name if name else ROOT
+    here.mkdir(exist_ok=True)
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "path", ["", str(here)])
+    entry.ignore_modules_here()
+    assert sys.path == ["", str(here)]
+
+
+def test_a_working_folder_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setattr(sys, "path", ["", "/elsewhere"])
+    entry.ignore_modules_here()
+    assert sys.path == ["", "/elsewhere"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(signal.SIG_IGN, signal.SIG_IGN),
+                                               (signal.default_int_handler, signal.SIG_DFL)])  # fmt: skip
+def test_ctrl_c_ends_the_process_unless_it_was_ignored(before: signal.Handlers, after: signal.Handlers) -> None:
+    kept = signal.signal(signal.SIGINT, before)
+    try:
+        entry.end_without_traceback()
+        assert signal.getsignal(signal.SIGINT) == after
+    finally:
+        signal.signal(signal.SIGINT, kept)

@@ -1,0 +1,45 @@
+"""Words of errors: the likely name, the system's paths, one line."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.base.errors import SlideError, did_you_mean, first_line, words_of
+
+
+@pytest.mark.parametrize(
+    ("given", "known", "meant"),
+    [("scrach", ("pretrained", "scratch"), "scratch"), ("UNI", ("uni", "uni2-h"), "uni"),
+     ("logsum", ("log-sum",), "log-sum"), ("weights.pth", ("pretrained", "scratch"), ""), ("x", (), "")],
+)  # fmt: skip
+def test_a_mistyped_name_gets_the_likely_one(given: str, known: tuple[str, ...], meant: str) -> None:
+    assert did_you_mean(given, known) == (f" (did you mean {meant}?)" if meant else "")
+
+
+def test_an_error_of_the_system_names_the_paths_that_it_concerns(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="none") as caught:
+        os.rename(tmp_path / "none", os.fsencode(tmp_path / "other"))
+    assert words_of(caught.value) == f"{tmp_path}/none -> {tmp_path}/other: No such file or directory"
+    with pytest.raises(OSError, match="none") as caught:
+        (tmp_path / "none").read_bytes()
+    assert words_of(caught.value) == f"{tmp_path}/none: No such file or directory"
+
+
+def test_an_error_of_the_system_without_paths_or_number_still_has_words() -> None:
+    assert words_of(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) == "No space left on device"
+    assert words_of(OSError("a library's own words")) == "a library's own words"
+    assert words_of(OSError(errno.EIO, "x", 7)) == "x"  # a descriptor is no path
+
+
+@pytest.mark.parametrize(
+    ("error", "line"), [(ValueError("one\ntwo"), "one"), (ValueError(), "ValueError"), (KeyError("a"), "'a'")]
+)
+def test_the_first_line_of_an_error(error: Exception, line: str) -> None:
+    assert first_line(error) == line
+
+
+def test_a_slide_s_error_keeps_what_is_known_of_it() -> None:
+    assert SlideError("no mpp", {"width": 3}).facts == {"width": 3}
+    assert not SlideError("no slide").facts

@@ -1,0 +1,27 @@
+"""Barcodes of TCGA in names: found as people write them, and never guessed."""
+
+import pytest
+
+from pipeline.cohort.barcodes import Barcode, barcode_of_path, find_barcode
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "tcga-3c-aali-01z.svs", "BRCA_TCGA-3C-AALI-01A.svs", "Tcga-3C-aali.svs",
+     "20x TCGA-3C-AALI.svs", "brcaTCGA-3C-AALI.svs", "20xTCGA-3C-AALI01A.svs", "TCGA-3C-AALI01_DX1", "ÄTCGA-3C-AALIé",
+      "TCGA.3C.AALI.01Z.svs", "brca_TCGA_3C_AALI_01.svs", "TCGA-3C-AALI_vs_TCGA-3C-AALI-01"],
+)  # fmt: skip
+def test_barcodes_are_found_wherever_they_stand_in_a_name(name: str) -> None:
+    assert find_barcode(name) == Barcode("TCGA-3C-AALI", "3C")
+
+
+@pytest.mark.parametrize(
+    "name", ["TCGA-LUSC.svs", "TCGA-3C-AALI012", "TCGA-3C-AALIX", "TCGA-3C_AALI", "TCGA-3C-AALI_TCGA-A1-A0SB"]
+)
+def test_what_is_no_barcode(name: str) -> None:
+    assert find_barcode(name) is None
+
+
+def test_a_barcode_may_be_a_folder_s() -> None:
+    assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI", "1.svs")) == Barcode("TCGA-3C-AALI", "3C")
+    assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI.svs")) == Barcode("TCGA-3C-AALI", "3C")

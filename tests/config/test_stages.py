@@ -1,0 +1,81 @@
+"""Options of the two stages: their bounds, and what may change when a run is continued."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.stores import make_store, plain_vit, train_config
+
+from pipeline.base.errors import ConfigError
+from pipeline.config.base import Config
+from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.training.run_folder import run_identity
+
+OTHER_VALUES: dict[str, Any] = {
+    "weights": "w.pt", "teacher": ["other"], "teacher_weight": [1.0], "epochs": 7, "batch_size": 24, "lr": 0.5,
+    "weight_decay": 0.5, "warmup": 0.5, "clip": 5.0, "loss": "mse", "alpha": 2.0, "augment": "none",
+    "checkpoint_every": 77, "keep": "best", "val_every": 3, "val_rows": 99, "device": "mps", "precision": "bfloat16",
+    "workers": 5, "deterministic": False, "slides_root": Path("elsewhere"), "seed": 9,
+}  # fmt: skip
+"""Of TrainConfig, beside the student."""
+
+
+def test_the_examples_are_all_options_of_training() -> None:
+    assert OTHER_VALUES.keys() == TrainConfig.model_fields.keys() - {"student"}
+    assert all(TrainConfig.model_fields[name].default != value for name, value in OTHER_VALUES.items())
+
+
+@pytest.mark.parametrize("name", OTHER_VALUES)
+def test_a_run_is_continued_under_the_values_that_decide(name: str, tmp_path: Path) -> None:
+    teacher, student = make_store(tmp_path / "store.zarr").first, plain_vit(tmp_path / "vit")
+    before = train_config(student, weights="scratch")
+    after = before.model_copy(update={name: OTHER_VALUES[name]})
+    identities = [run_identity(teacher, {}, config, "float32", 1) for config in (before, after)]
+    decides = TrainConfig.says(name, "decides") == "value" and name != "precision"  # what it came to stands there
+    assert (identities[0] != identities[1]) == decides
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "words"),
+    [
+        (PlanConfig, {"mpp": 1000}, "mpp: .*got 1000"),
+        (PlanConfig, {"min_tissue": 1.1}, "min_tissue: "),
+        (PlanConfig, {"val_fraction": 1}, "val_fraction: "),  # nothing would be left to train on
+        (PlanConfig, {"val_strip": 0}, "val_strip: "),
+        (PlanConfig, {"patch_px": 15}, "patch_px: "),
+        (PlanConfig, {"mpp": float("nan")}, "mpp: "),
+        (ExtractConfig, {}, "teacher: Field required"),
+        (ExtractConfig, {"teacher": "t", "pixels": "jpg"}, r"got 'jpg'\) \(did you mean jpeg\?"),
+        (ExtractConfig, {"teacher": "t", "views": 65}, "views: "),
+        (TrainConfig, {"student": "s", "batch_size": 1}, "batch_size: "),  # a batch of one has no statistics
+        (TrainConfig, {"student": "s", "alpha": 0.5}, "alpha: "),
+        (TrainConfig, {"student": "s", "lr": 0}, "lr: "),
+        (TrainConfig, {"student": "s", "warmup": 1}, "warmup: "),
+        (TrainConfig, {"student": "s", "precision": "float16"}, "precision: "),
+        (TrainConfig, {"student": "s", "epoch": 3}, r"did you mean epochs\?"),
+        (ExportConfig, {"format": ["onxx"]}, r"did you mean onnx\?"),
+        (VerifyConfig, {"sample": -1}, "sample: "),
+    ],
+)
+def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"these options are wrong:\n  (.|\n)*{words}"):
+        config.build(values)
+
+
+def test_a_plan_does_not_depend_on_how_it_is_made() -> None:
+    free = {"workers": 3, "overlays": Path("o")}
+    assert PlanConfig(**free).without_free() == PlanConfig()
+    assert PlanConfig(**free, slides_root=Path("s")).deciding() == PlanConfig().deciding()
+    assert PlanConfig(seed=1).without_free().deciding() != PlanConfig().deciding()
+
+
+@pytest.mark.parametrize(
+    ("weights", "recorded"), [("pretrained", "pretrained"), ("scratch", "scratch"), ("w.pt", "{here}/w.pt")]
+)
+def test_weights_in_a_file_are_recorded_by_their_absolute_path(
+    weights: str, recorded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = TrainConfig(student="s", weights=weights, slides_root=Path("slides")).absolute()
+    assert config.weights == recorded.format(here=tmp_path)
+    assert config.slides_root == tmp_path / "slides"

@@ -1,0 +1,83 @@
+"""The grid of a slide: every cell, those on tissue kept, and words where there is none."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import support.slides as sf
+
+from pipeline.base.errors import SlideError
+from pipeline.config.stages import PlanConfig
+from pipeline.slides import tissue_grid
+from pipeline.slides.reader import Slide
+from pipeline.slides.tissue import TissueMask
+from pipeline.slides.tissue_grid import lay_grid
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide of 700 x 500 pixels at 0.5 um/px."""
+    folder = tmp_path_factory.mktemp("slide")
+    return sf.make_slide(folder / "a.svs", width=700, height=500, mpp=0.5, downsamples=(1,))
+
+
+@pytest.fixture
+def slide(path: Path, monkeypatch: pytest.MonkeyPatch) -> Slide:
+    """The slide with tissue in its left 320 pixels, whatever it shows."""
+    mask = np.zeros((32, 44), bool)
+    mask[:, :20] = True
+    found = TissueMask(mask, 16.0, np.zeros_like(mask), np.zeros((32, 44, 3), np.uint8))
+    monkeypatch.setattr(tissue_grid, "find_tissue", lambda _: found)
+    return Slide(path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"stride_px": 40}, {"mpp": 1.0}, {"mpp": 1.0, "stride_px": 20}, {"min_tissue": 0.9}, {"min_tissue": 0.0}],
+    ids=str,
+)
+def test_cells_on_tissue_are_kept(slide: Slide, options: dict[str, float]) -> None:
+    """Against all corners by hand; the share on tissue is that of the columns left of 320."""
+    config = PlanConfig.build({"patch_px": 64} | options)
+    scale = config.mpp / 0.5
+    side, stride = 64 * scale, (config.stride_px or 64) * scale
+    corners = [(x, y) for y in np.arange(0, 500 - side + 1, stride) for x in np.arange(0, 700 - side + 1, stride)]
+    shares = [min(max(320 - x, 0) / side, 1) for x, _ in corners]
+    grid = lay_grid(slide, config)
+    assert grid.geometry.patch_l0_px == side
+    assert grid.num_cells == len(corners)
+    kept = [i for i, share in enumerate(shares) if share >= config.min_tissue]
+    assert kept
+    np.testing.assert_array_equal(grid.coords_l0_px, [corners[i] for i in kept])
+    np.testing.assert_allclose(grid.tissue_fraction, [shares[i] for i in kept], atol=1e-9)
+    assert grid.coords_l0_px.dtype == np.int64
+
+
+def test_the_grid_lies_within_the_bounds(slide: Slide) -> None:
+    slide.info = replace(slide.info, bounds_l0_px=(100, 50, 140, 200))
+    grid = lay_grid(slide, PlanConfig(patch_px=64))
+    assert grid.coords_l0_px.tolist() == [[x, y] for y in (50, 114, 178) for x in (100, 164)]
+
+
+def test_a_real_slide_has_its_own_tissue(path: Path) -> None:
+    slide = Slide(path)
+    whole, part = (lay_grid(slide, PlanConfig(patch_px=64, min_tissue=least)) for least in (0.0, 0.5))
+    assert whole.num_cells == part.num_cells == len(whole.coords_l0_px) == (700 // 64) * (500 // 64)
+    assert part.coords_l0_px.tolist() == whole.coords_l0_px[whole.tissue_fraction >= 0.5].tolist()
+    assert part.tissue.mask.shape == (32, 44)
+
+
+def test_why_there_is_no_patch(slide: Slide) -> None:
+    small = lay_grid(slide, PlanConfig(patch_px=512))
+    assert (small.num_cells, small.why_empty) == (0, "it is smaller than a patch (512 pixels of level 0)")
+    slide.info = replace(slide.info, bounds_l0_px=(400, 0, 300, 500))
+    bare = lay_grid(slide, PlanConfig(patch_px=64, min_tissue=0.25))
+    assert bare.num_cells > 0
+    assert (len(bare.coords_l0_px), bare.why_empty) == (0, "no patch has 25% of its area on tissue")
+
+
+def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: Slide) -> None:
+    with pytest.raises(SlideError, match=r"a\.svs: .*enlarged 2\.00 times"):
+        lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25))
+    assert lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25, allow_upsampling=True)).geometry.patch_l0_px == 32

@@ -1,0 +1,102 @@
+"""What a run starts from: published or random weights, a file, or a student with the projectors of its teachers."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.students import random_projector
+
+from pipeline.base.errors import ConfigError
+from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.projector import Projector
+from pipeline.student.resolve import AFTER
+from pipeline.student.start import Start, continue_projector, find_start, projector_hash
+
+
+@pytest.fixture
+def named(student: Path) -> Path:
+    """The student of two teachers, with the side of its input in `config.json`, as a run writes it."""
+    config = json.loads((student / "config.json").read_text())
+    config["pretrained_cfg"]["input_size"] = [3, 32, 32]
+    (student / "config.json").write_text(json.dumps(config))
+    return student
+
+
+@pytest.mark.parametrize("weights", [PRETRAINED, SCRATCH, "weights.pth", "nowhere/model.safetensors"])
+def test_words_and_files_are_taken_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: str) -> None:
+    """Also where a folder has the name of a word."""
+    monkeypatch.chdir(tmp_path)
+    for word in (PRETRAINED, SCRATCH):
+        (tmp_path / word / "run.json").mkdir(parents=True)
+    assert find_start(weights) == Start(weights)
+    assert Start(weights).projectors([("a", "1" * 64)]) == {}
+
+
+def test_a_folder_that_is_no_student_is_the_encoder_s_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert find_start(str(tmp_path)) == Start(tmp_path)
+
+
+def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="this run is not finished and has no student yet; continue it first"):
+        find_start(str(tmp_path))
+
+
+def test_a_student_brings_the_projectors_of_teachers_that_it_knows(
+    named: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = find_start(str(named))
+    assert start.weights == named
+    assert start.student is not None
+    assert (start.student.role, start.student.student) == (AFTER, named)
+    known = {name: sha256 for name, sha256 in start.student.teachers.items() if name == "b/c"}
+    found = start.projectors([*known.items(), ("new", "f" * 64), ("unknown", "")])
+    assert list(found) == ["b/c"]
+    assert torch.equal(found["b/c"].linear.weight, start.student.projector("b/c").linear.weight)  # type: ignore[union-attr]
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("starts anew") == 2
+    assert "the projector into the space of new starts anew" in said
+    assert "the space of b/c" not in said
+
+
+def test_a_folder_whose_projectors_are_gone_brings_its_weights_alone(named: Path) -> None:
+    shutil.rmtree(named / "projector")
+    (named / "student.json").unlink()
+    assert find_start(str(named)) == Start(named)
+
+
+def test_a_projector_goes_on_with_its_map_and_the_student_s_statistics() -> None:
+    """The teacher's statistics are of the new run's rows."""
+    old, new = random_projector(3), Projector(3, 7)
+    assert projector_hash(new) != projector_hash(old)
+    own = {name: value.clone() for name, value in new.teacher_norm.state_dict().items()}
+    continue_projector(new, old)
+    assert projector_hash(new) == projector_hash(old)
+    for part in ("linear", "student_norm"):
+        for name, value in getattr(old, part).state_dict().items():
+            assert torch.equal(getattr(new, part).state_dict()[name], value), name
+    assert all(torch.equal(new.teacher_norm.state_dict()[name], value) for name, value in own.items())
+    assert not torch.equal(old.teacher_norm.mean, new.teacher_norm.mean)
+    assert new.linear.weight.requires_grad
+
+
+def test_the_hash_is_of_the_map_alone() -> None:
+    projector = random_projector(3)
+    before = projector_hash(projector)
+    projector.student_norm.mean.add_(1)
+    assert projector_hash(projector) == before
+    with torch.no_grad():
+        projector.linear.bias[0] += 1e-3
+    assert projector_hash(projector) != before
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_map_between_other_widths_is_refused(width: int) -> None:
+    new = Projector(width, 7)
+    before = projector_hash(new)
+    with pytest.raises(ConfigError, match=rf"its projector is of 7x3, this run needs 7x{width}; start from"):
+        continue_projector(new, random_projector(3))
+    assert projector_hash(new) == before

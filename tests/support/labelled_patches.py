@@ -1,0 +1,48 @@
+"""Tables of labelled patches on disk, and what `g2l evaluate` makes of them before anything is computed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
+from pipeline.evaluate.patch_benchmark.data import PatchSet
+from stages.evaluate import look_at_inputs
+
+Pixels = NDArray[np.uint8]
+NUM = 24
+
+
+def config(**options: Any) -> EvaluateConfig:
+    return EvaluateConfig.build({"models": ["a"], "cost": False, "folds": 3, "resamples": 100} | options)
+
+
+def noise(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def write_patches(folder: Path, pictures: list[Pixels], columns: dict[str, list[str]]) -> Path:
+    """Images 0.png, 1.png, ... and a table of them with `columns`."""
+    for i, picture in enumerate(pictures):
+        Image.fromarray(picture).save(folder / f"{i}.png")
+    table = {"path": [f"{i}.png" for i in range(len(pictures))], **columns}
+    lines = [",".join(table), *(",".join(row) for row in zip(*table.values(), strict=True))]
+    path = folder / "patches.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def cohort(copies: dict[int, int] | None = None) -> tuple[list[Pixels], dict[str, list[str]]]:
+    """24 patches of 12 cases in two classes; `copies` maps a patch to the one whose picture it has."""
+    pictures = [noise((copies or {}).get(i, i)) for i in range(NUM)]
+    cases = [f"C{i // 2}" for i in range(NUM)]
+    return pictures, {"label": ["xy"[i // 2 % 2] for i in range(NUM)], "case_id": cases}
+
+
+def patches_of(path: Path, **options: Any) -> PatchSet:
+    (benchmark,) = look_at_inputs(config(patches=path, **options))
+    assert isinstance(benchmark, PatchBenchmark)
+    return benchmark.patch_set

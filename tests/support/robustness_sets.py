@@ -1,0 +1,45 @@
+"""Robustness sets and models of known robustness, for the tests of the section and its tables."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set
+from pipeline.report.content import Section
+
+Embeddings = dict[str, NDArray[np.float32]]
+
+
+def write(path: Path, rows: list[dict[str, str]]) -> RobustnessSet:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return read_robustness_set(path)
+
+
+def models_of(data: RobustnessSet) -> Embeddings:
+    """A model that sees the class, one that sees the centre, and one that sees nothing."""
+    rows = data.index
+    assert rows is not None
+    rng = np.random.default_rng(0)
+    label, center, nothing = rng.standard_normal((3, len(data.paths), 12))
+    for values, names in ((label, rows.classes), (center, rows.centers)):
+        codes = np.unique(names, return_inverse=True)[1]
+        values[rows.images] += 6 * np.eye(12)[codes]
+    return {
+        name: values.astype(np.float32) for name, values in (("class", label), ("centre", center), ("none", nothing))
+    }
+
+
+def config(**options: Any) -> EvaluateConfig:
+    return EvaluateConfig(models=["a"], resamples=200, **options)
+
+
+def rows_of(section: Section, title: str) -> list[dict[str, Any]]:
+    (table,) = [table for table in section.record()["tables"] if table["title"] == title]
+    return table["rows"]  # type: ignore[no-any-return]
