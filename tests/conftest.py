@@ -28,6 +28,30 @@ settings.register_profile("random", deadline=None)
 settings.load_profile("g2l")
 
 
+LONG = (
+    "kills/test_fuzz",
+    "kills/test_campaign",
+    "kills/test_train",
+    "encoders/test_hub",
+    "store/test_teachers",
+    "student/test_program",
+    "kills/test_extract",
+)
+"""Files with tests of minutes."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests of minutes come first in each half of the list: two workers begin there, and neither waits at the end
+    for the other's last one.
+    """
+    long = [item for item in items if item.get_closest_marker("slow") and any(name in item.nodeid for name in LONG)]
+    if not long:
+        return
+    others = [item for item in items if item not in set(long)]
+    half = len(others) // 2
+    items[:] = long[::2] + others[:half] + long[1::2] + others[half:]
+
+
 @pytest.fixture(scope="session")
 def slides_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with four small tissue slides at 0.5 um/px of four cases and two centers, and `manifest.csv`.

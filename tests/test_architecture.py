@@ -1,6 +1,7 @@
 """The order of the rooms and the rules of docs/architecture.md, read from the source; modules to come keep them too."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,10 +40,20 @@ PAPER = {"sampling", "projector", "loss", "distillation"}
 MOST_MODULES = 15
 """Modules in a folder."""
 PURE = (
-    "base.units", "base.draws", "slides.geometry", "slides.glass", "sampling", "loss", "projector",
-    "training.similarity", "training.linear_map", "evaluate.bootstrap", "evaluate.folds", "report.content",
+    "base.units",
+    "base.draws",
+    "slides.geometry",
+    "slides.glass",
+    "sampling",
+    "loss",
+    "projector",
+    "training.similarity",
+    "training.linear_map",
+    "evaluate.bootstrap",
+    "evaluate.folds",
+    "report.content",
     "cohort.views",
-)  # fmt: skip
+)
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
 
 
@@ -52,6 +63,12 @@ MOST_BRANCHES = 12
 """Of a function: `if`, `for`, `while`, `except`, `case`, each further operand of `and` and `or`, conditional
 expressions and conditions of comprehensions.
 """
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """A file's source, parsed once."""
+    return ast.parse(path.read_text())
 
 
 def branches(function: ast.AST) -> int:
@@ -67,9 +84,10 @@ def branches(function: ast.AST) -> int:
     return count
 
 
+@cache
 def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
     """Modules that a file imports, by full name; with `top_level_only`, those that importing it imports."""
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     nodes = tree.body if top_level_only else list(ast.walk(tree))
     found: set[str] = set()
     for node in nodes:
@@ -126,7 +144,7 @@ def test_no_folder_holds_many_modules() -> None:
 
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_function_is_short_and_has_few_branches(name: str) -> None:
-    for node in ast.walk(ast.parse(MODULES[name].read_text())):
+    for node in ast.walk(parsed(MODULES[name])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < MOST_LINES, node.name
             assert branches(node) <= MOST_BRANCHES, node.name
@@ -222,8 +240,16 @@ def test_a_library_has_its_owners(library: str, owners: set[str]) -> None:
 
 def test_the_command_imports_nothing_heavy_at_start() -> None:
     heavy = {"torch", "timm", "numpy", "h5py", "zarr", "openslide", "matplotlib", "skimage", "PIL", "sklearn", "pandas"}
-    for name in ("stages.cli", "stages.options", "pipeline.config.stages", "pipeline.config.tools",
-                 "pipeline.base.errors", "pipeline.base.interrupts", "pipeline.disk.files", "pipeline.disk.asides",
-                 "pipeline.disk.locks"):  # fmt: skip
+    for name in (
+        "stages.cli",
+        "stages.options",
+        "pipeline.config.stages",
+        "pipeline.config.tools",
+        "pipeline.base.errors",
+        "pipeline.base.interrupts",
+        "pipeline.disk.files",
+        "pipeline.disk.asides",
+        "pipeline.disk.locks",
+    ):
         found = {module.split(".")[0] for module in imports_of(MODULES[name], top_level_only=True)}
         assert not found & heavy, name

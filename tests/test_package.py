@@ -19,8 +19,13 @@ from support.places import ROOT
 from support.slides import make_slide
 
 EARLIER = sorted((ROOT / "tests" / "earlier").glob("*.tar.xz"))
-FILES = ("py.typed", "data/report.html.j2", "data/tcga_source_sites.csv", "data/card/student.md",
-         "data/adapters/student.py.tmpl")  # fmt: skip
+FILES = (
+    "py.typed",
+    "data/report.html.j2",
+    "data/tcga_source_sites.csv",
+    "data/card/student.md",
+    "data/adapters/student.py.tmpl",
+)
 """Of `pipeline`, beside modules."""
 
 pytestmark = pytest.mark.slow
@@ -99,8 +104,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(sys.executable, "-m", "venv", folder, folder=folder)
     binaries = folder / ("Scripts" if os.name == "nt" else "bin")
     run(binaries / "python", "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, folder=folder)
-    packages = Path(run(binaries / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))",
-                        folder=folder).strip())  # fmt: skip
+    packages = Path(
+        run(binaries / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
+    )
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return binaries
 
@@ -115,8 +121,11 @@ def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 def modules_of(folder: Path) -> set[str]:
     """Modules of the project below a folder."""
-    return {str(path.relative_to(folder)) for name in ("g2l", "pipeline", "stages") for path in
-            (folder / name).rglob("*.py")}  # fmt: skip
+    return {
+        str(path.relative_to(folder))
+        for name in ("g2l", "pipeline", "stages")
+        for path in (folder / name).rglob("*.py")
+    }
 
 
 def test_sdist_and_wheel_hold_every_module_and_data_file(tree: Path, sdist: Path, wheel: Path) -> None:
@@ -151,8 +160,18 @@ def test_it_plans(installed: Path, tmp_path: Path) -> None:
     make_slide(slides / "TCGA-A1-A0SB-01Z-00-DX1.svs", width=1000, height=800, mpp=0.5)
     run(installed / "g2l", "make-manifest", "slides", "--out", "manifest.csv", folder=tmp_path)
     assert "TCGA-A1-A0SB" in (tmp_path / "manifest.csv").read_text()
-    said = run(installed / "g2l", "plan", "manifest.csv", "--out", "plan.h5", "--slides-root", "slides",
-               "--val-strip", "0.2", folder=tmp_path)  # fmt: skip
+    said = run(
+        installed / "g2l",
+        "plan",
+        "manifest.csv",
+        "--out",
+        "plan.h5",
+        "--slides-root",
+        "slides",
+        "--val-strip",
+        "0.2",
+        folder=tmp_path,
+    )
     assert "plan.h5" in said
     assert (tmp_path / "plan.h5").stat().st_size > 0
 

@@ -28,6 +28,8 @@ from pipeline.base.outside import UnsafeError
 
 SECONDS = 60.0
 """Time limit for one file. Our choice: opening a slide on a slow network share takes some seconds."""
+SECONDS_PER_MIB = 5.0
+"""More time for an HDF5 file, whose objects are all visited: 8 s of CPU for 1,000 slides of a plan. Our choice."""
 SECONDS_TO_END = 10.0
 """Time limit for a child to exit after it closed its output. Our choice."""
 MAX_CHILDREN = 4
@@ -43,10 +45,21 @@ PROGRAM = (
 """The child's program. It imports from this process's module path and ignores the working folder."""
 
 
+def seconds_for(path: Path, kind: str) -> float:
+    """Time limit for a look at a file, seconds."""
+    if kind != HDF5:
+        return SECONDS
+    try:
+        return SECONDS + SECONDS_PER_MIB * path.stat().st_size / (1 << 20)
+    except OSError:  # the look itself says so
+        return SECONDS
+
+
 class _Child:
     """A process that opens files of one kind, one after another."""
 
     def __init__(self, kind: str) -> None:
+        self._kind = kind
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  (the library's last words before a crash)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
@@ -71,7 +84,7 @@ class _Child:
         with contextlib.suppress(OSError):  # the child has ended; `_answer` says so
             self._process.stdin.write(json.dumps(os.fsdecode(path)).encode() + b"\n")
             self._process.stdin.flush()
-        return self._answer(SECONDS)
+        return self._answer(seconds_for(path, self._kind))
 
     def _answer(self, seconds: float) -> str:
         stdout = self._process.stdout

@@ -102,7 +102,7 @@ def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
                     ls=LINES[number % len(LINES)],
                     label=FIGURES[name] if number == 0 else None,
                 )
-    lowest = min(0.0, *(v[name] for history in vals.values() for v in history for name in DRAWN if name in v))
+    lowest = min([0.0, *(v[name] for history in vals.values() for v in history for name in DRAWN if name in v)])
     title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
     if len(vals) > 1:
         title += "\n" + ", ".join(

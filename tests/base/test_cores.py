@@ -14,12 +14,15 @@ CASES: list[tuple[str, dict[str, str], float | None]] = [
     ("0::/a/b\n", {"a/cpu.max": "50000 100000\n", "a/b/cpu.max": "max 100000\n"}, 0.5),
     ("0::/\n", {"cpu.max": "200000 100000\n"}, 2.0),  # as a container sees it
     ("0::/a\n", {"a/cpu.max": "max 100000\n"}, None),
-    ("5:cpu,cpuacct:/x\n1:memory:/y\n",
-     {"cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"}, 3.0),
+    (
+        "5:cpu,cpuacct:/x\n1:memory:/y\n",
+        {"cpu,cpuacct/x/cpu.cfs_quota_us": "300000\n", "cpu,cpuacct/x/cpu.cfs_period_us": "100000\n"},
+        3.0,
+    ),
     ("5:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, None),
     ("0::/a\n", {"a/cpu.max": "nonsense\n"}, None),
     ("", {}, None),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("own", "files", "expected"), CASES)

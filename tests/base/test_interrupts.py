@@ -64,9 +64,13 @@ WORK = {
 def start(code: str, *words: object, **how: object) -> subprocess.Popen[str]:
     text = START + "print('installed', flush=True)\n" + textwrap.dedent(code)
     process = subprocess.Popen(
-        [sys.executable, "-c", text, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=child_environment(), **how,  # type: ignore[call-overload]
-    )  # fmt: skip
+        [sys.executable, "-c", text, *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=child_environment(),
+        **how,  # type: ignore[call-overload]
+    )
     assert process.stdout
     assert process.stdout.readline() == "installed\n"
     if "ready" in code:
@@ -202,9 +206,14 @@ def test_ctrl_c_before_the_signals_are_handled_ends_without_words(tmp_path: Path
         main()
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, env=child_environment(),
-        cwd=tmp_path, timeout=60, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 

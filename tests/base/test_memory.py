@@ -64,11 +64,16 @@ def test_a_model_has_the_same_peak_beside_others() -> None:
     del other
 
 
-@pytest.mark.parametrize("error", [
-    MemoryError(), torch.OutOfMemoryError("x"), RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"),
-    RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("x"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+    ],
+)
 def test_allocations_that_fail(error: Exception) -> None:
     assert memory.is_out_of_memory(error)
 
@@ -86,5 +91,9 @@ def test_an_allocation_that_really_fails() -> None:
 
 def test_buffers_count_as_parameters_do() -> None:
     assert [name for name, _ in memory.named_tensors(nn.BatchNorm1d(3))] == [
-        "weight", "bias", "running_mean", "running_var", "num_batches_tracked",
-    ]  # fmt: skip
+        "weight",
+        "bias",
+        "running_mean",
+        "running_var",
+        "num_batches_tracked",
+    ]

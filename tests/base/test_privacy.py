@@ -23,8 +23,13 @@ print(place, place.is_dir())
 
 def at_home(home: Path) -> dict[str, str]:
     """Variables of a user whose home is `home`, and who has set nothing else."""
-    return dict.fromkeys((*SILENT, FIGURES), "") | {"HOME": str(home), "HF_HOME": "", "XDG_CACHE_HOME": "",
-                                                        "XDG_CONFIG_HOME": "", "XDG_DATA_HOME": ""}  # fmt: skip
+    return dict.fromkeys((*SILENT, FIGURES), "") | {
+        "HOME": str(home),
+        "HF_HOME": "",
+        "XDG_CACHE_HOME": "",
+        "XDG_CONFIG_HOME": "",
+        "XDG_DATA_HOME": "",
+    }
 
 
 def without_empty(environment: dict[str, str]) -> dict[str, str]:
@@ -70,16 +75,38 @@ def test_no_command_leaves_anything_in_the_home(tmp_path: Path, monkeypatch: pyt
         ("make-manifest", at / "slides", "--out", at / "m.csv"),
         ("plan", manifest, "--out", at / "plan.h5", "--overlays", at / "overlays", *small),
         ("extract-teacher", at / "plan.h5", "--out", at / "s.zarr", "--teacher", TEACHER, "--weights", weights),
-        ("train-student", at / "s.zarr", "--out", at / "run", "--student", TEACHER, "--weights", "scratch",
-         "--epochs", 1, "--batch-size", 4),
+        (
+            "train-student",
+            at / "s.zarr",
+            "--out",
+            at / "run",
+            "--student",
+            TEACHER,
+            "--weights",
+            "scratch",
+            "--epochs",
+            1,
+            "--batch-size",
+            4,
+        ),
         ("export", at / "run", "--out", at / "student", "--format", "onnx", "--format", "torch-export"),
         ("embed", at / "student", at / "slides", "--out", at / "embedded", "--layout", "trident", "--min-tissue", 0),
-        ("evaluate", "--out", at / "report", "--store", at / "s.zarr", "--models", f"teacher={at / 'run'}@teacher",
-         "--models", f"student={at / 'student'}", "--cost"),
+        (
+            "evaluate",
+            "--out",
+            at / "report",
+            "--store",
+            at / "s.zarr",
+            "--models",
+            f"teacher={at / 'run'}@teacher",
+            "--models",
+            f"student={at / 'student'}",
+            "--cost",
+        ),
         ("inspect", at / "s.zarr"),
         ("verify", at / "s.zarr"),
         ("models", "uni"),
-    ]  # fmt: skip
+    ]
     for name in at_home(home):
         monkeypatch.delenv(name, raising=False)
     for command in commands:

@@ -25,11 +25,20 @@ def test_magnification_is_not_snapped() -> None:
 @pytest.mark.parametrize(
     ("num_bytes", "text"),
     [
-        (0, "0 B"), (999, "999 B"), (999.5, "1.00 kB"), (1000, "1.00 kB"), (9_994, "9.99 kB"), (9_995, "10.0 kB"),
-        (99_949, "99.9 kB"), (99_950, "100 kB"), (999_499, "999 kB"), (999_500, "1.00 MB"),
-        (1_160_190_101_109, "1.16 TB"), (5e18, "5000 PB"),
+        (0, "0 B"),
+        (999, "999 B"),
+        (999.5, "1.00 kB"),
+        (1000, "1.00 kB"),
+        (9_994, "9.99 kB"),
+        (9_995, "10.0 kB"),
+        (99_949, "99.9 kB"),
+        (99_950, "100 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (1_160_190_101_109, "1.16 TB"),
+        (5e18, "5000 PB"),
     ],
-)  # fmt: skip
+)
 def test_bytes(num_bytes: float, text: str) -> None:
     assert format_bytes(num_bytes) == text
 
@@ -46,10 +55,18 @@ def test_bytes_say_the_number_to_three_digits(num_bytes: float) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0.0 s"), (0.44, "0.4 s"), (9.94, "9.9 s"), (10, "10 s"), (59.4, "59 s"), (59.6, "1 min 00 s"),
-        (185, "3 min 05 s"), (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (7620, "2 h 07 min"),
+        (0, "0.0 s"),
+        (0.44, "0.4 s"),
+        (9.94, "9.9 s"),
+        (10, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (7620, "2 h 07 min"),
         (360_000, "100 h 00 min"),
     ],
-)  # fmt: skip
+)
 def test_seconds(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text

@@ -7,10 +7,21 @@ from pipeline.cohort.barcodes import Barcode, barcode_of_path, find_barcode
 
 @pytest.mark.parametrize(
     "name",
-    ["TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "tcga-3c-aali-01z.svs", "BRCA_TCGA-3C-AALI-01A.svs", "Tcga-3C-aali.svs",
-     "20x TCGA-3C-AALI.svs", "brcaTCGA-3C-AALI.svs", "20xTCGA-3C-AALI01A.svs", "TCGA-3C-AALI01_DX1", "ÄTCGA-3C-AALIé",
-      "TCGA.3C.AALI.01Z.svs", "brca_TCGA_3C_AALI_01.svs", "TCGA-3C-AALI_vs_TCGA-3C-AALI-01"],
-)  # fmt: skip
+    [
+        "TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
+        "tcga-3c-aali-01z.svs",
+        "BRCA_TCGA-3C-AALI-01A.svs",
+        "Tcga-3C-aali.svs",
+        "20x TCGA-3C-AALI.svs",
+        "brcaTCGA-3C-AALI.svs",
+        "20xTCGA-3C-AALI01A.svs",
+        "TCGA-3C-AALI01_DX1",
+        "ÄTCGA-3C-AALIé",
+        "TCGA.3C.AALI.01Z.svs",
+        "brca_TCGA_3C_AALI_01.svs",
+        "TCGA-3C-AALI_vs_TCGA-3C-AALI-01",
+    ],
+)
 def test_barcodes_are_found_wherever_they_stand_in_a_name(name: str) -> None:
     assert find_barcode(name) == Barcode("TCGA-3C-AALI", "3C")
 

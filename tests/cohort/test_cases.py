@@ -94,7 +94,9 @@ def test_feature_files_belong_to_the_case_of_their_barcode(tmp_path: Path) -> No
     (tmp_path / "t.csv").write_text("case_id,y\nTCGA-3C-AALI,1\nTCGA-A1-A0SB,0\n")
     found = read_slide_set(tmp_path / "t.csv", "y", [("m", tmp_path)])
     assert {bag.name: bag.slides for bag in found.bags} == {
-        "TCGA-3C-AALI": ("tcga-3c-aali-01z",), "TCGA-A1-A0SB": ("BRCA_TCGA-A1-A0SB-01Z",)}  # fmt: skip
+        "TCGA-3C-AALI": ("tcga-3c-aali-01z",),
+        "TCGA-A1-A0SB": ("BRCA_TCGA-A1-A0SB-01Z",),
+    }
 
 
 def test_training_warns_and_its_card_says_it(

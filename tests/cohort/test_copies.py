@@ -91,8 +91,21 @@ def test_embed_does_not_embed_a_link_again(tmp_path: Path) -> None:
     cohort = tmp_path / "slides"
     write_cohort(cohort, num_slides=1)
     (cohort / "link.svs").symlink_to("s0.svs")
-    code, _, err = call_g2l("embed", "tiny=test_resnet@scratch", cohort, "--out", tmp_path / "out", "--layout", "stamp",
-                            "--mpp", 0.5, "--patch-px", 64, "--device", "cpu")  # fmt: skip
+    code, _, err = call_g2l(
+        "embed",
+        "tiny=test_resnet@scratch",
+        cohort,
+        "--out",
+        tmp_path / "out",
+        "--layout",
+        "stamp",
+        "--mpp",
+        0.5,
+        "--patch-px",
+        64,
+        "--device",
+        "cpu",
+    )
     assert code == 0, err
     assert [path.name for path in (tmp_path / "out").rglob("*.h5")] == ["s0.h5"]
     assert "skipped: 1 link to a listed slide: link.svs (s0.svs)" in err

@@ -54,10 +54,21 @@ def made_up(num_slides: int, num_labels: int = 3) -> Plan:
     coords = np.stack([np.arange(20) * 448, np.arange(20)], axis=1)
     labels = {f"label {i}": "é" * 40 for i in range(num_labels)}
     parts = [
-        SlidePlan(f"slide {i:05d}", f"é{i}.svs", f"c{i}", None, None, None, (9999, 9999), geometry, coords + i,
-                  (np.arange(20) % 2).astype(np.uint8), labels)
+        SlidePlan(
+            f"slide {i:05d}",
+            f"é{i}.svs",
+            f"c{i}",
+            None,
+            None,
+            None,
+            (9999, 9999),
+            geometry,
+            coords + i,
+            (np.arange(20) % 2).astype(np.uint8),
+            labels,
+        )
         for i in range(num_slides)
-    ]  # fmt: skip
+    ]
     audit = [AuditRow(part.slide_id, "ok", mpp=0.25) for part in parts]
     return build_plan(PlanConfig(), parts, audit, Path("/slides"))
 
@@ -114,10 +125,18 @@ def test_attributes_that_trident_and_clam_readers_expect(cohort: Path, tmp_path:
         assert (coords.dtype, coords.shape) == (np.int64, (12, 2))
         np.testing.assert_array_equal(coords[:], plan.slides[0].coords_l0_px)
         expected = {
-            "patch_size": 64, "patch_size_level0": 128, "level0_magnification": 20, "target_magnification": 10,
-            "overlap": 16, "name": "slide_1", "savetodir": "", "level0_width": 1500, "level0_height": 1200,
-            "patch_level": 0, "downsample": 1.0,
-        }  # fmt: skip
+            "patch_size": 64,
+            "patch_size_level0": 128,
+            "level0_magnification": 20,
+            "target_magnification": 10,
+            "overlap": 16,
+            "name": "slide_1",
+            "savetodir": "",
+            "level0_width": 1500,
+            "level0_height": 1200,
+            "patch_level": 0,
+            "downsample": 1.0,
+        }
         assert dict(coords.attrs) == expected
 
 
@@ -185,7 +204,7 @@ def written(plan: Plan, tmp_path: Path) -> Path:
         lambda f: f.attrs.__setitem__("plan", f.attrs["plan"].replace('"config"', '"configs"')),
         lambda f: f["audit"].__setitem__(2, 0),
     ],
-)  # fmt: skip
+)
 def test_changed_plan_is_refused(written: Path, change: Any) -> None:
     with h5py.File(written, "r+") as f:
         change(f)
@@ -304,9 +323,9 @@ def test_arrays_that_are_no_slide_s_are_refused(coords: Any, split: Any, words: 
         slide_from_record(slide_record(made_up_plan().slides[0]), coords, split)
 
 
-@pytest.mark.parametrize("change", [
-    {"size_l0_px": [1]}, {"geometry": {"patch_px": 1}}, {"geometry": None}, {"more": 1},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "change", [{"size_l0_px": [1]}, {"geometry": {"patch_px": 1}}, {"geometry": None}, {"more": 1}]
+)
 def test_records_that_are_no_slide_s_are_refused(change: dict[str, Any]) -> None:
     slide = made_up_plan().slides[0]
     with pytest.raises((KeyError, TypeError, ValueError)):

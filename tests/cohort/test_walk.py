@@ -26,8 +26,13 @@ def test_three_series_in_one_flat_folder_are_three_slides(tmp_path: Path) -> Non
     listed = list_slides(flat)
     assert [row.path for row in listed.rows] == ["a-2.dcm", "b-2.dcm", "broken.dcm", "c-2.dcm"]
     (note,) = listed.notes
-    for words in ("4 DICOM files of kind label", "3 DICOM files of kind overview", "1 DICOM file of no slide",
-                  "3 further DICOM files of listed series", "1 DICOM file without a header"):  # fmt: skip
+    for words in (
+        "4 DICOM files of kind label",
+        "3 DICOM files of kind overview",
+        "1 DICOM file of no slide",
+        "3 further DICOM files of listed series",
+        "1 DICOM file without a header",
+    ):
         assert words in note
     for row in listed.rows[:2]:
         slide = openslide.OpenSlide(flat / row.path)
@@ -56,9 +61,7 @@ def test_of_a_file_and_its_links_the_file_is_kept(tmp_path: Path) -> None:
     (tmp_path / "sub").symlink_to(tmp_path, target_is_directory=True)
     paths, notes = slide_paths(tmp_path)
     assert [str(path) for path in paths] == ["broken.svs", "m.svs"]
-    assert notes == [
-        "skipped: 2 links to listed slides: a.svs (m.svs), z.svs (m.svs)", "skipped: 1 link to folders",
-    ]  # fmt: skip
+    assert notes == ["skipped: 2 links to listed slides: a.svs (m.svs), z.svs (m.svs)", "skipped: 1 link to folders"]
 
 
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
@@ -77,9 +80,12 @@ def test_a_series_without_a_level_is_no_slide(tmp_path: Path) -> None:
     counts: Counter[tuple[str, str]] = Counter()
     files = [PurePosixPath(path.name) for path in sorted(tmp_path.iterdir())]
     assert dicom_slides(tmp_path, files, counts) == {PurePosixPath("b.dcm")}
-    assert counts == {("DICOM file", "of kind label"): 1, ("DICOM file", "of kind overview"): 1,
-                      ("DICOM file", "of kind thumbnail"): 1,
-                      ("further DICOM file", "of listed series"): 1}  # fmt: skip
+    assert counts == {
+        ("DICOM file", "of kind label"): 1,
+        ("DICOM file", "of kind overview"): 1,
+        ("DICOM file", "of kind thumbnail"): 1,
+        ("further DICOM file", "of listed series"): 1,
+    }
 
 
 def test_a_note_names_the_first_few() -> None:

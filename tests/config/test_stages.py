@@ -12,11 +12,29 @@ from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, Trai
 from pipeline.training.run_folder import run_identity
 
 OTHER_VALUES: dict[str, Any] = {
-    "weights": "w.pt", "teacher": ["other"], "teacher_weight": [1.0], "epochs": 7, "batch_size": 24, "lr": 0.5,
-    "weight_decay": 0.5, "warmup": 0.5, "clip": 5.0, "loss": "mse", "alpha": 2.0, "augment": "none",
-    "checkpoint_every": 77, "keep": "best", "val_every": 3, "val_rows": 99, "device": "mps", "precision": "bfloat16",
-    "workers": 5, "deterministic": False, "slides_root": Path("elsewhere"), "seed": 9,
-}  # fmt: skip
+    "weights": "w.pt",
+    "teacher": ["other"],
+    "teacher_weight": [1.0],
+    "epochs": 7,
+    "batch_size": 24,
+    "lr": 0.5,
+    "weight_decay": 0.5,
+    "warmup": 0.5,
+    "clip": 5.0,
+    "loss": "mse",
+    "alpha": 2.0,
+    "augment": "none",
+    "checkpoint_every": 77,
+    "keep": "best",
+    "val_every": 3,
+    "val_rows": 99,
+    "device": "mps",
+    "precision": "bfloat16",
+    "workers": 5,
+    "deterministic": False,
+    "slides_root": Path("elsewhere"),
+    "seed": 9,
+}
 """Of TrainConfig, beside the student."""
 
 

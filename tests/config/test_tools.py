@@ -58,8 +58,9 @@ def test_models_and_features_are_recorded_by_absolute_paths(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize(
-    "config", [ImportConfig(**IMPORT), EmbedConfig(layout="pt"), EvaluateConfig(models=["uni"])],
+    "config",
+    [ImportConfig(**IMPORT), EmbedConfig(layout="pt"), EvaluateConfig(models=["uni"])],
     ids=lambda config: type(config).__name__,
-)  # fmt: skip
+)
 def test_a_record_builds_the_same_configuration(config: Config) -> None:
     assert type(config).build(config.record()) == config

@@ -45,8 +45,18 @@ def test_plan_and_what_reads_it_find_the_slides(tmp_path: Path) -> None:
     (tmp_path / "s0.svs").rename(tmp_path / f"{NFD}.svs")
     (tmp_path / "m.csv").write_text(f"slide_id,path,case_id\na,{NFC}.svs,k\n", encoding="utf-8")
     assert read_manifest(tmp_path / "m.csv").rows[0].path == f"{NFC}.svs"
-    code, _, err = call_g2l("plan", tmp_path / "m.csv", "--out", tmp_path / "p.h5", "--patch-px", 64, "--min-tissue", 0,
-                            "--patches-per-slide", 4)  # fmt: skip
+    code, _, err = call_g2l(
+        "plan",
+        tmp_path / "m.csv",
+        "--out",
+        tmp_path / "p.h5",
+        "--patch-px",
+        64,
+        "--min-tissue",
+        0,
+        "--patches-per-slide",
+        4,
+    )
     assert code == 0, err
     plan = read_plan(tmp_path / "p.h5")
     assert plan.slide_path(plan.slides[0]).is_file()

@@ -147,3 +147,13 @@ def test_an_hdf5_file_that_ends_the_process_is_named(tmp_path: Path, monkeypatch
         open_hdf5(path),
     ):
         pass
+
+
+def test_a_large_hdf5_file_has_more_time_and_a_large_slide_has_not(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with open(path, "wb") as f:
+        f.truncate(100 << 20)
+    seconds = first_look.seconds_for(path, first_look.HDF5)
+    assert seconds == first_look.SECONDS + 100 * first_look.SECONDS_PER_MIB
+    assert first_look.seconds_for(path, first_look.SLIDE) == first_look.SECONDS
+    assert first_look.seconds_for(tmp_path / "none", first_look.HDF5) == first_look.SECONDS

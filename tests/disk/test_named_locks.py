@@ -131,8 +131,11 @@ def test_a_holder_elsewhere_lives_as_long_as_it_touches_its_file(tmp_path: Path,
 
 def test_whether_flock_may_hold_a_file(tmp_path: Path) -> None:
     for identity, kind, held in (
-        (ME, "flock", True), (DEAD, "flock", False), (ELSEWHERE, "flock", True), (ME, "name", False),
-    ):  # fmt: skip
+        (ME, "flock", True),
+        (DEAD, "flock", False),
+        (ELSEWHERE, "flock", True),
+        (ME, "name", False),
+    ):
         text = lock_of(tmp_path / "lock", identity, kind).read_text()
         assert named_locks.may_be_of_flock(text) is held
     assert named_locks.may_be_of_flock("words of an earlier version\n")

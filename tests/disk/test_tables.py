@@ -56,7 +56,12 @@ def test_the_audit_has_no_formulas(tmp_path: Path) -> None:
     with open(tmp_path / "audit.csv", newline="") as f:
         (written,) = csv.DictReader(f)
     assert [written[name] for name in ("slide_id", "reason", "path", "case_id", "mpp")] == [
-        "'=HYPERLINK(1)", "'@reason", "'-1.svs", "'+case", "0.5"]  # fmt: skip
+        "'=HYPERLINK(1)",
+        "'@reason",
+        "'-1.svs",
+        "'+case",
+        "0.5",
+    ]
 
 
 def test_a_manifest_of_formulas_reads_back(tmp_path: Path) -> None:
@@ -109,9 +114,27 @@ def test_a_slide_instead_of_a_table_is_not_read_whole(tmp_path: Path, monkeypatc
 
 
 ODD = (
-    b"1e999", b"-1e999", b"nan", b"-0.5", b"\0", b'"', b"\r", b"\n", b"\xff\xfe", b",", b"\t", b"=cmd()", b"..",
-    b"/", "\u0301".encode(), b"9" * 400, b"'", b";", b"\xed\xa0\x80", b"#N/A"
-)  # fmt: skip
+    b"1e999",
+    b"-1e999",
+    b"nan",
+    b"-0.5",
+    b"\0",
+    b'"',
+    b"\r",
+    b"\n",
+    b"\xff\xfe",
+    b",",
+    b"\t",
+    b"=cmd()",
+    b"..",
+    b"/",
+    "\u0301".encode(),
+    b"9" * 400,
+    b"'",
+    b";",
+    b"\xed\xa0\x80",
+    b"#N/A",
+)
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -158,8 +181,10 @@ def test_plan_and_make_manifest_of_damaged_input_never_trace_back(tmp_path: Path
         manifest.write_bytes(damaged(text.encode(), rng))
         listed.write_bytes(damaged(gdc.encode(), rng))
         out = tmp_path / f"{seed}.h5"
-        for call in (("plan", manifest, "--out", out, "--patch-px", 64, "--patches-per-slide", 2, "--min-tissue", 0),
-                     ("make-manifest", listed, "--out", tmp_path / f"{seed}.csv")):  # fmt: skip
+        for call in (
+            ("plan", manifest, "--out", out, "--patch-px", 64, "--patches-per-slide", 2, "--min-tissue", 0),
+            ("make-manifest", listed, "--out", tmp_path / f"{seed}.csv"),
+        ):
             code, said, err = call_g2l(*call)
             assert code in (0, 1, 3), (seed, call)
             assert "Traceback" not in said + err, (seed, call)

@@ -38,10 +38,14 @@ def refused(path: Path, words: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        FEATURES, FEATURES.bfloat16(), FEATURES[::2], FEATURES.t(), torch.ones(3, 2, dtype=torch.int8),
+        FEATURES,
+        FEATURES.bfloat16(),
+        FEATURES[::2],
+        FEATURES.t(),
+        torch.ones(3, 2, dtype=torch.int8),
         {"a": [FEATURES], "b": 3, "c": torch.nn.Parameter(FEATURES)},
     ],
-)  # fmt: skip
+)
 def test_sound_files_load_as_torch_loads_them(tmp_path: Path, content: Any, legacy: bool) -> None:
     path = tmp_path / "a.pt"
     torch.save(content, path, _use_new_zipfile_serialization=not legacy)

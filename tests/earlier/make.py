@@ -96,36 +96,149 @@ def make_model(folder: Path, width: int, seed: int) -> None:
         "architecture": "test_vit",
         "num_classes": 0,
         "model_args": arguments,
-        "pretrained_cfg": {"architecture": "test_vit", "input_size": [3, PATCH_PX, PATCH_PX], "fixed_input_size": True,
-                           "mean": [0.6, 0.5, 0.55], "std": [0.25, 0.2, 0.3], "num_classes": 0, "classifier": "head"},
-    }  # fmt: skip
+        "pretrained_cfg": {
+            "architecture": "test_vit",
+            "input_size": [3, PATCH_PX, PATCH_PX],
+            "fixed_input_size": True,
+            "mean": [0.6, 0.5, 0.55],
+            "std": [0.25, 0.2, 0.3],
+            "num_classes": 0,
+            "classifier": "head",
+        },
+    }
     (folder / "config.json").write_text(json.dumps(config))
 
 
 def make_outputs() -> None:
     """Every output that users keep, by the commands that make it."""
     px = str(PATCH_PX)
-    g2l("plan", "slides.csv", "--slides-root", "slides", "--out", "plan.h5", "--patch-px", px,
-        "--mpp", "1", "--patches-per-slide", "8", "--val-fraction", "0.4")  # fmt: skip
+    g2l(
+        "plan",
+        "slides.csv",
+        "--slides-root",
+        "slides",
+        "--out",
+        "plan.h5",
+        "--patch-px",
+        px,
+        "--mpp",
+        "1",
+        "--patches-per-slide",
+        "8",
+        "--val-fraction",
+        "0.4",
+    )
     extract = ("--rows-per-shard", "8", "--device", "cpu", "--batch-size", "8", "--workers", "1", "--no-preflight")
     g2l("extract-teacher", "plan.h5", "--out", "store.zarr", "--teacher", "local-dir:teacher", "--views", "2", *extract)
     g2l("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
-    g2l("embed", "local-dir:teacher", "slides.csv", "--slides-root", "slides", "--out", "trident",
-        "--layout", "trident", "--patch-px", px, "--mpp", "1", "--stride-px", "64", "--device", "cpu",
-        "--workers", "1")  # fmt: skip
+    g2l(
+        "embed",
+        "local-dir:teacher",
+        "slides.csv",
+        "--slides-root",
+        "slides",
+        "--out",
+        "trident",
+        "--layout",
+        "trident",
+        "--patch-px",
+        px,
+        "--mpp",
+        "1",
+        "--stride-px",
+        "64",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    )
     (features,) = Path("trident").rglob("features_*")
-    g2l("import-features", str(features), "--out", "imported.zarr", "--slides-root", "slides", "--manifest",
-        "slides.csv", "--teacher", "local-dir:teacher", "--patches-per-slide", "4", "--device", "cpu",
-        "--workers", "1")  # fmt: skip
-    g2l("train-student", "store.zarr", "--out", "run", "--student", "local-dir:student", "--weights", "scratch",
-        "--teacher", "local-dir:teacher", "--teacher", "local-dir:second", "--epochs", "2", "--batch-size", "4",
-        "--checkpoint-every", "3", "--device", "cpu", "--workers", "1", "--lr", "1e-3")  # fmt: skip
+    g2l(
+        "import-features",
+        str(features),
+        "--out",
+        "imported.zarr",
+        "--slides-root",
+        "slides",
+        "--manifest",
+        "slides.csv",
+        "--teacher",
+        "local-dir:teacher",
+        "--patches-per-slide",
+        "4",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    )
+    g2l(
+        "train-student",
+        "store.zarr",
+        "--out",
+        "run",
+        "--student",
+        "local-dir:student",
+        "--weights",
+        "scratch",
+        "--teacher",
+        "local-dir:teacher",
+        "--teacher",
+        "local-dir:second",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "4",
+        "--checkpoint-every",
+        "3",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+        "--lr",
+        "1e-3",
+    )
     g2l("export", "run", "--out", "exported")
-    g2l("embed", "exported", "slides.csv", "--slides-root", "slides", "--out", "features", "--layout", "trident",
-        "--stride-px", "64", "--device", "cpu", "--workers", "1")  # fmt: skip
-    g2l("evaluate", "--store", "store.zarr", "--models", "before=run@before", "--models", "after=run",
-        "--patches", "patches.csv", "--no-cost", "--device", "cpu", "--workers", "1", "--resamples", "100",
-        "--draws", "5", "--folds", "3", "--out", "report")  # fmt: skip
+    g2l(
+        "embed",
+        "exported",
+        "slides.csv",
+        "--slides-root",
+        "slides",
+        "--out",
+        "features",
+        "--layout",
+        "trident",
+        "--stride-px",
+        "64",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+    )
+    g2l(
+        "evaluate",
+        "--store",
+        "store.zarr",
+        "--models",
+        "before=run@before",
+        "--models",
+        "after=run",
+        "--patches",
+        "patches.csv",
+        "--no-cost",
+        "--device",
+        "cpu",
+        "--workers",
+        "1",
+        "--resamples",
+        "100",
+        "--draws",
+        "5",
+        "--folds",
+        "3",
+        "--out",
+        "report",
+    )
     shutil.rmtree("run/tensorboard", ignore_errors=True)
     for picture in [*Path("report").glob("*.png"), Path("report/report.html"), Path("run/curves.png")]:
         picture.unlink(missing_ok=True)

@@ -223,9 +223,15 @@ def test_a_folder_that_timm_loads_is_an_encoder_with_its_own_arguments(tmp_path:
         "architecture": "test_vit",
         "num_classes": 0,
         "model_args": {"num_classes": 0, **arguments},
-        "pretrained_cfg": {"input_size": [3, 64, 64], "fixed_input_size": True, "mean": [0.7, 0.6, 0.7],
-                           "std": [0.2, 0.2, 0.3], "num_classes": 0, "classifier": "head"},
-    }  # fmt: skip
+        "pretrained_cfg": {
+            "input_size": [3, 64, 64],
+            "fixed_input_size": True,
+            "mean": [0.7, 0.6, 0.7],
+            "std": [0.2, 0.2, 0.3],
+            "num_classes": 0,
+            "classifier": "head",
+        },
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     built = build_encoder(f"local-dir:{tmp_path}", PRETRAINED, 64)
     assert built.spec.arguments == arguments

@@ -31,18 +31,29 @@ def randomise(model: torch.nn.Module) -> torch.nn.Module:
 def with_registers() -> torch.nn.Module:
     """Hibou's architecture in transformers, small: SwiGLU, registers, a position for the class token."""
     config = transformers.Dinov2WithRegistersConfig(
-        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, use_swiglu_ffn=True, mlp_ratio=4,
-        num_register_tokens=4, image_size=56, patch_size=14,
-    )  # fmt: skip
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        use_swiglu_ffn=True,
+        mlp_ratio=4,
+        num_register_tokens=4,
+        image_size=56,
+        patch_size=14,
+    )
     return randomise(transformers.Dinov2WithRegistersModel(config))
 
 
 def timm_hibou(mlp_ratio: float) -> torch.nn.Module:
     """The same architecture in timm."""
     return timm.create_model(
-        "vit_giant_patch14_reg4_dinov2", img_size=56, embed_dim=64, depth=2, num_heads=4, mlp_ratio=mlp_ratio,
+        "vit_giant_patch14_reg4_dinov2",
+        img_size=56,
+        embed_dim=64,
+        depth=2,
+        num_heads=4,
+        mlp_ratio=mlp_ratio,
         num_classes=0,
-    ).eval()  # fmt: skip
+    ).eval()
 
 
 def as_version_4(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -159,9 +170,13 @@ class Training(torch.nn.Module):
 def timm_gpfm(depth: int = 12) -> torch.nn.Module:
     """GPFM's architecture, small; more than ten blocks, so that chunks have numbers of two digits."""
     return timm.create_model(
-        ENCODERS["gpfm"].architecture, **ENCODERS["gpfm"].arguments | {"img_size": 56}, embed_dim=64, depth=depth,
-        num_heads=4, num_classes=0,
-    ).eval()  # fmt: skip
+        ENCODERS["gpfm"].architecture,
+        **ENCODERS["gpfm"].arguments | {"img_size": 56},
+        embed_dim=64,
+        depth=depth,
+        num_heads=4,
+        num_classes=0,
+    ).eval()
 
 
 @pytest.mark.parametrize("chunks", [1, 4])

@@ -36,15 +36,37 @@ def change(folder: Path, name: str, value: Any) -> None:
 
 
 WRONG: list[tuple[str, Any]] = [
-    ("architecture", "gone"), ("architecture", 5), ("pretrained_cfg", []), ("model_args", [1]), ("embedding", "cls "),
-    ("embedding", [1]), ("mpp", "half"), ("mpp", -1), ("mpp", None),
-    *(("pretrained_cfg.mean", value) for value in (None, [0.5], 0.5, [0.5] * 4, ["a", "b", "c"], "text", [None] * 3,
-                                                   [float("nan")] * 3, {"r": 1}, [True] * 3)),
+    ("architecture", "gone"),
+    ("architecture", 5),
+    ("pretrained_cfg", []),
+    ("model_args", [1]),
+    ("embedding", "cls "),
+    ("embedding", [1]),
+    ("mpp", "half"),
+    ("mpp", -1),
+    ("mpp", None),
+    *(
+        ("pretrained_cfg.mean", value)
+        for value in (
+            None,
+            [0.5],
+            0.5,
+            [0.5] * 4,
+            ["a", "b", "c"],
+            "text",
+            [None] * 3,
+            [float("nan")] * 3,
+            {"r": 1},
+            [True] * 3,
+        )
+    ),
     *(("pretrained_cfg.std", value) for value in (None, [0.5], [0.2, 0.2, 0], [0.2, 0.2, -1])),
     *(("pretrained_cfg.input_size", value) for value in (None, 32, [1, 32, 32], [3, 32], [3, 0, 0], ["3", 32, 32])),
-    ("model_args.in_chans", 1), ("model_args.img_size", -5), ("model_args.depth", 10**9),
+    ("model_args.in_chans", 1),
+    ("model_args.img_size", -5),
+    ("model_args.depth", 10**9),
     ("model_args.embed_dim", 10**12),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("name", "value"), WRONG)

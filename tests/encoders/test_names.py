@@ -7,10 +7,18 @@ from pipeline.encoders.names import NOT_IN_TABLE, OF_TABLE, are_of_one, encoders
 from pipeline.encoders.table import ENCODERS, named_spec
 
 TRIDENT = {
-    "h-optimus-0": "hoptimus0", "h-optimus-1": "hoptimus1", "h0-mini-mean": "h0-mini", "hibou-l": "hibou_l",
-    "uni": "uni_v1", "uni2-h": "uni_v2", "virchow2": "virchow2", "gigapath": "gigapath", "phikon-v2": "phikon_v2",
-    "kaiko-vitl14": "kaiko-vitl14", "gpfm": "gpfm",
-}  # fmt: skip
+    "h-optimus-0": "hoptimus0",
+    "h-optimus-1": "hoptimus1",
+    "h0-mini-mean": "h0-mini",
+    "hibou-l": "hibou_l",
+    "uni": "uni_v1",
+    "uni2-h": "uni_v2",
+    "virchow2": "virchow2",
+    "gigapath": "gigapath",
+    "phikon-v2": "phikon_v2",
+    "kaiko-vitl14": "kaiko-vitl14",
+    "gpfm": "gpfm",
+}
 STAMP = {"uni": "mahmood-uni-77ffbca1", "uni2-h": "mahmood-uni2", "h-optimus-0": "h_optimus_0", "gigapath": "gigapath"}
 SLIDE2VEC = {"uni": "uni", "uni2-h": "uni2", "h0-mini": "h0-mini", "phikon-v2": "phikonv2", "hibou-l": "hibou-l"}
 SAME = [(teacher, name) for table in (TRIDENT, STAMP, SLIDE2VEC) for teacher, name in table.items()]
@@ -38,8 +46,11 @@ def test_a_name_of_another_entry_is_refused_and_that_entry_is_named(teacher: str
     for other, name in TRIDENT.items():
         if teacher in encoders_named(name):
             continue
-        with pytest.raises(ConfigError, match=rf"the files name the encoder {name}.*--teacher says {teacher}\. Give "
-                           rf"--teacher .*{other}"):  # fmt: skip
+        with pytest.raises(
+            ConfigError,
+            match=rf"the files name the encoder {name}.*--teacher says {teacher}\. Give "
+            rf"--teacher .*{other}",
+        ):
             others([name], teacher)
 
 
@@ -53,8 +64,16 @@ def test_an_unknown_name_is_said() -> None:
     assert others(["tiny", "MahmoodLab/copies/UNI"], "h-optimus-0") == ["tiny", "MahmoodLab/copies/UNI"]
 
 
-@pytest.mark.parametrize("name", ["h-optimus-0-as-teacher", "run-as-uni", "run-as-hf-hub:MahmoodLab/UNI",
-                                  "run-as-hf-hub:MahmoodLab/UNI@main", "run-as-MahmoodLab/UNI"])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "h-optimus-0-as-teacher",
+        "run-as-uni",
+        "run-as-hf-hub:MahmoodLab/UNI",
+        "run-as-hf-hub:MahmoodLab/UNI@main",
+        "run-as-MahmoodLab/UNI",
+    ],
+)
 @pytest.mark.parametrize("teacher", ["uni", "hf-hub:MahmoodLab/UNI", "h-optimus-0", "local-dir:weights/mine"])
 def test_a_student_s_embeddings_are_not_the_teacher_s_own(name: str, teacher: str) -> None:
     with pytest.raises(ConfigError, match=f"the encoder {name}: `g2l embed --as-teacher` calls the embeddings of a st"):
@@ -71,11 +90,17 @@ def test_a_page_s_revision_does_not_hide_which_encoder_it_is(teacher: str) -> No
 @pytest.mark.parametrize(
     ("names", "is_one"),
     [
-        (["uni_v1", "mahmood-uni", "hf-hub:MahmoodLab/UNI@main"], True), (["mine", "Mine"], True), ([], True),
-        (["h0-mini", "h0-mini-mean"], True), (["uni_v1", "uni_v2"], False), (["uni", "run-as-uni"], False),
-        (["mine", "other"], False), (["local-dir:a@b/mine", "mine"], True), (["local-dir:a/x@1", "a/x"], False),
+        (["uni_v1", "mahmood-uni", "hf-hub:MahmoodLab/UNI@main"], True),
+        (["mine", "Mine"], True),
+        ([], True),
+        (["h0-mini", "h0-mini-mean"], True),
+        (["uni_v1", "uni_v2"], False),
+        (["uni", "run-as-uni"], False),
+        (["mine", "other"], False),
+        (["local-dir:a@b/mine", "mine"], True),
+        (["local-dir:a/x@1", "a/x"], False),
     ],
-)  # fmt: skip
+)
 def test_names_of_one_encoder(names: list[str], is_one: bool) -> None:
     assert are_of_one(names) == is_one
 

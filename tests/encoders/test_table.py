@@ -74,9 +74,14 @@ def test_swiglu_by_sizes_equals_timm_with_the_layer_passed(name: str) -> None:
     small = SMALL | {"embed_dim": 64 if name == "hibou-l" else 32}  # the packed gate has an even width
     torch.manual_seed(0)
     published = timm.create_model(
-        architecture, num_classes=0, init_values=1e-5, mlp_layer=SwiGLUPacked, act_layer=torch.nn.SiLU,
-        **small, **arguments,
-    ).eval()  # fmt: skip
+        architecture,
+        num_classes=0,
+        init_values=1e-5,
+        mlp_layer=SwiGLUPacked,
+        act_layer=torch.nn.SiLU,
+        **small,
+        **arguments,
+    ).eval()
     for parameter in published.parameters():
         torch.nn.init.normal_(parameter, 0, 0.2)
     assert ENCODERS[name].architecture == SWIGLU_GIANT

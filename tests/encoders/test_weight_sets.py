@@ -54,7 +54,10 @@ FORMS: dict[str, Callable[[list[State]], Any]] = {
     "ema before state_dict": lambda s: {"state_dict": s[B], "state_dict_ema": s[A]},
     "model_ema before model": lambda s: {"model": s[B], "model_ema": s[A]},
     "state_dict_ema before all": lambda s: {
-        "model": s[B], "model_ema": s[C], "state_dict": s[D], "state_dict_ema": s[A]
+        "model": s[B],
+        "model_ema": s[C],
+        "state_dict": s[D],
+        "state_dict_ema": s[A],
     },
     "model_ema before state_dict": lambda s: {"state_dict": s[B], "model_ema": s[A], "model": s[C]},
     "no ema": lambda s: {"state_dict_ema": None, "model_ema": None, "state_dict": s[A]},
@@ -64,7 +67,7 @@ FORMS: dict[str, Callable[[list[State]], Any]] = {
     "compiled, then DDP": lambda s: {"model": prefixed("module._orig_mod.", s[A])},
     "DDP, then compiled": lambda s: {"state_dict_ema": prefixed("_orig_mod.module.", s[A]), "state_dict": s[B]},
     "ema of DDP": lambda s: {"state_dict": prefixed("module.", s[B]), "state_dict_ema": prefixed("module.", s[A])},
-}  # fmt: skip
+}
 """What timm's loader knows; the set that it takes is the first of four."""
 
 
@@ -80,8 +83,14 @@ def test_the_set_is_the_one_that_timm_takes(tmp_path: Path, name: str, form: str
 
 BEYOND: dict[str, tuple[Callable[[list[State]], Any], str]] = {
     "DINOv2, whole training": (
-        lambda s: {"model": {**prefixed("student.backbone.", s[B]), **prefixed("teacher.backbone.", s[A]),
-                             "student.dino_head.mlp.0.weight": torch.zeros(3)}, "iteration": 9},
+        lambda s: {
+            "model": {
+                **prefixed("student.backbone.", s[B]),
+                **prefixed("teacher.backbone.", s[A]),
+                "student.dino_head.mlp.0.weight": torch.zeros(3),
+            },
+            "iteration": 9,
+        },
         "model.teacher.backbone",
     ),
     "DINOv2, flat": (
@@ -90,13 +99,19 @@ BEYOND: dict[str, tuple[Callable[[list[State]], Any], str]] = {
     ),
     "DINOv2, teacher_checkpoint.pth": (lambda s: {"teacher": prefixed("backbone.", s[A])}, "teacher.backbone"),
     "DINO": (
-        lambda s: {"student": prefixed("module.backbone.", s[B]), "teacher": prefixed("backbone.", s[A]),
-                   "optimizer": {"state": {0: torch.zeros(2)}}, "epoch": 100},
+        lambda s: {
+            "student": prefixed("module.backbone.", s[B]),
+            "teacher": prefixed("backbone.", s[A]),
+            "optimizer": {"state": {0: torch.zeros(2)}},
+            "epoch": 100,
+        },
         "teacher.backbone",
     ),
     "student alone": (lambda s: {"student": prefixed("module.", s[A])}, "student.module"),
-    "Lightning": (lambda s: {"state_dict": {**prefixed("model.", s[A]), "criterion.w": torch.zeros(1)}},
-                  "state_dict.model"),
+    "Lightning": (
+        lambda s: {"state_dict": {**prefixed("model.", s[A]), "criterion.w": torch.zeros(1)}},
+        "state_dict.model",
+    ),
     "Lightning, two networks": (
         lambda s: {"state_dict": {**prefixed("student_backbone.", s[B]), **prefixed("teacher_backbone.", s[A])}},
         "state_dict.teacher_backbone",
@@ -111,7 +126,7 @@ BEYOND: dict[str, tuple[Callable[[list[State]], Any], str]] = {
         "state_dict.module.base_encoder",
     ),
     "average in a checkpoint": (lambda s: {"weights": s[B], "ema": {"shadow": s[A]}}, "ema.shadow"),
-}  # fmt: skip
+}
 """What timm's loader does not know: content, and the name of the set that is taken, which is the first of four."""
 
 
@@ -143,8 +158,12 @@ def test_of_several_sets_the_taken_one_is_told_and_another_can_be_named(
     for suffix in ("::student", "::model.student.backbone", "::student.backbone"):
         assert equal(loaded("test_vit", path, suffix), student)
         assert not capsys.readouterr().err
-    for suffix, words in (("::model", "several sets"), ("::backbone", "several sets"), ("::ema", "no such set"),
-                          ("::teach", "no such set")):  # fmt: skip
+    for suffix, words in (
+        ("::model", "several sets"),
+        ("::backbone", "several sets"),
+        ("::ema", "no such set"),
+        ("::teach", "no such set"),
+    ):
         with pytest.raises(EncoderError, match=f"{suffix}: {words}.*there are model.teacher.backbone, model.student"):
             loaded("test_vit", path, suffix)
     with pytest.raises(EncoderError, match=r"none.pth: no such weights"):
@@ -193,8 +212,11 @@ def test_weights_of_another_architecture_name_what_is_missing(tmp_path: Path) ->
 
 def test_a_masked_autoencoder_without_its_decoder(tmp_path: Path) -> None:
     state = state_of("test_vit", 1)
-    decoder = {"mask_token": torch.zeros(1, 1, 8), "decoder_embed.weight": torch.zeros(8, 64),
-               "decoder_blocks.0.norm1.weight": torch.zeros(8)}  # fmt: skip
+    decoder = {
+        "mask_token": torch.zeros(1, 1, 8),
+        "decoder_embed.weight": torch.zeros(8, 64),
+        "decoder_blocks.0.norm1.weight": torch.zeros(8),
+    }
     torch.save({"model": state | decoder}, tmp_path / "w.pth")
     assert equal(loaded("test_vit", tmp_path / "w.pth"), state)
 

@@ -68,8 +68,14 @@ def folder(tmp_path: Path) -> Path:
 
 def evaluate(out: Path, images: Path, **options: Any) -> dict[str, Any]:
     """The report of two small models on the toy benchmark."""
-    values = {"models": ["one=test_resnet@scratch", "two=test_efficientnet@scratch"], "images_root": images,
-              "patch_px": PATCH_PX, "cost": False, "device": "cpu", "workers": 1} | options  # fmt: skip
+    values = {
+        "models": ["one=test_resnet@scratch", "two=test_efficientnet@scratch"],
+        "images_root": images,
+        "patch_px": PATCH_PX,
+        "cost": False,
+        "device": "cpu",
+        "workers": 1,
+    } | options
     stage.evaluate(out, EvaluateConfig.build(values))
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
     return report

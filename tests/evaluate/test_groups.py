@@ -18,14 +18,17 @@ from pipeline.evaluate.groups import coarsest, groups_in_several_centers_note
         ({"group": "a b c d", "case_id": "A A B B"}, "case_id", "The column group divides cases"),
         ({"group": "a a a b", "case_id": "A A B C"}, "group", ""),
         ({"group": "a a b b", "case_id": "A A B B"}, "group", ""),
-        ({"group": "r1 r2 r3 r4", "case": "A B C C", "patient": "P P Q Q", "slide_id": "1 2 3 3"}, "patient",
-         "The column group divides patients"),
+        (
+            {"group": "r1 r2 r3 r4", "case": "A B C C", "patient": "P P Q Q", "slide_id": "1 2 3 3"},
+            "patient",
+            "The column group divides patients",
+        ),
         ({"case_id": "A A B B", "slide_id": "1 2 3 3"}, "case_id", ""),
         ({"group": "a b - d", "case_id": "A A B -"}, "case_id", "go by case_id, not by it"),
         ({"group": "- - -", "case_id": "A A B"}, "case_id", ""),
         ({"group": "- - -"}, "group", ""),
     ],
-)  # fmt: skip
+)
 def test_the_coarsest_counts(columns: dict[str, str], chosen: str, words: str) -> None:
     cells = {name: ["" if cell == "-" else cell for cell in text.split()] for name, text in columns.items()}
     found = coarsest(cells)
@@ -71,12 +74,16 @@ def rows_of(columns: dict[str, str]) -> dict[str, list[str]]:
         ({"slide_id": "1 2 3", "group": "x y z", "case_id": "A A -"}, "case_id", "A A -", "go by case_id, not by it"),
         ({"slide_id": "1 2", "case_id": "A -"}, "case_id", "A -", ""),
         # a tissue microarray
-        ({"slide_id": "1 1 2 2", "patient": "P Q P Q"}, "patient", "P Q P Q",
-         "2 of 2 slides hold several patients (slide_id '1' is of patient 'P' and 'Q')"),
+        (
+            {"slide_id": "1 1 2 2", "patient": "P Q P Q"},
+            "patient",
+            "P Q P Q",
+            "2 of 2 slides hold several patients (slide_id '1' is of patient 'P' and 'Q')",
+        ),
         ({"slide_id": "1 1 2", "case_id": "A B C"}, "case_id", "A B C", "1 of 2 slides hold several cases"),
         ({"slide_id": "1 1 1", "case_id": "A B -"}, "case_id", "A B -", "1 of 1 slides hold several cases"),
     ],
-)  # fmt: skip
+)
 def test_the_groups_of_columns_with_gaps(columns: dict[str, str], chosen: str, names: str, words: str) -> None:
     found = coarsest(rows_of(columns))
     expected = ["" if name == "-" else name.replace(":", " ") for name in names.split()]

@@ -85,8 +85,17 @@ def test_rows_are_embedded_in_their_order(tmp_path: Path, batch_size: int) -> No
         out[:] = patches[row]
 
     rows = [4, 0, 8, 1, 2, 3, 5]
-    found = embed_rows(module, read, rows, patch_px=PATCH_PX, batch_size=batch_size, workers=2,
-                       device=torch.device("cpu"), precision="float32", what="test")  # fmt: skip
+    found = embed_rows(
+        module,
+        read,
+        rows,
+        patch_px=PATCH_PX,
+        batch_size=batch_size,
+        workers=2,
+        device=torch.device("cpu"),
+        precision="float32",
+        what="test",
+    )
     with torch.inference_mode():
         expected = module(torch.from_numpy(patches[rows])).numpy()
     assert found.dtype == np.float32

@@ -88,8 +88,11 @@ def test_embeddings_are_of_the_pixels_at_their_places_whatever_the_batch(tmp_pat
     found, failures = embed_slide(slide, embedder(Colours()), GRID, {"model": "x"}, done.append)
     assert (sum(done), len(found.features), failures) == (12, 12, [])
     assert (found.plan.case_id, found.plan.center, found.made_by, found.content["slide_id"]) == (
-        "case", "north", {"model": "x"}, "a",
-    )  # fmt: skip
+        "case",
+        "north",
+        {"model": "x"},
+        "a",
+    )
     assert (found.level_size_px, found.tissue_fraction.shape) == ((256, 192), (12,))
     reference = openslide.OpenSlide(slide.path)
     for (x, y), features in zip(found.coords_l0_px.tolist(), found.features, strict=True):

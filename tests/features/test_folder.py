@@ -80,9 +80,18 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "{}", '{"made_by": {}}', '{"made_by": [], "batch_size": 8}',
-             '{"made_by": {}, "batch_size": "8"}', '{"made_by": {}, "batch_size": 8, "versions": 3}']
-)  # fmt: skip
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "{}",
+        '{"made_by": {}}',
+        '{"made_by": [], "batch_size": 8}',
+        '{"made_by": {}, "batch_size": "8"}',
+        '{"made_by": {}, "batch_size": 8, "versions": 3}',
+    ],
+)
 def test_a_damaged_record_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / RECORD_FILE).write_text(text)
     with pytest.raises(EmbedError, match=r"embed\.json: damaged \("):
@@ -95,9 +104,7 @@ def test_the_record_of_a_finished_folder_has_the_bytes_of_its_files(tmp_path: Pa
     (tmp_path / "a.h5").write_bytes(b"1")
     files = [tmp_path / "h5_files" / "b.h5", tmp_path / "a.h5", tmp_path / "gone.h5"]
     EmbedFolder(tmp_path).note_finished({"slides": 2}, files)
-    assert json.loads((tmp_path / FINISHED_FILE).read_text()) == {
-        "slides": 2, "files": {"a.h5": 1, "h5_files/b.h5": 3},
-    }  # fmt: skip
+    assert json.loads((tmp_path / FINISHED_FILE).read_text()) == {"slides": 2, "files": {"a.h5": 1, "h5_files/b.h5": 3}}
 
 
 # --- failures ---

@@ -39,8 +39,17 @@ def config(**options: Any) -> ImportConfig:
 
 # --- how large the patches are ---
 
-INFO = SlideInfo("aperio", 0.25, "slide", (2001, 1001), (0, 0, 2001, 1001), ((2001, 1001), (500, 250)), (1.0, 4.0),
-                 None, (255, 255, 255))  # fmt: skip
+INFO = SlideInfo(
+    "aperio",
+    0.25,
+    "slide",
+    (2001, 1001),
+    (0, 0, 2001, 1001),
+    ((2001, 1001), (500, 250)),
+    (1.0, 4.0),
+    None,
+    (255, 255, 255),
+)
 
 
 def side(facts: PatchFacts, **options: Any) -> float:
@@ -98,8 +107,18 @@ def looked_at(name: str, mpp: float | None) -> ImportedSlide:
     if mpp is None:
         return slide.failed("no features")
     geometry = PatchGeometry(PATCH_PX, mpp, 0.25, 0, 1.0)
-    plan = SlidePlan(name, f"{name}.svs", name, None, None, None, (2001, 1001), geometry, np.zeros((1, 2), np.int64),
-                     np.zeros(1, np.uint8))  # fmt: skip
+    plan = SlidePlan(
+        name,
+        f"{name}.svs",
+        name,
+        None,
+        None,
+        None,
+        (2001, 1001),
+        geometry,
+        np.zeros((1, 2), np.int64),
+        np.zeros(1, np.uint8),
+    )
     return replace(slide, slide=plan)
 
 
@@ -120,9 +139,11 @@ def test_a_digest_is_of_numbers_not_of_types() -> None:
     whole = digest(PlacedFeatures(features, coords, "a", PatchFacts()))
     assert digest(PlacedFeatures(features, coords.astype(np.int32), "b", PatchFacts(layout="clam"))) == whole
     assert digest(PlacedFeatures(features, coords * 1.0, None, PatchFacts())) == whole
-    for other in (PlacedFeatures(features + 1, coords, "a", PatchFacts()),
-                  PlacedFeatures(features, coords + 1, "a", PatchFacts()),
-                  PlacedFeatures(features[::-1], coords, "a", PatchFacts())):  # fmt: skip
+    for other in (
+        PlacedFeatures(features + 1, coords, "a", PatchFacts()),
+        PlacedFeatures(features, coords + 1, "a", PatchFacts()),
+        PlacedFeatures(features[::-1], coords, "a", PatchFacts()),
+    ):
         assert digest(other) != whole
 
 

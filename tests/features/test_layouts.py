@@ -65,9 +65,17 @@ def rewrite(place: Place, **changes: object) -> Path:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"rows": -1}, {"rows": "9"}, {"failed": 1.5}, {"made_by": []}, {"files": None}, {"later": 1}, {"sha256": "x"},
-     {"files": {"vectors": 1}}],
-)  # fmt: skip
+    [
+        {"rows": -1},
+        {"rows": "9"},
+        {"failed": 1.5},
+        {"made_by": []},
+        {"files": None},
+        {"later": 1},
+        {"sha256": "x"},
+        {"files": {"vectors": 1}},
+    ],
+)
 def test_a_mark_of_other_values_is_no_finished_slide(place: Place, changes: dict[str, object]) -> None:
     place.write(embedded("even", "float32"))
     assert place.read_mark("even") is not None

@@ -123,8 +123,15 @@ def test_a_sample_has_so_many_rows_of_each_slide() -> None:
 def test_the_record_of_a_proof_comes_back_and_damage_is_named() -> None:
     refused = Refused("s1", "a" * 64, "why")
     notes = Proof(8, 0.99, 0.98, 0.01, 0.9, 0.25, 3.0, (refused,)).notes()
-    assert notes["proof"] == {"rows": 8, "median_cosine": 0.99, "min_slide_cosine": 0.98, "max_nearer": 0.01,
-                              "min_plain_cosine": 0.9, "largest": 0.25, "scale": 3.0}  # fmt: skip
+    assert notes["proof"] == {
+        "rows": 8,
+        "median_cosine": 0.99,
+        "min_slide_cosine": 0.98,
+        "max_nearer": 0.01,
+        "min_plain_cosine": 0.9,
+        "largest": 0.25,
+        "scale": 3.0,
+    }
     assert "refused" not in Proof(8, 0.99, 0.98, 0.01, 0.9, 0.25, 3.0).notes()
 
     def store_with(attributes: dict[str, Any]) -> Store:

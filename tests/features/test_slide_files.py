@@ -75,9 +75,7 @@ def test_what_is_not_there_or_not_clear_is_not_guessed(
 
 def test_a_file_is_of_one_slide(tmp_path: Path) -> None:
     """Two cells with the same end, and a second model whose folder has no subfolders to tell them by."""
-    trees = read_trees([
-        ("m", write(tmp_path / "m", ["a/s0", "b/s0"])), ("n", write(tmp_path / "n", ["s0", "s1"])),
-    ])  # fmt: skip
+    trees = read_trees([("m", write(tmp_path / "m", ["a/s0", "b/s0"])), ("n", write(tmp_path / "n", ["s0", "s1"]))])
     files = files_of_slides(["a/s0", "b/s0", "s1"], trees)
     assert files.ids == ("a/s0", "b/s0", "s1")
     assert files.files["m"].keys() == {"a/s0", "b/s0"}
@@ -92,9 +90,9 @@ def test_a_cell_that_is_not_clear_takes_no_file_from_one_that_is(tmp_path: Path)
 
 
 def test_two_models_need_not_have_the_same_names_twice(tmp_path: Path) -> None:
-    trees = read_trees([
-        ("m", write(tmp_path / "m", ["a/s0", "b/s0", "b/s1"])), ("n", write(tmp_path / "n", ["a/s0", "b/s1"])),
-    ])  # fmt: skip
+    trees = read_trees(
+        [("m", write(tmp_path / "m", ["a/s0", "b/s0", "b/s1"])), ("n", write(tmp_path / "n", ["a/s0", "b/s1"]))]
+    )
     files = files_of_slides(["a/s0.h5", "b/s1.h5"], trees)
     assert files.ids == ("a/s0", "s1")
     assert all(files.files[model].keys() == {"a/s0", "s1"} for model in "mn")

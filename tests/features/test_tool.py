@@ -95,8 +95,11 @@ def test_each_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     first = file.attributes("features"), file.attributes("feats"), file.coords_attributes(), file.file_attributes()
     monkeypatch.setattr(tool, "read_dataset_attributes", lambda *_: pytest.fail("read twice"))
     assert (
-        file.attributes("features"), file.attributes("feats"), file.coords_attributes(), file.file_attributes(),
-    ) == first  # fmt: skip
+        file.attributes("features"),
+        file.attributes("feats"),
+        file.coords_attributes(),
+        file.file_attributes(),
+    ) == first
 
 
 def test_a_file_of_another_format_has_none_and_is_not_opened(tmp_path: Path) -> None:

@@ -140,8 +140,9 @@ def test_a_working_folder_that_is_gone_is_no_error(tmp_path: Path, monkeypatch: 
     assert sys.path == ["", "/elsewhere"]
 
 
-@pytest.mark.parametrize(("before", "after"), [(signal.SIG_IGN, signal.SIG_IGN),
-                                               (signal.default_int_handler, signal.SIG_DFL)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("before", "after"), [(signal.SIG_IGN, signal.SIG_IGN), (signal.default_int_handler, signal.SIG_DFL)]
+)
 def test_ctrl_c_ends_the_process_unless_it_was_ignored(before: signal.Handlers, after: signal.Handlers) -> None:
     kept = signal.signal(signal.SIGINT, before)
     try:

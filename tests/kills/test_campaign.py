@@ -96,7 +96,7 @@ def test_a_command_that_ends_as_it_should(tmp_path: Path) -> None:
     assert tally.faults == []
     assert sum(tally.stops.values()) == 3
     assert 1 <= tally.finished <= 3
-    with mock.patch("kill_runs.random.Random.shuffle"):  # INT, TERM and HUP in turn
+    with mock.patch("support.kill_runs.random.Random.shuffle"):  # INT, TERM and HUP in turn
         assert run_made_up(tmp_path, lambda place: ended(next(codes), stopped=True)).faults == []
 
 

@@ -13,8 +13,14 @@ def test_numbers_are_written_with_their_intervals() -> None:
     cells = [Interval(0.8124, 0.7811, 0.8432), Interval(0.5, nan, nan), Interval(nan, 0.1, 0.2), None, nan, 7, "x"]
     shown = shown_column(Column("c"), cells)
     assert [(cell.text, cell.interval) for cell in shown] == [
-        ("0.812", f"0.78{DASH}0.84"), ("0.500", ""), ("", ""), ("", ""), ("", ""), ("7", ""), ("x", ""),
-    ]  # fmt: skip
+        ("0.812", f"0.78{DASH}0.84"),
+        ("0.500", ""),
+        ("", ""),
+        ("", ""),
+        ("", ""),
+        ("7", ""),
+        ("x", ""),
+    ]
     assert [cell.missing for cell in shown] == [False, False, True, True, True, False, False]
 
 
@@ -29,10 +35,19 @@ def test_intervals_get_all_digits_where_one_less_would_hide_them() -> None:
 
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
-    [(1234.5678, 2, "1,234.57"), (0.0, 3, "0.000"), (-0.0, 3, "0.000"), (0.0002, 3, "0.000"),
-     (-0.0002, 3, "0.000"), (-1e-17, 3, "0.000"), (-0.0006, 3, f"{MINUS}0.001"),
-     (-1.5, 1, f"{MINUS}1.5"), (0.0006, 3, "0.001"), (1e9, 0, "1,000,000,000")],
-)  # fmt: skip
+    [
+        (1234.5678, 2, "1,234.57"),
+        (0.0, 3, "0.000"),
+        (-0.0, 3, "0.000"),
+        (0.0002, 3, "0.000"),
+        (-0.0002, 3, "0.000"),
+        (-1e-17, 3, "0.000"),
+        (-0.0006, 3, f"{MINUS}0.001"),
+        (-1.5, 1, f"{MINUS}1.5"),
+        (0.0006, 3, "0.001"),
+        (1e9, 0, "1,000,000,000"),
+    ],
+)
 def test_format_number(value: float, digits: int, text: str) -> None:
     assert format_number(value, digits) == text
 
@@ -69,14 +84,14 @@ def test_groups_span_their_columns_in_each_printed_part() -> None:
     shown = as_shown("t", columns, [[Shown("x")]] * 5, groups=["", "A", "A", "A", "B"], print_columns=2)
     assert shown["whole"] == {"indices": [0, 1, 2, 3, 4], "groups": [("A", 3), ("B", 1)]}
     assert shown["parts"] == [
-        {"indices": [0, 1, 2], "groups": [("A", 2)]}, {"indices": [0, 3, 4], "groups": [("A", 1), ("B", 1)]},
-    ]  # fmt: skip
+        {"indices": [0, 1, 2], "groups": [("A", 2)]},
+        {"indices": [0, 3, 4], "groups": [("A", 1), ("B", 1)]},
+    ]
     assert shown["under"] == [""] * 5
 
 
 def test_a_column_of_dashes_is_not_numeric_and_bold_is_known() -> None:
-    table = Table("t", [Column("m"), Column("x", better="higher"), Column("y")],
-                  [["a", 0.5, None], ["b", 0.6, nan]])  # fmt: skip
+    table = Table("t", [Column("m"), Column("x", better="higher"), Column("y")], [["a", 0.5, None], ["b", 0.6, nan]])
     shown = shown_table(table)
     assert shown["numeric"] == [False, True, False]
     assert shown["bold"]

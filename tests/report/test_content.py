@@ -21,9 +21,16 @@ from pipeline.report.content import (
 
 @pytest.mark.parametrize(
     ("cell", "expected"),
-    [(0.1 + 0.2, 0.30000000000000004), (nan, None), (inf, None), (None, None), (7, 7), ("nan", "nan"),
-     (Interval(0.5, nan, inf), {"value": 0.5, "low": None, "high": None})],
-)  # fmt: skip
+    [
+        (0.1 + 0.2, 0.30000000000000004),
+        (nan, None),
+        (inf, None),
+        (None, None),
+        (7, 7),
+        ("nan", "nan"),
+        (Interval(0.5, nan, inf), {"value": 0.5, "low": None, "high": None}),
+    ],
+)
 def test_cells_keep_their_digits_and_what_is_not_finite_is_null(cell: object, expected: object) -> None:
     assert plain(cell) == expected  # type: ignore[arg-type]
 
@@ -54,8 +61,18 @@ def test_a_section_lists_scores_and_only_differences_that_there_are() -> None:
         Score("first", {"a": Interval(1, 0, 2), "b": Interval(3, nan, nan)}, 0.5, {"b": Interval(2, 1, 3)}),
         Score("second", {"a": Interval(1, 0, 2)}),
     ]
-    section = Section("k", "T", "W", {"patches": 3}, [], [Figure("f.png", "c", "a")], scores, notes=("n",),
-                      exclusions=[Exclusion("x", "y")], ms_per_patch={"a": 1.0})  # fmt: skip
+    section = Section(
+        "k",
+        "T",
+        "W",
+        {"patches": 3},
+        [],
+        [Figure("f.png", "c", "a")],
+        scores,
+        notes=("n",),
+        exclusions=[Exclusion("x", "y")],
+        ms_per_patch={"a": 1.0},
+    )
     record = section.record()
     assert record["scores"] == {
         "first": {"a": {"value": 1, "low": 0, "high": 2}, "b": {"value": 3, "low": None, "high": None}},
@@ -72,9 +89,7 @@ def test_a_report_has_its_models_with_what_they_are_and_its_sections_by_key() ->
     sections = [Section(key, key.upper(), "", {}, []) for key in ("b", "a")]
     record = Report("R", models, "m", sections, {"seed": 0}, {"machine": "cpu"}).record()
     assert record["format"] == 1
-    assert record["models"] == [
-        {"label": "m", "role": "teacher", "num_params": 5, "source": "timm:x", "mpp": None},
-    ]  # fmt: skip
+    assert record["models"] == [{"label": "m", "role": "teacher", "num_params": 5, "source": "timm:x", "mpp": None}]
     assert list(record["sections"]) == ["b", "a"]
     assert record["sections"]["a"]["title"] == "A"
     assert (record["reference"], record["settings"], record["run"]) == ("m", {"seed": 0}, {"machine": "cpu"})

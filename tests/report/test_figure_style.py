@@ -66,9 +66,14 @@ def test_a_figure_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("values", "chance", "fits"),
-    [([0.6, 0.8], 0.5, True), ([0.93, 0.95], 0.02, False), ([0.93, 0.95], None, False), ([0.9], 0.7, True),
-     ([nan], 0.5, True)],
-)  # fmt: skip
+    [
+        ([0.6, 0.8], 0.5, True),
+        ([0.93, 0.95], 0.02, False),
+        ([0.93, 0.95], None, False),
+        ([0.9], 0.7, True),
+        ([nan], 0.5, True),
+    ],
+)
 def test_chance_is_a_line_where_it_stretches_the_axis_little_and_words_elsewhere(
     values: list[float], chance: float | None, fits: bool
 ) -> None:

@@ -105,9 +105,16 @@ def test_any_text_makes_a_page_of_the_same_elements(text: str) -> None:
         table = Table(words, [Column(words, words), Column("x")], [[words, 1.0]], note=words)
         model = ReportModel(words, words, {words: words}, 1)
         part = section(
-            title=words, what=words, basis={words: 1}, tables=[table], settings={words: words}, source={words: words},
-            exclusions=[Exclusion(words, words)], notes=[words], scores=[Score(words, {words: Interval(1, 0, 2)})],
-        )  # fmt: skip
+            title=words,
+            what=words,
+            basis={words: 1},
+            tables=[table],
+            settings={words: words},
+            source={words: words},
+            exclusions=[Exclusion(words, words)],
+            notes=[words],
+            scores=[Score(words, {words: Interval(1, 0, 2)})],
+        )
         report = Report(words, [model], words, [part], {words: words}, {words: words, "versions": {words: words}})
         page = render_page(report, Path())
         page.encode("utf-8")
@@ -270,8 +277,9 @@ def test_an_exclusion_counts_what_it_stands_for(tmp_path: Path) -> None:
     assert f"{2 * MAX_EXCLUSIONS + 3:,} more" in texts
     record = json.loads((tmp_path / "report.json").read_text())
     assert record["sections"]["k"]["exclusions"][:2] == [
-        {"what": "1 patches", "why": "unreadable"}, {"what": "2 patches", "why": "unreadable", "count": 2},
-    ]  # fmt: skip
+        {"what": "1 patches", "why": "unreadable"},
+        {"what": "2 patches", "why": "unreadable", "count": 2},
+    ]
     assert record["models"][0]["mpp"] is None
     assert "timm:x" in texts
     assert "mpp" not in texts
@@ -322,5 +330,8 @@ def test_the_same_report_gives_the_same_page(sample: tuple[Report, Path, str], t
 
 def test_settings_are_flattened_by_dotted_names() -> None:
     assert flat({"a": {"b": 1, "c": {"d": "x"}}, "e": [1, None], "f": {}}) == [
-        ("a.b", "1"), ("a.c.d", "x"), ("e", "[1, null]"), ("f", "{}"),
-    ]  # fmt: skip
+        ("a.b", "1"),
+        ("a.c.d", "x"),
+        ("e", "[1, null]"),
+        ("f", "{}"),
+    ]

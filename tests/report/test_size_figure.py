@@ -57,9 +57,17 @@ def test_scores_of_cost_are_not_drawn_against_size() -> None:
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(999, "999"), (374_000, "374 K"), (21_665_664, "22 M"), (303_966_208, "304 M"), (1_134_774_272, "1.1 B"),
-     (1_000_000_000, "1 B"), (999_900_000, "1 B"), (2_500_000, "2.5 M")],
-)  # fmt: skip
+    [
+        (999, "999"),
+        (374_000, "374 K"),
+        (21_665_664, "22 M"),
+        (303_966_208, "304 M"),
+        (1_134_774_272, "1.1 B"),
+        (1_000_000_000, "1 B"),
+        (999_900_000, "1 B"),
+        (2_500_000, "2.5 M"),
+    ],
+)
 def test_numbers_of_parameters_in_words(count: int, words: str) -> None:
     assert format_params(count) == words
 

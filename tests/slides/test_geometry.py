@@ -57,9 +57,7 @@ def test_implausible_mpp(slide_mpp: float, target_mpp: float, whose: str) -> Non
 
 
 @settings(deadline=None)  # other work on the machine must not fail a test
-@given(
-    st.floats(0.05, 5), st.lists(st.floats(1.5, 64), max_size=6, unique=True), st.floats(0.05, 5), st.booleans()
-)  # fmt: skip
+@given(st.floats(0.05, 5), st.lists(st.floats(1.5, 64), max_size=6, unique=True), st.floats(0.05, 5), st.booleans())
 def test_level_is_the_coarsest_fine_one(slide_mpp: float, coarser: list[float], target: float, allow: bool) -> None:
     downsamples = (1.0, *sorted(coarser))
     if slide_mpp > target * 1.05 and not allow:

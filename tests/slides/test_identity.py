@@ -82,8 +82,14 @@ def test_a_file_that_was_damaged_or_mended(tmp_path: Path, capsys: pytest.Captur
 def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:
     identity = Slide(unhashed[0]).identity()
     assert identity.quickhash is None
-    others = {"quickhash": "a", "size_l0_px": (1, 1), "file_bytes": 1, "level_sizes_px": ((1, 1),), "own_mpp": 0.4,
-              "sha256": "0" * 64}  # fmt: skip
+    others = {
+        "quickhash": "a",
+        "size_l0_px": (1, 1),
+        "file_bytes": 1,
+        "level_sizes_px": ((1, 1),),
+        "own_mpp": 0.4,
+        "sha256": "0" * 64,
+    }
     assert others.keys() == asdict(identity).keys()
     for name, value in others.items():
         assert [line.split(":")[0] for line in identity.changes(replace(identity, **{name: value}))] == [name]

@@ -73,9 +73,19 @@ def test_an_implausible_mpp_of_the_slide_does_not_count() -> None:
     assert (found.mpp, found.own_mpp) == (0.25, None)
 
 
-@pytest.mark.parametrize(("power", "mpp", "odd"), [("40", "0.5", True), ("20", "0.25", True), ("40", "0.25", False),
-                                                   ("40", "0.2325", False), ("20", "0.499", False), ("x", "0.5", False),
-                                                   ("0", "0.5", False), ("inf", "0.5", False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("power", "mpp", "odd"),
+    [
+        ("40", "0.5", True),
+        ("20", "0.25", True),
+        ("40", "0.25", False),
+        ("40", "0.2325", False),
+        ("20", "0.499", False),
+        ("x", "0.5", False),
+        ("0", "0.5", False),
+        ("inf", "0.5", False),
+    ],
+)
 def test_objective_against_mpp(power: str, mpp: str, odd: bool) -> None:
     found = read_mpp(mpp_properties(mpp, mpp, **{"openslide.objective-power": power}), None, PATH)
     assert any("x objective, usually" in words for words in found.warnings) == odd
@@ -127,6 +137,8 @@ def test_sizes_that_no_slide_has(properties: dict[str, str], levels: list[tuple[
 
 
 def test_bounds_are_cut_to_the_slide() -> None:
-    bounds = {f"openslide.bounds-{name}": value for name, value in
-              {"x": "-5", "y": "90", "width": "500", "height": "500"}.items()}  # fmt: skip
+    bounds = {
+        f"openslide.bounds-{name}": value
+        for name, value in {"x": "-5", "y": "90", "width": "500", "height": "500"}.items()
+    }
     assert read_info(GOOD | bounds, [(100, 100)], None, PATH).bounds_l0_px == (0, 90, 100, 10)

@@ -227,9 +227,32 @@ def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     Changed rows are noticed, and what was written can be fed back.
     """
     manifest, weights = write_tiny_cohort(tmp_path)
-    words = ["extract-teacher", manifest, "--out", tmp_path / "s.zarr", "--teacher", TEACHER, "--weights", weights,
-             "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "12", "--rows-per-shard", "8",
-             "--pixels", "none", "--dtype", "float32", "--device", "cpu", "--overlays", tmp_path / "o"]  # fmt: skip
+    words = [
+        "extract-teacher",
+        manifest,
+        "--out",
+        tmp_path / "s.zarr",
+        "--teacher",
+        TEACHER,
+        "--weights",
+        weights,
+        "--patch-px",
+        "64",
+        "--min-tissue",
+        "0",
+        "--patches-per-slide",
+        "12",
+        "--rows-per-shard",
+        "8",
+        "--pixels",
+        "none",
+        "--dtype",
+        "float32",
+        "--device",
+        "cpu",
+        "--overlays",
+        tmp_path / "o",
+    ]
     first = called(*words)
     assert first.returncode == 3, first.stderr
     assert "2 shards of 8 rows" in first.stdout

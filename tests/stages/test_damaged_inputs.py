@@ -198,8 +198,12 @@ def another_file(path: Path) -> None:
 
 
 HOSTILE: tuple[Callable[[Path], None], ...] = (
-    claims_29_tib, damaged_tensor, empty_pickle, claiming_archive, another_file,
-)  # fmt: skip
+    claims_29_tib,
+    damaged_tensor,
+    empty_pickle,
+    claiming_archive,
+    another_file,
+)
 
 
 def test_hostile_feature_files_are_left_out_by_name_and_the_others_are_scored(tmp_path: Path) -> None:

@@ -70,8 +70,19 @@ def test_a_store_that_was_cut_is_continued(outputs: Path) -> None:
         whole.first.shard_path(name, shard).unlink()
     whole.first.ledger.path(shard).unlink()
     shutil.rmtree("store.zarr/teachers")
-    g2l("extract-teacher", "plan.h5", "--out", "store.zarr", "--slides-root", "slides", "--teacher",
-        "local-dir:teacher", "--views", "2", *EXTRACT)  # fmt: skip
+    g2l(
+        "extract-teacher",
+        "plan.h5",
+        "--out",
+        "store.zarr",
+        "--slides-root",
+        "slides",
+        "--teacher",
+        "local-dir:teacher",
+        "--views",
+        "2",
+        *EXTRACT,
+    )
     after = array_files(whole.folder)
     assert before.keys() == after.keys()
     # the same pixels, whose lossless code may differ between processors
@@ -90,9 +101,29 @@ def test_a_run_that_was_cut_is_continued(outputs: Path) -> None:
     last.with_suffix(".json").unlink()
     before = steps(run)
     weights = safetensors.numpy.load_file("exported/model.safetensors")
-    g2l("train-student", "store.zarr", "--out", "run", "--student", "local-dir:student", "--weights", "scratch",
-        "--teacher", "local-dir:teacher", "--teacher", "local-dir:second", "--epochs", "2", "--batch-size", "4",
-        "--checkpoint-every", "3", "--lr", "1e-3", *CPU)  # fmt: skip
+    g2l(
+        "train-student",
+        "store.zarr",
+        "--out",
+        "run",
+        "--student",
+        "local-dir:student",
+        "--weights",
+        "scratch",
+        "--teacher",
+        "local-dir:teacher",
+        "--teacher",
+        "local-dir:second",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "4",
+        "--checkpoint-every",
+        "3",
+        "--lr",
+        "1e-3",
+        *CPU,
+    )
     after = steps(run)
     assert [line["step"] for line in after] == [line["step"] for line in before]
     assert [line["loss"] for line in after] == pytest.approx([line["loss"] for line in before], rel=1e-3)
@@ -108,9 +139,29 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 def test_a_finished_run_is_not_trained_again(outputs: Path) -> None:
     before = Path("run/metrics.jsonl").read_bytes()
-    g2l("train-student", "store.zarr", "--out", "run", "--student", "local-dir:student", "--weights", "scratch",
-        "--teacher", "local-dir:teacher", "--teacher", "local-dir:second", "--epochs", "2", "--batch-size", "4",
-        "--checkpoint-every", "3", "--lr", "1e-3", *CPU)  # fmt: skip
+    g2l(
+        "train-student",
+        "store.zarr",
+        "--out",
+        "run",
+        "--student",
+        "local-dir:student",
+        "--weights",
+        "scratch",
+        "--teacher",
+        "local-dir:teacher",
+        "--teacher",
+        "local-dir:second",
+        "--epochs",
+        "2",
+        "--batch-size",
+        "4",
+        "--checkpoint-every",
+        "3",
+        "--lr",
+        "1e-3",
+        *CPU,
+    )
     assert Path("run/metrics.jsonl").read_bytes() == before
 
 
@@ -127,21 +178,61 @@ def test_its_student_is_exported_again(outputs: Path) -> None:
 
 @pytest.mark.parametrize("teacher", ["local-dir:teacher", "local-dir:second"])
 def test_an_exported_student_still_reaches_its_teachers_space(outputs: Path, teacher: str) -> None:
-    g2l("embed", "exported", "slides.csv", "--slides-root", "slides", "--out", "mapped", "--layout", "trident",
-        "--as-teacher", "--teacher", teacher, "--stride-px", "64", *CPU)  # fmt: skip
+    g2l(
+        "embed",
+        "exported",
+        "slides.csv",
+        "--slides-root",
+        "slides",
+        "--out",
+        "mapped",
+        "--layout",
+        "trident",
+        "--as-teacher",
+        "--teacher",
+        teacher,
+        "--stride-px",
+        "64",
+        *CPU,
+    )
     assert len(list(Path("mapped").rglob("features_*/*.h5"))) == 3
 
 
 def test_a_folder_of_embeddings_is_complete(outputs: Path) -> None:
     before = {path: path.read_bytes() for path in Path("features").rglob("*.h5")}
-    g2l("embed", "exported", "slides.csv", "--slides-root", "slides", "--out", "features", "--layout", "trident",
-        "--stride-px", "64", *CPU)  # fmt: skip
+    g2l(
+        "embed",
+        "exported",
+        "slides.csv",
+        "--slides-root",
+        "slides",
+        "--out",
+        "features",
+        "--layout",
+        "trident",
+        "--stride-px",
+        "64",
+        *CPU,
+    )
     assert {path: path.read_bytes() for path in Path("features").rglob("*.h5")} == before
 
 
 def test_a_report_gives_the_same_fidelity(outputs: Path) -> None:
-    g2l("evaluate", "--store", "store.zarr", "--models", "before=run@before", "--models", "after=run", "--no-cost",
-        "--resamples", "100", "--out", "anew", *CPU)  # fmt: skip
+    g2l(
+        "evaluate",
+        "--store",
+        "store.zarr",
+        "--models",
+        "before=run@before",
+        "--models",
+        "after=run",
+        "--no-cost",
+        "--resamples",
+        "100",
+        "--out",
+        "anew",
+        *CPU,
+    )
     first, second = (json.loads(Path(name, "report.json").read_text()) for name in ("report", "anew"))
     for name, models in first["sections"]["fidelity"]["scores"].items():
         for model, score in models.items():

@@ -145,9 +145,16 @@ def test_all_tissue_patches_are_there(work: Path, made: dict[str, Path], layout:
 def test_trident_s_attributes(made: dict[str, Path]) -> None:
     folder = made["trident"] / "20x_64px_0px_overlap"
     of_coords = {
-        "patch_size": 64, "patch_size_level0": 128, "level0_magnification": 40, "target_magnification": 20,
-        "overlap": 0, "name": "fine", "savetodir": "", "level0_width": 1500, "level0_height": 1200,
-    }  # fmt: skip
+        "patch_size": 64,
+        "patch_size_level0": 128,
+        "level0_magnification": 40,
+        "target_magnification": 20,
+        "overlap": 0,
+        "name": "fine",
+        "savetodir": "",
+        "level0_width": 1500,
+        "level0_height": 1200,
+    }
     with h5py.File(folder / "patches" / "fine_patches.h5") as f:
         assert dict(f["coords"].attrs) == of_coords
         coords = f["coords"][()]
@@ -183,9 +190,13 @@ def test_stamp_s_attributes(made: dict[str, Path]) -> None:
     assert attributes.pop("g2l")
     assert len(attributes.pop("code_hash")) == 8
     assert attributes == {
-        "stamp_version": "2.1.0", "extractor": "tiny", "unit": "um", "tile_size_um": 32.0, "tile_size_px": 64,
+        "stamp_version": "2.1.0",
+        "extractor": "tiny",
+        "unit": "um",
+        "tile_size_um": 32.0,
+        "tile_size_px": 64,
         "feat_type": "tile",
-    }  # fmt: skip
+    }
 
 
 def test_the_folder_says_what_made_it_and_its_options_feed_the_command(work: Path, made: dict[str, Path]) -> None:
@@ -272,8 +283,9 @@ def test_a_student_knows_its_resolution(work: Path, run: Path, tmp_path: Path) -
 def test_a_model_without_a_projector_cannot_stand_in(work: Path, run: Path, tmp_path: Path) -> None:
     code, _, said = embed(work, tmp_path / "out", "pt", "--as-teacher")
     assert (code, "has no projector into a teacher's space" in said) == (1, True)
-    code, _, said = call_g2l("embed", f"{run}@before", work / "slides", "--out", tmp_path / "out", "--layout", "pt",
-                             "--as-teacher")  # fmt: skip
+    code, _, said = call_g2l(
+        "embed", f"{run}@before", work / "slides", "--out", tmp_path / "out", "--layout", "pt", "--as-teacher"
+    )
     assert (code, "has no projector" in said) == (1, True)
     slide = work / "slides" / "a.svs"
     for more, words in (
@@ -324,9 +336,10 @@ def test_a_killed_run_leaves_nothing_half_done_and_ends_as_one_that_was_not(
         {"trident": "*/features_tiny/*.h5", "clam": "h5_files/*.h5", "pt": "*/*.meta.json"},
     )
     stopped = stop_g2l(
-        *arguments(work, out, layout, *small, slides=slides), out=out,
+        *arguments(work, out, layout, *small, slides=slides),
+        out=out,
         ready=lambda: len(list(out.glob(finished[layout]))) >= 2,
-    )  # fmt: skip
+    )
     assert stopped.returncode == -signal.SIGKILL, stopped.stderr
     done = {path: path.stat().st_mtime_ns for path in out.glob(finished[layout])}
     assert 2 <= len(done) <= 6

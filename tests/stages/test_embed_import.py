@@ -33,8 +33,15 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     lines = ["slide_id,path,case_id,split"]
     for seed, (name, (mpp, downsamples)) in enumerate(SLIDES.items()):
         width, height = (384, 320) if mpp > 0.3 else (800, 560)
-        make_slide(folder / "slides" / f"{name}.svs", width=width, height=height, mpp=mpp, downsamples=downsamples,
-                   tile=64, seed=seed)  # fmt: skip
+        make_slide(
+            folder / "slides" / f"{name}.svs",
+            width=width,
+            height=height,
+            mpp=mpp,
+            downsamples=downsamples,
+            tile=64,
+            seed=seed,
+        )
         lines.append(f"{name},{name}.svs,c{seed},{'val' if name in ('odd', 'level') else 'train'}")
     (folder / "slides" / "manifest.csv").write_text("\n".join(lines) + "\n")
     write_teacher(folder / "teacher.safetensors")
@@ -65,19 +72,56 @@ def imported(work: Path, made: dict[str, Path]) -> Path:
 def embed(work: Path, out: Path, layout: str, model: str = TEACHER) -> Path:
     """The files of `g2l embed` with the same teacher, patches and arithmetic."""
     code, _, err = call_g2l(
-        "embed", f"{model}@{work / 'teacher.safetensors'}", work / "slides" / "manifest.csv", "--out", out,
-        "--layout", layout, "--patch-px", PATCH_PX, "--mpp", 0.5, "--min-tissue", 0, "--batch-size", 4,
-        "--device", "cpu", "--precision", "float32", "--workers", 2,
-    )  # fmt: skip
+        "embed",
+        f"{model}@{work / 'teacher.safetensors'}",
+        work / "slides" / "manifest.csv",
+        "--out",
+        out,
+        "--layout",
+        layout,
+        "--patch-px",
+        PATCH_PX,
+        "--mpp",
+        0.5,
+        "--min-tissue",
+        0,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+        "--precision",
+        "float32",
+        "--workers",
+        2,
+    )
     assert code == 0, err
     return out
 
 
 def command(work: Path, features: Path, out: Path, *more: object) -> list[object]:
-    return ["import-features", features, "--slides-root", work / "slides", "--manifest",
-            work / "slides" / "manifest.csv", "--teacher", TEACHER, "--weights", work / "teacher.safetensors",
-            "--out", out, "--dtype", "float32", "--rows-per-shard", 64, "--device", "cpu", "--workers", 2,
-            *more]  # fmt: skip
+    return [
+        "import-features",
+        features,
+        "--slides-root",
+        work / "slides",
+        "--manifest",
+        work / "slides" / "manifest.csv",
+        "--teacher",
+        TEACHER,
+        "--weights",
+        work / "teacher.safetensors",
+        "--out",
+        out,
+        "--dtype",
+        "float32",
+        "--rows-per-shard",
+        64,
+        "--device",
+        "cpu",
+        "--workers",
+        2,
+        *more,
+    ]
 
 
 def rows_of(store: Store) -> dict[tuple[str, int, int], Row]:
@@ -210,9 +254,15 @@ def test_another_encoder_s_name_is_said_and_kept(tmp_path: Path, work: Path) -> 
 
 @pytest.mark.parametrize(
     ("name", "is_other"),
-    [("h-optimus-0", False), ("hoptimus0", False), ("H_Optimus_0", False), ("bioptimus/H-optimus-0", False),
-     ("hf-hub:bioptimus/H-optimus-0", False), ("h-optimus-0-mine", True)],
-)  # fmt: skip
+    [
+        ("h-optimus-0", False),
+        ("hoptimus0", False),
+        ("H_Optimus_0", False),
+        ("bioptimus/H-optimus-0", False),
+        ("hf-hub:bioptimus/H-optimus-0", False),
+        ("h-optimus-0-mine", True),
+    ],
+)
 def test_names_that_are_the_teacher_s_in_another_spelling(name: str, is_other: bool) -> None:
     teacher = {"name": "h-optimus-0", "source": "hf-hub:bioptimus/H-optimus-0"}
     assert other_encoders([name], teacher) == ([name] if is_other else [])

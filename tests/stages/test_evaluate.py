@@ -49,13 +49,18 @@ class Bench:
             Image.fromarray(tinted).save(images / f"{i}.png")
             case = f"case {i % 8}"
             rows.append([f"images/{i}.png", ("<b>normal</b>", "tumour")[label], case, ("north", "south")[center]])
-            pathorob.append(["all", case, str(i), ("normal", "tumour")[label], ("north", "south")[center],
-                             f"images/{i}.png"])  # fmt: skip
+            pathorob.append(
+                ["all", case, str(i), ("normal", "tumour")[label], ("north", "south")[center], f"images/{i}.png"]
+            )
         self.write("patches.csv", ["path", "label", "group", "center"], rows)
         columns = ["subset", "slide_id", "patch_id", "biological_class", "medical_center", "path"]
         self.write("pathorob.csv", columns, pathorob)
-        paired = [[f"{s}-{c}", str(p), s, c, f"images/{8 * (2 * i + j) + p}.png"]
-                  for i, s in enumerate("AB") for j, c in enumerate(("HE", "GM")) for p in range(8)]  # fmt: skip
+        paired = [
+            [f"{s}-{c}", str(p), s, c, f"images/{8 * (2 * i + j) + p}.png"]
+            for i, s in enumerate("AB")
+            for j, c in enumerate(("HE", "GM"))
+            for p in range(8)
+        ]
         self.write("plism.csv", ["slide_id", "patch_id", "scanner", "staining", "path"], paired)
 
     def write_features(self) -> None:
@@ -79,16 +84,46 @@ class Bench:
 
     def arguments(self, out: Path, *more: object) -> list[object]:
         models = [word for model in self.models for word in ("--models", model)]
-        return ["evaluate", "--out", out, *models, "--device", "cpu", "--resamples", 100, "--draws", 5, "--folds", 2,
-                "--mil-epochs", 2, *more]  # fmt: skip
+        return [
+            "evaluate",
+            "--out",
+            out,
+            *models,
+            "--device",
+            "cpu",
+            "--resamples",
+            100,
+            "--draws",
+            5,
+            "--folds",
+            2,
+            "--mil-epochs",
+            2,
+            *more,
+        ]
 
     def everything(self, out: Path, *more: object) -> list[object]:
         f = self.folder
         return self.arguments(
-            out, "--store", f / "store.zarr", "--patches", f / "patches.csv", "--slides", f / "labels.csv", "--label",
-            "tp53", "--features", f"after={f / 'features'}", "--robustness", f / "pathorob.csv",
-            "--cost-batch-sizes", 2, "--cost-rounds", 2, *more,
-        )  # fmt: skip
+            out,
+            "--store",
+            f / "store.zarr",
+            "--patches",
+            f / "patches.csv",
+            "--slides",
+            f / "labels.csv",
+            "--label",
+            "tp53",
+            "--features",
+            f"after={f / 'features'}",
+            "--robustness",
+            f / "pathorob.csv",
+            "--cost-batch-sizes",
+            2,
+            "--cost-rounds",
+            2,
+            *more,
+        )
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,17 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
     for folder, beside in ((tmp_path / "student", "adapters"), (tmp_path / "run" / "student", "nothing")):
         shown = inspect_path(folder)
         assert re.search(rf"beside it +{beside}\n", shown)
-        for words in ("test_vit", "32 dimensions", "12 dimensions", "32 px", f"local-dir:{folder}", "load_projector",
-                      "distilled from", "epoch 2, step ", trained.run.read_identity()["plan"]):  # fmt: skip
+        for words in (
+            "test_vit",
+            "32 dimensions",
+            "12 dimensions",
+            "32 px",
+            f"local-dir:{folder}",
+            "load_projector",
+            "distilled from",
+            "epoch 2, step ",
+            trained.run.read_identity()["plan"],
+        ):
             assert words in shown
     assert not leftovers(tmp_path)
     with pytest.raises(G2LError, match="not overwritten"):

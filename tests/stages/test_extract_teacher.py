@@ -109,9 +109,13 @@ TABLE = {
 def by_timm(model: torch.nn.Module, rule: str, config: dict[str, Any], pixels: NDArray[np.uint8]) -> NDArray[Any]:
     """Embeddings (N, D) of patches (N, P, P, 3) by timm's evaluation transform and model, one after the other."""
     transform = timm.data.create_transform(
-        (3, PATCH_PX, PATCH_PX), is_training=False, mean=config["mean"], std=config["std"], crop_pct=1.0,
+        (3, PATCH_PX, PATCH_PX),
+        is_training=False,
+        mean=config["mean"],
+        std=config["std"],
+        crop_pct=1.0,
         interpolation=config.get("interpolation", "bicubic"),
-    )  # fmt: skip
+    )
     found = []
     with torch.inference_mode():
         for patch in pixels:

@@ -37,13 +37,34 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def extracting(root: Path, out: str = "store.zarr", weights: str = "t.safetensors") -> list[object]:
-    return ["extract-teacher", root / "plan.h5", "--out", root / out, "--teacher", TEACHER, "--weights", root / weights,
-            "--rows-per-shard", 8, "--batch-size", 4, "--device", "cpu"]  # fmt: skip
+    return [
+        "extract-teacher",
+        root / "plan.h5",
+        "--out",
+        root / out,
+        "--teacher",
+        TEACHER,
+        "--weights",
+        root / weights,
+        "--rows-per-shard",
+        8,
+        "--batch-size",
+        4,
+        "--device",
+        "cpu",
+    ]
 
 
 def training(root: Path) -> list[object]:
-    return ["train-student", root / "store.zarr", "--out", root / "run", "--student", f"local-dir:{root / 'vit'}",
-            *TRAINING]  # fmt: skip
+    return [
+        "train-student",
+        root / "store.zarr",
+        "--out",
+        root / "run",
+        "--student",
+        f"local-dir:{root / 'vit'}",
+        *TRAINING,
+    ]
 
 
 def without_torch(*arguments: object, folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -110,8 +131,13 @@ def test_what_differs_goes_to_the_stage_itself(root: Path, tmp_path: Path) -> No
 
     assert fast()
     assert fast(workers=3)
-    for more in ({"dtype": "float32"}, {"views": 2}, {"teacher": "test_vit"}, {"retry_failures": True},
-                 {"batch_size": 5}):  # fmt: skip
+    for more in (
+        {"dtype": "float32"},
+        {"views": 2},
+        {"teacher": "test_vit"},
+        {"retry_failures": True},
+        {"batch_size": 5},
+    ):
         assert fast(**more) is None, more
     other = plan_cohort(root / "slides" / "manifest.csv", seed=3)
     assert finished_extract(other, root / "plan.h5", store, config_of(root)) is None
@@ -178,9 +204,25 @@ def test_a_file_is_unchanged_if_it_is_older_than_the_record(tmp_path: Path) -> N
 
 
 def test_a_finished_folder_of_embeddings_is_seen_without_torch(root: Path) -> None:
-    command = ["embed", f"{TEACHER}@{root / 't.safetensors'}", root / "slides" / "manifest.csv", "--slides-root",
-               root / "slides", "--out", root / "embedded", "--layout", "trident", "--device", "cpu",
-               "--patch-px", 64, "--mpp", 0.5, "--min-tissue", 0]  # fmt: skip
+    command = [
+        "embed",
+        f"{TEACHER}@{root / 't.safetensors'}",
+        root / "slides" / "manifest.csv",
+        "--slides-root",
+        root / "slides",
+        "--out",
+        root / "embedded",
+        "--layout",
+        "trident",
+        "--device",
+        "cpu",
+        "--patch-px",
+        64,
+        "--mpp",
+        0.5,
+        "--min-tissue",
+        0,
+    ]
     code, first, said = call_g2l(*command)
     assert code == 0, said
     fast = without_torch(*command)

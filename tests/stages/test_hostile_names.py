@@ -20,11 +20,26 @@ from pipeline.student.card import in_markdown
 from stages.cli import show
 
 HOSTILE = (
-    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", 'a" onload="x', "a'b", "a\nb", "a\r\n\r\nb",
-    "\x1b[2J\x1b[31mred", "\x1b]8;;http://x\x07link", "../../etc/passwd", "$\\frac{1}{0}$", "$x", "```\n# title",
-    "|a|b|", "[link](javascript:alert(1))", "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe", "x" * 5000,
-    "{{ 7 * 7 }}", "\udcff\udcfe", "=1+1",
-)  # fmt: skip
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    'a" onload="x',
+    "a'b",
+    "a\nb",
+    "a\r\n\r\nb",
+    "\x1b[2J\x1b[31mred",
+    "\x1b]8;;http://x\x07link",
+    "../../etc/passwd",
+    "$\\frac{1}{0}$",
+    "$x",
+    "```\n# title",
+    "|a|b|",
+    "[link](javascript:alert(1))",
+    "\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe",
+    "x" * 5000,
+    "{{ 7 * 7 }}",
+    "\udcff\udcfe",
+    "=1+1",
+)
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -91,13 +106,19 @@ def test_a_ledger_names_files_of_its_shard_only(store: Path, name: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda a: a.update(rows=2**62), lambda a: a.update(rows=-1), lambda a: a.update(rows="7"),
-        lambda a: a.update(rows=True), lambda a: a.update(patch_px=2**30), lambda a: a["teacher"].update(width=2**40),
-        lambda a: a["settings"].update(rows_per_shard=0), lambda a: a["settings"].update(dtype="object"),
-        lambda a: a["settings"].update(pixels="../x"), lambda a: a.update(settings=[]),
+        lambda a: a.update(rows=2**62),
+        lambda a: a.update(rows=-1),
+        lambda a: a.update(rows="7"),
+        lambda a: a.update(rows=True),
+        lambda a: a.update(patch_px=2**30),
+        lambda a: a["teacher"].update(width=2**40),
+        lambda a: a["settings"].update(rows_per_shard=0),
+        lambda a: a["settings"].update(dtype="object"),
+        lambda a: a["settings"].update(pixels="../x"),
+        lambda a: a.update(settings=[]),
         lambda a: a.update(teacher=None),
     ],
-)  # fmt: skip
+)
 def test_what_a_store_says_of_itself_is_bounded(store: Path, change: Any) -> None:
     edit(store / "zarr.json", lambda record: change(record["attributes"]["g2l"]))
     with pytest.raises(StoreError, match=r"metadata are damaged"):
@@ -130,10 +151,14 @@ def test_a_plan_of_one_split_only_has_no_file_of_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda e: e.update(status={"OK": "7"}), lambda e: e.update(status=[]), lambda e: e.update(status={"GOOD": 1}),
-        lambda e: e.update(files=[]), lambda e: e.update(files={"a": 1}), lambda e: e.update(failures=[1]),
+        lambda e: e.update(status={"OK": "7"}),
+        lambda e: e.update(status=[]),
+        lambda e: e.update(status={"GOOD": 1}),
+        lambda e: e.update(files=[]),
+        lambda e: e.update(files={"a": 1}),
+        lambda e: e.update(failures=[1]),
     ],
-)  # fmt: skip
+)
 def test_a_ledger_entry_of_other_types_is_damaged(store: Path, change: Any) -> None:
     edit(store / "shards" / "0.json", change)
     with pytest.raises(StoreError, match=r"0\.json: damaged ledger entry .* Delete it to redo the shard"):

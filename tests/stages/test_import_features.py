@@ -71,8 +71,17 @@ def slides(extracted: Store) -> list[FeatureSlide]:
 
 @pytest.fixture(scope="module")
 def options(cohort: Path, weights: Path) -> dict[str, Any]:
-    return {"slides_root": cohort, "manifest": cohort / "manifest.csv", "teacher": TEACHER, "weights": weights,
-            "dtype": "float32", "rows_per_shard": 8, "val_fraction": 0.5, "device": "cpu", "workers": 2}  # fmt: skip
+    return {
+        "slides_root": cohort,
+        "manifest": cohort / "manifest.csv",
+        "teacher": TEACHER,
+        "weights": weights,
+        "dtype": "float32",
+        "rows_per_shard": 8,
+        "val_fraction": 0.5,
+        "device": "cpu",
+        "workers": 2,
+    }
 
 
 def run(features: Path, out: Path, options: dict[str, Any], **more: Any) -> Extracted:
@@ -112,8 +121,22 @@ def test_an_imported_store_takes_a_further_teacher(
     run(write_trident(tmp_path / "features", slides), out, options)
     other = write_teacher(tmp_path / "further.safetensors", further, seed=3)
     of_first = array_files(out)
-    code, _, said = call_g2l("extract-teacher", out, "--out", out, "--teacher", further, "--weights", other,
-                             "--device", "cpu", "--dtype", "float32", "--batch-size", 4)  # fmt: skip
+    code, _, said = call_g2l(
+        "extract-teacher",
+        out,
+        "--out",
+        out,
+        "--teacher",
+        further,
+        "--weights",
+        other,
+        "--device",
+        "cpu",
+        "--dtype",
+        "float32",
+        "--batch-size",
+        4,
+    )
     assert code == 0, said
     assert array_files(out) == of_first
     expected = Path(shutil.copytree(extracted.folder, tmp_path / "e.zarr"))
@@ -124,13 +147,33 @@ def test_an_imported_store_takes_a_further_teacher(
     assert found.attributes["preflight"] == same.attributes["preflight"]
     assert call_g2l("verify", out, "--weights", other, "--teacher", further, "--device", "cpu")[0] == 0
     student = student_folder(tmp_path / "student", "test_efficientnet", PATCH_PX)
-    code, _, said = call_g2l("train-student", out, "--out", tmp_path / "run", "--student", student, "--weights",
-                             "scratch", "--teacher", TEACHER, "--teacher", further, "--epochs", 1, "--batch-size", 8,
-                             "--device", "cpu", "--workers", 1)  # fmt: skip
+    code, _, said = call_g2l(
+        "train-student",
+        out,
+        "--out",
+        tmp_path / "run",
+        "--student",
+        student,
+        "--weights",
+        "scratch",
+        "--teacher",
+        TEACHER,
+        "--teacher",
+        further,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--device",
+        "cpu",
+        "--workers",
+        1,
+    )
     assert code == 0, said
     assert (tmp_path / "run" / "student" / "projector" / f"projector-{further}.safetensors").is_file()
-    code, _, said = call_g2l("extract-teacher", out, "--out", out, "--teacher", TEACHER, "--weights",
-                             options["weights"], "--device", "cpu")  # fmt: skip
+    code, _, said = call_g2l(
+        "extract-teacher", out, "--out", out, "--teacher", TEACHER, "--weights", options["weights"], "--device", "cpu"
+    )
     assert (code, "settings.imported" in said) == (1, True), said
 
 
@@ -193,8 +236,9 @@ def test_splits_and_cases_are_those_of_a_plan(
     )
     plan = run(features, tmp_path / "a.zarr", options, manifest=manifest).store.plan
     assert [(s.case_id, s.center, set(s.split), s.labels) for s in plan.slides] == [
-        ("a", "north", {VAL}, {"grade": "2"}), ("b", "south", {TRAIN}, {"grade": "3"})
-    ]  # fmt: skip
+        ("a", "north", {VAL}, {"grade": "2"}),
+        ("b", "south", {TRAIN}, {"grade": "3"}),
+    ]
     barcoded = tmp_path / "tcga"
     barcoded.mkdir()
     names = ["TCGA-A2-A0T2-01Z-00-DX1.AB", "TCGA-E2-A14N-01Z-00-DX1.CD"]
@@ -285,7 +329,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "twice": (lambda s: with_coords(s, *[tuple(one(s).coords[5])] * 2), "2 of 12 coordinates occur twice"),
     "wrong level": (lambda s: spoilt(s, mpp=1.0, coords=one(s).coords // 2), "have 1 um/px at 64 px; --mpp says 0.5"),
     "another slide": (lambda s: spoilt(s, size=(500, 448)), r"made of a slide of \(500, 448\) pixels; this one has"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", BAD)
@@ -311,8 +355,9 @@ def test_a_slide_that_does_not_fit_is_listed_by_name_and_the_others_go_on(
 
 def flags(options: dict[str, Any]) -> list[object]:
     """Options as flags of the command."""
-    return [word for name, value in options.items() if value is not None
-            for word in ("--" + name.replace("_", "-"), value)]  # fmt: skip
+    return [
+        word for name, value in options.items() if value is not None for word in ("--" + name.replace("_", "-"), value)
+    ]
 
 
 def test_slides_of_another_magnification_than_the_others(
@@ -479,13 +524,22 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
 
 
 @pytest.mark.parametrize(
-    ("cases", "failed", "words"), [("k,k", {"s2"}, "taken once, as s1"), (",", {"s2"}, "taken once, as s1"),
-                                   ("k,l", {"s1", "s2"}, "of several cases (k, l)")]
-)  # fmt: skip
+    ("cases", "failed", "words"),
+    [
+        ("k,k", {"s2"}, "taken once, as s1"),
+        (",", {"s2"}, "taken once, as s1"),
+        ("k,l", {"s1", "s2"}, "of several cases (k, l)"),
+    ],
+)
 def test_copies_of_a_slide_are_not_imported_twice(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path, cases: str, failed: set[str],
+    tmp_path: Path,
+    slides: list[FeatureSlide],
+    options: dict[str, Any],
+    cohort: Path,
+    cases: str,
+    failed: set[str],
     words: str,
-) -> None:  # fmt: skip
+) -> None:
     root, manifest = shutil.copytree(cohort, tmp_path / "slides"), tmp_path / "m.csv"
     shutil.copy(root / "s1.svs", root / "s2.svs")
     features = write_trident(tmp_path / "f", [*slides, *(replace(s, name="s2") for s in slides if s.name == "s1")])
@@ -635,9 +689,11 @@ def test_features_of_another_slide_or_place_are_caught(
     assert code == 3, err
     store = Store(tmp_path / "s.zarr")
     reason = audit_of(store)["s1"]
-    assert re.fullmatch(r"\S*/s1\.h5: not the features that test_resnet gives at these places: cosine \S+, \d+% of "
-                        r"the other rows nearer \(medians; needed are a cosine of 0\.9 and at most 5%\)",
-                        reason)  # fmt: skip
+    assert re.fullmatch(
+        r"\S*/s1\.h5: not the features that test_resnet gives at these places: cosine \S+, \d+% of "
+        r"the other rows nearer \(medians; needed are a cosine of 0\.9 and at most 5%\)",
+        reason,
+    )
     assert (audit_of(store).keys(), reason in err, "refused: s1" in err) == ({"s1"}, True, True)
     expected = rows_of(extracted)
     assert_same_rows(rows_of(store), {key: value for key, value in expected.items() if key[0] == "s0"})
@@ -770,9 +826,23 @@ def test_the_store_is_as_any_other(
     code, said, _ = call_g2l("verify", out, "--weights", weights, "--device", "cpu")
     assert (code, "3 of 3 shards: all files are as written" in said) == (0, True)
     code, said, err = call_g2l(
-        "train-student", out, "--out", tmp_path / "run", "--student", TEACHER, "--weights", "scratch",
-        "--device", "cpu", "--epochs", 1, "--batch-size", 4, "--workers", 1,
-    )  # fmt: skip
+        "train-student",
+        out,
+        "--out",
+        tmp_path / "run",
+        "--student",
+        TEACHER,
+        "--weights",
+        "scratch",
+        "--device",
+        "cpu",
+        "--epochs",
+        1,
+        "--batch-size",
+        4,
+        "--workers",
+        1,
+    )
     assert code == 0, err
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
 
@@ -804,8 +874,24 @@ def many(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[object
     manifest = write_cohort(folder / "slides")
     store = extract(plan_cohort(manifest, patches_per_slide=49), folder / "e.zarr", weights, dtype="float32").store
     features = write_trident(folder / "features", slides_of(store))
-    return ["import-features", features, "--slides-root", manifest.parent, "--manifest", manifest, "--teacher", TEACHER,
-            "--weights", weights, "--rows-per-shard", 2, "--device", "cpu", "--workers", 2]  # fmt: skip
+    return [
+        "import-features",
+        features,
+        "--slides-root",
+        manifest.parent,
+        "--manifest",
+        manifest,
+        "--teacher",
+        TEACHER,
+        "--weights",
+        weights,
+        "--rows-per-shard",
+        2,
+        "--device",
+        "cpu",
+        "--workers",
+        2,
+    ]
 
 
 def test_stopped_in_a_shard_and_continued_is_as_if_it_never_stopped(
@@ -827,9 +913,13 @@ def test_killed_and_continued_is_as_if_it_never_stopped(tmp_path: Path, many: li
     done = 0
     for _ in range(2):
         stopped = stop_g2l(
-            *many, "--out", out, out=out, wait=rng.uniform(0, 0.02),
+            *many,
+            "--out",
+            out,
+            out=out,
+            wait=rng.uniform(0, 0.02),
             ready=lambda enough=done + 3: len(list((out / "shards").glob("*.json"))) >= enough,
-        )  # fmt: skip
+        )
         assert stopped.returncode == -signal.SIGKILL, stopped.stderr
         finished = [i for i, entry in Store(out).first.ledger.entries() if entry]
         assert all(Store(out).first.check_files(i) == [] for i in finished)

@@ -68,8 +68,15 @@ def test_the_table_of_models_names_what_matters(monkeypatch: pytest.MonkeyPatch,
 
 def test_one_model_comes_with_the_way_to_its_weights() -> None:
     said = describe_model("uni2-h")
-    for words in ("681.0 M", "1536 dimensions", "https://huggingface.co/MahmoodLab/UNI2-h", "gated: ask for access",
-                  "HF_TOKEN", "--weights FILE", "HF_HUB_OFFLINE=1"):  # fmt: skip
+    for words in (
+        "681.0 M",
+        "1536 dimensions",
+        "https://huggingface.co/MahmoodLab/UNI2-h",
+        "gated: ask for access",
+        "HF_TOKEN",
+        "--weights FILE",
+        "HF_HUB_OFFLINE=1",
+    ):
         assert words in said
     assert "as its own configuration says" in describe_model("resnet18.a1_in1k")
     assert "https://huggingface.co/owner/name" in describe_model("hf-hub:owner/name")

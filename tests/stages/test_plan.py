@@ -209,9 +209,16 @@ def test_failing_slides_are_reported(tmp_path: Path, cohort: Path) -> None:
     plan = make_plan(tmp_path / "m.csv", patches_per_slide=10**6)
     audit = {row.slide_id: row for row in plan.audit}
     assert {name: row.status for name, row in audit.items()} == {
-        "blank": "failed", "cut": "failed", "cut-open": "damaged", "damaged": "damaged", "good": "ok",
-        "no-mpp": "failed", "no-slide": "failed", "other-file": "failed", "tiny": "failed",
-    }  # fmt: skip
+        "blank": "failed",
+        "cut": "failed",
+        "cut-open": "damaged",
+        "damaged": "damaged",
+        "good": "ok",
+        "no-mpp": "failed",
+        "no-slide": "failed",
+        "other-file": "failed",
+        "tiny": "failed",
+    }
     for name, reason in {
         "blank": "no patch has 50% of its area on tissue",
         "cut": "good-truncated.svs: not a slide that OpenSlide can read",

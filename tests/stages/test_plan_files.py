@@ -25,8 +25,24 @@ def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
     make_slide(write_cohort(folder, num_slides=1).with_name("b.tif"), width=512, height=448, mpp=None, downsamples=(1,))
     manifest, weights = folder / "manifest.csv", write_teacher(tmp_path / "teacher.safetensors")
     rows = "slide_id,path,case_id,mpp\ns0,s0.svs,c0,\nb,b.tif,c1,{}\n"
-    words = ["extract-teacher", manifest, "--out", tmp_path / "s.zarr", "--teacher", TEACHER, "--weights", weights,
-             "--patch-px", "64", "--min-tissue", "0", "--patches-per-slide", "4", "--device", "cpu"]  # fmt: skip
+    words = [
+        "extract-teacher",
+        manifest,
+        "--out",
+        tmp_path / "s.zarr",
+        "--teacher",
+        TEACHER,
+        "--weights",
+        weights,
+        "--patch-px",
+        "64",
+        "--min-tissue",
+        "0",
+        "--patches-per-slide",
+        "4",
+        "--device",
+        "cpu",
+    ]
     manifest.write_text(rows.format(""))
     assert called(*words).returncode == 3
     assert "delete the plan to try them again" in called(*words).stderr

@@ -82,9 +82,14 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
 def test_what_a_run_leaves(reference: Trained, store: Store, cnn: TrainConfig) -> None:
     run = reference.run
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        "checkpoints", "config.toml", "curves.png", "metrics.jsonl", "run.json", "student",
+        "checkpoints",
+        "config.toml",
+        "curves.png",
+        "metrics.jsonl",
+        "run.json",
+        "student",
         "tensorboard",
-    ]  # fmt: skip
+    ]
     lines = run.metrics()
     steps, vals = ([line for line in lines if line["kind"] == kind] for kind in ("step", "val"))
     assert [line["step"] for line in steps] == list(range(1, 16))
@@ -95,8 +100,12 @@ def test_what_a_run_leaves(reference: Trained, store: Store, cnn: TrainConfig) -
     identity = run.read_identity()
     assert identity["store"] == store.first.content_hash()
     assert identity["options"]["precision"] == "float32"
-    assert TrainConfig(**{k: v for k, v in read_toml(run.config_path, "train-student").items()
-                          if k not in ("store", "out")}) == cnn  # fmt: skip
+    assert (
+        TrainConfig(
+            **{k: v for k, v in read_toml(run.config_path, "train-student").items() if k not in ("store", "out")}
+        )
+        == cnn
+    )
     assert run.curves_path.read_bytes().startswith(b"\x89PNG")
     without_leftovers(run.folder)
 

@@ -158,7 +158,7 @@ def test_a_store_without_pixels_is_verified_from_slides_that_moved(tmp_path: Pat
         lambda value: value["chunk_grid"]["configuration"]["chunk_shape"].__setitem__(0, 48),
         lambda value: value.__setitem__("node_type", "group"),
     ],
-)  # fmt: skip
+)
 def test_tampered_metadata_of_an_array_are_found_and_named(store: Path, name: str, change: Any) -> None:
     edit_json(store / name / "zarr.json", change)
     text, code = verify_store(store, None, 0, "cpu")
@@ -192,7 +192,7 @@ def test_the_same_metadata_in_other_words_are_right(store: Path) -> None:
         lambda g2l: g2l["settings"].__setitem__("dtype", "float32"),
         lambda g2l: g2l["teacher"].__setitem__("width", 97),
     ],
-)  # fmt: skip
+)
 def test_tampered_attributes_of_the_store_are_found(store: Path, change: Any) -> None:
     edit_json(store / "zarr.json", lambda value: change(value["attributes"]["g2l"]))
     text, code = verify_store(store, None, 0, "cpu")
@@ -228,7 +228,7 @@ def test_a_tampered_column_of_slides_is_found(store: Path) -> None:
         (lambda entry: entry.__setitem__("files", 3), "damaged ledger entry"),
         (lambda entry: entry.pop("status"), "damaged ledger entry"),
     ],
-)  # fmt: skip
+)
 def test_a_tampered_ledger_is_found_and_named(store: Path, change: Any, words: str) -> None:
     edit_json(store / "shards" / "1.json", change)
     text, code = verify_store(store, None, 0, "cpu")

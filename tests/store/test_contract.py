@@ -46,10 +46,20 @@ class Made:
 
 def made(name: str, width: int, seed: int, rows_per_shard: int = 16, **settings: Any) -> Made:
     """A teacher of random embeddings."""
-    record = TEACHER.record() | {"name": name, "width": width, "weights": "test", "weights_sha256": str(seed) * 64,
-                                 "num_params": 1_000_000}  # fmt: skip
-    sizes = {"rows_per_shard": rows_per_shard, "pixels": "jpegxl", "dtype": "float32", "precision": "float32",
-             "batch_size": 8}  # fmt: skip
+    record = TEACHER.record() | {
+        "name": name,
+        "width": width,
+        "weights": "test",
+        "weights_sha256": str(seed) * 64,
+        "num_params": 1_000_000,
+    }
+    sizes = {
+        "rows_per_shard": rows_per_shard,
+        "pixels": "jpegxl",
+        "dtype": "float32",
+        "precision": "float32",
+        "batch_size": 8,
+    }
     shape = PLAN.num_rows, settings.get("views", 1), width
     embeddings = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
     return Made(StoreSpec(record, sizes | settings), embeddings)

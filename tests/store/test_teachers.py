@@ -84,8 +84,15 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def add_teacher(store: Store, *, failed: tuple[int, ...] = (), shards: int | None = None) -> Store:
     """Add made-up embeddings of a further teacher to a store of `make_store`."""
-    record = MADE_UP.record() | {"name": "second", "width": WIDTH, "patch_px": store.patch_px, "weights": "test",
-                                 "weights_sha256": "2" * 64, "num_params": 2, "licence": "second-licence"}  # fmt: skip
+    record = MADE_UP.record() | {
+        "name": "second",
+        "width": WIDTH,
+        "patch_px": store.patch_px,
+        "weights": "test",
+        "weights_sha256": "2" * 64,
+        "num_params": 2,
+        "licence": "second-licence",
+    }
     settings = {"rows_per_shard": 10, "pixels": "none", "dtype": "float32", "precision": "float32", "batch_size": 10}
     further = open_further(store, store.plan, StoreSpec(record, settings), versions())
     flat = make_patches(store.num_rows).reshape(store.num_rows, -1, 3).mean(1) / 255
@@ -127,8 +134,14 @@ def test_the_further_embeddings_are_timms_of_the_stored_pixels(root: Path, both:
 
 def test_a_store_without_pixels_is_embedded_from_its_slides(tmp_path: Path, root: Path, plan: Plan, both: Path) -> None:
     for name, weights in ((TEACHER, "first"), (FURTHER, "further")):
-        extract(plan, tmp_path / "s.zarr", root / f"{weights}.safetensors", teacher=name, pixels="none",
-                slides_root=root / "gone")  # fmt: skip
+        extract(
+            plan,
+            tmp_path / "s.zarr",
+            root / f"{weights}.safetensors",
+            teacher=name,
+            pixels="none",
+            slides_root=root / "gone",
+        )
     further, expected = (Store(path).teacher(FURTHER) for path in (tmp_path / "s.zarr", both))
     assert np.array_equal(further.read_embeddings(1), expected.read_embeddings(1))
     further.ledger.path(1).unlink()
@@ -177,8 +190,13 @@ def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path)
     assert files_of(out) == before
     Store(out).first.ledger.path(0).unlink()
     with pytest.raises(StoreError, match="finish the store: then it takes a further teacher"):
-        extract(plan, out, write_teacher(tmp_path / "v.safetensors", "test_convnext"), teacher="test_convnext",
-                slides_root=root / "gone")  # fmt: skip
+        extract(
+            plan,
+            out,
+            write_teacher(tmp_path / "v.safetensors", "test_convnext"),
+            teacher="test_convnext",
+            slides_root=root / "gone",
+        )
 
 
 # --- the preflight of a further teacher ------------------------------------------------------------------------------
@@ -241,9 +259,13 @@ def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
 
 @pytest.mark.parametrize("views", [None, 3])
 def test_a_continued_further_teacher_has_the_same_bytes(
-    tmp_path: Path, root: Path, plan: Plan, views: int | None, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    root: Path,
+    plan: Plan,
+    views: int | None,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
     options: dict[str, Any] = {"teacher": FURTHER, "views": views}
     further = extract(plan, out, root / "further.safetensors", **options).teacher
@@ -268,15 +290,36 @@ def test_a_store_is_its_plan(tmp_path: Path, root: Path, both: Path, cnn: str) -
     further = ["--teacher", FURTHER, "--weights", root / "further.safetensors"]
     code, _, said = call_g2l(*command, "--out", out, *further)
     assert code == 0, said
-    found, expected = ({name: data for name, data in files_of(path).items() if not name.endswith("config.toml")}
-                       for path in (out, both))  # fmt: skip
+    found, expected = (
+        {name: data for name, data in files_of(path).items() if not name.endswith("config.toml")}
+        for path in (out, both)
+    )
     assert found == expected
     record = out / "teachers" / FURTHER / "config.toml"
     code, told, said = call_g2l("extract-teacher", "--config", record)
     assert (code, "nothing was left to do" in told) == (0, True), said
-    code, _, said = call_g2l("train-student", out, "--out", tmp_path / "run", "--student", cnn, "--weights",
-                             "scratch", "--teacher", FURTHER, "--teacher", TEACHER, "--epochs", 1, "--batch-size", 8,
-                             "--device", "cpu", "--workers", 1)  # fmt: skip
+    code, _, said = call_g2l(
+        "train-student",
+        out,
+        "--out",
+        tmp_path / "run",
+        "--student",
+        cnn,
+        "--weights",
+        "scratch",
+        "--teacher",
+        FURTHER,
+        "--teacher",
+        TEACHER,
+        "--epochs",
+        1,
+        "--batch-size",
+        8,
+        "--device",
+        "cpu",
+        "--workers",
+        1,
+    )
     assert code == 0, said
     assert inspect_path(tmp_path / "run").count("held-out patches as ") == 2
     other = ["--teacher", TEACHER, "--weights", root / "first.safetensors", "--slides-root", root / "gone"]
@@ -362,8 +405,12 @@ def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
     )
     rows = choose_rows(teachers.first, train_config("x"), 1, teachers.stored[1:])
     assert np.array_equal(rows.train, np.setdiff1d(np.arange(48), [3, 20]))
-    joined = np.stack([StoredRows(teachers.first, None, teachers.stored[1:]).read(
-        row, np.empty((32, 32, 3), np.uint8)) for row in rows.train.tolist()])  # fmt: skip
+    joined = np.stack(
+        [
+            StoredRows(teachers.first, None, teachers.stored[1:]).read(row, np.empty((32, 32, 3), np.uint8))
+            for row in rows.train.tolist()
+        ]
+    )
     plain: Any = zarr.open_group(str(two.folder), mode="r")
     expected = np.concatenate([plain["teachers/second/embedding"][:], plain["embedding"][:]], axis=1)[rows.train]
     assert np.array_equal(joined, expected)
@@ -391,16 +438,24 @@ def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> 
     for teacher, width in (("test-teacher", 12), ("second", WIDTH)):
         projector = load_projector(tmp_path / "student", teacher)
         assert projector.as_teacher(embedding).shape == (3, width)
-        mean = teacher_statistics(two.teacher(teacher), TRAIN, choose_rows(two.first, config, 1, [
-            two.teacher("second")]).train)[0]  # fmt: skip
+        mean = teacher_statistics(
+            two.teacher(teacher), TRAIN, choose_rows(two.first, config, 1, [two.teacher("second")]).train
+        )[0]
         np.testing.assert_allclose(projector.teacher_norm.mean, mean, rtol=1e-5, atol=1e-6)
-    assert torch.equal(load_projector(tmp_path / "student").linear.weight,
-                       load_projector(tmp_path / "student", "test-teacher").linear.weight)  # fmt: skip
+    assert torch.equal(
+        load_projector(tmp_path / "student").linear.weight,
+        load_projector(tmp_path / "student", "test-teacher").linear.weight,
+    )
     with pytest.raises(EncoderError, match="no projector of a teacher uni; there are those of test-teacher, second"):
         load_projector(tmp_path / "student", "uni")
     card = (tmp_path / "student" / "README.md").read_text()
-    for words in ("distilled from test-teacher and second", "0.3333 of the loss", "projector-second.safetensors",
-                  "### second", "second-licence"):  # fmt: skip
+    for words in (
+        "distilled from test-teacher and second",
+        "0.3333 of the loss",
+        "projector-second.safetensors",
+        "### second",
+        "second-licence",
+    ):
         assert words in card, words
     assert "projector-second.safetensors" in inspect_path(tmp_path / "student")
 
@@ -410,8 +465,10 @@ def test_a_chosen_teacher_alone_gives_the_bits_of_a_store_without_the_other(
     tmp_path: Path, two: Store, cnn: str
 ) -> None:
     lone = make_store(tmp_path / "lone.zarr", failed=[20])
-    runs = [train_student(store, tmp_path / f"run-{i}", train_config(cnn, **options)).run.folder
-            for i, (store, options) in enumerate([(lone, {}), (two, {"teacher": ["test-teacher"]})])]  # fmt: skip
+    runs = [
+        train_student(store, tmp_path / f"run-{i}", train_config(cnn, **options)).run.folder
+        for i, (store, options) in enumerate([(lone, {}), (two, {"teacher": ["test-teacher"]})])
+    ]
     assert run_files(runs[0]) == run_files(runs[1])
     assert RunFolder(runs[0]).read_identity() == RunFolder(runs[1]).read_identity()
     add_teacher(lone)  # a run goes on when its store has taken a further teacher since
@@ -425,10 +482,13 @@ def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
     names = ["second", "test-teacher"]
     student = plain_vit(tmp_path / "vit")
     files = [
-        run_files(train_student(two, tmp_path / f"run-{weights}", train_config(
-            student, epochs=1, teacher=names, teacher_weight=weights)).run.folder)
+        run_files(
+            train_student(
+                two, tmp_path / f"run-{weights}", train_config(student, epochs=1, teacher=names, teacher_weight=weights)
+            ).run.folder
+        )
         for weights in (None, [5.0, 5.0], [1.0, 4.0])
-    ]  # fmt: skip
+    ]
     assert files[0] == files[1]
     assert files[0]["student/model.safetensors"] != files[2]["student/model.safetensors"]
     record = read_toml(tmp_path / "run-None" / "config.toml", "train-student")
@@ -508,9 +568,12 @@ def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path
     (tmp_path / "config.json").write_text(config.model_dump_json())
     done = subprocess.run(
         [sys.executable, "-c", KILLS, str(tmp_path), str(TESTS), FURTHER, str(views)],
-        capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
         cwd=ROOT,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert min(map(int, done.stdout.split())) >= 5
     extract(plan, tmp_path / "unbroken.zarr", tmp_path / "further.safetensors", teacher=FURTHER, views=views)

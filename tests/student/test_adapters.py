@@ -36,8 +36,11 @@ STUDENTS = ("pooled", "cls", "cls+mean")
 def student(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """An exported student's folder with its adapters, and the student by this project."""
     root = tmp_path_factory.mktemp("adapted")
-    names = {"pooled": student_folder(root / "source", "vit_small_patch14_reg4_dinov2", PATCH_PX, **TINY),
-             "cls": "tiny-swiglu", "cls+mean": "tiny-mean"}  # fmt: skip
+    names = {
+        "pooled": student_folder(root / "source", "vit_small_patch14_reg4_dinov2", PATCH_PX, **TINY),
+        "cls": "tiny-swiglu",
+        "cls+mean": "tiny-mean",
+    }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoders, "ENCODERS", MappingProxyType({**encoders.ENCODERS, **SPECS}))
         built = build_encoder(names[request.param], SCRATCH, PATCH_PX)
@@ -142,11 +145,13 @@ class CustomInferenceEncoder(torch.nn.Module):
 TOOLS = {
     "pathorob": {"pathorob": {}, "pathorob.models": {}, "pathorob.models.utils": {"ModelWrapper": ModelWrapper}},
     "plismbench": {
-        "plismbench": {}, "plismbench.models": {}, "plismbench.models.extractor": {"Extractor": Extractor},
+        "plismbench": {},
+        "plismbench.models": {},
+        "plismbench.models.extractor": {"Extractor": Extractor},
         "plismbench.models.utils": {"DEFAULT_DEVICE": -1, "prepare_module": prepare_module},
     },
     "trident": {"trident": {}, "trident.patch_encoder_models": {"CustomInferenceEncoder": CustomInferenceEncoder}},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -239,10 +244,14 @@ def test_evas_configuration_gives_the_students_embeddings(student: tuple[Path, A
     images = data["predict"][1]["init_args"]["transforms"]
     assert images["class_path"] == "eva.vision.data.transforms.common.ResizeAndCrop"
     told = images["init_args"]
-    transform = v2.Compose([  # what ResizeAndCrop of kaiko-eva 0.4.5 does with a uint8 image (3, H, W)
-        v2.Resize(size=told["size"]), v2.CenterCrop(size=told["size"]), v2.ToDtype(torch.float32, scale=True),
-        v2.Normalize(mean=told["mean"], std=told["std"]),
-    ])  # fmt: skip
+    transform = v2.Compose(
+        [  # what ResizeAndCrop of kaiko-eva 0.4.5 does with a uint8 image (3, H, W)
+            v2.Resize(size=told["size"]),
+            v2.CenterCrop(size=told["size"]),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(mean=told["mean"], std=told["std"]),
+        ]
+    )
     patches = make_patches(4, PATCH_PX)
     batch = torch.stack([transform(v2.functional.to_image(patch)) for patch in patches])
     torch.testing.assert_close(model(batch), expected_of(built, patches), rtol=1e-5, atol=1e-5)

@@ -7,8 +7,14 @@ from pipeline.student.card_files import adapters_section, files_section, with_fi
 def test_files_are_listed_with_their_use() -> None:
     spec = EncoderSpec("x", "timm:x", "x", width=7, patch_px=42)
     said = files_section(spec, {"model.onnx": 3e-7, "model.pt2": 0.0}, weights_beside=True)
-    for words in ("| `model.onnx` | the student by itself; differs from torch by 3e-07", "model.onnx.data", "opset 18",
-                  "(B, 42, 42, 3)", "(B, 7)", "torch.export.load"):  # fmt: skip
+    for words in (
+        "| `model.onnx` | the student by itself; differs from torch by 3e-07",
+        "model.onnx.data",
+        "opset 18",
+        "(B, 42, 42, 3)",
+        "(B, 7)",
+        "torch.export.load",
+    ):
         assert words in said
     alone = files_section(spec, {})
     assert "`projector/projector.safetensors`" in alone
@@ -16,8 +22,11 @@ def test_files_are_listed_with_their_use() -> None:
     assert "model.onnx" not in alone
     assert "projectors.json" not in alone
     several = files_section(spec, {}, projectors={"a": "projector.safetensors", "b/c": "projector-b-c.safetensors"})
-    for line in ("| `projector.safetensors` | its map into a's space |", "| `projectors.json` | the files",
-                 "| `projector-b-c.safetensors` | its map into b/c's space |"):  # fmt: skip
+    for line in (
+        "| `projector.safetensors` | its map into a's space |",
+        "| `projectors.json` | the files",
+        "| `projector-b-c.safetensors` | its map into b/c's space |",
+    ):
         assert line in several
 
 

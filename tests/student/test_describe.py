@@ -89,9 +89,7 @@ def test_how_rows_were_split_is_one_word(strip: float | None, val_rows: int, by:
     facts = split_facts({"cases": cases, "val_strip": strip, "more": "left out", **counts})
     assert (facts["by"], facts["val_strip"]) == (by, strip)
     assert {name: facts[name] for name in counts} == counts
-    assert facts["cases"] == {
-        "known": False, "slides": 3, "unknown": 1, "not_recorded": 0, "repeats_ids": False,
-    }  # fmt: skip
+    assert facts["cases"] == {"known": False, "slides": 3, "unknown": 1, "not_recorded": 0, "repeats_ids": False}
 
 
 def test_the_shape_of_a_projector_is_read_from_its_header(tmp_path: Path) -> None:

@@ -67,8 +67,10 @@ def test_a_card_names_its_plan_or_none() -> None:
 
 def test_teachers_are_read_from_what_a_card_says_of_them() -> None:
     """The sentences are those that `card` writes today: both change together, or earlier folders are not read."""
-    first, second, third = ({"name": name, "source": f"timm:{name}", "weights": "w.bin", "weights_sha256": digest * 64}
-                            for name, digest in (("a", "1"), ("b (x): y", "2"), ("c", "3")))  # fmt: skip
+    first, second, third = (
+        {"name": name, "source": f"timm:{name}", "weights": "w.bin", "weights_sha256": digest * 64}
+        for name, digest in (("a", "1"), ("b (x): y", "2"), ("c", "3"))
+    )
     further = [{"teacher": teacher, "weight": 0.25, "content": "9" * 64} for teacher in (second, third)]
     card = f"- Teacher {teacher_source(first)}.{further_sources(further)}\n"
     names = ["a", "b (x): y", "c", "not in it"]

@@ -28,13 +28,14 @@ from pipeline.student.folder import load_projector, timm_json
 
 STUDENTS: dict[str, tuple[Callable[[Path], str], int]] = {
     "vit with registers at another size": (
-        lambda folder: student_folder(folder, "vit_small_patch14_reg4_dinov2", 42, **TINY), 42,
+        lambda folder: student_folder(folder, "vit_small_patch14_reg4_dinov2", 42, **TINY),
+        42,
     ),
     "cnn": (lambda folder: student_folder(folder, "test_efficientnet", 40, drop_path_rate=0.2), 40),
     "plain timm name": (lambda _: "test_vit", 64),
     "swiglu from the table": (lambda _: "tiny-swiglu", 42),
     "class token and mean": (lambda _: "tiny-mean", 42),
-}  # fmt: skip
+}
 
 ELSEWHERE = """
 import sys, timm, torch, numpy as np
@@ -134,8 +135,12 @@ def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
     (folder / "stale.txt").write_text("")
     write_exported(folder, *small_student(2), "second")
     assert sorted(path.name for path in folder.iterdir()) == [
-        "README.md", "config.json", "model.safetensors", "projector", "student.json",
-    ]  # fmt: skip
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "projector",
+        "student.json",
+    ]
     assert (folder / "README.md").read_text() == "second"
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
 

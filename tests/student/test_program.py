@@ -109,13 +109,20 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
     code, said, errors = call_g2l("export", run, "--out", out, "--format", "onnx", "--format", "torch-export")
     assert code == 0
     assert errors.splitlines() == [
-        "writing model.onnx and running it by ONNX Runtime", "writing model.pt2 and running it",
-    ]  # fmt: skip
+        "writing model.onnx and running it by ONNX Runtime",
+        "writing model.pt2 and running it",
+    ]
     assert re.search(r"model\.onnx: the same to \S+ of the largest value", said)
     assert sorted(os.listdir(out)) == [
-        "README.md", "adapters", "config.json", "model.onnx", "model.pt2", "model.safetensors", "projector",
+        "README.md",
+        "adapters",
+        "config.json",
+        "model.onnx",
+        "model.pt2",
+        "model.safetensors",
+        "projector",
         "student.json",
-    ]  # fmt: skip
+    ]
     assert not leftovers(tmp_path)
     written = onnx.load(out / "model.onnx")
     assert {p.key: p.value for p in written.metadata_props}["um_per_px"] == "0.5"
@@ -124,8 +131,14 @@ def test_the_command_writes_every_format_and_the_card_shows_how_they_are_used(ru
     os.umask(umask)
     assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o666 & ~umask}
     card = (out / "README.md").read_text()
-    for name in ("config.json", "model.onnx", "model.pt2", "model.safetensors", "projector/projector.safetensors",
-                 "student.json"):  # fmt: skip
+    for name in (
+        "config.json",
+        "model.onnx",
+        "model.pt2",
+        "model.safetensors",
+        "projector/projector.safetensors",
+        "student.json",
+    ):
         assert f"    {hashlib.sha256((out / name).read_bytes()).hexdigest()}  {name}" in card
     patch = make_patches(1, 32)[0]
     embeddings = []

@@ -122,9 +122,13 @@ def test_the_teacher_of_a_run_needs_its_file(run: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("RUN@during", "@before, @after and @teacher"), ("RUN/student@scratch", "has its own weights"),
-     ("RUN/checkpoints", "neither a run nor an exported student"), ("l" * 61 + "=uni", "more than 60 characters")],
-)  # fmt: skip
+    [
+        ("RUN@during", "@before, @after and @teacher"),
+        ("RUN/student@scratch", "has its own weights"),
+        ("RUN/checkpoints", "neither a run nor an exported student"),
+        ("l" * 61 + "=uni", "more than 60 characters"),
+    ],
+)
 def test_forms_that_are_refused(run: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         name_model(text.replace("RUN", str(run)), None)

@@ -56,8 +56,9 @@ def embed(root: Path, model: str, out: Path, *more: object) -> tuple[int, str, s
 def fidelity(root: Path, store: Path, out: Path, *models: str) -> tuple[dict[str, list[str]], str]:
     """Evaluate models on a store: labels and maps of the rows of each table of models, and the notes in one."""
     named = [word for model in models for word in ("--models", model.replace("ROOT", str(root)))]
-    code, _, said = call_g2l("evaluate", "--store", store, *named, "--out", out, "--no-cost", "--device", "cpu",
-                             "--resamples", 100)  # fmt: skip
+    code, _, said = call_g2l(
+        "evaluate", "--store", store, *named, "--out", out, "--no-cost", "--device", "cpu", "--resamples", 100
+    )
     assert code == 0, said
     section: dict[str, Any] = json.loads((out / "report.json").read_text())["sections"]["fidelity"]
     return {t["title"]: t["rows"] for t in section["tables"]}, "\n".join(section["notes"])
@@ -106,8 +107,10 @@ def test_the_teacher_must_be_said_and_another_one_s_files_are_refused(root: Path
 
 def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_path: Path) -> None:
     identity = RunFolder(root / "run").read_identity()
-    hashes = {SECOND: identity["teacher"]["weights_sha256"],
-              TEACHER: Store(root / "store.zarr").first.spec.teacher["weights_sha256"]}  # fmt: skip
+    hashes = {
+        SECOND: identity["teacher"]["weights_sha256"],
+        TEACHER: Store(root / "store.zarr").first.spec.teacher["weights_sha256"],
+    }
     for model in ("run", "exported", "run/student", "run@before"):
         assert name_model(str(root / model), None).teachers == hashes
     named = name_model(str(root / "exported"), None)
@@ -119,8 +122,14 @@ def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_p
         assert projector is not None
         saved = safetensors.torch.load_file(root / "exported" / file)
         assert torch.equal(projector.linear.weight, saved["linear.weight"])
-    tables, notes = fidelity(root, root / "store.zarr", tmp_path / "report", "after=ROOT/run", "stu=ROOT/exported",
-                             f"first={TEACHER}@ROOT/first.safetensors")  # fmt: skip
+    tables, notes = fidelity(
+        root,
+        root / "store.zarr",
+        tmp_path / "report",
+        "after=ROOT/run",
+        "stu=ROOT/exported",
+        f"first={TEACHER}@ROOT/first.safetensors",
+    )
     rows = {row["model"] if isinstance(row, dict) else row[0] for row in tables["Standing in as it is"]}
     assert rows == {"after", "stu", "first"}
     assert "distilled from" not in notes
@@ -141,8 +150,9 @@ def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
     silent = Path(shutil.copytree(tmp_path / "run" / "student", tmp_path / "silent"))
     for name in ("README.md", "student.json"):
         (silent / name).unlink()
-    tables, notes = fidelity(root, store, tmp_path / "report", f"own={tmp_path / 'run'}", f"silent={silent}",
-                             "several=ROOT/run")  # fmt: skip
+    tables, notes = fidelity(
+        root, store, tmp_path / "report", f"own={tmp_path / 'run'}", f"silent={silent}", "several=ROOT/run"
+    )
     assert "Standing in as it is" not in tables
     for label in ("own", "silent", "several"):
         assert f"The store does not know its teacher's weights: {label}'s own projector is not used." in notes
@@ -153,9 +163,13 @@ def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
 
 def test_the_card_says_which_teacher_and_lists_all_projectors(root: Path) -> None:
     card = (root / "exported" / "README.md").read_text()
-    for words in (f"% of {SECOND}'s ", f"maps the embedding into {SECOND}'s space", "| `projectors.json` |",
-                  f"| `projector/projector.safetensors` | its map into {SECOND}'s space |",
-                  f"| `projector/projector-{TEACHER}.safetensors` | its map into {TEACHER}'s space |"):  # fmt: skip
+    for words in (
+        f"% of {SECOND}'s ",
+        f"maps the embedding into {SECOND}'s space",
+        "| `projectors.json` |",
+        f"| `projector/projector.safetensors` | its map into {SECOND}'s space |",
+        f"| `projector/projector-{TEACHER}.safetensors` | its map into {TEACHER}'s space |",
+    ):
         assert words in card, words
     assert "% of the teacher's" not in card
     for file in json.loads((root / "exported" / "projectors.json").read_text()).values():
@@ -185,8 +199,10 @@ def test_what_a_card_says_of_teachers_is_read_back() -> None:
     def record(name: str, sha256: str) -> dict[str, Any]:
         return {"name": name, "weights_sha256": sha256, "source": "timm:x", "weights": "f.bin"}
 
-    further = [{"teacher": record(n, h), "weight": 0.25, "content": "c" * 64}
-               for n, h in (("hf-hub:o/n", "b" * 64), ("other", ""), ("third", "d" * 64))]  # fmt: skip
+    further = [
+        {"teacher": record(n, h), "weight": 0.25, "content": "c" * 64}
+        for n, h in (("hf-hub:o/n", "b" * 64), ("other", ""), ("third", "d" * 64))
+    ]
     card = f"- Plan x.\n- Teacher {teacher_source(record('one', 'a' * 64))}.{further_sources(further)}\n- Student\n"
     names = ["one", "hf-hub:o/n", "other", "third"]
     assert teachers_in_card(card, names) == dict(zip(names, ("a" * 64, "b" * 64, "", "d" * 64), strict=True))

@@ -54,14 +54,31 @@ def test_the_schema_is_as_documented(student: Path) -> None:
     values = json.loads((student / STUDENT_JSON).read_text())
     assert (values["format"], values["version"]) == ("g2l-student", 1)
     assert {key: list(value) for key, value in values.items() if isinstance(value, dict)} == {
-        "encoder": ["name", "architecture", "num_params", "embedding", "width", "patch_px", "mpp", "mean", "std",
-                    "start"],
+        "encoder": [
+            "name",
+            "architecture",
+            "num_params",
+            "embedding",
+            "width",
+            "patch_px",
+            "mpp",
+            "mean",
+            "std",
+            "start",
+        ],
         "training": ["loss", "alpha", "step", "epoch", "best"],
         "split": ["by", "val_strip", "train_rows", "train_slides", "val_rows", "val_slides", "cases"],
-    }  # fmt: skip
+    }
     keys = set(values)
-    for part in (values["encoder"], values["encoder"]["start"], values["teachers"][0], values["training"],
-                 values["training"]["best"], values["split"], values["split"]["cases"]):  # fmt: skip
+    for part in (
+        values["encoder"],
+        values["encoder"]["start"],
+        values["teachers"][0],
+        values["training"],
+        values["training"]["best"],
+        values["split"],
+        values["split"]["cases"],
+    ):
         keys |= part.keys()
     documented = (ROOT / "docs" / "formats.md").read_text()
     assert {key for key in keys if f"`{key}`" not in documented} == set()
@@ -81,8 +98,11 @@ WRONG: list[tuple[str, Change, str]] = [
     ("no teachers", lambda v: v.update(teachers=[]), "teachers: "),
     ("too many teachers", lambda v: v.update(teachers=v["teachers"] * 60), "teachers: "),
     ("a teacher twice", lambda v: v["teachers"][1].update(name="a"), "two teachers have the name a"),
-    ("a projector twice", lambda v: v["teachers"][1].update(projector=v["teachers"][0]["projector"]),
-     "two teachers have the projector projector/projector.safetensors"),
+    (
+        "a projector twice",
+        lambda v: v["teachers"][1].update(projector=v["teachers"][0]["projector"]),
+        "two teachers have the projector projector/projector.safetensors",
+    ),
     ("teachers as an object", lambda v: v.update(teachers={}), "teachers: "),
     ("a teacher without a name", lambda v: v["teachers"][0].update(name=""), "teachers.0.name: "),
     ("a missing key", lambda v: v["teachers"][1].pop("width"), "teachers.1.width: Field required"),
@@ -100,7 +120,7 @@ WRONG: list[tuple[str, Change, str]] = [
     ("a weight above 1", lambda v: v["teachers"][0].update(loss_weight=1.5), "teachers.0.loss_weight: "),
     ("an unknown split", lambda v: v["split"].update(by="slide"), "split.by: "),
     ("a long text", lambda v: v.update(g2l="x" * 10_000), "g2l: "),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("changing", "words"), [case[1:] for case in WRONG], ids=[case[0] for case in WRONG])
@@ -116,10 +136,24 @@ def test_values_that_do_not_fit_are_named(student: Path, changing: Change, words
 
 @pytest.mark.parametrize(
     "file",
-    ["../projector.safetensors", "projector/../../x.safetensors", "/etc/passwd", "projector//etc/x.safetensors",
-     "projector\\x.safetensors", "C:\\x.safetensors", "projector/x.safetensors\n", "projector/x.pt", "projector/\u0000",
-     "model.safetensors", "projector/", "", "projector/a/b.safetensors", "projector/" + "x" * 300 + ".safetensors", 1],
-)  # fmt: skip
+    [
+        "../projector.safetensors",
+        "projector/../../x.safetensors",
+        "/etc/passwd",
+        "projector//etc/x.safetensors",
+        "projector\\x.safetensors",
+        "C:\\x.safetensors",
+        "projector/x.safetensors\n",
+        "projector/x.pt",
+        "projector/\u0000",
+        "model.safetensors",
+        "projector/",
+        "",
+        "projector/a/b.safetensors",
+        "projector/" + "x" * 300 + ".safetensors",
+        1,
+    ],
+)
 def test_a_projector_stays_in_its_folder(student: Path, tmp_path: Path, file: object) -> None:
     shutil.copy(student / "projector" / "projector.safetensors", tmp_path)
     change(student, lambda values: values["teachers"][0].update(projector=file))
@@ -130,12 +164,17 @@ def test_a_projector_stays_in_its_folder(student: Path, tmp_path: Path, file: ob
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "damaged"), (b"{", "damaged"), (b"[]", "holds a list, not an object"), (b"\xff\xfe", "damaged"),
-        (b"[" * 100_000, "damaged"), (b'{"a":' * 100_000, "damaged"), (b"null", "not an object"),
+        (b"", "damaged"),
+        (b"{", "damaged"),
+        (b"[]", "holds a list, not an object"),
+        (b"\xff\xfe", "damaged"),
+        (b"[" * 100_000, "damaged"),
+        (b'{"a":' * 100_000, "damaged"),
+        (b"null", "not an object"),
         (b'{"format": "g2l-student", "version": 1, "g2l": ' + b"9" * 100_000 + b"}", "damaged"),
         (b" " * (LARGEST_BYTES + 1), "the limit is 1.0 MiB"),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_description_is_one_error(student: Path, data: bytes, words: str) -> None:
     (student / STUDENT_JSON).write_bytes(data)
     with pytest.raises(EncoderError) as caught:
@@ -172,9 +211,11 @@ def test_a_huge_file_a_folder_or_a_link_that_leads_nowhere_is_not_read(student: 
 def test_files_of_projectors_have_names_of_their_own() -> None:
     files = projector_files(["x/y", "a/b", "a-b", "A-b"])
     assert list(files.values()) == [
-        "projector/projector.safetensors", "projector/projector-a-b.safetensors",
-        "projector/projector-a-b-3.safetensors", "projector/projector-A-b-4.safetensors",
-    ]  # fmt: skip
+        "projector/projector.safetensors",
+        "projector/projector-a-b.safetensors",
+        "projector/projector-a-b-3.safetensors",
+        "projector/projector-A-b-4.safetensors",
+    ]
 
 
 # --- of a run ----------------------------------------------------------------------------------------------------

@@ -46,8 +46,15 @@ def _repeat(data: bytearray, rng: random.Random) -> bytearray:
 
 
 DAMAGES: tuple[Callable[[bytearray, random.Random], bytearray], ...] = (
-    _cut, _flip, _flip, _blank, _enlarge, _enlarge, _insert, _repeat,
-)  # fmt: skip
+    _cut,
+    _flip,
+    _flip,
+    _blank,
+    _enlarge,
+    _enlarge,
+    _insert,
+    _repeat,
+)
 
 
 def damaged(data: bytes, seed: int) -> bytes:

@@ -65,9 +65,15 @@ def _frames(rgb: npt.NDArray[np.uint8]) -> list[bytes]:
 
 
 def write_instance(
-    path: Path, rgb: npt.NDArray[np.uint8], series: str, number: int, *, kind: str = "VOLUME", mpp: float = MPP,
+    path: Path,
+    rgb: npt.NDArray[np.uint8],
+    series: str,
+    number: int,
+    *,
+    kind: str = "VOLUME",
+    mpp: float = MPP,
     sop_class: str = SLIDE_CLASS,
-) -> Path:  # fmt: skip
+) -> Path:
     """One file of a series: uint8 (height, width, 3) RGB at `mpp`; `number` tells the files of a series apart."""
     uid = f"{series}.{number}"
     height, width = rgb.shape[:2]
@@ -77,9 +83,12 @@ def write_instance(
     first = "DERIVED" if kind == "VOLUME" and number > 1 else "ORIGINAL"
     last = "RESAMPLED" if first == "DERIVED" else "NONE"
     meta = (
-        element(2, 1, "OB", b"\0\1") + element(2, 2, "UI", sop_class) + element(2, 3, "UI", uid)
-        + element(2, 0x10, "UI", JPEG_SYNTAX) + element(2, 0x12, "UI", "1.2.3")
-    )  # fmt: skip
+        element(2, 1, "OB", b"\0\1")
+        + element(2, 2, "UI", sop_class)
+        + element(2, 3, "UI", uid)
+        + element(2, 0x10, "UI", JPEG_SYNTAX)
+        + element(2, 0x12, "UI", "1.2.3")
+    )
     body = [
         element(8, 8, "CS", f"{first}\\PRIMARY\\{kind}\\{last}"),
         element(8, 0x16, "UI", sop_class),

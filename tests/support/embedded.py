@@ -20,9 +20,26 @@ def embedded(slide_id: str, dtype: str, rows: int = 9) -> EmbeddedSlide:
     rng = np.random.default_rng(sum(map(ord, slide_id)))
     tried = np.stack([np.arange(rows + 2) * 300, np.full(rows + 2, 77)], axis=1).astype(np.int64)
     geometry = PatchGeometry(GRID.patch_px, GRID.mpp, mpp, level, downsample)
-    plan = SlidePlan(slide_id, f"{slide_id}.svs", "case", None, None, "0" * 8, (9001, 2003), geometry, tried,
-                     np.full(rows + 2, TRAIN, np.uint8))  # fmt: skip
+    plan = SlidePlan(
+        slide_id,
+        f"{slide_id}.svs",
+        "case",
+        None,
+        None,
+        "0" * 8,
+        (9001, 2003),
+        geometry,
+        tried,
+        np.full(rows + 2, TRAIN, np.uint8),
+    )
     size = (int(9001 / downsample), int(2003 / downsample))
     made_by = {"model": {"architecture": "x"}, "settings": {"patch_px": GRID.patch_px, "mpp": GRID.mpp}}
-    return EmbeddedSlide(plan, size, made_by, {"slide_id": slide_id}, tried[1:-1], np.full(rows, 0.75),
-                         rng.standard_normal((rows, 5)).astype(dtype))  # fmt: skip
+    return EmbeddedSlide(
+        plan,
+        size,
+        made_by,
+        {"slide_id": slide_id},
+        tried[1:-1],
+        np.full(rows, 0.75),
+        rng.standard_normal((rows, 5)).astype(dtype),
+    )

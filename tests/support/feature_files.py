@@ -26,6 +26,15 @@ def write_stamp(path: Path, extractor: str = "uni2", code_hash: str = "0a0a0a0a"
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as f:
         f["feats"], f["coords"] = np.ones((3, 4), np.float16), np.zeros((3, 2), np.float32)
-        f.attrs.update({"stamp_version": "2.3.0", "extractor": extractor, "unit": "um", "tile_size_um": 112.0,
-                        "tile_size_px": 224, "code_hash": code_hash, "feat_type": feat_type})  # fmt: skip
+        f.attrs.update(
+            {
+                "stamp_version": "2.3.0",
+                "extractor": extractor,
+                "unit": "um",
+                "tile_size_um": 112.0,
+                "tile_size_px": 224,
+                "code_hash": code_hash,
+                "feat_type": feat_type,
+            }
+        )
     return path

@@ -41,8 +41,17 @@ def slides_of(store: Store, seed: int = 0) -> list[FeatureSlide]:
         order = rng.permutation(len(slide.coords_l0_px))
         rows = features[start : start + len(order)]
         g = slide.geometry
-        slides.append(FeatureSlide(slide.slide_id, rows[order].astype(np.float32), slide.coords_l0_px[order],
-                                   g.slide_mpp, g.patch_px, g.target_mpp, slide.size_l0_px))  # fmt: skip
+        slides.append(
+            FeatureSlide(
+                slide.slide_id,
+                rows[order].astype(np.float32),
+                slide.coords_l0_px[order],
+                g.slide_mpp,
+                g.patch_px,
+                g.target_mpp,
+                slide.size_l0_px,
+            )
+        )
         start += len(order)
     return slides
 
@@ -62,11 +71,19 @@ def write_trident(folder: Path, slides: Iterable[FeatureSlide], encoder: str = "
             data = f.create_dataset("features", data=s.features, chunks=(1, width), maxshape=(None, width))
             data.attrs.update({"name": s.name, "savetodir": str(features), "encoder": encoder})
             coords = f.create_dataset("coords", data=s.coords)
-            coords.attrs.update({
-                "patch_size": s.patch_px, "patch_size_level0": round(s.side_l0),
-                "level0_magnification": 10 / s.slide_mpp, "target_magnification": 10 / s.mpp, "overlap": 0,
-                "name": s.name, "savetodir": str(job), "level0_width": s.size[0], "level0_height": s.size[1],
-            })  # fmt: skip
+            coords.attrs.update(
+                {
+                    "patch_size": s.patch_px,
+                    "patch_size_level0": round(s.side_l0),
+                    "level0_magnification": 10 / s.slide_mpp,
+                    "target_magnification": 10 / s.mpp,
+                    "overlap": 0,
+                    "name": s.name,
+                    "savetodir": str(job),
+                    "level0_width": s.size[0],
+                    "level0_height": s.size[1],
+                }
+            )
     return job
 
 
@@ -76,11 +93,17 @@ def write_clam(folder: Path, slides: Iterable[FeatureSlide], *, tensors: bool = 
     for s in slides:
         with h5py.File(folder / "patches" / f"{s.name}.h5", "w") as f:
             coords = f.create_dataset("coords", data=s.coords)
-            coords.attrs.update({
-                "patch_size": round(s.side_l0), "patch_level": 0, "downsample": np.array([1.0, 1.0]),
-                "downsampled_level_dim": np.array(s.size), "level_dim": np.array(s.size), "name": s.name,
-                "save_path": str(folder),
-            })  # fmt: skip
+            coords.attrs.update(
+                {
+                    "patch_size": round(s.side_l0),
+                    "patch_level": 0,
+                    "downsample": np.array([1.0, 1.0]),
+                    "downsampled_level_dim": np.array(s.size),
+                    "level_dim": np.array(s.size),
+                    "name": s.name,
+                    "save_path": str(folder),
+                }
+            )
         torch.save(torch.from_numpy(s.features), folder / "pt_files" / f"{s.name}.pt")
         if not tensors:
             with h5py.File(folder / "h5_files" / f"{s.name}.h5", "w") as f:
@@ -94,10 +117,17 @@ def write_stamp(folder: Path, slides: Iterable[FeatureSlide]) -> Path:
         with h5py.File(folder / f"{s.name}.h5", "w") as f:
             f["coords"] = s.coords * s.slide_mpp
             f["feats"] = s.features.astype(np.float16)
-            f.attrs.update({
-                "stamp_version": "2.3.0", "extractor": "tiny", "unit": "um", "tile_size_um": s.patch_px * s.mpp,
-                "tile_size_px": s.patch_px, "code_hash": "0" * 64, "feat_type": "tile",
-            })  # fmt: skip
+            f.attrs.update(
+                {
+                    "stamp_version": "2.3.0",
+                    "extractor": "tiny",
+                    "unit": "um",
+                    "tile_size_um": s.patch_px * s.mpp,
+                    "tile_size_px": s.patch_px,
+                    "code_hash": "0" * 64,
+                    "feat_type": "tile",
+                }
+            )
     return folder
 
 
@@ -115,9 +145,12 @@ def write_slide2vec(folder: Path, slides: Iterable[FeatureSlide], suffix: str = 
         own = {"sample_id": s.name, "encoder_name": "tiny", "encoder_level": "tile", "num_tiles": len(index)}
         target.with_name(f"{s.name}.meta.json").write_text(json.dumps(own | (size if suffix == ".pt" else {})))
         np.savez_compressed(
-            folder / "tiles" / f"{s.name}.coordinates.npz", tile_index=index, x=s.coords[:, 0], y=s.coords[:, 1],
+            folder / "tiles" / f"{s.name}.coordinates.npz",
+            tile_index=index,
+            x=s.coords[:, 0],
+            y=s.coords[:, 1],
             tissue_fractions=np.ones(len(index), np.float32),
-        )  # fmt: skip
+        )
         meta = {"slide": {"dimensions": list(s.size)}, "tiling": {**size, "n_tiles": len(index)}}
         (folder / "tiles" / f"{s.name}.coordinates.meta.json").write_text(json.dumps(meta))
     return folder

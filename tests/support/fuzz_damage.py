@@ -163,8 +163,22 @@ def odd_cell(rows: list[bytes], rng: random.Random) -> list[bytes]:
     """Something odd in a cell."""
     at, mark = rng.randrange(1, len(rows)), b"\t" if b"\t" in rows[0] else b","
     cells = rows[at].rstrip(b"\n").split(mark)
-    odd = (b"", b"nan", b"1e999", b"-1", b"../../etc/passwd", b"/", b"..", b"a\0b", b"\xff\xfe", b'"',
-           "\u202e\U0001f600".encode(), b"x" * 5000, b"=1+1", b"9" * 400)  # fmt: skip
+    odd = (
+        b"",
+        b"nan",
+        b"1e999",
+        b"-1",
+        b"../../etc/passwd",
+        b"/",
+        b"..",
+        b"a\0b",
+        b"\xff\xfe",
+        b'"',
+        "\u202e\U0001f600".encode(),
+        b"x" * 5000,
+        b"=1+1",
+        b"9" * 400,
+    )
     cells[rng.randrange(len(cells))] = rng.choice(odd)
     return [*rows[:at], mark.join(cells) + b"\n", *rows[at + 1 :]]
 
@@ -243,9 +257,16 @@ def retype_hdf5(path: Path, rng: random.Random) -> None:
     path.unlink()
     with h5py.File(path, "w") as f:
         for name in names or ["features"]:
-            odd = [["a", "b"], 3.0, np.zeros(2, [("x", "f4")]), np.zeros((2, 3, 4, 5)), h5py.Empty("f4"),
-                   np.full((4, 8), np.nan, np.float32), np.zeros((0, 8), np.float32),
-                   np.zeros((4, 8), np.complex64)]  # fmt: skip
+            odd = [
+                ["a", "b"],
+                3.0,
+                np.zeros(2, [("x", "f4")]),
+                np.zeros((2, 3, 4, 5)),
+                h5py.Empty("f4"),
+                np.full((4, 8), np.nan, np.float32),
+                np.zeros((0, 8), np.float32),
+                np.zeros((4, 8), np.complex64),
+            ]
             f[name] = rng.choice(odd)
 
 

@@ -31,8 +31,23 @@ MODEL = f"tiny={TEACHER}@{WORLD}/teacher.safetensors"
 TEACHING = ("--teacher", TEACHER, "--weights", f"{WORLD}/teacher.safetensors")
 STUDENT = "{student}"
 """In a kind's words: the options of the run, which is continued under no others."""
-EVALUATE = ("evaluate", "--out", f"{OUT}/report", "--device", "cpu", "--no-cost", "--resamples", "100", "--draws", "2",
-            "--folds", "2", "--mil-epochs", "1", "--no-margins")  # fmt: skip
+EVALUATE = (
+    "evaluate",
+    "--out",
+    f"{OUT}/report",
+    "--device",
+    "cpu",
+    "--no-cost",
+    "--resamples",
+    "100",
+    "--draws",
+    "2",
+    "--folds",
+    "2",
+    "--mil-epochs",
+    "1",
+    "--no-margins",
+)
 NUM_CASES = 8
 
 
@@ -128,8 +143,20 @@ SLIDE_LABELS = ("--models", MODEL, "--slides", f"{WORLD}/labels.csv", "--label",
 
 def importing(layout: str) -> tuple[str, ...]:
     """Words that import features of a layout."""
-    return ("import-features", f"{WORLD}/{layout}", "--out", f"{OUT}/store.zarr", "--slides-root", f"{WORLD}/slides",
-            "--manifest", f"{WORLD}/slides/manifest.csv", *TEACHING, *CPU, "--rows-per-shard", "8")  # fmt: skip
+    return (
+        "import-features",
+        f"{WORLD}/{layout}",
+        "--out",
+        f"{OUT}/store.zarr",
+        "--slides-root",
+        f"{WORLD}/slides",
+        "--manifest",
+        f"{WORLD}/slides/manifest.csv",
+        *TEACHING,
+        *CPU,
+        "--rows-per-shard",
+        "8",
+    )
 
 
 def weighing(file: str) -> tuple[str, ...]:
@@ -148,65 +175,164 @@ KINDS = (
     Kind("GDC file: make-manifest", ("gdc.txt",), ("gdc.txt",), ("make-manifest", f"{WORLD}/gdc.txt", *MANIFEST)),
     Kind("TRIDENT: import-features", ("trident/**/*.h5",), ("slides", "trident", *WEIGHTS), importing("trident")),
     Kind("CLAM: import-features", ("clam/*/*.h5",), ("slides", "clam", *WEIGHTS), importing("clam")),
-    Kind("CLAM tensors: import-features", ("tensors/*/*.h5", "tensors/*/*.pt"), ("slides", "tensors", *WEIGHTS),
-         importing("tensors")),
+    Kind(
+        "CLAM tensors: import-features",
+        ("tensors/*/*.h5", "tensors/*/*.pt"),
+        ("slides", "tensors", *WEIGHTS),
+        importing("tensors"),
+    ),
     Kind("STAMP: import-features", ("stamp/*.h5",), ("slides", "stamp", *WEIGHTS), importing("stamp")),
-    Kind("slide2vec: import-features",
-         ("slide2vec/*/*.pt", "slide2vec/*/*.npz", "slide2vec/tile_embeddings/*.json"),
-         ("slides", "slide2vec", *WEIGHTS), importing("slide2vec")),
+    Kind(
+        "slide2vec: import-features",
+        ("slide2vec/*/*.pt", "slide2vec/*/*.npz", "slide2vec/tile_embeddings/*.json"),
+        ("slides", "slide2vec", *WEIGHTS),
+        importing("slide2vec"),
+    ),
     # read only where the description beside the features does not give the side of a tile
-    Kind("slide2vec tiling: import-features", ("slide2vec/tiles/*.json",), ("slides", "slide2vec", *WEIGHTS),
-         importing("slide2vec"), decides=False),
-    Kind("features: evaluate", ("features/*.h5", "features/*.pt"), ("features", "labels.csv", *WEIGHTS),
-         (*EVALUATE, *SLIDE_LABELS, "--features", f"tiny={WORLD}/features")),
-    Kind("slide labels: evaluate", ("labels.csv",), ("features", "labels.csv", *WEIGHTS),
-         (*EVALUATE, *SLIDE_LABELS, "--features", f"tiny={WORLD}/features")),
-    Kind("image: evaluate --patches", ("images/*.png",), ("images", "patches.csv", *WEIGHTS),
-         (*EVALUATE, "--models", MODEL, "--patches", f"{WORLD}/patches.csv")),
-    Kind("JPEG image: evaluate --patches", ("images/*.jpg",), ("images", "jpegs.csv", *WEIGHTS),
-         (*EVALUATE, "--models", MODEL, "--patches", f"{WORLD}/jpegs.csv")),
-    Kind("patch table: evaluate --patches", ("patches.csv",), ("images", "patches.csv", *WEIGHTS),
-         (*EVALUATE, "--models", MODEL, "--patches", f"{WORLD}/patches.csv")),
-    Kind("robustness table: evaluate", ("robustness.csv",), ("images", "robustness.csv", *WEIGHTS),
-         (*EVALUATE, "--models", MODEL, "--robustness", f"{WORLD}/robustness.csv")),
-    Kind("image: evaluate --robustness", ("images/*.png",), ("images", "robustness.csv", *WEIGHTS),
-         (*EVALUATE, "--models", MODEL, "--robustness", f"{WORLD}/robustness.csv")),
-    Kind("paired table: evaluate", ("paired.csv",), ("images", "paired.csv", *WEIGHTS),
-         (*EVALUATE, "--models", MODEL, "--robustness", f"{WORLD}/paired.csv")),
-    Kind("weights: train-student", ("student.safetensors",), ("store.zarr", "cnn", "student.safetensors"),
-         weighing("student.safetensors")),
-    Kind("torch checkpoint: train-student", ("student.pt",), ("store.zarr", "cnn", "student.pt"),
-         weighing("student.pt")),
+    Kind(
+        "slide2vec tiling: import-features",
+        ("slide2vec/tiles/*.json",),
+        ("slides", "slide2vec", *WEIGHTS),
+        importing("slide2vec"),
+        decides=False,
+    ),
+    Kind(
+        "features: evaluate",
+        ("features/*.h5", "features/*.pt"),
+        ("features", "labels.csv", *WEIGHTS),
+        (*EVALUATE, *SLIDE_LABELS, "--features", f"tiny={WORLD}/features"),
+    ),
+    Kind(
+        "slide labels: evaluate",
+        ("labels.csv",),
+        ("features", "labels.csv", *WEIGHTS),
+        (*EVALUATE, *SLIDE_LABELS, "--features", f"tiny={WORLD}/features"),
+    ),
+    Kind(
+        "image: evaluate --patches",
+        ("images/*.png",),
+        ("images", "patches.csv", *WEIGHTS),
+        (*EVALUATE, "--models", MODEL, "--patches", f"{WORLD}/patches.csv"),
+    ),
+    Kind(
+        "JPEG image: evaluate --patches",
+        ("images/*.jpg",),
+        ("images", "jpegs.csv", *WEIGHTS),
+        (*EVALUATE, "--models", MODEL, "--patches", f"{WORLD}/jpegs.csv"),
+    ),
+    Kind(
+        "patch table: evaluate --patches",
+        ("patches.csv",),
+        ("images", "patches.csv", *WEIGHTS),
+        (*EVALUATE, "--models", MODEL, "--patches", f"{WORLD}/patches.csv"),
+    ),
+    Kind(
+        "robustness table: evaluate",
+        ("robustness.csv",),
+        ("images", "robustness.csv", *WEIGHTS),
+        (*EVALUATE, "--models", MODEL, "--robustness", f"{WORLD}/robustness.csv"),
+    ),
+    Kind(
+        "image: evaluate --robustness",
+        ("images/*.png",),
+        ("images", "robustness.csv", *WEIGHTS),
+        (*EVALUATE, "--models", MODEL, "--robustness", f"{WORLD}/robustness.csv"),
+    ),
+    Kind(
+        "paired table: evaluate",
+        ("paired.csv",),
+        ("images", "paired.csv", *WEIGHTS),
+        (*EVALUATE, "--models", MODEL, "--robustness", f"{WORLD}/paired.csv"),
+    ),
+    Kind(
+        "weights: train-student",
+        ("student.safetensors",),
+        ("store.zarr", "cnn", "student.safetensors"),
+        weighing("student.safetensors"),
+    ),
+    Kind(
+        "torch checkpoint: train-student", ("student.pt",), ("store.zarr", "cnn", "student.pt"), weighing("student.pt")
+    ),
     Kind("weights: extract-teacher", WEIGHTS, ("slides", "plan.h5", *WEIGHTS), EXTRACT),
     Kind("weights: embed", WEIGHTS, ("slides", *WEIGHTS), EMBED),
     Kind("plan: extract-teacher", ("plan.h5",), ("slides", "plan.h5", *WEIGHTS), EXTRACT),
     Kind("plan: inspect", ("plan.h5",), ("plan.h5",), ("inspect", f"{WORLD}/plan.h5")),
-    Kind("store: verify", STORE_FILES, ("store.zarr", *WEIGHTS),
-         ("verify", f"{WORLD}/store.zarr", "--weights", f"{WORLD}/teacher.safetensors", "--sample", "4",
-          "--device", "cpu")),
+    Kind(
+        "store: verify",
+        STORE_FILES,
+        ("store.zarr", *WEIGHTS),
+        (
+            "verify",
+            f"{WORLD}/store.zarr",
+            "--weights",
+            f"{WORLD}/teacher.safetensors",
+            "--sample",
+            "4",
+            "--device",
+            "cpu",
+        ),
+    ),
     Kind("store: inspect", STORE_FILES, ("store.zarr",), ("inspect", f"{WORLD}/store.zarr"), False),
     Kind("store: train-student", TRAINED_ON, ("store.zarr", "cnn"), TRAIN),
-    Kind("store: evaluate", TRAINED_ON, ("store.zarr", *WEIGHTS),
-         (*EVALUATE, "--models", MODEL, "--store", f"{WORLD}/store.zarr")),
-    Kind("run: train-student goes on", ("half/checkpoints/*", "half/run.json"), ("store.zarr", "cnn", "half"),
-         CONTINUE),
-    Kind("metrics: train-student goes on", ("half/metrics.jsonl", "half/config.toml"), ("store.zarr", "cnn", "half"),
-         CONTINUE, False),
-    Kind("run: inspect", (*CHECKPOINTS, "run/run.json", "run/metrics.jsonl"), ("run",),
-         ("inspect", f"{WORLD}/run"), False),
-    Kind("run: export", ("run/student/*.safetensors", "run/student/config.json", "run/run.json"), ("run", "cnn"),
-         ("export", f"{WORLD}/run", "--out", f"{OUT}/student")),
+    Kind(
+        "store: evaluate",
+        TRAINED_ON,
+        ("store.zarr", *WEIGHTS),
+        (*EVALUATE, "--models", MODEL, "--store", f"{WORLD}/store.zarr"),
+    ),
+    Kind(
+        "run: train-student goes on", ("half/checkpoints/*", "half/run.json"), ("store.zarr", "cnn", "half"), CONTINUE
+    ),
+    Kind(
+        "metrics: train-student goes on",
+        ("half/metrics.jsonl", "half/config.toml"),
+        ("store.zarr", "cnn", "half"),
+        CONTINUE,
+        False,
+    ),
+    Kind(
+        "run: inspect",
+        (*CHECKPOINTS, "run/run.json", "run/metrics.jsonl"),
+        ("run",),
+        ("inspect", f"{WORLD}/run"),
+        False,
+    ),
+    Kind(
+        "run: export",
+        ("run/student/*.safetensors", "run/student/config.json", "run/run.json"),
+        ("run", "cnn"),
+        ("export", f"{WORLD}/run", "--out", f"{OUT}/student"),
+    ),
     Kind("exported student: embed", EXPORT_FILES, ("slides", "student"), ("embed", f"{WORLD}/student", *EMBED[2:])),
-    Kind("projector: embed --as-teacher", ("student/projector/projector.safetensors",), ("slides", "student"),
-         ("embed", f"{WORLD}/student", *EMBED[2:], "--as-teacher")),
+    Kind(
+        "projector: embed --as-teacher",
+        ("student/projector/projector.safetensors",),
+        ("slides", "student"),
+        ("embed", f"{WORLD}/student", *EMBED[2:], "--as-teacher"),
+    ),
     Kind("exported student: inspect", EXPORT_FILES, ("student",), ("inspect", f"{WORLD}/student"), False),
-    Kind("folder of features goes on: embed", ("embedded/**/*.h5", "embedded/embed.json", "embedded/failures.csv"),
-         ("slides", "embedded", *WEIGHTS), GO_ON_EMBEDDING, False),
-    Kind("store goes on: extract-teacher", STORE_FILES, ("slides", "plan.h5", "store.zarr", *WEIGHTS),
-         GO_ON_EXTRACTING, False),
-    Kind("options: plan --config", ("options.txt",), ("slides", "options.txt"),
-         (*PLAN, "--config", f"{WORLD}/options.txt"), False),
-)  # fmt: skip
+    Kind(
+        "folder of features goes on: embed",
+        ("embedded/**/*.h5", "embedded/embed.json", "embedded/failures.csv"),
+        ("slides", "embedded", *WEIGHTS),
+        GO_ON_EMBEDDING,
+        False,
+    ),
+    Kind(
+        "store goes on: extract-teacher",
+        STORE_FILES,
+        ("slides", "plan.h5", "store.zarr", *WEIGHTS),
+        GO_ON_EXTRACTING,
+        False,
+    ),
+    Kind(
+        "options: plan --config",
+        ("options.txt",),
+        ("slides", "options.txt"),
+        (*PLAN, "--config", f"{WORLD}/options.txt"),
+        False,
+    ),
+)
 """Annotations are left out: no command reads them yet."""
 
 

@@ -110,15 +110,37 @@ def without_clock(value: Any) -> Any:
 
 def plan_work(folder: Path, place: Path) -> list[object]:
     manifest = write_cohort(folder / "slides", 8, width=1200, height=900, downsamples=(1, 4))
-    return ["plan", manifest, "--out", place / "plan.h5", "--patch-px", PATCH_PX, "--val-fraction", 0.5, "--workers", 2,
-            "--overlays", place / "overlays"]  # fmt: skip
+    return [
+        "plan",
+        manifest,
+        "--out",
+        place / "plan.h5",
+        "--patch-px",
+        PATCH_PX,
+        "--val-fraction",
+        0.5,
+        "--workers",
+        2,
+        "--overlays",
+        place / "overlays",
+    ]
 
 
 def extract_work(folder: Path, place: Path) -> list[object]:
     manifest = write_cohort(folder / "slides", width=640, height=640)
     write_plan(plan_cohort(manifest, patches_per_slide=80), folder / "plan.h5")
-    return ["extract-teacher", folder / "plan.h5", "--out", place / "store.zarr", *teacher(folder), *CPU,
-            "--rows-per-shard", 4, "--batch-size", 4]  # fmt: skip
+    return [
+        "extract-teacher",
+        folder / "plan.h5",
+        "--out",
+        place / "store.zarr",
+        *teacher(folder),
+        *CPU,
+        "--rows-per-shard",
+        4,
+        "--batch-size",
+        4,
+    ]
 
 
 def import_work(folder: Path, place: Path) -> list[object]:
@@ -127,8 +149,22 @@ def import_work(folder: Path, place: Path) -> list[object]:
     words = teacher(folder)
     store = extract(plan, folder / "extracted.zarr", Path(str(words[-1])), dtype="float32").store
     features = write_trident(folder / "features", slides_of(store))
-    return ["import-features", features, "--out", place / "store.zarr", "--slides-root", folder / "slides",
-            "--manifest", manifest, *words, *CPU, "--rows-per-shard", 4, "--val-fraction", 0.5]  # fmt: skip
+    return [
+        "import-features",
+        features,
+        "--out",
+        place / "store.zarr",
+        "--slides-root",
+        folder / "slides",
+        "--manifest",
+        manifest,
+        *words,
+        *CPU,
+        "--rows-per-shard",
+        4,
+        "--val-fraction",
+        0.5,
+    ]
 
 
 def train_work(folder: Path, place: Path) -> list[object]:
@@ -140,8 +176,24 @@ def train_work(folder: Path, place: Path) -> list[object]:
 def embed_work(folder: Path, place: Path) -> list[object]:
     write_cohort(folder / "slides", 6, width=640, height=512)
     model = f"tiny={TEACHER}@{teacher(folder)[-1]}"
-    return ["embed", model, folder / "slides", "--out", place / "features", "--layout", "trident", *CPU,
-            "--patch-px", PATCH_PX, "--mpp", 0.5, "--batch-size", 8, "--min-tissue", 0]  # fmt: skip
+    return [
+        "embed",
+        model,
+        folder / "slides",
+        "--out",
+        place / "features",
+        "--layout",
+        "trident",
+        *CPU,
+        "--patch-px",
+        PATCH_PX,
+        "--mpp",
+        0.5,
+        "--batch-size",
+        8,
+        "--min-tissue",
+        0,
+    ]
 
 
 def evaluate_work(folder: Path, place: Path) -> list[object]:
@@ -151,8 +203,25 @@ def evaluate_work(folder: Path, place: Path) -> list[object]:
     store = extract(plan, folder / "store.zarr", Path(str(words[-1]))).store.folder
     student = write_teacher(folder / "other.safetensors", seed=1)
     models = ["--models", f"teacher={TEACHER}@{words[-1]}", "--models", f"student={TEACHER}@{student}"]
-    return ["evaluate", "--out", place / "report", *models, "--store", store, "--patches", write_patches(folder),
-            "--no-cost", "--device", "cpu", "--resamples", 100, "--draws", 5, "--folds", 2]  # fmt: skip
+    return [
+        "evaluate",
+        "--out",
+        place / "report",
+        *models,
+        "--store",
+        store,
+        "--patches",
+        write_patches(folder),
+        "--no-cost",
+        "--device",
+        "cpu",
+        "--resamples",
+        100,
+        "--draws",
+        5,
+        "--folds",
+        2,
+    ]
 
 
 def teacher(folder: Path) -> list[object]:

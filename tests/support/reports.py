@@ -56,13 +56,23 @@ def fidelity_section(labels: list[str], folder: Path) -> Section:
     variance, cosine = intervals(labels, 0.62, 1), intervals(labels, 0.8, 2)
     columns = [
         Column("model"),
-        Column("R2 linear map", "Share of the teacher's standardised embedding that a linear map of the model's "
-               "embedding explains; 1 is all, 0 no more than the mean.", better="higher"),
-        Column("cosine", "Mean cosine of the mapped embedding and the teacher's in the standardised space; up to 1.",
-               better="higher"),
-        Column("retrieval top-5", "Share of patches whose own teacher embedding is among the five nearest.",
-               better="higher"),
-    ]  # fmt: skip
+        Column(
+            "R2 linear map",
+            "Share of the teacher's standardised embedding that a linear map of the model's "
+            "embedding explains; 1 is all, 0 no more than the mean.",
+            better="higher",
+        ),
+        Column(
+            "cosine",
+            "Mean cosine of the mapped embedding and the teacher's in the standardised space; up to 1.",
+            better="higher",
+        ),
+        Column(
+            "retrieval top-5",
+            "Share of patches whose own teacher embedding is among the five nearest.",
+            better="higher",
+        ),
+    ]
     rows = [[label, variance[label], cosine[label], 0.91 + 0.01 * i] for i, label in enumerate(labels)]
     by_center: list[list[Any]] = [
         [center, 1200 + 77 * i, 0.61 + 0.02 * i, float("nan") if i == 2 else 0.79 + 0.01 * i]
@@ -94,15 +104,13 @@ def patches_section(labels: list[str], folder: Path) -> Section:
     difference = differences(probe, 5)
     columns = [
         Column("model"),
-        Column("balanced accuracy", "Mean over classes of the share that is recognised; chance is 0.111.",
-               better="higher"),
+        Column(
+            "balanced accuracy", "Mean over classes of the share that is recognised; chance is 0.111.", better="higher"
+        ),
         Column("difference", "From the reference, on the same resamples; above 0 the model is better."),
         Column("kNN", "The same of the 20 nearest neighbours by cosine.", better="higher"),
-    ]  # fmt: skip
-    rows = [
-        [label, probe[label], difference.get(label), knn[label]]
-        for label in labels
-    ]  # fmt: skip
+    ]
+    rows = [[label, probe[label], difference.get(label), knn[label]] for label in labels]
     wide = [Column("model"), *(Column(f"class {i}: {HOSTILE[i % 6][:40]}", better="higher") for i in range(39))]
     wide_rows = [[label, *(0.5 + (i * 7 + j * 3) % 49 / 100 for i in range(39))] for j, label in enumerate(labels)]
     scores = [
@@ -145,31 +153,56 @@ def slides_section(labels: list[str], folder: Path) -> Section:
     rows = [[label, auroc[label]] for label in labels]
     figure = draw_scores(scores, folder / "slides.png", reference=TEACHER)
     what = "Prediction of TP53 status from all patches of a case by gated-attention MIL, in folds by case."
-    return Section("slides", "Slide benchmarks", what, {"cases": 812, "slides": 830}, [Table("TP53", columns, rows)],
-                   [figure], scores, {"mil_epochs": 30})  # fmt: skip
+    return Section(
+        "slides",
+        "Slide benchmarks",
+        what,
+        {"cases": 812, "slides": 830},
+        [Table("TP53", columns, rows)],
+        [figure],
+        scores,
+        {"mil_epochs": 30},
+    )
 
 
 def robustness_section(labels: list[str]) -> Section:
     index = intervals(labels, 0.83, 9)
-    columns = [Column("model"), Column("robustness index", "1: neighbours share the biology, never only the centre.",
-                                       better="higher")]  # fmt: skip
+    columns = [
+        Column("model"),
+        Column("robustness index", "1: neighbours share the biology, never only the centre.", better="higher"),
+    ]
     rows = [[label, index[label]] for label in labels]
     what = "Whether a patch's nearest neighbours share its biology or the centre that it comes from."
-    return Section("robustness", "Robustness", what, {"patches": 4000, "slides": 160, "centers": 4},
-                   [Table("Robustness index", columns, rows)],
-                   scores=[Score("robustness index", index, differences=differences(index, 14))])  # fmt: skip
+    return Section(
+        "robustness",
+        "Robustness",
+        what,
+        {"patches": 4000, "slides": 160, "centers": 4},
+        [Table("Robustness index", columns, rows)],
+        scores=[Score("robustness index", index, differences=differences(index, 14))],
+    )
 
 
 def cost_section(labels: list[str]) -> Section:
     faster = {
         label: Interval(MS_PER_PATCH.get(TEACHER, 1) / MS_PER_PATCH.get(label, 3.0), 3.4, 4.9) for label in labels
     }
-    columns = [Column("model"), Column("batch"), Column("ms a patch", "Median over rounds.", digits=2, better="lower"),
-               Column("peak memory, MiB", digits=0)]  # fmt: skip
+    columns = [
+        Column("model"),
+        Column("batch"),
+        Column("ms a patch", "Median over rounds.", digits=2, better="lower"),
+        Column("peak memory, MiB", digits=0),
+    ]
     rows = [[label, batch, MS_PER_PATCH.get(label, 3.0), 1234.5] for label in labels for batch in (1, 32)]
     what = "What one forward pass costs on this machine."
-    return Section("cost", "Cost", what, {"models": len(labels)}, [Table("Speed", columns, rows)],
-                   scores=[Score(f"times faster than {TEACHER}", faster, is_cost=True)])  # fmt: skip
+    return Section(
+        "cost",
+        "Cost",
+        what,
+        {"models": len(labels)},
+        [Table("Speed", columns, rows)],
+        scores=[Score(f"times faster than {TEACHER}", faster, is_cost=True)],
+    )
 
 
 def sample_report(folder: Path, *, hostile: bool = True) -> tuple[Report, list[Figure]]:
@@ -195,7 +228,10 @@ def sample_report(folder: Path, *, hostile: bool = True) -> tuple[Report, list[F
     figure = draw_score_against_size(models, figure_scores(sections), MS_PER_PATCH, folder / "score_size.png")
     assert figure is not None
     settings = {"models": labels, "seed": 0, "nested": {"tolerance": 0.001, "off": None}}
-    run = {"started": "2026-03-01 12:00:00", "machine": "x86_64 CPU, 2 threads",
-           "versions": {"g2l": "0.2.0", "python": "3.11.9", "torch": "2.8.0"}}  # fmt: skip
+    run = {
+        "started": "2026-03-01 12:00:00",
+        "machine": "x86_64 CPU, 2 threads",
+        "versions": {"g2l": "0.2.0", "python": "3.11.9", "torch": "2.8.0"},
+    }
     report = Report("Breast student against its teacher", models, TEACHER, sections, settings, run)
     return report, [figure]

@@ -39,9 +39,15 @@ class Patches:
 
 
 def draw(
-    seed: int, num_rows: int = 60, num_classes: int = 3, num_centers: int = 3, slides_a_center: int = 4,
-    biology: float = 0.5, center: float = 0.5, dim: int = 8,
-) -> Patches:  # fmt: skip
+    seed: int,
+    num_rows: int = 60,
+    num_classes: int = 3,
+    num_centers: int = 3,
+    slides_a_center: int = 4,
+    biology: float = 0.5,
+    center: float = 0.5,
+    dim: int = 8,
+) -> Patches:
     """Patches whose embeddings hold some of the class and some of the centre."""
     rng = np.random.default_rng(seed)
     of_class, of_center = rng.integers(num_classes, size=num_rows), rng.integers(num_centers, size=num_rows)
@@ -51,9 +57,11 @@ def draw(
     values += center * rng.standard_normal((num_centers, dim))[of_center]
     names = np.array(["stroma", "Tumour", "normal", "fat", "necrosis"])
     return Patches(
-        values.astype(np.float32), names[of_class], np.array([f"centre {i}" for i in of_center]),
+        values.astype(np.float32),
+        names[of_class],
+        np.array([f"centre {i}" for i in of_center]),
         np.array([f"slide {i:02d}" for i in slide]),
-    )  # fmt: skip
+    )
 
 
 def draw_two_by_two(seed: int, num_subsets: int = 3, rows_a_cell: int = 9) -> Patches:

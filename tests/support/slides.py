@@ -326,8 +326,9 @@ def write_slide(path: Path, pixels: Rgb, *, mpp: float, downsamples: Sequence[in
         for downsample in downsamples:
             level = area_average(pixels, downsample)
             tags = _page_tags("aperio", width, height, level.shape[1], level.shape[0], mpp, downsample)
-            writer.write(level, tile=(256, 256), photometric="rgb", compression="jpeg",
-                         compressionargs={"level": 90}, **tags)  # fmt: skip
+            writer.write(
+                level, tile=(256, 256), photometric="rgb", compression="jpeg", compressionargs={"level": 90}, **tags
+            )
     return path
 
 

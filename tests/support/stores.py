@@ -87,10 +87,19 @@ def make_store(
 ) -> Store:
     """Write a store; rows in `failed` are unreadable, and only the first `shards` are done unless it is `None`."""
     plan = make_plan(train, val, patch_px, seed)
-    teacher = TEACHER.record() | {"patch_px": patch_px, "weights": "test", "weights_sha256": "0" * 64,
-                                  "num_params": 1_000_000}  # fmt: skip
-    settings = {"rows_per_shard": rows_per_shard, "pixels": pixels, "dtype": dtype, "precision": "float32",
-                "batch_size": rows_per_shard}  # fmt: skip
+    teacher = TEACHER.record() | {
+        "patch_px": patch_px,
+        "weights": "test",
+        "weights_sha256": "0" * 64,
+        "num_params": 1_000_000,
+    }
+    settings = {
+        "rows_per_shard": rows_per_shard,
+        "pixels": pixels,
+        "dtype": dtype,
+        "precision": "float32",
+        "batch_size": rows_per_shard,
+    }
     create_store(folder, plan, StoreSpec(teacher, settings), versions())
     store = Store(folder)
     patches = make_patches(plan.num_rows, patch_px, seed)
@@ -116,10 +125,16 @@ def student_folder(folder: Path, architecture: str, patch_px: int = PATCH_PX, **
         "architecture": architecture,
         "num_classes": 0,
         "model_args": model_args,
-        "pretrained_cfg": {"architecture": architecture, "input_size": size, "fixed_input_size": "img_size" in
-                           model_args, "mean": [0.6, 0.5, 0.55], "std": [0.25, 0.2, 0.3], "num_classes": 0,
-                           "classifier": "head" if "vit" in architecture else "classifier"},
-    }  # fmt: skip
+        "pretrained_cfg": {
+            "architecture": architecture,
+            "input_size": size,
+            "fixed_input_size": "img_size" in model_args,
+            "mean": [0.6, 0.5, 0.55],
+            "std": [0.25, 0.2, 0.3],
+            "num_classes": 0,
+            "classifier": "head" if "vit" in architecture else "classifier",
+        },
+    }
     (folder / "config.json").write_text(json.dumps(config))
     return f"local-dir:{folder}"
 
@@ -136,8 +151,15 @@ def plain_vit(folder: Path) -> str:
 
 def train_config(student: str, **options: Any) -> TrainConfig:
     """Options for a few quick steps on a CPU."""
-    defaults = {"weights": "scratch", "epochs": 2, "batch_size": 8, "lr": 1e-3, "device": "cpu", "workers": 2,
-                "checkpoint_every": 4}  # fmt: skip
+    defaults = {
+        "weights": "scratch",
+        "epochs": 2,
+        "batch_size": 8,
+        "lr": 1e-3,
+        "device": "cpu",
+        "workers": 2,
+        "checkpoint_every": 4,
+    }
     return TrainConfig(student=student, **(defaults | options))
 
 
@@ -164,6 +186,12 @@ def start_g2l(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]
 
 def run_files(run: Path) -> dict[str, bytes]:
     """What must not depend on how often a run was stopped: bytes by name."""
-    names = ("student/model.safetensors", "student/projector/projector.safetensors", "student/config.json",
-             "student/README.md", "student/student.json", "metrics.jsonl")  # fmt: skip
+    names = (
+        "student/model.safetensors",
+        "student/projector/projector.safetensors",
+        "student/config.json",
+        "student/README.md",
+        "student/student.json",
+        "metrics.jsonl",
+    )
     return {name: (run / name).read_bytes() for name in names}

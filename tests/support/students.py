@@ -15,14 +15,24 @@ from pipeline.student.student_json import StudentJson, build_student_json, proje
 TINY = {"depth": 2, "embed_dim": 32, "num_heads": 2, "img_size": 42}
 SPECS = {
     "tiny-swiglu": EncoderSpec(
-        "tiny-swiglu", "hf-hub:none/none", SWIGLU_GIANT, {**TINY, "mlp_ratio": 4.0, "global_pool": ""}, "cls",
-        patch_px=42, mean=(0.7, 0.55, 0.7), std=(0.2, 0.23, 0.18),
+        "tiny-swiglu",
+        "hf-hub:none/none",
+        SWIGLU_GIANT,
+        {**TINY, "mlp_ratio": 4.0, "global_pool": ""},
+        "cls",
+        patch_px=42,
+        mean=(0.7, 0.55, 0.7),
+        std=(0.2, 0.23, 0.18),
     ),
     "tiny-mean": EncoderSpec(
-        "tiny-mean", "hf-hub:none/none", SWIGLU_GIANT, {**TINY, "mlp_ratio": 4.0, "global_pool": ""}, "cls+mean",
+        "tiny-mean",
+        "hf-hub:none/none",
+        SWIGLU_GIANT,
+        {**TINY, "mlp_ratio": 4.0, "global_pool": ""},
+        "cls+mean",
         patch_px=42,
     ),
-}  # fmt: skip
+}
 EXPORTED = {
     "vit, pooled": ("vit_small_patch14_reg4_dinov2", 42),
     "vit of any size": ("test_vit", 42),
@@ -51,11 +61,19 @@ def described(folder: Path, spec: EncoderSpec, projectors: Mapping[str, Projecto
     """A description of a student that no run has made."""
     files = projector_files(list(projectors))
     teachers = [
-        {"name": name, "source": f"timm:{name}", "weights": "w.bin", "weights_sha256": f"{i:064x}",
-         "width": projector.linear.out_features, "loss_weight": 1 / len(projectors), "store_content": "c" * 64,
-         "projector": files[name], "projector_sha256": sha256_file(folder / files[name])}
+        {
+            "name": name,
+            "source": f"timm:{name}",
+            "weights": "w.bin",
+            "weights_sha256": f"{i:064x}",
+            "width": projector.linear.out_features,
+            "loss_weight": 1 / len(projectors),
+            "store_content": "c" * 64,
+            "projector": files[name],
+            "projector_sha256": sha256_file(folder / files[name]),
+        }
         for i, (name, projector) in enumerate(projectors.items(), start=1)
-    ]  # fmt: skip
+    ]
     start = {"source": spec.source, "weights": "scratch", "weights_sha256": "a" * 64, "projectors": []}
     encoder = {name: getattr(spec, name) for name in ("name", "architecture", "embedding", "width", "patch_px")}
     encoder |= {"num_params": 6, "mpp": spec.mpp or None, "start": start}
@@ -63,14 +81,25 @@ def described(folder: Path, spec: EncoderSpec, projectors: Mapping[str, Projecto
     training = {"loss": "log-sum", "alpha": 4.0, "step": 12, "epoch": 2, "best": {"step": 6, "epoch": 1, "loss": 0.5}}
     cases = {"known": False, "slides": 3, "unknown": 2, "not_recorded": 0, "repeats_ids": False}
     split = {"by": "case", "val_strip": None, "train_rows": 8, "train_slides": 2, "val_rows": 4, "val_slides": 1}
-    return build_student_json({"g2l": "0.0", "encoder": encoder, "teachers": teachers, "plan_hash": "b" * 64,
-                               "training": training, "split": split | {"cases": cases}})  # fmt: skip
+    return build_student_json(
+        {
+            "g2l": "0.0",
+            "encoder": encoder,
+            "teachers": teachers,
+            "plan_hash": "b" * 64,
+            "training": training,
+            "split": split | {"cases": cases},
+        }
+    )
 
 
 def write_exported(
-    folder: Path, model: torch.nn.Module, spec: EncoderSpec, projectors: Mapping[str, Projector] | Projector,
+    folder: Path,
+    model: torch.nn.Module,
+    spec: EncoderSpec,
+    projectors: Mapping[str, Projector] | Projector,
     card: str = "card",
-) -> None:  # fmt: skip
+) -> None:
     """A student's folder as a run writes it."""
     named = {"teacher": projectors} if isinstance(projectors, Projector) else projectors
     write_student(folder, model, spec, named, card, lambda student: described(student, spec, named))

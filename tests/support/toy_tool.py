@@ -48,8 +48,13 @@ def write(place: Place, slide: EmbeddedSlide, files: dict[str, Path], finish: Fi
     """The archive, then the description."""
     grid, buffer = place.grid, io.BytesIO()
     corners_um = slide.coords_l0_px * slide.plan.geometry.slide_mpp
-    np.savez(buffer, vectors=slide.features, corners_um=corners_um, side_um=np.array(grid.patch_px * grid.mpp),
-             side_px=np.array(grid.patch_px))  # fmt: skip
+    np.savez(
+        buffer,
+        vectors=slide.features,
+        corners_um=corners_um,
+        side_um=np.array(grid.patch_px * grid.mpp),
+        side_px=np.array(grid.patch_px),
+    )
     write_bytes(files["vectors"], buffer.getvalue())
     write_json(files["about"], {"model": place.encoder, MARK: finish().text()})
 

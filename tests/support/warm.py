@@ -34,10 +34,27 @@ from support.places import ROOT
 G2L = Path(sys.executable).with_name("g2l")
 """The installed command."""
 IMPORTED_LATE = (
-    "croma", "h5py", "imagecodecs", "matplotlib.figure", "openslide", "pandas", "safetensors.torch", "scipy.stats",
-    "skimage.filters", "skimage.morphology", "sklearn.linear_model", "sklearn.metrics", "timm", "torch", "torchvision",
-    "torch.utils.flop_counter", "torch.utils.tensorboard", "zarr", "zarr.codecs", "zarr.storage",
-)  # fmt: skip
+    "croma",
+    "h5py",
+    "imagecodecs",
+    "matplotlib.figure",
+    "openslide",
+    "pandas",
+    "safetensors.torch",
+    "scipy.stats",
+    "skimage.filters",
+    "skimage.morphology",
+    "sklearn.linear_model",
+    "sklearn.metrics",
+    "timm",
+    "torch",
+    "torchvision",
+    "torch.utils.flop_counter",
+    "torch.utils.tensorboard",
+    "zarr",
+    "zarr.codecs",
+    "zarr.storage",
+)
 """What modules of the project import in functions only."""
 END_SECONDS = 10.0
 """A command must be gone this long after INT, TERM or HUP, unless the machine is known to be slow."""
@@ -201,8 +218,10 @@ def become_command(job: dict[str, Any], tell: int) -> None:
     """Give the fork a session, a working folder and standard files of its own; a fresh one becomes the command."""
     os.setsid()
     os.chdir(job["folder"])
-    files = [os.open(os.devnull, os.O_RDONLY), *(os.open(job[n], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for n in
-                                                 ("out", "err"))]  # fmt: skip
+    files = [
+        os.open(os.devnull, os.O_RDONLY),
+        *(os.open(job[n], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for n in ("out", "err")),
+    ]
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
@@ -234,9 +253,13 @@ def watch(pid: int, job: dict[str, Any]) -> dict[str, Any]:
         status = os.waitpid(pid, 0)[1]
     ended = time.monotonic()
     return {
-        "code": os.waitstatus_to_exitcode(status), "stopped": stopped_at > 0, "seconds": ended - started,
-        "seconds_after": ended - stopped_at if stopped_at else 0.0, "hung": hung, "orphans": end_orphans(pid),
-    }  # fmt: skip
+        "code": os.waitstatus_to_exitcode(status),
+        "stopped": stopped_at > 0,
+        "seconds": ended - started,
+        "seconds_after": ended - stopped_at if stopped_at else 0.0,
+        "hung": hung,
+        "orphans": end_orphans(pid),
+    }
 
 
 def wait(pid: int, seconds: float) -> int | None:

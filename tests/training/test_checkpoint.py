@@ -47,9 +47,7 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 
 def test_the_last_two_are_kept_and_the_last_is_loaded(tmp_path: Path) -> None:
     saved(tmp_path, 0, 8, 100, 1_000_000)
-    assert names(tmp_path) == [
-        "step-000000100.json", "step-000000100.pt", "step-001000000.json", "step-001000000.pt",
-    ]  # fmt: skip
+    assert names(tmp_path) == ["step-000000100.json", "step-000000100.pt", "step-001000000.json", "step-001000000.pt"]
     assert step_loaded(tmp_path) == 1_000_000
 
 

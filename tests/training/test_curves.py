@@ -38,8 +38,9 @@ def run_lines(steps: int, *epochs: int, **figures: float) -> list[dict[str, Any]
     lines: list[dict[str, Any]] = [
         {"kind": "step", "step": i + 1, "loss": 5 - i / steps, "lr": 1e-3, "grad_norm": 1.0} for i in range(steps)
     ]
-    return lines + [{"kind": "val", "step": step, "epoch": i, "loss": 4.0, "rows": 9, **figures} for i, step in
-                    enumerate(epochs)]  # fmt: skip
+    return lines + [
+        {"kind": "val", "step": step, "epoch": i, "loss": 4.0, "rows": 9, **figures} for i, step in enumerate(epochs)
+    ]
 
 
 def drawn(lines: list[dict[str, Any]], path: Path) -> np.ndarray:
@@ -61,11 +62,12 @@ def test_held_out_figures_change_the_right_half_only(tmp_path: Path) -> None:
     "lines",
     [
         run_lines(3),  # nothing held out
+        run_lines(3, 0, 3),  # held out, with no figure but the loss
         run_lines(1, 0, cosine=0.5),  # one figure, before the first epoch
         run_lines(0, 0, cka=0.5),  # before the first step
         run_lines(50, 0, 25, 50, r2_linear=-1e6, cosine=0.5),  # of a bad map
     ],
-    ids=["no rows held out", "one point", "no step", "far below zero"],
+    ids=["no rows held out", "only the loss", "one point", "no step", "far below zero"],
 )
 def test_a_run_of_any_state_is_drawn(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
     assert (drawn(lines, tmp_path / "c.png") < 128).any()

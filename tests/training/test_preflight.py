@@ -183,9 +183,13 @@ def test_rows_that_cannot_be_read_are_made_up_for() -> None:
 
 
 def test_a_continued_store_keeps_its_record_to_the_byte(
-    tmp_path: Path, plan: Plan, weights: Path, whole: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    plan: Plan,
+    weights: Path,
+    whole: Path,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     Store(out).first.ledger.path(1).unlink()
     monkeypatch.setattr("pipeline.training.preflight.describe_device", lambda device: "another machine")

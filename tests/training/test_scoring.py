@@ -37,8 +37,9 @@ def test_a_remainder_of_one_row_crashes_no_student(tmp_path: Path, train: tuple[
     per channel when training".
     """
     store = make_store(tmp_path / "store.zarr", train=train, val=(6,))
-    trained = train_student(store, tmp_path / "run", train_config(dropping_cnn(tmp_path / "s"), epochs=1,
-                                                                  batch_size=batch_size))  # fmt: skip
+    trained = train_student(
+        store, tmp_path / "run", train_config(dropping_cnn(tmp_path / "s"), epochs=1, batch_size=batch_size)
+    )
     assert trained.before is not None
     assert np.isfinite(list(trained.before.values())).all()
 

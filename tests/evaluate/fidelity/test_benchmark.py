@@ -51,9 +51,14 @@ def test_models_take_patches_of_the_store(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("weights_sha256", "f" * 64), ("embedding", "cls+mean"), ("mean", [0.1, 0.2, 0.3]), ("std", [1.0, 1.0, 1.0]),
-     ("width", WIDTH + 1)],
-)  # fmt: skip
+    [
+        ("weights_sha256", "f" * 64),
+        ("embedding", "cls+mean"),
+        ("mean", [0.1, 0.2, 0.3]),
+        ("std", [1.0, 1.0, 1.0]),
+        ("width", WIDTH + 1),
+    ],
+)
 def test_a_teacher_is_known_by_weights_statistics_and_embedding(store: Store, name: str, value: Any) -> None:
     record = store.first.record
     assert same_encoder(record | {"name": "another name", "licence": "none"}, record)

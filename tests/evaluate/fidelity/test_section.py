@@ -269,8 +269,9 @@ def test_an_estimate_at_the_bound_is_told_of_all_but_the_teacher(store: Store, t
 
 def test_tables_by_slide_take_the_fitted_map_of_every_model(store: Store, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    rows, student = scored(store, "student", lambda z: np.tanh(z), projector=Projector(12, 12).eval(),
-                           named={"role": AFTER})  # fmt: skip
+    rows, student = scored(
+        store, "student", lambda z: np.tanh(z), projector=Projector(12, 12).eval(), named={"role": AFTER}
+    )
     _, plain = scored(store, "plain", lambda z: np.tanh(z))
     data = fidelity_section(store.first, rows, [student, plain], CONFIG, tmp_path).data["by_slide"]
     assert data["student"] == data["plain"]

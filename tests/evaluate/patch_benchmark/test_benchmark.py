@@ -64,9 +64,17 @@ def test_the_basis_counts_slides_and_cases_on_both_sides(tmp_path: Path) -> None
     found = patches_of(write_patches(tmp_path, pictures, columns | {"slide_id": slides, "split": SPLITS}))
     embeddings = np.random.default_rng(0).normal(size=(NUM, 4)).astype(np.float32)
     assert patch_section(found, {"a": embeddings}, config(), "a").basis == {
-        "patches": 24, "slides": 23, "cases": 12, "classes": 2, "patches to train on": 12, "cases to train on": 6,
-        "slides to train on": 12, "patches scored": 12, "cases scored": 6, "slides scored": 11,
-    }  # fmt: skip
+        "patches": 24,
+        "slides": 23,
+        "cases": 12,
+        "classes": 2,
+        "patches to train on": 12,
+        "cases to train on": 6,
+        "slides to train on": 12,
+        "patches scored": 12,
+        "cases scored": 6,
+        "slides scored": 11,
+    }
 
 
 def test_patches_ask_for_it_and_images_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:

@@ -241,5 +241,12 @@ def test_links_to_folders_of_images_are_followed_once(tmp_path: Path) -> None:
     (folder / "a" / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "a" / "again").symlink_to(folder / "a")
     found = [str(Path(path).relative_to(folder)) for path in read_patch_set(folder).paths]
-    assert sorted(found) == ["a/0.png", "a/1.png", "a/linked/0.png", "a/linked/1.png", "a/linked/2.png", "b/0.png",
-                             "b/1.png"]  # fmt: skip
+    assert sorted(found) == [
+        "a/0.png",
+        "a/1.png",
+        "a/linked/0.png",
+        "a/linked/1.png",
+        "a/linked/2.png",
+        "b/0.png",
+        "b/1.png",
+    ]

@@ -110,8 +110,14 @@ def test_the_composition_counts_patches_groups_centres_and_sides() -> None:
     whole = replace(patch_set, splits=splits)
     table = composition_table(bench_of(whole))
     assert [column.name for column in table.columns] == [
-        "class", "patches", "cases", "centres", "of train", "of val", "of test",
-    ]  # fmt: skip
+        "class",
+        "patches",
+        "cases",
+        "centres",
+        "of train",
+        "of val",
+        "of test",
+    ]
     for name, patches, cases, centers, train, val, test in table.rows:
         own = whole.labels == name
         assert patches == own.sum() == train + test

@@ -60,8 +60,10 @@ def test_rows_for_pairs(tmp_path: Path) -> None:
     found = read_robustness_set(write(tmp_path, paired_rows()), tmp_path)
     assert found.index is None
     assert found.paired is not None
-    names = [f"{a}{b}_{i[0]}.png" for a, b, i in
-             zip(found.paired.scanners, found.paired.stainings, found.paired.places, strict=True)]  # fmt: skip
+    names = [
+        f"{a}{b}_{i[0]}.png"
+        for a, b, i in zip(found.paired.scanners, found.paired.stainings, found.paired.places, strict=True)
+    ]
     assert [found.paths[i].name for i in found.paired.images] == names
     only = [{name: cell for name, cell in row.items() if name != "staining"} for row in paired_rows()]
     one = read_robustness_set(write(tmp_path, only)).paired
@@ -200,7 +202,7 @@ def test_missing_columns_are_named_with_what_is_needed(missing: str, tmp_path: P
         (10, {"path": "n.png"}, "line 10: patch '0' of slide 'x1' has path 'n.png' here and 'images/x1_0.png'"),
         (10, {"biological_class": "fat"}, "line 10: patch '0' of slide 'x1' has biological_class 'fat' here and"),
     ],
-)  # fmt: skip
+)
 def test_rows_that_contradict_each_other_are_named(line: int, change: Row, words: str, tmp_path: Path) -> None:
     rows = index_rows("a") + index_rows("b")
     rows[line - 2] |= change

@@ -166,8 +166,9 @@ def test_what_random_neighbours_give_is_that_of_plain_loops(patches: Patches) ->
     for query in range(len(names)):
         others = [i for i in range(len(names)) if patches.subsets is None or names[i] == names[query]]
         others = [i for i in others if patches.slides[i] != patches.slides[query]]
-        pairs = [(patches.classes[i] == patches.classes[query], patches.centers[i] == patches.centers[query])
-                 for i in others]  # fmt: skip
+        pairs = [
+            (patches.classes[i] == patches.classes[query], patches.centers[i] == patches.centers[query]) for i in others
+        ]
         so += pairs.count((True, False)) / len(others)
         os += pairs.count((False, True)) / len(others)
     columns = (patches.classes, patches.centers, patches.slides, patches.subsets)
@@ -272,8 +273,12 @@ def test_an_index_without_neighbours_that_count_is_none() -> None:
     """Nearest is always the same class of the same centre."""
     rng = np.random.default_rng(0)
     cell = np.repeat(np.arange(4), 10)
-    patches = Patches(np.eye(4)[cell] + 1e-3 * rng.standard_normal((40, 4)), np.array(list("aabb"))[cell],
-                      np.array(list("xyxy"))[cell], np.array([f"{c}{i % 5}" for i, c in enumerate(cell)]))  # fmt: skip
+    patches = Patches(
+        np.eye(4)[cell] + 1e-3 * rng.standard_normal((40, 4)),
+        np.array(list("aabb"))[cell],
+        np.array(list("xyxy"))[cell],
+        np.array([f"{c}{i % 5}" for i, c in enumerate(cell)]),
+    )
     index = patches.index(k=3)
     assert np.isnan(index.value)
     assert index.support == 0

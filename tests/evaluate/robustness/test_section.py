@@ -18,11 +18,20 @@ from pipeline.report.content import Exclusion
 def subsets(tmp_path: Path) -> RobustnessSet:
     """Three subsets of two classes by two centres, out of three of each, and patches out of domain."""
     rows = [
-        {"subset": f"{a}{b}", "slide_id": f"{center}{slide}", "patch_id": f"{label}{patch}", "biological_class": label,
-         "medical_center": center, "path": f"{center}{slide}_{label}{patch}.png"}
-        for a, b in ("xy", "xz", "yz") for center in (a, b) for label in (a, b)
-        for slide in range(3) for patch in range(4)
-    ]  # fmt: skip
+        {
+            "subset": f"{a}{b}",
+            "slide_id": f"{center}{slide}",
+            "patch_id": f"{label}{patch}",
+            "biological_class": label,
+            "medical_center": center,
+            "path": f"{center}{slide}_{label}{patch}.png",
+        }
+        for a, b in ("xy", "xz", "yz")
+        for center in (a, b)
+        for label in (a, b)
+        for slide in range(3)
+        for patch in range(4)
+    ]
     return write(tmp_path / "subsets.csv", [*rows, rows[0] | {"subset": "OOD", "slide_id": "o", "path": "o.png"}])
 
 
@@ -79,9 +88,7 @@ def test_the_same_again_is_the_same(
     index_set: RobustnessSet, subsets: RobustnessSet, paired_set: RobustnessSet
 ) -> None:
     for data in (index_set, subsets):
-        first, second = (
-            robustness_section(data, models_of(data), config(seed=3), "none").record() for _ in range(2)
-        )  # fmt: skip
+        first, second = (robustness_section(data, models_of(data), config(seed=3), "none").record() for _ in range(2))
         assert first == second
         assert first != robustness_section(data, models_of(data), config(seed=4), "none").record()
     values = {"A": np.random.default_rng(0).standard_normal((len(paired_set.paths), 6)).astype(np.float32)}
@@ -129,15 +136,22 @@ def test_exact_embeddings_have_an_index_whatever_is_tied(index_set: RobustnessSe
 
 def test_both_from_one_file(tmp_path: Path) -> None:
     rows = [
-        {"slide_id": f"{center}{slide}", "patch_id": str(patch), "biological_class": "ab"[patch % 2], "path":
-         f"{center}{slide}_{patch}.png", "medical_center": center, "scanner": f"{center}{slide}", "x": "1"}
-        for center in "xy" for slide in range(3) for patch in range(6)
-    ]  # fmt: skip
+        {
+            "slide_id": f"{center}{slide}",
+            "patch_id": str(patch),
+            "biological_class": "ab"[patch % 2],
+            "path": f"{center}{slide}_{patch}.png",
+            "medical_center": center,
+            "scanner": f"{center}{slide}",
+            "x": "1",
+        }
+        for center in "xy"
+        for slide in range(3)
+        for patch in range(6)
+    ]
     data = write(tmp_path / "both.csv", rows)
     values = {"A": np.random.default_rng(0).standard_normal((36, 5)).astype(np.float32)}
     section = robustness_section(data, values, config(), "A")
-    assert [score.name for score in section.scores] == [
-        "robustness index", "paired robustness, top-10 accuracy",
-    ]  # fmt: skip
+    assert [score.name for score in section.scores] == ["robustness index", "paired robustness, top-10 accuracy"]
     assert section.basis["places"] == 6
     assert section.notes[-1] == "Unused columns of the CSV: 'x'."

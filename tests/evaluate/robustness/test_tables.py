@@ -28,10 +28,17 @@ from pipeline.evaluate.robustness.tables import (
 
 def test_few_slides_give_no_intervals(tmp_path: Path) -> None:
     rows = [
-        {"slide_id": f"{center}{slide}", "patch_id": str(patch), "medical_center": center,
-         "biological_class": "ab"[patch % 2], "path": f"{center}{slide}_{patch}.png"}
-        for center in "xy" for slide in range(3) for patch in range(6)
-    ]  # fmt: skip
+        {
+            "slide_id": f"{center}{slide}",
+            "patch_id": str(patch),
+            "medical_center": center,
+            "biological_class": "ab"[patch % 2],
+            "path": f"{center}{slide}_{patch}.png",
+        }
+        for center in "xy"
+        for slide in range(3)
+        for patch in range(6)
+    ]
     for chosen, given in ((rows, True), ([row for row in rows if row["slide_id"] not in ("x2", "y2")], False)):
         data = write(tmp_path / "few.csv", chosen)
         section = robustness_section(data, models_of(data), config(ri_k=3), "none")
@@ -63,8 +70,9 @@ def test_parts_add_up(index_set: RobustnessSet) -> None:
 
 def test_differences_at_the_same_k_are_those_of_that_k(index_set: RobustnessSet) -> None:
     """At each k the table has what the headline has when that k is asked for."""
-    table = rows_of(robustness_section(index_set, models_of(index_set), config(), "none"),
-                    "Difference from none at the same k")  # fmt: skip
+    table = rows_of(
+        robustness_section(index_set, models_of(index_set), config(), "none"), "Difference from none at the same k"
+    )
     assert [row["k"] for row in table] == [1, 3, 5, 11, 21, 51, 101]
     assert list(table[0]) == ["k", "class", "centre"]
     for row in (table[1], table[3]):
@@ -79,10 +87,18 @@ def test_where_names_would_decide_there_is_a_dash_at_that_k(tmp_path: Path, name
     between two such cells. How slides are called decides at k = 21 and 51; at 101 a place is left for no choice.
     """
     rows = [
-        {"slide_id": named.format(center=center, label=label, slide=slide), "patch_id": f"{label}{patch}",
-         "biological_class": label, "medical_center": center, "path": f"{label}{center}{slide}{patch}.png"}
-        for label in "abc" for center in "xy" for slide in range(4) for patch in range(5)
-    ]  # fmt: skip
+        {
+            "slide_id": named.format(center=center, label=label, slide=slide),
+            "patch_id": f"{label}{patch}",
+            "biological_class": label,
+            "medical_center": center,
+            "path": f"{label}{center}{slide}{patch}.png",
+        }
+        for label in "abc"
+        for center in "xy"
+        for slide in range(4)
+        for patch in range(5)
+    ]
     data = write(tmp_path / "tied.csv", rows)
     assert data.index is not None
     codes = [np.unique(of, return_inverse=True)[1] for of in (data.index.classes, data.index.centers)]
@@ -138,8 +154,14 @@ def test_pairs_of_slides(paired_set: RobustnessSet) -> None:
     assert numbers["stain", "all"] == 15
     assert numbers["stain", "cross-scanner"] == 3
     assert numbers["stain", "cross-staining"] == numbers["stain", "cross both"] == 6
-    assert section.basis == {"images": 71, "slides of the same tissue": 6, "scanners": 2, "stainings": 3, "places": 12,
-                             "pairs of slides": 15}  # fmt: skip
+    assert section.basis == {
+        "images": 71,
+        "slides of the same tissue": 6,
+        "scanners": 2,
+        "stainings": 3,
+        "places": 12,
+        "pairs of slides": 15,
+    }
     assert section.scores[0].values["tissue"].value == pytest.approx(1)
     assert list(section.scores[0].differences) == ["stain"]
     assert section.scores[0].differences["stain"].value == pytest.approx(table[1]["leaderboard"] - 1)

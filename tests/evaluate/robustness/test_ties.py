@@ -26,8 +26,9 @@ def test_what_another_order_of_ties_gives_is_that_of_plain_loops(seed: int, k: i
         at_k = sorted(near.values(), reverse=True)[k - 1]
         sure, tied = [i for i in others if near[i] > at_k], [i for i in others if near[i] == at_k]
         counts = []
-        for kinds in {tuple(sorted(kind(patches, query, i) for i in chosen))
-                      for chosen in combinations(tied, k - len(sure))}:  # fmt: skip
+        for kinds in {
+            tuple(sorted(kind(patches, query, i) for i in chosen)) for chosen in combinations(tied, k - len(sure))
+        }:
             of_all = [kind(patches, query, i) for i in sure] + list(kinds)
             counts.append((of_all.count("SO"), of_all.count("OS")))
         so, os = zip(*counts, strict=True)

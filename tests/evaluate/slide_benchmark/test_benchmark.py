@@ -102,8 +102,11 @@ def test_features_are_read_early_and_once(
 def test_labels_and_features_belong_together(tmp_path: Path) -> None:
     assert SlideBenchmark.is_wanted(config(slides=tmp_path / "s.csv", features=[f"uni={tmp_path}"]))
     assert not SlideBenchmark.is_wanted(config())
-    for alone in (config(slides=tmp_path / "s.csv"), config(features=[str(tmp_path)]),
-                  config(slides=tmp_path / "s.csv", features=[])):  # fmt: skip
+    for alone in (
+        config(slides=tmp_path / "s.csv"),
+        config(features=[str(tmp_path)]),
+        config(slides=tmp_path / "s.csv", features=[]),
+    ):
         with pytest.raises(ConfigError, match="--slides and --features belong together"):
             SlideBenchmark.is_wanted(alone)
 
@@ -120,9 +123,12 @@ def test_folders_are_called_by_their_label_or_their_own_name(tmp_path: Path, mon
 
 @pytest.mark.parametrize(
     ("texts", "words"),
-    [(["{}/gone"], "gone is not a folder"), (["x={}/file"], "file is not a folder"),
-     (["{}/uni", "uni={}/conch"], "two are called uni; name them: --features LABEL=DIR")],
-)  # fmt: skip
+    [
+        (["{}/gone"], "gone is not a folder"),
+        (["x={}/file"], "file is not a folder"),
+        (["{}/uni", "uni={}/conch"], "two are called uni; name them: --features LABEL=DIR"),
+    ],
+)
 def test_folders_that_cannot_be_used_are_refused(tmp_path: Path, texts: list[str], words: str) -> None:
     for name in ("uni", "conch"):
         (tmp_path / name).mkdir()

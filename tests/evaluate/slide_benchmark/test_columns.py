@@ -103,7 +103,7 @@ def test_slides_that_share_a_case_or_a_patient_are_never_parted(
         ("case_id,patient\nC0,Q\nC0,\nC1,Q\nC2,R\n", ["Q", "Q", "Q", "R"], "1 of 4 rows have no patient, and that of"),
         ("Case ID,patient\nC0,nan\nC0,NA\nC1,\nC1,\n", ["C0", "C0", "C1", "C1"], ""),
     ],
-)  # fmt: skip
+)
 def test_gaps_of_one_column_are_filled_by_the_other(tmp_path: Path, csv: str, cases: list[str], words: str) -> None:
     head, *lines = csv.splitlines()
     table = [f"slide_id,{head},tp53", *(f"s{i},{line},{'xy'[i % 2]}" for i, line in enumerate(lines))]

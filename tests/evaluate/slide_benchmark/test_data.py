@@ -35,9 +35,7 @@ def test_a_file_belongs_to_the_longest_case_labelled_or_not(tmp_path: Path) -> N
 
 @given(st.text("ab-. ", min_size=1, max_size=8), st.sets(st.text("ab-. ", min_size=1, max_size=4), max_size=6))
 def test_matching_equals_trying_every_case(stem: str, cases: set[str]) -> None:
-    fitting = [
-        case for case in cases if stem == case or (stem.startswith(case) and not stem[len(case)].isalnum())
-    ]  # fmt: skip
+    fitting = [case for case in cases if stem == case or (stem.startswith(case) and not stem[len(case)].isalnum())]
     assert case_of_stem(stem, cases) == max(fitting, key=len, default=None)
 
 
@@ -128,8 +126,10 @@ def test_the_slide_table_of_stamp_and_names_of_slide_files(tmp_path: Path) -> No
     csv = "FILENAME,PATIENT,tp53\nsub/s1.h5,A,mut\ns2.0AF1.svs,B,wt\ns3.svs,C,wt\ns4.tar,D,wt\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["s1", "s2.0AF1", "s3.svs", "s3", "s4"]}))
     assert {name: slides for name, (_, _, slides) in bags_of(found).items()} == {
-        "A": ("s1",), "B": ("s2.0AF1",), "C": ("s3.svs",)
-    }  # fmt: skip
+        "A": ("s1",),
+        "B": ("s2.0AF1",),
+        "C": ("s3.svs",),
+    }
     assert [exclusion.what for exclusion in found.exclusions] == ["slide s4.tar of case D", "case D"]
 
 
@@ -143,8 +143,10 @@ def test_files_are_matched_by_the_case_though_a_patient_is_given(tmp_path: Path)
     csv = "case_id,patient,tp53\nA1,P,mut\nA2,P,mut\nB1,Q,wt\n"
     found = read_slide_set(*make(tmp_path, csv, {"uni": ["A1-x", "A2-x", "B1-x"]}))
     assert bags_of(found) == {
-        "A1": ("P", "mut", ("A1-x",)), "A2": ("P", "mut", ("A2-x",)), "B1": ("Q", "wt", ("B1-x",))
-    }  # fmt: skip
+        "A1": ("P", "mut", ("A1-x",)),
+        "A2": ("P", "mut", ("A2-x",)),
+        "B1": ("Q", "wt", ("B1-x",)),
+    }
     assert found.notes == (
         "The column case_id divides patients, so that folds and intervals go by patient, not by it.",
     )

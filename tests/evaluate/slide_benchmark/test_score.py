@@ -79,9 +79,11 @@ def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
     copy_features(features[:1], "case_03-DX1", "case_09-DX1")
     section = run(path, features)
     assert [(e.what, e.by_rule) for e in section.exclusions] == [
-        ("slide case_03-DX1 of case case_03", False), ("slide case_09-DX1 of case case_09", False),
-        ("case case_03", False), ("case case_09", False),
-    ]  # fmt: skip
+        ("slide case_03-DX1 of case case_03", False),
+        ("slide case_09-DX1 of case case_09", False),
+        ("case case_03", False),
+        ("case case_09", False),
+    ]
     assert section.exclusions[0].why.startswith(
         "uni: its features are exactly those of slide case_09-DX1 of case case_09."
     )

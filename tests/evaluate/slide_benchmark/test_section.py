@@ -54,11 +54,15 @@ def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
     assert not any("without some of their slides" in note or "cases only" in note for note in section.notes)
     assert [row[:2] for row in table(section, "by centre").rows[:2]] == [["north", "uni"], ["north", "uni"]]
     assert [list(row) for row in table(section, "Cases and slides").rows] == [
-        ["mut", "north", 6, 7], ["mut", "south", 4, 5], ["wt", "north", 6, 8], ["wt", "south", 4, 4]
-    ]  # fmt: skip
+        ["mut", "north", 6, 7],
+        ["mut", "south", 4, 5],
+        ["wt", "north", 6, 8],
+        ["wt", "south", 4, 4],
+    ]
     assert [row[:4] for row in table(section, "Feature sets").rows] == [
-        ["uni", "uni", WIDTH, 214], ["noise", None, WIDTH, 214]
-    ]  # fmt: skip
+        ["uni", "uni", WIDTH, 214],
+        ["noise", None, WIDTH, 214],
+    ]
     assert section.source["labels"] == "labels.csv"
     assert section.source["features uni sha256"] != section.source["features noise sha256"]
     assert str(tmp_path) not in json.dumps(section.record())
@@ -76,8 +80,7 @@ def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path)
             (row,) = [row for row in table(section, "predicted").rows if row[:2] == [model, predictor]]
             chosen = found.argmax(1)
             within = np.mean([(found[i, 1] > found[j, 1]) + (found[i, 1] == found[j, 1]) / 2 for i, j in pairs])
-            expected = [within, balanced_accuracy_score(truth, chosen),
-                        f1_score(truth, chosen, average="macro")]  # fmt: skip
+            expected = [within, balanced_accuracy_score(truth, chosen), f1_score(truth, chosen, average="macro")]
             np.testing.assert_allclose([cell.value for cell in row[2:]], expected)
 
 
@@ -126,9 +129,15 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
     section = run(path, features[:1])
     assert [record["case"] for record in section.data["predictions"]] == [f"case_{i}" for i in range(12, 20)]
     assert {name: count for name, count in section.basis.items() if "cases" in name or "slides" in name} == {
-        "slides": 24, "cases": 20, "slides to train on": 12, "cases to train on": 10, "slides to choose by": 3,
-        "cases to choose by": 2, "slides scored": 9, "cases scored": 8,
-    }  # fmt: skip
+        "slides": 24,
+        "cases": 20,
+        "slides to train on": 12,
+        "cases to train on": 10,
+        "slides to choose by": 3,
+        "cases to choose by": 2,
+        "slides scored": 9,
+        "cases scored": 8,
+    }
     sides = [section.basis[f"patches {side}"] for side in ("to train on", "to choose by", "scored")]
     assert sum(sides) == section.basis["patches"] == 214
     assert section.settings["folds"] == "the CSV's split"
@@ -168,8 +177,9 @@ def test_a_patient_that_is_given_for_some_slides_is_never_parted(tmp_path: Path)
         folds.setdefault(name, set()).add(record["fold"])
     assert all(len(found) == 1 for found in folds.values())
     assert set(folds) == {"P", "Q", *(f"case_{case:02d}" for case in range(8, NUM_CASES))}
-    assert any(note.endswith("may stand on both sides.") and "14 of 24 rows have no patient" in note
-               for note in section.notes)  # fmt: skip
+    assert any(
+        note.endswith("may stand on both sides.") and "14 of 24 rows have no patient" in note for note in section.notes
+    )
 
 
 def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:

@@ -67,8 +67,9 @@ def test_a_file_without_features_is_not_read_and_may_name_its_encoder(tmp_path: 
 def test_coordinates_lie_beside_the_features_folder_in_it_or_in_a_named_one(tmp_path: Path) -> None:
     features = tmp_path / "out" / "pt_files" / "s.v2.pt"
     assert clam.coords_files(features, None) == [
-        tmp_path / "out" / "patches" / "s.v2.h5", tmp_path / "out" / "pt_files" / "patches" / "s.v2.h5",
-    ]  # fmt: skip
+        tmp_path / "out" / "patches" / "s.v2.h5",
+        tmp_path / "out" / "pt_files" / "patches" / "s.v2.h5",
+    ]
     assert clam.coords_files(features, tmp_path / "c") == [tmp_path / "c" / "s.v2.h5"]
 
 

@@ -155,8 +155,9 @@ def test_a_full_disk_is_named_and_leaves_no_finished_slide(place: Place, monkeyp
     """Whichever file of the slide it is that cannot be written."""
     slide = embedded("even", place.writer.dtypes[0])
     module = sys.modules[place.writer.write.__module__]
-    real = {name: getattr(module, name) for name in ("write_features", "write_bytes", "write_json")
-            if hasattr(module, name)}  # fmt: skip
+    real = {
+        name: getattr(module, name) for name in ("write_features", "write_bytes", "write_json") if hasattr(module, name)
+    }
     for blocked in place.files("even").values():
 
         def write(name: str, path: Path, *args: Any, blocked: Path = blocked, **kwargs: Any) -> None:
@@ -225,17 +226,38 @@ def test_a_toy_tool_is_written_found_and_imported(tmp_path: Path) -> None:
     """By the functions of `g2l embed` and `g2l import-features`, which have not heard of it."""
     manifest = write_cohort(tmp_path / "slides")
     weights = write_teacher(tmp_path / "teacher.safetensors")
-    config = EmbedConfig.build({"layout": "toy", "patch_px": PATCH_PX, "mpp": 0.5, "min_tissue": 0.0, "device": "cpu",
-                                "workers": 1, "batch_size": 8})  # fmt: skip
+    config = EmbedConfig.build(
+        {
+            "layout": "toy",
+            "patch_px": PATCH_PX,
+            "mpp": 0.5,
+            "min_tissue": 0.0,
+            "device": "cpu",
+            "workers": 1,
+            "batch_size": 8,
+        }
+    )
     out = tmp_path / "features"
     tally = embed(f"{TEACHER}@{weights}", manifest, out, config, options={})
     assert (tally.num_slides, tally.is_partial, tally.where) == (2, False, out / "toy")
-    assert sorted(path.name for path in (out / "toy").iterdir()) == ["s0.about.json", "s0.toy", "s1.about.json",
-                                                                     "s1.toy"]  # fmt: skip
+    assert sorted(path.name for path in (out / "toy").iterdir()) == [
+        "s0.about.json",
+        "s0.toy",
+        "s1.about.json",
+        "s1.toy",
+    ]
     again = embed(f"{TEACHER}@{weights}", manifest, out, config, options={})
     assert (again.num_before, again.new_patches) == (2, 0)
-    options = {"slides_root": manifest.parent, "manifest": manifest, "teacher": TEACHER, "weights": weights,
-               "dtype": "float32", "rows_per_shard": 16, "device": "cpu", "workers": 1}  # fmt: skip
+    options = {
+        "slides_root": manifest.parent,
+        "manifest": manifest,
+        "teacher": TEACHER,
+        "weights": weights,
+        "dtype": "float32",
+        "rows_per_shard": 16,
+        "device": "cpu",
+        "workers": 1,
+    }
     teacher = import_features(out, tmp_path / "s.zarr", ImportConfig.build(options)).teacher
     assert teacher.settings["imported"]["layouts"] == ["toy"]
     assert teacher.attributes["proof"]["min_slide_cosine"] > 0.999

@@ -29,8 +29,13 @@ def test_slide2vec(tmp_path: Path, suffix: str) -> None:
         np.savez_compressed(folder / "s1.npz", features=FEATURES.astype(np.float16), tile_index=order)
     (folder / "s1.meta.json").write_text(json.dumps({"encoder_name": "h-optimus-0", "num_tiles": 5}))
     (folder / "empty.meta.json").write_text(json.dumps({"encoder_name": "h-optimus-0", "num_tiles": 0}))
-    np.savez(tiles / "s1.coordinates.npz", tile_index=np.arange(5), x=COORDS[:, 0], y=COORDS[:, 1],
-             tissue_fractions=np.ones(5))  # fmt: skip
+    np.savez(
+        tiles / "s1.coordinates.npz",
+        tile_index=np.arange(5),
+        x=COORDS[:, 0],
+        y=COORDS[:, 1],
+        tissue_fractions=np.ones(5),
+    )
     assert find_feature_tree(tmp_path).files == {"s1": folder / f"s1{suffix}"}
     found = read_features(folder / f"s1{suffix}")
     np.testing.assert_array_equal(found.features, FEATURES.astype(np.float16).astype(np.float32))
@@ -59,9 +64,15 @@ def test_rows_are_placed_by_their_index_not_by_their_order(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("index", "tiles", "words"),
-    [([0, 1, 5], [0, 1, 2, 3, 4], r"1 of 3 rows have a tile_index that .*s1\.coordinates\.npz has not .the first: 5"),
-     ([0, 1], [0, 1, 1], "has not one tile_index a tile")],
-)  # fmt: skip
+    [
+        (
+            [0, 1, 5],
+            [0, 1, 2, 3, 4],
+            r"1 of 3 rows have a tile_index that .*s1\.coordinates\.npz has not .the first: 5",
+        ),
+        ([0, 1], [0, 1, 1], "has not one tile_index a tile"),
+    ],
+)
 def test_an_index_without_its_tile_is_refused(tmp_path: Path, index: list[int], tiles: list[int], words: str) -> None:
     path = write_archive(tmp_path, np.array(index), np.array(tiles))
     with pytest.raises(BenchmarkError, match=rf"s1\.npz: .*{words}"):

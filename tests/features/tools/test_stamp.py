@@ -21,8 +21,17 @@ def write_numbers(path: Path) -> None:
     with h5py.File(path, "w") as f:
         f["feats"] = FEATURES.astype(np.float16)
         f["coords"] = COORDS.astype(np.float32) * 0.25
-        f.attrs.update({"stamp_version": "2.3.0", "extractor": "virchow2", "unit": "um", "tile_size_um": 256.0,
-                        "tile_size_px": 224, "code_hash": "abc", "feat_type": "tile"})  # fmt: skip
+        f.attrs.update(
+            {
+                "stamp_version": "2.3.0",
+                "extractor": "virchow2",
+                "unit": "um",
+                "tile_size_um": 256.0,
+                "tile_size_px": 224,
+                "code_hash": "abc",
+                "feat_type": "tile",
+            }
+        )
 
 
 def test_stamp_has_half_precision_and_micrometres(tmp_path: Path) -> None:

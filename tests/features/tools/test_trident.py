@@ -39,8 +39,9 @@ def test_trident_rounds_the_side_of_a_patch_down(tmp_path: Path) -> None:
         features = write_job(tmp_path / str(said), slides)
         for path in (features / "features_tiny").iterdir():
             with h5py.File(path, "r+") as f:
-                f["coords"].attrs.update({"patch_size_level0": said, "level0_magnification": 40,
-                                          "target_magnification": 15})  # fmt: skip
+                f["coords"].attrs.update(
+                    {"patch_size_level0": said, "level0_magnification": 40, "target_magnification": 15}
+                )
         sides[said] = read_facts(features / "features_tiny" / "s0.h5").side(0.25)
     assert sides == {170: pytest.approx(64 * 40 / 15), 171: pytest.approx(64 * 40 / 15), 169: 169}
 
@@ -93,8 +94,9 @@ def test_the_folder_s_name_tells_the_grid_and_the_encoder(tmp_path: Path, stride
     place = Place(tmp_path, trident.TOOL.writer, ENCODER, grid)
     job = tmp_path / f"20x_64px_{overlap}px_overlap"
     assert place.files("s") == {
-        "coords": job / "patches" / "s_patches.h5", "features": job / "features_hf-hub_owner_name_v2" / "s.h5",
-    }  # fmt: skip
+        "coords": job / "patches" / "s_patches.h5",
+        "features": job / "features_hf-hub_owner_name_v2" / "s.h5",
+    }
 
 
 def test_a_row_is_a_chunk_and_datasets_may_grow(tmp_path: Path) -> None:

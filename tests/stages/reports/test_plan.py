@@ -22,8 +22,14 @@ def plan_of(audit: list[AuditRow]) -> Plan:
 
 
 def well(number: int, **more: object) -> AuditRow:
-    row = AuditRow(f"slide {number:04}", "ok", mpp=0.25, tissue_mm2=float(number), patches_available=number,
-                   patches_taken=min(number, 500))  # fmt: skip
+    row = AuditRow(
+        f"slide {number:04}",
+        "ok",
+        mpp=0.25,
+        tissue_mm2=float(number),
+        patches_available=number,
+        patches_taken=min(number, 500),
+    )
     return replace(row, **more)  # type: ignore[arg-type]
 
 
