@@ -85,7 +85,7 @@ def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
 
 
 def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
-    if not vals:
+    if not any(name in v for history in vals.values() for v in history for name in DRAWN):
         axes.text(0.5, 0.5, "too few held-out rows to score", ha="center", va="center", transform=axes.transAxes)
         axes.set(title="Held-out patches", xticks=[], yticks=[])
         return
@@ -102,7 +102,7 @@ def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
                     ls=LINES[number % len(LINES)],
                     label=FIGURES[name] if number == 0 else None,
                 )
-    lowest = min([0.0, *(v[name] for history in vals.values() for v in history for name in DRAWN if name in v)])
+    lowest = min(0.0, *(v[name] for history in vals.values() for v in history for name in DRAWN if name in v))
     title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
     if len(vals) > 1:
         title += "\n" + ", ".join(
