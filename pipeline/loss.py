@@ -22,7 +22,7 @@ without a larger difference counts as equal: the loss is at its floor and has no
 """
 
 
-def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float = 4.0) -> Tensor:
+def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float) -> Tensor:
     """log of the sum of |projected - teacher|**alpha over batch and dimensions; a float32 scalar.
 
     Computed as alpha * log(m) + log(sum (d / m)**alpha), with the largest difference m as a constant. No power
@@ -31,7 +31,7 @@ def log_sum_loss(projected: Tensor, teacher: Tensor, alpha: float = 4.0) -> Tens
 
     Args:
         projected, teacher: (B, T), standardised.
-        alpha: at least 1.
+        alpha: at least 1; 4 in the paper. Its default is that of `train-student` (`config.stages`).
 
     Raises:
         ValueError: alpha is below 1, where the gradient at a zero difference is infinite.

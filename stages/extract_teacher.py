@@ -96,6 +96,9 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         )
         seconds = time.monotonic() - started
         write_failures(teacher)
+        first = teacher.store.first
+        if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
+            write_failures(first)
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
 
 

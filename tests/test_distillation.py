@@ -34,7 +34,7 @@ def test_the_loss_is_the_weighted_sum_of_log_sums() -> None:
     teachers = torch.randn(6, 12 + WIDTH, generator=torch.Generator().manual_seed(0))
     embedding = distillation.embed(pixels)
     parts = (teachers[:, :12], teachers[:, 12:])
-    losses = [log_sum_loss(*p(embedding, part)).item() for p, part in zip(projectors, parts, strict=True)]
+    losses = [log_sum_loss(*p(embedding, part), 4.0).item() for p, part in zip(projectors, parts, strict=True)]
     before = [p.linear.weight.detach().clone() for p in projectors]
     batch = Batch(range(6), pixels, list(teachers.numpy()))
     optimizer = torch.optim.SGD(distillation.parameters(), lr=0.1)

@@ -17,12 +17,12 @@ class PlanConfig(Config):
     slides_root: Path | None = option(
         None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
     )
-    patches_per_slide: int = option(1000, ge=1, description="Most patches to sample from a slide.")
+    patches_per_slide: int = option(1000, ge=1, description="Maximum number of patches sampled per slide.")
     max_slides: int | None = option(None, ge=1, description="Use a random subset of this many slides [all].")
     patch_px: int = option(224, ge=16, le=4096, description="Side of a patch, pixels.")
     mpp: float = option(0.5, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um per pixel.")
     stride_px: int | None = option(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
-    min_tissue: float = option(0.5, ge=0, le=1, description="Least fraction of a patch's area on tissue.")
+    min_tissue: float = option(0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.")
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.")
     val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
@@ -77,7 +77,9 @@ class ExtractConfig(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that read slides and encode pixels [number of cores].", decides="nothing"
     )
-    slides_root: Path | None = option(None, description="Present folder of the slides [as planned].", decides="nothing")
+    slides_root: Path | None = option(
+        None, description="Folder that the slides are in now [as planned].", decides="nothing"
+    )
     max_failures: int | None = option(
         None, ge=0, description="Stop when more than this many rows have failed [never].", decides="nothing"
     )
@@ -150,7 +152,7 @@ class TrainConfig(Config):
         "last", description="Student to export: of the last step, or of the smallest held-out loss.", decides="effect"
     )
     val_every: int = option(1, ge=1, description="Epochs between validations.")
-    val_rows: int = option(4096, ge=2, description="Most held-out rows to score.")
+    val_rows: int = option(4096, ge=2, description="Maximum number of held-out rows that are scored.")
     device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU."

@@ -65,8 +65,8 @@ class ImportConfig(Config):
         0.9,
         ge=-1,
         le=1,
-        description="Least cosine between these embeddings and the files' features, both less the features' mean; "
-        "median of a slide.",
+        description="A slide is refused if the median cosine of its patches' embeddings with the files' features, both "
+        "less the features' mean, is below this.",
     )
     dtype: Literal["float16", "float32"] = option(
         "float16", description="Number type of the stored embeddings.", decides="effect"
@@ -135,7 +135,7 @@ class EmbedConfig(Config):
         None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].", decides="effect"
     )
     min_tissue: float = option(
-        0.5, ge=0, le=1, description="Least fraction of a patch's area on tissue.", decides="effect"
+        0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.", decides="effect"
     )
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.", decides="effect")
     slides_root: Path | None = option(
@@ -187,7 +187,9 @@ class EvaluateConfig(Config):
     )
     store: Path | None = option(None, description="Store whose held-out rows are scored.")
     teacher: str | None = option(None, description="Teacher to compare with, in a store of several [the first].")
-    store_rows: int = option(4096, ge=2, description="Most held-out rows to score, and most rows to fit linear maps.")
+    store_rows: int = option(
+        4096, ge=2, description="Maximum number of held-out rows scored, and of rows that linear maps are fitted on."
+    )
     slides_root: Path | None = option(
         None, description="Folder of the slides, for a store without pixels [as planned]."
     )
@@ -210,7 +212,9 @@ class EvaluateConfig(Config):
         "path; or slide_id, patch_id, scanner, staining, path for the same tissue rescanned or restained.",
     )
     ri_k: int | None = option(
-        None, ge=1, description="Neighbours of the robustness index [best balanced accuracy of the kNN classifier]."
+        None,
+        ge=1,
+        description="Number of neighbours of the robustness index [that at which kNN has the best balanced accuracy].",
     )
     margins: bool = option(True, description="Croma's margins besides the index; minutes per model for 20,000 patches.")
     cost: bool = option(True, description="Measure parameters, FLOPs, time and memory.")

@@ -18,21 +18,14 @@ from pipeline.encoders.table import ENCODERS
 
 OF_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "h-optimus-0": ("hoptimus0", "h_optimus_0"),
-        "h-optimus-1": ("hoptimus1", "h_optimus_1"),
-        "h0-mini": ("h0-mini",),
         "h0-mini-mean": ("h0-mini",),  # TRIDENT and slide2vec have one name for both embeddings
-        "hibou-l": ("hibou_l",),
         "uni": ("uni_v1", "mahmood-uni", "mahmood-uni-77ffbca1"),
         "uni2-h": ("uni_v2", "uni2", "mahmood-uni2"),
-        "virchow2": ("virchow2",),
-        "gigapath": ("gigapath",),
-        "phikon-v2": ("phikon_v2",),
-        "kaiko-vitl14": ("kaiko-vitl14",),
-        "gpfm": ("gpfm",),
     }
 )
-"""Tools' names by the table's."""
+"""Tools' names by the table's, where they differ in more than punctuation and capitals; an entry of the table need not
+be here.
+"""
 NOT_IN_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "CONCH": ("conch", "conch_v1", "mahmood-conch"),

@@ -45,7 +45,8 @@ class EncoderSpec:
         params_m: millions of parameters.
         licence: terms of the weights, in short.
         gated: whether access is to be asked for.
-        key_format: layout of the published weights: "timm", or one that is not loaded as it is.
+        key_format: naming scheme of the published weights, for information: `convert` recognises it by the names of the
+            tensors.
     """
 
     name: str = field(metadata=ABOUT)
@@ -182,7 +183,7 @@ def named_spec(name: str) -> EncoderSpec:
             "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names"
         )
     if name.startswith("hf-hub:") and not PAGE.fullmatch(name):
-        raise EncoderError(f"{name} is no page: it is named as hf-hub:OWNER/NAME, with @REVISION behind it or not")
+        raise EncoderError(f"{name} is not the name of a page. Write hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION")
     source = name if is_placed else f"timm:{name}"
     open_spec = EncoderSpec(name, source, name, embedding="pooled", patch_px=0, mpp=0.0)
     return replace(open_spec, licence="see the model's page")

@@ -1,7 +1,7 @@
 """Write the embeddings of a slide in the file layout of a tool, and tell finished slides from others.
 
-How the files of a layout are called and what is in them is its tool's (`features/tools`). Here is what all of them
-share: the last file of a slide is written last and carries the mark, which says what made it, from which slide, and how
+Each tool's module (`features/tools`) defines the names and contents of its files. Here is what all of them share: the
+last file of a slide is written last and carries the mark, which says what made it, from which slide, and how
 many patches it has. Without the mark the slide's other files do not count.
 """
 

@@ -152,12 +152,12 @@ class Tool:
         facts: what the file, or what lies beside it, says of its patches; `None` if it says nothing as this tool does.
             Called within `outside.reading`, for any feature file.
         folders: names (patterns) of the folders of features that it makes. Of several groups, the first with feature
-            files counts: the others hold the same once more.
+            files is read: the others are duplicates.
         tree: for a tool that keeps the slides' subfolders.
-        not_features: endings of its other files that have an ending of feature files.
+        not_features: endings of files that only look like feature files by their last suffix.
         coords_files: where HDF5 files with the coordinates of a feature file may lie, likely ones first; the folder is
             the one that the user names for it.
-        dropped_endings: what it takes off a slide's name beside the last ending.
+        dropped_endings: further endings that it strips from a slide's name, besides the last one.
         writer: how `g2l embed` writes its files; `None` if it does not.
     """
 

@@ -93,7 +93,7 @@ def open_further(
             pass
     teacher = StoredTeacher(store, folder)
     require_same(teacher, plan, spec)
-    remove_asides(folder)
+    remove_asides(store.folder)  # the first teacher's too: its last run may have been killed after its last shard
     if is_begun:
         say_other_versions(teacher)
     return teacher

@@ -241,7 +241,7 @@ def test_what_no_page_can_be_called_is_not_cached(cache: Path) -> None:
         build_encoder(name, "pretrained", 224)
     for source in ("hf-hub:", "hf-hub:a/b/c", "hf-hub:a//b"):
         assert weights_here(replace(named_spec(name), source=source)) is None
-        with pytest.raises(EncoderError, match="is no page"):
+        with pytest.raises(EncoderError, match="is not the name of a page"):
             named_spec(source)
 
 

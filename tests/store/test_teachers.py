@@ -24,6 +24,7 @@ from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.config.base import read_toml
 from pipeline.config.model_names import SCRATCH
+from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.encoders.build import build_encoder
 from pipeline.sampling import TRAIN
 from pipeline.store.create import open_further
@@ -157,7 +158,12 @@ def test_rows_that_the_first_could_not_read_fail_until_both_are_done_again(
     out = tmp_path / "s.zarr"
     options: dict[str, Any] = {"slides_root": slides}
     first = extract(plan, out, root / "first.safetensors", **options)
+    listed = (out / "failures.csv").read_bytes()
+    (out / "failures.csv").unlink()  # as if killed after its last shard
+    (out / "config.toml").with_suffix(ASIDE_SUFFIX).touch()
     further = extract(plan, out, root / "further.safetensors", teacher=FURTHER, **options)
+    assert (out / "failures.csv").read_bytes() == listed
+    assert leftovers(out) == []
     assert first.counts == further.counts == {**dict.fromkeys(first.counts, 0), "OK": 12, "NO_SLIDE": 12}
     assert further.teacher.ledger.failures()[0] == first.teacher.ledger.failures()[0]
     assert "s1.svs" in (further.teacher.folder / "failures.csv").read_text()
