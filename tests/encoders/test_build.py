@@ -294,7 +294,7 @@ def test_wrong_names_sizes_and_sources_are_told(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(EncoderError, match=r"the weights in this folder do not fit its config.json \(.*[Mm]issing key"):
         build_encoder(f"local-dir:{tmp_path}", PRETRAINED, 64)
     for page in ("hf-hub:", "hf-hub:foo", "hf-hub:a/b/c", "hf-hub:a/"):
-        with pytest.raises(EncoderError, match="is not the name of a page. Write hf-hub:OWNER/NAME"):
+        with pytest.raises(EncoderError, match=r"is not the name of a page\. Write hf-hub:OWNER/NAME"):
             build_encoder(page, SCRATCH, 64)
 
     def offline(*_: Any, **__: Any) -> Any:
