@@ -37,8 +37,9 @@ from pipeline.store.store import StoredTeacher
 from pipeline.training.held_out import FIGURES, figures_of
 from stages.evaluate import evaluate
 from stages.evaluate import summary as report_summary
-from stages.extract_teacher import Extracted, extract_teacher
+from stages.extract_teacher import extract_teacher
 from stages.plan import plan_slides
+from stages.reports.extract import Extracted
 from stages.reports.plan import estimate
 from stages.reports.train import Trained
 from stages.train_student import train_student

@@ -22,9 +22,9 @@ from pipeline.base.devices import (
     choose_precision,
     continued_precision,
     keep_freed_memory,
-    versions,
 )
 from pipeline.base.errors import EmbedError, SlideError
+from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
@@ -50,7 +50,6 @@ from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
 from stages.plan import check_sha256
 from stages.reports.embed import Tally
-from stages.reports.embed import report as report
 
 PREPARED_AHEAD = 2
 """Slides whose tissue is found while another one is embedded. Our choice: finding tissue is mostly the shorter work."""
@@ -122,19 +121,13 @@ def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[st
     only.
     """
     grid = place.grid
-    settings = {
-        "layout": config.layout,
+    settings = config.deciding() | {
         "encoder": place.encoder,
         "dtype": embedder.dtype,
         "patch_px": grid.patch_px,
         "mpp": grid.mpp,
         "stride_px": grid.stride_px or grid.patch_px,
-        "min_tissue": grid.min_tissue,
-        "allow_upsampling": grid.allow_upsampling,
-        "as_teacher": config.as_teacher,
     }
-    if config.teacher is not None:
-        settings["teacher"] = config.teacher
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
     made_by: dict[str, Any] = json.loads(

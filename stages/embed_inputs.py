@@ -60,6 +60,8 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
     if config.teacher is not None and not config.as_teacher:
         raise ConfigError(f"--teacher {config.teacher} goes with --as-teacher")
     named = name_model(text, config.patch_px, option="MODEL")
+    if named.note:
+        say(f"note: {named.note}")
     if config.patch_px not in (None, named.patch_px):
         raise ConfigError(f"{text} takes patches of {named.patch_px} px, not of --patch-px {config.patch_px}")
     if config.as_teacher and named.student is None:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pipeline.base.console import say, table
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_batch_size, choose_device, choose_precision, describe_device, keep_freed_memory
-from pipeline.base.devices import versions as used_versions
 from pipeline.base.errors import ConfigError
+from pipeline.base.versions import versions as used_versions
 from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.locks import exclusive
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
@@ -63,6 +63,8 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
         benchmarks = look_at_inputs(config)
         patch_px = config.patch_px or next((b.patch_px for b in benchmarks if b.patch_px), None)
         named = name_models(config.models, patch_px, config.store)
+        for note in dict.fromkeys(model.note for model in named if model.note):
+            say(f"note: {note}")
         check_models(named, benchmarks, config)
 
         embedded = [embed_model(model, benchmarks, config, out, device, precision) for model in named]

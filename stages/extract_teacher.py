@@ -23,11 +23,11 @@ from pipeline.base.devices import (
     continued_precision,
     describe_device,
     keep_freed_memory,
-    versions,
 )
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.images import ImageFormat
 from pipeline.base.loader import BatchLoader
+from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
@@ -47,8 +47,7 @@ from pipeline.store.teachers import needs_slides
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.teacher_weights import weights_note
 from pipeline.training.preflight import preflight
-from stages.reports.extract import Extracted as Extracted
-from stages.reports.extract import report as report
+from stages.reports.extract import Extracted
 
 MPP_TOLERANCE = 0.01
 """A plan within 1 % of the teacher's own resolution is at that resolution."""

@@ -15,9 +15,10 @@ import torch
 
 from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
-from pipeline.base.devices import choose_device, keep_freed_memory, versions
+from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.base.loader import BatchLoader
+from pipeline.base.versions import versions
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import Plan, build_plan
 from pipeline.config.base import to_toml
@@ -47,8 +48,7 @@ from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_
 from pipeline.student.teacher_weights import weights_note
 from stages.extract_teacher import MPP_TOLERANCE
 from stages.plan import write_audit
-from stages.reports.extract import Extracted as Extracted
-from stages.reports.extract import import_report as report  # noqa: F401
+from stages.reports.extract import Extracted
 from stages.reports.plan import audit_table, estimate
 
 MOST_READERS = 4
@@ -75,7 +75,7 @@ def import_features(
             raise ConfigError(f"--coords {config.coords}: no such folder")
         matched, patch_px = find_features(folder, config)
         built, teacher = find_teacher(config, patch_px)
-        looked = look_at_slides(matched, config, patch_px, teacher["width"])
+        looked = look_at_features(matched, config, patch_px, teacher["width"])
         if before is None:
             looked, plan, proof = plan_new_store(looked, built, config)
         else:
@@ -218,7 +218,7 @@ class Looked:
         return replace(self, slides=tuple(kept))
 
 
-def look_at_slides(matched: Matched, config: ImportConfig, patch_px: int, width: int) -> Looked:
+def look_at_features(matched: Matched, config: ImportConfig, patch_px: int, width: int) -> Looked:
     """Check every feature file against its slide.
 
     Raises:

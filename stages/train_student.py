@@ -62,8 +62,7 @@ from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_row
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line, run_identity
 from pipeline.training.scoring import calibrated, score_teachers
 from pipeline.training.tensorboard import TensorBoard
-from stages.reports.train import Trained as Trained
-from stages.reports.train import report as report
+from stages.reports.train import Trained
 
 LOG_EVERY = 10
 """Steps between fetches of the losses, so that the device does not wait at every step."""

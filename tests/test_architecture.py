@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from support.places import ROOT
 
+from pipeline.config.losses import LOSSES
 from pipeline.disk import first_look
 
 MODULES = {
@@ -15,10 +16,12 @@ MODULES = {
     for path in (ROOT / folder).rglob("*.py")
     if path.name != "__init__.py"
 }
+LOSS_FILES = {entry.function.split(":")[0].split(".")[1] for entry in LOSSES.values()}
+"""A loss is a file at the top, named in the list of losses."""
 ROOMS = (
     ("base",),
     ("disk",),
-    ("sampling", "projector", "loss"),
+    ("sampling", "projector", *LOSS_FILES),
     ("config",),
     ("report",),
     ("slides",),
@@ -35,7 +38,7 @@ import each other.
 """
 IN_EVALUATE = {name.split(".")[2] for name in MODULES if name.startswith("pipeline.evaluate.") and name.count(".") == 3}
 """A room a benchmark: they use what lies in `evaluate/` itself, and not each other."""
-PAPER = {"sampling", "projector", "loss", "distillation"}
+PAPER = {"sampling", "projector", "distillation"} | LOSS_FILES
 """The paper's method stands at the top of `pipeline/`, and little else does."""
 MOST_MODULES = 15
 """Modules in a folder."""
@@ -176,6 +179,14 @@ def test_nothing_is_imported_through_a_package() -> None:
     for folder in ("pipeline", "stages"):
         for path in (ROOT / folder).rglob("__init__.py"):
             assert path == ROOT / "pipeline" / "__init__.py" or not ast.parse(path.read_text()).body[1:], path
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"pipeline.export"}))
+def test_a_name_is_imported_from_where_it_is_made(name: str) -> None:
+    """`import X as X` says that others may take it from here; only the path in cards of exported students does so."""
+    for node in ast.walk(parsed(MODULES[name])):
+        if isinstance(node, ast.ImportFrom):
+            assert not [alias.name for alias in node.names if alias.name == alias.asname]
 
 
 def test_what_a_child_process_imports_by_name_exists() -> None:

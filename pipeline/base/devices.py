@@ -10,7 +10,6 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from pipeline.base.errors import ConfigError, first_line
-from pipeline.base.versions import versions as versions
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TF32 = "tf32"

@@ -104,7 +104,7 @@ class EmbedConfig(Config):
 
     layout: Annotated[str, OneOf(layouts)] = option(
         description=f"Whose file layout to write: {', '.join(f'{name} ({tool})' for name, tool in layouts().items())}.",
-        decides="effect",
+        decides="value",
     )
     dtype: Literal["float16", "float32"] | None = option(
         None,
@@ -114,12 +114,12 @@ class EmbedConfig(Config):
     as_teacher: bool = option(
         False,
         description="Map a student's embeddings into its teacher's space, for heads made for the teacher.",
-        decides="effect",
+        decides="value",
     )
     teacher: str | None = option(
         None,
         description="With --as-teacher: the teacher whose space to use, for a student of several teachers.",
-        decides="effect",
+        decides="value",
     )
     patch_px: int | None = option(
         None,
@@ -135,9 +135,9 @@ class EmbedConfig(Config):
         None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].", decides="effect"
     )
     min_tissue: float = option(
-        0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.", decides="effect"
+        0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.", decides="value"
     )
-    allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.", decides="effect")
+    allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.", decides="value")
     slides_root: Path | None = option(
         None,
         description="Folder that a manifest's relative paths start from [the manifest's folder].",

@@ -99,7 +99,7 @@ class EmbeddedSlide:
         return Mark(self.made_by, self.content, rows, len(self.plan.coords_l0_px) - rows, digests, files)
 
 
-def folder_name(encoder: str) -> str:
+def encoder_folder(encoder: str) -> str:
     """An encoder's name as part of a folder's."""
     return UNFIT.sub("_", encoder).strip("._") or "encoder"
 

@@ -22,9 +22,9 @@ from pipeline.store.format import (
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
     StoreSpec,
-    folder_name,
     new_arrays,
     read_attributes,
+    teacher_folder,
 )
 from pipeline.store.plan_arrays import write_stored_plan
 from pipeline.store.store import Store, StoredTeacher
@@ -82,7 +82,7 @@ def open_further(
         StoreError: another plan; the same weights under another name; or it was begun with other settings.
     """
     name = spec.teacher["name"]
-    folder = store.folder / TEACHERS_FOLDER / folder_name(name)
+    folder = store.folder / TEACHERS_FOLDER / teacher_folder(name)
     require_same(store.first, plan, store.first.spec)
     is_begun = name in store.teachers
     require_no_other(store, spec.teacher, folder)
@@ -110,7 +110,7 @@ def require_no_other(store: Store, record: Mapping[str, Any], folder: Path) -> N
             continue
         if teacher.record["weights_sha256"] == record["weights_sha256"]:
             raise StoreError(f"{store.folder} has embeddings of these weights already, of the teacher {name}")
-        if folder_name(name) == folder.name:
+        if teacher_folder(name) == folder.name:
             raise StoreError(
                 f"{store.folder} has embeddings of {name}, in files of the name that those of "
                 f"{record['name']} would have. Choose another --out"

@@ -102,7 +102,7 @@ def require_entry(entry: Mapping[str, Any]) -> None:
         raise TypeError("its failures are no records")
 
 
-def folder_name(teacher: str) -> str:
+def teacher_folder(teacher: str) -> str:
     """A teacher's name as that of a folder or file: letters, digits, dots, dashes and underscores."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", teacher).strip("-.") or "teacher"
 

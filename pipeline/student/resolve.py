@@ -51,6 +51,7 @@ class NamedModel:
         teachers: hashes of the weights of the teachers that a student was distilled from, by name, the first one's
             first; a hash is "" where it is not known, the name where the only teacher's is not.
         plan_hash: of the plan that a student was trained on; "" if that is not known.
+        note: what the user should know of it; "" for nothing.
     """
 
     label: str
@@ -63,6 +64,7 @@ class NamedModel:
     expected_sha256: str = ""
     teachers: Mapping[str, str] = field(default_factory=dict)
     plan_hash: str = ""
+    note: str = ""
 
     def build(self) -> BuiltEncoder:
         """The encoder with its weights, on the CPU.
@@ -170,10 +172,10 @@ def _of_student(folder: Path, label: str) -> NamedModel:
     if not is_student(folder):
         return model
     student = read_student(folder)
-    if note := student.note():
-        say(f"note: {note}")
     teachers = {teacher.name: teacher.weights_sha256 for teacher in student.teachers}
-    return replace(model, role=AFTER, student=folder, teachers=teachers, plan_hash=student.plan_hash)
+    return replace(
+        model, role=AFTER, student=folder, teachers=teachers, plan_hash=student.plan_hash, note=student.note()
+    )
 
 
 def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: str) -> NamedModel:

@@ -66,6 +66,8 @@ def find_start(weights: str) -> Start:
     if not is_run and not is_student(folder):
         return Start(folder)
     model = name_model(str(folder), None, option="--weights")
+    if model.note:
+        say(f"note: {model.note}")
     return Start(folder, model if model.role == AFTER else None)
 
 

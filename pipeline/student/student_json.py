@@ -17,7 +17,7 @@ from pipeline.base.errors import EncoderError
 from pipeline.base.outside import parse_object, read_bytes, reading
 from pipeline.disk.files import write_text
 from pipeline.encoders.table import EmbeddingRule
-from pipeline.store.format import folder_name
+from pipeline.store.format import teacher_folder
 
 STUDENT_JSON = "student.json"
 FORMAT, VERSION = "g2l-student", 1
@@ -217,7 +217,7 @@ def projector_files(teachers: Sequence[str]) -> dict[str, str]:
     """The file of each teacher's projector by the teacher's name, in the student's folder, the first teacher first."""
     files: dict[str, str] = {}
     for number, name in enumerate(teachers, start=1):
-        file = f"{PROJECTOR_FOLDER}/projector-{folder_name(name)}"
+        file = f"{PROJECTOR_FOLDER}/projector-{teacher_folder(name)}"
         if file.lower() in (other.removesuffix(".safetensors").lower() for other in files.values()):
             file += f"-{number}"
         files[name] = f"{file}.safetensors" if files else FIRST_PROJECTOR

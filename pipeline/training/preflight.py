@@ -122,7 +122,7 @@ class Preflight:
         )
 
 
-def sample_patches(
+def read_some_patches(
     read: Callable[[int, NDArray[np.uint8]], PatchRead], rows: Iterable[int], patch_px: int
 ) -> tuple[NDArray[np.uint8], int]:
     """Read `NUM_PATCHES` patches, uint8 (N, P, P, 3); returns them and how many were read.
@@ -259,7 +259,7 @@ def preflight(
     Raises:
         G2LError: the teacher cannot be used; nothing was written.
     """
-    patches, num_planned = sample_patches(read, range(plan.num_rows), plan.config.patch_px)
+    patches, num_planned = read_some_patches(read, range(plan.num_rows), plan.config.patch_px)
     compute = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
     checked = check_encoder(teacher, patches, num_planned, device=device, file=file, **compute)
     say(checked.words())

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import say
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
-from pipeline.cohort.views import Views
-from pipeline.cohort.views import dihedral as dihedral
+from pipeline.cohort.views import Views, dihedral
 from pipeline.config.stages import TrainConfig
 from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store.format import Status

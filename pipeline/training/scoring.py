@@ -47,7 +47,7 @@ def even_batches(chosen: Sequence[int], size: int) -> list[Sequence[int]]:
     return [chosen[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def embed_rows(
+def embed_for_scores(
     distillation: Distillation,
     rows: StoredRows,
     chosen: Sequence[int],
@@ -111,9 +111,9 @@ def calibrated(
             norm.momentum = None  # a plain mean over batches
             norm.train()
         if norms:
-            embed_rows(distillation, rows, sample, batch_size=batch_size, workers=workers, batches=batches)
+            embed_for_scores(distillation, rows, sample, batch_size=batch_size, workers=workers, batches=batches)
         distillation.train(False)
-        embeddings, _ = embed_rows(distillation, rows, sample, batch_size=batch_size, workers=workers)
+        embeddings, _ = embed_for_scores(distillation, rows, sample, batch_size=batch_size, workers=workers)
         for projector in distillation.projectors:
             projected = projector.project(embeddings)
             projector.student_norm.set_statistics(projected.mean(0), projected.var(0))
@@ -146,7 +146,7 @@ def score_teachers(
     """
     distillation.train(False)
     size = min(batch_size, len(chosen))
-    student, teachers = embed_rows(distillation, rows, chosen, batch_size=batch_size, workers=workers)
+    student, teachers = embed_for_scores(distillation, rows, chosen, batch_size=batch_size, workers=workers)
     loss_of = build_loss(loss, alpha)
     starts = range(0, len(chosen) - size + 1, size)
     scaling = math.log(batch_size / size) if LOSSES[loss].is_log_of_sum else 0.0
@@ -181,7 +181,7 @@ def mapped_linearly(
     """Map the student's embeddings (N, S) into each teacher's standardised space by the best linear map, fitted on the
     rows `fit_on`: float64 (N, T) on the CPU, a tensor a teacher.
     """
-    inputs, teachers = embed_rows(distillation, rows, fit_on, batch_size=batch_size, workers=workers)
+    inputs, teachers = embed_for_scores(distillation, rows, fit_on, batch_size=batch_size, workers=workers)
     fitted_on, mapped = inputs.cpu().numpy(), student.cpu().numpy()
     for head, teacher in distillation.by_head(teachers):
         targets = head.projector.teacher_norm.standardise(teacher).cpu().double().numpy()

@@ -22,9 +22,9 @@ from pipeline.base.devices import (
     one_thread,
     use_deterministic_kernels,
     use_tf32,
-    versions,
 )
 from pipeline.base.errors import ConfigError, first_line
+from pipeline.base.versions import versions
 from pipeline.encoders.embed import EncoderForward
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

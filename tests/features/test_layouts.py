@@ -10,12 +10,12 @@ from support import toy_tool
 from support.embedded import ENCODER, GRID, embedded
 
 from pipeline.base.errors import BenchmarkError, EmbedError
-from pipeline.features.layouts import MARK, Mark, Place, folder_name, hdf5_mark, json_mark
+from pipeline.features.layouts import MARK, Mark, Place, encoder_folder, hdf5_mark, json_mark
 
 
 def test_names_of_encoders_fit_in_names_of_folders() -> None:
-    assert folder_name("hf-hub:owner/name v2") == "hf-hub_owner_name_v2"
-    assert folder_name("../..") == "encoder"
+    assert encoder_folder("hf-hub:owner/name v2") == "hf-hub_owner_name_v2"
+    assert encoder_folder("../..") == "encoder"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ def test_names_of_encoders_fit_in_names_of_folders() -> None:
     [("uni", "uni"), ("a/../b", "a_.._b"), ("_x_", "x"), ("", "encoder"), ("\u00e9", "encoder"), ("a\nb", "a_b")],
 )
 def test_a_folder_s_name_leads_nowhere_else(name: str, folder: str) -> None:
-    assert folder_name(name) == folder
+    assert encoder_folder(name) == folder
 
 
 @pytest.fixture

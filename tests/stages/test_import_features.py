@@ -38,8 +38,8 @@ from pipeline.features.importing import FeatureRows
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store
 from stages import import_features as stage
-from stages.extract_teacher import Extracted
 from stages.import_features import import_features
+from stages.reports.extract import Extracted
 
 Rows = dict[tuple[str, int, int], tuple[NDArray[Any], NDArray[np.uint8]]]
 

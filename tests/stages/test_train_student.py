@@ -29,7 +29,8 @@ from pipeline.training.rows import StoredRows, epoch_order
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.scoring import score_teachers
 from stages.inspect import inspect_path
-from stages.train_student import Trained, report, train_student
+from stages.reports.train import Trained, report
+from stages.train_student import train_student
 
 
 @pytest.fixture(autouse=True, scope="module")

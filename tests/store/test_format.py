@@ -22,11 +22,11 @@ from pipeline.store.format import (
     TEACHER_FORMAT,
     Status,
     chunk_rows,
-    folder_name,
     new_arrays,
     read_attributes,
     require_entry,
     require_sound,
+    teacher_folder,
 )
 from pipeline.store.store import Store
 
@@ -63,7 +63,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path, content: bytes) -> None:
     [("h-optimus-0", "h-optimus-0"), ("hf-hub:a/b_c.d", "hf-hub-a-b_c.d"), ("../..", "teacher"), ("a\0b", "a-b")],
 )
 def test_folders_have_plain_names(name: str, folder: str) -> None:
-    assert folder_name(name) == folder
+    assert teacher_folder(name) == folder
 
 
 def test_codes_of_what_became_of_a_row_never_change() -> None:

@@ -19,8 +19,8 @@ from support.places import ROOT, TESTS
 from support.stores import TEACHER as MADE_UP
 from support.stores import dropping_cnn, make_patches, make_store, plain_vit, run_files, student_folder, train_config
 
-from pipeline.base.devices import versions
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
+from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.config.base import read_toml
 from pipeline.config.model_names import SCRATCH
@@ -38,7 +38,8 @@ from pipeline.training.rows import StoredRows, choose_rows, teacher_statistics
 from pipeline.training.run_folder import RunFolder
 from stages.export import export_student
 from stages.inspect import inspect_path
-from stages.train_student import report, train_student
+from stages.reports.train import report
+from stages.train_student import train_student
 from stages.verify import verify_store
 
 FURTHER = "test_efficientnet"

@@ -15,8 +15,9 @@ from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.encoders.build import load_weights
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.geometry import PatchGeometry
-from stages.extract_teacher import Extracted, extract_teacher
+from stages.extract_teacher import extract_teacher
 from stages.plan import plan_slides
+from stages.reports.extract import Extracted
 from support.slides import make_slide
 
 torch.set_num_threads(1)  # threads that spin for work make tiny models slow where processes share the cores

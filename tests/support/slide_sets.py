@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.slide_benchmark.bags import SlideSet
-from pipeline.evaluate.slide_benchmark.score import look_at_slides
+from pipeline.evaluate.slide_benchmark.score import survey_slides
 from pipeline.evaluate.slide_benchmark.section import slide_section
 from pipeline.report.content import Section
 
@@ -78,7 +78,7 @@ def config(**options: Any) -> EvaluateConfig:
 
 def run(path: Path, features: Features, reference: str | None = None, **options: Any) -> Section:
     of_call = config(**options)
-    return slide_section(look_at_slides(path, features, of_call), of_call, reference, torch.device("cpu"))
+    return slide_section(survey_slides(path, features, of_call), of_call, reference, torch.device("cpu"))
 
 
 def edit(path: Path, old: str, new: str) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.devices import versions
 from pipeline.base.images import encode_image
+from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan, SlidePlan, build_plan
 from pipeline.config.stages import PlanConfig, TrainConfig
 from pipeline.encoders.table import EncoderSpec

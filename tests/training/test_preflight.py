@@ -31,7 +31,14 @@ from pipeline.encoders.table import EncoderSpec
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
-from pipeline.training.preflight import MAX_READS, MIN_COSINE, NUM_PATCHES, check_encoder, measure_batch, sample_patches
+from pipeline.training.preflight import (
+    MAX_READS,
+    MIN_COSINE,
+    NUM_PATCHES,
+    check_encoder,
+    measure_batch,
+    read_some_patches,
+)
 
 CPU = torch.device("cpu")
 
@@ -173,12 +180,12 @@ def test_rows_that_cannot_be_read_are_made_up_for() -> None:
         out[:] = row
         return PatchRead(Status.OK)
 
-    patches, num_planned = sample_patches(read, range(1000), 16)
+    patches, num_planned = read_some_patches(read, range(1000), 16)
     assert asked == list(range(MAX_READS))
     assert num_planned == 4
     assert [int(patch.min()) for patch in patches[:4]] == [0, 20, 40, 60]
     assert len({patch.tobytes() for patch in patches}) == NUM_PATCHES
-    patches, num_planned = sample_patches(lambda row, out: PatchRead(Status.OK), range(3), 16)
+    patches, num_planned = read_some_patches(lambda row, out: PatchRead(Status.OK), range(3), 16)
     assert num_planned == 3
 
 

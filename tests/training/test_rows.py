@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.stores import WIDTH, embed_patches, make_patches, make_store, train_config
 
-from pipeline.base.devices import versions
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
+from pipeline.base.versions import versions
 from pipeline.cohort.manifest import read_manifest
+from pipeline.cohort.views import dihedral
 from pipeline.config.stages import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.create import create_store
@@ -25,7 +26,6 @@ from pipeline.training.rows import (
     augment,
     batches_of,
     choose_rows,
-    dihedral,
     epoch_order,
     jitter,
     row_keys,

@@ -9,7 +9,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import split_folder
 from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.benchmark import Benchmark, Evaluation
-from pipeline.evaluate.slide_benchmark.score import SurveyedSlides, look_at_slides
+from pipeline.evaluate.slide_benchmark.score import SurveyedSlides, survey_slides
 from pipeline.evaluate.slide_benchmark.section import KEY, slide_section
 from pipeline.report.content import Section
 from pipeline.student.resolve import NamedModel
@@ -36,7 +36,7 @@ class SlideBenchmark(Benchmark):
     @classmethod
     def look(cls, config: EvaluateConfig) -> Self:
         assert config.slides is not None
-        surveyed = look_at_slides(config.slides, named_folders(config.features or []), config)
+        surveyed = survey_slides(config.slides, named_folders(config.features or []), config)
         return cls(config, surveyed.warnings, surveyed)
 
     @property

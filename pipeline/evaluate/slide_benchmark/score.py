@@ -71,7 +71,7 @@ class SurveyedSlides:
     warnings: tuple[str, ...]
 
 
-def look_at_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], config: EvaluateConfig) -> SurveyedSlides:
+def survey_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], config: EvaluateConfig) -> SurveyedSlides:
     """Read the table and see that it can be scored; then read every feature file once and see that it still can be.
 
     Args:

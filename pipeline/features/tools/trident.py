@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.base.units import magnification
 from pipeline.cohort.plan import coords_attributes
 from pipeline.features.files import read_hdf5_features, write_features
-from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, folder_name, hdf5_mark
+from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, encoder_folder, hdf5_mark
 from pipeline.features.tool import ROUNDING, FeatureFile, PatchFacts, RawFeatures, Tool, files_apart, number, rounds_to
 
 DATASET = "features"
@@ -74,7 +74,7 @@ def files(place: Place, slide_id: str) -> dict[str, Path]:
     job = place.folder / f"{magnification(grid.mpp):g}x_{grid.patch_px}px_{overlap}px_overlap"
     return {
         "coords": job / "patches" / f"{slide_id}_patches.h5",
-        "features": job / f"features_{folder_name(place.encoder)}" / f"{slide_id}.h5",
+        "features": job / f"features_{encoder_folder(place.encoder)}" / f"{slide_id}.h5",
     }
 
 

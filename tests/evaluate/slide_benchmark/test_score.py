@@ -14,11 +14,11 @@ from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.evaluate.slide_benchmark.score import (
     BagReader,
     bag_moments,
-    look_at_slides,
     num_folds,
     sha256_of,
     slide_folds,
     survey,
+    survey_slides,
 )
 from pipeline.evaluate.slide_benchmark.section import slide_section
 
@@ -58,7 +58,7 @@ def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_files_that_change_after_they_were_looked_at_are_told(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
-    surveyed = look_at_slides(path, features, config())
+    surveyed = survey_slides(path, features, config())
     write_features(tmp_path / "noise", "case_04-DX1", np.ones((4, WIDTH), np.float32))
     with pytest.raises(BenchmarkError, match=r"noise/case_04-DX1\.h5: its features have changed since"):
         slide_section(surveyed, config(), None, torch.device("cpu"))

@@ -254,12 +254,12 @@ PROGRAM = """
 import json, sys, torch
 from pathlib import Path
 from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.slide_benchmark.score import look_at_slides
+from pipeline.evaluate.slide_benchmark.score import survey_slides
 from pipeline.evaluate.slide_benchmark.section import slide_section
 path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
 features = [(name, path.parent / name) for name in ("uni", "noise")]
 config = EvaluateConfig(**options)
-section = slide_section(look_at_slides(path, features, config), config, None, torch.device("cpu"))
+section = slide_section(survey_slides(path, features, config), config, None, torch.device("cpu"))
 print(json.dumps(section.record()))
 """
 
