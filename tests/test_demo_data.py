@@ -64,6 +64,7 @@ def test_a_missing_teacher_is_said_with_the_way_out(cache: Path, monkeypatch: py
         demo_data.teacher_weights()
 
 
+@pytest.mark.slow
 def test_the_teacher_is_the_published_one_under_timms_names(cache: Path) -> None:
     pytest.importorskip(demo_data.TEACHER_PACKAGE)
     import safetensors.torch

@@ -41,6 +41,7 @@ def test_jpeg_is_close_without_chroma_subsampling() -> None:
         assert np.abs(np.asarray(image.convert("RGB")).astype(int) - decoded).max() <= 2  # a standard file: RGB order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_the_bytes_do_not_depend_on_threads_or_memory_layout(image_format: ImageFormat) -> None:
     patches = [make_pixels("tissue", 96, 96, seed=seed) for seed in range(12)]

@@ -42,6 +42,7 @@ def test_peak_memory_counts_views_and_work_in_place_once() -> None:
     assert memory.peak_bytes(InPlace(), patches, "float32") <= patches.numel() * (1 + 2 * 4)
 
 
+@pytest.mark.slow
 def test_peak_memory_agrees_with_the_allocator() -> None:
     module = build_encoder("vit_tiny_patch16_224", "scratch", 224).module
     patches = torch.zeros((2, 224, 224, 3), dtype=torch.uint8)

@@ -99,6 +99,7 @@ def test_feature_files_belong_to_the_case_of_their_barcode(tmp_path: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_training_warns_and_its_card_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

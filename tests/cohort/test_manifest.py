@@ -199,6 +199,7 @@ def test_split_is_the_documented_hash() -> None:
     assert split_of_case("TCGA-3C-AALI", position + 1e-9) == "val"
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # other work on the machine must not fail a test
 @given(st.text(st.characters(codec="utf-8")), st.floats(0, 1), st.floats(0, 1))
 def test_split_is_monotone(case_id: str, one: float, other: float) -> None:
@@ -251,6 +252,7 @@ manifest_rows = st.lists(
 ).map(lambda rows: [replace(row, path=f"slides/{i} é,.svs") for i, row in enumerate(rows)])
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(rows=manifest_rows, seed=st.integers(0, 99))
 def test_written_rows_read_back_in_any_order(

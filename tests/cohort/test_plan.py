@@ -73,6 +73,7 @@ def made_up(num_slides: int, num_labels: int = 3) -> Plan:
     return build_plan(PlanConfig(), parts, audit, Path("/slides"))
 
 
+@pytest.mark.slow
 def test_hash_covers_what_decides(cohort: Path, plan: Plan, tmp_path: Path) -> None:
     seen = {plan.hash}
     for options in ({"seed": 1}, {"min_tissue": 0.8}, {"patch_px": 65}, {"patches_per_slide": 11}, {"stride_px": 32}):
@@ -220,6 +221,7 @@ def test_truncated_plan_is_refused(written: Path, fraction: float) -> None:
         read_plan(written)
 
 
+@pytest.mark.slow
 def test_flipped_bytes_are_refused_or_do_not_matter(plan: Plan, written: Path) -> None:
     """Wherever the damage is, the plan is refused by name or decides the same."""
     data = written.read_bytes()

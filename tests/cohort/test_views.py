@@ -212,6 +212,7 @@ def test_statistics_are_of_all_views_of_the_rows(root: Path) -> None:
     np.testing.assert_allclose(var, train.var(0, ddof=1), rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_a_run_says_where_the_student_sees_more_than_the_teacher(
     root: Path, tmp_path: Path, vit: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +238,7 @@ def test_a_run_says_where_the_student_sees_more_than_the_teacher(
     assert again.num_new_steps == 0
 
 
+@pytest.mark.slow
 def test_teachers_of_other_views_are_not_mixed(root: Path, plan: Plan, tmp_path: Path) -> None:
     out = Path(shutil.copytree(root / "views.zarr", tmp_path / "s.zarr"))
     weights = write_teacher(tmp_path / "w.safetensors", "test_efficientnet")

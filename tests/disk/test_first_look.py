@@ -53,6 +53,7 @@ def test_a_header_that_aborts(good: Path, tmp_path: Path, level: int) -> None:
     looks.close()
 
 
+@pytest.mark.slow
 def test_the_command_goes_on(tmp_path: Path) -> None:
     """In a process of its own, which the library would end."""
     manifest = write_cohort(tmp_path, 3)
@@ -66,6 +67,7 @@ def test_the_command_goes_on(tmp_path: Path) -> None:
     assert status == {"s0": "ok", "s1": "failed", "s2": "ok"}
 
 
+@pytest.mark.slow
 def test_many_threads_and_replaced_children(good: Path, tmp_path: Path) -> None:
     data, looks = good.read_bytes(), FirstLooks()
     sound = [tmp_path / f"{i}.svs" for i in range(12)]

@@ -188,6 +188,7 @@ def test_an_attribute_that_claims_too_much_is_refused(tmp_path: Path) -> None:
             read(path)
 
 
+@pytest.mark.slow
 def test_every_way_in_which_features_are_stored_is_read(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     noise = np.random.default_rng(0).integers(0, 2**11, (512, 600), np.uint16).astype(np.float32)

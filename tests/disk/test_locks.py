@@ -137,6 +137,7 @@ print(num_busy)
 """
 
 
+@pytest.mark.slow
 def test_commands_that_start_together(tmp_path: Path) -> None:
     """Of 6 processes none fails but by being told that another is at it, and no count is lost."""
     rounds = 150

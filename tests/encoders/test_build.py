@@ -88,6 +88,7 @@ def test_numbers_that_are_none_or_of_another_kind_are_refused() -> None:
     load_weights(model, state, "here")
 
 
+@pytest.mark.slow
 def test_weights_of_another_architecture_are_refused() -> None:
     for name, other in (("test_vit", "test_resnet"), ("test_resnet", "test_vit"), ("test_convnext", "test_vit")):
         with pytest.raises(EncoderError, match="here: the weights do not fit the architecture"):

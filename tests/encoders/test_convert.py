@@ -90,6 +90,7 @@ def as_dinov2(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed | {"mask_token": torch.zeros(1, 64)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [4, 5])
 def test_transformers_with_registers_equals_timm(version: int) -> None:
     source = with_registers()

@@ -22,6 +22,7 @@ def on_meta(spec: EncoderSpec) -> torch.nn.Module:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_every_encoder_has_the_stated_size_and_width(name: str) -> None:
     spec = ENCODERS[name]
@@ -44,6 +45,7 @@ FACTS = {  # name: hidden width of the gate, registers, layers, heads, patch siz
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(FACTS))
 def test_swiglu_encoders_have_the_published_shape(name: str) -> None:
     model: Any = on_meta(ENCODERS[name])

@@ -134,6 +134,7 @@ def needles(num_bags: int, num_patches: int, size: float) -> tuple[list[NDArray[
     return bags, truth
 
 
+@pytest.mark.slow
 def test_attention_finds_one_patch_in_many_and_the_mean_does_not() -> None:
     bags, truth = needles(num_bags=40, num_patches=60, size=8.0)
     folds = folds_of(truth, 2)
@@ -145,6 +146,7 @@ def test_attention_finds_one_patch_in_many_and_the_mean_does_not() -> None:
     assert roc_auc_score(truth, pooled[:, 1]) < 0.7
 
 
+@pytest.mark.slow
 def test_a_shift_of_all_patches_is_learnt_for_three_classes_of_unequal_size() -> None:
     truth = np.array([0] * 16 + [1] * 6 + [2] * 6)
     bags = [normal(20, WIDTH, seed=i) + np.eye(3, WIDTH, dtype=np.float32)[y] for i, y in enumerate(truth)]
@@ -171,6 +173,7 @@ def test_classes_weigh_alike_whatever_their_size() -> None:
 # --- what it may not depend on ---
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_digit() -> None:
     bags, truth = needles(num_bags=12, num_patches=300, size=8.0)
     folds = folds_of(truth, 3)

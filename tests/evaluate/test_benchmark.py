@@ -81,6 +81,7 @@ def evaluate(out: Path, images: Path, **options: Any) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.slow
 def test_one_class_and_one_line_make_a_section_of_the_report(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -204,6 +204,7 @@ def test_its_section_says_what_each_number_is(
     json.dumps(section.record(), allow_nan=False)
 
 
+@pytest.mark.slow
 def test_the_same_embeddings_give_the_same_section(
     kind: type[Benchmark], options: dict[str, Any], models: list[EvaluatedModel], tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_separable_classes_are_all_found() -> None:
         assert found.probabilities.sum(1) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_random_labels_are_told_apart_by_nobody() -> None:
     covered = 0
     for seed in range(6):

@@ -49,6 +49,7 @@ def probed_accuracy(seed: int, protocol: ProbeProtocol | None = None) -> float:
     return float(balanced_accuracy_score(task.truth, linear_probe(embeddings, task).probabilities.argmax(1)))
 
 
+@pytest.mark.slow
 def test_a_probe_of_few_cases_sees_what_a_fixed_one_sees() -> None:
     # chance is 0.1; of the plain protocol the probe stays near it, so that encoders cannot be told apart
     found = np.array([probed_accuracy(seed) for seed in range(2)])
@@ -58,6 +59,7 @@ def test_a_probe_of_few_cases_sees_what_a_fixed_one_sees() -> None:
     assert found.mean() > fixed.mean() - 0.02
 
 
+@pytest.mark.slow
 def test_the_strength_has_the_largest_balanced_accuracy_of_the_inner_splits() -> None:
     embeddings, labels, cases = few_cases(1, num_classes=3, width=16)
     task = probe_task(labels, cases, group_folds(labels, cases, 4, 0), 0)

@@ -15,6 +15,7 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.features.files import read_arrays, write_arrays
 
 
+@pytest.mark.slow
 @given(
     hnp.arrays(
         st.sampled_from([np.float16, np.float32, np.float64, np.int64, np.uint8, np.bool_]),

@@ -39,6 +39,7 @@ def hostile(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "module"),
     [("", True), pytest.param(":", True, marks=pytest.mark.slow), pytest.param("", False, marks=pytest.mark.slow)],

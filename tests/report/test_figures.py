@@ -15,6 +15,7 @@ from pipeline.report.figures import draw_lines, draw_scores
 from pipeline.report.size_figure import draw_score_against_size
 
 
+@pytest.mark.slow
 def test_the_same_data_give_the_same_bytes(tmp_path: Path) -> None:
     found, given_scores = models("a", "b"), [score({"a": 0.8, "b": 0.7})]
     hashes: list[set[str]] = []
@@ -36,6 +37,7 @@ def test_a_figure_is_as_wide_as_the_page_takes_it(tmp_path: Path) -> None:
         assert "Software" not in image.info
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", [*HOSTILE, "_hidden", "$\\frac{", "", " \n ", "a\x00\udce9b"])
 def test_any_label_can_be_drawn(label: str, tmp_path: Path) -> None:
     found = models(label, "other")
@@ -59,6 +61,7 @@ def test_curves_that_reach_1_have_no_tick_beyond(tmp_path: Path) -> None:
     assert limits == [("y", 0.5, 1.0)]
 
 
+@pytest.mark.slow
 def test_the_caption_says_where_chance_is(tmp_path: Path) -> None:
     near, far = score({"a": 0.8}, "near", 0.7), score({"a": 0.95}, "far", 0.02)
     dots = [draw_scores(drawn, tmp_path / "d.png").caption for drawn in ([near], [far], [near, far])]

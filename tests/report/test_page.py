@@ -98,6 +98,7 @@ def test_text_of_files_is_text_wherever_it_stands(sample: tuple[Report, Path, st
     assert "49" not in "".join(re.findall(r"7\*7|quoted.{0,40}49", page))
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.text(min_size=1, max_size=30))
 def test_any_text_makes_a_page_of_the_same_elements(text: str) -> None:
@@ -323,6 +324,7 @@ def test_a_missing_picture_leaves_no_page_behind(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"gone.png"}
 
 
+@pytest.mark.slow
 def test_the_same_report_gives_the_same_page(sample: tuple[Report, Path, str], tmp_path: Path) -> None:
     report, figures = sample_report(tmp_path)
     assert render_page(report, tmp_path, figures) == sample[2]

@@ -13,6 +13,7 @@ from pipeline.report.size_figure import draw_score_against_size, figure_scores, 
 BEFORE, AFTER = "student before distillation", "student after distillation"
 
 
+@pytest.mark.slow
 def test_what_is_left_out_of_the_size_figure_is_told(tmp_path: Path) -> None:
     found = [*models("a", "b"), ReportModel("features only", "", {}, 0)]
     scores = [score({"a": 0.8, "b": nan, "features only": 0.9, "no model": 0.9}, name=f"score {i}") for i in range(8)]

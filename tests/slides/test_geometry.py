@@ -153,6 +153,7 @@ def test_grid_counts() -> None:
     assert patch_grid((3, 5, 1200, 500), 448.9, 448.9).tolist() == [[3, 5], [452, 5]]
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(
     st.sampled_from([1.0, 4.0, 16.0, 2.5, 4.0063]),

@@ -19,6 +19,7 @@ def coords_of(width: int, height: int) -> np.ndarray:
     return np.array([(x, y) for y in range(0, height - 63, 64) for x in range(0, width - 63, 64)])
 
 
+@pytest.mark.slow
 def test_the_estimate_is_near_to_what_is_written(tmp_path: Path) -> None:
     """Glass takes a third of what nuclei take: one patch of the slide would tell either."""
     slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1600, height=1280, mpp=0.5, downsamples=(1,)))

@@ -91,6 +91,7 @@ def test_ignored_places_count_for_nothing() -> None:
     assert mask[55:105, 85:105].all()
 
 
+@pytest.mark.slow
 def test_mask_of_a_slide(tmp_path: Path) -> None:
     """Against the truth: places where the factory put colour, seen at level 0."""
     pixels = sf.make_pixels("tissue", 3000, 2400, mpp=0.5)
@@ -112,6 +113,7 @@ def test_blank_glass_has_no_tissue(tmp_path: Path) -> None:
     assert not find_tissue(slide).mask.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_px", [2048, 256, 100])
 @pytest.mark.parametrize("downsamples", [(1,), (1, 4)], ids=str)
 def test_thumbnail_is_the_slide(
@@ -146,6 +148,7 @@ def test_what_cannot_be_read_counts_as_tissue(tmp_path: Path) -> None:
     assert (found.thumbnail[~expected] > 230).all()
 
 
+@pytest.mark.slow
 def test_damage_spares_the_tissue_around_it(tmp_path: Path) -> None:
     whole = sf.make_slide(tmp_path / "a.svs", width=3000, height=2400, mpp=0.5, downsamples=(1,))
     before, after = find_tissue(Slide(whole)), find_tissue(Slide(sf.damage_tiles(whole, [(5, 4)])))
@@ -154,6 +157,7 @@ def test_damage_spares_the_tissue_around_it(tmp_path: Path) -> None:
     np.testing.assert_array_equal(after.mask[~near], before.mask[~near])
 
 
+@pytest.mark.slow
 def test_thumbnail_around_damage_is_the_slide(tmp_path: Path) -> None:
     """13 level pixels a mask pixel: the quarters of a block that cannot be read must still begin on mask pixels."""
     path = tmp_path / "a.svs"
@@ -227,6 +231,7 @@ def test_a_slide_that_is_tissue_all_over(tissue_all_over: np.ndarray, tint: tupl
     assert segment(on_glass(tissue_all_over, tint), 8.0).mean() > 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tint", ["cream", "bluish"])
 def test_a_slide_on_tinted_glass(tmp_path: Path, tint: str) -> None:
     """Through JPEG and OpenSlide."""
@@ -264,6 +269,7 @@ def test_noisy_glass_beside_white_fill() -> None:
 # Slides that were scanned in part
 
 
+@pytest.mark.slow
 def test_nothing_counts_outside_of_the_bounds(tmp_path: Path) -> None:
     """Neither colour nor damage."""
     whole = sf.make_slide(tmp_path / "a.svs", width=1600, height=1280, mpp=0.5, downsamples=(1,))

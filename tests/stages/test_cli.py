@@ -136,6 +136,7 @@ def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
     assert "nowhere does not exist" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_traceback_is_shown_when_asked_for() -> None:
     done = g2l("inspect", "nowhere", env={"G2L_TRACEBACK": "1"})
     assert "Traceback" in done.stderr
@@ -221,6 +222,7 @@ def write_tiny_cohort(folder: Path) -> tuple[Path, Path]:
     return manifest, write_teacher(folder / "teacher.safetensors")
 
 
+@pytest.mark.slow
 def test_stage_one_from_a_manifest(tmp_path: Path) -> None:
     """A failed slide is no success, in the first call as in the second; the estimate is of what is written.
 

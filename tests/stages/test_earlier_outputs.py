@@ -93,6 +93,7 @@ def test_a_store_that_was_cut_is_continued(outputs: Path) -> None:
     assert not leftovers(outputs)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_cut_is_continued(outputs: Path) -> None:
     run = Path("run")
     shutil.rmtree(run / "student")
@@ -217,6 +218,7 @@ def test_a_folder_of_embeddings_is_complete(outputs: Path) -> None:
     assert {path: path.read_bytes() for path in Path("features").rglob("*.h5")} == before
 
 
+@pytest.mark.slow
 def test_a_report_gives_the_same_fidelity(outputs: Path) -> None:
     g2l(
         "evaluate",

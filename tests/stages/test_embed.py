@@ -306,6 +306,7 @@ def contents(out: Path) -> dict[str, bytes]:
     return {str(p.relative_to(out)): p.read_bytes() for p in files if p.parent != out or p.suffix == ".h5"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_finished_slides_stay_and_broken_ones_are_done_again(work: Path, made: dict[str, Path], layout: str) -> None:
     out = made[layout]
@@ -412,6 +413,7 @@ def failures_of(out: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(f))
 
 
+@pytest.mark.slow
 def test_bad_slides_are_listed_and_the_rest_goes_on(work: Path, tmp_path: Path) -> None:
     slides, out = tmp_path / "slides", tmp_path / "out"
     shutil.copytree(work / "slides", slides)
@@ -437,6 +439,7 @@ def test_bad_slides_are_listed_and_the_rest_goes_on(work: Path, tmp_path: Path) 
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_slide_that_is_called_otherwise_than_before_is_not_embedded_twice(work: Path, tmp_path: Path) -> None:
     """A second file of the same name changes the first one's id, and back."""
     slides, out = tmp_path / "slides", tmp_path / "out"
@@ -463,6 +466,7 @@ def test_a_slide_that_is_called_otherwise_than_before_is_not_embedded_twice(work
     assert not (out / "h5_files" / "s.h5").exists()
 
 
+@pytest.mark.slow
 def test_a_mended_slide_is_done_again_when_asked_for(work: Path, tmp_path: Path) -> None:
     slide, out = tmp_path / "x.svs", tmp_path / "out"
     whole = make_slide(tmp_path / "whole.svs", width=1024, height=1024, mpp=0.5, downsamples=(1, 4), seed=1)
@@ -521,6 +525,7 @@ def test_what_is_no_number_in_the_stored_type_is_left_out(work: Path, tmp_path: 
     assert call_g2l(*command, "--layout", "clam", "--out", tmp_path / "single")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_finished_slides_are_safe(work: Path, tmp_path: Path) -> None:
     real, calls = stamp.write_features, 0
 

@@ -147,6 +147,7 @@ def assert_same_store(found: Store, expected: Store, rtol: float = 1e-5) -> None
     assert found.first.spec.teacher == expected.first.spec.teacher
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_embedded_and_imported_is_as_extracted(
     tmp_path: Path, work: Path, made: dict[str, Path], extracted: Store, layout: str
@@ -161,6 +162,7 @@ def test_embedded_and_imported_is_as_extracted(
     assert {s.geometry.level for s in store.plan.slides} == {0, 1}
 
 
+@pytest.mark.slow
 def test_clam_s_whole_pixels_and_the_resolution_that_was_asked_for(
     tmp_path: Path, work: Path, made: dict[str, Path], extracted: Store
 ) -> None:
@@ -240,6 +242,7 @@ def test_a_further_teacher_of_an_imported_store_is_mended_by_extract_teacher(tmp
 # --- the encoder's name -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_another_encoder_s_name_is_said_and_kept(tmp_path: Path, work: Path) -> None:
     features, out = embed(work, tmp_path / "f", "stamp", f"other={TEACHER}"), tmp_path / "s.zarr"
     code, _, err = call_g2l(*command(work, features, out))

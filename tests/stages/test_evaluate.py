@@ -240,6 +240,7 @@ def test_a_report_of_other_options_is_not_overwritten(bench: Bench, report: tupl
     assert "seed: 0 -> 1" in errors
 
 
+@pytest.mark.slow
 def test_a_call_that_failed_may_be_mended_in_place(bench: Bench, tmp_path: Path) -> None:
     more = ("--patches", bench.folder / "patches.csv", "--no-cost")
     code, _, errors = call_g2l(*bench.arguments(tmp_path / "out", *more, "--folds", 9))
@@ -265,6 +266,7 @@ def test_a_folder_of_something_else_is_left_alone(bench: Bench, tmp_path: Path) 
     assert "not empty and holds no report" in errors
 
 
+@pytest.mark.slow
 def test_cost_alone_needs_no_data(bench: Bench, tmp_path: Path) -> None:
     more = ("--cost-batch-sizes", 1, "--cost-rounds", 1, "--patch-px", PATCH_PX)
     code, said, errors = call_g2l(*bench.arguments(tmp_path / "out", *more))
@@ -279,6 +281,7 @@ def test_cost_alone_needs_no_data(bench: Bench, tmp_path: Path) -> None:
     assert "params_m" not in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_features_of_no_model_are_told_and_shown(bench: Bench, tmp_path: Path) -> None:
     more = (
         "--slides",
@@ -296,6 +299,7 @@ def test_features_of_no_model_are_told_and_shown(bench: Bench, tmp_path: Path) -
     assert words in json.loads((tmp_path / "out" / "report.json").read_text())["sections"]["slides"]["notes"]
 
 
+@pytest.mark.slow
 def test_paired_slides_of_plism(bench: Bench, tmp_path: Path) -> None:
     more = ("--robustness", bench.folder / "plism.csv", "--no-cost")
     code, _, errors = call_g2l(*bench.arguments(tmp_path / "out", *more))
@@ -303,6 +307,7 @@ def test_paired_slides_of_plism(bench: Bench, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_left_out_of_all_models_and_listed(bench: Bench, tmp_path: Path) -> None:
     rows = [row.split(",") for row in (bench.folder / "patches.csv").read_text().splitlines()[1:]]
     (bench.folder / "images" / "broken.png").write_bytes(b"no image")

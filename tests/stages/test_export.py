@@ -20,6 +20,7 @@ from stages.inspect import inspect_path
 from stages.train_student import train_student
 
 
+@pytest.mark.slow
 def test_export_and_inspect_a_run(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr")
     trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
@@ -52,6 +53,7 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
         export_student(tmp_path / "run", tmp_path / "student")
 
 
+@pytest.mark.slow
 def test_export_refuses_a_student_that_is_not_the_trained_one(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr")
     student = plain_vit(tmp_path / "start")
@@ -69,6 +71,7 @@ def test_export_refuses_a_student_that_is_not_the_trained_one(tmp_path: Path) ->
     assert not leftovers(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["copy", "rename", "kill"])
 def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
@@ -95,6 +98,7 @@ def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
     assert sorted(os.listdir(tmp_path / "student")) == sorted([*os.listdir(tmp_path / "run" / "student"), "adapters"])
 
 
+@pytest.mark.slow
 def test_export_refuses_a_place_inside_the_run(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr")
     trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
@@ -103,6 +107,7 @@ def test_export_refuses_a_place_inside_the_run(tmp_path: Path) -> None:
     assert not (trained.run.student / "x").exists()
 
 
+@pytest.mark.slow
 def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr")
     train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))

@@ -130,6 +130,7 @@ def by_timm(model: torch.nn.Module, rule: str, config: dict[str, Any], pixels: N
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "teacher", ["cls", "cls+mean", "test_vit2", "test_resnet", "test_convnext", "test_efficientnet"]
 )
@@ -279,6 +280,7 @@ def test_a_truncated_slide_fails_its_rows_and_no_others(
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_truncated_slide_that_still_opens_gives_its_first_part(tmp_path: Path, weights: Path) -> None:
     """With all its directories in front, and too large for OpenSlide to hash: to a plan that knows the file it is
     another one, to a plan of an earlier version it is the same.
@@ -304,6 +306,7 @@ def test_a_truncated_slide_that_still_opens_gives_its_first_part(tmp_path: Path,
     np.testing.assert_array_equal(store.read_pixels(int(good[-1])), undamaged.read_pixels(int(good[-1])))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["missing", "replaced", "no slide"])
 def test_a_slide_that_went_is_done_again_when_it_is_back(
     tmp_path: Path, plan: Plan, moved: Path, whole: Path, command: list[object], how: str
@@ -340,6 +343,7 @@ def test_a_slide_that_went_is_done_again_when_it_is_back(
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_a_retry_never_costs_good_rows(
     tmp_path: Path, plan: Plan, moved: Path, whole: Path, command: list[object]
 ) -> None:
@@ -373,6 +377,7 @@ def test_a_retry_never_costs_good_rows(
     assert array_files(out) == array_files(whole)
 
 
+@pytest.mark.slow
 def test_a_slide_cut_short_since_is_seen_by_its_last_good_row(tmp_path: Path, weights: Path) -> None:
     """It still opens and gives its first rows; a failed row of the other slide could be read again."""
     layout: dict[str, Any] = {"compression": "none", "ifds": "front"}
@@ -417,6 +422,7 @@ def test_renamed_weights_continue_a_store(tmp_path: Path, plan: Plan, weights: P
     assert array_files(out) == array_files(whole)
 
 
+@pytest.mark.slow
 def test_too_many_failures_stop_the_run_and_keep_what_is_done(
     tmp_path: Path, moved: Path, whole: Path, command: list[object]
 ) -> None:
@@ -540,6 +546,7 @@ class SmallFile(io.FileIO):
         return written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("array", ["pixels", "embedding", "status"])
 @pytest.mark.parametrize("shard", [0, 1, 2])
 def test_a_disk_that_fills_within_a_shard_file_loses_nothing(

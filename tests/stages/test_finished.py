@@ -75,6 +75,7 @@ def without_torch(*arguments: object, folder: Path | None = None) -> subprocess.
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, cwd=folder)
 
 
+@pytest.mark.slow
 def test_a_finished_store_and_run_are_seen_without_torch(root: Path) -> None:
     for arguments in (extracting(root), training(root)):
         slow = call_g2l(*arguments)
@@ -97,11 +98,13 @@ def clears_locks(command: list[object], out: Path) -> None:
     assert not any(lock.exists() for lock in locks_of(out))
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_process_is_cleared_away_also_where_all_is_done(root: Path) -> None:
     clears_locks(extracting(root), root / "store.zarr")
     clears_locks(training(root), root / "run")
 
 
+@pytest.mark.slow
 def test_paths_are_recorded_absolute_and_known_from_other_folders(root: Path) -> None:
     relative = ["extract-teacher", "plan.h5", "--out", "store.zarr", *map(str, extracting(root)[4:])]
     fast = without_torch(*relative, folder=root)
@@ -203,6 +206,7 @@ def test_a_file_is_unchanged_if_it_is_older_than_the_record(tmp_path: Path) -> N
     assert not unchanged(record, tmp_path / "in")
 
 
+@pytest.mark.slow
 def test_a_finished_folder_of_embeddings_is_seen_without_torch(root: Path) -> None:
     command = [
         "embed",

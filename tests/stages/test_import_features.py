@@ -113,6 +113,7 @@ def audit_of(store: Store) -> dict[str, str]:
 # --- a further teacher ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_imported_store_takes_a_further_teacher(
     tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
 ) -> None:
@@ -196,6 +197,7 @@ def test_each_layout_comes_back_without_loss(
     assert done.store.plan.config.mpp == 0.5
 
 
+@pytest.mark.slow
 def test_a_whole_number_of_level_0_pixels_is_the_rounding_of_what_was_asked_for(
     tmp_path: Path, weights: Path, options: dict[str, Any]
 ) -> None:
@@ -251,6 +253,7 @@ def test_splits_and_cases_are_those_of_a_plan(
     assert all(s.center for s in plan.slides)
 
 
+@pytest.mark.slow
 def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
     tmp_path: Path, cohort: Path, weights: Path, options: dict[str, Any]
 ) -> None:
@@ -499,6 +502,7 @@ def test_stamp_s_subfolders_are_read(
         assert_same_rows(rows_of(done.store), rows_of(extracted), np.float16)
 
 
+@pytest.mark.slow
 def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store, cohort: Path
 ) -> None:
@@ -629,6 +633,7 @@ def test_one_encoder_in_two_spellings_is_one(
         run(features, tmp_path / "t.zarr", options)
 
 
+@pytest.mark.slow
 def test_an_encoder_s_name_that_is_no_text_is_none(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
 ) -> None:
@@ -672,6 +677,7 @@ def test_a_folder_of_coordinates_that_is_not_there(
 # --- proof --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_features_of_another_slide_or_place_are_caught(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
 ) -> None:
@@ -731,6 +737,7 @@ def moved_features(folder: Path, slides: list[FeatureSlide]) -> Path:
     return write_trident(folder, changed(slides, "s1", features=np.roll(one(slides).features, 1, axis=0)))
 
 
+@pytest.mark.slow
 def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_mended(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -847,6 +854,7 @@ def test_the_store_is_as_any_other(
     assert (tmp_path / "run" / "student" / "model.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_slide_that_cannot_be_read_fails_its_rows(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path
 ) -> None:
@@ -894,6 +902,7 @@ def many(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> list[object
     ]
 
 
+@pytest.mark.slow
 def test_stopped_in_a_shard_and_continued_is_as_if_it_never_stopped(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -931,6 +940,7 @@ def test_killed_and_continued_is_as_if_it_never_stopped(tmp_path: Path, many: li
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_other_inputs_are_refused_with_what_differs(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
 ) -> None:
@@ -979,6 +989,7 @@ def test_an_output_that_is_something_else_is_left_alone(
     assert array_files(out) == array_files(extracted.folder)
 
 
+@pytest.mark.slow
 def test_a_file_that_says_nonsense_of_its_patches(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
 ) -> None:
@@ -990,6 +1001,7 @@ def test_a_file_that_says_nonsense_of_its_patches(
         assert words in audit_of(done.store)["s1"]
 
 
+@pytest.mark.slow
 def test_slides_that_are_too_coarse_need_leave(tmp_path: Path, weights: Path, options: dict[str, Any]) -> None:
     (tmp_path / "s").mkdir()
     make_slide(tmp_path / "s" / "a.svs", width=512, height=448, mpp=1.0, downsamples=(1,), tile=64)

@@ -33,6 +33,7 @@ from stages.reports.plan import audit_table, estimate
 # The same however it is made
 
 
+@pytest.mark.slow
 def test_order_and_workers_do_not_matter(cohort: Path, plan: Plan, tmp_path: Path) -> None:
     write_plan(plan, tmp_path / "first.h5")
     header, *lines = cohort.read_text().splitlines()
@@ -86,6 +87,7 @@ def test_reading_order(plan: Plan) -> None:
 # Every planned patch is good
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [{}, {"min_tissue": 0.9}, {"min_tissue": 1.0}, {"mpp": 1.13}, {"stride_px": 40}, {"patch_px": 224}],
@@ -123,6 +125,7 @@ def test_patches_lie_in_bounds_and_on_tissue(cohort: Path, options: dict[str, An
             assert np.ptp(patch.astype(int), axis=2).mean() > 10  # coloured
 
 
+@pytest.mark.slow
 def test_slides_of_other_resolutions(tmp_path: Path) -> None:
     """One field of 600 um seen at four resolutions; 1 um/px is refused unless upsampling is allowed."""
     slides = {
@@ -187,6 +190,7 @@ def test_strip_is_a_patch_away(cohort: Path, stride_px: int | None) -> None:
 # Slides that fail
 
 
+@pytest.mark.slow
 def test_failing_slides_are_reported(tmp_path: Path, cohort: Path) -> None:
     good = Path(shutil.copy(cohort.parent / "slide_1.svs", tmp_path / "good.svs"))
     side = {"width": 900, "height": 900}

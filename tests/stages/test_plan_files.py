@@ -19,6 +19,7 @@ from stages.plan import row_hash
 from stages.plan_files import beside, changed_rows, failed_slides, is_attempt, plan_beside, plan_to_extract
 
 
+@pytest.mark.slow
 def test_the_remedy_for_a_failed_slide_is_noticed(tmp_path: Path) -> None:
     """A slide without mpp gets one in the manifest, as the error says: the old plan is not taken again in silence."""
     folder = tmp_path / "slides"
@@ -59,6 +60,7 @@ def test_plans_of_like_names_do_not_share_files(cohort: Path, tmp_path: Path) ->
     assert len(list(tmp_path.glob("*.audit.csv"))) == len(list(tmp_path.glob("*.config.toml"))) == 3
 
 
+@pytest.mark.slow
 def test_a_stopped_plan_can_be_made_again(cohort: Path, tmp_path: Path) -> None:
     words = ["plan", cohort, "--out", tmp_path / "p.h5", "--overlays", tmp_path / "o", "--patch-px", "64"]
     assert called(*words).returncode == 0

@@ -157,6 +157,7 @@ def test_the_exported_figures_are_those_of_the_exported_student(reference: Train
     assert figures.record() == pytest.approx({name: last[name] for name in figures.record()}, abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alpha", [2.0, 4.0])
 def test_the_first_loss_is_the_formula_with_that_alpha(store: Store, tmp_path: Path, alpha: float) -> None:
     """log sum |BN(W z_s + b) - BN(z_t)|^alpha of the first batch in float64, from the weights before the first step."""
@@ -212,6 +213,7 @@ def test_another_number_of_workers_gives_the_same_bytes(
         assert card == expected_card.replace('"workers": 2', f'"workers": {workers}')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 6, *(pytest.param(i, marks=pytest.mark.slow) for i in (1, 2, 4, 5, 11, 14))])
 def test_a_stopped_run_continues_to_the_same_bytes(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path, steps: int
@@ -300,6 +302,7 @@ def test_a_disk_that_fails_at_any_write_loses_nothing(
         check_failing_disk(reference, store, cnn, tmp_path / str(number) / "run", [number])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
 def test_a_damaged_checkpoint_costs_time_only(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
@@ -324,6 +327,7 @@ def test_a_damaged_checkpoint_costs_time_only(
     assert run_files(run) == run_files(reference.run.folder)
 
 
+@pytest.mark.slow
 def test_damage_to_all_checkpoints_is_an_error(
     reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path
 ) -> None:
@@ -386,6 +390,7 @@ def test_an_unfinished_store_is_refused(cnn: TrainConfig, tmp_path: Path) -> Non
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("array", ["pixels", "embedding"])
 def test_a_damaged_shard_is_named(cnn: TrainConfig, tmp_path: Path, array: str) -> None:
     store = make_store(tmp_path / "store.zarr")
@@ -409,6 +414,7 @@ def test_a_store_without_train_rows_is_refused_and_claims_no_run(cnn: TrainConfi
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_no_held_out_rows_are_said_and_exported_all_the_same(
     cnn: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -518,6 +524,7 @@ def test_weights_that_are_not_finite_reach_no_checkpoint(
     assert checkpoint["step"] == 2
 
 
+@pytest.mark.slow
 def test_a_finished_run_whose_weights_are_not_finite_is_not_exported(store: Store, tmp_path: Path) -> None:
     """A checkpoint of a version that did not look."""
     config = train_config(plain_vit(tmp_path / "vit"), epochs=1)
@@ -532,6 +539,7 @@ def test_a_finished_run_whose_weights_are_not_finite_is_not_exported(store: Stor
     assert not run.student.exists()
 
 
+@pytest.mark.slow
 def test_renamed_weights_continue_a_run(store: Store, tmp_path: Path) -> None:
     config = train_config(plain_vit(tmp_path / "vit"), epochs=1)
     model = build_encoder(config.student, "scratch", store.patch_px).module.model
@@ -548,6 +556,7 @@ def test_half_precision_is_refused(store: Store, cnn: TrainConfig, tmp_path: Pat
         train_student(store, tmp_path / "run", cnn.model_copy(update={"precision": "float16"}))
 
 
+@pytest.mark.slow
 def test_bfloat16_trains(store: Store, tmp_path: Path) -> None:
     config = train_config(plain_vit(tmp_path / "vit"), precision="bfloat16", epochs=1)
     losses = [line["loss"] for line in train_student(store, tmp_path / "run", config).run.metrics()]

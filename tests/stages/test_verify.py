@@ -136,6 +136,7 @@ def test_a_damaged_plan_in_the_store_is_found(store: Path) -> None:
         verify_store(store, None, 0, "cpu")
 
 
+@pytest.mark.slow
 def test_a_store_without_pixels_is_verified_from_slides_that_moved(tmp_path: Path, weights: Path) -> None:
     plan = plan_cohort(write_cohort(tmp_path / "slides"))
     extract(plan, tmp_path / "store.zarr", weights, pixels="none")

@@ -20,6 +20,7 @@ from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches, Vie
 from pipeline.store.store import Store
 
 
+@pytest.mark.slow
 def test_a_slide_swapped_after_the_plan_is_not_read(tmp_path: Path) -> None:
     """Two slides of one size, mpp and file length, and no quickhash of either."""
     path, other = big_slide(tmp_path / "a.svs", 1), big_slide(tmp_path / "other.svs", 2)

@@ -57,6 +57,7 @@ def test_reading_gives_what_was_written(finished: Path, plan: Plan, images: NDAr
             store.read_pixels(row)
 
 
+@pytest.mark.slow
 def test_zarr_opens_it_in_a_process_that_does_not_know_this_project(
     finished: Path, tmp_path: Path, plan: Plan, images: NDArray[np.uint8]
 ) -> None:

@@ -151,6 +151,7 @@ def test_a_store_without_pixels_is_embedded_from_its_slides(tmp_path: Path, root
         extract(plan, tmp_path / "s.zarr", root / "further.safetensors", teacher=FURTHER, pixels="none")
 
 
+@pytest.mark.slow
 def test_rows_that_the_first_could_not_read_fail_until_both_are_done_again(
     tmp_path: Path, root: Path, plan: Plan, both: Path
 ) -> None:
@@ -264,6 +265,7 @@ def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
     assert done.counts["NOT_FINITE"] == 6  # the first row of each batch of four
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [None, 3])
 def test_a_continued_further_teacher_has_the_same_bytes(
     tmp_path: Path,
@@ -290,6 +292,7 @@ def test_a_continued_further_teacher_has_the_same_bytes(
 # --- a store in place of a plan ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_store_is_its_plan(tmp_path: Path, root: Path, both: Path, cnn: str) -> None:
     """A further teacher, the rest of a store, and another store, without the file of the plan and without slides."""
     out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
@@ -502,6 +505,7 @@ def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
     assert record["store"] == str(two.folder)  # also where the first of the teachers is a further one of the store
 
 
+@pytest.mark.slow
 def test_wrong_choices_are_told(tmp_path: Path, two: Store, cnn: str) -> None:
     run = ["train-student", two.folder, "--student", cnn, "--weights", "scratch", "--out", tmp_path / "run"]
     a, b = ["--teacher", "test-teacher"], ["--teacher", "second"]

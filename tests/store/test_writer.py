@@ -61,6 +61,7 @@ def assert_sound(store: Store) -> None:
     ] == []
 
 
+@pytest.mark.slow
 def test_whatever_the_moment_of_a_kill_the_next_run_gives_the_same_bytes(
     tmp_path: Path, finished: Path, plan: Plan, encoded: list[bytes], hook: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,6 +99,7 @@ def test_whatever_the_moment_of_a_kill_the_next_run_gives_the_same_bytes(
     assert half_written > 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["write", "replace", "fsync", "mkdir"])
 def test_a_fault_at_any_call_is_told_and_loses_nothing(
     name: str,
@@ -159,6 +161,7 @@ class LosesTheFirstEnd:
             self.queue.put(item)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_lost_wake_up_does_not_hang(tmp_path: Path, plan: Plan) -> None:
     store = continued_store(tmp_path / "store.zarr", plan)

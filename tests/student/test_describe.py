@@ -71,6 +71,7 @@ def test_a_run_with_another_projector_is_not_exported(run: RunFolder, tmp_path: 
     assert not (tmp_path / "student").exists()
 
 
+@pytest.mark.slow
 def test_nothing_is_held_out(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr", val=())
     trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start"), epochs=2))

@@ -197,6 +197,7 @@ def test_a_student_that_cannot_be_traced_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -210,6 +211,7 @@ def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pyte
         assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_an_unknown_format_is_named(run: Path, tmp_path: Path) -> None:
     code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--format", "onx")
     assert code == 1

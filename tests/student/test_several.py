@@ -105,6 +105,7 @@ def test_the_teacher_must_be_said_and_another_one_s_files_are_refused(root: Path
     assert list((tmp_path / "trident").rglob(f"features_s-as-{SECOND}/s0.h5"))
 
 
+@pytest.mark.slow
 def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_path: Path) -> None:
     identity = RunFolder(root / "run").read_identity()
     hashes = {
@@ -136,6 +137,7 @@ def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_p
     assert "projector" not in notes
 
 
+@pytest.mark.slow
 def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
     """A store whose teacher's weights are not known, as imported ones may be, and a student of it."""
     store = Path(shutil.copytree(root / "store.zarr", tmp_path / "store.zarr"))

@@ -74,6 +74,7 @@ def test_jpeg_is_close(slide_path: Path) -> None:
     assert np.abs(difference).mean() < 4
 
 
+@pytest.mark.slow
 def test_same_arguments_same_bytes(slide_path: Path, tmp_path: Path) -> None:
     again = sf.make_slide(tmp_path / "b.svs", width=1500, height=1200, mpp=0.5)
     other = sf.make_slide(tmp_path / "c.svs", width=1500, height=1200, mpp=0.5, seed=1)

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.training.curves import FIGURES, draw_curves, moving_mean
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["$\\frac{1}{0}$", "$x", "a\nb", "x" * 5000, "\x1b[31mred"])
 def test_teachers_of_any_name_are_drawn(tmp_path: Path, name: str) -> None:
     lines: list[dict[str, Any]] = [{"kind": "step", "step": 1, "loss": 1.0, "lr": 0.1, "grad_norm": 1.0}]
@@ -50,6 +51,7 @@ def drawn(lines: list[dict[str, Any]], path: Path) -> np.ndarray:
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
+@pytest.mark.slow
 def test_held_out_figures_change_the_right_half_only(tmp_path: Path) -> None:
     low, high = (drawn(run_lines(40, 0, 20, 40, cka=value), tmp_path / "c.png") for value in (0.2, 0.8))
     assert low.shape == high.shape

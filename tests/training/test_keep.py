@@ -116,6 +116,7 @@ def test_the_best_is_exported_with_its_figures(best: Trained, tmp_path: Path) ->
     assert len(list(run.checkpoints.glob("*.pt"))) == 3  # the last two and the best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 6, 7, 13, 17])
 def test_a_stopped_run_keeps_the_same_best(
     best: Trained, store: Store, config: TrainConfig, tmp_path: Path, steps: int
@@ -128,6 +129,7 @@ def test_a_stopped_run_keeps_the_same_best(
     assert run_files(tmp_path / "run") == run_files(best.run.folder)
 
 
+@pytest.mark.slow
 def test_the_last_is_kept_unless_told_and_the_other_can_be_had_later(
     best: Trained, store: Store, config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -167,6 +169,7 @@ def test_the_best_of_nothing_is_refused(config: TrainConfig, tmp_path: Path) -> 
 # --- runs of earlier versions ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_of_version_1_continues_as_it_was_begun(
     store: Store, config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +199,7 @@ def test_a_run_of_a_later_version_is_refused(best: Trained, store: Store, config
         train_student(store, run.folder, keeping_best(config))
 
 
+@pytest.mark.slow
 def test_other_versions_of_packages_are_told(
     store: Store, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +217,7 @@ def test_other_versions_of_packages_are_told(
 # --- longer ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["run", "student"])
 def test_a_new_run_goes_on_from_a_finished_one(
     best: Trained, store: Store, config: TrainConfig, tmp_path: Path, what: str
@@ -240,6 +245,7 @@ def test_a_new_run_goes_on_from_a_finished_one(
     assert "with its projector into the space of test-teacher" in (trained.run.student / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_projector_of_another_teacher_starts_anew(
     best: Trained, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

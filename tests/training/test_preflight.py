@@ -208,6 +208,7 @@ def test_a_continued_store_keeps_its_record_to_the_byte(
     assert "preflight" not in capsys.readouterr().err  # nothing is left to do
 
 
+@pytest.mark.slow
 def test_the_command_says_it_and_can_leave_it(tmp_path: Path, plan: Plan, weights: Path) -> None:
     write_plan(plan, tmp_path / "plan.h5")
     command = ["extract-teacher", tmp_path / "plan.h5", "--teacher", TEACHER, "--weights", weights, "--device", "cpu"]

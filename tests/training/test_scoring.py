@@ -31,6 +31,7 @@ def test_even_batches_have_the_same_rows_and_never_one_alone(num_rows: int, size
     assert [row for batch in batches_in_order(rows, size) for row in batch] == rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("train", "batch_size"), [((22,), 21), ((3,), 2)])
 def test_a_remainder_of_one_row_crashes_no_student(tmp_path: Path, train: tuple[int, ...], batch_size: int) -> None:
     """Its last map is one pixel with batch normalisation: 22 rows by 21 ended in torch's "Expected more than 1 value
@@ -53,6 +54,7 @@ def test_a_share_of_one_row_a_process_is_refused_before_it_crashes(tmp_path: Pat
     require_share(build_encoder(plain_vit(tmp_path / "vit"), "scratch", 32), 4, 4)  # it has none
 
 
+@pytest.mark.slow
 def test_the_linear_maps_r2_is_that_of_a_map_fitted_on_training_rows(tmp_path: Path) -> None:
     """The last line of the metrics, computed once more from the checkpoint and the store."""
     store = make_store(tmp_path / "store.zarr", train=(40, 40), val=(30,))

@@ -38,6 +38,7 @@ def test_lines_are_scalars(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_continued_run_hides_what_was_beyond_its_checkpoint(tmp_path: Path) -> None:
     first = TensorBoard(tmp_path, 0)
     for line in LINES:

@@ -50,6 +50,7 @@ def test_flops_of_a_convolution_are_twice_its_multiply_adds() -> None:
     assert cost.flops_per_patch(Convolution(channels, kernel), side) == 2 * kernel * kernel * 3 * channels * out * out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "width", "depth"), [("vit_tiny_patch16_224", 192, 12), ("vit_small_patch32_224", 384, 12)]
 )
@@ -176,6 +177,7 @@ def test_a_gpu_without_bfloat16_is_not_timed_with_it(monkeypatch: pytest.MonkeyP
     assert cost.unable(torch.device("cuda"), "float16") == cost.unable(CPU, "bfloat16") == ""
 
 
+@pytest.mark.slow
 def test_a_real_measurement_is_of_the_order_of_a_clock_around_it() -> None:
     class Sleeping(nn.Module):
         def __init__(self, wait: Callable[[], None]) -> None:

@@ -34,6 +34,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(cost.LEAST_SECONDS, "cpu", 0.01)
 
 
+@pytest.mark.slow
 def test_the_section_of_two_models(models: list[tuple[ReportModel, nn.Module, int]]) -> None:
     section = section_of(models)
     record = section.record()
@@ -55,6 +56,7 @@ def test_the_section_of_two_models(models: list[tuple[ReportModel, nn.Module, in
     json.dumps(record, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_a_precision_that_cannot_be_timed_is_listed(models: list[tuple[ReportModel, nn.Module, int]]) -> None:
     section = section_of(models, cost_batch_sizes=[1], cost_precisions=["float16", "bfloat16"])
     assert [exclusion.what for exclusion in section.exclusions] == [

@@ -244,6 +244,7 @@ def test_where_a_student_comes_from_is_told(store: Store, tmp_path: Path) -> Non
     assert any("Whether encoder saw these slides in pretraining is not known" in note for note in section.notes)
 
 
+@pytest.mark.slow
 def test_a_strip_of_a_slide_that_is_trained_on_is_told(tmp_path: Path) -> None:
     plan = plan_cohort(write_cohort(tmp_path / "slides", 2), val_strip=0.3, patches_per_slide=40)
     store = extract(plan, tmp_path / "store.zarr", write_teacher(tmp_path / "t.safetensors")).store

@@ -27,6 +27,7 @@ def rows_of(section: Section, title: str) -> list[dict[str, Any]]:
     return [dict(zip([c.name for c in found.columns], row, strict=True)) for row in found.rows]
 
 
+@pytest.mark.slow
 def test_a_whole_section() -> None:
     patch_set = make_set()
     models = {"teacher": embed(patch_set, 30.0), "student": embed(patch_set, 0.5)}
@@ -120,6 +121,7 @@ def test_identical_models_differ_by_nothing() -> None:
     assert section.scores[0].differences == {"b": Interval(0, 0, 0)}
 
 
+@pytest.mark.slow
 def test_random_labels_cover_one_half() -> None:
     covered = []
     for seed in range(4):
@@ -239,6 +241,7 @@ def test_broken_data_are_refused_by_name() -> None:
         patch_section(replace(patch_set, labels=lonely), {"a": sound}, config(), "a")
 
 
+@pytest.mark.slow
 def test_constant_embeddings_are_at_chance() -> None:
     patch_set = make_set()
     section = patch_section(patch_set, {"a": np.full((240, 8), 0.3, np.float32)}, config(), "a")

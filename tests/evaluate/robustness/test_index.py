@@ -175,6 +175,7 @@ def test_what_random_neighbours_give_is_that_of_plain_loops(patches: Patches) ->
     assert robustness_index.index_of_random_neighbours(*columns) == pytest.approx(so / (so + os))
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10**6), coarse=st.booleans(), two_by_two=st.booleans())
 def test_the_order_of_rows_does_not_matter(seed: int, coarse: bool, two_by_two: bool) -> None:

@@ -12,6 +12,7 @@ from support.robustness_patches import draw, draw_two_by_two, known
 from pipeline.evaluate.robustness import margins as robustness_margins
 
 
+@pytest.mark.slow
 def test_margins_do_not_depend_on_the_order_of_rows() -> None:
     for patches in (draw(0, num_rows=90), draw_two_by_two(1)):
         rows = np.random.default_rng(1).permutation(len(patches.classes))

@@ -96,6 +96,7 @@ def test_the_same_again_is_the_same(
     assert runs[0] == runs[1]
 
 
+@pytest.mark.slow
 def test_subsets_are_pooled_and_their_mean_is_beside(subsets: RobustnessSet) -> None:
     section = robustness_section(subsets, models_of(subsets), config(ri_k=3), "none")
     of_class, of_centre, _ = rows_of(section, "Robustness index")

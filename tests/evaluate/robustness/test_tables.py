@@ -119,6 +119,7 @@ def test_identical_models_differ_by_nothing(index_set: RobustnessSet) -> None:
     assert rows_of(section, "Robustness index")[1]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
+@pytest.mark.slow
 def test_a_model_without_an_index_has_none_and_says_why(index_set: RobustnessSet) -> None:
     models = models_of(index_set) | {"flat": np.ones((144, 4), np.float32)}
     section = robustness_section(index_set, models, config(ri_k=3), "flat")

@@ -13,6 +13,7 @@ from pipeline.evaluate.directions import grid_directions
 from pipeline.evaluate.robustness.ties import Ties, extremes_of
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(seed=st.integers(0, 10**6), k=st.sampled_from([1, 3, 7]))
 def test_what_another_order_of_ties_gives_is_that_of_plain_loops(seed: int, k: int) -> None:

@@ -67,6 +67,7 @@ def test_a_patient_holds_its_cases(tmp_path: Path) -> None:
 ROW = st.tuples(*[st.integers(0, 2)] * 3, *[st.booleans()] * 3)
 
 
+@pytest.mark.slow
 @given(st.lists(ROW, min_size=4, max_size=12), st.permutations([0, 1, 2]))
 def test_slides_that_share_a_case_or_a_patient_are_never_parted(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[int, ...]], order: list[int]

@@ -49,6 +49,7 @@ def test_bags_hold_all_patches_of_their_slides_whether_kept_or_read_again(tmp_pa
     assert reading(5) is not reading(5)
 
 
+@pytest.mark.slow
 def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, features = write_cohort(tmp_path)
     kept = run(path, features[:1])
@@ -56,6 +57,7 @@ def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.Monke
     assert run(path, features[:1]).record() == kept.record()
 
 
+@pytest.mark.slow
 def test_files_that_change_after_they_were_looked_at_are_told(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     surveyed = survey_slides(path, features, config())
@@ -74,6 +76,7 @@ def copy_features(folders: Features, source: str, target: str) -> None:
             f.attrs["note"] = "copied"
 
 
+@pytest.mark.slow
 def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     copy_features(features[:1], "case_03-DX1", "case_09-DX1")
@@ -90,6 +93,7 @@ def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
     assert section.basis["cases"] == NUM_CASES - 2
 
 
+@pytest.mark.slow
 def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     copy_features(features, "case_05-DX1", "case_05-DX2")

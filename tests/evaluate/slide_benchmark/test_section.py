@@ -32,6 +32,7 @@ def score(section: Section, model: str, predictor: str) -> Interval:
 # --- what it says ---
 
 
+@pytest.mark.slow
 def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path, shift=4.0)
     section = run(path, features, "noise", mil_epochs=8)
@@ -68,6 +69,7 @@ def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
     assert str(tmp_path) not in json.dumps(section.record())
 
 
+@pytest.mark.slow
 def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path) -> None:
     section = run(*write_cohort(tmp_path, shift=1.0))
     records = section.data["predictions"]
@@ -84,6 +86,7 @@ def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path)
             np.testing.assert_allclose([cell.value for cell in row[2:]], expected)
 
 
+@pytest.mark.slow
 def test_every_case_is_in_one_fold_and_predicted_once(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     edit(
@@ -102,6 +105,7 @@ def test_every_case_is_in_one_fold_and_predicted_once(tmp_path: Path) -> None:
     assert any("each slide is predicted by itself" in note for note in section.notes)
 
 
+@pytest.mark.slow
 def test_the_same_features_differ_by_nothing(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     section = run(path, [("a", features[0][1]), ("b", features[0][1])])
@@ -109,6 +113,7 @@ def test_the_same_features_differ_by_nothing(tmp_path: Path) -> None:
         assert [(cell.value, cell.low, cell.high) for cell in row[2:]] == [(0, 0, 0)] * 3
 
 
+@pytest.mark.slow
 def test_random_labels_give_intervals_that_cover_a_guess(tmp_path: Path) -> None:
     covered = []
     for seed in range(3):
@@ -145,6 +150,7 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
     assert not [found for found in section.tables if "by centre" in found.title]  # all scored cases are of one
 
 
+@pytest.mark.slow
 def test_centres_are_counted_one_by_one(tmp_path: Path) -> None:
     """Cases 0, 5, 10 and 15 have two slides; those of 0 and 15 are of both centres."""
     path, features = write_cohort(tmp_path, shift=4.0)
@@ -182,6 +188,7 @@ def test_a_patient_that_is_given_for_some_slides_is_never_parted(tmp_path: Path)
     )
 
 
+@pytest.mark.slow
 def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     lines = path.read_text().splitlines()
@@ -195,6 +202,7 @@ def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
 # --- what is left out, and what cannot be used ---
 
 
+@pytest.mark.slow
 def test_missing_damaged_and_unlabelled_slides_are_listed(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     (tmp_path / "noise" / "case_01-DX1.h5").unlink()
@@ -242,6 +250,7 @@ def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
 # --- reading and repeating ---
 
 
+@pytest.mark.slow
 def test_hashes_follow_the_files(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     before = run(path, features).source

@@ -94,6 +94,7 @@ def test_what_the_estimate_rests_on() -> None:
     assert "and no pixels." in estimate(plan, pixels="none")
 
 
+@pytest.mark.slow
 def test_odd_slides_are_named(tmp_path: Path) -> None:
     """All tissue, and patches of one colour."""
     inside = sf.make_pixels("tissue", 3000, 3000, mpp=0.5)[1000:2000, 1000:2000]
