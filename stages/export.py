@@ -102,7 +102,7 @@ def _copy(student: Path, aside: Path, out: Path) -> None:
         G2LError: it cannot be read, or `aside` cannot be written; the first reason is told.
     """
     try:
-        shutil.copytree(student, aside)
+        shutil.copytree(student, aside, copy_function=shutil.copyfile)  # modes follow the umask, not the run's files
         move_projectors(aside)
     except shutil.Error as error:  # a list of (from, to, why)
         raise G2LError(f"cannot copy the student to {out}: {error.args[0][0][2]}. Choose another --out") from error

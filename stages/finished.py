@@ -56,8 +56,13 @@ def unchanged(record: Path, *inputs: Path | str | None) -> bool:
 def _last_change(path: Path) -> float:
     """Time of the last change of a file, or of anything below a folder, in ns; infinite if it does not exist."""
     try:
-        times = [_change_time(path)]
-        for folder, _, files in os.walk(path, followlinks=True):
+        times, seen = [_change_time(path)], set()
+        for folder, folders, files in os.walk(path, followlinks=True):
+            stat = os.stat(folder)
+            if (stat.st_dev, stat.st_ino) in seen:  # links that lead back
+                folders.clear()
+                continue
+            seen.add((stat.st_dev, stat.st_ino))
             times += [_change_time(Path(folder)), *(_change_time(Path(folder, name)) for name in files)]
     except OSError:
         return float("inf")

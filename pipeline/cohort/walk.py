@@ -5,6 +5,7 @@ Left out: naming the slides, and finding copies.
 """
 
 import os
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -33,7 +34,7 @@ def slide_paths(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
     paths: list[PurePosixPath] = []
     counts: Counter[tuple[str, str]] = Counter()
     for parent, folders, names in os.walk(folder, onerror=_raise_unlisted):
-        files = [PurePosixPath(name) for name in sorted(names) if not name.startswith(".")]
+        files = _readable_names(parent, names, counts)
         data_folders = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
         folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in data_folders)
         counts["link", "to folders"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
@@ -49,6 +50,22 @@ def slide_paths(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
     notes = passed_over(links, "link to a listed slide", "links to listed slides")
     notes += [f"skipped: {', '.join(others)}"] if others else []
     return [path for path in paths if path not in links], notes
+
+
+def _readable_names(folder: str, names: list[str], counts: Counter[tuple[str, str]]) -> list[PurePosixPath]:
+    """The names of files in order, without hidden and special ones; counts slides that are special files."""
+    files = [PurePosixPath(name) for name in sorted(names) if not name.startswith(".")]
+    special = {file for file in files if _is_special(os.path.join(folder, file))}
+    counts["special file", "(pipe, socket or device)"] += sum(f.suffix.lower() in SLIDE_SUFFIXES for f in special)
+    return [file for file in files if file not in special]
+
+
+def _is_special(path: str) -> bool:
+    """Whether a name is that of a pipe, socket or device, which hangs who reads it; not so a broken link."""
+    try:
+        return not stat.S_ISREG(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def dicom_slides(folder: Path, files: list[PurePosixPath], counts: Counter[tuple[str, str]]) -> set[PurePosixPath]:
@@ -77,10 +94,10 @@ def _links(folder: Path, paths: list[PurePosixPath]) -> dict[PurePosixPath, Pure
     by_file: dict[tuple[int, int], list[PurePosixPath]] = {}
     for path in paths:
         try:
-            stat = os.stat(folder / path)
+            status = os.stat(folder / path)
         except OSError:
             continue  # a broken link, which fails by name when it is read
-        by_file.setdefault((stat.st_dev, stat.st_ino), []).append(path)
+        by_file.setdefault((status.st_dev, status.st_ino), []).append(path)
     links: dict[PurePosixPath, PurePosixPath] = {}
     for names in by_file.values():
         kept = next((path for path in names if not os.path.islink(folder / path)), names[0])

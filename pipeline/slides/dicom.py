@@ -5,6 +5,7 @@ series by any of its files. Reads DICOM part 10 files in explicit or implicit li
 pixels OpenSlide reads (dicom.nema.org, parts 5 and 10). Left out: big-endian and deflated headers.
 """
 
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,11 @@ class DicomHeader:
 
 
 def read_header(path: Path) -> DicomHeader | None:
-    """Read a file's header; `None` if it is not a DICOM file, or the header cannot be read."""
+    """Read a file's header; `None` if it is not a DICOM file, or the header cannot be read. A pipe is not opened: that
+    would wait for a writer.
+    """
+    if not os.path.isfile(path):
+        return None
     try:
         with open(path, "rb") as f:
             f.seek(PREAMBLE_BYTES)

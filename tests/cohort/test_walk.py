@@ -94,3 +94,14 @@ def test_a_note_names_the_first_few() -> None:
     assert note.startswith("skipped: 1,205 copies: 0.svs (kept.svs), 1.svs (kept.svs), ")
     assert note.endswith(f"{MAX_NAMED - 1}.svs (kept.svs) and 1,200 more")
     assert passed_over({}, "copy", "copies") == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_pipes_are_not_opened(tmp_path: Path) -> None:
+    """Nobody writes into them: who opens one to read waits for ever."""
+    for name in ("a.svs", "b.dcm", "c.tiff", "d.txt"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "broken.svs").symlink_to("nowhere.svs")
+    paths, notes = slide_paths(tmp_path)
+    assert [str(path) for path in paths] == ["broken.svs"]  # it fails by name when it is read
+    assert notes == ["skipped: 3 special files (pipe, socket or device)"]

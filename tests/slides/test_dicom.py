@@ -1,5 +1,6 @@
 """DICOM headers: which slide a file belongs to, and no answer where the header is damaged."""
 
+import os
 import struct
 from pathlib import Path
 
@@ -89,3 +90,9 @@ def test_headers_that_are_not_read(tmp_path: Path, data: bytes) -> None:
 
 def test_a_folder_has_no_header(tmp_path: Path) -> None:
     assert read_header(tmp_path) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes of POSIX")
+def test_a_pipe_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.dcm")
+    assert read_header(tmp_path / "a.dcm") is None

@@ -15,7 +15,7 @@ from support.commands import leftovers
 from support.stores import make_store, plain_vit, train_config
 
 from pipeline.base.errors import CheckpointError, G2LError, StoreError
-from stages.export import export_student
+from stages.export import _copy, export_student
 from stages.inspect import inspect_path
 from stages.train_student import train_student
 
@@ -134,3 +134,17 @@ def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Pat
     with pytest.raises(G2LError, match="exists and is not overwritten"):
         export_student(run, out)
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_files_of_a_run_of_an_earlier_version_follow_the_umask(tmp_path: Path) -> None:
+    """Runs of 0.1.0 have weights that their owner alone can read."""
+    student = tmp_path / "run" / "student"
+    student.mkdir(parents=True)
+    (student / "model.safetensors").write_bytes(b"weights")
+    (student / "model.safetensors").chmod(0o600)
+    before = os.umask(0o022)
+    try:
+        _copy(student, tmp_path / "aside", tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "aside" / "model.safetensors").stat().st_mode & 0o777 == 0o644

@@ -242,3 +242,16 @@ def test_a_finished_folder_of_embeddings_is_seen_without_torch(root: Path) -> No
     lost.write_bytes(kept)
     (root / "slides" / "s0.svs").touch()
     assert without_torch(*command).returncode != 0
+
+
+def test_links_that_lead_back_are_walked_once(tmp_path: Path) -> None:
+    """Two links to the folder itself are 2**40 ways through it."""
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    (folder / "a.svs").touch()
+    for name in ("x", "y"):
+        (folder / name).symlink_to(".")
+    record = tmp_path / "record"
+    record.touch()
+    os.utime(record, (time.time() + 60,) * 2)
+    assert unchanged(record, folder)

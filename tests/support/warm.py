@@ -29,10 +29,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
-from support.places import ROOT
-
 G2L = Path(sys.executable).with_name("g2l")
 """The installed command."""
+
+ROOT = Path(__file__).resolve().parents[2]
+"""Of the project; this file is also run by itself, where `support` cannot be imported."""
 IMPORTED_LATE = (
     "croma",
     "h5py",
