@@ -131,6 +131,12 @@ def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return differences(then, now)
 
 
+def file_change(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the file of an unchanged slide differs from what a mark says of it, `name: then -> now`, or nothing."""
+    before, after = then.get(PARTS), now[PARTS]
+    return f"{PARTS}: {before[:12]} -> {after[:12]}" if before and after and before != after else ""
+
+
 def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: PlanConfig) -> PreparedSlide:
     """Find the tissue of a slide and all patches on it.
 

@@ -22,6 +22,7 @@ from pipeline.features.embedding import (
     PreparedSlide,
     content_changes,
     embed_slide,
+    file_change,
     prepare_slide,
     slide_content,
 )
@@ -51,6 +52,9 @@ def test_what_tells_a_finished_slide_from_another(tmp_path: Path) -> None:
     assert content_changes(earlier, first) == []
     assert [line.split(":")[0] for line in content_changes(earlier, first | {"bytes": 1})] == ["bytes"]
     assert content_changes(first | {"quickhash": "x"}, second | {"quickhash": "x"}) == []  # a tile was mended
+    changed = file_change(first | {"quickhash": "x"}, second | {"quickhash": "x"})  # which is said
+    assert changed == f"sha256_parts: {first['sha256_parts'][:12]} -> {second['sha256_parts'][:12]}"
+    assert file_change(first, first) == file_change(earlier, first) == ""
 
 
 def test_a_finished_dicom_slide_is_told_by_its_files(tmp_path: Path) -> None:
