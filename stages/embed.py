@@ -39,6 +39,7 @@ from pipeline.features.embedding import (
     PreparedSlide,
     content_changes,
     embed_slide,
+    file_change,
     prepare_slide,
     slide_content,
 )
@@ -246,6 +247,12 @@ def prepare(
                 "file to embed the slide anew"
             )
         if not (config.retry_failures and mark.failed):
+            if change := file_change(mark.slide, content):
+                made = place.marked_file(row.slide_id)
+                say(
+                    f"warning: {path}: its file has changed since {made} was made ({change}), though its quickhash "
+                    "has not. Was it damaged or repaired? Delete that file to embed the slide anew"
+                )
             return None
     if config.check_files and row.sha256:
         check_sha256(path, row.sha256)

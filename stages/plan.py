@@ -7,7 +7,7 @@ not say how they are drawn; here, uniformly without replacement from the tissue 
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 
 from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
-from pipeline.cohort.manifest import Manifest, ManifestRow, row_split
+from pipeline.cohort.copies import near_copies
+from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, build_plan
 from pipeline.config.stages import PlanConfig
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.disk.tables import write_records
 from pipeline.sampling import GAP, SPLITS, rank_slides, sample_patches, split_strip
+from pipeline.slides import dicom
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
@@ -47,6 +49,7 @@ def plan_slides(
 
     Raises:
         PlanError: no slide gives a patch.
+        ManifestError: slides of several cases are one slide.
     """
     rows = {row.slide_id: row for row in manifest.rows}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
@@ -60,8 +63,10 @@ def plan_slides(
             audited.append(result)
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
+    audited, same = note_near_copies(audited)
     if audit_csv is not None:
         write_audit([a.audit for a in audited], audit_csv)
+    refuse_near_copies(manifest, same)
     slides = [a.slide for a in audited if a.slide is not None]
     return build_plan(config.without_free(), slides, [a.audit for a in audited], manifest.slides_root.resolve())
 
@@ -105,6 +110,23 @@ def audit_slide(
     if overlays is not None:
         draw_sample(grid, part, audit, overlays)
     return Audited(audit, part if len(part.coords_l0_px) else None)
+
+
+def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[list[str]]]:
+    """Warn in the audit of slides that are one slide, though their files differ; also returns the ids of each group."""
+    noted = list(audited)
+    groups = near_copies(
+        [a.slide.quickhash if a.slide is not None and a.audit.vendor != dicom.VENDOR else None for a in audited]
+    )
+    for group in groups:
+        for index in group:
+            others = " and ".join(repr(audited[i].audit.slide_id) for i in group if i != index)
+            audit = audited[index].audit
+            words = f"the same slide as {others}, by OpenSlide's quickhash, though their files differ"
+            noted[index] = replace(
+                audited[index], audit=replace(audit, warnings="; ".join(filter(None, (audit.warnings, words))))
+            )
+    return noted, [[audited[i].audit.slide_id for i in group] for group in groups]
 
 
 def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, config: PlanConfig) -> SlidePlan:

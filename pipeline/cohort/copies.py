@@ -2,7 +2,8 @@
 
 Reads only files of equal size: parts of them first, then whole files if the parts agree, so that every reported copy is
 one. A slide of several files is compared by its named file, with parts of the files beside it (`slides.identity`).
-Ignores empty files. Left out: slides that another program has saved again.
+Ignores empty files. `near_copies` finds slides whose files differ, though OpenSlide's quickhash does not. Left out:
+slides that another program has saved again.
 """
 
 import os
@@ -27,6 +28,13 @@ def copies_of_slides(paths: Sequence[Path]) -> list[list[int]]:
     for key in (_size, _digest_of_parts, _digest):
         groups = _split(groups, lambda i, key=_of_inode(key): key(paths[i]))  # type: ignore[misc]
     return sorted([*in_series, *groups])
+
+
+def near_copies(quickhashes: Sequence[str | None]) -> list[list[int]]:
+    """Groups of two or more indices of slides with the same quickhash, ascending: one slide, whatever else its file
+    holds. Give `None` for slides without one, and for DICOM, where it is the series' UID.
+    """
+    return sorted(_split([range(len(quickhashes))], lambda i: quickhashes[i]))
 
 
 def _split(groups: Iterable[Sequence[int]], key: Callable[[int], Hashable | None]) -> list[list[int]]:

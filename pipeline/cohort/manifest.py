@@ -285,6 +285,28 @@ def _copies(manifest: Manifest) -> list[Problem]:
     return problems
 
 
+def refuse_near_copies(manifest: Manifest, groups: Iterable[Iterable[str]]) -> None:
+    """Refuse slides of several cases that are one slide; `groups` has the ids of those with the same quickhash.
+
+    Raises:
+        ManifestError: there are such slides.
+    """
+    rows = {row.slide_id: row for row in manifest.rows}
+    problems = []
+    for ids in groups:
+        group = sorted((rows[slide_id] for slide_id in ids), key=lambda row: row.line)
+        if len({row.case_id for row in group}) > 1:
+            named = " and ".join(f"{row.slide_id!r} ({manifest.slide_path(row)})" for row in group)
+            problems.append(
+                (
+                    group[0].line,
+                    f"one slide has several cases {_lines(group)}: {named} have the same OpenSlide quickhash, though "
+                    "their files differ. Keep one row per slide",
+                )
+            )
+    refuse(manifest.path, problems)
+
+
 def _mixed_cases(rows: Iterable[ManifestRow], records: Mapping[int, Mapping[str, str]]) -> list[Problem]:
     """Cases whose rows do not all have the same split, or all have none; ignores rows with a wrong split."""
     problems = []

@@ -19,8 +19,6 @@ SLIDE_SUFFIXES = frozenset(
     {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".dcm", ".czi", ".avs"}
 )
 """File endings that OpenSlide 4.0.1 reads (openslide.org/formats); 4.0.0 reads neither .czi nor .avs."""
-NO_LEVEL = ("label", "overview", "thumbnail")
-"""Kinds of DICOM images that are not levels of a slide."""
 MAX_NAMED = 5
 """Files that a note lists. Our choice."""
 
@@ -79,7 +77,7 @@ def dicom_slides(folder: Path, files: list[PurePosixPath], counts: Counter[tuple
         series, kind = (header.series, header.kind) if header else ("", "")
         if header and not header.is_slide:
             counts["DICOM file", "of no slide"] += 1
-        elif kind in NO_LEVEL:
+        elif kind in dicom.NO_LEVEL:
             counts["DICOM file", f"of kind {kind}"] += 1
         elif series in kept:
             noun = ("further DICOM file", "of listed series") if header else ("DICOM file", "without a header")

@@ -32,6 +32,8 @@ from pipeline.store.patches import PatchRead, PlannedPatches
 
 WHOLE_SLIDE = "SLIDE"
 """Status of a failure that is a whole slide's."""
+PARTS, SERIES = "sha256_parts", "sha256_series"
+"""Hashes of a slide's file and, of DICOM slides alone, of its series' levels. Marks of earlier versions lack them."""
 
 
 @dataclass(frozen=True)
@@ -112,19 +114,27 @@ def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
         "bytes": identity.file_bytes,
         "mpp": info.mpp,
         "size_l0_px": list(info.size_l0_px),
-        "sha256_parts": identity.sha256,
+        PARTS: identity.sha256,
+        **({} if identity.series_sha256 is None else {SERIES: identity.series_sha256}),
     }
 
 
 def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How a slide differs from what a mark says of it, `name: then -> now` each. Marks of earlier versions have no hash
     of the file: they are told by its bytes, size, mpp and quickhash. Where both have the same quickhash, a damaged tile
-    may have been mended since.
+    may have been mended since: `file_change`. Not so of DICOM slides, whose quickhash is their series' UID.
     """
-    same_quickhash = then.get("quickhash") is not None and then["quickhash"] == now["quickhash"]
-    if same_quickhash or "sha256_parts" not in then:
-        then, now = ({k: v for k, v in record.items() if k != "sha256_parts"} for record in (then, now))
+    left_out = {name for name in (PARTS, SERIES) if name not in then}
+    if then.get("quickhash") is not None and then["quickhash"] == now["quickhash"] and SERIES not in now:
+        left_out.add(PARTS)
+    then, now = ({k: v for k, v in record.items() if k not in left_out} for record in (then, now))
     return differences(then, now)
+
+
+def file_change(then: dict[str, Any], now: dict[str, Any]) -> str:
+    """How the file of an unchanged slide differs from what a mark says of it, `name: then -> now`, or nothing."""
+    before, after = then.get(PARTS), now[PARTS]
+    return f"{PARTS}: {before[:12]} -> {after[:12]}" if before and after and before != after else ""
 
 
 def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: PlanConfig) -> PreparedSlide:

@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import IO
 
 SUFFIX = ".dcm"
+VENDOR = "dicom"
+"""OpenSlide's name of the format."""
+NO_LEVEL = ("label", "overview", "thumbnail")
+"""Kinds of images that are not levels of a slide."""
 MAGIC = b"DICM"
 PREAMBLE_BYTES = 128
 SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"

@@ -4,6 +4,9 @@ OpenSlide's quickhash covers only the coarsest level, and is absent if that leve
 the file's size, the level sizes, the mpp, and a SHA-256: of the whole file if it is small, else of its head, its tail
 and evenly spaced blocks between them, 2 MB in all. Left out: a change that keeps the file's length and misses every
 block; `--check-files` with the manifest's sha256 finds it.
+
+OpenSlide's quickhash of a DICOM slide is a hash of its series' UID and says nothing of the content: there the file's
+bytes always count, with those of the other levels' files in its folder.
 """
 
 import hashlib
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import SlideError
+from pipeline.slides import dicom
 from pipeline.slides.info import SlideInfo
 
 BLOCK_BYTES = 1 << 16
@@ -44,6 +48,8 @@ class SlideIdentity:
         level_sizes_px: (width, height) of each level, finest first.
         own_mpp: um/px according to the slide, if it says so.
         sha256: hex digest of the parts that were read.
+        series_sha256: of a DICOM slide, hex digest of parts of all files of its series in its folder that hold pixels
+            of levels (`series_digest`); `None` for other slides.
     """
 
     quickhash: str | None
@@ -52,6 +58,7 @@ class SlideIdentity:
     level_sizes_px: tuple[tuple[int, int], ...] | None = None
     own_mpp: float | None = None
     sha256: str | None = None
+    series_sha256: str | None = None
 
     @property
     def is_content(self) -> bool:
@@ -59,18 +66,23 @@ class SlideIdentity:
         return self.sha256 is not None or self.quickhash is not None
 
     def record(self) -> dict[str, Any]:
-        """The fields that a plan keeps besides quickhash and size, as JSON types."""
+        """The fields that a plan keeps besides quickhash and size, as JSON types; `series_sha256` only of DICOM slides,
+        so that the records of all others are those of earlier versions.
+        """
         values = asdict(self)
         del values["quickhash"], values["size_l0_px"]
+        if self.series_sha256 is None:
+            del values["series_sha256"]
         return values | {"level_sizes_px": [list(size) for size in self.level_sizes_px or ()]}
 
     def changes(self, now: "SlideIdentity") -> list[str]:
         """How a slide differs from this record, each as `name: then -> now`; empty if it is the same slide.
 
         Fields missing from the record are not compared, except the quickhash: a slide has one or has none. Equal
-        quickhashes mean the same slide, though its file may have been damaged or repaired: `file_changes`.
+        quickhashes mean the same slide, though its file may have been damaged or repaired: `file_changes`. Not so of
+        DICOM slides, whose quickhash is their series' UID.
         """
-        same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash
+        same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash and now.series_sha256 is None
         return self._compare(now, [name for name in asdict(self) if not (same_quickhash and name in OF_FILE)])
 
     def file_changes(self, now: "SlideIdentity") -> list[str]:
@@ -113,9 +125,10 @@ def read_identity(path: Path, info: SlideInfo) -> SlideIdentity:
     """
     try:
         sha256, total = parts_digest(path)
+        series = series_digest(path) if info.vendor == dicom.VENDOR else None
     except OSError as error:
         raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
-    return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, sha256)
+    return SlideIdentity(info.quickhash, info.size_l0_px, total, info.level_sizes_px, info.own_mpp, sha256, series)
 
 
 def parts_digest(path: Path) -> tuple[str, int]:
@@ -134,9 +147,26 @@ def parts_digest(path: Path) -> tuple[str, int]:
     return digest.hexdigest(), total
 
 
+def series_digest(path: Path) -> str:
+    """Hex SHA-256 of parts of the files in a DICOM file's folder that hold its series' levels, whatever their names and
+    however often a file is there. Label and overview are left out: nothing reads them, and they are often removed.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    own, levels = dicom.read_header(path), [path]
+    if own and own.series:
+        files = (file for file in path.absolute().parent.iterdir() if os.path.isfile(file))
+        headers = ((file, dicom.read_header(file)) for file in files)
+        levels = [
+            file for file, h in headers if h and h.is_slide and h.series == own.series and h.kind not in dicom.NO_LEVEL
+        ]
+    return hashlib.sha256("".join(sorted({parts_digest(file)[0] for file in levels})).encode()).hexdigest()
+
+
 def _files(path: Path) -> list[tuple[str, Path]]:
     """The files of a slide with their names, the named file first, as "". Adds the data folder of an .mrxs file, and
-    the first image that a Hamamatsu index names. A DICOM series counts as the named file alone.
+    the first image that a Hamamatsu index names. A DICOM series counts as the named file alone; see `series_digest`.
     """
     suffix, folder = path.suffix.lower(), path.with_suffix("")
     beside: list[Path] = []

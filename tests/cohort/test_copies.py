@@ -2,19 +2,22 @@
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.commands import call_g2l
 from support.dicom import RGB, write_slide
-from support.extraction import write_cohort
+from support.extraction import made_up_plan, write_cohort
 from support.files import put
 
 from pipeline.base.errors import ManifestError
-from pipeline.cohort.copies import copies_of_slides
+from pipeline.cohort.copies import copies_of_slides, near_copies
 from pipeline.cohort.manifest import parse_manifest, read_manifest
+from pipeline.cohort.plan import AuditRow
 from pipeline.cohort.sources import list_folder
+from stages.plan import Audited, note_near_copies
 
 
 def test_copies_are_found_by_their_bytes_alone(tmp_path: Path) -> None:
@@ -66,6 +69,40 @@ def test_plan_refuses_one_slide_under_two_ids(tmp_path: Path, case: str) -> None
     table.write_text(f"slide_id,path,case_id\na,s0.svs,k\nb,s1.svs,m\nc,hard.svs,{case}\n")
     with pytest.raises(ManifestError, match=r"s1\.svs has several ids on lines 3, 4"):
         parse_manifest(table)  # by one file, which embed and import-features refuse as well
+
+
+def test_near_copies_are_told_by_what_is_known() -> None:
+    assert near_copies([None, "a", "b", None, "a", "c", "b", "a"]) == [[1, 4, 7], [2, 6]]
+    assert near_copies([]) == []
+
+
+@pytest.mark.parametrize("case", ["k", "l", ""])
+def test_plan_tells_a_slide_whose_copy_has_another_byte(tmp_path: Path, case: str) -> None:
+    """Under another case it could be trained on and held out at once: refused. Of one case: said."""
+    write_cohort(tmp_path, 2, downsamples=(1, 4))
+    put(tmp_path / "near.svs", (tmp_path / "s0.svs").read_bytes() + b"\0")
+    table, out, audit = tmp_path / "m.csv", tmp_path / "p.h5", tmp_path / "p.audit.csv"
+    table.write_text(f"slide_id,path,case_id\na,s0.svs,k\nb,s1.svs,m\nc,near.svs,{case}\n")
+    code, said, err = call_g2l("plan", table, "--out", out, "--patch-px", 64, "--min-tissue", 0)
+    refused = case != "k"
+    assert (code, out.exists(), "one slide has several cases on lines 2, 4: 'a' (" in err) == (
+        refused,
+        not refused,
+        refused,
+    )
+    for text in (audit.read_text(), *([] if refused else [said])):
+        assert text.count("the same slide as 'c', by OpenSlide's quickhash") == 1
+        assert text.count("the same slide as 'a', by OpenSlide's quickhash") == 1
+
+
+@pytest.mark.parametrize("vendor", ["aperio", "dicom"])
+def test_a_dicom_slide_has_no_near_copies(vendor: str) -> None:
+    """What OpenSlide calls its quickhash is its series' UID, and says nothing of its pixels."""
+    slide = replace(made_up_plan().slides[0], quickhash="x")
+    audited = [Audited(AuditRow(name, "ok", vendor=vendor, warnings="odd"), slide) for name in "ab"]
+    noted, groups = note_near_copies([*audited, Audited(AuditRow("c", "failed", vendor=vendor), None)])
+    assert groups == ([["a", "b"]] if vendor == "aperio" else [])
+    assert [a.audit.warnings.startswith("odd; the same slide as ") for a in noted] == [bool(groups)] * 2 + [False]
 
 
 def test_make_manifest_lists_each_slide_once_and_says_what_it_passed_over(tmp_path: Path) -> None:

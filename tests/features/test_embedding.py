@@ -1,5 +1,6 @@
 """All tissue patches of a slide are embedded, whatever the batch; what cannot be is left out and said."""
 
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
@@ -7,6 +8,7 @@ import numpy as np
 import openslide
 import pytest
 import torch
+from support.dicom import RGB, write_slide
 from support.extraction import PATCH_PX, TEACHER, write_teacher
 from support.slides import make_slide
 
@@ -20,6 +22,7 @@ from pipeline.features.embedding import (
     PreparedSlide,
     content_changes,
     embed_slide,
+    file_change,
     prepare_slide,
     slide_content,
 )
@@ -49,6 +52,23 @@ def test_what_tells_a_finished_slide_from_another(tmp_path: Path) -> None:
     assert content_changes(earlier, first) == []
     assert [line.split(":")[0] for line in content_changes(earlier, first | {"bytes": 1})] == ["bytes"]
     assert content_changes(first | {"quickhash": "x"}, second | {"quickhash": "x"}) == []  # a tile was mended
+    changed = file_change(first | {"quickhash": "x"}, second | {"quickhash": "x"})  # which is said
+    assert changed == f"sha256_parts: {first['sha256_parts'][:12]} -> {second['sha256_parts'][:12]}"
+    assert file_change(first, first) == file_change(earlier, first) == ""
+
+
+def test_a_finished_dicom_slide_is_told_by_its_files(tmp_path: Path) -> None:
+    """Its quickhash is its series' UID; marks of earlier versions know the named file alone."""
+    _, half, full, _ = write_slide(tmp_path / "a", "s", RGB, "1.2.3.4")
+    others = write_slide(tmp_path / "b", "s", 255 - RGB, "1.2.3.4")
+    before = slide_content(Slide(full), "a")
+    assert content_changes(before, slide_content(Slide(full), "a")) == []
+    shutil.copy(others[1], half)
+    now = slide_content(Slide(full), "a")
+    assert [line.split(":")[0] for line in content_changes(before, now)] == ["sha256_series"]
+    earlier = {name: value for name, value in before.items() if name != "sha256_series"}
+    assert content_changes(earlier, now) == []
+    assert [line.split(":")[0] for line in content_changes(earlier | {"sha256_parts": "x"}, now)] == ["sha256_parts"]
 
 
 # --- one slide ---

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import support.slides as sf
+from support.dicom import RGB, write_slide
 
 from pipeline.base.errors import SlideError
 from pipeline.slides.identity import BLOCK_BYTES, NUM_BLOCKS, SlideIdentity, identity_from_record, read_identity
@@ -89,7 +90,9 @@ def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:
         "level_sizes_px": ((1, 1),),
         "own_mpp": 0.4,
         "sha256": "0" * 64,
+        "series_sha256": "0" * 64,
     }
+    identity = replace(identity, series_sha256="1" * 64)
     assert others.keys() == asdict(identity).keys()
     for name, value in others.items():
         assert [line.split(":")[0] for line in identity.changes(replace(identity, **{name: value}))] == [name]
@@ -132,6 +135,39 @@ def test_files_beside_an_mrxs_file_count(tmp_path: Path) -> None:
     assert before.file_bytes == 8
     (tmp_path / "a" / "Data0000.dat").write_bytes(b"two")
     assert [c.split(":")[0] for c in before.changes(read_identity(tmp_path / "a.mrxs", INFO))] == ["sha256"]
+
+
+def test_a_dicom_slide_is_more_than_the_uid_of_its_series(tmp_path: Path) -> None:
+    """OpenSlide's quickhash of it is a hash of that UID, so that any pixels would do under it."""
+    label, half, full, _ = write_slide(tmp_path / "a", "s", RGB, "1.2.3.4")
+    write_slide(tmp_path / "a", "other", RGB, "1.2.3.5")
+    before, geometry = Slide(full).identity(), Slide(full).geometry(64, 0.5)
+    assert Slide(full).identity() == before == identity_from_record(before.record(), before.quickhash, (300, 260))
+    others = write_slide(tmp_path / "b", "s", 255 - RGB, "1.2.3.4")
+    for part, fields in ((half, ["series_sha256"]), (full, ["file_bytes", "sha256", "series_sha256"])):
+        kept = part.read_bytes()
+        shutil.copy(others[1 if part == half else 2], part)
+        swapped = Slide(full)
+        assert swapped.info.quickhash == before.quickhash is not None
+        assert [c.split(":")[0] for c in before.changes(swapped.identity())] == fields
+        with pytest.raises(SlideError, match="not the slide that was planned"):
+            require_planned(swapped, before, geometry)
+        earlier = replace(before, series_sha256=None)  # as plans of earlier versions know it
+        assert [c.split(":")[0] for c in earlier.changes(swapped.identity())] == fields[:-1]
+        part.write_bytes(kept)
+    label.unlink()  # for privacy; it is no level
+    shutil.copytree(tmp_path / "a", tmp_path / "moved")
+    full.rename(tmp_path / "a" / "renamed.dcm")
+    for path in (tmp_path / "a" / "renamed.dcm", tmp_path / "moved" / full.name):
+        assert before.changes(Slide(path).identity()) == []
+
+
+def test_only_a_dicom_slide_has_a_series(tmp_path: Path) -> None:
+    """The records of all others are those of earlier versions, and so are the hashes of their plans."""
+    path = sf.make_slide(tmp_path / "a.svs", width=300, height=260, mpp=0.5)
+    identity = Slide(path).identity()
+    assert identity.series_sha256 is None
+    assert list(identity.record()) == ["file_bytes", "level_sizes_px", "own_mpp", "sha256"]
 
 
 def test_a_file_that_is_gone(tmp_path: Path) -> None:
