@@ -1,7 +1,9 @@
-"""Set up the process before anything else is imported: module path, signals, text encoding."""
+"""Set up the process before anything else is imported: module path, signals, text encoding.
+
+Only `os` and `sys`, which the interpreter has loaded by now, are imported before the path is cleaned.
+"""
 
 import os
-import signal
 import sys
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
@@ -10,8 +12,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 def end_without_traceback() -> None:
     """Let Ctrl-C end the process without a traceback until `interrupts` handles it; if the parent process had it
-    ignored, it stays ignored.
+    ignored, it stays ignored. Call it after `ignore_modules_here`: the user may have a `signal.py`.
     """
+    import signal
+
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
@@ -44,8 +48,8 @@ def use_utf8() -> None:
 
 def main() -> None:
     """Set up the process, then run the command."""
-    end_without_traceback()
     ignore_modules_here()
+    end_without_traceback()
     use_utf8()
     from pipeline.base import interrupts
 

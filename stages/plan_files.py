@@ -6,7 +6,7 @@ PLAN.config.toml   the options; can be passed to --config
 """
 
 from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from stages.reports.plan import audit_table, estimate
 
 
 def beside(out: Path, ending: str) -> Path:
-    """Path of the file with this ending beside a plan; plans of different names never share one."""
+    """Path of the file with this ending beside a plan. Only `p` and `p.h5` share theirs; the second is refused."""
     return out.with_name(out.name.removesuffix(".h5") + ending)
 
 
@@ -43,8 +43,12 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
         G2LError: a file would be overwritten or cannot be written; wrong input.
     """
     manifest = read_manifest(manifest_path, config.slides_root)
-    pictures = config.overlays
-    with exclusive(out, "g2l plan"), exclusive(pictures, "g2l plan") if pictures else nullcontext():
+    with ExitStack() as locks:
+        locks.enter_context(exclusive(out, "g2l plan"))
+        if out.name:  # `p` and `p.h5` share the files beside them
+            locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
+        if config.overlays:
+            locks.enter_context(exclusive(config.overlays, "g2l plan"))
         return _write_new_plan(manifest, manifest_path, config, out)
 
 

@@ -35,6 +35,8 @@ NO_SYNC = (
 """Errors of systems that cannot sync a folder, or cannot open one that is write-only."""
 NO_REPLACE = (errno.EEXIST, errno.EPERM, errno.EACCES, errno.ENOTEMPTY, errno.ENOSYS)
 """Errors of file systems that cannot rename over an existing file; some may also mean missing permissions."""
+NO_CHMOD = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY)
+"""Errors of file systems without permissions: some FUSE, CIFS, exFAT mounted for another user."""
 
 _shown_notes: set[str] = set()
 
@@ -148,7 +150,8 @@ def write_aside(path: Path) -> Iterator[IO[bytes]]:
 def written_by_library(path: Path) -> Iterator[Path]:
     """A path aside for a library that writes to a path; synced and renamed to `path` if the block succeeds.
 
-    The file's permissions follow the umask, whatever the library sets (safetensors: readable by the owner only).
+    The file's permissions follow the umask, whatever the library sets (safetensors: readable by the owner only), if the
+    file system lets them be set.
 
     Raises:
         OSError: as `write_aside`.
@@ -157,9 +160,21 @@ def written_by_library(path: Path) -> Iterator[Path]:
         with open(aside, "xb") as f:
             mode = os.fstat(f.fileno()).st_mode & 0o777
         yield aside
-        os.chmod(aside, mode)
+        _set_mode(aside, mode)
         with open(aside, "rb") as f:
             sync_file(f.fileno())
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    """Set a file's permissions if they differ and the file system has any."""
+    if os.stat(path).st_mode & 0o777 == mode:
+        return
+    try:
+        os.chmod(path, mode)
+    except OSError as error:
+        if error.errno not in NO_CHMOD:
+            raise
+        say_once(f"permissions cannot be set here ({error.strerror}): new files may be readable by their owner only")
 
 
 @contextmanager

@@ -2,22 +2,30 @@
 
 An empty folder may be a mount point, or the only writable folder below a read-only parent; nothing can be renamed onto
 it. Its entries are then built in a folder inside it and moved up one by one, the entry that completes it last. A list
-of the entries lets the next run remove what a kill left in between.
+of the entries lets the next run remove what a kill left in between. Its name can be guessed, so nothing is removed on
+its word alone: the list must be a file of this user, and each entry the very file or folder that was listed.
 """
 
+import contextlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.base import interrupts
+from pipeline.base.outside import parse_object
 from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, holds_nothing, remove, remove_asides_of
 from pipeline.disk.files import sync_file, sync_folder, sync_tree
 from pipeline.disk.locks import hold_new_folder
 
 FILLING = ".filling" + ASIDE_SUFFIX
-"""The list of entries being moved up."""
+"""The list of entries being moved up: `{"entries": [[name, device, inode], ...]}`. Earlier versions listed names only;
+such a list removes nothing.
+"""
+MOST_NOTE_BYTES = 1 << 20
+"""Our choice: a new folder has a dozen entries; a list of fifteen thousand still fits."""
 
 
 def is_free(folder: Path) -> bool:
@@ -78,7 +86,7 @@ def _move_up(aside: Path, folder: Path, last: str) -> None:
     moved: list[str] = []
     try:
         with open(note, "x", encoding="utf-8") as f:
-            f.write(json.dumps(names))
+            f.write(json.dumps({"entries": [_identified(aside, name) for name in names]}))
             f.flush()
             sync_file(f.fileno())
         for name in names:
@@ -94,9 +102,39 @@ def _move_up(aside: Path, folder: Path, last: str) -> None:
 
 
 def _begun(folder: Path) -> set[str]:
-    """Entries that a killed run has moved up into `folder`, or was about to."""
+    """Entries of `folder` that a killed run has moved up into it: only those that its list identifies."""
     try:
-        names = json.loads((folder / FILLING).read_text("utf-8"))
-    except (OSError, ValueError):
+        listed = parse_object(_read_note(folder / FILLING))["entries"]
+        names = {entry[0] for entry in listed if isinstance(entry[0], str) and Path(entry[0]).name == entry[0]}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return set()
-    return {name for name in names if isinstance(name, str) and Path(name).name == name}
+    begun = set()
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            if _identified(folder, name) in listed:
+                begun.add(name)
+    return begun
+
+
+def _identified(folder: Path, name: str) -> list[str | int]:
+    """An entry's name, device and inode; a rename within a file system keeps them, a copy has others."""
+    status = os.lstat(folder / name)
+    return [name, status.st_dev, status.st_ino]
+
+
+def _read_note(path: Path) -> bytes:
+    """Read a list of entries.
+
+    Raises:
+        OSError: there is none, or a link has its name.
+        ValueError: it is not a regular file of this user with one name, or it is too large.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as f:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or status.st_nlink > 1:
+            raise ValueError("not a list of this user's")
+        data = f.read(MOST_NOTE_BYTES + 1)
+    if len(data) > MOST_NOTE_BYTES:
+        raise ValueError("too large")
+    return data

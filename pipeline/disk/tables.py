@@ -2,7 +2,9 @@
 
 A spreadsheet takes a cell that begins with = + - or @ for a formula, and slide names come from outside. So the writer
 puts an apostrophe before such a cell, as spreadsheets do, and the reader removes it: tables of ours read back
-unchanged. Numbers stay numbers. Left out: what the cells mean; `label_words` knows the words for a missing value.
+unchanged. The same inside a cell, after a semicolon, tab or line end: some spreadsheets split there, and quotes that do
+not begin a cell of theirs do not hold it together. Numbers stay numbers. Left out: what the cells mean; `label_words`
+knows the words for a missing value.
 """
 
 import csv
@@ -38,6 +40,11 @@ FILE_COLUMNS = frozenset({"path", "filename", "slide_id", "slide"})
 FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n])")
 """Start of a cell that a spreadsheet may take for a formula, with or without apostrophes; the last four are full-width
 = + - @ (owasp.org/www-community/attacks/CSV_Injection).
+"""
+INNER = r"(?=(?:[^\S\t\r\n]|[\"'])*[=+\-@\uff0b\uff0d\uff1d\uff20])"
+INNER_FORMULA, INNER_GUARD = re.compile(rf"(?<=[;\t\r\n]){INNER}"), re.compile(rf"(?<=[;\t\r\n])'{INNER}")
+"""Inside a cell: where a formula begins for a spreadsheet that splits there, and the apostrophe put there. Numbers are
+not spared: the rest of the line would follow them in their cell.
 """
 QUOTE, NO_TEXT = '"', '""'
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
@@ -163,14 +170,16 @@ def composed(text: str) -> str:
 
 
 def guarded(cell: Any) -> Any:
-    """A cell to write, with an apostrophe before text that a spreadsheet may take for a formula."""
-    if isinstance(cell, str) and FORMULA.match(cell) and not NUMBER.fullmatch(cell):
-        return f"'{cell}"
-    return cell
+    """A cell to write, with an apostrophe before text that a spreadsheet may take for a formula, inside it as well."""
+    if not isinstance(cell, str):
+        return cell
+    is_formula = FORMULA.match(cell) and not NUMBER.fullmatch(cell)
+    return INNER_FORMULA.sub("'", f"'{cell}" if is_formula else cell)
 
 
 def unguarded(cell: str) -> str:
     """The inverse of `guarded` for text."""
+    cell = INNER_GUARD.sub("", cell)
     return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell
 
 

@@ -10,13 +10,15 @@ tensorboard/     the same metrics for TensorBoard, if it is installed
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any
 
 from pipeline.base.console import say
 from pipeline.base.draws import RUN_VERSION
@@ -255,13 +257,41 @@ class RunFolder:
             return None if step is None else int(step)
 
 
+def not_own_metrics(path: Path) -> CheckpointError:
+    """The error for metrics that would be written elsewhere than in the run's directory."""
+    return CheckpointError(
+        f"{path} is a link, a pipe or a device; metrics are written to a file of the run only. Put the file itself "
+        "there, or choose another --out"
+    )
+
+
+def open_metrics(path: Path) -> IO[bytes]:
+    """Open or create `metrics.jsonl` for appending; never through a link, whose target would be cut and written to.
+
+    Raises:
+        CheckpointError: something other than a file has its name.
+        OSError: it cannot be opened.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        fd = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):  # a link; a pipe that nobody reads
+            raise not_own_metrics(path) from None
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise not_own_metrics(path)
+    return open(fd, "ab")
+
+
 class MetricsLog:
     """Append to `metrics.jsonl`; do nothing if `path` is `None`.
 
     A run that continues first truncates the file to the length recorded in its checkpoint, `num_bytes`.
 
     Raises:
-        CheckpointError: the file is shorter than that.
+        CheckpointError: the file is shorter than that, or a link, pipe or device has its name.
     """
 
     def __init__(self, path: Path | None, num_bytes: int, board: TensorBoard | None = None) -> None:
@@ -269,13 +299,15 @@ class MetricsLog:
         self._board = board or TensorBoard(None, 0)
         if path is None:
             return
+        if path.is_symlink():
+            raise not_own_metrics(path)
         if num_bytes and (not path.exists() or path.stat().st_size < num_bytes):
             raise CheckpointError(
                 f"{path}: missing or truncated; it had {num_bytes} bytes at the checkpoint. Put it back, or choose "
                 "another --out"
             )
         self._path = path
-        self._file = open(path, "ab")  # noqa: SIM115  (closed by close)
+        self._file = open_metrics(path)  # closed by close
         self._file.truncate(num_bytes)
 
     def append(self, line: dict[str, Any]) -> None:

@@ -29,6 +29,7 @@ from pipeline.disk.files import (
     write_bytes,
     write_json,
     write_text,
+    written_by_library,
 )
 from pipeline.disk.locks import exclusive
 
@@ -142,6 +143,49 @@ def test_a_file_system_that_cannot_sync_folders(
     assert content(tmp_path) == {"a": b"new", "b": b"new"}
     said = capsys.readouterr().err
     assert said.count(f"cannot be synced ({os.strerror(number)})") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_permissions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    def chmod(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    real = os.chmod
+    monkeypatch.setattr(files, "_shown_notes", set())
+    monkeypatch.setattr(os, "chmod", chmod)
+    with written_by_library(tmp_path / "same") as aside:
+        aside.write_bytes(b"new")
+    assert capsys.readouterr().err == ""  # nothing had to be set
+    for name in ("a", "b"):
+        with written_by_library(tmp_path / name) as aside:
+            aside.write_bytes(b"new")
+            real(aside, 0o600)
+    assert content(tmp_path) == {"same": b"new", "a": b"new", "b": b"new"}
+    assert capsys.readouterr().err.count(f"permissions cannot be set here ({os.strerror(number)})") == 1
+
+
+def test_rights_that_a_library_narrows_follow_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def narrowed(name: str) -> None:
+        with written_by_library(tmp_path / name) as aside:
+            aside.write_bytes(b"new")
+            aside.chmod(0o600)
+
+    before = os.umask(0o022)
+    try:
+        narrowed("a")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(files, "_set_mode", full)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        narrowed("b")
+    assert list(content(tmp_path)) == ["a"]
 
 
 @pytest.mark.parametrize("number", [errno.EEXIST, errno.EPERM])

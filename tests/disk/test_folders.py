@@ -1,5 +1,6 @@
 """A new folder is complete or absent, also where an empty one is there that cannot be replaced."""
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from support.commands import leftovers
 from support.mounts import mounted, needs_mounts
 
 from pipeline.disk.files import write_bytes
-from pipeline.disk.folders import is_free, new_folder
+from pipeline.disk.folders import FILLING, clear, is_free, new_folder
 from pipeline.disk.locks import exclusive
 
 
@@ -117,3 +118,89 @@ def test_free(tmp_path: Path) -> None:
     assert not is_free(tmp_path / "file")
     (tmp_path / "link").symlink_to(tmp_path / "none")
     assert not is_free(tmp_path / "link")
+
+
+# A list of entries that no killed run of this user has made
+
+
+def entries_of(folder: Path) -> list[list[str | int]]:
+    return [[path.name, path.lstat().st_dev, path.lstat().st_ino] for path in folder.iterdir()]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A folder of the user's, with a file and a folder."""
+    folder = tmp_path / "mine"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "thesis.tex").write_text("mine")
+    (folder / "deep" / "data").write_text("mine")
+    return folder
+
+
+def assert_kept(folder: Path) -> None:
+    assert not is_free(folder)
+    clear(folder)
+    assert (folder / "thesis.tex").read_text() == (folder / "deep" / "data").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        ["thesis.tex", "deep"],  # of an earlier version
+        {"entries": ["thesis.tex", "deep"]},
+        {"entries": [["thesis.tex"], ["deep"]]},
+        {"entries": [["thesis.tex", 0, 0], ["deep", None, None]]},
+        {"entries": [[], [1], {}, 7, None, ["\0", 0, 0], ["..", 0, 0]]},
+        {"entries": {"thesis.tex": 0}},
+        {"entries": 7},
+        {},
+        7,
+        None,
+    ],
+    ids=str,
+)
+def test_a_forged_list_removes_nothing(mine: Path, forged: object) -> None:
+    (mine / FILLING).write_text(json.dumps(forged))
+    assert_kept(mine)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, "\xff", " " * (1 << 21) + "{}"], ids=["empty", "deep", "bytes", "long"]
+)
+def test_a_damaged_list_removes_nothing(mine: Path, text: str) -> None:
+    (mine / FILLING).write_bytes(text.encode("latin-1"))
+    assert_kept(mine)
+
+
+def test_an_entry_that_has_been_replaced_is_not_the_listed_one(mine: Path) -> None:
+    (mine / "thesis.tex").rename(mine.parent / "kept")  # keeps its inode in use
+    (mine / FILLING).write_text(json.dumps({"entries": [*entries_of(mine), *entries_of(mine.parent)]}))
+    (mine / "thesis.tex").write_text("mine")
+    (mine / "deep").rename(mine.parent / "deeper")
+    (mine / "deep").mkdir()
+    (mine / "deep" / "data").write_text("mine")
+    assert_kept(mine)
+
+
+@pytest.mark.parametrize("how", ["link", "second name", "pipe", "folder"])
+def test_a_list_that_is_no_file_of_its_own_removes_nothing(mine: Path, how: str) -> None:
+    """A list that would be right, but lies elsewhere; a pipe would wait for ever."""
+    elsewhere = mine.parent / "elsewhere"
+    elsewhere.write_text(json.dumps({"entries": entries_of(mine)}))
+    if how == "link":
+        (mine / FILLING).symlink_to(elsewhere)
+    elif how == "second name":
+        os.link(elsewhere, mine / FILLING)
+    elif how == "pipe":
+        os.mkfifo(mine / FILLING)
+    else:
+        (mine / FILLING).mkdir()
+    assert_kept(mine)
+    assert elsewhere.exists()
+
+
+def test_a_list_of_another_user_removes_nothing(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (mine / FILLING).write_text(json.dumps({"entries": entries_of(mine)}))
+    assert is_free(mine)  # as a killed run of this user would leave it
+    monkeypatch.setattr(os, "getuid", lambda: (mine / FILLING).lstat().st_uid + 1)
+    assert_kept(mine)

@@ -22,7 +22,23 @@ from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from stages.plan import write_audit
 
 FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-1+2", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1", "'=1", "-", "-x")
-PLAIN = ("-1.5", "+3", "1e-5", "-.5e+3", "a=b", "'quoted'", "", "TCGA-3C-AALI", "5-6")
+PLAIN = ("-1.5", "+3", "1e-5", "-.5e+3", "a=b", "'quoted'", "", "TCGA-3C-AALI", "5-6", "a; b", "a;b=c", "a\n\nb\r\nc")
+SPLIT = (
+    "a;=cmd()",
+    "a\t=cmd()",
+    "a\n=cmd()",
+    "a\r\n=cmd()",
+    "a; =cmd()",
+    "a;\t=cmd()",
+    'a;"=cmd()',
+    "a;'=cmd()",
+    "a;''=1;=2;'+3",
+    "=1;-2\t@3",
+    "a;-5",
+    " \t=1",
+    "a;\uff1d1",
+)
+"""Formulas for a spreadsheet that splits cells at semicolons or tabs."""
 
 
 @pytest.mark.parametrize("cell", FORMULAS)
@@ -30,7 +46,8 @@ def test_a_formula_is_written_as_text_and_read_back(tmp_path: Path, cell: str) -
     write_records(tmp_path / "t.csv", [{"name": cell, cell: "x"}])
     with open(tmp_path / "t.csv", newline="") as f:
         written = list(csv.reader(f))
-    assert written == [["name", f"'{cell}"], [f"'{cell}", "x"]]
+    text = f"'{cell[0]}'{cell[1:]}" if cell[0] in "\t\r" else f"'{cell}"
+    assert written == [["name", text], [text, "x"]]
     (record,) = read_table(tmp_path / "t.csv", ("name",), ",")[0]
     assert record[1] == {"name": cell, cell.strip(): "x"}
 
@@ -44,8 +61,26 @@ def test_numbers_stay_numbers() -> None:
     assert table_text(["a", "b", "c"], [[-1.5, None, float("-inf")]]) == "a,b,c\n-1.5,,-inf\n"
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+@pytest.mark.parametrize("cell", SPLIT)
+def test_no_spreadsheet_that_splits_elsewhere_sees_a_formula(tmp_path: Path, cell: str, mark: str) -> None:
+    rows = [["x", cell], [cell, "y"], ["x,y", cell]]
+    write_records(tmp_path / "t.csv", [{"name": a, "other": b} for a, b in rows])
+    with open(tmp_path / "t.csv", newline="") as f:
+        shown = [part for row in csv.reader(f, delimiter=mark) for part in row]
+    assert not [part for part in shown if part.lstrip().startswith(("=", "+", "-", "@", "\uff1d"))]
+    records = read_table(tmp_path / "t.csv", ("name",), ",")[0]
+    assert [list(record.values()) for _, record in records] == rows
+
+
+def test_long_cells_are_guarded_in_time() -> None:
+    """Not in time that grows with the square of the length."""
+    for cell in ("\t" * 100_000, "; " * 50_000, ";'" * 50_000, ";" + " " * 100_000):
+        assert unguarded(guarded(cell)) == cell
+
+
 @settings(deadline=None)
-@given(st.text(st.characters(codec="utf-8")))
+@given(st.text(st.characters(codec="utf-8")) | st.text("a'\"=-1;\t\r\n ,"))
 def test_every_cell_is_read_back(cell: str) -> None:
     assert unguarded(guarded(cell)) == cell
 

@@ -53,6 +53,18 @@ def test_scripts_in_the_working_folder_are_not_modules(hostile: Path, module: bo
     assert done.returncode == 1
 
 
+def test_the_first_lines_import_nothing_of_the_users(tmp_path: Path) -> None:
+    """Before the path is cleaned, nothing is imported that the interpreter has not loaded by itself."""
+    (tmp_path / "signal.py").write_text("raise SystemExit('a script of the user was run')\n")
+    (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").write_text("raise SystemExit('a package of the user was run')\n")
+    code = "import sys, g2l.__main__ as m; m.use_utf8 = lambda: sys.exit('set up'); m.main()"
+    environment = child_environment() | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]  # as with -m, the working folder is first on the path
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.stderr == "set up\n"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [["--no-python", str(G2L)], ["-m", "g2l"]])
 def test_torchrun_in_a_folder_of_scripts_trains(hostile: Path, how: list[str]) -> None:

@@ -2,19 +2,21 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.commands import called
+from support.commands import called, leftovers
 from support.extraction import TEACHER, made_up_plan, write_cohort, write_teacher
 from support.slides import make_slide
 from support.stores import make_store
 
-from pipeline.base.errors import ConfigError, PlanError, StoreError
+from pipeline.base.errors import BusyError, ConfigError, G2LError, PlanError, StoreError
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.cohort.plan import AuditRow, Plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.sampling import rank_slides
+from stages import plan_files
 from stages.plan import row_hash
 from stages.plan_files import beside, changed_rows, failed_slides, is_attempt, plan_beside, plan_to_extract
 
@@ -58,6 +60,43 @@ def test_plans_of_like_names_do_not_share_files(cohort: Path, tmp_path: Path) ->
         done = called("plan", cohort, "--out", tmp_path / name, "--patch-px", "64", "--patches-per-slide", "2")
         assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("*.audit.csv"))) == len(list(tmp_path.glob("*.config.toml"))) == 3
+
+
+@pytest.mark.parametrize("names", [("p", "p.h5"), ("p.h5", "p")])
+def test_plans_that_share_the_files_beside_them_are_refused(
+    names: tuple[str, str], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second one while the first is being made, and afterwards."""
+    first, second = (tmp_path / name for name in names)
+    config = PlanConfig(patch_px=64, patches_per_slide=2, workers=1)
+    real = plan_files.plan_slides
+    calls = []
+
+    def plan_slides(*words: Any, **options: Any) -> Plan:
+        calls.append(1)
+        if len(calls) == 1:
+            with pytest.raises(BusyError, match="in use by g2l plan"):
+                plan_files.write_new_plan(cohort, config, second)
+        return real(*words, **options)
+
+    monkeypatch.setattr(plan_files, "plan_slides", plan_slides)
+    plan_files.write_new_plan(cohort, config, first)
+    with pytest.raises(G2LError, match="is not overwritten"):
+        plan_files.write_new_plan(cohort, config, second)
+    assert len(calls) == 1
+    assert first.exists()
+    assert not second.exists()
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("out", [".", "/", ".."])
+def test_a_folder_is_no_name_for_a_plan(
+    out: str, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(G2LError, match="is a folder"):
+        plan_files.write_new_plan(cohort, PlanConfig(), Path(out))
 
 
 @pytest.mark.slow

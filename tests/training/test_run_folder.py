@@ -1,6 +1,7 @@
 """The run directory: started once, continued under the same identity only; the metrics follow the checkpoints."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,22 @@ def test_metrics_that_are_shorter_than_the_checkpoint_saw_are_an_error(tmp_path:
         path.write_text("x" * left)
     with pytest.raises(CheckpointError, match="it had 10 bytes at the checkpoint"):
         MetricsLog(path, 10)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 4])
+@pytest.mark.parametrize("how", ["link", "link to nothing", "pipe"])
+def test_metrics_are_never_written_through_a_link(tmp_path: Path, how: str, num_bytes: int) -> None:
+    path, target = tmp_path / "metrics.jsonl", tmp_path / "target"
+    if how == "link":
+        target.write_text("mine, and long")
+    if how == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(target)
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl(.* is a link, a pipe or a device|: missing)"):
+        MetricsLog(path, num_bytes)
+    assert target.exists() == (how == "link")
+    assert how != "link" or target.read_text() == "mine, and long"
 
 
 def test_a_half_written_line_is_left_out_and_a_damaged_one_named(tmp_path: Path) -> None:
