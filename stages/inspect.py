@@ -22,7 +22,7 @@ from pipeline.training.held_out import best_words, history_table, teacher_weight
 from pipeline.training.run_folder import RunFolder
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
-"""By these, and a projector, an exported student is known."""
+"""By these, and `student.json` or a projector, an exported student is known."""
 OTHER_FILES = (ONNX_FILE, PROGRAM_FILE, ADAPTERS_FOLDER)
 """What `g2l export` may add."""
 

@@ -74,7 +74,7 @@ def verify_store(
         G2LError: no store, or the teacher or a slide cannot be had.
     """
     store = Store(folder)
-    sampled = store.teacher(teacher) if teacher else store.first
+    sampled = store.teacher(teacher)
     checks = [check_teacher(each) for each in store.teachers.values()]
     lines = [line for check in checks for line in check.words()]
     if any(check.problems for check in checks):

@@ -84,12 +84,14 @@ class Store:
         further = [StoredTeacher(self, folder) for folder in folders if not folder.name.endswith(ASIDE_SUFFIX)]
         return {teacher.name: teacher for teacher in (self.first, *further)}
 
-    def teacher(self, name: str) -> "StoredTeacher":
-        """The teacher of that name.
+    def teacher(self, name: str | None) -> "StoredTeacher":
+        """The teacher of that name; the first one for `None`.
 
         Raises:
             ConfigError: the store has no embeddings of it.
         """
+        if name is None:
+            return self.first
         teachers = self.teachers
         if name not in teachers:
             raise ConfigError(

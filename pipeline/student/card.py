@@ -202,7 +202,7 @@ def views_note(augment: str, num_views: int) -> str:
 
 
 def split_words(store: dict[str, Any]) -> str:
-    """How the rows were split, in a sentence; `store` is of `folder.card_facts`."""
+    """How the rows were split, in a sentence; `store` is that of `card_facts`."""
     if not store["val_rows"]:
         return "Nothing was held out."
     if store["val_strip"]:

@@ -13,6 +13,7 @@ import timm
 import torch
 from PIL import Image
 from support.extraction import reference_model, tiny_model, write_teacher
+from support.training import same_state
 
 from pipeline.base.errors import EncoderError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
@@ -22,10 +23,6 @@ from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.student.folder import same_embeddings
 
 State = dict[str, torch.Tensor]
-
-
-def equal(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 # --- loading weights ----------------------------------------------------------------------------------------
@@ -40,7 +37,7 @@ def test_only_the_classifier_is_dropped(name: str) -> None:
     dropped = state.keys() - model.state_dict().keys()
     assert dropped
     load_weights(model, state, "here")
-    assert equal(model.state_dict(), {key: value for key, value in state.items() if key not in dropped})
+    assert same_state(model.state_dict(), {key: value for key, value in state.items() if key not in dropped})
 
 
 def break_missing(state: State) -> str:
@@ -71,7 +68,7 @@ def test_weights_that_do_not_fit_are_refused_by_name(damage: Callable[[State], s
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(EncoderError, match=f"here: the weights do not fit the architecture: {words}"):
         load_weights(model, state, "here")
-    assert equal(model.state_dict(), before)
+    assert same_state(model.state_dict(), before)
 
 
 def test_numbers_that_are_none_or_of_another_kind_are_refused() -> None:

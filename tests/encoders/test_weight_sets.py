@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from support.extraction import tiny_model
+from support.training import same_state
 from timm.models import load_state_dict
 
 from pipeline.base.errors import EncoderError
@@ -39,10 +40,6 @@ def prefixed(prefix: str, state: State) -> State:
 
 def loaded(name: str, path: Path, suffix: str = "") -> State:
     return dict(build_encoder(name, Path(f"{path}{suffix}"), 160).module.model.state_dict())
-
-
-def equal(a: State, b: State) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
 A, B, C, D = range(4)
@@ -77,8 +74,8 @@ def test_the_set_is_the_one_that_timm_takes(tmp_path: Path, name: str, form: str
     states = [state_of(name, seed) for seed in range(4)]
     torch.save(FORMS[form](states), tmp_path / "w.pth")
     chosen, _ = choose_set(read_weight_file(tmp_path / "w.pth"), model_of(name), "w.pth")
-    assert equal(chosen.weights, load_state_dict(str(tmp_path / "w.pth")))
-    assert equal(chosen.weights, states[A])
+    assert same_state(chosen.weights, load_state_dict(str(tmp_path / "w.pth")))
+    assert same_state(chosen.weights, states[A])
 
 
 BEYOND: dict[str, tuple[Callable[[list[State]], Any], str]] = {
@@ -138,7 +135,7 @@ def test_the_encoder_is_found_by_its_names(tmp_path: Path, name: str, form: str)
     content = make(states)
     torch.save(content, tmp_path / "w.pth")
     chosen, _ = choose_set(read_weight_file(tmp_path / "w.pth"), model_of(name), "w.pth")
-    assert equal(chosen.weights, states[A])
+    assert same_state(chosen.weights, states[A])
     assert chosen.name == words
 
 
@@ -148,7 +145,7 @@ def test_of_several_sets_the_taken_one_is_told_and_another_can_be_named(
     teacher, student = state_of("test_vit", 1), state_of("test_vit", 2)
     path = tmp_path / "dinov2.pth"
     torch.save({"model": prefixed("student.backbone.", student) | prefixed("teacher.backbone.", teacher)}, path)
-    assert equal(loaded("test_vit", path), teacher)
+    assert same_state(loaded("test_vit", path), teacher)
     said = capsys.readouterr().err
     assert (
         f"note: {path} holds several sets of weights: model.teacher.backbone is taken, not model.student.backbone"
@@ -156,7 +153,7 @@ def test_of_several_sets_the_taken_one_is_told_and_another_can_be_named(
     )
     assert f"{path}::NAME takes another" in said
     for suffix in ("::student", "::model.student.backbone", "::student.backbone"):
-        assert equal(loaded("test_vit", path, suffix), student)
+        assert same_state(loaded("test_vit", path, suffix), student)
         assert not capsys.readouterr().err
     for suffix, words in (
         ("::model", "several sets"),
@@ -181,7 +178,7 @@ def test_a_smaller_student_beside_its_teacher_is_found_by_its_shapes(tmp_path: P
         {"state_dict_ema": small, "state_dict": whole},
     ):
         torch.save(content, tmp_path / "w.pth")
-        assert equal(loaded("test_vit", tmp_path / "w.pth"), whole)
+        assert same_state(loaded("test_vit", tmp_path / "w.pth"), whole)
 
 
 def test_a_damaged_set_is_not_passed_over_for_another(tmp_path: Path) -> None:
@@ -218,7 +215,7 @@ def test_a_masked_autoencoder_without_its_decoder(tmp_path: Path) -> None:
         "decoder_blocks.0.norm1.weight": torch.zeros(8),
     }
     torch.save({"model": state | decoder}, tmp_path / "w.pth")
-    assert equal(loaded("test_vit", tmp_path / "w.pth"), state)
+    assert same_state(loaded("test_vit", tmp_path / "w.pth"), state)
 
 
 def test_a_file_whose_own_name_has_the_mark(tmp_path: Path) -> None:
@@ -226,7 +223,7 @@ def test_a_file_whose_own_name_has_the_mark(tmp_path: Path) -> None:
     assert split_choice(path) == (tmp_path / "a", "b.pth")
     torch.save(state_of("test_vit", 1), path)
     assert split_choice(path) == (path, "")
-    assert equal(loaded("test_vit", path), state_of("test_vit", 1))
+    assert same_state(loaded("test_vit", path), state_of("test_vit", 1))
 
 
 def test_a_mistyped_word_for_weights_is_told(tmp_path: Path) -> None:

@@ -17,12 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.commands import without_leftovers
 from support.places import TESTS
 from support.stores import dropping_cnn, flags, make_store, run_files, start_g2l, train_config
 
 from pipeline.config.stages import TrainConfig
-from pipeline.disk.asides import ASIDE_SUFFIX
-from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.store.store import Store
 from pipeline.training.run_folder import RunFolder
 
@@ -95,11 +94,6 @@ def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[
     run = tmp_path_factory.mktemp("whole") / "run"
     assert forks.run(run) == 0
     return run_files(run), int(run.with_suffix(".count").read_text())
-
-
-def without_leftovers(run: Path) -> None:
-    assert not list(run.parent.rglob("*" + ASIDE_SUFFIX))
-    assert not list(run.parent.rglob("*" + LOCK_SUFFIX))
 
 
 def check_kills(forks: Forks, whole: dict[str, bytes], run: Path, kills: list[int]) -> None:

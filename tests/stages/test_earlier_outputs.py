@@ -24,6 +24,30 @@ from pipeline.store.store import Store
 ARCHIVES = sorted((TESTS / "earlier").glob("*.tar.xz"))
 CPU = ("--device", "cpu", "--workers", "1")
 EXTRACT = ("--rows-per-shard", "8", "--batch-size", "8", "--no-preflight", *CPU)
+TRAIN = (
+    "train-student",
+    "store.zarr",
+    "--out",
+    "run",
+    "--student",
+    "local-dir:student",
+    "--weights",
+    "scratch",
+    "--teacher",
+    "local-dir:teacher",
+    "--teacher",
+    "local-dir:second",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "4",
+    "--checkpoint-every",
+    "3",
+    "--lr",
+    "1e-3",
+    *CPU,
+)
+"""How the archive's run was made."""
 
 
 @pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
@@ -102,29 +126,7 @@ def test_a_run_that_was_cut_is_continued(outputs: Path) -> None:
     last.with_suffix(".json").unlink()
     before = steps(run)
     weights = safetensors.numpy.load_file("exported/model.safetensors")
-    g2l(
-        "train-student",
-        "store.zarr",
-        "--out",
-        "run",
-        "--student",
-        "local-dir:student",
-        "--weights",
-        "scratch",
-        "--teacher",
-        "local-dir:teacher",
-        "--teacher",
-        "local-dir:second",
-        "--epochs",
-        "2",
-        "--batch-size",
-        "4",
-        "--checkpoint-every",
-        "3",
-        "--lr",
-        "1e-3",
-        *CPU,
-    )
+    g2l(*TRAIN)
     after = steps(run)
     assert [line["step"] for line in after] == [line["step"] for line in before]
     assert [line["loss"] for line in after] == pytest.approx([line["loss"] for line in before], rel=1e-3)
@@ -140,29 +142,7 @@ def steps(run: Path) -> list[dict[str, Any]]:
 
 def test_a_finished_run_is_not_trained_again(outputs: Path) -> None:
     before = Path("run/metrics.jsonl").read_bytes()
-    g2l(
-        "train-student",
-        "store.zarr",
-        "--out",
-        "run",
-        "--student",
-        "local-dir:student",
-        "--weights",
-        "scratch",
-        "--teacher",
-        "local-dir:teacher",
-        "--teacher",
-        "local-dir:second",
-        "--epochs",
-        "2",
-        "--batch-size",
-        "4",
-        "--checkpoint-every",
-        "3",
-        "--lr",
-        "1e-3",
-        *CPU,
-    )
+    g2l(*TRAIN)
     assert Path("run/metrics.jsonl").read_bytes() == before
 
 

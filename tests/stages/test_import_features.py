@@ -53,11 +53,6 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
-
-
-@pytest.fixture(scope="module")
 def extracted(tmp_path_factory: pytest.TempPathFactory, cohort: Path, weights: Path) -> Store:
     """What `extract-teacher` makes of the slides, in float32."""
     plan = plan_cohort(cohort / "manifest.csv")

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import support.slides as sf
+from support.commands import call_g2l, leftovers
 from support.extraction import as_earlier_version, big_slide
 from support.plans import SMALL, cohort_of, make_plan
 
@@ -348,3 +349,23 @@ def test_estimate(plan: Plan) -> None:
     text = estimate(plan)
     assert "4 slides of 4 cases and 2 centres: 48 patches, " in text
     assert "1 shard of 48 rows: 147 kB of embeddings (1536-d float16)" in text  # 48 * 1536 * 2 bytes
+
+
+def test_a_disk_full_of_overlays_is_named(cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the disk says it, without a path: at the sync of a picture."""
+    pictures = tmp_path / "pictures"
+    sync = os.fsync
+
+    def full(fd: int) -> None:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith(str(pictures)):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(fd)
+
+    monkeypatch.setattr(os, "fsync", full)
+    options = ("--patch-px", "64", "--patches-per-slide", "12", "--overlays", pictures)
+    code, _, said = call_g2l("plan", cohort, "--out", tmp_path / "plan.h5", *options)
+    assert code == 1
+    assert f"{pictures}/slide_" in said
+    assert "No space left on device" in said
+    assert "Traceback" not in said
+    assert leftovers(tmp_path) == []

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from support.commands import without_leftovers
 from support.stores import dropping_cnn, flags, make_store, plain_vit, run_files, start_g2l, train_config
+from support.training import stop_after
 
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.config.base import read_toml
 from pipeline.config.stages import TrainConfig
-from pipeline.disk.asides import ASIDE_SUFFIX
-from pipeline.disk.locks import LOCK_SUFFIX, exclusive
+from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head
 from pipeline.encoders.build import build_encoder
 from pipeline.projector import Projector
@@ -58,26 +59,6 @@ def cnn(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 def reference(store: Store, cnn: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A run that was never stopped."""
     return train_student(store, tmp_path_factory.mktemp("reference") / "run", cnn)
-
-
-def without_leftovers(run: Path) -> None:
-    assert not list(run.parent.rglob("*" + ASIDE_SUFFIX))
-    assert not list(run.parent.rglob("*" + LOCK_SUFFIX))
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
-    """Raise in the place of step number `steps` + 1."""
-    from stages import train_student as stage
-
-    real, count = stage.train_step, [0]
-
-    def counted(*arguments: Any) -> Any:
-        count[0] += 1
-        if count[0] > steps:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(stage, "train_step", counted)
 
 
 def test_what_a_run_leaves(reference: Trained, store: Store, cnn: TrainConfig) -> None:

@@ -88,7 +88,7 @@ def test_a_random_start_that_comes_out_otherwise_is_told(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On another processor, or with another torch. Weights out of a file that are others are refused instead:
-    tests/test_teacher_weights.py.
+    tests/student/test_teacher_weights.py.
     """
     copy = tmp_path / "run"
     shutil.copytree(run, copy)

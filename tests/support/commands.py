@@ -23,6 +23,11 @@ def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.name.endswith((".g2l-part", ".g2l-lock"))]
 
 
+def without_leftovers(output: Path) -> None:
+    """See that nothing half-written and no lock is left beside an output or in it."""
+    assert leftovers(output.parent) == []
+
+
 def child_environment() -> dict[str, str]:
     """Environment of a child that shares the cores with the tests and has no network."""
     return os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}

@@ -10,6 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from support.stores import make_store, plain_vit, run_files, train_config
+from support.training import same_state, stop_after
 
 from pipeline.base.errors import CheckpointError, ConfigError
 from pipeline.config.stages import TrainConfig
@@ -75,22 +76,6 @@ def exported(run: RunFolder) -> dict[str, torch.Tensor]:
     return safetensors.torch.load_file(run.student / "model.safetensors")
 
 
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def stop_after(patch: pytest.MonkeyPatch, steps: int) -> None:
-    real, count = stage.train_step, [0]
-
-    def counted(*arguments: Any) -> Any:
-        count[0] += 1
-        if count[0] > steps:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    patch.setattr(stage, "train_step", counted)
-
-
 def test_the_best_is_exported_with_its_figures(best: Trained, tmp_path: Path) -> None:
     run, found = best.run, best.run.best()
     assert found is not None
@@ -99,7 +84,7 @@ def test_the_best_is_exported_with_its_figures(best: Trained, tmp_path: Path) ->
     assert best.after is not None
     assert best.after["loss"] == found.loss
     assert (best.step, run.exported_step()) == (found.step, found.step)
-    assert same(exported(run), load_checkpoint(run.checkpoints, found.step)["student"])
+    assert same_state(exported(run), load_checkpoint(run.checkpoints, found.step)["student"])
     words = f"epoch {found.epoch} is exported"
     for text in (report(best), inspect_path(run.folder), (run.student / "README.md").read_text()):
         assert words in text
@@ -136,7 +121,7 @@ def test_the_last_is_kept_unless_told_and_the_other_can_be_had_later(
     trained = train_student(store, tmp_path / "run", config)
     last = load_last_checkpoint(trained.run.checkpoints)
     assert last is not None
-    assert same(exported(trained.run), last["student"])
+    assert same_state(exported(trained.run), last["student"])
     assert "the last epoch is exported" in report(trained)
     assert "--keep best exports that one" in report(trained)
     training = read_student_json(trained.run.student).training
@@ -145,7 +130,7 @@ def test_the_last_is_kept_unless_told_and_the_other_can_be_had_later(
     train_student(store, tmp_path / "run", keeping_best(config))
     assert run_files(tmp_path / "run") == run_files(best.run.folder)
     train_student(store, tmp_path / "run", config)
-    assert same(exported(trained.run), last["student"])
+    assert same_state(exported(trained.run), last["student"])
 
 
 def test_an_earlier_checkpoint_finds_the_best_of_its_time(tmp_path: Path) -> None:
@@ -231,7 +216,7 @@ def test_a_new_run_goes_on_from_a_finished_one(
             train_student(store, tmp_path / "run", longer)
     first = load_checkpoint(tmp_path / "run" / "checkpoints", 0)
     trained = train_student(store, tmp_path / "run", longer)
-    assert same(first["student"], exported(best.run))
+    assert same_state(first["student"], exported(best.run))
     projector = load_projector(best.run.student)
     assert torch.equal(first["projector"]["linear.weight"], projector.linear.weight)
     assert trained.before is not None

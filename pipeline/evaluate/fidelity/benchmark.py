@@ -43,7 +43,7 @@ class FidelityBenchmark(Benchmark):
     def look(cls, config: EvaluateConfig) -> Self:
         assert config.store is not None
         store = Store(config.store)
-        teacher = store.teacher(config.teacher) if config.teacher else store.first
+        teacher = store.teacher(config.teacher)
         missing = missing_note(failed_rows(teacher))
         notes = (f"{teacher.folder}: {missing} The report lists them",) if missing else ()
         return cls(config, notes, teacher, choose_store_rows(teacher, config))

@@ -1,0 +1,26 @@
+"""Training that is stopped, and what is compared of it."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from stages import train_student as stage
+
+
+def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether two states have the same names and values."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Raise in the place of step number `steps` + 1."""
+    real, count = stage.train_step, [0]
+
+    def counted(*arguments: Any) -> Any:
+        count[0] += 1
+        if count[0] > steps:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(stage, "train_step", counted)
