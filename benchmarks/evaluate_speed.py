@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline.base.console import table
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.bootstrap import GroupResamples, class_mean_draws, classification_draws
 from pipeline.evaluate.few_shot import draw_examples, few_shot
 from pipeline.evaluate.folds import group_folds
 from pipeline.evaluate.linear_probe import Probed, knn_probe, linear_probe, probe_task
+from pipeline.evaluate.patch_benchmark.options import PatchOptions
 from pipeline.evaluate.robustness.index import robustness_index
 
 NEEDED_SECONDS, NEEDED_BYTES = 120.0, 4e9
@@ -56,13 +56,13 @@ class Work:
         hidden += SIGNAL / 2 * rng.standard_normal((centers.max() + 1, width), np.float32)[centers]
         hidden *= np.arange(1, width + 1, dtype=np.float32) ** -0.75
         self.embeddings: NDArray[np.float32] = hidden @ rng.standard_normal((width, width), np.float32)
-        self.config = EvaluateConfig(models=["made up"])
+        self.options = PatchOptions()
         self.probed: list[Probed] = []
 
     def folds(self) -> None:
         """Folds by slide, and the splits within."""
-        seed = self.config.seed
-        folds = group_folds(self.classes, self.slides, self.config.folds, seed)
+        seed = self.options.seed
+        folds = group_folds(self.classes, self.slides, self.options.folds, seed)
         self.task = probe_task(self.classes, self.slides, folds, seed)
 
     def linear(self) -> None:
@@ -71,16 +71,16 @@ class Work:
 
     def knn(self) -> None:
         """kNN."""
-        self.probed.append(knn_probe(self.embeddings, self.task, self.config.knn))
+        self.probed.append(knn_probe(self.embeddings, self.task, self.options.knn))
 
     def few_shot(self) -> None:
         """Few-shot prototypes, all numbers of examples and draws."""
-        examples = draw_examples(self.task, self.config.draws, self.config.seed)
+        examples = draw_examples(self.task, self.options.draws, self.options.seed)
         self.few = few_shot(self.embeddings, self.task, examples)
 
     def intervals(self) -> None:
         """All metrics of all resamples."""
-        resamples = GroupResamples(self.slides, self.config.resamples, self.config.seed)
+        resamples = GroupResamples(self.slides, self.options.resamples, self.options.seed)
         for probed in self.probed:
             self.draws = classification_draws(self.task.truth, probed.probabilities, resamples, self.task.parts)
         for found in self.few:

@@ -17,8 +17,9 @@ from pipeline.config.base import Config
 from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
-from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
+from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.files import odd_name
+from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call, CommandWithPanels, nonempty_path, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
@@ -264,12 +265,12 @@ def verify(call: Call, store: Path | None = argument("STORE.zarr", "Store to che
     raise typer.Exit(code)
 
 
-@verb("evaluate", EvaluateConfig)
+@verb("evaluate", evaluate_config())
 def evaluate(call: Call, out: Path | None = output("Folder to write report.html, report.json and figures to.")) -> None:
     """Compare teacher, student and others in one report: fidelity, patch and slide benchmarks, robustness, cost."""
     from stages import evaluate as stage
 
-    config, paths = call.resolve(EvaluateConfig, out=out)
+    config, paths = call.resolve(evaluate_config(), out=out)
     report = stage.evaluate(paths["out"], config)
     show(stage.summary(report, paths["out"]))
     raise typer.Exit(EXIT_PARTIAL if stage.is_partial(report) else EXIT_OK)

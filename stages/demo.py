@@ -25,12 +25,12 @@ from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
-from pipeline.config.tools import EvaluateConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder, write_json
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import build_encoder
+from pipeline.evaluate.options.config import evaluate_config
 from pipeline.report.sheets import draw_neighbours
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import StoredTeacher
@@ -111,11 +111,8 @@ def _run_demo(out: Path) -> int:
     verified, verify_code = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
     say("demo: pictures")
     draw_sheet(extracted.teacher, trained, out / "neighbours.png")
-    config = EvaluateConfig(
-        models=[f"teacher={TEACHER}@{weights}", f"student before={out / 'run'}@before", f"student after={out / 'run'}"],
-        store=out / "store.zarr",
-        **COST,
-    )
+    models = [f"teacher={TEACHER}@{weights}", f"student before={out / 'run'}@before", f"student after={out / 'run'}"]
+    config = evaluate_config().build({"models": models, "store": out / "store.zarr", **COST})
     report = watch.run("report: evaluate", lambda: evaluate(out / "report", config))
     print(summary(plan, extracted, trained, watch.seconds, out))
     print("\n" + report_summary(report, out / "report"))

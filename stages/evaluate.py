@@ -2,13 +2,14 @@
 
 The order is that of a careful reader: look at all inputs before anything is computed; build each model once, and embed
 what the benchmarks need (kept by hash, so that another report of the same data computes nothing); score; write the
-report last. A benchmark is one class in a room of `pipeline/evaluate/` and one line of `BENCHMARKS`.
+report last. A benchmark is a room of `pipeline/evaluate/` and one line of `evaluate.options.benchmarks.BENCHMARKS`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,31 +20,24 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_batch_size, choose_device, choose_precision, describe_device, keep_freed_memory
 from pipeline.base.errors import ConfigError
 from pipeline.base.versions import versions as used_versions
-from pipeline.config.tools import EvaluateConfig
+from pipeline.config.base import Config
 from pipeline.disk.locks import exclusive
-from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
-from pipeline.evaluate.cost.benchmark import CostBenchmark
-from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
-from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
+from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource, load_benchmark
+from pipeline.evaluate.fidelity.options import FidelityOptions
+from pipeline.evaluate.options import benchmarks as registered
+from pipeline.evaluate.options.config import EvaluateConfig
+from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
 from pipeline.evaluate.probe_report import curves_to_draw
 from pipeline.evaluate.report_folder import start_folder
-from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
-from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark
 from pipeline.features.cache import cached, embed_rows, model_key, require_finite
-from pipeline.report.content import Figure, Report, Section
+from pipeline.report.content import Figure, Report, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
 from pipeline.report.page import write_report
 from pipeline.report.size_figure import draw_score_against_size, figure_scores
 from pipeline.student.resolve import TEACHER, NamedModel, name_models, reference_of
 
-BENCHMARKS: tuple[type[Benchmark], ...] = (
-    FidelityBenchmark,
-    PatchBenchmark,
-    SlideBenchmark,
-    RobustnessBenchmark,
-    CostBenchmark,
-)
-"""All benchmarks, in the order of the report."""
+Embedded = tuple[EvaluatedModel, dict[str, NDArray[np.float32]]]
+"""A model, and its embeddings of the patches of each benchmark that has some, float32 (N, D) by the benchmark's key."""
 PROBE_X = "C, inverse strength of the regularisation of the linear probe"
 
 
@@ -54,38 +48,42 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
         G2LError: an input cannot be used, or `out` holds a report of other options.
     """
     started = time.monotonic()
-    device = choose_device(config.device)
+    compared, run = config.part(ComparedOptions), config.part(RunOptions)
+    store = config.part(FidelityOptions).store
+    workers = run.workers or usable_cores()
+    device = choose_device(run.device)
     keep_freed_memory(device)
-    precision = choose_precision(config.precision, device)
+    precision = choose_precision(run.precision, device)
     with exclusive(out, "g2l evaluate"):
         start_folder(out, config, precision)
-        name_models(config.models, config.patch_px, config.store)  # a wrong name is told before inputs are read
-        benchmarks = look_at_inputs(config)
-        patch_px = config.patch_px or next((b.patch_px for b in benchmarks if b.patch_px), None)
-        named = name_models(config.models, patch_px, config.store)
-        for note in dict.fromkeys(model.note for model in named if model.note):
-            say(f"note: {note}")
-        check_models(named, benchmarks, config)
+        name_models(compared.models, run.patch_px, store)  # a wrong name is told before inputs are read
+        rooms = registered.BENCHMARKS
+        options = {load_benchmark(room): config.part(registered.options_of(room)) for room in rooms}
+        benchmarks = look_at_inputs(options, workers)
+        patch_px = run.patch_px or next((each.patch_px for each in benchmarks if each.patch_px), None)
+        named = name_models(compared.models, patch_px, store)
+        check_models(named, benchmarks, compared.reference)
 
-        embedded = [embed_model(model, benchmarks, config, out, device, precision) for model in named]
+        cache = run.cache or out / "embeddings"
+        embedded = [
+            embed_model(
+                model,
+                benchmarks,
+                cache=cache,
+                batch_size=run.batch_size,
+                workers=workers,
+                device=device,
+                precision=precision,
+            )
+            for model in named
+        ]
         models = [model for model, _ in embedded]
-        labels = [model.label for model in models]
-        wanted = config.reference if config.reference in labels else None
-        reference = reference_of(labels, [model.role for model in models], wanted)
-
-        sections = []
-        for benchmark in benchmarks:
-            say(f"evaluate: {benchmark.name}")
-            of_models = {model.label: values[benchmark.key] for model, values in embedded if benchmark.key in values}
-            section = benchmark.section(Evaluation(models, of_models, reference, out, device, precision))
-            sections.append(with_pictures(section, out))
-
-        described = [model.described() for model in models]
-        times = next((section.ms_per_patch for section in sections if section.ms_per_patch), None)
-        overview = draw_score_against_size(described, figure_scores(sections), times, out / "score_against_size.png")
+        reference = reference_among(models, compared.reference)
+        nothing = Evaluation(models, {}, reference, out, device, precision, compared.reference)
+        sections = [make_section(benchmark, embedded, nothing) for benchmark in benchmarks]
         report = Report(
             title="Is the student as good as its teacher?",
-            models=described,
+            models=[model.described() for model in models],
             reference=reference,
             sections=sections,
             settings=config.absolute().record() | {"precision": precision},
@@ -96,39 +94,46 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
                 "versions": used_versions(),
             },
         )
-        write_report(report, out, [overview] if overview else [])
+        write_report(report, out, draw_overview(report, out))
     return report
 
 
-def look_at_inputs(config: EvaluateConfig) -> list[Benchmark]:
+def look_at_inputs(options: Mapping[type[Benchmark[Any]], Config], workers: int) -> list[Benchmark[Any]]:
     """The benchmarks that are asked for, with all their tables, images, feature files and stores looked through.
+
+    Args:
+        options: of all benchmarks, in the order of the report.
+        workers: threads that read images.
 
     Raises:
         ConfigError: nothing to evaluate, or an option lacks its other half.
         G2LError: an input cannot be used.
     """
-    wanted = [benchmark for benchmark in BENCHMARKS if benchmark.is_wanted(config)]
+    wanted = [kind for kind, of_kind in options.items() if kind.is_wanted(of_kind)]
     if not wanted:
-        *most, last = (benchmark.asked_by for benchmark in BENCHMARKS)
+        *most, last = (kind.asked_by for kind in options)
         raise ConfigError(f"nothing to evaluate: give {', '.join(most)} or {last}")
     benchmarks = []
-    for each in wanted:
-        benchmark = each.look(config)
+    for kind in wanted:
+        benchmark = kind.look(options[kind], workers)
         for note in benchmark.notes:
             say(f"warning: {note}")
         benchmarks.append(benchmark)
     return benchmarks
 
 
-def check_models(named: Sequence[NamedModel], benchmarks: Sequence[Benchmark], config: EvaluateConfig) -> None:
-    """See before anything is built that the reference is one of the models, and that every benchmark can score them.
+def check_models(named: Sequence[NamedModel], benchmarks: Sequence[Benchmark[Any]], reference: str | None) -> None:
+    """See before anything is built that the named `reference` is one of the models, and that every benchmark can score
+    them.
 
     Raises:
         ConfigError: not so.
     """
+    for note in dict.fromkeys(model.note for model in named if model.note):
+        say(f"note: {note}")
     labels = [model.label for model in named] + [label for each in benchmarks for label in each.other_labels]
-    if config.reference is not None and config.reference not in labels:
-        raise ConfigError(f"--reference {config.reference}: the models are {', '.join(labels)}")
+    if reference is not None and reference not in labels:
+        raise ConfigError(f"--reference {reference}: the models are {', '.join(labels)}")
     for benchmark in benchmarks:
         for note in benchmark.check_models(named):
             say(f"note: {note}")
@@ -136,14 +141,15 @@ def check_models(named: Sequence[NamedModel], benchmarks: Sequence[Benchmark], c
 
 def embed_model(
     named: NamedModel,
-    benchmarks: Sequence[Benchmark],
-    config: EvaluateConfig,
-    out: Path,
+    benchmarks: Sequence[Benchmark[Any]],
+    *,
+    cache: Path,
+    batch_size: int | None,
+    workers: int,
     device: torch.device,
     precision: str,
-) -> tuple[EvaluatedModel, dict[str, NDArray[np.float32]]]:
-    """Build one model, and embed the patches of each benchmark that has some, or take the embeddings from the cache:
-    float32 (N, D) by the benchmark's key.
+) -> Embedded:
+    """Build one model, and embed the patches of each benchmark that has some, or take the embeddings from the `cache`.
 
     Raises:
         G2LError: it cannot be built, or an embedding is not finite.
@@ -151,7 +157,7 @@ def embed_model(
     say(f"evaluate: {named.label}")
     built = named.build()
     module = built.module.to(device)
-    batch_size = config.batch_size or choose_batch_size(module, named.patch_px, device, precision)
+    num_rows = batch_size or choose_batch_size(module, named.patch_px, device, precision)
 
     def embed(source: PatchSource) -> NDArray[np.float32]:
         def compute() -> NDArray[np.float32]:
@@ -160,15 +166,14 @@ def embed_model(
                 source.read,
                 source.rows,
                 patch_px=named.patch_px,
-                batch_size=batch_size,
-                workers=config.workers or usable_cores(),
+                batch_size=num_rows,
+                workers=workers,
                 device=device,
                 precision=precision,
                 what=f"embedding {source.name}",
             )
 
-        key, data_key = model_key(built, precision), source.data_key(named.patch_px)
-        values = cached(config.cache or out / "embeddings", key, data_key, compute)
+        values = cached(cache, model_key(built, precision), source.data_key(named.patch_px), compute)
         require_finite(named.label, values, f"the {source.name}")
         return values
 
@@ -183,37 +188,56 @@ def embed_model(
     return EvaluatedModel(named, built, TEACHER if is_teacher else named.role), embeddings
 
 
+def reference_among(models: Sequence[EvaluatedModel], wanted: str | None) -> str:
+    """Label of the model that the others are compared with: the `wanted` one if it is a model, and not only the label
+    of some features.
+    """
+    labels = [model.label for model in models]
+    return reference_of(labels, [model.role for model in models], wanted if wanted in labels else None)
+
+
+def make_section(benchmark: Benchmark[Any], embedded: Sequence[Embedded], nothing: Evaluation) -> Section:
+    """A benchmark's section with its pictures; `nothing` is the evaluation without embeddings."""
+    say(f"evaluate: {benchmark.name}")
+    embeddings = {model.label: values[benchmark.key] for model, values in embedded if benchmark.key in values}
+    return with_pictures(benchmark.section(replace(nothing, embeddings=embeddings)), nothing.out)
+
+
 def with_pictures(section: Section, out: Path) -> Section:
     """The section with a picture of its scores before its other figures, and one of how C was chosen behind them."""
     figures: list[Figure] = []
     if scores := [score for score in section.scores if not score.is_cost]:
         figures.append(draw_scores(scores, out / f"{section.key}_scores.png"))
     figures += section.figures
-    probe = section.data.get("linear_probe")
-    if probe and (lines := curves_to_draw(probe)):
-        chosen_by = str(probe["chosen_by"])
-        words = f"{chosen_by[0].upper()}{chosen_by[1:]} on inner splits"
-        figures.append(draw_lines(lines, PROBE_X, words, out / f"{section.key}_by_c.png", log_x=True))
+    if curves := curves_to_draw(section.data):
+        words = f"{curves.score[0].upper()}{curves.score[1:]} on inner splits"
+        figures.append(draw_lines(curves.lines, PROBE_X, words, out / f"{section.key}_by_c.png", log_x=True))
     return replace(section, figures=figures)
 
 
+def draw_overview(report: Report, out: Path) -> list[Figure]:
+    """The figure of scores against sizes, if there is anything to draw."""
+    times = next((section.ms_per_patch for section in report.sections if section.ms_per_patch), None)
+    scores = figure_scores(report.sections)
+    overview = draw_score_against_size(report.models, scores, times, out / "score_against_size.png")
+    return [overview] if overview else []
+
+
+def score_rows(score: Score) -> list[tuple[str, str, str, str]]:
+    """The lines of one score in the closing table. Times have a range instead of an interval, and say so."""
+    what = ", least and largest round" if score.is_cost else ""
+    rows: list[tuple[str, str, str, str]] = []
+    for label, value in score.values.items():
+        interval = f"{value.low:.3f} to {value.high:.3f}{what}" if np.isfinite(value.low) else ""
+        rows.append((score.name if not rows else "", label, f"{value.value:.3f}", interval))
+    return rows
+
+
 def summary(report: Report, out: Path) -> str:
-    """The closing table of headline scores, a line a model. Times have a range instead of an interval, and say so."""
-    scores = [score for section in report.sections for score in section.scores]
-    rows = []
-    for number, score in enumerate(scores):
-        what = ", least and largest round" if score.is_cost else ""
-        for label, value in score.values.items():
-            rows.append(
-                (
-                    score.name if label == next(iter(score.values)) else "",
-                    label,
-                    f"{value.value:.3f}",
-                    f"{value.low:.3f} to {value.high:.3f}{what}" if np.isfinite(value.low) else "",
-                )
-            )
-        if number < len(scores) - 1:
-            rows.append(("", "", "", ""))
+    """The closing table of headline scores, a line a model."""
+    rows: list[tuple[str, str, str, str]] = []
+    for score in (score for section in report.sections for score in section.scores):
+        rows += [("", "", "", "")] * bool(rows) + score_rows(score)
     text = table(rows, ("score", "model", "value", "95 % interval"), right=(2,)) if rows else ""
     num_left_out = sum(e.count for section in report.sections for e in section.exclusions if not e.by_rule)
     lines = [

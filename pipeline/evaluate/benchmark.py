@@ -1,24 +1,28 @@
 """What a benchmark of `g2l evaluate` is: look through its inputs, say which patches each model embeds, make a section.
 
-A benchmark is a subclass of `Benchmark` in a room of its own, `evaluate/NAME/benchmark.py`, and one line of
-`stages.evaluate.BENCHMARKS`, which is the order of the report. It sees nothing of the other benchmarks.
+A benchmark is a subclass of `Benchmark` in a room of its own, `evaluate/NAME/benchmark.py`, with its options beside it,
+`evaluate/NAME/options.py`, and one line of `evaluate.options.benchmarks.BENCHMARKS`, which is the order of the report.
+It sees nothing of the other benchmarks.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config.tools import EvaluateConfig
+from pipeline.config.base import Config
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.report.content import ReportModel, Section
 from pipeline.student.resolve import NamedModel
 
+Options = TypeVar("Options", bound=Config)
+"""The class of a benchmark's options."""
 Embeddings = Mapping[str, NDArray[np.float32]]
 """Embeddings of a benchmark's patches by the model's label, float32 (N, D)."""
 
@@ -75,6 +79,7 @@ class Evaluation:
         out: the report's folder, for figures.
         device: where to train and to time models.
         precision: arithmetic of the forward passes.
+        named_reference: what `--reference` names, a model or one of `Benchmark.other_labels`; `None` if nothing.
     """
 
     models: Sequence[EvaluatedModel]
@@ -83,17 +88,18 @@ class Evaluation:
     out: Path
     device: torch.device
     precision: str
+    named_reference: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
-class Benchmark(ABC):
+class Benchmark(ABC, Generic[Options]):
     """A benchmark whose inputs have been looked through: `look` is the way to one.
 
     Attributes:
         key: the section's name in `report.json`, and how its figures' files begin.
         name: what the terminal calls it.
         asked_by: the options that ask for it.
-        config: the options of the evaluation.
+        options: its own, and those that it shares.
         notes: what the user must know before anything is computed.
     """
 
@@ -101,12 +107,12 @@ class Benchmark(ABC):
     name: ClassVar[str]
     asked_by: ClassVar[str]
 
-    config: EvaluateConfig
+    options: Options
     notes: tuple[str, ...]
 
     @classmethod
     @abstractmethod
-    def is_wanted(cls, config: EvaluateConfig) -> bool:
+    def is_wanted(cls, options: Options) -> bool:
         """Whether the options ask for this benchmark. Reads nothing.
 
         Raises:
@@ -115,8 +121,11 @@ class Benchmark(ABC):
 
     @classmethod
     @abstractmethod
-    def look(cls, config: EvaluateConfig) -> Self:
+    def look(cls, options: Options, workers: int) -> Self:
         """Read all inputs and see that they can be scored, before any model is built.
+
+        Args:
+            workers: threads that read images.
 
         Raises:
             G2LError: an input cannot be used; names it.
@@ -159,3 +168,10 @@ class Benchmark(ABC):
         Raises:
             BenchmarkError: embeddings that cannot be scored; names the model.
         """
+
+
+def load_benchmark(room: str) -> type[Benchmark[Any]]:
+    """The class of a benchmark on the list."""
+    benchmark: type[Benchmark[Any]] = import_module(f"{room}.benchmark").BENCHMARK
+    assert issubclass(benchmark, Benchmark), f"{room}.benchmark.BENCHMARK is no Benchmark"
+    return benchmark

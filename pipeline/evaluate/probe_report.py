@@ -4,6 +4,7 @@ The curve is of the rows that C was chosen by, never of rows that are scored. Pu
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from pipeline.report.content import Cell, Column, Interval, Table
 
 Choices = Mapping[str, tuple[Choice, ...]]
 """Of each model, by label, in the order of the folds."""
+PROBE_DATA = "linear_probe"
+"""Where a section's data hold what `curve_data` gives."""
 
 
 def mean_curve(choices: tuple[Choice, ...]) -> Floats:
@@ -75,13 +78,24 @@ def curve_data(choices: Choices, protocol: ProbeProtocol) -> dict[str, Any]:
     }
 
 
-def curves_to_draw(data: Mapping[str, Any]) -> dict[str, dict[float, float | Interval]]:
-    """What `curve_data` holds as lines, by label: the score by C; empty where nothing was chosen."""
-    lines: dict[str, dict[float, float | Interval]] = {
-        label: {c: y for c, y in zip(data["strengths"], of_model["curve"], strict=True) if y is not None}
-        for label, of_model in data["models"].items()
-    }
-    return {label: line for label, line in lines.items() if line}
+@dataclass(frozen=True)
+class Curves:
+    """Lines of a section's figure: by the model's label, the score by C. `score` says which one, in words."""
+
+    lines: dict[str, dict[float, float | Interval]]
+    score: str
+
+
+def curves_to_draw(data: Mapping[str, Any]) -> Curves | None:
+    """The curves in a section's `data`; `None` where there is no linear probe, or nothing was chosen."""
+    if PROBE_DATA not in data:
+        return None
+    probe = data[PROBE_DATA]
+    lines: dict[str, dict[float, float | Interval]] = {}
+    for label, of_model in probe["models"].items():
+        if line := {c: y for c, y in zip(probe["strengths"], of_model["curve"], strict=True) if y is not None}:
+            lines[label] = line
+    return Curves(lines, str(probe["chosen_by"])) if lines else None
 
 
 def _plain(curve: Floats) -> list[float | None]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from pipeline.base.errors import ConfigError
 from pipeline.base.outside import read_json, read_toml, reading
 from pipeline.config.base import differences, to_toml
-from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
+from pipeline.evaluate.options.config import EvaluateConfig
 
 OPTIONS_FILE = "evaluate.toml"
 DAMAGED = "Delete the folder, or choose another --out"
@@ -30,7 +30,7 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
         with reading(path, "damaged", ConfigError, DAMAGED):
             recorded = {name: value for name, value in read_toml(path)["evaluate"].items() if name != "out"}
-            old = EvaluateConfig.build(BEFORE_THERE_WERE | recorded).absolute().deciding()
+            old = type(config).build(BEFORE_THERE_WERE | recorded).absolute().deciding()
             old |= {"precision": read_precision(report)}
         if changes := differences(old, config.absolute().deciding() | {"precision": precision}):
             listing = "\n".join(f"  {line}" for line in changes)

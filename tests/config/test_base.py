@@ -6,9 +6,10 @@ import pytest
 
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
-from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
+from pipeline.config.tools import EmbedConfig, ImportConfig
+from pipeline.evaluate.options.config import evaluate_config
 
-RECORDED = (PlanConfig, ExtractConfig, TrainConfig, ImportConfig, EmbedConfig, EvaluateConfig)
+RECORDED = (PlanConfig, ExtractConfig, TrainConfig, ImportConfig, EmbedConfig, evaluate_config())
 """Configurations of commands whose output is continued or made again."""
 
 

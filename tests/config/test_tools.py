@@ -1,4 +1,4 @@
-"""Options of importing, embedding and evaluating: bounds, and paths that records hold."""
+"""Options of importing and embedding: bounds, and records."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.config import feature_tools
 from pipeline.config.base import Config
 from pipeline.config.feature_tools import FeatureTool
-from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
+from pipeline.config.tools import EmbedConfig, ImportConfig
 
 IMPORT = {"slides_root": Path("s"), "teacher": "t"}
 
@@ -24,12 +24,6 @@ IMPORT = {"slides_root": Path("s"), "teacher": "t"}
         (EmbedConfig, {}, "layout: Field required"),
         (EmbedConfig, {"layout": "tridnet"}, r"got 'tridnet'\) \(did you mean trident\?"),
         (EmbedConfig, {"layout": "pt", "min_tissue": -0.1}, "min_tissue: "),
-        (EvaluateConfig, {"models": []}, "models: "),
-        (EvaluateConfig, {"models": ["uni"], "folds": 1}, "folds: "),
-        (EvaluateConfig, {"models": ["uni"], "resamples": 99}, "resamples: "),
-        (EvaluateConfig, {"models": ["uni"], "probe_c": 0}, "probe_c: "),
-        (EvaluateConfig, {"models": ["uni"], "cost_precisions": ["float8"]}, "cost_precisions.0: "),
-        (EvaluateConfig, {"models": ["uni"], "slide": "x.csv"}, r"did you mean slides\?"),
     ],
 )
 def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: dict[str, Any], words: str) -> None:
@@ -45,22 +39,8 @@ def test_a_layout_is_one_that_a_tool_writes(monkeypatch: pytest.MonkeyPatch) -> 
         EmbedConfig.build({"layout": "trident"})
 
 
-def test_models_and_features_are_recorded_by_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "run.json").write_text("{}")
-    monkeypatch.chdir(tmp_path)
-    models = ["uni", "before=run@before", "x=uni@scratch", "uni@w.pt"]
-    config = EvaluateConfig(models=models, features=["a=features", "more"], store=Path("s.zarr")).absolute()
-    assert config.models == ["uni", f"before={tmp_path}/run@before", "x=uni@scratch", f"uni@{tmp_path}/w.pt"]
-    assert config.features == [f"a={tmp_path}/features", f"{tmp_path}/more"]
-    assert config.store == tmp_path / "s.zarr"
-    assert EvaluateConfig(models=["uni"]).absolute().features is None
-
-
 @pytest.mark.parametrize(
-    "config",
-    [ImportConfig(**IMPORT), EmbedConfig(layout="pt"), EvaluateConfig(models=["uni"])],
-    ids=lambda config: type(config).__name__,
+    "config", [ImportConfig(**IMPORT), EmbedConfig(layout="pt")], ids=lambda config: type(config).__name__
 )
 def test_a_record_builds_the_same_configuration(config: Config) -> None:
     assert type(config).build(config.record()) == config

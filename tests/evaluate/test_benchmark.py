@@ -1,60 +1,26 @@
-"""A new benchmark is one class and one line: a toy one looks, embeds through the cache, and makes a section."""
+"""A new benchmark is one folder and one line: a toy one brings options, looks, embeds through the cache, and makes a
+section.
+"""
 
+import importlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import sys
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
+from support import commands
+from support.benchmarks import config
 from support.stores import PATCH_PX, make_patches
 
-from pipeline.base.errors import BenchmarkError, ConfigError
-from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.benchmark import Benchmark, Evaluation, PatchSource
-from pipeline.evaluate.images import ImageFiles, look_through
-from pipeline.report.content import Column, Interval, Score, Section, Table
+import stages
+from pipeline.base.errors import ConfigError
+from pipeline.evaluate.benchmark import load_benchmark
+from pipeline.evaluate.options import benchmarks
 from stages import evaluate as stage
 
-
-@dataclass(frozen=True, eq=False)
-class SpreadBenchmark(Benchmark):
-    """How far apart a model's embeddings of a folder of images are."""
-
-    key: ClassVar[str] = "spread"
-    name: ClassVar[str] = "spread of embeddings"
-    asked_by: ClassVar[str] = "--images-root"
-
-    images: ImageFiles
-
-    @classmethod
-    def is_wanted(cls, config: EvaluateConfig) -> bool:
-        return config.images_root is not None
-
-    @classmethod
-    def look(cls, config: EvaluateConfig) -> Self:
-        assert config.images_root is not None
-        paths: Sequence[Path] = sorted(config.images_root.glob("*.png"))
-        if not paths:
-            raise BenchmarkError(f"{config.images_root} holds no PNG")
-        return cls(config, ("only the spread is measured",), look_through(paths, 1, config.images_root))
-
-    def patch_source(self) -> PatchSource | None:
-        return self.images.patch_source("images")
-
-    def section(self, evaluation: Evaluation) -> Section:
-        spread = {label: float(values.std(0).mean()) for label, values in evaluation.embeddings.items()}
-        columns = [Column("model"), Column("spread", "Standard deviation, mean over dimensions.")]
-        return Section(
-            self.key,
-            "Spread",
-            "How far apart the embeddings are.",
-            {"images": len(self.images.usable)},
-            [Table("Spread", columns, [[label, value] for label, value in spread.items()])],
-            scores=[Score("spread", {label: Interval(v, np.nan, np.nan) for label, v in spread.items()})],
-        )
+MODELS = ["one=test_resnet@scratch", "two=test_efficientnet@scratch"]
 
 
 @pytest.fixture
@@ -66,31 +32,38 @@ def folder(tmp_path: Path) -> Path:
     return images
 
 
-def evaluate(out: Path, images: Path, **options: Any) -> dict[str, Any]:
-    """The report of two small models on the toy benchmark."""
-    values = {
-        "models": ["one=test_resnet@scratch", "two=test_efficientnet@scratch"],
-        "images_root": images,
-        "patch_px": PATCH_PX,
-        "cost": False,
-        "device": "cpu",
-        "workers": 1,
-    } | options
-    stage.evaluate(out, EvaluateConfig.build(values))
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line; and the command `g2l` as it is imported after that."""
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", (*benchmarks.BENCHMARKS, "support.toy_benchmark"))
+    monkeypatch.setattr(stages, "cli", commands.cli)
+    monkeypatch.delitem(sys.modules, "stages.cli")
+    monkeypatch.setattr(commands, "cli", importlib.import_module("stages.cli"))
+
+
+def evaluate(out: Path, *more: object) -> tuple[int, str, str]:
+    """The command on two small models."""
+    models = [word for model in MODELS for word in ("--models", model)]
+    fixed = ["--patch-px", PATCH_PX, "--no-cost", "--device", "cpu", "--workers", 1]
+    return commands.call_g2l("evaluate", "--out", out, *models, *fixed, *more)
+
+
+def report_of(out: Path) -> dict[str, Any]:
     report: dict[str, Any] = json.loads((out / "report.json").read_text())
     return report
 
 
 @pytest.mark.slow
-def test_one_class_and_one_line_make_a_section_of_the_report(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_one_folder_and_one_line_make_a_section_of_the_report(
+    command: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "BENCHMARKS", (*stage.BENCHMARKS, SpreadBenchmark))
     out = tmp_path / "report"
-    first = evaluate(out, folder)
-    said = capfd.readouterr().err
+    code, shown, said = evaluate(out, "--spread", folder)
+    assert code == 0, said
+    assert "spread" in shown
     assert said.index("warning: only the spread is measured") < said.index("evaluate: one")
     assert said.index("evaluate: two") < said.index("evaluate: spread of embeddings")
+    first = report_of(out)
     (section,) = first["sections"].values()
     assert list(first["sections"]) == ["spread"]
     assert section["basis"] == {"images": 5}
@@ -99,25 +72,50 @@ def test_one_class_and_one_line_make_a_section_of_the_report(
     assert (out / "score_against_size.png").is_file()
     assert "How far apart the embeddings are." in (out / "report.html").read_text()
     assert len(list((out / "embeddings").glob("*.h5"))) == 2
+    assert first["settings"]["spread_least"] == 2
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("embeddings were computed again")
 
     monkeypatch.setattr(stage, "embed_rows", never)
-    assert evaluate(out, folder)["sections"] == first["sections"]
+    code, _, said = commands.call_g2l("evaluate", "--config", out / "evaluate.toml")  # the record holds its options
+    assert code == 0, said
+    assert report_of(out)["sections"] == first["sections"]
 
 
-def test_it_is_looked_at_before_any_model_is_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+def test_its_own_options_come_from_the_command_line_before_any_model_is_built(
+    command: None, folder: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(stage, "BENCHMARKS", (*stage.BENCHMARKS, SpreadBenchmark))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(BenchmarkError, match="empty holds no PNG"):
-        evaluate(tmp_path / "report", tmp_path / "empty")
-    assert "evaluate: one" not in capfd.readouterr().err
+    code, _, said = evaluate(tmp_path / "report", "--spread", folder, "--spread-least", 6)
+    assert code == 1
+    assert f"{folder} holds 5 PNG, and 6 are needed" in said
+    assert "evaluate: one" not in said
+    code, _, said = evaluate(tmp_path / "report", "--spread", folder, "--spread-least", 0)
+    assert code == 1
+    assert "spread_least: Input should be greater than or equal to 1 (got 0)" in said
 
 
-def test_without_it_the_options_ask_for_nothing(folder: Path, tmp_path: Path) -> None:
+def test_its_options_have_their_heading_in_the_help(command: None) -> None:
+    code, shown, _ = commands.call_g2l("evaluate", "--help")
+    assert code == 0
+    assert shown.index("Cost:") < shown.index("Spread:") < shown.index("--spread-least")
+    assert shown.index("--spread-least") < shown.index("Scores of the benchmarks:")
+
+
+def test_without_its_line_there_is_no_such_option(folder: Path, tmp_path: Path) -> None:
     words = "nothing to evaluate: give --store, --patches, --slides with --features, --robustness or --cost"
-    with pytest.raises(ConfigError, match=words):
-        evaluate(tmp_path / "report", folder)
+    code, _, said = evaluate(tmp_path / "report")
+    assert code == 1
+    assert words in said
+    code, _, said = evaluate(tmp_path / "report", "--spread", folder)
+    assert code == 1
+    assert "No such option: --spread" in said
+    with pytest.raises(ConfigError, match="spread: Extra inputs are not permitted"):
+        config(spread=folder)
+
+
+def test_a_room_must_name_a_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = importlib.import_module("pipeline.evaluate.cost.benchmark")
+    monkeypatch.setattr(cost, "BENCHMARK", int)
+    with pytest.raises(AssertionError, match=r"pipeline\.evaluate\.cost\.benchmark\.BENCHMARK is no Benchmark"):
+        load_benchmark("pipeline.evaluate.cost")

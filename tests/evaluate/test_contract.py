@@ -1,4 +1,4 @@
-"""What every benchmark of `g2l evaluate` must do: the same tests for each class of `stages.evaluate.BENCHMARKS`."""
+"""What every benchmark of `g2l evaluate` must do: the same tests for each room on the list of benchmarks."""
 
 import json
 from collections.abc import Callable
@@ -11,25 +11,29 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support.benchmarks import config
 from support.stores import PATCH_PX, make_patches, make_store
 
 from pipeline.base.errors import G2LError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.encoders.build import build_encoder
-from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation
+from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, load_benchmark
 from pipeline.evaluate.cost import measure
+from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
 from pipeline.report.content import Section, Table
 from pipeline.student.resolve import NamedModel
-from stages.evaluate import BENCHMARKS
 
 WIDTH = 6
+SMALL = {"cost": False, "folds": 2, "resamples": 100, "draws": 2, "knn": 3, "mil_epochs": 1}
 EMBED_NOTHING = ("slides", "cost")
 """Benchmarks that need no embeddings of patches."""
 
 
-def config(**options: Any) -> EvaluateConfig:
-    small = {"models": ["a"], "cost": False, "folds": 2, "resamples": 100, "draws": 2, "knn": 3, "mil_epochs": 1}
-    return EvaluateConfig.build(small | options)
+def is_wanted(room: str, options: dict[str, Any]) -> bool:
+    return load_benchmark(room).is_wanted(config(**(SMALL | options)).part(options_of(room)))
+
+
+def look(room: str, options: dict[str, Any]) -> Benchmark[Any]:
+    return load_benchmark(room).look(config(**(SMALL | options)).part(options_of(room)), workers=1)
 
 
 def write_table(path: Path, columns: str, rows: list[str]) -> Path:
@@ -108,18 +112,22 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(measure.LEAST_SECONDS, "cpu", 0.01)
 
 
-@pytest.fixture(params=BENCHMARKS, ids=lambda benchmark: benchmark.key)
-def kind(request: pytest.FixtureRequest) -> type[Benchmark]:
-    found: type[Benchmark] = request.param
-    return found
+@pytest.fixture(params=BENCHMARKS, ids=lambda room: room.rpartition(".")[2])
+def room(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 @pytest.fixture
-def options(kind: type[Benchmark], tmp_path: Path) -> dict[str, Any]:
+def kind(room: str) -> type[Benchmark[Any]]:
+    return load_benchmark(room)
+
+
+@pytest.fixture
+def options(kind: type[Benchmark[Any]], tmp_path: Path) -> dict[str, Any]:
     return CASES[kind.key].options(tmp_path)
 
 
-def section_of(benchmark: Benchmark, models: list[EvaluatedModel], out: Path) -> Section:
+def section_of(benchmark: Benchmark[Any], models: list[EvaluatedModel], out: Path) -> Section:
     """The section for random embeddings, the same at each call."""
     source = benchmark.patch_source()
     embeddings = {}
@@ -139,29 +147,37 @@ def without_times(value: Any) -> Any:
 
 
 def test_every_benchmark_is_tested() -> None:
-    assert list(CASES) == [benchmark.key for benchmark in BENCHMARKS]
+    assert list(CASES) == [load_benchmark(room).key for room in BENCHMARKS]
 
 
-def test_it_is_wanted_by_its_own_options_only(kind: type[Benchmark], options: dict[str, Any]) -> None:
-    assert [each.key for each in BENCHMARKS if each.is_wanted(config(**options))] == [kind.key]
-    assert not kind.is_wanted(config())
+def test_it_is_wanted_by_its_own_options_only(room: str, kind: type[Benchmark[Any]], options: dict[str, Any]) -> None:
+    assert [each for each in BENCHMARKS if is_wanted(each, options)] == [room]
+    assert not is_wanted(room, {})
     assert kind.asked_by.startswith("--")
 
 
-def test_looking_refuses_what_is_not_there_by_name(kind: type[Benchmark], options: dict[str, Any]) -> None:
+def test_its_options_are_those_of_its_room(room: str, options: dict[str, Any]) -> None:
+    assert type(look(room, options).options) is options_of(room)
+
+
+def test_looking_refuses_what_is_not_there_by_name(
+    room: str, kind: type[Benchmark[Any]], options: dict[str, Any]
+) -> None:
     with pytest.raises(G2LError, match=CASES[kind.key].named):
-        kind.look(config(**(options | CASES[kind.key].broken)))
+        look(room, options | CASES[kind.key].broken)
 
 
 def test_looking_at_sound_inputs_says_nothing_and_prints_nothing(
-    kind: type[Benchmark], options: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    room: str, options: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert kind.look(config(**options)).notes == ()
+    assert look(room, options).notes == ()
     assert "warning" not in capfd.readouterr().err
 
 
-def test_patches_are_read_and_known_by_what_they_are(kind: type[Benchmark], options: dict[str, Any]) -> None:
-    source, again = (kind.look(config(**options)).patch_source() for _ in range(2))
+def test_patches_are_read_and_known_by_what_they_are(
+    room: str, kind: type[Benchmark[Any]], options: dict[str, Any]
+) -> None:
+    source, again = (look(room, options).patch_source() for _ in range(2))
     if source is None or again is None:
         assert kind.key in EMBED_NOTHING
         return
@@ -186,9 +202,9 @@ def has_meaning(section: Section, table: Table) -> bool:
 
 
 def test_its_section_says_what_each_number_is(
-    kind: type[Benchmark], options: dict[str, Any], models: list[EvaluatedModel], tmp_path: Path
+    room: str, kind: type[Benchmark[Any]], options: dict[str, Any], models: list[EvaluatedModel], tmp_path: Path
 ) -> None:
-    section = section_of(kind.look(config(**options)), models, tmp_path)
+    section = section_of(look(room, options), models, tmp_path)
     assert section.key == kind.key
     assert section.title
     assert section.what
@@ -206,9 +222,9 @@ def test_its_section_says_what_each_number_is(
 
 @pytest.mark.slow
 def test_the_same_embeddings_give_the_same_section(
-    kind: type[Benchmark], options: dict[str, Any], models: list[EvaluatedModel], tmp_path: Path
+    room: str, kind: type[Benchmark[Any]], options: dict[str, Any], models: list[EvaluatedModel], tmp_path: Path
 ) -> None:
-    records = [section_of(kind.look(config(**options)), models, tmp_path).record() for _ in range(2)]
+    records = [section_of(look(room, options), models, tmp_path).record() for _ in range(2)]
     if kind.key == "cost":
         records = [without_times(record) for record in records]
     assert records[0] == records[1]

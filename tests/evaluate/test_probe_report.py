@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from pipeline.evaluate.probe_choice import Choice, ProbeProtocol
-from pipeline.evaluate.probe_report import curve_data, curve_tables, curves_to_draw, mean_curve, strength_column
+from pipeline.evaluate.probe_report import (
+    PROBE_DATA,
+    Curves,
+    curve_data,
+    curve_tables,
+    curves_to_draw,
+    mean_curve,
+    strength_column,
+)
 
 PROTOCOL = ProbeProtocol((0.1, 1.0), "balanced_accuracy")
 CHOSEN = (Choice(1.0, np.array([0.2, 0.4])), Choice(0.1, np.array([0.6, 0.5])))
@@ -31,11 +39,13 @@ def test_where_nothing_was_chosen_there_is_no_curve() -> None:
     data = curve_data({"teacher": (Choice(0.3, np.full(1, np.nan)),)}, fixed)
     assert data["chosen_by"] == "fixed"
     assert data["models"]["teacher"] == {"chosen": [0.3], "curve": [None], "curve_by_fold": [[None]]}
-    assert curves_to_draw(data) == {}
+    assert curves_to_draw({PROBE_DATA: data}) is None
+    assert curves_to_draw({}) is None
     assert "fixed" in strength_column(fixed).what
 
 
 def test_the_data_have_every_fold_and_can_be_drawn() -> None:
     data = curve_data({"teacher": CHOSEN}, PROTOCOL)
     assert data["models"]["teacher"]["curve_by_fold"] == [[0.2, 0.4], [0.6, 0.5]]
-    assert curves_to_draw(data) == {"teacher": {0.1: pytest.approx(0.4), 1.0: pytest.approx(0.45)}}
+    line = {0.1: pytest.approx(0.4), 1.0: pytest.approx(0.45)}
+    assert curves_to_draw({PROBE_DATA: data}) == Curves({"teacher": line}, "balanced accuracy")

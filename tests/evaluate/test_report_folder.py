@@ -7,18 +7,18 @@ import pytest
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import to_toml
-from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.options.config import EvaluateConfig, evaluate_config
 from pipeline.evaluate.report_folder import read_precision, start_folder
 
 
 def test_a_report_from_before_there_were_protocols_is_one_of_the_plain_one(tmp_path: Path) -> None:
-    config = EvaluateConfig(models=["a"])
+    config = evaluate_config()(models=["a"])
     record = {name: value for name, value in config.record().items() if name != "protocol"}
     (tmp_path / "evaluate.toml").write_text(to_toml({"evaluate": {"out": str(tmp_path)} | record}))
     (tmp_path / "report.json").write_text('{"settings": {"precision": "float32"}}')
     with pytest.raises(ConfigError, match="protocol: 'plain' -> 'balanced'"):
         start_folder(tmp_path, config, "float32")
-    start_folder(tmp_path, EvaluateConfig(models=["a"], protocol="plain"), "float32")
+    start_folder(tmp_path, evaluate_config()(models=["a"], protocol="plain"), "float32")
 
 
 def finish(out: Path, precision: str = "float32") -> None:
@@ -26,7 +26,7 @@ def finish(out: Path, precision: str = "float32") -> None:
 
 
 def options(**values: Any) -> EvaluateConfig:
-    return EvaluateConfig.build({"models": ["a"]} | values)
+    return evaluate_config().build({"models": ["a"]} | values)
 
 
 def test_a_new_folder_holds_the_options(tmp_path: Path) -> None:

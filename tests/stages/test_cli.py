@@ -13,8 +13,9 @@ from support.extraction import TEACHER, write_cohort, write_teacher
 
 from pipeline.config.base import Config, differences, read_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
-from pipeline.config.tools import EmbedConfig, EvaluateConfig, ImportConfig
+from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import exclusive
+from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call
 
 COMMANDS = (
@@ -60,7 +61,7 @@ def test_every_command_has_help(command: str) -> None:
 def test_a_long_help_is_divided_by_headings(width: str) -> None:
     lines = g2l("evaluate", "--help", env={"COLUMNS": width}).stdout.splitlines()
     headings = [line.removesuffix(":") for line in lines if re.fullmatch(r"[A-Z][^:]*:", line)]
-    assert headings == ["Options", *EvaluateConfig.panels.values()]
+    assert headings == ["Options", *evaluate_config().panels.values()]
     under = {heading: lines.index(f"{heading}:") for heading in headings}
     at = {
         flag: next(i for i, line in enumerate(lines) if line.startswith(f"  {flag} ")) for flag in ("--knn", "--ri-k")
@@ -72,7 +73,7 @@ def test_a_long_help_is_divided_by_headings(width: str) -> None:
     assert len(described) == 1  # the columns of all headings agree
 
 
-@pytest.mark.parametrize("config", [EvaluateConfig, EmbedConfig, ImportConfig, TrainConfig])
+@pytest.mark.parametrize("config", [evaluate_config(), EmbedConfig, ImportConfig, TrainConfig])
 def test_headings_begin_with_fields_in_their_order(config: type[Config]) -> None:
     fields = list(config.model_fields)
     places = [fields.index(name) for name in config.panels]

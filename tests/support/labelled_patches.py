@@ -1,23 +1,18 @@
 """Tables of labelled patches on disk, and what `g2l evaluate` makes of them before anything is computed."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
 from pipeline.evaluate.patch_benchmark.data import PatchSet
-from stages.evaluate import look_at_inputs
+from pipeline.evaluate.patch_benchmark.options import PatchOptions
+from support.benchmarks import look
 
 Pixels = NDArray[np.uint8]
 NUM = 24
-
-
-def config(**options: Any) -> EvaluateConfig:
-    return EvaluateConfig.build({"models": ["a"], "cost": False, "folds": 3, "resamples": 100} | options)
 
 
 def noise(seed: int) -> Pixels:
@@ -42,7 +37,11 @@ def cohort(copies: dict[int, int] | None = None) -> tuple[list[Pixels], dict[str
     return pictures, {"label": ["xy"[i // 2 % 2] for i in range(NUM)], "case_id": cases}
 
 
-def patches_of(path: Path, **options: Any) -> PatchSet:
-    (benchmark,) = look_at_inputs(config(patches=path, **options))
+def options(path: Path | None = None) -> PatchOptions:
+    return PatchOptions(patches=path, folds=3, resamples=100)
+
+
+def patches_of(path: Path) -> PatchSet:
+    (benchmark,) = look(patches=path)
     assert isinstance(benchmark, PatchBenchmark)
-    return benchmark.patch_set
+    return benchmark.bench.patch_set

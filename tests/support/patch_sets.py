@@ -1,5 +1,6 @@
 """Patch sets with known classes, cases and centres, and embeddings that hold some of the class."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.benchmark import Embeddings as OfModels
 from pipeline.evaluate.patch_benchmark.data import PatchSet
+from pipeline.evaluate.patch_benchmark.options import PatchOptions
+from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
+from pipeline.report.content import Exclusion, Section
 
 Embeddings = NDArray[np.float32]
 ODD = '<script>alert("x")</script>'
 
 
-def config(**options: Any) -> EvaluateConfig:
-    return EvaluateConfig.build({"models": ["a"], "resamples": 200, "draws": 6, "knn": 5} | options)
+def options(**values: Any) -> PatchOptions:
+    return PatchOptions.build({"resamples": 200, "draws": 6, "knn": 5} | values)
+
+
+def section_of(
+    patch_set: PatchSet, embeddings: OfModels, reference: str, exclusions: Sequence[Exclusion] = (), **values: Any
+) -> Section:
+    """The section of models by label, by `options` with these values."""
+    return patch_section(prepare(patch_set, options(**values)), embeddings, reference, exclusions)
 
 
 def make_set(seed: int = 0, num_rows: int = 240, num_groups: int = 24, **changes: Any) -> PatchSet:

@@ -1,15 +1,16 @@
 """Robustness sets and models of known robustness, for the tests of the section and its tables."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set
-from pipeline.report.content import Section
+from pipeline.evaluate.robustness.section import robustness_section
+from pipeline.report.content import Exclusion, Section
 
 Embeddings = dict[str, NDArray[np.float32]]
 
@@ -36,8 +37,16 @@ def models_of(data: RobustnessSet) -> Embeddings:
     }
 
 
-def config(**options: Any) -> EvaluateConfig:
-    return EvaluateConfig(models=["a"], resamples=200, **options)
+def section_of(
+    robustness_set: RobustnessSet,
+    embeddings: Embeddings,
+    reference: str,
+    exclusions: Sequence[Exclusion] = (),
+    **options: Any,
+) -> Section:
+    """The section of models by label, with 200 resamples and margins, and what `options` say otherwise."""
+    values = {"k": None, "with_margins": True, "resamples": 200, "seed": 0} | options
+    return robustness_section(robustness_set, embeddings, reference, exclusions, **values)
 
 
 def rows_of(section: Section, title: str) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.slide_benchmark.bags import SlideSet
+from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.evaluate.slide_benchmark.score import survey_slides
-from pipeline.evaluate.slide_benchmark.section import slide_section
+from pipeline.evaluate.slide_benchmark.section import Bench, prepare, slide_section
 from pipeline.report.content import Section
 
 WIDTH, NUM_CASES = 16, 20
@@ -71,14 +71,14 @@ def write_cohort(folder: Path, shift: float = 1.0, seed: int = 0) -> tuple[Path,
     return path, [("uni", folder / "uni"), ("noise", folder / "noise")]
 
 
-def config(**options: Any) -> EvaluateConfig:
-    small = {"models": ["x"], "label": "tp53", "folds": 2, "mil_epochs": 2, "resamples": 100}
-    return EvaluateConfig(**(small | options))
+def prepared(path: Path, features: Features, **values: Any) -> Bench:
+    options = SlideOptions(**({"label": "tp53", "folds": 2, "mil_epochs": 2, "resamples": 100} | values))
+    surveyed = survey_slides(path, features, label=options.label, num_folds=options.folds, seed=options.seed)
+    return prepare(surveyed, options)
 
 
-def run(path: Path, features: Features, reference: str | None = None, **options: Any) -> Section:
-    of_call = config(**options)
-    return slide_section(survey_slides(path, features, of_call), of_call, reference, torch.device("cpu"))
+def run(path: Path, features: Features, reference: str | None = None, **values: Any) -> Section:
+    return slide_section(prepared(path, features, **values), reference, torch.device("cpu"))
 
 
 def edit(path: Path, old: str, new: str) -> None:

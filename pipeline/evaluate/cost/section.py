@@ -12,7 +12,6 @@ from torch import nn
 from pipeline.base.console import Progress
 from pipeline.base.devices import describe_device
 from pipeline.base.errors import first_line
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.cost.measure import (
     CELL_SECONDS,
     LEAST_ROUNDS,
@@ -29,28 +28,28 @@ MIB = 2**20
 
 def cost_section(
     models: Sequence[tuple[ReportModel, nn.Module, int]],
-    config: EvaluateConfig,
     reference: str,
     device: torch.device,
-    precision: str,
+    *,
+    batch_sizes: Sequence[int],
+    precisions: Sequence[str],
+    rounds: int,
 ) -> Section:
     """Measure all models; its times of a patch are those of the largest batch size and the first precision.
 
     Args:
         models: with the module, forward: uint8 (B, P, P, 3) -> (B, D), and the side of its patches, pixels.
         reference: label of the model that the others are compared with.
-        precision: arithmetic where the configuration names none to be timed.
+        batch_sizes: to time, ascending.
+        precisions: to time, each once.
+        rounds: of timing, each with every model once.
     """
-    batch_sizes = sorted(set(config.cost_batch_sizes))
-    precisions: list[str] = list(dict.fromkeys(config.cost_precisions or [])) or [precision]
     exclusions: list[Exclusion] = []
     size = _size_table(models, reference, exclusions)
     modules = {model.label: module for model, module, _ in models}
     sides = {model.label: patch_px for model, _, patch_px in models}
-    with Progress("timing", len(precisions) * len(batch_sizes) * config.cost_rounds, "rounds") as progress:
-        rows = measure_cost(
-            modules, sides, reference, batch_sizes, precisions, config.cost_rounds, device, progress.step
-        )
+    with Progress("timing", len(precisions) * len(batch_sizes) * rounds, "rounds") as progress:
+        rows = measure_cost(modules, sides, reference, batch_sizes, precisions, rounds, device, progress.step)
     exclusions += [
         Exclusion(f"{row.label}, {row.precision}, batches of {row.batch_size}", row.note) for row in rows if row.note
     ]
@@ -66,14 +65,14 @@ def cost_section(
         tables=[size, _speed_table(rows, reference)],
         scores=_scores(largest, reference),
         settings={
-            "batch_sizes": batch_sizes,
-            "precisions": precisions,
-            "rounds": config.cost_rounds,
+            "batch_sizes": list(batch_sizes),
+            "precisions": list(precisions),
+            "rounds": rounds,
             "device": describe_device(device),
             "patch_px": sides,
         },
         exclusions=exclusions,
-        notes=_notes(rows, config.cost_rounds),
+        notes=_notes(rows, rounds),
         ms_per_patch={row.label: row.ms_per_patch for row in largest if row.ms_per_patch is not None},
     )
 

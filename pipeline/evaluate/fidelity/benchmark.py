@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from pipeline.base.devices import one_thread
 from pipeline.base.errors import ConfigError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.files import sha256_json
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
+from pipeline.evaluate.fidelity.options import FidelityOptions
 from pipeline.evaluate.fidelity.rows import failed_rows, missing_note
 from pipeline.evaluate.fidelity.score import StoreEmbeddings, StoreRows, choose_store_rows
 from pipeline.evaluate.fidelity.section import KEY, fidelity_section
@@ -23,7 +23,7 @@ from pipeline.training.rows import StoredRows
 
 
 @dataclass(frozen=True, eq=False)
-class FidelityBenchmark(Benchmark):
+class FidelityBenchmark(Benchmark[FidelityOptions]):
     """`teacher` is the one to compare with; `rows` of its store are scored."""
 
     key: ClassVar[str] = KEY
@@ -34,19 +34,18 @@ class FidelityBenchmark(Benchmark):
     rows: StoreRows
 
     @classmethod
-    def is_wanted(cls, config: EvaluateConfig) -> bool:
-        if config.teacher and not config.store:
+    def is_wanted(cls, options: FidelityOptions) -> bool:
+        if options.teacher and not options.store:
             raise ConfigError("--teacher says which of a store's teachers is meant; give --store too")
-        return config.store is not None
+        return options.store is not None
 
     @classmethod
-    def look(cls, config: EvaluateConfig) -> Self:
-        assert config.store is not None
-        store = Store(config.store)
-        teacher = store.teacher(config.teacher)
+    def look(cls, options: FidelityOptions, workers: int) -> Self:
+        assert options.store is not None
+        teacher = Store(options.store).teacher(options.teacher)
         missing = missing_note(failed_rows(teacher))
         notes = (f"{teacher.folder}: {missing} The report lists them",) if missing else ()
-        return cls(config, notes, teacher, choose_store_rows(teacher, config))
+        return cls(options, notes, teacher, choose_store_rows(teacher, options.store_rows, options.seed))
 
     @property
     def patch_px(self) -> int | None:
@@ -56,7 +55,7 @@ class FidelityBenchmark(Benchmark):
         for model in named:
             if model.patch_px != self.teacher.patch_px:
                 raise ConfigError(
-                    f"{model.label} takes patches of {model.patch_px} px, those of {self.config.store} "
+                    f"{model.label} takes patches of {model.patch_px} px, those of {self.options.store} "
                     f"have {self.teacher.patch_px}. Leave it or --store out"
                 )
         return []
@@ -70,7 +69,7 @@ class FidelityBenchmark(Benchmark):
         def data_key(patch_px: int) -> dict[str, Any]:
             return {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
 
-        return PatchSource("store", rows, StoredRows(self.teacher, self.config.slides_root).read, data_key)
+        return PatchSource("store", rows, StoredRows(self.teacher, self.options.slides_root).read, data_key)
 
     def stored_embeddings(self, built: BuiltEncoder) -> NDArray[np.float32] | None:
         if not self.is_teacher(built):
@@ -80,7 +79,16 @@ class FidelityBenchmark(Benchmark):
     def section(self, evaluation: Evaluation) -> Section:
         models = [self._of_model(model, evaluation.embeddings[model.label]) for model in evaluation.models]
         with one_thread():
-            return fidelity_section(self.teacher, self.rows, models, self.config, evaluation.out)
+            return fidelity_section(
+                self.teacher,
+                self.rows,
+                models,
+                evaluation.out,
+                reference=evaluation.named_reference,
+                most_rows=self.options.store_rows,
+                resamples=self.options.resamples,
+                seed=self.options.seed,
+            )
 
     def _of_model(self, model: EvaluatedModel, embeddings: NDArray[np.float32]) -> StoreEmbeddings:
         """A model's `embeddings` of the rows, training rows first, with its way into the teacher's space."""
@@ -98,3 +106,6 @@ class FidelityBenchmark(Benchmark):
 def same_encoder(record: dict[str, Any], teacher: dict[str, Any]) -> bool:
     """Whether an encoder is a store's teacher: its weights, its statistics and how its embedding is taken."""
     return all(record[name] == teacher[name] for name in ("weights_sha256", "embedding", "mean", "std", "width"))
+
+
+BENCHMARK = FidelityBenchmark

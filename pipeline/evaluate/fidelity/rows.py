@@ -19,12 +19,12 @@ MAX_ROWS_NAMED = 5
 Names = NDArray[np.str_]
 
 
-def failed_rows(store: StoredTeacher) -> list[Exclusion]:
+def failed_rows(teacher: StoredTeacher) -> list[Exclusion]:
     """Planned rows that the store has no embedding of: one exclusion for each slide and reason, held-out rows first,
     and one for all that are not done yet.
     """
-    status, split, slide_of_row = store.status(), store.plan.split(), store.plan.slide_of_row()
-    reasons = {failure["row"]: str(failure["reason"]) for failure in store.ledger.failures()}
+    status, split, slide_of_row = teacher.status(), teacher.plan.split(), teacher.plan.slide_of_row()
+    reasons = {failure["row"]: str(failure["reason"]) for failure in teacher.ledger.failures()}
     exclusions = []
     for code, words in ((VAL, "held-out"), (TRAIN, "training")):
         of_split = split == code
@@ -33,7 +33,7 @@ def failed_rows(store: StoredTeacher) -> list[Exclusion]:
             reason = reasons.get(row, Status(int(status[row])).name)
             groups.setdefault((int(slide_of_row[row]), reason), []).append(row)
         for (slide, reason), rows in groups.items():
-            what = f"{_patches(len(rows), words)} of slide {store.plan.slides[slide].slide_id} ({_rows(rows)})"
+            what = f"{_patches(len(rows), words)} of slide {teacher.plan.slides[slide].slide_id} ({_rows(rows)})"
             exclusions.append(Exclusion(what, f"no embedding in the store: {reason}", count=len(rows)))
         if absent := int((of_split & (status == Status.ABSENT)).sum()):
             exclusions.append(
@@ -64,9 +64,9 @@ def missing_note(exclusions: list[Exclusion]) -> str:
     )
 
 
-def sample_note(store: StoredTeacher, num_val: int, num_train: int) -> str:
+def sample_note(teacher: StoredTeacher, num_val: int, num_train: int) -> str:
     """How many rows `--store-rows` left of those that there are; "" if it left all."""
-    of_val, of_train = len(store.ok_rows(VAL)), len(store.ok_rows(TRAIN))
+    of_val, of_train = len(teacher.ok_rows(VAL)), len(teacher.ok_rows(TRAIN))
     if (num_val, num_train) == (of_val, of_train):
         return ""
     return (

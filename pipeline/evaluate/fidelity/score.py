@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.projector import EPSILON, Projector
 from pipeline.report.content import Column
 from pipeline.sampling import TRAIN, VAL
@@ -79,22 +78,22 @@ class StoreRows:
         return np.concatenate([self.train, self.val])
 
 
-def choose_store_rows(store: StoredTeacher, config: EvaluateConfig) -> StoreRows:
-    """At most `store_rows` held-out rows and as many training rows, by a hash of the row.
+def choose_store_rows(teacher: StoredTeacher, most: int, seed: int) -> StoreRows:
+    """At most `most` held-out rows and as many training rows, by a hash of the row.
 
     Raises:
         BenchmarkError: fewer than two rows are held out, or fewer than three are to be trained on.
     """
     chosen = []
     for split, least, words in ((TRAIN, 3, "to train on"), (VAL, 2, "held out")):
-        rows = store.ok_rows(split)
+        rows = teacher.ok_rows(split)
         if len(rows) < least:
             raise BenchmarkError(
-                f"{store.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
+                f"{teacher.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
                 "with --val-fraction or --val-strip"
             )
-        keys = row_keys(rows, config.seed, 0, "evaluate")
-        chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[: config.store_rows]]))
+        keys = row_keys(rows, seed, 0, "evaluate")
+        chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[:most]]))
     return StoreRows(*chosen)
 
 
@@ -120,13 +119,13 @@ class StoreEmbeddings:
 class TeacherSpace:
     """The store's teacher on the chosen rows, plain and standardised by the statistics of all training rows."""
 
-    def __init__(self, store: StoredTeacher, rows: StoreRows) -> None:
-        mean, variance = teacher_statistics(store, TRAIN)
+    def __init__(self, teacher: StoredTeacher, rows: StoreRows) -> None:
+        mean, variance = teacher_statistics(teacher, TRAIN)
         self.mean, self.deviation = mean, np.sqrt(variance + EPSILON)
-        self.plain = np.stack([store.read_embedding(int(row)) for row in rows.val])
+        self.plain = np.stack([teacher.read_embedding(int(row)) for row in rows.val])
         self.val = self.standardise(self.plain)
-        self.train = self.standardise(np.stack([store.read_embedding(int(row)) for row in rows.train]))
-        self.train_cases = store.plan.case_of_row()[rows.train]
+        self.train = self.standardise(np.stack([teacher.read_embedding(int(row)) for row in rows.train]))
+        self.train_cases = teacher.plan.case_of_row()[rows.train]
 
     def standardise(self, embeddings: NDArray[np.floating]) -> NDArray[np.float64]:
         """(N, T) in the standardised space."""

@@ -13,21 +13,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.cohort.cases import case_facts, cases_warning
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.bootstrap import (
     READ_DIFFERENCES,
     Draws,
     GroupResamples,
-    bound_note,
     difference,
-    few_groups_note,
     interval,
     mean_draws,
     ratio_draws,
 )
 from pipeline.evaluate.fidelity.correlation_draws import correlation_draws
-from pipeline.evaluate.fidelity.rows import failed_rows, missing_note, not_shown, not_shown_note, part_rows, sample_note
+from pipeline.evaluate.fidelity.notes import at_bound, map_notes, provenance, row_notes
+from pipeline.evaluate.fidelity.rows import failed_rows, not_shown, not_shown_note, part_rows
 from pipeline.evaluate.fidelity.score import (
     FITTED,
     FITTED_FIGURES,
@@ -46,11 +43,10 @@ from pipeline.evaluate.fidelity.score import (
 from pipeline.projector import EPSILON
 from pipeline.report.content import Cell, Column, Figure, Interval, Score, Section, Table
 from pipeline.report.sheets import draw_best_and_worst
-from pipeline.sampling import TRAIN
 from pipeline.store.store import StoredTeacher
-from pipeline.student.resolve import AFTER, BEFORE
-from pipeline.training.linear_map import ROWS, LinearMap
-from pipeline.training.similarity import NUM_NEIGHBOURS, debiased_linear_cka
+from pipeline.student.resolve import BEFORE
+from pipeline.training.linear_map import LinearMap
+from pipeline.training.similarity import debiased_linear_cka
 
 KEY = "fidelity"
 SHEET_PATCHES = 8
@@ -93,6 +89,27 @@ def score_models(
     return figures, correlated
 
 
+@dataclass(frozen=True)
+class Origins:
+    """Slide, case and centre of each held-out row, (N,); a centre is "" where the plan has none."""
+
+    slides: NDArray[np.str_]
+    cases: NDArray[np.str_]
+    centers: NDArray[np.str_]
+
+
+def origins_of(teacher: StoredTeacher, rows: NDArray[np.int64]) -> Origins:
+    """Where rows of the store come from."""
+    slides = [teacher.plan.slides[i] for i in teacher.plan.slide_of_row()[rows]]
+    columns = zip(*((slide.slide_id, slide.case_id, slide.center or "") for slide in slides), strict=True)
+    return Origins(*(np.array(column) for column in columns))
+
+
+def map_record(fitted: LinearMap) -> dict[str, object]:
+    """How a map's strength was chosen, as JSON types."""
+    return {"ridge": fitted.strength, "chosen_by_leaving_out": fitted.left_out}
+
+
 WHAT = (
     "How well each model stands in for {teacher} on the patches that the store's plan holds out. Standardised space: "
     "the teacher's embedding with each dimension at mean 0 and variance 1 over the training rows. Intervals: 95 %, "
@@ -101,62 +118,68 @@ WHAT = (
 
 
 def fidelity_section(
-    store: StoredTeacher, rows: StoreRows, models: Sequence[StoreEmbeddings], config: EvaluateConfig, out: Path
+    teacher: StoredTeacher,
+    rows: StoreRows,
+    models: Sequence[StoreEmbeddings],
+    out: Path,
+    *,
+    reference: str | None,
+    most_rows: int,
+    resamples: int,
+    seed: int,
 ) -> Section:
-    """All figures, and tables by centre and slide; writes the contact sheet to `out` if the store keeps pixels."""
-    plan, space = store.plan, TeacherSpace(store, rows)
-    slide_of_row = plan.slide_of_row()[rows.val]
-    slides = np.array([plan.slides[i].slide_id for i in slide_of_row])
-    cases = np.array([plan.slides[i].case_id for i in slide_of_row])
-    centers = np.array([plan.slides[i].center or "" for i in slide_of_row])
-    resamples = GroupResamples(cases, config.resamples, config.seed)
+    """All figures, and tables by centre and slide; writes the contact sheet to `out` if the store keeps pixels.
+
+    Args:
+        reference: label of the model that the user wants the others compared with.
+        most_rows: at most so many `rows` of each side were chosen.
+    """
+    space, held_out = TeacherSpace(teacher, rows), origins_of(teacher, rows.val)
+    of_cases = GroupResamples(held_out.cases, resamples, seed)
     cka = {model.label: alignment(space, model) for model in models}
     maps = {model.label: space.fit_map(model) for model in models}
-    figures, correlated = score_models(space, models, maps, resamples)
+    figures, correlated = score_models(space, models, maps, of_cases)
     shown = shown_model(models, figures)
-    parts = figures_of_parts(space, models, figures, shown[0], slides, centers)
-    overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, resamples)) for m in models}
-    num_cases, num_centers = len(np.unique(cases)), len(np.unique(centers[centers != ""]))
+    parts = figures_of_parts(space, models, figures, shown[0], held_out)
+    overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, of_cases)) for m in models}
+    num_cases = len(np.unique(held_out.cases))
     return Section(
         key=KEY,
         title="Fidelity to the teacher",
-        what=WHAT.format(teacher=store.name),
+        what=WHAT.format(teacher=teacher.name),
         basis={
             "patches": len(rows.val),
-            "slides": len(np.unique(slides)),
+            "slides": len(np.unique(held_out.slides)),
             "cases": num_cases,
-            "centres": num_centers,
+            "centres": len(np.unique(held_out.centers[held_out.centers != ""])),
             "patches to fit maps": len(rows.train),
         },
         tables=[
-            *model_tables(figures, correlated, cka, resamples),
-            *difference_tables(models, figures, resamples, config.reference),
+            *model_tables(figures, correlated, cka, of_cases),
+            *difference_tables(models, figures, of_cases, reference),
             *parts.tables,
         ],
-        figures=[draw_sheet(store, rows, figures[shown].cosine, shown, out)] if store.store.has_pixels else [],
+        figures=[draw_sheet(teacher, rows, figures[shown].cosine, shown, out)] if teacher.store.has_pixels else [],
         scores=headline_scores(overlap, cka),
-        settings={"store_rows": config.store_rows, "resamples": config.resamples, "seed": config.seed},
+        settings={"store_rows": most_rows, "resamples": resamples, "seed": seed},
         source={
-            "store": str(store.folder),
-            "content hash": store.content_hash(),
-            "plan hash": store.attributes["plan_hash"],
+            "store": str(teacher.folder),
+            "content hash": teacher.content_hash(),
+            "plan hash": teacher.attributes["plan_hash"],
         },
-        exclusions=failed_rows(store),
+        exclusions=failed_rows(teacher),
         notes=[
-            *notes(store, rows, space, num_cases, cka),
+            *row_notes(teacher, rows, space, num_cases, cka),
             *parts.notes,
             *map_notes(maps),
-            *at_bound(models, overlap, figures, resamples),
-            *provenance(store, models),
+            *at_bound(models, overlap, figures, of_cases),
+            *provenance(teacher, models),
         ],
         data={
             "by_slide": parts.by_slide,
             "by_centre": parts.by_centre,
-            "linear_maps": {
-                label: {"ridge": fitted.strength, "chosen_by_leaving_out": fitted.left_out}
-                for label, fitted in maps.items()
-            },
-            "not_shown": {"slides": not_shown(slides), "centres": not_shown(centers)},
+            "linear_maps": {label: map_record(fitted) for label, fitted in maps.items()},
+            "not_shown": {"slides": not_shown(held_out.slides), "centres": not_shown(held_out.centers)},
         },
     )
 
@@ -256,18 +279,17 @@ def figures_of_parts(
     models: Sequence[StoreEmbeddings],
     figures: dict[tuple[str, str], RowFigures],
     shown: str,
-    slides: NDArray[np.str_],
-    centers: NDArray[np.str_],
+    held_out: Origins,
 ) -> PartFigures:
-    """Figures by slide and centre, of the held-out rows' `slides` and `centers` (N,); `shown` is the label of the model
-    that the table of slides is of.
+    """Figures by slide and centre of the held-out rows; `shown` is the label of the model that the table of slides is
+    of.
     """
-    by_centre = {model.label: by_part(space, model, figures, centers) for model in models}
-    by_slide = {model.label: by_part(space, model, figures, slides) for model in models}
+    by_centre = {model.label: by_part(space, model, figures, held_out.centers) for model in models}
+    by_slide = {model.label: by_part(space, model, figures, held_out.slides) for model in models}
     tables, notes = [], []
     for title, name, names, parts, most in (
-        ("By centre", "centre", centers, by_centre, MOST_CENTRES),
-        ("By slide, the worst first", "slide", slides, {shown: by_slide[shown]}, WORST_SLIDES),
+        ("By centre", "centre", held_out.centers, by_centre, MOST_CENTRES),
+        ("By slide, the worst first", "slide", held_out.slides, {shown: by_slide[shown]}, WORST_SLIDES),
     ):
         unshown = not_shown_note(names, name)
         table = part_tables(title, name, parts, most, unshown)
@@ -324,7 +346,7 @@ def part_tables(title: str, name: str, parts: dict[str, list[Part]], most: int, 
 
 
 def draw_sheet(
-    store: StoredTeacher, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path
+    teacher: StoredTeacher, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path
 ) -> Figure:
     """The contact sheet of the patches that the shown model is nearest to and farthest from its teacher on."""
     order = np.argsort(-cosine, kind="stable")
@@ -332,7 +354,7 @@ def draw_sheet(
     name = "fidelity_patches.png"
     title = f"{shown[0]}: patches nearest to the teacher, and farthest from it"
     groups = {
-        words: [(store.store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
+        words: [(teacher.store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
         for words, chosen in (("best", best), ("worst", worst))
     }
     draw_best_and_worst(groups, title, out / name)
@@ -343,107 +365,3 @@ def draw_sheet(
         f"{len(best)} patches of the largest cosine, from {cosine[best[0]]:.2f}, and {len(worst)} of the smallest, "
         f"from {cosine[worst[0]]:.2f}.",
     )
-
-
-def notes(
-    store: StoredTeacher, rows: StoreRows, space: TeacherSpace, num_cases: int, cka: dict[str, Alignment]
-) -> list[str]:
-    """What a reader must know beside the numbers."""
-    num_rows = len(rows.val)
-    texts = [*filter(None, [missing_note(failed_rows(store)), sample_note(store, num_rows, len(rows.train))])]
-    cases = store.plan.case_of_row()
-    held_out, trained_on = np.unique(cases[rows.val]), np.unique(cases[store.ok_rows(TRAIN)])
-    if shared := len(np.intersect1d(held_out, trained_on)):
-        texts.append(
-            f"Of {shared} of the {len(held_out)} held-out cases other patches are trained on (a strip of each "
-            "slide is held out): these figures are too good for new cases."
-        )
-    of_val = np.unique(store.plan.slide_of_row()[rows.val])
-    if warning := cases_warning(case_facts(store.plan.slides)):
-        held = case_facts(store.plan.slides[i] for i in of_val)
-        texts.append(
-            f"{warning[0].upper()}{warning[1:]}. Of the {held.slides:,} held-out slides, "
-            f"{held.unknown + held.not_recorded:,} have no known case; intervals may be too narrow."
-        )
-    if num_cases < 2:
-        texts.append(
-            "All held-out patches are of one case: no interval can be given, and nothing follows for other cases."
-        )
-    elif note := few_groups_note(num_cases, "cases"):
-        texts.append(note)
-    neighbours = min(NUM_NEIGHBOURS, num_rows - 1)
-    levels = ", ".join(f"{of.by_chance:.3f} ({label})" for label, of in cka.items())
-    texts.append(
-        f"By chance top-1 is {1 / num_rows:.3f}, top-5 {min(5 / num_rows, 1):.3f}, the overlap "
-        f"{neighbours / (num_rows - 1):.3f}, CKA 0, and the plain CKA {levels}: its mean over all orders of "
-        "the rows."
-    )
-    if without := [label for label, of in cka.items() if np.isnan(of.debiased)]:
-        why = "it needs four patches" if num_rows < 4 else "of one side no more than a single embedding differs"
-        texts.append(f"No CKA of {', '.join(without)}: {why}.")
-    if ties := num_rows - len(np.unique(space.plain, axis=0)):
-        texts.append(
-            f"{ties:,} patches have the same embedding as another one (blank places, mostly). Such ties count "
-            "as not found, so that even the teacher's own retrieval is below 1."
-        )
-    if len(rows.train) < 2 * store.width:
-        texts.append(
-            f"The linear maps are fitted on {len(rows.train):,} rows for {store.width:,} dimensions: too few "
-            "to be exact, so that even the teacher's own row is below 1."
-        )
-    if not store.store.has_pixels:
-        texts.append("No contact sheet: the store keeps no pixels.")
-    return texts
-
-
-def map_notes(maps: dict[str, LinearMap]) -> list[str]:
-    """What a reader must know of how the strengths of the fitted maps were chosen."""
-    texts = []
-    if any(fitted.left_out == ROWS for fitted in maps.values()):
-        texts.append(
-            "All training patches are of one case: the ridge of the linear maps is chosen by leaving out "
-            "single patches, which is rather too weak for other cases."
-        )
-    if strongest := [label for label, fitted in maps.items() if fitted.is_strongest]:
-        texts.append(
-            f"The ridge of the linear map is the strongest of its grid for {', '.join(strongest)}: next to "
-            "nothing of the teacher is mapped to other cases."
-        )
-    return texts
-
-
-def at_bound(
-    models: Sequence[StoreEmbeddings],
-    overlap: dict[str, Interval],
-    figures: dict[tuple[str, str], RowFigures],
-    resamples: GroupResamples,
-) -> list[str]:
-    """The note on estimates of 0 or 1, for all but the teacher, whose are 1 by definition."""
-    estimates = {
-        m.label: [overlap[m.label], interval(mean_draws(figures[m.label, FITTED].top1, resamples))]
-        for m in models
-        if not m.is_teacher
-    }
-    return [note] if (note := bound_note(estimates)) else []
-
-
-def provenance(store: StoredTeacher, models: Sequence[StoreEmbeddings]) -> list[str]:
-    """Which other teachers there are, whether the held-out patches are really new to each model, and why a student's
-    projector is not used.
-    """
-    name = store.spec.teacher["name"]
-    others_of_store = [other for other in store.store.teachers if other != name]
-    texts = [
-        f"The store has embeddings of {other} too: `--teacher {other}` measures by them." for other in others_of_store
-    ]
-    teacher, plan = store.spec.teacher["weights_sha256"], store.attributes["plan_hash"]
-    for model in models:
-        named = model.named
-        if why := named.why_no_projector(teacher):
-            texts.append(why)
-        if named.role == AFTER and named.plan_hash != plan:
-            other = "another plan than the store's" if named.plan_hash else "a plan that its folder does not name"
-            texts.append(f"{model.label} was trained on {other}: it may have seen the held-out patches.")
-    if others := [model.label for model in models if not (model.is_teacher or model.named.role)]:
-        texts.append(f"Whether {', '.join(others)} saw these slides in pretraining is not known here.")
-    return texts

@@ -3,47 +3,48 @@
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from pipeline.base.cores import usable_cores
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.benchmark import Benchmark, Evaluation, PatchSource
 from pipeline.evaluate.images import ImageFiles, look_through
 from pipeline.evaluate.patch_benchmark.copies import require_no_leak
-from pipeline.evaluate.patch_benchmark.data import PatchSet, read_patch_set
+from pipeline.evaluate.patch_benchmark.data import read_patch_set
+from pipeline.evaluate.patch_benchmark.options import PatchOptions
+from pipeline.evaluate.patch_benchmark.score import Bench
 from pipeline.evaluate.patch_benchmark.section import KEY, patch_section, prepare
 from pipeline.report.content import Section
 
 
 @dataclass(frozen=True, eq=False)
-class PatchBenchmark(Benchmark):
-    """`patch_set` holds the patches whose images can be used, in the order of `images.usable`."""
+class PatchBenchmark(Benchmark[PatchOptions]):
+    """`bench` holds the patches whose images can be used, in the order of `images.usable`."""
 
     key: ClassVar[str] = KEY
     name: ClassVar[str] = "patch benchmark"
     asked_by: ClassVar[str] = "--patches"
 
-    patch_set: PatchSet
+    bench: Bench
     images: ImageFiles
 
     @classmethod
-    def is_wanted(cls, config: EvaluateConfig) -> bool:
-        return config.patches is not None
+    def is_wanted(cls, options: PatchOptions) -> bool:
+        return options.patches is not None
 
     @classmethod
-    def look(cls, config: EvaluateConfig) -> Self:
-        assert config.patches is not None
-        listed = read_patch_set(config.patches, config.images_root)
-        images = look_through(listed.paths, config.workers or usable_cores(), config.patches)
+    def look(cls, options: PatchOptions, workers: int) -> Self:
+        assert options.patches is not None
+        listed = read_patch_set(options.patches, options.images_root)
+        images = look_through(listed.paths, workers, options.patches)
         patch_set = require_no_leak(listed.select(images.usable), images.scanned)
-        prepare(patch_set, config)  # says what is wrong with classes and cases now, not after hours of embedding
-        notes = (*listed.warnings(), *images.notes(), *(f"{config.patches}: {n}" for n in patch_set.notes_on_pictures))
-        return cls(config, notes, patch_set, images)
+        bench = prepare(patch_set, options)  # says what is wrong with classes and cases before anything is embedded
+        notes = (*listed.warnings(), *images.notes(), *(f"{options.patches}: {n}" for n in patch_set.notes_on_pictures))
+        return cls(options, notes, bench, images)
 
     def patch_source(self) -> PatchSource | None:
         return self.images.patch_source("patches")
 
     def section(self, evaluation: Evaluation) -> Section:
-        section = patch_section(
-            self.patch_set, evaluation.embeddings, self.config, evaluation.reference, self.images.exclusions
-        )
+        section = patch_section(self.bench, evaluation.embeddings, evaluation.reference, self.images.exclusions)
         resampled = self.images.resampling_notes(model.named.patch_px for model in evaluation.models)
         return replace(section, notes=[*section.notes, *resampled])
+
+
+BENCHMARK = PatchBenchmark

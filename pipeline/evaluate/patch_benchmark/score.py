@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.bootstrap import READ_DIFFERENCES, Draws, GroupResamples, class_mean_draws, difference, interval
 from pipeline.evaluate.few_shot import Examples, FewShot
 from pipeline.evaluate.groups import GROUP_WORDS
@@ -39,7 +38,19 @@ PAIRED_NOTE = (
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What all models are scored on, alike: rows that are scored, and resamples of these."""
+    """What all models are scored on, alike.
+
+    Attributes:
+        patch_set: the patches, N of them.
+        groups: what each patch is kept together with, (N,).
+        task: classes and folds.
+        examples: of the few-shot probe.
+        scored: the rows that are scored.
+        resamples: of the groups of the scored rows.
+        knn: neighbours of the kNN probe.
+        draws: of few-shot examples.
+        seed: of folds, draws and resamples.
+    """
 
     patch_set: PatchSet
     groups: NDArray[np.str_]
@@ -47,6 +58,9 @@ class Bench:
     examples: Examples
     scored: NDArray[np.int64]
     resamples: GroupResamples
+    knn: int
+    draws: int
+    seed: int
 
     @property
     def unit(self) -> str:
@@ -65,7 +79,7 @@ class ScoredModel:
     few_draws: dict[int, Draws]
 
 
-def probe_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateConfig) -> list[Table]:
+def probe_tables(models: Sequence[ScoredModel], bench: Bench) -> list[Table]:
     """The metrics of each model, a table a probe; the first says what they are."""
     columns = [Column("model"), *(Column(name, what, better="higher") for name, what in METRICS.values())]
     rows: dict[str, list[list[Cell]]] = {
@@ -76,7 +90,7 @@ def probe_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateCo
     linear = [[*row, words] for row, words in zip(rows[LINEAR], chosen, strict=True)]
     return [
         Table("Linear probe", [*columns, strength_column(bench.task.protocol)], linear),
-        Table(f"kNN, {config.knn} neighbours", [replace(column, what="") for column in columns], rows[KNN]),
+        Table(f"kNN, {bench.knn} neighbours", [replace(column, what="") for column in columns], rows[KNN]),
     ]
 
 
@@ -124,7 +138,7 @@ def count_names(names: NDArray[np.str_]) -> int:
     return len(np.unique(names[names != ""]))
 
 
-def center_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateConfig) -> list[Table]:
+def center_tables(models: Sequence[ScoredModel], bench: Bench) -> list[Table]:
     """Balanced accuracy of the linear probe in each centre; none if there are fewer than two."""
     centers = bench.patch_set.centers
     if centers is None or count_names(centers[bench.scored]) < 2:
@@ -135,7 +149,7 @@ def center_tables(models: Sequence[ScoredModel], bench: Bench, config: EvaluateC
             continue
         inside = bench.scored[centers[bench.scored] == center]
         truth, groups = bench.task.truth[inside], bench.groups[inside]
-        resamples = GroupResamples(groups, config.resamples, config.seed)
+        resamples = GroupResamples(groups, len(bench.resamples), bench.seed)
         counts = [len(inside), len(np.unique(groups)), len(np.unique(truth))]
         for model in models:
             right = (model.probed[LINEAR].probabilities[inside].argmax(1) == truth).astype(np.float64)

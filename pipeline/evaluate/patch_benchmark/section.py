@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.benchmark import Embeddings
 from pipeline.evaluate.bootstrap import (
     GroupResamples,
@@ -27,6 +26,7 @@ from pipeline.evaluate.few_shot import draw_examples, few_shot
 from pipeline.evaluate.folds import Fold, given_split, group_folds
 from pipeline.evaluate.linear_probe import knn_probe, linear_probe, probe_task
 from pipeline.evaluate.patch_benchmark.data import PatchSet
+from pipeline.evaluate.patch_benchmark.options import PatchOptions
 from pipeline.evaluate.patch_benchmark.score import (
     KNN,
     LINEAR,
@@ -40,7 +40,7 @@ from pipeline.evaluate.patch_benchmark.score import (
     probe_tables,
 )
 from pipeline.evaluate.probe_choice import SCORE_WORDS, probe_protocol
-from pipeline.evaluate.probe_report import curve_data, curve_tables
+from pipeline.evaluate.probe_report import PROBE_DATA, curve_data, curve_tables
 from pipeline.features.cache import require_finite
 from pipeline.report.content import Exclusion, Score, Section
 
@@ -48,68 +48,74 @@ KEY = "patches"
 
 
 def patch_section(
-    patch_set: PatchSet,
-    embeddings: Embeddings,
-    config: EvaluateConfig,
-    reference: str,
-    exclusions: Sequence[Exclusion] = (),
+    bench: Bench, embeddings: Embeddings, reference: str, exclusions: Sequence[Exclusion] = ()
 ) -> Section:
-    """Probe models by label, whose `embeddings` (N, D) are of the set's patches.
+    """Probe models by label, whose `embeddings` (N, D) are of the bench's patches.
 
     Args:
         reference: label of the model that the others are compared with.
         exclusions: images that were left out of the set before.
 
     Raises:
-        BenchmarkError: embeddings are not finite or zero, or the set's classes and groups allow no folds.
+        BenchmarkError: embeddings are not finite or zero.
     """
+    patch_set = bench.patch_set
     for label, values in embeddings.items():
         assert len(values) == len(patch_set), f"{label}: {len(values)} embeddings of {len(patch_set)} patches"
         require_finite(label, values, "the patches")
-    bench = prepare(patch_set, config)
     models = []
     with Progress("patch benchmark", len(embeddings), "models") as progress:
         for label, values in embeddings.items():
-            models.append(score_model(label, values, bench, config))
+            models.append(score_model(label, values, bench))
             progress.step()
     choices = {model.label: model.probed[LINEAR].choices for model in models}
     return Section(
         key=KEY,
         title=f"Patch benchmark: {patch_set.name}",
-        what=_what(bench, config),
+        what=_what(bench),
         basis=_basis(bench),
         tables=[
-            *probe_tables(models, bench, config),
+            *probe_tables(models, bench),
             *curve_tables(choices, bench.task.protocol),
             *difference_tables(models, reference),
             *few_shot_tables(models, reference, bench),
-            *center_tables(models, bench, config),
+            *center_tables(models, bench),
             composition_table(bench),
         ],
         scores=[_score(models, bench, reference)],
-        settings=_settings(config, bench, models, reference),
+        settings=_settings(bench, models, reference),
         source={"file": str(patch_set.source), "sha256 of names, classes, groups and splits": patch_set.hash()},
         exclusions=[*patch_set.exclusions, *exclusions],
         notes=_notes(models, bench),
-        data={"spread_of_few_shot_draws": _spreads(models), "linear_probe": curve_data(choices, bench.task.protocol)},
+        data={"spread_of_few_shot_draws": _spreads(models), PROBE_DATA: curve_data(choices, bench.task.protocol)},
     )
 
 
-def prepare(patch_set: PatchSet, config: EvaluateConfig) -> Bench:
+def prepare(patch_set: PatchSet, options: PatchOptions) -> Bench:
     """Folds, few-shot examples and resamples.
 
     Raises:
         BenchmarkError: the classes and groups allow none.
     """
     groups = patch_set.groups_or_own()
-    protocol = probe_protocol(config.protocol, "balanced_accuracy", config.probe_c)
-    task = probe_task(patch_set.labels, groups, _folds(patch_set, groups, config), config.seed, protocol)
-    scored = task.scored
-    resamples = GroupResamples(groups[scored], config.resamples, config.seed)
-    return Bench(patch_set, groups, task, draw_examples(task, config.draws, config.seed), scored, resamples)
+    seed = options.seed
+    protocol = probe_protocol(options.protocol, "balanced_accuracy", options.probe_c)
+    folds = _folds(patch_set, groups, options.folds, seed)
+    task = probe_task(patch_set.labels, groups, folds, seed, protocol)
+    return Bench(
+        patch_set=patch_set,
+        groups=groups,
+        task=task,
+        examples=draw_examples(task, options.draws, seed),
+        scored=task.scored,
+        resamples=GroupResamples(groups[task.scored], options.resamples, seed),
+        knn=options.knn,
+        draws=options.draws,
+        seed=seed,
+    )
 
 
-def _folds(patch_set: PatchSet, groups: NDArray[np.str_], config: EvaluateConfig) -> list[Fold]:
+def _folds(patch_set: PatchSet, groups: NDArray[np.str_], num_folds: int, seed: int) -> list[Fold]:
     """The set's own split, else folds by group.
 
     Raises:
@@ -118,12 +124,12 @@ def _folds(patch_set: PatchSet, groups: NDArray[np.str_], config: EvaluateConfig
     if patch_set.splits is not None:
         return given_split(patch_set.labels, groups, patch_set.splits, str(patch_set.source))
     try:
-        return group_folds(patch_set.labels, groups, config.folds, config.seed)
+        return group_folds(patch_set.labels, groups, num_folds, seed)
     except BenchmarkError as error:
         raise BenchmarkError(f"{patch_set.source}: {error}") from None
 
 
-def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench, config: EvaluateConfig) -> ScoredModel:
+def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench) -> ScoredModel:
     """All probes of one model.
 
     Raises:
@@ -132,7 +138,7 @@ def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench, confi
     task, scored = bench.task, bench.scored
     truth = task.truth[scored]
     try:
-        probed = {LINEAR: linear_probe(embeddings, task), KNN: knn_probe(embeddings, task, config.knn)}
+        probed = {LINEAR: linear_probe(embeddings, task), KNN: knn_probe(embeddings, task, bench.knn)}
         draws = {
             name: classification_draws(truth, result.probabilities[scored], bench.resamples, task.parts[scored])
             for name, result in probed.items()
@@ -155,14 +161,14 @@ def _score(models: Sequence[ScoredModel], bench: Bench, reference: str) -> Score
     )
 
 
-def _what(bench: Bench, config: EvaluateConfig) -> str:
+def _what(bench: Bench) -> str:
     """What is measured, for the section's head."""
     num_folds = len(bench.task.folds)
     kept = "" if bench.patch_set.groups is None else f" that never share a {bench.unit[:-1]}"
     how = f"in {num_folds} folds{kept}" if num_folds > 1 else "on the test part of the given split"
     return (
         f"{len(bench.task.classes)} classes of patches are told apart from each model's embeddings, {how}. The linear "
-        f"probe is a logistic regression on standardised features{_regularised(bench)}; kNN lets the {config.knn} "
+        f"probe is a logistic regression on standardised features{_regularised(bench)}; kNN lets the {bench.knn} "
         f"nearest training patches (cosine) vote{_votes(bench)}; few-shot takes the class whose mean "
         f"of a few examples is nearest. Intervals: 95 %, from a bootstrap over {bench.unit}, the same draws for all "
         "models; they do not cover the spread of training again."
@@ -213,15 +219,15 @@ def _spreads(models: Sequence[ScoredModel]) -> dict[str, dict[str, float]]:
     return {m.label: {str(shots): float(np.std(f.by_draw)) for shots, f in m.few.items()} for m in models}
 
 
-def _settings(config: EvaluateConfig, bench: Bench, models: Sequence[ScoredModel], reference: str) -> dict[str, object]:
+def _settings(bench: Bench, models: Sequence[ScoredModel], reference: str) -> dict[str, object]:
     """What the numbers depend on."""
     return {
         "folds": len(bench.task.folds) if bench.patch_set.splits is None else "the given split",
         "group column": bench.patch_set.group_column or "none",
-        "knn": config.knn,
-        "draws": config.draws,
-        "resamples": config.resamples,
-        "seed": config.seed,
+        "knn": bench.knn,
+        "draws": bench.draws,
+        "resamples": len(bench.resamples),
+        "seed": bench.seed,
         "reference": reference,
         "linear_probe": bench.task.protocol.record(),
         "regularisation_by_fold": {model.label: list(model.probed[LINEAR].strengths) for model in models},

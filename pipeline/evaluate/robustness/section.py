@@ -6,13 +6,13 @@ patches of several classes and centres; and plismbench's paired cosine and retri
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
 
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.files import sha256_file
 from pipeline.disk.tables import unused_columns_note
 from pipeline.evaluate.benchmark import Embeddings
@@ -39,58 +39,84 @@ KEY = "robustness"
 def robustness_section(
     robustness_set: RobustnessSet,
     embeddings: Embeddings,
-    config: EvaluateConfig,
     reference: str,
     exclusions: Sequence[Exclusion] = (),
+    *,
+    k: int | None,
+    with_margins: bool,
+    resamples: int,
+    seed: int,
 ) -> Section:
     """The robustness of models by label, whose `embeddings` (images, D) are of the set's `paths`.
 
+    Args:
+        reference: label of the model that the others are compared with.
+        exclusions: images that were left out of the set before.
+        k: neighbours of the index; `None`: chosen for each model.
+        with_margins: also measure croma's margins.
+
     Raises:
-        BenchmarkError: embeddings are not finite or zero, or `config.ri_k` is too large.
+        BenchmarkError: embeddings are not finite or zero, or `k` is too large.
     """
     for label, values in embeddings.items():
         assert len(values) == len(robustness_set.paths), f"{label}: {len(values)} embeddings"
-    what: list[str] = []
-    basis: dict[str, int] = {"images": len(robustness_set.paths)}
-    tables: list[Table] = []
-    scores: list[Score] = []
-    notes: list[str] = []
+    parts: list[_Part] = []
     settings: dict[str, object] = {}
     if rows := robustness_set.index:
-        resamples = GroupResamples(rows.slides, config.resamples, config.seed)
-        models = _score_index(rows, embeddings, config, resamples)
-        what.append(INDEX_WHAT)
-        basis |= _index_basis(rows)
-        tables += index_tables(rows, models, reference, resamples)
-        if score := index_score(rows, models, reference):
-            scores.append(score)
-        notes += index_notes(robustness_set.num_out_of_domain, models, resamples.num_groups)
-        settings |= {
-            "k": config.ri_k or f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}",
-            "resamples": config.resamples,
-            "seed": config.seed,
-        }
-        settings |= {"croma": version("croma")} if config.margins else {}
+        of_slides = GroupResamples(rows.slides, resamples, seed)
+        models = _score_index(rows, embeddings, of_slides, k=k, with_margins=with_margins, seed=seed)
+        parts.append(_index_part(rows, models, reference, of_slides, robustness_set.num_out_of_domain))
+        chosen = f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}"
+        settings |= {"k": k or chosen, "resamples": resamples, "seed": seed}
+        settings |= {"croma": version("croma")} if with_margins else {}
     if pairs := robustness_set.paired:
-        paired = _score_pairs(pairs, embeddings)
-        what.append(PAIRED_WHAT)
-        basis |= _paired_basis(pairs, next(iter(paired.values())))
-        tables += paired_tables(paired)
-        scores.append(paired_score(paired, reference))
-        notes += paired_notes(next(iter(paired.values())))
+        parts.append(_paired_part(pairs, _score_pairs(pairs, embeddings), reference))
+    notes = [note for part in parts for note in part.notes]
     notes += [*robustness_set.notes, *filter(None, [unused_columns_note(robustness_set.unused_columns)])]
     return Section(
         key=KEY,
         title="Robustness to centre, scanner and stain",
-        what=" ".join(what),
-        basis=basis,
-        tables=tables,
-        scores=scores,
+        what=" ".join(part.what for part in parts),
+        basis={"images": len(robustness_set.paths)} | {k: n for part in parts for k, n in part.basis.items()},
+        tables=[table for part in parts for table in part.tables],
+        scores=[score for part in parts for score in part.scores],
         settings=settings,
         source={"file": str(robustness_set.path), "sha256": sha256_file(robustness_set.path)},
         exclusions=exclusions,
         notes=notes,
     )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one of the two evaluations adds to the section."""
+
+    what: str
+    basis: dict[str, int]
+    tables: list[Table]
+    scores: list[Score]
+    notes: list[str]
+
+
+def _index_part(
+    rows: IndexRows, models: Sequence[ScoredIndex], reference: str, resamples: GroupResamples, num_out_of_domain: int
+) -> _Part:
+    """The robustness index."""
+    score = index_score(rows, models, reference)
+    return _Part(
+        INDEX_WHAT,
+        _index_basis(rows),
+        index_tables(rows, models, reference, resamples),
+        [score] if score else [],
+        index_notes(num_out_of_domain, models, resamples.num_groups),
+    )
+
+
+def _paired_part(rows: PairedRows, paired: dict[str, PairedRobustness], reference: str) -> _Part:
+    """Paired robustness."""
+    first = next(iter(paired.values()))
+    scores = [paired_score(paired, reference)]
+    return _Part(PAIRED_WHAT, _paired_basis(rows, first), paired_tables(paired), scores, paired_notes(first))
 
 
 INDEX_WHAT = (
@@ -119,7 +145,7 @@ def _named(label: str) -> Iterator[None]:
 
 
 def _score_index(
-    rows: IndexRows, embeddings: Embeddings, config: EvaluateConfig, resamples: GroupResamples
+    rows: IndexRows, embeddings: Embeddings, resamples: GroupResamples, *, k: int | None, with_margins: bool, seed: int
 ) -> list[ScoredIndex]:
     """Index and margins of every model."""
     models = []
@@ -128,12 +154,12 @@ def _score_index(
         for label, of_images in embeddings.items():
             values = of_images[rows.images]
             with _named(label):
-                index = robustness_index(values, *columns, k=config.ri_k)
-            draws, margins = None, Margins() if config.margins else NOT_COUNTED
+                index = robustness_index(values, *columns, k=k)
+            draws, margins = None, Margins() if with_margins else NOT_COUNTED
             if not np.isnan(index.value):
                 draws = index_draws(index.same_class, index.same_center, resamples)
-                if config.margins:
-                    margins = robustness_margins(values, *columns, index.k, config.resamples, config.seed)
+                if with_margins:
+                    margins = robustness_margins(values, *columns, index.k, len(resamples), seed)
             models.append(ScoredIndex(label, index, margins, draws))
             progress.step()
     return models

@@ -82,6 +82,11 @@ class SlideSet:
         return np.array([bag.case_id for bag in self.bags], dtype=np.str_)
 
     @property
+    def has_split(self) -> bool:
+        """Whether the CSV gives the split."""
+        return any(bag.split for bag in self.bags)
+
+    @property
     def slides(self) -> list[str]:
         """All slides, in the order of the bags."""
         return [slide for bag in self.bags for slide in bag.slides]

@@ -7,49 +7,55 @@ from typing import ClassVar, Self
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import split_folder
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.benchmark import Benchmark, Evaluation
-from pipeline.evaluate.slide_benchmark.score import SurveyedSlides, survey_slides
-from pipeline.evaluate.slide_benchmark.section import KEY, slide_section
+from pipeline.evaluate.slide_benchmark.options import SlideOptions
+from pipeline.evaluate.slide_benchmark.score import survey_slides
+from pipeline.evaluate.slide_benchmark.section import KEY, Bench, prepare, slide_section
 from pipeline.report.content import Section
 from pipeline.student.resolve import NamedModel
 
 
 @dataclass(frozen=True, eq=False)
-class SlideBenchmark(Benchmark):
-    """The models embed nothing: `surveyed` names a folder of feature files for each model."""
+class SlideBenchmark(Benchmark[SlideOptions]):
+    """The models embed nothing: `bench` has a folder of feature files for each model."""
 
     key: ClassVar[str] = KEY
     name: ClassVar[str] = "slide benchmark"
     asked_by: ClassVar[str] = "--slides with --features"
 
-    surveyed: SurveyedSlides
+    bench: Bench
 
     @classmethod
-    def is_wanted(cls, config: EvaluateConfig) -> bool:
-        if (config.slides is None) != (not config.features):
+    def is_wanted(cls, options: SlideOptions) -> bool:
+        if (options.slides is None) != (not options.features):
             raise ConfigError(
                 "--slides and --features belong together: labels, and a folder of feature files for each model"
             )
-        return config.slides is not None
+        return options.slides is not None
 
     @classmethod
-    def look(cls, config: EvaluateConfig) -> Self:
-        assert config.slides is not None
-        surveyed = survey_slides(config.slides, named_folders(config.features or []), config)
-        return cls(config, surveyed.warnings, surveyed)
+    def look(cls, options: SlideOptions, workers: int) -> Self:
+        assert options.slides is not None
+        surveyed = survey_slides(
+            options.slides,
+            named_folders(options.features or []),
+            label=options.label,
+            num_folds=options.folds,
+            seed=options.seed,
+        )
+        return cls(options, surveyed.warnings, prepare(surveyed, options))
 
     @property
     def other_labels(self) -> tuple[str, ...]:
-        return tuple(label for label, _ in self.surveyed.features)
+        return tuple(label for label, _ in self.bench.surveyed.features)
 
     def check_models(self, named: Sequence[NamedModel]) -> list[str]:
         return unmatched_notes(self.other_labels, [model.label for model in named])
 
     def section(self, evaluation: Evaluation) -> Section:
-        wanted = [self.config.reference, evaluation.reference]
+        wanted = [evaluation.named_reference, evaluation.reference]
         reference = next((label for label in wanted if label in self.other_labels), None)
-        section = slide_section(self.surveyed, self.config, reference, evaluation.device)
+        section = slide_section(self.bench, reference, evaluation.device)
         notes = unmatched_notes(self.other_labels, [model.label for model in evaluation.models])
         return replace(section, notes=[*section.notes, *notes])
 
@@ -81,3 +87,6 @@ def unmatched_notes(feature_labels: Sequence[str], model_labels: Sequence[str]) 
         f"The features {', '.join(unmatched)} are of none of the models ({', '.join(model_labels)}) and stand for "
         "themselves."
     ]
+
+
+BENCHMARK = SlideBenchmark

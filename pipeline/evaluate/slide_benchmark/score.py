@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.evaluate.attention_mil import Moments, out_of_fold
 from pipeline.evaluate.folds import Fold, given_split, group_folds
@@ -71,12 +70,16 @@ class SurveyedSlides:
     warnings: tuple[str, ...]
 
 
-def survey_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], config: EvaluateConfig) -> SurveyedSlides:
+def survey_slides(
+    slides_csv: Path, features: Sequence[tuple[str, Path]], *, label: str, num_folds: int, seed: int
+) -> SurveyedSlides:
     """Read the table and see that it can be scored; then read every feature file once and see that it still can be.
 
     Args:
         slides_csv: labels, see `data.read_slide_set`.
         features: label and folder of each feature set.
+        label: the column that is predicted.
+        num_folds, seed: of the folds, where the table gives no split.
 
     Raises:
         BenchmarkError: labels or features cannot be used, or are too few to score.
@@ -84,33 +87,36 @@ def survey_slides(slides_csv: Path, features: Sequence[tuple[str, Path]], config
     labels = [label for label, _ in features]
     if not labels or len(set(labels)) < len(labels):
         raise BenchmarkError(f"--features: each folder needs a label of its own, not {', '.join(labels) or 'none'}")
-    listed = read_slide_set(slides_csv, config.label, features)
-    listed.require_scorable(num_folds(listed, config))
-    slide_folds(listed, config)
+    listed = read_slide_set(slides_csv, label, features)
+    require_folds(listed, num_folds, seed)
     slide_set, surveys = survey(listed)
-    slide_set.require_scorable(num_folds(slide_set, config))
-    slide_folds(slide_set, config)
+    require_folds(slide_set, num_folds, seed)
     warnings = [f"{slides_csv}: {note}" for note in slide_set.notes]
     if failures := sum(not exclusion.by_rule for exclusion in slide_set.exclusions):
         warnings.append(f"{failures:,} slides and cases of {slides_csv} are left out; the report lists them")
     return SurveyedSlides(slide_set, surveys, tuple(features), tuple(warnings))
 
 
-def num_folds(slide_set: SlideSet, config: EvaluateConfig) -> int | None:
-    """`None` where the CSV gives the split."""
-    return None if any(bag.split for bag in slide_set.bags) else config.folds
+def require_folds(slide_set: SlideSet, num_folds: int, seed: int) -> None:
+    """See that the set can be scored, by the CSV's split or in folds.
+
+    Raises:
+        BenchmarkError: it cannot.
+    """
+    slide_set.require_scorable(None if slide_set.has_split else num_folds)
+    slide_folds(slide_set, num_folds, seed)
 
 
-def slide_folds(slide_set: SlideSet, config: EvaluateConfig) -> list[Fold]:
+def slide_folds(slide_set: SlideSet, num_folds: int, seed: int) -> list[Fold]:
     """The CSV's split, else folds by case.
 
     Raises:
         BenchmarkError: see `folds`.
     """
-    splits = np.array([bag.split for bag in slide_set.bags], dtype=np.str_)
-    if (splits != "").any():
+    if slide_set.has_split:
+        splits = np.array([bag.split for bag in slide_set.bags], dtype=np.str_)
         return given_split(slide_set.labels, slide_set.cases, splits, str(slide_set.path))
-    return group_folds(slide_set.labels, slide_set.cases, config.folds, config.seed)
+    return group_folds(slide_set.labels, slide_set.cases, num_folds, seed)
 
 
 def survey(slide_set: SlideSet) -> tuple[SlideSet, dict[str, Survey]]:

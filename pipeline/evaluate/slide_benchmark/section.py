@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.files import sha256_file
 from pipeline.evaluate import attention_mil as mil
 from pipeline.evaluate.bootstrap import (
@@ -28,16 +27,10 @@ from pipeline.evaluate.bootstrap import (
 from pipeline.evaluate.bootstrap_notes import resample_notes
 from pipeline.evaluate.linear_probe import Probed, ProbeTask, probe_task
 from pipeline.evaluate.probe_choice import probe_protocol
-from pipeline.evaluate.probe_report import curve_data, curve_tables
+from pipeline.evaluate.probe_report import PROBE_DATA, curve_data, curve_tables
 from pipeline.evaluate.slide_benchmark.bags import MAX_NAMED, Bag, SlideSet
-from pipeline.evaluate.slide_benchmark.score import (
-    Survey,
-    SurveyedSlides,
-    attention_mil,
-    mean_pool,
-    num_folds,
-    slide_folds,
-)
+from pipeline.evaluate.slide_benchmark.options import SlideOptions
+from pipeline.evaluate.slide_benchmark.score import Survey, SurveyedSlides, attention_mil, mean_pool, slide_folds
 from pipeline.report.content import Cell, Column, Interval, Score, Section, Table
 
 KEY = "slides"
@@ -73,66 +66,86 @@ class Prediction:
         return [interval(self.draws[key]) for key in METRICS]
 
 
-def slide_section(
-    surveyed: SurveyedSlides, config: EvaluateConfig, reference: str | None, device: torch.device
-) -> Section:
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """What all feature sets are scored on, alike.
+
+    Attributes:
+        surveyed: bags and feature sets.
+        task: classes and folds.
+        resamples: of the cases of the scored bags.
+        epochs: of attention MIL.
+        seed: of folds, resamples and training.
+    """
+
+    surveyed: SurveyedSlides
+    task: ProbeTask
+    resamples: GroupResamples
+    epochs: int
+    seed: int
+
+
+def prepare(surveyed: SurveyedSlides, options: SlideOptions) -> Bench:
+    """Folds and resamples.
+
+    Raises:
+        BenchmarkError: the classes and cases allow none.
+    """
+    slide_set = surveyed.slide_set
+    protocol = probe_protocol(options.protocol, "auroc", options.probe_c)
+    folds = slide_folds(slide_set, options.folds, options.seed)
+    task = probe_task(slide_set.labels, slide_set.cases, folds, options.seed, protocol)
+    resamples = GroupResamples(slide_set.cases[task.scored], options.resamples, options.seed)
+    return Bench(surveyed, task, resamples, options.mil_epochs or mil.default_epochs(folds), options.seed)
+
+
+def slide_section(bench: Bench, reference: str | None, device: torch.device) -> Section:
     """Train and score both predictors on every feature set. `reference` is the label of the one that the others are
     compared with; `None`: the first.
 
     Raises:
         BenchmarkError: training diverged, or a feature file is no longer as it was.
     """
-    slide_set, surveys, features = surveyed.slide_set, surveyed.surveys, surveyed.features
-    labels = [label for label, _ in features]
+    slide_set, surveys, task = bench.surveyed.slide_set, bench.surveyed.surveys, bench.task
+    labels = [label for label, _ in bench.surveyed.features]
     compared = reference if reference in labels else labels[0]
-    folds = num_folds(slide_set, config)
-    protocol = probe_protocol(config.protocol, "auroc", config.probe_c)
-    task = probe_task(slide_set.labels, slide_set.cases, slide_folds(slide_set, config), config.seed, protocol)
-    predictions = predict(slide_set, surveys, task, config, device)
+    predictions = predict(bench, device)
     choices = {p.model: p.probed.choices for p in predictions if p.predictor == MEAN}
     return Section(
         key=KEY,
-        title=f"Slide benchmark: {config.label}",
+        title=f"Slide benchmark: {slide_set.label}",
         what=_what(slide_set, task),
         basis=_basis(slide_set, surveys[compared], task),
         tables=[
             _score_table(predictions, slide_set, task),
             *_difference_tables(predictions, compared),
-            *(replace(table, title=f"{MEAN}, by C") for table in curve_tables(choices, protocol)),
-            *_center_tables(predictions, slide_set, task, config),
+            *(replace(table, title=f"{MEAN}, by C") for table in curve_tables(choices, task.protocol)),
+            *_center_tables(predictions, bench),
             _composition_table(slide_set),
             _feature_table(slide_set, surveys),
         ],
-        scores=[_score(predictions, config.label, compared)],
-        settings=_settings(config, folds, compared, predictions, task),
-        source=_source(slide_set, features, surveys),
+        scores=[_score(predictions, slide_set.label, compared)],
+        settings=_settings(bench, predictions, compared),
+        source=_source(slide_set, bench.surveyed.features, surveys),
         exclusions=slide_set.exclusions,
         notes=[*slide_set.notes, *task.notes, *_notes(slide_set, task, predictions)],
-        data={"predictions": _records(slide_set, task, predictions), "linear_probe": curve_data(choices, protocol)},
+        data={"predictions": _records(slide_set, task, predictions), PROBE_DATA: curve_data(choices, task.protocol)},
     )
 
 
-def predict(
-    slide_set: SlideSet, surveys: Mapping[str, Survey], task: ProbeTask, config: EvaluateConfig, device: torch.device
-) -> list[Prediction]:
+def predict(bench: Bench, device: torch.device) -> list[Prediction]:
     """Both predictors on every feature set, scored on the same resamples of cases."""
-    scored = task.scored
-    resamples = GroupResamples(slide_set.cases[scored], config.resamples, config.seed)
+    slide_set, task = bench.surveyed.slide_set, bench.task
     predictions = []
-    for model, surveyed in surveys.items():
+    for model, surveyed in bench.surveyed.surveys.items():
         by_predictor = {
-            MIL: attention_mil(slide_set, model, surveyed, task, num_epochs(config, task), config.seed, device),
+            MIL: attention_mil(slide_set, model, surveyed, task, bench.epochs, bench.seed, device),
             MEAN: mean_pool(slide_set, surveyed, task),
         }
         for predictor, probed in by_predictor.items():
-            draws = score_draws(task, probed, scored, resamples)
+            draws = score_draws(task, probed, task.scored, bench.resamples)
             predictions.append(Prediction(model, predictor, probed, draws))
     return predictions
-
-
-def num_epochs(config: EvaluateConfig, task: ProbeTask) -> int:
-    """Epochs of the attention MIL: those that are wanted, else by the number of bags."""
-    return config.mil_epochs or mil.default_epochs(task.folds)
 
 
 def score_draws(
@@ -201,12 +214,11 @@ def _difference_tables(predictions: Sequence[Prediction], compared: str) -> list
     return [Table(f"Difference from {compared}", columns, rows, note)] if rows else []
 
 
-def _center_tables(
-    predictions: Sequence[Prediction], slide_set: SlideSet, task: ProbeTask, config: EvaluateConfig
-) -> list[Table]:
+def _center_tables(predictions: Sequence[Prediction], bench: Bench) -> list[Table]:
     """AUROC within each centre that has all classes; none if there are fewer than two centres. What is of several
     centres is in no row.
     """
+    slide_set, task = bench.surveyed.slide_set, bench.task
     bags = [slide_set.bags[row] for row in task.scored]
     centers = np.array([bag.center if len(bag.centers) == 1 else "" for bag in bags], dtype=np.str_)
     names = sorted(set(centers.tolist()) - {""})
@@ -216,9 +228,9 @@ def _center_tables(
         cases = slide_set.cases[inside]
         if len(np.unique(task.truth[inside])) < len(task.classes):
             continue
-        resamples = GroupResamples(cases, config.resamples, config.seed)
+        of_cases = GroupResamples(cases, len(bench.resamples), bench.seed)
         for p in predictions:
-            draws = score_draws(task, p.probed, inside, resamples)
+            draws = score_draws(task, p.probed, inside, of_cases)
             rows.append([name, p.model, p.predictor, len(np.unique(cases)), interval(draws["auroc"])])
     columns = [
         Column("centre"),
@@ -278,18 +290,17 @@ def _heads(what: str = "") -> list[Column]:
     return [Column("features"), Column("predictor", what)]
 
 
-def _settings(
-    config: EvaluateConfig, folds: int | None, compared: str, predictions: Sequence[Prediction], task: ProbeTask
-) -> dict[str, object]:
+def _settings(bench: Bench, predictions: Sequence[Prediction], compared: str) -> dict[str, object]:
     """What the numbers depend on."""
+    slide_set = bench.surveyed.slide_set
     return {
-        "label": config.label,
-        "folds": folds or "the CSV's split",
-        "seed": config.seed,
-        "resamples": config.resamples,
+        "label": slide_set.label,
+        "folds": "the CSV's split" if slide_set.has_split else len(bench.task.folds),
+        "seed": bench.seed,
+        "resamples": len(bench.resamples),
         "reference": compared,
         "attention_mil": {
-            "epochs": num_epochs(config, task),
+            "epochs": bench.epochs,
             "hidden": mil.HIDDEN,
             "attention": mil.ATTENTION,
             "dropout": mil.DROPOUT,
@@ -297,7 +308,7 @@ def _settings(
             "weight_decay": mil.WEIGHT_DECAY,
             "patches_a_step": mil.BAG_PATCHES,
         },
-        "mean_embedding": task.protocol.record(),
+        "mean_embedding": bench.task.protocol.record(),
         "regularisation_by_fold": {p.model: list(p.probed.strengths) for p in predictions if p.predictor == MEAN},
     }
 

@@ -1,12 +1,12 @@
 """The cost section: what its tables say of real, tiny models."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from pipeline.config.tools import EvaluateConfig
 from pipeline.encoders.build import build_encoder
 from pipeline.evaluate.cost import measure as cost
 from pipeline.evaluate.cost.section import cost_section
@@ -24,9 +24,9 @@ def models() -> list[tuple[ReportModel, nn.Module, int]]:
     return found
 
 
-def section_of(models: list[tuple[ReportModel, nn.Module, int]], reference: str = "big", **options: object) -> Section:
-    values = {"models": ["big", "small"], "cost_rounds": 2, "cost_batch_sizes": [2, 1, 2]} | options
-    return cost_section(models, EvaluateConfig.build(values), reference, CPU, "float32")
+def section_of(models: list[tuple[ReportModel, nn.Module, int]], reference: str = "big", **options: Any) -> Section:
+    values = {"batch_sizes": [1, 2], "precisions": ["float32"], "rounds": 2} | options
+    return cost_section(models, reference, CPU, **values)
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_the_section_of_two_models(models: list[tuple[ReportModel, nn.Module, in
 
 @pytest.mark.slow
 def test_a_precision_that_cannot_be_timed_is_listed(models: list[tuple[ReportModel, nn.Module, int]]) -> None:
-    section = section_of(models, cost_batch_sizes=[1], cost_precisions=["float16", "bfloat16"])
+    section = section_of(models, batch_sizes=[1], precisions=["float16", "bfloat16"])
     assert [exclusion.what for exclusion in section.exclusions] == [
         "big, float16, batches of 1",
         "small, float16, batches of 1",
@@ -70,7 +70,7 @@ def test_a_precision_that_cannot_be_timed_is_listed(models: list[tuple[ReportMod
 
 
 def test_without_its_reference_there_are_no_ratios(models: list[tuple[ReportModel, nn.Module, int]]) -> None:
-    section = section_of(models[1:], cost_batch_sizes=[1])
+    section = section_of(models[1:], batch_sizes=[1])
     size, speed = (table["rows"] for table in section.record()["tables"])
     assert (size[0]["parameters, of the reference"], speed[0]["times faster than big"]) == (None, None)
     assert section.scores == []
@@ -83,7 +83,7 @@ def test_flops_that_cannot_be_counted_are_listed(models: list[tuple[ReportModel,
             return patches.float().mean((1, 2)) if patches.sum().item() > 0 else patches.float().mean((1, 2)) + 1
 
     odd = (ReportModel("odd", "", {}, 0), Deciding(), 8)
-    section = section_of([*models[:1], odd], cost_batch_sizes=[1])
+    section = section_of([*models[:1], odd], batch_sizes=[1])
     assert [exclusion.what for exclusion in section.exclusions] == ["odd, FLOPs"]
     assert section.record()["tables"][0]["rows"][1]["GFLOPs a patch"] is None
 
@@ -92,5 +92,5 @@ def test_fewer_rounds_than_asked_for_are_told(
     models: list[tuple[ReportModel, nn.Module, int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cost, "CELL_SECONDS", -1.0)
-    section = section_of(models, cost_batch_sizes=[1], cost_rounds=5)
+    section = section_of(models, batch_sizes=[1], rounds=5)
     assert "2 of 2 rows rest on fewer than 5 rounds" in section.notes[0]

@@ -5,21 +5,21 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from support.fidelity import CONFIG, teacher_embeddings
+from support.fidelity import OPTIONS, teacher_embeddings
 from support.stores import PATCH_PX, WIDTH
 from torch import nn
 
 from pipeline.base.errors import ConfigError, G2LError
-from pipeline.config.tools import EvaluateConfig
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.table import EncoderSpec
 from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark, same_encoder
+from pipeline.evaluate.fidelity.options import FidelityOptions
 from pipeline.store.store import Store
 from pipeline.student.resolve import NamedModel
 
 
 def look(store: Store, **options: Any) -> FidelityBenchmark:
-    return FidelityBenchmark.look(CONFIG.model_copy(update={"store": store.first.folder, **options}))
+    return FidelityBenchmark.look(OPTIONS.model_copy(update={"store": store.first.folder, **options}), workers=1)
 
 
 def built_from(record: dict[str, Any]) -> BuiltEncoder:
@@ -29,10 +29,10 @@ def built_from(record: dict[str, Any]) -> BuiltEncoder:
 
 
 def test_a_teacher_without_a_store_is_refused() -> None:
-    assert FidelityBenchmark.is_wanted(EvaluateConfig(models=["x"], store=Path("s.zarr"), teacher="t"))
-    assert not FidelityBenchmark.is_wanted(CONFIG)
+    assert FidelityBenchmark.is_wanted(FidelityOptions(store=Path("s.zarr"), teacher="t"))
+    assert not FidelityBenchmark.is_wanted(OPTIONS)
     with pytest.raises(ConfigError, match="give --store too"):
-        FidelityBenchmark.is_wanted(EvaluateConfig(models=["x"], teacher="t"))
+        FidelityBenchmark.is_wanted(FidelityOptions(teacher="t"))
 
 
 def test_a_teacher_that_the_store_has_not_is_refused(store: Store) -> None:

@@ -3,16 +3,14 @@
 from pathlib import Path
 
 import numpy as np
+from support.fidelity import chosen_rows
 from support.stores import make_store
 
-from pipeline.config.tools import EvaluateConfig
 from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
+from pipeline.evaluate.fidelity.options import FidelityOptions
 from pipeline.evaluate.fidelity.rows import failed_rows, missing_note, not_shown, not_shown_note, sample_note
-from pipeline.evaluate.fidelity.score import choose_store_rows
 from pipeline.report.content import Exclusion, Interval, Report, ReportModel, Score, Section
 from stages.evaluate import is_partial, summary
-
-CONFIG = EvaluateConfig(models=["x"])
 
 
 def report_of(*sections: Section) -> Report:
@@ -35,7 +33,7 @@ def test_failed_rows_are_named_with_slide_and_reason(tmp_path: Path) -> None:
     ]
     words = "10 patches of the plan have no embedding in the store and have no part in this."
     assert missing_note(found) == words
-    looked = FidelityBenchmark.look(EvaluateConfig(models=["x"], store=tmp_path / "s.zarr"))
+    looked = FidelityBenchmark.look(FidelityOptions(store=tmp_path / "s.zarr"), workers=1)
     assert looked.notes == (f"{tmp_path / 's.zarr'}: {words} The report lists them",)
     assert is_partial(report_of(section_of(found)))
     assert "10 left out, listed in the report" in summary(report_of(section_of(found)), tmp_path)
@@ -55,9 +53,9 @@ def test_a_whole_store_leaves_nothing_out(tmp_path: Path) -> None:
     assert failed_rows(store.first) == []
     assert missing_note([]) == ""
     assert not is_partial(report_of(section_of([])))
-    rows = choose_store_rows(store.first, CONFIG)
+    rows = chosen_rows(store)
     assert sample_note(store.first, len(rows.val), len(rows.train)) == ""
-    few = choose_store_rows(store.first, EvaluateConfig(models=["x"], store_rows=10))
+    few = chosen_rows(store, 10)
     assert sample_note(store.first, len(few.val), len(few.train)) == (
         "A sample by hash, for --store-rows: 10 of 16 held-out patches are scored, and maps are fitted on 10 of 48 "
         "training patches."

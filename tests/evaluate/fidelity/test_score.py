@@ -4,20 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.fidelity import CONFIG, scored, teacher_embeddings
+from support.fidelity import chosen_rows, scored, teacher_embeddings
 from support.stores import make_store
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.fidelity.score import (
-    FITTED,
-    IDENTITY,
-    OWN,
-    TeacherSpace,
-    alignment,
-    choose_store_rows,
-    row_figures,
-)
+from pipeline.evaluate.fidelity.score import FITTED, IDENTITY, OWN, TeacherSpace, alignment, row_figures
 from pipeline.projector import Projector
 from pipeline.store.store import Store
 from pipeline.student.resolve import AFTER
@@ -25,18 +16,18 @@ from pipeline.training.similarity import NUM_NEIGHBOURS
 
 
 def test_the_rows_are_a_sample_by_hash(store: Store) -> None:
-    few = choose_store_rows(store.first, EvaluateConfig(models=["x"], store_rows=10))
+    few = chosen_rows(store, 10)
     assert len(few.train) == len(few.val) == 10
-    assert set(few.val.tolist()) < set(choose_store_rows(store.first, CONFIG).val.tolist())
+    assert set(few.val.tolist()) < set(chosen_rows(store).val.tolist())
     assert (few.val == np.sort(few.val)).all()
-    other = choose_store_rows(store.first, EvaluateConfig(models=["x"], store_rows=10, seed=1))
+    other = chosen_rows(store, 10, seed=1)
     assert few.val.tolist() != other.val.tolist()
 
 
 def test_a_store_without_held_out_rows_has_no_fidelity(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(20,), val=())
     with pytest.raises(BenchmarkError, match=r"0 rows are held out.*--val-fraction"):
-        choose_store_rows(store.first, CONFIG)
+        chosen_rows(store)
 
 
 def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -66,7 +57,7 @@ def test_what_each_row_adds_is_that_of_plain_loops(store: Store) -> None:
 
 def test_a_space_is_standardised_by_all_training_rows(store: Store) -> None:
     """Also where few are chosen for maps."""
-    few = choose_store_rows(store.first, EvaluateConfig(models=["x"], store_rows=4))
+    few = chosen_rows(store, 4)
     space = TeacherSpace(store.first, few)
     whole = teacher_embeddings(store, np.arange(60)).astype(np.float64)
     assert space.mean == pytest.approx(whole.mean(0), abs=1e-5)

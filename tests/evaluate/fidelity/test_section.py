@@ -8,19 +8,17 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.metrics import r2_score
-from support.extraction import extract, plan_cohort, write_cohort, write_teacher
-from support.fidelity import CONFIG, scored, teacher_embeddings
+from support.fidelity import OPTIONS, scored, section_of, teacher_embeddings
 from support.stores import make_store
 
 from pipeline.evaluate.bootstrap import GroupResamples
 from pipeline.evaluate.fidelity.score import FITTED, TeacherSpace, row_figures
-from pipeline.evaluate.fidelity.section import fidelity_section
 from pipeline.projector import EPSILON, Projector
 from pipeline.report.content import Interval, Section, Table
 from pipeline.store.store import Store
 from pipeline.student.resolve import AFTER, BEFORE, TEACHER
 from pipeline.training.held_out import FIGURES, MEANINGS
-from pipeline.training.similarity import debiased_linear_cka, linear_cka, shuffled_cka
+from pipeline.training.similarity import debiased_linear_cka, linear_cka
 
 
 def by_name(section: Section, title: str) -> Table:
@@ -38,7 +36,7 @@ def value(cell: Any) -> float:
 
 def test_the_teacher_itself_is_perfect(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "teacher", is_teacher=True, named={"role": TEACHER})
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [model], tmp_path)
     measures = {
         "What each model holds": ["R2 linear map"],
         "Standing in": ["correlation", "median correlation", "R2 scaled"],
@@ -55,7 +53,7 @@ def test_the_teacher_itself_is_perfect(store: Store, tmp_path: Path) -> None:
 def test_any_invertible_linear_view_of_the_teacher_is_perfect_by_a_fitted_map(store: Store, tmp_path: Path) -> None:
     mixing = np.random.default_rng(3).normal(size=(12, 12)) + 3 * np.eye(12)
     rows, model = scored(store, "mixed", lambda z: z @ mixing + 4)
-    found = row_of(by_name(fidelity_section(store.first, rows, [model], CONFIG, tmp_path), "What each"), "mixed")
+    found = row_of(by_name(section_of(store.first, rows, [model], tmp_path), "What each"), "mixed")
     assert value(found["R2 linear map"]) == pytest.approx(1, abs=1e-3)
     assert value(found["top-1"]) == 1
     assert value(found["overlap at 10"]) < 1  # neighbours are the model's own
@@ -64,7 +62,7 @@ def test_any_invertible_linear_view_of_the_teacher_is_perfect_by_a_fitted_map(st
 def test_noise_holds_nothing(store: Store, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     rows, model = scored(store, "noise", lambda z: rng.normal(size=z.shape))
-    found = row_of(by_name(fidelity_section(store.first, rows, [model], CONFIG, tmp_path), "What each"), "noise")
+    found = row_of(by_name(section_of(store.first, rows, [model], tmp_path), "What each"), "noise")
     assert value(found["R2 linear map"]) < 0.2
     assert value(found["top-1"]) < 0.3
     assert abs(found["CKA"]) < 0.15
@@ -79,7 +77,7 @@ def test_a_student_is_scored_with_its_own_projector_and_a_fitted_map(store: Stor
         torch.from_numpy(teacher.train).mean(0), torch.from_numpy(teacher.train).var(0)
     )
     rows, model = scored(store, "student", lambda z: np.tanh(z), projector=projector, named={"role": AFTER})
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [model], tmp_path)
     own = row_of(by_name(section, "Standing in"), "student")
     with torch.inference_mode():
         made = projector.standardised(torch.from_numpy(model.val)).double().numpy()
@@ -102,7 +100,7 @@ def test_a_student_is_scored_with_its_own_projector_and_a_fitted_map(store: Stor
 def test_figures_are_called_and_explained_as_in_training(store: Store, tmp_path: Path) -> None:
     """No measure has two names, and none is the R2 of a standardised projection as it is."""
     rows, model = scored(store, "student", projector=Projector(12, 12).eval(), named={"role": AFTER})
-    holds, stands_in = fidelity_section(store.first, rows, [model], CONFIG, tmp_path).tables[:2]
+    holds, stands_in = section_of(store.first, rows, [model], tmp_path).tables[:2]
     known = {FIGURES[key]: MEANINGS[key] for key in FIGURES if key not in ("loss", "explained_variance")}
     beside = ["model", "map", "top-5", "CKA"]
     own = [FIGURES[key] for key in ("correlation_mean", "correlation_median", "r2_scaled")]
@@ -125,13 +123,13 @@ def test_r2_of_the_linear_map_is_r2_weighted_by_variance(store: Store, tmp_path:
     cases = np.array([slide.case_id for slide in store.plan.slides])[store.plan.slide_of_row()[rows.train]]
     made = fit_linear_map(model.train, (train - mean) / deviation, cases).predict(model.val)
     expected = r2_score(target, made, multioutput="variance_weighted")
-    found = row_of(by_name(fidelity_section(store.first, rows, [model], CONFIG, tmp_path), "What each"), "m")
+    found = row_of(by_name(section_of(store.first, rows, [model], tmp_path), "What each"), "m")
     assert value(found["R2 linear map"]) == pytest.approx(expected, abs=1e-9)
 
 
 def test_slides_are_listed_the_worst_first_with_all_in_the_record(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: np.tanh(z[:, :5]))
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [model], tmp_path)
     table = by_name(section, "By slide")
     cosines = [value(row[4]) for row in table.rows]
     assert cosines == sorted(cosines)
@@ -146,7 +144,7 @@ def test_cka_is_debiased_and_the_plain_one_stands_beside_it(store: Store, tmp_pa
     rng = np.random.default_rng(0)
     rows, noise = scored(store, "noise", lambda z: rng.normal(size=(len(z), 400)))
     _, model = scored(store, "m", lambda z: np.tanh(z[:, :5]))
-    section = fidelity_section(store.first, rows, [noise, model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [noise, model], tmp_path)
     teacher = torch.from_numpy(teacher_embeddings(store, rows.val))
     for one in (noise, model):
         found, own = row_of(by_name(section, "What each"), one.label), torch.from_numpy(one.val)
@@ -166,7 +164,7 @@ def slides_of(store: Store, rows: np.ndarray) -> np.ndarray:
 
 def test_a_model_without_structure_has_no_cka_and_no_score_of_it(store: Store, tmp_path: Path) -> None:
     rows, flat = scored(store, "flat", lambda z: np.ones((len(z), 3)))
-    section = fidelity_section(store.first, rows, [flat], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [flat], tmp_path)
     assert np.isnan(row_of(by_name(section, "What each"), "flat")["CKA"])
     assert [score.name for score in section.scores] == ["neighbour overlap with the teacher"]
     assert any(note.startswith("No CKA of flat: of one side") for note in section.notes)
@@ -176,7 +174,7 @@ def test_a_model_without_structure_has_no_cka_and_no_score_of_it(store: Store, t
 def test_slides_without_figures_are_told_and_listed(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(20,), val=(8, 3, 7, 1))
     rows, model = scored(store, "m", lambda z: z[:, :5])
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [model], tmp_path)
     words = "Not shown: 2 slides with 4 patches, each with fewer than 5; report.json names them."
     assert by_name(section, "By slide").note.endswith(words)
     assert words not in section.notes
@@ -184,7 +182,7 @@ def test_slides_without_figures_are_told_and_listed(tmp_path: Path) -> None:
     assert section.data["not_shown"] == {"slides": small, "centres": []}
     few = make_store(tmp_path / "few.zarr", train=(20,), val=(4, 3))
     rows, model = scored(few, "m", lambda z: z[:, :5])
-    section = fidelity_section(few.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(few.first, rows, [model], tmp_path)
     assert "Not shown: 2 slides with 7 patches, each with fewer than 5; report.json names them." in section.notes
     assert not any("without a centre" in note for note in section.notes)
 
@@ -192,19 +190,19 @@ def test_slides_without_figures_are_told_and_listed(tmp_path: Path) -> None:
 def test_more_slides_than_the_table_shows_are_told(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(20,), val=(5,) * 14)
     rows, model = scored(store, "m", lambda z: z[:, :5])
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [model], tmp_path)
     assert len(by_name(section, "By slide").rows) == 12
     assert by_name(section, "By slide").note.endswith("The first 12 of 14 are shown, report.json has all.")
 
 
 def test_the_contact_sheet_is_written_unless_there_are_no_pixels(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [model], tmp_path)
     with Image.open(tmp_path / section.figures[0].file) as sheet:
         assert sheet.width > 700
     bare = make_store(tmp_path / "bare.zarr", train=(20, 20, 20), val=(8, 8, 8, 8, 8), pixels="none")
     rows, model = scored(bare, "m", lambda z: z[:, :5])
-    other = fidelity_section(bare.first, rows, [model], CONFIG, tmp_path)
+    other = section_of(bare.first, rows, [model], tmp_path)
     assert not other.figures
     assert any("no pixels" in note for note in other.notes)
 
@@ -212,60 +210,12 @@ def test_the_contact_sheet_is_written_unless_there_are_no_pixels(store: Store, t
 def test_one_case_gives_no_interval_and_says_so(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(20,), val=(12,), failed=(25,))
     rows, model = scored(store, "m", lambda z: z[:, :5])
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [model], tmp_path)
     cell = row_of(by_name(section, "What each"), "m")["cosine"]
     assert np.isnan(cell.low)
     assert np.isnan(cell.high)
     assert any("of one case" in note for note in section.notes)
     assert section.exclusions[0].what == "1 held-out patch of slide slide_1 (row 25)"
-
-
-def test_where_a_student_comes_from_is_told(store: Store, tmp_path: Path) -> None:
-    plan, teacher = store.first.attributes["plan_hash"], store.first.spec.teacher["weights_sha256"]
-    folder = tmp_path / "student"
-    cases = {
-        "same": {"plan_hash": plan, "teachers": {"t": teacher}},
-        "other teacher": {"plan_hash": plan, "teachers": {"t": "f" * 64}},
-        "other plan": {"plan_hash": "f" * 64, "teachers": {"t": teacher}},
-        "silent": {},
-    }
-    notes = {}
-    for label, facts in cases.items():
-        rows, model = scored(store, label, named={"role": AFTER, "student": folder, **facts})
-        section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
-        notes[label] = " ".join(section.notes)
-    assert "distilled from" not in notes["same"]
-    assert "trained on another plan" not in notes["same"]
-    assert "other teacher was distilled from another teacher: its own projector is not used" in notes["other teacher"]
-    assert "other plan was trained on another plan than the store's: it may have seen" in notes["other plan"]
-    assert "silent was trained on a plan that its folder does not name" in notes["silent"]
-    rows, model = scored(store, "encoder")
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
-    assert any("Whether encoder saw these slides in pretraining is not known" in note for note in section.notes)
-
-
-@pytest.mark.slow
-def test_a_strip_of_a_slide_that_is_trained_on_is_told(tmp_path: Path) -> None:
-    plan = plan_cohort(write_cohort(tmp_path / "slides", 2), val_strip=0.3, patches_per_slide=40)
-    store = extract(plan, tmp_path / "store.zarr", write_teacher(tmp_path / "t.safetensors")).store
-    rows, model = scored(store, "m", lambda z: z[:, :5])
-    section = fidelity_section(store.first, rows, [model], CONFIG, tmp_path)
-    assert any("Of 2 of the 2 held-out cases other patches are trained on" in note for note in section.notes)
-
-
-@pytest.mark.parametrize(("cases", "words"), [(3, "at least 5"), (6, "6 cases only")])
-def test_few_cases_are_told(tmp_path: Path, cases: int, words: str) -> None:
-    store = make_store(tmp_path / "s.zarr", train=(20,), val=(6,) * cases)
-    rows, model = scored(store, "m", lambda z: z[:, :5])
-    notes = fidelity_section(store.first, rows, [model], CONFIG, tmp_path).notes
-    assert any(words in note for note in notes), notes
-
-
-def test_an_estimate_at_the_bound_is_told_of_all_but_the_teacher(store: Store, tmp_path: Path) -> None:
-    rows, copy = scored(store, "copy")
-    _, teacher = scored(store, "teacher", is_teacher=True)
-    notes = " ".join(fidelity_section(store.first, rows, [copy, teacher], CONFIG, tmp_path).notes)
-    assert "at the bound of its scale (copy)" in notes
 
 
 def test_tables_by_slide_take_the_fitted_map_of_every_model(store: Store, tmp_path: Path) -> None:
@@ -274,7 +224,7 @@ def test_tables_by_slide_take_the_fitted_map_of_every_model(store: Store, tmp_pa
         store, "student", lambda z: np.tanh(z), projector=Projector(12, 12).eval(), named={"role": AFTER}
     )
     _, plain = scored(store, "plain", lambda z: np.tanh(z))
-    data = fidelity_section(store.first, rows, [student, plain], CONFIG, tmp_path).data["by_slide"]
+    data = section_of(store.first, rows, [student, plain], tmp_path).data["by_slide"]
     assert data["student"] == data["plain"]
 
 
@@ -284,14 +234,14 @@ def test_differences_are_paired_and_from_the_student_before(store: Store, tmp_pa
     _, before = scored(store, "before", lambda z: np.sign(z[:, :6]), named={"role": BEFORE})
     _, again = scored(store, "again", lambda z: np.sign(z[:, :6]))
     _, teacher = scored(store, "teacher", is_teacher=True)
-    section = fidelity_section(store.first, rows, [teacher, after, again, before], CONFIG, tmp_path)
+    section = section_of(store.first, rows, [teacher, after, again, before], tmp_path)
     table = by_name(section, "Difference from before")
     assert [row[0] for row in table.rows] == ["after", "again"]
     assert all((cell.value, cell.low, cell.high) == (0, 0, 0) for cell in table.rows[1][1:])
 
     space = TeacherSpace(store.first, rows)
     cases = np.array([store.plan.slides[i].case_id for i in store.plan.slide_of_row()[rows.val]])
-    resamples = GroupResamples(cases, CONFIG.resamples, CONFIG.seed)
+    resamples = GroupResamples(cases, OPTIONS.resamples, OPTIONS.seed)
     first, second = (row_figures(space, m, space.project(m, space.fit_map(m))[FITTED]) for m in (after, before))
     gains = {"R2 linear map": [], "cosine": []}
     for counts in resamples.counts:
@@ -309,8 +259,7 @@ def test_differences_are_from_the_model_that_is_asked_for(store: Store, tmp_path
     rows, after = scored(store, "after", lambda z: np.tanh(z), named={"role": AFTER})
     _, before = scored(store, "before", lambda z: z[:, :6], named={"role": BEFORE})
     _, other = scored(store, "uni", lambda z: z[:, :9])
-    asked = CONFIG.model_copy(update={"reference": "uni"})
-    table = by_name(fidelity_section(store.first, rows, [after, before, other], asked, tmp_path), "Difference")
+    table = by_name(section_of(store.first, rows, [after, before, other], tmp_path, "uni"), "Difference")
     assert table.title == "Difference from uni"
     assert [row[0] for row in table.rows] == ["before", "after"]
 
@@ -318,15 +267,5 @@ def test_differences_are_from_the_model_that_is_asked_for(store: Store, tmp_path
 def test_a_single_student_has_no_differences(store: Store, tmp_path: Path) -> None:
     rows, model = scored(store, "m", lambda z: z[:, :5])
     _, teacher = scored(store, "teacher", is_teacher=True)
-    tables = fidelity_section(store.first, rows, [teacher, model], CONFIG, tmp_path).tables
+    tables = section_of(store.first, rows, [teacher, model], tmp_path).tables
     assert not [table.title for table in tables if "Difference" in table.title]
-
-
-def test_ties_and_chance_are_told(store: Store, tmp_path: Path) -> None:
-    rows, model = scored(store, "m", lambda z: z[:, :5])
-    notes = " ".join(fidelity_section(store.first, rows, [model], CONFIG, tmp_path).notes)
-    level = shuffled_cka(torch.from_numpy(model.val), torch.from_numpy(teacher_embeddings(store, rows.val)))
-    assert (
-        f"By chance top-1 is 0.025, top-5 0.125, the overlap 0.256, CKA 0, and the plain CKA {level:.3f} (m)" in notes
-    )
-    assert "the same embedding as another" not in notes

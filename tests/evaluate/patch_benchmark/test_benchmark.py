@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.labelled_patches import NUM, cohort, config, noise, patches_of, write_patches
+from support.labelled_patches import NUM, cohort, noise, options, patches_of, write_patches
 
 from pipeline.base.errors import G2LError
 from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
@@ -22,7 +22,7 @@ def test_folds_go_by_the_case_and_slides_are_counted(tmp_path: Path) -> None:
     assert {words: len(set(names)) for words, names in found.within.items()} == {"groups": NUM, "slides": NUM}
     assert found.notes() == ["The column group divides cases, so that folds and intervals go by case_id, not by it."]
     assert found.unused_columns == ()
-    for fold in prepare(found, config()).task.folds:
+    for fold in prepare(found, options()).task.folds:
         assert found.groups is not None
         assert not set(found.groups[fold.train]) & set(found.groups[fold.test])
 
@@ -53,7 +53,7 @@ def test_a_tissue_microarray_goes_by_patients(tmp_path: Path) -> None:
     assert found.group_column == "case_id"
     (note,) = found.notes()
     assert note.startswith("3 of 3 slides hold several cases")
-    for fold in prepare(found, config()).task.folds:
+    for fold in prepare(found, options()).task.folds:
         assert found.groups is not None
         assert not set(found.groups[fold.train]) & set(found.groups[fold.test])
 
@@ -63,7 +63,7 @@ def test_the_basis_counts_slides_and_cases_on_both_sides(tmp_path: Path) -> None
     slides = [f"S{i}" for i in range(NUM - 1)] + [""]
     found = patches_of(write_patches(tmp_path, pictures, columns | {"slide_id": slides, "split": SPLITS}))
     embeddings = np.random.default_rng(0).normal(size=(NUM, 4)).astype(np.float32)
-    assert patch_section(found, {"a": embeddings}, config(), "a").basis == {
+    assert patch_section(prepare(found, options()), {"a": embeddings}, "a").basis == {
         "patches": 24,
         "slides": 23,
         "cases": 12,
@@ -78,13 +78,13 @@ def test_the_basis_counts_slides_and_cases_on_both_sides(tmp_path: Path) -> None
 
 
 def test_patches_ask_for_it_and_images_that_cannot_be_used_are_left_out(tmp_path: Path) -> None:
-    assert not PatchBenchmark.is_wanted(config())
+    assert not PatchBenchmark.is_wanted(options())
     path = write_patches(tmp_path, *cohort())
     (tmp_path / "3.png").write_bytes(b"no image")
-    asked = config(patches=path, workers=1)
+    asked = options(path)
     assert PatchBenchmark.is_wanted(asked)
-    benchmark = PatchBenchmark.look(asked)
-    assert [name.name for name in benchmark.patch_set.paths] == [f"{i}.png" for i in range(NUM) if i != 3]
+    benchmark = PatchBenchmark.look(asked, workers=1)
+    assert [name.name for name in benchmark.bench.patch_set.paths] == [f"{i}.png" for i in range(NUM) if i != 3]
     assert [exclusion.what for exclusion in benchmark.images.exclusions] == [str(tmp_path / "3.png")]
     assert any(f"1 of {NUM} images of {path} are left out" in note for note in benchmark.notes)
     source = benchmark.patch_source()
@@ -99,11 +99,11 @@ def test_classes_that_cannot_be_told_apart_are_refused_before_models_are_built(t
     pictures, columns = cohort()
     path = write_patches(tmp_path, pictures, columns | {"label": ["x"] * NUM})
     with pytest.raises(G2LError, match="of one class, 'x'"):
-        PatchBenchmark.look(config(patches=path, workers=1))
+        PatchBenchmark.look(options(path), workers=1)
     for i in range(NUM):
         (tmp_path / f"{i}.png").write_bytes(b"")
     with pytest.raises(G2LError, match=f"none of its {NUM} images can be used"):
-        PatchBenchmark.look(config(patches=path, workers=1))
+        PatchBenchmark.look(options(path), workers=1)
     Image.fromarray(pictures[0]).save(tmp_path / "0.png")
     with pytest.raises(G2LError, match="of one class, 'x'"):
-        PatchBenchmark.look(config(patches=path, workers=1))
+        PatchBenchmark.look(options(path), workers=1)

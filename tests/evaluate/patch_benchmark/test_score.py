@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.patch_sets import config, make_set
+from support.patch_sets import make_set, options
 
 from pipeline.evaluate.bootstrap import Draws
 from pipeline.evaluate.few_shot import FewShot
@@ -28,7 +28,7 @@ from pipeline.report.content import Interval
 
 
 def bench_of(patch_set: PatchSet) -> Bench:
-    return prepare(patch_set, config(resamples=100))
+    return prepare(patch_set, options(resamples=100))
 
 
 def model_of(bench: Bench, label: str, share: float, value: float) -> ScoredModel:
@@ -55,7 +55,7 @@ def bench() -> Bench:
 
 def test_every_model_has_a_row_in_the_table_of_each_probe(bench: Bench) -> None:
     models = [model_of(bench, "a", 1, 0.9), model_of(bench, "b", 1, 0.7)]
-    linear, knn = probe_tables(models, bench, config(knn=7))
+    linear, knn = probe_tables(models, replace(bench, knn=7))
     assert (linear.title, knn.title) == ("Linear probe", "kNN, 7 neighbours")
     for table in (linear, knn):
         assert [row[0] for row in table.rows] == ["a", "b"]
@@ -84,7 +84,7 @@ def test_differences_are_from_the_reference_wherever_it_stands(bench: Bench) -> 
 
 
 def test_a_centre_is_scored_by_its_own_patches(bench: Bench) -> None:
-    (table,) = center_tables([model_of(bench, "all", 1, 0), model_of(bench, "half", 0.5, 0)], bench, config())
+    (table,) = center_tables([model_of(bench, "all", 1, 0), model_of(bench, "half", 0.5, 0)], bench)
     assert [row[:2] for row in table.rows] == [[c, m] for c in ("north", "south") for m in ("all", "half")]
     centers, groups = bench.patch_set.centers, bench.patch_set.groups
     assert centers is not None
@@ -100,7 +100,7 @@ def test_a_centre_is_scored_by_its_own_patches(bench: Bench) -> None:
 @pytest.mark.parametrize("centers", [None, ["north"] * 240, ["north"] * 200 + [""] * 40])
 def test_fewer_than_two_centres_are_no_table(centers: list[str] | None) -> None:
     bench = bench_of(make_set(centers=None if centers is None else np.array(centers)))
-    assert center_tables([model_of(bench, "a", 1, 0)], bench, config()) == []
+    assert center_tables([model_of(bench, "a", 1, 0)], bench) == []
 
 
 def test_the_composition_counts_patches_groups_centres_and_sides() -> None:

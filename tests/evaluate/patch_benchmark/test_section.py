@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.patch_sets import ODD, config, embed, make_set
+from support.patch_sets import ODD, embed, make_set, section_of
 from support.places import ROOT, TESTS
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.evaluate.patch_benchmark.section import patch_section
 from pipeline.evaluate.probe_choice import STRENGTHS
 from pipeline.report.content import Exclusion, Interval, Section, Table
 
@@ -32,7 +31,7 @@ def test_a_whole_section() -> None:
     patch_set = make_set()
     models = {"teacher": embed(patch_set, 30.0), "student": embed(patch_set, 0.5)}
     left_out = [Exclusion("x.png", "no image")]
-    section = patch_section(patch_set, models, config(), "teacher", left_out)
+    section = section_of(patch_set, models, "teacher", left_out)
     assert section.key == "patches"
     assert section.basis == {"patches": 240, "cases": 24, "centres": 2, "classes": 3}
     assert [found.title for found in section.tables] == [
@@ -84,7 +83,7 @@ def test_a_whole_section() -> None:
 def test_differences_are_neither_bold_nor_called_none() -> None:
     patch_set = make_set()
     models = {"teacher": embed(patch_set, 1.0), "student": embed(patch_set, 0.9)}
-    section = patch_section(patch_set, models, config(), "teacher")
+    section = section_of(patch_set, models, "teacher")
     differences = [found for found in section.tables if "ifference" in found.title]
     assert len(differences) == 2
     for found in differences:
@@ -100,7 +99,7 @@ def test_patches_without_label_or_centre() -> None:
     patch_set = make_set()
     centers = np.where(np.arange(240) % 10 == 0, "", patch_set.centers)
     patch_set = replace(patch_set, exclusions=(unlabelled,), centers=centers)
-    section = patch_section(patch_set, {"a": embed(patch_set, 0.5)}, config(), "a", [Exclusion("x.png", "no image")])
+    section = section_of(patch_set, {"a": embed(patch_set, 0.5)}, "a", [Exclusion("x.png", "no image")])
     assert section.exclusions == [unlabelled, Exclusion("x.png", "no image")]
     assert section.basis["centres"] == 2
     assert section.notes[0] == "24 of 240 patches have no centre; no centre's numbers count them."
@@ -113,7 +112,7 @@ def test_patches_without_label_or_centre() -> None:
 def test_identical_models_differ_by_nothing() -> None:
     patch_set = make_set(1)
     embeddings = embed(patch_set, 0.5)
-    section = patch_section(patch_set, {"a": embeddings, "b": embeddings.copy()}, config(), "a")
+    section = section_of(patch_set, {"a": embeddings, "b": embeddings.copy()}, "a")
     differences = [*rows_of(section, "Difference"), *rows_of(section, "Few-shot prototypes, difference")]
     cells = [cell for row in differences for cell in row.values() if isinstance(cell, Interval)]
     assert len(cells) == 2 * 3 + 5
@@ -126,7 +125,7 @@ def test_random_labels_cover_one_half() -> None:
     covered = []
     for seed in range(4):
         patch_set = make_set(seed)
-        section = patch_section(patch_set, {"a": embed(patch_set, 0.0)}, config(seed=seed), "a")
+        section = section_of(patch_set, {"a": embed(patch_set, 0.0)}, "a", seed=seed)
         for title in ("Linear probe", "kNN"):
             area = rows_of(section, title)[0]["AUROC"]
             covered.append(area.low <= 0.5 <= area.high)
@@ -136,7 +135,7 @@ def test_random_labels_cover_one_half() -> None:
 
 def test_without_groups_the_section_says_so() -> None:
     patch_set = make_set(groups=None, group_column="", centers=None)
-    section = patch_section(patch_set, {"a": embed(patch_set, 1.0)}, config(), "a")
+    section = section_of(patch_set, {"a": embed(patch_set, 1.0)}, "a")
     assert section.basis == {"patches": 240, "classes": 3}
     assert "take every patch for independent" in section.notes[0]
     assert "bootstrap over patches" in section.what
@@ -150,7 +149,7 @@ def test_a_given_split_is_told_by_side() -> None:
     numbers = np.array([int(name.split()[1]) for name in patch_set.groups])
     splits = np.where(numbers < 14, "train", np.where(numbers < 18, "val", "test"))
     patch_set = replace(patch_set, splits=splits)
-    section = patch_section(patch_set, {"a": embed(patch_set, 0.8)}, config(), "a")
+    section = section_of(patch_set, {"a": embed(patch_set, 0.8)}, "a")
     assert section.basis["cases to train on"] == 14
     assert section.basis["cases to choose settings by"] == 4
     assert section.basis["cases scored"] == 6
@@ -165,7 +164,7 @@ def test_a_given_split_is_told_by_side() -> None:
 
 def test_how_c_was_chosen_is_in_the_page_and_the_data() -> None:
     patch_set = make_set()
-    section = patch_section(patch_set, {"a": embed(patch_set, 0.8)}, config(), "a")
+    section = section_of(patch_set, {"a": embed(patch_set, 0.8)}, "a")
     (row,) = rows_of(section, "Linear probe by C")
     curve = [row[f"C = {strength:g}"] for strength in STRENGTHS]
     data = section.data["linear_probe"]
@@ -178,18 +177,18 @@ def test_how_c_was_chosen_is_in_the_page_and_the_data() -> None:
 def test_a_fixed_c_and_the_plain_protocol_are_said() -> None:
     patch_set = make_set()
     models = {"a": embed(patch_set, 0.8)}
-    fixed = patch_section(patch_set, models, config(probe_c=0.25), "a")
+    fixed = section_of(patch_set, models, "a", probe_c=0.25)
     assert rows_of(fixed, "Linear probe")[0]["C"] == "0.25"
     assert not [found for found in fixed.tables if found.title == "Linear probe by C"]
     assert "with a fixed C of 0.25" in fixed.what
-    plain = patch_section(patch_set, models, config(protocol="plain"), "a")
+    plain = section_of(patch_set, models, "a", protocol="plain")
     assert "counts classes by their frequency, its C chosen by log likelihood" in plain.what
 
 
 def test_one_scored_case_gives_no_intervals() -> None:
     patch_set = make_set()
     splits = np.where(patch_set.groups == "case 1", "test", "train")
-    section = patch_section(replace(patch_set, splits=splits), {"a": embed(patch_set, 0.8)}, config(), "a")
+    section = section_of(replace(patch_set, splits=splits), {"a": embed(patch_set, 0.8)}, "a")
     row = rows_of(section, "Linear probe")[0]
     assert np.isfinite(row["AUROC"].value)
     assert np.isnan([row["AUROC"].low, row["AUROC"].high]).all()
@@ -204,7 +203,7 @@ def test_dropped_resamples_and_few_examples_are_said() -> None:
     labels = patch_set.labels.copy()
     rare = [np.flatnonzero(patch_set.groups == f"case {i}")[:3] for i in (1, 2)]
     labels[np.concatenate(rare)] = "rare"
-    section = patch_section(replace(patch_set, labels=labels), {"a": embed(patch_set, 0.8)}, config(), "a")
+    section = section_of(replace(patch_set, labels=labels), {"a": embed(patch_set, 0.8)}, "a")
     notes = " ".join(section.notes)
     assert "of 200 resamples lack a class" in notes
     assert "4, 8, 16 examples a class are left out" in notes
@@ -217,7 +216,7 @@ def test_a_class_that_test_lacks_is_named() -> None:
     splits = np.where(numbers < 14, "train", "test")
     labels = np.where((splits == "test") & (patch_set.labels == "stroma"), "tumour", patch_set.labels)
     changed = replace(patch_set, labels=labels, splits=splits)
-    section = patch_section(changed, {"a": embed(changed, 30.0)}, config(), "a")
+    section = section_of(changed, {"a": embed(changed, 30.0)}, "a")
     assert "No scored patch is of 'stroma'; the means leave these out." in section.notes
     assert section.scores[0].chance == 0.5
     assert section.scores[0].values["a"] == Interval(1, 1, 1)
@@ -228,23 +227,23 @@ def test_broken_data_are_refused_by_name() -> None:
     sound, broken = embed(patch_set, 1.0), embed(patch_set, 1.0)
     broken[[4, 9]] = np.nan
     with pytest.raises(BenchmarkError, match=r"student: 2 of 240 embeddings .* first is number 5"):
-        patch_section(patch_set, {"teacher": sound, "student": broken}, config(), "teacher")
+        section_of(patch_set, {"teacher": sound, "student": broken}, "teacher")
     broken[[4, 9]] = 0
     with pytest.raises(BenchmarkError, match="student: 2 of 240 embeddings are zero"):
-        patch_section(patch_set, {"teacher": sound, "student": broken}, config(), "teacher")
+        section_of(patch_set, {"teacher": sound, "student": broken}, "teacher")
     one = replace(patch_set, labels=np.full(240, "tumour"))
     with pytest.raises(BenchmarkError, match=r"tiles\.csv: all 240 examples are of one class, 'tumour'"):
-        patch_section(one, {"a": sound}, config(), "a")
+        section_of(one, {"a": sound}, "a")
     lonely = patch_set.labels.copy()
     lonely[7] = "lonely"
     with pytest.raises(BenchmarkError, match=r"tiles\.csv: .*of 1 group only: 'lonely'"):
-        patch_section(replace(patch_set, labels=lonely), {"a": sound}, config(), "a")
+        section_of(replace(patch_set, labels=lonely), {"a": sound}, "a")
 
 
 @pytest.mark.slow
 def test_constant_embeddings_are_at_chance() -> None:
     patch_set = make_set()
-    section = patch_section(patch_set, {"a": np.full((240, 8), 0.3, np.float32)}, config(), "a")
+    section = section_of(patch_set, {"a": np.full((240, 8), 0.3, np.float32)}, "a")
     for title in ("Linear probe", "kNN"):
         row = rows_of(section, title)[0]
         assert row["AUROC"] == Interval(0.5, 0.5, 0.5)
@@ -257,7 +256,7 @@ def print_record() -> None:
     """The record of one section, for another process to compare with."""
     patch_set = make_set()
     models = {"a": embed(patch_set, 0.5), "b": embed(patch_set, 0.7)}
-    print(json.dumps(patch_section(patch_set, models, config(), "a").record()))
+    print(json.dumps(section_of(patch_set, models, "a").record()))
 
 
 @pytest.mark.slow

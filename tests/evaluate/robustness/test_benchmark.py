@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.labelled_patches import config, noise
+from support.benchmarks import look
+from support.labelled_patches import noise
 
 from pipeline.base.errors import G2LError
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
-from stages.evaluate import look_at_inputs
+from pipeline.evaluate.robustness.options import RobustnessOptions
 
 
 def test_a_k_that_is_too_large_is_seen_early(tmp_path: Path) -> None:
@@ -22,9 +23,9 @@ def test_a_k_that_is_too_large_is_seen_early(tmp_path: Path) -> None:
                 rows.append(f"{name}.png,{subset}{slide},{name},{'xy'[slide % 2]},{'mn'[slide // 2]},{subset}")
     path = tmp_path / "robustness.csv"
     path.write_text("\n".join(rows) + "\n")
-    look_at_inputs(config(robustness=path, ri_k=3))
+    look(robustness=path, ri_k=3)
     with pytest.raises(G2LError, match="only 3 patches of other slides within subset 'two'; take a k of at most 3"):
-        look_at_inputs(config(robustness=path, ri_k=4))
+        look(robustness=path, ri_k=4)
 
 
 def write_set(folder: Path) -> Path:
@@ -39,14 +40,14 @@ def write_set(folder: Path) -> Path:
 
 
 def test_a_table_asks_for_it() -> None:
-    assert RobustnessBenchmark.is_wanted(config(robustness=Path("r.csv")))
-    assert not RobustnessBenchmark.is_wanted(config())
+    assert RobustnessBenchmark.is_wanted(RobustnessOptions(robustness=Path("r.csv")))
+    assert not RobustnessBenchmark.is_wanted(RobustnessOptions())
 
 
 def test_images_that_cannot_be_used_are_left_out_by_name(tmp_path: Path) -> None:
     path = write_set(tmp_path)
     (tmp_path / "05.png").write_bytes(b"no image")
-    benchmark = RobustnessBenchmark.look(config(robustness=path, workers=1))
+    benchmark = RobustnessBenchmark.look(RobustnessOptions(robustness=path, resamples=100), workers=1)
     assert [image.name for image in benchmark.robustness_set.paths] == [f"{i:02}.png" for i in range(16) if i != 5]
     assert [exclusion.what for exclusion in benchmark.images.exclusions] == [str(tmp_path / "05.png")]
     assert benchmark.notes == (f"1 of 16 images of {path} are left out; the report lists them",)
@@ -63,4 +64,4 @@ def test_what_is_left_must_allow_more_than_one_value(tmp_path: Path) -> None:
         if i // 2 % 2:  # all of one centre
             (tmp_path / f"{i:02}.png").unlink()
     with pytest.raises(G2LError, match=r"without 8 of 16 images that cannot be used: .* not 2 and 1"):
-        RobustnessBenchmark.look(config(robustness=path, workers=1))
+        RobustnessBenchmark.look(RobustnessOptions(robustness=path, resamples=100), workers=1)

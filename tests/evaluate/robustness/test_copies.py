@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.labelled_patches import config, noise
+from support.benchmarks import look
+from support.labelled_patches import noise
 
 from pipeline.evaluate.images import scan_images
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
 from pipeline.evaluate.robustness.copies import note_on_copies
 from pipeline.evaluate.robustness.data import read_robustness_set
-from stages.evaluate import look_at_inputs
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_copies_on_other_slides_are_told_of_a_robustness_set(
         rows.append(f"{i}.png,S{i // 2},{i},{'xy'[i % 2]},{'mn'[i // 2 % 2]}")
     path = tmp_path / "robustness.csv"
     path.write_text("\n".join(rows) + "\n")
-    (benchmark,) = look_at_inputs(config(robustness=path))
+    (benchmark,) = look(robustness=path)
     assert isinstance(benchmark, RobustnessBenchmark)
     notes = benchmark.robustness_set.notes
     assert (words in " ".join(notes)) if words else notes == ()

@@ -6,11 +6,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from support.robustness_sets import config, models_of, rows_of, write
+from support.robustness_sets import models_of, rows_of, section_of, write
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.robustness.data import RobustnessSet
-from pipeline.evaluate.robustness.section import robustness_section
 from pipeline.report.content import Exclusion
 
 
@@ -36,7 +35,7 @@ def subsets(tmp_path: Path) -> RobustnessSet:
 
 
 def test_models_are_told_apart(index_set: RobustnessSet) -> None:
-    section = robustness_section(index_set, models_of(index_set), config(), "centre", [Exclusion("bad.png", "damaged")])
+    section = section_of(index_set, models_of(index_set), "centre", [Exclusion("bad.png", "damaged")])
     of_class, of_centre, of_none = rows_of(section, "Robustness index")
     assert of_class["index"]["low"] > of_none["index"]["high"] > of_none["index"]["low"] > of_centre["index"]["high"]
     assert of_class["difference"]["low"] > 0.5
@@ -61,7 +60,7 @@ def test_models_are_told_apart(index_set: RobustnessSet) -> None:
 
 
 def test_k_is_chosen_for_each_model_and_said(index_set: RobustnessSet) -> None:
-    section = robustness_section(index_set, models_of(index_set), config(), "none")
+    section = section_of(index_set, models_of(index_set), "none")
     chosen = {row["model"]: row["k"] for row in rows_of(section, "Robustness index")}
     assert len(set(chosen.values())) > 1
     assert any(all(f"{label}: {k}" in note for label, k in chosen.items()) for note in section.notes)
@@ -72,9 +71,9 @@ def test_k_is_chosen_for_each_model_and_said(index_set: RobustnessSet) -> None:
 def test_without_margins_nothing_of_croma_is_there(index_set: RobustnessSet) -> None:
     models = models_of(index_set)
     with mock.patch("pipeline.evaluate.robustness.section.robustness_margins") as asked:
-        section = robustness_section(index_set, models, config(margins=False), "none")
+        section = section_of(index_set, models, "none", with_margins=False)
     asked.assert_not_called()
-    whole = robustness_section(index_set, models, config(), "none")
+    whole = section_of(index_set, models, "none")
     titles = [table.title for table in whole.tables]
     titles.remove("Margins")
     assert [table.title for table in section.tables] == titles
@@ -88,17 +87,17 @@ def test_the_same_again_is_the_same(
     index_set: RobustnessSet, subsets: RobustnessSet, paired_set: RobustnessSet
 ) -> None:
     for data in (index_set, subsets):
-        first, second = (robustness_section(data, models_of(data), config(seed=3), "none").record() for _ in range(2))
+        first, second = (section_of(data, models_of(data), "none", seed=3).record() for _ in range(2))
         assert first == second
-        assert first != robustness_section(data, models_of(data), config(seed=4), "none").record()
+        assert first != section_of(data, models_of(data), "none", seed=4).record()
     values = {"A": np.random.default_rng(0).standard_normal((len(paired_set.paths), 6)).astype(np.float32)}
-    runs = [robustness_section(paired_set, values, config(), "A").record() for _ in range(2)]
+    runs = [section_of(paired_set, values, "A").record() for _ in range(2)]
     assert runs[0] == runs[1]
 
 
 @pytest.mark.slow
 def test_subsets_are_pooled_and_their_mean_is_beside(subsets: RobustnessSet) -> None:
-    section = robustness_section(subsets, models_of(subsets), config(ri_k=3), "none")
+    section = section_of(subsets, models_of(subsets), "none", k=3)
     of_class, of_centre, _ = rows_of(section, "Robustness index")
     assert of_class["index"]["value"] > 0.9 > 0.1 > of_centre["index"]["value"]
     assert of_class["mean of subsets"] == pytest.approx(of_class["index"]["value"], abs=0.1)
@@ -110,12 +109,12 @@ def test_numbers_that_are_none_name_the_model(index_set: RobustnessSet, paired_s
     models = models_of(index_set)
     models["centre"][3, 2] = np.nan
     with pytest.raises(BenchmarkError, match="centre: 1 of 144 embeddings hold NaN or infinity"):
-        robustness_section(index_set, models, config(), "none")
+        section_of(index_set, models, "none")
     values = {"A": np.zeros((len(paired_set.paths), 6), np.float32)}
     with pytest.raises(BenchmarkError, match="A: 71 of 71 embeddings are zero"):
-        robustness_section(paired_set, values, config(), "A")
+        section_of(paired_set, values, "A")
     with pytest.raises(BenchmarkError, match=r"class: k = 1000: some patch has only 136 patches of other slides"):
-        robustness_section(index_set, models_of(index_set), config(ri_k=1000), "none")
+        section_of(index_set, models_of(index_set), "none", k=1000)
 
 
 def test_exact_embeddings_have_an_index_whatever_is_tied(index_set: RobustnessSet) -> None:
@@ -126,7 +125,7 @@ def test_exact_embeddings_have_an_index_whatever_is_tied(index_set: RobustnessSe
         values = np.zeros((len(index_set.paths), 3), np.float32)
         values[rows.images] = np.eye(3)[np.unique(of, return_inverse=True)[1]]
         models[name] = values
-    section = robustness_section(index_set, models, config(ri_k=5), "class")
+    section = section_of(index_set, models, "class", k=5)
     found = [(row["index"]["value"], row["support"]) for row in rows_of(section, "Robustness index")]
     assert [value for value, _ in found] == [1, 0]
     assert all(0 < support <= 1 for _, support in found)
@@ -152,7 +151,7 @@ def test_both_from_one_file(tmp_path: Path) -> None:
     ]
     data = write(tmp_path / "both.csv", rows)
     values = {"A": np.random.default_rng(0).standard_normal((36, 5)).astype(np.float32)}
-    section = robustness_section(data, values, config(), "A")
+    section = section_of(data, values, "A")
     assert [score.name for score in section.scores] == ["robustness index", "paired robustness, top-10 accuracy"]
     assert section.basis["places"] == 6
     assert section.notes[-1] == "Unused columns of the CSV: 'x'."

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from support.robustness_patches import draw
-from support.robustness_sets import config, models_of, rows_of, write
+from support.robustness_sets import models_of, rows_of, section_of, write
 
 from pipeline.evaluate.bootstrap import GroupResamples
 from pipeline.evaluate.robustness.data import IndexRows, RobustnessSet
 from pipeline.evaluate.robustness.margins import NOT_COUNTED
 from pipeline.evaluate.robustness.pairs import KINDS, PairedRobustness, SlidePair
-from pipeline.evaluate.robustness.section import robustness_section
 from pipeline.evaluate.robustness.tables import (
     ScoredIndex,
     index_draws,
@@ -41,7 +40,7 @@ def test_few_slides_give_no_intervals(tmp_path: Path) -> None:
     ]
     for chosen, given in ((rows, True), ([row for row in rows if row["slide_id"] not in ("x2", "y2")], False)):
         data = write(tmp_path / "few.csv", chosen)
-        section = robustness_section(data, models_of(data), config(ri_k=3), "none")
+        section = section_of(data, models_of(data), "none", k=3)
         for title, column in (
             ("Robustness index", "index"),
             ("Robustness index by class", "none"),
@@ -56,7 +55,7 @@ def test_few_slides_give_no_intervals(tmp_path: Path) -> None:
 
 
 def test_parts_add_up(index_set: RobustnessSet) -> None:
-    section = robustness_section(index_set, models_of(index_set), config(ri_k=5), "none")
+    section = section_of(index_set, models_of(index_set), "none", k=5)
     for title, count in (("class", 2), ("centre", 3)):
         parts = rows_of(section, f"Robustness index by {title}")
         assert len(parts) == count
@@ -70,14 +69,12 @@ def test_parts_add_up(index_set: RobustnessSet) -> None:
 
 def test_differences_at_the_same_k_are_those_of_that_k(index_set: RobustnessSet) -> None:
     """At each k the table has what the headline has when that k is asked for."""
-    table = rows_of(
-        robustness_section(index_set, models_of(index_set), config(), "none"), "Difference from none at the same k"
-    )
+    table = rows_of(section_of(index_set, models_of(index_set), "none"), "Difference from none at the same k")
     assert [row["k"] for row in table] == [1, 3, 5, 11, 21, 51, 101]
     assert list(table[0]) == ["k", "class", "centre"]
     for row in (table[1], table[3]):
-        asked = config(ri_k=row["k"], margins=False)
-        headline = rows_of(robustness_section(index_set, models_of(index_set), asked, "none"), "Robustness index")
+        section = section_of(index_set, models_of(index_set), "none", k=row["k"], with_margins=False)
+        headline = rows_of(section, "Robustness index")
         assert [line["difference"] for line in headline] == [row["class"], row["centre"], None]
 
 
@@ -104,7 +101,7 @@ def test_where_names_would_decide_there_is_a_dash_at_that_k(tmp_path: Path, name
     codes = [np.unique(of, return_inverse=True)[1] for of in (data.index.classes, data.index.centers)]
     values = np.zeros((len(data.paths), 5), np.float32)
     values[data.index.images] = np.concatenate([np.eye(3)[codes[0]], np.eye(2)[codes[1]]], axis=1)
-    section = robustness_section(data, {"T": values, "S": values.copy()}, config(margins=False), "T")
+    section = section_of(data, {"T": values, "S": values.copy()}, "T", with_margins=False)
     for row in rows_of(section, "Robustness index at the same k"):
         assert [row[f"k = {k}"] for k in (1, 21, 51)] == [None, None, None]
         assert row["k = 101"] == pytest.approx(1 / 3)
@@ -115,14 +112,14 @@ def test_where_names_would_decide_there_is_a_dash_at_that_k(tmp_path: Path, name
 
 def test_identical_models_differ_by_nothing(index_set: RobustnessSet) -> None:
     values = models_of(index_set)["class"]
-    section = robustness_section(index_set, {"T": values, "S": values.copy()}, config(), "T")
+    section = section_of(index_set, {"T": values, "S": values.copy()}, "T")
     assert rows_of(section, "Robustness index")[1]["difference"] == {"value": 0.0, "low": 0.0, "high": 0.0}
 
 
 @pytest.mark.slow
 def test_a_model_without_an_index_has_none_and_says_why(index_set: RobustnessSet) -> None:
     models = models_of(index_set) | {"flat": np.ones((144, 4), np.float32)}
-    section = robustness_section(index_set, models, config(ri_k=3), "flat")
+    section = section_of(index_set, models, "flat", k=3)
     flat = rows_of(section, "Robustness index")[3]
     assert flat["index"] is None
     assert rows_of(section, "Robustness index")[0]["difference"] is None
@@ -130,7 +127,7 @@ def test_a_model_without_an_index_has_none_and_says_why(index_set: RobustnessSet
     assert "flat" not in section.scores[0].values
     (note,) = [note for note in section.notes if note.startswith("flat: ")]
     assert note.startswith("flat: no index: around every patch others are equally near, and nothing but the order of")
-    chosen = robustness_section(index_set, models, config(), "flat")
+    chosen = section_of(index_set, models, "flat")
     assert set(rows_of(chosen, "Robustness index at the same k")[3].values()) == {"flat", None}
     assert not any(table.title == "Difference from flat at the same k" for table in chosen.tables)
 
@@ -145,7 +142,7 @@ def test_pairs_of_slides(paired_set: RobustnessSet) -> None:
     stain = np.empty_like(place)
     stain[rows.images] = rng.standard_normal((3, 8))[np.unique(rows.stainings, return_inverse=True)[1]]
     models = {"tissue": place, "stain": place + 30 * stain}
-    section = robustness_section(paired_set, {k: v.astype(np.float32) for k, v in models.items()}, config(), "tissue")
+    section = section_of(paired_set, {k: v.astype(np.float32) for k, v in models.items()}, "tissue")
     table = rows_of(section, "Same tissue, scanned and stained anew")
     assert list(table[0].values())[1:] == pytest.approx([1, 1, 1, 1, 1])
     assert table[1]["top-10, cross-scanner"] == 1

@@ -6,14 +6,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from support.labelled_patches import config
+from support.benchmarks import look
 
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
 from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark, named_folders, unmatched_notes
+from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.features.read import read_features
 from pipeline.student.resolve import NamedModel
-from stages.evaluate import look_at_inputs
 
 
 def write_slides(folder: Path, csv: str) -> dict[str, Any]:
@@ -45,18 +45,18 @@ def slides_csv(splits: str) -> str:
 )
 def test_splits_of_slides_are_seen_early(tmp_path: Path, splits: str, words: str) -> None:
     with pytest.raises(G2LError, match=words):
-        look_at_inputs(config(**write_slides(tmp_path, slides_csv(splits))))
+        look(**write_slides(tmp_path, slides_csv(splits)))
 
 
 def test_splits_may_be_in_capitals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = write_slides(tmp_path, slides_csv("Train;TRAIN;train;train;Test;Test;test;test"))
-    look_at_inputs(config(**options))
+    look(**options)
     assert "warning" not in capsys.readouterr().err
 
 
 def test_slides_without_a_case_are_told_early(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     csv = "slide_id,subject,label\n" + "".join(f"s{i},P,{'xy'[i % 2]}\n" for i in range(8))
-    look_at_inputs(config(**write_slides(tmp_path, csv)))
+    look(**write_slides(tmp_path, csv))
     said = capsys.readouterr().err
     assert "every slide counts as a case of its own" in said
     assert "Unused columns of the CSV: 'subject'" in said
@@ -82,9 +82,9 @@ def test_features_are_read_early_and_once(
         return read_features(path)
 
     monkeypatch.setattr(slide_benchmark, "read_features", counted)
-    (benchmark,) = look_at_inputs(config(**options))
+    (benchmark,) = look(**options)
     assert isinstance(benchmark, SlideBenchmark)
-    found = benchmark.surveyed.slide_set
+    found = benchmark.bench.surveyed.slide_set
     assert sorted(path.stem for path in reads) == [f"s{i}" for i in range(8)]
     assert found.slides == ["s4", "s5", "s6", "s7"]
     listed = {exclusion.what: exclusion.why for exclusion in found.exclusions}
@@ -96,16 +96,16 @@ def test_features_are_read_early_and_once(
         with h5py.File(folder / f"s{i}.h5", "w") as f:
             f["features"] = np.full((3, 2), np.nan, np.float32)
     with pytest.raises(G2LError, match="no case has both a label and features of every model"):
-        look_at_inputs(config(**options))
+        look(**options)
 
 
 def test_labels_and_features_belong_together(tmp_path: Path) -> None:
-    assert SlideBenchmark.is_wanted(config(slides=tmp_path / "s.csv", features=[f"uni={tmp_path}"]))
-    assert not SlideBenchmark.is_wanted(config())
+    assert SlideBenchmark.is_wanted(SlideOptions(slides=tmp_path / "s.csv", features=[f"uni={tmp_path}"]))
+    assert not SlideBenchmark.is_wanted(SlideOptions())
     for alone in (
-        config(slides=tmp_path / "s.csv"),
-        config(features=[str(tmp_path)]),
-        config(slides=tmp_path / "s.csv", features=[]),
+        SlideOptions(slides=tmp_path / "s.csv"),
+        SlideOptions(features=[str(tmp_path)]),
+        SlideOptions(slides=tmp_path / "s.csv", features=[]),
     ):
         with pytest.raises(ConfigError, match="--slides and --features belong together"):
             SlideBenchmark.is_wanted(alone)
@@ -139,7 +139,7 @@ def test_folders_that_cannot_be_used_are_refused(tmp_path: Path, texts: list[str
 
 def test_features_of_no_model_stand_for_themselves_and_are_told(tmp_path: Path) -> None:
     csv = "slide_id,case_id,label\n" + "".join(f"s{i},P{i},{'xy'[i % 2]}\n" for i in range(8))
-    benchmark = SlideBenchmark.look(config(**write_slides(tmp_path, csv)))
+    benchmark = SlideBenchmark.look(SlideOptions(**write_slides(tmp_path, csv), folds=3, resamples=100), workers=1)
     assert benchmark.other_labels == ("uni",)
     assert benchmark.check_models([NamedModel("uni", "any", "scratch", 32)]) == []
     (note,) = benchmark.check_models([NamedModel("other", "any", "scratch", 32)])

@@ -6,20 +6,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from support.slide_sets import NUM_CASES, WIDTH, Features, config, run, write_cohort, write_features
+from support.slide_sets import NUM_CASES, WIDTH, Features, prepared, run, write_cohort, write_features
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
-from pipeline.evaluate.slide_benchmark.score import (
-    BagReader,
-    bag_moments,
-    num_folds,
-    sha256_of,
-    slide_folds,
-    survey,
-    survey_slides,
-)
+from pipeline.evaluate.slide_benchmark.score import BagReader, bag_moments, sha256_of, slide_folds, survey
 from pipeline.evaluate.slide_benchmark.section import slide_section
 
 
@@ -60,10 +52,10 @@ def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.slow
 def test_files_that_change_after_they_were_looked_at_are_told(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
-    surveyed = survey_slides(path, features, config())
+    bench = prepared(path, features)
     write_features(tmp_path / "noise", "case_04-DX1", np.ones((4, WIDTH), np.float32))
     with pytest.raises(BenchmarkError, match=r"noise/case_04-DX1\.h5: its features have changed since"):
-        slide_section(surveyed, config(), None, torch.device("cpu"))
+        slide_section(bench, None, torch.device("cpu"))
 
 
 def copy_features(folders: Features, source: str, target: str) -> None:
@@ -139,14 +131,14 @@ def test_the_hash_of_features_is_of_values_and_shape() -> None:
 def test_a_split_of_the_table_goes_before_folds(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     whole = read_slide_set(path, "tp53", features)
-    assert num_folds(whole, config(folds=4)) == 4
-    assert len(slide_folds(whole, config(folds=4))) == 4
+    assert not whole.has_split
+    assert len(slide_folds(whole, 4, seed=0)) == 4
     head, *lines = path.read_text().splitlines()
     path.write_text(
         "\n".join([f"{head},split", *(f"{line},{'train' if line < 'case_12' else 'test'}" for line in lines)])
     )
     split = read_slide_set(path, "tp53", features)
-    assert num_folds(split, config(folds=4)) is None
-    (fold,) = slide_folds(split, config(folds=4))
+    assert split.has_split
+    (fold,) = slide_folds(split, 4, seed=0)
     assert [split.bags[i].name for i in fold.test.tolist()] == [f"case_{i}" for i in range(12, NUM_CASES)]
     assert len(fold.train) == 12

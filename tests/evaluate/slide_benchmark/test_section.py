@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from support.places import ROOT
-from support.slide_sets import NUM_CASES, WIDTH, config, edit, run, write_cohort, write_features
+from support.slide_sets import NUM_CASES, WIDTH, edit, run, write_cohort, write_features
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.slide_benchmark.section import MEAN, MIL
@@ -260,16 +260,11 @@ def test_hashes_follow_the_files(tmp_path: Path) -> None:
 
 
 PROGRAM = """
-import json, sys, torch
+import json, sys
 from pathlib import Path
-from pipeline.config.tools import EvaluateConfig
-from pipeline.evaluate.slide_benchmark.score import survey_slides
-from pipeline.evaluate.slide_benchmark.section import slide_section
-path, options = Path(sys.argv[1]), json.loads(sys.argv[2])
-features = [(name, path.parent / name) for name in ("uni", "noise")]
-config = EvaluateConfig(**options)
-section = slide_section(survey_slides(path, features, config), config, None, torch.device("cpu"))
-print(json.dumps(section.record()))
+from support.slide_sets import run
+path = Path(sys.argv[1])
+print(json.dumps(run(path, [(name, path.parent / name) for name in ("uni", "noise")]).record()))
 """
 
 
@@ -277,11 +272,9 @@ print(json.dumps(section.record()))
 def test_another_process_with_more_threads_gives_the_same_digits(tmp_path: Path) -> None:
     path, features = write_cohort(tmp_path)
     here = run(path, features).record()
-    options = config().model_dump(mode="json")
-    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
-    call = [sys.executable, "-c", PROGRAM, str(path), json.dumps(options)]
-    root = ROOT
-    done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=root, env=environment)
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
+    call = [sys.executable, "-c", PROGRAM, str(path)]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
     there = json.loads(done.stdout)
     for ours, theirs in zip(here["data"]["predictions"], there["data"]["predictions"], strict=True):
         for model in ("uni", "noise"):  # regression sums in BLAS, whose threads share the rounding

@@ -1,0 +1,86 @@
+"""Options of `g2l evaluate` that belong to no benchmark, or to several.
+
+A benchmark's options are a class of its own room, `evaluate/NAME/options.py`. It inherits what it shares from here.
+Imports nothing heavy: the command's help reads these modules.
+"""
+
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+from pipeline.config.base import Config, option
+from pipeline.config.model_names import absolute_model
+
+
+class ComparedOptions(Config):
+    """What is compared."""
+
+    panels: ClassVar[dict[str, str]] = {"models": "What is compared"}
+
+    models: list[str] = option(
+        min_length=1,
+        description="[LABEL=]ENCODER[@WEIGHTS]; repeat for several. ENCODER: of `g2l models`, a timm name, a student "
+        "folder, or a run (RUN, RUN@before, RUN@teacher). WEIGHTS: pretrained (the default), scratch, or a file.",
+    )
+    reference: str | None = option(
+        None, description="Label of the model to compare with [the teacher of the store or run, else the first]."
+    )
+
+    def absolute(self) -> Self:
+        """As in `Config`, and files and folders among the models as well."""
+        return super().absolute().model_copy(update={"models": [absolute_model(text) for text in self.models]})
+
+
+class ProbeOptions(Config):
+    """How classes are learnt from embeddings."""
+
+    panels: ClassVar[dict[str, str]] = {"protocol": "Scores of the benchmarks"}
+
+    protocol: Literal["balanced", "plain"] = option(
+        "balanced",
+        description="Linear probe and kNN. balanced: classes count equally, C is chosen by the reported score; plain: "
+        "they count by frequency, C is chosen by log loss, as in earlier reports.",
+    )
+    probe_c: float | None = option(
+        None, gt=0, description="Linear probe: fixed inverse strength C [chosen within the training part]."
+    )
+    folds: int = option(5, ge=2, description="Folds if there is no split; a group is never on both sides.")
+
+
+class ResampleOptions(Config):
+    """What intervals and random draws rest on."""
+
+    resamples: int = option(1000, ge=100, description="Bootstrap resamples of an interval.")
+    seed: int = option(0, ge=0, description="Seed of folds, draws, resamples and training.")
+
+
+class ImageOptions(Config):
+    """Where the images of a table lie."""
+
+    panels: ClassVar[dict[str, str]] = {"images_root": "Running"}
+
+    images_root: Path | None = option(None, description="Folder that image paths start from [the CSV's folder].")
+
+
+class RunOptions(Config):
+    """How models are run."""
+
+    patch_px: int | None = option(
+        None, ge=16, le=4096, description="Input size of encoders that accept any [the store's or run's, else 224]."
+    )
+    cache: Path | None = option(
+        None, description="Folder that keeps the embeddings [OUT/embeddings].", decides="nothing"
+    )
+    batch_size: int | None = option(
+        None, ge=1, description="Patches per forward pass [by the device's memory].", decides="nothing"
+    )
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
+    )
+    device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
+    workers: int | None = option(
+        None, ge=1, description="Threads that read images [number of cores].", decides="nothing"
+    )
+
+
+SHARED: tuple[type[Config], ...] = (ProbeOptions, ResampleOptions, ImageOptions, RunOptions)
+"""What the command lists behind the options of the benchmarks, in this order."""
