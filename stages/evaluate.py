@@ -79,8 +79,8 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
         ]
         models = [model for model, _ in embedded]
         reference = reference_among(models, compared.reference)
-        nothing = Evaluation(models, {}, reference, out, device, precision, compared.reference)
-        sections = [make_section(benchmark, embedded, nothing) for benchmark in benchmarks]
+        evaluation = Evaluation(models, {}, reference, out, device, precision, compared.reference)
+        sections = [make_section(benchmark, embedded, evaluation) for benchmark in benchmarks]
         report = Report(
             title="Is the student as good as its teacher?",
             models=[model.described() for model in models],
@@ -196,11 +196,11 @@ def reference_among(models: Sequence[EvaluatedModel], wanted: str | None) -> str
     return reference_of(labels, [model.role for model in models], wanted if wanted in labels else None)
 
 
-def make_section(benchmark: Benchmark[Any], embedded: Sequence[Embedded], nothing: Evaluation) -> Section:
-    """A benchmark's section with its pictures; `nothing` is the evaluation without embeddings."""
+def make_section(benchmark: Benchmark[Any], embedded: Sequence[Embedded], evaluation: Evaluation) -> Section:
+    """A benchmark's section, of the `evaluation` with the benchmark's embeddings, and with its pictures."""
     say(f"evaluate: {benchmark.name}")
     embeddings = {model.label: values[benchmark.key] for model, values in embedded if benchmark.key in values}
-    return with_pictures(benchmark.section(replace(nothing, embeddings=embeddings)), nothing.out)
+    return with_pictures(benchmark.section(replace(evaluation, embeddings=embeddings)), evaluation.out)
 
 
 def with_pictures(section: Section, out: Path) -> Section:

@@ -201,11 +201,11 @@ def test_a_function_is_short_and_has_few_branches(name: str) -> None:
 
 
 def configurations_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, type[Config]]]:
-    """The parameters that are configurations, by their annotations, and of which class."""
+    """The parameters that are configurations, also optional ones, and of which class."""
     arguments = function.args
     for each in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
-        words = {node.id for node in ast.walk(each.annotation or ast.Constant(None)) if isinstance(node, ast.Name)}
-        yield from ((each.arg, CONFIGURATIONS[word]) for word in sorted(words & CONFIGURATIONS.keys()))
+        words = ast.unparse(each.annotation).split(" | ") if each.annotation else []
+        yield from ((each.arg, CONFIGURATIONS[word]) for word in words if word in CONFIGURATIONS)
 
 
 def options_read(function: ast.AST, parameter: str, kind: type[Config]) -> set[str]:
@@ -231,8 +231,8 @@ def test_a_configuration_goes_where_it_is_read_and_no_further(name: str) -> None
 
 def test_a_configuration_that_is_only_handed_on_is_seen() -> None:
     """The check itself: what counts is what the function reads of its own parameter."""
-    source = "def one(a: 'int', *, options: PatchOptions | None = None) -> int:\n    return two(options, options.knn, a.seed)"
-    (function,) = ast.parse(source).body
+    source = "def one(a: int, *, options: PatchOptions | None = None) -> int:\n    "
+    (function,) = ast.parse(f"{source}return two(options, options.knn, options.no_option, a.seed)").body
     assert isinstance(function, ast.FunctionDef)
     ((parameter, kind),) = configurations_of(function)
     assert (parameter, kind.__name__) == ("options", "PatchOptions")

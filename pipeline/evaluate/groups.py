@@ -144,16 +144,26 @@ def _named(columns: Mapping[str, Sequence[str]], filled: Sequence[str], chosen: 
             _require_one(roots, columns, filled, higher)
     names = _require_one(roots, columns, filled, chosen)
     named_by = dict.fromkeys(names, chosen)
-    taken = set(names.values())
     of_cases = [name for name in filled if name != chosen and LEVELS.get(name, 0) > LEVELS[SLIDE]]
     for column in sorted(of_cases, key=lambda name: -LEVELS[name]):
-        for root, value in zip(roots, columns[column], strict=True):
-            if value and root not in names:
-                names[root] = f"{column} {value}" if value in taken else value
-                named_by[root] = column
-                taken.add(names[root])
+        more = _named_by(column, roots, columns[column], names)
+        named_by |= dict.fromkeys(more, column)
+        names |= more
     gaps = Counter(named_by.get(root, "") for root, value in zip(roots, columns[chosen], strict=True) if not value)
     return tuple(names.get(root, "") for root in roots), _note_on_gaps(gaps, len(roots), chosen, filled)
+
+
+def _named_by(column: str, roots: Sequence[int], cells: Sequence[str], names: Mapping[int, str]) -> dict[int, str]:
+    """Names, by the first of their rows, of groups that have none among `names`: the first value of a column of cases,
+    behind the column's name where another group is called so.
+    """
+    more: dict[int, str] = {}
+    taken = set(names.values())
+    for root, value in zip(roots, cells, strict=True):
+        if value and root not in names and root not in more:
+            more[root] = f"{column} {value}" if value in taken else value
+            taken.add(more[root])
+    return more
 
 
 def _note_on_gaps(gaps: Counter[str], num_rows: int, chosen: str, filled: Sequence[str]) -> str:

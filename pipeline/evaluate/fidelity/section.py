@@ -97,6 +97,11 @@ class Origins:
     cases: NDArray[np.str_]
     centers: NDArray[np.str_]
 
+    def counts(self) -> dict[str, int]:
+        """How many slides, cases and centres there are."""
+        columns = {"slides": self.slides, "cases": self.cases, "centres": self.centers[self.centers != ""]}
+        return {name: len(np.unique(column)) for name, column in columns.items()}
+
 
 def origins_of(teacher: StoredTeacher, rows: NDArray[np.int64]) -> Origins:
     """Where rows of the store come from."""
@@ -142,18 +147,11 @@ def fidelity_section(
     shown = shown_model(models, figures)
     parts = figures_of_parts(space, models, figures, shown[0], held_out)
     overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, of_cases)) for m in models}
-    num_cases = len(np.unique(held_out.cases))
     return Section(
         key=KEY,
         title="Fidelity to the teacher",
         what=WHAT.format(teacher=teacher.name),
-        basis={
-            "patches": len(rows.val),
-            "slides": len(np.unique(held_out.slides)),
-            "cases": num_cases,
-            "centres": len(np.unique(held_out.centers[held_out.centers != ""])),
-            "patches to fit maps": len(rows.train),
-        },
+        basis={"patches": len(rows.val), **held_out.counts(), "patches to fit maps": len(rows.train)},
         tables=[
             *model_tables(figures, correlated, cka, of_cases),
             *difference_tables(models, figures, of_cases, reference),
@@ -169,7 +167,7 @@ def fidelity_section(
         },
         exclusions=failed_rows(teacher),
         notes=[
-            *row_notes(teacher, rows, space, num_cases, cka),
+            *row_notes(teacher, rows, space, of_cases.num_groups, cka),
             *parts.notes,
             *map_notes(maps),
             *at_bound(models, overlap, figures, of_cases),

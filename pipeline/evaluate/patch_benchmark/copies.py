@@ -31,11 +31,7 @@ def require_no_leak(patch_set: PatchSet, scanned: ScannedImages) -> PatchSet:
     codes = np.unique(np.array([scanned.pixels[i] for i in usable]), return_inverse=True)[1].astype(np.int64)
     plain = np.array([i in scanned.plain for i in usable], dtype=np.bool_)
     pairs = _pairs(codes)
-    columns = {"label": patch_set.labels, patch_set.group_column: patch_set.groups, "split": patch_set.splits}
-    given = {name: column for name, column in columns.items() if column is not None}
-    differing = {
-        pair: names for pair in pairs if (names := [n for n, of in given.items() if of[pair[0]] != of[pair[1]]])
-    }
+    differing = _differing(patch_set, pairs)
     if leaks := {pair: names for pair, names in differing.items() if not plain[pair[0]]}:
         raise BenchmarkError(_error(patch_set, leaks))
     num_plain = sum(bool(plain[first]) for first, _ in differing)
@@ -51,6 +47,14 @@ def _pairs(codes: NDArray[np.int64]) -> list[tuple[int, int]]:
     first_row, inverse = np.unique(codes, return_index=True, return_inverse=True)[1:]
     first = first_row[inverse]
     return [(int(first[row]), int(row)) for row in np.flatnonzero(first != np.arange(len(codes)))]
+
+
+def _differing(patch_set: PatchSet, pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], list[str]]:
+    """The columns in which both rows of a pair differ, by pair; pairs that differ in none are left out."""
+    columns = {"label": patch_set.labels, patch_set.group_column: patch_set.groups, "split": patch_set.splits}
+    given = {name: column for name, column in columns.items() if column is not None}
+    names = {(a, b): [name for name, column in given.items() if column[a] != column[b]] for a, b in pairs}
+    return {pair: of_pair for pair, of_pair in names.items() if of_pair}
 
 
 def _error(patch_set: PatchSet, leaks: dict[tuple[int, int], list[str]]) -> str:

@@ -185,38 +185,75 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     header = list(records[0][1]) if records else []
     lines = [(line, _plain_cells(cells)) for line, cells in records]
     labelled = [cells for _, cells in lines if not is_unknown(cells["label"])]
-    names = [name.lower() for name in header]
-    group_cells = {name: [cell_value(cells[name]) for cells in labelled] for name in GROUP_COLUMNS if name in names}
-    grouping = _group_by(path, group_cells, labelled)
-    group, split = grouping.column, "split" if "split" in names else ""
-    center = next((name for name in CENTER_COLUMNS if name in names), "")
+    columns = _find_columns(path, [name.lower() for name in header], labelled)
     problems += _alike_columns(header)
-    problems += [problem for line, cells in lines for problem in _problems(line, cells, group, split)]
+    problems += [p for line, cells in lines for p in _problems(line, cells, columns.group, columns.split)]
     problems += _path_problems(root, lines)
     refuse(path, problems)
     if not labelled:
         raise ManifestError(f"{path}: none of its {len(lines)} rows has a label; fill in the column label")
-    centers = np.array([cell_value(cells[center]) for cells in labelled]) if center else None
-    used = {*REQUIRED_COLUMNS, group, center, split, *(name for name, cells in group_cells.items() if any(cells))}
-
-    def column(name: str) -> Names | None:
-        return np.array([cells[name] for cells in labelled]) if name else None
-
     return PatchSet(
         name=path.stem,
         source=path,
         paths=[file_named(root / cells["path"]) for cells in labelled],
         labels=np.array([cells["label"] for cells in labelled]),
-        groups=column(group),
-        group_column=group,
-        centers=centers if centers is not None and centers.any() else None,
-        splits=column(split),
+        groups=_column(labelled, columns.group),
+        group_column=columns.group,
+        centers=_centers(labelled, columns.center),
+        splits=_column(labelled, columns.split),
         exclusions=_unlabelled(lines),
-        unused_columns=tuple(name for name in header if name.lower() not in used),
-        within=_within(group_cells, group),
-        note_on_groups=grouping.note,
+        unused_columns=columns.unused(header),
+        within=_within(columns.group_cells, columns.group),
+        note_on_groups=columns.note_on_groups,
         notes_on_names=tuple(missing_notes("label", (cells["label"] for _, cells in lines))),
     )
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of a table that have a meaning, by their names in small letters; "" of none.
+
+    Attributes:
+        group: the column that names the groups.
+        split, center: those of splits and centres.
+        group_cells: cells of the labelled rows in all columns that may name groups.
+        note_on_groups: why the groups are of another column than a reader would expect, or "".
+    """
+
+    group: str
+    split: str
+    center: str
+    group_cells: Mapping[str, Sequence[str]]
+    note_on_groups: str
+
+    def unused(self, header: Sequence[str]) -> tuple[str, ...]:
+        """Columns of the `header` that mean nothing here."""
+        with_cells = {name for name, cells in self.group_cells.items() if any(cells)}
+        used = {*REQUIRED_COLUMNS, self.group, self.center, self.split} | with_cells
+        return tuple(name for name in header if name.lower() not in used)
+
+
+def _find_columns(path: Path, names: Sequence[str], labelled: Sequence[dict[str, str]]) -> _Columns:
+    """Which of the columns `names` mean what; gaps of the groups' column in the `labelled` rows are filled.
+
+    Raises:
+        ManifestError: columns of groups contradict each other.
+    """
+    group_cells = {name: [cell_value(cells[name]) for cells in labelled] for name in GROUP_COLUMNS if name in names}
+    grouping = _group_by(path, group_cells, labelled)
+    center = next((name for name in CENTER_COLUMNS if name in names), "")
+    return _Columns(grouping.column, "split" if "split" in names else "", center, group_cells, grouping.note)
+
+
+def _column(rows: Sequence[Mapping[str, str]], name: str) -> Names | None:
+    """The cells of a column, (N,); `None` without a name."""
+    return np.array([cells[name] for cells in rows]) if name else None
+
+
+def _centers(rows: Sequence[Mapping[str, str]], name: str) -> Names | None:
+    """The centre of each row, (N,), "" where none is given; `None` where no row gives one."""
+    centers = np.array([cell_value(cells[name]) for cells in rows]) if name else None
+    return centers if centers is not None and centers.any() else None
 
 
 def _plain_cells(cells: Mapping[str, str]) -> dict[str, str]:

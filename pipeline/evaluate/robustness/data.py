@@ -8,6 +8,7 @@ subsets; its image is embedded once. Blanks around a cell do not count; capitals
 differ in nothing else. Left out: looking into the images.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -130,29 +131,57 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
     has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
-    in_domain = [row for row in records if not _is_out_of_domain(row)] if has_index else []
+    in_domain = _in_domain(records) if has_index else []
     once = list({(row["slide_id"], row["patch_id"]): row for row in records}.values()) if has_paired else []
-    file_of = {row["path"]: file_named(root / row["path"]) for row in (*in_domain, *once)}
-    paths = sorted(set(file_of.values()))
-    number = {image: index for index, image in enumerate(paths)}
-
-    def images(rows: Sequence[dict[str, str]]) -> Ints:
-        return np.array([number[file_of[row["path"]]] for row in rows], dtype=np.int64)
-
-    def names(rows: Sequence[dict[str, str]], *of_columns: str) -> list[Names]:
-        return [np.array([row.get(column, "") for row in rows], dtype=np.str_) for column in of_columns]
-
-    index = paired = None
-    if has_index:
-        slides, classes, centers, subsets = names(in_domain, "slide_id", *INDEX_COLUMNS, SUBSET)
-        index = IndexRows(images(in_domain), slides, classes, centers, subsets if SUBSET in columns else None)
-        _check_index(index, str(path))
-    if has_paired:
-        paired = PairedRows(images(once), *names(once, "slide_id", "patch_id", *PAIRED_COLUMNS))
-        _check_paired(paired, str(path))
+    paths, image_of = _number_images(root, [*in_domain, *once])
+    index = _index_rows(in_domain, image_of, str(path), has_subsets=SUBSET in columns) if has_index else None
+    paired = _paired_rows(once, image_of, str(path)) if has_paired else None
     num_out_of_domain = len(records) - len(in_domain) if has_index else 0
     unused = tuple(name for name in records[0] if name not in columns)
     return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, _spelling_notes(records, columns))
+
+
+def _number_images(root: Path, rows: Sequence[Mapping[str, str]]) -> tuple[list[Path], dict[str, int]]:
+    """The images of the rows, each once, by name; and the place of each path's image among them."""
+    file_of = {row["path"]: file_named(root / row["path"]) for row in rows}
+    paths = sorted(set(file_of.values()))
+    number = {image: index for index, image in enumerate(paths)}
+    return paths, {written: number[file] for written, file in file_of.items()}
+
+
+def _index_rows(
+    rows: Sequence[Mapping[str, str]], image_of: Mapping[str, int], where: str, *, has_subsets: bool
+) -> IndexRows:
+    """The rows for the robustness index; `image_of` gives the place of each path's image.
+
+    Raises:
+        BenchmarkError: too few classes, centres or slides.
+    """
+    slides, classes, centers, subsets = _names(rows, "slide_id", *INDEX_COLUMNS, SUBSET)
+    index = IndexRows(_images(rows, image_of), slides, classes, centers, subsets if has_subsets else None)
+    _check_index(index, where)
+    return index
+
+
+def _paired_rows(rows: Sequence[Mapping[str, str]], image_of: Mapping[str, int], where: str) -> PairedRows:
+    """The rows for paired robustness.
+
+    Raises:
+        BenchmarkError: no place is on two slides.
+    """
+    paired = PairedRows(_images(rows, image_of), *_names(rows, "slide_id", "patch_id", *PAIRED_COLUMNS))
+    _check_paired(paired, where)
+    return paired
+
+
+def _images(rows: Sequence[Mapping[str, str]], image_of: Mapping[str, int]) -> Ints:
+    """Which image each row shows, (N,)."""
+    return np.array([image_of[row["path"]] for row in rows], dtype=np.int64)
+
+
+def _names(rows: Sequence[Mapping[str, str]], *columns: str) -> list[Names]:
+    """The cells of each column, (N,); "" where the file lacks it."""
+    return [np.array([row.get(column, "") for row in rows], dtype=np.str_) for column in columns]
 
 
 def require_neighbours(robustness_set: RobustnessSet, k: int | None) -> None:
@@ -177,6 +206,11 @@ def require_neighbours(robustness_set: RobustnessSet, k: int | None) -> None:
             f"--ri-k {k}: some patch of {robustness_set.path} has only {others[fewest]} patches of other slides"
             f"{within}; take a k of at most {others[fewest]}, or leave it out for one that is chosen"
         )
+
+
+def _in_domain(records: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    """The rows that the index counts."""
+    return [row for row in records if not _is_out_of_domain(row)]
 
 
 def _is_out_of_domain(row: Mapping[str, str]) -> bool:
@@ -209,9 +243,7 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
     except ManifestError as error:
         raise ManifestError(f"{error}\n{NEEDS}") from None
     refuse(path, problems)
-    header = [name.lower() for name in records[0][1]]
-    if alike := [name for name in records[0][1] if header.count(name.lower()) > 1]:
-        refuse(path, [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")])
+    refuse(path, _alike_columns(list(records[0][1])))
     records = [(line, {name.lower(): cell.strip() for name, cell in row.items()}) for line, row in records]
     given = records[0][1].keys()
     for_index = INDEX_COLUMNS if set(INDEX_COLUMNS) <= given else ()
@@ -223,12 +255,22 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
     subset = (SUBSET,) if for_index and SUBSET in given else ()
     about = (*for_index, *for_pairs)
     problems = [*_missing_cells(records, about, subset), *_contradictions(records, about), *_repeated(records, subset)]
-    named = {row["path"]: line for line, row in reversed(records)}
-    problems += [
-        (line, f"path {name!r} {trouble}") for name, line in named.items() if (trouble := name_trouble(root / name))
-    ]
-    refuse(path, problems)
+    refuse(path, [*problems, *_path_problems(records, root)])
     return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
+
+
+def _alike_columns(header: Sequence[str]) -> list[Problem]:
+    """Columns whose names differ in nothing but capitals."""
+    counts = Counter(name.lower() for name in header)
+    alike = [name for name in header if counts[name.lower()] > 1]
+    return [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")] if alike else []
+
+
+def _path_problems(records: Sequence[Record], root: Path) -> list[Problem]:
+    """Paths that cannot name a file, each once, at its first line."""
+    first_line = {row["path"]: line for line, row in reversed(records)}
+    troubles = ((line, name, name_trouble(root / name)) for name, line in first_line.items())
+    return [(line, f"path {name!r} {trouble}") for line, name, trouble in troubles if trouble]
 
 
 def _missing_cells(records: Sequence[Record], about: Sequence[str], subset: Sequence[str]) -> list[Problem]:

@@ -18,7 +18,7 @@ class, centre and embedding is the nearer. How far that decides is counted: see 
 rows at a time. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -147,46 +147,88 @@ def robustness_index(
             number of patches of other slides.
     """
     grid = grid_directions(embeddings)
+    rows_of = _rows_of_subsets(grid, subsets, slides, classes, centers)
+    tried = k_candidates(max(len(rows) for rows in rows_of.values())) if k is None else [k]
+    codes = {name: _codes(classes[rows], centers[rows], slides[rows]) for name, rows in rows_of.items()}
+    counts = {name: _count_subset(name, grid[rows], codes[name], tried, k) for name, rows in rows_of.items()}
+    notes = []
+    if k is None and _reach(counts) == 0:
+        notes.append("some patch has only patches of its own slide near it; k went as far as every patch has others")
+        counts = {name: _widened(count, slides[rows_of[name]]) for name, count in counts.items()}
+    usable = [count for count in tried if count <= _reach(counts)]
+    if not usable:
+        raise BenchmarkError(
+            f"k = {k}: some patch has only {_reach(counts)} patches of other slides; take a smaller --ri-k"
+        )
+    accuracy = _mean_accuracy(counts, classes, rows_of, len(usable))
+    best = int(np.argmax(accuracy))
+    ties = _ties_at(best, usable[best], grid, codes, counts, rows_of)
+    compared = _compared(usable, grid, codes, counts, rows_of)
+    return _index_at(best, usable, accuracy, counts, rows_of, ties, compared, notes)
+
+
+def _rows_of_subsets(
+    grid: Floats, subsets: Names | None, slides: Names, classes: Names, centers: Names
+) -> dict[str, Ints]:
+    """The rows of each subset in their canonical order, by its name; `None` is one subset of all."""
     names = np.full(len(grid), "all") if subsets is None else subsets
-    rows_of = {
+    return {
         str(name): canonical_order(grid, np.flatnonzero(names == name), slides, classes, centers)
         for name in np.unique(names)
     }
-    tried = k_candidates(max(len(rows) for rows in rows_of.values())) if k is None else [k]
-    counts, codes, notes = {}, {}, []
+
+
+_Codes = tuple[Ints, Ints, Ints]
+"""Class, centre and slide of each row, as numbers."""
+
+
+def _codes(classes: Names, centers: Names, slides: Names) -> _Codes:
+    """Names numbered in their order."""
+    label, center, slide = (np.unique(column, return_inverse=True)[1] for column in (classes, centers, slides))
+    return label, center, slide
+
+
+def _count_subset(name: str, grid: Floats, codes: _Codes, tried: Sequence[int], k: int | None) -> _Counts:
+    """Neighbours within one subset, at those of the numbers `tried` that it has patches for; at `k` if it is given.
+
+    Raises:
+        BenchmarkError: the subset is of a single slide.
+    """
+    if codes[2].max() == 0:
+        raise BenchmarkError(f"subset {name!r} has patches of one slide only: no patch has a neighbour elsewhere")
+    here = [count for count in tried if k is not None or count <= len(grid)]
+    return _count(grid, *codes, here, exhaust=k is not None)
+
+
+def _ties_at(
+    at: int, k: int, grid: Floats, codes: Mapping[str, _Codes], counts: dict[str, _Counts], rows_of: dict[str, Ints]
+) -> Ties:
+    """What another order of equally near patches could give at `k`, which stands at the place `at` of the counts."""
+    ties = Ties.none(*_of_rows(at, counts, rows_of))
     for name, rows in rows_of.items():
-        if len(np.unique(slides[rows])) < 2:
-            raise BenchmarkError(f"subset {name!r} has patches of one slide only: no patch has a neighbour elsewhere")
-        here = [count for count in tried if k is not None or count <= len(rows)]
-        label, center, slide = (
-            np.unique(column[rows], return_inverse=True)[1] for column in (classes, centers, slides)
-        )
-        codes[name] = label, center, slide
-        counts[name] = _count(grid[rows], *codes[name], here, exhaust=k is not None)
-    reach = min(count.reach for count in counts.values())
-    if k is None and reach == 0:
-        notes.append("some patch has only patches of its own slide near it; k went as far as every patch has others")
-        counts = {name: _widened(count, slides[rows_of[name]]) for name, count in counts.items()}
-        reach = min(count.reach for count in counts.values())
-    usable = [count for count in tried if count <= reach]
-    if not usable:
-        raise BenchmarkError(f"k = {k}: some patch has only {reach} patches of other slides; take a smaller --ri-k")
-    accuracy = _mean_accuracy(counts, classes, rows_of, len(usable))
-    best = int(np.argmax(accuracy))
+        tied = np.flatnonzero(counts[name].tied[:, at])
+        ties.put(rows[tied], extremes_of(grid[rows], *codes[name], tied, k))
+    return ties
 
-    def ties_at(at: int) -> Ties:
-        ties = Ties.none(*_of_rows(at, counts, rows_of))
-        for name, rows in rows_of.items():
-            tied = np.flatnonzero(counts[name].tied[:, at])
-            ties.put(rows[tied], extremes_of(grid[rows], *codes[name], tied, usable[at]))
-        return ties
 
-    compared = {
-        k: CountsAtK(*_of_rows(at, counts, rows_of), ties_at(at).bounds)
+def _reach(counts: Mapping[str, _Counts]) -> int:
+    """As many neighbours has every patch of every subset."""
+    return min(count.reach for count in counts.values())
+
+
+def _compared(
+    usable: Sequence[int],
+    grid: Floats,
+    codes: Mapping[str, _Codes],
+    counts: dict[str, _Counts],
+    rows_of: dict[str, Ints],
+) -> dict[int, CountsAtK]:
+    """What counts at those of the numbers `usable` at which models are compared."""
+    return {
+        k: CountsAtK(*_of_rows(at, counts, rows_of), _ties_at(at, k, grid, codes, counts, rows_of).bounds)
         for at, k in enumerate(usable)
         if k in COMPARED_K
     }
-    return _index_at(best, usable, accuracy, counts, rows_of, ties_at(best), compared, notes)
 
 
 def index_of_random_neighbours(classes: Names, centers: Names, slides: Names, subsets: Names | None = None) -> float:

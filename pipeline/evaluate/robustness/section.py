@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 
 import numpy as np
 
@@ -71,15 +72,15 @@ def robustness_section(
         settings |= {"croma": version("croma")} if with_margins else {}
     if pairs := robustness_set.paired:
         parts.append(_paired_part(pairs, _score_pairs(pairs, embeddings), reference))
-    notes = [note for part in parts for note in part.notes]
+    notes = [*chain.from_iterable(part.notes for part in parts)]
     notes += [*robustness_set.notes, *filter(None, [unused_columns_note(robustness_set.unused_columns)])]
     return Section(
         key=KEY,
         title="Robustness to centre, scanner and stain",
         what=" ".join(part.what for part in parts),
-        basis={"images": len(robustness_set.paths)} | {k: n for part in parts for k, n in part.basis.items()},
-        tables=[table for part in parts for table in part.tables],
-        scores=[score for part in parts for score in part.scores],
+        basis={"images": len(robustness_set.paths), **dict(chain.from_iterable(part.basis.items() for part in parts))},
+        tables=[*chain.from_iterable(part.tables for part in parts)],
+        scores=[*chain.from_iterable(part.scores for part in parts)],
         settings=settings,
         source={"file": str(robustness_set.path), "sha256": sha256_file(robustness_set.path)},
         exclusions=exclusions,

@@ -20,7 +20,7 @@ from pipeline.evaluate.bootstrap import (
 from pipeline.evaluate.robustness.data import IndexRows
 from pipeline.evaluate.robustness.index import COMPARED_K, UNSURE, Ints, RobustnessIndex, index_of_random_neighbours
 from pipeline.evaluate.robustness.margins import Margins
-from pipeline.evaluate.robustness.pairs import KINDS, TOP, PairedRobustness
+from pipeline.evaluate.robustness.pairs import KINDS, TOP, PairedRobustness, PairSummary
 from pipeline.report.content import Cell, Column, Interval, Score, Table
 
 
@@ -69,25 +69,23 @@ def _differences_at(
     """Of each model from the reference, both at the same k; none for a single model or where no difference exists."""
     others = [model for model in models if model.label != reference]
     base = next((model for model in models if model.label == reference), None)
-    if base is None or not others:
+    if base is None:
         return []
-
-    def draws_at(model: ScoredIndex, k: int) -> Draws:
-        at_k = model.index.compared[k]
-        return index_draws(at_k.same_class, at_k.same_center, resamples)
-
-    cells: list[list[Cell]] = []
-    for k in shared:
-        given = [not np.isnan(base.index.compared[k].value + model.index.compared[k].value) for model in others]
-        less = [
-            difference(draws_at(m, k), draws_at(base, k)) if has else None for m, has in zip(others, given, strict=True)
-        ]
-        cells.append([k, *less])
+    cells: list[list[Cell]] = [[k, *(_difference_at(k, model, base, resamples) for model in others)] for k in shared]
     if not any(cell for row in cells for cell in row[1:]):
         return []
     columns = [Column("k", digits=0), *(Column(model.label) for model in others)]
     note = f"Index less that of {reference} with as many neighbours, paired on the same resamples of slides. "
     return [Table(f"Difference from {reference} at the same k", columns, cells, note + READ_DIFFERENCES)]
+
+
+def _difference_at(k: int, model: ScoredIndex, base: ScoredIndex, resamples: GroupResamples) -> Interval | None:
+    """Of a model's index from that of another at `k` neighbours; `None` where either has none."""
+    ours, theirs = model.index.compared[k], base.index.compared[k]
+    if np.isnan(ours.value) or np.isnan(theirs.value):
+        return None
+    first, second = (index_draws(each.same_class, each.same_center, resamples) for each in (ours, theirs))
+    return difference(first, second)
 
 
 def _headline_table(rows: IndexRows, models: Sequence[ScoredIndex], reference: str) -> Table:
@@ -261,11 +259,7 @@ def paired_tables(paired: Mapping[str, PairedRobustness]) -> list[Table]:
         summaries = {kind: model.summary(kind) for kind in KINDS}
         tops = [None if (part := summaries[kind]) is None else part.median_top[-1] for kind in KINDS[1:]]
         cells.append([label, model.overall.median_cosine, *tops, model.leaderboard])
-        for kind, part in summaries.items():
-            if part is not None:
-                cosines = (part.mean_cosine, part.median_cosine)
-                tops_of_both = [top for both in zip(part.mean_top, part.median_top, strict=True) for top in both]
-                details.append([label, kind, part.num_pairs, *cosines, *tops_of_both])
+        details += [[label, kind, *_figures_of(part)] for kind, part in summaries.items() if part is not None]
     parts = [f"{name}, {how}" for name in ("cosine", *(f"top-{k}" for k in TOP)) for how in ("mean", "median")]
     note = "Of the slides of a cross-scanner pair only the scanner differs, of a cross-staining pair only the staining."
     return [
@@ -276,6 +270,12 @@ def paired_tables(paired: Mapping[str, PairedRobustness]) -> list[Table]:
             details,
         ),
     ]
+
+
+def _figures_of(pairs: PairSummary) -> list[Cell]:
+    """How many pairs of slides there are, and mean and median of each of their figures."""
+    tops = [top for both in zip(pairs.mean_top, pairs.median_top, strict=True) for top in both]
+    return [pairs.num_pairs, pairs.mean_cosine, pairs.median_cosine, *tops]
 
 
 def paired_score(paired: Mapping[str, PairedRobustness], reference: str) -> Score:

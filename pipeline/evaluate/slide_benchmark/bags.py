@@ -4,7 +4,7 @@ A *unit* (a case or a slide) is predicted from its *bag*, the patches of all of 
 table.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -98,20 +98,15 @@ class SlideSet:
         bags, incomplete = [], []
         for bag in self.bags:
             kept = tuple(slide for slide in bag.slides if slide not in broken)
-            if kept and (len(kept) < len(bag.slides) or bag.name in self.incomplete):
-                incomplete.append(bag.name)
             if kept:
                 bags.append(replace(bag, slides=kept))
+                incomplete += [bag.name] if len(kept) < len(bag.slides) or bag.name in self.incomplete else []
             elif self.unit == "case":
                 exclusions.append(Exclusion(f"case {bag.name}", "no slide of it is left"))
-        files = {
-            model: {slide: file for slide, file in of_model.items() if slide not in broken}
-            for model, of_model in self.files.items()
-        }
         return replace(
             self,
             bags=tuple(bags),
-            files=files,
+            files={model: _without(of_model, broken) for model, of_model in self.files.items()},
             exclusions=(*self.exclusions, *exclusions),
             incomplete=tuple(incomplete),
         )
@@ -146,6 +141,11 @@ class SlideSet:
                 f"{source}: {num_folds} folds need at least {num_folds} cases of every class, but {', '.join(few)}. "
                 f"Take fewer with --folds, or take rare classes out of the CSV"
             )
+
+
+def _without(files: Mapping[str, Path], broken: Container[str]) -> dict[str, Path]:
+    """The files of the slides that are not `broken`."""
+    return {slide: file for slide, file in files.items() if slide not in broken}
 
 
 def named(slide: str, case_id: str) -> str:

@@ -7,6 +7,7 @@ of cases and patients. Left out: the rows themselves; `data` reads them.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from pipeline.disk.label_words import cell_value
 from pipeline.disk.tables import Problem, Record
@@ -59,21 +60,17 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
     header = list(records[0][1]) if records else []
     by_name = _by_plain_name(header, label)
     written = _written_names(by_name, label)
-    of_cases = {} if label == "case_id" else {name: by_name[name][0] for name in CASES if name in by_name}
+    of_cases = _case_columns(by_name, label)
     cells_of = {name: [cell_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
     grouping = coarsest(cells_of)
     if grouping.column:
         first = next((name for name, cells in cells_of.items() if any(cells)), grouping.column)
         written["case_id"] = of_cases[grouping.column if "slide_id" in written else first]
     groups = grouping.names or ("",) * len(records)
-    problems += [
-        (1, f"columns {', '.join(names)} are spelled alike; keep one of them")
-        for names in by_name.values()
-        if len(names) > 1
-    ]
+    problems += _alike_columns(by_name)
     problems += _missing_case_problems(records, groups, list(of_cases.values()))
     unused = tuple(name for name in header if name not in {*written.values(), *of_cases.values(), label})
-    renamed = _renamed(records, written, {column for names in by_name.values() for column in names}, label)
+    renamed = _renamed(records, written, set(chain.from_iterable(by_name.values())), label)
     return Columns(renamed, written, tuple(of_cases.values()), groups, unused, grouping.note)
 
 
@@ -88,6 +85,19 @@ def _by_plain_name(header: Sequence[str], label: str) -> dict[str, list[str]]:
         if name != label and plain in known:
             by_name.setdefault(plain, []).append(name)
     return by_name
+
+
+def _case_columns(by_name: Mapping[str, Sequence[str]], label: str) -> dict[str, str]:
+    """The table's own names of its columns of cases and patients, by those of `CASES`. Where `case_id` is the label, no
+    column counts.
+    """
+    return {} if label == "case_id" else {name: by_name[name][0] for name in CASES if name in by_name}
+
+
+def _alike_columns(by_name: Mapping[str, Sequence[str]]) -> list[Problem]:
+    """Columns whose names are the same but for capitals, blanks and dashes."""
+    alike = [names for names in by_name.values() if len(names) > 1]
+    return [(1, f"columns {', '.join(names)} are spelled alike; keep one of them") for names in alike]
 
 
 def _written_names(by_name: Mapping[str, Sequence[str]], label: str) -> dict[str, str]:

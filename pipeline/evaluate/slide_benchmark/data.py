@@ -20,6 +20,7 @@ from pipeline.evaluate.folds import SPLITS
 from pipeline.evaluate.groups import groups_in_several_centers_note
 from pipeline.evaluate.slide_benchmark.bags import Bag, SlideSet, Unit, named
 from pipeline.evaluate.slide_benchmark.columns import Columns, find_columns
+from pipeline.features.find import FeatureTree
 from pipeline.features.slide_files import SlideFiles, files_by_name, files_of_slides, read_trees
 from pipeline.report.content import Exclusion
 
@@ -62,12 +63,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         trees = read_trees(features)
         if not (has_slides or has_cases) and not problems:
             raise BenchmarkError(f"{path}: no column slide_id or case_id; one of them must say what a label is of")
-        records = columns.records
-        if has_slides:
-            files = files_of_slides([cells["slide_id"].strip() for _, cells in records], trees)
-            records = [(n, cells | {"slide_id": slide}) for (n, cells), slide in zip(records, files.ids, strict=True)]
-        else:
-            files = files_by_name(trees)
+        records, files = _with_files(columns.records, trees, by_slide=has_slides)
         rows, exclusions = _rows(columns, records, label, problems)
         labelled = [row for row in rows if row.label]
         unit = _unit_of(labelled, has_slides, has_cases, problems)
@@ -76,8 +72,7 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
     slides_of = _slides_by_case(rows, has_slides, files.names)
-    bags, incomplete, lacking = _bags(rows, unit, slides_of if not has_slides else None, files)
-    used = sorted({slide for bag in bags for slide in bag.slides})
+    bags, incomplete, lacking = _bags(rows, unit, None if has_slides else slides_of, files)
     notes = [
         columns.note,
         *_notes_on_units(unit, rows, columns),
@@ -92,11 +87,30 @@ def read_slide_set(path: Path, label: str, features: Sequence[tuple[str, Path]])
         label=label,
         unit=unit,
         bags=tuple(bags),
-        files={model: {s: of_model[s] for s in used} for model, of_model in files.files.items()},
+        files=_files_of(bags, files),
         exclusions=(*exclusions, *lacking),
-        notes=tuple(note for note in notes if note),
+        notes=tuple(filter(None, notes)),
         incomplete=tuple(incomplete),
     )
+
+
+def _with_files(
+    records: list[Record], trees: Mapping[str, FeatureTree], *, by_slide: bool
+) -> tuple[list[Record], SlideFiles]:
+    """The records with ids of slides as the feature files spell them, and these files; without slides in the table
+    (`by_slide`), the files by their names.
+    """
+    if not by_slide:
+        return records, files_by_name(trees)
+    files = files_of_slides([cells["slide_id"].strip() for _, cells in records], trees)
+    named_alike = [(line, cells | {"slide_id": slide}) for (line, cells), slide in zip(records, files.ids, strict=True)]
+    return named_alike, files
+
+
+def _files_of(bags: Sequence[Bag], files: SlideFiles) -> dict[str, dict[str, Path]]:
+    """By the models' labels, the feature file of every slide of the bags, in the order of the slides."""
+    used = sorted({slide for bag in bags for slide in bag.slides})
+    return {model: {slide: of_model[slide] for slide in used} for model, of_model in files.files.items()}
 
 
 def _bags(
@@ -105,20 +119,18 @@ def _bags(
     """The bags of the rows with a label, names of those that lack a slide, and what has no features. `slides_of` are
     the slides of each case where rows are of cases, `None` where they are of slides.
     """
-    without_label = {row.case_id for row in rows if slides_of is None and not row.label}
+    without_label = set() if slides_of is not None else {row.case_id for row in rows if not row.label}
     bags, incomplete, exclusions = [], [], []
     for name, group in _rows_by_unit(rows, unit).items():
         slides = [row.slide_id for row in group] if slides_of is None else slides_of.get(name, [])
-        lacking = {slide: why for slide in slides if (why := _why_no_features(slide, files))}
+        lacking = _without_features(slides, files)
         exclusions += [Exclusion(named(slide, group[0].case_id), why) for slide, why in lacking.items()]
-        kept = [slide for slide in slides if slide not in lacking]
-        if kept:
-            bags.append(_bag(name, group, kept))
+        if set(slides) - lacking.keys():
+            bags.append(_bag(name, group, slides, lacking))
+            incomplete += [name] if lacking or name in without_label else []
         elif unit == "case":
             why = "no slide of it has features of every model" if slides else "no feature file is named after it"
             exclusions.append(Exclusion(f"case {name}", why))
-        if kept and (lacking or name in without_label):
-            incomplete.append(name)
     return bags, incomplete, exclusions
 
 
@@ -129,6 +141,11 @@ def _rows_by_unit(rows: Sequence[_Row], unit: Unit) -> dict[str, list[_Row]]:
         if row.label:
             grouped.setdefault(row.case_id if unit == "case" else row.slide_id, []).append(row)
     return dict(sorted(grouped.items()))
+
+
+def _without_features(slides: Sequence[str], files: SlideFiles) -> dict[str, str]:
+    """Which slides have no feature file of some model, and why."""
+    return {slide: why for slide in slides if (why := _why_no_features(slide, files))}
 
 
 def _why_no_features(slide: str, files: SlideFiles) -> str:
@@ -153,25 +170,29 @@ def _rows(
     for (line, record), group in zip(records, columns.groups, strict=True):
         cells = {name: cell.strip() for name, cell in record.items()}
         problems += _missing_id_problems(line, cells, columns.written)
-        slide_id = cells.get("slide_id", "")
-        case_id = group
-        if "slide_id" in cells:
-            case_id = group or slide_id
-        elif "case_id" in cells:
-            case_id = cell_value(cells["case_id"])
+        case_id = _case_id(cells, group)
         value, center, split = (cell_value(cells.get(name, "")) for name in (label, "center", "split"))
-        rows.append(_Row(line, slide_id, case_id, group or case_id, value, center, split.lower()))
+        rows.append(_Row(line, cells.get("slide_id", ""), case_id, group or case_id, value, center, split.lower()))
     with_label = {row.case_id for row in rows if row.label and not row.slide_id}
     exclusions = [
-        Exclusion(
-            named(row.slide_id, row.case_id) if row.slide_id else f"case {row.case_id}",
-            f"{label} is {record[label].strip()!r}: no label (line {row.line})",
-            by_rule=True,
-        )
+        _unlabelled(row, label, record[label].strip())
         for row, (_, record) in zip(rows, records, strict=True)
         if not row.label and row.case_id not in with_label
     ]
     return rows, exclusions
+
+
+def _case_id(cells: Mapping[str, str], group: str) -> str:
+    """The case of a row: with slides that which folds keep together, else the slide itself; without, as it is named."""
+    if "slide_id" in cells:
+        return group or cells["slide_id"]
+    return cell_value(cells["case_id"]) if "case_id" in cells else group
+
+
+def _unlabelled(row: _Row, label: str, cell: str) -> Exclusion:
+    """A row that is left out because its `cell` in the column `label` is no label."""
+    what = named(row.slide_id, row.case_id) if row.slide_id else f"case {row.case_id}"
+    return Exclusion(what, f"{label} is {cell!r}: no label (line {row.line})", by_rule=True)
 
 
 def _missing_id_problems(line: int, cells: Mapping[str, str], written: Mapping[str, str]) -> list[Problem]:
@@ -207,29 +228,43 @@ def _wrong_splits(rows: Sequence[_Row]) -> list[Problem]:
 
 def _unit_of(rows: Sequence[_Row], has_slides: bool, has_cases: bool, problems: list[Problem]) -> Unit:
     """What is predicted; slides and cases that contradict themselves are added to `problems`."""
-    by_case: dict[str, list[_Row]] = {}
-    by_slide: dict[str, list[_Row]] = {}
-    by_group: dict[str, list[_Row]] = {}
-    for row in rows:
-        by_group.setdefault(row.group, []).append(row)
-        by_case.setdefault(row.case_id, []).append(row)
-        by_slide.setdefault(row.slide_id, []).append(row)
-    for case_id, group in by_group.items():
-        splits = sorted({row.split or "none" for row in group})
-        if len(splits) > 1:
-            problems.append((group[0].line, f"case {case_id} has several splits: {', '.join(splits)}"))
-    if has_slides:
-        for slide_id, group in by_slide.items():
-            if len(group) > 1:
-                lines = ", ".join(str(row.line) for row in group)
-                problems.append((group[0].line, f"slide_id {slide_id} is given on lines {lines}; keep one"))
-    mixed = [(case_id, group) for case_id, group in by_case.items() if len({row.label for row in group}) > 1]
+    problems += _several_splits(rows)
+    problems += _slides_given_twice(rows) if has_slides else []
+    mixed = {case_id: group for case_id, group in _by(rows, "case_id").items() if len({r.label for r in group}) > 1}
     if not has_slides:
-        for case_id, group in mixed:
+        for case_id, group in mixed.items():
             labels = ", ".join(f"{row.label!r} (line {row.line})" for row in group)
             problems.append((group[0].line, f"case {case_id} has several labels: {labels}; keep one"))
         return "case"
     return "slide" if mixed or not has_cases else "case"
+
+
+def _by(rows: Sequence[_Row], name: str) -> dict[str, list[_Row]]:
+    """The rows by one of their values, in the order in which these occur."""
+    grouped: dict[str, list[_Row]] = {}
+    for row in rows:
+        grouped.setdefault(getattr(row, name), []).append(row)
+    return grouped
+
+
+def _several_splits(rows: Sequence[_Row]) -> list[Problem]:
+    """Cases whose rows are of several splits."""
+    problems = []
+    for case_id, group in _by(rows, "group").items():
+        splits = sorted({row.split or "none" for row in group})
+        if len(splits) > 1:
+            problems.append((group[0].line, f"case {case_id} has several splits: {', '.join(splits)}"))
+    return problems
+
+
+def _slides_given_twice(rows: Sequence[_Row]) -> list[Problem]:
+    """Slides with several rows."""
+    problems = []
+    for slide_id, group in _by(rows, "slide_id").items():
+        if len(group) > 1:
+            lines = ", ".join(str(row.line) for row in group)
+            problems.append((group[0].line, f"slide_id {slide_id} is given on lines {lines}; keep one"))
+    return problems
 
 
 def _slides_by_case(rows: Sequence[_Row], has_slides: bool, names: Iterable[str]) -> dict[str, list[str]]:
@@ -251,10 +286,11 @@ def _slides_by_case(rows: Sequence[_Row], has_slides: bool, names: Iterable[str]
     return {case_id: sorted(slides) for case_id, slides in slides_of.items()}
 
 
-def _bag(name: str, group: Sequence[_Row], slides: Sequence[str]) -> Bag:
-    """The bag of the rows of one unit."""
+def _bag(name: str, group: Sequence[_Row], slides: Sequence[str], lacking: Container[str]) -> Bag:
+    """The bag of the rows of one unit, of its slides but the `lacking` ones."""
     centers = sorted({row.center for row in group if row.center})
-    return Bag(name, group[0].group, group[0].label, tuple(centers), group[0].split, tuple(slides))
+    kept = tuple(slide for slide in slides if slide not in lacking)
+    return Bag(name, group[0].group, group[0].label, tuple(centers), group[0].split, kept)
 
 
 def _notes_on_units(unit: Unit, rows: Sequence[_Row], columns: Columns) -> list[str]:
@@ -272,10 +308,15 @@ def _notes_on_units(unit: Unit, rows: Sequence[_Row], columns: Columns) -> list[
         notes.append(f"{own:,} of {len(labelled):,} slides have no {of_cases}, and each counts as a case of its own.")
     if unit == "slide":
         notes.append("Slides of one case have different labels: each slide is predicted by itself, in folds by case.")
-    with_label = {row.case_id for row, _ in labelled}
-    if silent := sum(not row.label and not row.slide_id and row.case_id in with_label for row in rows):
+    if silent := _num_silent(rows):
         notes.append(f"{silent:,} rows have no label, but are of cases that other rows label, and count for nothing.")
     return notes
+
+
+def _num_silent(rows: Sequence[_Row]) -> int:
+    """Rows of no slide and no label whose case has a label in another row."""
+    with_label = {row.case_id for row in rows if row.label}
+    return sum(not row.label and not row.slide_id and row.case_id in with_label for row in rows)
 
 
 def _notes_on_words(label: str, rows: Sequence[_Row]) -> list[str]:
