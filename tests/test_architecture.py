@@ -102,12 +102,12 @@ CONFIGURATIONS: dict[str, type[Config]] = {
     kind.__name__: kind
     for kind in (evaluate_config(), ComparedOptions, *SHARED, *(options_of(room) for room in BENCHMARKS))
 }
-"""Configurations that are handed to no function but one that reads them."""
+"""Configurations that go to no function but one that reads them, by the names of their classes."""
 LEAST_READ = 3
-"""Options that a function reads itself, of a configuration that it takes; one that reads fewer takes these."""
+"""Options that a function which takes a configuration reads itself. One that needs fewer takes their values."""
 MAY_READ_FEWER = {
-    "is_wanted": "a benchmark's: the stage asks all of them in one way",
-    "look": "a benchmark's, likewise",
+    "is_wanted": "of a benchmark: the stage asks all of them in the same way",
+    "look": "of a benchmark, likewise",
     "stages.evaluate.evaluate": "the verb: it gives every benchmark its part",
     "pipeline.evaluate.report_folder.start_folder": "compares and writes the record of all options",
 }
@@ -196,8 +196,19 @@ def test_a_function_is_short_and_has_few_branches(name: str) -> None:
     for node in ast.walk(parsed(MODULES[name])):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < MOST_LINES, node.name
-            split = f"{name}.{node.name}" not in NOT_YET_SPLIT
-            assert (branches(node) <= MOST_BRANCHES) == split, node.name
+            count = branches(node)
+            if f"{name}.{node.name}" in NOT_YET_SPLIT:
+                in_comprehensions = sum(isinstance(each, ast.comprehension) for each in ast.walk(node))
+                assert count - in_comprehensions <= MOST_BRANCHES < count, f"{node.name}: take it out of NOT_YET_SPLIT"
+            else:
+                assert count <= MOST_BRANCHES, f"{node.name}: {count}"
+
+
+def test_what_is_not_yet_split_is_there() -> None:
+    for name in NOT_YET_SPLIT:
+        module, _, function = name.rpartition(".")
+        nodes = ast.walk(parsed(MODULES[module]))
+        assert function in {node.name for node in nodes if isinstance(node, ast.FunctionDef)}, name
 
 
 def configurations_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, type[Config]]]:
