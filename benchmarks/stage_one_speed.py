@@ -53,7 +53,8 @@ class StageOne:
         weights = inputs.make_weights(folder, teacher)
         self.config = ExtractConfig(teacher=teacher, weights=weights, device="cpu", rows_per_shard=rows_per_shard)
         self.workers = self.config.workers or usable_cores()
-        self.running = RunningTeacher(build_encoder(teacher, weights, plan.config.patch_px), DEVICE, "float32")
+        encoder = build_encoder(teacher, weights, plan.config.patch_px)
+        self.running = RunningTeacher(encoder, DEVICE, "float32", weights)
         self.fresh_store()
         self.batches = [Batch(b.rows, b.pixels.clone(), b.results) for b in self._read()]
         assert all(read.status is Status.OK for batch in self.batches for read in batch.results)

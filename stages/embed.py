@@ -8,7 +8,7 @@ embedded. Finished slides are never done again; a killed run loses the slide tha
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,6 @@ from pipeline.base.devices import (
 from pipeline.base.errors import EmbedError, SlideError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
-from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.disk.files import require_names_apart
 from pipeline.disk.locks import exclusive
@@ -67,14 +66,14 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     manifest = read_slides(source, config.slides_root)
     named = find_model(model, config)
     grid = plan_grid(named, config)
-    dtype = choose_dtype(config)
+    dtype = choose_dtype(config.layout, config.dtype)
     suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
     place = Place(out, find_writer(config.layout), named.label + suffix, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
-        embedder = build_embedder(named, config, grid, dtype, before)
-        made_by = what_makes(embedder, place, config)
+        embedder = build_embedder(named, config, dtype, before)
+        made_by = what_makes(embedder, place, config.deciding())
         record = {
             "made_by": made_by,
             "model": embedder.encoder.record(),
@@ -90,12 +89,18 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         require_names_apart(out, [row.slide_id for row in manifest.rows])
         marks = finished_slides(manifest, place, made_by)
         folder.read_failures(marks)
-        return embed_slides(manifest, place, folder, embedder, marks, made_by, config)
+
+        def prepare_row(row: ManifestRow) -> PreparedSlide | None:
+            mark = marks.get(row.slide_id)
+            return prepare(
+                row, manifest, place, mark, check_files=config.check_files, retry_failures=config.retry_failures
+            )
+
+        prepared = prepare_ahead(manifest.rows, prepare_row)
+        return embed_slides(manifest, prepared, place, folder, embedder, marks, made_by)
 
 
-def build_embedder(
-    named: NamedModel, config: EmbedConfig, grid: PlanConfig, dtype: str, before: dict[str, Any] | None
-) -> Embedder:
+def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: dict[str, Any] | None) -> Embedder:
     """The model on its device. Without --batch-size, a continued run takes that of the folder's record `before`, and so
     gives the same bits.
 
@@ -113,21 +118,21 @@ def build_embedder(
         projector.to(device)
     batch_size = config.batch_size or (before["batch_size"] if before else None)
     if batch_size is None:
-        batch_size = choose_batch_size(encoder.module, grid.patch_px, device, precision)
+        batch_size = choose_batch_size(encoder.module, named.patch_px, device, precision)
     return Embedder(encoder, projector, device, precision, dtype, batch_size, config.workers or usable_cores())
 
 
-def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[str, Any]:
-    """What the embeddings of a slide depend on, beside the slide. The batch size is left out: it changes the last bits
-    only.
+def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dict[str, Any]:
+    """What the embeddings of a slide depend on, beside the slide: `options` are those that decide the output by their
+    values. The batch size is left out: it changes the last bits only.
     """
     grid = place.grid
-    settings = config.deciding() | {
+    settings = options | {
         "encoder": place.encoder,
         "dtype": embedder.dtype,
         "patch_px": grid.patch_px,
         "mpp": grid.mpp,
-        "stride_px": grid.stride_px or grid.patch_px,
+        "stride_px": grid.stride_px,
     }
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
@@ -154,14 +159,19 @@ def finished_slides(manifest: Manifest, place: Place, made_by: dict[str, Any]) -
 
 def embed_slides(
     manifest: Manifest,
+    prepared_slides: Iterable[tuple[ManifestRow, "Future[PreparedSlide | None]"]],
     place: Place,
     folder: EmbedFolder,
     embedder: Embedder,
     marks: dict[str, Mark],
     made_by: dict[str, Any],
-    config: EmbedConfig,
 ) -> Tally:
     """Embed every slide that is not finished; a slide that fails is noted, and the others go on.
+
+    Args:
+        prepared_slides: every row of the manifest with its slide, as `prepare_ahead` gives them.
+        marks: of the slides whose files are whole.
+        made_by: what the embeddings depend on, for the marks.
 
     Raises:
         G2LError: a file cannot be written, or the device has too little memory.
@@ -170,7 +180,7 @@ def embed_slides(
     num_left, num_prepared, num_planned = sum(row.slide_id not in marks for row in manifest.rows), 0, 0
     started = time.monotonic()
     with Progress("embedding", 0, "patches") as progress:
-        for row, prepared in prepare_ahead(manifest, place, marks, config):
+        for row, prepared in prepared_slides:
             num_left -= row.slide_id not in marks
             try:
                 slide = prepared.result()
@@ -180,7 +190,7 @@ def embed_slides(
                     continue
                 num_prepared, num_planned = num_prepared + 1, num_planned + len(slide.plan.coords_l0_px)
                 progress.expect(num_planned + round(num_left * num_planned / num_prepared))  # others: as many each
-                embedded, failures = embed_slide(slide, embedder, place.grid, made_by, progress.step)
+                embedded, failures = embed_slide(slide, embedder, made_by, progress.step)
             except SlideError as error:
                 tally.reasons[row.slide_id] = str(error)
                 folder.note_failures(row.slide_id, [Failure(row.slide_id, None, None, WHOLE_SLIDE, str(error))])
@@ -206,14 +216,14 @@ def embed_slides(
 
 
 def prepare_ahead(
-    manifest: Manifest, place: Place, marks: dict[str, Mark], config: EmbedConfig
+    rows: Sequence[ManifestRow], prepare_row: Callable[[ManifestRow], PreparedSlide | None]
 ) -> Iterator[tuple[ManifestRow, "Future[PreparedSlide | None]"]]:
-    """Every slide with its preparation, which runs ahead in threads."""
+    """Every row with the preparation of its slide, which runs ahead in threads."""
     with ThreadPoolExecutor(PREPARED_AHEAD, thread_name_prefix="g2l-prepare") as pool:
         waiting: deque[tuple[ManifestRow, Future[PreparedSlide | None]]] = deque()
         try:
-            for row in manifest.rows:
-                waiting.append((row, pool.submit(prepare, row, manifest, place, marks.get(row.slide_id), config)))
+            for row in rows:
+                waiting.append((row, pool.submit(prepare_row, row)))
                 if len(waiting) > PREPARED_AHEAD:
                     yield waiting.popleft()
             yield from waiting
@@ -223,9 +233,14 @@ def prepare_ahead(
 
 
 def prepare(
-    row: ManifestRow, manifest: Manifest, place: Place, mark: Mark | None, config: EmbedConfig
+    row: ManifestRow, manifest: Manifest, place: Place, mark: Mark | None, *, check_files: bool, retry_failures: bool
 ) -> PreparedSlide | None:
     """A slide and all its patches; `None` if it is finished.
+
+    Args:
+        mark: of its files, if they are whole.
+        check_files: whether its SHA-256 must be the manifest's.
+        retry_failures: whether it is not finished if patches of it failed.
 
     Raises:
         SlideError: it cannot be used, or it is not the slide that its finished files are of.
@@ -246,7 +261,7 @@ def prepare(
                 f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
                 "file to embed the slide anew"
             )
-        if not (config.retry_failures and mark.failed):
+        if not (retry_failures and mark.failed):
             if change := file_change(mark.slide, content):
                 made = place.marked_file(row.slide_id)
                 say(
@@ -254,7 +269,7 @@ def prepare(
                     "has not. Was it damaged or repaired? Delete that file to embed the slide anew"
                 )
             return None
-    if config.check_files and row.sha256:
+    if check_files and row.sha256:
         check_sha256(path, row.sha256)
     with slide_failures(path):
         return prepare_slide(slide, row, content, place.grid)

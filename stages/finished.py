@@ -192,7 +192,7 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None
     try:
         tally = _whole_embedding(out)
-        slides = _slide_files(source, config)
+        slides = _slide_files(source, config.slides_root)
     except G2LError:
         return None
     if tally is None or not unchanged(options, of_model, name.weights or None, *slides):
@@ -215,7 +215,7 @@ def _whole_embedding(out: Path) -> Tally | None:
     return tally if is_whole else None
 
 
-def _slide_files(source: Path, config: EmbedConfig) -> list[Path]:
+def _slide_files(source: Path, slides_root: Path | None) -> list[Path]:
     """What is embedded: the manifest and its slides, or the folder or slide itself.
 
     Raises:
@@ -223,5 +223,5 @@ def _slide_files(source: Path, config: EmbedConfig) -> list[Path]:
     """
     if source.suffix.lower() != ".csv" or source.is_dir():
         return [source]
-    manifest = parse_manifest(source, config.slides_root)
+    manifest = parse_manifest(source, slides_root)
     return [source, *(manifest.slide_path(row) for row in manifest.rows)]

@@ -17,7 +17,8 @@ from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
 from pipeline.cohort.copies import near_copies
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_split
-from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, build_plan
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order
+from pipeline.config.groups import Sampling
 from pipeline.config.stages import PlanConfig
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.disk.tables import write_records
@@ -67,8 +68,8 @@ def plan_slides(
     if audit_csv is not None:
         write_audit([a.audit for a in audited], audit_csv)
     refuse_near_copies(manifest, same)
-    slides = [a.slide for a in audited if a.slide is not None]
-    return build_plan(config.without_free(), slides, [a.audit for a in audited], manifest.slides_root.resolve())
+    slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
+    return Plan(slides, manifest.slides_root.resolve(), config.without_free(), audit)
 
 
 def row_hash(row: ManifestRow) -> str:
@@ -101,8 +102,8 @@ def audit_slide(
             check_sha256(path, row.sha256)
         slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
         with slide_failures(path):
-            grid = lay_grid(slide, config)
-            part = sample_slide(row, slide, grid, config)
+            grid = lay_grid(slide, config.grid)
+            part = sample_slide(row, slide, grid, config.sampling)
             audit = audit_open_slide(slide, grid, part, known, num_measured)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
@@ -129,15 +130,15 @@ def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[li
     return noted, [[audited[i].audit.slide_id for i in group] for group in groups]
 
 
-def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, config: PlanConfig) -> SlidePlan:
+def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sampling) -> SlidePlan:
     """Sample a slide's patches, perhaps none, and assign their split."""
     available = grid.coords_l0_px
-    if config.val_strip is None:
-        split = np.full(len(available), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
+    if sampling.val_strip is None:
+        split = np.full(len(available), SPLITS.index(row_split(row, sampling.val_fraction)), np.uint8)
     else:
-        split = split_strip(available, grid.geometry.patch_l0_px, config.val_strip)
+        split = split_strip(available, grid.geometry.patch_l0_px, sampling.val_strip)
     candidates, split = available[split != GAP], split[split != GAP]
-    taken = sample_patches(row.slide_id, candidates, config.patches_per_slide, config.seed)
+    taken = sample_patches(row.slide_id, candidates, sampling.patches_per_slide, sampling.seed)
     return SlidePlan(
         slide_id=row.slide_id,
         path=row.path,

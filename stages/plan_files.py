@@ -101,7 +101,9 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
         return write_new_plan(manifest_path, config, path), path
     plan = read_plan(path)
     changes = differences(plan.config.deciding(), config.deciding())
-    changes += changed_rows(plan, read_manifest(manifest_path, config.slides_root), config)
+    changes += changed_rows(
+        plan, read_manifest(manifest_path, config.slides_root), max_slides=config.max_slides, seed=config.seed
+    )
     if changes:
         listing = "\n".join(f"  {line}" for line in changes[:20])
         raise PlanError(
@@ -169,10 +171,10 @@ def plan_to_extract(
     return PlanToExtract(Store(source).plan if is_store else read_plan(source), source)
 
 
-def changed_rows(plan: Plan, manifest: Manifest, config: PlanConfig) -> list[str]:
+def changed_rows(plan: Plan, manifest: Manifest, *, max_slides: int | None, seed: int) -> list[str]:
     """List how a manifest differs from the one that a plan was made from, a line a slide."""
     rows = {row.slide_id: row for row in manifest.rows}
-    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
+    chosen = rank_slides(sorted(rows), seed)[:max_slides]
     audited = {row.slide_id: row.row_hash for row in plan.audit}
     lines = [f"{name}: new in the manifest" for name in sorted(set(chosen) - audited.keys())]
     lines += [f"{name}: no longer in the manifest" for name in sorted(audited.keys() - set(chosen))]

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
+from pipeline.config.groups import Grid, Sampling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 
@@ -41,6 +42,17 @@ class PlanConfig(Config):
     )
     overlays: Path | None = option(None, description="Folder for a picture of every slide [none].", decides="nothing")
     seed: int = option(0, ge=0, description="Seed of the sample.")
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of patches."""
+        stride_px = self.stride_px or self.patch_px
+        return Grid(self.patch_px, self.mpp, stride_px, self.min_tissue, self.allow_upsampling)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How many patches of a slide are taken, and which are held out."""
+        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
 
     def without_free(self) -> Self:
         """This configuration without options that a plan must not depend on."""

@@ -17,9 +17,9 @@ from torch import Tensor
 from pipeline.base.errors import SlideError
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.config.base import differences
-from pipeline.config.stages import PlanConfig
+from pipeline.config.groups import Grid
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.features.layouts import EmbeddedSlide
@@ -137,7 +137,7 @@ def file_change(then: dict[str, Any], now: dict[str, Any]) -> str:
     return f"{PARTS}: {before[:12]} -> {after[:12]}" if before and after and before != after else ""
 
 
-def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: PlanConfig) -> PreparedSlide:
+def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: Grid) -> PreparedSlide:
     """Find the tissue of a slide and all patches on it.
 
     Raises:
@@ -165,7 +165,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
 
 
 def embed_slide(
-    slide: PreparedSlide, embedder: Embedder, grid: PlanConfig, made_by: dict[str, Any], on_batch: Callable[[int], None]
+    slide: PreparedSlide, embedder: Embedder, made_by: dict[str, Any], on_batch: Callable[[int], None]
 ) -> tuple[EmbeddedSlide, list[Failure]]:
     """Embed all patches of a slide; `on_batch` is told how many more are done.
 
@@ -175,12 +175,16 @@ def embed_slide(
     """
     coords = slide.plan.coords_l0_px
     num = len(coords)
-    patches = PlannedPatches(Plan(grid, (slide.plan,), (), slide.path.parent), None)
+    patches = PlannedPatches(PlannedSlides((slide.plan,), slide.path.parent), None)
     size = min(embedder.batch_size, num)
     features = np.empty((num, embedder.width), embedder.dtype)
     results: list[PatchRead] = []
     loader = BatchLoader(
-        patches.read, patch_px=grid.patch_px, batch_size=size, workers=embedder.workers, device=embedder.device
+        patches.read,
+        patch_px=slide.plan.geometry.patch_px,
+        batch_size=size,
+        workers=embedder.workers,
+        device=embedder.device,
     )
     with loader:
         rows = [range(start, min(start + size, num)) for start in range(0, num, size)]

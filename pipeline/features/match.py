@@ -16,7 +16,6 @@ from pipeline.cohort.copies import copies_of_slides
 from pipeline.cohort.manifest import ManifestRow, parse_manifest
 from pipeline.cohort.plan import AuditRow
 from pipeline.cohort.sources import list_folder
-from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.tables import composed
 from pipeline.features.find import FeatureTree, Parts, is_end
@@ -41,21 +40,21 @@ class Matched:
     notes: tuple[str, ...] = ()
 
 
-def match_slides(tree: FeatureTree, config: ImportConfig) -> Matched:
-    """Find the slide of every feature file.
+def match_slides(tree: FeatureTree, manifest_path: Path | None, slides_root: Path) -> Matched:
+    """Find the slide of every feature file, among those of a manifest or else all below `slides_root`.
 
     Raises:
         ManifestError: the manifest or the folder of slides cannot be used.
     """
     notes: tuple[str, ...] = ()
-    if config.manifest:
-        manifest = parse_manifest(config.manifest, config.slides_root)
+    if manifest_path:
+        manifest = parse_manifest(manifest_path, slides_root)
         rows, root = list(manifest.rows), manifest.slides_root
     else:
-        listed = list_folder(config.slides_root)
-        rows, root = list(listed.rows), config.slides_root
-        notes = tuple(f"{config.slides_root}: {note}" for note in listed.notes)
-    candidates = _match_files(rows, root, tree, config)
+        listed = list_folder(slides_root)
+        rows, root = list(listed.rows), slides_root
+        notes = tuple(f"{slides_root}: {note}" for note in listed.notes)
+    candidates = _match_files(rows, root, tree, manifest_path)
     pairs = {c.slides[0].slide_id: (c.slides[0], c.path) for c in candidates.values() if not c.reason}
     failed = _failed(rows, root, pairs.keys(), candidates)
     return Matched(tuple(pairs[slide_id] for slide_id in sorted(pairs)), tuple(failed), root, notes)
@@ -131,13 +130,13 @@ class _Names:
 
 
 def _match_files(
-    rows: Sequence[ManifestRow], root: Path, tree: FeatureTree, config: ImportConfig
+    rows: Sequence[ManifestRow], root: Path, tree: FeatureTree, manifest: Path | None
 ) -> dict[str, _Candidates]:
     """The slide of each file, by the names of the tree, or why it is of none."""
     same_stem = Counter(composed(path.stem) for path in tree.files.values())
     slides_by_name = _slides_by_name(rows, same_stem.keys())
     by_name = {name: slides_by_name.get(composed(path.stem), []) for name, path in tree.files.items()}
-    names = _Names(tree, root, config.manifest, by_name, _slides_at_places(by_name, tree, root), same_stem)
+    names = _Names(tree, root, manifest, by_name, _slides_at_places(by_name, tree, root), same_stem)
     candidates = {name: names.candidates(name) for name in tree.files}
     num_files = Counter(c.slides[0].slide_id for c in candidates.values() if not c.reason)
     for name, c in candidates.items():

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import counted, say
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image
-from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan import PlannedSlides
 from pipeline.cohort.views import Views
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import SlidePool
@@ -34,7 +34,7 @@ class PatchRead:
 class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads."""
 
-    def __init__(self, plan: Plan, image_format: ImageFormat | None, slides_root: Path | None = None) -> None:
+    def __init__(self, plan: PlannedSlides, image_format: ImageFormat | None, slides_root: Path | None = None) -> None:
         self._plan = plan
         self._format = image_format
         self._slides_root = slides_root
@@ -144,7 +144,7 @@ class ViewedPatches:
 
 
 def describe_row(
-    plan: Plan, slide_of_row: NDArray[np.int32], coords_l0_px: NDArray[np.int64], row: int
+    plan: PlannedSlides, slide_of_row: NDArray[np.int32], coords_l0_px: NDArray[np.int64], row: int
 ) -> dict[str, str | int]:
     """Where a row is from: row, slide, and (x, y) in level 0."""
     x, y = coords_l0_px[row]
@@ -152,7 +152,7 @@ def describe_row(
 
 
 def patches_to_embed(
-    teacher: StoredTeacher, plan: Plan, slides_root: Path | None, *, encode: bool = True
+    teacher: StoredTeacher, plan: PlannedSlides, slides_root: Path | None, *, encode: bool = True
 ) -> PlannedPatches | StoredPatches:
     """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
     else those of the slides.
