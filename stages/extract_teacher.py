@@ -273,11 +273,8 @@ def write_record(teacher: StoredTeacher, record: dict[str, Any] | None) -> None:
     """Write the resolved options beside the teacher's arrays, as `config.toml`; of a further teacher with what it has
     taken over from the store.
     """
-    if record is None:
-        return
-    inherited = {"rows_per_shard": teacher.rows_per_shard, "pixels": teacher.store.image_format}
-    options = record if teacher.is_first else record | inherited
-    write_text(teacher.folder / "config.toml", to_toml({"extract-teacher": options}))
+    if record is not None:
+        write_text(teacher.folder / "config.toml", to_toml({"extract-teacher": record | teacher.inherited}))
 
 
 def check_slides(plan: Plan, slides_root: Path | None) -> None:

@@ -90,9 +90,8 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
         return None
     if teacher is None or teacher.plan_hash != plan.hash or teacher.ledger.pending():
         return None
-    if not teacher.is_first:  # its record has what was taken over from the store
-        inherited = {"rows_per_shard": teacher.rows_per_shard, "pixels": store.image_format}
-        config = config.model_copy(update={n: v for n, v in inherited.items() if n not in config.model_fields_set})
+    not_given = teacher.inherited.keys() - config.model_fields_set  # a further teacher's record has them, too
+    config = config.model_copy(update={name: teacher.inherited[name] for name in not_given})
     record = teacher.folder / "config.toml"
     if not same_call(record, "extract-teacher", config, {"plan": source, "out": out}):
         return None
