@@ -45,10 +45,10 @@ from pipeline.features.embedding import (
 from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
 from pipeline.features.registry import find_writer
+from pipeline.slides.identity import check_sha256
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
-from stages.plan import check_sha256
 from stages.reports.embed import Tally
 
 PREPARED_AHEAD = 2

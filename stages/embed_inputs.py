@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
+from pipeline.base.units import resolution_note
 from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.cohort.sources import list_folder
 from pipeline.config.groups import Grid
@@ -15,9 +16,6 @@ from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
 from pipeline.features.registry import find_writer
 from pipeline.student.resolve import NamedModel, name_model
-
-MPP_TOLERANCE = 0.01
-"""Within 1 % of the model's own resolution is at that resolution, as for a plan."""
 
 
 def read_slides(source: Path, slides_root: Path | None) -> Manifest:
@@ -118,8 +116,8 @@ def plan_grid(named: NamedModel, config: EmbedConfig) -> Grid:
             f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
             "pixel; most pathology encoders: 0.5)"
         )
-    if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {named.label} was trained at {trained_at:g} um/px, --mpp is {mpp:g}")
+    if note := resolution_note(named.label, trained_at, mpp, "--mpp is"):
+        say(note)
     options = {
         "patch_px": named.patch_px,
         "mpp": mpp,

@@ -27,19 +27,19 @@ from pipeline.base.devices import (
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.images import ImageFormat
 from pipeline.base.loader import BatchLoader
+from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import write_text
-from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.encoders.hub import weights_here
-from pipeline.store.create import create_store, open_further, open_to_continue
-from pipeline.store.format import METADATA, Status, StoreSpec
+from pipeline.store.create import create_store, is_store, open_further, open_to_continue
+from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
 from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
@@ -49,8 +49,6 @@ from pipeline.student.teacher_weights import weights_note
 from pipeline.training.preflight import preflight
 from stages.reports.extract import Extracted
 
-MPP_TOLERANCE = 0.01
-"""A plan within 1 % of the teacher's own resolution is at that resolution."""
 NO_ROOM = "Give a smaller --batch-size and another --out: a store keeps its batch size"
 """What a user can do whose device has no room for a batch."""
 NAMED = 3
@@ -115,8 +113,8 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
-    if encoder.spec.mpp and abs(encoder.spec.mpp / plan.config.mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {config.teacher} was trained at {encoder.spec.mpp:g} um/px, the plan is at {plan.config.mpp:g}")
+    if note := resolution_note(config.teacher, encoder.spec.mpp, plan.config.mpp, "the plan is at"):
+        say(note)
     encoder.module.to(device)
     return RunningTeacher(encoder, device, precision, config.weights)
 
@@ -129,7 +127,7 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     Raises:
         G2LError: another plan, teacher or setting, or a teacher that the preflight refuses; nothing was written.
     """
-    store = store_at(out)
+    store = Store(out) if is_store(out) else None
     is_first = store is None or config.teacher == store.first.name or bool(store.first.ledger.pending())
     further_of = None if is_first else store
     if further_of is None:
@@ -150,19 +148,6 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     if further_of is None:
         return continue_first(plan, store, spec, look)
     return prepare_further(plan, store, spec, running.weights, look, is_begun=begun is not None)
-
-
-def store_at(out: Path) -> Store | None:
-    """The store that is there already; `None` where a new one is to be made.
-
-    Raises:
-        StoreError: there is something else.
-    """
-    if (out / METADATA).exists():
-        return Store(out)
-    if not is_free(out):
-        raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
-    return None
 
 
 def begun_and_rows(store: Store, config: ExtractConfig) -> tuple[StoredTeacher | None, int]:

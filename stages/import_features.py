@@ -19,16 +19,16 @@ from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.base.images import ImageFormat
 from pipeline.base.loader import BatchLoader
+from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.cohort.plan import Plan, in_order
+from pipeline.cohort.plan import Plan, in_order, write_audit
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import write_text
-from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import cached_weights
@@ -47,15 +47,13 @@ from pipeline.features.match import Matched, fail_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, embed_sample, prove, read_refused, sample_rows
 from pipeline.features.read import read_facts
 from pipeline.slides.patch_sample import patches_to_measure
-from pipeline.store.create import create_store, open_to_continue
+from pipeline.store.create import create_store, is_store, open_to_continue
 from pipeline.store.format import StoreSpec
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.teacher_weights import weights_note
-from stages.extract_teacher import MPP_TOLERANCE
-from stages.plan import write_audit
 from stages.reports.extract import Extracted
 from stages.reports.plan import audit_table, estimate
 
@@ -119,11 +117,9 @@ def store_to_continue(out: Path) -> Store | None:
     """The store that is there already; `None` where a new one is to be made.
 
     Raises:
-        StoreError: there is something else.
+        StoreError: there is something else, or a store that another command made.
     """
-    if not (out / "zarr.json").exists():
-        if not is_free(out):
-            raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+    if not is_store(out):
         return None
     store = Store(out)
     if "imported" not in store.first.settings:
@@ -337,9 +333,8 @@ def plan_import(looked: Looked) -> Plan:
 def say_audit(plan: Plan, teacher: str) -> None:
     """What came of each slide, and whether the teacher was trained at this resolution, in words."""
     say(audit_table(plan))
-    trained_at, mpp = named_spec(teacher).mpp, plan.config.mpp
-    if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {teacher} was trained at {trained_at:g} um/px, these patches are at {mpp:g}")
+    if note := resolution_note(teacher, named_spec(teacher).mpp, plan.config.mpp, "these patches are at"):
+        say(note)
 
 
 def say_estimate(plan: Plan, width: int, config: ImportConfig) -> None:

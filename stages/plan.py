@@ -7,7 +7,7 @@ not say how they are drawn; here, uniformly without replacement from the tissue 
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,13 @@ import numpy as np
 from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
 from pipeline.cohort.copies import near_copies
-from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_split
-from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order
+from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
 from pipeline.config.groups import Sampling
 from pipeline.config.stages import PlanConfig
-from pipeline.disk.files import sha256_file, sha256_json
-from pipeline.disk.tables import write_records
 from pipeline.sampling import GAP, SPLITS, rank_slides, sample_patches, split_strip
 from pipeline.slides import dicom
+from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
@@ -69,15 +68,7 @@ def plan_slides(
         write_audit([a.audit for a in audited], audit_csv)
     refuse_near_copies(manifest, same)
     slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
-    return Plan(slides, manifest.slides_root.resolve(), config.without_free(), audit)
-
-
-def row_hash(row: ManifestRow) -> str:
-    """A short hash of the fields of a manifest row that a plan depends on, without its labels."""
-    hashed: list[Any] = [row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256]
-    if row.mpp_overrides:  # absent otherwise, so that rows of earlier versions keep their hash
-        hashed.append({"mpp_overrides": row.mpp_overrides})
-    return sha256_json(hashed)[:16]
+    return Plan(slides, manifest.slides_root.resolve(), config.for_plan(), audit)
 
 
 def audit_slide(
@@ -203,22 +194,3 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
         title,
         folder / f"{part.slide_id}.png",
     )
-
-
-def check_sha256(path: Path, sha256: str) -> None:
-    """Check a slide's SHA-256 against the manifest's.
-
-    Raises:
-        SlideError: they differ, or the slide cannot be read.
-    """
-    try:
-        actual = sha256_file(path)
-    except OSError as error:
-        raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
-    if actual != sha256.lower():
-        raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")
-
-
-def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
-    """Write the audit as CSV, one row a slide."""
-    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])

@@ -12,19 +12,19 @@ from pathlib import Path
 
 from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
-from pipeline.base.errors import ConfigError, PlanError, StoreError
-from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.base.errors import ConfigError, PlanError
+from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_toml, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
-from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
+from pipeline.store.create import is_store
 from pipeline.store.store import Store
-from stages.plan import plan_slides, row_hash
+from stages.plan import plan_slides
 from stages.reports.plan import audit_table, estimate
 
 
@@ -92,8 +92,7 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
         PlanError: the earlier plan was made with other options or from other rows; the message lists them.
         StoreError: `store` exists and is not a store; nothing has been planned.
     """
-    if not (store / "zarr.json").exists() and not is_free(store):
-        raise StoreError(f"{store} exists and is not a store; nothing is overwritten. Choose another --out")
+    is_store(store)  # refuses what is neither a store nor free, before anything is planned
     if not store.name:
         raise PlanError(f"cannot write a plan beside {store}. Choose another --out")
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from pipeline.config.stages import PlanConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json, write_bytes
 from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values
+from pipeline.disk.tables import write_records
 from pipeline.sampling import SPLITS
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity, identity_from_record
@@ -344,6 +345,11 @@ def write_plan(plan: Plan, path: Path) -> None:
         write_bytes(path, buffer.getvalue())
     except OSError as error:
         raise PlanError(f"cannot write the plan {path}: {error.strerror}. Choose another --out") from error
+
+
+def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
+    """Write the audit as CSV, one row a slide."""
+    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])
 
 
 def read_plan(path: Path) -> Plan:

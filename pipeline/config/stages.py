@@ -38,9 +38,11 @@ class PlanConfig(Config):
         True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
     workers: int | None = option(
-        None, ge=1, description="Threads that read slides [number of cores].", decides="nothing"
+        None, ge=1, description="Threads that read slides [number of cores].", decides="nothing", in_plan=False
     )
-    overlays: Path | None = option(None, description="Folder for a picture of every slide [none].", decides="nothing")
+    overlays: Path | None = option(
+        None, description="Folder for a picture of every slide [none].", decides="nothing", in_plan=False
+    )
     seed: int = option(0, ge=0, description="Seed of the sample.")
 
     @property
@@ -54,9 +56,10 @@ class PlanConfig(Config):
         """How many patches of a slide are taken, and which are held out."""
         return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
 
-    def without_free(self) -> Self:
-        """This configuration without options that a plan must not depend on."""
-        return self.model_copy(update={"workers": None, "overlays": None})
+    def for_plan(self) -> Self:
+        """The configuration that a plan keeps: the same for the same plan, however it was made."""
+        free = [name for name in type(self).model_fields if not self.says(name, "in_plan")]
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in free})
 
 
 class ExtractConfig(Config):

@@ -1,10 +1,11 @@
 """The plan's content and file: hashed by what decides, read back as written, whole or refused."""
 
+import csv
 import errno
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from pipeline.cohort.plan import (
     read_plan,
     slide_from_record,
     slide_record,
+    write_audit,
     write_plan,
 )
 from pipeline.config.stages import PlanConfig
@@ -333,3 +335,14 @@ def test_records_that_are_no_slide_s_are_refused(change: dict[str, Any]) -> None
     slide = made_up_plan().slides[0]
     with pytest.raises((KeyError, TypeError, ValueError)):
         slide_from_record(slide_record(slide) | change, slide.coords_l0_px, slide.split)
+
+
+def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
+    write_audit(plan.audit, tmp_path / "audit.csv")
+    with open(tmp_path / "audit.csv", newline="") as f:
+        lines = list(csv.DictReader(f))
+    assert [line["slide_id"] for line in lines] == ["slide_1", "slide_2", "slide_3", "slide_4"]
+    for line, row in zip(lines, plan.audit, strict=True):
+        assert line == {name: "" if value is None else str(value) for name, value in asdict(row).items()}
+    assert (lines[0]["vendor"], lines[0]["width"], lines[0]["levels"]) == ("aperio", "1500", "2")
+    assert int(lines[0]["pixel_bytes"]) > 1000

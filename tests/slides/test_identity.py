@@ -1,5 +1,6 @@
 """Which slide a file is: a change of its content is seen wherever it is, and nothing passes because it is not known."""
 
+import hashlib
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -10,7 +11,14 @@ import support.slides as sf
 from support.dicom import RGB, write_slide
 
 from pipeline.base.errors import SlideError
-from pipeline.slides.identity import BLOCK_BYTES, NUM_BLOCKS, SlideIdentity, identity_from_record, read_identity
+from pipeline.slides.identity import (
+    BLOCK_BYTES,
+    NUM_BLOCKS,
+    SlideIdentity,
+    check_sha256,
+    identity_from_record,
+    read_identity,
+)
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.reader import Slide, require_planned
 
@@ -177,3 +185,14 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
 
 def test_nothing_known_is_no_identity() -> None:
     assert not SlideIdentity(None, (1, 1)).is_content
+
+
+def test_a_slide_is_held_against_the_manifests_hash(tmp_path: Path) -> None:
+    path, digest = tmp_path / "a.svs", hashlib.sha256(b"slide").hexdigest()
+    path.write_bytes(b"slide")
+    check_sha256(path, digest.upper())
+    with pytest.raises(SlideError, match=r"a\.svs: its SHA-256 is not the manifest's"):
+        check_sha256(path, "0" * 64)
+    path.unlink()
+    with pytest.raises(SlideError, match=r"a\.svs: the slide cannot be read \(No such file"):
+        check_sha256(path, digest)

@@ -1,12 +1,11 @@
 """The plan of a cohort: the same however it is made; every patch is good; failing slides are reported."""
 
-import csv
 import errno
 import hashlib
 import os
 import random
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from stages.plan import plan_slides, write_audit
+from stages.plan import plan_slides
 from stages.reports.plan import audit_table, estimate
 
 # The same however it is made
@@ -332,17 +331,6 @@ def test_mpp_of_the_manifest_against_the_slides_own(cohort: Path, tmp_path: Path
 
 
 # Words
-
-
-def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
-    write_audit(plan.audit, tmp_path / "audit.csv")
-    with open(tmp_path / "audit.csv", newline="") as f:
-        lines = list(csv.DictReader(f))
-    assert [line["slide_id"] for line in lines] == ["slide_1", "slide_2", "slide_3", "slide_4"]
-    for line, row in zip(lines, plan.audit, strict=True):
-        assert line == {name: "" if value is None else str(value) for name, value in asdict(row).items()}
-    assert (lines[0]["vendor"], lines[0]["width"], lines[0]["levels"]) == ("aperio", "1500", "2")
-    assert int(lines[0]["pixel_bytes"]) > 1000
 
 
 def test_estimate(plan: Plan) -> None:

@@ -11,13 +11,12 @@ from support.slides import make_slide
 from support.stores import make_store
 
 from pipeline.base.errors import BusyError, ConfigError, G2LError, PlanError, StoreError
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
 from pipeline.cohort.plan import AuditRow, Plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.sampling import rank_slides
 from stages import plan_files
-from stages.plan import row_hash
 from stages.plan_files import beside, changed_rows, failed_slides, is_attempt, plan_beside, plan_to_extract
 
 
