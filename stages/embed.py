@@ -30,7 +30,7 @@ from pipeline.config.tools import EmbedConfig
 from pipeline.disk.files import require_names_apart
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import weights_hash
-from pipeline.features.cache import model_key
+from pipeline.encoders.embed import model_key
 from pipeline.features.embedding import (
     WHOLE_SLIDE,
     Embedder,

@@ -21,6 +21,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.versions import versions as used_versions
 from pipeline.config.tools import EvaluateConfig
 from pipeline.disk.locks import exclusive
+from pipeline.encoders.embed import embed_rows, model_key
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
 from pipeline.evaluate.cost.benchmark import CostBenchmark
 from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
@@ -29,7 +30,7 @@ from pipeline.evaluate.probe_report import curves_to_draw
 from pipeline.evaluate.report_folder import start_folder
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
 from pipeline.evaluate.slide_benchmark.benchmark import SlideBenchmark
-from pipeline.features.cache import cached, embed_rows, model_key, require_finite
+from pipeline.features.cache import cached, require_finite
 from pipeline.report.content import Figure, Report, Section
 from pipeline.report.figures import draw_lines, draw_scores
 from pipeline.report.page import write_report

@@ -26,7 +26,6 @@ from pipeline.base.devices import (
 )
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.images import ImageFormat
-from pipeline.base.loader import BatchLoader
 from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan
@@ -36,7 +35,7 @@ from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import write_text
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.encoders.embed import EncoderForward, embed_batches
+from pipeline.encoders.embed import EncoderForward, read_and_embed
 from pipeline.encoders.hub import weights_here
 from pipeline.store.create import create_store, is_store, open_further, open_to_continue
 from pipeline.store.format import Status, StoreSpec
@@ -301,27 +300,24 @@ def embed_shards(
     failed_before = len(teacher.ledger.failures())
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in shards)
     read = patches.read if teacher.views.count == 1 else ViewedPatches(patches.read, teacher.views).read
-    reader = BatchLoader(
-        read,
-        patch_px=teacher.patch_px,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        views=teacher.views.count,
-    )
     with (
         StoreWriter(teacher, patches.describe, describe_device(device)) as writer,
-        reader,
-        Progress("extracting", teacher.num_rows, "patches", done=done) as progress,
-    ):
-        for embedded in embed_batches(
+        read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
-            reader.batches(row_batches(teacher, shards, batch_size)),
+            read,
+            row_batches(teacher, shards, batch_size),
             device,
+            patch_px=teacher.patch_px,
+            batch_size=batch_size,
+            workers=workers,
             width=teacher.width,
             no_room=NO_ROOM,
             is_readable=lambda read: read.status is Status.OK,
-        ):
+            views=teacher.views.count,
+        ) as batches,
+        Progress("extracting", teacher.num_rows, "patches", done=done) as progress,
+    ):
+        for embedded in batches:
             writer.put(embedded.rows, embedded.of_all_rows(), embedded.results)
             failed = failed_before + writer.num_failures
             if max_failures is not None and failed > max_failures:

@@ -22,7 +22,7 @@ from pipeline.base.images import ImageFormat
 from pipeline.base.outside import reading
 from pipeline.cohort.plan import Plan
 from pipeline.encoders.build import BuiltEncoder
-from pipeline.features.cache import embed_rows
+from pipeline.encoders.embed import embed_rows
 from pipeline.features.importing import FeatureRows, ImportedSlide
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches

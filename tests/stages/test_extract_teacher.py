@@ -482,8 +482,8 @@ def test_a_device_without_memory_for_the_batch_is_told(
         monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", no_room)
         return real(*arguments, **options)
 
-    real = stage.embed_batches
-    monkeypatch.setattr(stage, "embed_batches", embed)
+    real = stage.read_and_embed
+    monkeypatch.setattr(stage, "read_and_embed", embed)
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Give a smaller --batch-size"):
         extract(plan, tmp_path / "s.zarr", weights)
 
