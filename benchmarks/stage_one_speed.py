@@ -66,7 +66,7 @@ class StageOne:
 
     def _read(self) -> Iterator[Batch[PatchRead]]:
         batch_size = self.teacher.settings["batch_size"]
-        patches = PlannedPatches(self.plan, None)
+        patches = PlannedPatches(self.plan, None, tell=print)
         patch_px = self.plan.config.patch_px
         with BatchLoader(
             patches.read, patch_px=patch_px, batch_size=batch_size, workers=self.workers, device=DEVICE

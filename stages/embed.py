@@ -112,6 +112,8 @@ def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: d
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = named.build()
+    if encoder.note:
+        say(encoder.note)
     projector = named.projector(config.teacher) if config.as_teacher else None
     encoder.module.to(device)
     if projector is not None:
@@ -190,7 +192,7 @@ def embed_slides(
                     continue
                 num_prepared, num_planned = num_prepared + 1, num_planned + len(slide.plan.coords_l0_px)
                 progress.expect(num_planned + round(num_left * num_planned / num_prepared))  # others: as many each
-                embedded, failures = embed_slide(slide, embedder, made_by, progress.step)
+                embedded, failures = embed_slide(slide, embedder, made_by, progress.step, say)
             except SlideError as error:
                 tally.reasons[row.slide_id] = str(error)
                 folder.note_failures(row.slide_id, [Failure(row.slide_id, None, None, WHOLE_SLIDE, str(error))])

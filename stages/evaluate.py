@@ -151,6 +151,8 @@ def embed_model(
     """
     say(f"evaluate: {named.label}")
     built = named.build()
+    if built.note:
+        say(built.note)
     module = built.module.to(device)
     batch_size = config.batch_size or choose_batch_size(module, named.patch_px, device, precision)
 

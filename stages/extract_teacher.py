@@ -80,14 +80,14 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
         if config.retry_failures:
-            forget_failures(teacher, plan, patches_to_embed(teacher, plan, config.slides_root, encode=False))
+            forget_failures(teacher, plan, patches_to_embed(teacher, plan, config.slides_root, encode=False, tell=say))
         pending = teacher.ledger.pending()
         num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
         warn_of_disk(teacher, plan, num_rows)
         started = time.monotonic()
         embed_shards(
             teacher,
-            patches_to_embed(teacher, plan, config.slides_root),
+            patches_to_embed(teacher, plan, config.slides_root, tell=say),
             pending,
             running,
             workers=config.workers or usable_cores(),
@@ -112,6 +112,8 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
+    if encoder.note:
+        say(encoder.note)
     if note := resolution_note(config.teacher, encoder.spec.mpp, plan.config.mpp, "the plan is at"):
         say(note)
     encoder.module.to(device)
@@ -248,7 +250,7 @@ def look_at_teacher(
     """
     seen: ImageFormat | None = "jpeg" if settings["pixels"] == "jpeg" else None  # lossless ones are seen as they are
     stored = StoredPatches(further_of) if further_of and further_of.has_pixels else None
-    patches = stored or PlannedPatches(plan, seen, slides_root)
+    patches = stored or PlannedPatches(plan, seen, slides_root, tell=say)
     file = weights_here(running.encoder.spec, running.weights)
     return preflight(running.encoder, patches.read, plan, settings, device=running.device, file=file)
 

@@ -101,7 +101,7 @@ def import_features(
             write_text(out / "config.toml", to_toml({"import-features": record}))
         write_audit(plan.audit, out / "audit.csv")
         if config.retry_failures:
-            forget_failures(stored, plan, PlannedPatches(plan, None, None))
+            forget_failures(stored, plan, PlannedPatches(plan, None, tell=say))
         pending = stored.ledger.pending()
         num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
         warn_of_disk(stored, plan, num_rows)
@@ -179,6 +179,8 @@ def find_teacher(name: str, weights_file: Path | None, patch_px: int) -> tuple[B
     weights = weights_file or (PRETRAINED if _has_weights(spec) else None)
     if weights is not None:
         built = build_encoder(name, weights, patch_px)
+        if built.note:
+            say(built.note)
         return built, built.record()
     if spec.patch_px == 0:  # its width and statistics are in its architecture
         described = build_encoder(name, SCRATCH, patch_px)
@@ -364,7 +366,7 @@ def prove_or_say_why(plan: Plan, looked: Looked, teacher: BuiltEncoder | None, c
         seen: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None
         workers = config.workers or usable_cores()
         sample = sample_rows(plan, config.check_rows)
-        rows, again = embed_sample(plan, sample, teacher, device, image_format=seen, workers=workers)
+        rows, again = embed_sample(plan, sample, teacher, device, image_format=seen, workers=workers, tell=say)
         if len(rows):
             name, bound = teacher.spec.name, config.min_cosine
             proof = prove(plan, looked.accepted, rows, again, teacher=name, coords=config.coords, min_cosine=bound)
@@ -401,7 +403,7 @@ def copy_shards(
         StoreError: the disk is full, or a file has changed meanwhile.
     """
     todo, size = list(shards), teacher.settings["batch_size"]
-    patches = PlannedPatches(plan, image_format)
+    patches = PlannedPatches(plan, image_format, tell=say)
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in todo)
     loader = BatchLoader(
         patches.read, patch_px=teacher.patch_px, batch_size=size, workers=workers, device=torch.device("cpu")

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.base.console import Progress, counted
+from pipeline.base.console import Progress, counted, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
@@ -205,6 +205,8 @@ def embed_again(
     device = choose_device(device_name)
     keep_freed_memory(device)
     encoder = build_encoder(teacher.name, weights, teacher.patch_px)
+    if encoder.note:
+        say(encoder.note)
     digest, expected = encoder.weights_sha256, teacher.record["weights_sha256"]
     if expected not in ("", digest):
         raise EncoderError(
@@ -212,7 +214,7 @@ def embed_again(
             f"{expected[:12]}. Say with --weights FILE where those are"
         )
     encoder.module.to(device)
-    source = StoredRows(teacher, slides_root, views=teacher.views)
+    source = StoredRows(teacher, slides_root, views=teacher.views, tell=say)
     views = dict(zip(chosen.tolist(), row_views(chosen, teacher.views, RunDraws(0), 0).tolist(), strict=True))
     stored: dict[int, NDArray[np.float32]] = {}
 

@@ -19,7 +19,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pipeline.base.console import say
 from pipeline.base.errors import EncoderError, did_you_mean, first_line
 from pipeline.base.outside import reading
 from pipeline.config.model_names import PRETRAINED, SCRATCH, split_choice
@@ -88,6 +87,8 @@ class BuiltEncoder:
     weights: str
     weights_sha256: str
     num_params: int
+    note: str = ""
+    """For the user: which of several sets of weights was taken."""
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON types, for stores, runs and cards."""
@@ -288,9 +289,8 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, arguments = _create(spec, patch_px, pretrained=by_timm)
-    if loaded is not None:
-        loaded.load_into(model)
-    elif by_timm:
+    note = "" if loaded is None else loaded.load_into(model)
+    if by_timm:
         require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER))
     if spec.patch_px == 0:
         spec = _with_own_description(spec, timm_config(model), arguments, patch_px)
@@ -299,7 +299,7 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     module.spec = spec
     num_params = sum(p.numel() for p in model.parameters())
     label = weights if weights in (PRETRAINED, SCRATCH) else Path(weights).name
-    return BuiltEncoder(module, spec, str(label), weights_hash(model), num_params)
+    return BuiltEncoder(module, spec, str(label), weights_hash(model), num_params, note)
 
 
 def _with_folders_rule(spec: EncoderSpec) -> EncoderSpec:
@@ -338,17 +338,16 @@ class _ReadWeights:
     chosen_set: str
     published_as: str
 
-    def load_into(self, model: nn.Module) -> None:
-        """Choose the encoder's set and load it; tell the user if the choice was among several.
+    def load_into(self, model: nn.Module) -> str:
+        """Choose the encoder's set and load it; returns a note if the choice was among several, else "".
 
         Raises:
             EncoderError: there is no such set, or it does not fit.
         """
         chosen, others = choose_set(self.content, model, str(self.file), self.chosen_set)
-        if note := choice_note(str(self.file), chosen, others) if not self.chosen_set else "":
-            say(f"note: {note}")
         place = f"{self.file}: {chosen.name}" if chosen.name else str(self.file)
         load_weights(model, chosen.weights, self.published_as or place)
+        return "" if self.chosen_set else choice_note(str(self.file), chosen, others)
 
 
 def _read_weights(spec: EncoderSpec, weights: str | Path) -> _ReadWeights:

@@ -114,12 +114,12 @@ def choose_set(content: dict[str, Any], model: nn.Module, source: str, wanted: s
 
 
 def choice_note(source: str, chosen: WeightSet, others: Sequence[str]) -> str:
-    """Which of several sets is taken, and how another one is; "" where there is one only."""
+    """A note on which of several sets is taken, and how another one is; "" where there is one only."""
     if not others:
         return ""
     listing = ", ".join(others)
     return (
-        f"{source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
+        f"note: {source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
         "takes another"
     )
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.base.console import Tell
 from pipeline.base.errors import SlideError
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
@@ -164,9 +165,9 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
 
 
 def embed_slide(
-    slide: PreparedSlide, embedder: Embedder, made_by: dict[str, Any], on_batch: Callable[[int], None]
+    slide: PreparedSlide, embedder: Embedder, made_by: dict[str, Any], on_batch: Callable[[int], None], tell: Tell
 ) -> tuple[EmbeddedSlide, list[Failure]]:
-    """Embed all patches of a slide; `on_batch` is told how many more are done.
+    """Embed all patches of a slide; `on_batch` is told how many more are done, `tell` what is odd of the file.
 
     Raises:
         SlideError: the slide is gone or another one than it was, or none of its patches can be embedded.
@@ -174,7 +175,7 @@ def embed_slide(
     """
     coords = slide.plan.coords_l0_px
     num = len(coords)
-    patches = PlannedPatches(PlannedSlides((slide.plan,), slide.path.parent), None)
+    patches = PlannedPatches(PlannedSlides((slide.plan,), slide.path.parent), None, tell=tell)
     size = min(embedder.batch_size, num)
     features = np.empty((num, embedder.width), embedder.dtype)
     results: list[PatchRead] = []

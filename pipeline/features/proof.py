@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pipeline.base.console import Tell
 from pipeline.base.errors import StoreError
 from pipeline.base.images import ImageFormat
 from pipeline.base.outside import reading
@@ -141,12 +142,13 @@ def embed_sample(
     *,
     image_format: ImageFormat | None,
     workers: int,
+    tell: Tell,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """The rows that can be read, int64 (N,), and their embeddings by a teacher that is on `device`, float32 (N, D).
 
-    Patches are seen as a lossy `image_format` gives them.
+    Patches are seen as a lossy `image_format` gives them. Notes on slides go to `tell`.
     """
-    patches = PlannedPatches(plan, image_format)
+    patches = PlannedPatches(plan, image_format, tell=tell)
     status: dict[int, Status] = {}
 
     def read(row: int, out: NDArray[np.uint8]) -> None:

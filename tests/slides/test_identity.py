@@ -20,7 +20,7 @@ from pipeline.slides.identity import (
     read_identity,
 )
 from pipeline.slides.info import SlideInfo
-from pipeline.slides.reader import Slide, require_planned
+from pipeline.slides.reader import Slide, SlidePool, require_planned
 
 INFO = SlideInfo("aperio", 0.5, "slide", (1000, 800), (0, 0, 1000, 800), ((1000, 800),), (1.0,), None, (255, 255, 255))
 
@@ -76,16 +76,20 @@ def test_a_record_of_an_earlier_version(unhashed: tuple[Path, Path]) -> None:
             require_planned(slide, old, planned)
 
 
-def test_a_file_that_was_damaged_or_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_was_damaged_or_mended(tmp_path: Path) -> None:
     """Its quickhash, of the coarsest level, says that it is the same slide; that its file is another one is said."""
     path = sf.make_slide(tmp_path / "a.svs", width=1000, height=800, mpp=0.5, downsamples=(1, 4))
     whole, bad = Slide(path), Slide(sf.damage_tiles(path, [(0, 0)]))
     assert whole.info.quickhash == bad.info.quickhash is not None
     assert whole.identity().changes(bad.identity()) == []
-    require_planned(whole, whole.identity(), whole.geometry(64, 0.5))
-    assert capsys.readouterr().err == ""
-    require_planned(bad, whole.identity(), whole.geometry(64, 0.5))
-    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in capsys.readouterr().err
+    geometry, told = whole.geometry(64, 0.5), list[str]()
+    assert require_planned(whole, whole.identity(), geometry) == ""
+    warning = require_planned(bad, whole.identity(), geometry)
+    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in warning
+    pool = SlidePool(tell=told.append)
+    for _ in range(2):
+        pool.open(bad.path, None, whole.identity(), geometry)
+    assert told == [warning]
 
 
 def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:

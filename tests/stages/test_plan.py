@@ -300,9 +300,9 @@ def test_a_plan_of_an_earlier_version(tmp_path: Path) -> None:
     assert new.as_known_to(found).hash == old.hash
     assert new.as_known_to(new).hash == new.hash
     patch = np.empty((64, 64, 3), np.uint8)
-    assert PlannedPatches(found, None).read(0, patch).status is Status.OK
+    assert PlannedPatches(found, None, tell=print).read(0, patch).status is Status.OK
     sf.make_slide(path, width=1601, height=1280, mpp=0.5, downsamples=(1,), compression="none")
-    read = PlannedPatches(found, None).read(0, patch)
+    read = PlannedPatches(found, None, tell=print).read(0, patch)
     assert read.status is Status.NO_SLIDE
     assert "size_l0_px: (1600, 1280) -> (1601, 1280)" in read.reason
 
@@ -327,7 +327,7 @@ def test_mpp_of_the_manifest_against_the_slides_own(cohort: Path, tmp_path: Path
     assert plan.audit[3].warnings == ""
     patch = np.empty((64, 64, 3), np.uint8)  # what is planned is read, whatever the slide says of itself
     for row in np.unique(plan.slide_of_row(), return_index=True)[1].tolist():
-        assert PlannedPatches(plan, None, cohort.parent).read(row, patch).status is Status.OK
+        assert PlannedPatches(plan, None, cohort.parent, tell=print).read(row, patch).status is Status.OK
 
 
 # Words
