@@ -19,7 +19,7 @@ from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
-from pipeline.store.store import Store
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.training.augment import with_augmentation
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
@@ -83,12 +83,8 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
     """Result of `extract-teacher` for a finished store; `None` if the stage must run."""
     if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
-    try:
-        store = Store(out)
-        teacher = store.first if store.first.name == config.teacher else store.teachers.get(config.teacher)
-    except G2LError:
-        return None
-    if teacher is None or teacher.plan_hash != plan.hash or teacher.ledger.pending():
+    teacher = _whole_teacher(plan, out, config.teacher)
+    if teacher is None:
         return None
     not_given = teacher.inherited.keys() - config.model_fields_set  # a further teacher's record has them, too
     config = config.model_copy(update={name: teacher.inherited[name] for name in not_given})
@@ -98,6 +94,17 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
     if not unchanged(record, config.weights, _of_encoder(config.teacher)):
         return None
     return Extracted(teacher, 0, teacher.ledger.status_counts(), 0.0)
+
+
+def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
+    """The embeddings of a teacher in a store of this plan, if all shards are done; else `None`."""
+    try:
+        store = Store(out)
+        teacher = store.first if store.first.name == name else store.teachers.get(name)
+    except G2LError:
+        return None
+    is_whole = teacher is not None and teacher.plan_hash == plan.hash and not teacher.ledger.pending()
+    return teacher if is_whole else None
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:

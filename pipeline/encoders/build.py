@@ -147,17 +147,21 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     expected = model.state_dict()
     kept = {k: v for k, v in weights.items() if k in expected or not k.startswith(tuple(f"{n}." for n in names))}
-    shared = sorted(expected.keys() & kept.keys())
-    unlike = {
-        "missing": sorted(expected.keys() - kept.keys()),
-        "unknown": sorted(kept.keys() - expected.keys()),
-        "of another shape": [name for name in shared if kept[name].shape != expected[name].shape],
-    }
-    problems = [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
-    if problems:
+    if problems := _misfits(kept, expected):
         raise EncoderError(f"{source}: the weights do not fit the architecture: {'; '.join(problems)}")
     require_numbers(kept, source, expected)
     model.load_state_dict(kept)
+
+
+def _misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """How the names and shapes of weights differ from those of the model, in words; empty if they fit."""
+    shared = sorted(expected.keys() & weights.keys())
+    unlike = {
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unknown": sorted(weights.keys() - expected.keys()),
+        "of another shape": [name for name in shared if weights[name].shape != expected[name].shape],
+    }
+    return [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
 
 
 def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mapping[str, Tensor] | None = None) -> None:

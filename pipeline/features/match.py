@@ -8,7 +8,7 @@ of one slide; the others go on. Left out: looking into the files.
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,9 +108,7 @@ class _Names:
             return _Candidates(path, slides, why)
         if name not in self.at_place and (self.keeps_subfolders or self.same_stem[stem] > 1):
             return _Candidates(path, slides, self._not_at_its_place(path))
-        slides = self.at_place.get(name, slides)
-        if self.manifest and all(_stem(row) == stem for row in slides):
-            slides = [row for row in slides if composed(row.slide_id) == stem] or slides
+        slides = self._by_place_and_id(name)
         if len(slides) > 1:
             why = (
                 f"{path}: is it of {_paths(slides, self.root)}? Name the slides' files apart, or give a --manifest "
@@ -118,6 +116,15 @@ class _Names:
             )
             return _Candidates(path, slides, why)
         return _Candidates(path, slides)
+
+    def _by_place_and_id(self, name: str) -> Sequence[ManifestRow]:
+        """The slides of a file's name: those at its place, if there are some; of a manifest's slides whose files have one
+        name, the one with that id.
+        """
+        stem, slides = composed(self.tree.files[name].stem), self.at_place.get(name, self.by_name[name])
+        if self.manifest and all(_stem(row) == stem for row in slides):
+            return [row for row in slides if composed(row.slide_id) == stem] or slides
+        return slides
 
     def _not_at_its_place(self, path: Path) -> str:
         """Why a file is of no slide of its name, as no slide lies at its place."""
@@ -213,12 +220,18 @@ def _slides_at_places(
         return {}  # of a tool that keeps no subfolders, or of slides without
     top = _parts(root)
     paths = {row.slide_id: _parts((root / row.path).with_suffix("")) for rows in by_name.values() for row in rows}
-    same = {name: [row for row in rows if paths[row.slide_id] == top + places[name]] for name, rows in by_name.items()}
-    if not all(same[name] for name, rows in by_name.items() if rows):
-        same = {
-            name: [row for row in rows if is_end(places[name], paths[row.slide_id])] for name, rows in by_name.items()
-        }
-    return {name: rows for name, rows in same.items() if rows}
+    same = _slides_where(by_name, lambda name, row: paths[row.slide_id] == top + places[name])
+    if not all(name in same for name, rows in by_name.items() if rows):
+        same = _slides_where(by_name, lambda name, row: is_end(places[name], paths[row.slide_id]))
+    return same
+
+
+def _slides_where(
+    by_name: Mapping[str, Sequence[ManifestRow]], is_so: Callable[[str, ManifestRow], bool]
+) -> dict[str, list[ManifestRow]]:
+    """By name, the slides for which `is_so`; without names for which there are none."""
+    chosen = {name: [row for row in rows if is_so(name, row)] for name, rows in by_name.items()}
+    return {name: rows for name, rows in chosen.items() if rows}
 
 
 def _parts(path: Path) -> Parts:
