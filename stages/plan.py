@@ -18,7 +18,7 @@ from pipeline.base.errors import SlideError
 from pipeline.cohort.copies import near_copies
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
-from pipeline.config.groups import Sampling
+from pipeline.config.groups import Grid, Sampling
 from pipeline.config.stages import PlanConfig
 from pipeline.sampling import GAP, SPLITS, rank_slides, sample_patches, split_strip
 from pipeline.slides import dicom
@@ -55,11 +55,13 @@ def plan_slides(
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))
     audited: list[Audited] = []
+    grid, sampling, check = config.grid, config.sampling, config.check_files
+
+    def audit_row(row: ManifestRow) -> Audited:
+        return audit_slide(row, manifest, grid, sampling, check, overlays, num_measured)
+
     with ThreadPoolExecutor(workers) as pool, Progress("planning", len(chosen), "slides") as progress:
-        work = pool.map(
-            lambda slide_id: audit_slide(rows[slide_id], manifest, config, overlays, num_measured), sorted(chosen)
-        )
-        for result in work:
+        for result in pool.map(audit_row, [rows[slide_id] for slide_id in sorted(chosen)]):
             audited.append(result)
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
@@ -72,9 +74,20 @@ def plan_slides(
 
 
 def audit_slide(
-    row: ManifestRow, manifest: Manifest, config: PlanConfig, overlays: Path | None, num_measured: int = 1
+    row: ManifestRow,
+    manifest: Manifest,
+    grid: Grid,
+    sampling: Sampling,
+    check_file: bool,
+    overlays: Path | None,
+    num_measured: int,
 ) -> Audited:
-    """Audit one slide, and encode `num_measured` of its patches; a failing slide is reported in its audit row.
+    """Audit one slide; a failing slide is reported in its audit row.
+
+    Args:
+        check_file: whether its SHA-256 must be the manifest's, if that gives one.
+        overlays: folder for its picture.
+        num_measured: patches to encode, to estimate how many bytes pixels will take.
 
     Raises:
         OSError: its overlay cannot be written.
@@ -89,18 +102,18 @@ def audit_slide(
     path = manifest.slide_path(row)
     slide: Slide | None = None
     try:
-        if config.check_files and row.sha256:
+        if check_file and row.sha256:
             check_sha256(path, row.sha256)
         slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
         with slide_failures(path):
-            grid = lay_grid(slide, config.grid)
-            part = sample_slide(row, slide, grid, config.sampling)
-            audit = audit_open_slide(slide, grid, part, known, num_measured)
+            laid = lay_grid(slide, grid)
+            part = sample_slide(row, slide, laid, sampling)
+            audit = audit_open_slide(slide, laid, part, known, num_measured)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
     if overlays is not None:
-        draw_sample(grid, part, audit, overlays)
+        draw_sample(laid, part, audit, overlays)
     return Audited(audit, part if len(part.coords_l0_px) else None)
 
 

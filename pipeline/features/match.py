@@ -118,8 +118,8 @@ class _Names:
         return _Candidates(path, slides)
 
     def _by_place_and_id(self, name: str) -> Sequence[ManifestRow]:
-        """The slides of a file's name: those at its place, if there are some; of a manifest's slides whose files have one
-        name, the one with that id.
+        """The slides of a file's name: those at its place, if there are some. Of a manifest's slides whose files have
+        one name, the one with that id.
         """
         stem, slides = composed(self.tree.files[name].stem), self.at_place.get(name, self.by_name[name])
         if self.manifest and all(_stem(row) == stem for row in slides):
