@@ -8,8 +8,9 @@ embedded. Finished slides are never done again; a killed run loses the slide tha
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,8 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
                 row, manifest, place, mark, check_files=config.check_files, retry_failures=config.retry_failures
             )
 
-        prepared = prepare_ahead(manifest.rows, prepare_row)
-        return embed_slides(manifest, prepared, place, folder, embedder, marks, made_by)
+        with closing(prepare_ahead(manifest.rows, prepare_row)) as prepared:
+            return embed_slides(manifest, prepared, place, folder, embedder, marks, made_by)
 
 
 def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: dict[str, Any] | None) -> Embedder:
@@ -219,7 +220,7 @@ def embed_slides(
 
 def prepare_ahead(
     rows: Sequence[ManifestRow], prepare_row: Callable[[ManifestRow], PreparedSlide | None]
-) -> Iterator[tuple[ManifestRow, "Future[PreparedSlide | None]"]]:
+) -> Generator[tuple[ManifestRow, "Future[PreparedSlide | None]"], None, None]:
     """Every row with the preparation of its slide, which runs ahead in threads."""
     with ThreadPoolExecutor(PREPARED_AHEAD, thread_name_prefix="g2l-prepare") as pool:
         waiting: deque[tuple[ManifestRow, Future[PreparedSlide | None]]] = deque()
