@@ -49,31 +49,34 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
             locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
         if config.overlays:
             locks.enter_context(exclusive(config.overlays, "g2l plan"))
-        return _write_new_plan(manifest, manifest_path, config, out)
+        make_way(manifest, out, config.overlays)
+        audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
+        record = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())} | config.stored()
+        write_text(record_path, to_toml({"plan": record}))
+        workers = config.workers or usable_cores()
+        plan = plan_slides(manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv)
+        write_plan(plan, out)
+        return plan
 
 
-def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
-    """`write_new_plan`, with the lock on `out` held."""
+def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
+    """See that a plan and the files beside it can be written, and clear away what a killed run left half written.
+
+    Raises:
+        G2LError: one exists that no earlier attempt wrote, or the folder of overlays cannot be made.
+    """
     require_new_file(out, "Delete it first, or choose another --out.")
     audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
     if not is_attempt(record_path, out):
-        pictures = [config.overlays / f"{row.slide_id}.png" for row in manifest.rows] if config.overlays else []
+        pictures = [overlays / f"{row.slide_id}.png" for row in manifest.rows] if overlays else []
         for path in (audit_csv, record_path, *pictures):
             require_new_file(path, "Delete it first, or choose another place.")
-    if config.overlays:
-        make_output_folder(config.overlays)
-        remove_asides(config.overlays, recursive=False)
-        require_names_apart(config.overlays, [row.slide_id for row in manifest.rows])
+    if overlays:
+        make_output_folder(overlays)
+        remove_asides(overlays, recursive=False)
+        require_names_apart(overlays, [row.slide_id for row in manifest.rows])
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
-    absolute = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())}
-    record = absolute | config.stored()
-    write_text(record_path, to_toml({"plan": record}))
-    plan = plan_slides(
-        manifest, config, workers=config.workers or usable_cores(), overlays=config.overlays, audit_csv=audit_csv
-    )
-    write_plan(plan, out)
-    return plan
 
 
 def is_attempt(record_path: Path, out: Path) -> bool:
