@@ -96,7 +96,7 @@ class StageOne:
         shards = self.teacher.ledger.pending()
         assert len(shards) == self.teacher.num_shards
         with inputs.silence():
-            patches = patches_to_embed(self.teacher, self.plan, None)
+            patches = patches_to_embed(self.teacher, self.plan, None, tell=print)
             embed_shards(self.teacher, patches, shards, self.running, workers=self.workers)
 
 

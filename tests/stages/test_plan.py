@@ -267,7 +267,7 @@ def test_a_slide_that_cannot_be_read_for_its_hash(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return real(path)
 
-    monkeypatch.setattr("stages.plan.sha256_file", refuse)
+    monkeypatch.setattr("pipeline.slides.identity.sha256_file", refuse)
     rows = [replace(row, path=str(cohort.parent / row.path)) for row in read_manifest(cohort).rows]
     hashes = {row.slide_id: real(Path(row.path)) for row in rows}
     write_manifest(tmp_path / "m.csv", [replace(row, sha256=hashes[row.slide_id]) for row in rows])
