@@ -141,14 +141,14 @@ def _fit(
         )
     kept = corners[inside]
     coords = kept[np.lexsort((kept[:, 0], kept[:, 1]))]  # top to bottom, left to right
-    sampling, side_of_split = expected.sampling, row_split(row, expected.sampling.val_fraction)
+    sampling, split_name = expected.sampling, row_split(row, expected.sampling.val_fraction)
     coords = coords[sample_patches(row.slide_id, coords, sampling.patches_per_slide, sampling.seed)]
-    split = np.full(len(coords), SPLITS.index(side_of_split), np.uint8)
+    split = np.full(len(coords), SPLITS.index(split_name), np.uint8)
     over = len(corners) - len(kept)
     audit = replace(
         audit,
         reason=f"patches over the edge, left out: {over}" if over else "",
-        split=side_of_split,
+        split=split_name,
         **info.audit_facts(),
         level_read=geometry.level,
         patches_available=len(corners),
