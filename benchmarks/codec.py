@@ -80,7 +80,7 @@ def read_patches(num_rows: int) -> list[Patch]:
     with tempfile.TemporaryDirectory() as folder:
         plan = inputs.make_plan(Path(folder), num_rows)
         patches = np.empty((num_rows, plan.config.patch_px, plan.config.patch_px, 3), np.uint8)
-        source = PlannedPatches(plan, None)
+        source = PlannedPatches(plan, None, tell=print)
         for row in range(num_rows):
             source.read(row, patches[row])
     return list(patches)

@@ -53,7 +53,8 @@ class StageOne:
         weights = inputs.make_weights(folder, teacher)
         self.config = ExtractConfig(teacher=teacher, weights=weights, device="cpu", rows_per_shard=rows_per_shard)
         self.workers = self.config.workers or usable_cores()
-        self.running = RunningTeacher(build_encoder(teacher, weights, plan.config.patch_px), DEVICE, "float32")
+        encoder = build_encoder(teacher, weights, plan.config.patch_px)
+        self.running = RunningTeacher(encoder, DEVICE, "float32", weights)
         self.fresh_store()
         self.batches = [Batch(b.rows, b.pixels.clone(), b.results) for b in self._read()]
         assert all(read.status is Status.OK for batch in self.batches for read in batch.results)
@@ -65,7 +66,7 @@ class StageOne:
 
     def _read(self) -> Iterator[Batch[PatchRead]]:
         batch_size = self.teacher.settings["batch_size"]
-        patches = PlannedPatches(self.plan, None)
+        patches = PlannedPatches(self.plan, None, tell=print)
         patch_px = self.plan.config.patch_px
         with BatchLoader(
             patches.read, patch_px=patch_px, batch_size=batch_size, workers=self.workers, device=DEVICE
@@ -95,7 +96,7 @@ class StageOne:
         shards = self.teacher.ledger.pending()
         assert len(shards) == self.teacher.num_shards
         with inputs.silence():
-            patches = patches_to_embed(self.teacher, self.plan, None)
+            patches = patches_to_embed(self.teacher, self.plan, None, tell=print)
             embed_shards(self.teacher, patches, shards, self.running, workers=self.workers)
 
 

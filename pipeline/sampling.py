@@ -41,9 +41,11 @@ def patch_keys(slide_id: str, coords_l0_px: NDArray[np.int64], seed: int) -> NDA
     return _mix(_mix(xy[:, 0] ^ state[0]) + (xy[:, 1] ^ state[1]))
 
 
-def sample_patches(slide_id: str, coords_l0_px: NDArray[np.int64], num_patches: int, seed: int) -> NDArray[np.int64]:
+def sample_patches(
+    slide_id: str, coords_l0_px: NDArray[np.int64], num_patches: int | None, seed: int
+) -> NDArray[np.int64]:
     """Indices of a uniform sample of the (N, 2) patches without replacement, ascending; all of them if there are at
-    most `num_patches`.
+    most `num_patches`, or if that is `None`.
     """
     keys = patch_keys(slide_id, coords_l0_px, seed)
     return np.sort(np.argsort(keys, kind="stable")[:num_patches])

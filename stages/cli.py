@@ -83,28 +83,11 @@ def make_manifest(
     out: Path | None = output("Manifest to write (CSV)."),
 ) -> None:
     """Write a manifest of the slides in a folder, or of a GDC manifest (case and centre from the TCGA barcode)."""
-    from pipeline.base.console import counted
-    from pipeline.cohort import sources as manifest_sources
-    from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
-    from pipeline.cohort.manifest import write_manifest
-    from pipeline.disk.asides import remove_asides_of
-    from pipeline.disk.files import require_new_file
-    from pipeline.disk.locks import exclusive
+    from pipeline.cohort import sources
 
     _, paths = call.resolve(NoOptions, source=source, out=out)
-    listing = manifest_sources.list_slides(paths["source"])
-    rows, root = listing.rows, listing.root
-    with exclusive(paths["out"], "g2l make-manifest"):
-        require_new_file(paths["out"], "Delete it first, or choose another --out.")
-        remove_asides_of(paths["out"])
-        write_manifest(paths["out"], rows)
-    facts, centers = case_facts(rows), {row.center for row in rows if row.center}
-    counts = f"{counted(len(rows), 'slide')} of {counted_cases(rows)} and {counted(len(centers), 'centre')}"
-    show(f"{paths['out']}: {counts}; paths are relative to {root}")
-    for note in listing.notes:
-        show(f"note: {note}")
-    if warning := cases_warning(facts):
-        show(f"warning: {warning}")
+    for line in sources.make_manifest(paths["source"], paths["out"]):
+        show(line)
 
 
 @verb("plan", PlanConfig)

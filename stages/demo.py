@@ -23,13 +23,14 @@ from pipeline.base.outside import read_json, reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
-from pipeline.config.model_names import SCRATCH
+from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder, write_json
 from pipeline.disk.locks import exclusive
-from pipeline.encoders.build import build_encoder
+from pipeline.encoders.build import BuiltEncoder, build_encoder
+from pipeline.encoders.embed import embed_rows
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.report.sheets import draw_neighbours
 from pipeline.sampling import TRAIN, VAL
@@ -219,21 +220,17 @@ def draw_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
 
     Skips patches that overlap the query or a nearer neighbour: they would be found for the overlap alone.
     """
-    import timm
-
     rows = teacher.ok_rows(VAL)
     patches = [teacher.store.read_pixels(int(row)) for row in rows]
     student = trained.run.read_identity()["student"]
-    untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=TrainConfig(student=STUDENT).seed)
-    model: Any = timm.create_model(f"local-dir:{trained.run.student}", pretrained=True).eval()
-    pixels = torch.from_numpy(np.stack(patches))
-    with torch.inference_mode():
-        images = untrained.module.normalise(pixels)
-        embeddings = {
-            "teacher": torch.from_numpy(np.stack([teacher.read_embedding(int(row)) for row in rows])),
-            "student, untrained": torch.cat([untrained.module.embed(part) for part in torch.split(images, 32)]),
-            "student, trained": torch.cat([model(part) for part in torch.split(images, 32)]),
-        }
+    seed = TrainConfig(student=STUDENT).seed
+    untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=seed)
+    exported = build_encoder(f"local-dir:{trained.run.student}", PRETRAINED, student["patch_px"])
+    embeddings = {
+        "teacher": np.stack([teacher.read_embedding(int(row)) for row in rows]),
+        "student, untrained": embed_patches(untrained, patches),
+        "student, trained": embed_patches(exported, patches),
+    }
     side = teacher.plan.slides[0].geometry.patch_l0_px
     coords = teacher.plan.coords()[rows]
     queries = spread_out(coords, side, SHEET_QUERIES)
@@ -251,6 +248,25 @@ def draw_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
         "Held-out patches and their nearest neighbours (none overlapping); green: a place that the teacher finds, too"
     )
     draw_neighbours([patches[query] for query in queries], columns, title, path)
+
+
+def embed_patches(encoder: BuiltEncoder, patches: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Embeddings of patches, each uint8 (P, P, 3), on the CPU: float32 (N, D)."""
+
+    def read(index: int, out: NDArray[np.uint8]) -> None:
+        out[:] = patches[index]
+
+    return embed_rows(
+        encoder.module,
+        read,
+        range(len(patches)),
+        patch_px=len(patches[0]),
+        batch_size=32,
+        workers=usable_cores(),
+        device=torch.device("cpu"),
+        precision="float32",
+        what="embedding",
+    )
 
 
 def overlaps(coords: NDArray[np.int64], side: float, index: int) -> NDArray[np.bool_]:
@@ -273,9 +289,10 @@ def spread_out(coords: NDArray[np.int64], side: float, count: int) -> list[int]:
     return chosen
 
 
-def neighbours(embeddings: torch.Tensor, coords: NDArray[np.int64], side: float, query: int) -> list[int]:
+def neighbours(embeddings: NDArray[np.float32], coords: NDArray[np.int64], side: float, query: int) -> list[int]:
     """Nearest patches by cosine that overlap neither the query nor each other, nearest first."""
-    normal = F.normalize(embeddings.float() - embeddings.float().mean(0), dim=1)
+    values = torch.from_numpy(embeddings)
+    normal = F.normalize(values - values.mean(0), dim=1)
     order = (normal @ normal[query]).argsort(descending=True, stable=True).tolist()
     free = ~overlaps(coords, side, query)
     chosen: list[int] = []

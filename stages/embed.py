@@ -8,8 +8,9 @@ embedded. Finished slides are never done again; a killed run loses the slide tha
 import json
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,11 @@ from pipeline.base.devices import (
 from pipeline.base.errors import EmbedError, SlideError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
-from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.disk.files import require_names_apart
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import weights_hash
-from pipeline.features.cache import model_key
+from pipeline.encoders.embed import model_key
 from pipeline.features.embedding import (
     WHOLE_SLIDE,
     Embedder,
@@ -46,10 +46,10 @@ from pipeline.features.embedding import (
 from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
 from pipeline.features.registry import find_writer
+from pipeline.slides.identity import check_sha256
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
-from stages.plan import check_sha256
 from stages.reports.embed import Tally
 
 PREPARED_AHEAD = 2
@@ -67,14 +67,14 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     manifest = read_slides(source, config.slides_root)
     named = find_model(model, config)
     grid = plan_grid(named, config)
-    dtype = choose_dtype(config)
+    dtype = choose_dtype(config.layout, config.dtype)
     suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
     place = Place(out, find_writer(config.layout), named.label + suffix, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
-        embedder = build_embedder(named, config, grid, dtype, before)
-        made_by = what_makes(embedder, place, config)
+        embedder = build_embedder(named, config, dtype, before)
+        made_by = what_makes(embedder, place, config.deciding())
         record = {
             "made_by": made_by,
             "model": embedder.encoder.record(),
@@ -90,12 +90,18 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         require_names_apart(out, [row.slide_id for row in manifest.rows])
         marks = finished_slides(manifest, place, made_by)
         folder.read_failures(marks)
-        return embed_slides(manifest, place, folder, embedder, marks, made_by, config)
+
+        def prepare_row(row: ManifestRow) -> PreparedSlide | None:
+            mark = marks.get(row.slide_id)
+            return prepare(
+                row, manifest, place, mark, check_files=config.check_files, retry_failures=config.retry_failures
+            )
+
+        with closing(prepare_ahead(manifest.rows, prepare_row)) as prepared:
+            return embed_slides(manifest, prepared, place, folder, embedder, marks, made_by)
 
 
-def build_embedder(
-    named: NamedModel, config: EmbedConfig, grid: PlanConfig, dtype: str, before: dict[str, Any] | None
-) -> Embedder:
+def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: dict[str, Any] | None) -> Embedder:
     """The model on its device. Without --batch-size, a continued run takes that of the folder's record `before`, and so
     gives the same bits.
 
@@ -107,27 +113,29 @@ def build_embedder(
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = named.build()
+    if encoder.note:
+        say(encoder.note)
     projector = named.projector(config.teacher) if config.as_teacher else None
     encoder.module.to(device)
     if projector is not None:
         projector.to(device)
     batch_size = config.batch_size or (before["batch_size"] if before else None)
     if batch_size is None:
-        batch_size = choose_batch_size(encoder.module, grid.patch_px, device, precision)
+        batch_size = choose_batch_size(encoder.module, named.patch_px, device, precision)
     return Embedder(encoder, projector, device, precision, dtype, batch_size, config.workers or usable_cores())
 
 
-def what_makes(embedder: Embedder, place: Place, config: EmbedConfig) -> dict[str, Any]:
-    """What the embeddings of a slide depend on, beside the slide. The batch size is left out: it changes the last bits
-    only.
+def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dict[str, Any]:
+    """What the embeddings of a slide depend on, beside the slide: `options` are those that decide the output by their
+    values. The batch size is left out: it changes the last bits only.
     """
     grid = place.grid
-    settings = config.deciding() | {
+    settings = options | {
         "encoder": place.encoder,
         "dtype": embedder.dtype,
         "patch_px": grid.patch_px,
         "mpp": grid.mpp,
-        "stride_px": grid.stride_px or grid.patch_px,
+        "stride_px": grid.stride_px,
     }
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
@@ -154,14 +162,19 @@ def finished_slides(manifest: Manifest, place: Place, made_by: dict[str, Any]) -
 
 def embed_slides(
     manifest: Manifest,
+    prepared_slides: Iterable[tuple[ManifestRow, "Future[PreparedSlide | None]"]],
     place: Place,
     folder: EmbedFolder,
     embedder: Embedder,
     marks: dict[str, Mark],
     made_by: dict[str, Any],
-    config: EmbedConfig,
 ) -> Tally:
     """Embed every slide that is not finished; a slide that fails is noted, and the others go on.
+
+    Args:
+        prepared_slides: every row of the manifest with its slide, as `prepare_ahead` gives them.
+        marks: of the slides whose files are whole.
+        made_by: what the embeddings depend on, for the marks.
 
     Raises:
         G2LError: a file cannot be written, or the device has too little memory.
@@ -170,7 +183,7 @@ def embed_slides(
     num_left, num_prepared, num_planned = sum(row.slide_id not in marks for row in manifest.rows), 0, 0
     started = time.monotonic()
     with Progress("embedding", 0, "patches") as progress:
-        for row, prepared in prepare_ahead(manifest, place, marks, config):
+        for row, prepared in prepared_slides:
             num_left -= row.slide_id not in marks
             try:
                 slide = prepared.result()
@@ -180,7 +193,7 @@ def embed_slides(
                     continue
                 num_prepared, num_planned = num_prepared + 1, num_planned + len(slide.plan.coords_l0_px)
                 progress.expect(num_planned + round(num_left * num_planned / num_prepared))  # others: as many each
-                embedded, failures = embed_slide(slide, embedder, place.grid, made_by, progress.step)
+                embedded, failures = embed_slide(slide, embedder, made_by, progress.step, say)
             except SlideError as error:
                 tally.reasons[row.slide_id] = str(error)
                 folder.note_failures(row.slide_id, [Failure(row.slide_id, None, None, WHOLE_SLIDE, str(error))])
@@ -206,14 +219,14 @@ def embed_slides(
 
 
 def prepare_ahead(
-    manifest: Manifest, place: Place, marks: dict[str, Mark], config: EmbedConfig
-) -> Iterator[tuple[ManifestRow, "Future[PreparedSlide | None]"]]:
-    """Every slide with its preparation, which runs ahead in threads."""
+    rows: Sequence[ManifestRow], prepare_row: Callable[[ManifestRow], PreparedSlide | None]
+) -> Generator[tuple[ManifestRow, "Future[PreparedSlide | None]"], None, None]:
+    """Every row with the preparation of its slide, which runs ahead in threads."""
     with ThreadPoolExecutor(PREPARED_AHEAD, thread_name_prefix="g2l-prepare") as pool:
         waiting: deque[tuple[ManifestRow, Future[PreparedSlide | None]]] = deque()
         try:
-            for row in manifest.rows:
-                waiting.append((row, pool.submit(prepare, row, manifest, place, marks.get(row.slide_id), config)))
+            for row in rows:
+                waiting.append((row, pool.submit(prepare_row, row)))
                 if len(waiting) > PREPARED_AHEAD:
                     yield waiting.popleft()
             yield from waiting
@@ -223,9 +236,14 @@ def prepare_ahead(
 
 
 def prepare(
-    row: ManifestRow, manifest: Manifest, place: Place, mark: Mark | None, config: EmbedConfig
+    row: ManifestRow, manifest: Manifest, place: Place, mark: Mark | None, *, check_files: bool, retry_failures: bool
 ) -> PreparedSlide | None:
     """A slide and all its patches; `None` if it is finished.
+
+    Args:
+        mark: of its files, if they are whole.
+        check_files: whether its SHA-256 must be the manifest's.
+        retry_failures: whether it is not finished if patches of it failed.
 
     Raises:
         SlideError: it cannot be used, or it is not the slide that its finished files are of.
@@ -246,7 +264,7 @@ def prepare(
                 f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
                 "file to embed the slide anew"
             )
-        if not (config.retry_failures and mark.failed):
+        if not (retry_failures and mark.failed):
             if change := file_change(mark.slide, content):
                 made = place.marked_file(row.slide_id)
                 say(
@@ -254,7 +272,7 @@ def prepare(
                     "has not. Was it damaged or repaired? Delete that file to embed the slide anew"
                 )
             return None
-    if config.check_files and row.sha256:
+    if check_files and row.sha256:
         check_sha256(path, row.sha256)
     with slide_failures(path):
         return prepare_slide(slide, row, content, place.grid)

@@ -6,17 +6,16 @@ from pathlib import Path
 
 from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
+from pipeline.base.units import resolution_note
 from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.cohort.sources import list_folder
+from pipeline.config.groups import Grid
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
 from pipeline.features.registry import find_writer
 from pipeline.student.resolve import NamedModel, name_model
-
-MPP_TOLERANCE = 0.01
-"""Within 1 % of the model's own resolution is at that resolution, as for a plan."""
 
 
 def read_slides(source: Path, slides_root: Path | None) -> Manifest:
@@ -104,11 +103,11 @@ def trained_mpp(named: NamedModel) -> float | None:
     return named_spec(named.encoder).mpp or None
 
 
-def plan_grid(named: NamedModel, config: EmbedConfig) -> PlanConfig:
+def plan_grid(named: NamedModel, config: EmbedConfig) -> Grid:
     """The grid: patch size and resolution of the model, or those of the options.
 
     Raises:
-        ConfigError: nothing says at which resolution.
+        ConfigError: nothing says at which resolution, or the model's size or resolution is out of bounds.
     """
     trained_at = trained_mpp(named)
     mpp = config.mpp or trained_at
@@ -117,19 +116,25 @@ def plan_grid(named: NamedModel, config: EmbedConfig) -> PlanConfig:
             f"nothing says at which resolution {named.label} was trained. Give it with --mpp (um a "
             "pixel; most pathology encoders: 0.5)"
         )
-    if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {named.label} was trained at {trained_at:g} um/px, --mpp is {mpp:g}")
-    options = {name: getattr(config, name) for name in ("stride_px", "min_tissue", "allow_upsampling")}
-    return PlanConfig.build({"patch_px": named.patch_px, "mpp": mpp} | options)
+    if note := resolution_note(named.label, trained_at, mpp, "--mpp is"):
+        say(note)
+    options = {
+        "patch_px": named.patch_px,
+        "mpp": mpp,
+        "stride_px": config.stride_px,
+        "min_tissue": config.min_tissue,
+        "allow_upsampling": config.allow_upsampling,
+    }
+    return PlanConfig.build(options).grid
 
 
-def choose_dtype(config: EmbedConfig) -> str:
-    """The type that embeddings are stored in.
+def choose_dtype(layout: str, dtype: str | None) -> str:
+    """The type that embeddings are stored in: the one asked for, else the layout's first.
 
     Raises:
         ConfigError: the layout has none of that kind.
     """
-    dtypes = find_writer(config.layout).dtypes
-    if config.dtype is not None and config.dtype not in dtypes:
-        raise ConfigError(f"--dtype {config.dtype}: features of --layout {config.layout} are {dtypes[0]}")
-    return config.dtype or dtypes[0]
+    dtypes = find_writer(layout).dtypes
+    if dtype is not None and dtype not in dtypes:
+        raise ConfigError(f"--dtype {dtype}: features of --layout {layout} are {dtypes[0]}")
+    return dtype or dtypes[0]

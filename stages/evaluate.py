@@ -22,6 +22,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.versions import versions as used_versions
 from pipeline.config.base import Config
 from pipeline.disk.locks import exclusive
+from pipeline.encoders.embed import embed_rows, model_key
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource, load_benchmark
 from pipeline.evaluate.fidelity.options import FidelityOptions
 from pipeline.evaluate.options import benchmarks as registered
@@ -29,7 +30,7 @@ from pipeline.evaluate.options.config import EvaluateConfig
 from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
 from pipeline.evaluate.probe_report import curves_to_draw
 from pipeline.evaluate.report_folder import start_folder
-from pipeline.features.cache import cached, embed_rows, model_key, require_finite
+from pipeline.features.cache import cached, require_finite
 from pipeline.report.content import Figure, Report, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
 from pipeline.report.page import write_report
@@ -156,6 +157,8 @@ def embed_model(
     """
     say(f"evaluate: {named.label}")
     built = named.build()
+    if built.note:
+        say(built.note)
     module = built.module.to(device)
     num_rows = batch_size or choose_batch_size(module, named.patch_px, device, precision)
 

@@ -7,7 +7,7 @@ replays: beyond the paper, whose student is compared with the embedding of the p
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,20 +26,19 @@ from pipeline.base.devices import (
 )
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.images import ImageFormat
-from pipeline.base.loader import BatchLoader
+from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.files import write_text
-from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.encoders.embed import EncoderForward, embed_batches
+from pipeline.encoders.embed import EncoderForward, read_and_embed
 from pipeline.encoders.hub import weights_here
-from pipeline.store.create import create_store, open_further, open_to_continue
-from pipeline.store.format import METADATA, Status, StoreSpec
+from pipeline.store.create import create_store, is_store, open_further, open_to_continue
+from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
 from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
@@ -49,8 +48,6 @@ from pipeline.student.teacher_weights import weights_note
 from pipeline.training.preflight import preflight
 from stages.reports.extract import Extracted
 
-MPP_TOLERANCE = 0.01
-"""A plan within 1 % of the teacher's own resolution is at that resolution."""
 NO_ROOM = "Give a smaller --batch-size and another --out: a store keeps its batch size"
 """What a user can do whose device has no room for a batch."""
 NAMED = 3
@@ -59,11 +56,14 @@ NAMED = 3
 
 @dataclass(frozen=True, eq=False)
 class RunningTeacher:
-    """A teacher that is on its device, and the arithmetic that the user asked for."""
+    """A teacher that is on its device, the arithmetic that the user asked for, and the file of its weights if they came
+    from one.
+    """
 
     encoder: BuiltEncoder
     device: torch.device
     precision: str
+    weights: Path | None = None
 
 
 def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dict[str, Any] | None = None) -> Extracted:
@@ -80,14 +80,14 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
         if config.retry_failures:
-            forget_failures(teacher, plan, patches_to_embed(teacher, plan, config.slides_root, encode=False))
+            forget_failures(teacher, plan, patches_to_embed(teacher, plan, config.slides_root, encode=False, tell=say))
         pending = teacher.ledger.pending()
         num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
         warn_of_disk(teacher, plan, num_rows)
         started = time.monotonic()
         embed_shards(
             teacher,
-            patches_to_embed(teacher, plan, config.slides_root),
+            patches_to_embed(teacher, plan, config.slides_root, tell=say),
             pending,
             running,
             workers=config.workers or usable_cores(),
@@ -112,10 +112,12 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
-    if encoder.spec.mpp and abs(encoder.spec.mpp / plan.config.mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {config.teacher} was trained at {encoder.spec.mpp:g} um/px, the plan is at {plan.config.mpp:g}")
+    if encoder.note:
+        say(encoder.note)
+    if note := resolution_note(config.teacher, encoder.spec.mpp, plan.config.mpp, "the plan is at"):
+        say(note)
     encoder.module.to(device)
-    return RunningTeacher(encoder, device, precision)
+    return RunningTeacher(encoder, device, precision, config.weights)
 
 
 def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
@@ -126,37 +128,32 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     Raises:
         G2LError: another plan, teacher or setting, or a teacher that the preflight refuses; nothing was written.
     """
-    if not (out / METADATA).exists():
-        if not is_free(out):
-            raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
-        return create_first(plan, out, config, running)
-    store = Store(out)
-    if config.teacher == store.first.name or store.first.ledger.pending():
-        return continue_first(plan, store, config, running)
-    return prepare_further(plan, store, config, running)
+    store = Store(out) if is_store(out) else None
+    is_first = store is None or config.teacher == store.first.name or bool(store.first.ledger.pending())
+    further_of = None if is_first else store
+    if further_of is None:
+        begun = None if store is None else store.first
+        settings = choose_settings(plan, config, running, begun, config.rows_per_shard, config.pixels)
+    else:
+        begun, rows_per_shard = begun_and_rows(further_of, config)
+        settings = choose_settings(plan, config, running, begun, rows_per_shard, "none")
+
+    def look() -> dict[str, Any]:
+        if not config.preflight:
+            return {}
+        return look_at_teacher(plan, further_of, running, settings, config.slides_root)
+
+    spec = StoreSpec(running.encoder.record(), settings)
+    if store is None:
+        return create_first(plan, out, spec, running.weights, look)
+    if further_of is None:
+        return continue_first(plan, store, spec, look)
+    return prepare_further(plan, store, spec, running.weights, look, is_begun=begun is not None)
 
 
-def create_first(plan: Plan, out: Path, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
-    """Make a store without rows for its first teacher, after a look at the teacher."""
-    settings = choose_settings(plan, config, running, None, config.rows_per_shard, config.pixels)
-    notes = look_at_teacher(plan, None, config, running, settings) | weights_note(config.weights)
-    create_store(out, plan, StoreSpec(running.encoder.record(), settings), versions(), **notes)
-    return open_to_continue(out, plan, StoreSpec(running.encoder.record(), settings)).first
-
-
-def continue_first(plan: Plan, store: Store, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
-    """Open a store to add shards of its first teacher."""
-    settings = choose_settings(plan, config, running, store.first, config.rows_per_shard, config.pixels)
-    first = open_to_continue(store.folder, plan, StoreSpec(running.encoder.record(), settings)).first
-    if first.ledger.pending():  # perhaps on another machine: said again, but recorded once only
-        look_at_teacher(plan, None, config, running, settings)
-    return first
-
-
-def prepare_further(plan: Plan, store: Store, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
-    """Make, or open to continue, the embeddings of a further teacher of a finished store.
-
-    It keeps no pixels. Its shards are as large as the user asks for, else as they were begun, else as the store's.
+def begun_and_rows(store: Store, config: ExtractConfig) -> tuple[StoredTeacher | None, int]:
+    """The embeddings of a further teacher, if they were begun; and its rows a shard: as many as the user asks for, else
+    as they were begun with, else as the store has.
 
     Raises:
         ConfigError: other pixels than the store's are asked for.
@@ -167,19 +164,38 @@ def prepare_further(plan: Plan, store: Store, config: ExtractConfig, running: Ru
             f"pixels as {store.image_format}; leave it out"
         )
     begun = store.teachers.get(config.teacher)
-    rows_per_shard = (begun or store.first).rows_per_shard
     if "rows_per_shard" in config.model_fields_set:
-        rows_per_shard = config.rows_per_shard
-    settings = choose_settings(plan, config, running, begun, rows_per_shard, "none")
+        return begun, config.rows_per_shard
+    return begun, (begun or store.first).rows_per_shard
 
-    def notes() -> dict[str, Any]:
-        return look_at_teacher(plan, store, config, running, settings) | weights_note(config.weights)
 
-    teacher = open_further(store, plan, StoreSpec(running.encoder.record(), settings), versions(), notes)
-    if begun and teacher.ledger.pending():  # perhaps on another machine: said again, but recorded once only
-        look_at_teacher(plan, store, config, running, settings)
+Look = Callable[[], dict[str, Any]]
+"""Runs the preflight, if the user has not turned it off; gives its record, for the metadata."""
+
+
+def create_first(plan: Plan, out: Path, spec: StoreSpec, weights: Path | None, look: Look) -> StoredTeacher:
+    """Make a store without rows for its first teacher, after a look at the teacher."""
+    create_store(out, plan, spec, versions(), **look() | weights_note(weights))
+    return open_to_continue(out, plan, spec).first
+
+
+def continue_first(plan: Plan, store: Store, spec: StoreSpec, look: Look) -> StoredTeacher:
+    """Open a store to add shards of its first teacher."""
+    first = open_to_continue(store.folder, plan, spec).first
+    if first.ledger.pending():  # perhaps on another machine: said again, but recorded once only
+        look()
+    return first
+
+
+def prepare_further(
+    plan: Plan, store: Store, spec: StoreSpec, weights: Path | None, look: Look, *, is_begun: bool
+) -> StoredTeacher:
+    """Make, or open to continue, the embeddings of a further teacher of a finished store. It keeps no pixels."""
+    teacher = open_further(store, plan, spec, versions(), lambda: look() | weights_note(weights))
+    if is_begun and teacher.ledger.pending():  # perhaps on another machine: said again, but recorded once only
+        look()
     say(
-        f"note: {config.teacher} is a further teacher of {store.folder}, with a ledger of its own; it sees the "
+        f"note: {teacher.name} is a further teacher of {store.folder}, with a ledger of its own; it sees the "
         f"{'stored pixels' if store.has_pixels else 'slides, for the store has no pixels'}"
     )
     return teacher
@@ -222,22 +238,20 @@ def choose_settings(
 
 
 def look_at_teacher(
-    plan: Plan, store: Store | None, config: ExtractConfig, running: RunningTeacher, settings: dict[str, Any]
+    plan: Plan, further_of: Store | None, running: RunningTeacher, settings: dict[str, Any], slides_root: Path | None
 ) -> dict[str, Any]:
-    """Run the preflight, unless the user has turned it off; returns its record, for the metadata.
+    """Run the preflight; returns its record, for the metadata.
 
     Args:
-        store: that the teacher is a further one of; the patches are the store's, if it keeps pixels.
+        further_of: the store that the teacher is a further one of; the patches are the store's, if it keeps pixels.
 
     Raises:
         G2LError: no run can come of it; nothing was written.
     """
-    if not config.preflight:
-        return {}
-    seen: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None  # lossless ones are seen as they are
-    stored = StoredPatches(store) if store and store.has_pixels else None
-    patches = stored or PlannedPatches(plan, seen, config.slides_root)
-    file = weights_here(running.encoder.spec, config.weights)
+    seen: ImageFormat | None = "jpeg" if settings["pixels"] == "jpeg" else None  # lossless ones are seen as they are
+    stored = StoredPatches(further_of) if further_of and further_of.has_pixels else None
+    patches = stored or PlannedPatches(plan, seen, slides_root, tell=say)
+    file = weights_here(running.encoder.spec, running.weights)
     return preflight(running.encoder, patches.read, plan, settings, device=running.device, file=file)
 
 
@@ -245,11 +259,8 @@ def write_record(teacher: StoredTeacher, record: dict[str, Any] | None) -> None:
     """Write the resolved options beside the teacher's arrays, as `config.toml`; of a further teacher with what it has
     taken over from the store.
     """
-    if record is None:
-        return
-    inherited = {"rows_per_shard": teacher.rows_per_shard, "pixels": teacher.store.image_format}
-    options = record if teacher.is_first else record | inherited
-    write_text(teacher.folder / "config.toml", to_toml({"extract-teacher": options}))
+    if record is not None:
+        write_text(teacher.folder / "config.toml", to_toml({"extract-teacher": record | teacher.inherited}))
 
 
 def check_slides(plan: Plan, slides_root: Path | None) -> None:
@@ -291,27 +302,24 @@ def embed_shards(
     failed_before = len(teacher.ledger.failures())
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in shards)
     read = patches.read if teacher.views.count == 1 else ViewedPatches(patches.read, teacher.views).read
-    reader = BatchLoader(
-        read,
-        patch_px=teacher.patch_px,
-        batch_size=batch_size,
-        workers=workers,
-        device=device,
-        views=teacher.views.count,
-    )
     with (
         StoreWriter(teacher, patches.describe, describe_device(device)) as writer,
-        reader,
-        Progress("extracting", teacher.num_rows, "patches", done=done) as progress,
-    ):
-        for embedded in embed_batches(
+        read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
-            reader.batches(row_batches(teacher, shards, batch_size)),
+            read,
+            row_batches(teacher, shards, batch_size),
             device,
+            patch_px=teacher.patch_px,
+            batch_size=batch_size,
+            workers=workers,
             width=teacher.width,
             no_room=NO_ROOM,
             is_readable=lambda read: read.status is Status.OK,
-        ):
+            views=teacher.views.count,
+        ) as batches,
+        Progress("extracting", teacher.num_rows, "patches", done=done) as progress,
+    ):
+        for embedded in batches:
             writer.put(embedded.rows, embedded.of_all_rows(), embedded.results)
             failed = failed_before + writer.num_failures
             if max_failures is not None and failed > max_failures:

@@ -19,7 +19,7 @@ from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
-from pipeline.store.store import Store
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.training.augment import with_augmentation
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
@@ -83,22 +83,28 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
     """Result of `extract-teacher` for a finished store; `None` if the stage must run."""
     if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
         return None
-    try:
-        store = Store(out)
-        teacher = store.first if store.first.name == config.teacher else store.teachers.get(config.teacher)
-    except G2LError:
+    teacher = _whole_teacher(plan, out, config.teacher)
+    if teacher is None:
         return None
-    if teacher is None or teacher.plan_hash != plan.hash or teacher.ledger.pending():
-        return None
-    if not teacher.is_first:  # its record has what was taken over from the store
-        inherited = {"rows_per_shard": teacher.rows_per_shard, "pixels": store.image_format}
-        config = config.model_copy(update={n: v for n, v in inherited.items() if n not in config.model_fields_set})
+    not_given = teacher.inherited.keys() - config.model_fields_set  # a further teacher's record has them, too
+    config = config.model_copy(update={name: teacher.inherited[name] for name in not_given})
     record = teacher.folder / "config.toml"
     if not same_call(record, "extract-teacher", config, {"plan": source, "out": out}):
         return None
     if not unchanged(record, config.weights, _of_encoder(config.teacher)):
         return None
     return Extracted(teacher, 0, teacher.ledger.status_counts(), 0.0)
+
+
+def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
+    """The embeddings of a teacher in a store of this plan, if all shards are done; else `None`."""
+    try:
+        store = Store(out)
+        teacher = store.first if store.first.name == name else store.teachers.get(name)
+    except G2LError:
+        return None
+    is_whole = teacher is not None and teacher.plan_hash == plan.hash and not teacher.ledger.pending()
+    return teacher if is_whole else None
 
 
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
@@ -192,7 +198,7 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None
     try:
         tally = _whole_embedding(out)
-        slides = _slide_files(source, config)
+        slides = _slide_files(source, config.slides_root)
     except G2LError:
         return None
     if tally is None or not unchanged(options, of_model, name.weights or None, *slides):
@@ -215,7 +221,7 @@ def _whole_embedding(out: Path) -> Tally | None:
     return tally if is_whole else None
 
 
-def _slide_files(source: Path, config: EmbedConfig) -> list[Path]:
+def _slide_files(source: Path, slides_root: Path | None) -> list[Path]:
     """What is embedded: the manifest and its slides, or the folder or slide itself.
 
     Raises:
@@ -223,5 +229,5 @@ def _slide_files(source: Path, config: EmbedConfig) -> list[Path]:
     """
     if source.suffix.lower() != ".csv" or source.is_dir():
         return [source]
-    manifest = parse_manifest(source, config.slides_root)
+    manifest = parse_manifest(source, slides_root)
     return [source, *(manifest.slide_path(row) for row in manifest.rows)]

@@ -17,37 +17,43 @@ from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
+from pipeline.base.images import ImageFormat
 from pipeline.base.loader import BatchLoader
+from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.cohort.plan import Plan, build_plan
+from pipeline.cohort.plan import Plan, in_order, write_audit
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import write_text
-from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import cached_weights
 from pipeline.encoders.names import are_of_one, other_encoders
 from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.features.find import find_feature_tree
-from pipeline.features.importing import FeatureRows, ImportedSlide, describe_import, look_at_slide, refuse_other_levels
+from pipeline.features.importing import (
+    Expected,
+    FeatureRows,
+    ImportedSlide,
+    describe_import,
+    look_at_slide,
+    refuse_other_levels,
+)
 from pipeline.features.match import Matched, fail_copies, match_slides
-from pipeline.features.proof import BATCH_ROWS, Proof, Refused, prove, read_refused
+from pipeline.features.proof import BATCH_ROWS, Proof, Refused, embed_sample, prove, read_refused, sample_rows
 from pipeline.features.read import read_facts
 from pipeline.slides.patch_sample import patches_to_measure
-from pipeline.store.create import create_store, open_to_continue
+from pipeline.store.create import create_store, is_store, open_to_continue
 from pipeline.store.format import StoreSpec
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.teacher_weights import weights_note
-from stages.extract_teacher import MPP_TOLERANCE
-from stages.plan import write_audit
 from stages.reports.extract import Extracted
 from stages.reports.plan import audit_table, estimate
 
@@ -73,13 +79,18 @@ def import_features(
         before = store_to_continue(out)
         if config.coords is not None and not config.coords.is_dir():
             raise ConfigError(f"--coords {config.coords}: no such folder")
-        matched, patch_px = find_features(folder, config)
-        built, teacher = find_teacher(config, patch_px)
+        matched, files = find_features(folder, config.manifest, config.slides_root)
+        patch_px = teacher_patch_px(config, files)
+        built, teacher = find_teacher(config.teacher, config.weights, patch_px)
         looked = look_at_features(matched, config, patch_px, teacher["width"])
+        proof: Proof | None = None
         if before is None:
-            looked, plan, proof = plan_new_store(looked, built, config)
+            plan = plan_import(looked)
+            say_audit(plan, config.teacher)
+            proof = prove_or_say_why(plan, looked, built, config)
+            looked, plan = leave_out_refused(looked, plan, proof)
         else:
-            (looked, plan), proof = plan_again(looked, before, config), None
+            looked, plan = plan_again(looked, before)
         say_estimate(plan, teacher["width"], config)
         spec = StoreSpec(teacher, store_settings(looked, plan, config))
         if before is None:
@@ -90,12 +101,14 @@ def import_features(
             write_text(out / "config.toml", to_toml({"import-features": record}))
         write_audit(plan.audit, out / "audit.csv")
         if config.retry_failures:
-            forget_failures(stored, plan, PlannedPatches(plan, None, None))
+            forget_failures(stored, plan, PlannedPatches(plan, None, tell=say))
         pending = stored.ledger.pending()
         num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
         warn_of_disk(stored, plan, num_rows)
         started = time.monotonic()
-        copy_shards(stored, plan, pending, FeatureRows(plan, looked.accepted, config.coords), config)
+        features = FeatureRows(plan, looked.accepted, config.coords)
+        image_format = None if config.pixels == "none" else config.pixels
+        copy_shards(stored, plan, pending, features, image_format, config.workers or usable_cores())
         write_failures(stored)
     return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
 
@@ -104,11 +117,9 @@ def store_to_continue(out: Path) -> Store | None:
     """The store that is there already; `None` where a new one is to be made.
 
     Raises:
-        StoreError: there is something else.
+        StoreError: there is something else, or a store that another command made.
     """
-    if not (out / "zarr.json").exists():
-        if not is_free(out):
-            raise StoreError(f"{out} exists and is not a store; nothing is overwritten. Choose another --out")
+    if not is_store(out):
         return None
     store = Store(out)
     if "imported" not in store.first.settings:
@@ -116,17 +127,17 @@ def store_to_continue(out: Path) -> Store | None:
     return store
 
 
-def find_features(folder: Path, config: ImportConfig) -> tuple[Matched, int]:
-    """The slides with their feature files, and the side of the teacher's input.
+def find_features(folder: Path, manifest: Path | None, slides_root: Path) -> tuple[Matched, list[Path]]:
+    """The slides with their feature files; and these files, or all that there are if none is of a slide.
 
     Raises:
-        G2LError: no feature files or slides, or nothing says how large the teacher's input is.
+        G2LError: no feature files or slides.
     """
     tree = find_feature_tree(folder, "")
-    matched = match_slides(tree, config)
+    matched = match_slides(tree, manifest, slides_root)
     for note in matched.notes:
         say(f"note: {note}")
-    return matched, teacher_patch_px(config, [path for _, path in matched.pairs] or list(tree.files.values()))
+    return matched, [path for _, path in matched.pairs] or list(tree.files.values())
 
 
 def teacher_patch_px(config: ImportConfig, files: Sequence[Path]) -> int:
@@ -158,19 +169,21 @@ def teacher_patch_px(config: ImportConfig, files: Sequence[Path]) -> int:
     )
 
 
-def find_teacher(config: ImportConfig, patch_px: int) -> tuple[BuiltEncoder | None, dict[str, Any]]:
+def find_teacher(name: str, weights_file: Path | None, patch_px: int) -> tuple[BuiltEncoder | None, dict[str, Any]]:
     """The teacher, if its weights are on this machine, and its record for the store.
 
     Raises:
         EncoderError: it cannot be built, or is not known well enough to describe it.
     """
-    spec = named_spec(config.teacher)
-    weights = config.weights or (PRETRAINED if _has_weights(spec) else None)
+    spec = named_spec(name)
+    weights = weights_file or (PRETRAINED if _has_weights(spec) else None)
     if weights is not None:
-        built = build_encoder(config.teacher, weights, patch_px)
+        built = build_encoder(name, weights, patch_px)
+        if built.note:
+            say(built.note)
         return built, built.record()
     if spec.patch_px == 0:  # its width and statistics are in its architecture
-        described = build_encoder(config.teacher, SCRATCH, patch_px)
+        described = build_encoder(name, SCRATCH, patch_px)
         spec, num_params = described.spec, described.num_params
     else:
         num_params = round(spec.params_m * 1e6)
@@ -191,13 +204,13 @@ class Looked:
         matched: which file is of which slide.
         slides: those that have a file, in the order of ids, failed or not.
         mpp: um/px of the patches.
-        patch_px: side of the teacher's input, pixels.
+        expected: what they were checked against.
     """
 
     matched: Matched
     slides: tuple[ImportedSlide, ...]
     mpp: float
-    patch_px: int
+    expected: Expected
 
     @property
     def accepted(self) -> dict[str, ImportedSlide]:
@@ -225,10 +238,19 @@ def look_at_features(matched: Matched, config: ImportConfig, patch_px: int, widt
         ConfigError: the files name different encoders, or another than the teacher.
     """
     root, measured = matched.root, patches_to_measure(len(matched.pairs))
+    expected = Expected(
+        teacher=config.teacher,
+        patch_px=patch_px,
+        width=width,
+        mpp=config.mpp,
+        allow_upsampling=config.allow_upsampling,
+        coords=config.coords,
+        sampling=config.sampling,
+    )
 
     def look(pair: tuple[ManifestRow, Path]) -> ImportedSlide:
         row, features = pair
-        return look_at_slide(row, file_named(root / row.path), features, config, patch_px, width, measured)
+        return look_at_slide(row, file_named(root / row.path), features, expected, measured)
 
     slides = []
     with (
@@ -240,11 +262,11 @@ def look_at_features(matched: Matched, config: ImportConfig, patch_px: int, widt
             progress.note(failed=sum(s.slide is None for s in slides))
             progress.step()
     slides, mpp = refuse_other_levels(fail_copies(slides, root), config.mpp)
-    say_encoder(slides, config)
-    return Looked(matched, tuple(slides), mpp, patch_px)
+    say_encoder(slides, config.teacher)
+    return Looked(matched, tuple(slides), mpp, expected)
 
 
-def say_encoder(slides: Sequence[ImportedSlide], config: ImportConfig) -> None:
+def say_encoder(slides: Sequence[ImportedSlide], teacher: str) -> None:
     """Say if the files name an encoder of which it is not known whether it is the teacher.
 
     Raises:
@@ -253,46 +275,40 @@ def say_encoder(slides: Sequence[ImportedSlide], config: ImportConfig) -> None:
     encoders = sorted({s.encoder for s in slides if s.slide and s.encoder})
     if not are_of_one(encoders):
         raise ConfigError(f"the files name different encoders: {', '.join(encoders)}. Import one folder of features")
-    if other := other_encoders(encoders, named_spec(config.teacher).record()):
+    if other := other_encoders(encoders, named_spec(teacher).record()):
         say(
-            f"note: the files name the encoder {other[0]}, --teacher says {config.teacher}; it is not known whether "
+            f"note: the files name the encoder {other[0]}, --teacher says {teacher}; it is not known whether "
             "they are the same"
         )
 
 
-def plan_new_store(
-    looked: Looked, built: BuiltEncoder | None, config: ImportConfig
-) -> tuple[Looked, Plan, Proof | None]:
-    """Plan the slides that fit their features, prove it on a sample, and leave out those that do not pass.
+def leave_out_refused(looked: Looked, plan: Plan, proof: Proof | None) -> tuple[Looked, Plan]:
+    """The slides and their plan, without the slides that the proof refuses.
 
     Raises:
         PlanError: no slide is left.
-        StoreError: most slides do not pass.
     """
-    plan = plan_import(looked, config)
-    say_audit(plan, config)
-    proof = prove_or_say_why(plan, looked, built, config)
-    if proof is not None and proof.refused:
-        looked = looked.without(proof.refused)
-        for refused in proof.refused:
-            say(f"refused: {refused.slide_id}: {looked.reason(refused.slide_id)}")
-        plan = plan_import(looked, config)
-    return looked, plan, proof
+    if proof is None or not proof.refused:
+        return looked, plan
+    looked = looked.without(proof.refused)
+    for refused in proof.refused:
+        say(f"refused: {refused.slide_id}: {looked.reason(refused.slide_id)}")
+    return looked, plan_import(looked)
 
 
-def plan_again(looked: Looked, before: Store, config: ImportConfig) -> tuple[Looked, Plan]:
+def plan_again(looked: Looked, before: Store) -> tuple[Looked, Plan]:
     """The plan of a store that is continued; what was refused when it was made stays refused.
 
     Raises:
         PlanError: no slide is left.
     """
     looked = looked.without(read_refused(before))
-    plan = plan_import(looked, config).as_known_to(before.plan)
-    say_audit(plan, config)
+    plan = plan_import(looked).as_known_to(before.plan)
+    say_audit(plan, looked.expected.teacher)
     return looked, plan
 
 
-def plan_import(looked: Looked, config: ImportConfig) -> Plan:
+def plan_import(looked: Looked) -> Plan:
     """The plan of the slides that are well, with the audit of all.
 
     Raises:
@@ -300,25 +316,27 @@ def plan_import(looked: Looked, config: ImportConfig) -> Plan:
     """
     parts = [slide.slide for slide in looked.slides if slide.slide is not None]
     most = max((len(part.coords_l0_px) for part in parts), default=1)
-    values = {
-        "patches_per_slide": config.patches_per_slide or most,
-        "patch_px": looked.patch_px,
-        "mpp": looked.mpp,
-        "min_tissue": 0.0,
-        "val_fraction": config.val_fraction,
-        "allow_upsampling": config.allow_upsampling,
-        "seed": config.seed,
-    }
-    audit = [s.audit for s in (*looked.slides, *looked.matched.failed)]
-    return build_plan(PlanConfig.build(values), parts, audit, looked.matched.root.resolve())
+    expected, sampling = looked.expected, looked.expected.sampling
+    options = PlanConfig.build(
+        {
+            "patches_per_slide": sampling.patches_per_slide or most,
+            "patch_px": expected.patch_px,
+            "mpp": looked.mpp,
+            "min_tissue": 0.0,
+            "val_fraction": sampling.val_fraction,
+            "allow_upsampling": expected.allow_upsampling,
+            "seed": sampling.seed,
+        }
+    )
+    slides, audit = in_order(parts, [s.audit for s in (*looked.slides, *looked.matched.failed)])
+    return Plan(slides, looked.matched.root.resolve(), options, audit)
 
 
-def say_audit(plan: Plan, config: ImportConfig) -> None:
+def say_audit(plan: Plan, teacher: str) -> None:
     """What came of each slide, and whether the teacher was trained at this resolution, in words."""
     say(audit_table(plan))
-    trained_at, mpp = named_spec(config.teacher).mpp, plan.config.mpp
-    if trained_at and abs(trained_at / mpp - 1) > MPP_TOLERANCE:
-        say(f"note: {config.teacher} was trained at {trained_at:g} um/px, these patches are at {mpp:g}")
+    if note := resolution_note(teacher, named_spec(teacher).mpp, plan.config.mpp, "these patches are at"):
+        say(note)
 
 
 def say_estimate(plan: Plan, width: int, config: ImportConfig) -> None:
@@ -336,7 +354,7 @@ def prove_or_say_why(plan: Plan, looked: Looked, teacher: BuiltEncoder | None, c
     Raises:
         StoreError: most of them do not.
     """
-    why, proof = "", None
+    why = "no patch of the sample can be read"
     if teacher is None:
         why = "the teacher's weights are not here; --weights gives them"
     elif not config.check_rows:
@@ -345,10 +363,17 @@ def prove_or_say_why(plan: Plan, looked: Looked, teacher: BuiltEncoder | None, c
         device = choose_device(config.device)
         keep_freed_memory(device)
         teacher.module.to(device)
-        proof = prove(plan, looked.accepted, teacher, config, device)
-        why = "" if proof else "no patch of the sample can be read"
-    say(proof.words() if proof else f"note: not proven that features and slides belong together ({why})")
-    return proof
+        seen: ImageFormat | None = "jpeg" if config.pixels == "jpeg" else None
+        workers = config.workers or usable_cores()
+        sample = sample_rows(plan, config.check_rows)
+        rows, again = embed_sample(plan, sample, teacher, device, image_format=seen, workers=workers, tell=say)
+        if len(rows):
+            name, bound = teacher.spec.name, config.min_cosine
+            proof = prove(plan, looked.accepted, rows, again, teacher=name, coords=config.coords, min_cosine=bound)
+            say(proof.words())
+            return proof
+    say(f"note: not proven that features and slides belong together ({why})")
+    return None
 
 
 def store_settings(looked: Looked, plan: Plan, config: ImportConfig) -> dict[str, Any]:
@@ -360,12 +385,17 @@ def store_settings(looked: Looked, plan: Plan, config: ImportConfig) -> dict[str
         "dtype": config.dtype,
         "precision": "float32",  # of what `verify` embeds again; the files do not say in which they were made
         "batch_size": min(BATCH_ROWS, rows_per_shard),
-        "imported": describe_import(list(looked.accepted.values()), config),
+        "imported": describe_import(list(looked.accepted.values()), config.deciding()),
     }
 
 
 def copy_shards(
-    teacher: StoredTeacher, plan: Plan, shards: Iterable[int], features: FeatureRows, config: ImportConfig
+    teacher: StoredTeacher,
+    plan: Plan,
+    shards: Iterable[int],
+    features: FeatureRows,
+    image_format: ImageFormat | None,
+    workers: int,
 ) -> None:
     """Read the pixels of the given shards, and commit them with their features.
 
@@ -373,14 +403,10 @@ def copy_shards(
         StoreError: the disk is full, or a file has changed meanwhile.
     """
     todo, size = list(shards), teacher.settings["batch_size"]
-    patches = PlannedPatches(plan, None if config.pixels == "none" else config.pixels)
+    patches = PlannedPatches(plan, image_format, tell=say)
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in todo)
     loader = BatchLoader(
-        patches.read,
-        patch_px=teacher.patch_px,
-        batch_size=size,
-        workers=config.workers or usable_cores(),
-        device=torch.device("cpu"),
+        patches.read, patch_px=teacher.patch_px, batch_size=size, workers=workers, device=torch.device("cpu")
     )
     with (
         StoreWriter(teacher, patches.describe, "imported") as writer,

@@ -157,15 +157,22 @@ class Call:
             ConfigError: an argument is missing, or a value is wrong.
         """
         values = {name: value for name, value in self.table.items() if name not in others}
-        filled = {name: value if value is not None else values.get(name) for name, value in arguments.items()}
-        if missing := [name for name, value in filled.items() if value is None]:
-            words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
-            raise ConfigError(f"missing: {words}. See g2l {self.command} --help")
-        paths = {name: usable_path(name, str(value)) for name, value in filled.items()}
+        paths = self._paths({n: value if value is not None else values.get(n) for n, value in arguments.items()})
         if self.command in WRITES_RECORD:
             require_utf8({name: str(path) for name, path in paths.items()} | self.flags)
         options = {name: value for name, value in values.items() if name not in arguments}
         return config.build(options | self._flags_of(config)), paths
+
+    def _paths(self, arguments: dict[str, Any]) -> dict[str, Path]:
+        """The arguments as paths.
+
+        Raises:
+            ConfigError: one is missing, or cannot be a path.
+        """
+        if missing := [name for name, value in arguments.items() if value is None]:
+            words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
+            raise ConfigError(f"missing: {words}. See g2l {self.command} --help")
+        return {name: usable_path(name, str(value)) for name, value in arguments.items()}
 
     def names(self) -> set[str]:
         """Names of the options on the command line or in the command's table."""

@@ -7,7 +7,7 @@ not say how they are drawn; here, uniformly without replacement from the tissue 
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,13 @@ import numpy as np
 from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
 from pipeline.cohort.copies import near_copies
-from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_split
-from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, build_plan
+from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
+from pipeline.config.groups import Grid, Sampling
 from pipeline.config.stages import PlanConfig
-from pipeline.disk.files import sha256_file, sha256_json
-from pipeline.disk.tables import write_records
 from pipeline.sampling import GAP, SPLITS, rank_slides, sample_patches, split_strip
 from pipeline.slides import dicom
+from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
@@ -55,11 +55,13 @@ def plan_slides(
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))
     audited: list[Audited] = []
+    grid, sampling, check = config.grid, config.sampling, config.check_files
+
+    def audit_row(row: ManifestRow) -> Audited:
+        return audit_slide(row, manifest, grid, sampling, check, overlays, num_measured)
+
     with ThreadPoolExecutor(workers) as pool, Progress("planning", len(chosen), "slides") as progress:
-        work = pool.map(
-            lambda slide_id: audit_slide(rows[slide_id], manifest, config, overlays, num_measured), sorted(chosen)
-        )
-        for result in work:
+        for result in pool.map(audit_row, [rows[slide_id] for slide_id in sorted(chosen)]):
             audited.append(result)
             progress.note(failed=sum(a.slide is None for a in audited))
             progress.step()
@@ -67,22 +69,25 @@ def plan_slides(
     if audit_csv is not None:
         write_audit([a.audit for a in audited], audit_csv)
     refuse_near_copies(manifest, same)
-    slides = [a.slide for a in audited if a.slide is not None]
-    return build_plan(config.without_free(), slides, [a.audit for a in audited], manifest.slides_root.resolve())
-
-
-def row_hash(row: ManifestRow) -> str:
-    """A short hash of the fields of a manifest row that a plan depends on, without its labels."""
-    hashed: list[Any] = [row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256]
-    if row.mpp_overrides:  # absent otherwise, so that rows of earlier versions keep their hash
-        hashed.append({"mpp_overrides": row.mpp_overrides})
-    return sha256_json(hashed)[:16]
+    slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
+    return Plan(slides, manifest.slides_root.resolve(), config.for_plan(), audit)
 
 
 def audit_slide(
-    row: ManifestRow, manifest: Manifest, config: PlanConfig, overlays: Path | None, num_measured: int = 1
+    row: ManifestRow,
+    manifest: Manifest,
+    grid: Grid,
+    sampling: Sampling,
+    check_file: bool,
+    overlays: Path | None,
+    num_measured: int,
 ) -> Audited:
-    """Audit one slide, and encode `num_measured` of its patches; a failing slide is reported in its audit row.
+    """Audit one slide; a failing slide is reported in its audit row.
+
+    Args:
+        check_file: whether its SHA-256 must be the manifest's, if that gives one.
+        overlays: folder for its picture.
+        num_measured: patches to encode, to estimate how many bytes pixels will take.
 
     Raises:
         OSError: its overlay cannot be written.
@@ -97,18 +102,18 @@ def audit_slide(
     path = manifest.slide_path(row)
     slide: Slide | None = None
     try:
-        if config.check_files and row.sha256:
+        if check_file and row.sha256:
             check_sha256(path, row.sha256)
         slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
         with slide_failures(path):
-            grid = lay_grid(slide, config)
-            part = sample_slide(row, slide, grid, config)
-            audit = audit_open_slide(slide, grid, part, known, num_measured)
+            laid = lay_grid(slide, grid)
+            part = sample_slide(row, slide, laid, sampling)
+            audit = audit_open_slide(slide, laid, part, known, num_measured)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
     if overlays is not None:
-        draw_sample(grid, part, audit, overlays)
+        draw_sample(laid, part, audit, overlays)
     return Audited(audit, part if len(part.coords_l0_px) else None)
 
 
@@ -129,15 +134,15 @@ def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[li
     return noted, [[audited[i].audit.slide_id for i in group] for group in groups]
 
 
-def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, config: PlanConfig) -> SlidePlan:
+def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sampling) -> SlidePlan:
     """Sample a slide's patches, perhaps none, and assign their split."""
     available = grid.coords_l0_px
-    if config.val_strip is None:
-        split = np.full(len(available), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
+    if sampling.val_strip is None:
+        split = np.full(len(available), SPLITS.index(row_split(row, sampling.val_fraction)), np.uint8)
     else:
-        split = split_strip(available, grid.geometry.patch_l0_px, config.val_strip)
+        split = split_strip(available, grid.geometry.patch_l0_px, sampling.val_strip)
     candidates, split = available[split != GAP], split[split != GAP]
-    taken = sample_patches(row.slide_id, candidates, config.patches_per_slide, config.seed)
+    taken = sample_patches(row.slide_id, candidates, sampling.patches_per_slide, sampling.seed)
     return SlidePlan(
         slide_id=row.slide_id,
         path=row.path,
@@ -202,22 +207,3 @@ def draw_sample(grid: TissueGrid, part: SlidePlan, audit: AuditRow, folder: Path
         title,
         folder / f"{part.slide_id}.png",
     )
-
-
-def check_sha256(path: Path, sha256: str) -> None:
-    """Check a slide's SHA-256 against the manifest's.
-
-    Raises:
-        SlideError: they differ, or the slide cannot be read.
-    """
-    try:
-        actual = sha256_file(path)
-    except OSError as error:
-        raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
-    if actual != sha256.lower():
-        raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")
-
-
-def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
-    """Write the audit as CSV, one row a slide."""
-    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])

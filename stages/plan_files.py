@@ -12,19 +12,19 @@ from pathlib import Path
 
 from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
-from pipeline.base.errors import ConfigError, PlanError, StoreError
-from pipeline.cohort.manifest import Manifest, read_manifest
+from pipeline.base.errors import ConfigError, PlanError
+from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_toml, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
-from pipeline.disk.folders import is_free
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
+from pipeline.store.create import is_store
 from pipeline.store.store import Store
-from stages.plan import plan_slides, row_hash
+from stages.plan import plan_slides
 from stages.reports.plan import audit_table, estimate
 
 
@@ -49,31 +49,34 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
             locks.enter_context(exclusive(beside(out, ".config.toml"), "g2l plan"))
         if config.overlays:
             locks.enter_context(exclusive(config.overlays, "g2l plan"))
-        return _write_new_plan(manifest, manifest_path, config, out)
+        make_way(manifest, out, config.overlays)
+        audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
+        record = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())} | config.stored()
+        write_text(record_path, to_toml({"plan": record}))
+        workers = config.workers or usable_cores()
+        plan = plan_slides(manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv)
+        write_plan(plan, out)
+        return plan
 
 
-def _write_new_plan(manifest: Manifest, manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
-    """`write_new_plan`, with the lock on `out` held."""
+def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
+    """See that a plan and the files beside it can be written, and clear away what a killed run left half written.
+
+    Raises:
+        G2LError: one exists that no earlier attempt wrote, or the folder of overlays cannot be made.
+    """
     require_new_file(out, "Delete it first, or choose another --out.")
     audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
     if not is_attempt(record_path, out):
-        pictures = [config.overlays / f"{row.slide_id}.png" for row in manifest.rows] if config.overlays else []
+        pictures = [overlays / f"{row.slide_id}.png" for row in manifest.rows] if overlays else []
         for path in (audit_csv, record_path, *pictures):
             require_new_file(path, "Delete it first, or choose another place.")
-    if config.overlays:
-        make_output_folder(config.overlays)
-        remove_asides(config.overlays, recursive=False)
-        require_names_apart(config.overlays, [row.slide_id for row in manifest.rows])
+    if overlays:
+        make_output_folder(overlays)
+        remove_asides(overlays, recursive=False)
+        require_names_apart(overlays, [row.slide_id for row in manifest.rows])
     for path in (out, audit_csv, record_path):
         remove_asides_of(path)
-    absolute = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())}
-    record = absolute | config.stored()
-    write_text(record_path, to_toml({"plan": record}))
-    plan = plan_slides(
-        manifest, config, workers=config.workers or usable_cores(), overlays=config.overlays, audit_csv=audit_csv
-    )
-    write_plan(plan, out)
-    return plan
 
 
 def is_attempt(record_path: Path, out: Path) -> bool:
@@ -92,8 +95,7 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
         PlanError: the earlier plan was made with other options or from other rows; the message lists them.
         StoreError: `store` exists and is not a store; nothing has been planned.
     """
-    if not (store / "zarr.json").exists() and not is_free(store):
-        raise StoreError(f"{store} exists and is not a store; nothing is overwritten. Choose another --out")
+    is_store(store)  # refuses what is neither a store nor free, before anything is planned
     if not store.name:
         raise PlanError(f"cannot write a plan beside {store}. Choose another --out")
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
@@ -101,7 +103,9 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
         return write_new_plan(manifest_path, config, path), path
     plan = read_plan(path)
     changes = differences(plan.config.deciding(), config.deciding())
-    changes += changed_rows(plan, read_manifest(manifest_path, config.slides_root), config)
+    changes += changed_rows(
+        plan, read_manifest(manifest_path, config.slides_root), max_slides=config.max_slides, seed=config.seed
+    )
     if changes:
         listing = "\n".join(f"  {line}" for line in changes[:20])
         raise PlanError(
@@ -169,10 +173,10 @@ def plan_to_extract(
     return PlanToExtract(Store(source).plan if is_store else read_plan(source), source)
 
 
-def changed_rows(plan: Plan, manifest: Manifest, config: PlanConfig) -> list[str]:
+def changed_rows(plan: Plan, manifest: Manifest, *, max_slides: int | None, seed: int) -> list[str]:
     """List how a manifest differs from the one that a plan was made from, a line a slide."""
     rows = {row.slide_id: row for row in manifest.rows}
-    chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
+    chosen = rank_slides(sorted(rows), seed)[:max_slides]
     audited = {row.slide_id: row.row_hash for row in plan.audit}
     lines = [f"{name}: new in the manifest" for name in sorted(set(chosen) - audited.keys())]
     lines += [f"{name}: no longer in the manifest" for name in sorted(audited.keys() - set(chosen))]

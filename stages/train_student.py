@@ -136,6 +136,8 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     start, leader = find_start(config.weights), distributed.is_leader()
     teacher, precision = teachers.first, training_precision(config.precision, device)
     student = build_encoder(config.student, start.weights, teacher.patch_px, seed=config.seed)
+    if student.note:
+        say(student.note)
     rows = choose_rows(teacher, config, distributed.world_size(), teachers.stored[1:])
     if config.keep == "best" and not len(rows.val):
         raise ConfigError(
@@ -262,7 +264,7 @@ def prepare_run(
         draws=draws,
         teachers=teachers,
         rows=rows,
-        reader=StoredRows(teachers.first, config.slides_root, teachers.stored[1:], teachers.views),
+        reader=StoredRows(teachers.first, config.slides_root, teachers.stored[1:], teachers.views, tell=say),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or usable_cores(),

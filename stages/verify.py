@@ -8,14 +8,13 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from pipeline.base.console import Progress, counted
+from pipeline.base.console import Progress, counted, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError
-from pipeline.base.loader import BatchLoader
 from pipeline.encoders.build import build_encoder
-from pipeline.encoders.embed import EncoderForward, embed_batches
+from pipeline.encoders.embed import embed_rows
 from pipeline.store.check import check_metadata, check_shard
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import made_with
@@ -206,6 +205,8 @@ def embed_again(
     device = choose_device(device_name)
     keep_freed_memory(device)
     encoder = build_encoder(teacher.name, weights, teacher.patch_px)
+    if encoder.note:
+        say(encoder.note)
     digest, expected = encoder.weights_sha256, teacher.record["weights_sha256"]
     if expected not in ("", digest):
         raise EncoderError(
@@ -213,31 +214,26 @@ def embed_again(
             f"{expected[:12]}. Say with --weights FILE where those are"
         )
     encoder.module.to(device)
-    batch_size = min(teacher.settings["batch_size"], len(chosen))
-    stored: list[NDArray[np.float32]] = []
-    again: list[torch.Tensor] = []
-    source = StoredRows(teacher, slides_root, views=teacher.views)
+    source = StoredRows(teacher, slides_root, views=teacher.views, tell=say)
     views = dict(zip(chosen.tolist(), row_views(chosen, teacher.views, RunDraws(0), 0).tolist(), strict=True))
-    loader = BatchLoader(
-        lambda row, out: source.read(row, out, views[row]),
+    stored: dict[int, NDArray[np.float32]] = {}
+
+    def read(row: int, out: NDArray[np.uint8]) -> None:
+        stored[row] = source.read(row, out, views[row])
+
+    again = embed_rows(
+        encoder.module,
+        read,
+        chosen.tolist(),
         patch_px=teacher.patch_px,
-        batch_size=batch_size,
+        batch_size=teacher.settings["batch_size"],
         workers=usable_cores(),
         device=device,
+        precision=teacher.settings["precision"],
+        what="embedding again",
+        no_room="Choose another --device",
     )
-    parts = (chosen[i : i + batch_size].tolist() for i in range(0, len(chosen), batch_size))
-    with loader, Progress("embedding again", len(chosen), "rows") as progress:
-        for embedded in embed_batches(
-            EncoderForward(encoder.module, device, teacher.settings["precision"]),
-            loader.batches(parts),
-            device,
-            width=encoder.spec.width,
-            no_room="Choose another --device",
-        ):
-            again.append(embedded.embeddings)
-            stored += embedded.results
-            progress.step(len(embedded.rows))
-    before, after = torch.from_numpy(np.stack(stored)), torch.cat(again)
+    before, after = torch.from_numpy(np.stack([stored[row] for row in chosen.tolist()])), torch.from_numpy(again)
     return Difference(
         rows=len(chosen),
         largest=float((before - after).abs().max()),

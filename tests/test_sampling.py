@@ -86,6 +86,7 @@ def test_seed_and_slide_change_the_sample() -> None:
 
 def test_no_patches() -> None:
     assert len(sample_patches("a", np.zeros((0, 2), np.int64), 10, 0)) == 0
+    np.testing.assert_array_equal(sample_patches("a", GRID, None, 0), np.arange(len(GRID)))
     assert len(split_strip(np.zeros((0, 2), np.int64), 448, 0.2)) == 0
 
 

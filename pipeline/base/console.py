@@ -6,7 +6,7 @@ line a minute.
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -17,6 +17,10 @@ from pipeline.base.units import format_seconds
 
 QUIET_SECONDS = 60.0
 """Seconds between progress lines when there is no terminal. Our choice."""
+
+
+Tell = Callable[[str], None]
+"""Tells the user a note or a warning that comes up while parts read; stages give `say`."""
 
 
 def say(text: str) -> None:

@@ -10,6 +10,8 @@ MAX_MPP = 5.0
 MPP_AT_1X = 10.0
 """Micrometres per pixel at a nominal 1x objective: 20x is 0.5, 40x is 0.25 (vendor convention). Used only for
 attributes that other tools expect (`level0_magnification`) and to warn of an odd mpp."""
+MPP_TOLERANCE = 0.01
+"""Within 1 % of a model's own resolution is at that resolution. Our choice."""
 
 
 def check_mpp(mpp: float, source: str) -> float:
@@ -21,6 +23,15 @@ def check_mpp(mpp: float, source: str) -> float:
     if not MIN_MPP <= mpp <= MAX_MPP:  # NaN fails as well
         raise ValueError(f"implausible mpp {mpp:g} from {source}: must be {MIN_MPP:g} to {MAX_MPP:g} um/px")
     return mpp
+
+
+def resolution_note(model: str, trained_mpp: float | None, mpp: float, what: str) -> str:
+    """A note that a model was trained at another resolution than `mpp` (um/px), that of `what`; empty if it was not, or
+    if nobody knows (`None` or 0).
+    """
+    if not trained_mpp or abs(trained_mpp / mpp - 1) <= MPP_TOLERANCE:
+        return ""
+    return f"note: {model} was trained at {trained_mpp:g} um/px, {what} {mpp:g}"
 
 
 def magnification(mpp: float) -> float:

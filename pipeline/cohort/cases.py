@@ -69,9 +69,14 @@ def case_facts(slides: Iterable[OfCase]) -> CaseFacts:
     unknown = [slide for slide in listed if slide.has_case is False]
     not_recorded = [slide for slide in listed if slide.has_case is None and slide.case_id == slide.slide_id]
     repeats = len(listed) > 1 and not unknown and all(slide.case_id == slide.slide_id for slide in listed)
-    named = [find_barcode(slide.path) or find_barcode(slide.slide_id) for slide in unknown]
-    barcodes = {barcode.case_id for barcode in named if barcode}
-    return CaseFacts(len(listed), len(unknown), len(not_recorded), repeats and not not_recorded, len(barcodes))
+    barcodes = len(_cases_of_barcodes(unknown))
+    return CaseFacts(len(listed), len(unknown), len(not_recorded), repeats and not not_recorded, barcodes)
+
+
+def _cases_of_barcodes(slides: Iterable[OfCase]) -> set[str]:
+    """The cases that TCGA barcodes in the slides' names give."""
+    barcodes = [find_barcode(slide.path) or find_barcode(slide.slide_id) for slide in slides]
+    return {barcode.case_id for barcode in barcodes if barcode}
 
 
 def counted_cases(slides: Iterable[OfCase]) -> str:

@@ -11,12 +11,13 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pipeline.base.errors import ManifestError
 from pipeline.base.units import check_mpp
 from pipeline.cohort.copies import copies_of_slides
 from pipeline.disk.file_names import file_named, name_trouble
+from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import cell_value, is_unknown
 from pipeline.disk.tables import Problem, composed, read_table, refuse, write_table
 
@@ -283,6 +284,14 @@ def _copies(manifest: Manifest) -> list[Problem]:
             )
         )
     return problems
+
+
+def row_hash(row: ManifestRow) -> str:
+    """A short hash of the fields of a manifest row that a plan depends on, without its labels."""
+    hashed: list[Any] = [row.slide_id, row.path, row.case_id, row.center, row.mpp, row.split, row.sha256]
+    if row.mpp_overrides:  # absent otherwise, so that rows of earlier versions keep their hash
+        hashed.append({"mpp_overrides": row.mpp_overrides})
+    return sha256_json(hashed)[:16]
 
 
 def refuse_near_copies(manifest: Manifest, groups: Iterable[Iterable[str]]) -> None:

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,12 @@ from numpy.typing import NDArray
 from pipeline.base.errors import ConfigError, PlanError
 from pipeline.base.outside import parse_object, reading
 from pipeline.base.units import magnification
+from pipeline.config.groups import Grid
 from pipeline.config.stages import PlanConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json, write_bytes
 from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values
+from pipeline.disk.tables import write_records
 from pipeline.sampling import SPLITS
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity, identity_from_record
@@ -134,32 +136,21 @@ class AuditRow:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The whole plan; see the module's docstring.
+class PlannedSlides:
+    """Slides whose patches are rows, in this order.
 
     Attributes:
-        config: the options it was made with.
-        slides: slides with at least one row, in the order of their ids.
-        audit: one row for each slide of the manifest that was read.
+        slides: slides with at least one row.
         slides_root: folder that relative paths start from.
     """
 
-    config: PlanConfig
     slides: tuple[SlidePlan, ...]
-    audit: tuple[AuditRow, ...]
     slides_root: Path
 
     @property
     def num_rows(self) -> int:
         """Number of patches, N."""
         return sum(len(s.coords_l0_px) for s in self.slides)
-
-    @property
-    def hash(self) -> str:
-        """Hex SHA-256 of everything that the plan decides."""
-        return sha256_json(
-            {"version": FORMAT_VERSION, "config": self.config.deciding(), "slides": [s.content() for s in self.slides]}
-        )
 
     def slide_of_row(self) -> NDArray[np.int32]:
         """Index into `slides` of every row; int32 (N,)."""
@@ -181,6 +172,30 @@ class Plan:
         """Path of a slide's file; `slides_root` overrides the plan's. See `Manifest.slide_path`."""
         return file_named((slides_root or self.slides_root) / slide.path)
 
+    def count(self, split: int) -> int:
+        """Number of rows in a split."""
+        return int(sum((s.split == split).sum() for s in self.slides))
+
+
+@dataclass(frozen=True)
+class Plan(PlannedSlides):
+    """The whole plan: its slides in the order of their ids; see the module's docstring.
+
+    Attributes:
+        config: the options it was made with.
+        audit: one row for each slide of the manifest that was read, in the order of their ids.
+    """
+
+    config: PlanConfig
+    audit: tuple[AuditRow, ...]
+
+    @property
+    def hash(self) -> str:
+        """Hex SHA-256 of everything that the plan decides."""
+        return sha256_json(
+            {"version": FORMAT_VERSION, "config": self.config.deciding(), "slides": [s.content() for s in self.slides]}
+        )
+
     def as_known_to(self, earlier: "Plan") -> "Plan":
         """This plan with the identities from an earlier plan for slides that are the same. Equal plans then have equal
         hashes, although the earlier version kept no identities or a file has been repaired since.
@@ -194,13 +209,11 @@ class Plan:
         ]
         return replace(self, slides=tuple(slides))
 
-    def count(self, split: int) -> int:
-        """Number of rows in a split."""
-        return int(sum((s.split == split).sum() for s in self.slides))
 
-
-def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[AuditRow], slides_root: Path) -> Plan:
-    """Build the plan from its slides, sorted by id, without those that have no patches.
+def in_order(
+    slides: Sequence[SlidePlan], audit: Sequence[AuditRow]
+) -> tuple[tuple[SlidePlan, ...], tuple[AuditRow, ...]]:
+    """The slides that have patches, and the audit of all, in the order of their ids, as a plan has them.
 
     Raises:
         PlanError: no slide has a patch.
@@ -210,19 +223,18 @@ def build_plan(config: PlanConfig, slides: Sequence[SlidePlan], audit: Sequence[
         reasons = "\n".join(f"  {row.slide_id}: {row.reason}" for row in list(audit)[:MOST_REASONS])
         more = f"\n  and {len(audit) - MOST_REASONS:,} more" if len(audit) > MOST_REASONS else ""
         raise PlanError(f"no slide has a patch to sample:\n{reasons}{more}")
-    return Plan(config, tuple(kept), tuple(sorted(audit, key=lambda row: row.slide_id)), slides_root)
+    return tuple(kept), tuple(sorted(audit, key=lambda row: row.slide_id))
 
 
-def coords_attributes(slide: SlidePlan, config: PlanConfig) -> dict[str, Any]:
+def coords_attributes(slide: SlidePlan, grid: Grid) -> dict[str, Any]:
     """Attributes that readers of TRIDENT and CLAM coordinate files expect."""
     g = slide.geometry
-    stride_px = config.stride_px or config.patch_px
     return {
         "patch_size": g.patch_px,
         "patch_size_level0": round(g.patch_l0_px),
         "level0_magnification": magnification(g.slide_mpp),
         "target_magnification": magnification(g.target_mpp),
-        "overlap": max(config.patch_px - stride_px, 0),
+        "overlap": grid.overlap_px,
         "name": slide.slide_id,
         "savetodir": "",
         "level0_width": slide.size_l0_px[0],
@@ -300,7 +312,7 @@ def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: 
         except ConfigError as error:
             raise PlanError(f"{source}: the plan is damaged ({error})") from None
         audit = tuple(AuditRow(**row) for row in records["audit"])
-        plan = Plan(config, tuple(slides), audit, Path(records["slides_root"]))
+        plan = Plan(tuple(slides), Path(records["slides_root"]), config, audit)
         sound = plan.hash == records["hash"]
     if not sound:
         raise PlanError(f"{source}: the plan is damaged: its content does not match its hash")
@@ -326,13 +338,18 @@ def write_plan(plan: Plan, path: Path) -> None:
             group.attrs["slide"] = json.dumps(slide_record(slide), sort_keys=True)
             coords = group.create_dataset("coords", data=slide.coords_l0_px)
             group.create_dataset("split", data=slide.split)
-            for name, value in coords_attributes(slide, plan.config).items():
+            for name, value in coords_attributes(slide, plan.config.grid).items():
                 coords.attrs[name] = value
                 group.attrs[name] = value
     try:
         write_bytes(path, buffer.getvalue())
     except OSError as error:
         raise PlanError(f"cannot write the plan {path}: {error.strerror}. Choose another --out") from error
+
+
+def write_audit(rows: Sequence[AuditRow], path: Path) -> None:
+    """Write the audit as CSV, one row a slide."""
+    write_records(path, [asdict(row) for row in rows], [f.name for f in fields(AuditRow)])
 
 
 def read_plan(path: Path) -> Plan:

@@ -1,4 +1,4 @@
-"""Make manifest rows from a folder of slides, or from a download manifest of the Genomic Data Commons (GDC).
+"""Make a manifest from a folder of slides, or from a download manifest of the Genomic Data Commons (GDC).
 
 A TCGA barcode in a file name gives the case and the centre. Left out: downloading, which the GDC's client does, and
 opening the slides.
@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
 
+from pipeline.base.console import counted
 from pipeline.base.errors import ManifestError
 from pipeline.cohort.barcodes import barcode_of_path, find_barcode
+from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
 from pipeline.cohort.copies import copies_of_slides
-from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids
+from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids, write_manifest
 from pipeline.cohort.walk import SLIDE_SUFFIXES, passed_over, slide_paths
+from pipeline.disk.asides import remove_asides_of
+from pipeline.disk.files import require_new_file
 from pipeline.disk.label_words import is_unknown
+from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import Problem, composed, read_table, refuse
 
 GDC_COLUMNS = ("id", "filename", "md5", "size")
@@ -34,6 +39,26 @@ class SlideList:
     rows: tuple[ManifestRow, ...]
     root: Path
     notes: tuple[str, ...] = ()
+
+
+def make_manifest(source: Path, out: Path) -> list[str]:
+    """Write a manifest of the slides that `source` lists; returns what it holds, notes and warnings, a line each.
+
+    Raises:
+        G2LError: the slides cannot be listed, or `out` exists or cannot be written.
+    """
+    listing = list_slides(source)
+    rows = listing.rows
+    with exclusive(out, "g2l make-manifest"):
+        require_new_file(out, "Delete it first, or choose another --out.")
+        remove_asides_of(out)
+        write_manifest(out, rows)
+    centers = {row.center for row in rows if row.center}
+    counts = f"{counted(len(rows), 'slide')} of {counted_cases(rows)} and {counted(len(centers), 'centre')}"
+    lines = [f"{out}: {counts}; paths are relative to {listing.root}", *(f"note: {note}" for note in listing.notes)]
+    if warning := cases_warning(case_facts(rows)):
+        lines.append(f"warning: {warning}")
+    return lines
 
 
 def list_slides(source: Path) -> SlideList:

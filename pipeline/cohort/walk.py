@@ -7,7 +7,7 @@ Left out: naming the slides, and finding copies.
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -33,16 +33,10 @@ def slide_paths(folder: Path) -> tuple[list[PurePosixPath], list[str]]:
     counts: Counter[tuple[str, str]] = Counter()
     for parent, folders, names in os.walk(folder, onerror=_raise_unlisted):
         files = _readable_names(parent, names, counts)
-        data_folders = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
-        folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in data_folders)
+        folders[:] = _folders_to_walk(folders, files)
         counts["link", "to folders"] += sum(os.path.islink(os.path.join(parent, name)) for name in folders)
-        kept = dicom_slides(Path(parent), [file for file in files if file.suffix.lower() == dicom.SUFFIX], counts)
-        slides = [
-            file
-            for file in files
-            if file.suffix.lower() in SLIDE_SUFFIXES and (file.suffix.lower() != dicom.SUFFIX or file in kept)
-        ]
-        paths += [PurePosixPath(Path(parent).relative_to(folder)) / file for file in slides]
+        place = PurePosixPath(Path(parent).relative_to(folder))
+        paths += [place / file for file in _slides_among(files, Path(parent), counts)]
     links = _links(folder, paths)
     others = [f"{counted(count, noun)} {suffix}" for (noun, suffix), count in counts.items() if count]
     notes = passed_over(links, "link to a listed slide", "links to listed slides")
@@ -56,6 +50,23 @@ def _readable_names(folder: str, names: list[str], counts: Counter[tuple[str, st
     special = {file for file in files if _is_special(os.path.join(folder, file))}
     counts["special file", "(pipe, socket or device)"] += sum(f.suffix.lower() in SLIDE_SUFFIXES for f in special)
     return [file for file in files if file not in special]
+
+
+def _folders_to_walk(folders: list[str], files: list[PurePosixPath]) -> list[str]:
+    """The folders in order, without hidden ones and those that hold the data of an .mrxs file beside them."""
+    data_folders = {file.stem for file in files if file.suffix.lower() == ".mrxs"}
+    return sorted(name for name in folders if not name.startswith(".") and name not in data_folders)
+
+
+def _slides_among(
+    files: list[PurePosixPath], folder: Path, counts: Counter[tuple[str, str]]
+) -> Iterator[PurePosixPath]:
+    """The slides among the files of one folder; of DICOM files those that `dicom_slides` keeps."""
+    kept = dicom_slides(folder, [file for file in files if file.suffix.lower() == dicom.SUFFIX], counts)
+    for file in files:
+        suffix = file.suffix.lower()
+        if suffix in SLIDE_SUFFIXES and (suffix != dicom.SUFFIX or file in kept):
+            yield file
 
 
 def _is_special(path: str) -> bool:

@@ -54,6 +54,7 @@ def option(
     decides: Decides = "value",
     stored: bool = True,
     in_card: bool = True,
+    in_plan: bool = True,
     **bounds: Any,
 ) -> Any:
     """Define an option of a command.
@@ -64,12 +65,13 @@ def option(
         decides: what must stay the same to continue an output.
         stored: whether the output's record keeps it; false for options that apply to this call only.
         in_card: whether the student's card shows it; false for paths, and for what the card says elsewhere.
+        in_plan: whether a plan keeps it; false for what changes no plan.
         bounds: bounds for pydantic's `Field`: `ge`, `gt`, `le`, `lt`, `min_length`.
     """
     return Field(
         default,
         description=description,
-        json_schema_extra={"decides": decides, "stored": stored, "in_card": in_card},
+        json_schema_extra={"decides": decides, "stored": stored, "in_card": in_card, "in_plan": in_plan},
         **bounds,
     )
 
@@ -131,7 +133,7 @@ class Config(BaseModel):
 
     @classmethod
     def says(cls, name: str, of: str) -> Any:
-        """The property `of` ("decides", "stored" or "in_card") that `option` set for a field."""
+        """The property `of` ("decides", "stored", "in_card" or "in_plan") that `option` set for a field."""
         extra = cls.model_fields[name].json_schema_extra
         assert isinstance(extra, dict), f"{cls.__name__}.{name} is not made by `option`"
         return extra[of]

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
+from pipeline.config.groups import Grid, Sampling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 
@@ -37,14 +38,28 @@ class PlanConfig(Config):
         True, description="Compare each slide with the manifest's sha256, if it gives one.", decides="effect"
     )
     workers: int | None = option(
-        None, ge=1, description="Threads that read slides [number of cores].", decides="nothing"
+        None, ge=1, description="Threads that read slides [number of cores].", decides="nothing", in_plan=False
     )
-    overlays: Path | None = option(None, description="Folder for a picture of every slide [none].", decides="nothing")
+    overlays: Path | None = option(
+        None, description="Folder for a picture of every slide [none].", decides="nothing", in_plan=False
+    )
     seed: int = option(0, ge=0, description="Seed of the sample.")
 
-    def without_free(self) -> Self:
-        """This configuration without options that a plan must not depend on."""
-        return self.model_copy(update={"workers": None, "overlays": None})
+    @property
+    def grid(self) -> Grid:
+        """The grid of patches."""
+        stride_px = self.stride_px or self.patch_px
+        return Grid(self.patch_px, self.mpp, stride_px, self.min_tissue, self.allow_upsampling)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How many patches of a slide are taken, and which are held out."""
+        return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
+
+    def for_plan(self) -> Self:
+        """The configuration that a plan keeps: the same for the same plan, however it was made."""
+        free = [name for name in type(self).model_fields if not self.says(name, "in_plan")]
+        return self.model_copy(update={name: type(self).model_fields[name].default for name in free})
 
 
 class ExtractConfig(Config):

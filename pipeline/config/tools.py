@@ -9,6 +9,7 @@ from typing import Annotated, ClassVar, Literal
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.feature_tools import layouts
+from pipeline.config.groups import Sampling
 
 
 class ImportConfig(Config):
@@ -88,6 +89,11 @@ class ImportConfig(Config):
         False, description="Redo shards that have failed rows.", decides="nothing", stored=False
     )
     seed: int = option(0, ge=0, description="Seed of the sample.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """How many patches of a slide are taken, and which are held out."""
+        return Sampling(self.patches_per_slide, self.seed, self.val_fraction)
 
 
 class EmbedConfig(Config):

@@ -11,7 +11,7 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence, Set
 from pathlib import Path
 
 from pipeline.base import interrupts
@@ -97,20 +97,27 @@ def remove_asides(folder: Path, *, recursive: bool = True) -> int:
     count = 0
     for place, folders, files in os.walk(folder):
         locks = {name for name in files if name.endswith(LOCK_SUFFIX)}
-        busy = [name.removesuffix(LOCK_SUFFIX) for name in sorted(locks) if name != LOCK_SUFFIX]
-        busy = [name for name in busy if is_held(Path(place, name + LOCK_SUFFIX))]
-        for name in [name for name in (*folders, *files) if name.endswith(ASIDE_SUFFIX)]:
-            path = Path(place, name)
-            if not any(is_aside_of(name, output) for output in busy) and _is_left_over(path, locked=True):
-                with interrupts.guard:
-                    remove(path)
-                count += 1
+        for path in _left_overs(place, (*folders, *files), locks):
+            with interrupts.guard:
+                remove(path)
+            count += 1
         folders[:] = [
             name
             for name in folders
             if recursive and not name.endswith(ASIDE_SUFFIX) and not covers(locks, os.path.join(place, name))
         ]
     return count
+
+
+def _left_overs(place: str, names: Sequence[str], locks: Set[str]) -> Iterator[Path]:
+    """Half-written files and folders of one folder whose writers have gone; `locks` are the names of locks in it."""
+    outputs = (name.removesuffix(LOCK_SUFFIX) for name in sorted(locks) if name != LOCK_SUFFIX)
+    busy = [name for name in outputs if is_held(Path(place, name + LOCK_SUFFIX))]
+    for name in names:
+        if name.endswith(ASIDE_SUFFIX) and not any(is_aside_of(name, output) for output in busy):
+            path = Path(place, name)
+            if _is_left_over(path, locked=True):
+                yield path
 
 
 def remove_asides_of(path: Path, *, locked: bool = True) -> int:

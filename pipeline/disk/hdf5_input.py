@@ -170,11 +170,7 @@ def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
     Raises:
         UnsafeError: they do not.
     """
-    properties = values.id.get_create_plist()
-    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
-    if foreign := [number for number in filters if number not in FILTERS]:
-        known = ", ".join(FILTERS.values())
-        raise UnsafeError(f"{values.name} needs the filter {foreign[0]}, a plugin; write it with {known} or without")
+    filters = _filters(values)
     chunk_bytes = math.prod(values.chunks) * values.dtype.itemsize
     require_claim(chunk_bytes, file_bytes, f"a chunk of {values.name}")
     require_room(chunk_bytes, f"a chunk of {values.name}")
@@ -201,6 +197,20 @@ def _require_chunks(values: h5py.Dataset, file_bytes: int) -> None:
     if DEFLATE in filters:
         for offset in large:
             _require_inflated(values, offset, 1 << filters.index(DEFLATE), chunk_bytes)
+
+
+def _filters(values: h5py.Dataset) -> list[int]:
+    """The numbers of the filters that a dataset's chunks went through, in order.
+
+    Raises:
+        UnsafeError: one is not built into HDF5.
+    """
+    properties = values.id.get_create_plist()
+    filters = [properties.get_filter(i)[0] for i in range(properties.get_nfilters())]
+    if foreign := [number for number in filters if number not in FILTERS]:
+        known = ", ".join(FILTERS.values())
+        raise UnsafeError(f"{values.name} needs the filter {foreign[0]}, a plugin; write it with {known} or without")
+    return filters
 
 
 def _require_inflated(values: h5py.Dataset, offset: tuple[int, ...], deflate_bit: int, chunk_bytes: int) -> None:

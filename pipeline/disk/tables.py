@@ -148,20 +148,24 @@ def _header(
     header = [composed(cell).strip() for cell in cells]
     header = [names.get(name) or names.get(name.lower(), name) for name in header]
     if missing := [column for column in required if column not in header]:
-        split_at = {",": "commas", "\t": "tabs"}[delimiter]
-        other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
-        hint = f". Its cells are separated by {other}; save it with {split_at} instead" if other else ""
-        shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
-        more = f" and {len(shown) - MAX_SHOWN_COLUMNS:,} more" if len(shown) > MAX_SHOWN_COLUMNS else ""
-        near = did_you_mean(missing[0], header)
-        raise ManifestError(
-            f"{path} lacks the column {', '.join(missing)}{near}; split at {split_at}, it has "
-            f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}"
-        )
+        raise ManifestError(f"{path} lacks the column {_what_it_has(missing, header, delimiter)}")
     if wrong := [column for column, count in Counter(header).items() if count > 1 or not column]:
         hint = "" if header[0] else ". If pandas wrote row numbers into the first one, use to_csv(index=False)"
         raise ManifestError(f"{path} has repeated or unnamed columns: {wrong}; give each its own name{hint}")
     return header
+
+
+def _what_it_has(missing: Sequence[str], header: Sequence[str], delimiter: Literal[",", "\t"]) -> str:
+    """The missing columns, those that there are, and what may be wrong, in words."""
+    split_at = {",": "commas", "\t": "tabs"}[delimiter]
+    other = next((name for mark, name in OTHER_MARKS.items() if mark != delimiter and mark in header[0]), "")
+    hint = f". Its cells are separated by {other}; save it with {split_at} instead" if other else ""
+    shown = [name if len(name) <= MAX_SHOWN_CHARS else name[:MAX_SHOWN_CHARS] + "..." for name in header]
+    more = f" and {len(shown) - MAX_SHOWN_COLUMNS:,} more" if len(shown) > MAX_SHOWN_COLUMNS else ""
+    return (
+        f"{', '.join(missing)}{did_you_mean(missing[0], header)}; split at {split_at}, it has "
+        f"{shown[:MAX_SHOWN_COLUMNS]}{more}{hint}"
+    )
 
 
 def composed(text: str) -> str:

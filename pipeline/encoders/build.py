@@ -19,7 +19,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from pipeline.base.console import say
 from pipeline.base.errors import EncoderError, did_you_mean, first_line
 from pipeline.base.outside import reading
 from pipeline.config.model_names import PRETRAINED, SCRATCH, split_choice
@@ -88,6 +87,8 @@ class BuiltEncoder:
     weights: str
     weights_sha256: str
     num_params: int
+    note: str = ""
+    """For the user: which of several sets of weights was taken."""
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON types, for stores, runs and cards."""
@@ -146,17 +147,21 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     names = (classifiers,) if isinstance(classifiers, str) else tuple(classifiers)
     expected = model.state_dict()
     kept = {k: v for k, v in weights.items() if k in expected or not k.startswith(tuple(f"{n}." for n in names))}
-    shared = sorted(expected.keys() & kept.keys())
-    unlike = {
-        "missing": sorted(expected.keys() - kept.keys()),
-        "unknown": sorted(kept.keys() - expected.keys()),
-        "of another shape": [name for name in shared if kept[name].shape != expected[name].shape],
-    }
-    problems = [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
-    if problems:
+    if problems := _misfits(kept, expected):
         raise EncoderError(f"{source}: the weights do not fit the architecture: {'; '.join(problems)}")
     require_numbers(kept, source, expected)
     model.load_state_dict(kept)
+
+
+def _misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """How the names and shapes of weights differ from those of the model, in words; empty if they fit."""
+    shared = sorted(expected.keys() & weights.keys())
+    unlike = {
+        "missing": sorted(expected.keys() - weights.keys()),
+        "unknown": sorted(weights.keys() - expected.keys()),
+        "of another shape": [name for name in shared if weights[name].shape != expected[name].shape],
+    }
+    return [f"{len(names)} {what} ({', '.join(names[:4])}, ...)" for what, names in unlike.items() if names]
 
 
 def require_numbers(weights: Mapping[str, Tensor], source: str, expected: Mapping[str, Tensor] | None = None) -> None:
@@ -288,9 +293,8 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model, arguments = _create(spec, patch_px, pretrained=by_timm)
-    if loaded is not None:
-        loaded.load_into(model)
-    elif by_timm:
+    note = "" if loaded is None else loaded.load_into(model)
+    if by_timm:
         require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER))
     if spec.patch_px == 0:
         spec = _with_own_description(spec, timm_config(model), arguments, patch_px)
@@ -299,7 +303,7 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
     module.spec = spec
     num_params = sum(p.numel() for p in model.parameters())
     label = weights if weights in (PRETRAINED, SCRATCH) else Path(weights).name
-    return BuiltEncoder(module, spec, str(label), weights_hash(model), num_params)
+    return BuiltEncoder(module, spec, str(label), weights_hash(model), num_params, note)
 
 
 def _with_folders_rule(spec: EncoderSpec) -> EncoderSpec:
@@ -338,17 +342,16 @@ class _ReadWeights:
     chosen_set: str
     published_as: str
 
-    def load_into(self, model: nn.Module) -> None:
-        """Choose the encoder's set and load it; tell the user if the choice was among several.
+    def load_into(self, model: nn.Module) -> str:
+        """Choose the encoder's set and load it; returns a note if the choice was among several, else "".
 
         Raises:
             EncoderError: there is no such set, or it does not fit.
         """
         chosen, others = choose_set(self.content, model, str(self.file), self.chosen_set)
-        if note := choice_note(str(self.file), chosen, others) if not self.chosen_set else "":
-            say(f"note: {note}")
         place = f"{self.file}: {chosen.name}" if chosen.name else str(self.file)
         load_weights(model, chosen.weights, self.published_as or place)
+        return "" if self.chosen_set else choice_note(str(self.file), chosen, others)
 
 
 def _read_weights(spec: EncoderSpec, weights: str | Path) -> _ReadWeights:

@@ -6,17 +6,20 @@ of the one before are fetched into pinned memory and used.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pipeline.base.console import Progress
 from pipeline.base.devices import autocast, describe_device, mark
 from pipeline.base.errors import ConfigError
-from pipeline.base.loader import Batch
+from pipeline.base.loader import Batch, BatchLoader
+from pipeline.encoders.build import BuiltEncoder, Encoder
 
 T = TypeVar("T")
 
@@ -99,6 +102,82 @@ def embed_batches(
         waiting = started
     if waiting is not None:
         yield _finish(*waiting)
+
+
+@contextmanager
+def read_and_embed(
+    forward: ForwardPass,
+    read: Callable[[int, NDArray[np.uint8]], T],
+    row_batches: Iterable[Sequence[int]],
+    device: torch.device,
+    *,
+    patch_px: int,
+    batch_size: int,
+    workers: int,
+    width: int,
+    no_room: str,
+    is_readable: Callable[[T], bool] = lambda _: True,
+    views: int = 1,
+) -> Iterator[Iterator[EmbeddedBatch[T]]]:
+    """Read batches of rows in threads and embed them in order; gives the embedded batches. At the end of the block the
+    threads end.
+
+    Args:
+        read: reads a row, as for a `BatchLoader`.
+        row_batches: the rows of each batch, at most `batch_size`.
+        width, no_room, is_readable: as for `embed_batches`.
+    """
+    with BatchLoader(
+        read, patch_px=patch_px, batch_size=batch_size, workers=workers, device=device, views=views
+    ) as loader:
+        batches = loader.batches(row_batches)
+        yield embed_batches(forward, batches, device, width=width, no_room=no_room, is_readable=is_readable)
+
+
+def embed_rows(
+    module: Encoder,
+    read: Callable[[int, NDArray[np.uint8]], object],
+    rows: Sequence[int],
+    *,
+    patch_px: int,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    precision: str,
+    what: str,
+    no_room: str = "Give a smaller --batch-size",
+) -> NDArray[np.float32]:
+    """Embed `rows`, which `read(row, out)` reads into uint8 (P, P, 3); float32 (N, D) in their order.
+
+    Raises:
+        ConfigError: the device has too little memory for a batch; `no_room` says what the user can do.
+    """
+    size = max(1, min(batch_size, len(rows)))
+    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+    found: list[NDArray[np.float32]] = []
+    with (
+        read_and_embed(
+            EncoderForward(module, device, precision),
+            read,
+            parts,
+            device,
+            patch_px=patch_px,
+            batch_size=size,
+            workers=workers,
+            width=module.spec.width,
+            no_room=no_room,
+        ) as batches,
+        Progress(what, len(rows), "patches") as progress,
+    ):
+        for embedded in batches:
+            found.append(embedded.embeddings.numpy().copy())  # a copy: pinned memory is not kept
+            progress.step(len(embedded.rows))
+    return np.concatenate(found)
+
+
+def model_key(built: BuiltEncoder, precision: str) -> dict[str, Any]:
+    """What an encoder's embedding of given pixels depends on: architecture, rule, statistics, weights, arithmetic."""
+    return built.spec.deciding() | {"weights_sha256": built.weights_sha256, "precision": precision}
 
 
 def _start(

@@ -103,23 +103,32 @@ def choose_set(content: dict[str, Any], model: nn.Module, source: str, wanted: s
             raise EncoderError(f"{source}{CHOICE}{wanted}: no weights of this architecture are in the file")
         return _as_timm_takes(content, source), []
     if wanted:
-        named = [each for each in sets if each.name == wanted] or [each for each in sets if _has(each.name, wanted)]
-        if len(named) != 1:
-            problem = "no such set of weights" if not named else "several sets of weights have this name"
-            raise EncoderError(f"{source}{CHOICE}{wanted}: {problem}; there are {_listed(sets)}")
-        chosen = named[0]
+        chosen = _named_set(sets, source, wanted)
     else:
         chosen = next((each for each in sets if not _has_other_shapes(each, model)), sets[0])
     return chosen, [each.shown for each in sets if each is not chosen]
 
 
+def _named_set(sets: Sequence[WeightSet], source: str, wanted: str) -> WeightSet:
+    """The set of that name, else the one whose name has it as a part.
+
+    Raises:
+        EncoderError: there is none, or there are several.
+    """
+    named = [each for each in sets if each.name == wanted] or [each for each in sets if _has(each.name, wanted)]
+    if len(named) != 1:
+        problem = "no such set of weights" if not named else "several sets of weights have this name"
+        raise EncoderError(f"{source}{CHOICE}{wanted}: {problem}; there are {_listed(sets)}")
+    return named[0]
+
+
 def choice_note(source: str, chosen: WeightSet, others: Sequence[str]) -> str:
-    """Which of several sets is taken, and how another one is; "" where there is one only."""
+    """A note on which of several sets is taken, and how another one is; "" where there is one only."""
     if not others:
         return ""
     listing = ", ".join(others)
     return (
-        f"{source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
+        f"note: {source} holds several sets of weights: {chosen.shown} is taken, not {listing}. {source}{CHOICE}NAME "
         "takes another"
     )
 

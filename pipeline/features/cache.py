@@ -6,65 +6,21 @@ anew.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from pipeline.base.console import Progress, say
+from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError
-from pipeline.base.loader import BatchLoader
 from pipeline.disk.asides import remove_asides_of
 from pipeline.disk.files import sha256_json
-from pipeline.encoders.build import BuiltEncoder, Encoder
-from pipeline.encoders.embed import EncoderForward, embed_batches
 from pipeline.features.files import read_arrays, write_arrays
 
 NAME_DIGITS = 16
 """Hex digits of each hash in a file's name; the whole ones are inside and are compared."""
-
-
-def model_key(built: BuiltEncoder, precision: str) -> dict[str, Any]:
-    """What an encoder's embedding of given pixels depends on: architecture, rule, statistics, weights, arithmetic."""
-    return built.spec.deciding() | {"weights_sha256": built.weights_sha256, "precision": precision}
-
-
-def embed_rows(
-    module: Encoder,
-    read: Callable[[int, NDArray[np.uint8]], object],
-    rows: Sequence[int],
-    *,
-    patch_px: int,
-    batch_size: int,
-    workers: int,
-    device: torch.device,
-    precision: str,
-    what: str,
-    no_room: str = "Give a smaller --batch-size",
-) -> NDArray[np.float32]:
-    """Embed `rows`, which `read(row, out)` reads into uint8 (P, P, 3); float32 (N, D) in their order.
-
-    Raises:
-        ConfigError: the device has too little memory for a batch; `no_room` says what the user can do.
-    """
-    size = max(1, min(batch_size, len(rows)))
-    parts = [rows[i : i + size] for i in range(0, len(rows), size)]
-    loader = BatchLoader(read, patch_px=patch_px, batch_size=size, workers=workers, device=device)
-    found: list[NDArray[np.float32]] = []
-    with loader, Progress(what, len(rows), "patches") as progress:
-        for embedded in embed_batches(
-            EncoderForward(module, device, precision),
-            loader.batches(parts),
-            device,
-            width=module.spec.width,
-            no_room=no_room,
-        ):
-            found.append(embedded.embeddings.numpy().copy())  # a copy: pinned memory is not kept
-            progress.step(len(embedded.rows))
-    return np.concatenate(found)
 
 
 def cached(

@@ -4,7 +4,7 @@ On a GPU the host is one batch ahead of the results. Memory is a ring of batches
 that cannot be read, or whose embedding is no number, are left out and reported, never filled up.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pipeline.base.console import Tell
 from pipeline.base.errors import SlideError
-from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.config.base import differences
-from pipeline.config.stages import PlanConfig
+from pipeline.config.groups import Grid
 from pipeline.encoders.build import BuiltEncoder
-from pipeline.encoders.embed import EncoderForward, embed_batches
+from pipeline.encoders.embed import EncoderForward, read_and_embed
 from pipeline.features.layouts import EmbeddedSlide
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
@@ -137,7 +137,7 @@ def file_change(then: dict[str, Any], now: dict[str, Any]) -> str:
     return f"{PARTS}: {before[:12]} -> {after[:12]}" if before and after and before != after else ""
 
 
-def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: PlanConfig) -> PreparedSlide:
+def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid: Grid) -> PreparedSlide:
     """Find the tissue of a slide and all patches on it.
 
     Raises:
@@ -165,9 +165,9 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
 
 
 def embed_slide(
-    slide: PreparedSlide, embedder: Embedder, grid: PlanConfig, made_by: dict[str, Any], on_batch: Callable[[int], None]
+    slide: PreparedSlide, embedder: Embedder, made_by: dict[str, Any], on_batch: Callable[[int], None], tell: Tell
 ) -> tuple[EmbeddedSlide, list[Failure]]:
-    """Embed all patches of a slide; `on_batch` is told how many more are done.
+    """Embed all patches of a slide; `on_batch` is told how many more are done, `tell` what is odd of the file.
 
     Raises:
         SlideError: the slide is gone or another one than it was, or none of its patches can be embedded.
@@ -175,27 +175,34 @@ def embed_slide(
     """
     coords = slide.plan.coords_l0_px
     num = len(coords)
-    patches = PlannedPatches(Plan(grid, (slide.plan,), (), slide.path.parent), None)
+    patches = PlannedPatches(PlannedSlides((slide.plan,), slide.path.parent), None, tell=tell)
     size = min(embedder.batch_size, num)
     features = np.empty((num, embedder.width), embedder.dtype)
     results: list[PatchRead] = []
-    loader = BatchLoader(
-        patches.read, patch_px=grid.patch_px, batch_size=size, workers=embedder.workers, device=embedder.device
-    )
-    with loader:
-        rows = [range(start, min(start + size, num)) for start in range(0, num, size)]
-        for embedded in embed_batches(
-            embedder.embed,
-            _of_whole_slide(loader.batches(rows)),
-            embedder.device,
-            width=embedder.width,
-            no_room="Give a smaller --batch-size; finished slides are kept",
-            is_readable=lambda read: read.status is Status.OK,
-        ):
-            start, read = len(results), embedded.results
-            _store(embedded.embeddings.numpy(), read, features[start : start + len(read)])
-            results += read
-            on_batch(len(read))
+
+    def read_patch(row: int, out: NDArray[np.uint8]) -> PatchRead:
+        result = patches.read(row, out)
+        if result.status is Status.NO_SLIDE:  # there is never a file of half a slide
+            raise SlideError(result.reason)
+        return result
+
+    with read_and_embed(
+        embedder.embed,
+        read_patch,
+        [range(start, min(start + size, num)) for start in range(0, num, size)],
+        embedder.device,
+        patch_px=slide.plan.geometry.patch_px,
+        batch_size=size,
+        workers=embedder.workers,
+        width=embedder.width,
+        no_room="Give a smaller --batch-size; finished slides are kept",
+        is_readable=lambda result: result.status is Status.OK,
+    ) as batches:
+        for embedded in batches:
+            start, reads = len(results), embedded.results
+            _store(embedded.embeddings.numpy(), reads, features[start : start + len(reads)])
+            results += reads
+            on_batch(len(reads))
     kept = np.array([read.status is Status.OK for read in results])
     failures = [
         Failure(slide.plan.slide_id, int(coords[i, 0]), int(coords[i, 1]), results[i].status.name, results[i].reason)
@@ -209,19 +216,6 @@ def embed_slide(
         slide.plan, slide.level_size_px, made_by, slide.content, coords[kept], slide.tissue_fraction[kept], features
     )
     return whole, failures
-
-
-def _of_whole_slide(batches: Iterator[Batch[PatchRead]]) -> Iterator[Batch[PatchRead]]:
-    """The same batches.
-
-    Raises:
-        SlideError: the slide is gone or another one than it was: there is never a file of half a slide.
-    """
-    for batch in batches:
-        lost = next((read for read in batch.results if read.status is Status.NO_SLIDE), None)
-        if lost is not None:
-            raise SlideError(lost.reason)
-        yield batch
 
 
 def _store(found: NDArray[np.float32], results: list[PatchRead], out: NDArray[Any]) -> None:

@@ -72,6 +72,16 @@ def find_feature_tree(folder: Path, option: str = "--features ") -> FeatureTree:
         tool = _tree_tool([right_in])
         below = tool.tree.find(folder, option)[0] if tool and tool.tree else []
         return _tree_of(sorted({*right_in, *below}), folder)
+    tree = _in_known_folders(folder, option)
+    return _anywhere_below(folder, option) if tree is None else tree
+
+
+def _in_known_folders(folder: Path, option: str) -> FeatureTree | None:
+    """The feature files in a folder that a tool has made below `folder`; `None` if there is no such folder.
+
+    Raises:
+        BenchmarkError: several folders could be meant.
+    """
     holding = {place: paths for tool in all_tools() for place, paths in _known_folders(tool, folder).items()}
     if holding and (tool := _tree_tool(list(holding.values()))) and tool.tree:
         below, root = tool.tree.find(folder, option)
@@ -79,8 +89,15 @@ def find_feature_tree(folder: Path, option: str = "--features ") -> FeatureTree:
     if len(holding) > 1:
         names = "\n".join(f"  {place}" for place in sorted(holding))
         raise BenchmarkError(f"{option}{folder}: several folders with features; name one of them:\n{names}")
-    if holding:
-        return find_feature_tree(next(iter(holding)), option)
+    return find_feature_tree(next(iter(holding)), option) if holding else None
+
+
+def _anywhere_below(folder: Path, option: str) -> FeatureTree:
+    """The feature files of a tool that keeps the slides' subfolders, anywhere below `folder`.
+
+    Raises:
+        BenchmarkError: there are none.
+    """
     for tool in all_tools():
         below, root = tool.tree.find(folder, option) if tool.tree else ([], folder)
         if below:

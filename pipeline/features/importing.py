@@ -20,7 +20,7 @@ from pipeline.base.errors import BenchmarkError, G2LError, StoreError
 from pipeline.base.outside import reading
 from pipeline.cohort.manifest import ManifestRow, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
-from pipeline.config.tools import ImportConfig
+from pipeline.config.groups import Sampling
 from pipeline.features.read import PlacedFeatures, read_placed
 from pipeline.features.tool import UNKNOWN
 from pipeline.sampling import SPLITS, sample_patches
@@ -69,31 +69,47 @@ class ImportedSlide:
         return ImportedSlide(audit, features=self.features)
 
 
+@dataclass(frozen=True)
+class Expected:
+    """What the features of every slide must fit, and how many of them are taken.
+
+    Attributes:
+        teacher: the encoder that is said to have made them.
+        patch_px: side of its input.
+        width: dimension of its embedding; 0 if any.
+        mpp: um/px of its input, if the options say so.
+        allow_upsampling: whether slides more than 5 % coarser than their patches may be used.
+        coords: the folder of coordinate files, if they lie apart.
+        sampling: how many patches of a slide are taken, and which are held out.
+    """
+
+    teacher: str
+    patch_px: int
+    width: int
+    mpp: float | None
+    allow_upsampling: bool
+    coords: Path | None
+    sampling: Sampling
+
+
 def look_at_slide(
-    row: ManifestRow,
-    slide_path: Path,
-    features: Path,
-    config: ImportConfig,
-    patch_px: int,
-    width: int,
-    num_measured: int = 1,
+    row: ManifestRow, slide_path: Path, features: Path, expected: Expected, num_measured: int = 1
 ) -> ImportedSlide:
     """Check a slide's features against the slide and the teacher; a failure is reported, never raised.
 
-    Args:
-        patch_px: side of the teacher's input.
-        width: dimension of the teacher's embedding; 0 if any.
-        num_measured: patches to encode, to estimate how many bytes pixels will take.
+    `num_measured` patches are encoded, to estimate how many bytes pixels will take.
     """
     audit = AuditRow(row.slide_id, "ok", path=row.path, case_id=row.case_id, center=row.center or "")
     try:
         with reading(features, "features cannot be used", BenchmarkError):
-            placed = read_placed(features, config.coords)
-            if width and placed.features.shape[1] != width:
-                raise BenchmarkError(f"{features}: {placed.features.shape[1]} dimensions; {config.teacher} has {width}")
+            placed = read_placed(features, expected.coords)
+            if expected.width and placed.features.shape[1] != expected.width:
+                raise BenchmarkError(
+                    f"{features}: {placed.features.shape[1]} dimensions; {expected.teacher} has {expected.width}"
+                )
             slide = Slide(slide_path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
             with slide_failures(slide_path):
-                return _fit(row, slide, features, placed, config, patch_px, audit, num_measured)
+                return _fit(row, slide, features, placed, expected, audit, num_measured)
     except G2LError as error:
         return ImportedSlide(replace(audit, status="failed", reason=str(error)), features=features)
 
@@ -103,8 +119,7 @@ def _fit(
     slide: Slide,
     features: Path,
     placed: PlacedFeatures,
-    config: ImportConfig,
-    patch_px: int,
+    expected: Expected,
     audit: AuditRow,
     num_measured: int,
 ) -> ImportedSlide:
@@ -114,9 +129,9 @@ def _fit(
         BenchmarkError, SlideError: features and slide do not fit.
     """
     info = slide.info
-    side_l0 = side_of_patches(placed, info, config, patch_px, features)
-    target_mpp = round(side_l0 * info.mpp / patch_px, MPP_DECIMALS)
-    geometry = slide.geometry(patch_px, target_mpp, allow_upsampling=config.allow_upsampling)
+    side_l0 = side_of_patches(placed, info, expected.mpp, expected.patch_px, features)
+    target_mpp = round(side_l0 * info.mpp / expected.patch_px, MPP_DECIMALS)
+    geometry = slide.geometry(expected.patch_px, target_mpp, allow_upsampling=expected.allow_upsampling)
     corners = placed.coords_l0_px(info.mpp)
     inside = _within(corners, side_l0, info, features)
     if len(np.unique(corners, axis=0)) < len(corners):
@@ -126,14 +141,14 @@ def _fit(
         )
     kept = corners[inside]
     coords = kept[np.lexsort((kept[:, 0], kept[:, 1]))]  # top to bottom, left to right
-    if config.patches_per_slide is not None:
-        coords = coords[sample_patches(row.slide_id, coords, config.patches_per_slide, config.seed)]
-    split = np.full(len(coords), SPLITS.index(row_split(row, config.val_fraction)), np.uint8)
+    sampling, split_name = expected.sampling, row_split(row, expected.sampling.val_fraction)
+    coords = coords[sample_patches(row.slide_id, coords, sampling.patches_per_slide, sampling.seed)]
+    split = np.full(len(coords), SPLITS.index(split_name), np.uint8)
     over = len(corners) - len(kept)
     audit = replace(
         audit,
         reason=f"patches over the edge, left out: {over}" if over else "",
-        split=row_split(row, config.val_fraction),
+        split=split_name,
         **info.audit_facts(),
         level_read=geometry.level,
         patches_available=len(corners),
@@ -160,10 +175,8 @@ def _fit(
     return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre)
 
 
-def side_of_patches(
-    placed: PlacedFeatures, info: SlideInfo, config: ImportConfig, patch_px: int, features: Path
-) -> float:
-    """Side of the patches in level-0 pixels, not rounded: what the tool says, else what the options say.
+def side_of_patches(placed: PlacedFeatures, info: SlideInfo, mpp: float | None, patch_px: int, features: Path) -> float:
+    """Side of the patches in level-0 pixels, not rounded: what the tool says, else what `mpp`, the option, says.
 
     If the tool gives a whole number of pixels that may be the rounding of --mpp, --mpp is taken.
 
@@ -184,18 +197,17 @@ def side_of_patches(
                 f"slide's levels have {[round(d, 3) for d in info.downsamples]}"
             )
     if not facts.is_known:
-        if config.mpp is None:
+        if mpp is None:
             raise BenchmarkError(
                 f"{features}: it does not say how large its patches are. Say it with --mpp (um/px of "
                 "the encoder's input)"
             )
-        return patch_px * config.mpp / info.mpp
-    side_l0 = facts.side(info.mpp, None if config.mpp is None else patch_px * config.mpp)
+        return patch_px * mpp / info.mpp
+    side_l0 = facts.side(info.mpp, None if mpp is None else patch_px * mpp)
     file_mpp = side_l0 * info.mpp / patch_px
-    if config.mpp is not None and _apart(file_mpp, config.mpp):
+    if mpp is not None and _apart(file_mpp, mpp):
         raise BenchmarkError(
-            f"{features}: its patches have {file_mpp:.4g} um/px at {patch_px} px; --mpp says "
-            f"{config.mpp:g}. A wrong level?"
+            f"{features}: its patches have {file_mpp:.4g} um/px at {patch_px} px; --mpp says {mpp:g}. A wrong level?"
         )
     return side_l0
 
@@ -286,12 +298,14 @@ class FeatureRows:
         return placed.features[[order[x, y] for x, y in slide.coords_l0_px.tolist()]]
 
 
-def describe_import(slides: Sequence[ImportedSlide], config: ImportConfig) -> dict[str, Any]:
-    """What a store records of the files that it was made from; another import does not continue it."""
+def describe_import(slides: Sequence[ImportedSlide], options: dict[str, Any]) -> dict[str, Any]:
+    """What a store records of the files that it was made from, and of the `options` that decide the result; another
+    import does not continue it.
+    """
     ok = [s for s in slides if s.slide is not None]
     return {
         "layouts": sorted({s.layout for s in ok}),
         "encoders": sorted({s.encoder for s in ok if s.encoder}),
-        "options": config.deciding(),
+        "options": options,
         "features_sha256": {s.audit.slide_id: s.digest for s in ok},
     }

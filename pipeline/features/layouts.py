@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import BenchmarkError, EmbedError
 from pipeline.base.outside import parse_object, read_json, reading
 from pipeline.cohort.plan import SlidePlan
-from pipeline.config.stages import PlanConfig
+from pipeline.config.groups import Grid
 from pipeline.disk.files import sha256_json
 from pipeline.features.files import read_attributes
 
@@ -134,7 +134,7 @@ class Place:
     folder: Path
     writer: Writer
     encoder: str
-    grid: PlanConfig
+    grid: Grid
 
     def files(self, slide_id: str) -> dict[str, Path]:
         """The files of a slide by kind, in the order of writing; the last one carries the mark."""

@@ -8,7 +8,7 @@ of one slide; the others go on. Left out: looking into the files.
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from pipeline.cohort.copies import copies_of_slides
 from pipeline.cohort.manifest import ManifestRow, parse_manifest
 from pipeline.cohort.plan import AuditRow
 from pipeline.cohort.sources import list_folder
-from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
 from pipeline.disk.tables import composed
 from pipeline.features.find import FeatureTree, Parts, is_end
@@ -41,21 +40,21 @@ class Matched:
     notes: tuple[str, ...] = ()
 
 
-def match_slides(tree: FeatureTree, config: ImportConfig) -> Matched:
-    """Find the slide of every feature file.
+def match_slides(tree: FeatureTree, manifest_path: Path | None, slides_root: Path) -> Matched:
+    """Find the slide of every feature file, among those of a manifest or else all below `slides_root`.
 
     Raises:
         ManifestError: the manifest or the folder of slides cannot be used.
     """
     notes: tuple[str, ...] = ()
-    if config.manifest:
-        manifest = parse_manifest(config.manifest, config.slides_root)
+    if manifest_path:
+        manifest = parse_manifest(manifest_path, slides_root)
         rows, root = list(manifest.rows), manifest.slides_root
     else:
-        listed = list_folder(config.slides_root)
-        rows, root = list(listed.rows), config.slides_root
-        notes = tuple(f"{config.slides_root}: {note}" for note in listed.notes)
-    candidates = _match_files(rows, root, tree, config)
+        listed = list_folder(slides_root)
+        rows, root = list(listed.rows), slides_root
+        notes = tuple(f"{slides_root}: {note}" for note in listed.notes)
+    candidates = _match_files(rows, root, tree, manifest_path)
     pairs = {c.slides[0].slide_id: (c.slides[0], c.path) for c in candidates.values() if not c.reason}
     failed = _failed(rows, root, pairs.keys(), candidates)
     return Matched(tuple(pairs[slide_id] for slide_id in sorted(pairs)), tuple(failed), root, notes)
@@ -109,9 +108,7 @@ class _Names:
             return _Candidates(path, slides, why)
         if name not in self.at_place and (self.keeps_subfolders or self.same_stem[stem] > 1):
             return _Candidates(path, slides, self._not_at_its_place(path))
-        slides = self.at_place.get(name, slides)
-        if self.manifest and all(_stem(row) == stem for row in slides):
-            slides = [row for row in slides if composed(row.slide_id) == stem] or slides
+        slides = self._by_place_and_id(name)
         if len(slides) > 1:
             why = (
                 f"{path}: is it of {_paths(slides, self.root)}? Name the slides' files apart, or give a --manifest "
@@ -119,6 +116,15 @@ class _Names:
             )
             return _Candidates(path, slides, why)
         return _Candidates(path, slides)
+
+    def _by_place_and_id(self, name: str) -> Sequence[ManifestRow]:
+        """The slides of a file's name: those at its place, if there are some. Of a manifest's slides whose files have
+        one name, the one with that id.
+        """
+        stem, slides = composed(self.tree.files[name].stem), self.at_place.get(name, self.by_name[name])
+        if self.manifest and all(_stem(row) == stem for row in slides):
+            return [row for row in slides if composed(row.slide_id) == stem] or slides
+        return slides
 
     def _not_at_its_place(self, path: Path) -> str:
         """Why a file is of no slide of its name, as no slide lies at its place."""
@@ -131,13 +137,13 @@ class _Names:
 
 
 def _match_files(
-    rows: Sequence[ManifestRow], root: Path, tree: FeatureTree, config: ImportConfig
+    rows: Sequence[ManifestRow], root: Path, tree: FeatureTree, manifest: Path | None
 ) -> dict[str, _Candidates]:
     """The slide of each file, by the names of the tree, or why it is of none."""
     same_stem = Counter(composed(path.stem) for path in tree.files.values())
     slides_by_name = _slides_by_name(rows, same_stem.keys())
     by_name = {name: slides_by_name.get(composed(path.stem), []) for name, path in tree.files.items()}
-    names = _Names(tree, root, config.manifest, by_name, _slides_at_places(by_name, tree, root), same_stem)
+    names = _Names(tree, root, manifest, by_name, _slides_at_places(by_name, tree, root), same_stem)
     candidates = {name: names.candidates(name) for name in tree.files}
     num_files = Counter(c.slides[0].slide_id for c in candidates.values() if not c.reason)
     for name, c in candidates.items():
@@ -214,12 +220,18 @@ def _slides_at_places(
         return {}  # of a tool that keeps no subfolders, or of slides without
     top = _parts(root)
     paths = {row.slide_id: _parts((root / row.path).with_suffix("")) for rows in by_name.values() for row in rows}
-    same = {name: [row for row in rows if paths[row.slide_id] == top + places[name]] for name, rows in by_name.items()}
-    if not all(same[name] for name, rows in by_name.items() if rows):
-        same = {
-            name: [row for row in rows if is_end(places[name], paths[row.slide_id])] for name, rows in by_name.items()
-        }
-    return {name: rows for name, rows in same.items() if rows}
+    same = _slides_where(by_name, lambda name, row: paths[row.slide_id] == top + places[name])
+    if not all(name in same for name, rows in by_name.items() if rows):
+        same = _slides_where(by_name, lambda name, row: is_end(places[name], paths[row.slide_id]))
+    return same
+
+
+def _slides_where(
+    by_name: Mapping[str, Sequence[ManifestRow]], is_so: Callable[[str, ManifestRow], bool]
+) -> dict[str, list[ManifestRow]]:
+    """By name, the slides for which `is_so`; without names for which there are none."""
+    chosen = {name: [row for row in rows if is_so(name, row)] for name, rows in by_name.items()}
+    return {name: rows for name, rows in chosen.items() if rows}
 
 
 def _parts(path: Path) -> Parts:

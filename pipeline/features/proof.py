@@ -10,19 +10,20 @@ is refused. Left out: patches that were not drawn.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.base.cores import usable_cores
+from pipeline.base.console import Tell
 from pipeline.base.errors import StoreError
+from pipeline.base.images import ImageFormat
 from pipeline.base.outside import reading
 from pipeline.cohort.plan import Plan
-from pipeline.config.tools import ImportConfig
 from pipeline.encoders.build import BuiltEncoder
-from pipeline.features.cache import embed_rows
+from pipeline.encoders.embed import embed_rows
 from pipeline.features.importing import FeatureRows, ImportedSlide
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
@@ -134,10 +135,20 @@ def share_nearer(
 
 
 def embed_sample(
-    plan: Plan, rows: list[int], teacher: BuiltEncoder, config: ImportConfig, device: torch.device
+    plan: Plan,
+    rows: list[int],
+    teacher: BuiltEncoder,
+    device: torch.device,
+    *,
+    image_format: ImageFormat | None,
+    workers: int,
+    tell: Tell,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """The rows that can be read, int64 (N,), and their embeddings, float32 (N, D)."""
-    patches = PlannedPatches(plan, "jpeg" if config.pixels == "jpeg" else None)
+    """The rows that can be read, int64 (N,), and their embeddings by a teacher that is on `device`, float32 (N, D).
+
+    Patches are seen as a lossy `image_format` gives them. Notes on slides go to `tell`.
+    """
+    patches = PlannedPatches(plan, image_format, tell=tell)
     status: dict[int, Status] = {}
 
     def read(row: int, out: NDArray[np.uint8]) -> None:
@@ -149,7 +160,7 @@ def embed_sample(
         rows,
         patch_px=plan.config.patch_px,
         batch_size=BATCH_ROWS,
-        workers=config.workers or usable_cores(),
+        workers=workers,
         device=device,
         precision="float32",
         what="embedding again",
@@ -160,19 +171,29 @@ def embed_sample(
 
 
 def prove(
-    plan: Plan, slides: Mapping[str, ImportedSlide], teacher: BuiltEncoder, config: ImportConfig, device: torch.device
-) -> Proof | None:
-    """Embed a sample of patches again, with a teacher that is on `device`; `None` if none can be read.
+    plan: Plan,
+    slides: Mapping[str, ImportedSlide],
+    rows: NDArray[np.int64],
+    again: NDArray[np.float32],
+    *,
+    teacher: str,
+    coords: Path | None,
+    min_cosine: float,
+) -> Proof:
+    """Compare the features of a sample with what the teacher gives.
 
     A slide is refused if its median cosine is below `min_cosine`, or if more than `MAX_NEARER` of its rows are nearer.
+
+    Args:
+        rows: int64 (N,), the sample: at least one row.
+        again: float32 (N, D), the teacher's embeddings of these rows.
+        teacher: its name.
+        coords: the folder of coordinate files, if they lie apart.
 
     Raises:
         StoreError: more than `MOST_REFUSED` of the slides are refused; names them.
     """
-    rows, again = embed_sample(plan, sample_rows(plan, config.check_rows), teacher, config, device)
-    if not len(rows):
-        return None
-    features, slide_of_row = FeatureRows(plan, slides, config.coords), plan.slide_of_row()
+    features, slide_of_row = FeatureRows(plan, slides, coords), plan.slide_of_row()
     centre = np.mean([s.centre for s in slides.values() if s.centre is not None], axis=0)
     medians: dict[str, tuple[float, float]] = {}
     stored: dict[str, NDArray[np.float32]] = {}
@@ -185,7 +206,7 @@ def prove(
         cosine = centred_cosines(whole[own], again[in_sample], centre)
         nearer = share_nearer(again[in_sample], own, whole, centre)
         medians[name] = (float(np.median(cosine)), float(np.median(nearer)))
-    refused = refused_slides(medians, slides, config, teacher.spec.name)
+    refused = refused_slides(medians, slides, min_cosine, teacher)
     good = medians.keys() - {r.slide_id for r in refused}
     before = np.concatenate([values for name, values in stored.items() if name in good])
     after = np.concatenate([values for name, values in embedded.items() if name in good])
@@ -212,7 +233,7 @@ def read_refused(store: Store) -> tuple[Refused, ...]:
 
 
 def refused_slides(
-    medians: Mapping[str, tuple[float, float]], slides: Mapping[str, ImportedSlide], config: ImportConfig, teacher: str
+    medians: Mapping[str, tuple[float, float]], slides: Mapping[str, ImportedSlide], min_cosine: float, teacher: str
 ) -> tuple[Refused, ...]:
     """Slides whose features are not those of the teacher at these places.
 
@@ -225,9 +246,9 @@ def refused_slides(
     bad = {  # NaN is not good either
         name: f"cosine {cosine:.3f}, {nearer:.0%} of the other rows nearer"
         for name, (cosine, nearer) in medians.items()
-        if not (cosine >= config.min_cosine and nearer <= MAX_NEARER)
+        if not (cosine >= min_cosine and nearer <= MAX_NEARER)
     }
-    needed = f"needed are a cosine of {config.min_cosine:g} and at most {MAX_NEARER:.0%}"
+    needed = f"needed are a cosine of {min_cosine:g} and at most {MAX_NEARER:.0%}"
     if len(bad) > MOST_REFUSED * len(medians):
         names = "\n".join(f"  {name}: {words}" for name, words in list(bad.items())[:NAMED])
         more = f"\n  and {len(bad) - NAMED} more" if len(bad) > NAMED else ""

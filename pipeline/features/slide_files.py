@@ -53,23 +53,34 @@ def files_of_slides(cells: Sequence[str], trees: Mapping[str, FeatureTree]) -> S
     """The files of the slides that the `cells` of a table name."""
     candidates = [{model: _files_of_cell(cell, tree) for model, tree in trees.items()} for cell in cells]
     ids = tuple(_slide_id(cell, by_model, trees) for cell, by_model in zip(cells, candidates, strict=True))
-    files: dict[str, dict[str, Path]] = {model: {} for model in trees}
+    files: dict[str, dict[str, Path]] = {}
     unclear: dict[str, str] = {}
     for model in trees:
-        slides_of_file: dict[Path, set[str]] = {}
-        for slide, by_model in zip(ids, candidates, strict=True):
-            if len(by_model[model]) == 1:
-                slides_of_file.setdefault(by_model[model][0][1], set()).add(slide)
-        for slide, by_model in zip(ids, candidates, strict=True):
-            paths = [path for _, path in by_model[model]]
-            others = sorted({other for path in paths for other in slides_of_file.get(path, ())} - {slide})
-            if len(paths) > 1:
-                unclear[slide] = f"{_listed(paths)} of {model} could be meant; give the path below the folder"
-            elif others:
-                unclear[slide] = f"{_listed(paths)} of {model} could be of {', '.join(others)} as well"
-            elif paths:
-                files[model][slide] = paths[0]
+        paths = [(slide, [path for _, path in of[model]]) for slide, of in zip(ids, candidates, strict=True)]
+        files[model], reasons = _one_file_each(model, paths)
+        unclear |= reasons
     return SlideFiles(ids, files, frozenset(ids), unclear, {model: len(tree) for model, tree in trees.items()})
+
+
+def _one_file_each(
+    model: str, candidates: Sequence[tuple[str, Sequence[Path]]]
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Of the files that slides may have, those that are of one slide only; and by slide, why it has none."""
+    slides_of_file: dict[Path, set[str]] = {}
+    for slide, paths in candidates:
+        if len(paths) == 1:
+            slides_of_file.setdefault(paths[0], set()).add(slide)
+    files: dict[str, Path] = {}
+    unclear: dict[str, str] = {}
+    for slide, paths in candidates:
+        others = sorted({other for path in paths for other in slides_of_file.get(path, ())} - {slide})
+        if len(paths) > 1:
+            unclear[slide] = f"{_listed(paths)} of {model} could be meant; give the path below the folder"
+        elif others:
+            unclear[slide] = f"{_listed(paths)} of {model} could be of {', '.join(others)} as well"
+        elif paths:
+            files[slide] = paths[0]
+    return files, unclear
 
 
 def files_by_name(trees: Mapping[str, FeatureTree]) -> SlideFiles:
@@ -90,8 +101,7 @@ def files_by_name(trees: Mapping[str, FeatureTree]) -> SlideFiles:
 def _files_of_cell(cell: str, tree: FeatureTree) -> Files:
     """The files that a cell may mean."""
     path = PurePosixPath(composed(cell))
-    has_known_ending = path.suffix.lower() in (*SLIDE_SUFFIXES, *feature_suffixes())
-    for name in (path.name, *([path.stem] if has_known_ending else [])):
+    for name in dict.fromkeys((path.name, _spelled(path))):
         parts = (*path.parts[:-1], name)
         files = [file for file in tree.by_name.get(name, []) if is_end(parts, file[0])]
         exact = [file for file in files if file[0] == parts]

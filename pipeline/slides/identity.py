@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import SlideError
+from pipeline.disk.files import sha256_file
 from pipeline.slides import dicom
 from pipeline.slides.info import SlideInfo
 
@@ -193,3 +194,17 @@ def _parts(path: Path, size: int) -> Iterator[bytes]:
 def _short(value: Any) -> str:
     """A value for a message; a digest is cut to its first digits."""
     return value[:12] if isinstance(value, str) else str(value)
+
+
+def check_sha256(path: Path, sha256: str) -> None:
+    """Check a slide's SHA-256 against the manifest's.
+
+    Raises:
+        SlideError: they differ, or the slide cannot be read.
+    """
+    try:
+        actual = sha256_file(path)
+    except OSError as error:
+        raise SlideError(f"{path}: the slide cannot be read ({error.strerror})") from None
+    if actual != sha256.lower():
+        raise SlideError(f"{path}: its SHA-256 is not the manifest's; the file is damaged or another one")

@@ -19,7 +19,7 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
-from pipeline.base.console import say
+from pipeline.base.console import Tell
 from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
 from pipeline.disk.first_look import require_sound
 from pipeline.slides.geometry import PatchGeometry, choose_level, region_box
@@ -257,7 +257,8 @@ class SlidePool:
     done.
     """
 
-    def __init__(self, capacity: int = 8) -> None:
+    def __init__(self, *, tell: Tell, capacity: int = 8) -> None:
+        self._tell = tell
         self._capacity = capacity
         self._lock = threading.Lock()
         self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
@@ -278,7 +279,8 @@ class SlidePool:
             if entry is None:
                 try:
                     entry = Slide(path, manifest_mpp, mpp_overrides=True)
-                    require_planned(entry, planned, geometry)
+                    if note := require_planned(entry, planned, geometry):
+                        self._tell(note)
                 except SlideError as error:
                     entry = error
                 self._slides[path] = entry
@@ -290,9 +292,9 @@ class SlidePool:
         return entry
 
 
-def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometry) -> None:
-    """Check that a slide is the planned one. Plans of earlier versions may lack its content; then size, resolution and
-    level decide.
+def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometry) -> str:
+    """Check that a slide is the planned one; returns a warning if it is, but its file has changed, else "". Plans of
+    earlier versions may lack its content; then size, resolution and level decide.
 
     Raises:
         SlideError: it is another slide; says what differs.
@@ -310,7 +312,8 @@ def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometr
             f"{'; '.join(changes)}). Plan again, or restore the slide"
         )
     if changes := planned.file_changes(slide.identity()):
-        say(
+        return (
             f"warning: {slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its "
             "quickhash has not. Was it damaged or repaired?"
         )
+    return ""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config.stages import PlanConfig
+from pipeline.config.groups import Grid
 from pipeline.slides.geometry import PatchGeometry, area_fractions, patch_grid, readable_bounds
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, find_tissue
@@ -42,18 +42,17 @@ class TissueGrid:
         return f"no patch has {self.min_tissue:.0%} of its area on tissue"
 
 
-def lay_grid(slide: Slide, config: PlanConfig) -> TissueGrid:
+def lay_grid(slide: Slide, wanted: Grid) -> TissueGrid:
     """Find the tissue of a slide and lay the grid over it.
 
     Raises:
         SlideError: the slide is too coarse for that resolution, or its file is gone.
     """
     info = slide.info
-    geometry = slide.geometry(config.patch_px, config.mpp, allow_upsampling=config.allow_upsampling)
+    geometry = slide.geometry(wanted.patch_px, wanted.mpp, allow_upsampling=wanted.allow_upsampling)
     tissue = find_tissue(slide)
     bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
-    stride_l0_px = (config.stride_px or config.patch_px) * config.mpp / info.mpp
-    grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px)
+    grid = patch_grid(bounds, geometry.patch_l0_px, wanted.stride_px * wanted.mpp / info.mpp)
     fraction = area_fractions(tissue.integral(), grid, geometry.patch_l0_px, tissue.pixel_l0_px)
-    kept = fraction >= config.min_tissue
-    return TissueGrid(geometry, tissue, len(grid), grid[kept], fraction[kept], config.min_tissue)
+    kept = fraction >= wanted.min_tissue
+    return TissueGrid(geometry, tissue, len(grid), grid[kept], fraction[kept], wanted.min_tissue)

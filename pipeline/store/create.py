@@ -15,9 +15,10 @@ from pipeline.cohort.plan import Plan
 from pipeline.config.base import differences
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder
-from pipeline.disk.folders import new_folder
+from pipeline.disk.folders import is_free, new_folder
 from pipeline.store import zarr_format
 from pipeline.store.format import (
+    METADATA,
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
@@ -28,6 +29,19 @@ from pipeline.store.format import (
 )
 from pipeline.store.plan_arrays import write_stored_plan
 from pipeline.store.store import Store, StoredTeacher
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a store; false where one can be made.
+
+    Raises:
+        StoreError: there is something else.
+    """
+    if (folder / METADATA).exists():
+        return True
+    if not is_free(folder):
+        raise StoreError(f"{folder} exists and is not a store; nothing is overwritten. Choose another --out")
+    return False
 
 
 def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, str], **notes: Any) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.console import counted, say
+from pipeline.base.console import Tell, counted
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image
-from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan import PlannedSlides
 from pipeline.cohort.views import Views
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import SlidePool
@@ -32,19 +32,23 @@ class PatchRead:
 
 
 class PlannedPatches:
-    """Reads the rows of a plan from its slides; safe to use from many threads."""
+    """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
+    file goes to `tell`.
+    """
 
-    def __init__(self, plan: Plan, image_format: ImageFormat | None, slides_root: Path | None = None) -> None:
+    def __init__(
+        self, plan: PlannedSlides, image_format: ImageFormat | None, slides_root: Path | None = None, *, tell: Tell
+    ) -> None:
         self._plan = plan
         self._format = image_format
         self._slides_root = slides_root
         self._slide_of_row = plan.slide_of_row()
         self._coords = plan.coords()
-        self._pool = SlidePool()
+        self._pool = SlidePool(tell=tell)
         unknown = [slide.slide_id for slide in plan.slides if not slide.identity.is_content]
         if unknown:
             names = unknown[0] + (", ..." if len(unknown) > 1 else "")
-            say(
+            tell(
                 f"note: of {counted(len(unknown), 'slide')} the plan holds no hash ({names}), for an earlier version "
                 "made it. That it is the same is checked by size and um/px only; planning again settles it"
             )
@@ -144,7 +148,7 @@ class ViewedPatches:
 
 
 def describe_row(
-    plan: Plan, slide_of_row: NDArray[np.int32], coords_l0_px: NDArray[np.int64], row: int
+    plan: PlannedSlides, slide_of_row: NDArray[np.int32], coords_l0_px: NDArray[np.int64], row: int
 ) -> dict[str, str | int]:
     """Where a row is from: row, slide, and (x, y) in level 0."""
     x, y = coords_l0_px[row]
@@ -152,7 +156,7 @@ def describe_row(
 
 
 def patches_to_embed(
-    teacher: StoredTeacher, plan: Plan, slides_root: Path | None, *, encode: bool = True
+    teacher: StoredTeacher, plan: PlannedSlides, slides_root: Path | None, *, encode: bool = True, tell: Tell
 ) -> PlannedPatches | StoredPatches:
     """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
     else those of the slides.
@@ -161,4 +165,5 @@ def patches_to_embed(
     """
     if teacher.store.has_pixels and not teacher.keeps_pixels:
         return StoredPatches(teacher.store)
-    return PlannedPatches(plan, teacher.store.image_format if encode and teacher.keeps_pixels else None, slides_root)
+    image_format = teacher.store.image_format if encode and teacher.keeps_pixels else None
+    return PlannedPatches(plan, image_format, slides_root, tell=tell)

@@ -192,6 +192,13 @@ class StoredTeacher:
         return bool(self.settings["pixels"] != "none")
 
     @property
+    def inherited(self) -> dict[str, Any]:
+        """What a further teacher takes over from its store, as options of `extract-teacher`; empty for the first."""
+        if self.is_first:
+            return {}
+        return {"rows_per_shard": self.rows_per_shard, "pixels": self.store.image_format}
+
+    @property
     def arrays(self) -> tuple[str, ...]:
         """Names of the arrays that each of its shards has a file of."""
         views = ("views",) if self.views.count > 1 else ()

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.console import say
+from pipeline.base.console import Tell, say
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort.views import Views, dihedral
@@ -140,6 +140,7 @@ class StoredRows:
     from many threads.
 
     Embeddings of `others`, from the same store, follow those of `teacher`; `views` are those that all have embedded.
+    Notes on slides that are read go to `tell`.
     """
 
     def __init__(
@@ -148,12 +149,14 @@ class StoredRows:
         slides_root: Path | None = None,
         others: Sequence[StoredTeacher] = (),
         views: Views | None = None,
+        *,
+        tell: Tell,
     ) -> None:
         self.views = views or Views()
         self._store = teacher.store
         self._teachers = (teacher, *others)
         self.patch_px = teacher.patch_px
-        self._slides = None if self._store.has_pixels else PlannedPatches(teacher.plan, None, slides_root)
+        self._slides = None if self._store.has_pixels else PlannedPatches(teacher.plan, None, slides_root, tell=tell)
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
         """The case of each of the rows."""

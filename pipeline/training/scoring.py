@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.base.draws import RUN_VERSION
-from pipeline.base.loader import BatchLoader
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, build_loss
-from pipeline.encoders.embed import embed_batches
+from pipeline.encoders.embed import read_and_embed
 from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
 from pipeline.training.rows import StoredRows
@@ -61,18 +60,19 @@ def embed_for_scores(
     `batches` are the same rows split into batches; by default full batches in order.
     """
     parts = list(batches or batches_in_order(chosen, min(batch_size, len(chosen))))
-    loader = BatchLoader(
-        rows.read, patch_px=rows.patch_px, batch_size=max(map(len, parts)), workers=workers, device=distillation.device
-    )
     students, teachers = [], []
-    with loader:
-        for embedded in embed_batches(
-            distillation.embed,
-            loader.batches(parts),
-            distillation.device,
-            width=distillation.student.spec.width,
-            no_room="Give a smaller --batch-size",
-        ):
+    with read_and_embed(
+        distillation.embed,
+        rows.read,
+        parts,
+        distillation.device,
+        patch_px=rows.patch_px,
+        batch_size=max(map(len, parts)),
+        workers=workers,
+        width=distillation.student.spec.width,
+        no_room="Give a smaller --batch-size",
+    ) as embedded_batches:
+        for embedded in embedded_batches:
             students.append(embedded.embeddings)
             teachers.append(torch.from_numpy(np.stack(embedded.results)))
     return torch.cat(students).to(distillation.device), torch.cat(teachers).to(distillation.device)

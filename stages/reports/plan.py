@@ -19,6 +19,8 @@ from pipeline.slides.patch_sample import expected_pixel_bytes
 ASSUMED_WIDTH = 1536
 """Width of the embedding in the estimate: that of the paper's teacher, H-optimus-0."""
 ASSUMED_ROWS_PER_SHARD = 2048
+SPREAD = {"um/px": "mpp", "tissue mm2": "tissue_mm2", "available": "patches_available", "taken": "patches_taken"}
+"""Columns of the audit that the summary of a large plan gives, by their headings."""
 MOST_LISTED = 20
 """Slides to list of each kind. Our choice: a screenful; the CSV has all."""
 
@@ -63,14 +65,9 @@ def _summary(audit: Sequence[AuditRow]) -> str:
     """Counts by status, and the spread of a few columns over the slides."""
     status = Counter(row.status for row in audit)
     counts = ", ".join(f"{number:,} {name}" for name, number in sorted(status.items()))
-    opened = [row for row in audit if row.mpp]
     lines: list[tuple[str, str, str, str]] = []
-    for name, values in (
-        ("um/px", [row.mpp for row in opened if row.mpp]),
-        ("tissue mm2", [row.tissue_mm2 for row in opened if row.tissue_mm2 is not None]),
-        ("available", [row.patches_available for row in opened]),
-        ("taken", [row.patches_taken for row in opened]),
-    ):
+    for name, column in SPREAD.items():
+        values = [value for row in audit if row.mpp and (value := getattr(row, column)) is not None]
         if values:
             least, middle, most = (f"{value:.4g}" for value in np.quantile(np.array(values, float), (0, 0.5, 1)))
             lines.append((name, least, middle, most))

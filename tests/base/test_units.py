@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.base.units import MAX_MPP, MIN_MPP, check_mpp, format_bytes, format_seconds, magnification
+from pipeline.base.units import (
+    MAX_MPP,
+    MIN_MPP,
+    check_mpp,
+    format_bytes,
+    format_seconds,
+    magnification,
+    resolution_note,
+)
 
 
 @settings(deadline=None)  # other work on the machine must not fail a test
@@ -15,6 +23,17 @@ def test_only_plausible_mpp_passes(mpp: float) -> None:
     else:
         with pytest.raises(ValueError, match=r"implausible mpp .* from the label: must be 0\.05 to 5 um/px"):
             check_mpp(mpp, "the label")
+
+
+@pytest.mark.parametrize("trained_mpp", [None, 0.0, 0.5, 0.5049, 0.4951])
+def test_a_model_at_its_own_resolution_needs_no_note(trained_mpp: float | None) -> None:
+    assert resolution_note("uni", trained_mpp, 0.5, "the plan is at") == ""
+
+
+@pytest.mark.parametrize("trained_mpp", [0.25, 0.51, 0.49])
+def test_another_resolution_is_noted(trained_mpp: float) -> None:
+    words = f"note: uni was trained at {trained_mpp:g} um/px, the plan is at 0.5"
+    assert resolution_note("uni", trained_mpp, 0.5, "the plan is at") == words
 
 
 def test_magnification_is_not_snapped() -> None:

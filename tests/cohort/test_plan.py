@@ -1,10 +1,11 @@
 """The plan's content and file: hashed by what decides, read back as written, whole or refused."""
 
+import csv
 import errno
 import json
 import os
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from pipeline.cohort.plan import (
     AuditRow,
     Plan,
     SlidePlan,
-    build_plan,
+    in_order,
     plan_from_records,
     plan_records,
     read_plan,
     slide_from_record,
     slide_record,
+    write_audit,
     write_plan,
 )
 from pipeline.config.stages import PlanConfig
@@ -70,7 +72,7 @@ def made_up(num_slides: int, num_labels: int = 3) -> Plan:
         for i in range(num_slides)
     ]
     audit = [AuditRow(part.slide_id, "ok", mpp=0.25) for part in parts]
-    return build_plan(PlanConfig(), parts, audit, Path("/slides"))
+    return Plan(tuple(parts), Path("/slides"), PlanConfig(), tuple(audit))
 
 
 @pytest.mark.slow
@@ -264,7 +266,7 @@ def test_folder_that_cannot_be_written(plan: Plan, tmp_path: Path) -> None:
 def test_old_plans_open_and_keep_their_hash(tmp_path: Path) -> None:
     plan = made_up_plan()
     assert "has_case" not in slide_record(plan.slides[0])  # so that old stores are found as they were written
-    recorded = Plan(plan.config, tuple(replace(s, has_case=False) for s in plan.slides), (), plan.slides_root)
+    recorded = replace(plan, slides=tuple(replace(s, has_case=False) for s in plan.slides), audit=())
     assert recorded.hash == plan.hash
     for number, made in enumerate((plan, recorded)):
         write_plan(made, tmp_path / f"{number}.h5")
@@ -277,9 +279,10 @@ def test_a_plan_is_its_slides_with_patches_by_id() -> None:
     first, second = made_up_plan().slides
     empty = replace(first, slide_id="0", coords_l0_px=first.coords_l0_px[:0], split=first.split[:0])
     audit = [AuditRow(name, "ok") for name in ("b", "0", "a")]
-    plan = build_plan(PlanConfig(), [second, empty, first], audit, Path("/nowhere"))
-    assert [slide.slide_id for slide in plan.slides] == ["a", "b"]
-    assert [row.slide_id for row in plan.audit] == ["0", "a", "b"]
+    slides, audited = in_order([second, empty, first], audit)
+    assert [slide.slide_id for slide in slides] == ["a", "b"]
+    assert [row.slide_id for row in audited] == ["0", "a", "b"]
+    plan = Plan(slides, Path("/nowhere"), PlanConfig(), audited)
     assert plan.num_rows == len(first.split) + len(second.split) == plan.count(TRAIN) + plan.count(VAL)
     assert plan.case_of_row().tolist() == [first.case_id] * len(first.split) + [second.case_id] * len(second.split)
 
@@ -287,7 +290,7 @@ def test_a_plan_is_its_slides_with_patches_by_id() -> None:
 def test_a_plan_without_patches_gives_the_first_reasons() -> None:
     audit = [AuditRow(f"s{i:02d}", "failed", f"reason {i}") for i in range(MOST_REASONS + 3)]
     with pytest.raises(PlanError, match=r"no slide has a patch to sample") as caught:
-        build_plan(PlanConfig(), [], audit, Path("/nowhere"))
+        in_order([], audit)
     lines = str(caught.value).splitlines()
     assert lines[1] == "  s00: reason 0"
     assert (len(lines), lines[-1]) == (MOST_REASONS + 2, "  and 3 more")
@@ -332,3 +335,14 @@ def test_records_that_are_no_slide_s_are_refused(change: dict[str, Any]) -> None
     slide = made_up_plan().slides[0]
     with pytest.raises((KeyError, TypeError, ValueError)):
         slide_from_record(slide_record(slide) | change, slide.coords_l0_px, slide.split)
+
+
+def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
+    write_audit(plan.audit, tmp_path / "audit.csv")
+    with open(tmp_path / "audit.csv", newline="") as f:
+        lines = list(csv.DictReader(f))
+    assert [line["slide_id"] for line in lines] == ["slide_1", "slide_2", "slide_3", "slide_4"]
+    for line, row in zip(lines, plan.audit, strict=True):
+        assert line == {name: "" if value is None else str(value) for name, value in asdict(row).items()}
+    assert (lines[0]["vendor"], lines[0]["width"], lines[0]["levels"]) == ("aperio", "1500", "2")
+    assert int(lines[0]["pixel_bytes"]) > 1000

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from support.files import GDC_HEADER, put, touch, write
 
-from pipeline.base.errors import ManifestError
+from pipeline.base.errors import G2LError, ManifestError
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.cohort.sources import SlideList, list_folder, list_slides, rows_from_gdc, source_sites
+from pipeline.cohort.sources import SlideList, list_folder, list_slides, make_manifest, rows_from_gdc, source_sites
 
 
 def test_rows_from_folder(tmp_path: Path) -> None:
@@ -146,3 +146,15 @@ def test_source_sites() -> None:
     assert len(sites) == 831
     assert sites["3C"] == "Columbia University"
     assert all(name == name.strip() != "" for name in sites.values())
+
+
+def test_a_manifest_is_written_once_and_says_what_it_holds(tmp_path: Path) -> None:
+    touch(tmp_path, "TCGA-3C-AALI-01Z-00-DX1.svs", "TCGA-3C-AALK-01Z-00-DX1.svs", "x.svs", ".hidden.svs")
+    out = tmp_path / "out" / "m.csv"
+    out.parent.mkdir()
+    first, *more = make_manifest(tmp_path, out)
+    assert first == f"{out}: 3 slides of 2 cases (of 1 slides not known) and 1 centre; paths are relative to {tmp_path}"
+    assert [line.split(":")[0] for line in more] == ["warning"]
+    assert list(read_manifest(out, tmp_path).rows) == list(list_folder(tmp_path).rows)
+    with pytest.raises(G2LError, match=r"m\.csv exists.*choose another --out"):
+        make_manifest(tmp_path, out)

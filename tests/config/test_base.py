@@ -17,7 +17,7 @@ RECORDED = (PlanConfig, ExtractConfig, TrainConfig, ImportConfig, EmbedConfig, e
 def test_every_option_says_what_it_decides(config: type[Config]) -> None:
     for name in config.model_fields:
         assert config.says(name, "decides") in ("value", "effect", "nothing"), name
-        assert isinstance(config.says(name, "stored"), bool)
+        assert all(isinstance(config.says(name, of), bool) for of in ("stored", "in_card", "in_plan"))
 
 
 @pytest.mark.parametrize("config", RECORDED)

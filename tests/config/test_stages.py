@@ -82,9 +82,9 @@ def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: 
 
 def test_a_plan_does_not_depend_on_how_it_is_made() -> None:
     free = {"workers": 3, "overlays": Path("o")}
-    assert PlanConfig(**free).without_free() == PlanConfig()
+    assert PlanConfig(**free).for_plan() == PlanConfig()
     assert PlanConfig(**free, slides_root=Path("s")).deciding() == PlanConfig().deciding()
-    assert PlanConfig(seed=1).without_free().deciding() != PlanConfig().deciding()
+    assert PlanConfig(seed=1).for_plan().deciding() != PlanConfig().deciding()
 
 
 @pytest.mark.parametrize(

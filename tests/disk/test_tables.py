@@ -13,13 +13,12 @@ from support.extraction import write_cohort
 
 from pipeline.base.errors import BenchmarkError, G2LError, ManifestError
 from pipeline.cohort.manifest import ManifestRow, parse_manifest, write_manifest
-from pipeline.cohort.plan import AuditRow
+from pipeline.cohort.plan import AuditRow, write_audit
 from pipeline.cohort.sources import list_slides
 from pipeline.disk.tables import guarded, read_table, table_text, unguarded, write_records
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
-from stages.plan import write_audit
 
 FORMULAS = ("=1+1", "+cmd|' /C calc'!A0", "-1+2", "@SUM(A1)", "\t=1", "\r=1", " =1", "\uff1d1", "'=1", "-", "-x")
 PLAIN = ("-1.5", "+3", "1e-5", "-.5e+3", "a=b", "'quoted'", "", "TCGA-3C-AALI", "5-6", "a; b", "a;b=c", "a\n\nb\r\nc")

@@ -1,6 +1,8 @@
 """The one loop that embeds: what enters the model, in which order results are given, and what a full device says."""
 
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,9 @@ from support.extraction import PATCH_PX, TEACHER, write_teacher
 from pipeline.base.devices import autocast
 from pipeline.base.errors import ConfigError
 from pipeline.base.loader import Batch
+from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.encoders.embed import EncoderForward, embed_batches
+from pipeline.encoders.embed import EncoderForward, embed_batches, embed_rows, model_key, read_and_embed
 
 CPU = torch.device("cpu")
 
@@ -95,6 +98,68 @@ def test_a_device_without_room_for_a_batch_is_told() -> None:
 
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Advice"):
         embed(no_room, Batch(range(4), patches(4), [True] * 4), width=3)
+
+
+def test_threads_read_ahead_and_end_with_the_block() -> None:
+    def reading() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name.startswith("g2l-read")]
+
+    def read(row: int, out: np.ndarray) -> bool:
+        out[:] = row
+        return row != 1
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.float().mean((1, 2))
+
+    def write() -> None:
+        options: dict[str, Any] = {"patch_px": 2, "batch_size": 2, "workers": 2, "width": 3, "no_room": ""}
+        with read_and_embed(forward, read, [[0, 1], [2]], CPU, is_readable=bool, **options) as batches:
+            first = next(batches)
+            assert (first.rows, first.results, first.readable) == ([0, 1], [True, False], [0])
+            assert reading()
+            assert next(batches).embeddings.tolist() == [[2.0] * 3]
+            raise RuntimeError("the writer fails")
+
+    with pytest.raises(RuntimeError, match="the writer fails"):
+        write()
+    assert not reading()
+
+
+def test_the_key_is_of_what_the_numbers_depend_on(tmp_path: Path) -> None:
+    built = build_encoder(TEACHER, SCRATCH, PATCH_PX)
+    key = model_key(built, "float32")
+    assert key == model_key(replace(built, weights="elsewhere.safetensors"), "float32")
+    assert key != model_key(built, "bfloat16")
+    assert key != model_key(build_encoder(TEACHER, SCRATCH, PATCH_PX, seed=1), "float32")
+    other_mean = replace(built, spec=replace(built.spec, mean=(0.1, 0.2, 0.3)))
+    assert key != model_key(other_mean, "float32")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_rows_are_embedded_in_their_order(tmp_path: Path, batch_size: int) -> None:
+    weights = write_teacher(tmp_path / "t.safetensors")
+    module = build_encoder(TEACHER, weights, PATCH_PX).module
+    patches = np.random.default_rng(0).integers(0, 256, (9, PATCH_PX, PATCH_PX, 3), dtype=np.uint8)
+
+    def read(row: int, out: np.ndarray) -> None:
+        out[:] = patches[row]
+
+    rows = [4, 0, 8, 1, 2, 3, 5]
+    found = embed_rows(
+        module,
+        read,
+        rows,
+        patch_px=PATCH_PX,
+        batch_size=batch_size,
+        workers=2,
+        device=torch.device("cpu"),
+        precision="float32",
+        what="test",
+    )
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(patches[rows])).numpy()
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,17 +1,12 @@
 """Cached embeddings: computed once for each model and data, never mistaken, made anew when damaged."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from support.extraction import PATCH_PX, TEACHER, write_teacher
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.config.model_names import SCRATCH
-from pipeline.encoders.build import build_encoder
-from pipeline.features.cache import cached, embed_rows, model_key, require_finite
+from pipeline.features.cache import cached, require_finite
 
 
 class Counted:
@@ -63,43 +58,6 @@ def test_a_file_under_the_name_of_another_is_not_believed(tmp_path: Path) -> Non
     compute = Counted(np.ones((2, 2)))
     assert (cached(tmp_path, {"model": 2}, {}, compute) == 1).all()
     assert compute.calls == 1
-
-
-def test_the_key_is_of_what_the_numbers_depend_on(tmp_path: Path) -> None:
-    built = build_encoder(TEACHER, SCRATCH, PATCH_PX)
-    key = model_key(built, "float32")
-    assert key == model_key(replace(built, weights="elsewhere.safetensors"), "float32")
-    assert key != model_key(built, "bfloat16")
-    assert key != model_key(build_encoder(TEACHER, SCRATCH, PATCH_PX, seed=1), "float32")
-    other_mean = replace(built, spec=replace(built.spec, mean=(0.1, 0.2, 0.3)))
-    assert key != model_key(other_mean, "float32")
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 100])
-def test_rows_are_embedded_in_their_order(tmp_path: Path, batch_size: int) -> None:
-    weights = write_teacher(tmp_path / "t.safetensors")
-    module = build_encoder(TEACHER, weights, PATCH_PX).module
-    patches = np.random.default_rng(0).integers(0, 256, (9, PATCH_PX, PATCH_PX, 3), dtype=np.uint8)
-
-    def read(row: int, out: np.ndarray) -> None:
-        out[:] = patches[row]
-
-    rows = [4, 0, 8, 1, 2, 3, 5]
-    found = embed_rows(
-        module,
-        read,
-        rows,
-        patch_px=PATCH_PX,
-        batch_size=batch_size,
-        workers=2,
-        device=torch.device("cpu"),
-        precision="float32",
-        what="test",
-    )
-    with torch.inference_mode():
-        expected = module(torch.from_numpy(patches[rows])).numpy()
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_no_number_is_refused() -> None:

@@ -31,14 +31,14 @@ from pipeline.slides.reader import Slide
 
 def test_a_slide_that_vanishes_meanwhile_fails_as_a_whole(tmp_path: Path) -> None:
     path = make_slide(tmp_path / "a.svs", width=512, height=448, mpp=0.5, downsamples=(1,), tile=64)
-    grid = PlanConfig(patch_px=PATCH_PX, mpp=0.5)
+    grid = PlanConfig(patch_px=PATCH_PX, mpp=0.5).grid
     slide = Slide(path)
     prepared = prepare_slide(slide, ManifestRow("a", "a.svs", "a"), slide_content(slide, "a"), grid)
     path.unlink()
     encoder = build_encoder(TEACHER, write_teacher(tmp_path / "tiny.safetensors"), PATCH_PX)
     embedder = Embedder(encoder, None, torch.device("cpu"), "float32", "float32", 8, 1)
     with pytest.raises(SlideError, match="no such slide"):
-        embed_slide(prepared, embedder, grid, {}, lambda count: None)
+        embed_slide(prepared, embedder, {}, lambda count: None, print)
 
 
 def test_what_tells_a_finished_slide_from_another(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_finished_dicom_slide_is_told_by_its_files(tmp_path: Path) -> None:
 # --- one slide ---
 
 
-GRID = PlanConfig(patch_px=64, mpp=0.5, min_tissue=0.0)
+GRID = PlanConfig(patch_px=64, mpp=0.5, min_tissue=0.0).grid
 
 
 def prepared(folder: Path, **options: Any) -> PreparedSlide:
@@ -105,7 +105,7 @@ def embedder(module: torch.nn.Module, batch_size: int = 5, dtype: str = "float32
 
 def test_embeddings_are_of_the_pixels_at_their_places_whatever_the_batch(tmp_path: Path) -> None:
     slide, done = prepared(tmp_path), []
-    found, failures = embed_slide(slide, embedder(Colours()), GRID, {"model": "x"}, done.append)
+    found, failures = embed_slide(slide, embedder(Colours()), {"model": "x"}, done.append, print)
     assert (sum(done), len(found.features), failures) == (12, 12, [])
     assert (found.plan.case_id, found.plan.center, found.made_by, found.content["slide_id"]) == (
         "case",
@@ -120,15 +120,15 @@ def test_embeddings_are_of_the_pixels_at_their_places_whatever_the_batch(tmp_pat
         np.testing.assert_allclose(features, pixels.mean(axis=(0, 1)), rtol=1e-5)
     assert found.features.std(0).min() > 0.1  # patches differ: agreement means something
     for batch_size in (1, 12, 100):
-        again, _ = embed_slide(slide, embedder(Colours(), batch_size), GRID, {}, lambda count: None)
+        again, _ = embed_slide(slide, embedder(Colours(), batch_size), {}, lambda count: None, print)
         np.testing.assert_array_equal(again.features, found.features)
 
 
 def test_patches_whose_embedding_is_no_number_are_left_out_and_listed(tmp_path: Path) -> None:
     slide = prepared(tmp_path)
-    whole, _ = embed_slide(slide, embedder(Colours()), GRID, {}, lambda count: None)
+    whole, _ = embed_slide(slide, embedder(Colours()), {}, lambda count: None, print)
     limit = float(np.median(whole.features.mean(1)))
-    found, failures = embed_slide(slide, embedder(Colours(limit)), GRID, {}, lambda count: None)
+    found, failures = embed_slide(slide, embedder(Colours(limit)), {}, lambda count: None, print)
     bright = whole.features.mean(1) > limit
     assert 0 < bright.sum() < 12
     np.testing.assert_array_equal(found.features, whole.features[~bright])
@@ -141,7 +141,7 @@ def test_patches_whose_embedding_is_no_number_are_left_out_and_listed(tmp_path: 
 
 def test_a_slide_without_any_embedding_fails_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(SlideError, match=r"a\.svs: none of its 12 patches can be embedded; the first: the model gives"):
-        embed_slide(prepared(tmp_path), embedder(Colours(-1.0)), GRID, {}, lambda count: None)
+        embed_slide(prepared(tmp_path), embedder(Colours(-1.0)), {}, lambda count: None, print)
 
 
 def test_what_the_stored_type_cannot_hold_is_no_number(tmp_path: Path) -> None:
@@ -150,14 +150,14 @@ def test_what_the_stored_type_cannot_hold_is_no_number(tmp_path: Path) -> None:
             return super().forward(patches) * 1e4
 
     slide = prepared(tmp_path)
-    assert embed_slide(slide, embedder(Large()), GRID, {}, lambda count: None)[1] == []
+    assert embed_slide(slide, embedder(Large()), {}, lambda count: None, print)[1] == []
     with pytest.raises(SlideError, match="more than float16 holds"):
-        embed_slide(slide, embedder(Large(), dtype="float16"), GRID, {}, lambda count: None)
+        embed_slide(slide, embedder(Large(), dtype="float16"), {}, lambda count: None, print)
 
 
 def test_a_slide_without_tissue_says_why(tmp_path: Path) -> None:
     path = make_slide(tmp_path / "blank.svs", pattern="blank", width=256, height=192, mpp=0.5, downsamples=(1,))
     slide = Slide(path)
-    grid = PlanConfig(patch_px=64, mpp=0.5)
+    grid = PlanConfig(patch_px=64, mpp=0.5).grid
     with pytest.raises(SlideError, match=r"blank\.svs: no patch has 50% of its area on tissue"):
         prepare_slide(slide, ManifestRow("b", "blank.svs", "b"), slide_content(slide, "b"), grid)

@@ -11,10 +11,11 @@ from support.slides import make_slide
 
 from pipeline.base.errors import BenchmarkError, StoreError
 from pipeline.cohort.manifest import ManifestRow
-from pipeline.cohort.plan import AuditRow, SlidePlan, build_plan
+from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
+from pipeline.config.groups import Sampling
 from pipeline.config.stages import PlanConfig
-from pipeline.config.tools import ImportConfig
 from pipeline.features.importing import (
+    Expected,
     FeatureRows,
     ImportedSlide,
     describe_import,
@@ -33,10 +34,6 @@ PATCH_PX = 64
 FILE = Path("s0.h5")
 
 
-def config(**options: Any) -> ImportConfig:
-    return ImportConfig.build({"slides_root": Path("slides"), "teacher": "tiny"} | options)
-
-
 # --- how large the patches are ---
 
 INFO = SlideInfo(
@@ -52,9 +49,9 @@ INFO = SlideInfo(
 )
 
 
-def side(facts: PatchFacts, **options: Any) -> float:
+def side(facts: PatchFacts, mpp: float | None = None) -> float:
     placed = PlacedFeatures(np.ones((2, 3), np.float32), np.zeros((2, 2)), None, facts)
-    return side_of_patches(placed, INFO, config(**options), PATCH_PX, FILE)
+    return side_of_patches(placed, INFO, mpp, PATCH_PX, FILE)
 
 
 def test_the_side_is_what_the_tool_says_else_what_the_options_say() -> None:
@@ -164,9 +161,11 @@ def write(folder: Path, coords: Any = CORNERS, width: int = 3, size: tuple[int, 
     return job / "features_tiny" / "s0.h5"
 
 
-def look(slide_file: Path, features: Path, width: int = 0, **options: Any) -> ImportedSlide:
+def look(slide_file: Path, features: Path, width: int = 0, most: int | None = None) -> ImportedSlide:
     row = ManifestRow("s0", "s0.svs", "case", split="val")
-    return look_at_slide(row, slide_file, features, config(**options), PATCH_PX, width)
+    sampling = Sampling(most, seed=0, val_fraction=0.1)
+    expected = Expected("tiny", PATCH_PX, width, mpp=None, allow_upsampling=False, coords=None, sampling=sampling)
+    return look_at_slide(row, slide_file, features, expected)
 
 
 def test_a_slide_that_fits_becomes_a_part_of_the_plan(tmp_path: Path, slide_file: Path) -> None:
@@ -179,7 +178,7 @@ def test_a_slide_that_fits_becomes_a_part_of_the_plan(tmp_path: Path, slide_file
     assert found.centre is not None
     assert found.centre.tolist() == [1.5] * 3
     assert (found.audit.patches_available, found.audit.patches_taken, found.audit.split) == (4, 4, "val")
-    few = look(slide_file, write(tmp_path), patches_per_slide=2).slide
+    few = look(slide_file, write(tmp_path), most=2).slide
     assert few is not None
     assert len(few.coords_l0_px) == 2
 
@@ -229,7 +228,7 @@ def test_rows_are_the_plan_s_and_a_file_that_changes_is_told(tmp_path: Path, sli
     features = write(tmp_path)
     found = look(slide_file, features)
     assert found.slide is not None
-    plan = build_plan(PlanConfig(patch_px=PATCH_PX, mpp=0.5), [found.slide], [found.audit], tmp_path)
+    plan = Plan((found.slide,), tmp_path, PlanConfig(patch_px=PATCH_PX, mpp=0.5), (found.audit,))
     rows = FeatureRows(plan, {"s0": found}, None)
     assert rows.read([3, 0, 1])[:, 0].tolist() == [0, 1, 2]  # by the corners in reading order
     write(tmp_path, CORNERS[::-1])
@@ -240,7 +239,7 @@ def test_rows_are_the_plan_s_and_a_file_that_changes_is_told(tmp_path: Path, sli
 
 def test_a_store_records_the_files_that_were_used(tmp_path: Path, slide_file: Path) -> None:
     found = look(slide_file, write(tmp_path))
-    said = describe_import([found, looked_at("bad", None)], config(val_fraction=0.5))
+    said = describe_import([found, looked_at("bad", None)], {"val_fraction": 0.5})
     assert (said["layouts"], said["encoders"]) == (["trident"], ["tiny"])
     assert said["features_sha256"] == {"s0": found.digest}
-    assert said["options"]["val_fraction"] == 0.5
+    assert said["options"] == {"val_fraction": 0.5}

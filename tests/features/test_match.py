@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.tools import ImportConfig
 from pipeline.features.find import FeatureTree
 from pipeline.features.match import Matched, match_slides
 
@@ -16,11 +15,10 @@ def match(root: Path, slides: list[str], names: list[str], manifest: str | None 
     for path in slides:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).touch()
-    values = {"slides_root": root, "teacher": "uni"}
     if manifest:
         (root / "m.csv").write_text("slide_id,path\n" + manifest)
-        values["manifest"] = root / "m.csv"
-    return match_slides(FeatureTree(TREE, {name: TREE / f"{name}.h5" for name in names}), ImportConfig.build(values))
+    tree = FeatureTree(TREE, {name: TREE / f"{name}.h5" for name in names})
+    return match_slides(tree, root / "m.csv" if manifest else None, root)
 
 
 def pairs_of(found: Matched) -> dict[str, str]:
@@ -102,20 +100,20 @@ def test_stamp_s_files_of_one_name_are_told_apart_by_their_places(tmp_path: Path
 
 
 def test_one_of_stamp_s_files_finds_its_slide_of_several_of_one_name(tmp_path: Path) -> None:
-    found = match_slides(FeatureTree(TREE, {"s0": Path("f/a/s0.h5"), "s2": Path("f/s2.h5")}), slides_at(tmp_path))
+    found = match_slides(FeatureTree(TREE, {"s0": Path("f/a/s0.h5"), "s2": Path("f/s2.h5")}), None, slides_at(tmp_path))
     assert pairs_of(found) == {"a/s0.svs": "a/s0", "s2.svs": "s2"}
     assert failed_of(found) == {"b__s0.svs": f"{tmp_path}/b/s0.svs: no file of features for this slide"}
     flat = match_slides(
-        FeatureTree(TREE / "a", {"s0": Path("f/a/s0.h5"), "s2": Path("f/a/s2.h5")}), slides_at(tmp_path)
+        FeatureTree(TREE / "a", {"s0": Path("f/a/s0.h5"), "s2": Path("f/a/s2.h5")}), None, slides_at(tmp_path)
     )
     assert failed_of(flat).keys() == {"a__s0.svs", "b__s0.svs"}  # the folder of another tool says nothing
 
 
-def slides_at(root: Path) -> ImportConfig:
+def slides_at(root: Path) -> Path:
     for path in ("a/s0.svs", "b/s0.svs", "s2.svs"):
         (root / path).parent.mkdir(exist_ok=True)
         (root / path).touch()
-    return ImportConfig.build({"slides_root": root, "teacher": "uni"})
+    return root
 
 
 @pytest.mark.parametrize(("named", "prefix"), [("", ""), ("in", ""), ("in/cohort", "cohort/"), ("in/cohort", "")])
@@ -124,9 +122,7 @@ def test_stamp_read_another_folder_of_slides_than_is_named(tmp_path: Path, named
     match(tmp_path / "in" / "cohort", ["a/s0.svs", "b/s0.svs", "s1.svs"], [])
     files = {f"{prefix}{name}": TREE / f"{prefix}{name}.h5" for name in ("a/s0", "b/s0")}
     files["s1"] = TREE / f"{prefix}s1.h5"
-    found = match_slides(
-        FeatureTree(TREE, files), ImportConfig.build({"slides_root": tmp_path / named, "teacher": "uni"})
-    )
+    found = match_slides(FeatureTree(TREE, files), None, tmp_path / named)
     of = {(tmp_path / named / row.path).relative_to(tmp_path).as_posix(): path for row, path in found.pairs}
     assert of == {f"in/cohort/{name}.svs": TREE / f"{prefix}{name}.h5" for name in ("a/s0", "b/s0", "s1")}
 

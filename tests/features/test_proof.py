@@ -10,7 +10,6 @@ from support.stores import make_plan
 
 from pipeline.base.errors import StoreError
 from pipeline.cohort.plan import AuditRow
-from pipeline.config.tools import ImportConfig
 from pipeline.features.importing import ImportedSlide
 from pipeline.features.proof import (
     Proof,
@@ -27,38 +26,30 @@ from pipeline.store.store import Store
 RNG = np.random.default_rng(0)
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> dict[str, Any]:
-    """The options that an import needs."""
-    return {"slides_root": tmp_path, "teacher": "tiny"}
-
-
 @pytest.mark.parametrize(("bad", "refused_whole"), [(0, False), (1, False), (2, False), (3, True), (4, True)])
-def test_more_than_half_is_not_the_slides(bad: int, refused_whole: bool, options: dict[str, Any]) -> None:
+def test_more_than_half_is_not_the_slides(bad: int, refused_whole: bool) -> None:
     worst = [(0.2, 0.5), (float("nan"), 0.0), (0.95, 0.06), (0.89, 0.0)]  # NaN, rank and cosine each refuse
     found = {f"s{i}": worst[i] if i < bad else (0.99, 0.0) for i in range(4)}
     slides = {name: ImportedSlide(AuditRow(name, "ok"), digest=f"sha of {name}") for name in found}
-    config = ImportConfig.build(options)
     if refused_whole:
         with pytest.raises(StoreError, match=rf"the features of {bad} of 4 slides are not those that tiny gives"):
-            refused_slides(found, slides, config, "tiny")
+            refused_slides(found, slides, 0.9, "tiny")
     else:
-        refused = refused_slides(found, slides, config, "tiny")
+        refused = refused_slides(found, slides, 0.9, "tiny")
         assert [(r.slide_id, r.sha256) for r in refused] == [(f"s{i}", f"sha of s{i}") for i in range(bad)]
 
 
-def test_an_error_names_the_first_ten(options: dict[str, Any]) -> None:
+def test_an_error_names_the_first_ten() -> None:
     found = {f"s{i:02d}": (0.0, 0.5) for i in range(12)}
     slides = {name: ImportedSlide(AuditRow(name, "ok")) for name in found}
     with pytest.raises(StoreError, match=r"(?s)  s00: cosine 0\.000, 50% of .*  s09: .*\n  and 2 more\n") as caught:
-        refused_slides(found, slides, ImportConfig.build(options), "tiny")
+        refused_slides(found, slides, 0.9, "tiny")
     assert "s10" not in str(caught.value)
 
 
-def test_the_bounds_themselves_pass(options: dict[str, Any]) -> None:
+def test_the_bounds_themselves_pass() -> None:
     slides = {"s": ImportedSlide(AuditRow("s", "ok"))}
-    config = ImportConfig.build(options | {"min_cosine": 0.5})
-    assert refused_slides({"s": (0.5, 0.05)}, slides, config, "tiny") == ()
+    assert refused_slides({"s": (0.5, 0.05)}, slides, 0.5, "tiny") == ()
 
 
 # --- cosines and ranks ---

@@ -1,5 +1,6 @@
 """Which slide a file is: a change of its content is seen wherever it is, and nothing passes because it is not known."""
 
+import hashlib
 import os
 import shutil
 from dataclasses import asdict, replace
@@ -10,9 +11,16 @@ import support.slides as sf
 from support.dicom import RGB, write_slide
 
 from pipeline.base.errors import SlideError
-from pipeline.slides.identity import BLOCK_BYTES, NUM_BLOCKS, SlideIdentity, identity_from_record, read_identity
+from pipeline.slides.identity import (
+    BLOCK_BYTES,
+    NUM_BLOCKS,
+    SlideIdentity,
+    check_sha256,
+    identity_from_record,
+    read_identity,
+)
 from pipeline.slides.info import SlideInfo
-from pipeline.slides.reader import Slide, require_planned
+from pipeline.slides.reader import Slide, SlidePool, require_planned
 
 INFO = SlideInfo("aperio", 0.5, "slide", (1000, 800), (0, 0, 1000, 800), ((1000, 800),), (1.0,), None, (255, 255, 255))
 
@@ -68,16 +76,20 @@ def test_a_record_of_an_earlier_version(unhashed: tuple[Path, Path]) -> None:
             require_planned(slide, old, planned)
 
 
-def test_a_file_that_was_damaged_or_mended(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_was_damaged_or_mended(tmp_path: Path) -> None:
     """Its quickhash, of the coarsest level, says that it is the same slide; that its file is another one is said."""
     path = sf.make_slide(tmp_path / "a.svs", width=1000, height=800, mpp=0.5, downsamples=(1, 4))
     whole, bad = Slide(path), Slide(sf.damage_tiles(path, [(0, 0)]))
     assert whole.info.quickhash == bad.info.quickhash is not None
     assert whole.identity().changes(bad.identity()) == []
-    require_planned(whole, whole.identity(), whole.geometry(64, 0.5))
-    assert capsys.readouterr().err == ""
-    require_planned(bad, whole.identity(), whole.geometry(64, 0.5))
-    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in capsys.readouterr().err
+    geometry, told = whole.geometry(64, 0.5), list[str]()
+    assert require_planned(whole, whole.identity(), geometry) == ""
+    warning = require_planned(bad, whole.identity(), geometry)
+    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in warning
+    pool = SlidePool(tell=told.append)
+    for _ in range(2):
+        pool.open(bad.path, None, whole.identity(), geometry)
+    assert told == [warning]
 
 
 def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:
@@ -177,3 +189,14 @@ def test_a_file_that_is_gone(tmp_path: Path) -> None:
 
 def test_nothing_known_is_no_identity() -> None:
     assert not SlideIdentity(None, (1, 1)).is_content
+
+
+def test_a_slide_is_held_against_the_manifests_hash(tmp_path: Path) -> None:
+    path, digest = tmp_path / "a.svs", hashlib.sha256(b"slide").hexdigest()
+    path.write_bytes(b"slide")
+    check_sha256(path, digest.upper())
+    with pytest.raises(SlideError, match=r"a\.svs: its SHA-256 is not the manifest's"):
+        check_sha256(path, "0" * 64)
+    path.unlink()
+    with pytest.raises(SlideError, match=r"a\.svs: the slide cannot be read \(No such file"):
+        check_sha256(path, digest)

@@ -370,7 +370,7 @@ PLANNED = PatchGeometry(224, 0.5, 0.5, 0, 1.0)
 
 
 def test_pool(tissue_path: Path, tmp_path: Path) -> None:
-    pool, planned = SlidePool(capacity=2), Slide(tissue_path).identity()
+    pool, planned = SlidePool(tell=print, capacity=2), Slide(tissue_path).identity()
     first = pool.open(tissue_path, None, planned, PLANNED)
     assert pool.open(tissue_path, None, planned, PLANNED) is first
     others = [sf.make_slide(tmp_path / f"{i}.svs", width=300, height=300, mpp=0.5, seed=i) for i in range(2)]
@@ -384,7 +384,7 @@ def test_pool(tissue_path: Path, tmp_path: Path) -> None:
 
 def test_pool_refuses_another_slide_at_once(tissue_path: Path, tmp_path: Path) -> None:
     path, planned = tmp_path / "a.svs", SlideIdentity("x", (1500, 1200))
-    pool = SlidePool()
+    pool = SlidePool(tell=print)
     with pytest.raises(SlideError, match="no such slide"):
         pool.open(path, None, planned, PLANNED)
     path.write_bytes(tissue_path.read_bytes())
@@ -392,11 +392,11 @@ def test_pool_refuses_another_slide_at_once(tissue_path: Path, tmp_path: Path) -
         pool.open(path, None, planned, PLANNED)
     for _ in range(2):
         with pytest.raises(SlideError, match=r"a\.svs: not the slide that was planned"):
-            SlidePool().open(path, None, planned, PLANNED)
+            SlidePool(tell=print).open(path, None, planned, PLANNED)
 
 
 def test_pool_opens_a_slide_once(tissue_path: Path) -> None:
-    pool, planned = SlidePool(), Slide(tissue_path).identity()
+    pool, planned = SlidePool(tell=print), Slide(tissue_path).identity()
     with ThreadPoolExecutor(8) as threads:
         slides = list(threads.map(lambda _: pool.open(tissue_path, None, planned, PLANNED), range(50)))
     assert len(set(map(id, slides))) == 1

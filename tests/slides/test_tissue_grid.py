@@ -44,7 +44,7 @@ def test_cells_on_tissue_are_kept(slide: Slide, options: dict[str, float]) -> No
     side, stride = 64 * scale, (config.stride_px or 64) * scale
     corners = [(x, y) for y in np.arange(0, 500 - side + 1, stride) for x in np.arange(0, 700 - side + 1, stride)]
     shares = [min(max(320 - x, 0) / side, 1) for x, _ in corners]
-    grid = lay_grid(slide, config)
+    grid = lay_grid(slide, config.grid)
     assert grid.geometry.patch_l0_px == side
     assert grid.num_cells == len(corners)
     kept = [i for i, share in enumerate(shares) if share >= config.min_tissue]
@@ -56,28 +56,28 @@ def test_cells_on_tissue_are_kept(slide: Slide, options: dict[str, float]) -> No
 
 def test_the_grid_lies_within_the_bounds(slide: Slide) -> None:
     slide.info = replace(slide.info, bounds_l0_px=(100, 50, 140, 200))
-    grid = lay_grid(slide, PlanConfig(patch_px=64))
+    grid = lay_grid(slide, PlanConfig(patch_px=64).grid)
     assert grid.coords_l0_px.tolist() == [[x, y] for y in (50, 114, 178) for x in (100, 164)]
 
 
 def test_a_real_slide_has_its_own_tissue(path: Path) -> None:
     slide = Slide(path)
-    whole, part = (lay_grid(slide, PlanConfig(patch_px=64, min_tissue=least)) for least in (0.0, 0.5))
+    whole, part = (lay_grid(slide, PlanConfig(patch_px=64, min_tissue=least).grid) for least in (0.0, 0.5))
     assert whole.num_cells == part.num_cells == len(whole.coords_l0_px) == (700 // 64) * (500 // 64)
     assert part.coords_l0_px.tolist() == whole.coords_l0_px[whole.tissue_fraction >= 0.5].tolist()
     assert part.tissue.mask.shape == (32, 44)
 
 
 def test_why_there_is_no_patch(slide: Slide) -> None:
-    small = lay_grid(slide, PlanConfig(patch_px=512))
+    small = lay_grid(slide, PlanConfig(patch_px=512).grid)
     assert (small.num_cells, small.why_empty) == (0, "it is smaller than a patch (512 pixels of level 0)")
     slide.info = replace(slide.info, bounds_l0_px=(400, 0, 300, 500))
-    bare = lay_grid(slide, PlanConfig(patch_px=64, min_tissue=0.25))
+    bare = lay_grid(slide, PlanConfig(patch_px=64, min_tissue=0.25).grid)
     assert bare.num_cells > 0
     assert (len(bare.coords_l0_px), bare.why_empty) == (0, "no patch has 25% of its area on tissue")
 
 
 def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: Slide) -> None:
     with pytest.raises(SlideError, match=r"a\.svs: .*enlarged 2\.00 times"):
-        lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25))
-    assert lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25, allow_upsampling=True)).geometry.patch_l0_px == 32
+        lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25).grid)
+    assert lay_grid(slide, PlanConfig(patch_px=64, mpp=0.25, allow_upsampling=True).grid).geometry.patch_l0_px == 32

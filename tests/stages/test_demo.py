@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from stages.demo import MUST_GAIN, Stopwatch, missed_gains, neighbours, overlaps, spread_out
 
@@ -29,7 +28,7 @@ def test_the_demo_fails_when_nothing_is_held_out() -> None:
 def test_neighbours_overlap_neither_the_query_nor_each_other() -> None:
     rng = np.random.default_rng(1)
     coords = rng.integers(0, 2000, (300, 2))
-    chosen = neighbours(torch.from_numpy(rng.normal(size=(300, 16))), coords, 224.0, 7)
+    chosen = neighbours(rng.normal(size=(300, 16)).astype(np.float32), coords, 224.0, 7)
     assert len(chosen) == 4
     together = [7, *chosen]
     for i in together:

@@ -138,9 +138,8 @@ def test_a_resolution_that_nobody_says_is_asked_for(tmp_path: Path, capsys: pyte
     ],
 )
 def test_a_layout_has_its_types(layout: str, dtype: str | None, stored: str | None) -> None:
-    config = options(layout, dtype=dtype)
     if stored is not None:
-        assert choose_dtype(config) == stored
+        assert choose_dtype(layout, dtype) == stored
         return
     with pytest.raises(ConfigError, match=f"--dtype {dtype}: features of --layout {layout} are float"):
-        choose_dtype(config)
+        choose_dtype(layout, dtype)

@@ -29,6 +29,7 @@ from support.extraction import (
     extract,
     plan_cohort,
     reference_model,
+    tiny_model,
     write_cohort,
     write_teacher,
 )
@@ -158,7 +159,8 @@ def test_embeddings_equal_timms_own_on_the_stored_pixels(
 
 
 def test_pixels_are_the_planned_patches(plan: Plan, whole: Path) -> None:
-    patches, store, out = PlannedPatches(plan, None), Store(whole), np.empty((PATCH_PX, PATCH_PX, 3), np.uint8)
+    patches, store = PlannedPatches(plan, None, tell=print), Store(whole)
+    out = np.empty((PATCH_PX, PATCH_PX, 3), np.uint8)
     for row in range(plan.num_rows):
         assert patches.read(row, out).status is Status.OK
         np.testing.assert_array_equal(store.read_pixels(row), out)
@@ -482,8 +484,8 @@ def test_a_device_without_memory_for_the_batch_is_told(
         monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", no_room)
         return real(*arguments, **options)
 
-    real = stage.embed_batches
-    monkeypatch.setattr(stage, "embed_batches", embed)
+    real = stage.read_and_embed
+    monkeypatch.setattr(stage, "read_and_embed", embed)
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Give a smaller --batch-size"):
         extract(plan, tmp_path / "s.zarr", weights)
 
@@ -689,6 +691,18 @@ def test_the_record_feeds_back(tmp_path: Path, command: list[object], whole: Pat
 
 
 # --- parts --------------------------------------------------------------------------------------------------
+
+
+def test_which_of_several_sets_of_weights_is_taken_is_told(
+    tmp_path: Path, plan: Plan, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = {f"{name}.{key}": value for name in ("ema", "net") for key, value in tiny_model().state_dict().items()}
+    torch.save(sets, tmp_path / "w.pth")
+    first = Path(f"{tmp_path}/w.pth::net")
+    extract(plan, tmp_path / "s.zarr", first)
+    assert "several sets of weights" not in capsys.readouterr().err
+    extract(plan, tmp_path / "t.zarr", tmp_path / "w.pth")
+    assert f"note: {tmp_path}/w.pth holds several sets of weights: " in capsys.readouterr().err
 
 
 def test_a_nearly_full_disk_and_another_resolution_are_told(

@@ -741,7 +741,7 @@ def test_a_refused_slide_stays_refused_when_continued_and_is_not_forgotten_when_
     interrupt_after_a_shard(features, out, options, monkeypatch)
     assert Store(out).first.ledger.pending()
     with monkeypatch.context() as stop:  # the proof is not made anew
-        stop.setattr(stage, "prove", lambda *_: pytest.fail("proven twice"))
+        stop.setattr(stage, "embed_sample", lambda *_, **__: pytest.fail("proven twice"))
         assert run(features, out, options).num_new_rows > 0
     assert audit_of(Store(out)).keys() == {"s1"}
     assert array_files(out) == array_files(whole)

@@ -1,12 +1,11 @@
 """The plan of a cohort: the same however it is made; every patch is good; failing slides are reported."""
 
-import csv
 import errno
 import hashlib
 import os
 import random
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from stages.plan import plan_slides, write_audit
+from stages.plan import plan_slides
 from stages.reports.plan import audit_table, estimate
 
 # The same however it is made
@@ -268,7 +267,7 @@ def test_a_slide_that_cannot_be_read_for_its_hash(
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return real(path)
 
-    monkeypatch.setattr("stages.plan.sha256_file", refuse)
+    monkeypatch.setattr("pipeline.slides.identity.sha256_file", refuse)
     rows = [replace(row, path=str(cohort.parent / row.path)) for row in read_manifest(cohort).rows]
     hashes = {row.slide_id: real(Path(row.path)) for row in rows}
     write_manifest(tmp_path / "m.csv", [replace(row, sha256=hashes[row.slide_id]) for row in rows])
@@ -301,9 +300,9 @@ def test_a_plan_of_an_earlier_version(tmp_path: Path) -> None:
     assert new.as_known_to(found).hash == old.hash
     assert new.as_known_to(new).hash == new.hash
     patch = np.empty((64, 64, 3), np.uint8)
-    assert PlannedPatches(found, None).read(0, patch).status is Status.OK
+    assert PlannedPatches(found, None, tell=print).read(0, patch).status is Status.OK
     sf.make_slide(path, width=1601, height=1280, mpp=0.5, downsamples=(1,), compression="none")
-    read = PlannedPatches(found, None).read(0, patch)
+    read = PlannedPatches(found, None, tell=print).read(0, patch)
     assert read.status is Status.NO_SLIDE
     assert "size_l0_px: (1600, 1280) -> (1601, 1280)" in read.reason
 
@@ -328,21 +327,10 @@ def test_mpp_of_the_manifest_against_the_slides_own(cohort: Path, tmp_path: Path
     assert plan.audit[3].warnings == ""
     patch = np.empty((64, 64, 3), np.uint8)  # what is planned is read, whatever the slide says of itself
     for row in np.unique(plan.slide_of_row(), return_index=True)[1].tolist():
-        assert PlannedPatches(plan, None, cohort.parent).read(row, patch).status is Status.OK
+        assert PlannedPatches(plan, None, cohort.parent, tell=print).read(row, patch).status is Status.OK
 
 
 # Words
-
-
-def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
-    write_audit(plan.audit, tmp_path / "audit.csv")
-    with open(tmp_path / "audit.csv", newline="") as f:
-        lines = list(csv.DictReader(f))
-    assert [line["slide_id"] for line in lines] == ["slide_1", "slide_2", "slide_3", "slide_4"]
-    for line, row in zip(lines, plan.audit, strict=True):
-        assert line == {name: "" if value is None else str(value) for name, value in asdict(row).items()}
-    assert (lines[0]["vendor"], lines[0]["width"], lines[0]["levels"]) == ("aperio", "1500", "2")
-    assert int(lines[0]["pixel_bytes"]) > 1000
 
 
 def test_estimate(plan: Plan) -> None:

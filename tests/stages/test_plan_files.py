@@ -11,13 +11,12 @@ from support.slides import make_slide
 from support.stores import make_store
 
 from pipeline.base.errors import BusyError, ConfigError, G2LError, PlanError, StoreError
-from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.cohort.manifest import Manifest, ManifestRow, row_hash
 from pipeline.cohort.plan import AuditRow, Plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.sampling import rank_slides
 from stages import plan_files
-from stages.plan import row_hash
 from stages.plan_files import beside, changed_rows, failed_slides, is_attempt, plan_beside, plan_to_extract
 
 
@@ -150,11 +149,12 @@ def audited(rows: list[ManifestRow], failed: str = "") -> Plan:
 
 def test_each_row_that_differs_from_the_plans_is_named(tmp_path: Path) -> None:
     rows = [ManifestRow(name, f"{name}.svs", name) for name in ("a", "b", "c")]
-    plan, config = audited(rows), PlanConfig()
-    assert changed_rows(plan, Manifest(tuple(rows), tmp_path / "m.csv", tmp_path), config) == []
-    assert changed_rows(plan, Manifest(tuple(reversed(rows)), tmp_path / "m.csv", tmp_path), config) == []
+    plan = audited(rows)
+    for same in (rows, rows[::-1]):
+        manifest = Manifest(tuple(same), tmp_path / "m.csv", tmp_path)
+        assert changed_rows(plan, manifest, max_slides=None, seed=0) == []
     now = (replace(rows[0], case_id="x"), rows[1], ManifestRow("d", "d.svs", "d"))
-    assert changed_rows(plan, Manifest(now, tmp_path / "m.csv", tmp_path), config) == [
+    assert changed_rows(plan, Manifest(now, tmp_path / "m.csv", tmp_path), max_slides=None, seed=0) == [
         "d: new in the manifest",
         "c: no longer in the manifest",
         "a: another path, case, center, mpp, split or sha256 in the manifest",
@@ -163,11 +163,10 @@ def test_each_row_that_differs_from_the_plans_is_named(tmp_path: Path) -> None:
 
 def test_rows_that_a_subset_leaves_out_may_change(tmp_path: Path) -> None:
     rows = {name: ManifestRow(name, f"{name}.svs", name) for name in ("a", "b", "c", "d")}
-    config = PlanConfig(max_slides=2, seed=3)
     chosen = rank_slides(sorted(rows), 3)[:2]
     plan = audited([rows[name] for name in sorted(chosen)])
     changed = [row if row.slide_id in chosen else replace(row, case_id="x") for row in rows.values()]
-    assert changed_rows(plan, Manifest(tuple(changed), tmp_path / "m.csv", tmp_path), config) == []
+    assert changed_rows(plan, Manifest(tuple(changed), tmp_path / "m.csv", tmp_path), max_slides=2, seed=3) == []
 
 
 def test_failed_and_damaged_slides_are_counted() -> None:

@@ -201,7 +201,7 @@ def test_what_was_written_is_read(whole: Store, kind: str) -> None:
 
 def test_pixels_are_the_store_s_whatever_teacher_is_asked(whole: Store) -> None:
     for teacher in whole.teachers.values():
-        source = patches_to_embed(teacher, PLAN, None)
+        source = patches_to_embed(teacher, PLAN, None, tell=print)
         reads_store = not teacher.is_first and whole.has_pixels
         assert isinstance(source, StoredPatches if reads_store else PlannedPatches)
         assert teacher.keeps_pixels == ("pixels" in teacher.arrays) == (teacher.is_first and whole.has_pixels)

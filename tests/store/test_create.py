@@ -15,7 +15,14 @@ from support.store_writing import PATCH_PX, ROWS, continued_store, spec, write_p
 from pipeline.base.errors import StoreError
 from pipeline.cohort.plan import Plan
 from pipeline.disk.locks import exclusive
-from pipeline.store.create import create_empty_like, create_store, open_further, open_to_continue, require_same
+from pipeline.store.create import (
+    create_empty_like,
+    create_store,
+    is_store,
+    open_further,
+    open_to_continue,
+    require_same,
+)
 from pipeline.store.format import StoreSpec
 from pipeline.store.store import Store
 
@@ -37,6 +44,16 @@ def test_a_store_that_cannot_be_made_is_absent(
     monkeypatch.undo()
     assert list(folder.parent.iterdir()) == []
     continued_store(folder, plan)
+
+
+def test_a_store_is_told_from_a_free_place_and_from_anything_else(tmp_path: Path, plan: Plan) -> None:
+    assert not is_store(tmp_path / "absent.zarr")
+    (tmp_path / "empty.zarr").mkdir()
+    assert not is_store(tmp_path / "empty.zarr")
+    assert is_store(continued_store(tmp_path / "store.zarr", plan).folder)
+    (tmp_path / "store.zarr" / "zarr.json").unlink()
+    with pytest.raises(StoreError, match=r"store\.zarr exists and is not a store; nothing is overwritten"):
+        is_store(tmp_path / "store.zarr")
 
 
 def test_what_a_run_killed_while_making_a_store_left_is_cleared(tmp_path: Path, plan: Plan) -> None:

@@ -120,6 +120,12 @@ def test_a_further_teacher_changes_no_byte_of_the_first(root: Path, both: Path) 
     assert leftovers(both) == []
 
 
+def test_a_further_teacher_takes_over_shards_and_pixels(both: Path) -> None:
+    store = Store(both)
+    assert store.first.inherited == {}
+    assert store.teacher(FURTHER).inherited == {"rows_per_shard": 8, "pixels": "jpegxl"}
+
+
 def test_the_further_embeddings_are_timms_of_the_stored_pixels(root: Path, both: Path) -> None:
     group: Any = zarr.open_group(str(both), mode="r")
     found = group[f"teachers/{FURTHER}/embedding"][:]
@@ -417,7 +423,7 @@ def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
     assert np.array_equal(rows.train, np.setdiff1d(np.arange(48), [3, 20]))
     joined = np.stack(
         [
-            StoredRows(teachers.first, None, teachers.stored[1:]).read(row, np.empty((32, 32, 3), np.uint8))
+            StoredRows(teachers.first, None, teachers.stored[1:], tell=print).read(row, np.empty((32, 32, 3), np.uint8))
             for row in rows.train.tolist()
         ]
     )

@@ -8,7 +8,7 @@ from pipeline.features.layouts import EmbeddedSlide
 from pipeline.sampling import TRAIN
 from pipeline.slides.geometry import PatchGeometry
 
-GRID = PlanConfig(patch_px=64, mpp=0.5)
+GRID = PlanConfig(patch_px=64, mpp=0.5).grid
 SLIDES = {"even": (0.5, 0, 1.0), "odd.v2": (0.2527, 0, 1.0), "level": (0.2309, 1, 2.0)}
 """um/px, level and downsample: 64 px of 0.5 um are 64, 126.63 and 138.59 level-0 pixels."""
 ENCODER = "hf-hub:owner/name v2"

@@ -10,7 +10,7 @@ import timm
 import torch
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.plan import Plan, SlidePlan, build_plan
+from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.encoders.build import load_weights
 from pipeline.sampling import TRAIN, VAL
@@ -93,7 +93,7 @@ def made_up_plan(num_rows: int = 22, patch_px: int = 16) -> Plan:
         slides.append(
             SlidePlan(name, f"{name}.svs", f"case {name}", None, None, "0" * 8, (9999, 99), geometry, coords, split)
         )
-    return build_plan(PlanConfig(patch_px=patch_px), slides, [], Path("/nowhere"))
+    return Plan(tuple(slides), Path("/nowhere"), PlanConfig(patch_px=patch_px), ())
 
 
 def extract(plan: Plan, out: Path, weights: Path, **options: Any) -> Extracted:

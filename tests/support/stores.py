@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.images import encode_image
 from pipeline.base.versions import versions
-from pipeline.cohort.plan import Plan, SlidePlan, build_plan
+from pipeline.cohort.plan import Plan, SlidePlan, in_order
 from pipeline.config.stages import PlanConfig, TrainConfig
 from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import TRAIN, VAL
@@ -46,7 +46,8 @@ def make_plan(
         slides.append(
             SlidePlan(name, f"{name}.svs", f"case_{i}", None, None, None, (9999, 9999), geometry, coords, splits)
         )
-    return build_plan(PlanConfig(patch_px=patch_px, seed=seed), slides, [], Path("/no/slides"))
+    in_plan, audit = in_order(slides, [])
+    return Plan(in_plan, Path("/no/slides"), PlanConfig(patch_px=patch_px, seed=seed), audit)
 
 
 def make_patches(count: int, patch_px: int = PATCH_PX, seed: int = 0) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.console import say
 from pipeline.base.devices import one_thread
 from pipeline.base.errors import ConfigError
 from pipeline.disk.files import sha256_json
@@ -69,7 +70,8 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
         def data_key(patch_px: int) -> dict[str, Any]:
             return {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
 
-        return PatchSource("store", rows, StoredRows(self.teacher, self.options.slides_root).read, data_key)
+        stored = StoredRows(self.teacher, self.options.slides_root, tell=say)
+        return PatchSource("store", rows, stored.read, data_key)
 
     def stored_embeddings(self, built: BuiltEncoder) -> NDArray[np.float32] | None:
         if not self.is_teacher(built):

@@ -124,16 +124,21 @@ def _hdf5_below(folder: Path) -> list[Path]:
     while waiting:  # links come after the folders themselves, which are found by their own names
         for place, folders, names in os.walk(waiting.pop(0)):
             real = os.path.realpath(place)
-            shown = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
-            links = [name for name in shown if os.path.islink(Path(place, name))]
-            waiting += [
-                Path(place, link) for link in links if not top.is_relative_to(os.path.realpath(Path(place, link)))
-            ]
-            folders[:] = [name for name in shown if name not in links]
-            if real not in seen:
-                paths += [Path(place, name) for name in names if name.endswith(SUFFIX) and name[0] != "."]
+            if real in seen:
+                folders.clear()
+                continue
             seen.add(real)
+            folders[:], links = _shown_folders(Path(place), folders)
+            waiting += [link for link in links if not top.is_relative_to(os.path.realpath(link))]
+            paths += [Path(place, name) for name in names if name.endswith(SUFFIX) and name[0] != "."]
     return sorted(paths)
+
+
+def _shown_folders(place: Path, names: list[str]) -> tuple[list[str], list[Path]]:
+    """The names of a folder's subfolders, and the paths of links to folders; both in order and without hidden ones."""
+    shown = sorted(name for name in names if not name.startswith("."))
+    links = [name for name in shown if os.path.islink(place / name)]
+    return [name for name in shown if name not in links], [place / name for name in links]
 
 
 def _root(name: str, extractor: str, code_hash: str) -> str:

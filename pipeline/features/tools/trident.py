@@ -70,8 +70,7 @@ def coords_files(features: Path, folder: Path | None) -> list[Path]:
 def files(place: Place, slide_id: str) -> dict[str, Path]:
     """The files of a slide."""
     grid = place.grid
-    overlap = max(grid.patch_px - (grid.stride_px or grid.patch_px), 0)
-    job = place.folder / f"{magnification(grid.mpp):g}x_{grid.patch_px}px_{overlap}px_overlap"
+    job = place.folder / f"{magnification(grid.mpp):g}x_{grid.patch_px}px_{grid.overlap_px}px_overlap"
     return {
         "coords": job / "patches" / f"{slide_id}_patches.h5",
         "features": job / f"features_{encoder_folder(place.encoder)}" / f"{slide_id}.h5",

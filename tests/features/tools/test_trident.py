@@ -10,6 +10,7 @@ from support.feature_files import COORDS, FEATURES, write_trident
 from support.features import FeatureSlide
 from support.features import write_trident as write_job
 
+from pipeline.config.stages import PlanConfig
 from pipeline.features.find import find_feature_tree
 from pipeline.features.layouts import Place
 from pipeline.features.read import read_facts, read_features
@@ -89,7 +90,7 @@ def test_coordinates_lie_in_the_job_s_folder_or_in_a_named_one(tmp_path: Path) -
 
 @pytest.mark.parametrize(("stride", "overlap"), [(None, 0), (64, 0), (48, 16), (80, 0)])
 def test_the_folder_s_name_tells_the_grid_and_the_encoder(tmp_path: Path, stride: int | None, overlap: int) -> None:
-    grid = GRID.model_copy(update={"stride_px": stride})
+    grid = PlanConfig(patch_px=64, mpp=0.5, stride_px=stride).grid
     assert trident.TOOL.writer is not None
     place = Place(tmp_path, trident.TOOL.writer, ENCODER, grid)
     job = tmp_path / f"20x_64px_{overlap}px_overlap"

@@ -1,0 +1,44 @@
+"""Options that go together wherever they are used: the grid of patches, and the sample that is drawn from it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The patches that a slide is cut into, and which of them count.
+
+    Attributes:
+        patch_px: side of a patch, pixels.
+        mpp: resolution of a patch, um per pixel.
+        stride_px: distance between neighbouring patches, in their pixels.
+        min_tissue: minimum share of a patch's area that must be tissue.
+        allow_upsampling: whether slides more than 5 % coarser than `mpp` may be used.
+    """
+
+    patch_px: int
+    mpp: float
+    stride_px: int
+    min_tissue: float
+    allow_upsampling: bool
+
+    @property
+    def overlap_px(self) -> int:
+        """Pixels that neighbouring patches share; 0 if there is a gap."""
+        return max(self.patch_px - self.stride_px, 0)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How many patches of a slide are taken, and which are held out.
+
+    Attributes:
+        patches_per_slide: maximum number of patches; `None` for all.
+        seed: of the sample.
+        val_fraction: held-out fraction of the cases.
+        val_strip: held-out fraction of every slide; `None` to hold out cases.
+    """
+
+    patches_per_slide: int | None
+    seed: int
+    val_fraction: float
+    val_strip: float | None = None
