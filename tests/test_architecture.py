@@ -10,6 +10,8 @@ from support.places import ROOT
 
 from pipeline.config.base import Config
 from pipeline.config.losses import LOSSES
+from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, VerifyConfig
+from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk import first_look
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
 from pipeline.evaluate.options.config import evaluate_config
@@ -72,20 +74,6 @@ MOST_BRANCHES = 12
 expressions, and each `for` and `if` of comprehensions.
 """
 NOT_YET_SPLIT = {
-    "pipeline.cohort.cases.case_facts",
-    "pipeline.cohort.walk.slide_paths",
-    "pipeline.disk.asides.remove_asides",
-    "pipeline.disk.hdf5_input._require_chunks",
-    "pipeline.disk.tables._header",
-    "pipeline.encoders.build.load_weights",
-    "pipeline.encoders.weight_sets.choose_set",
-    "pipeline.features.find.find_feature_tree",
-    "pipeline.features.match._slides_at_places",
-    "pipeline.features.match.candidates",
-    "pipeline.features.proof.prove",
-    "pipeline.features.slide_files._files_of_cell",
-    "pipeline.features.slide_files.files_of_slides",
-    "pipeline.features.tools.stamp._hdf5_below",
     "pipeline.report.cells.shown_column",
     "pipeline.report.figures.draw_lines",
     "pipeline.report.page._glance",
@@ -93,14 +81,12 @@ NOT_YET_SPLIT = {
     "pipeline.report.size_figure.draw_score_against_size",
     "pipeline.training.curves._draw_held_out",
     "pipeline.training.run_folder.start_or_continue",
-    "stages.finished.finished_extract",
-    "stages.options.resolve",
-    "stages.reports.plan._summary",
 }
 """Functions that have more only if the `for` of comprehensions counts; whoever splits one takes its line out."""
+COMMANDS = (PlanConfig, ExtractConfig, ImportConfig, EmbedConfig, ExportConfig, VerifyConfig)
 CONFIGURATIONS: dict[str, type[Config]] = {
     kind.__name__: kind
-    for kind in (evaluate_config(), ComparedOptions, *SHARED, *(options_of(room) for room in BENCHMARKS))
+    for kind in (*COMMANDS, evaluate_config(), ComparedOptions, *SHARED, *(options_of(room) for room in BENCHMARKS))
 }
 """Configurations that go to no function but one that reads them, by the names of their classes."""
 LEAST_READ = 3
