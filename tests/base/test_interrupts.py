@@ -130,9 +130,10 @@ def test_what_the_parent_ignores_stays_ignored() -> None:
 def test_a_forked_child_has_no_part_in_it(tmp_path: Path) -> None:
     """It neither ends its parent nor deletes what that is writing, and signals do to it what they did before."""
     code = """
-        import os, signal, sys, time
+        import os, signal, sys, time, warnings
         from pathlib import Path
         from pipeline.disk.files import write_aside
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)  # Python 3.12
         with write_aside(Path(sys.argv[1]) / "a") as f:
             child = os.fork()
             if child == 0:

@@ -21,6 +21,17 @@ print(place, place.is_dir())
 """
 
 
+NO_NETWORK = """
+import os, sys
+def guard(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname"):
+        with open(os.environ["G2L_TEST_CALLS"], "a") as calls:
+            print(event, *arguments[1:], file=calls)
+sys.addaudithook(guard)
+"""
+"""A `sitecustomize` that notes each call of a network, whoever makes it in Python."""
+
+
 def at_home(home: Path) -> dict[str, str]:
     """Variables of a user whose home is `home`, and who has set nothing else."""
     return dict.fromkeys((*SILENT, FIGURES), "") | {
@@ -64,7 +75,7 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_no_command_leaves_anything_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_leaves_anything_in_the_home_or_calls_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     home, at = tmp_path / "home", tmp_path / "work"
     home.mkdir()
@@ -109,7 +120,17 @@ def test_no_command_leaves_anything_in_the_home(tmp_path: Path, monkeypatch: pyt
     ]
     for name in at_home(home):
         monkeypatch.delenv(name, raising=False)
+    guard, calls = tmp_path / "guard" / "sitecustomize.py", tmp_path / "calls.txt"
+    guard.parent.mkdir()
+    guard.write_text(NO_NETWORK)
+    path = os.pathsep.join(filter(None, (str(guard.parent), os.environ.get("PYTHONPATH"))))
+    listen = "import socket; socket.socket().connect_ex(('127.0.0.1', 9))"
+    environment = child_environment() | {"PYTHONPATH": path, "G2L_TEST_CALLS": str(calls)}
+    subprocess.run([sys.executable, "-c", listen], env=environment, check=True)
+    assert calls.read_text().startswith("socket.connect")  # the guard sees
+    calls.unlink()
     for command in commands:
-        done = run_g2l(*command, timeout=300, HOME=str(home))
+        done = run_g2l(*command, timeout=300, HOME=str(home), PYTHONPATH=path, G2L_TEST_CALLS=str(calls))
         assert done.returncode == 0, (command, done.stderr)
         assert not traces(home), command
+        assert not calls.exists(), (command, calls.read_text())

@@ -145,6 +145,13 @@ def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["student"]
 
 
+def test_one_file_is_what_older_versions_of_timm_take_for_weights(tmp_path: Path) -> None:
+    """timm 1.0.16 to 1.0.28 fail where two files lie beside the configuration that could be the weights."""
+    write_exported(tmp_path / "student", *small_student(1), "card")
+    kinds = ("*.safetensors", "*.pth", "*.pth.tar", "*.bin")
+    assert [path.name for kind in kinds for path in (tmp_path / "student").glob(kind)] == ["model.safetensors"]
+
+
 @pytest.mark.parametrize("call", ["write_text", "save_tensors", "sync_folder"])
 def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     folder = tmp_path / "student"
