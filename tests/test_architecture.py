@@ -96,6 +96,7 @@ MAY_READ_FEWER = {
     "look": "of a benchmark, likewise",
     "stages.evaluate.evaluate": "the verb: it gives every benchmark its part",
     "pipeline.evaluate.report_folder.start_folder": "compares and writes the record of all options",
+    "stages.finished.finished_embedding": "compares the record of all options",
 }
 """Functions, or methods of any benchmark, that take a whole configuration all the same, and why."""
 
