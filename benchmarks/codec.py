@@ -62,7 +62,7 @@ CODECS = (
         imagecodecs.webp_decode,
     ),
     Codec(
-        "JPEG, quality 95", False, lambda patch: encode_image(patch, "jpeg"), lambda data: decode_image(data, "jpeg")
+        "JPEG, quality 95", False, lambda patch: encode_image(patch, "jpeg"), lambda data: decode_image(data, "jpeg", inputs.PATCH_PX)
     ),
 )
 

@@ -21,7 +21,7 @@ from stages.plan import plan_slides
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-import slide_factory  # a module of the tests
+from support.slides import make_big_slide  # of the tests
 
 DEVICE = torch.device("cpu")
 PATCH_PX = 224
@@ -33,7 +33,7 @@ def make_plan(folder: Path, num_rows: int, *, size_px: int = 20_000, val_strip: 
     Raises:
         ValueError: the slide has too few patches.
     """
-    path = slide_factory.make_big_slide(folder / "slide.svs", width=size_px, height=size_px)
+    path = make_big_slide(folder / "slide.svs", width=size_px, height=size_px)
     row = ManifestRow(slide_id="slide", path=path.name, case_id="case")
     config = PlanConfig(patches_per_slide=num_rows, val_fraction=0, val_strip=val_strip, patch_px=PATCH_PX)
     plan = plan_slides(Manifest((row,), folder / "manifest.csv", folder), config, workers=1)

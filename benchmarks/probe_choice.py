@@ -18,6 +18,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -111,7 +112,7 @@ def embed_images(paths: list[Path]) -> dict[str, Embeddings]:
     trained = timm.create_model(TEACHER)
     trained.load_state_dict(load_file(teacher_weights()))
     trained.reset_classifier(0)
-    networks = {"lite2": trained.eval(), "random lcnet": timm.create_model("lcnet_050", num_classes=0).eval()}
+    networks: dict[str, Any] = {"lite2": trained.eval(), "random lcnet": timm.create_model("lcnet_050", num_classes=0).eval()}
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     found: dict[str, list[Floats]] = {name: [] for name in (*networks, "colour")}
     for path in paths:
@@ -136,7 +137,9 @@ def real_sets(root: Path, cache: Path) -> Iterator[Set]:
         kept = cache / f"{folder}.npz"
         if not kept.exists():
             cache.mkdir(parents=True, exist_ok=True)
-            np.savez(kept, names=np.array([f"images/{path.name}" for path in images]), **embed_images(images))
+            arrays: dict[str, Any] = {"names": np.array([f"images/{path.name}" for path in images])}
+            arrays |= embed_images(images)
+            np.savez(kept, **arrays)
         with np.load(kept) as held:
             place = {name: row for row, name in enumerate(held["names"].tolist())}
             embedded = {name: held[name] for name in held.files if name != "names"}

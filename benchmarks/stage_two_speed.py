@@ -92,7 +92,7 @@ class StageTwo:
         image_format = self.run.teachers.first.store.image_format
         with ThreadPoolExecutor(self.run.workers) as pool:
             for encoded in self.encoded:
-                list(pool.map(lambda data: decode_image(data, image_format), encoded))
+                list(pool.map(lambda data: decode_image(data, image_format, inputs.PATCH_PX), encoded))
 
     def training(self) -> None:
         """One epoch of the stage."""
