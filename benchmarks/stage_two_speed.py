@@ -55,8 +55,7 @@ class StageTwo:
             student=student, weights=SCRATCH, epochs=1000, batch_size=batch_size, device="cpu", checkpoint_every=10**9
         )
         built = build_encoder(student, SCRATCH, store.patch_px)
-        with inputs.silence():  # the note that nothing is held out
-            rows = choose_rows(store.first, self.config)
+        rows = choose_rows([store.first], batch_size=batch_size, val_rows=self.config.val_rows, seed=self.config.seed)
         self.run = prepare_run(ChosenTeachers((store.first,), (1.0,)), rows, built, self.config, DEVICE, "float32")
         self.folder = RunFolder(folder / f"run-{student}")
         self.folder.folder.mkdir()

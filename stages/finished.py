@@ -20,7 +20,6 @@ from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.training.augment import with_augmentation
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
 from stages.reports.extract import Extracted
@@ -133,11 +132,12 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
     try:
-        recorded = _as_recorded(store_path, run, config)
-        if recorded is None:
+        num_views = _views_of(run, store_path, config.teacher)
+        if num_views is None:
             return None
+        recorded = config.for_views(num_views)
         last = int(run.metrics()[-1]["step"])
-        step = _wanted_step(run, recorded, last)
+        step = _wanted_step(run, config.keep, last)
         if step is None:
             return None
         names = [line["teacher"] for line in run.validations() if line["step"] == 0 and "teacher" in line][1:]
@@ -145,44 +145,44 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
         return None
     if not same_call(run.config_path, "train-student", recorded, {"store": store_path, "out": out}):
         return None
-    if not unchanged(run.config_path, *_weights(recorded), _of_encoder(recorded.student)):
+    if not unchanged(run.config_path, *_weights(config.weights), _of_encoder(config.student)):
         return None
     before, after = run.held_out_figures(step=step)
     return Trained(run, last, 0, before, after, 0.0, {n: run.held_out_figures(n, step) for n in names}, step)
 
 
-def _as_recorded(store_path: Path, run: RunFolder, config: TrainConfig) -> TrainConfig | None:
-    """The options as the run would record them, where it learnt from this store as it is now; else `None`.
+def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None) -> int | None:
+    """How many views the chosen teachers have embedded, where the run learnt from this store as it is now; else `None`.
 
     Raises:
         G2LError, KeyError: the store or the run cannot be read.
     """
     store = Store(store_path)
     teachers, identity = store.teachers, run.read_identity()
-    names = config.teacher or [store.first.name]
-    must_choose = config.teacher is None and len(teachers) > 1
+    names = chosen or [store.first.name]
+    must_choose = chosen is None and len(teachers) > 1
     if must_choose or names[0] not in teachers or run.version() < 1:
         return None
     if teachers[names[0]].content_hash() != identity["store"]:
         return None
-    return with_augmentation(config, min(teachers[name].views.count for name in names))
+    return min(teachers[name].views.count for name in names)
 
 
-def _wanted_step(run: RunFolder, config: TrainConfig, last: int) -> int | None:
+def _wanted_step(run: RunFolder, keep: str, last: int) -> int | None:
     """After which step the exported student should stand, by `--keep`; `None` where it stands after another one.
 
     Raises:
         G2LError: the run's records are damaged.
     """
     exported, best = run.exported_step(), run.best()
-    wanted = best.step if best is not None and config.keep == "best" else last
+    wanted = best.step if best is not None and keep == "best" else last
     return wanted if wanted == (last if exported is None else exported) else None
 
 
-def _weights(config: TrainConfig) -> list[Path | str]:
+def _weights(weights: str) -> list[Path | str]:
     """File or folder of the weights to start from; for an earlier run, its student."""
-    folder = Path(config.weights)
-    return [folder / "student" if (folder / "run.json").is_file() else config.weights]
+    folder = Path(weights)
+    return [folder / "student" if (folder / "run.json").is_file() else weights]
 
 
 def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig) -> Tally | None:

@@ -53,7 +53,7 @@ from pipeline.student.card import card_facts, further_facts, model_card
 from pipeline.student.describe import describe_run_student, split_facts
 from pipeline.student.folder import write_student
 from pipeline.student.start import continue_projector, find_start, projector_hash
-from pipeline.training.augment import beyond_the_teacher, with_augmentation
+from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.training.curves import draw_curves
 from pipeline.training.held_out import best_words, teacher_weights
@@ -102,7 +102,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             checkpoints are safe, and the same command continues.
     """
     teachers = choose_teachers(store, config.teacher, config.teacher_weight)
-    config = with_augmentation(config, teachers.views.count)
+    config = config.for_views(teachers.views.count)
     device = choose_device(config.device)
     keep_freed_memory(device)
     use_deterministic_kernels(config.deterministic)
@@ -133,43 +133,51 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     Raises:
         G2LError: it was started from other inputs, or the student cannot be built.
     """
-    start, leader = find_start(config.weights), distributed.is_leader()
-    teacher, precision = teachers.first, training_precision(config.precision, device)
-    student = build_encoder(config.student, start.weights, teacher.patch_px, seed=config.seed)
-    if student.note:
-        say(student.note)
-    rows = choose_rows(teacher, config, distributed.world_size(), teachers.stored[1:])
+    start, world = find_start(config.weights), distributed.world_size()
+    precision = training_precision(config.precision, device)
+    student = build_encoder(config.student, start.weights, teachers.first.patch_px, seed=config.seed)
+    rows = choose_rows(
+        teachers.stored, batch_size=config.batch_size, val_rows=config.val_rows, seed=config.seed, world=world
+    )
+    begun_from, anew = start.projectors([(each.name, each.record["weights_sha256"]) for each in teachers.stored])
+    for note in (*start.notes, student.note, *rows.notes, *anew):
+        if note:
+            say(note)
     if config.keep == "best" and not len(rows.val):
         raise ConfigError(
             "--keep best: no rows are held out to find the best epoch on. Plan with --val-fraction or "
             "--val-strip, or use --keep last"
         )
-    require_share(student, rows.batch_size, distributed.world_size())
-    hashes = [(each.name, each.record["weights_sha256"]) for each in teachers.stored]
-    begun_from = start.projectors(hashes)
-    if leader:
+    require_share(student, rows.batch_size, world)
+    if distributed.is_leader():
         identity = run_identity(
-            teacher,
+            teachers.first,
             student.record(),
-            config,
-            precision,
-            distributed.world_size(),
+            config.deciding() | {"precision": precision},
+            world,
             teachers.further,
             folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
         )
-        folder.start_or_continue(identity)
-        folder.write_config(teacher.store.folder, config)
-        plan = teacher.plan
-        if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
-            say(f"warning: {warning}")
-        if beyond := beyond_the_teacher(config.augment, teachers.views.count):
-            say(f"note: {beyond}")
+        continued = folder.start_or_continue(identity)
+        folder.write_config(teachers.first.store.folder, config.absolute().record())
+        for note in (*continued, *notes_on_patches(teachers, config.augment)):
+            say(note)
     distributed.wait_for_all()
     draws = RunDraws(config.seed, folder.version())
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
+
+
+def notes_on_patches(teachers: ChosenTeachers, augment: str) -> list[str]:
+    """What the user should know of the patches that a student sees: how they are split, and augmentation."""
+    plan, notes = teachers.first.plan, []
+    if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
+        notes.append(f"warning: {warning}")
+    if beyond := beyond_the_teacher(augment, teachers.views.count):
+        notes.append(f"note: {beyond}")
+    return notes
 
 
 def require_share(student: BuiltEncoder, batch_size: int, world: int) -> None:
@@ -206,7 +214,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         facts = card_facts(
             teachers.first,
             distillation.student,
-            config,
+            config.for_card(),
             run.rows.train,
             step,
             before,

@@ -188,6 +188,12 @@ class TrainConfig(Config):
         """As in `Config`, and weights in a file or folder as well."""
         return super().absolute().model_copy(update={"weights": absolute_weights(self.weights)})
 
+    def for_views(self, num_views: int) -> Self:
+        """Resolve the default of `augment`: a store with views gets no augmentation unless the user asks for it."""
+        if num_views > 1 and "augment" not in self.model_fields_set:
+            return self.model_copy(update={"augment": "none"})
+        return self
+
 
 class ExportConfig(Config):
     """Options of `g2l export`: files to write besides the timm folder, which is always written."""

@@ -17,7 +17,6 @@ from pipeline.base.outside import printable
 from pipeline.base.versions import versions
 from pipeline.cohort.cases import CaseFacts, case_facts, cases_in_words
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.stages import TrainConfig
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
@@ -62,7 +61,7 @@ def card_template(name: str) -> str:
 def card_facts(
     store: StoredTeacher,
     student: BuiltEncoder,
-    config: TrainConfig,
+    options: dict[str, Any],
     train_rows: NDArray[np.int64],
     num_steps: int,
     before: dict[str, float] | None,
@@ -72,6 +71,7 @@ def card_facts(
 ) -> dict[str, Any]:
     """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out.
 
+    `options` are those of the run that a card shows.
     `further` teachers, if any: teacher, weight, content, and their fidelity_before and fidelity_after.
     """
     plan, slide_of_row = store.plan, store.plan.slide_of_row()
@@ -94,7 +94,7 @@ def card_facts(
             "cases": asdict(cases),
             "val_strip": plan.config.val_strip,
         },
-        "config": config.for_card(),
+        "config": options,
         "fidelity_before": before,
         "fidelity_after": after,
         "steps": num_steps,

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.encoders.build import weights_hash
@@ -28,27 +27,31 @@ class Start:
     Attributes:
         weights: what `build_encoder` takes.
         student: the student that it trains on, with its projectors; `None` for other weights.
+        notes: for the user.
     """
 
     weights: str | Path
     student: NamedModel | None = None
+    notes: tuple[str, ...] = ()
 
-    def projectors(self, teachers: Sequence[tuple[str, str]]) -> dict[str, Projector]:
+    def projectors(self, teachers: Sequence[tuple[str, str]]) -> tuple[dict[str, Projector], list[str]]:
         """Projectors of the student into the spaces of those of the `teachers` (names and hashes of their weights) that
-        it was distilled from, by name; the user is told of the others.
+        it was distilled from, by name; and a note on each of the others.
         """
         projectors: dict[str, Projector] = {}
-        for name, weights_sha256 in teachers if self.student else ():
-            assert self.student is not None
+        if self.student is None:
+            return projectors, []
+        notes = []
+        for name, weights_sha256 in teachers:
             projector = self.student.projector_into(weights_sha256)
             if projector is None:
-                say(
+                notes.append(
                     f"note: the projector into the space of {name} starts anew: {self.student.label} was not distilled "
                     "from these weights, as far as is known"
                 )
             else:
                 projectors[name] = projector
-        return projectors
+        return projectors, notes
 
 
 def find_start(weights: str) -> Start:
@@ -66,9 +69,8 @@ def find_start(weights: str) -> Start:
     if not is_run and not is_student(folder):
         return Start(folder)
     model = name_model(str(folder), None, option="--weights")
-    if model.note:
-        say(f"note: {model.note}")
-    return Start(folder, model if model.role == AFTER else None)
+    notes = (f"note: {model.note}",) if model.note else ()
+    return Start(folder, model if model.role == AFTER else None, notes)
 
 
 def projector_hash(projector: Projector) -> str:

@@ -1,13 +1,4 @@
-"""The default augmentation for a store, and a note where the student sees more than its teacher did."""
-
-from pipeline.config.stages import TrainConfig
-
-
-def with_augmentation(config: TrainConfig, num_views: int) -> TrainConfig:
-    """Resolve the default of `augment`: a store with views gets no augmentation unless the user asks for it."""
-    if num_views > 1 and "augment" not in config.model_fields_set:
-        return config.model_copy(update={"augment": "none"})
-    return config
+"""What the student sees by augmentation and its teacher did not."""
 
 
 def beyond_the_teacher(augment: str, num_views: int) -> str:

@@ -6,17 +6,17 @@ at any step.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.console import Tell, say
+from pipeline.base.console import Tell
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort.views import Views, dihedral
-from pipeline.config.stages import TrainConfig
 from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
@@ -39,13 +39,14 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 class RowChoice:
     """Rows of a run: `train`, int64 (N,); `val`, the held-out rows to score, int64 (M,); and the batch size.
 
-    `fit` are the training rows that each validation fits a linear map on, int64 (L,).
+    `fit` are the training rows that each validation fits a linear map on, int64 (L,); `notes` are for the user.
     """
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
     batch_size: int
     fit: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    notes: tuple[str, ...] = ()
 
 
 def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
@@ -87,47 +88,70 @@ def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> N
 
 
 def choose_rows(
-    teacher: StoredTeacher, config: TrainConfig, world: int = 1, others: Sequence[StoredTeacher] = ()
+    teachers: Sequence[StoredTeacher], *, batch_size: int, val_rows: int, seed: int, world: int = 1
 ) -> RowChoice:
     """Choose the rows that `world` processes train on together, and a sample of the held-out rows.
 
-    Only rows that have an embedding of `teacher` and of all `others` are used.
+    Only rows that have an embedding of all `teachers`, which are of one store, are used. A validation
+    scores at most `val_rows` rows, and fits its linear map on at most as many. A batch has `batch_size` rows, or all if
+    there are fewer.
 
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
-    train, val = teacher.ok_rows(TRAIN), teacher.ok_rows(VAL)
-    for other in others:
-        train, val = np.intersect1d(train, other.ok_rows(TRAIN)), np.intersect1d(val, other.ok_rows(VAL))
-    if len(train) < 2:
-        num_failed = teacher.plan.count(TRAIN) - len(train)
-        advice = (
-            f"{num_failed} planned rows failed in {made_with(teacher)}: fix the cause, then run it with "
-            "--retry-failures"
-            if num_failed
-            else "Plan with more slides, or with a smaller --val-fraction"
-        )
-        raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {advice}")
-    batch_size = min(config.batch_size, len(train))
-    if batch_size < config.batch_size:
-        say(f"note: batches of {batch_size}: there are no more rows to train on")
+    train, val = (reduce(np.intersect1d, [each.ok_rows(split) for each in teachers]) for split in (TRAIN, VAL))
+    _require_enough(train, teachers)
+    notes = []
+    if batch_size > len(train):
+        batch_size = len(train)
+        notes.append(f"note: batches of {batch_size}: there are no more rows to train on")
     if batch_size % world:
         raise ConfigError(
             f"a batch of {batch_size} does not divide among {world} processes; choose another --batch-size"
         )
     if len(val) < MIN_SCORED:
-        why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
-        if failed := teacher.plan.count(VAL) - len(val):
-            why += f" ({failed} of {failed + len(val)} planned rows failed in {made_with(teacher)})"
-        say(f"warning: {why}, so the student will not be scored")
+        notes.append(f"warning: {_why_not_scored(val, teachers)}, so the student will not be scored")
         val = val[:0]
-    return RowChoice(train, _sample(val, config, "validation"), batch_size, _sample(train, config, "linear map"))
+    return RowChoice(
+        train,
+        _sample(val, val_rows, seed, "validation"),
+        batch_size,
+        _sample(train, val_rows, seed, "linear map"),
+        tuple(notes),
+    )
 
 
-def _sample(rows: NDArray[np.int64], config: TrainConfig, purpose: str) -> NDArray[np.int64]:
-    """Sample at most `val_rows` of the rows, by hash; ascending."""
-    keys = row_keys(rows, config.seed, 0, purpose)
-    return np.sort(rows[np.argsort(keys, kind="stable")[: config.val_rows]])
+def _require_enough(train: NDArray[np.int64], teachers: Sequence[StoredTeacher]) -> None:
+    """Check that there are rows to train on.
+
+    Raises:
+        ConfigError: fewer than two.
+    """
+    if len(train) >= 2:
+        return
+    teacher = teachers[0]
+    num_failed = teacher.plan.count(TRAIN) - len(train)
+    advice = (
+        f"{num_failed} planned rows failed in {made_with(teacher)}: fix the cause, then run it with --retry-failures"
+        if num_failed
+        else "Plan with more slides, or with a smaller --val-fraction"
+    )
+    raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {advice}")
+
+
+def _why_not_scored(val: NDArray[np.int64], teachers: Sequence[StoredTeacher]) -> str:
+    """Why fewer than `MIN_SCORED` rows are held out."""
+    why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
+    teacher = teachers[0]
+    if failed := teacher.plan.count(VAL) - len(val):
+        why += f" ({failed} of {failed + len(val)} planned rows failed in {made_with(teacher)})"
+    return why
+
+
+def _sample(rows: NDArray[np.int64], most: int, seed: int, purpose: str) -> NDArray[np.int64]:
+    """Sample at most `most` of the rows, by hash; ascending."""
+    keys = row_keys(rows, seed, 0, purpose)
+    return np.sort(rows[np.argsort(keys, kind="stable")[:most]])
 
 
 def row_views(rows: NDArray[np.int64], views: Views, draws: RunDraws, epoch: int) -> NDArray[np.int64]:

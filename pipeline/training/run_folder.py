@@ -20,14 +20,12 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO, Any
 
-from pipeline.base.console import say
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.base.outside import parse_object, read_json, reading
 from pipeline.base.versions import continued_note, versions
 from pipeline.config.base import differences, to_toml
 from pipeline.config.model_names import SCRATCH
-from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.store.store import StoredTeacher
@@ -56,8 +54,7 @@ HeldOut = tuple[dict[str, float] | None, dict[str, float] | None]
 def run_identity(
     teacher: StoredTeacher,
     student: dict[str, Any],
-    config: TrainConfig,
-    precision: str,
+    options: dict[str, Any],
     world_size: int,
     others: Sequence[tuple[StoredTeacher, float]] = (),
     version: int = RUN_VERSION,
@@ -65,8 +62,9 @@ def run_identity(
 ) -> dict[str, Any]:
     """What a run starts from and must match to be continued: options by value or by effect (`config.base.option`).
 
-    `version` is the run's (`draws.RUN_VERSION`); `start` has the hashes of the projectors that it starts from, by
-    teacher. `teacher` is the first one; `others` are further ones with their loss weights.
+    `options` are those that decide by their value, with the precision that was chosen. `version` is the run's
+    (`draws.RUN_VERSION`); `start` has the hashes of the projectors that it starts from, by teacher.
+    `teacher` is the first one; `others` are further ones with their loss weights.
     """
     further = [{"teacher": other.record, "weight": weight, "content": other.content_hash()} for other, weight in others]
     newer = {"version": version, "versions": versions()} if version > 1 else {}
@@ -77,7 +75,7 @@ def run_identity(
             "plan": teacher.plan_hash,
             "teacher": teacher.record,
             "student": student,
-            "options": config.deciding() | {"precision": precision},
+            "options": options,
             "world_size": world_size,
         }
         | ({"further_teachers": further} if further else {})
@@ -130,8 +128,9 @@ class RunFolder:
         self.student = folder / "student"
         self.tensorboard = folder / "tensorboard"
 
-    def start_or_continue(self, identity: dict[str, Any]) -> None:
-        """Make the directory, or check that it was started from the same `identity` and remove half-written files.
+    def start_or_continue(self, identity: dict[str, Any]) -> list[str]:
+        """Make the directory, or check that it was started from the same `identity`; remove half-written files. Returns
+        notes for the user.
 
         Raises:
             CheckpointError: it was started from something else; the message lists the differences.
@@ -139,38 +138,53 @@ class RunFolder:
         """
         make_output_folder(self.folder)
         if self.identity_path.exists():
-            begun = self.read_identity()
-            other_random_start = random_start_differs(begun, identity)
-            compared = identity | {"student": begun["student"]} if other_random_start else identity
-            changes = differences(begun, compared)
-            if any(not line.startswith(LABELS) for line in changes):
-                listing = "\n".join(f"  {line}" for line in changes)
-                longer = any(line.startswith("options.epochs:") for line in changes)
-                raise CheckpointError(
-                    f"{self.folder} was started from other inputs and cannot continue (run -> now):\n{listing}\n"
-                    f"Choose another --out{LONGER.format(run=self.folder) if longer else ''}."
-                )
-            if not self.student.exists() and (note := continued_note(self.folder, begun.get("versions", {}))):
-                say(note)
-            if other_random_start and not any(self.checkpoints.glob("*.pt")):
-                write_json(self.identity_path, identity)  # no step was saved: start again from the new weights
-            elif other_random_start and not self.student.exists():
-                say(
-                    f"note: this seed gives other random weights here than where {self.folder} was begun; the run "
-                    "continues from its checkpoint"
-                )
+            notes = self._continue(identity)
             remove_asides(self.folder)
-            return
+            return notes
         if not holds_nothing(self.folder):
             raise CheckpointError(
                 f"{self.folder} is not empty and not a run; nothing is overwritten. Choose another --out"
             )
         remove_asides(self.folder)
         write_json(self.identity_path, identity)
+        return []
 
-    def write_config(self, store: Path, config: TrainConfig) -> None:
+    def _continue(self, identity: dict[str, Any]) -> list[str]:
+        """Check that the run was started from the same `identity`; see `start_or_continue`."""
+        begun = self.read_identity()
+        other_random_start = random_start_differs(begun, identity)
+        self._require_same(begun, identity | {"student": begun["student"]} if other_random_start else identity)
+        is_finished, notes = self.student.exists(), []
+        if not is_finished and (note := continued_note(self.folder, begun.get("versions", {}))):
+            notes.append(note)
+        if other_random_start and not any(self.checkpoints.glob("*.pt")):
+            write_json(self.identity_path, identity)  # no step was saved: start again from the new weights
+        elif other_random_start and not is_finished:
+            notes.append(
+                f"note: this seed gives other random weights here than where {self.folder} was begun; the run "
+                "continues from its checkpoint"
+            )
+        return notes
+
+    def _require_same(self, begun: dict[str, Any], now: dict[str, Any]) -> None:
+        """Check that two identities differ only where they may (`LABELS`).
+
+        Raises:
+            CheckpointError: they differ elsewhere.
+        """
+        changes = differences(begun, now)
+        if all(line.startswith(LABELS) for line in changes):
+            return
+        listing = "\n".join(f"  {line}" for line in changes)
+        longer = any(line.startswith("options.epochs:") for line in changes)
+        raise CheckpointError(
+            f"{self.folder} was started from other inputs and cannot continue (run -> now):\n{listing}\n"
+            f"Choose another --out{LONGER.format(run=self.folder) if longer else ''}."
+        )
+
+    def write_config(self, store: Path, options: dict[str, Any]) -> None:
         """Write the resolved options and paths for `--config`; options that may change are those of the last call."""
-        record = {"store": str(store.absolute()), "out": str(self.folder.absolute())} | config.absolute().record()
+        record = {"store": str(store.absolute()), "out": str(self.folder.absolute())} | options
         write_text(self.config_path, to_toml({"train-student": record}))
 
     def version(self) -> int:

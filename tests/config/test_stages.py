@@ -48,9 +48,29 @@ def test_a_run_is_continued_under_the_values_that_decide(name: str, tmp_path: Pa
     teacher, student = make_store(tmp_path / "store.zarr").first, plain_vit(tmp_path / "vit")
     before = train_config(student, weights="scratch")
     after = before.model_copy(update={name: OTHER_VALUES[name]})
-    identities = [run_identity(teacher, {}, config, "float32", 1) for config in (before, after)]
+    identities = [
+        run_identity(teacher, {}, config.deciding() | {"precision": "float32"}, 1) for config in (before, after)
+    ]
     decides = TrainConfig.says(name, "decides") == "value" and name != "precision"  # what it came to stands there
     assert (identities[0] != identities[1]) == decides
+
+
+@pytest.mark.parametrize(
+    ("asked", "num_views", "expected"),
+    [
+        ({}, 1, "flips"),
+        ({}, 4, "none"),
+        ({"augment": "flips"}, 4, "flips"),  # the default's name, but asked for
+        ({"augment": "flips+jitter"}, 4, "flips+jitter"),
+        ({"augment": "none"}, 1, "none"),
+    ],
+)
+def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: int, expected: str) -> None:
+    config = TrainConfig.build({"student": "s", "seed": 3, **asked})
+    resolved = config.for_views(num_views)
+    assert resolved.augment == expected
+    assert resolved.model_copy(update={"augment": config.augment}) == config  # nothing else changes
+    assert resolved.for_views(num_views).augment == expected
 
 
 @pytest.mark.parametrize(

@@ -419,7 +419,7 @@ def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
         (0.75, 0.25),
         [WIDTH, 12],
     )
-    rows = choose_rows(teachers.first, train_config("x"), 1, teachers.stored[1:])
+    rows = choose_rows(teachers.stored, batch_size=8, val_rows=4, seed=0)
     assert np.array_equal(rows.train, np.setdiff1d(np.arange(48), [3, 20]))
     joined = np.stack(
         [
@@ -455,7 +455,9 @@ def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> 
         projector = load_projector(tmp_path / "student", teacher)
         assert projector.as_teacher(embedding).shape == (3, width)
         mean = teacher_statistics(
-            two.teacher(teacher), TRAIN, choose_rows(two.first, config, 1, [two.teacher("second")]).train
+            two.teacher(teacher),
+            TRAIN,
+            choose_rows(list(two.teachers.values()), batch_size=8, val_rows=4, seed=0).train,
         )[0]
         np.testing.assert_allclose(projector.teacher_norm.mean, mean, rtol=1e-5, atol=1e-6)
     assert torch.equal(

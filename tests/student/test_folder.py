@@ -79,7 +79,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
             student = build_encoder(name_of(folder / "source"), SCRATCH, patch_px)
             disturb(student.module.model)
             projector = random_projector(student.spec.width)
-            facts = card_facts(store.first, student, train_config("x"), np.arange(4), 1, None, None)
+            facts = card_facts(store.first, student, train_config("x").for_card(), np.arange(4), 1, None, None)
             write_exported(folder / "student", student.module.model, student.spec, projector, model_card(facts))
             np.save(folder / "patches.npy", make_patches(5, patch_px, seed=i))
             (folder / "usage.py").write_text(usage_of(model_card(facts)))
@@ -202,7 +202,9 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(5, 3), val=(4,), rows_per_shard=6, failed=(0,))
     student = build_encoder(student_folder(tmp_path / "x", "test_efficientnet"), SCRATCH, PATCH_PX)
     before, after = ({"rows": 4, "loss": a, "cka": a / 2} for a in (0.25, 0.125))
-    facts = card_facts(store.first, student, train_config("x", lr=0.123), store.first.ok_rows(0), 17, before, after)
+    facts = card_facts(
+        store.first, student, train_config("x", lr=0.123).for_card(), store.first.ok_rows(0), 17, before, after
+    )
     card = model_card(facts)
     for expected in (
         "7 patches (slides: 2, cases: 2)",

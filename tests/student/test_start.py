@@ -31,7 +31,7 @@ def test_words_and_files_are_taken_as_they_are(tmp_path: Path, monkeypatch: pyte
     for word in (PRETRAINED, SCRATCH):
         (tmp_path / word / "run.json").mkdir(parents=True)
     assert find_start(weights) == Start(weights)
-    assert Start(weights).projectors([("a", "1" * 64)]) == {}
+    assert Start(weights).projectors([("a", "1" * 64)]) == ({}, [])
 
 
 def test_a_folder_that_is_no_student_is_the_encoder_s_own(tmp_path: Path) -> None:
@@ -45,27 +45,26 @@ def test_a_run_that_is_not_finished_is_refused(tmp_path: Path) -> None:
         find_start(str(tmp_path))
 
 
-def test_a_student_brings_the_projectors_of_teachers_that_it_knows(
-    named: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_student_brings_the_projectors_of_teachers_that_it_knows(named: Path) -> None:
     start = find_start(str(named))
     assert start.weights == named
     assert start.student is not None
     assert (start.student.role, start.student.student) == (AFTER, named)
     known = {name: sha256 for name, sha256 in start.student.teachers.items() if name == "b/c"}
-    found = start.projectors([*known.items(), ("new", "f" * 64), ("unknown", "")])
+    found, notes = start.projectors([*known.items(), ("new", "f" * 64), ("unknown", "")])
     assert list(found) == ["b/c"]
     assert torch.equal(found["b/c"].linear.weight, start.student.projector("b/c").linear.weight)  # type: ignore[union-attr]
-    said = " ".join(capsys.readouterr().err.split())
-    assert said.count("starts anew") == 2
-    assert "the projector into the space of new starts anew" in said
-    assert "the space of b/c" not in said
+    assert [note.split(" starts anew: ")[0] for note in notes] == [
+        f"note: the projector into the space of {name}" for name in ("new", "unknown")
+    ]
+    assert start.notes == ()
 
 
 def test_a_folder_whose_projectors_are_gone_brings_its_weights_alone(named: Path) -> None:
     shutil.rmtree(named / "projector")
     (named / "student.json").unlink()
-    assert find_start(str(named)) == Start(named)
+    start = find_start(str(named))
+    assert (start.weights, start.student) == (named, None)
 
 
 def test_a_projector_goes_on_with_its_map_and_the_student_s_statistics() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.stores import WIDTH, embed_patches, make_patches, make_store, train_config
+from support.stores import WIDTH, embed_patches, make_patches, make_store
 
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
@@ -22,6 +22,7 @@ from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
 from pipeline.training.rows import (
     JITTER,
+    RowChoice,
     StoredRows,
     augment,
     batches_of,
@@ -139,39 +140,46 @@ def test_too_few_rows_have_no_statistics(tmp_path: Path) -> None:
         teacher_statistics(make_store(tmp_path / "s.zarr", train=(8,), val=(1,), rows_per_shard=9).first, VAL)
 
 
-def test_chosen_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def rows_of(store: Store, *, batch_size: int = 8, val_rows: int = 4, seed: int = 0, world: int = 1) -> RowChoice:
+    """The rows that a student of the store's first teacher learns from."""
+    return choose_rows([store.first], batch_size=batch_size, val_rows=val_rows, seed=seed, world=world)
+
+
+def test_chosen_rows(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(10,), val=(9,), rows_per_shard=19, failed=(2, 12))
-    chosen = choose_rows(store.first, train_config("x", batch_size=8, val_rows=4))
+    chosen = rows_of(store)
     assert chosen.train.tolist() == [0, 1, 3, 4, 5, 6, 7, 8, 9]
     assert chosen.batch_size == 8
-    assert len(set(chosen.val.tolist())) == 4
+    assert (len(set(chosen.val.tolist())), len(set(chosen.fit.tolist()))) == (4, 4)
     assert set(chosen.val.tolist()) < set(store.first.ok_rows(VAL).tolist())
-    assert (
-        chosen.val.tolist()
-        != choose_rows(store.first, train_config("x", batch_size=8, val_rows=4, seed=1)).val.tolist()
-    )
-    assert capsys.readouterr().err == ""
-    assert choose_rows(store.first, train_config("x", batch_size=64)).batch_size == 9
-    assert "note: batches of 9" in capsys.readouterr().err
+    assert set(chosen.fit.tolist()) < set(chosen.train.tolist())
+    assert chosen.val.tolist() != rows_of(store, seed=1).val.tolist()
+    assert chosen.notes == ()
+    fewer = rows_of(store, batch_size=64)
+    assert (fewer.batch_size, fewer.notes) == (9, ("note: batches of 9: there are no more rows to train on",))
     with pytest.raises(ConfigError, match="a batch of 8 does not divide among 3 processes"):
-        choose_rows(store.first, train_config("x", batch_size=8), 3)
+        rows_of(store, world=3)
 
 
-def test_one_held_out_row_is_too_few_and_not_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = make_store(tmp_path / "one.zarr", train=(8,), val=(1,), rows_per_shard=9)
-    assert len(choose_rows(one.first, train_config("x", batch_size=4)).val) == 0
-    said = capsys.readouterr().err
-    assert "warning: one row is held out, and 2 are needed to score, so the student will not be" in said
-    assert "no rows are held out" not in said
+def test_one_held_out_row_is_too_few_and_not_none(tmp_path: Path) -> None:
+    one = rows_of(make_store(tmp_path / "one.zarr", train=(8,), val=(1,), rows_per_shard=9))
+    assert len(one.val) == 0
+    (said,) = one.notes
+    assert said == ("warning: one row is held out, and 2 are needed to score, so the student will not be scored")
+
+
+def test_held_out_rows_that_failed_are_the_reason_in_the_note(tmp_path: Path) -> None:
+    (said,) = rows_of(make_store(tmp_path / "s.zarr", train=(8,), val=(3,), rows_per_shard=11, failed=(8, 9, 10))).notes
+    assert said.startswith("warning: no rows are held out (3 of 3 planned rows failed in extract-teacher), so ")
 
 
 def test_failed_rows_are_named_as_the_cause_of_too_few_rows(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(3,), val=(5,), rows_per_shard=8, failed=(0, 2))
     with pytest.raises(ConfigError, match=r"1 rows to train on.* 2 planned rows failed .*--retry-failures"):
-        choose_rows(store.first, train_config("x"))
+        rows_of(store)
     store = make_store(tmp_path / "t.zarr", train=(1,), val=(5,), rows_per_shard=8, failed=(2,))
     with pytest.raises(ConfigError, match=r"1 rows to train on.* Plan with more slides"):
-        choose_rows(store.first, train_config("x"))
+        rows_of(store)
 
 
 def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort: Path, tmp_path: Path) -> None:
