@@ -62,7 +62,10 @@ CODECS = (
         imagecodecs.webp_decode,
     ),
     Codec(
-        "JPEG, quality 95", False, lambda patch: encode_image(patch, "jpeg"), lambda data: decode_image(data, "jpeg", inputs.PATCH_PX)
+        "JPEG, quality 95",
+        False,
+        lambda patch: encode_image(patch, "jpeg"),
+        lambda data: decode_image(data, "jpeg", inputs.PATCH_PX),
     ),
 )
 

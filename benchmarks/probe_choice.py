@@ -109,10 +109,13 @@ def embed_images(paths: list[Path]) -> dict[str, Embeddings]:
     from pipeline.demo_data import TEACHER, teacher_weights
 
     torch.manual_seed(0)
-    trained = timm.create_model(TEACHER)
+    trained: Any = timm.create_model(TEACHER)
     trained.load_state_dict(load_file(teacher_weights()))
     trained.reset_classifier(0)
-    networks: dict[str, Any] = {"lite2": trained.eval(), "random lcnet": timm.create_model("lcnet_050", num_classes=0).eval()}
+    networks: dict[str, Any] = {
+        "lite2": trained.eval(),
+        "random lcnet": timm.create_model("lcnet_050", num_classes=0).eval(),
+    }
     mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     found: dict[str, list[Floats]] = {name: [] for name in (*networks, "colour")}
     for path in paths:

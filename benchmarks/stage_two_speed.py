@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import Progress, table
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import keep_freed_memory, use_deterministic_kernels
+from pipeline.base.draws import RunDraws
 from pipeline.base.images import decode_image
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.config.model_names import SCRATCH
@@ -56,7 +57,10 @@ class StageTwo:
         )
         built = build_encoder(student, SCRATCH, store.patch_px)
         rows = choose_rows([store.first], batch_size=batch_size, val_rows=self.config.val_rows, seed=self.config.seed)
-        self.run = prepare_run(ChosenTeachers((store.first,), (1.0,)), rows, built, self.config, DEVICE, "float32")
+        draws = RunDraws(self.config.seed)
+        self.run = prepare_run(
+            ChosenTeachers((store.first,), (1.0,)), rows, built, self.config, draws, DEVICE, "float32"
+        )
         self.folder = RunFolder(folder / f"run-{student}")
         self.folder.folder.mkdir()
         self.loss_of = build_loss(self.config.loss, self.config.alpha)

@@ -10,7 +10,7 @@ from support.places import ROOT
 
 from pipeline.config.base import Config
 from pipeline.config.losses import LOSSES
-from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, VerifyConfig
+from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk import first_look
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
@@ -83,7 +83,7 @@ NOT_YET_SPLIT = {
     "pipeline.training.run_folder.start_or_continue",
 }
 """Functions that have more only if the `for` of comprehensions counts; whoever splits one takes its line out."""
-COMMANDS = (PlanConfig, ExtractConfig, ImportConfig, EmbedConfig, ExportConfig, VerifyConfig)
+COMMANDS = (PlanConfig, ExtractConfig, ImportConfig, EmbedConfig, ExportConfig, VerifyConfig, TrainConfig)
 CONFIGURATIONS: dict[str, type[Config]] = {
     kind.__name__: kind
     for kind in (*COMMANDS, evaluate_config(), ComparedOptions, *SHARED, *(options_of(room) for room in BENCHMARKS))

@@ -75,7 +75,9 @@ def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_no_command_leaves_anything_in_the_home_or_calls_anybody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_command_leaves_anything_in_the_home_or_calls_anybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pytest.importorskip("onnxruntime")
     home, at = tmp_path / "home", tmp_path / "work"
     home.mkdir()
