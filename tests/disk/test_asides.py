@@ -11,9 +11,9 @@ import pytest
 from pipeline.base import interrupts
 from pipeline.base.processes import ProcessIdentity
 from pipeline.disk.asides import (
-    PROBE,
     ASIDE_SUFFIX,
     OLD_SECONDS,
+    PROBE,
     aside_name,
     holds_nothing,
     is_aside_of,
