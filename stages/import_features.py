@@ -35,7 +35,7 @@ from pipeline.encoders.names import are_of_one, other_encoders
 from pipeline.encoders.table import EncoderSpec, named_spec
 from pipeline.features.find import find_feature_tree
 from pipeline.features.importing import FeatureRows, ImportedSlide, describe_import, look_at_slide, refuse_other_levels
-from pipeline.features.match import Matched, fail_copies, match_slides
+from pipeline.features.match import Matched, fail_copies, fail_near_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, prove, read_refused
 from pipeline.features.read import read_facts
 from pipeline.slides.patch_sample import patches_to_measure
@@ -239,7 +239,8 @@ def look_at_features(matched: Matched, config: ImportConfig, patch_px: int, widt
             slides.append(slide)
             progress.note(failed=sum(s.slide is None for s in slides))
             progress.step()
-    slides, mpp = refuse_other_levels(fail_copies(slides, root), config.mpp)
+    slides = fail_near_copies(fail_copies(slides, root), root)
+    slides, mpp = refuse_other_levels(slides, config.mpp)
     say_encoder(slides, config)
     return Looked(matched, tuple(slides), mpp, patch_px)
 
