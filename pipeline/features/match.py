@@ -242,7 +242,7 @@ def fail_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSli
 
 
 def fail_near_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSlide]:
-    """The slides, with warnings for, or without, those that are one slide by OpenSlide's quickhash, though their files differ.
+    """The slides, with warnings or failures of those that have one OpenSlide quickhash, though their files differ.
 
     Slides of one case are warned of, as in `g2l plan`. Otherwise the slide could be on both sides of the split: all
     fail if their cases are known to differ, else all but the first.

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from support.exports import taken_by_timm_1_0_16
 from support.stores import PATCH_PX, make_patches, make_store, student_folder, train_config
 from support.students import SPECS, TINY, disturb, random_projector, small_student, write_exported
 
@@ -104,6 +106,19 @@ def test_timm_alone_gives_the_same_embeddings(
     assert found.shape == (5, student.spec.width)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
     assert expected.std(0).min() > 1e-6  # patches differ: agreement means something
+
+
+@pytest.mark.parametrize("label", STUDENTS)
+def test_older_versions_of_timm_find_one_file_of_weights(
+    exported: dict[str, tuple[Path, BuiltEncoder, Projector]], label: str, tmp_path: Path
+) -> None:
+    """By the rule of their loader; `test_old_timm` asks them themselves. Any second file would be in its way."""
+    folder = Path(shutil.copytree(exported[label][0] / "student", tmp_path / "student"))
+    assert [path.name for path in folder.glob("*.safetensors")] == ["model.safetensors"]
+    assert taken_by_timm_1_0_16(folder) == "model.safetensors"
+    (folder / "projector.safetensors").touch()
+    with pytest.raises(NameError):
+        taken_by_timm_1_0_16(folder)
 
 
 @pytest.mark.parametrize("label", STUDENTS)
