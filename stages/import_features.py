@@ -43,7 +43,7 @@ from pipeline.features.importing import (
     look_at_slide,
     refuse_other_levels,
 )
-from pipeline.features.match import Matched, fail_copies, match_slides
+from pipeline.features.match import Matched, fail_copies, fail_near_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, embed_sample, prove, read_refused, sample_rows
 from pipeline.features.read import read_facts
 from pipeline.slides.patch_sample import patches_to_measure
@@ -261,7 +261,8 @@ def look_at_features(matched: Matched, config: ImportConfig, patch_px: int, widt
             slides.append(slide)
             progress.note(failed=sum(s.slide is None for s in slides))
             progress.step()
-    slides, mpp = refuse_other_levels(fail_copies(slides, root), config.mpp)
+    slides = fail_near_copies(fail_copies(slides, root), root)
+    slides, mpp = refuse_other_levels(slides, config.mpp)
     say_encoder(slides, config.teacher)
     return Looked(matched, tuple(slides), mpp, expected)
 

@@ -18,8 +18,11 @@ from typer.core import TyperCommand
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, OneOf, read_toml, to_toml
+from pipeline.config.model_names import as_on_disk
 
 C = TypeVar("C", bound=Config)
+MODELS_AND_FOLDERS = ("teacher", "student", "weights", "models", "features")
+"""Options whose texts may name a file or folder; those of the type `Path` always do."""
 NAME_WIDTH = 30
 """Width of the column of flags, as in typer; a longer flag gets its own line."""
 
@@ -142,6 +145,7 @@ class Call:
         Raises:
             ConfigError: the file cannot be used.
         """
+        file = Path(as_on_disk(str(file))) if file else None
         return cls(command, flags, file, read_toml(file, command) if file else {})
 
     def resolve(
@@ -161,7 +165,7 @@ class Call:
         if self.command in WRITES_RECORD:
             require_utf8({name: str(path) for name, path in paths.items()} | self.flags)
         options = {name: value for name, value in values.items() if name not in arguments}
-        return config.build(options | self._flags_of(config)), paths
+        return _with_files_on_disk(config.build(options | self._flags_of(config))), paths
 
     def _paths(self, arguments: dict[str, Any]) -> dict[str, Path]:
         """The arguments as paths.
@@ -188,10 +192,25 @@ class Call:
         table = read_toml(self.file, command) if self.file else {}
         options = {name: value for name, value in table.items() if name not in ("manifest", "out")}
         overrides = {name: value for name, value in self.table.items() if name in config.model_fields}
-        return config.build(options | overrides | self._flags_of(config))
+        return _with_files_on_disk(config.build(options | overrides | self._flags_of(config)))
 
     def _flags_of(self, config: type[Config]) -> dict[str, Any]:
         return {name: value for name, value in self.flags.items() if name in config.model_fields}
+
+
+def _with_files_on_disk(config: C) -> C:
+    """The configuration with the paths of existing files as the disk spells them: a keyboard composes accents, the disk
+    may hold them decomposed, or the other way round.
+    """
+    changed: dict[str, Any] = {}
+    for name, value in config:
+        if isinstance(value, Path):
+            changed[name] = Path(as_on_disk(str(value)))
+        elif name in MODELS_AND_FOLDERS and isinstance(value, str):
+            changed[name] = as_on_disk(value)
+        elif name in MODELS_AND_FOLDERS and isinstance(value, list):
+            changed[name] = [as_on_disk(item) for item in value]
+    return config.model_copy(update={name: value for name, value in changed.items() if value != getattr(config, name)})
 
 
 def with_options(command: str, *configs: type[Config]) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -238,7 +257,8 @@ def nonempty_path(text: str) -> Path:
 
 
 def usable_path(name: str, text: str) -> Path:
-    """Expand `~` in a path. Resolve an output such as `.` or `..` to its real name, as files are made beside it.
+    """Expand `~` in a path, and spell what exists of it as the disk does. Resolve an output such as `.` or `..` to its
+    real name, as files are made beside it.
 
     Raises:
         ConfigError: it is empty, or names a home that does not exist.
@@ -249,7 +269,10 @@ def usable_path(name: str, text: str) -> Path:
         path = Path(text).expanduser()
     except RuntimeError:
         raise ConfigError(f"{text}: no such home folder. For a folder of that name, write ./{text}") from None
-    return Path(os.path.realpath(path)) if name == "out" and path.name in ("", "..") else path
+    if name == "out" and path.name in ("", ".."):
+        return Path(os.path.realpath(path))
+    path = Path(as_on_disk(str(path)))
+    return path if os.path.lexists(path) else Path(as_on_disk(str(path.parent)), path.name)
 
 
 def require_utf8(values: dict[str, Any]) -> None:

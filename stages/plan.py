@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
-from pipeline.cohort.copies import near_copies
+from pipeline.cohort.copies import near_copies, near_copy_warning
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
 from pipeline.config.groups import Grid, Sampling
@@ -125,12 +125,8 @@ def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[li
     )
     for group in groups:
         for index in group:
-            others = " and ".join(repr(audited[i].audit.slide_id) for i in group if i != index)
-            audit = audited[index].audit
-            words = f"the same slide as {others}, by OpenSlide's quickhash, though their files differ"
-            noted[index] = replace(
-                audited[index], audit=replace(audit, warnings="; ".join(filter(None, (audit.warnings, words))))
-            )
+            words = near_copy_warning(audited[i].audit.slide_id for i in group if i != index)
+            noted[index] = replace(audited[index], audit=audited[index].audit.with_warning(words))
     return noted, [[audited[i].audit.slide_id for i in group] for group in groups]
 
 

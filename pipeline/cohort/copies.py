@@ -37,6 +37,11 @@ def near_copies(quickhashes: Sequence[str | None]) -> list[list[int]]:
     return sorted(_split([range(len(quickhashes))], lambda i: quickhashes[i]))
 
 
+def near_copy_warning(others: Iterable[str]) -> str:
+    """The audit's warning for a slide of such a group; `others` are the ids of the rest of the group."""
+    return f"the same slide as {' and '.join(map(repr, others))}, by OpenSlide's quickhash, though their files differ"
+
+
 def _split(groups: Iterable[Sequence[int]], key: Callable[[int], Hashable | None]) -> list[list[int]]:
     """Split groups by a key into groups of two or more that share it; drops indices without a key."""
     parted: list[list[int]] = []

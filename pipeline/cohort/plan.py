@@ -134,6 +134,10 @@ class AuditRow:
     warnings: str = ""
     row_hash: str = ""
 
+    def with_warning(self, words: str) -> "AuditRow":
+        """This row with one more warning."""
+        return replace(self, warnings="; ".join(filter(None, (self.warnings, words))))
+
 
 @dataclass(frozen=True)
 class PlannedSlides:

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.disk.file_names import files_named
+
 FOLDER_PREFIX = "local-dir:"
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 """Weights that are not a file: an encoder's published weights, and random ones."""
@@ -65,6 +67,34 @@ def absolute_model(text: str) -> str:
         encoder = f"{prefix}{name.folder.absolute()}"
     weights = absolute_weights(weights) if weights else ""
     return f"{name.label}=" * bool(name.label) + encoder + f"@{weights}" * bool(weights)
+
+
+def as_on_disk(text: str) -> str:
+    """A path, or a model's or folder's name, with each existing path in it as the disk spells its accents.
+
+    A name that exists as it is typed stays, and so does one that is not found, or could be several.
+    """
+    if text.isascii():
+        return text
+    label, folder = LABELLED.match(text), re.compile(f"(?:[^=/@:]+=)?{FOLDER_PREFIX}").match(text)
+    starts = [0, *([label.start("rest")] if label else []), *([folder.end()] if folder else [])]
+    for enough in (all, any):  # "DIR@FILE" may be two paths, or one path and another word
+        for start in dict.fromkeys(starts):
+            for parts in ((text[start:],), *_splits(text[start:])):
+                names = [_file_as_on_disk(part) for part in parts]
+                if enough(name is not None for name in names):
+                    spelled = (part if name is None else name for part, name in zip(parts, names, strict=True))
+                    return text[:start] + "@".join(spelled)
+    return text
+
+
+def _file_as_on_disk(text: str) -> str | None:
+    """The path of the one file or folder that `text` may mean, with the name of a set after it; `None` if none."""
+    file, choice = split_choice(Path(text))
+    found = files_named(file)
+    if len(found) != 1:
+        return None
+    return text if found == [file] else f"{found[0]}{CHOICE}{choice}" if choice else str(found[0])
 
 
 def absolute_weights(text: str) -> str:

@@ -26,6 +26,11 @@ MOST_NAME_BYTES = 180
 """Longest part of NAME kept in the half-written name: file systems allow 255 bytes in all."""
 OLD_SECONDS = 86400.0
 """Age at which another machine's half-written file counts as left over: its writer cannot be checked from here."""
+PROBE = ".probe"
+"""Name of the empty file that proves a folder writable, or shows what it makes of capitals; always written aside."""
+LOCK_PROBE = re.compile(rb"\.g2l-lock\.[0-9a-f]{8}\.g2l-part$")
+"""What `named_locks` writes beside a lock for a moment. Such a name does not say whose it is."""
+MOST_PROBE_BYTES = 4096
 PART_OF_VOLUME = "lost+found"
 """A folder that new file systems come with: a mounted volume with nothing else counts as empty."""
 
@@ -71,6 +76,33 @@ def remove(path: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def remove_probes(folder: Path) -> int:
+    """Delete the probes that killed processes left in `folder`; returns how many.
+
+    Other processes may work in the folder, and other users. So only what is certainly left over goes: a small file of
+    this user, not a link and without a second name, whose process has gone, or which is a day old if that is unknown.
+    """
+    count = 0
+    try:
+        names = os.listdir(folder)
+    except OSError:  # one may write in a folder that one may not read
+        return 0
+    for name in names:
+        path, is_of_lock = folder / name, LOCK_PROBE.search(os.fsencode(name)) is not None
+        if not (is_of_lock or (name.endswith(ASIDE_SUFFIX) and is_aside_of(name, PROBE))):
+            continue
+        with contextlib.suppress(OSError):
+            status = os.lstat(path)
+            is_small = stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and status.st_size <= MOST_PROBE_BYTES
+            is_old = time.time() - status.st_mtime > OLD_SECONDS
+            is_left = is_old if is_of_lock or writer_of(name) is None else _is_left_over(path, locked=False)
+            if is_small and status.st_uid == os.geteuid() and is_left:
+                with interrupts.guard:
+                    path.unlink()
+                count += 1
+    return count
 
 
 def _is_left_over(path: Path, locked: bool) -> bool:

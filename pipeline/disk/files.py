@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from pipeline.base import interrupts
 from pipeline.base.errors import G2LError
-from pipeline.disk.asides import aside_name, remove
+from pipeline.disk.asides import PROBE, aside_name, remove, remove_probes
 
 HASH_BLOCK_BYTES = 1 << 20
 
@@ -243,19 +243,20 @@ def sha256_json(value: Any) -> str:
 
 
 def make_output_folder(folder: Path) -> None:
-    """Create an output folder and check that it is writable.
+    """Create an output folder and check that it is writable; remove the proofs of that which killed runs left.
 
     Raises:
         G2LError: it cannot be created or written; the message says why.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / aside_name(".probe")
+        probe = folder / aside_name(PROBE)
         with interrupts.guard:
             try:
                 open(probe, "xb").close()
             finally:
                 remove(probe)
+        remove_probes(folder)
     except OSError as error:
         raise G2LError(
             f"cannot write to {folder}: {error.strerror}. Choose another --out or fix its permissions."
@@ -264,7 +265,7 @@ def make_output_folder(folder: Path) -> None:
 
 def ignores_case(folder: Path) -> bool:
     """Whether `folder` ignores case in file names (macOS, exFAT, many file servers)."""
-    probe = folder / aside_name(".probe")
+    probe = folder / aside_name(PROBE)
     with interrupts.guard:
         try:
             open(probe, "xb").close()

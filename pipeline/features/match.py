@@ -9,18 +9,19 @@ of one slide; the others go on. Left out: looking into the files.
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.cohort.copies import copies_of_slides
+from pipeline.cohort.copies import copies_of_slides, near_copies, near_copy_warning
 from pipeline.cohort.manifest import ManifestRow, parse_manifest
-from pipeline.cohort.plan import AuditRow
+from pipeline.cohort.plan import AuditRow, SlidePlan
 from pipeline.cohort.sources import list_folder
 from pipeline.disk.file_names import file_named
 from pipeline.disk.tables import composed
 from pipeline.features.find import FeatureTree, Parts, is_end
 from pipeline.features.importing import ImportedSlide
 from pipeline.features.registry import all_tools
+from pipeline.slides import dicom
 
 
 @dataclass(frozen=True)
@@ -248,12 +249,41 @@ def fail_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSli
     for group in copies_of_slides([file_named(root / slides[index].audit.path) for index in well]):
         parts = [(well[i], part) for i in group if (part := slides[well[i]].slide) is not None]
         cases = {part.case_id for _, part in parts if part.has_case}
-        names = " and ".join(str(root / part.path) for _, part in parts)
-        for index, part in parts if len(cases) > 1 else parts[1:]:
-            why = (
-                f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones"
-                if len(cases) > 1
-                else (f"taken once, as {parts[0][1].slide_id}")
-            )
-            kept[index] = slides[index].failed(f"{root / part.path}: {names} are copies of one slide, {why}")
+        _fail_all_but_one(kept, parts, cases, root, "copies of one slide")
     return kept
+
+
+def fail_near_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSlide]:
+    """The slides, with warnings or failures of those that have one OpenSlide quickhash, though their files differ.
+
+    Slides of one case are warned of, as in `g2l plan`. Otherwise the slide could be on both sides of the split: all
+    fail if their cases are known to differ, else all but the first.
+    """
+    kept = list(slides)
+    hashes = [s.slide.quickhash if s.slide is not None and s.audit.vendor != dicom.VENDOR else None for s in slides]
+    for group in near_copies(hashes):
+        parts = [(i, part) for i in group if (part := slides[i].slide) is not None]
+        cases = {part.case_id for _, part in parts if part.has_case}
+        if len({part.case_id for _, part in parts}) > 1:
+            _fail_all_but_one(kept, parts, cases, root, "one slide by OpenSlide's quickhash, though their files differ")
+            continue
+        for index, _ in parts:
+            words = near_copy_warning(part.slide_id for i, part in parts if i != index)
+            kept[index] = replace(slides[index], audit=slides[index].audit.with_warning(words))
+    return kept
+
+
+def _fail_all_but_one(
+    kept: list[ImportedSlide], parts: Sequence[tuple[int, SlidePlan]], cases: Set[str], root: Path, what: str
+) -> None:
+    """Fail slides, each with its index in `kept`, that are one slide: all of them if they are of several known cases,
+    else all but the first.
+    """
+    names = " and ".join(str(root / part.path) for _, part in parts)
+    for index, part in parts if len(cases) > 1 else parts[1:]:
+        why = (
+            f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones"
+            if len(cases) > 1
+            else f"taken once, as {parts[0][1].slide_id}"
+        )
+        kept[index] = kept[index].failed(f"{root / part.path}: {names} are {what}, {why}")

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.base.errors import SlideError
 from pipeline.base.units import MPP_AT_1X, check_mpp
 from pipeline.slides.geometry import true_downsample
+from pipeline.slides.stated_mpp import stated_mpps
 
 MAX_ANISOTROPY = 1.01
 """Pixels may be 1 % off square, within the 1 % by which the effective mpp may miss the target."""
@@ -144,6 +145,7 @@ def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float,
             f"pixels are not square ({own[0]:g} x {own[1]:g} um) but are treated as {mpp:g} um along both "
             "axes, so that patches are distorted"
         )
+    warnings += _contradictions(properties, own or (mpp, mpp), mpp)
     try:
         power = float(properties.get("openslide.objective-power") or "nan")
     except ValueError:
@@ -156,6 +158,16 @@ def _odd_resolution(properties: Mapping[str, str], mpp: float, own: tuple[float,
                 f"{mpp:.4g}, which is used. Is it right?"
             )
     return warnings
+
+
+def _contradictions(properties: Mapping[str, str], believed: tuple[float, float], mpp: float) -> list[str]:
+    """Warnings about fields of the slide that state another um/px along x or y than the `believed` ones."""
+    return [
+        f"the slide's field {name} says {x:.4g}{'' if x == y else f' x {y:.4g}'} um/px, but {mpp:.4g} is used. Is it "
+        "right?"
+        for name, (x, y) in stated_mpps(properties).items()
+        if max(_ratio(x, believed[0]), _ratio(y, believed[1])) > MAX_MPP_APART
+    ]
 
 
 def _ratio(one: float, other: float) -> float:

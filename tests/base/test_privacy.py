@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from support.commands import child_environment, run_g2l
 from support.extraction import TEACHER, write_cohort, write_teacher
+from support.homes import at_home, traces
 
-from pipeline.base.privacy import FIGURES, SILENT, leave_no_trace
+from pipeline.base.privacy import FIGURES, leave_no_trace
 
 LOADS = """
 import os, pathlib
@@ -32,23 +33,8 @@ sys.addaudithook(guard)
 """A `sitecustomize` that notes each call of a network, whoever makes it in Python."""
 
 
-def at_home(home: Path) -> dict[str, str]:
-    """Variables of a user whose home is `home`, and who has set nothing else."""
-    return dict.fromkeys((*SILENT, FIGURES), "") | {
-        "HOME": str(home),
-        "HF_HOME": "",
-        "XDG_CACHE_HOME": "",
-        "XDG_CONFIG_HOME": "",
-        "XDG_DATA_HOME": "",
-    }
-
-
 def without_empty(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if value}
-
-
-def traces(home: Path) -> list[str]:
-    return sorted(str(path.relative_to(home)) for path in home.rglob("*"))
 
 
 def test_loading_libraries_leaves_nothing_in_the_home(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Models and folders as the user names them: "@" and "=" in paths, and paths that records hold."""
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pipeline.config.model_names import (
     ModelName,
     absolute_folder,
     absolute_model,
+    as_on_disk,
     recorded_path,
     split_folder,
     split_model,
@@ -80,3 +82,33 @@ def test_paths_of_old_records_are_found_from_other_folders(home: Path, monkeypat
     assert recorded_path("/abs/gone.pth", record) == Path("/abs/gone.pth")
     (home / "runs" / "a" / "y.pth").write_bytes(b"")
     assert recorded_path("y.pth", record) == home / "runs" / "a" / "y.pth"
+
+
+NFC, NFD = (unicodedata.normalize(form, "Séance é") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("typed", "there"), [(NFC, NFD), (NFD, NFC)])
+@pytest.mark.parametrize(
+    "text",
+    ["{}", "{}/w.pt", "L={}", "L=local-dir:{}", "local-dir:{}@{}/w.pt", "test_vit@{}/w.pt", "{}/w.pt::ema", "{}@after"],
+)
+def test_accents_are_spelled_as_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, there: str, text: str
+) -> None:
+    (tmp_path / there).mkdir()
+    (tmp_path / there / "w.pt").touch()
+    monkeypatch.chdir(tmp_path)
+    for name in (typed, there):
+        found = as_on_disk(text.replace("{}", name))
+        assert found == text.replace("{}", there)
+
+
+def test_accents_of_what_is_not_there_or_could_be_two_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert as_on_disk(NFC) == NFC
+    (tmp_path / NFC).touch()
+    (tmp_path / NFD).touch()
+    if len(list(tmp_path.iterdir())) == 2:  # not where the file system takes both for one
+        mixed = NFC.replace("é", "e\u0301", 1)
+        assert [as_on_disk(name) for name in (NFC, NFD, mixed)] == [NFC, NFD, mixed]
+    assert as_on_disk("plain") == "plain"

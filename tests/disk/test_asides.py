@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,17 @@ from pipeline.base import interrupts
 from pipeline.base.processes import ProcessIdentity
 from pipeline.disk.asides import (
     ASIDE_SUFFIX,
+    OLD_SECONDS,
+    PROBE,
     aside_name,
     holds_nothing,
     is_aside_of,
     remove_asides,
     remove_asides_of,
+    remove_probes,
     writer_of,
 )
+from pipeline.disk.files import make_output_folder, require_new_file
 from pipeline.disk.locks import LOCK_SUFFIX, exclusive
 
 
@@ -101,6 +106,54 @@ def test_of_one_file_alone(tmp_path: Path) -> None:
     assert remove_asides_of(tmp_path / "a") == 1
     assert len(list(tmp_path.iterdir())) == 2
     assert remove_asides_of(tmp_path / "none" / "a") == 0
+
+
+def probes_left_over(folder: Path) -> list[Path]:
+    """What kills at the worst moment leave: of a process here, of one elsewhere a day ago, of a lock, of 0.1.0."""
+    unknown = aside_name(PROBE).replace(ProcessIdentity.own().scope, "0" * 8)
+    names = (of_dead(PROBE), unknown, "s.zarr.g2l-lock.0123abcd.g2l-part", PROBE + ASIDE_SUFFIX)
+    for name in names:
+        (folder / name).touch()
+    for name in names[1:]:
+        os.utime(folder / name, (0, time.time() - OLD_SECONDS - 60))
+    return [folder / name for name in names]
+
+
+def test_probes_of_killed_processes(tmp_path: Path) -> None:
+    left = probes_left_over(tmp_path)
+    unknown = aside_name(PROBE).replace(ProcessIdentity.own().scope, "0" * 8)
+    kept = [of_living(PROBE), unknown, "s.zarr.g2l-lock.89abcdef.g2l-part", of_dead("a"), "mine.probe"]
+    for name in kept:
+        (tmp_path / name).touch()
+    assert remove_probes(tmp_path) == len(left)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_what_only_has_the_name_of_a_probe_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim = tmp_path / "victim"
+    victim.touch()
+    link, hard, folder, large = (tmp_path / of_dead(PROBE) for _ in range(4))
+    link.symlink_to(victim)
+    os.link(victim, hard)
+    folder.mkdir()
+    large.write_bytes(bytes(5000))
+    assert remove_probes(tmp_path) == 0
+    others = tmp_path / of_dead(PROBE)
+    others.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)  # another user looks
+        assert remove_probes(tmp_path) == 0
+    assert remove_probes(tmp_path) == 1
+    assert all(os.path.lexists(path) for path in (victim, link, hard, folder, large))
+
+
+def test_the_next_call_on_an_output_removes_them(tmp_path: Path) -> None:
+    left = probes_left_over(tmp_path)
+    make_output_folder(tmp_path)
+    assert not any(path.exists() for path in left)
+    left = probes_left_over(tmp_path)
+    require_new_file(tmp_path / "plan.h5", "")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_holds_nothing(tmp_path: Path) -> None:

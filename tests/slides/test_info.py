@@ -93,6 +93,43 @@ def test_objective_against_mpp(power: str, mpp: str, odd: bool) -> None:
         assert f"a {power}x objective, usually {10 / float(power):g} um/px, but its mpp is {mpp}" in found.warnings[0]
 
 
+TIFF_PER_CM = {"tiff.XResolution": "40000", "tiff.YResolution": "40000", "tiff.ResolutionUnit": "centimeter"}
+TIFF_WORDS = "the slide's field tiff.XResolution says 0.25 um/px, but {} is used. Is it right?"
+
+
+@pytest.mark.parametrize(
+    ("properties", "manifest_mpp", "warnings"),
+    [
+        (mpp_properties("0.5", "0.5", **TIFF_PER_CM), None, [TIFF_WORDS.format("0.5")]),
+        (mpp_properties("0.251", "0.251", **TIFF_PER_CM), None, []),
+        (TIFF_PER_CM, 0.5, [TIFF_WORDS.format("0.5")]),
+        (TIFF_PER_CM, 0.25, []),
+        (
+            mpp_properties("0.25", "0.25", **{"aperio.MPP": "0.5"}),
+            None,
+            ["the slide's field aperio.MPP says 0.5 um/px, but 0.25 is used. Is it right?"],
+        ),
+        (
+            mpp_properties("0.25", "0.25", **(TIFF_PER_CM | {"tiff.YResolution": "20000"})),
+            None,
+            ["the slide's field tiff.XResolution says 0.25 x 0.5 um/px, but 0.25 is used. Is it right?"],
+        ),
+        (
+            mpp_properties("0.25"),
+            0.5,
+            ["the slide's field openslide.mpp-x says 0.25 um/px, but 0.5 is used. Is it right?"],
+        ),
+        (mpp_properties("0.25"), 0.25, []),
+    ],
+)
+def test_a_field_that_contradicts_the_mpp(
+    properties: dict[str, str], manifest_mpp: float | None, warnings: list[str]
+) -> None:
+    """As after a conversion that updated one of them; the mpp decides, and it is said."""
+    found = read_mpp(properties, manifest_mpp, PATH)
+    assert list(found.warnings) == warnings
+
+
 GOOD = mpp_properties("0.5", "0.5")
 
 

@@ -4,6 +4,8 @@ import errno
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import numpy as np
 import pytest
 import timm
 import torch
-from support.commands import leftovers
+from support.commands import leftovers, run_g2l
+from support.exports import taken_by_timm_1_0_16
+from support.homes import at_home, traces
 from support.stores import make_store, plain_vit, train_config
 
 from pipeline.base.errors import CheckpointError, G2LError, StoreError
@@ -51,6 +55,56 @@ def test_export_and_inspect_a_run(tmp_path: Path) -> None:
     assert not leftovers(tmp_path)
     with pytest.raises(G2LError, match="not overwritten"):
         export_student(tmp_path / "run", tmp_path / "student")
+
+
+WATCHED = """
+import os, sys
+
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.sendto", "socket.getaddrinfo", "socket.gethostbyname", "socket.bind"):
+        with open(os.environ["G2L_TEST_ASKED"], "a") as f:
+            f.write(f"{event} {arguments}\\n")
+        raise OSError("no network in this test")
+
+sys.addaudithook(refuse)
+"""
+"""A `sitecustomize`: whatever Python code asks of a network is refused, and noted, as a library may pass over it."""
+
+
+@pytest.mark.slow
+def test_export_of_every_format_asks_no_network_and_writes_nothing_at_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the hub not told to be offline, and a home that only lets itself be read (root writes there all the same, so
+    it is looked at).
+    """
+    store = make_store(tmp_path / "store.zarr")
+    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start"), epochs=1))
+    home, hooks, asked = tmp_path / "home", tmp_path / "hooks", tmp_path / "asked"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(WATCHED)
+    home.mkdir(mode=0o500)
+    for name in at_home(home):
+        monkeypatch.delenv(name, raising=False)
+    variables = {
+        "HOME": str(home),
+        "HF_HUB_OFFLINE": "0",
+        "G2L_TEST_ASKED": str(asked),
+        "PYTHONPATH": os.pathsep.join(filter(None, (str(hooks), os.environ.get("PYTHONPATH")))),
+    }
+    formats = [word for name in ("timm", "onnx", "torch-export") for word in ("--format", name)]
+    done = run_g2l("export", tmp_path / "run", "--out", tmp_path / "student", *formats, timeout=300, **variables)
+    assert done.returncode == 0, done.stderr
+    assert not asked.exists(), asked.read_text()
+    assert traces(home) == []
+    assert {"model.onnx", "model.pt2", "adapters"} <= set(os.listdir(tmp_path / "student"))
+    assert taken_by_timm_1_0_16(tmp_path / "student") == "model.safetensors"
+    lookup = "import socket; socket.getaddrinfo('localhost', 80)"  # the watch watches
+    watched = subprocess.run(
+        [sys.executable, "-c", lookup], env=os.environ | variables, capture_output=True, text=True, check=False
+    )
+    assert "no network in this test" in watched.stderr
+    assert asked.read_text().startswith("socket.getaddrinfo")
 
 
 @pytest.mark.slow

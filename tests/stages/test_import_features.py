@@ -501,7 +501,9 @@ def test_stamp_s_subfolders_are_read(
 def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store, cohort: Path
 ) -> None:
-    """Proven with the weights; where nothing lies at their places, these fail and the others go on."""
+    """Proven with the weights; where nothing lies at their places, these fail and the others go on. `s2` has the pixels
+    of `a/s0`, so that it counts only where that one does not.
+    """
     root, tree = tmp_path / "slides", tmp_path / "f" / "tiny-00000000"
     for path, source, name in (("b", "s0", "s0"), ("a", "s1", "s0"), (".", "s1", "s2")):
         (root / path).mkdir(parents=True, exist_ok=True)
@@ -511,8 +513,9 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
         write_stamp(tree / path, [replace(s, name=name) for s in slides if s.name == source])
     more = options | {"slides_root": root, "manifest": None}
     done = run(tmp_path / "f", tmp_path / "s.zarr", more)
-    assert [s.path for s in done.store.plan.slides] == ["a/s0.svs", "b/s0.svs", "s2.svs"]
-    assert (audit_of(done.store), done.teacher.attributes["proof"]["max_nearer"]) == ({}, 0.0)
+    assert [s.path for s in done.store.plan.slides] == ["a/s0.svs", "b/s0.svs"]
+    assert done.teacher.attributes["proof"]["max_nearer"] == 0.0
+    assert [reason.endswith("taken once, as a__s0.svs") for reason in audit_of(done.store).values()] == [True]
     shutil.rmtree(root / "a")
     (root / "b").rename(root / "c")
     code, _, err = call_g2l("import-features", tmp_path / "f", "--out", tmp_path / "t.zarr", *flags(more))
@@ -547,6 +550,36 @@ def test_copies_of_a_slide_are_not_imported_twice(
     done = run(features, tmp_path / "s.zarr", options | {"slides_root": root, "manifest": manifest, "weights": None})
     assert audit_of(done.store).keys() == failed
     assert all(words in reason for reason in audit_of(done.store).values())
+
+
+@pytest.mark.parametrize(
+    ("cases", "failed", "words"),
+    [
+        ("k,k", set(), ""),
+        (",", {"s2"}, "though their files differ, taken once, as s1"),
+        ("k,l", {"s1", "s2"}, "though their files differ, of several cases (k, l)"),
+    ],
+)
+def test_near_copies_of_a_slide_are_told_as_a_plan_tells_them(
+    tmp_path: Path,
+    slides: list[FeatureSlide],
+    options: dict[str, Any],
+    cohort: Path,
+    cases: str,
+    failed: set[str],
+    words: str,
+) -> None:
+    """The same pixels under another name, in a file with other bytes: OpenSlide's quickhash shows it."""
+    root, manifest = shutil.copytree(cohort, tmp_path / "slides"), tmp_path / "m.csv"
+    (root / "s2.svs").write_bytes((root / "s1.svs").read_bytes() + b"x")
+    features = write_trident(tmp_path / "f", [*slides, *(replace(s, name="s2") for s in slides if s.name == "s1")])
+    first, second = cases.split(",")
+    manifest.write_text(f"slide_id,path,case_id\ns0,s0.svs,j\ns1,s1.svs,{first}\ns2,s2.svs,{second}\n")
+    done = run(features, tmp_path / "s.zarr", options | {"slides_root": root, "manifest": manifest, "weights": None})
+    assert audit_of(done.store).keys() == failed
+    assert all(words in reason for reason in audit_of(done.store).values())
+    warned = {row.slide_id for row in done.store.plan.audit if "by OpenSlide's quickhash" in row.warnings}
+    assert warned == ({"s1", "s2"} if not failed else set())
 
 
 def test_a_manifest_s_id_that_is_another_slide_s_file_name_fails_both(

@@ -1,6 +1,7 @@
 """Options of commands: made from configurations, taken from flags, a file and defaults, and checked."""
 
 import re
+import unicodedata
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -11,7 +12,10 @@ from typer.testing import CliRunner
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, option, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.tools import EvaluateConfig
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
+
+NFC, NFD = (unicodedata.normalize(form, "Séance é") for form in ("NFC", "NFD"))
 
 
 def test_flags_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) -> None:
@@ -62,6 +66,27 @@ def test_a_path_is_expanded_and_an_output_gets_its_real_name(tmp_path: Path, mon
     assert usable_path("out", "..") == (tmp_path / "a").resolve()
     assert usable_path("manifest", "..") == Path("..")  # an input is made nothing beside
     assert usable_path("out", "new/store.zarr") == Path("new/store.zarr")
+
+
+@pytest.mark.parametrize(("typed", "there"), [(NFC, NFD), (NFD, NFC)])
+def test_paths_are_found_however_their_accents_are_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, there: str
+) -> None:
+    """Arguments, options, models and the file of --config; an output that is there, and the folder of a new one."""
+    monkeypatch.chdir(tmp_path)
+    Path(there).mkdir()
+    for name in ("m.csv", "w.pt", "store.zarr"):
+        Path(there, name).touch()
+    Path(there, "g2l.toml").write_text(f'[extract-teacher]\nweights = "{typed}/w.pt"\nteacher = "test_vit"\n')
+    call = Call.read("extract-teacher", {"slides_root": Path(typed)}, Path(typed, "g2l.toml"))
+    config, paths = call.resolve(ExtractConfig, plan=Path(typed, "m.csv"), out=Path(typed, "store.zarr"))
+    assert paths == {"plan": Path(there, "m.csv"), "out": Path(there, "store.zarr")}
+    assert (config.weights, config.slides_root) == (Path(there, "w.pt"), Path(there))
+    assert call.resolve_another(PlanConfig, "plan").slides_root == Path(there)
+    models = {"models": [f"a={typed}", "test_vit"], "features": [f"f={typed}"], "label": typed}
+    compared, paths = Call.read("evaluate", models, None).resolve(EvaluateConfig, out=Path(typed, "new"))
+    assert compared.models == [f"a={there}", "test_vit"]
+    assert (compared.features, compared.label, paths) == ([f"f={there}"], typed, {"out": Path(there, "new")})
 
 
 @pytest.mark.parametrize(

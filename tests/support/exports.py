@@ -25,6 +25,23 @@ def by_timm(student: BuiltEncoder, patches: NDArray[np.uint8]) -> NDArray[np.flo
         return np.asarray(torch.cat([tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(1)], dim=1))
 
 
+def taken_by_timm_1_0_16(folder: Path) -> str:
+    """Name of the file of weights that timm 1.0.16 to 1.0.28 take from a folder (`load_state_dict_from_path`).
+
+    They find `model.safetensors` and look on: of each ending the first file, and the last ending wins.
+
+    Raises:
+        NameError: two files have one ending; their warning about it has a wrong name.
+    """
+    taken = ""
+    for ending in (".safetensors", ".pth", ".pth.tar", ".bin"):
+        names = sorted(path.name for path in folder.glob(f"*{ending}"))
+        if len(names) > 1:
+            raise NameError("name 'names' is not defined")
+        taken = names[0] if names else taken
+    return taken
+
+
 def tamper(path: Path) -> None:
     """Move one weight of an ONNX file."""
     model = onnx.load(path)

@@ -1,0 +1,63 @@
+"""What a slide's fields say of its resolution beside OpenSlide's mpp; `test_info` has what follows from it."""
+
+from pathlib import Path
+
+import pytest
+import support.slides as sf
+
+from pipeline.slides.reader import Slide
+from pipeline.slides.stated_mpp import DICOM_MM, PHILIPS_MM, stated_mpps
+
+
+@pytest.mark.parametrize(
+    ("properties", "expected"),
+    [
+        ({}, {}),
+        ({"aperio.MPP": "0.2525"}, {"aperio.MPP": (0.2525, 0.2525)}),
+        ({"ventana.ScanRes": "0.465"}, {"ventana.ScanRes": (0.465, 0.465)}),
+        ({PHILIPS_MM: '"0.00025" "0.00026"'}, {PHILIPS_MM: (0.26, 0.25)}),  # y first
+        ({f"{DICOM_MM}[0]": "0.00025", f"{DICOM_MM}[1]": "0.00026"}, {"dicom PixelSpacing": (0.26, 0.25)}),
+        (
+            {"tiff.XResolution": "40000", "tiff.YResolution": "20000", "tiff.ResolutionUnit": "centimeter"},
+            {"tiff.XResolution": (0.25, 0.5)},
+        ),
+        (
+            {"tiff.XResolution": "50800", "tiff.YResolution": "50800", "tiff.ResolutionUnit": "inch"},
+            {"tiff.XResolution": (0.5, 0.5)},
+        ),
+        ({"openslide.mpp-x": "0.25"}, {"openslide.mpp-x": (0.25, 0.25)}),
+        ({"openslide.mpp-y": "0.25"}, {"openslide.mpp-y": (0.25, 0.25)}),
+    ],
+)
+def test_each_field_in_its_unit(properties: dict[str, str], expected: dict[str, tuple[float, float]]) -> None:
+    found = stated_mpps(properties)
+    assert found.keys() == expected.keys()
+    for name, mpp in expected.items():
+        assert found[name] == pytest.approx(mpp)
+
+
+@pytest.mark.parametrize(
+    "properties",
+    [
+        {"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"},
+        {"tiff.XResolution": "1", "tiff.YResolution": "1", "tiff.ResolutionUnit": "none"},
+        {"tiff.XResolution": "0", "tiff.YResolution": "0", "tiff.ResolutionUnit": "inch"},
+        {"tiff.XResolution": "40000", "tiff.ResolutionUnit": "centimeter"},
+        {"aperio.MPP": "unknown"},
+        {"aperio.MPP": "nan"},
+        {"aperio.MPP": "inf"},
+        {PHILIPS_MM: "0.00025"},
+        {PHILIPS_MM: '"a" "b"'},
+        {f"{DICOM_MM}[0]": "0.00025"},
+        {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"},
+        {"hamamatsu.XResolution": "40000"},
+    ],
+)
+def test_what_states_nothing(properties: dict[str, str]) -> None:
+    assert stated_mpps(properties) == {}
+
+
+@pytest.mark.parametrize("vendor", ["aperio", "generic-tiff"])
+def test_slides_that_do_not_contradict_themselves(tmp_path: Path, vendor: str) -> None:
+    path = sf.make_slide(tmp_path / "a.tif", width=600, height=400, mpp=0.5, vendor=vendor)
+    assert Slide(path).info.warnings == ()
