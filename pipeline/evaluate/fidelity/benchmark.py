@@ -71,7 +71,7 @@ class FidelityBenchmark(Benchmark):
         def data_key(patch_px: int) -> dict[str, Any]:
             return {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
 
-        stored = StoredRows(self.teacher, self.config.slides_root, tell=say)
+        stored = StoredRows([self.teacher], slides_root=self.config.slides_root, tell=say)
         return PatchSource("store", rows, stored.read, data_key)
 
     def stored_embeddings(self, built: BuiltEncoder) -> NDArray[np.float32] | None:
