@@ -18,7 +18,8 @@ from pipeline.student.adapters import ADAPTERS_FOLDER
 from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
-from pipeline.training.held_out import best_words, history_table, teacher_weights, vals_by_teacher
+from pipeline.training.held_out import best_words, history_table, vals_by_teacher
+from pipeline.training.identity import recorded_teachers, teacher_weights
 from pipeline.training.run_folder import RunFolder
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
@@ -146,12 +147,12 @@ def describe_run(run: RunFolder) -> str:
     identity, lines = run.read_identity(), run.metrics()
     student, options = identity["student"], identity["options"]
     steps = [line for line in lines if line["kind"] == "step"]
-    further = identity.get("further_teachers", [])
+    first, *further = recorded_teachers(identity)
     rows: list[tuple[str, object]] = [
         ("run", run.folder),
         ("student", f"{student['name']} ({student['num_params'] / 1e6:.2f} M parameters, {student['weights']})"),
-        ("teacher", identity["teacher"]["name"]),
-        *(("further teacher", f"{each['teacher']['name']}, {each['weight']:.4g} of the loss") for each in further),
+        ("teacher", first.name),
+        *(("further teacher", f"{each.name}, {each.weight:.4g} of the loss") for each in further),
         ("loss", _loss_words(options["loss"], options["alpha"] if takes_alpha(options["loss"]) else None)),
         (
             "steps",

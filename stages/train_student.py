@@ -49,17 +49,18 @@ from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
-from pipeline.student.card import card_facts, further_facts, model_card
+from pipeline.student.card import card_facts, model_card
 from pipeline.student.describe import describe_run_student, split_facts
 from pipeline.student.folder import write_student
 from pipeline.student.start import continue_projector, find_start, projector_hash
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.training.curves import draw_curves
-from pipeline.training.held_out import best_words, teacher_weights
+from pipeline.training.held_out import best_words
+from pipeline.training.identity import named_in_lines, run_identity, teacher_weights
 from pipeline.training.optim import build_optimizer, learning_rate, set_learning_rate
 from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
-from pipeline.training.run_folder import MetricsLog, RunFolder, check_line, run_identity
+from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
 from pipeline.training.tensorboard import TensorBoard
 from stages.reports.train import Trained
@@ -151,11 +152,10 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     require_share(student, rows.batch_size, world)
     if distributed.is_leader():
         identity = run_identity(
-            teachers.first,
+            teachers,
             student.record(),
             config.deciding() | {"precision": precision},
             world,
-            teachers.further,
             folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
         )
@@ -211,17 +211,8 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         draw_curves(folder.metrics(), folder.curves_path)
         if step != run.num_steps:
             distillation.load_state(load_checkpoint(folder.checkpoints, step))
-        facts = card_facts(
-            teachers.first,
-            distillation.student,
-            config.for_card(),
-            run.rows.train,
-            step,
-            before,
-            after,
-            further_facts(teachers, further),
-            teachers.views.count,
-        )
+        figures = [(before, after), *further.values()]
+        facts = card_facts(teachers, figures, distillation.student, config.for_card(), run.rows.train, step)
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), teacher_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
@@ -272,7 +263,7 @@ def prepare_run(
         draws=draws,
         teachers=teachers,
         rows=rows,
-        reader=StoredRows(teachers.first, config.slides_root, teachers.stored[1:], teachers.views, tell=say),
+        reader=StoredRows(teachers.stored, slides_root=config.slides_root, views=teachers.views, tell=say),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or usable_cores(),
@@ -444,8 +435,7 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
             fit_on=run.rows.fit.tolist() if held_out else (),
             version=run.draws.version,
         )
-    for name, (figures, loss) in zip(run.teachers.names, scores, strict=True):
-        teacher = {"teacher": name} if len(scores) > 1 else {}
+    for teacher, (figures, loss) in zip(named_in_lines(run.teachers.names), scores, strict=True):
         line = {"kind": "val", **teacher, "step": step, "epoch": epoch, "loss": loss, **figures}
         check_line(line)
         if held_out:

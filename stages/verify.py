@@ -214,7 +214,7 @@ def embed_again(
             f"{expected[:12]}. Say with --weights FILE where those are"
         )
     encoder.module.to(device)
-    source = StoredRows(teacher, slides_root, views=teacher.views, tell=say)
+    source = StoredRows([teacher], slides_root=slides_root, views=teacher.views, tell=say)
     views = dict(zip(chosen.tolist(), row_views(chosen, teacher.views, RunDraws(0), 0).tolist(), strict=True))
     stored: dict[int, NDArray[np.float32]] = {}
 

@@ -81,18 +81,23 @@ def _part(indices: Sequence[int], groups: Sequence[str]) -> dict[str, Any]:
 
 def shown_column(column: Column, cells: Sequence[Cell]) -> list[Shown]:
     """The cells of a column as they are drawn. The best ones are marked, where there is something to compare."""
-    coarse = max(column.digits - 1, 0)
-    widths = [c.high - c.low for c in cells if isinstance(c, Interval) and math.isfinite(c.high - c.low)]
-    ends = [end for c in cells if isinstance(c, Interval) for end in (c.low, c.high) if math.isfinite(end)]
-    hidden = any(round(end, coarse) == 0 != round(end, column.digits) for end in ends)
-    fine = hidden or any(width < COARSE_WIDTH * 10.0**-coarse for width in widths)
-    shown = [_shown(cell, column.digits, column.digits if fine else coarse) for cell in cells]
+    digits = _interval_digits([cell for cell in cells if isinstance(cell, Interval)], column.digits)
+    shown = [_shown(cell, column.digits, digits) for cell in cells]
     numbers = [_rounded(cell, column.digits) for cell in cells]
     finite = [number for number in numbers if number is not None]
     if column.better not in ("higher", "lower") or len(finite) < 2:
         return shown
     best = max(finite) if column.better == "higher" else min(finite)
     return [replace(cell, best=number == best) for cell, number in zip(shown, numbers, strict=True)]
+
+
+def _interval_digits(intervals: Sequence[Interval], digits: int) -> int:
+    """Digits of a column's intervals, whose values have `digits`: one less, where that says enough (`COARSE_WIDTH`)."""
+    coarse = max(digits - 1, 0)
+    widths = [each.high - each.low for each in intervals if math.isfinite(each.high - each.low)]
+    ends = [end for each in intervals for end in (each.low, each.high) if math.isfinite(end)]
+    hidden = any(round(end, coarse) == 0 != round(end, digits) for end in ends)
+    return digits if hidden or any(width < COARSE_WIDTH * 10.0**-coarse for width in widths) else coarse
 
 
 def _rounded(cell: Cell, digits: int) -> float | None:

@@ -102,12 +102,7 @@ def draw_lines(
             if points:
                 ends.append((-points[-1][1].value, _draw_line(axes, points, i), names[label]))
         _set_x_axis(axes, {x for line in lines.values() for x in line}, log_x=log_x)
-        if chance is not None:
-            axes.axhline(chance, color=QUIET, lw=0.9, ls=(0, (5, 4)), zorder=1)
-        heights = [end for line in lines.values() for y in line.values() for end in _ends(_interval(y))]
-        if heights:
-            heights += [] if chance is None else [chance]
-            set_ends(axes, "y", min(heights), max(heights))
+        _set_y_axis(axes, lines, chance)
         axes.set(xlabel=shorten(x_label, 80), ylabel=shorten(y_label, 50))
         ends.sort(key=lambda end: end[0])
         if ends:
@@ -118,6 +113,16 @@ def draw_lines(
         caption += " The dashed line is chance."
     listed = "; ".join(f"{name} ends at {-end:.3f}" for end, _, name in ends)
     return Figure(path.name, caption, f"Line chart of {y_label} by {x_label}. {listed}." if listed else caption)
+
+
+def _set_y_axis(axes: Axes, lines: dict[str, dict[float, float | Interval]], chance: float | None) -> None:
+    """Draw chance, and let the axis reach from the lowest to the highest value, intervals and chance included."""
+    if chance is not None:
+        axes.axhline(chance, color=QUIET, lw=0.9, ls=(0, (5, 4)), zorder=1)
+    heights = [end for line in lines.values() for y in line.values() for end in _ends(_interval(y))]
+    if heights:
+        heights += [] if chance is None else [chance]
+        set_ends(axes, "y", min(heights), max(heights))
 
 
 def _draw_line(axes: Axes, points: Sequence[tuple[float, Interval]], number: int) -> Line2D:

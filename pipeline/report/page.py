@@ -116,12 +116,10 @@ def _glance(report: Report) -> dict[str, Any]:
     """
     models = {model.label: model for model in report.models}
     scored = [(section.title, score) for section in report.sections for score in section.scores]
-    labels = list(dict.fromkeys([*models, *(label for _, score in scored for label in score.values)]))
+    labels = _labels(report)
     roles = [models[label].role if label in models else "" for label in labels]
-    params = {label: model.num_params for label, model in models.items()}
-    sizes = [_size(params.get(label, 0), params.get(report.reference, 0), len(models)) for label in labels]
     names, titles = ["parameters", *(score.name for _, score in scored)], ["", *(title for title, _ in scored)]
-    lines = [sizes, *(_compared(score, labels, report.reference) for _, score in scored)]
+    lines = [_sizes(report, labels), *(_compared(score, labels, report.reference) for _, score in scored)]
     title = "Size and headline scores"
     if len(labels) > len(scored):
         heads = [Shown(label, role) for label, role in zip(labels, roles, strict=True)]
@@ -130,6 +128,19 @@ def _glance(report: Report) -> dict[str, Any]:
     heads = [Shown(name, title) for name, title in zip(names, titles, strict=True)]
     columns, cells = [Column("score"), *map(Column, labels)], [heads, *zip(*lines, strict=True)]
     return as_shown(title, columns, cells, under=["", *roles], print_columns=PRINT_COMPARED)
+
+
+def _labels(report: Report) -> list[str]:
+    """Labels of the models, then of what else has scores."""
+    models = [model.label for model in report.models]
+    scores = [score for section in report.sections for score in section.scores]
+    return list(dict.fromkeys([*models, *(label for score in scores for label in score.values)]))
+
+
+def _sizes(report: Report, labels: Sequence[str]) -> list[Shown]:
+    """The number of parameters of each label; nothing for those that are no model."""
+    params = {model.label: model.num_params for model in report.models}
+    return [_size(params.get(label, 0), params.get(report.reference, 0), len(params)) for label in labels]
 
 
 def _size(num_params: int, reference: int, num_models: int) -> Shown:

@@ -90,15 +90,14 @@ def draw_score_against_size(
         The figure, or `None` where no model has both a score and a size: nothing is written then.
     """
     sized = [model for model in models if model.num_params > 0]
-    drawn = [s for s in scores if any(is_number(s.values.get(model.label)) for model in sized)][:MAX_PANELS]
-    times = milliseconds or {}
+    drawn = _scores_of(sized, scores)[:MAX_PANELS]
     if not drawn:
         return None
-    known = {model.label: times[model.label] for model in sized if model.label in times}
+    known = _times_of(sized, milliseconds or {})
     columns = min(len(drawn), MAX_COLUMNS)
     rows = ceil(len(drawn) / columns)
     limits = _limits(sized)
-    numbered = len(sized) > MOST_NAMES or any(len(model.label) > LONGEST_NAME for model in sized)
+    numbered = _are_numbered(sized)
     looks = _looks(sized, known, (limits[1] - limits[0]) / _panel_pt(columns), numbered=numbered)
     lines = ceil(len(sized) / max(columns, 2)) if numbered else 0
     heights = [PANEL_IN] * rows + [TIMES_IN] * bool(known) + [NAMES_IN * lines + 0.1] * numbered
@@ -133,13 +132,7 @@ def _size_caption(
         parts.append("The arrow leads from the student before distillation to the student after.")
     if len({model.num_params for model in models}) < len(models):
         parts.append("Models of the same size are set apart a little.")
-    sizes = {model.label: model.num_params for model in models}
-    unsized = [
-        label
-        for label in dict.fromkeys([*sizes, *(label for score in drawn for label in score.values)])
-        if sizes.get(label, 0) <= 0
-    ]
-    if unsized:
+    if unsized := _unsized(models, drawn):
         parts.append(f"Left out, as their size is not known: {', '.join(unsized)}.")
     untimed = [model.label for model in models if model.num_params > 0 and model.label not in known] if known else []
     if untimed:
@@ -147,6 +140,28 @@ def _size_caption(
     if len(scores) > len(drawn):
         parts.append(f"{len(drawn)} of {len(scores)} scores are drawn; the tables have all.")
     return " ".join(parts)
+
+
+def _unsized(models: Sequence[ReportModel], drawn: Sequence[Score]) -> list[str]:
+    """Labels with scores, or models, of which no size is known."""
+    sizes = {model.label: model.num_params for model in models}
+    labels = dict.fromkeys([*sizes, *(label for score in drawn for label in score.values)])
+    return [label for label in labels if sizes.get(label, 0) <= 0]
+
+
+def _are_numbered(models: Sequence[ReportModel]) -> bool:
+    """Whether points have numbers beside them instead of names (`MOST_NAMES`)."""
+    return len(models) > MOST_NAMES or any(len(model.label) > LONGEST_NAME for model in models)
+
+
+def _scores_of(models: Sequence[ReportModel], scores: Sequence[Score]) -> list[Score]:
+    """The scores that at least one of the models has."""
+    return [score for score in scores if any(is_number(score.values.get(model.label)) for model in models)]
+
+
+def _times_of(models: Sequence[ReportModel], milliseconds: dict[str, float]) -> dict[str, float]:
+    """The measured times of models, by label."""
+    return {model.label: milliseconds[model.label] for model in models if model.label in milliseconds}
 
 
 def _areas(labels: Sequence[str], known: dict[str, float]) -> dict[str, float]:

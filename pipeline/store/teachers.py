@@ -43,11 +43,6 @@ class ChosenTeachers:
         return self.stored[0]
 
     @property
-    def further(self) -> list[tuple[StoredTeacher, float]]:
-        """The others' embeddings and weights."""
-        return list(zip(self.stored[1:], self.weights[1:], strict=True))
-
-    @property
     def views(self) -> Views:
         """The views that all of them have embedded; view k is the same whatever their number."""
         return Views(min(teacher.views.count for teacher in self.stored), self.first.views.seed)

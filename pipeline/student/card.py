@@ -5,7 +5,7 @@ The text is the template `data/card/student.md`. `g2l export` adds what it wrote
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -21,7 +21,6 @@ from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
 from pipeline.sampling import VAL
-from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
 from pipeline.training.augment import beyond_the_teacher
@@ -59,32 +58,37 @@ def card_template(name: str) -> str:
 
 
 def card_facts(
-    store: StoredTeacher,
+    teachers: ChosenTeachers,
+    figures: Sequence[HeldOut],
     student: BuiltEncoder,
     options: dict[str, Any],
     train_rows: NDArray[np.int64],
     num_steps: int,
-    before: dict[str, float] | None,
-    after: dict[str, float] | None,
-    further: Sequence[dict[str, Any]] = (),
-    num_views: int = 1,
 ) -> dict[str, Any]:
-    """What `model_card` says; `before` and `after` are the held-out figures, `None` where no rows are held out.
-
-    `options` are those of the run that a card shows.
-    `further` teachers, if any: teacher, weight, content, and their fidelity_before and fidelity_after.
+    """What `model_card` says; `figures` are each teacher's held-out ones, `options` those of the run that a card
+    shows.
     """
-    plan, slide_of_row = store.plan, store.plan.slide_of_row()
-    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), store.ok_rows(VAL)
+    first, plan = teachers.first, teachers.first.plan
+    slide_of_row = plan.slide_of_row()
+    train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), first.ok_rows(VAL)
     val_slides = np.unique(slide_of_row[val_rows]).tolist()
     cases = case_facts(plan.slides)
     return {
         "student": student.record(),
-        "teacher": store.record,
+        "teachers": [
+            {
+                "teacher": each.record,
+                "weight": weight,
+                "content": each.content_hash(),
+                "fidelity_before": before,
+                "fidelity_after": after,
+            }
+            for each, weight, (before, after) in zip(teachers.stored, teachers.weights, figures, strict=True)
+        ],
         "store": {
             "mpp": plan.config.mpp,
             "plan_hash": plan.hash,
-            "content_hash": store.content_hash(),
+            "content_hash": first.content_hash(),
             "train_rows": len(train_rows),
             "train_slides": len(train_slides),
             "train_cases": cases.count(len({plan.slides[i].case_id for i in train_slides})),
@@ -95,12 +99,9 @@ def card_facts(
             "val_strip": plan.config.val_strip,
         },
         "config": options,
-        "fidelity_before": before,
-        "fidelity_after": after,
         "steps": num_steps,
         "versions": versions(),
-        "further_teachers": list(further),
-        "views": num_views,
+        "views": teachers.views.count,
     }
 
 
@@ -108,29 +109,29 @@ def model_card(summary: dict[str, Any]) -> str:
     """The card; `summary` is made by `card_facts`."""
     config = summary["config"]
     summary = in_markdown({name: value for name, value in summary.items() if name != "config"})
-    student, teacher, store = (summary[name] for name in ("student", "teacher", "store"))
-    further = summary["further_teachers"]
+    student, store = summary["student"], summary["store"]
+    teachers = [each["teacher"] for each in summary["teachers"]]
+    names = [teacher["name"] for teacher in teachers]
     return card_template("student.md").format(
         student=student,
         store=store,
-        names=" and ".join([teacher["name"], *(other["teacher"]["name"] for other in further)]),
+        names=" and ".join(names),
         student_params=student["num_params"] / 1e6,
-        teacher_params=teacher["num_params"] / 1e6,
-        share=student["num_params"] / teacher["num_params"],
-        whose=f"{teacher['name']}'s" if further else "the teacher's",
+        teacher_params=teachers[0]["num_params"] / 1e6,
+        share=student["num_params"] / teachers[0]["num_params"],
+        whose=f"{names[0]}'s" if len(names) > 1 else "the teacher's",
         usage=USAGE[student["embedding"]],
         projector=FIRST_PROJECTOR,
-        projectors=projectors_note(teacher, further),
+        projectors=projectors_note(names),
         split=split_words(store),
-        teacher_source=teacher_source(teacher),
-        further_sources=further_sources(further),
+        teachers=teacher_lines(summary["teachers"]),
         start=start_note(summary.get("start", ())),
         steps=summary["steps"],
         views=views_note(config["augment"], summary["views"]),
         figures=all_figures(summary),
         settings=json.dumps(config, indent=2).replace("`", JSON_BACKTICK),
         versions=", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
-        terms=terms_section([teacher, *(other["teacher"] for other in further)], student),
+        terms=terms_section(teachers, student),
     )
 
 
@@ -148,12 +149,11 @@ def in_markdown(value: Any) -> Any:
     return value
 
 
-def projectors_note(teacher: dict[str, Any], further: Sequence[dict[str, Any]]) -> str:
+def projectors_note(names: list[str]) -> str:
     """Where the projectors of several teachers are; nothing for one."""
-    if not further:
+    if len(names) == 1:
         return ""
-    files = projector_files([teacher["name"], *(other["teacher"]["name"] for other in further)])
-    listing = "".join(f"- {name}: `{file}`\n" for name, file in files.items())
+    listing = "".join(f"- {name}: `{file}`\n" for name, file in projector_files(names).items())
     return f"\nThis student learnt from several teachers. The projector into the space of\n\n{listing}"
 
 
@@ -164,28 +164,20 @@ def teacher_source(teacher: dict[str, Any]) -> str:
     return f"weights {teacher['weights_sha256']} ({teacher['source']}, {teacher['weights']})"
 
 
-def further_sources(further: Sequence[dict[str, Any]]) -> str:
-    """Lines on further teachers below the first one's weights, with the weight of each loss."""
-    lines = [
-        f"- Further teacher {other['teacher']['name']}: {teacher_source(other['teacher'])}, {other['weight']:.4g} "
-        f"of the loss; content {other['content']}."
-        for other in further
-    ]
-    return "".join(f"\n{line}" for line in lines)
+def teacher_lines(teachers: Sequence[dict[str, Any]]) -> str:
+    """Where each teacher's weights came from, with the weight of its loss; `teachers` are those of `card_facts`.
 
-
-def further_facts(teachers: ChosenTeachers, figures: Mapping[str, HeldOut]) -> list[dict[str, Any]]:
-    """What the card says of further teachers; `figures` are held-out ones before and after, by name."""
-    return [
-        {
-            "teacher": store.record,
-            "weight": weight,
-            "content": store.content_hash(),
-            "fidelity_before": figures[store.record["name"]][0],
-            "fidelity_after": figures[store.record["name"]][1],
-        }
-        for store, weight in teachers.further
+    The first one's line says neither name nor weight, as in cards of one teacher: the card says both elsewhere, and
+    `earlier` reads the two forms in cards of earlier versions.
+    """
+    first, *further = teachers
+    lines = [f"- Teacher {teacher_source(first['teacher'])}."]
+    lines += [
+        f"- Further teacher {each['teacher']['name']}: {teacher_source(each['teacher'])}, {each['weight']:.4g} "
+        f"of the loss; content {each['content']}."
+        for each in further
     ]
+    return "\n".join(lines)
 
 
 def start_note(projectors: Sequence[str]) -> str:
@@ -250,14 +242,11 @@ Not a medical device; for research."""
 
 def all_figures(summary: dict[str, Any]) -> str:
     """`figures_table`, of several teachers under a heading each."""
-    num_rows, before, after = summary["store"]["val_rows"], summary["fidelity_before"], summary["fidelity_after"]
-    parts = [figures_table(before, after, num_rows)]
-    if summary["further_teachers"]:
-        parts = [f"### {summary['teacher']['name']}\n\n{parts[0]}"]
-    for other in summary["further_teachers"]:
-        table = figures_table(other["fidelity_before"], other["fidelity_after"], num_rows)
-        parts.append(f"### {other['teacher']['name']}\n\n{table}")
-    if after is not None:
+    teachers, parts = summary["teachers"], []
+    for each in teachers:
+        table = figures_table(each["fidelity_before"], each["fidelity_after"], summary["store"]["val_rows"])
+        parts.append(f"### {each['teacher']['name']}\n\n{table}" if len(teachers) > 1 else table)
+    if (after := teachers[0]["fidelity_after"]) is not None:
         parts.append("\n".join(f"- {FIGURES[key]}: {MEANINGS[key]}." for key in figures_of(after)))
         parts += [summary["best"]] if summary.get("best") else []
     return "\n\n".join(parts)

@@ -13,7 +13,7 @@ from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
 from pipeline.student.student_json import StudentJson, build_student_json, projector_files
-from pipeline.training.held_out import teacher_weights
+from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
 
 
@@ -108,21 +108,19 @@ def _of_start(identity: dict[str, Any]) -> dict[str, Any]:
 
 def _of_teachers(identity: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
     """The run's teachers with the projectors in the student's folder."""
-    first = {"teacher": identity["teacher"], "content": identity["store"]}
-    all_teachers = [first, *identity.get("further_teachers", [])]
-    files = projector_files([each["teacher"]["name"] for each in all_teachers])
-    weights = teacher_weights(identity)
+    teachers = recorded_teachers(identity)
+    files = projector_files([teacher.name for teacher in teachers])
     return [
         {
-            **{key: each["teacher"][key] for key in ("name", "source", "weights")},
-            "weights_sha256": each["teacher"]["weights_sha256"] or None,
+            **{key: teacher.record[key] for key in ("name", "source", "weights")},
+            "weights_sha256": teacher.record["weights_sha256"] or None,
             "width": projector_shape(folder / file)[0],
-            "loss_weight": weight,
-            "store_content": each["content"],
+            "loss_weight": teacher.weight,
+            "store_content": teacher.content,
             "projector": file,
             "projector_sha256": sha256_file(folder / file),
         }
-        for each, file, weight in zip(all_teachers, files.values(), weights.values(), strict=True)
+        for teacher, file in zip(teachers, files.values(), strict=True)
     ]
 
 

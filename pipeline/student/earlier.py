@@ -24,7 +24,7 @@ CARD = "README.md"
 PLAN = re.compile(r"\bPlan ([0-9a-f]{64})\b")
 FIRST_TEACHER = re.compile(r"^- Teacher weights ([0-9a-f]{64})\b", re.MULTILINE)
 FURTHER_TEACHER = re.compile(r"^- Further teacher (.+): weights ([0-9a-f]{64})\b", re.MULTILINE)
-"""How cards name the plan and the teachers' weights (`card.teacher_source`, `card.further_sources`)."""
+"""How cards name the plan and the teachers' weights (`card.teacher_lines`)."""
 
 
 def first_projector(folder: Path) -> str:

@@ -26,6 +26,7 @@ from pipeline.projector import Projector
 from pipeline.student.exported import is_student, read_student
 from pipeline.student.folder import load_projector
 from pipeline.student.teacher_weights import weights_of_run
+from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
 
 TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
@@ -182,8 +183,7 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: 
     """The student of a run, after or before distillation, or its teacher."""
     identity = run.read_identity()
     teacher, student = identity["teacher"], identity["student"]
-    all_teachers = [teacher, *(other["teacher"] for other in identity.get("further_teachers", []))]
-    teachers = {each["name"]: each["weights_sha256"] for each in all_teachers}
+    teachers = {each.name: each.record["weights_sha256"] for each in recorded_teachers(identity)}
     name = label or run.folder.resolve().name + (f" {which}" if which else "")
     if which == "teacher":
         source = weights_of_run(run, teacher, store)

@@ -85,29 +85,34 @@ def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
 
 
 def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
-    if not any(name in v for history in vals.values() for v in history for name in DRAWN):
+    values = [v[name] for history in vals.values() for v in history for name in DRAWN if name in v]
+    if not values:
         axes.text(0.5, 0.5, "too few held-out rows to score", ha="center", va="center", transform=axes.transAxes)
         axes.set(title="Held-out patches", xticks=[], yticks=[])
         return
     for number, history in enumerate(vals.values()):
-        for color, name in enumerate(DRAWN):
-            points = [(v["step"], v[name]) for v in history if name in v]
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True),
-                    marker="o",
-                    ms=3,
-                    lw=1.4,
-                    color=f"C{color}",
-                    ls=LINES[number % len(LINES)],
-                    label=FIGURES[name] if number == 0 else None,
-                )
-    lowest = min(0.0, *(v[name] for history in vals.values() for v in history for name in DRAWN if name in v))
+        _draw_history(axes, history, LINES[number % len(LINES)], in_legend=number == 0)
     title = f"{next(iter(vals.values()))[-1]['rows']:,} held-out patches"
     if len(vals) > 1:
         title += "\n" + ", ".join(
             f"{WORDS[n % len(LINES)]} {shorten(teacher, LONGEST_NAME)}" for n, teacher in enumerate(vals)
         )
-    axes.set(xlabel="step", title=title, ylim=(max(lowest, LOWEST) - 0.03, 1.03))
+    axes.set(xlabel="step", title=title, ylim=(max(min(0.0, *values), LOWEST) - 0.03, 1.03))
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
+
+
+def _draw_history(axes: Axes, history: list[dict[str, Any]], style: str, *, in_legend: bool) -> None:
+    """A line a figure, over the validations of one teacher."""
+    for color, name in enumerate(DRAWN):
+        points = [(v["step"], v[name]) for v in history if name in v]
+        if points:
+            axes.plot(
+                *zip(*points, strict=True),
+                marker="o",
+                ms=3,
+                lw=1.4,
+                color=f"C{color}",
+                ls=style,
+                label=FIGURES[name] if in_legend else None,
+            )

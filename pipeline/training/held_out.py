@@ -58,21 +58,17 @@ def figures_of(line: Mapping[str, Any]) -> list[str]:
     return [key for key in FIGURES if key in line]
 
 
+ONLY = ""
+"""Stands for the teacher of a run of one, whose lines do not name it (`identity`)."""
+
+
 def vals_by_teacher(lines: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Group the validation lines by teacher, in the order of teachers; the key is "" if the run has only one."""
+    """Group the validation lines by teacher, in the order of teachers; the key is `ONLY` if the run has one."""
     by_teacher: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         if line["kind"] == "val":
-            by_teacher.setdefault(line.get("teacher", ""), []).append(line)
+            by_teacher.setdefault(line.get("teacher", ONLY), []).append(line)
     return by_teacher
-
-
-def teacher_weights(identity: Mapping[str, Any]) -> dict[str, float]:
-    """Loss weights by teacher, from a run's record (`run.json`); the key is "" if it has only one teacher."""
-    further = {each["teacher"]["name"]: float(each["weight"]) for each in identity.get("further_teachers", [])}
-    if not further:
-        return {"": 1.0}
-    return {identity["teacher"]["name"]: 1.0 - sum(further.values())} | further
 
 
 def losses_by_step(lines: Iterable[dict[str, Any]], weights: Mapping[str, float]) -> list[Best]:
@@ -81,7 +77,7 @@ def losses_by_step(lines: Iterable[dict[str, Any]], weights: Mapping[str, float]
     for line in lines:
         if line["kind"] == "val":
             epoch_and_loss = by_step.setdefault(line["step"], [line["epoch"], 0.0])
-            epoch_and_loss[1] += weights.get(line.get("teacher", ""), 0.0) * line["loss"]
+            epoch_and_loss[1] += weights.get(line.get("teacher", ONLY), 0.0) * line["loss"]
     return [Best(step, epoch, loss) for step, (epoch, loss) in by_step.items()]
 
 

@@ -163,24 +163,24 @@ class StoredRows:
     """Pixels and teacher embeddings of a store's rows; reads pixels from the slides if the store has none. Safe to use
     from many threads.
 
-    Embeddings of `others`, from the same store, follow those of `teacher`; `views` are those that all have embedded.
+    `teachers` are of one store, and `views` are those that all of them have embedded.
     Notes on slides that are read go to `tell`.
     """
 
     def __init__(
         self,
-        teacher: StoredTeacher,
-        slides_root: Path | None = None,
-        others: Sequence[StoredTeacher] = (),
-        views: Views | None = None,
+        teachers: Sequence[StoredTeacher],
         *,
+        slides_root: Path | None = None,
+        views: Views | None = None,
         tell: Tell,
     ) -> None:
         self.views = views or Views()
-        self._store = teacher.store
-        self._teachers = (teacher, *others)
-        self.patch_px = teacher.patch_px
-        self._slides = None if self._store.has_pixels else PlannedPatches(teacher.plan, None, slides_root, tell=tell)
+        self._teachers, self._store = teachers, teachers[0].store
+        self.patch_px = self._store.patch_px
+        self._slides = (
+            None if self._store.has_pixels else PlannedPatches(self._store.plan, None, slides_root, tell=tell)
+        )
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
         """The case of each of the rows."""

@@ -15,21 +15,18 @@ import json
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import IO, Any
 
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.base.outside import parse_object, read_json, reading
-from pipeline.base.versions import continued_note, versions
+from pipeline.base.versions import continued_note
 from pipeline.config.base import differences, to_toml
-from pipeline.config.model_names import SCRATCH
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
-from pipeline.store.store import StoredTeacher
-from pipeline.training.held_out import Best, best_validation, teacher_weights, vals_by_teacher
+from pipeline.training.held_out import Best, best_validation, vals_by_teacher
+from pipeline.training.identity import random_start_differs, teacher_weights
 from pipeline.training.tensorboard import TensorBoard
 
 LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
@@ -49,51 +46,6 @@ STEP = "step"
 
 HeldOut = tuple[dict[str, float] | None, dict[str, float] | None]
 """Held-out figures before the first step and after the last; `None` if no rows are held out."""
-
-
-def run_identity(
-    teacher: StoredTeacher,
-    student: dict[str, Any],
-    options: dict[str, Any],
-    world_size: int,
-    others: Sequence[tuple[StoredTeacher, float]] = (),
-    version: int = RUN_VERSION,
-    start: Mapping[str, str] = MappingProxyType({}),
-) -> dict[str, Any]:
-    """What a run starts from and must match to be continued: options by value or by effect (`config.base.option`).
-
-    `options` are those that decide by their value, with the precision that was chosen. `version` is the run's
-    (`draws.RUN_VERSION`); `start` has the hashes of the projectors that it starts from, by teacher.
-    `teacher` is the first one; `others` are further ones with their loss weights.
-    """
-    further = [{"teacher": other.record, "weight": weight, "content": other.content_hash()} for other, weight in others]
-    newer = {"version": version, "versions": versions()} if version > 1 else {}
-    return (
-        {
-            **newer,
-            "store": teacher.content_hash(),
-            "plan": teacher.plan_hash,
-            "teacher": teacher.record,
-            "student": student,
-            "options": options,
-            "world_size": world_size,
-        }
-        | ({"further_teachers": further} if further else {})
-        | ({"start": dict(start)} if start else {})
-    )
-
-
-def random_start_differs(begun: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether all that differs in the student is its random initial weights, which the same seed no longer gives.
-
-    Their last bits depend on the version of torch and on the processor. Checkpoints hold the weights, so a run can
-    still continue from its own.
-    """
-    recorded, current = begun.get("student"), now.get("student")
-    if not (isinstance(recorded, dict) and isinstance(current, dict)) or recorded.get("weights") != SCRATCH:
-        return False
-    lines = differences({"student": recorded}, {"student": current})
-    return bool(lines) and all(line.startswith("student.weights_sha256:") for line in lines)
 
 
 def diverged(step: int, cause: str) -> G2LError:

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.base.units import format_seconds
-from pipeline.training.held_out import best_words, gains_table, teacher_weights
+from pipeline.training.held_out import best_words, gains_table
+from pipeline.training.identity import teacher_weights
 from pipeline.training.run_folder import LONGER, HeldOut, RunFolder
 
 

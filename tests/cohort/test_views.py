@@ -190,7 +190,7 @@ def test_other_views_are_another_store(root: Path, plan: Plan, tmp_path: Path) -
 
 def test_the_student_sees_the_view_that_it_is_compared_with(root: Path) -> None:
     store = Store(root / "views.zarr")
-    rows, found = StoredRows(store.first, views=store.first.views, tell=print), set()
+    rows, found = StoredRows([store.first], views=store.first.views, tell=print), set()
     for epoch in range(6):
         reader = rows.reader(RunDraws(3), epoch, "none")
         for row in range(store.num_rows):

@@ -9,7 +9,8 @@ from support.stores import make_store, plain_vit, train_config
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config
 from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
-from pipeline.training.run_folder import run_identity
+from pipeline.store.teachers import choose_teachers
+from pipeline.training.identity import run_identity
 
 OTHER_VALUES: dict[str, Any] = {
     "weights": "w.pt",
@@ -45,11 +46,12 @@ def test_the_examples_are_all_options_of_training() -> None:
 
 @pytest.mark.parametrize("name", OTHER_VALUES)
 def test_a_run_is_continued_under_the_values_that_decide(name: str, tmp_path: Path) -> None:
-    teacher, student = make_store(tmp_path / "store.zarr").first, plain_vit(tmp_path / "vit")
+    teachers = choose_teachers(make_store(tmp_path / "store.zarr"), None, None)
+    student = plain_vit(tmp_path / "vit")
     before = train_config(student, weights="scratch")
     after = before.model_copy(update={name: OTHER_VALUES[name]})
     identities = [
-        run_identity(teacher, {}, config.deciding() | {"precision": "float32"}, 1) for config in (before, after)
+        run_identity(teachers, {}, config.deciding() | {"precision": "float32"}, 1) for config in (before, after)
     ]
     decides = TrainConfig.says(name, "decides") == "value" and name != "precision"  # what it came to stands there
     assert (identities[0] != identities[1]) == decides

@@ -421,7 +421,7 @@ def test_fewer_held_out_rows_than_a_batch_have_the_loss_of_a_batch(
         torch.device("cpu"),
         "float32",
     )
-    rows, chosen = StoredRows(store.first, tell=print), [50, 51, 52, 53]
+    rows, chosen = StoredRows([store.first], tell=print), [50, 51, 52, 53]
     small, large = (
         score_teachers(distillation, rows, chosen, batch_size=size, workers=1, loss=loss, alpha=4.0)[0]
         for size in (4, 16)

@@ -423,7 +423,7 @@ def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
     assert np.array_equal(rows.train, np.setdiff1d(np.arange(48), [3, 20]))
     joined = np.stack(
         [
-            StoredRows(teachers.first, None, teachers.stored[1:], tell=print).read(row, np.empty((32, 32, 3), np.uint8))
+            StoredRows(teachers.stored, tell=print).read(row, np.empty((32, 32, 3), np.uint8))
             for row in rows.train.tolist()
         ]
     )

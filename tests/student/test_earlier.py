@@ -7,7 +7,7 @@ import torch
 from support.students import random_projector, small_student, write_exported
 
 from pipeline.base.errors import EncoderError
-from pipeline.student.card import further_sources, teacher_source
+from pipeline.student.card import teacher_lines
 from pipeline.student.earlier import (
     first_projector,
     move_projectors,
@@ -71,8 +71,8 @@ def test_teachers_are_read_from_what_a_card_says_of_them() -> None:
         {"name": name, "source": f"timm:{name}", "weights": "w.bin", "weights_sha256": digest * 64}
         for name, digest in (("a", "1"), ("b (x): y", "2"), ("c", "3"))
     )
-    further = [{"teacher": teacher, "weight": 0.25, "content": "9" * 64} for teacher in (second, third)]
-    card = f"- Teacher {teacher_source(first)}.{further_sources(further)}\n"
+    teachers = [{"teacher": teacher, "weight": 0.25, "content": "9" * 64} for teacher in (first, second, third)]
+    card = f"{teacher_lines(teachers)}\n"
     names = ["a", "b (x): y", "c", "not in it"]
     expected = {"a": "1" * 64, "b (x): y": "2" * 64, "c": "3" * 64, "not in it": ""}
     assert teachers_in_card(card, names) == expected

@@ -25,6 +25,7 @@ from pipeline.distillation import Distillation, Head
 from pipeline.encoders import table as encoders
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
+from pipeline.store.teachers import choose_teachers
 from pipeline.student.card import card_facts, figures_table, model_card
 from pipeline.student.folder import load_projector, timm_json
 
@@ -72,6 +73,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
     """Each student of `STUDENTS` exported, and embedded by a process that does not know this project."""
     root = tmp_path_factory.mktemp("exported")
     store = make_store(root / "store.zarr", train=(4,), val=(), rows_per_shard=4)
+    teachers = choose_teachers(store, None, None)
     made = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encoders, "ENCODERS", MappingProxyType({**encoders.ENCODERS, **SPECS}))
@@ -81,7 +83,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
             student = build_encoder(name_of(folder / "source"), SCRATCH, patch_px)
             disturb(student.module.model)
             projector = random_projector(student.spec.width)
-            facts = card_facts(store.first, student, train_config("x").for_card(), np.arange(4), 1, None, None)
+            facts = card_facts(teachers, [(None, None)], student, train_config("x").for_card(), np.arange(4), 1)
             write_exported(folder / "student", student.module.model, student.spec, projector, model_card(facts))
             np.save(folder / "patches.npy", make_patches(5, patch_px, seed=i))
             (folder / "usage.py").write_text(usage_of(model_card(facts)))
@@ -210,9 +212,8 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(5, 3), val=(4,), rows_per_shard=6, failed=(0,))
     student = build_encoder(student_folder(tmp_path / "x", "test_efficientnet"), SCRATCH, PATCH_PX)
     before, after = ({"rows": 4, "loss": a, "cka": a / 2} for a in (0.25, 0.125))
-    facts = card_facts(
-        store.first, student, train_config("x", lr=0.123).for_card(), store.first.ok_rows(0), 17, before, after
-    )
+    teachers, options = choose_teachers(store, None, None), train_config("x", lr=0.123).for_card()
+    facts = card_facts(teachers, [(before, after)], student, options, store.first.ok_rows(0), 17)
     card = model_card(facts)
     for expected in (
         "7 patches (slides: 2, cases: 2)",
@@ -229,7 +230,7 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
     ):
         assert expected in card
     assert "On 4 patches that were not trained on" in figures_table(before, after)
-    nothing = {"fidelity_before": None, "fidelity_after": None}
+    nothing = {"teachers": [facts["teachers"][0] | {"fidelity_before": None, "fidelity_after": None}]}
     assert "No rows were held out" in model_card(facts | nothing)
     assert "One row was held out, too few to be scored: nothing is known" in figures_table(None, None, 1)
     assert "One row was held out" in model_card(facts | nothing | {"store": facts["store"] | {"val_rows": 1}})

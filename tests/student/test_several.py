@@ -15,7 +15,7 @@ from support.stores import student_folder, train_config
 
 from pipeline.base.errors import EncoderError
 from pipeline.store.store import Store
-from pipeline.student.card import further_sources, teacher_source
+from pipeline.student.card import teacher_lines
 from pipeline.student.earlier import teachers_in_card
 from pipeline.student.resolve import name_model
 from pipeline.training.run_folder import RunFolder
@@ -201,15 +201,15 @@ def test_what_a_card_says_of_teachers_is_read_back() -> None:
     def record(name: str, sha256: str) -> dict[str, Any]:
         return {"name": name, "weights_sha256": sha256, "source": "timm:x", "weights": "f.bin"}
 
-    further = [
+    first, *further = [
         {"teacher": record(n, h), "weight": 0.25, "content": "c" * 64}
-        for n, h in (("hf-hub:o/n", "b" * 64), ("other", ""), ("third", "d" * 64))
+        for n, h in (("one", "a" * 64), ("hf-hub:o/n", "b" * 64), ("other", ""), ("third", "d" * 64))
     ]
-    card = f"- Plan x.\n- Teacher {teacher_source(record('one', 'a' * 64))}.{further_sources(further)}\n- Student\n"
+    card = f"- Plan x.\n{teacher_lines([first, *further])}\n- Student\n"
     names = ["one", "hf-hub:o/n", "other", "third"]
     assert teachers_in_card(card, names) == dict(zip(names, ("a" * 64, "b" * 64, "", "d" * 64), strict=True))
     assert teachers_in_card(card, []) == {"": "a" * 64}
-    unknown = f"- Teacher {teacher_source(record('one', ''))}.{further_sources(further[:1])}\n"
+    unknown = f"{teacher_lines([first | {'teacher': record('one', '')}, further[0]])}\n"
     assert teachers_in_card(unknown, ["one", "hf-hub:o/n"]) == {"one": "", "hf-hub:o/n": "b" * 64}
 
 

@@ -2,16 +2,7 @@
 
 from typing import Any
 
-from pipeline.training.held_out import (
-    FIGURES,
-    MEANINGS,
-    Best,
-    best_validation,
-    best_words,
-    gains_table,
-    history_table,
-    teacher_weights,
-)
+from pipeline.training.held_out import FIGURES, MEANINGS, Best, best_validation, best_words, gains_table, history_table
 
 
 def val(step: int, loss: float, **more: Any) -> dict[str, Any]:
@@ -37,12 +28,8 @@ def test_of_several_teachers_the_weighted_sum_counts() -> None:
     lines = [
         val(s, loss, teacher=t) for s, a, b in ((10, 1.0, 9.0), (20, 3.0, 2.0)) for t, loss in (("a", a), ("b", b))
     ]
-    identity = {"teacher": {"name": "a"}, "further_teachers": [{"teacher": {"name": "b"}, "weight": 0.25}]}
-    weights = teacher_weights(identity)
-    assert weights == {"a": 0.75, "b": 0.25}
-    assert best_validation(lines, weights) == Best(20, 2, 2.75)
+    assert best_validation(lines, {"a": 0.75, "b": 0.25}) == Best(20, 2, 2.75)
     assert best_validation(lines, {"a": 1.0, "b": 0.0}) == Best(10, 1, 1.0)
-    assert teacher_weights({"teacher": {"name": "a"}}) == ONE
 
 
 def test_words_say_which_epoch_was_best_and_which_is_exported() -> None:

@@ -107,7 +107,7 @@ def test_augmentations_by_name() -> None:
 
 def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(tmp_path: Path) -> None:
     store = make_store(tmp_path / "s.zarr", train=(10, 7), val=(4,), rows_per_shard=8, dtype="float32")
-    rows = StoredRows(store.first, tell=print)
+    rows = StoredRows([store.first], tell=print)
     patches = make_patches(21)
     out = np.empty((32, 32, 3), np.uint8)
     for row in (20, 3, 12):
@@ -198,7 +198,7 @@ def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort
                 reads.append(patches.read(row, seen[row]))
             writer.put(range(plan.num_rows), np.ones((plan.num_rows, 2), np.float32), reads)
         assert all(read.status is Status.OK for read in reads)
-        stores[pixels] = StoredRows(Store(tmp_path / pixels).first, tell=print)
+        stores[pixels] = StoredRows([Store(tmp_path / pixels).first], tell=print)
     kept, read_again = (np.empty((64, 64, 3), np.uint8) for _ in range(2))
     assert plan.num_rows == 16
     for row in range(plan.num_rows):
@@ -206,7 +206,7 @@ def test_a_store_without_pixels_reads_the_slides_again_to_the_same_pixels(cohort
         stores["none"].read(row, read_again)
         assert np.array_equal(kept, read_again)
     assert kept.std() > 5  # tissue, not glass
-    gone = StoredRows(Store(tmp_path / "none").first, tmp_path / "nowhere", tell=print)
+    gone = StoredRows([Store(tmp_path / "none").first], slides_root=tmp_path / "nowhere", tell=print)
     with pytest.raises(
         StoreError,
         match=r"row 3 could be read for the teacher, but not now: .*nowhere.*give the folder of .* --slides-root",

@@ -70,7 +70,7 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
         def data_key(patch_px: int) -> dict[str, Any]:
             return {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
 
-        stored = StoredRows(self.teacher, self.options.slides_root, tell=say)
+        stored = StoredRows([self.teacher], slides_root=self.options.slides_root, tell=say)
         return PatchSource("store", rows, stored.read, data_key)
 
     def stored_embeddings(self, built: BuiltEncoder) -> NDArray[np.float32] | None:

@@ -68,7 +68,11 @@ def test_a_best_epoch_that_is_the_last_is_no_choice(run: RunFolder) -> None:
 
 
 def test_each_of_several_teachers_has_its_table(run: RunFolder) -> None:
-    identity = {"teacher": {"name": "uni"}, "further_teachers": [{"teacher": {"name": "virchow"}, "weight": 0.5}]}
+    identity = {
+        "teacher": {"name": "uni"},
+        "store": "1",
+        "further_teachers": [{"teacher": {"name": "virchow"}, "weight": 0.5, "content": "2"}],
+    }
     write(run.folder, identity, [])
     further = {"virchow": (BEFORE, AFTER | {"loss": 1.5})}
     shown = report(Trained(run, 30, 30, BEFORE, AFTER, 1.0, further))

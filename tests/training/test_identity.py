@@ -1,0 +1,68 @@
+"""A run's record names its teachers as records of earlier versions do, and gives them back alike."""
+
+from typing import Any
+
+import pytest
+from support.stores import make_store
+
+from pipeline.base.versions import versions
+from pipeline.store.teachers import ChosenTeachers
+from pipeline.training.identity import (
+    RecordedTeacher,
+    named_in_lines,
+    random_start_differs,
+    recorded_teachers,
+    run_identity,
+    teacher_weights,
+)
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> ChosenTeachers:
+    """Three teachers of unequal weights; stores of other rows stand for other embeddings."""
+    folder = tmp_path_factory.mktemp("stores")
+    stored = [make_store(folder / str(i), train=(4 + i,), val=(), rows_per_shard=8).first for i in range(3)]
+    return ChosenTeachers(tuple(stored), (0.5, 0.125, 0.375))
+
+
+def test_one_teacher_is_recorded_as_in_the_first_version(teachers: ChosenTeachers) -> None:
+    one = ChosenTeachers(teachers.stored[:1], (1.0,))
+    identity = run_identity(one, {"name": "s"}, {"lr": 0.1}, 2, version=1)
+    assert list(identity) == ["store", "plan", "teacher", "student", "options", "world_size"]
+    assert identity["store"] == one.first.content_hash()
+    assert identity["teacher"] == one.first.record
+    assert recorded_teachers(identity) == [RecordedTeacher(one.first.record, 1.0, one.first.content_hash())]
+    assert teacher_weights(identity) == {"": 1.0}
+
+
+def test_several_teachers_are_given_back_in_their_order(teachers: ChosenTeachers) -> None:
+    identity = run_identity(teachers, {}, {}, 1, start={"a": "1"})
+    assert identity["versions"] == versions()
+    assert list(identity)[-2:] == ["further_teachers", "start"]
+    assert [list(each) for each in identity["further_teachers"]] == [["teacher", "weight", "content"]] * 2
+    recorded = recorded_teachers(identity)
+    assert [each.content for each in recorded] == [each.content_hash() for each in teachers.stored]
+    assert [each.record for each in recorded] == [each.record for each in teachers.stored]
+    assert tuple(each.weight for each in recorded) == teachers.weights
+
+
+def test_weights_of_several_are_by_name() -> None:
+    further = [{"teacher": {"name": "b"}, "weight": 0.25, "content": "2"}]
+    identity = {"teacher": {"name": "a"}, "store": "1", "further_teachers": further}
+    assert teacher_weights(identity) == {"a": 0.75, "b": 0.25}
+
+
+def test_only_lines_of_several_teachers_name_them() -> None:
+    assert named_in_lines(["a"]) == [{}]
+    assert named_in_lines(["a", "b"]) == [{"teacher": "a"}, {"teacher": "b"}]
+
+
+def test_a_random_start_may_differ_in_its_hash_alone() -> None:
+    def identity(weights: str, sha256: str, name: str = "vit") -> dict[str, Any]:
+        return {"student": {"name": name, "weights": weights, "weights_sha256": sha256}}
+
+    begun = identity("scratch", "1")
+    assert random_start_differs(begun, identity("scratch", "2"))
+    for now in (begun, identity("scratch", "2", "cnn"), identity("w.pth", "2"), {}):
+        assert not random_start_differs(begun, now)
+    assert not random_start_differs(identity("w.pth", "1"), identity("w.pth", "2"))
