@@ -73,16 +73,6 @@ MOST_BRANCHES = 12
 """Of a function: `if`, `for`, `while`, `except`, `case`, each further operand of `and` and `or`, conditional
 expressions, and each `for` and `if` of comprehensions.
 """
-NOT_YET_SPLIT = {
-    "pipeline.report.cells.shown_column",
-    "pipeline.report.figures.draw_lines",
-    "pipeline.report.page._glance",
-    "pipeline.report.size_figure._size_caption",
-    "pipeline.report.size_figure.draw_score_against_size",
-    "pipeline.training.curves._draw_held_out",
-    "pipeline.training.run_folder.start_or_continue",
-}
-"""Functions that have more only if the `for` of comprehensions counts; whoever splits one takes its line out."""
 COMMANDS = (PlanConfig, ExtractConfig, ImportConfig, EmbedConfig, ExportConfig, VerifyConfig, TrainConfig)
 CONFIGURATIONS: dict[str, type[Config]] = {
     kind.__name__: kind
@@ -184,18 +174,7 @@ def test_a_function_is_short_and_has_few_branches(name: str) -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < MOST_LINES, node.name
             count = branches(node)
-            if f"{name}.{node.name}" in NOT_YET_SPLIT:
-                in_comprehensions = sum(isinstance(each, ast.comprehension) for each in ast.walk(node))
-                assert count - in_comprehensions <= MOST_BRANCHES < count, f"{node.name}: take it out of NOT_YET_SPLIT"
-            else:
-                assert count <= MOST_BRANCHES, f"{node.name}: {count}"
-
-
-def test_what_is_not_yet_split_is_there() -> None:
-    for name in NOT_YET_SPLIT:
-        module, _, function = name.rpartition(".")
-        nodes = ast.walk(parsed(MODULES[module]))
-        assert function in {node.name for node in nodes if isinstance(node, ast.FunctionDef)}, name
+            assert count <= MOST_BRANCHES, f"{node.name}: {count}"
 
 
 def configurations_of(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Iterator[tuple[str, type[Config]]]:

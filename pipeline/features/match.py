@@ -260,8 +260,7 @@ def fail_near_copies(slides: Sequence[ImportedSlide], root: Path) -> list[Import
     fail if their cases are known to differ, else all but the first.
     """
     kept = list(slides)
-    hashes = [s.slide.quickhash if s.slide is not None and s.audit.vendor != dicom.VENDOR else None for s in slides]
-    for group in near_copies(hashes):
+    for group in near_copies([_quickhash(slide) for slide in slides]):
         parts = [(i, part) for i in group if (part := slides[i].slide) is not None]
         cases = {part.case_id for _, part in parts if part.has_case}
         if len({part.case_id for _, part in parts}) > 1:
@@ -271,6 +270,11 @@ def fail_near_copies(slides: Sequence[ImportedSlide], root: Path) -> list[Import
             words = near_copy_warning(part.slide_id for i, part in parts if i != index)
             kept[index] = replace(slides[index], audit=slides[index].audit.with_warning(words))
     return kept
+
+
+def _quickhash(slide: ImportedSlide) -> str | None:
+    """OpenSlide's quickhash; `None` of slides that failed, and of DICOM, where it says nothing of the content."""
+    return slide.slide.quickhash if slide.slide is not None and slide.audit.vendor != dicom.VENDOR else None
 
 
 def _fail_all_but_one(

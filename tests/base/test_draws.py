@@ -7,7 +7,7 @@ from scipy.stats import chisquare
 from pipeline.base.draws import RunDraws, draw_seed
 from pipeline.cohort.views import Views
 from pipeline.sampling import patch_keys
-from pipeline.training.rows import row_keys, row_views
+from pipeline.training.rows import epoch_order, row_keys, row_views
 
 ROWS = np.arange(16_000)
 PURPOSES = ("order", "augment", "validation", "view", "which view", "calibration", "linear map", "evaluate", "verify")
@@ -65,3 +65,11 @@ def test_seeds_differ_by_purpose_and_by_each_value() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     now = RunDraws(0)
     assert len({now.projector_seed, now.dropout_seed(0), now.dropout_seed(1), RunDraws(1).dropout_seed(0), 0}) == 5
+
+
+def test_the_rows_that_calibrate_are_not_those_of_the_first_steps() -> None:
+    """Of two independent orders, a quarter of the rows comes first in both with the chance of one in sixteen."""
+    purposes = ("order", RunDraws(7).calibration)
+    first, calibrating = (epoch_order(ROWS, 7, 0, purpose)[: len(ROWS) // 4] for purpose in purposes)
+    assert abs(len(np.intersect1d(first, calibrating)) - len(ROWS) / 16) < 100
+    assert RunDraws(7, version=1).calibration == "order"

@@ -18,7 +18,7 @@ from support.places import ROOT
 
 from pipeline.base.errors import BusyError, G2LError
 from pipeline.disk import files
-from pipeline.disk.asides import ASIDE_SUFFIX, remove_asides
+from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, remove_asides
 from pipeline.disk.files import (
     make_output_folder,
     require_new_file,
@@ -110,6 +110,25 @@ def test_nobody_can_lay_a_link_where_a_file_is_written(tmp_path: Path) -> None:
     require_new_file(out / "b", "")
     assert victim.read_text() == "mine"
     assert (out / "a").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("by_library", [False, True])
+def test_a_link_under_the_very_name_aside_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_library: bool
+) -> None:
+    """As if somebody had guessed the random name: the file must be made new, or not at all."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    out = tmp_path / "out"
+    out.mkdir()
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0" * 8)
+    for name in ("a", ".probe"):
+        (out / aside_name(name)).symlink_to(victim)
+    with pytest.raises(FileExistsError), written_by_library(out / "a") if by_library else write_aside(out / "a"):
+        pass
+    with pytest.raises(G2LError, match="cannot write to"):
+        make_output_folder(out)
+    assert victim.read_text() == "mine"
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o002, 0o077])

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate import images
 from pipeline.evaluate.images import read_image, scan_images
 
 
@@ -40,6 +41,16 @@ def test_every_bad_image_is_named_with_its_reason(tmp_path: Path) -> None:
     assert "directory" in scanned.problems[6]
     assert scanned.sizes == {(16, 16): 1}
     assert scanned.sha256[0] == hashlib.sha256(good.read_bytes()).hexdigest()
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.png", noise(24, 24))
+    monkeypatch.setattr(images, "MOST_IMAGE_BYTES", 100)
+    scanned = scan_images([path], workers=1)
+    assert "the limit is 100 bytes" in scanned.problems[0]
+    assert scanned.sha256 == [""]
+    with pytest.raises(BenchmarkError, match=r"a\.png: could be read before, but not now \(.*the limit is 100 bytes"):
+        read_image(path, np.empty((24, 24, 3), np.uint8))
 
 
 def test_the_key_changes_with_bytes_order_and_size(tmp_path: Path) -> None:

@@ -180,6 +180,15 @@ def test_choices_at_the_ends_of_the_grid_are_told() -> None:
     assert "in 1 of 3 folds at the weakest penalty of the grid (C = 1), and a weaker" in both
 
 
+def test_a_probe_says_where_its_choices_lie_at_an_end_of_the_grid() -> None:
+    embeddings, labels, cases = few_cases(0, num_classes=3, width=16)
+    protocol = ProbeProtocol((1e-7, 1e-1))
+    task = probe_task(labels, cases, group_folds(labels, cases, 3, 0), 0, protocol)
+    found = linear_probe(embeddings, task)
+    assert edge_note(found.choices, protocol)
+    assert edge_note(found.choices, protocol) in found.notes
+
+
 def test_an_end_of_a_flat_curve_is_no_end() -> None:
     assert edge_note([chosen(1, 1, 1, 1, 1, 1)], ProbeProtocol()) == ""
     assert edge_note([Choice(0.1, np.full(1, np.nan))], ProbeProtocol((0.1,))) == ""

@@ -33,7 +33,7 @@ from support.extraction import (
     write_cohort,
     write_teacher,
 )
-from support.slides import damage_tiles, make_slide, truncate
+from support.slides import damage_tiles, make_pixels, make_slide, truncate, write_slide
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
 from pipeline.cohort.plan import Plan, write_plan
@@ -94,6 +94,17 @@ def statuses(store: Store) -> NDArray[np.uint8]:
 def failures_csv(store: Store) -> list[dict[str, str]]:
     with open(store.folder / "failures.csv", newline="") as f:
         return list(csv.DictReader(f))
+
+
+def test_patches_of_one_colour_are_told(tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flat = make_pixels("tissue", 512, 512, mpp=0.5)
+    flat[:, 256:] = (224, 158, 192)
+    write_slide(tmp_path / "a.svs", flat, mpp=0.5, downsamples=(1,))
+    (tmp_path / "m.csv").write_text("slide_id,path,case_id\na,a.svs,c\n")
+    plan = plan_cohort(tmp_path / "m.csv", patches_per_slide=100, val_fraction=0.0)
+    extract(plan, tmp_path / "s.zarr", weights)
+    note = f"note: {plan.num_rows // 2} patches are of one colour throughout, in 1 slide (a)"
+    assert note in capsys.readouterr().err
 
 
 # --- embeddings are the teacher's ---------------------------------------------------------------------------

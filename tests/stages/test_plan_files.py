@@ -121,6 +121,18 @@ def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_p
     assert path.read_bytes() == b"mine\xff\xfe"
 
 
+def test_overlays_that_a_file_system_would_take_for_one_are_refused(
+    cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = cohort.read_text().splitlines()[:3]
+    manifest = cohort.with_name("alike.csv")
+    manifest.write_text("\n".join(rows).replace("slide_1,", "a,").replace("slide_2,", "A,") + "\n")
+    monkeypatch.setattr("pipeline.disk.files.ignores_case", lambda _: True)
+    with pytest.raises(G2LError, match="ignores case: A and a would be one file"):
+        plan_files.write_new_plan(manifest, PlanConfig(overlays=tmp_path / "o"), tmp_path / "p.h5")
+    assert not (tmp_path / "p.h5").exists()
+
+
 # --- the parts ----------------------------------------------------------------------------------------------
 
 

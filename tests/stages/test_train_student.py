@@ -29,6 +29,7 @@ from pipeline.training.held_out import FIGURES, MEANINGS
 from pipeline.training.rows import StoredRows, epoch_order
 from pipeline.training.run_folder import RunFolder
 from pipeline.training.scoring import score_teachers
+from stages import train_student as stage
 from stages.inspect import inspect_path
 from stages.reports.train import Trained, report
 from stages.train_student import train_student
@@ -530,6 +531,24 @@ def test_renamed_weights_continue_a_run(store: Store, tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").rename(tmp_path / "b.safetensors")
     config = config.model_copy(update={"weights": str(tmp_path / "b.safetensors")})
     assert train_student(store, tmp_path / "run", config).num_new_steps == 0
+
+
+@pytest.mark.slow
+def test_training_in_float32_is_full_float32(
+    store: Store, cnn: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the backward passes, too, which no context of a forward pass covers."""
+    allowed: list[bool] = []
+    real = stage.train_step
+
+    def step(*arguments: Any) -> Any:
+        allowed.append(torch.backends.cudnn.allow_tf32)
+        return real(*arguments)
+
+    monkeypatch.setattr(stage, "train_step", step)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    train_student(store, tmp_path / "run", cnn.model_copy(update={"epochs": 1, "precision": "float32"}))
+    assert allowed == [False] * 5
 
 
 def test_half_precision_is_refused(store: Store, cnn: TrainConfig, tmp_path: Path) -> None:

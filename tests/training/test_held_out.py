@@ -1,6 +1,10 @@
 """Names of held-out figures, and which epoch was best."""
 
+import itertools
+import re
 from typing import Any
+
+from support.places import ROOT
 
 from pipeline.training.held_out import FIGURES, MEANINGS, Best, best_validation, best_words, gains_table, history_table
 
@@ -53,3 +57,11 @@ def test_tables_have_the_figures_that_a_run_has() -> None:
     assert len(words.splitlines()) == 14  # two of header
     lines = [line.split() for line in gains_table(new[0], new[1]).splitlines()[-2:]]
     assert lines == [["correlation", "0.1000", "0.4000"], ["cosine", "0.5000", "0.5000"]]
+
+
+def test_the_readme_s_table_has_the_figures_of_a_run_in_their_order() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    heading = next(i for i, line in enumerate(lines) if line.strip().startswith("on 225 held-out patches"))
+    rows = list(itertools.takewhile(str.strip, lines[heading + 2 :]))
+    names = [re.split(r"\s{2,}", row.strip())[0] for row in rows]
+    assert names == [FIGURES[key] for key in FIGURES if key not in ("loss", "explained_variance")]

@@ -273,3 +273,14 @@ def test_on_a_gpu_a_larger_batch_takes_more_memory(built: BuiltEncoder, patches:
     built.module.to("cuda")
     few, many = (check(built, patches, device=torch.device("cuda"), batch_size=size) for size in (8, 64))
     assert 0 < few.batch_bytes < many.batch_bytes
+
+
+def test_the_reference_is_full_float32(
+    built: BuiltEncoder, patches: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch allows TensorFloat-32 in convolutions by itself; what is measured against must not have it."""
+    allowed: list[bool] = []
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    built.module.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
+    check(built, patches, precision="bfloat16")
+    assert allowed[:2] == [False, True]

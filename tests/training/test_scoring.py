@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 from support.stores import dropping_cnn, make_store, plain_vit, train_config
 
+from pipeline.base import distributed
 from pipeline.base.errors import ConfigError
 from pipeline.encoders.build import build_encoder
 from pipeline.projector import Projector
@@ -52,6 +53,15 @@ def test_a_share_of_one_row_a_process_is_refused_before_it_crashes(tmp_path: Pat
     require_share(cnn, 8, 4)
     require_share(cnn, 2, 1)
     require_share(build_encoder(plain_vit(tmp_path / "vit"), "scratch", 32), 4, 4)  # it has none
+
+
+def test_a_run_begins_by_looking_at_the_share_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make_store(tmp_path / "store.zarr")
+    config = train_config(dropping_cnn(tmp_path / "s"), epochs=1, batch_size=2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(ConfigError, match="one row for each, too few for the student's batch normalisation"):
+        train_student(store, tmp_path / "run", config)
+    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.slow
