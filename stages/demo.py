@@ -23,7 +23,7 @@ from pipeline.base.outside import read_json, reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
-from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
 from pipeline.disk.asides import remove_asides
@@ -115,7 +115,7 @@ def _run_demo(out: Path) -> int:
     models = [f"teacher={TEACHER}@{weights}", f"student before={out / 'run'}@before", f"student after={out / 'run'}"]
     config = evaluate_config().build({"models": models, "store": out / "store.zarr", **COST})
     report = watch.run("report: evaluate", lambda: evaluate(out / "report", config))
-    print(summary(plan, extracted, trained, watch.seconds, out))
+    print(closing_tables(plan, extracted, trained, watch.seconds, out))
     print("\n" + report_summary(report, out / "report"))
     print(f"\n{verified}")
     missed = missed_gains(trained)
@@ -169,7 +169,7 @@ def missed_gains(trained: Trained) -> list[str]:
     ]
 
 
-def summary(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[str, float], out: Path) -> str:
+def closing_tables(plan: Plan, extracted: Extracted, trained: Trained, seconds: dict[str, float], out: Path) -> str:
     """The tables shown at the end."""
     stored = extracted.teacher
     teacher, student = stored.record, trained.run.read_identity()["student"]
@@ -225,7 +225,7 @@ def draw_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
     student = trained.run.read_identity()["student"]
     seed = TrainConfig(student=STUDENT).seed
     untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=seed)
-    exported = build_encoder(f"local-dir:{trained.run.student}", PRETRAINED, student["patch_px"])
+    exported = build_encoder(f"{FOLDER_PREFIX}{trained.run.student}", PRETRAINED, student["patch_px"])
     embeddings = {
         "teacher": np.stack([teacher.read_embedding(int(row)) for row in rows]),
         "student, untrained": embed_patches(untrained, patches),

@@ -14,7 +14,7 @@ from pipeline.base.outside import read_json, reading
 from pipeline.cohort.manifest import parse_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import Config, read_toml
-from pipeline.config.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
+from pipeline.config.model_names import FOLDER_PREFIX, WORDS, absolute_model, is_run, split_model
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
@@ -182,7 +182,7 @@ def _wanted_step(run: RunFolder, keep: str, last: int) -> int | None:
 def _weights(weights: str) -> list[Path | str]:
     """File or folder of the weights to start from; for an earlier run, its student."""
     folder = Path(weights)
-    return [folder / "student" if (folder / "run.json").is_file() else weights]
+    return [folder / "student" if is_run(folder) else weights]
 
 
 def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig) -> Tally | None:
@@ -192,10 +192,10 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     if config.retry_failures or is_locked(out) or not same_call(options, "embed", config, arguments):
         return None
     name = split_model(model)
-    is_run = (name.folder / "run.json").is_file()
-    if is_run and name.weights not in ("", "after"):
+    of_run = is_run(name.folder)
+    if of_run and name.weights not in ("", "after"):
         return None  # `before` or `teacher`: their files are known only from the run's record
-    of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None
+    of_model = name.folder / "student" if of_run else name.folder if name.folder.is_dir() else None
     try:
         tally = _whole_embedding(out)
         slides = _slide_files(source, config.slides_root)

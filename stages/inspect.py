@@ -8,12 +8,14 @@ from pipeline.base.outside import reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.plan import Plan, read_plan
-from pipeline.encoders.hub import FOLDER, cached_weights, ways_to_weights, weights_here
+from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
+from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.zarr_format import METADATA
 from pipeline.student.adapters import ADAPTERS_FOLDER
 from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student
@@ -34,9 +36,9 @@ def inspect_path(path: Path) -> str:
     Raises:
         G2LError: it is none of them.
     """
-    if (path / "zarr.json").exists():
+    if (path / METADATA).exists():
         return describe_store(Store(path))
-    if (path / "run.json").exists():
+    if is_run(path):
         return describe_run(RunFolder(path))
     if path.is_file():
         return describe_plan(read_plan(path), path)
@@ -163,8 +165,8 @@ def describe_run(run: RunFolder) -> str:
     ]
     text = table(rows)
     for teacher, vals in vals_by_teacher(lines).items():
-        of = f" as {teacher}" if teacher else ""
-        text += f"\n\n{vals[-1]['rows']:,} held-out patches{of}\n" + history_table(vals)
+        suffix = f" as {teacher}" if teacher else ""
+        text += f"\n\n{vals[-1]['rows']:,} held-out patches{suffix}\n" + history_table(vals)
     kept = run.exported_step() if run.student.exists() else None
     if words := best_words(lines, teacher_weights(identity), kept):
         text += f"\n\n{words}"
@@ -197,7 +199,7 @@ def describe_student(folder: Path) -> str:
         *_history(student),
         ("files", format_bytes(size)),
         ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
-        ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
+        ("student loads by", f"timm.create_model('{FOLDER_PREFIX}{folder}', pretrained=True); see its README.md"),
         ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
         *(("teacher's projector", f"{name}: {file}") for name, file in student.projector_files().items()),
     ]
@@ -243,7 +245,7 @@ def models_table() -> str:
     text = table(cells, header, right=(1, 2, 4, 5))
     return (
         f"{text}\n\ncached: the weights are in the hub's cache on this machine. `g2l models NAME` says how to get "
-        "them.\nAny timm name, hf-hub:OWNER/NAME or local-dir:FOLDER works as well."
+        f"them.\nAny timm name, {HUB_PREFIX}OWNER/NAME or {FOLDER_PREFIX}FOLDER works as well."
     )
 
 
@@ -254,9 +256,9 @@ def describe_model(name: str) -> str:
         EncoderError: neither the table nor timm knows the name, or it is a folder without a model.
     """
     spec = named_spec(name)
-    of_folder = spec.source.startswith(FOLDER)
+    of_folder = spec.source.startswith(FOLDER_PREFIX)
     if of_folder:
-        _check_folder(Path(spec.source.removeprefix(FOLDER)))
+        _check_folder(Path(spec.source.removeprefix(FOLDER_PREFIX)))
     if spec.patch_px == 0 and spec.source.startswith("timm:"):
         _check_known_to_timm(name)
     file = weights_here(spec)

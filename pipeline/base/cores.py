@@ -17,12 +17,12 @@ def usable_cores() -> int:
     return allowed if quota is None else max(1, min(allowed, math.ceil(quota)))
 
 
-def cgroup_quota(root: Path = CGROUPS, own: Path = OWN_GROUP) -> float | None:
+def cgroup_quota(root: Path = CGROUPS, groups: Path = OWN_GROUP) -> float | None:
     """CPU quota of this process in cores: the smallest of its control group and the groups above it; `None` without a
     limit. Read from `cpu.max` (version 2), or `cpu.cfs_quota_us` and `cpu.cfs_period_us` (version 1).
     """
     quotas: list[float] = []
-    for line in _read(own).splitlines():
+    for line in _read(groups).splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers and "cpu" not in controllers.split(","):

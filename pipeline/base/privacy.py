@@ -17,7 +17,7 @@ SILENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # huggingface_hub: versions of libraries in its requests
     "DO_NOT_TRACK": "1",  # honoured by several libraries, huggingface_hub among them
 }
-FIGURES = "MPLCONFIGDIR"
+MATPLOTLIB_FOLDER = "MPLCONFIGDIR"
 """Folder of matplotlib's font list and settings; by default ~/.cache/matplotlib and ~/.config/matplotlib."""
 
 
@@ -28,9 +28,9 @@ def leave_no_trace() -> None:
     """
     for name, value in SILENT.items():
         os.environ.setdefault(name, value)
-    if FIGURES not in os.environ:
+    if MATPLOTLIB_FOLDER not in os.environ:
         folder = Path(tempfile.gettempdir()) / f"g2l-matplotlib-{secrets.token_hex(8)}"
-        os.environ[FIGURES] = str(folder)
+        os.environ[MATPLOTLIB_FOLDER] = str(folder)
         atexit.register(_remove, folder, os.getpid())
 
 

@@ -31,7 +31,7 @@ class ProcessIdentity:
     started: str
 
     @classmethod
-    def own(cls) -> Self:
+    def current(cls) -> Self:
         """This process."""
         return cls(scope(), os.getpid(), start_of(os.getpid()) or "")
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from pipeline.disk.file_names import files_named
 
-FOLDER_PREFIX = "local-dir:"
+HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+"""What an encoder's name begins with that is a page of the hub, or a folder."""
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 """Weights that are not a file: an encoder's published weights, and random ones."""
 WORDS = ("before", "after", "teacher", PRETRAINED, SCRATCH)
 """Words that may follow the "@" in place of a file or folder of weights."""
-MODEL_FILES = ("run.json", "config.json")
+RUN_FILE = "run.json"
+"""The record of a run, which marks its folder."""
+MODEL_FILES = (RUN_FILE, "config.json")
 """Files that mark a run and a model's folder."""
 CHOICE = "::"
 """Separates a file of weights from the name of a set in it."""
@@ -124,6 +127,11 @@ def recorded_path(text: str, record: Path, out: str = "") -> Path:
     return next(existing, path)
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (folder / RUN_FILE).is_file()
+
+
 def _is_model(encoder: str) -> bool:
     """Whether a run or a model's folder of that name exists."""
     folder = Path(encoder.removeprefix(FOLDER_PREFIX))
@@ -139,9 +147,9 @@ def _split_weights(text: str) -> tuple[str, str]:
         if _is_model(encoder) or weights in WORDS or Path(weights).exists():
             return encoder, weights
     first = text.partition("@")[0]
-    if "/" in first and not first.startswith("hf-hub:"):  # a path that does not exist: keep it whole
+    if "/" in first and not first.startswith(HUB_PREFIX):  # a path that does not exist: keep it whole
         return text, ""
-    return splits[-1] if not first.startswith("hf-hub:") else splits[0]
+    return splits[-1] if not first.startswith(HUB_PREFIX) else splits[0]
 
 
 def _splits(text: str) -> Iterator[tuple[str, str]]:

@@ -42,7 +42,7 @@ def _shortened(name: str) -> bytes:
 
 def aside_name(name: str) -> str:
     """A new name under which to write the file or folder that becomes `name`."""
-    me = ProcessIdentity.own()
+    me = ProcessIdentity.current()
     tag = f".{me.scope}-{me.pid}-{me.started}-{secrets.token_hex(4)}{ASIDE_SUFFIX}"
     return os.fsdecode(_shortened(name) + tag.encode())
 
@@ -110,7 +110,7 @@ def _is_left_over(path: Path, locked: bool) -> bool:
     writer = writer_of(path.name)
     if writer is None:
         return locked
-    if writer == ProcessIdentity.own():
+    if writer == ProcessIdentity.current():
         return not interrupts.is_being_written(path)
     running = writer.is_running()
     if running is not None:

@@ -196,7 +196,7 @@ def _trouble(path: Path, kind: str) -> str:
     return looks.trouble(path)
 
 
-def require_sound(path: Path) -> None:
+def require_sound_slide(path: Path) -> None:
     """Check that a slide can be opened and read without crashing this process.
 
     Raises:

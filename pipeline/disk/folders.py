@@ -50,7 +50,7 @@ def new_folder(folder: Path, last: str) -> Iterator[Path]:
         remove_asides_of(folder)
     in_place = folder.is_dir()
     if in_place:
-        clear(folder)
+        empty_folder(folder)
     aside = folder / aside_name("new") if in_place else folder.with_name(aside_name(folder.name))
     key = interrupts.undo_at_end(lambda: remove(aside), aside)
     try:
@@ -70,7 +70,7 @@ def new_folder(folder: Path, last: str) -> Iterator[Path]:
         interrupts.settled(key)
 
 
-def clear(folder: Path) -> None:
+def empty_folder(folder: Path) -> None:
     """Remove from a free folder what a killed run began to put there."""
     for name in _begun(folder):
         remove(folder / name)

@@ -242,11 +242,11 @@ def attributes(carrier: h5py.File | h5py.Group | h5py.Dataset) -> dict[str, Any]
         stored = carrier.attrs.get_id(name)
         if stored.shape is not None and math.prod(stored.shape) * stored.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
             raise UnsafeError(f"its attribute {name} claims more than {MOST_ATTRIBUTE_BYTES >> 20} MiB")
-        values[name] = plain(carrier.attrs[name])
+        values[name] = python_value(carrier.attrs[name])
     return values
 
 
-def plain(value: Any) -> Any:
+def python_value(value: Any) -> Any:
     """An attribute as a Python value; `None` if it is empty."""
     if isinstance(value, h5py.Empty):
         return None

@@ -94,7 +94,7 @@ def hold(path: Path, output: Path, what: str, stack: ExitStack) -> None:
                     raise busy(path, output) from None
                 raise
             try:
-                taken = take(fd, path, output, what, is_new, stack)
+                taken = take_lock(fd, path, output, what, is_new, stack)
             except BaseException:
                 os.close(fd)
                 raise
@@ -134,7 +134,7 @@ def open_lock(path: Path) -> tuple[int, bool]:
         return fd, False
 
 
-def take(fd: int, path: Path, output: Path, what: str, is_new: bool, stack: ExitStack) -> bool:
+def take_lock(fd: int, path: Path, output: Path, what: str, is_new: bool, stack: ExitStack) -> bool:
     """Try to lock an opened lock file. False if `path` is another file by now: try again.
 
     Raises:
@@ -147,7 +147,7 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, stack: Exit
     except OSError as error:
         if error.errno not in NO_FLOCK:
             raise
-        return named_locks.take(fd, path, output, what, is_new, error, stack)
+        return named_locks.take_named(fd, path, output, what, is_new, error, stack)
     # A holder removes the file before it releases the lock: check that `path` is still the file we locked.
     try:
         if not os.path.samestat(os.fstat(fd), os.lstat(path)):

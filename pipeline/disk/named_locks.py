@@ -33,7 +33,7 @@ MOST_BYTES = 4096
 def describe_holder(what: str, kind: str) -> bytes:
     """A lock's content: one line for people and one for programs. `kind` is "flock" or "name"."""
     words = f"{what} (process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%F %T')})"
-    record = {"kind": kind, **ProcessIdentity.own().record()}
+    record = {"kind": kind, **ProcessIdentity.current().record()}
     return f"{words}\n{json.dumps(record)}\n".encode("utf-8", "backslashreplace")
 
 
@@ -104,7 +104,7 @@ def seconds_since_touched(path: Path) -> float | None:
         return None
 
 
-def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSError, stack: ExitStack) -> bool:
+def take_named(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSError, stack: ExitStack) -> bool:
     """Hold a lock file without flock. `is_new` says that this process has just created it. False if a dead holder's
     file was removed and must be created again.
 
@@ -120,7 +120,7 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSErro
                 f"{output} is in use by {holder_of(path)}. Wait for it to end, or stop it; if it ended "
                 f"long ago, delete {path}"
             )
-        clear(path, text)
+        remove_holder(path, text)
         return False
     content = describe_holder(what, "name")
     key = interrupts.undo_at_end(lambda: path.unlink(missing_ok=True))
@@ -144,7 +144,7 @@ def take(fd: int, path: Path, output: Path, what: str, is_new: bool, why: OSErro
     return True
 
 
-def clear(path: Path, text: str) -> None:
+def remove_holder(path: Path, text: str) -> None:
     """Remove a dead holder's file. If several processes try, only one succeeds; one that has moved a live holder's file
     puts it back.
     """

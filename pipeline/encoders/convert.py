@@ -47,7 +47,7 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """A state dict under timm's names, whichever of the known layouts it has; one in timm's layout is returned as it
     is.
     """
-    weights = _of_training(weights)
+    weights = _without_heads(weights)
     plain = {re.sub(r"^(dinov2|model)\.", "", name): value for name, value in weights.items()}
     if TRANSFORMERS_MARK in plain:
         named = _fold_class_position(_rename(plain, _TRANSFORMERS))
@@ -57,7 +57,7 @@ def to_timm_names(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def _of_training(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def _without_heads(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """The backbone of a checkpoint of DINOv2's training, its blocks out of their chunks; anything else as it is."""
     if not all(mark in weights for mark in VIT_MARKS):
         return weights

@@ -10,11 +10,10 @@ import re
 from pathlib import Path
 
 from pipeline.base.errors import EncoderError, first_line
-from pipeline.config.model_names import split_choice
+from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, split_choice
 from pipeline.encoders.model_config import CONFIG_FILE
 from pipeline.encoders.table import EncoderSpec
 
-HUB, FOLDER = "hf-hub:", "local-dir:"
 PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which hubs keep weights, the safe one first."""
 FILES_OF_PAGES = {"majiabo/gpfm": ("GPFM.pth",)}
@@ -51,8 +50,8 @@ def repository_of(spec: EncoderSpec) -> str:
 
     Of a timm name without a tag it is the page of the weights that timm takes by default.
     """
-    if spec.source.startswith(HUB):
-        return spec.source.removeprefix(HUB).split("@")[0]
+    if spec.source.startswith(HUB_PREFIX):
+        return spec.source.removeprefix(HUB_PREFIX).split("@")[0]
     if not spec.source.startswith("timm:"):
         return ""
     import timm
@@ -66,7 +65,7 @@ def repository_of(spec: EncoderSpec) -> str:
 
 def revision_of(spec: EncoderSpec) -> str | None:
     """The branch, tag or commit that a source names behind an "@"; `None` for the page's main one."""
-    return (spec.source.partition("@")[2] or None) if spec.source.startswith(HUB) else None
+    return (spec.source.partition("@")[2] or None) if spec.source.startswith(HUB_PREFIX) else None
 
 
 def page_of(spec: EncoderSpec) -> str:
@@ -117,9 +116,9 @@ def weights_here(spec: EncoderSpec, weights: Path | None = None) -> Path | None:
     if weights:
         place, _ = split_choice(weights)
         return weights_in(place, spec) if place.is_dir() else place if place.is_file() else None
-    if not spec.source.startswith(FOLDER):
+    if not spec.source.startswith(FOLDER_PREFIX):
         return cached_weights(spec)
-    folder = Path(spec.source.removeprefix(FOLDER))
+    folder = Path(spec.source.removeprefix(FOLDER_PREFIX))
     named = [folder / name for name in FOLDER_FILES if (folder / name).exists()]
     others = (path for ending in FOLDER_ENDINGS for path in sorted(folder.glob(f"*{ending}")))
     return next(iter(named), None) or next(others, None)
@@ -136,10 +135,10 @@ def ways_to_weights(spec: EncoderSpec) -> str:
         if spec.gated
         else f"if it asks for access, set {TOKEN_VARIABLE} to an access token"
     )
-    if spec.source.startswith(HUB) and spec.patch_px == 0:  # not of the table: what it is stands in its configuration
+    if spec.source.startswith(HUB_PREFIX) and spec.patch_px == 0:  # described by its configuration
         offline = (
             f"download {CONFIG_FILE} and {files} elsewhere into one folder, and name that\n"
-            f"folder {FOLDER}FOLDER in place of {spec.name}"
+            f"folder {FOLDER_PREFIX}FOLDER in place of {spec.name}"
         )
     else:
         offline = (

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pipeline.base.errors import EncoderError
+from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX
 
 EmbeddingRule = Literal["cls", "cls+mean", "pooled"]
 """cls: class token after the final norm; cls+mean: with the mean of the patch tokens (registers left out); pooled: the
@@ -155,7 +156,7 @@ ENCODERS = MappingProxyType({spec.name: spec for spec in _TABLE})
 """Encoders by short name."""
 
 
-PAGE = re.compile(r"hf-hub:[^/@\s]+/[^/@\s]+(@\S+)?")
+PAGE = re.compile(rf"{HUB_PREFIX}[^/@\s]+/[^/@\s]+(@\S+)?")
 """How a page is named."""
 
 
@@ -176,13 +177,13 @@ def named_spec(name: str) -> EncoderSpec:
     for spec in ENCODERS.values():
         if spec.source.lower() == page:
             return replace(spec, name=name, source=name)
-    is_placed = name.startswith(("hf-hub:", "local-dir:"))
+    is_placed = name.startswith((HUB_PREFIX, FOLDER_PREFIX))
     if "/" in name and not is_placed:
         raise EncoderError(
-            f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "
-            "hf-hub:OWNER/NAME; `g2l models` lists the encoders that have short names"
+            f"{name}: there is no such model. A model's folder is named as {FOLDER_PREFIX}FOLDER, a page as "
+            f"{HUB_PREFIX}OWNER/NAME; `g2l models` lists the encoders that have short names"
         )
-    if name.startswith("hf-hub:") and not PAGE.fullmatch(name):
+    if name.startswith(HUB_PREFIX) and not PAGE.fullmatch(name):
         raise EncoderError(f"{name} is not the name of a page. Write hf-hub:OWNER/NAME or hf-hub:OWNER/NAME@REVISION")
     source = name if is_placed else f"timm:{name}"
     open_spec = EncoderSpec(name, source, name, embedding="pooled", patch_px=0, mpp=0.0)

@@ -227,7 +227,7 @@ def as_text(value: Any) -> str | None:
     """An attribute as text, also from an array of one; `None` where it is empty or something else."""
     if isinstance(value, np.ndarray) and value.size == 1:
         value = value.item()
-    value = hdf5_input.plain(value)
+    value = hdf5_input.python_value(value)
     if not isinstance(value, str):
         return None
     return value.encode(errors="replace").decode().strip() or None  # HDF5's strings may be no UTF-8

@@ -21,7 +21,7 @@ from PIL import Image, ImageStat
 
 from pipeline.base.console import Tell
 from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
-from pipeline.disk.first_look import require_sound
+from pipeline.disk.first_look import require_sound_slide
 from pipeline.slides.geometry import PatchGeometry, choose_level, region_box
 from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
 from pipeline.slides.info import read_info
@@ -112,7 +112,7 @@ class Slide:
         self._identity: SlideIdentity | None = None
         with slide_failures(path):
             if os.path.isfile(path):
-                require_sound(path)
+                require_sound_slide(path)
             self._handle = self._open()
             try:
                 properties, num_passed = _read_properties(self._handle)

@@ -14,9 +14,10 @@ from pipeline.base.outside import read_json
 from pipeline.disk.files import temporary_folder
 from pipeline.store import zarr_format
 from pipeline.store.create import create_empty_like
-from pipeline.store.format import METADATA, Status
+from pipeline.store.format import Status
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.zarr_format import METADATA
 
 KEPT_ATTRIBUTES = ("rows", "patch_px", "status_codes")
 """Attributes that follow from the plan and this program."""
@@ -38,9 +39,9 @@ def check_metadata(teacher: StoredTeacher) -> list[str]:
         except G2LError:
             raise
         except Exception as error:  # noqa: BLE001  (zarr's, for settings that nobody would write)
-            return [f"zarr.json: no store is made with such settings ({error})"]
+            return [f"{METADATA}: no store is made with such settings ({error})"]
         problems = [
-            f"zarr.json: {name} is {teacher.attributes.get(name)!r}, not {should_be[name]!r}"
+            f"{METADATA}: {name} is {teacher.attributes.get(name)!r}, not {should_be[name]!r}"
             for name in KEPT_ATTRIBUTES
             if teacher.attributes.get(name) != should_be[name]
         ]

@@ -18,17 +18,17 @@ from pipeline.disk.files import make_output_folder
 from pipeline.disk.folders import is_free, new_folder
 from pipeline.store import zarr_format
 from pipeline.store.format import (
-    METADATA,
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
     StoreSpec,
     new_arrays,
-    read_attributes,
+    read_store_attributes,
     teacher_folder,
 )
 from pipeline.store.plan_arrays import write_stored_plan
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.zarr_format import METADATA
 
 
 def is_store(folder: Path) -> bool:
@@ -65,10 +65,10 @@ def create_empty_like(teacher: StoredTeacher, folder: Path) -> dict[str, Any]:
     plan, versions = teacher.store.plan_as_stored, teacher.attributes["versions"]
     if teacher.is_first:
         create_store(folder, plan, teacher.spec, versions)
-        return read_attributes(folder, STORE_FORMAT)
+        return read_store_attributes(folder, STORE_FORMAT)
     with new_arrays(folder, plan, teacher.spec, versions, TEACHER_FORMAT):
         pass
-    return read_attributes(folder, TEACHER_FORMAT)
+    return read_store_attributes(folder, TEACHER_FORMAT)
 
 
 def open_to_continue(folder: Path, plan: Plan, spec: StoreSpec) -> Store:
@@ -137,7 +137,7 @@ def _make_teachers_folder(store: Store) -> None:
     if folder.exists():
         return
     try:
-        with interrupts.guard, new_folder(folder, "zarr.json") as aside:
+        with interrupts.guard, new_folder(folder, zarr_format.METADATA) as aside:
             zarr_format.create_group(aside, {})
     except OSError as error:
         raise StoreError(f"cannot write to {store.folder}: {error.strerror or error}") from error

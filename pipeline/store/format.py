@@ -16,9 +16,9 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
 from pipeline.disk.folders import new_folder
 from pipeline.store import zarr_format
+from pipeline.store.zarr_format import METADATA
 
 FORMAT_VERSION = 1
-METADATA = "zarr.json"
 STORE_FORMAT, TEACHER_FORMAT = "g2l-store", "g2l-teacher"
 """What a store says that it is, and the embeddings of a further teacher in it."""
 TEACHERS_FOLDER = "teachers"
@@ -59,7 +59,7 @@ class StoreSpec:
         return Views(self.settings.get("views", 1), self.settings.get("views_seed", 0))
 
 
-def require_sound(attributes: Mapping[str, Any]) -> None:
+def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
     """See that the sizes and names in a store's metadata are such as this program writes.
 
     Raises:
@@ -112,7 +112,7 @@ def chunk_rows(rows_per_shard: int) -> int:
     return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
 
 
-def read_attributes(folder: Path, format_name: str) -> dict[str, Any]:
+def read_store_attributes(folder: Path, format_name: str) -> dict[str, Any]:
     """What the metadata say of a store, or of a further teacher in it, by `format_name`.
 
     Raises:
@@ -167,7 +167,7 @@ def new_arrays(
     embeddings = (rows, spec.teacher["width"])
     try:
         # zarr makes the folders above whatever it writes, those that the end of a command has just removed as well
-        with interrupts.guard, new_folder(folder, "zarr.json") as aside:
+        with interrupts.guard, new_folder(folder, METADATA) as aside:
             zarr_format.create_group(aside, {"g2l": attributes})
             zarr_format.create_rows_array(
                 aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding

@@ -27,19 +27,19 @@ from pipeline.cohort.plan import Plan
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.store.format import (
-    METADATA,
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
     Status,
     StoreSpec,
     chunk_rows,
-    read_attributes,
-    require_sound,
+    read_store_attributes,
+    require_sound_attributes,
 )
 from pipeline.store.ledger import Ledger
 from pipeline.store.plan_arrays import read_stored_plan
 from pipeline.store.shards import ShardCache, ShardFile
+from pipeline.store.zarr_format import METADATA
 
 AXES = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}
 """Arrays of a teacher, and how many axes each has beside the rows."""
@@ -154,9 +154,9 @@ class StoredTeacher:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
-        self.attributes = read_attributes(folder, STORE_FORMAT if self.is_first else TEACHER_FORMAT)
+        self.attributes = read_store_attributes(folder, STORE_FORMAT if self.is_first else TEACHER_FORMAT)
         with reading(folder / METADATA, "the store's metadata are damaged", StoreError):
-            require_sound(self.attributes)
+            require_sound_attributes(self.attributes)
             self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
             self.name: str = self.record["name"]
             self.plan_hash: str = self.attributes["plan_hash"]

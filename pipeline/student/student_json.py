@@ -51,7 +51,7 @@ class _Object(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True, allow_inf_nan=False)
 
 
-class Start(_Object):
+class StartJson(_Object):
     """What training started from.
 
     Attributes:
@@ -91,7 +91,7 @@ class EncoderJson(_Object):
     mpp: Annotated[float, Field(gt=0)] | None
     mean: Rgb
     std: Rgb
-    start: Start
+    start: StartJson
 
 
 class TeacherJson(_Object):
@@ -99,7 +99,7 @@ class TeacherJson(_Object):
 
     Attributes:
         name: as the store names it.
-        source, weights: where its weights came from, as `Start` has them.
+        source, weights: where its weights came from, as `StartJson` has them.
         weights_sha256: of its weights; null where they are not known (features that were imported without them).
         width: dimensions of its embedding.
         loss_weight: weight of its loss; those of all teachers sum to 1.
@@ -119,7 +119,7 @@ class TeacherJson(_Object):
     projector_sha256: Hash
 
 
-class Best(_Object):
+class BestJson(_Object):
     """The epoch of the smallest held-out loss."""
 
     step: Count
@@ -127,7 +127,7 @@ class Best(_Object):
     loss: float
 
 
-class Training(_Object):
+class TrainingJson(_Object):
     """How the student was trained, and which of its states this is.
 
     Attributes:
@@ -141,10 +141,10 @@ class Training(_Object):
     alpha: float | None
     step: Count
     epoch: Count
-    best: Best | None
+    best: BestJson | None
 
 
-class Cases(_Object):
+class CasesJson(_Object):
     """What is known of the cases (patients) of the plan's slides (`cohort.cases.CaseFacts`).
 
     Attributes:
@@ -162,7 +162,7 @@ class Cases(_Object):
     repeats_ids: bool
 
 
-class Split(_Object):
+class SplitJson(_Object):
     """How rows were split.
 
     Attributes:
@@ -178,7 +178,7 @@ class Split(_Object):
     train_slides: Count
     val_rows: Count
     val_slides: Count
-    cases: Cases
+    cases: CasesJson
 
 
 class StudentJson(_Object):
@@ -201,8 +201,8 @@ class StudentJson(_Object):
     encoder: EncoderJson
     teachers: Annotated[tuple[TeacherJson, ...], Field(min_length=1, max_length=MOST_TEACHERS)]
     plan_hash: Hash
-    training: Training
-    split: Split | None
+    training: TrainingJson
+    split: SplitJson | None
 
     @model_validator(mode="after")
     def _teachers_differ(self) -> Self:

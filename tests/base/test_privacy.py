@@ -10,7 +10,7 @@ from support.commands import child_environment, run_g2l
 from support.extraction import TEACHER, write_cohort, write_teacher
 from support.homes import at_home, traces
 
-from pipeline.base.privacy import FIGURES, leave_no_trace
+from pipeline.base.privacy import MATPLOTLIB_FOLDER, leave_no_trace
 
 LOADS = """
 import os, pathlib
@@ -52,11 +52,11 @@ def test_loading_libraries_leaves_nothing_in_the_home(tmp_path: Path) -> None:
 
 def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "0")
-    monkeypatch.setenv(FIGURES, "/mine")
+    monkeypatch.setenv(MATPLOTLIB_FOLDER, "/mine")
     monkeypatch.delenv("HF_HUB_DISABLE_TELEMETRY", raising=False)
     leave_no_trace()
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "0"
-    assert os.environ[FIGURES] == "/mine"
+    assert os.environ[MATPLOTLIB_FOLDER] == "/mine"
     assert os.environ["HF_HUB_DISABLE_TELEMETRY"] == "1"
 
 

@@ -11,28 +11,31 @@ from pipeline.base.processes import ProcessIdentity, start_of
 
 
 def test_this_process_runs() -> None:
-    me = ProcessIdentity.own()
+    me = ProcessIdentity.current()
     assert me.is_running() is True
     assert ProcessIdentity.read(me.record()) == me
 
 
 def test_one_that_has_ended_does_not() -> None:
-    code = "import json\nfrom pipeline.base.processes import ProcessIdentity as P\nprint(json.dumps(P.own().record()))"
+    code = (
+        "import json\nfrom pipeline.base.processes import ProcessIdentity\n"
+        "print(json.dumps(ProcessIdentity.current().record()))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     other = ProcessIdentity.read(json.loads(done.stdout))
     assert other is not None
-    assert other.scope == ProcessIdentity.own().scope
+    assert other.scope == ProcessIdentity.current().scope
     assert other.is_running() is False
 
 
 def test_a_number_that_was_given_out_again_is_another_process() -> None:
-    me = ProcessIdentity.own()
+    me = ProcessIdentity.current()
     assert dataclasses.replace(me, started=str(int(me.started) - 1)).is_running() is False
     assert dataclasses.replace(me, started="").is_running() is True  # a system that does not tell
 
 
 def test_of_another_machine_nothing_is_known() -> None:
-    assert dataclasses.replace(ProcessIdentity.own(), scope="0" * 8).is_running() is None
+    assert dataclasses.replace(ProcessIdentity.current(), scope="0" * 8).is_running() is None
 
 
 def test_what_is_no_record() -> None:

@@ -35,7 +35,7 @@ def of_dead(name: str) -> str:
 def of_living(name: str) -> str:
     """The name aside that the test's parent process would give."""
     own = aside_name(name)
-    me, parent = ProcessIdentity.own(), os.getppid()
+    me, parent = ProcessIdentity.current(), os.getppid()
     started = Path(f"/proc/{parent}/stat").read_text().rpartition(") ")[2].split()[19]
     return own.replace(f"-{me.pid}-{me.started}-", f"-{parent}-{started}-")
 
@@ -44,7 +44,7 @@ def test_names_are_new_and_known() -> None:
     names = {aside_name("a.h5") for _ in range(100)}
     assert len(names) == 100
     for name in names:
-        assert writer_of(name) == ProcessIdentity.own()
+        assert writer_of(name) == ProcessIdentity.current()
         assert is_aside_of(name, "a.h5")
         assert not is_aside_of(name, "a")
     assert is_aside_of("a.h5" + ASIDE_SUFFIX, "a.h5")  # of an earlier version

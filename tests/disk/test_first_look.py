@@ -27,7 +27,7 @@ ABORTS = {TILE_LENGTH: 2**30 - 1}
 
 
 def require(looks: FirstLooks, path: Path) -> None:
-    """As `first_look.require_sound`, with children of a test's own."""
+    """As `first_look.require_sound_slide`, with children of a test's own."""
     if trouble := looks.trouble(path):
         raise SlideError(f"{path}: {trouble}")
 

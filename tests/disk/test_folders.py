@@ -10,7 +10,7 @@ from support.commands import leftovers
 from support.mounts import mounted, needs_mounts
 
 from pipeline.disk.files import write_bytes
-from pipeline.disk.folders import FILLING, clear, is_free, new_folder
+from pipeline.disk.folders import FILLING, empty_folder, is_free, new_folder
 from pipeline.disk.locks import exclusive
 
 
@@ -139,7 +139,7 @@ def mine(tmp_path: Path) -> Path:
 
 def assert_kept(folder: Path) -> None:
     assert not is_free(folder)
-    clear(folder)
+    empty_folder(folder)
     assert (folder / "thesis.tex").read_text() == (folder / "deep" / "data").read_text() == "mine"
 
 

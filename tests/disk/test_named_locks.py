@@ -81,7 +81,7 @@ def lock_of(path: Path, identity: ProcessIdentity, kind: str = "name") -> Path:
     return path
 
 
-ME = ProcessIdentity.own()
+ME = ProcessIdentity.current()
 DEAD = dataclasses.replace(ME, started="1")
 """A process of this number that has ended since."""
 ELSEWHERE = dataclasses.replace(ME, scope="0" * 8)
@@ -146,7 +146,7 @@ def taken(path: Path, *, is_new: bool, stack: ExitStack) -> bool:
     """Try to hold a lock file that has been opened."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT)
     try:
-        held = named_locks.take(fd, path, path.parent, "me", is_new, OSError(errno.ENOSYS, "no flock"), stack)
+        held = named_locks.take_named(fd, path, path.parent, "me", is_new, OSError(errno.ENOSYS, "no flock"), stack)
     except BaseException:
         os.close(fd)
         raise
@@ -184,8 +184,8 @@ def test_only_the_file_that_was_judged_is_removed(tmp_path: Path) -> None:
     path = lock_of(tmp_path / "lock", DEAD)
     judged = path.read_text()
     lock_of(path, ME)
-    named_locks.clear(path, judged)
+    named_locks.remove_holder(path, judged)
     assert named_locks.is_alive(path)
-    named_locks.clear(path, path.read_text())
-    named_locks.clear(path, "")  # gone already
+    named_locks.remove_holder(path, path.read_text())
+    named_locks.remove_holder(path, "")  # gone already
     assert not list(tmp_path.iterdir())

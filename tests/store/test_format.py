@@ -16,19 +16,19 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
 from pipeline.store.format import (
     CHUNK_ROWS,
-    METADATA,
     MOST_SHARDS,
     STORE_FORMAT,
     TEACHER_FORMAT,
     Status,
     chunk_rows,
     new_arrays,
-    read_attributes,
+    read_store_attributes,
     require_entry,
-    require_sound,
+    require_sound_attributes,
     teacher_folder,
 )
 from pipeline.store.store import Store
+from pipeline.store.zarr_format import METADATA
 
 
 @given(st.integers(1, 5000))
@@ -96,19 +96,19 @@ def attributes() -> dict[str, Any]:
 )
 def test_sizes_that_no_store_has_are_refused_by_name(part: str, name: str, value: object) -> None:
     changed = attributes()
-    require_sound(changed)
+    require_sound_attributes(changed)
     (changed[part] if part else changed)[name] = value
     with pytest.raises(ValueError, match=f"{name} (is )?{re.escape(repr(value))}"):
-        require_sound(changed)
+        require_sound_attributes(changed)
 
 
 def test_more_shards_than_anyone_writes_are_refused() -> None:
     changed = attributes()
     changed["rows"], changed["settings"]["rows_per_shard"] = 10 * MOST_SHARDS, 10
-    require_sound(changed)
+    require_sound_attributes(changed)
     changed["rows"] += 1
     with pytest.raises(ValueError, match="rows in shards of 10"):
-        require_sound(changed)
+        require_sound_attributes(changed)
 
 
 def whole_entry() -> dict[str, Any]:
@@ -157,9 +157,9 @@ def test_arrays_that_are_not_ended_well_are_not_made(tmp_path: Path, plan: Plan)
 def test_attributes_are_read_as_they_were_made(tmp_path: Path, plan: Plan) -> None:
     with new_arrays(tmp_path / "t", plan, spec(), {"python": "3"}, TEACHER_FORMAT, {"proof": {"rows": 2}}):
         pass
-    made = read_attributes(tmp_path / "t", TEACHER_FORMAT)
+    made = read_store_attributes(tmp_path / "t", TEACHER_FORMAT)
     assert (made["rows"], made["patch_px"], made["plan_hash"]) == (ROWS, PATCH_PX, plan.hash)
     assert (made["teacher"], made["settings"]) == (spec().teacher, spec().settings)
     assert (made["versions"], made["proof"]) == ({"python": "3"}, {"rows": 2})
     with pytest.raises(StoreError, match=f"{TEACHER_FORMAT} of format version 1; this program reads"):
-        read_attributes(tmp_path / "t", STORE_FORMAT)
+        read_store_attributes(tmp_path / "t", STORE_FORMAT)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from pipeline.base.privacy import FIGURES, SILENT
+from pipeline.base.privacy import MATPLOTLIB_FOLDER, SILENT
 
 
 def at_home(home: Path) -> dict[str, str]:
     """Variables of a user whose home is `home`, and who has set nothing else."""
-    return dict.fromkeys((*SILENT, FIGURES), "") | {
+    return dict.fromkeys((*SILENT, MATPLOTLIB_FOLDER), "") | {
         "HOME": str(home),
         "HF_HOME": "",
         "XDG_CACHE_HOME": "",
