@@ -23,7 +23,7 @@ from pipeline.base.outside import read_json, reading
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
-from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EvaluateConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
@@ -228,7 +228,7 @@ def draw_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
     student = trained.run.read_identity()["student"]
     seed = TrainConfig(student=STUDENT).seed
     untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=seed)
-    exported = build_encoder(f"local-dir:{trained.run.student}", PRETRAINED, student["patch_px"])
+    exported = build_encoder(f"{FOLDER_PREFIX}{trained.run.student}", PRETRAINED, student["patch_px"])
     embeddings = {
         "teacher": np.stack([teacher.read_embedding(int(row)) for row in rows]),
         "student, untrained": embed_patches(untrained, patches),

@@ -17,7 +17,7 @@ from torch import Tensor
 from pipeline.base.console import say
 from pipeline.base.errors import CheckpointError, G2LError, StoreError, first_line
 from pipeline.base.outside import reading
-from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.disk.files import sha256_file, write_text
 from pipeline.disk.folders import is_free, new_folder
 from pipeline.disk.locks import exclusive
@@ -87,7 +87,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         except OSError as error:
             raise G2LError(f"cannot write the student to {out}: {error.strerror or error}") from error
     lines = [
-        f"{out}: timm.create_model('local-dir:{out}', pretrained=True) gives the run's embeddings "
+        f"{out}: timm.create_model('{FOLDER_PREFIX}{out}', pretrained=True) gives the run's embeddings "
         f"(largest difference {difference:.2g})"
     ]
     lines += [f"{out / name}: the same to {share:.1g} of the largest value" for name, share in others.items()]
@@ -119,7 +119,7 @@ def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) 
     trained = build_encoder(record["name"], SCRATCH, record["patch_px"]).module
     trained.model.load_state_dict(state)
     try:
-        loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+        loaded = timm.create_model(f"{FOLDER_PREFIX}{folder}", pretrained=True).eval()
     except Exception as error:  # of a damaged folder timm raises whatever it stumbles over
         raise StoreError(f"timm does not load the run's student ({first_line(error)})") from error
     taken = Encoder(loaded, trained.spec).embed if trained.spec.embedding == "cls+mean" else loaded
@@ -137,7 +137,7 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
         ExportError: a format cannot be written, or gives other embeddings.
         OSError: the disk is full, ...
     """
-    built = build_encoder(f"local-dir:{folder}", PRETRAINED, patch_px)
+    built = build_encoder(f"{FOLDER_PREFIX}{folder}", PRETRAINED, patch_px)
     encoder = built.module.requires_grad_(False)
     mpp = float(read_model_config(folder).get("mpp", 0))  # 0: exported by an earlier version
     differences = {}

@@ -14,12 +14,13 @@ from pipeline.base.outside import read_json, reading
 from pipeline.cohort.manifest import parse_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import Config, read_toml
-from pipeline.config.model_names import FOLDER_PREFIX, WORDS, absolute_model, split_model
+from pipeline.config.model_names import FOLDER_PREFIX, RUN_FILE, WORDS, absolute_model, split_model
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.zarr_format import METADATA
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
 from stages.reports.extract import Extracted
@@ -80,7 +81,7 @@ def _of_encoder(name: str) -> Path | None:
 
 def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig) -> Extracted | None:
     """Result of `extract-teacher` for a finished store; `None` if the stage must run."""
-    if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
+    if config.retry_failures or not (out / METADATA).exists() or is_locked(out):
         return None
     teacher = _whole_teacher(plan, out, config.teacher)
     if teacher is None:
@@ -109,7 +110,7 @@ def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
 def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracted | None:
     """Result of `import-features` for a finished store; `None` if the stage must run, also if a slide failed."""
     record = out / "config.toml"
-    if config.retry_failures or not (out / "zarr.json").exists() or is_locked(out):
+    if config.retry_failures or not (out / METADATA).exists() or is_locked(out):
         return None
     if not same_call(record, "import-features", config, {"features": features, "out": out}):
         return None
@@ -182,7 +183,7 @@ def _wanted_step(run: RunFolder, keep: str, last: int) -> int | None:
 def _weights(weights: str) -> list[Path | str]:
     """File or folder of the weights to start from; for an earlier run, its student."""
     folder = Path(weights)
-    return [folder / "student" if (folder / "run.json").is_file() else weights]
+    return [folder / "student" if (folder / RUN_FILE).is_file() else weights]
 
 
 def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig) -> Tally | None:
@@ -192,7 +193,7 @@ def finished_embedding(model: str, source: Path, out: Path, config: EmbedConfig)
     if config.retry_failures or is_locked(out) or not same_call(options, "embed", config, arguments):
         return None
     name = split_model(model)
-    is_run = (name.folder / "run.json").is_file()
+    is_run = (name.folder / RUN_FILE).is_file()
     if is_run and name.weights not in ("", "after"):
         return None  # `before` or `teacher`: their files are known only from the run's record
     of_model = name.folder / "student" if is_run else name.folder if name.folder.is_dir() else None

@@ -8,12 +8,14 @@ from pipeline.base.outside import reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.plan import Plan, read_plan
-from pipeline.encoders.hub import FOLDER, cached_weights, ways_to_weights, weights_here
+from pipeline.config.model_names import FOLDER_PREFIX, RUN_FILE
+from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.zarr_format import METADATA
 from pipeline.student.adapters import ADAPTERS_FOLDER
 from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student
@@ -34,9 +36,9 @@ def inspect_path(path: Path) -> str:
     Raises:
         G2LError: it is none of them.
     """
-    if (path / "zarr.json").exists():
+    if (path / METADATA).exists():
         return describe_store(Store(path))
-    if (path / "run.json").exists():
+    if (path / RUN_FILE).exists():
         return describe_run(RunFolder(path))
     if path.is_file():
         return describe_plan(read_plan(path), path)
@@ -197,7 +199,7 @@ def describe_student(folder: Path) -> str:
         *_history(student),
         ("files", format_bytes(size)),
         ("beside it", ", ".join(name for name in OTHER_FILES if (folder / name).exists()) or "nothing"),
-        ("student loads by", f"timm.create_model('local-dir:{folder}', pretrained=True); see its README.md"),
+        ("student loads by", f"timm.create_model('{FOLDER_PREFIX}{folder}', pretrained=True); see its README.md"),
         ("projector by", f"pipeline.export.load_projector(Path('{folder}'))"),
         *(("teacher's projector", f"{name}: {file}") for name, file in student.projector_files().items()),
     ]
@@ -254,9 +256,9 @@ def describe_model(name: str) -> str:
         EncoderError: neither the table nor timm knows the name, or it is a folder without a model.
     """
     spec = named_spec(name)
-    of_folder = spec.source.startswith(FOLDER)
+    of_folder = spec.source.startswith(FOLDER_PREFIX)
     if of_folder:
-        _check_folder(Path(spec.source.removeprefix(FOLDER)))
+        _check_folder(Path(spec.source.removeprefix(FOLDER_PREFIX)))
     if spec.patch_px == 0 and spec.source.startswith("timm:"):
         _check_known_to_timm(name)
     file = weights_here(spec)

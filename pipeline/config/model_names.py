@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FOLDER_PREFIX = "local-dir:"
+"""Stands before the folder of a model, as timm names it."""
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 """Weights that are not a file: an encoder's published weights, and random ones."""
 WORDS = ("before", "after", "teacher", PRETRAINED, SCRATCH)
 """Words that may follow the "@" in place of a file or folder of weights."""
-MODEL_FILES = ("run.json", "config.json")
+RUN_FILE = "run.json"
+"""What a run started from; marks a folder as a run."""
+MODEL_FILES = (RUN_FILE, "config.json")
 """Files that mark a run and a model's folder."""
 CHOICE = "::"
 """Separates a file of weights from the name of a set in it."""

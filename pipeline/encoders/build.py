@@ -21,10 +21,9 @@ from torch import Tensor, nn
 
 from pipeline.base.errors import EncoderError, did_you_mean, first_line
 from pipeline.base.outside import reading
-from pipeline.config.model_names import PRETRAINED, SCRATCH, split_choice
+from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, RUN_FILE, SCRATCH, split_choice
 from pipeline.encoders.convert import to_timm_names
 from pipeline.encoders.hub import (
-    FOLDER,
     HUB,
     fetch_published,
     no_weights,
@@ -112,7 +111,7 @@ def find_weights(path: Path, spec: EncoderSpec) -> Path:
                 raise EncoderError("a teacher is not started from scratch: --weights takes a file or folder of weights")
             raise EncoderError(f"{path}: no such weights{did_you_mean(str(path), (PRETRAINED, SCRATCH))}")
         return path
-    is_run = (path / "run.json").is_file()
+    is_run = (path / RUN_FILE).is_file()
     file = weights_in(path / "student" if is_run else path, spec)
     if file is None:
         raise EncoderError(f"{path}: no {' or '.join(published_files(spec))} is in this folder")
@@ -250,10 +249,10 @@ def _timm_name(spec: EncoderSpec, *, pretrained: bool) -> str:
 
 def _refusal(spec: EncoderSpec, error: Exception, *, pretrained: bool) -> EncoderError | None:
     """The error that a user is shown where timm raises one; `None` for one that timm is not known to raise."""
-    if spec.source.startswith(FOLDER) and isinstance(error, RuntimeError):  # of load_state_dict
+    if spec.source.startswith(FOLDER_PREFIX) and isinstance(error, RuntimeError):  # of load_state_dict
         keys = " ".join(str(error).split())[:MAX_REASON]
         return EncoderError(
-            f"{spec.source.removeprefix(FOLDER)}: the weights in this folder do not fit its config.json ({keys})"
+            f"{spec.source.removeprefix(FOLDER_PREFIX)}: the weights in this folder do not fit its config.json ({keys})"
         )
     is_unknown_to_timm = spec.source.startswith("timm:") and not known_to_timm(_timm_name(spec, pretrained=pretrained))
     is_fetched = pretrained or _timm_name(spec, pretrained=pretrained).startswith(HUB)
@@ -295,7 +294,7 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
         model, arguments = _create(spec, patch_px, pretrained=by_timm)
     note = "" if loaded is None else loaded.load_into(model)
     if by_timm:
-        require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER))
+        require_numbers(model.state_dict(), spec.source.removeprefix(FOLDER_PREFIX))
     if spec.patch_px == 0:
         spec = _with_own_description(spec, timm_config(model), arguments, patch_px)
     module = Encoder(model, spec).eval()
@@ -308,9 +307,9 @@ def build_encoder(name: str, weights: str | Path, patch_px: int, *, seed: int = 
 
 def _with_folders_rule(spec: EncoderSpec) -> EncoderSpec:
     """The spec with the embedding rule that the `config.json` of a `local-dir:` model says, if it says one."""
-    if not spec.source.startswith(FOLDER):
+    if not spec.source.startswith(FOLDER_PREFIX):
         return spec
-    folder = Path(spec.source.removeprefix(FOLDER))
+    folder = Path(spec.source.removeprefix(FOLDER_PREFIX))
     if not (folder / CONFIG_FILE).exists():  # timm will say that it is missing
         return spec
     return replace(spec, embedding=read_model_config(folder).get("embedding", "pooled"))
@@ -322,7 +321,7 @@ def _check_folders_weights(spec: EncoderSpec) -> None:
     Raises:
         EncoderError: the file is damaged, or is not one of weights.
     """
-    if spec.source.startswith(FOLDER) and (file := weights_here(spec)):
+    if spec.source.startswith(FOLDER_PREFIX) and (file := weights_here(spec)):
         check_weight_file(file)
 
 

@@ -10,11 +10,11 @@ import re
 from pathlib import Path
 
 from pipeline.base.errors import EncoderError, first_line
-from pipeline.config.model_names import split_choice
+from pipeline.config.model_names import FOLDER_PREFIX, split_choice
 from pipeline.encoders.model_config import CONFIG_FILE
 from pipeline.encoders.table import EncoderSpec
 
-HUB, FOLDER = "hf-hub:", "local-dir:"
+HUB = "hf-hub:"
 PUBLISHED_FILES = ("model.safetensors", "pytorch_model.bin")
 """Names under which hubs keep weights, the safe one first."""
 FILES_OF_PAGES = {"majiabo/gpfm": ("GPFM.pth",)}
@@ -117,9 +117,9 @@ def weights_here(spec: EncoderSpec, weights: Path | None = None) -> Path | None:
     if weights:
         place, _ = split_choice(weights)
         return weights_in(place, spec) if place.is_dir() else place if place.is_file() else None
-    if not spec.source.startswith(FOLDER):
+    if not spec.source.startswith(FOLDER_PREFIX):
         return cached_weights(spec)
-    folder = Path(spec.source.removeprefix(FOLDER))
+    folder = Path(spec.source.removeprefix(FOLDER_PREFIX))
     named = [folder / name for name in FOLDER_FILES if (folder / name).exists()]
     others = (path for ending in FOLDER_ENDINGS for path in sorted(folder.glob(f"*{ending}")))
     return next(iter(named), None) or next(others, None)
@@ -139,7 +139,7 @@ def ways_to_weights(spec: EncoderSpec) -> str:
     if spec.source.startswith(HUB) and spec.patch_px == 0:  # not of the table: what it is stands in its configuration
         offline = (
             f"download {CONFIG_FILE} and {files} elsewhere into one folder, and name that\n"
-            f"folder {FOLDER}FOLDER in place of {spec.name}"
+            f"folder {FOLDER_PREFIX}FOLDER in place of {spec.name}"
         )
     else:
         offline = (

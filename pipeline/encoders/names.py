@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.base.errors import ConfigError
+from pipeline.config.model_names import FOLDER_PREFIX
 from pipeline.encoders.table import ENCODERS
 
 OF_TABLE: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -72,7 +73,6 @@ AS_TEACHER = "-as-"
 """In names that `g2l embed --as-teacher` gives, `<label>-as-<teacher>`: of a student's embeddings."""
 PAGES = ("hf-hub:", "timm:")
 """What may stand before a page's address or a timm name."""
-FOLDER = "local-dir:"
 OWNER = re.compile(r"^[\w.-]+/(?=[^/]+$)")
 """One owner before a name."""
 
@@ -82,8 +82,8 @@ def letters(name: str) -> str:
 
     Nothing else is left out: what stands before a name may make it another one.
     """
-    if name.startswith(FOLDER):
-        short = name.removeprefix(FOLDER).rstrip("/").split("/")[-1]
+    if name.startswith(FOLDER_PREFIX):
+        short = name.removeprefix(FOLDER_PREFIX).rstrip("/").split("/")[-1]
     else:
         for before in PAGES:
             name = name.removeprefix(before)

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pipeline.base.errors import EncoderError
+from pipeline.config.model_names import FOLDER_PREFIX
 
 EmbeddingRule = Literal["cls", "cls+mean", "pooled"]
 """cls: class token after the final norm; cls+mean: with the mean of the patch tokens (registers left out); pooled: the
@@ -45,8 +46,8 @@ class EncoderSpec:
         params_m: millions of parameters.
         licence: terms of the weights, in short.
         gated: whether access is to be asked for.
-        key_format: naming scheme of the published weights, for information: `convert` recognises it by the names of the
-            tensors.
+        key_format: naming scheme of the published weights. Nothing reads it, for `convert` recognises the scheme by the
+            names of the tensors. It stays since the records of stores and runs have it, and their hashes cover it.
     """
 
     name: str = field(metadata=ABOUT)
@@ -176,7 +177,7 @@ def named_spec(name: str) -> EncoderSpec:
     for spec in ENCODERS.values():
         if spec.source.lower() == page:
             return replace(spec, name=name, source=name)
-    is_placed = name.startswith(("hf-hub:", "local-dir:"))
+    is_placed = name.startswith(("hf-hub:", FOLDER_PREFIX))
     if "/" in name and not is_placed:
         raise EncoderError(
             f"{name}: there is no such model. A model's folder is named as local-dir:FOLDER, a page as "

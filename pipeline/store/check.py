@@ -14,9 +14,10 @@ from pipeline.base.outside import read_json
 from pipeline.disk.files import temporary_folder
 from pipeline.store import zarr_format
 from pipeline.store.create import create_empty_like
-from pipeline.store.format import METADATA, Status
+from pipeline.store.format import Status
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.zarr_format import METADATA
 
 KEPT_ATTRIBUTES = ("rows", "patch_px", "status_codes")
 """Attributes that follow from the plan and this program."""

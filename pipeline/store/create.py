@@ -18,7 +18,6 @@ from pipeline.disk.files import make_output_folder
 from pipeline.disk.folders import is_free, new_folder
 from pipeline.store import zarr_format
 from pipeline.store.format import (
-    METADATA,
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
@@ -29,6 +28,7 @@ from pipeline.store.format import (
 )
 from pipeline.store.plan_arrays import write_stored_plan
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.zarr_format import METADATA
 
 
 def is_store(folder: Path) -> bool:
@@ -137,7 +137,7 @@ def _make_teachers_folder(store: Store) -> None:
     if folder.exists():
         return
     try:
-        with interrupts.guard, new_folder(folder, "zarr.json") as aside:
+        with interrupts.guard, new_folder(folder, METADATA) as aside:
             zarr_format.create_group(aside, {})
     except OSError as error:
         raise StoreError(f"cannot write to {store.folder}: {error.strerror or error}") from error

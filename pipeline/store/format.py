@@ -16,9 +16,9 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
 from pipeline.disk.folders import new_folder
 from pipeline.store import zarr_format
+from pipeline.store.zarr_format import METADATA
 
 FORMAT_VERSION = 1
-METADATA = "zarr.json"
 STORE_FORMAT, TEACHER_FORMAT = "g2l-store", "g2l-teacher"
 """What a store says that it is, and the embeddings of a further teacher in it."""
 TEACHERS_FOLDER = "teachers"
@@ -167,7 +167,7 @@ def new_arrays(
     embeddings = (rows, spec.teacher["width"])
     try:
         # zarr makes the folders above whatever it writes, those that the end of a command has just removed as well
-        with interrupts.guard, new_folder(folder, "zarr.json") as aside:
+        with interrupts.guard, new_folder(folder, METADATA) as aside:
             zarr_format.create_group(aside, {"g2l": attributes})
             zarr_format.create_rows_array(
                 aside, "embedding", embeddings, settings["dtype"], fill=float("nan"), **sharding

@@ -27,7 +27,7 @@ def read_stored_plan(folder: Path, plan_hash: str) -> Plan:
         StoreError: it is damaged, or another plan.
     """
     with reading(folder, "the store's plan is damaged", StoreError):
-        records = read_json(folder / "zarr.json")["attributes"]["g2l"]
+        records = read_json(folder / zarr_format.METADATA)["attributes"]["g2l"]
         coords = zarr_format.read_array(folder, "coords")
         split = zarr_format.read_array(folder, "split")
         slides, start = [], 0

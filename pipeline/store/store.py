@@ -27,7 +27,6 @@ from pipeline.cohort.plan import Plan
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.store.format import (
-    METADATA,
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
@@ -40,6 +39,7 @@ from pipeline.store.format import (
 from pipeline.store.ledger import Ledger
 from pipeline.store.plan_arrays import read_stored_plan
 from pipeline.store.shards import ShardCache, ShardFile
+from pipeline.store.zarr_format import METADATA
 
 AXES = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}
 """Arrays of a teacher, and how many axes each has beside the rows."""
@@ -301,7 +301,7 @@ class StoredTeacher:
             elif path.stat().st_size != expected["bytes"]:
                 problems.append(f"{name}: {path.stat().st_size} bytes, {expected['bytes']} were written")
             elif sha256_file(path) != expected["sha256"]:
-                problems.append(f"{name}: its bytes have changed (SHA-256 does not fit)")
+                problems.append(f"{name}: its bytes have changed (SHA-256 does not match)")
         return problems
 
 

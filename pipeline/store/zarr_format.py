@@ -24,6 +24,8 @@ from zarr.registry import register_codec
 from pipeline.base.images import ImageFormat, decode_image, encode_image
 from pipeline.base.outside import UnsafeError, read_json, require_regular, require_room
 
+METADATA = "zarr.json"
+"""The file of a Zarr group or array that says what it is."""
 CODEC_NAME = "g2l.image"
 
 
@@ -115,7 +117,7 @@ def read_array(folder: Path, name: str) -> NDArray[Any]:
         UnsafeError: it is stored in another way, or is not as large as its file.
         OSError, LookupError, TypeError, ValueError: there is none, or it is damaged.
     """
-    metadata = read_json(folder / name / "zarr.json")
+    metadata = read_json(folder / name / METADATA)
     codecs = [codec["name"] for codec in metadata["codecs"]]
     sides = metadata["chunk_grid"]["configuration"]["chunk_shape"]
     if codecs != ["bytes"] or sides != metadata["shape"] or metadata.get("storage_transformers"):

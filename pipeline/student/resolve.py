@@ -17,9 +17,9 @@ from typing import Any
 from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError, did_you_mean
 from pipeline.base.outside import read_toml, reading
-from pipeline.config.model_names import PRETRAINED, SCRATCH, recorded_path, split_model
+from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, RUN_FILE, SCRATCH, recorded_path, split_model
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.encoders.hub import FOLDER, HUB
+from pipeline.encoders.hub import HUB
 from pipeline.encoders.model_config import input_side
 from pipeline.encoders.table import named_spec
 from pipeline.projector import Projector
@@ -149,7 +149,7 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None, optio
     label, encoder, weights, folder = name.label, name.encoder, name.weights, name.folder
     if len(label) > LARGEST_LABEL:
         raise ConfigError(f"{option}: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
-    if (folder / "run.json").is_file():
+    if (folder / RUN_FILE).is_file():
         return _of_run(RunFolder(folder), weights, label, store, option)
     if (folder / "config.json").is_file():
         if weights:
@@ -158,7 +158,7 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None, optio
     if folder.is_dir():
         raise ConfigError(f"{option} {text}: {folder} is neither a run nor an exported student")
     before, equals, _ = encoder.partition("=")
-    if equals and not before.startswith((HUB, FOLDER)):
+    if equals and not before.startswith((HUB, FOLDER_PREFIX)):
         raise ConfigError(
             f"{option} {text}: {before!r} cannot be a label, which takes no / @ or :, and there is no folder {folder}"
         )
@@ -169,7 +169,7 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None, optio
 
 def _of_student(folder: Path, label: str) -> NamedModel:
     """The model of a folder that timm loads: an exported student's, or another without a projector."""
-    model = NamedModel(label or folder.resolve().name, f"local-dir:{folder}", PRETRAINED, input_side(folder))
+    model = NamedModel(label or folder.resolve().name, f"{FOLDER_PREFIX}{folder}", PRETRAINED, input_side(folder))
     if not is_student(folder):
         return model
     student = read_student(folder)
@@ -199,8 +199,8 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: 
         options = _options(run)
         start, out = options["weights"], options["out"]
         encoder = student["name"]
-        if encoder.startswith(FOLDER):
-            encoder = FOLDER + str(recorded_path(encoder.removeprefix(FOLDER), run.config_path, out))
+        if encoder.startswith(FOLDER_PREFIX):
+            encoder = FOLDER_PREFIX + str(recorded_path(encoder.removeprefix(FOLDER_PREFIX), run.config_path, out))
         return NamedModel(
             label=name,
             encoder=encoder,
@@ -221,7 +221,7 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: 
         raise BenchmarkError(f"{run.folder}: training is not finished; run g2l train-student again to continue it")
     return NamedModel(
         name,
-        f"local-dir:{run.student}",
+        f"{FOLDER_PREFIX}{run.student}",
         PRETRAINED,
         student["patch_px"],
         role=AFTER,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.config.model_names import PRETRAINED, RUN_FILE, SCRATCH
 from pipeline.encoders.build import weights_hash
 from pipeline.projector import Projector
 from pipeline.student.exported import is_student
@@ -63,7 +63,7 @@ def find_start(weights: str) -> Start:
     folder = Path(weights)
     if weights in (PRETRAINED, SCRATCH) or not folder.is_dir():
         return Start(weights)
-    is_run = (folder / "run.json").is_file()
+    is_run = (folder / RUN_FILE).is_file()
     if is_run and not RunFolder(folder).student.is_dir():
         raise ConfigError(f"--weights {folder}: this run is not finished and has no student yet; continue it first")
     if not is_run and not is_student(folder):

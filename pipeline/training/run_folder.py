@@ -23,6 +23,7 @@ from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.base.outside import parse_object, read_json, reading
 from pipeline.base.versions import continued_note
 from pipeline.config.base import differences, to_toml
+from pipeline.config.model_names import RUN_FILE
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.training.held_out import Best, best_validation, vals_by_teacher
@@ -73,7 +74,7 @@ class RunFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.config_path = folder / "config.toml"
-        self.identity_path = folder / "run.json"
+        self.identity_path = folder / RUN_FILE
         self.metrics_path = folder / "metrics.jsonl"
         self.curves_path = folder / "curves.png"
         self.checkpoints = folder / "checkpoints"

@@ -16,7 +16,6 @@ from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
 from pipeline.store.format import (
     CHUNK_ROWS,
-    METADATA,
     MOST_SHARDS,
     STORE_FORMAT,
     TEACHER_FORMAT,
@@ -29,6 +28,7 @@ from pipeline.store.format import (
     teacher_folder,
 )
 from pipeline.store.store import Store
+from pipeline.store.zarr_format import METADATA
 
 
 @given(st.integers(1, 5000))
