@@ -10,6 +10,7 @@ from pipeline.base.units import resolution_note
 from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.cohort.sources import list_folder
 from pipeline.config.groups import Grid
+from pipeline.config.model_names import FOLDER_PREFIX
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
@@ -97,8 +98,8 @@ def trained_mpp(named: NamedModel) -> float | None:
     Raises:
         EncoderError: the folder's description is damaged.
     """
-    if named.encoder.startswith("local-dir:"):
-        value = read_model_config(Path(named.encoder.removeprefix("local-dir:"))).get("mpp")
+    if named.encoder.startswith(FOLDER_PREFIX):
+        value = read_model_config(Path(named.encoder.removeprefix(FOLDER_PREFIX))).get("mpp")
         return None if value is None else float(value)
     return named_spec(named.encoder).mpp or None
 

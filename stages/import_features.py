@@ -24,7 +24,7 @@ from pipeline.base.versions import versions
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import Plan, in_order, write_audit
 from pipeline.config.base import to_toml
-from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import ImportConfig
 from pipeline.disk.file_names import file_named
@@ -193,7 +193,7 @@ def find_teacher(name: str, weights_file: Path | None, patch_px: int) -> tuple[B
 
 def _has_weights(spec: EncoderSpec) -> bool:
     """Whether a teacher's weights are on this machine: its own folder, or the hub's cache."""
-    return spec.source.startswith("local-dir:") or cached_weights(spec) is not None
+    return spec.source.startswith(FOLDER_PREFIX) or cached_weights(spec) is not None
 
 
 @dataclass(frozen=True)

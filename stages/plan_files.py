@@ -24,6 +24,7 @@ from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
 from pipeline.store.create import is_store
 from pipeline.store.store import Store
+from pipeline.store.zarr_format import METADATA
 from stages.plan import plan_slides
 from stages.reports.plan import audit_table, estimate
 
@@ -154,7 +155,7 @@ def plan_to_extract(
     if source.suffix.lower() == ".csv":
         made, path = plan_beside(source, plan_config(), store)
         reports = [audit_table(made)]
-        if not (store / "zarr.json").exists():
+        if not (store / METADATA).exists():
             reports.append(
                 estimate(
                     made,
@@ -165,7 +166,7 @@ def plan_to_extract(
                 )
             )
         return PlanToExtract(made, path, failed_slides(made), (*reports, f"plan {made.hash[:12]} is in {path}"))
-    is_store = source.suffix == ".zarr" or (source / "zarr.json").exists()
+    is_store = source.suffix == ".zarr" or (source / METADATA).exists()
     if plan_options:
         flags = ", ".join("--" + name.replace("_", "-") for name in sorted(plan_options))
         verb = "holds" if is_store else "is"

@@ -112,8 +112,8 @@ def _check_archive(path: Path, num_bytes: int) -> None:
                         pass
             except zipfile.BadZipFile:
                 raise EncoderError(
-                    f"{path}: damaged: {record.filename} does not fit its checksum. Copy the file again; where it was "
-                    "written without checksums (torch.serialization.set_crc32_options), save it again with them"
+                    f"{path}: damaged: {record.filename} does not match its checksum. Copy the file again; where it "
+                    "was written without checksums (torch.serialization.set_crc32_options), save it again with them"
                 ) from None
 
 

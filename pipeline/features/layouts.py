@@ -186,7 +186,8 @@ class Place:
         except OSError as error:
             where = self.marked_file(slide_id)
             raise EmbedError(
-                f"cannot write {where}: {error.strerror or error}. Finished slides are safe; mend it and run again"
+                f"cannot write {where}: {error.strerror or error}. Finished slides are safe: fix the cause, then "
+                "run the same command again"
             ) from error
         return finish()
 

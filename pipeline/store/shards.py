@@ -41,11 +41,11 @@ def without_crc(data: bytes, where: str) -> bytes:
     """The inverse of `with_crc`.
 
     Raises:
-        StoreError: the checksum does not fit.
+        StoreError: the checksum does not match.
     """
     body = data[:-CRC_BYTES]
     if len(data) < CRC_BYTES or int(google_crc32c.value(body)).to_bytes(CRC_BYTES, "little") != data[-CRC_BYTES:]:
-        raise StoreError(f"{where}: damaged (checksum does not fit). `g2l verify` lists all damage")
+        raise StoreError(f"{where}: damaged (checksum does not match). `g2l verify` lists all damage")
     return body
 
 

@@ -301,7 +301,7 @@ class StoredTeacher:
             elif path.stat().st_size != expected["bytes"]:
                 problems.append(f"{name}: {path.stat().st_size} bytes, {expected['bytes']} were written")
             elif sha256_file(path) != expected["sha256"]:
-                problems.append(f"{name}: its bytes have changed (SHA-256 does not fit)")
+                problems.append(f"{name}: its bytes have changed (SHA-256 does not match)")
         return problems
 
 

@@ -159,7 +159,7 @@ def test_a_flipped_bit_in_a_torch_file_is_seen(tmp_path: Path) -> None:
     damaged[at] ^= 1
     path.write_bytes(damaged)
     assert not torch.equal(torch.load(path, weights_only=True)["a"], torch.ones(1000))
-    with pytest.raises(EncoderError, match=r"w.pth: damaged: .*data/0 does not fit its checksum"):
+    with pytest.raises(EncoderError, match=r"w.pth: damaged: .*data/0 does not match its checksum"):
         read_weight_file(path)
 
 

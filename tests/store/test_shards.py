@@ -135,7 +135,7 @@ def test_damage_at_any_byte_is_found_and_stays_where_it_is(tmp_path: Path) -> No
             continue
         damaged = 0 if at < ends[0] else 1
         file = ShardFile(path, 3)
-        with pytest.raises(StoreError, match=r"shard: damaged \(checksum does not fit\)"):
+        with pytest.raises(StoreError, match=r"shard: damaged \(checksum does not match\)"):
             file.read_chunk(damaged)
         assert file.read_chunk(1 - damaged) == chunks[1 - damaged]
 

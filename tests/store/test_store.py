@@ -124,9 +124,9 @@ def test_damaged_shard_files_are_found(copy: Path, name: str) -> None:
     relative = path.relative_to(copy)
     assert store.first.check_files(1) == []
     flip(path, 5)
-    assert store.first.check_files(1) == [f"{relative}: its bytes have changed (SHA-256 does not fit)"]
+    assert store.first.check_files(1) == [f"{relative}: its bytes have changed (SHA-256 does not match)"]
     fresh = Store(copy)
-    with pytest.raises(StoreError, match=rf"{relative}: damaged \(checksum does not fit\)"):
+    with pytest.raises(StoreError, match=rf"{relative}: damaged \(checksum does not match\)"):
         {
             "embedding": fresh.first.read_embeddings,
             "status": fresh.first.read_status,
