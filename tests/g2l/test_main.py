@@ -106,6 +106,15 @@ def test_paths_that_are_not_utf8_and_locales_that_are_not(tmp_path: Path, locale
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("encoding", "shown"), [("ascii", rb"\xe9.csv"), ("latin-1", b"\xe9.csv")])
+def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path, encoding: str, shown: bytes) -> None:
+    (tmp_path / "a.svs").write_bytes(b"no slide")
+    words = ("make-manifest", tmp_path, "--out", tmp_path / "é.csv")
+    done = run(*words, cwd=tmp_path, LC_ALL="C.UTF-8", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr, shown in done.stdout) == (0, b"", True), done
+
+
+@pytest.mark.slow
 def test_output_that_nobody_reads_or_that_finds_no_room(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "g2l", "models"]
     environment = child_environment() | {"PYTHONPATH": str(ROOT)}

@@ -545,6 +545,13 @@ def test_a_full_disk_is_said_and_finished_slides_are_safe(work: Path, tmp_path: 
     assert (code, "finished before: 1" in said) == (0, True)
 
 
+def test_a_slide_s_file_that_finds_no_room_is_named(work: Path, tmp_path: Path) -> None:
+    full = mock.Mock(side_effect=OSError(28, "No space left on device"))
+    with mock.patch.object(stamp, "write_features", full):
+        code, _, said = embed(work, tmp_path / "out", "stamp")
+    assert (code, f"cannot write {tmp_path / 'out' / 'a.h5'}: No space left on device" in said) == (1, True), said
+
+
 @pytest.mark.parametrize(("layout", "dtype"), [("clam", "float16"), ("stamp", "float32")])
 def test_a_layout_s_type_is_kept(work: Path, tmp_path: Path, layout: str, dtype: str) -> None:
     code, _, said = embed(work, tmp_path / "out", layout, "--dtype", dtype)
