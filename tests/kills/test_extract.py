@@ -1,25 +1,22 @@
 """Stage one killed at random moments: what the next runs make of it equals a run that was never killed, to the byte.
 
-The real command runs in processes of its own. Half of them are forked from a process that has torch and timm loaded
-already, which saves seconds for each: the command's code, arguments and files are the same.
+The real command runs in processes of its own. Most of them are forked from a process that has torch and timm loaded
+already (`support.forked`).
 """
 
-import contextlib
-import multiprocessing
 import os
 import random
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from support.commands import call_g2l, child_environment, leftovers, run_g2l, start_g2l, stop_g2l
+from support.commands import call_g2l, leftovers, run_g2l, start_g2l, stop_g2l
 from support.extraction import TEACHER, array_files, plan_cohort, write_cohort, write_teacher
+from support.forked import ForkedCommands, ForkedRun, forked_commands
 
 from pipeline.cohort.plan import write_plan
 from pipeline.store.store import Store
@@ -55,25 +52,10 @@ def undisturbed(work: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     return array_files(out)
 
 
-def call(arguments: list[str], log: Path) -> None:
-    """The command in a forked process; what it says goes to `log`."""
-    with open(log, "w") as f, contextlib.redirect_stdout(f), contextlib.redirect_stderr(f):
-        from stages import cli
-
-        sys.argv = ["g2l", *arguments]
-        cli.main()
-
-
 @pytest.fixture(scope="module")
-def warm() -> Iterator[multiprocessing.context.ForkServerContext]:
-    """Starts processes in which everything is imported."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["test_extract_kill", "stages.extract_teacher", "stages.plan"])
-    old = dict(os.environ)
-    os.environ.update(child_environment())
-    yield context
-    os.environ.clear()
-    os.environ.update(old)
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
+    with forked_commands(tmp_path_factory.mktemp("forks")) as started:
+        yield started
 
 
 def signs_of_life(out: Path) -> set[str]:
@@ -82,22 +64,22 @@ def signs_of_life(out: Path) -> set[str]:
     return beside | {path.name for path in out.rglob("*") if path.suffix in (".json", ".g2l-part")}
 
 
-def kill_at_a_random_moment(process: Popen[str] | BaseProcess, out: Path, before: set[str], rng: random.Random) -> None:
+def kill_at_a_random_moment(start: Callable[[], Popen[str] | ForkedRun], out: Path, rng: random.Random) -> int | None:
     """SIGKILL a little after the process made some files: the lock, the store itself, or those of the next shards.
 
-    A process that ended by itself before that, because there was little left to do, is past being killed.
+    A process that ended by itself before that, because there was little left to do, is past being killed. Returns the
+    exit code.
     """
-    enough = rng.choice([0, 1, 2, 4, 7])
+    enough, before = rng.choice([0, 1, 2, 4, 7]), signs_of_life(out)
+    process = start()
     try:
-        while len(signs_of_life(out) - before) <= enough and is_running(process):
+        while len(signs_of_life(out) - before) <= enough and process.poll() is None:
             time.sleep(0.001)
         time.sleep(rng.uniform(0, 0.01))
     finally:
         process.kill()
-
-
-def is_running(process: Popen[str] | BaseProcess) -> bool:
-    return process.poll() is None if isinstance(process, Popen) else process.is_alive()
+    process.communicate()
+    return process.returncode
 
 
 def assert_whole_or_absent(out: Path) -> int:
@@ -113,27 +95,6 @@ def assert_whole_or_absent(out: Path) -> int:
 def assert_as_undisturbed(out: Path, undisturbed: dict[str, bytes]) -> None:
     assert array_files(out) == undisturbed
     assert leftovers(out.parent) == []
-
-
-def run_warm(
-    warm: multiprocessing.context.ForkServerContext, arguments: list[str], out: Path, rng: random.Random
-) -> int | None:
-    """Start the command in a fork and kill it; returns the exit code."""
-    before = signs_of_life(out)
-    process: BaseProcess = warm.Process(target=call, args=(arguments, out.parent.parent / "log"))
-    process.start()
-    kill_at_a_random_moment(process, out, before, rng)
-    process.join()
-    return process.exitcode
-
-
-def run_cold(arguments: list[object], out: Path, rng: random.Random) -> int:
-    """Start the installed command in a process of its own and kill it; returns the exit code."""
-    before = signs_of_life(out)
-    process = start_g2l(*arguments)
-    kill_at_a_random_moment(process, out, before, rng)
-    process.communicate()
-    return process.returncode
 
 
 def kill_runs(runs: Iterable[Callable[[], int | None]], out: Path, undisturbed: dict[str, bytes]) -> int:
@@ -174,40 +135,44 @@ def assert_ends_as_undisturbed(work: Path, out: Path, undisturbed: dict[str, byt
 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_end_as_one_that_was_not(
-    work: Path, tmp_path: Path, undisturbed: dict[str, bytes], warm: multiprocessing.context.ForkServerContext
+    work: Path, tmp_path: Path, undisturbed: dict[str, bytes], forks: ForkedCommands
 ) -> None:
+    """Two of them are the installed command."""
     out, rng = tmp_path / "place" / "store.zarr", random.Random(1)
     out.parent.mkdir()
-    arguments = [str(word) for word in command(work, out)]
-    forks = [lambda: run_warm(warm, arguments, out, rng)] * 12
-    assert kill_runs([*forks, *[lambda: run_cold(command(work, out), out, rng)] * 2], out, undisturbed) >= 6
-    assert_ends_as_undisturbed(work, out, undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", [2, 3])
-def test_many_kills_of_the_installed_command(
-    work: Path, tmp_path: Path, undisturbed: dict[str, bytes], seed: int
-) -> None:
-    out, rng = tmp_path / "place" / "store.zarr", random.Random(seed)
-    out.parent.mkdir()
-    runs = [lambda i=i: run_cold(command(work, out, "--workers", 1 + i % 3), out, rng) for i in range(13)]
+    words = command(work, out)
+    runs = [lambda: kill_at_a_random_moment(lambda: forks.start(*words), out, rng)] * 12
+    runs += [lambda: kill_at_a_random_moment(lambda: start_g2l(*words), out, rng)] * 2
     assert kill_runs(runs, out, undisturbed) >= 6
     assert_ends_as_undisturbed(work, out, undisturbed)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("seed", [2, 3])
+def test_many_kills_with_another_number_of_workers_each_time(
+    work: Path, tmp_path: Path, undisturbed: dict[str, bytes], forks: ForkedCommands, seed: int
+) -> None:
+    out, rng = tmp_path / "place" / "store.zarr", random.Random(seed)
+    out.parent.mkdir()
+
+    def run(workers: int) -> int | None:
+        words = command(work, out, "--workers", workers)
+        return kill_at_a_random_moment(lambda: forks.start(*words), out, rng)
+
+    assert kill_runs([lambda i=i: run(1 + i % 3) for i in range(13)], out, undisturbed) >= 6
+    assert_ends_as_undisturbed(work, out, undisturbed)
+
+
+@pytest.mark.slow
 def test_a_second_process_is_refused_by_name_and_the_first_goes_on(
-    work: Path, tmp_path: Path, undisturbed: dict[str, bytes], warm: multiprocessing.context.ForkServerContext
+    work: Path, tmp_path: Path, undisturbed: dict[str, bytes], forks: ForkedCommands
 ) -> None:
     out = tmp_path / "place" / "store.zarr"
     out.parent.mkdir()
-    first: BaseProcess = warm.Process(target=call, args=([str(w) for w in command(work, out)], tmp_path / "log"))
-    first.start()
-    assert first.pid is not None
+    first = forks.start(*command(work, out))
     try:
         while not (out / "shards" / "0.json").exists():
-            assert first.is_alive(), (tmp_path / "log").read_text()
+            assert first.poll() is None, first.communicate()
             time.sleep(0.001)
         os.kill(first.pid, signal.SIGSTOP)
         second = run_g2l(*command(work, out))
@@ -216,8 +181,8 @@ def test_a_second_process_is_refused_by_name_and_the_first_goes_on(
         assert second.stdout == ""
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    first.join(60)
-    assert first.exitcode == 0
+    first.communicate(60)
+    assert first.returncode == 0
     assert_as_undisturbed(out, undisturbed)
 
 

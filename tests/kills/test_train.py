@@ -1,8 +1,7 @@
 """Stage two killed with SIGKILL and run again gives the bytes of a run that was never killed.
 
-Two ways. The real command, killed while it trains: what a user's run meets, but each try costs the start of a process.
-And a process that imports everything once and forks for each try, which is killed at a given one of its changes to the
-file system, so that every gap between two writes can be tried.
+Two ways. The real command, killed while it trains: what a user's run meets. And stage two alone, killed at a given one
+of its changes to the file system, so that every gap between two writes can be tried.
 """
 
 import json
@@ -13,33 +12,37 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.commands import without_leftovers
+from support.commands import start_g2l, without_leftovers
+from support.forked import ForkedCommands, ForkedRun, forked_commands
 from support.places import TESTS
-from support.stores import dropping_cnn, flags, make_store, run_files, start_g2l, train_config
+from support.stores import dropping_cnn, flags, make_store, run_files, train_config
 
 from pipeline.config.stages import TrainConfig
 from pipeline.store.store import Store
 from pipeline.training.run_folder import RunFolder
 
+Start = Callable[..., subprocess.Popen[str] | ForkedRun]
 FORKS = """
 import json, sys
-sys.path.insert(0, sys.argv[3])
+sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import torch
 from support.killing import attempt
+from support.training import plain_curves
 from pipeline.config.stages import TrainConfig
 from pipeline.store.store import Store
-from stages.train_student import train_student
+from stages import train_student as stage
 
 torch.set_num_threads(1)
-config = TrainConfig.model_validate_json(Path(sys.argv[1]).read_text())
+stage.draw_curves = plain_curves
 for line in sys.stdin:
-    run, kill_at = json.loads(line)
-    work = lambda: train_student(Store(Path(sys.argv[2])), Path(run), config)
+    run, kill_at, config = json.loads(line)
+    config = TrainConfig.model_validate(config)
+    work = lambda: stage.train_student(Store(Path(sys.argv[1])), Path(run), config)
     print(attempt(work, kill_at, Path(run).with_suffix(".count")), flush=True)
 """
 
@@ -47,20 +50,21 @@ for line in sys.stdin:
 class Forks:
     """Runs of stage two in forked processes, killed before their n-th change to the file system."""
 
-    def __init__(self, config: Path, store: Path) -> None:
+    def __init__(self, store: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FORKS, str(config), str(store), str(TESTS)],
+            [sys.executable, "-c", FORKS, str(store), str(TESTS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
-    def run(self, run: Path, kill_at: int = 0) -> int:
+    def run(self, run: Path, config: TrainConfig, kill_at: int = 0) -> int:
         """Exit code of one try; negative after a kill."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        print(json.dumps([str(run), kill_at]), file=self.process.stdin, flush=True)
+        job = [str(run), kill_at, config.model_dump(mode="json")]
+        print(json.dumps(job), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
     def close(self) -> None:
@@ -80,53 +84,75 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 
 @pytest.fixture(scope="module")
-def forks(store: Store, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Forks:
-    path = tmp_path_factory.mktemp("forks") / "config.json"
-    path.write_text(config.model_dump_json())
-    started = Forks(path, store.folder)
-    yield started  # type: ignore[misc]
+def short(config: TrainConfig) -> TrainConfig:
+    """The same writes in half as many steps: a checkpoint within each epoch and one at its end."""
+    return config.model_copy(update={"batch_size": 16, "checkpoint_every": 2})
+
+
+@pytest.fixture(scope="module")
+def forks(store: Store) -> Iterator[Forks]:
+    started = Forks(store.folder)
+    yield started
     started.close()
 
 
 @pytest.fixture(scope="module")
-def whole(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], int]:
-    """The files of a run that was never killed, and its number of changes to the file system."""
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedCommands]:
+    with forked_commands(tmp_path_factory.mktemp("commands")) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def whole(forks: Forks, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The files of a run of `config` that was never killed."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    assert forks.run(run) == 0
+    assert forks.run(run, config) == 0
+    return run_files(run)
+
+
+@pytest.fixture(scope="module")
+def whole_short(
+    forks: Forks, short: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, bytes], int]:
+    """The files of a run of `short` that was never killed, and its number of changes to the file system."""
+    run = tmp_path_factory.mktemp("short") / "run"
+    assert forks.run(run, short) == 0
     return run_files(run), int(run.with_suffix(".count").read_text())
 
 
-def check_kills(forks: Forks, whole: dict[str, bytes], run: Path, kills: list[int]) -> None:
+def check_kills(forks: Forks, config: TrainConfig, whole: dict[str, bytes], run: Path, kills: list[int]) -> None:
     """Kill at each of `kills` in turn, then let it end."""
     for kill_at in kills:
-        code = forks.run(run, kill_at)
+        code = forks.run(run, config, kill_at)
         assert code in (-signal.SIGKILL, 0), code
         if code == 0:
             break
-    assert forks.run(run) == 0
+    assert forks.run(run, config) == 0
     assert run_files(run) == whole, kills
     without_leftovers(run)
 
 
 @pytest.mark.slow
-def test_killed_at_some_writes(forks: Forks, whole: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
-    """At the start, in the middle, in the export, several in a row; `test_killed_at_every_write` leaves none out."""
-    files, total = whole
+def test_killed_at_every_write(
+    forks: Forks, short: TrainConfig, whole_short: tuple[dict[str, bytes], int], tmp_path: Path
+) -> None:
+    files, total = whole_short
     assert total > 45
-    for kill_at in (4, total - 10):
-        check_kills(forks, files, tmp_path / str(kill_at) / "run", [kill_at])
-    check_kills(forks, files, tmp_path / "many" / "run", [1, 6, 25, 17])
+    for kill_at in range(1, total + 1):
+        check_kills(forks, short, files, tmp_path / str(kill_at) / "run", [kill_at])
 
 
 @pytest.mark.slow
-def test_killed_at_every_write(forks: Forks, whole: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
-    files, total = whole
+def test_killed_at_some_writes(
+    forks: Forks, short: TrainConfig, whole_short: tuple[dict[str, bytes], int], tmp_path: Path
+) -> None:
+    """Several in a row, in each run at others."""
+    files, _ = whole_short
     draw = random.Random(1)
-    for kill_at in range(1, total + 1):
-        check_kills(forks, files, tmp_path / str(kill_at) / "run", [kill_at])
-    for i in range(20):
-        kills = [draw.randrange(1, 45) for _ in range(8)]
-        check_kills(forks, files, tmp_path / f"many{i}" / "run", kills)
+    check_kills(forks, short, files, tmp_path / "first" / "run", [1, 6, 25, 17])
+    for i in range(6):
+        kills = [draw.randrange(1, 45) for _ in range(6)]
+        check_kills(forks, short, files, tmp_path / f"many{i}" / "run", kills)
 
 
 def last_checkpoint(run: Path) -> int:
@@ -140,10 +166,10 @@ def last_logged_step(run: Path) -> int:
 
 
 def kill_the_command(
-    store: Store, config: TrainConfig, run: Path, ready: Callable[[], bool], wait_seconds: float
-) -> tuple[int, str]:
+    start: Start, store: Store, config: TrainConfig, run: Path, ready: Callable[[], bool], wait_seconds: float
+) -> tuple[int | None, str]:
     """Start `g2l train-student`, and kill it a while after `ready`; returns its exit code and what it said."""
-    process = start_g2l("train-student", store.folder, "--out", run, *flags(config))
+    process = start("train-student", store.folder, "--out", run, *flags(config))
     try:
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline:
@@ -153,11 +179,12 @@ def kill_the_command(
             time.sleep(0.002)
     finally:
         process.kill()
-    output, _ = process.communicate(timeout=60)
-    return process.returncode, output
+    said = process.communicate(timeout=60)
+    return process.returncode, "".join(filter(None, said))
 
 
 def kill_in_time(
+    start: Start,
     store: Store,
     config: TrainConfig,
     run: Path,
@@ -170,7 +197,7 @@ def kill_in_time(
     if run.exists():
         shutil.copytree(run, before)
     for wait in (wait_seconds, wait_seconds / 4, 0, 0, 0):
-        code, output = kill_the_command(store, config, run, ready, wait)
+        code, output = kill_the_command(start, store, config, run, ready, wait)
         assert code in (-signal.SIGKILL, 0), output
         if code == -signal.SIGKILL and in_time():
             shutil.rmtree(before, ignore_errors=True)
@@ -182,60 +209,63 @@ def kill_in_time(
 
 
 def check_killed_command(
-    whole: dict[str, bytes], store: Store, config: TrainConfig, run: Path, kills: list[tuple[int, float]]
+    start: Start, whole: dict[str, bytes], store: Store, config: TrainConfig, run: Path, kills: list[tuple[int, float]]
 ) -> None:
     """Kill at each (checkpoint, seconds after it) in turn, then let it end."""
     for workers, (after_step, wait_seconds) in enumerate(kills, 1):
         other = config.model_copy(update={"workers": workers, "checkpoint_every": 2 + workers})
-        kill_in_time(store, other, run, lambda s=after_step: last_checkpoint(run) >= s, wait_seconds)  # type: ignore[misc]
-    finish(store, config, run, whole)
+        kill_in_time(start, store, other, run, lambda s=after_step: last_checkpoint(run) >= s, wait_seconds)  # type: ignore[misc]
+    finish(start, store, config, run, whole)
 
 
-def finish(store: Store, config: TrainConfig, run: Path, whole: dict[str, bytes]) -> None:
+def finish(start: Start, store: Store, config: TrainConfig, run: Path, whole: dict[str, bytes]) -> None:
     """The same command once more, to its end."""
-    process = start_g2l("train-student", store.folder, "--out", run, *flags(config))
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    process = start("train-student", store.folder, "--out", run, *flags(config))
+    said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
     assert run_files(run) == whole
     without_leftovers(run)
 
 
 @pytest.mark.slow
 def test_the_command_killed_while_it_trains(
-    whole: tuple[dict[str, bytes], int], store: Store, config: TrainConfig, tmp_path: Path
+    whole: dict[str, bytes], store: Store, config: TrainConfig, tmp_path: Path
 ) -> None:
-    """Also with another number of workers and another checkpoint interval at each start."""
+    """The installed one; also with another number of workers and another checkpoint interval at each start."""
     draw = random.Random(2)
-    kills = [(0, draw.uniform(0, 0.05)), (4, draw.uniform(0, 0.05)), (8, draw.uniform(0, 0.05))]
-    check_killed_command(whole[0], store, config, tmp_path / "run", kills)
+    kills = [(4, draw.uniform(0, 0.05)), (8, draw.uniform(0, 0.05))]
+    check_killed_command(start_g2l, whole, store, config, tmp_path / "run", kills)
 
 
 @pytest.mark.slow
-def test_the_command_killed_between_two_steps(store: Store, config: TrainConfig, tmp_path: Path) -> None:
+def test_the_command_killed_between_two_steps(
+    commands: ForkedCommands, store: Store, config: TrainConfig, tmp_path: Path
+) -> None:
     """24 steps an epoch and no checkpoint within it: metrics at its 10th step, and no other file until its 20th."""
     config = config.model_copy(update={"batch_size": 2, "checkpoint_every": 99})
     undisturbed, run = tmp_path / "whole" / "run", tmp_path / "killed" / "run"
-    process = start_g2l("train-student", store.folder, "--out", undisturbed, *flags(config))
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    process = commands.start("train-student", store.folder, "--out", undisturbed, *flags(config))
+    said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    at_work = (commands.start, store, config, run)
 
     def logged_since_the_checkpoint() -> int:
         return last_logged_step(run) - last_checkpoint(run)
 
-    kill_in_time(store, config, run, lambda: last_logged_step(run) >= 10, in_time=lambda: last_checkpoint(run) == 0)
+    kill_in_time(*at_work, lambda: last_logged_step(run) >= 10, in_time=lambda: last_checkpoint(run) == 0)
     assert logged_since_the_checkpoint() in (10, 20)  # of 24
-    kill_in_time(store, config, run, lambda: last_checkpoint(run) == 24)
+    kill_in_time(*at_work, lambda: last_checkpoint(run) == 24)
     assert last_checkpoint(run) == 24
-    kill_in_time(store, config, run, lambda: last_logged_step(run) >= 34, in_time=lambda: last_checkpoint(run) == 24)
+    kill_in_time(*at_work, lambda: last_logged_step(run) >= 34, in_time=lambda: last_checkpoint(run) == 24)
     assert logged_since_the_checkpoint() in (10, 20)
-    finish(store, config, run, run_files(undisturbed))
+    finish(*at_work, run_files(undisturbed))
 
 
 @pytest.mark.slow
 def test_the_command_killed_at_random_moments(
-    whole: tuple[dict[str, bytes], int], store: Store, config: TrainConfig, tmp_path: Path
+    commands: ForkedCommands, whole: dict[str, bytes], store: Store, config: TrainConfig, tmp_path: Path
 ) -> None:
     draw = random.Random(3)
     for i in range(5):
         kills = [(step, draw.uniform(0, 0.4)) for step in (0, 0, 4, 6, 12)]
-        check_killed_command(whole[0], store, config, tmp_path / str(i) / "run", kills)
+        check_killed_command(commands.start, whole, store, config, tmp_path / str(i) / "run", kills)

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from support.commands import without_leftovers
-from support.stores import dropping_cnn, flags, make_store, plain_vit, run_files, start_g2l, train_config
-from support.training import stop_after
+from support.commands import call_g2l, without_leftovers
+from support.stores import dropping_cnn, flags, make_store, plain_vit, run_files, train_config
+from support.training import plain_curves, stop_after
 
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
 from pipeline.config.base import read_toml
@@ -34,14 +33,7 @@ from stages.inspect import inspect_path
 from stages.reports.train import Trained, report
 from stages.train_student import train_student
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Small matrices: threads cost more than they bring."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -249,7 +241,16 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
     return count
 
 
-def check_failing_disk(reference: Trained, store: Store, config: TrainConfig, run: Path, numbers: list[int]) -> None:
+@pytest.fixture
+def short(cnn: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
+    """The same writes in fewer steps: 3 an epoch, two epochs, a checkpoint within each and one at its end."""
+    monkeypatch.setattr(stage, "draw_curves", plain_curves)
+    return cnn.model_copy(update={"epochs": 2, "batch_size": 15})
+
+
+def check_failing_disk(
+    whole: dict[str, bytes], store: Store, config: TrainConfig, run: Path, numbers: list[int]
+) -> None:
     """The disk fails again and again, each time at another write, before the run gets through."""
     for number in numbers:
         with pytest.MonkeyPatch.context() as patch:
@@ -257,7 +258,7 @@ def check_failing_disk(reference: Trained, store: Store, config: TrainConfig, ru
             with pytest.raises(G2LError, match="No space left"):
                 train_student(store, run, config)
     train_student(store, run, config)
-    assert run_files(run) == run_files(reference.run.folder), numbers
+    assert run_files(run) == whole, numbers
     without_leftovers(run)
 
 
@@ -269,19 +270,18 @@ def count_writes(store: Store, config: TrainConfig, run: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_failing_disk_loses_nothing(reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path) -> None:
-    total = count_writes(store, cnn, tmp_path / "whole")
-    assert total > 40
-    check_failing_disk(reference, store, cnn, tmp_path / "a", [1, 4, 19])
-    check_failing_disk(reference, store, cnn, tmp_path / "b", [total - 3])
+def test_a_failing_disk_loses_nothing(store: Store, short: TrainConfig, tmp_path: Path) -> None:
+    """At the start, within the first epoch, and several in a row."""
+    count_writes(store, short, tmp_path / "whole")
+    check_failing_disk(run_files(tmp_path / "whole"), store, short, tmp_path / "run", [1, 4, 19])
 
 
 @pytest.mark.slow
-def test_a_disk_that_fails_at_any_write_loses_nothing(
-    reference: Trained, store: Store, cnn: TrainConfig, tmp_path: Path
-) -> None:
-    for number in range(1, count_writes(store, cnn, tmp_path / "whole") + 1):
-        check_failing_disk(reference, store, cnn, tmp_path / str(number) / "run", [number])
+def test_a_disk_that_fails_at_any_write_loses_nothing(store: Store, short: TrainConfig, tmp_path: Path) -> None:
+    total = count_writes(store, short, tmp_path / "whole")
+    assert total > 40
+    for number in range(1, total + 1):
+        check_failing_disk(run_files(tmp_path / "whole"), store, short, tmp_path / str(number) / "run", [number])
 
 
 @pytest.mark.slow
@@ -566,12 +566,11 @@ def test_bfloat16_trains(store: Store, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_command_says_errors_in_a_line(store: Store, cnn: TrainConfig, reference: Trained) -> None:
     arguments = flags(cnn.model_copy(update={"lr": 0.5}))
-    process = start_g2l("train-student", store.folder, "--out", reference.run.folder, *arguments)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert output.startswith("error: ")
-    assert "lr" in output
-    assert "Traceback" not in output
+    code, output, errors = call_g2l("train-student", store.folder, "--out", reference.run.folder, *arguments)
+    assert (code, output) == (1, "")
+    assert errors.startswith("error: ")
+    assert "lr" in errors
+    assert "Traceback" not in errors
 
 
 def test_the_metrics_hold_nothing_of_the_clock(reference: Trained) -> None:

@@ -39,10 +39,10 @@ def run_g2l(*arguments: object, timeout: float = 120, **variables: str) -> subpr
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
 
-def start_g2l(*arguments: object) -> subprocess.Popen[str]:
-    """Start the command `g2l` in a process of its own."""
-    command, pipe = [G2L, *map(str, arguments)], subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=child_environment())
+def start_g2l(*arguments: object, stderr: int = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
+    """Start the command `g2l` in a process of its own; `variables` are of its environment."""
+    command, environment = [G2L, *map(str, arguments)], child_environment() | variables
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment)
 
 
 def stop_g2l(

@@ -5,9 +5,6 @@ The embeddings are a smooth function of the pixels, so that a student can learn 
 """
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,6 @@ from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
-from support.places import ROOT
 
 PATCH_PX = 32
 WIDTH = 12
@@ -171,18 +167,6 @@ def flags(config: TrainConfig) -> list[str]:
         flag = "--" + name.replace("_", "-")
         words += [flag if value else flag.replace("--", "--no-", 1)] if isinstance(value, bool) else [flag, str(value)]
     return words
-
-
-def start_g2l(*arguments: str | Path, **variables: str) -> subprocess.Popen[str]:
-    """Start the real command in a process of its own; on one core, so that it is not slower beside others."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "stages.cli", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | variables,
-        cwd=ROOT,
-    )
 
 
 def run_files(run: Path) -> dict[str, bytes]:
