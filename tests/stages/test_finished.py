@@ -207,6 +207,35 @@ def test_a_file_is_unchanged_if_it_is_older_than_the_record(tmp_path: Path) -> N
 
 
 @pytest.mark.slow
+def test_a_finished_import_is_seen_without_torch(root: Path, tmp_path: Path) -> None:
+    model, manifest = f"{TEACHER}@{root / 't.safetensors'}", root / "slides" / "manifest.csv"
+    small = ("--patch-px", 64, "--mpp", 0.5, "--min-tissue", 0, "--device", "cpu")
+    features = ("embed", model, manifest, "--out", tmp_path / "features", "--layout", "trident", *small)
+    assert call_g2l(*features)[0] == 0
+    command = [
+        "import-features",
+        tmp_path / "features",
+        "--slides-root",
+        root / "slides",
+        "--manifest",
+        manifest,
+        "--teacher",
+        TEACHER,
+        "--weights",
+        root / "t.safetensors",
+        "--out",
+        tmp_path / "imported.zarr",
+        "--device",
+        "cpu",
+    ]
+    code, _, said = call_g2l(*command)
+    assert code == 0, said
+    slow, fast = call_g2l(*command), without_torch(*command)
+    assert (fast.returncode, fast.stdout) == (0, slow[1]), fast.stderr
+    assert "nothing was left to do" in fast.stdout
+
+
+@pytest.mark.slow
 def test_a_finished_folder_of_embeddings_is_seen_without_torch(root: Path) -> None:
     command = [
         "embed",

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.training import curves
 from pipeline.training.curves import FIGURES, draw_curves, moving_mean
 
 
@@ -49,6 +50,21 @@ def drawn(lines: list[dict[str, Any]], path: Path) -> np.ndarray:
     with Image.open(path) as picture:
         assert picture.format == "PNG"
         return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_figures_are_called_as_in_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    real = curves.Figure
+
+    def figure(*arguments: Any, **options: Any) -> Any:
+        made.append(real(*arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(curves, "Figure", figure)
+    names = ("cka", "r2_scaled", "correlation_median")
+    draw_curves(run_lines(4, 0, 4, **dict.fromkeys(names, 0.5)), tmp_path / "c.png")
+    shown = [text.get_text() for text in made[0].axes[-1].get_legend().get_texts()]
+    assert sorted(shown) == sorted(FIGURES[name] for name in names)
 
 
 @pytest.mark.slow
