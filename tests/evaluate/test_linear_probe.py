@@ -1,5 +1,6 @@
 """The linear probe and kNN: against scikit-learn, known answers, and what they must not see."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.evaluate import directions
 from pipeline.evaluate import linear_probe as probes
 from pipeline.evaluate.bootstrap import GroupResamples, classification_draws, interval
 from pipeline.evaluate.folds import Fold, given_split, group_folds
-from pipeline.evaluate.linear_probe import ProbeTask, knn_probe, linear_probe, probe_task
+from pipeline.evaluate.linear_probe import ProbeTask, for_each_fold, knn_probe, linear_probe, probe_task
 from pipeline.evaluate.probe_choice import DEFAULT_STRENGTH, ProbeProtocol
 
 Embeddings = NDArray[np.float32]
@@ -206,3 +207,20 @@ def test_folds_by_hand_are_probed_too() -> None:
     found = knn_probe(make_embeddings(task, 30.0), task, 3)
     assert np.isnan(found.probabilities[:12]).all()
     assert (found.probabilities[12:].argmax(1) == task.truth[12:]).all()
+
+
+def test_folds_go_side_by_side_on_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not on all that the machine has."""
+    pools: list[int] = []
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, workers: int) -> None:
+            pools.append(workers)
+            super().__init__(workers)
+
+    monkeypatch.setattr(probes, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(probes, "usable_cores", lambda: 1)
+    labels, groups = np.repeat(["a", "b"], 20), np.arange(40).astype(str)
+    task = probe_task(labels, groups, group_folds(labels, groups, 4, 0), 0)
+    assert for_each_fold(lambda fold, _: len(fold.test), task) == [10] * 4
+    assert pools == [1]
