@@ -218,6 +218,34 @@ def test_ctrl_c_before_the_signals_are_handled_ends_without_words(tmp_path: Path
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_signals_are_handled_before_the_commands_are_imported(tmp_path: Path, number: int, code: int) -> None:
+    """Their imports take a second: a signal within them ends as one at work does."""
+    text = """
+        import os, sys, time
+        from importlib.abc import MetaPathFinder
+        class Stop(MetaPathFinder):
+            def find_spec(self, name, *rest):
+                if name == "stages":
+                    os.kill(os.getpid(), int(sys.argv.pop()))
+                    time.sleep(100)
+        sys.meta_path.insert(0, Stop())
+        sys.argv = ["g2l", "inspect", "x", sys.argv[1]]
+        from g2l.__main__ import main
+        main()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(text), str(int(number))],
+        capture_output=True,
+        text=True,
+        env=child_environment(),
+        cwd=tmp_path,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", interrupts.WORDS)
+
+
 @pytest.mark.parametrize("moment", [0.0, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6])
 def test_the_command_at_any_moment_of_its_start(tmp_path: Path, moment: float) -> None:
     """Imports included. Before the interpreter has come to the command's first line, its own answer is taken."""
