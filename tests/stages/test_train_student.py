@@ -534,6 +534,23 @@ def test_renamed_weights_continue_a_run(store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_records_absolute_paths(
+    store: Store, cnn: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typed as relative ones, weights too; the record is read from other folders."""
+    monkeypatch.chdir(tmp_path)
+    save_tensors(build_encoder(cnn.student, "scratch", 32).module.model, Path("w.safetensors"))
+    options = cnn.model_copy(update={"weights": "w.safetensors", "slides_root": Path("slides")})
+    stop_after(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        train_student(store, Path("run"), options)
+    record = read_toml(tmp_path / "run" / "config.toml", "train-student")
+    typed = {"out": "run", "weights": "w.safetensors", "slides_root": "slides"}
+    assert {name: record[name] for name in typed} == {name: str(tmp_path / path) for name, path in typed.items()}
+    assert record["store"] == str(store.folder)
+
+
+@pytest.mark.slow
 def test_training_in_float32_is_full_float32(
     store: Store, cnn: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -238,7 +238,7 @@ def written_run(folder: Path, weights: str, out: str) -> Path:
     """A run's records: that of its options has the paths `weights` and `out`."""
     folder.mkdir(parents=True)
     encoder = {"name": "test_vit", "weights": "w.pth", "weights_sha256": "1" * 64, "patch_px": 32}
-    identity = {"teacher": encoder | {"name": "t"}, "student": encoder, "plan": "2" * 64}
+    identity = {"teacher": encoder | {"name": "t"}, "student": encoder, "plan": "2" * 64, "store": "3" * 64}
     (folder / "run.json").write_text(json.dumps(identity))
     (folder / "config.toml").write_text(f'[train-student]\nweights = "{weights}"\nseed = 3\nout = "{out}"\n')
     return folder

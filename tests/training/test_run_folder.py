@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import CheckpointError, G2LError
-from pipeline.config.base import read_toml
-from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.training.run_folder import MetricsLog, RunFolder
 
@@ -22,17 +20,6 @@ def test_a_run_is_started_and_continued(tmp_path: Path) -> None:
     run.start_or_continue(IDENTITY)
     assert run.read_identity() == IDENTITY
     assert run.metrics() == []
-
-
-def test_options_are_recorded_with_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Typed as relative ones; the record is read from other folders."""
-    (tmp_path / "runs" / "a").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    run = RunFolder(Path("runs/a"))
-    run.write_config(Path("s.zarr"), TrainConfig(student="s", weights="w/x.pth", slides_root=Path("slides")))
-    record = read_toml(run.config_path, "train-student")
-    expected = {"store": "s.zarr", "out": "runs/a", "weights": "w/x.pth", "slides_root": "slides"}
-    assert {name: record[name] for name in expected} == {name: str(tmp_path / at) for name, at in expected.items()}
 
 
 def test_another_identity_is_refused_with_what_differs(tmp_path: Path) -> None:
