@@ -13,6 +13,8 @@ holds, below one folder from which every command was called with relative paths:
     exported/                          the run's student, with adapters
     features/                          the student's embeddings of the slides, in TRIDENT's layout
     patches/ patches.csv report/       a patch benchmark and the report of an evaluation (without page and pictures)
+
+Files that are the same in all versions lie in `shared.tar.xz` (`support/earlier.py`) and are left out.
 """
 
 import csv
@@ -30,6 +32,7 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from support.earlier import SHARED
 from support.slides import make_slide
 
 from stages import cli
@@ -37,6 +40,8 @@ from stages import cli
 PATCH_PX = 32
 ARCHITECTURES = {"teacher": 16, "second": 8, "student": 8}
 """Widths of the ViTs, small enough that three sets of weights take little room."""
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 2, "pb": 2}]
+"""Of xz: most of the bytes are numbers of four bytes."""
 
 
 def main(out: Path) -> None:
@@ -245,19 +250,23 @@ def make_outputs() -> None:
 
 
 def pack(folder: Path, out: Path) -> None:
-    """A tar.xz that is the same for the same files."""
+    """A tar.xz that is the same for the same files, without those of the shared archive."""
+    with tarfile.open(SHARED) as archive:
+        shared = {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
+    missing = [name for name in shared if not (folder / name).is_file()]
+    assert not missing, f"take out of {SHARED.name}, and into the archives that have them: {missing}"
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
             info = archive.gettarinfo(path, path.relative_to(folder).as_posix())
             info.uid = info.gid = info.mtime = 0
             info.uname = info.gname = ""
-            if info.isfile():
+            if not info.isfile():
+                archive.addfile(info)
+            elif path.read_bytes() != shared.get(info.name):
                 with open(path, "rb") as f:
                     archive.addfile(info, f)
-            else:
-                archive.addfile(info)
-    out.write_bytes(lzma.compress(plain.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+    out.write_bytes(lzma.compress(plain.getvalue(), filters=FILTERS))
 
 
 if __name__ == "__main__":

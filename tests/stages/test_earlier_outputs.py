@@ -6,7 +6,6 @@ touches must be equal; numbers out of a model may differ in the last digits betw
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,11 @@ import safetensors.numpy
 import timm
 import torch
 from support.commands import call_g2l, leftovers
+from support.earlier import VERSIONS, unpack
 from support.extraction import array_files
-from support.places import TESTS
 
 from pipeline.store.store import Store
 
-ARCHIVES = sorted((TESTS / "earlier").glob("*.tar.xz"))
 CPU = ("--device", "cpu", "--workers", "1")
 EXTRACT = ("--rows-per-shard", "8", "--batch-size", "8", "--no-preflight", *CPU)
 TRAIN = (
@@ -50,11 +48,10 @@ TRAIN = (
 """How the archive's run was made."""
 
 
-@pytest.fixture(params=ARCHIVES, ids=lambda path: path.name.removesuffix(".tar.xz"))
+@pytest.fixture(params=VERSIONS)
 def outputs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of one version's outputs, which is the working folder, as it was when they were made."""
-    with tarfile.open(request.param) as archive:
-        archive.extractall(tmp_path, filter="data")
+    unpack(request.param, tmp_path)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -67,7 +64,7 @@ def g2l(*words: str) -> str:
 
 
 def test_there_is_an_archive() -> None:
-    assert ARCHIVES
+    assert {"0.1.0", "0.2.0"} <= set(VERSIONS)
 
 
 @pytest.mark.parametrize("name", ["plan.h5", "store.zarr", "imported.zarr", "run"])
