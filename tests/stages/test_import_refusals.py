@@ -13,6 +13,7 @@ from support.commands import call_g2l, leftovers
 from support.extraction import PATCH_PX
 from support.features import FeatureSlide, changed, write_clam, write_slide2vec, write_stamp, write_trident
 from support.importing import assert_same_rows, audit_of, import_flags, one_slide, rows_of, run_import
+from support.slides import make_slide
 
 from pipeline.base.errors import BenchmarkError, ConfigError, PlanError
 from pipeline.store.store import Store
@@ -75,10 +76,10 @@ def test_slides_of_another_magnification_than_the_others(
     """Without --mpp, the median of the slides is what the others are held against."""
     more = tmp_path / "slides"
     shutil.copytree(import_cohort, more)
-    (more / "s2.svs").write_bytes((import_cohort / "s0.svs").read_bytes() + b"the same pixels, but no copy")
+    make_slide(more / "s2.svs", width=512, height=448, mpp=0.5, downsamples=(1, 4), tile=64, seed=2)
     three = [*slides, changed(slides, "s0", name="s2")[0]]
     features = write_trident(tmp_path / "features", BAD["wrong level"][0](three))
-    done = run_import(features, tmp_path / "s.zarr", options, manifest=None, slides_root=more)
+    done = run_import(features, tmp_path / "s.zarr", options, manifest=None, slides_root=more, weights=None)
     assert list(audit_of(done.store)) == ["s1"]
     assert "its patches have 1 um/px, those of the other slides 0.5. A wrong level?" in audit_of(done.store)["s1"]
 

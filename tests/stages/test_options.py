@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, option, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
-from pipeline.config.tools import EvaluateConfig
+from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
 
 NFC, NFD = (unicodedata.normalize(form, "Séance é") for form in ("NFC", "NFD"))
@@ -84,7 +84,7 @@ def test_paths_are_found_however_their_accents_are_typed(
     assert (config.weights, config.slides_root) == (Path(there, "w.pt"), Path(there))
     assert call.resolve_another(PlanConfig, "plan").slides_root == Path(there)
     models = {"models": [f"a={typed}", "test_vit"], "features": [f"f={typed}"], "label": typed}
-    compared, paths = Call.read("evaluate", models, None).resolve(EvaluateConfig, out=Path(typed, "new"))
+    compared, paths = Call.read("evaluate", models, None).resolve(evaluate_config(), out=Path(typed, "new"))
     assert compared.models == [f"a={there}", "test_vit"]
     assert (compared.features, compared.label, paths) == ([f"f={there}"], typed, {"out": Path(there, "new")})
 
