@@ -32,10 +32,9 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from support.commands import succeed
 from support.earlier import SHARED
 from support.slides import make_slide
-
-from stages import cli
 
 PATCH_PX = 32
 ARCHITECTURES = {"teacher": 16, "second": 8, "student": 8}
@@ -54,16 +53,6 @@ def main(out: Path) -> None:
         make_outputs()
         pack(Path(folder), out)
     print(f"{out}: {out.stat().st_size:,} bytes")
-
-
-def g2l(*words: str) -> None:
-    """Run a command as a user would; a failure ends the script."""
-    sys.argv = ["g2l", *words]
-    try:
-        cli.main()
-    except SystemExit as end:
-        if end.code:
-            raise
 
 
 def make_inputs() -> None:
@@ -117,7 +106,7 @@ def make_model(folder: Path, width: int, seed: int) -> None:
 def make_outputs() -> None:
     """Every output that users keep, by the commands that make it."""
     px = str(PATCH_PX)
-    g2l(
+    succeed(
         "plan",
         "slides.csv",
         "--slides-root",
@@ -134,9 +123,12 @@ def make_outputs() -> None:
         "0.4",
     )
     extract = ("--rows-per-shard", "8", "--device", "cpu", "--batch-size", "8", "--workers", "1", "--no-preflight")
-    g2l("extract-teacher", "plan.h5", "--out", "store.zarr", "--teacher", "local-dir:teacher", "--views", "2", *extract)
-    g2l("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
-    g2l(
+    first = ("--teacher", "local-dir:teacher", "--views", "2")
+    succeed(
+        "extract-teacher", "plan.h5", "--out", "store.zarr", "--teacher", "local-dir:teacher", "--views", "2", *extract
+    )
+    succeed("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
+    succeed(
         "embed",
         "local-dir:teacher",
         "slides.csv",
@@ -158,7 +150,7 @@ def make_outputs() -> None:
         "1",
     )
     (features,) = Path("trident").rglob("features_*")
-    g2l(
+    succeed(
         "import-features",
         str(features),
         "--out",
@@ -176,7 +168,7 @@ def make_outputs() -> None:
         "--workers",
         "1",
     )
-    g2l(
+    succeed(
         "train-student",
         "store.zarr",
         "--out",
@@ -202,8 +194,8 @@ def make_outputs() -> None:
         "--lr",
         "1e-3",
     )
-    g2l("export", "run", "--out", "exported")
-    g2l(
+    succeed("export", "run", "--out", "exported")
+    succeed(
         "embed",
         "exported",
         "slides.csv",
@@ -220,7 +212,7 @@ def make_outputs() -> None:
         "--workers",
         "1",
     )
-    g2l(
+    succeed(
         "evaluate",
         "--store",
         "store.zarr",
