@@ -124,9 +124,7 @@ def make_outputs() -> None:
     )
     extract = ("--rows-per-shard", "8", "--device", "cpu", "--batch-size", "8", "--workers", "1", "--no-preflight")
     first = ("--teacher", "local-dir:teacher", "--views", "2")
-    succeed(
-        "extract-teacher", "plan.h5", "--out", "store.zarr", "--teacher", "local-dir:teacher", "--views", "2", *extract
-    )
+    succeed("extract-teacher", "plan.h5", "--out", "store.zarr", *first, *extract)
     succeed("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
     succeed(
         "embed",
