@@ -34,7 +34,7 @@ LONG = (
     "kills/test_campaign",
     "kills/test_train",
     "encoders/test_hub",
-    "store/test_teachers",
+    "kills/test_several_teachers",
     "student/test_program",
     "kills/test_extract",
 )

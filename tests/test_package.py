@@ -15,10 +15,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from support.earlier import VERSIONS, unpack
 from support.places import ROOT
 from support.slides import make_slide
 
-EARLIER = sorted((ROOT / "tests" / "earlier").glob("*.tar.xz"))
 FILES = (
     "py.typed",
     "data/report.html.j2",
@@ -111,12 +111,10 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return binaries
 
 
-@pytest.fixture(params=EARLIER, ids=lambda path: path.name.removesuffix(".tar.xz"))
+@pytest.fixture(params=VERSIONS)
 def earlier(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Outputs of an earlier version."""
-    with tarfile.open(request.param) as archive:
-        archive.extractall(tmp_path, filter="data")
-    return tmp_path
+    return unpack(request.param, tmp_path)
 
 
 def modules_of(folder: Path) -> set[str]:

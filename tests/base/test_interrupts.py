@@ -155,7 +155,7 @@ def test_a_store_that_is_just_being_made_is_whole_or_gone(tmp_path: Path) -> Non
         from pathlib import Path
         sys.path.insert(0, sys.argv[2])
         from pipeline.store import create as stores
-        from support.stores import TEACHER, make_plan
+        from support.stores import TEACHER, plan_of_rows
         from pipeline.store.format import StoreSpec
         write = stores.write_stored_plan
         def slowly(*arguments):
@@ -164,7 +164,7 @@ def test_a_store_that_is_just_being_made_is_whole_or_gone(tmp_path: Path) -> Non
             write(*arguments)
         stores.write_stored_plan = slowly
         settings = {"rows_per_shard": 8, "dtype": "float16", "pixels": "none"}
-        stores.create_store(Path(sys.argv[1]) / "s.zarr", make_plan(), StoreSpec(TEACHER.record(), settings), {})
+        stores.create_store(Path(sys.argv[1]) / "s.zarr", plan_of_rows(), StoreSpec(TEACHER.record(), settings), {})
         time.sleep(100)
     """
     process = start(code, tmp_path, TESTS)

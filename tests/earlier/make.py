@@ -13,6 +13,8 @@ holds, below one folder from which every command was called with relative paths:
     exported/                          the run's student, with adapters
     features/                          the student's embeddings of the slides, in TRIDENT's layout
     patches/ patches.csv report/       a patch benchmark and the report of an evaluation (without page and pictures)
+
+Files that are the same in all versions lie in `shared.tar.xz` (`support/earlier.py`) and are left out.
 """
 
 import csv
@@ -30,13 +32,15 @@ import safetensors.torch
 import timm
 import torch
 from PIL import Image
+from support.commands import succeed
+from support.earlier import SHARED
 from support.slides import make_slide
-
-from stages import cli
 
 PATCH_PX = 32
 ARCHITECTURES = {"teacher": 16, "second": 8, "student": 8}
 """Widths of the ViTs, small enough that three sets of weights take little room."""
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 2, "pb": 2}]
+"""Of xz: most of the bytes are numbers of four bytes."""
 
 
 def main(out: Path) -> None:
@@ -49,16 +53,6 @@ def main(out: Path) -> None:
         make_outputs()
         pack(Path(folder), out)
     print(f"{out}: {out.stat().st_size:,} bytes")
-
-
-def g2l(*words: str) -> None:
-    """Run a command as a user would; a failure ends the script."""
-    sys.argv = ["g2l", *words]
-    try:
-        cli.main()
-    except SystemExit as end:
-        if end.code:
-            raise
 
 
 def make_inputs() -> None:
@@ -112,7 +106,7 @@ def make_model(folder: Path, width: int, seed: int) -> None:
 def make_outputs() -> None:
     """Every output that users keep, by the commands that make it."""
     px = str(PATCH_PX)
-    g2l(
+    succeed(
         "plan",
         "slides.csv",
         "--slides-root",
@@ -129,9 +123,10 @@ def make_outputs() -> None:
         "0.4",
     )
     extract = ("--rows-per-shard", "8", "--device", "cpu", "--batch-size", "8", "--workers", "1", "--no-preflight")
-    g2l("extract-teacher", "plan.h5", "--out", "store.zarr", "--teacher", "local-dir:teacher", "--views", "2", *extract)
-    g2l("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
-    g2l(
+    first = ("--teacher", "local-dir:teacher", "--views", "2")
+    succeed("extract-teacher", "plan.h5", "--out", "store.zarr", *first, *extract)
+    succeed("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
+    succeed(
         "embed",
         "local-dir:teacher",
         "slides.csv",
@@ -153,7 +148,7 @@ def make_outputs() -> None:
         "1",
     )
     (features,) = Path("trident").rglob("features_*")
-    g2l(
+    succeed(
         "import-features",
         str(features),
         "--out",
@@ -171,7 +166,7 @@ def make_outputs() -> None:
         "--workers",
         "1",
     )
-    g2l(
+    succeed(
         "train-student",
         "store.zarr",
         "--out",
@@ -197,8 +192,8 @@ def make_outputs() -> None:
         "--lr",
         "1e-3",
     )
-    g2l("export", "run", "--out", "exported")
-    g2l(
+    succeed("export", "run", "--out", "exported")
+    succeed(
         "embed",
         "exported",
         "slides.csv",
@@ -215,7 +210,7 @@ def make_outputs() -> None:
         "--workers",
         "1",
     )
-    g2l(
+    succeed(
         "evaluate",
         "--store",
         "store.zarr",
@@ -245,19 +240,23 @@ def make_outputs() -> None:
 
 
 def pack(folder: Path, out: Path) -> None:
-    """A tar.xz that is the same for the same files."""
+    """A tar.xz that is the same for the same files, without those of the shared archive."""
+    with tarfile.open(SHARED) as archive:
+        shared = {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
+    missing = [name for name in shared if not (folder / name).is_file()]
+    assert not missing, f"take out of {SHARED.name}, and into the archives that have them: {missing}"
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):
             info = archive.gettarinfo(path, path.relative_to(folder).as_posix())
             info.uid = info.gid = info.mtime = 0
             info.uname = info.gname = ""
-            if info.isfile():
+            if not info.isfile():
+                archive.addfile(info)
+            elif path.read_bytes() != shared.get(info.name):
                 with open(path, "rb") as f:
                     archive.addfile(info, f)
-            else:
-                archive.addfile(info)
-    out.write_bytes(lzma.compress(plain.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+    out.write_bytes(lzma.compress(plain.getvalue(), filters=FILTERS))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
-from support.feature_files import COORDS, FEATURES, write_trident
+from support.feature_files import COORDS, FEATURES, write_trident_file
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.features.files import read_arrays, write_arrays
@@ -57,6 +57,6 @@ def test_damaged_and_foreign_arrays_are_named(tmp_path: Path) -> None:
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(BenchmarkError, match=r"a\.h5: not a readable file of arrays"):
         read_arrays(path)
-    write_trident(path)
+    write_trident_file(path)
     with pytest.raises(BenchmarkError, match="not one that G2L wrote"):
         read_arrays(path)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from support.stores import make_plan
+from support.stores import plan_of_rows
 
 from pipeline.base.errors import StoreError
 from pipeline.cohort.plan import AuditRow
@@ -100,7 +100,7 @@ def test_twins_of_a_row_are_not_nearer() -> None:
 
 
 def test_a_sample_has_so_many_rows_of_each_slide() -> None:
-    plan = make_plan((16, 3, 9), (5,))
+    plan = plan_of_rows((16, 3, 9), (5,))
     rows = sample_rows(plan, 4)
     assert rows == sorted(set(rows))
     assert np.bincount(plan.slide_of_row()[rows]).tolist() == [4, 3, 4, 4]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.feature_files import COORDS, FEATURES, write_trident
+from support.feature_files import COORDS, FEATURES, write_trident_file
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.features.read import PlacedFeatures, read_facts, read_features, read_placed
@@ -102,7 +102,7 @@ def test_damaged_files_are_named(tmp_path: Path, suffix: str) -> None:
     with pytest.raises(BenchmarkError, match=f"a{suffix}: not a readable feature file"):
         read_features(path)
     if suffix == ".h5":
-        write_trident(path)
+        write_trident_file(path)
     elif suffix == ".pt":
         torch.save(torch.from_numpy(FEATURES), path)
     else:

@@ -1,11 +1,14 @@
 """A tiny teacher and a finished store of its embeddings, which tests of several stages share."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.extraction import extract, plan_cohort, write_cohort, write_teacher
+from support.extraction import TEACHER, extract, plan_cohort, write_cohort, write_teacher
+from support.features import FeatureSlide, slides_of
 
 from pipeline.cohort.plan import write_plan
+from pipeline.store.store import Store
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +23,40 @@ def good_store(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
     write_plan(plan, folder / "plan.h5")
     extract(plan, folder / "store.zarr", weights)
     return folder / "store.zarr"
+
+
+@pytest.fixture(scope="module")
+def import_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides of two levels at 0.5 um/px; shared, not changed."""
+    folder = tmp_path_factory.mktemp("slides")
+    write_cohort(folder, downsamples=(1, 4))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory, import_cohort: Path, weights: Path) -> Store:
+    """What `extract-teacher` makes of the slides, in float32."""
+    plan = plan_cohort(import_cohort / "manifest.csv")
+    return extract(plan, tmp_path_factory.mktemp("extracted") / "s.zarr", weights, dtype="float32").store
+
+
+@pytest.fixture(scope="module")
+def slides(extracted: Store) -> list[FeatureSlide]:
+    """The store's features, to be written as a tool would."""
+    return slides_of(extracted)
+
+
+@pytest.fixture(scope="module")
+def options(import_cohort: Path, weights: Path) -> dict[str, Any]:
+    """Of `g2l import-features`, for these features."""
+    return {
+        "slides_root": import_cohort,
+        "manifest": import_cohort / "manifest.csv",
+        "teacher": TEACHER,
+        "weights": weights,
+        "dtype": "float32",
+        "rows_per_shard": 8,
+        "val_fraction": 0.5,
+        "device": "cpu",
+        "workers": 2,
+    }

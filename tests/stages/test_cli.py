@@ -1,6 +1,5 @@
 """The command as a user meets it: real processes, exit codes, words."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from support.commands import call_g2l, called
+from support.commands import call_g2l, called, run_g2l
 from support.extraction import TEACHER, write_cohort, write_teacher
 
 from pipeline.config.base import Config, differences, read_toml
@@ -32,12 +31,6 @@ COMMANDS = (
 )
 
 
-def g2l(*words: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command in a process of its own."""
-    command = [sys.executable, "-m", "stages.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})})
-
-
 def test_help_names_every_command_and_imports_no_torch() -> None:
     code = (
         "import sys\nfrom stages.cli import main\nsys.argv = ['g2l', '--help']\n"
@@ -52,14 +45,14 @@ def test_help_names_every_command_and_imports_no_torch() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help(command: str) -> None:
-    done = g2l(command, "--help")
+    done = run_g2l(command, "--help")
     assert done.returncode == 0
     assert "Usage" in done.stdout
 
 
 @pytest.mark.parametrize("width", ["80", "120"])
 def test_a_long_help_is_divided_by_headings(width: str) -> None:
-    lines = g2l("evaluate", "--help", env={"COLUMNS": width}).stdout.splitlines()
+    lines = run_g2l("evaluate", "--help", COLUMNS=width).stdout.splitlines()
     headings = [line.removesuffix(":") for line in lines if re.fullmatch(r"[A-Z][^:]*:", line)]
     assert headings == ["Options", *evaluate_config().panels.values()]
     under = {heading: lines.index(f"{heading}:") for heading in headings}
@@ -85,7 +78,7 @@ def test_headings_begin_with_fields_in_their_order(config: type[Config]) -> None
     ("command", "config"), [("plan", PlanConfig), ("extract-teacher", ExtractConfig), ("train-student", TrainConfig)]
 )
 def test_help_shows_every_option_of_the_configuration(command: str, config: type[Config]) -> None:
-    shown = g2l(command, "--help", env={"COLUMNS": "200"}).stdout
+    shown = run_g2l(command, "--help", COLUMNS="200").stdout
     for name, field in config.model_fields.items():
         assert "--" + name.replace("_", "-") in shown
         assert (field.description or "")[:30] in shown
@@ -139,13 +132,13 @@ def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_traceback_is_shown_when_asked_for() -> None:
-    done = g2l("inspect", "nowhere", env={"G2L_TRACEBACK": "1"})
+    done = run_g2l("inspect", "nowhere", G2L_TRACEBACK="1")
     assert "Traceback" in done.stderr
 
 
 def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.h5"
-    done = g2l(
+    done = run_g2l(
         "plan", cohort, "--out", out, "--patches-per-slide", "5", "--patch-px", "64", "--overlays", tmp_path / "o"
     )
     assert done.returncode == 0, done.stderr
@@ -306,12 +299,12 @@ def test_a_split_with_an_empty_side_is_warned_of(cohort: Path, tmp_path: Path) -
 
 
 def test_the_version_is_told() -> None:
-    assert g2l("--version").stdout.startswith("g2l ")
+    assert run_g2l("--version").stdout.startswith("g2l ")
 
 
 @pytest.mark.parametrize("command", ["make-manifest", "export", "inspect", "verify", "demo"])
 def test_paths_may_stand_in_a_file_for_every_command(command: str) -> None:
-    assert "--config" in g2l(command, "--help").stdout
+    assert "--config" in run_g2l(command, "--help").stdout
 
 
 def test_inspect_takes_its_path_from_a_file(cohort: Path, tmp_path: Path) -> None:

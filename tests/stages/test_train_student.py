@@ -245,7 +245,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
 def short(cnn: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> TrainConfig:
     """The same writes in fewer steps: 3 an epoch, two epochs, a checkpoint within each and one at its end."""
     monkeypatch.setattr(stage, "draw_curves", plain_curves)
-    return cnn.model_copy(update={"epochs": 2, "batch_size": 15})
+    return cnn.model_copy(update={"epochs": 2, "batch_size": 16})
 
 
 def check_failing_disk(

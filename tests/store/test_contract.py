@@ -14,7 +14,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 from support.commands import leftovers
-from support.stores import TEACHER, make_patches, make_plan
+from support.stores import TEACHER, make_patches, plan_of_rows
 
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, ConfigError, StoreError
 from pipeline.base.images import encode_image
@@ -30,7 +30,7 @@ from pipeline.store.writer import StoreWriter
 from stages.inspect import inspect_path
 from stages.verify import verify_store
 
-PLAN = make_plan()
+PLAN = plan_of_rows()
 PATCHES = make_patches(PLAN.num_rows)
 FAILED = 20
 """The row that could not be read."""
@@ -258,7 +258,7 @@ def test_other_settings_are_not_continued(copy: Store, kind: str) -> None:
         other = StoreSpec(how.spec.teacher, how.spec.settings | {"batch_size": 3})
         with pytest.raises(StoreError, match=r"settings\.batch_size: 8 -> 3"):
             open_further(copy, PLAN, other, versions())
-    another_plan: Plan = make_plan(seed=1)
+    another_plan: Plan = plan_of_rows(seed=1)
     with pytest.raises(StoreError, match="plan_hash"):
         open_to_continue(copy.folder, another_plan, first.spec)
 

@@ -1,11 +1,7 @@
 """Several teachers in one store: a further one changes no byte of the first, and a student learns from both."""
 
 import hashlib
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +10,22 @@ import pytest
 import torch
 import zarr
 from support.commands import call_g2l, leftovers
-from support.extraction import TEACHER, extract, plan_cohort, reference_model, write_cohort, write_teacher
-from support.places import ROOT, TESTS
+from support.extraction import (
+    FURTHER,
+    TEACHER,
+    extract,
+    plan_cohort,
+    reference_model,
+    store_files,
+    write_store_for_two,
+    write_teacher,
+)
 from support.stores import TEACHER as MADE_UP
-from support.stores import dropping_cnn, make_patches, make_store, plain_vit, run_files, student_folder, train_config
+from support.stores import dropping_cnn, make_patches, make_store, plain_vit, run_files, train_config
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
 from pipeline.base.versions import versions
-from pipeline.cohort.plan import Plan, write_plan
+from pipeline.cohort.plan import Plan
 from pipeline.config.base import read_toml
 from pipeline.config.model_names import SCRATCH
 from pipeline.disk.asides import ASIDE_SUFFIX
@@ -42,21 +46,12 @@ from stages.reports.train import report
 from stages.train_student import train_student
 from stages.verify import verify_store
 
-FURTHER = "test_efficientnet"
 WIDTH = 7
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Slides, the weights of two teachers, and `store.zarr` with the first one's embeddings."""
-    folder = tmp_path_factory.mktemp("teachers")
-    manifest = write_cohort(folder / "slides")
-    plan = plan_cohort(manifest)
-    write_plan(plan, folder / "plan.h5")
-    extract(plan, folder / "store.zarr", write_teacher(folder / "first.safetensors"))
-    write_teacher(folder / "further.safetensors", FURTHER, seed=3)
-    (folder / "slides").rename(folder / "gone")  # whoever has the store needs no slides
-    return folder
+    return write_store_for_two(tmp_path_factory.mktemp("teachers"))
 
 
 @pytest.fixture(scope="module")
@@ -70,18 +65,6 @@ def both(root: Path, plan: Plan) -> Path:
     out = Path(shutil.copytree(root / "store.zarr", root / "both.zarr"))
     extract(plan, out, root / "further.safetensors", teacher=FURTHER)
     return out
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by name; of a ledger entry without its seconds."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            data = path.read_bytes()
-            if path.parent.name == "shards":
-                data = json.dumps(json.loads(data) | {"seconds": 0}).encode()
-            found[path.relative_to(folder).as_posix()] = data
-    return found
 
 
 def add_teacher(store: Store, *, failed: tuple[int, ...] = (), shards: int | None = None) -> Store:
@@ -111,7 +94,7 @@ def add_teacher(store: Store, *, failed: tuple[int, ...] = (), shards: int | Non
 
 
 def test_a_further_teacher_changes_no_byte_of_the_first(root: Path, both: Path) -> None:
-    first, now = files_of(root / "store.zarr"), files_of(both)
+    first, now = store_files(root / "store.zarr"), store_files(both)
     assert {name: now[name] for name in first} == first
     new = now.keys() - first.keys()
     assert all(name.startswith("teachers/") for name in new)
@@ -181,13 +164,13 @@ def test_rows_that_the_first_could_not_read_fail_until_both_are_done_again(
     extract(plan, out, root / "first.safetensors", retry_failures=True, **options)
     done = extract(plan, out, root / "further.safetensors", teacher=FURTHER, retry_failures=True, **options)
     assert done.num_failed == 0
-    arrays = [{name: data for name, data in files_of(path).items() if "/c/" in name} for path in (out, both)]
+    arrays = [{name: data for name, data in store_files(path).items() if "/c/" in name} for path in (out, both)]
     assert arrays[0] == arrays[1]
 
 
 def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path) -> None:
     out = Path(shutil.copytree(both, tmp_path / "s.zarr"))
-    before = files_of(out)
+    before = store_files(out)
     further = root / "further.safetensors"
     other_plan = plan_cohort(root / "gone" / "manifest.csv", seed=5)
     weights = write_teacher(tmp_path / "other.safetensors", FURTHER, seed=9)
@@ -201,7 +184,7 @@ def test_wrong_uses_are_told(tmp_path: Path, root: Path, plan: Plan, both: Path)
     for with_plan, with_weights, options, words in cases:
         with pytest.raises(G2LError, match=words):
             extract(with_plan, out, with_weights, **options)
-    assert files_of(out) == before
+    assert store_files(out) == before
     Store(out).first.ledger.path(0).unlink()
     with pytest.raises(StoreError, match="finish the store: then it takes a further teacher"):
         extract(
@@ -253,7 +236,7 @@ def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
     tmp_path: Path, root: Path, plan: Plan, views: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
-    before = files_of(out)
+    before = store_files(out)
 
     def spoil(self: Any, patches: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.embed(self.normalise(patches)).clone()
@@ -264,7 +247,7 @@ def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
     options: dict[str, Any] = {"teacher": FURTHER, "views": views}
     with pytest.raises(EncoderError, match=f"1 of 8 embeddings of {FURTHER} in float32 are not finite"):
         extract(plan, out, root / "further.safetensors", **options)
-    assert files_of(out) == before
+    assert store_files(out) == before
     assert not (out / "teachers").exists()
     done = extract(plan, out, root / "further.safetensors", preflight=False, **options)
     assert "preflight" not in done.teacher.attributes
@@ -284,13 +267,13 @@ def test_a_continued_further_teacher_has_the_same_bytes(
     out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
     options: dict[str, Any] = {"teacher": FURTHER, "views": views}
     further = extract(plan, out, root / "further.safetensors", **options).teacher
-    before = files_of(out)
+    before = store_files(out)
     further.ledger.path(1).unlink()
     monkeypatch.setattr("pipeline.training.preflight.describe_device", lambda device: "another machine")
     capsys.readouterr()
     assert extract(plan, out, root / "further.safetensors", **options).num_new_rows == 8
     assert f"preflight: {FURTHER}" in capsys.readouterr().err  # said again, but recorded once
-    assert files_of(out) == before
+    assert store_files(out) == before
     extract(plan, out, root / "further.safetensors", **options)
     assert "preflight" not in capsys.readouterr().err  # nothing is left to do
 
@@ -307,7 +290,7 @@ def test_a_store_is_its_plan(tmp_path: Path, root: Path, both: Path, cnn: str) -
     code, _, said = call_g2l(*command, "--out", out, *further)
     assert code == 0, said
     found, expected = (
-        {name: data for name, data in files_of(path).items() if not name.endswith("config.toml")}
+        {name: data for name, data in store_files(path).items() if not name.endswith("config.toml")}
         for path in (out, both)
     )
     assert found == expected
@@ -542,103 +525,3 @@ def test_a_damaged_list_of_projectors_is_told(tmp_path: Path) -> None:
         (tmp_path / "projectors.json").write_text(text)
         with pytest.raises(EncoderError, match=r"projectors.json: damaged"):
             load_projector(tmp_path, "a")
-
-
-# --- killed and continued ----------------------------------------------------------------------------------------
-
-KILLS = """
-import signal, sys
-sys.path.insert(0, sys.argv[2])
-from pathlib import Path
-from support.extraction import extract
-from support.killing import attempt
-from pipeline.config.stages import TrainConfig
-from pipeline.store.store import Store
-from stages.train_student import train_student
-import torch
-torch.set_num_threads(1)
-root = Path(sys.argv[1])
-
-def kill_through(work, step):
-    kills, at = 0, 1
-    while (code := attempt(work, at)) != 0:
-        assert code == -signal.SIGKILL, code
-        kills, at = kills + 1, at + step
-    return kills
-
-plan = Store(root / "s.zarr").plan
-options = dict(teacher=sys.argv[3], views=int(sys.argv[4]))
-print(kill_through(lambda: extract(plan, root / "s.zarr", root / "further.safetensors", **options), 3))
-config = TrainConfig.model_validate_json((root / "config.json").read_text())
-config = TrainConfig(**config.model_dump(exclude={"augment"}))  # not asked for: by the store
-print(kill_through(lambda: train_student(Store(root / "s.zarr"), root / "run", config), 5))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("views", [1, 4])
-def test_killed_and_continued_equals_the_unbroken_one(tmp_path: Path, root: Path, plan: Plan, views: int) -> None:
-    """Extraction of a further teacher, and training by two: killed again and again, ever later."""
-    shutil.copy(root / "further.safetensors", tmp_path)
-    extract(plan, tmp_path / "s.zarr", root / "first.safetensors", views=views, slides_root=root / "gone")
-    shutil.copytree(tmp_path / "s.zarr", tmp_path / "unbroken.zarr")
-    student = student_folder(tmp_path / "source", "test_efficientnet", 64, drop_path_rate=0.3, drop_rate=0.2)
-    config = train_config(student, teacher=[FURTHER, TEACHER], batch_size=4, checkpoint_every=2)
-    (tmp_path / "config.json").write_text(config.model_dump_json())
-    done = subprocess.run(
-        [sys.executable, "-c", KILLS, str(tmp_path), str(TESTS), FURTHER, str(views)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert min(map(int, done.stdout.split())) >= 5
-    extract(plan, tmp_path / "unbroken.zarr", tmp_path / "further.safetensors", teacher=FURTHER, views=views)
-    found, expected = files_of(tmp_path / "s.zarr"), files_of(tmp_path / "unbroken.zarr")
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if found[name] != expected[name]] == []
-    assert (f"teachers/{FURTHER}/views/c/0/0/0" in found) == (views > 1)
-    unbroken = train_student(Store(tmp_path / "unbroken.zarr"), tmp_path / "unbroken", config).run.folder
-    assert run_files(tmp_path / "run") == run_files(unbroken)
-    for name in ("projectors.json", f"projector/projector-{TEACHER}.safetensors"):
-        assert (tmp_path / "run" / "student" / name).read_bytes() == (unbroken / "student" / name).read_bytes()
-    export_student(unbroken, tmp_path / "student")
-    assert load_projector(tmp_path / "student", TEACHER).linear.out_features == Store(tmp_path / "s.zarr").first.width
-    assert leftovers(tmp_path) == []
-    assert list(Store(tmp_path / "s.zarr").teachers) == [TEACHER, FURTHER]
-
-
-@pytest.mark.slow
-def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Path, both: Path) -> None:
-    """The named one is the measure, at 1; a student's projector into its space is found among its projectors."""
-    store = Store(both)
-    names = [TEACHER, FURTHER]
-    config = train_config(FURTHER, epochs=1, teacher=names, teacher_weight=[1, 1])
-    run = train_student(store, tmp_path / "run", config).run.folder
-    weights = {TEACHER: root / "first.safetensors", FURTHER: root / "further.safetensors"}
-    models = [f"{name}@{weights[name]}" for name in names] + [f"student={run}"]
-    arguments = ["evaluate", "--store", both, "--no-cost", "--device", "cpu", "--resamples", 100]
-    arguments += [word for model in models for word in ("--models", model)]
-    for chosen, other in (([], FURTHER), (["--teacher", TEACHER], FURTHER), (["--teacher", FURTHER], TEACHER)):
-        name = FURTHER if other == TEACHER else TEACHER
-        out = tmp_path / "-".join(["report", *chosen])
-        code, _, said = call_g2l(*arguments, *chosen, "--out", out)
-        assert code == 0, said
-        record = json.loads((out / "report.json").read_text())
-        assert record["reference"] == name
-        section = record["sections"]["fidelity"]
-        assert f"stands in for {name} on" in section["what"]
-        assert any(f"embeddings of {other} too: `--teacher {other}`" in note for note in section["notes"])
-        assert not any("No contact sheet" in note for note in section["notes"])  # the store's pixels are for all
-        assert list(out.glob("fidelity_*.png"))
-        rows = {(row["model"], row["map"]): row for table in section["tables"][:2] for row in table["rows"]}
-        assert {key for key in rows if key[1] == "none needed"} == {(name, "none needed")}
-        assert rows[name, "none needed"]["R2 scaled"]["value"] == pytest.approx(1)
-        assert ("student", "its own projector") in rows
-    code, _, said = call_g2l(*arguments, "--teacher", "uni", "--out", tmp_path / "none")
-    assert (code, "has embeddings of" in said) == (1, True)
-    without = ["evaluate", "--models", "uni@scratch", "--teacher", "uni", "--out", tmp_path / "none"]
-    code, _, said = call_g2l(*without)
-    assert (code, "give --store too" in said) == (1, True)

@@ -86,6 +86,13 @@ def call_g2l(*arguments: object) -> tuple[int, str, str]:
     return code, out.getvalue(), err.getvalue()
 
 
+def succeed(*arguments: object) -> str:
+    """`call_g2l` of a command that must end well; returns all that it said."""
+    code, out, errors = call_g2l(*arguments)
+    assert code == 0, out + errors
+    return out + errors
+
+
 def called(*words: str | Path) -> subprocess.CompletedProcess[str]:
     """`call_g2l`, with what came of it as of a process; seconds less than in one, as torch is loaded already."""
     return subprocess.CompletedProcess(words, *call_g2l(*words))

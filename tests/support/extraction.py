@@ -1,5 +1,6 @@
 """A tiny teacher, a tiny cohort and its plan, and stage one over it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import timm
 import torch
 
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.plan import Plan, SlidePlan
+from pipeline.cohort.plan import Plan, SlidePlan, write_plan
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.encoders.build import load_weights
 from pipeline.sampling import TRAIN, VAL
@@ -24,6 +25,8 @@ torch.set_num_threads(1)  # threads that spin for work make tiny models slow whe
 
 TEACHER = "test_resnet"
 """A CNN of 0.37 M parameters and 96 dimensions that takes patches of any size."""
+FURTHER = "test_efficientnet"
+"""Another such one."""
 PATCH_PX = 64
 
 
@@ -111,3 +114,27 @@ def array_files(store: Path) -> dict[str, bytes]:
         for path in sorted((store / name).rglob("*"))
         if path.is_file() and (name == "plan" or path.name != "zarr.json")
     }
+
+
+def write_store_for_two(folder: Path) -> Path:
+    """A plan, the weights of two teachers, `first` and `further`, and `store.zarr` with the first one's embeddings;
+    returns the folder.
+    """
+    plan = plan_cohort(write_cohort(folder / "slides"))
+    write_plan(plan, folder / "plan.h5")
+    extract(plan, folder / "store.zarr", write_teacher(folder / "first.safetensors"))
+    write_teacher(folder / "further.safetensors", FURTHER, seed=3)
+    (folder / "slides").rename(folder / "gone")  # whoever has the store needs no slides
+    return folder
+
+
+def store_files(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by name; of a ledger entry without its seconds."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            if path.parent.name == "shards":
+                data = json.dumps(json.loads(data) | {"seconds": 0}).encode()
+            found[path.relative_to(folder).as_posix()] = data
+    return found

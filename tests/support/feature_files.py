@@ -11,7 +11,7 @@ FEATURES = np.random.default_rng(0).standard_normal((5, 4), dtype=np.float32)
 COORDS = np.arange(10).reshape(5, 2) * 512
 
 
-def write_trident(path: Path, features: NDArray[Any] = FEATURES, encoder: str = "uni_v1") -> None:
+def write_trident_file(path: Path, features: NDArray[Any] = FEATURES, encoder: str = "uni_v1") -> None:
     """As TRIDENT does: features in chunks of one row, attributes on the datasets."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as f:
@@ -21,7 +21,7 @@ def write_trident(path: Path, features: NDArray[Any] = FEATURES, encoder: str = 
         coords.attrs.update({"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40})
 
 
-def write_stamp(path: Path, extractor: str = "uni2", code_hash: str = "0a0a0a0a", feat_type: str = "tile") -> Path:
+def write_stamp_file(path: Path, extractor: str = "uni2", code_hash: str = "0a0a0a0a", feat_type: str = "tile") -> Path:
     """As STAMP does, three tiles."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as f:

@@ -20,6 +20,10 @@ BACKGROUNDS = {
 """Dark, nearly pink, strongly tinted glass, and two that are none of these."""
 
 
+STROMA = np.s_[10:40, 10:50]
+"""Where the slide `stained` (tests/slides/conftest.py) has pale stroma."""
+
+
 def on_glass(image: np.ndarray, tint: tuple[int, int, int]) -> np.ndarray:
     """The image as it were on glass of a colour: light passes both."""
     return (image.astype(float) * np.array(tint) / np.array(GLASS)).round().clip(0, 255).astype(np.uint8)

@@ -74,14 +74,16 @@ class Campaign:
         """How long an undisturbed run takes, in a fork and as a fresh process; follows how busy the machine is."""
         self.reference: dict[str, Any] = {}
 
-    def run(self, kills: int, interrupts: int) -> Tally:
+    def run(self, kills: int, interrupts: int, fresh_share: float = FRESH_SHARE) -> Tally:
         """Stop the command so many times; runs that end before their stop do not count.
+
+        `fresh_share` of the interrupts hit a process that imports everything itself.
 
         Raises:
             AssertionError: two undisturbed runs are not the same, or they fail.
         """
         started = time.monotonic()
-        stops = list(plan_stops(kills, interrupts, self.rng))
+        stops = list(plan_stops(kills, interrupts, fresh_share, self.rng))
         self.measure(fresh=any(stop.fresh for stop in stops))
         in_a_row = self.rng.randint(1, MOST_IN_A_ROW)
         for stop in stops:
@@ -169,9 +171,9 @@ class Campaign:
         self.say(f"{self.work.command}: {self.tally.faults[-1]}")
 
 
-def plan_stops(kills: int, interrupts: int, rng: random.Random) -> Iterator[Stop]:
+def plan_stops(kills: int, interrupts: int, fresh_share: float, rng: random.Random) -> Iterator[Stop]:
     """So many of each kind in a random order; INT, TERM and HUP in turn."""
-    polite = [Stop(POLITE[i % len(POLITE)], i < round(FRESH_SHARE * interrupts)) for i in range(interrupts)]
+    polite = [Stop(POLITE[i % len(POLITE)], i < round(fresh_share * interrupts)) for i in range(interrupts)]
     stops = [Stop(signal.SIGKILL)] * kills + polite
     rng.shuffle(stops)
     yield from stops

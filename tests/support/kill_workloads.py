@@ -211,7 +211,7 @@ def evaluate_work(folder: Path, place: Path) -> list[object]:
         "--store",
         store,
         "--patches",
-        write_patches(folder),
+        write_patch_table(folder),
         "--no-cost",
         "--device",
         "cpu",
@@ -229,7 +229,7 @@ def teacher(folder: Path) -> list[object]:
     return ["--teacher", TEACHER, "--weights", write_teacher(folder / "teacher.safetensors")]
 
 
-def write_patches(folder: Path) -> Path:
+def write_patch_table(folder: Path) -> Path:
     """32 images of two classes, told apart by colour, of 8 cases, and their table; returns the table."""
     (folder / "images").mkdir()
     lines = ["path,label,group"]

@@ -49,7 +49,7 @@ def write_features(folder: Path, slide: str, features: NDArray[Any], encoder: st
             f["features"].attrs["encoder"] = encoder
 
 
-def write_cohort(folder: Path, shift: float = 1.0, seed: int = 0) -> tuple[Path, Features]:
+def write_labelled_slides(folder: Path, shift: float = 1.0, seed: int = 0) -> tuple[Path, Features]:
     """Twenty cases of two classes and two centres, every fifth with two slides; `shift` parts the classes.
 
     Two feature sets: "uni" with the shift in all patches, "noise" with none.

@@ -30,7 +30,7 @@ WIDTH = 12
 TEACHER = EncoderSpec("test-teacher", "timm:none", "none", width=WIDTH, patch_px=PATCH_PX, licence="Test-1.0")
 
 
-def make_plan(
+def plan_of_rows(
     train: Sequence[int] = (16, 16, 16), val: Sequence[int] = (16,), patch_px: int = PATCH_PX, seed: int = 0
 ) -> Plan:
     """A plan of slides that do not exist: one slide and case for each number of rows, to train on and held out."""
@@ -83,7 +83,7 @@ def make_store(
     seed: int = 0,
 ) -> Store:
     """Write a store; rows in `failed` are unreadable, and only the first `shards` are done unless it is `None`."""
-    plan = make_plan(train, val, patch_px, seed)
+    plan = plan_of_rows(train, val, patch_px, seed)
     teacher = TEACHER.record() | {
         "patch_px": patch_px,
         "weights": "test",

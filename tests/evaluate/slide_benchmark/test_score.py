@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from support.slide_sets import NUM_CASES, WIDTH, Features, prepared, run, write_cohort, write_features
+from support.slide_sets import NUM_CASES, WIDTH, Features, prepared, run, write_features, write_labelled_slides
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.slide_benchmark import score as slide_benchmark
@@ -16,7 +16,7 @@ from pipeline.evaluate.slide_benchmark.section import slide_section
 
 
 def test_features_of_several_models_in_one_folder(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     write_features(tmp_path / "uni", "case_03-DX1", np.ones((4, WIDTH), np.float32), "conch")
     with pytest.raises(BenchmarkError, match=r"uni: .*several encoders \(uni in .*, conch in .*case_03-DX1\.h5\)"):
         run(path, features)
@@ -26,7 +26,7 @@ def test_features_of_several_models_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_bags_hold_all_patches_of_their_slides_whether_kept_or_read_again(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     found, surveys = survey(read_slide_set(path, "tp53", features))
     content = surveys["uni"].content
     expected = []
@@ -43,7 +43,7 @@ def test_bags_hold_all_patches_of_their_slides_whether_kept_or_read_again(tmp_pa
 
 @pytest.mark.slow
 def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     kept = run(path, features[:1])
     monkeypatch.setattr(slide_benchmark, "KEPT_BYTES", 0)
     assert run(path, features[:1]).record() == kept.record()
@@ -51,7 +51,7 @@ def test_what_is_kept_changes_no_digit(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.slow
 def test_files_that_change_after_they_were_looked_at_are_told(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     bench = prepared(path, features)
     write_features(tmp_path / "noise", "case_04-DX1", np.ones((4, WIDTH), np.float32))
     with pytest.raises(BenchmarkError, match=r"noise/case_04-DX1\.h5: its features have changed since"):
@@ -70,7 +70,7 @@ def copy_features(folders: Features, source: str, target: str) -> None:
 
 @pytest.mark.slow
 def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     copy_features(features[:1], "case_03-DX1", "case_09-DX1")
     section = run(path, features)
     assert [(e.what, e.by_rule) for e in section.exclusions] == [
@@ -87,7 +87,7 @@ def test_copies_under_two_cases_are_left_out_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     copy_features(features, "case_05-DX1", "case_05-DX2")
     section = run(path, features)
     assert not section.exclusions
@@ -98,7 +98,7 @@ def test_copies_within_a_case_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_cohort_of_copies_is_refused_with_the_reason(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     for slide in [file.stem for file in features[0][1].glob("*.h5")]:
         write_features(features[0][1], slide, np.ones((8, WIDTH), np.float32))
     with pytest.raises(BenchmarkError, match="its features are exactly those of") as caught:
@@ -107,7 +107,7 @@ def test_a_cohort_of_copies_is_refused_with_the_reason(tmp_path: Path) -> None:
 
 
 def test_the_moments_of_a_bag_are_those_of_all_its_patches(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     found, surveys = survey(read_slide_set(path, "tp53", features))
     surveyed = surveys["uni"]
     assert (surveyed.width, surveyed.encoder, surveys["noise"].encoder) == (WIDTH, "uni", None)
@@ -129,7 +129,7 @@ def test_the_hash_of_features_is_of_values_and_shape() -> None:
 
 
 def test_a_split_of_the_table_goes_before_folds(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     whole = read_slide_set(path, "tp53", features)
     assert not whole.has_split
     assert len(slide_folds(whole, 4, seed=0)) == 4

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score
 from support.places import ROOT
-from support.slide_sets import NUM_CASES, WIDTH, edit, run, write_cohort, write_features
+from support.slide_sets import NUM_CASES, WIDTH, edit, run, write_features, write_labelled_slides
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.slide_benchmark.section import MEAN, MIL
@@ -34,7 +34,7 @@ def score(section: Section, model: str, predictor: str) -> Interval:
 
 @pytest.mark.slow
 def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path, shift=4.0)
+    path, features = write_labelled_slides(tmp_path, shift=4.0)
     section = run(path, features, "noise", mil_epochs=8)
     json.dumps(section.record(), allow_nan=False)
     assert section.basis == {"patches": 214, "slides": 24, "cases": 20, "centres": 2}
@@ -71,7 +71,7 @@ def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path) -> None:
-    section = run(*write_cohort(tmp_path, shift=1.0))
+    section = run(*write_labelled_slides(tmp_path, shift=1.0))
     records = section.data["predictions"]
     truth = np.array([record["label"] == "wt" for record in records])  # the second of mut, wt
     folds = np.array([record["fold"] for record in records])
@@ -88,7 +88,7 @@ def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path)
 
 @pytest.mark.slow
 def test_every_case_is_in_one_fold_and_predicted_once(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     edit(
         path, "case_05-DX2,case_05,mut", "case_05-DX2,case_05,wt"
     )  # slides of one case that differ: the unit is the slide
@@ -107,7 +107,7 @@ def test_every_case_is_in_one_fold_and_predicted_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_same_features_differ_by_nothing(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     section = run(path, [("a", features[0][1]), ("b", features[0][1])])
     for row in table(section, "Difference from a").rows:
         assert [(cell.value, cell.low, cell.high) for cell in row[2:]] == [(0, 0, 0)] * 3
@@ -119,14 +119,14 @@ def test_random_labels_give_intervals_that_cover_a_guess(tmp_path: Path) -> None
     for seed in range(3):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        section = run(*write_cohort(folder, shift=0.0, seed=seed))
+        section = run(*write_labelled_slides(folder, shift=0.0, seed=seed))
         found = [score(section, model, predictor) for model in ("uni", "noise") for predictor in (MIL, MEAN)]
         covered += [interval.low < 0.5 < interval.high for interval in found]
     assert np.mean(covered) > 0.7  # one in twenty misses by chance, and all four of a cohort go together
 
 
 def test_a_given_split_is_taken(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     rows = path.read_text().splitlines()
     parts = ["train"] * 10 + ["val"] * 2 + ["test"] * 8
     lines = [f"{row},{parts[int(row[5:7])]}" for row in rows[1:]]
@@ -153,7 +153,7 @@ def test_a_given_split_is_taken(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_centres_are_counted_one_by_one(tmp_path: Path) -> None:
     """Cases 0, 5, 10 and 15 have two slides; those of 0 and 15 are of both centres."""
-    path, features = write_cohort(tmp_path, shift=4.0)
+    path, features = write_labelled_slides(tmp_path, shift=4.0)
     edit(path, "case_00-DX2,case_00,wt,north", "case_00-DX2,case_00,wt,south")
     edit(path, "case_15-DX2,case_15,mut,south", "case_15-DX2,case_15,mut,north")
     section = run(path, features[:1])
@@ -171,7 +171,7 @@ def test_centres_are_counted_one_by_one(tmp_path: Path) -> None:
 
 def test_a_patient_that_is_given_for_some_slides_is_never_parted(tmp_path: Path) -> None:
     """Cases 0 to 7 are of two patients, the others name none; the case is given throughout."""
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     rows = path.read_text().splitlines()
     patient = {case: "PQ"[case % 2] if case < 8 else "" for case in range(NUM_CASES)}
     path.write_text("\n".join([rows[0] + ",patient", *(f"{row},{patient[int(row[5:7])]}" for row in rows[1:])]) + "\n")
@@ -190,7 +190,7 @@ def test_a_patient_that_is_given_for_some_slides_is_never_parted(tmp_path: Path)
 
 @pytest.mark.slow
 def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.split("-DX")[0][5:7] < "10")]) + "\n")
     section = run(path, features[:1], folds=5, mil_epochs=1)
@@ -204,7 +204,7 @@ def test_an_auroc_of_few_pairs_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_missing_damaged_and_unlabelled_slides_are_listed(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     (tmp_path / "noise" / "case_01-DX1.h5").unlink()
     (tmp_path / "uni" / "case_02-DX1.h5").write_bytes(b"no HDF5")
     broken = np.ones((4, WIDTH), np.float32)
@@ -231,7 +231,7 @@ def test_missing_damaged_and_unlabelled_slides_are_listed(tmp_path: Path) -> Non
 
 
 def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     with pytest.raises(BenchmarkError, match=r"11 folds need at least 11 cases of every class, but 'mut' has 10"):
         run(path, features, folds=11)
     with pytest.raises(BenchmarkError, match="lacks the column her2"):
@@ -252,7 +252,7 @@ def test_what_gives_no_number_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_hashes_follow_the_files(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     before = run(path, features).source
     write_features(tmp_path / "uni", "case_04-DX1", np.ones((4, WIDTH), np.float32))
     after = run(path, features).source
@@ -270,7 +270,7 @@ print(json.dumps(run(path, [(name, path.parent / name) for name in ("uni", "nois
 
 @pytest.mark.slow
 def test_another_process_with_more_threads_gives_the_same_digits(tmp_path: Path) -> None:
-    path, features = write_cohort(tmp_path)
+    path, features = write_labelled_slides(tmp_path)
     here = run(path, features).record()
     environment = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
     call = [sys.executable, "-c", PROGRAM, str(path)]

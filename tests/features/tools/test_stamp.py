@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from support.embedded import ENCODER, GRID, embedded
-from support.feature_files import COORDS, FEATURES, write_stamp
+from support.feature_files import COORDS, FEATURES, write_stamp_file
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.features.find import find_feature_tree
@@ -48,11 +48,11 @@ def test_slides_in_subfolders_are_found_from_the_output_folder_and_from_the_extr
 ) -> None:
     """As of a GDC download: a folder a slide. With `generate_hash: false` the extractor's folder has no hash."""
     made = {
-        name: write_stamp(tmp_path / root / sub / f"{name}.h5")
+        name: write_stamp_file(tmp_path / root / sub / f"{name}.h5")
         for name, sub in (("TCGA-A", "1f3c-77"), ("TCGA-B", "deep/9b"), ("TCGA-C", "."))
     }
     (tmp_path / root / "1f3c-77" / "TCGA-A.jpg").touch()
-    write_stamp(tmp_path / root / ".cache" / "TCGA-D.h5")
+    write_stamp_file(tmp_path / root / ".cache" / "TCGA-D.h5")
     assert find_feature_tree(tmp_path).files == made
     assert find_feature_tree(tmp_path / root).files == made
     (tmp_path / root / "TCGA-C.h5").unlink()  # no file right in it
@@ -60,8 +60,8 @@ def test_slides_in_subfolders_are_found_from_the_output_folder_and_from_the_extr
 
 
 def test_a_tree_in_a_folder_of_a_known_name_is_read_whole(tmp_path: Path) -> None:
-    write_stamp(tmp_path / "features_uni2" / "a.h5")
-    write_stamp(tmp_path / "features_uni2" / "u" / "b.h5")
+    write_stamp_file(tmp_path / "features_uni2" / "a.h5")
+    write_stamp_file(tmp_path / "features_uni2" / "u" / "b.h5")
     assert find_feature_tree(tmp_path).files.keys() == {"a", "b"}
 
 
@@ -70,21 +70,21 @@ def test_a_tree_in_a_folder_of_a_known_name_is_read_whole(tmp_path: Path) -> Non
 )
 def test_subfolders_may_have_names_that_other_tools_give(tmp_path: Path, folders: tuple[str, str]) -> None:
     made = {
-        name: write_stamp(tmp_path / "uni2-0a0a0a0a" / sub / f"{name}.h5")
+        name: write_stamp_file(tmp_path / "uni2-0a0a0a0a" / sub / f"{name}.h5")
         for name, sub in zip("ab", folders, strict=True)
     }
     assert find_feature_tree(tmp_path).files == made
     assert find_feature_tree(tmp_path / "uni2-0a0a0a0a").files == made
-    write_stamp(tmp_path / "uni2-0a0a0a0a" / "y" / "d.h5", "virchow2")
+    write_stamp_file(tmp_path / "uni2-0a0a0a0a" / "y" / "d.h5", "virchow2")
     with pytest.raises(BenchmarkError, match="several extractors or runs of STAMP"):
         find_feature_tree(tmp_path / "uni2-0a0a0a0a")
 
 
 def test_links_to_folders_are_followed_and_no_loop_is(tmp_path: Path) -> None:
     root, elsewhere = tmp_path / "out" / "uni2-0a0a0a0a", tmp_path / "elsewhere"
-    a = write_stamp(root / "u1" / "a.h5")
-    write_stamp(elsewhere / "deep" / "b.h5")
-    write_stamp(tmp_path / "other" / "c.h5")  # above the folder that is named: not a part of it
+    a = write_stamp_file(root / "u1" / "a.h5")
+    write_stamp_file(elsewhere / "deep" / "b.h5")
+    write_stamp_file(tmp_path / "other" / "c.h5")  # above the folder that is named: not a part of it
     (root / "link").symlink_to(elsewhere)
     (root / "again").symlink_to(elsewhere / "deep")
     (root / "u0").symlink_to("u1")
@@ -106,7 +106,7 @@ def test_several_extractors_or_runs_are_named_and_none_is_guessed(
     tmp_path: Path, one: tuple[str, str], two: tuple[str, str]
 ) -> None:
     for slide, (extractor, code_hash) in (("a", one), ("b", two)):
-        write_stamp(tmp_path / f"{extractor}-{code_hash}" / "u" / f"{slide}.h5", extractor, code_hash)
+        write_stamp_file(tmp_path / f"{extractor}-{code_hash}" / "u" / f"{slide}.h5", extractor, code_hash)
     with pytest.raises(BenchmarkError, match="several extractors or runs of STAMP") as caught:
         find_feature_tree(tmp_path)
     for extractor, code_hash in (one, two):
@@ -115,8 +115,8 @@ def test_several_extractors_or_runs_are_named_and_none_is_guessed(
 
 
 def test_a_newer_stamp_that_continued_one_folder_is_one_run(tmp_path: Path) -> None:
-    write_stamp(tmp_path / "uni2" / "a.h5", code_hash="0a0a0a0a")
-    write_stamp(tmp_path / "uni2" / "u" / "b.h5", code_hash="0b0b0b0b")
+    write_stamp_file(tmp_path / "uni2" / "a.h5", code_hash="0a0a0a0a")
+    write_stamp_file(tmp_path / "uni2" / "u" / "b.h5", code_hash="0b0b0b0b")
     assert find_feature_tree(tmp_path).files.keys() == {"a", "b"}
 
 
@@ -127,10 +127,10 @@ def test_what_is_not_of_stamp_is_not_looked_for_in_subfolders(tmp_path: Path) ->
             f["coords"] = np.zeros((3, 2))
             if name == "t":
                 f["features"] = np.ones((3, 4))
-    write_stamp(tmp_path / "slides" / "s.h5", feat_type="slide")
+    write_stamp_file(tmp_path / "slides" / "s.h5", feat_type="slide")
     with pytest.raises(BenchmarkError, match=r"no feature files .* nor STAMP's anywhere below it"):
         find_feature_tree(tmp_path)
-    write_stamp(tmp_path / "u" / "s.h5")
+    write_stamp_file(tmp_path / "u" / "s.h5")
     assert find_feature_tree(tmp_path).files.keys() == {"s"}
     with h5py.File(tmp_path / "own.h5", "w") as f:
         f["features"] = np.ones((3, 4))
@@ -141,14 +141,14 @@ def test_what_is_not_of_stamp_is_not_looked_for_in_subfolders(tmp_path: Path) ->
 
 
 def test_coordinates_and_sides_are_in_um(tmp_path: Path) -> None:
-    facts = read_facts(write_stamp(tmp_path / "a.h5"))
+    facts = read_facts(write_stamp_file(tmp_path / "a.h5"))
     assert (facts.layout, facts.in_um, facts.patch_px, facts.side_um) == ("stamp", True, 224, 112)
     assert facts.side(0.25) == 448
 
 
 @pytest.mark.parametrize("unit", [None, "px", "mm"])
 def test_another_unit_is_refused(tmp_path: Path, unit: str | None) -> None:
-    path = write_stamp(tmp_path / "a.h5")
+    path = write_stamp_file(tmp_path / "a.h5")
     with h5py.File(path, "r+") as f:
         del f.attrs["unit"]
         if unit:
@@ -168,7 +168,7 @@ def test_the_first_file_that_can_be_read_tells_whose_a_folder_is(tmp_path: Path)
     (tmp_path / "bad.h5").write_bytes(b"cut short")
     with h5py.File(tmp_path / "other.h5", "w") as f:
         f["features"] = FEATURES
-    own, slide = write_stamp(tmp_path / "a.h5"), write_stamp(tmp_path / "b.h5", feat_type="slide")
+    own, slide = write_stamp_file(tmp_path / "a.h5"), write_stamp_file(tmp_path / "b.h5", feat_type="slide")
     bad, other = tmp_path / "bad.h5", tmp_path / "other.h5"
     assert stamp.holds([bad, own, other])
     assert not stamp.holds([bad, other, own])

@@ -6,9 +6,8 @@ import h5py
 import numpy as np
 import pytest
 from support.embedded import ENCODER, GRID, embedded
-from support.feature_files import COORDS, FEATURES, write_trident
-from support.features import FeatureSlide
-from support.features import write_trident as write_job
+from support.feature_files import COORDS, FEATURES, write_trident_file
+from support.features import FeatureSlide, write_trident
 
 from pipeline.config.stages import PlanConfig
 from pipeline.features.find import find_feature_tree
@@ -20,7 +19,7 @@ from pipeline.features.tools import trident
 
 def test_trident(tmp_path: Path) -> None:
     job = tmp_path / "20x_256px_0px_overlap"
-    write_trident(job / "features_uni_v1" / "TCGA-AA-0001-01Z-00-DX1.0A1B.h5")
+    write_trident_file(job / "features_uni_v1" / "TCGA-AA-0001-01Z-00-DX1.0A1B.h5")
     (job / "features_uni_v1" / "TCGA-AA-0001-01Z-00-DX1.0A1B.h5.lock").touch()
     (job / "patches").mkdir()
     for named in (tmp_path, job, job / "features_uni_v1"):
@@ -37,7 +36,7 @@ def test_trident_rounds_the_side_of_a_patch_down(tmp_path: Path) -> None:
     slides = [FeatureSlide("s0", FEATURES, COORDS, 0.25, 64, 0.5, (9000, 9000))]
     sides = {}
     for said in (170, 171, 169):
-        features = write_job(tmp_path / str(said), slides)
+        features = write_trident(tmp_path / str(said), slides)
         for path in (features / "features_tiny").iterdir():
             with h5py.File(path, "r+") as f:
                 f["coords"].attrs.update(

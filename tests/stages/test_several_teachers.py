@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import torch
 from support.commands import call_g2l
-from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
+from support.extraction import FURTHER, PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
 from support.stores import student_folder, train_config
 
 from pipeline.base.errors import EncoderError
@@ -23,18 +23,16 @@ from stages.export import export_student
 from stages.inspect import inspect_path
 from stages.train_student import train_student
 
-SECOND = "test_efficientnet"
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Slides, `store.zarr` of TEACHER and then SECOND, a run of SECOND first and then TEACHER, and its export."""
+    """Slides, `store.zarr` of TEACHER and then FURTHER, a run of FURTHER first and then TEACHER, and its export."""
     folder = tmp_path_factory.mktemp("several")
     plan = plan_cohort(write_cohort(folder / "slides", 4))
     extract(plan, folder / "store.zarr", write_teacher(folder / "first.safetensors"))
-    extract(plan, folder / "store.zarr", write_teacher(folder / "second.safetensors", SECOND, seed=3), teacher=SECOND)
+    extract(plan, folder / "store.zarr", write_teacher(folder / "second.safetensors", FURTHER, seed=3), teacher=FURTHER)
     vit = student_folder(folder / "vit", "test_vit", PATCH_PX, img_size=PATCH_PX, depth=2, embed_dim=32, num_heads=2)
-    config = train_config(vit, teacher=[SECOND, TEACHER], epochs=1)
+    config = train_config(vit, teacher=[FURTHER, TEACHER], epochs=1)
     train_student(Store(folder / "store.zarr"), folder / "run", config)
     export_student(folder / "run", folder / "exported")
     return folder
@@ -69,7 +67,7 @@ def test_the_projector_of_the_named_teacher_is_applied(root: Path, tmp_path: Pat
     own = torch.load(tmp_path / "own" / "tile_embeddings" / "s0.pt", weights_only=True)
     for model in ("run", "exported"):
         for teacher, file in (
-            (SECOND, "projector/projector.safetensors"),
+            (FURTHER, "projector/projector.safetensors"),
             (TEACHER, f"projector/projector-{TEACHER}.safetensors"),
         ):
             out = tmp_path / f"{model}-{teacher}"
@@ -86,37 +84,37 @@ def test_the_projector_of_the_named_teacher_is_applied(root: Path, tmp_path: Pat
 
 def test_the_teacher_must_be_said_and_another_one_s_files_are_refused(root: Path, tmp_path: Path) -> None:
     for more, words in (
-        (["--as-teacher"], f"learnt from {SECOND}, {TEACHER}: say with --teacher which"),
-        (["--as-teacher", "--teacher", "uni"], f"--teacher uni: s={root / 'run'} learnt from {SECOND}, {TEACHER}"),
-        (["--teacher", SECOND], f"--teacher {SECOND} goes with --as-teacher"),
+        (["--as-teacher"], f"learnt from {FURTHER}, {TEACHER}: say with --teacher which"),
+        (["--as-teacher", "--teacher", "uni"], f"--teacher uni: s={root / 'run'} learnt from {FURTHER}, {TEACHER}"),
+        (["--teacher", FURTHER], f"--teacher {FURTHER} goes with --as-teacher"),
     ):
         code, _, said = embed(root, "run", tmp_path / "out", *more)
         assert (code, words in said) == (1, True), said
         assert not (tmp_path / "out").exists()
-    assert embed(root, "run", tmp_path / "out", "--as-teacher", "--teacher", SECOND)[0] == 0
+    assert embed(root, "run", tmp_path / "out", "--as-teacher", "--teacher", FURTHER)[0] == 0
     before = (tmp_path / "out" / "tile_embeddings" / "s0.pt").read_bytes()
     code, _, said = embed(root, "run", tmp_path / "out", "--as-teacher", "--teacher", TEACHER)
-    assert (code, f"settings.teacher: '{SECOND}' -> '{TEACHER}'" in said) == (1, True), said
+    assert (code, f"settings.teacher: '{FURTHER}' -> '{TEACHER}'" in said) == (1, True), said
     (tmp_path / "out" / "embed.json").unlink()  # the file's own mark refuses as well
     (tmp_path / "out" / "embed.toml").unlink()
     assert embed(root, "run", tmp_path / "out", "--as-teacher", "--teacher", TEACHER)[0] == 1
     assert (tmp_path / "out" / "tile_embeddings" / "s0.pt").read_bytes() == before
-    assert embed(root, "run", tmp_path / "trident", "--as-teacher", "--teacher", SECOND, "--layout", "trident")[0] == 0
-    assert list((tmp_path / "trident").rglob(f"features_s-as-{SECOND}/s0.h5"))
+    assert embed(root, "run", tmp_path / "trident", "--as-teacher", "--teacher", FURTHER, "--layout", "trident")[0] == 0
+    assert list((tmp_path / "trident").rglob(f"features_s-as-{FURTHER}/s0.h5"))
 
 
 @pytest.mark.slow
 def test_evaluation_finds_the_projector_of_the_store_s_teacher(root: Path, tmp_path: Path) -> None:
     identity = RunFolder(root / "run").read_identity()
     hashes = {
-        SECOND: identity["teacher"]["weights_sha256"],
+        FURTHER: identity["teacher"]["weights_sha256"],
         TEACHER: Store(root / "store.zarr").first.spec.teacher["weights_sha256"],
     }
     for model in ("run", "exported", "run/student", "run@before"):
         assert name_model(str(root / model), None).teachers == hashes
     named = name_model(str(root / "exported"), None)
     for teacher, file in (
-        (SECOND, "projector/projector.safetensors"),
+        (FURTHER, "projector/projector.safetensors"),
         (TEACHER, f"projector/projector-{TEACHER}.safetensors"),
     ):
         projector = named.projector_into(hashes[teacher])
@@ -166,10 +164,10 @@ def test_unknown_weights_are_nobody_s(root: Path, tmp_path: Path) -> None:
 def test_the_card_says_which_teacher_and_lists_all_projectors(root: Path) -> None:
     card = (root / "exported" / "README.md").read_text()
     for words in (
-        f"% of {SECOND}'s ",
-        f"maps the embedding into {SECOND}'s space",
+        f"% of {FURTHER}'s ",
+        f"maps the embedding into {FURTHER}'s space",
         "| `projectors.json` |",
-        f"| `projector/projector.safetensors` | its map into {SECOND}'s space |",
+        f"| `projector/projector.safetensors` | its map into {FURTHER}'s space |",
         f"| `projector/projector-{TEACHER}.safetensors` | its map into {TEACHER}'s space |",
     ):
         assert words in card, words
@@ -185,7 +183,7 @@ def test_the_description_has_the_teachers_in_order(root: Path) -> None:
     identity, listing = run.read_identity(), json.loads((folder / "projectors.json").read_text())
     records = [identity["teacher"], identity["further_teachers"][0]["teacher"]]
     contents = [identity["store"], identity["further_teachers"][0]["content"]]
-    assert [teacher["name"] for teacher in described["teachers"]] == [SECOND, TEACHER]
+    assert [teacher["name"] for teacher in described["teachers"]] == [FURTHER, TEACHER]
     for teacher, record, content in zip(described["teachers"], records, contents, strict=True):
         for key in ("name", "source", "weights", "weights_sha256", "width"):
             assert teacher[key] == record[key], key
@@ -193,7 +191,7 @@ def test_the_description_has_the_teachers_in_order(root: Path) -> None:
         assert teacher["projector"] == listing[teacher["name"]]
         assert teacher["projector_sha256"] == hashlib.sha256((folder / teacher["projector"]).read_bytes()).hexdigest()
     shown = inspect_path(folder)
-    assert f"{SECOND}, 0.5 of the loss" in shown
+    assert f"{FURTHER}, 0.5 of the loss" in shown
     assert described["plan_hash"] in shown
 
 
@@ -220,3 +218,37 @@ def test_a_damaged_list_of_projectors_is_told_to_the_user(root: Path, tmp_path: 
     (student / "student.json").unlink()
     with pytest.raises(EncoderError, match=r"projectors\.json: damaged"):
         name_model(str(student), None)
+
+
+@pytest.mark.slow
+def test_a_report_measures_by_the_teacher_that_is_named(tmp_path: Path, root: Path) -> None:
+    """The named one is the measure, at 1; a student's projector into its space is found among its projectors."""
+    store = Store(root / "store.zarr")
+    names = [TEACHER, FURTHER]
+    config = train_config(FURTHER, epochs=1, teacher=names, teacher_weight=[1, 1])
+    run = train_student(store, tmp_path / "run", config).run.folder
+    weights = {TEACHER: root / "first.safetensors", FURTHER: root / "second.safetensors"}
+    models = [f"{name}@{weights[name]}" for name in names] + [f"student={run}"]
+    arguments = ["evaluate", "--store", store.folder, "--no-cost", "--device", "cpu", "--resamples", 100]
+    arguments += [word for model in models for word in ("--models", model)]
+    for chosen, other in (([], FURTHER), (["--teacher", TEACHER], FURTHER), (["--teacher", FURTHER], TEACHER)):
+        name = FURTHER if other == TEACHER else TEACHER
+        out = tmp_path / "-".join(["report", *chosen])
+        code, _, said = call_g2l(*arguments, *chosen, "--out", out)
+        assert code == 0, said
+        record = json.loads((out / "report.json").read_text())
+        assert record["reference"] == name
+        section = record["sections"]["fidelity"]
+        assert f"stands in for {name} on" in section["what"]
+        assert any(f"embeddings of {other} too: `--teacher {other}`" in note for note in section["notes"])
+        assert not any("No contact sheet" in note for note in section["notes"])  # the store's pixels are for all
+        assert list(out.glob("fidelity_*.png"))
+        rows = {(row["model"], row["map"]): row for table in section["tables"][:2] for row in table["rows"]}
+        assert {key for key in rows if key[1] == "none needed"} == {(name, "none needed")}
+        assert rows[name, "none needed"]["R2 scaled"]["value"] == pytest.approx(1)
+        assert ("student", "its own projector") in rows
+    code, _, said = call_g2l(*arguments, "--teacher", "uni", "--out", tmp_path / "none")
+    assert (code, "has embeddings of" in said) == (1, True)
+    without = ["evaluate", "--models", "uni@scratch", "--teacher", "uni", "--out", tmp_path / "none"]
+    code, _, said = call_g2l(*without)
+    assert (code, "give --store too" in said) == (1, True)
