@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.base.console import counted, table
-from pipeline.base.errors import ConfigError, EncoderError, G2LError
+from pipeline.base.errors import CheckpointError, ConfigError, EncoderError, G2LError
 from pipeline.base.outside import reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
@@ -145,7 +145,16 @@ def _origin(teacher: StoredTeacher) -> list[tuple[str, object]]:
 
 
 def describe_run(run: RunFolder) -> str:
-    """A run in words."""
+    """A run in words.
+
+    Raises:
+        CheckpointError: its records are damaged.
+    """
+    with reading(run.identity_path, "damaged", CheckpointError):
+        return _run_in_words(run)
+
+
+def _run_in_words(run: RunFolder) -> str:
     identity, lines = run.read_identity(), run.metrics()
     student, options = identity["student"], identity["options"]
     steps = [line for line in lines if line["kind"] == "step"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.console import say
-from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError, did_you_mean
+from pipeline.base.errors import BenchmarkError, CheckpointError, ConfigError, EncoderError, did_you_mean
 from pipeline.base.outside import read_toml, reading
 from pipeline.config.model_names import (
     FOLDER_PREFIX,
@@ -157,7 +157,9 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None, optio
     if len(label) > LARGEST_LABEL:
         raise ConfigError(f"{option}: the label {label[:20]}... has more than {LARGEST_LABEL} characters")
     if is_run(folder):
-        return _of_run(RunFolder(folder), weights, label, store, option)
+        run = RunFolder(folder)
+        with reading(run.identity_path, "damaged", CheckpointError):
+            return _of_run(run, weights, label, store, option)
     if (folder / "config.json").is_file():
         if weights:
             raise ConfigError(f"{option} {text}: a student's folder has its own weights; leave out @{weights}")
