@@ -361,13 +361,16 @@ def flags(options: dict[str, Any]) -> list[object]:
 def test_slides_of_another_magnification_than_the_others(
     tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], cohort: Path
 ) -> None:
-    """Without --mpp, the median of the slides is what the others are held against."""
-    more = tmp_path / "slides"
+    """Without --mpp, the median of the slides is what the others are held against. `s0` and `s2` have the same pixels,
+    which is warned of in one case.
+    """
+    more, manifest = tmp_path / "slides", tmp_path / "m.csv"
+    manifest.write_text("slide_id,path,case_id\ns0,s0.svs,k\ns1,s1.svs,l\ns2,s2.svs,k\n")
     shutil.copytree(cohort, more)
     (more / "s2.svs").write_bytes((cohort / "s0.svs").read_bytes() + b"the same pixels, but no copy")
     three = [*slides, changed(slides, "s0", name="s2")[0]]
     features = write_trident(tmp_path / "features", BAD["wrong level"][0](three))
-    done = run(features, tmp_path / "s.zarr", options, manifest=None, slides_root=more)
+    done = run(features, tmp_path / "s.zarr", options, manifest=manifest, slides_root=more)
     assert list(audit_of(done.store)) == ["s1"]
     assert "its patches have 1 um/px, those of the other slides 0.5. A wrong level?" in audit_of(done.store)["s1"]
 
