@@ -7,7 +7,7 @@ replays: beyond the paper, whose student is compared with the embedding of the p
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,40 +82,45 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         slide = slides[path]
         return read_patches, (path, slide.manifest_mpp, slide.geometry, slide.coords_l0_px)
 
-    with exclusive(out, "g2l extract-teacher"):
-        if needs_slides(out, config.teacher):
-            check_slides(plan, config.slides_root)
-        with watched(out, slides, read_again, tell=say):
-            return _extract(plan, out, config, record)
-
-
-def _extract(plan: Plan, out: Path, config: ExtractConfig, record: dict[str, Any] | None) -> Extracted:
-    """`extract_teacher`, with the lock on `out` held."""
     root = config.slides_root
-    running = start_teacher(config, plan)
-    teacher = prepare_store(plan, out, config, running)
-    write_record(teacher, record)
-    if config.retry_failures:
-        tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accept_changed_files=True)
-        forget_failures(teacher, plan, tried)
-    pending = teacher.ledger.pending()
-    num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
-    warn_of_disk(teacher, plan, num_rows)
-    started = time.monotonic()
-    embed_shards(
-        teacher,
-        patches_to_embed(teacher, plan, root, tell=say, accept_changed_files=config.retry_failures),
-        pending,
-        running,
-        workers=config.workers or usable_cores(),
-        max_failures=config.max_failures,
-    )
-    seconds = time.monotonic() - started
-    write_failures(teacher)
-    first = teacher.store.first
-    if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
-        write_failures(first)
+    with exclusive(out, "g2l extract-teacher"), watched(out, *slides_to_read(plan, root), tell=say):
+        if needs_slides(out, config.teacher):
+            check_slides(plan, root)
+        running = start_teacher(config, plan)
+        teacher = prepare_store(plan, out, config, running)
+        write_record(teacher, record)
+        if config.retry_failures:
+            tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accept_changed_files=True)
+            forget_failures(teacher, plan, tried)
+        pending = teacher.ledger.pending()
+        num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
+        warn_of_disk(teacher, plan, num_rows)
+        started = time.monotonic()
+        embed_shards(
+            teacher,
+            patches_to_embed(teacher, plan, root, tell=say, accept_changed_files=config.retry_failures),
+            pending,
+            running,
+            workers=config.workers or usable_cores(),
+            max_failures=config.max_failures,
+        )
+        seconds = time.monotonic() - started
+        write_failures(teacher)
+        first = teacher.store.first
+        if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
+            write_failures(first)
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
+
+
+def slides_to_read(plan: Plan, slides_root: Path | None) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+    """The files of a plan's slides, and how to read all patches of one again in a child process."""
+    slides = {plan.slide_path(slide, slides_root): slide for slide in plan.slides}
+
+    def read_again(path: Path) -> Work:
+        slide = slides[path]
+        return read_patches, (path, slide.manifest_mpp, slide.geometry, slide.coords_l0_px)
+
+    return slides, read_again
 
 
 def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:

@@ -6,7 +6,7 @@ read the pixels. Left out of the paper's stage one: sampling and tissue, which t
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,21 +88,40 @@ def import_features(
         patch_px = teacher_patch_px(config, files)
         built, teacher = find_teacher(config.teacher, config.weights, patch_px)
         expected = expected_features(config, patch_px, teacher["width"])
-        pairs = {file_named(matched.root / row.path): (row, features) for row, features in matched.pairs}
-
-        def read_again(path: Path) -> Work:
-            return read_slide, (pairs[path][0], path, pairs[path][1], expected, patches_to_measure(len(pairs)))
-
         planned = planned_files(before.plan) if before else {}
-        with watched(out, pairs, read_again, tell=say, refused_later=planned) as crashing:
+        with watched(out, *slides_to_read(matched, expected), tell=say, refused_later=planned) as crashing:
             looked = look_at_features(matched, expected, config.workers or usable_cores())
-            stored, looked, plan = plan_and_open(looked, built, teacher, before, out, config)
-            for path in crashing.keys() & planned.keys():  # it stays in the store's plan, and its rows fail
-                refuse_slide(planned[path], crashing[path])
+            proof: Proof | None = None
+            if before is None:
+                plan = plan_import(looked)
+                say_audit(plan, config.teacher)
+                proof = prove_or_say_why(plan, looked, built, config)
+                looked, plan = leave_out_refused(looked, plan, proof)
+            else:
+                looked, plan = plan_again(looked, before)
+            say_estimate(plan, teacher["width"], config)
+            spec = StoreSpec(teacher, store_settings(looked, plan, config))
+            if before is None:
+                notes = (proof.notes() if proof else {}) | weights_note(config.weights)
+                create_store(out, plan, spec, versions(), **notes)
+            stored = open_to_continue(out, plan, spec).first
             if record is not None:
                 write_text(out / "config.toml", to_toml({"import-features": record}))
             write_audit(plan.audit, out / "audit.csv")
+            for path in crashing.keys() & planned.keys():  # it stays in the store's plan, and its rows fail
+                refuse_slide(planned[path], crashing[path])
             return fill_store(stored, plan, FeatureRows(plan, looked.accepted, config.coords), config)
+
+
+def slides_to_read(matched: Matched, expected: Expected) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+    """The files of slides with features, and how to read one again in a child process as the import does."""
+    pairs = {file_named(matched.root / row.path): (row, features) for row, features in matched.pairs}
+
+    def read_again(path: Path) -> Work:
+        row, features = pairs[path]
+        return read_slide, (row, path, features, expected, patches_to_measure(len(pairs)))
+
+    return pairs, read_again
 
 
 def planned_files(plan: Plan) -> dict[str, Path]:
@@ -283,35 +302,6 @@ def say_encoder(slides: Sequence[ImportedSlide], teacher: str) -> None:
             f"note: the files name the encoder {other[0]}, --teacher says {teacher}; it is not known whether "
             "they are the same"
         )
-
-
-def plan_and_open(
-    looked: Looked,
-    built: BuiltEncoder | None,
-    teacher: dict[str, Any],
-    before: Store | None,
-    out: Path,
-    config: ImportConfig,
-) -> tuple[StoredTeacher, Looked, Plan]:
-    """The store to fill, new or the one `before`, with the slides that are imported and their plan.
-
-    Raises:
-        G2LError: the features are not the teacher's, no slide is left, or the store is of other inputs.
-    """
-    proof: Proof | None = None
-    if before is None:
-        plan = plan_import(looked)
-        say_audit(plan, config.teacher)
-        proof = prove_or_say_why(plan, looked, built, config)
-        looked, plan = leave_out_refused(looked, plan, proof)
-    else:
-        looked, plan = plan_again(looked, before)
-    say_estimate(plan, teacher["width"], config)
-    spec = StoreSpec(teacher, store_settings(looked, plan, config))
-    if before is None:
-        notes = (proof.notes() if proof else {}) | weights_note(config.weights)
-        create_store(out, plan, spec, versions(), **notes)
-    return open_to_continue(out, plan, spec).first, looked, plan
 
 
 def leave_out_refused(looked: Looked, plan: Plan, proof: Proof | None) -> tuple[Looked, Plan]:

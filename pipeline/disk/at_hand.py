@@ -105,34 +105,46 @@ def watched(
         OSError: no child process can be started, or no file written.
     """
     global _notes
-    old = [path for place in _places(output) for path in _left_in(*place)]
-    listed = _listed(output)
-    had_list = bool(listed)
-    suspects = listed.keys() | {path for left in old for path in _read(left)}
-    here = {os.path.realpath(path): path for path in slides} if suspects else {}
-    crashing = look_again([here[path] for path in sorted(suspects) if path in here], work_of, tell)
-    for path in crashing.keys() - set(refused_later):
-        refuse_slide(here[path], crashing[path])
-    listed = {path: why for path, why in listed.items() if path not in here} | crashing
+    left, listed = _left_by_earlier_calls(output), _listed(output)
+    crashing, unread = _suspects(slides, listed, left, work_of, tell, refused_later)
     folder, name = _places(output)[0]
     with interrupts.guard:
         notes = _Notes(folder / aside_name(name))
         key = interrupts.undo_at_end(lambda: None if crashing else remove(notes.path), notes.path)
     for number, path in enumerate(crashing, 1):
         notes.write(-number, Path(path))
-    for left in old:
-        remove(left)
+    for old in left:
+        remove(old)
     _notes = notes
     try:
         yield crashing
     finally:
         _notes = None
         with interrupts.guard:
-            _list(output, listed, had_list)
+            _list(output, unread | crashing, had_list=bool(listed))
             if not crashing or os.path.exists(output):
                 remove(notes.path)
             os.close(notes.fd)
             interrupts.settled(key)
+
+
+def _suspects(
+    slides: Iterable[Path],
+    listed: dict[str, str],
+    left: Iterable[Path],
+    work_of: Callable[[Path], Work],
+    tell: Tell,
+    refused_later: Collection[str],
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Look again at slides that are `listed`, or noted in the files `left`, and refuse what crashes; returns that, and
+    what is listed but not among the `slides`.
+    """
+    noted = {name for path in left for name in _read(path)}
+    here = {os.path.realpath(path): path for path in slides} if listed or noted else {}
+    crashing = look_again([here[name] for name in sorted((listed.keys() | noted) & here.keys())], work_of, tell)
+    for name in crashing.keys() - set(refused_later):
+        refuse_slide(here[name], crashing[name])
+    return crashing, {name: listed[name] for name in listed.keys() - here.keys()}
 
 
 def look_again(paths: Iterable[Path], work_of: Callable[[Path], Work], tell: Tell) -> dict[str, str]:
@@ -161,13 +173,14 @@ def _places(output: Path) -> list[tuple[Path, str]]:
     return [(output, AT_HAND), *beside] if output.is_dir() else beside
 
 
-def _left_in(folder: Path, name: str) -> list[Path]:
-    """Files of notes in a folder. The caller holds the output's lock, so their writers have gone."""
-    try:
-        names = sorted(os.listdir(folder))
-    except OSError:
-        return []
-    return [folder / found for found in names if found.endswith(ASIDE_SUFFIX) and is_aside_of(found, name)]
+def _left_by_earlier_calls(output: Path) -> list[Path]:
+    """Files of notes. The caller holds the output's lock, so their writers have gone."""
+    left = []
+    for folder, name in _places(output):
+        with contextlib.suppress(OSError):
+            found = sorted(os.listdir(folder))
+            left += [folder / file for file in found if file.endswith(ASIDE_SUFFIX) and is_aside_of(file, name)]
+    return left
 
 
 def _read(path: Path) -> set[str]:
@@ -194,7 +207,7 @@ def _listed(output: Path) -> dict[str, str]:
         return {}
 
 
-def _list(output: Path, crashing: dict[str, str], had_list: bool) -> None:
+def _list(output: Path, crashing: dict[str, str], *, had_list: bool) -> None:
     """Write the list of slides that are left out; remove that of an earlier call where there are none."""
     path = output / CRASHING
     if crashing and output.is_dir():

@@ -110,7 +110,7 @@ def test_of_one_file_alone(tmp_path: Path) -> None:
 
 def probes_left_over(folder: Path) -> list[Path]:
     """What kills at the worst moment leave: of a process here, of one elsewhere a day ago, of a lock, of 0.1.0."""
-    unknown = aside_name(PROBE).replace(ProcessIdentity.own().scope, "0" * 8)
+    unknown = aside_name(PROBE).replace(ProcessIdentity.current().scope, "0" * 8)
     names = (of_dead(PROBE), unknown, "s.zarr.g2l-lock.0123abcd.g2l-part", PROBE + ASIDE_SUFFIX)
     for name in names:
         (folder / name).touch()
@@ -121,7 +121,7 @@ def probes_left_over(folder: Path) -> list[Path]:
 
 def test_probes_of_killed_processes(tmp_path: Path) -> None:
     left = probes_left_over(tmp_path)
-    unknown = aside_name(PROBE).replace(ProcessIdentity.own().scope, "0" * 8)
+    unknown = aside_name(PROBE).replace(ProcessIdentity.current().scope, "0" * 8)
     kept = [of_living(PROBE), unknown, "s.zarr.g2l-lock.89abcdef.g2l-part", of_dead("a"), "mine.probe"]
     for name in kept:
         (tmp_path / name).touch()

@@ -23,6 +23,7 @@ from pipeline.disk import at_hand
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.at_hand import AT_HAND, CRASHING, note_slide, watched
 from pipeline.disk.first_look import require_sound_slide
+from pipeline.disk.folders import empty_folder
 from pipeline.disk.second_look import Work
 from pipeline.store.store import Store
 
@@ -113,6 +114,7 @@ def test_each_thread_notes_the_slide_that_it_turns_to_and_nothing_stays(output: 
             pass
         assert at_hand._read(path) == {str(a)}
         remove_asides(tmp_path)  # as outputs do that clear away what killed runs left
+        empty_folder(path.parent)  # and a new folder in place of an empty one
         assert path.exists()
     assert notes_of(output) == []
     assert not (output / CRASHING).exists()
