@@ -28,8 +28,10 @@ from pipeline.base.errors import EmbedError, SlideError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.tools import EmbedConfig
+from pipeline.disk.at_hand import watched
 from pipeline.disk.files import require_names_apart
 from pipeline.disk.locks import exclusive
+from pipeline.disk.second_look import Work
 from pipeline.encoders.build import weights_hash
 from pipeline.encoders.embed import model_key
 from pipeline.features.embedding import (
@@ -47,6 +49,7 @@ from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
 from pipeline.features.registry import find_writer
 from pipeline.slides.identity import check_sha256
+from pipeline.slides.read_again import read_tissue
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
@@ -70,7 +73,12 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     dtype = choose_dtype(config.layout, config.dtype)
     suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
     place = Place(out, find_writer(config.layout), named.label + suffix, grid)
-    with exclusive(out, "g2l embed"):
+    rows = {manifest.slide_path(row): row for row in manifest.rows}
+
+    def read_again(path: Path) -> Work:
+        return read_tissue, (path, rows[path].mpp, rows[path].mpp_overrides is not None, grid)
+
+    with exclusive(out, "g2l embed"), watched(out, rows, read_again, tell=say):
         folder = EmbedFolder(out)
         before = folder.require_usable()
         embedder = build_embedder(named, config, dtype, before)

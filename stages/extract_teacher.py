@@ -7,7 +7,7 @@ replays: beyond the paper, whose student is compared with the embedding of the p
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,14 @@ from pipeline.cohort.plan import Plan
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
+from pipeline.disk.at_hand import watched
 from pipeline.disk.files import write_text
 from pipeline.disk.locks import exclusive
+from pipeline.disk.second_look import Work
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import EncoderForward, read_and_embed
 from pipeline.encoders.hub import weights_here
+from pipeline.slides.read_again import read_patches
 from pipeline.store.create import create_store, is_store, open_further, open_to_continue
 from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
@@ -73,21 +76,23 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         G2LError: wrong input, a store of another plan, teacher or setting, a full disk, too many failures; what was
             finished before is safe, and the same command continues.
     """
-    with exclusive(out, "g2l extract-teacher"):
+    root = config.slides_root
+    with exclusive(out, "g2l extract-teacher"), watched(out, *slides_to_read(plan, root), tell=say):
         if needs_slides(out, config.teacher):
-            check_slides(plan, config.slides_root)
+            check_slides(plan, root)
         running = start_teacher(config, plan)
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
         if config.retry_failures:
-            forget_failures(teacher, plan, patches_to_embed(teacher, plan, config.slides_root, encode=False, tell=say))
+            tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accept_changed_files=True)
+            forget_failures(teacher, plan, tried)
         pending = teacher.ledger.pending()
         num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
         warn_of_disk(teacher, plan, num_rows)
         started = time.monotonic()
         embed_shards(
             teacher,
-            patches_to_embed(teacher, plan, config.slides_root, tell=say),
+            patches_to_embed(teacher, plan, root, tell=say, accept_changed_files=config.retry_failures),
             pending,
             running,
             workers=config.workers or usable_cores(),
@@ -99,6 +104,17 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
             write_failures(first)
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
+
+
+def slides_to_read(plan: Plan, slides_root: Path | None) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+    """The files of a plan's slides, and how to read all patches of one again in a child process."""
+    slides = {plan.slide_path(slide, slides_root): slide for slide in plan.slides}
+
+    def read_again(path: Path) -> Work:
+        slide = slides[path]
+        return read_patches, (path, slide.manifest_mpp, slide.geometry, slide.coords_l0_px)
+
+    return slides, read_again
 
 
 def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
@@ -141,7 +157,8 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     def look() -> dict[str, Any]:
         if not config.preflight:
             return {}
-        return look_at_teacher(plan, further_of, running, settings, config.slides_root)
+        accept = config.retry_failures
+        return look_at_teacher(plan, further_of, running, settings, config.slides_root, accept_changed_files=accept)
 
     spec = StoreSpec(running.encoder.record(), settings)
     if store is None:
@@ -238,7 +255,13 @@ def choose_settings(
 
 
 def look_at_teacher(
-    plan: Plan, further_of: Store | None, running: RunningTeacher, settings: dict[str, Any], slides_root: Path | None
+    plan: Plan,
+    further_of: Store | None,
+    running: RunningTeacher,
+    settings: dict[str, Any],
+    slides_root: Path | None,
+    *,
+    accept_changed_files: bool,
 ) -> dict[str, Any]:
     """Run the preflight; returns its record, for the metadata.
 
@@ -250,7 +273,7 @@ def look_at_teacher(
     """
     seen: ImageFormat | None = "jpeg" if settings["pixels"] == "jpeg" else None  # lossless ones are seen as they are
     stored = StoredPatches(further_of) if further_of and further_of.has_pixels else None
-    patches = stored or PlannedPatches(plan, seen, slides_root, tell=say)
+    patches = stored or PlannedPatches(plan, seen, slides_root, tell=say, accept_changed_files=accept_changed_files)
     file = weights_here(running.encoder.spec, running.weights)
     return preflight(running.encoder, patches.read, plan, settings, device=running.device, file=file)
 

@@ -4,8 +4,9 @@ Find each feature file's slide, hold both against each other, prove with a few p
 read the pixels. Left out of the paper's stage one: sampling and tissue, which the tool has decided.
 """
 
+import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,9 +28,12 @@ from pipeline.config.base import to_toml
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import ImportConfig
+from pipeline.disk.at_hand import watched
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import write_text
+from pipeline.disk.first_look import refuse_slide
 from pipeline.disk.locks import exclusive
+from pipeline.disk.second_look import Work
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.hub import cached_weights
 from pipeline.encoders.names import are_of_one, other_encoders
@@ -41,6 +45,7 @@ from pipeline.features.importing import (
     ImportedSlide,
     describe_import,
     look_at_slide,
+    read_slide,
     refuse_other_levels,
 )
 from pipeline.features.match import Matched, fail_copies, fail_near_copies, match_slides
@@ -82,35 +87,47 @@ def import_features(
         matched, files = find_features(folder, config.manifest, config.slides_root)
         patch_px = teacher_patch_px(config, files)
         built, teacher = find_teacher(config.teacher, config.weights, patch_px)
-        looked = look_at_features(matched, config, patch_px, teacher["width"])
-        proof: Proof | None = None
-        if before is None:
-            plan = plan_import(looked)
-            say_audit(plan, config.teacher)
-            proof = prove_or_say_why(plan, looked, built, config)
-            looked, plan = leave_out_refused(looked, plan, proof)
-        else:
-            looked, plan = plan_again(looked, before)
-        say_estimate(plan, teacher["width"], config)
-        spec = StoreSpec(teacher, store_settings(looked, plan, config))
-        if before is None:
-            notes = (proof.notes() if proof else {}) | weights_note(config.weights)
-            create_store(out, plan, spec, versions(), **notes)
-        stored = open_to_continue(out, plan, spec).first
-        if record is not None:
-            write_text(out / "config.toml", to_toml({"import-features": record}))
-        write_audit(plan.audit, out / "audit.csv")
-        if config.retry_failures:
-            forget_failures(stored, plan, PlannedPatches(plan, None, tell=say))
-        pending = stored.ledger.pending()
-        num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
-        warn_of_disk(stored, plan, num_rows)
-        started = time.monotonic()
-        features = FeatureRows(plan, looked.accepted, config.coords)
-        image_format = None if config.pixels == "none" else config.pixels
-        copy_shards(stored, plan, pending, features, image_format, config.workers or usable_cores())
-        write_failures(stored)
-    return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
+        expected = expected_features(config, patch_px, teacher["width"])
+        planned = planned_files(before.plan) if before else {}
+        with watched(out, *slides_to_read(matched, expected), tell=say, refused_later=planned) as crashing:
+            looked = look_at_features(matched, expected, config.workers or usable_cores())
+            proof: Proof | None = None
+            if before is None:
+                plan = plan_import(looked)
+                say_audit(plan, config.teacher)
+                proof = prove_or_say_why(plan, looked, built, config)
+                looked, plan = leave_out_refused(looked, plan, proof)
+            else:
+                looked, plan = plan_again(looked, before)
+            say_estimate(plan, teacher["width"], config)
+            spec = StoreSpec(teacher, store_settings(looked, plan, config))
+            if before is None:
+                notes = (proof.notes() if proof else {}) | weights_note(config.weights)
+                create_store(out, plan, spec, versions(), **notes)
+            stored = open_to_continue(out, plan, spec).first
+            if record is not None:
+                write_text(out / "config.toml", to_toml({"import-features": record}))
+            write_audit(plan.audit, out / "audit.csv")
+            for path in crashing.keys() & planned.keys():  # it stays in the store's plan, and its rows fail
+                refuse_slide(planned[path], crashing[path])
+            return fill_store(stored, plan, FeatureRows(plan, looked.accepted, config.coords), config)
+
+
+def slides_to_read(matched: Matched, expected: Expected) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+    """The files of slides with features, and how to read one again in a child process as the import does."""
+    pairs = {file_named(matched.root / row.path): (row, features) for row, features in matched.pairs}
+
+    def read_again(path: Path) -> Work:
+        row, features = pairs[path]
+        return read_slide, (row, path, features, expected, patches_to_measure(len(pairs)))
+
+    return pairs, read_again
+
+
+def planned_files(plan: Plan) -> dict[str, Path]:
+    """The files of a plan's slides by their real paths, as they will be opened."""
+    paths = [plan.slide_path(slide) for slide in plan.slides]
+    return {os.path.realpath(path): path for path in paths}
 
 
 def store_to_continue(out: Path) -> Store | None:
@@ -231,14 +248,9 @@ class Looked:
         return replace(self, slides=tuple(kept))
 
 
-def look_at_features(matched: Matched, config: ImportConfig, patch_px: int, width: int) -> Looked:
-    """Check every feature file against its slide.
-
-    Raises:
-        ConfigError: the files name different encoders, or another than the teacher.
-    """
-    root, measured = matched.root, patches_to_measure(len(matched.pairs))
-    expected = Expected(
+def expected_features(config: ImportConfig, patch_px: int, width: int) -> Expected:
+    """What the features of every slide must fit."""
+    return Expected(
         teacher=config.teacher,
         patch_px=patch_px,
         width=width,
@@ -248,22 +260,31 @@ def look_at_features(matched: Matched, config: ImportConfig, patch_px: int, widt
         sampling=config.sampling,
     )
 
+
+def look_at_features(matched: Matched, expected: Expected, workers: int) -> Looked:
+    """Check every feature file against its slide.
+
+    Raises:
+        ConfigError: the files name different encoders, or another than the teacher.
+    """
+    root, measured = matched.root, patches_to_measure(len(matched.pairs))
+
     def look(pair: tuple[ManifestRow, Path]) -> ImportedSlide:
         row, features = pair
         return look_at_slide(row, file_named(root / row.path), features, expected, measured)
 
     slides = []
     with (
-        ThreadPoolExecutor(min(config.workers or usable_cores(), MOST_READERS)) as pool,
+        ThreadPoolExecutor(min(workers, MOST_READERS)) as pool,
         Progress("looking at features", len(matched.pairs), "slides") as progress,
     ):
         for slide in pool.map(look, matched.pairs):
             slides.append(slide)
             progress.note(failed=sum(s.slide is None for s in slides))
             progress.step()
-    slides = fail_near_copies(fail_copies(slides, root), root)
-    slides, mpp = refuse_other_levels(slides, config.mpp)
-    say_encoder(slides, config.teacher)
+    slides, mpp = refuse_other_levels(fail_copies(slides, root), expected.mpp)
+    slides = fail_near_copies(slides, root)
+    say_encoder(slides, expected.teacher)
     return Looked(matched, tuple(slides), mpp, expected)
 
 
@@ -390,13 +411,27 @@ def store_settings(looked: Looked, plan: Plan, config: ImportConfig) -> dict[str
     }
 
 
+def fill_store(stored: StoredTeacher, plan: Plan, features: FeatureRows, config: ImportConfig) -> Extracted:
+    """Copy what is pending into the store, failed rows too if the options say so.
+
+    Raises:
+        StoreError: the disk is full, or a file has changed meanwhile.
+    """
+    if config.retry_failures:
+        forget_failures(stored, plan, PlannedPatches(plan, None, tell=say, accept_changed_files=True))
+    pending = stored.ledger.pending()
+    num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
+    warn_of_disk(stored, plan, num_rows)
+    started = time.monotonic()
+    image_format = None if config.pixels == "none" else config.pixels
+    patches = PlannedPatches(plan, image_format, tell=say, accept_changed_files=config.retry_failures)
+    copy_shards(stored, patches, pending, features, config.workers or usable_cores())
+    write_failures(stored)
+    return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
+
+
 def copy_shards(
-    teacher: StoredTeacher,
-    plan: Plan,
-    shards: Iterable[int],
-    features: FeatureRows,
-    image_format: ImageFormat | None,
-    workers: int,
+    teacher: StoredTeacher, patches: PlannedPatches, shards: Iterable[int], features: FeatureRows, workers: int
 ) -> None:
     """Read the pixels of the given shards, and commit them with their features.
 
@@ -404,7 +439,6 @@ def copy_shards(
         StoreError: the disk is full, or a file has changed meanwhile.
     """
     todo, size = list(shards), teacher.settings["batch_size"]
-    patches = PlannedPatches(plan, image_format, tell=say)
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in todo)
     loader = BatchLoader(
         patches.read, patch_px=teacher.patch_px, batch_size=size, workers=workers, device=torch.device("cpu")

@@ -18,14 +18,17 @@ from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_toml, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
+from pipeline.disk.at_hand import watched
 from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
 from pipeline.disk.locks import exclusive
+from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
 from pipeline.sampling import rank_slides
+from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.store.create import is_store
 from pipeline.store.store import Store
 from pipeline.store.zarr_format import METADATA
-from stages.plan import plan_slides
+from stages.plan import audit_slide, plan_slides
 from stages.reports.plan import audit_table, estimate
 
 
@@ -55,8 +58,15 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
         record = {"manifest": str(manifest_path.absolute()), "out": str(out.absolute())} | config.stored()
         write_text(record_path, to_toml({"plan": record}))
         workers = config.workers or usable_cores()
-        plan = plan_slides(manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv)
-        write_plan(plan, out)
+        rows = {manifest.slide_path(row): row for row in manifest.rows}
+        num_measured = patches_to_measure(min(len(rows), config.max_slides or len(rows)))
+
+        def audit_again(path: Path) -> Work:
+            return audit_slide, (rows[path], manifest, config.grid, config.sampling, False, None, num_measured)
+
+        with watched(out, rows, audit_again, tell=say):
+            plan = plan_slides(manifest, config, workers=workers, overlays=config.overlays, audit_csv=audit_csv)
+            write_plan(plan, out)
         return plan
 
 

@@ -99,7 +99,10 @@ class ExtractConfig(Config):
         None, ge=0, description="Stop when more than this many rows have failed [never].", decides="nothing"
     )
     retry_failures: bool = option(
-        False, description="Redo shards that have failed rows.", decides="nothing", stored=False
+        False,
+        description="Redo shards that have failed rows; reads slides whose files were repaired since the plan.",
+        decides="nothing",
+        stored=False,
     )
     views: int | None = option(
         None,

@@ -86,7 +86,10 @@ class ImportConfig(Config):
         None, ge=1, description="Threads that read slides and encode pixels [number of cores].", decides="nothing"
     )
     retry_failures: bool = option(
-        False, description="Redo shards that have failed rows.", decides="nothing", stored=False
+        False,
+        description="Redo shards that have failed rows; reads slides whose files were repaired since the plan.",
+        decides="nothing",
+        stored=False,
     )
     seed: int = option(0, ge=0, description="Seed of the sample.")
 

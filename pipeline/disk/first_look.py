@@ -5,7 +5,7 @@ Two damaged words of a TIFF header suffice to make OpenSlide abort in its alloca
 names the slide (decision 0023). So a child opens each slide and reads a small region of each level. A damaged attribute
 of an HDF5 file crashes the process as well (SIGSEGV); there the child reads all metadata. If a child dies or takes too
 long, its file fails by name and the child is replaced. Left out: damage that crashes only when a certain tile or chunk
-is read.
+is read; for slides, see `at_hand`.
 """
 
 import atexit
@@ -53,6 +53,13 @@ def seconds_for(path: Path, kind: str) -> float:
         return SECONDS + SECONDS_PER_MIB * path.stat().st_size / (1 << 20)
     except OSError:  # the look itself says so
         return SECONDS
+
+
+def how_ended(code: int, words: bytes) -> str:
+    """What is wrong with a file that ended a child process: the exit code, and the library's last words."""
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    lines = [line for line in words.decode(errors="replace").splitlines() if line.strip()]
+    return f"reading it crashes the process ({how}{': ' + lines[-1][-200:] if lines else ''})"
 
 
 class _Child:
@@ -106,10 +113,8 @@ class _Child:
             code = self._process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
             return "the process that opens it does not answer"
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self._words.seek(0)
-        lines = [line for line in self._words.read().decode(errors="replace").splitlines() if line.strip()]
-        return f"reading it crashes the process ({how}{': ' + lines[-1][-200:] if lines else ''})"
+        return how_ended(code, self._words.read())
 
     def close(self) -> None:
         """Kill the process and close its files."""
@@ -124,6 +129,12 @@ class _Child:
 
 class _LostError(Exception):
     """A child ended, or did not answer in time."""
+
+
+def _state_of(path: Path) -> tuple[str, int, int, int]:
+    """What tells a file from itself after a change."""
+    status = os.stat(path)
+    return os.fsdecode(path), status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class FirstLooks:
@@ -143,16 +154,23 @@ class FirstLooks:
             OSError: no child can be started.
         """
         try:
-            stat = os.stat(path)
+            key = _state_of(path)
         except OSError:
             return ""  # opening it will say why
-        key = (os.fsdecode(path), stat.st_ino, stat.st_size, stat.st_mtime_ns)
         trouble = self._seen.get(key)
         if trouble is None:
             with self._seats:
                 trouble = self._look(path)
             self._seen[key] = trouble
         return trouble
+
+    def refuse(self, path: Path, trouble: str) -> None:
+        """Say from now on that this is wrong with a file, until it changes.
+
+        Raises:
+            OSError: the file is gone.
+        """
+        self._seen[_state_of(path)] = trouble
 
     def _look(self, path: Path) -> str:
         with self._lock:
@@ -185,15 +203,14 @@ _looks: dict[tuple[str, int], FirstLooks] = {}
 _looks_lock = threading.Lock()
 
 
-def _trouble(path: Path, kind: str) -> str:
-    """As `FirstLooks.trouble`, with children shared by the whole process."""
+def _shared(kind: str) -> FirstLooks:
+    """The looks at files of a kind, with children shared by the whole process."""
     key = kind, os.getpid()  # a forked process shares no children with its parent
     with _looks_lock:
         if key not in _looks:
             _looks[key] = FirstLooks(kind)
             atexit.register(_looks[key].close)
-        looks = _looks[key]
-    return looks.trouble(path)
+        return _looks[key]
 
 
 def require_sound_slide(path: Path) -> None:
@@ -203,11 +220,17 @@ def require_sound_slide(path: Path) -> None:
         SlideError: it cannot, or no child process can be started.
     """
     try:
-        trouble = _trouble(path, SLIDE)
+        trouble = _shared(SLIDE).trouble(path)
     except OSError as error:
         raise SlideError(f"{path}: {error}") from None
     if trouble:
         raise SlideError(f"{path}: {trouble}. The file is damaged and left out")
+
+
+def refuse_slide(path: Path, trouble: str) -> None:
+    """Let `require_sound_slide` refuse a slide from now on, for this reason, unless its file changes."""
+    with contextlib.suppress(OSError):  # gone since
+        _shared(SLIDE).refuse(path, trouble)
 
 
 def require_sound_hdf5(path: Path) -> None:
@@ -217,7 +240,7 @@ def require_sound_hdf5(path: Path) -> None:
         UnsafeError: it cannot.
         OSError: no child process can be started.
     """
-    if trouble := _trouble(path, HDF5):
+    if trouble := _shared(HDF5).trouble(path):
         raise UnsafeError(trouble)
 
 

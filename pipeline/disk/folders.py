@@ -71,11 +71,11 @@ def new_folder(folder: Path, last: str) -> Iterator[Path]:
 
 
 def empty_folder(folder: Path) -> None:
-    """Remove from a free folder what a killed run began to put there."""
+    """Remove from a free folder what a killed run began to put there; files that this process writes stay."""
     for name in _begun(folder):
         remove(folder / name)
     for name in os.listdir(folder):
-        if name.endswith(ASIDE_SUFFIX):
+        if name.endswith(ASIDE_SUFFIX) and not interrupts.is_being_written(folder / name):
             remove(folder / name)
 
 

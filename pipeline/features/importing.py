@@ -26,6 +26,7 @@ from pipeline.features.tool import UNKNOWN
 from pipeline.sampling import SPLITS, sample_patches
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.patch_sample import measure_patches
+from pipeline.slides.read_again import read_patches
 from pipeline.slides.reader import Slide, slide_failures
 
 MPP_SPREAD = 1.25
@@ -112,6 +113,13 @@ def look_at_slide(
                 return _fit(row, slide, features, placed, expected, audit, num_measured)
     except G2LError as error:
         return ImportedSlide(replace(audit, status="failed", reason=str(error)), features=features)
+
+
+def read_slide(row: ManifestRow, slide_path: Path, features: Path, expected: Expected, num_measured: int) -> None:
+    """Read all of a slide that an import reads, and keep nothing: for a child process (`disk.at_hand`)."""
+    looked = look_at_slide(row, slide_path, features, expected, num_measured)
+    if looked.slide is not None:
+        read_patches(slide_path, row.mpp, looked.slide.geometry, looked.slide.coords_l0_px)
 
 
 def _fit(

@@ -21,6 +21,7 @@ from PIL import Image, ImageStat
 
 from pipeline.base.console import Tell
 from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
+from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
 from pipeline.slides.geometry import PatchGeometry, choose_level, region_box
 from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
@@ -113,6 +114,7 @@ class Slide:
         with slide_failures(path):
             if os.path.isfile(path):
                 require_sound_slide(path)
+            note_slide(path)
             self._handle = self._open()
             try:
                 properties, num_passed = _read_properties(self._handle)
@@ -221,6 +223,7 @@ class Slide:
         if width * height > MAX_REGION_PX:
             raise PatchError(f"a region of {width:,} x {height:,} pixels is too large to read at once")
         location = self._location_l0_px(level, corner_level_px, size_level_px)
+        note_slide(self.path)
         handle = self._handle
         try:
             return handle.read_region(location, level, size_level_px)
@@ -254,11 +257,12 @@ class SlidePool:
     """Keeps the last few slides open for many threads. A slide that cannot be opened fails again at once.
 
     Rows come slide by slide, so a few slides suffice. A slide dropped from the pool closes when its last reader is
-    done.
+    done. `accept_changed_files`: as in `require_planned`.
     """
 
-    def __init__(self, *, tell: Tell, capacity: int = 8) -> None:
+    def __init__(self, *, tell: Tell, accept_changed_files: bool = False, capacity: int = 8) -> None:
         self._tell = tell
+        self._accept_changed_files = accept_changed_files
         self._capacity = capacity
         self._lock = threading.Lock()
         self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
@@ -279,7 +283,8 @@ class SlidePool:
             if entry is None:
                 try:
                     entry = Slide(path, manifest_mpp, mpp_overrides=True)
-                    if note := require_planned(entry, planned, geometry):
+                    accept = self._accept_changed_files
+                    if note := require_planned(entry, planned, geometry, accept_changed_files=accept):
                         self._tell(note)
                 except SlideError as error:
                     entry = error
@@ -292,12 +297,18 @@ class SlidePool:
         return entry
 
 
-def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometry) -> str:
-    """Check that a slide is the planned one; returns a warning if it is, but its file has changed, else "". Plans of
-    earlier versions may lack its content; then size, resolution and level decide.
+def require_planned(
+    slide: Slide, planned: SlideIdentity, geometry: PatchGeometry, *, accept_changed_files: bool = False
+) -> str:
+    """Check that a slide is the planned one. Plans of earlier versions may lack its content; then size, resolution and
+    level decide.
+
+    Args:
+        accept_changed_files: return a warning if the file's bytes have changed while its quickhash has not, instead of
+            refusing it: the user says that the slide was repaired. Otherwise the warning is "".
 
     Raises:
-        SlideError: it is another slide; says what differs.
+        SlideError: it is another slide, or its file has changed; says what differs.
     """
     changes = planned.changes(slide.identity())
     info = slide.info
@@ -312,8 +323,11 @@ def require_planned(slide: Slide, planned: SlideIdentity, geometry: PatchGeometr
             f"{'; '.join(changes)}). Plan again, or restore the slide"
         )
     if changes := planned.file_changes(slide.identity()):
-        return (
-            f"warning: {slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its "
-            "quickhash has not. Was it damaged or repaired?"
+        words = (
+            f"{slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its quickhash, "
+            "of the coarsest level alone, has not"
         )
+        if not accept_changed_files:
+            raise SlideError(f"{words}. Restore it or plan again; if it was repaired, --retry-failures reads it")
+        return f"warning: {words}. It is read"
     return ""

@@ -33,18 +33,24 @@ class PatchRead:
 
 class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
-    file goes to `tell`.
+    file goes to `tell`. `accept_changed_files`: as in `slides.reader.require_planned`.
     """
 
     def __init__(
-        self, plan: PlannedSlides, image_format: ImageFormat | None, slides_root: Path | None = None, *, tell: Tell
+        self,
+        plan: PlannedSlides,
+        image_format: ImageFormat | None,
+        slides_root: Path | None = None,
+        *,
+        tell: Tell,
+        accept_changed_files: bool = False,
     ) -> None:
         self._plan = plan
         self._format = image_format
         self._slides_root = slides_root
         self._slide_of_row = plan.slide_of_row()
         self._coords = plan.coords()
-        self._pool = SlidePool(tell=tell)
+        self._pool = SlidePool(tell=tell, accept_changed_files=accept_changed_files)
         unknown = [slide.slide_id for slide in plan.slides if not slide.identity.is_content]
         if unknown:
             names = unknown[0] + (", ..." if len(unknown) > 1 else "")
@@ -156,7 +162,13 @@ def describe_row(
 
 
 def patches_to_embed(
-    teacher: StoredTeacher, plan: PlannedSlides, slides_root: Path | None, *, encode: bool = True, tell: Tell
+    teacher: StoredTeacher,
+    plan: PlannedSlides,
+    slides_root: Path | None,
+    *,
+    encode: bool = True,
+    tell: Tell,
+    accept_changed_files: bool = False,
 ) -> PlannedPatches | StoredPatches:
     """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
     else those of the slides.
@@ -166,4 +178,4 @@ def patches_to_embed(
     if teacher.store.has_pixels and not teacher.keeps_pixels:
         return StoredPatches(teacher.store)
     image_format = teacher.store.image_format if encode and teacher.keeps_pixels else None
-    return PlannedPatches(plan, image_format, slides_root, tell=tell)
+    return PlannedPatches(plan, image_format, slides_root, tell=tell, accept_changed_files=accept_changed_files)

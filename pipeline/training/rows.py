@@ -178,9 +178,9 @@ class StoredRows:
         self.views = views or Views()
         self._teachers, self._store = teachers, teachers[0].store
         self.patch_px = self._store.patch_px
-        self._slides = (
-            None if self._store.has_pixels else PlannedPatches(self._store.plan, None, slides_root, tell=tell)
-        )
+        self._slides = None
+        if not self._store.has_pixels:  # what stage one has read, of repaired slides too
+            self._slides = PlannedPatches(self._store.plan, None, slides_root, tell=tell, accept_changed_files=True)
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
         """The case of each of the rows."""

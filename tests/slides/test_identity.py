@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -77,19 +78,41 @@ def test_a_record_of_an_earlier_version(unhashed: tuple[Path, Path]) -> None:
 
 
 def test_a_file_that_was_damaged_or_mended(tmp_path: Path) -> None:
-    """Its quickhash, of the coarsest level, says that it is the same slide; that its file is another one is said."""
+    """Its quickhash, of the coarsest level, says that it is the same slide, but not that its other levels are: it is
+    refused, unless the user has repaired it.
+    """
     path = sf.make_slide(tmp_path / "a.svs", width=1000, height=800, mpp=0.5, downsamples=(1, 4))
     whole, bad = Slide(path), Slide(sf.damage_tiles(path, [(0, 0)]))
     assert whole.info.quickhash == bad.info.quickhash is not None
     assert whole.identity().changes(bad.identity()) == []
     geometry, told = whole.geometry(64, 0.5), list[str]()
     assert require_planned(whole, whole.identity(), geometry) == ""
-    warning = require_planned(bad, whole.identity(), geometry)
-    assert "a-garbage.svs: its file has changed since it was planned (sha256: " in warning
-    pool = SlidePool(tell=told.append)
+    words = "a-garbage.svs: its file has changed since it was planned (sha256: "
+    with pytest.raises(SlideError, match=f"{re.escape(words)}.*--retry-failures"):
+        require_planned(bad, whole.identity(), geometry)
+    warning = require_planned(bad, whole.identity(), geometry, accept_changed_files=True)
+    assert words in warning
+    pool = SlidePool(tell=told.append, accept_changed_files=True)
     for _ in range(2):
         pool.open(bad.path, None, whole.identity(), geometry)
     assert told == [warning]
+
+
+def test_a_slide_whose_level_0_alone_was_swapped(tmp_path: Path) -> None:
+    """The same quickhash, sizes and mpp, and other pixels where the patches are."""
+    options = {"width": 1000, "height": 800, "mpp": 0.5, "downsamples": (1, 4)}
+    path = sf.make_slide(tmp_path / "a.svs", seed=1, **options)
+    planned, geometry = Slide(path).identity(), Slide(path).geometry(64, 0.5)
+    before = Slide(path).read_patch(200, 200, geometry)
+    os.replace(sf.damage_tiles(path, [(x, y) for x in range(4) for y in range(4)], how="flip"), path)
+    swapped = Slide(path)
+    assert swapped.info.quickhash == planned.quickhash is not None
+    assert (swapped.read_patch(200, 200, geometry) != before).any()
+    with pytest.raises(SlideError, match="its file has changed"):
+        SlidePool(tell=print).open(path, None, planned, geometry)
+    SlidePool(tell=print, accept_changed_files=True).open(path, None, planned, geometry)
+    unknown = replace(planned, sha256=None, file_bytes=None)  # a plan of an earlier version
+    SlidePool(tell=print).open(path, None, unknown, geometry)
 
 
 def test_every_fact_counts(unhashed: tuple[Path, Path]) -> None:

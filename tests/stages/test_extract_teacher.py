@@ -233,7 +233,9 @@ def test_every_rest_of_a_run_gives_the_same_bytes(tmp_path: Path, plan: Plan, we
 def test_damaged_tiles_fail_their_rows_and_no_others(
     tmp_path: Path, plan: Plan, moved: Path, whole: Path, command: list[object]
 ) -> None:
-    """Tiles are as large as patches and lie under them, so that each bad tile is one bad row."""
+    """Tiles are as large as patches and lie under them, so that each bad tile is one bad row. The file is no longer the
+    planned one: the slide is refused, until the user asks for it.
+    """
     first = plan.slides[0]
     bad_rows = [1, 4, 5]
     tiles = [tuple(first.coords_l0_px[row] // PATCH_PX) for row in bad_rows]
@@ -242,8 +244,11 @@ def test_damaged_tiles_fail_their_rows_and_no_others(
     os.replace(moved / "damaged.svs", moved / first.path)
     out = tmp_path / "store.zarr"
     code, said, _ = call_g2l(*command, "--slides-root", moved, "--out", out)
-    assert code == 3
-    assert "failed rows: 3 unreadable" in said
+    assert (code, "failed rows: 12 no_slide" in said) == (3, True)
+    assert all("its file has changed since it was planned" in line["reason"] for line in failures_csv(Store(out)))
+    code, said, err = call_g2l(*command, "--slides-root", moved, "--out", out, "--retry-failures")
+    assert (code, "failed rows: 3 unreadable" in said) == (3, True)
+    assert "s0.svs: its file has changed since it was planned" in err
     store = Store(out)
     assert np.flatnonzero(statuses(store) == Status.UNREADABLE).tolist() == bad_rows
     good = store.first.ok_rows()

@@ -1,0 +1,304 @@
+"""Slides at hand: noted while they are read, looked at again after a crash, left out only if they crash again."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.aborts import aborting_at
+from support.commands import leftovers, run_g2l
+from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
+
+from pipeline.base.errors import SlideError
+from pipeline.cohort.plan import write_plan
+from pipeline.disk import at_hand
+from pipeline.disk.asides import remove_asides
+from pipeline.disk.at_hand import AT_HAND, CRASHING, note_slide, watched
+from pipeline.disk.first_look import require_sound_slide
+from pipeline.disk.folders import empty_folder
+from pipeline.disk.second_look import Work
+from pipeline.store.store import Store
+
+LEAVE = """
+import os, sys
+from pathlib import Path
+from pipeline.disk import at_hand
+from pipeline.disk.asides import aside_name
+folder, name = at_hand._places(Path(sys.argv[1]))[0]
+at_hand._notes = at_hand._Notes(folder / aside_name(name))
+for path in sys.argv[3:]:
+    at_hand.note_slide(Path(path))
+os.kill(os.getpid(), int(sys.argv[2]))
+"""
+STOPPED = """
+import os, signal, sys, time
+from pathlib import Path
+from pipeline.base import interrupts
+from pipeline.disk.at_hand import note_slide, watched
+interrupts.install()
+with watched(Path(sys.argv[1]), [], None, tell=print):
+    note_slide(Path(sys.argv[2]))
+    assert list(Path(sys.argv[2]).parent.glob("*slides-at-hand*"))
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
+"""
+
+
+def slides_in(folder: Path, *names: str) -> list[Path]:
+    """Files that stand for slides."""
+    for name in names:
+        (folder / name).write_text(name)
+    return [folder / name for name in names]
+
+
+def leave_notes(output: Path, *slides: Path, signal: int = 9) -> None:
+    """What a process leaves that a signal ends while it reads the last of the slides."""
+    command = [sys.executable, "-c", LEAVE, str(output), str(signal), *map(str, slides)]
+    assert subprocess.run(command, check=False).returncode == -signal
+
+
+def notes_of(output: Path) -> list[Path]:
+    """The files of notes of an output."""
+    return sorted(path for folder in {output, output.parent} if folder.is_dir() for path in folder.glob(f"*{AT_HAND}*"))
+
+
+@contextmanager
+def crashing(monkeypatch: pytest.MonkeyPatch, *names: str) -> Iterator[list[str]]:
+    """Children that read files of these names crash; gives the names of what was read in children."""
+    asked: list[str] = []
+
+    def crash_of(work: Work) -> str:
+        asked.append(work[1][0].name)
+        return "reading it crashes the process (SIGABRT)" if work[1][0].name in names else ""
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at_hand, "crash_of", crash_of)
+        yield asked
+
+
+def work_of(path: Path) -> Work:
+    return os.fspath, (path,)
+
+
+@pytest.fixture(params=["folder", "file", "new"])
+def output(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """An output that is a folder, a file's name, or what becomes a folder."""
+    path = tmp_path / "out"
+    if request.param == "folder":
+        path.mkdir()
+    return path
+
+
+def test_each_thread_notes_the_slide_that_it_turns_to_and_nothing_stays(output: Path, tmp_path: Path) -> None:
+    a, b = slides_in(tmp_path, "a", "b")
+    note_slide(a)  # nobody watches
+    with watched(output, [a, b], work_of, tell=print):
+        (path,) = notes_of(output)
+        for slide in (a, a, b, b, a):
+            note_slide(slide)
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert lines == [[0, str(a)], [0, str(b)], [0, str(a)]]
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(note_slide, b).result()
+        assert at_hand._read(path) == {str(a), str(b)}
+        threading.Thread(target=note_slide, args=(a,)).start()  # takes the number of the thread that has ended
+        while len(path.read_text().splitlines()) < 5:
+            pass
+        assert at_hand._read(path) == {str(a)}
+        remove_asides(tmp_path)  # as outputs do that clear away what killed runs left
+        empty_folder(path.parent)  # and a new folder in place of an empty one
+        assert path.exists()
+    assert notes_of(output) == []
+    assert not (output / CRASHING).exists()
+
+
+def test_what_was_at_hand_is_read_again_and_left_out_only_if_it_crashes(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad, other, unread = slides_in(tmp_path, "good", "bad", "other", "unread")
+    leave_notes(output, other, good)
+    leave_notes(output, other, bad, signal=6)
+    with (
+        crashing(monkeypatch, "bad") as asked,
+        watched(output, [good, bad, other, unread], work_of, tell=print) as left_out,
+    ):
+        assert asked == ["bad", "good"]
+        assert left_out == {str(bad): "reading it crashes the process (SIGABRT)"}
+        with pytest.raises(SlideError, match=r"bad: reading it crashes the process \(SIGABRT\)\. The file is damaged"):
+            require_sound_slide(bad)
+        output.mkdir(exist_ok=True)
+    said = capsys.readouterr().out
+    assert f"warning: {bad}: reading it crashes" in said
+    assert f"an earlier call ended while reading: {good}" in said
+    assert notes_of(output) == []
+    (listed,) = json.loads((output / CRASHING).read_text())["slides"]
+    assert listed == {"path": str(bad), "reason": "reading it crashes the process (SIGABRT)"}
+    with crashing(monkeypatch, "bad") as asked, watched(output, [good, unread], work_of, tell=print) as left_out:
+        assert (asked, left_out) == ([], {})  # this call does not read it
+    assert (output / CRASHING).exists()
+    with crashing(monkeypatch) as asked, watched(output, [good, bad], work_of, tell=print) as left_out:
+        assert (asked, left_out) == (["bad"], {})  # mended
+    assert not (output / CRASHING).exists()
+
+
+def test_a_signal_of_the_user_leaves_no_notes(tmp_path: Path) -> None:
+    (slide,) = slides_in(tmp_path, "a")
+    command = [sys.executable, "-c", STOPPED, str(tmp_path / "out"), str(slide)]
+    assert subprocess.run(command, check=False).returncode == 128 + 15
+    assert notes_of(tmp_path / "out") == []
+
+
+def test_a_call_that_is_killed_again_still_knows_what_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, slides = tmp_path / "out", slides_in(tmp_path, "a", "b")
+    leave_notes(out, slides[0])
+    with pytest.raises(KeyboardInterrupt), crashing(monkeypatch, "a"), watched(out, slides, work_of, tell=print):
+        raise KeyboardInterrupt  # before the output is there
+    with crashing(monkeypatch, "a") as asked, watched(out, slides, work_of, tell=print) as left_out:
+        assert (asked, list(left_out)) == (["a"], [str(slides[0])])
+        out.touch()
+    assert notes_of(out) == []
+
+
+def test_slides_that_the_block_refuses_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, slides = tmp_path / "out", slides_in(tmp_path, "later")
+    leave_notes(out, *slides)
+    with (
+        crashing(monkeypatch, "later"),
+        watched(out, slides, work_of, tell=print, refused_later=[str(slides[0])]) as left_out,
+    ):
+        assert list(left_out) == [str(slides[0])]
+        require_sound_slide(slides[0])
+        out.touch()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b'[0, "a"', b"[]\n3\n{}\n[0]\n", b"\xff\xfe", b'[0, "cut', b"[" * 99999]
+)
+def test_notes_that_are_none(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "notes").write_bytes(content)
+    (tmp_path / CRASHING).write_bytes(content)
+    assert at_hand._read(tmp_path / "notes") == set()
+    assert at_hand._listed(tmp_path) == {}
+    assert at_hand._read(tmp_path / "none") == at_hand._read(tmp_path) == set()
+
+
+def test_links_laid_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Notes are made new and never read through a link."""
+    victim, out = tmp_path / "victim", tmp_path / "out"
+    victim.write_text(f'[0, "{tmp_path / "a"}"]\n')
+    out.mkdir()
+    (out / (AT_HAND + ".g2l-part")).symlink_to(victim)
+    with crashing(monkeypatch, "a") as asked, watched(out, slides_in(tmp_path, "a"), work_of, tell=print):
+        note_slide(tmp_path / "a")
+    assert asked == []
+    assert victim.read_text() == f'[0, "{tmp_path / "a"}"]\n'
+
+
+# --- the commands, in processes of their own ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three slides, their manifest and plan, a teacher's weights; a hook that aborts at a planned patch of `s1`."""
+    folder = tmp_path_factory.mktemp("aborts")
+    plan = plan_cohort(write_cohort(folder / "slides", 3, downsamples=(1, 4)))
+    write_plan(plan, folder / "plan.h5")
+    write_teacher(folder / "w.safetensors")
+    looked_at = {(0, 0), *((x, y) for x in (256, 320) for y in (192, 256))}  # by a first look, which finds no fault
+    done = run_g2l(*command(folder, "embed", folder / "features"))
+    assert done.returncode == 0, done.stderr
+    corner = next(tuple(c) for c in plan.slides[1].coords_l0_px[5:].tolist() if tuple(c) not in looked_at)
+    aborting_at(folder / "hook", "s1.svs", corner[0] + 9, corner[1] + 9)
+    return folder
+
+
+def command(work: Path, name: str, out: Path) -> list[object]:
+    """A command line that reads the patches of all slides."""
+    small = ["--patch-px", 64, "--min-tissue", 0]
+    sampled = ["--patches-per-slide", 12, "--val-fraction", 0.5]
+    shards = ["--rows-per-shard", 8, "--batch-size", 4]
+    teacher = ["--teacher", TEACHER, "--weights", work / "w.safetensors", "--device", "cpu"]
+    slides = work / "slides"
+    return {
+        "plan": ["plan", slides / "manifest.csv", "--out", out, *sampled, *small],
+        "extract": ["extract-teacher", work / "plan.h5", "--out", out, *shards, *teacher],
+        "embed": [
+            "embed",
+            f"{TEACHER}@{work / 'w.safetensors'}",
+            slides,
+            "--out",
+            out,
+            "--layout",
+            "trident",
+            "--mpp",
+            0.5,
+            *small,
+        ],
+        "import": ["import-features", work / "features", "--out", out, "--slides-root", slides, *teacher],
+    }[name]
+
+
+def hooked(work: Path) -> dict[str, str]:
+    """Variables under which the place of `s1` aborts."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, (str(work / "hook"), os.environ.get("PYTHONPATH"))))}
+
+
+def said_of(out: Path, name: str) -> dict[str, Any]:
+    """What a command's output says of each slide that failed."""
+    if name == "plan":
+        with open(out.with_name("out.audit.csv"), newline="") as f:
+            return {row["slide_id"]: row["reason"] for row in csv.DictReader(f) if row["status"] == "failed"}
+    if name in ("extract", "import"):
+        store = Store(out)
+        failed = {row.slide_id: row.reason for row in store.plan.audit if row.status == "failed"}
+        return failed | {failure["slide_id"]: failure["reason"] for failure in store.first.ledger.failures()}
+    return {line.split(",")[0]: line for line in (out / "failures.csv").read_text().splitlines()[1:]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["plan", "extract", "embed", "import"])
+def test_a_tile_that_ends_the_process_fails_its_slide_by_name(work: Path, tmp_path: Path, name: str) -> None:
+    """The first call ends with it, the second names and skips the slide; once it is mended, it is done."""
+    out = tmp_path / ("out.h5" if name == "plan" else "out")
+    first = run_g2l(*command(work, name, out), **hooked(work))
+    assert first.returncode == -6, first.stderr
+    second = run_g2l(*command(work, name, out), **hooked(work))
+    assert second.returncode == 3, second.stderr
+    assert "s1.svs: reading it crashes the process (SIGABRT" in second.stderr
+    failed = said_of(out, name)
+    assert failed.keys() == {"s1"}
+    assert "s1.svs: reading it crashes the process (SIGABRT" in failed["s1"]
+    assert leftovers(tmp_path) == []
+    if name == "plan":
+        return
+    (listed,) = json.loads((out / CRASHING).read_text())["slides"]
+    assert listed["path"] == str(work / "slides" / "s1.svs")
+    again = run_g2l(*command(work, name, out), "--retry-failures", **hooked(work))  # no crash, nothing gained
+    assert again.returncode == 3, again.stderr
+    mended = run_g2l(*command(work, name, out), "--retry-failures")
+    assert mended.returncode == 0, mended.stderr
+    assert name == "embed" or said_of(out, name) == {}
+    assert not (out / CRASHING).exists()
+
+
+@pytest.mark.slow
+def test_an_import_that_crashes_once_its_store_is_made_keeps_the_plan(work: Path, tmp_path: Path) -> None:
+    """The slide is in the store's plan, so that it stays there, and its rows fail."""
+    out = tmp_path / "out"
+    assert run_g2l(*command(work, "import", out)).returncode == 0
+    plan, ledger = Store(out).plan.hash, Store(out).first.ledger
+    for shard in range(ledger.num_shards):
+        ledger.forget(shard)
+    (out / f"{AT_HAND}.g2l-part").write_text(json.dumps([0, str(work / "slides" / "s1.svs")]) + "\n")
+    done = run_g2l(*command(work, "import", out), **hooked(work))
+    assert done.returncode == 3, done.stderr
+    assert Store(out).plan.hash == plan
+    assert said_of(out, "import").keys() == {"s1"}
