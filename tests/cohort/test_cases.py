@@ -103,13 +103,13 @@ def test_feature_files_belong_to_the_case_of_their_barcode(tmp_path: Path) -> No
 def test_training_warns_and_its_card_says_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = store_factory.make_plan
+    made = store_factory.plan_of_rows
 
     def without_cases(*arguments: Any) -> Plan:
         plan = made(*arguments)
         return replace(plan, slides=tuple(replace(s, case_id=s.slide_id, has_case=False) for s in plan.slides))
 
-    monkeypatch.setattr(store_factory, "make_plan", without_cases)
+    monkeypatch.setattr(store_factory, "plan_of_rows", without_cases)
     store = store_factory.make_store(tmp_path / "s.zarr", train=(8, 8), val=(8,))
     source = store_factory.dropping_cnn(tmp_path / "cnn")
     train_student(store, tmp_path / "run", store_factory.train_config(source, epochs=1))

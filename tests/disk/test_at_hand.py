@@ -238,6 +238,8 @@ def command(work: Path, name: str, out: Path) -> list[object]:
             out,
             "--layout",
             "trident",
+            "--device",
+            "cpu",
             "--mpp",
             0.5,
             *small,
