@@ -159,9 +159,10 @@ def make_plan(out: Path, slides: Path) -> Plan:
 
 def missed_gains(trained: Trained) -> list[str]:
     """Describe the held-out figures that gained less than `MUST_GAIN`."""
-    if trained.before is None or trained.after is None:
+    if not trained.held_out:
         return ["too few held-out rows to score"]
-    gains = {name: trained.after[name] - trained.before[name] for name in MUST_GAIN}
+    ((before, after),) = trained.held_out.values()
+    gains = {name: after[name] - before[name] for name in MUST_GAIN}
     return [
         f"{name} gained {gain:.3f}, should gain at least {MUST_GAIN[name]}"
         for name, gain in gains.items()
@@ -178,7 +179,7 @@ def closing_tables(plan: Plan, extracted: Extracted, trained: Trained, seconds: 
         for name, file in (entry or {"files": {}})["files"].items():
             kind = name.split("/")[0]
             sizes[kind] = sizes.get(kind, 0) + file["bytes"]
-    before, after = trained.before or {}, trained.after or {}
+    before, after = next(iter(trained.held_out.values()), ({}, {}))
     gap = sum(row.patches_available for row in plan.audit) - plan.num_rows
     parts = f"{plan.count(TRAIN)} to train on, {plan.count(VAL)} held out; {gap} between them left out"
     rows: list[tuple[str, object, object]] = [

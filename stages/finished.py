@@ -140,15 +140,13 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
         step = _wanted_step(run, config.keep, last)
         if step is None:
             return None
-        names = [line["teacher"] for line in run.validations() if line["step"] == 0 and "teacher" in line][1:]
     except (G2LError, KeyError, IndexError):
         return None
     if not same_call(run.config_path, "train-student", recorded, {"store": store_path, "out": out}):
         return None
     if not unchanged(run.config_path, *_weights(config.weights), _of_encoder(config.student)):
         return None
-    before, after = run.held_out_figures(step=step)
-    return Trained(run, last, 0, before, after, 0.0, {n: run.held_out_figures(n, step) for n in names}, step)
+    return Trained(run, last, 0, run.held_out_figures(step), 0.0, step)
 
 
 def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None) -> int | None:

@@ -204,15 +204,13 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
     config, teachers, distillation = run.config, run.teachers, run.distillation
     best = folder.best()
     step = best.step if best and config.keep == "best" else run.num_steps
-    before, after = folder.held_out_figures(step=step)
-    further = {name: folder.held_out_figures(name, step) for name in teachers.names[1:]}
+    held_out = folder.held_out_figures(step)
     if distributed.is_leader():
         check_finite(run.num_steps, distillation.state())
         draw_curves(folder.metrics(), folder.curves_path)
         if step != run.num_steps:
             distillation.load_state(load_checkpoint(folder.checkpoints, step))
-        figures = [(before, after), *further.values()]
-        facts = card_facts(teachers, figures, distillation.student, config.for_card(), run.rows.train, step)
+        facts = card_facts(teachers, held_out, distillation.student, config.for_card(), run.rows.train, step)
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), teacher_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
@@ -228,7 +226,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
             lambda student: describe_run_student(folder, student, step, split_facts(facts["store"])),
             step if says_step else None,
         )
-    return Trained(folder, run.num_steps, num_new_steps, before, after, seconds, further, step)
+    return Trained(folder, run.num_steps, num_new_steps, held_out, seconds, step)
 
 
 def prepare_run(

@@ -224,6 +224,13 @@ def refuse(path: Path, problems: Iterable[Problem], hint: str = "") -> None:
         raise ManifestError(f"{path} cannot be used:{''.join(lines[:MAX_SHOWN_PROBLEMS])}{more}{hint}")
 
 
+def alike_columns(header: Sequence[str]) -> list[Problem]:
+    """The problem of columns whose names differ in nothing but capitals."""
+    counts = Counter(name.lower() for name in header)
+    alike = [name for name in header if counts[name.lower()] > 1]
+    return [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")] if alike else []
+
+
 def unused_columns_note(columns: Iterable[str]) -> str:
     """A note that lists unused columns, since one may be a typing error; "" if there are none."""
     names = [repr(name) for name in columns]

@@ -117,6 +117,16 @@ class ImageFiles:
         ]
 
 
+def require_images_root(folder: Path | None) -> None:
+    """Check the folder that paths of images start from, if the user named one.
+
+    Raises:
+        BenchmarkError: it is no folder.
+    """
+    if folder is not None and not folder.is_dir():
+        raise BenchmarkError(f"the images' folder {folder} is not a folder; correct --images-root")
+
+
 def look_through(paths: Sequence[Path], workers: int, source: Path) -> ImageFiles:
     """Scan the images of `source`, a table or folder.
 

@@ -5,7 +5,7 @@ The text is the template `data/card/student.md`. `g2l export` adds what it wrote
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib import resources
 from typing import Any
@@ -59,15 +59,16 @@ def card_template(name: str) -> str:
 
 def card_facts(
     teachers: ChosenTeachers,
-    figures: Sequence[HeldOut],
+    held_out: Mapping[str, HeldOut],
     student: BuiltEncoder,
     options: dict[str, Any],
     train_rows: NDArray[np.int64],
     num_steps: int,
 ) -> dict[str, Any]:
-    """What `model_card` says; `figures` are each teacher's held-out ones, `options` those of the run that a card
-    shows.
+    """What `model_card` says; `held_out` has the figures of `RunFolder.held_out_figures`, `options` those of the run
+    that a card shows.
     """
+    figures: list[tuple[Any, Any]] = [*held_out.values()] or [(None, None)] * len(teachers.names)
     first, plan = teachers.first, teachers.first.plan
     slide_of_row = plan.slide_of_row()
     train_slides, val_rows = np.unique(slide_of_row[train_rows]).tolist(), first.ok_rows(VAL)
@@ -203,7 +204,7 @@ def split_words(store: dict[str, Any]) -> str:
             "says nothing of other cases."
         )
     return (
-        f"{cases_in_words(CaseFacts(**store['cases']))} Which they are stands in the plan of this hash; ids are left "
+        f"{cases_in_words(CaseFacts(**store['cases']))} The plan of this hash lists them; ids are left "
         "out here, since they may identify patients."
     )
 

@@ -36,17 +36,21 @@ instead), and versions of packages (a note lists the changes).
 """
 
 
-LONGER = (
-    "; to train longer, begin a new run from the student and projector of this one: --weights {run} --out OTHER "
-    "(the learning rate is scheduled over all epochs, so more epochs are another run)"
-)
-"""Advice to a user who raises `--epochs`."""
+LONGER = "; to train longer, begin a new run from the student and projector of this one: --weights {run} --out OTHER"
+"""Advice to a user whose run is finished."""
+WHY_ANOTHER = " (the learning rate is scheduled over all epochs, so more epochs are another run)"
+"""What it adds for a user who raises `--epochs`."""
 
 STEP = "step"
 """Key in a student's `config.json`: the step of its run that it was exported after."""
 
-HeldOut = tuple[dict[str, float] | None, dict[str, float] | None]
-"""Held-out figures before the first step and after the last; `None` if no rows are held out."""
+HeldOut = tuple[dict[str, float], dict[str, float]]
+"""A teacher's held-out figures before the first step and at a later one, by their names in the metrics file."""
+
+
+def _figures_of(line: dict[str, Any]) -> dict[str, float]:
+    """The figures of a validation's line."""
+    return {name: value for name, value in line.items() if name not in ("kind", "teacher", "step", "epoch")}
 
 
 def diverged(step: int, cause: str) -> G2LError:
@@ -132,7 +136,7 @@ class RunFolder:
         longer = any(line.startswith("options.epochs:") for line in changes)
         raise CheckpointError(
             f"{self.folder} was started from other inputs and cannot continue (run -> now):\n{listing}\n"
-            f"Choose another --out{LONGER.format(run=self.folder) if longer else ''}."
+            f"Choose another --out{LONGER.format(run=self.folder) + WHY_ANOTHER if longer else ''}."
         )
 
     def write_config(self, store: Path, options: dict[str, Any]) -> None:
@@ -190,21 +194,15 @@ class RunFolder:
         """
         return self._lines(b'"kind": "val"')
 
-    def held_out_figures(self, teacher: str | None = None, step: int | None = None) -> HeldOut:
-        """Held-out figures before the first step and at `step`, by default the last; `None` if no rows are held out.
-
-        Of several teachers, those of `teacher`, by default the first.
+    def held_out_figures(self, step: int | None = None) -> dict[str, HeldOut]:
+        """Held-out figures before the first step and at `step`, by default the last, of each teacher as
+        `vals_by_teacher` names it; empty if no rows are held out.
         """
-        by_teacher = vals_by_teacher(self.validations())
-        if not by_teacher:
-            return None, None
-        vals = by_teacher[teacher or next(iter(by_teacher))]
-        at_step = [line for line in vals if line["step"] == step] or vals[-1:]
-        before, after = (
-            {k: v for k, v in line.items() if k not in ("kind", "teacher", "step", "epoch")}
-            for line in (vals[0], at_step[0])
-        )
-        return before, after
+        figures = {}
+        for teacher, vals in vals_by_teacher(self.validations()).items():
+            at_step = [line for line in vals if line["step"] == step] or vals[-1:]
+            figures[teacher] = (_figures_of(vals[0]), _figures_of(at_step[0]))
+        return figures
 
     def best(self) -> Best | None:
         """The validation with the smallest held-out loss; `None` before the end of the first epoch, or if no rows are

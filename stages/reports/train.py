@@ -1,10 +1,10 @@
 """Report of stage two; without torch."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.base.units import format_seconds
-from pipeline.training.held_out import best_words, gains_table
+from pipeline.training.held_out import ONLY, best_words, gains_table
 from pipeline.training.identity import teacher_weights
 from pipeline.training.run_folder import LONGER, HeldOut, RunFolder
 
@@ -17,20 +17,17 @@ class Trained:
         run: the run directory.
         num_steps: steps in the whole run.
         num_new_steps: steps done by this process.
-        before, after: held-out figures before the first step and of the exported student, if rows are held out; with
-            several teachers, those of the first.
+        held_out: held-out figures before the first step and of the exported student by teacher, in the run's order, as
+            `RunFolder.held_out_figures`; empty if no rows are held out.
         seconds: training time of this process.
-        further: the same two for each further teacher, by name.
         step: step that the student was exported after.
     """
 
     run: RunFolder
     num_steps: int
     num_new_steps: int
-    before: dict[str, float] | None
-    after: dict[str, float] | None
+    held_out: Mapping[str, HeldOut]
     seconds: float
-    further: Mapping[str, HeldOut] = field(default_factory=dict)
     step: int | None = None
 
 
@@ -43,11 +40,9 @@ def report(trained: Trained) -> str:
         each = trained.seconds / trained.num_new_steps
         lines.append(f"{trained.num_new_steps:,} steps in {format_seconds(trained.seconds)}, {each * 1000:.0f} ms each")
     else:
-        lines.append("nothing was left to do" + LONGER.format(run=run.folder).split(" (")[0])
-    first = identity["teacher"]["name"] if trained.further else ""
-    for teacher, (before, after) in {first: (trained.before, trained.after), **trained.further}.items():
-        if before and after:
-            lines.append(gains_table(before, after, f" as {teacher}" if teacher else ""))
+        lines.append("nothing was left to do" + LONGER.format(run=run.folder))
+    for teacher, (before, after) in trained.held_out.items():
+        lines.append(gains_table(before, after, f" as {teacher}" if teacher != ONLY else ""))
     best = run.best()
     if words := best_words(run.validations(), teacher_weights(identity), trained.step):
         has_choice = best is not None and best.step not in (trained.step, trained.num_steps)

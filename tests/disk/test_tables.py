@@ -15,7 +15,7 @@ from pipeline.base.errors import BenchmarkError, G2LError, ManifestError
 from pipeline.cohort.manifest import ManifestRow, parse_manifest, write_manifest
 from pipeline.cohort.plan import AuditRow, write_audit
 from pipeline.cohort.sources import list_slides
-from pipeline.disk.tables import guarded, read_table, table_text, unguarded, write_records
+from pipeline.disk.tables import alike_columns, guarded, read_table, table_text, unguarded, write_records
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
@@ -223,3 +223,10 @@ def test_plan_and_make_manifest_of_damaged_input_never_trace_back(tmp_path: Path
             assert code in (0, 1, 3), (seed, call)
             assert "Traceback" not in said + err, (seed, call)
             assert code == 0 or err.strip() or said.strip(), (seed, call)
+
+
+def test_columns_that_differ_in_capitals_only_are_named() -> None:
+    assert alike_columns(["path", "Label", "x", "label"]) == [
+        (1, "columns Label, label are spelled alike; keep one of them")
+    ]
+    assert alike_columns(["path", "label"]) == []

@@ -34,7 +34,7 @@ def test_every_encoder_has_the_stated_size_and_width(name: str) -> None:
     assert encoder(patches).shape == (2, spec.width)
 
 
-FACTS = {  # name: hidden width of the gate, registers, layers, heads, patch size, of encoders.md
+FACTS = {  # name: hidden width of the gate, registers, layers, heads, patch size
     "h-optimus-0": (4096, 4, 40, 24, 14),
     "h-optimus-1": (4096, 4, 40, 24, 14),
     "hibou-l": (2736, 4, 24, 16, 14),
@@ -61,7 +61,7 @@ def test_swiglu_encoders_have_the_published_shape(name: str) -> None:
 
 
 SMALL: dict[str, Any] = {"img_size": 28, "depth": 2, "num_heads": 4}
-PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {  # the loading code that encoders.md gives
+PUBLISHED: dict[str, tuple[str, dict[str, Any]]] = {  # as the pages of the models load them
     "uni2-h": ("vit_giant_patch14_224", {"mlp_ratio": 5.33334, "no_embed_class": True, "reg_tokens": 8}),
     "virchow2": ("vit_huge_patch14_224", {"mlp_ratio": 5.3375, "reg_tokens": 4, "global_pool": ""}),
     "hibou-l": ("vit_large_patch14_reg4_dinov2", {"mlp_ratio": 5.34375}),

@@ -166,10 +166,9 @@ def test_a_student_learns(tmp_path: Path, loss: str) -> None:
     store = make_store(tmp_path / "store.zarr", train=(64, 64), val=(32,), rows_per_shard=64)
     config = train_config(plain_vit(tmp_path / "vit"), loss=loss, epochs=8, batch_size=16, lr=3e-3, checkpoint_every=99)
     trained = train_student(store, tmp_path / "run", config)
-    assert trained.before is not None
-    assert trained.after is not None
-    assert trained.after["cosine"] > trained.before["cosine"] + 0.2
-    assert trained.after["retrieval_top1"] > trained.before["retrieval_top1"]
+    ((before, after),) = trained.held_out.values()
+    assert after["cosine"] > before["cosine"] + 0.2
+    assert after["retrieval_top1"] > before["retrieval_top1"]
     losses = [line["loss"] for line in trained.run.metrics() if line["kind"] == "step"]
     assert np.mean(losses[-8:]) < np.mean(losses[:8])
 
@@ -403,7 +402,7 @@ def test_no_held_out_rows_are_said_and_exported_all_the_same(
     store = make_store(tmp_path / "store.zarr", train=(18,), val=(), rows_per_shard=18)
     trained = train_student(store, tmp_path / "run", cnn)
     assert "warning: no rows are held out" in capsys.readouterr().err
-    assert (trained.before, trained.after) == (None, None)
+    assert trained.held_out == {}
     assert {line["kind"] for line in trained.run.metrics()} == {"step"}
     assert "No rows were held out" in (trained.run.student / "README.md").read_text()
     assert "held-out" not in report(trained)

@@ -424,10 +424,9 @@ def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> 
     trained = train_student(two, tmp_path / "run", config)
     vals = [line for line in trained.run.metrics() if line["kind"] == "val"]
     assert [line["teacher"] for line in vals] == ["test-teacher", "second"] * 4
-    for name, (before, after) in {"test-teacher": (trained.before, trained.after), **trained.further}.items():
-        assert before is not None
-        assert after is not None
-        assert (before, after) == trained.run.held_out_figures(name)
+    assert trained.held_out == trained.run.held_out_figures()
+    assert list(trained.held_out) == ["test-teacher", "second"]
+    for before, after in trained.held_out.values():
         assert after["r2_scaled"] > before["r2_scaled"]
     text = report(trained)
     assert "as second" in text

@@ -1,9 +1,9 @@
 """Slide files for the tests: Aperio, Leica and generic TIFF pyramids that OpenSlide reads, and ways to damage them.
 
-Slides are deterministic: the same arguments give the same bytes. Tests import this as `slide_factory`. What it
-leaves out: associated images, ICC profiles, other vendors.
+Slides are deterministic: the same arguments give the same bytes. What it leaves
+out: associated images, ICC profiles, other vendors.
 
-Facts about OpenSlide 4.0.1 (openslide-python 1.4.7), found with these files; test_slide_factory.py keeps those that the
+Facts about OpenSlide 4.0.1 (openslide-python 1.4.7), found with these files; test_slides.py keeps those that the
 project leans on.
 
 Opening

@@ -42,8 +42,8 @@ def test_a_remainder_of_one_row_crashes_no_student(tmp_path: Path, train: tuple[
     trained = train_student(
         store, tmp_path / "run", train_config(dropping_cnn(tmp_path / "s"), epochs=1, batch_size=batch_size)
     )
-    assert trained.before is not None
-    assert np.isfinite(list(trained.before.values())).all()
+    ((before, _),) = trained.held_out.values()
+    assert np.isfinite(list(before.values())).all()
 
 
 def test_a_share_of_one_row_a_process_is_refused_before_it_crashes(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_the_linear_maps_r2_is_that_of_a_map_fitted_on_training_rows(tmp_path: P
     store = make_store(tmp_path / "store.zarr", train=(40, 40), val=(30,))
     config = train_config(plain_vit(tmp_path / "vit"), epochs=2)
     trained = train_student(store, tmp_path / "run", config)
-    assert trained.after is not None
+    ((_, after),) = trained.held_out.values()
     checkpoint = load_last_checkpoint(trained.run.checkpoints)
     assert checkpoint is not None
     student = build_encoder(config.student, "scratch", store.patch_px).module
@@ -86,4 +86,4 @@ def test_the_linear_maps_r2_is_that_of_a_map_fitted_on_training_rows(tmp_path: P
     (z_train, t_train), (z_val, t_val) = found
     cases = store.plan.case_of_row()[store.first.ok_rows(0)]
     expected = r2_score(t_val, fit_linear_map(z_train, t_train, cases).predict(z_val), multioutput="variance_weighted")
-    assert trained.after["r2_linear"] == pytest.approx(expected, abs=1e-5)
+    assert after["r2_linear"] == pytest.approx(expected, abs=1e-5)

@@ -96,7 +96,7 @@ def at_bound(
     figures: dict[tuple[str, str], RowFigures],
     resamples: GroupResamples,
 ) -> list[str]:
-    """The note on estimates of 0 or 1, for all but the teacher, whose are 1 by definition."""
+    """The note on estimates of 0 or 1, for all models but the teacher, for which they are 1 by definition."""
     estimates = {
         m.label: [overlap[m.label], interval(mean_draws(figures[m.label, FITTED].top1, resamples))]
         for m in models

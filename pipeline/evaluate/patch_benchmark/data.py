@@ -6,7 +6,6 @@ is left out and listed. Left out: whether the images can be read; `evaluate.imag
 """
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,9 +17,10 @@ from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
-from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, unused_columns_note
+from pipeline.disk.tables import Problem, Record, alike_columns, composed, read_table, refuse, unused_columns_note
 from pipeline.evaluate.folds import SPLITS
 from pipeline.evaluate.groups import GROUP_COLUMNS, GROUP_WORDS, Grouping, coarsest, groups_in_several_centers_note
+from pipeline.evaluate.images import require_images_root
 from pipeline.report.content import Exclusion
 
 REQUIRED_COLUMNS = ("path", "label")
@@ -167,8 +167,7 @@ def _read_csv(path: Path, images_root: Path | None) -> PatchSet:
     Raises:
         BenchmarkError: see `read_patch_set`.
     """
-    if images_root is not None and not images_root.is_dir():
-        raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
+    require_images_root(images_root)
     try:
         records, problems = read_table(path, REQUIRED_COLUMNS, ",")
         return _from_records(path, images_root or path.parent, records, problems)
@@ -186,7 +185,7 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     lines = [(line, _plain_cells(cells)) for line, cells in records]
     labelled = [cells for _, cells in lines if not is_unknown(cells["label"])]
     columns = _find_columns(path, [name.lower() for name in header], labelled)
-    problems += _alike_columns(header)
+    problems += alike_columns(header)
     problems += [p for line, cells in lines for p in _problems(line, cells, columns.group, columns.split)]
     problems += _path_problems(root, lines)
     refuse(path, problems)
@@ -294,13 +293,6 @@ def _unlabelled(lines: Sequence[Record]) -> tuple[Exclusion, ...]:
         for line, cells in lines
         if is_unknown(cells["label"])
     )
-
-
-def _alike_columns(header: Sequence[str]) -> list[Problem]:
-    """Columns whose names differ in nothing but capitals."""
-    counts = Counter(name.lower() for name in header)
-    alike = [name for name in header if counts[name.lower()] > 1]
-    return [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")] if alike else []
 
 
 def _path_problems(root: Path, lines: Sequence[Record]) -> list[Problem]:

@@ -8,7 +8,6 @@ subsets; its image is embedded once. Blanks around a cell do not count; capitals
 differ in nothing else. Left out: looking into the images.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,8 @@ from numpy.typing import NDArray
 from pipeline.base.errors import BenchmarkError, ConfigError, ManifestError
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.label_words import is_unknown, spelling_notes
-from pipeline.disk.tables import Problem, Record, read_table, refuse
+from pipeline.disk.tables import Problem, Record, alike_columns, read_table, refuse
+from pipeline.evaluate.images import require_images_root
 
 REQUIRED = ("slide_id", "patch_id", "path")
 INDEX_COLUMNS = ("biological_class", "medical_center")
@@ -123,8 +123,7 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
         BenchmarkError: columns for neither evaluation, empty cells, rows that contradict each other (with their lines),
             too few classes, centres or slides.
     """
-    if images_root is not None and not images_root.is_dir():
-        raise BenchmarkError(f"the images' folder {images_root} is not a folder; mend --images-root")
+    require_images_root(images_root)
     root = path.parent if images_root is None else images_root
     try:
         records, columns = _read(path, root)
@@ -243,7 +242,7 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
     except ManifestError as error:
         raise ManifestError(f"{error}\n{NEEDS}") from None
     refuse(path, problems)
-    refuse(path, _alike_columns(list(records[0][1])))
+    refuse(path, alike_columns(list(records[0][1])))
     records = [(line, {name.lower(): cell.strip() for name, cell in row.items()}) for line, row in records]
     given = records[0][1].keys()
     for_index = INDEX_COLUMNS if set(INDEX_COLUMNS) <= given else ()
@@ -257,13 +256,6 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
     problems = [*_missing_cells(records, about, subset), *_contradictions(records, about), *_repeated(records, subset)]
     refuse(path, [*problems, *_path_problems(records, root)])
     return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
-
-
-def _alike_columns(header: Sequence[str]) -> list[Problem]:
-    """Columns whose names differ in nothing but capitals."""
-    counts = Counter(name.lower() for name in header)
-    alike = [name for name in header if counts[name.lower()] > 1]
-    return [(1, f"columns {', '.join(alike)} are spelled alike; keep one of them")] if alike else []
 
 
 def _path_problems(records: Sequence[Record], root: Path) -> list[Problem]:

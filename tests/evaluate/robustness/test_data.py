@@ -89,7 +89,7 @@ def test_paths_hang_below_the_images_root(tmp_path: Path) -> None:
     assert found.index is not None
     assert found.paths[found.index.images[0]] == Path("/somewhere/else.png")
     assert found.paths[found.index.images[1]] == tmp_path / "other" / rows[1]["path"]
-    with pytest.raises(BenchmarkError, match="is not a folder; mend --images-root"):
+    with pytest.raises(BenchmarkError, match="is not a folder; correct --images-root"):
         read_robustness_set(write(tmp_path, rows), tmp_path / "nowhere")
 
 
