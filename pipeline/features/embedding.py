@@ -167,7 +167,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
 def embed_slide(
     slide: PreparedSlide, embedder: Embedder, made_by: dict[str, Any], on_batch: Callable[[int], None], tell: Tell
 ) -> tuple[EmbeddedSlide, list[Failure]]:
-    """Embed all patches of a slide; `on_batch` is told how many more are done, `tell` is told what is odd about the file.
+    """Embed all patches of a slide; `on_batch` gets how many more are done, `tell` what is odd about the file.
 
     Raises:
         SlideError: the slide is gone or another one than it was, or none of its patches can be embedded.

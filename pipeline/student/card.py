@@ -204,7 +204,7 @@ def split_words(store: dict[str, Any]) -> str:
             "says nothing of other cases."
         )
     return (
-        f"{cases_in_words(CaseFacts(**store['cases']))} The plan of this hash lists them; ids are left "
+        f"{cases_in_words(CaseFacts(**store['cases']))} Which they are stands in the plan of this hash; ids are left "
         "out here, since they may identify patients."
     )
 

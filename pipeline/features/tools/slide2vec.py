@@ -77,7 +77,7 @@ def _coords(path: Path, num_rows: int, index: NDArray[Any] | None) -> NDArray[An
     coords, tile_index = np.stack([tiles["x"], tiles["y"]], axis=1), tiles["tile_index"]
     if index is not None:
         if tile_index.shape != (len(coords),) or len(np.unique(tile_index)) < len(coords):
-            raise BenchmarkError(f"{path}: {source} has not one tile_index for each tile, so that nobody knows which tiles the features are of")
+            raise BenchmarkError(f"{path}: {source} lacks a tile_index for each tile: which tiles are the features of?")
         unknown = ~np.isin(index, tile_index)
         if unknown.any():
             raise BenchmarkError(

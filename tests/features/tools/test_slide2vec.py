@@ -70,7 +70,7 @@ def test_rows_are_placed_by_their_index_not_by_their_order(tmp_path: Path) -> No
             [0, 1, 2, 3, 4],
             r"1 of 3 rows have a tile_index that .*s1\.coordinates\.npz has not .the first: 5",
         ),
-        ([0, 1], [0, 1, 1], "has not one tile_index a tile"),
+        ([0, 1], [0, 1, 1], "lacks a tile_index for each tile"),
     ],
 )
 def test_an_index_without_its_tile_is_refused(tmp_path: Path, index: list[int], tiles: list[int], words: str) -> None:
