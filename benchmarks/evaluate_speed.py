@@ -6,8 +6,9 @@ The embeddings are made up: correlated as real ones are (the spread of the direc
 with means of classes and centres that overlap, which is what the linear probe takes longest with. Making them does not
 count, but they count as memory.
 
-What is compared with two minutes is wall time, or, where others used the machine, CPU time of this process: that is
-more than its wall time would be on two quiet cores, so it says yes too seldom and never too often.
+What is compared with two minutes is wall time. Where others used the machine, both wall time and the CPU time of this
+process are more than its wall time would be on two quiet cores. So the smaller of them counts: it says yes too seldom
+and never too often.
 """
 
 import argparse
@@ -125,20 +126,16 @@ def main() -> int:
             found = measured[name] = machine.measure(part)
             lines.append((name, f"{found.wall:.1f}", f"{found.cpu:.1f}", f"{peak_bytes() / 1e6:.0f}"))
     quiet = machine.others_in(measured) <= machine.QUIET
-    seconds = sum(one.wall if quiet else one.cpu for one in measured.values())
-    lines.append(
-        (
-            "total",
-            f"{sum(m.wall for m in measured.values()):.1f}",
-            f"{sum(m.cpu for m in measured.values()):.1f}",
-            f"{peak_bytes() / 1e6:.0f}",
-        )
-    )
+    wall, cpu = (sum(getattr(one, clock) for one in measured.values()) for clock in ("wall", "cpu"))
+    seconds = wall if quiet else min(wall, cpu)
+    lines.append(("total", f"{wall:.1f}", f"{cpu:.1f}", f"{peak_bytes() / 1e6:.0f}"))
     print(f"{args.rows:,} x {args.width:,} embeddings, {args.classes} classes, {NUM_THREADS} threads")
     print(table(lines, ("part", "seconds", "CPU seconds", "peak MB so far"), right=(1, 2, 3)))
     right = np.mean(work.probed[0].probabilities.argmax(1) == work.task.truth)
     print(f"linear probe {right:.3f} right; robustness index {work.index.value:.3f} at k = {work.index.k}")
-    print(f"others had {machine.others_in(measured):.0%} of the CPUs: {'wall' if quiet else 'CPU'} time counts")
+    print(
+        f"others had {machine.others_in(measured):.0%} of the CPUs: {'wall time counts' if quiet else 'the smaller time counts'}"
+    )
     print(f"peak: {peak_bytes() / 1e9:.2f} GB (needs <= {NEEDED_BYTES / 1e9:g})")
     print(f"seconds: {seconds:.1f} (needs <= {NEEDED_SECONDS:g})")
     return 0 if seconds <= NEEDED_SECONDS and peak_bytes() <= NEEDED_BYTES else 1
