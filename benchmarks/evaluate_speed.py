@@ -133,9 +133,8 @@ def main() -> int:
     print(table(lines, ("part", "seconds", "CPU seconds", "peak MB so far"), right=(1, 2, 3)))
     right = np.mean(work.probed[0].probabilities.argmax(1) == work.task.truth)
     print(f"linear probe {right:.3f} right; robustness index {work.index.value:.3f} at k = {work.index.k}")
-    print(
-        f"others had {machine.others_in(measured):.0%} of the CPUs: {'wall time counts' if quiet else 'the smaller time counts'}"
-    )
+    which = "wall time" if quiet else "the smaller time"
+    print(f"others had {machine.others_in(measured):.0%} of the CPUs: {which} counts")
     print(f"peak: {peak_bytes() / 1e9:.2f} GB (needs <= {NEEDED_BYTES / 1e9:g})")
     print(f"seconds: {seconds:.1f} (needs <= {NEEDED_SECONDS:g})")
     return 0 if seconds <= NEEDED_SECONDS and peak_bytes() <= NEEDED_BYTES else 1
