@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from pipeline.training.held_out import ONLY
 from stages.demo import MUST_GAIN, Stopwatch, missed_gains, neighbours, overlaps, spread_out
 
 BEFORE = dict.fromkeys(MUST_GAIN, 0.0)
@@ -14,15 +15,15 @@ BEFORE = dict.fromkeys(MUST_GAIN, 0.0)
 @pytest.mark.parametrize("short", sorted(MUST_GAIN))
 def test_the_demo_fails_for_each_figure_that_gains_too_little(short: str) -> None:
     enough = {name: gain + 0.01 for name, gain in MUST_GAIN.items()}
-    good = SimpleNamespace(before=BEFORE, after=enough)
+    good = SimpleNamespace(held_out={ONLY: (BEFORE, enough)})
     assert missed_gains(good) == []  # type: ignore[arg-type]
     for value in (0.0, float("nan"), MUST_GAIN[short] - 0.001):
-        bad = SimpleNamespace(before=BEFORE, after=enough | {short: value})
+        bad = SimpleNamespace(held_out={ONLY: (BEFORE, enough | {short: value})})
         assert [line.split()[0] for line in missed_gains(bad)] == [short]  # type: ignore[arg-type]
 
 
 def test_the_demo_fails_when_nothing_is_held_out() -> None:
-    assert missed_gains(SimpleNamespace(before=None, after=None))  # type: ignore[arg-type]
+    assert missed_gains(SimpleNamespace(held_out={}))  # type: ignore[arg-type]
 
 
 def test_neighbours_overlap_neither_the_query_nor_each_other() -> None:

@@ -329,7 +329,7 @@ def test_a_tile_index_that_the_coordinates_do_not_have(
         reason = audit_of(done.store)["s1"]
         assert "s1.npz: " in reason
         assert str(path) in reason
-        first = {"beyond": "(the first: 0)", "hole": "(the first: 5)", "twice": "not one tile_index a tile"}
+        first = {"beyond": "(the first: 0)", "hole": "(the first: 5)", "twice": "lacks a tile_index for each tile"}
         assert first[name] in reason
 
 

@@ -28,6 +28,7 @@ from pipeline.projector import Projector
 from pipeline.store.teachers import choose_teachers
 from pipeline.student.card import card_facts, figures_table, model_card
 from pipeline.student.folder import load_projector, timm_json
+from pipeline.training.held_out import ONLY
 
 STUDENTS: dict[str, tuple[Callable[[Path], str], int]] = {
     "vit with registers at another size": (
@@ -83,7 +84,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, 
             student = build_encoder(name_of(folder / "source"), SCRATCH, patch_px)
             disturb(student.module.model)
             projector = random_projector(student.spec.width)
-            facts = card_facts(teachers, [(None, None)], student, train_config("x").for_card(), np.arange(4), 1)
+            facts = card_facts(teachers, {}, student, train_config("x").for_card(), np.arange(4), 1)
             write_exported(folder / "student", student.module.model, student.spec, projector, model_card(facts))
             np.save(folder / "patches.npy", make_patches(5, patch_px, seed=i))
             (folder / "usage.py").write_text(usage_of(model_card(facts)))
@@ -213,7 +214,7 @@ def test_the_card_says_what_it_was_made_from(tmp_path: Path) -> None:
     student = build_encoder(student_folder(tmp_path / "x", "test_efficientnet"), SCRATCH, PATCH_PX)
     before, after = ({"rows": 4, "loss": a, "cka": a / 2} for a in (0.25, 0.125))
     teachers, options = choose_teachers(store, None, None), train_config("x", lr=0.123).for_card()
-    facts = card_facts(teachers, [(before, after)], student, options, store.first.ok_rows(0), 17)
+    facts = card_facts(teachers, {ONLY: (before, after)}, student, options, store.first.ok_rows(0), 17)
     card = model_card(facts)
     for expected in (
         "7 patches (slides: 2, cases: 2)",
