@@ -13,7 +13,6 @@ and never too often.
 
 import argparse
 import os
-import resource
 import sys
 from collections.abc import Callable
 
@@ -103,11 +102,6 @@ class Work:
         }
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -124,20 +118,20 @@ def main() -> int:
     with threadpool_limits(NUM_THREADS):
         for name, part in work.parts().items():
             found = measured[name] = machine.measure(part)
-            lines.append((name, f"{found.wall:.1f}", f"{found.cpu:.1f}", f"{peak_bytes() / 1e6:.0f}"))
+            lines.append((name, f"{found.wall:.1f}", f"{found.cpu:.1f}", f"{machine.peak_resident_bytes() / 1e6:.0f}"))
     quiet = machine.others_in(measured) <= machine.QUIET
     wall, cpu = (sum(getattr(one, clock) for one in measured.values()) for clock in ("wall", "cpu"))
     seconds = wall if quiet else min(wall, cpu)
-    lines.append(("total", f"{wall:.1f}", f"{cpu:.1f}", f"{peak_bytes() / 1e6:.0f}"))
+    lines.append(("total", f"{wall:.1f}", f"{cpu:.1f}", f"{machine.peak_resident_bytes() / 1e6:.0f}"))
     print(f"{args.rows:,} x {args.width:,} embeddings, {args.classes} classes, {NUM_THREADS} threads")
     print(table(lines, ("part", "seconds", "CPU seconds", "peak MB so far"), right=(1, 2, 3)))
     right = np.mean(work.probed[0].probabilities.argmax(1) == work.task.truth)
     print(f"linear probe {right:.3f} right; robustness index {work.index.value:.3f} at k = {work.index.k}")
     which = "wall time" if quiet else "the smaller time"
     print(f"others had {machine.others_in(measured):.0%} of the CPUs: {which} counts")
-    print(f"peak: {peak_bytes() / 1e9:.2f} GB (needs <= {NEEDED_BYTES / 1e9:g})")
+    print(f"peak: {machine.peak_resident_bytes() / 1e9:.2f} GB (needs <= {NEEDED_BYTES / 1e9:g})")
     print(f"seconds: {seconds:.1f} (needs <= {NEEDED_SECONDS:g})")
-    return 0 if seconds <= NEEDED_SECONDS and peak_bytes() <= NEEDED_BYTES else 1
+    return 0 if seconds <= NEEDED_SECONDS and machine.peak_resident_bytes() <= NEEDED_BYTES else 1
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 
 import psutil
@@ -90,6 +91,12 @@ def _busy_seconds() -> float:
 def _own_seconds() -> float:
     """CPU seconds of this process and of the children that it waited for."""
     return sum(os.times()[:4])
+
+
+def peak_resident_bytes() -> int:
+    """Peak resident memory of this process since it was started; Linux only."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def measure(work: Part) -> Measured:

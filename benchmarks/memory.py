@@ -34,12 +34,6 @@ TEACHER, STUDENT = "lcnet_050", "lcnet_050"
 VAL_ROWS = 32
 
 
-def peak_bytes() -> int:
-    """Peak resident memory of this process since it was started."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
-
-
 def prepare(folder: Path) -> None:
     """Slide, plans and weights; in a process of its own, whose memory does not count."""
     import inputs
@@ -102,7 +96,7 @@ def run_child(what: str, folder: Path, shards: int) -> None:
         prepare(folder)
     else:
         STAGES[what](folder, shards)
-    print(json.dumps({"peak": peak_bytes()}))
+    print(json.dumps({"peak": machine.peak_resident_bytes()}))
 
 
 def main() -> int:

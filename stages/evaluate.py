@@ -31,11 +31,11 @@ from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
 from pipeline.evaluate.probe_report import curves_to_draw
 from pipeline.evaluate.report_folder import start_folder
 from pipeline.features.cache import cached, require_finite
-from pipeline.report.content import Figure, Report, Score, Section
+from pipeline.report.content import TEACHER, Figure, Report, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
 from pipeline.report.page import write_report
 from pipeline.report.size_figure import draw_score_against_size, figure_scores
-from pipeline.student.resolve import TEACHER, NamedModel, name_models, reference_of
+from pipeline.student.resolve import NamedModel, name_models, reference_of
 
 Embedded = tuple[EvaluatedModel, dict[str, NDArray[np.float32]]]
 """A model, and its embeddings of the patches of each benchmark that has some, float32 (N, D) by the benchmark's key."""

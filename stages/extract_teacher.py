@@ -47,7 +47,7 @@ from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import needs_slides
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
-from pipeline.student.teacher_weights import weights_note
+from pipeline.student.weights_place import weights_note
 from pipeline.training.preflight import preflight
 from stages.reports.extract import Extracted
 
@@ -77,7 +77,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
             finished before is safe, and the same command continues.
     """
     root = config.slides_root
-    with exclusive(out, "g2l extract-teacher"), watched(out, *slides_to_read(plan, root), tell=say):
+    with exclusive(out, "g2l extract-teacher"), watched(out, *slides_to_embed(plan, root), tell=say):
         if needs_slides(out, config.teacher):
             check_slides(plan, root)
         running = start_teacher(config, plan)
@@ -106,7 +106,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
 
 
-def slides_to_read(plan: Plan, slides_root: Path | None) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+def slides_to_embed(plan: Plan, slides_root: Path | None) -> tuple[Iterable[Path], Callable[[Path], Work]]:
     """The files of a plan's slides, and how to read all patches of one again in a child process."""
     slides = {plan.slide_path(slide, slides_root): slide for slide in plan.slides}
 

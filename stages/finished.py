@@ -13,8 +13,8 @@ from pipeline.base.errors import ConfigError, EmbedError, G2LError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.manifest import parse_manifest
 from pipeline.cohort.plan import Plan
-from pipeline.config.base import Config, read_toml
-from pipeline.config.model_names import FOLDER_PREFIX, WORDS, absolute_model, is_run, split_model
+from pipeline.config.base import Config, read_options
+from pipeline.config.model_names import FOLDER_PREFIX, WEIGHTS_WORDS, absolute_model, is_run, split_model
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
@@ -32,7 +32,7 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
     Records of version 0.1.0 have paths as they were typed; they are taken relative to the working folder.
     """
     try:
-        recorded = read_toml(path, command)
+        recorded = read_options(path, command)
         paths = {name: Path(str(recorded.pop(name))).absolute() for name in arguments}
         options = type(config).build(recorded).absolute().record()
     except (ConfigError, KeyError):
@@ -45,10 +45,10 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
 
 def unchanged(record: Path, *inputs: Path | str | None) -> bool:
     """Whether all inputs exist, and were last written, replaced or renamed before `record` was; a folder includes all
-    files below it. Ignores `None` and words for weights (`model_names.WORDS`).
+    files below it. Ignores `None` and words for weights (`model_names.WEIGHTS_WORDS`).
     """
     recorded = record.stat().st_mtime_ns
-    paths = [Path(path) for path in inputs if path is not None and path not in WORDS]
+    paths = [Path(path) for path in inputs if path is not None and path not in WEIGHTS_WORDS]
     return all(_last_change(path) < recorded for path in paths)
 
 

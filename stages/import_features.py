@@ -58,7 +58,7 @@ from pipeline.store.patches import PlannedPatches
 from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
-from pipeline.student.teacher_weights import weights_note
+from pipeline.student.weights_place import weights_note
 from stages.reports.extract import Extracted
 from stages.reports.plan import audit_table, estimate
 
@@ -89,7 +89,7 @@ def import_features(
         built, teacher = find_teacher(config.teacher, config.weights, patch_px)
         expected = expected_features(config, patch_px, teacher["width"])
         planned = planned_files(before.plan) if before else {}
-        with watched(out, *slides_to_read(matched, expected), tell=say, refused_later=planned) as crashing:
+        with watched(out, *slides_with_features(matched, expected), tell=say, refused_later=planned) as crashing:
             looked = look_at_features(matched, expected, config.workers or usable_cores())
             proof: Proof | None = None
             if before is None:
@@ -113,7 +113,7 @@ def import_features(
             return fill_store(stored, plan, FeatureRows(plan, looked.accepted, config.coords), config)
 
 
-def slides_to_read(matched: Matched, expected: Expected) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+def slides_with_features(matched: Matched, expected: Expected) -> tuple[Iterable[Path], Callable[[Path], Work]]:
     """The files of slides with features, and how to read one again in a child process as the import does."""
     pairs = {file_named(matched.root / row.path): (row, features) for row, features in matched.pairs}
 

@@ -21,7 +21,7 @@ from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
 from pipeline.training.held_out import best_words, history_table, vals_by_teacher
-from pipeline.training.identity import recorded_teachers, teacher_weights
+from pipeline.training.identity import loss_weights, recorded_teachers
 from pipeline.training.run_folder import RunFolder
 
 STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
@@ -177,7 +177,7 @@ def _run_in_words(run: RunFolder) -> str:
         suffix = f" as {teacher}" if teacher else ""
         text += f"\n\n{vals[-1]['rows']:,} held-out patches{suffix}\n" + history_table(vals)
     kept = run.exported_step() if run.student.exists() else None
-    if words := best_words(lines, teacher_weights(identity), kept):
+    if words := best_words(lines, loss_weights(identity), kept):
         text += f"\n\n{words}"
     return text
 

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.base import Config, OneOf, read_toml, to_toml
+from pipeline.config.base import Config, OneOf, read_options, to_toml
 from pipeline.config.model_names import as_on_disk
 
 C = TypeVar("C", bound=Config)
@@ -146,7 +146,7 @@ class Call:
             ConfigError: the file cannot be used.
         """
         file = Path(as_on_disk(str(file))) if file else None
-        return cls(command, flags, file, read_toml(file, command) if file else {})
+        return cls(command, flags, file, read_options(file, command) if file else {})
 
     def resolve(
         self, config: type[C], *, others: Iterable[str] = (), **arguments: Path | None
@@ -189,7 +189,7 @@ class Call:
         Raises:
             ConfigError: a value is wrong.
         """
-        table = read_toml(self.file, command) if self.file else {}
+        table = read_options(self.file, command) if self.file else {}
         options = {name: value for name, value in table.items() if name not in ("manifest", "out")}
         overrides = {name: value for name, value in self.table.items() if name in config.model_fields}
         return _with_files_on_disk(config.build(options | overrides | self._flags_of(config)))

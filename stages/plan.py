@@ -20,7 +20,7 @@ from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, 
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
 from pipeline.config.groups import Grid, Sampling
 from pipeline.config.stages import PlanConfig
-from pipeline.sampling import GAP, SPLITS, rank_slides, sample_patches, split_strip
+from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, sample_patches, split_strip
 from pipeline.slides import dicom
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
@@ -134,7 +134,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sam
     """Sample a slide's patches, perhaps none, and assign their split."""
     available = grid.coords_l0_px
     if sampling.val_strip is None:
-        split = np.full(len(available), SPLITS.index(row_split(row, sampling.val_fraction)), np.uint8)
+        split = np.full(len(available), SPLIT_NAMES.index(row_split(row, sampling.val_fraction)), np.uint8)
     else:
         split = split_strip(available, grid.geometry.patch_l0_px, sampling.val_strip)
     candidates, split = available[split != GAP], split[split != GAP]
@@ -177,7 +177,7 @@ def audit_open_slide(
         **known | slide.info.audit_facts() | sample.audit_facts() | {"warnings": "; ".join(warnings)},
         status=status,
         reason=reason,
-        split="+".join(name for code, name in enumerate(SPLITS) if (part.split == code).any()),
+        split="+".join(name for code, name in enumerate(SPLIT_NAMES) if (part.split == code).any()),
         level_read=grid.geometry.level,
         tissue_mm2=round(float(tissue.mask.sum() * mm2), 3),
         unreadable_mm2=round(unreadable_mm2, 3),

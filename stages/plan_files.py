@@ -15,7 +15,7 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import ConfigError, PlanError
 from pipeline.cohort.manifest import Manifest, read_manifest, row_hash
 from pipeline.cohort.plan import Plan, read_plan, write_plan
-from pipeline.config.base import differences, read_toml, to_toml
+from pipeline.config.base import differences, read_options, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
 from pipeline.disk.at_hand import watched
@@ -93,7 +93,7 @@ def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
 def is_attempt(record_path: Path, out: Path) -> bool:
     """Whether this record of options is from an earlier attempt to make the plan `out`."""
     try:
-        return Path(str(read_toml(record_path, "plan").get("out", ""))).absolute() == out.absolute()
+        return Path(str(read_options(record_path, "plan").get("out", ""))).absolute() == out.absolute()
     except ConfigError:
         return False
 

@@ -57,7 +57,7 @@ from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.training.curves import draw_curves
 from pipeline.training.held_out import best_words
-from pipeline.training.identity import named_in_lines, run_identity, teacher_weights
+from pipeline.training.identity import loss_weights, named_in_lines, run_identity
 from pipeline.training.optim import build_optimizer, learning_rate, set_learning_rate
 from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
@@ -212,7 +212,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
             distillation.load_state(load_checkpoint(folder.checkpoints, step))
         facts = card_facts(teachers, held_out, distillation.student, config.for_card(), run.rows.train, step)
         identity = folder.read_identity()
-        facts["best"] = best_words(folder.validations(), teacher_weights(identity), step)
+        facts["best"] = best_words(folder.validations(), loss_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)

@@ -18,7 +18,7 @@ from pipeline.encoders.embed import embed_rows
 from pipeline.store.check import check_metadata, check_shard
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import made_with
-from pipeline.student.teacher_weights import noted_place, remembered_weights
+from pipeline.student.weights_place import noted_place, remembered_weights
 from pipeline.training.rows import StoredRows, row_keys, row_views
 
 MIN_COSINE = 0.999
@@ -74,7 +74,7 @@ def verify_store(
     """
     store = Store(folder)
     sampled = store.teacher(teacher)
-    checks = [check_teacher(each) for each in store.teachers.values()]
+    checks = [check_stored_teacher(each) for each in store.teachers.values()]
     lines = [line for check in checks for line in check.words()]
     if any(check.problems for check in checks):
         return "\n".join(lines), EXIT_ERROR
@@ -119,7 +119,7 @@ class TeacherCheck:
         return lines
 
 
-def check_teacher(teacher: StoredTeacher) -> TeacherCheck:
+def check_stored_teacher(teacher: StoredTeacher) -> TeacherCheck:
     """Check the metadata, the ledger and every file of a teacher."""
     problems = check_metadata(teacher)
     is_described, num_pending = not problems, 0

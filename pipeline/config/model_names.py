@@ -15,7 +15,7 @@ HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
 """What an encoder's name begins with that is a page of the hub, or a folder."""
 PRETRAINED, SCRATCH = "pretrained", "scratch"
 """Weights that are not a file: an encoder's published weights, and random ones."""
-WORDS = ("before", "after", "teacher", PRETRAINED, SCRATCH)
+WEIGHTS_WORDS = ("before", "after", "teacher", PRETRAINED, SCRATCH)
 """Words that may follow the "@" in place of a file or folder of weights."""
 RUN_FILE = "run.json"
 """The record of a run, which marks its folder."""
@@ -101,8 +101,8 @@ def _file_as_on_disk(text: str) -> str | None:
 
 
 def absolute_weights(text: str) -> str:
-    """The absolute path of weights; one of `WORDS` stays as it is."""
-    return text if text in WORDS else str(Path(text).absolute())
+    """The absolute path of weights; one of `WEIGHTS_WORDS` stays as it is."""
+    return text if text in WEIGHTS_WORDS else str(Path(text).absolute())
 
 
 def absolute_folder(text: str) -> str:
@@ -144,7 +144,7 @@ def _split_weights(text: str) -> tuple[str, str]:
         return text, ""
     splits = list(_splits(text))
     for encoder, weights in splits:
-        if _is_model(encoder) or weights in WORDS or Path(weights).exists():
+        if _is_model(encoder) or weights in WEIGHTS_WORDS or Path(weights).exists():
             return encoder, weights
     first = text.partition("@")[0]
     if "/" in first and not first.startswith(HUB_PREFIX):  # a path that does not exist: keep it whole

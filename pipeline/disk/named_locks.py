@@ -37,7 +37,7 @@ def describe_holder(what: str, kind: str) -> bytes:
     return f"{words}\n{json.dumps(record)}\n".encode("utf-8", "backslashreplace")
 
 
-def read(path: Path) -> str:
+def read_lock(path: Path) -> str:
     """A lock's content; "" if it cannot be read or is gone."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
@@ -53,7 +53,7 @@ def read(path: Path) -> str:
 
 def holder_of(path: Path) -> str:
     """A lock's holder, in words."""
-    return (read(path).strip().splitlines() or ["another process"])[0]
+    return (read_lock(path).strip().splitlines() or ["another process"])[0]
 
 
 def record_of(text: str) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def record_of(text: str) -> dict[str, Any]:
 
 def is_alive(path: Path) -> bool:
     """Whether a lock of this kind is held; False for flock locks, which cannot be judged here."""
-    record = record_of(read(path))
+    record = record_of(read_lock(path))
     if record.get("kind") != "name":
         return False
     identity = ProcessIdentity.read(record)
@@ -112,7 +112,7 @@ def take_named(fd: int, path: Path, output: Path, what: str, is_new: bool, why: 
         BusyError: another process holds it.
     """
     if not is_new:
-        text = read(path)
+        text = read_lock(path)
         age = seconds_since_touched(path)
         begun = not text and age is not None and age < BEGUN_SECONDS
         if begun or is_alive(path) or may_be_of_flock(text):
@@ -151,7 +151,7 @@ def remove_holder(path: Path, text: str) -> None:
     away = path.with_name(f"{path.name}.{secrets.token_hex(4)}.g2l-part")
     with contextlib.suppress(FileNotFoundError):
         os.rename(path, away)
-        if read(away) != text and not os.path.lexists(path):
+        if read_lock(away) != text and not os.path.lexists(path):
             os.rename(away, path)
         else:
             away.unlink(missing_ok=True)
@@ -160,7 +160,7 @@ def remove_holder(path: Path, text: str) -> None:
 def _keep_touching(path: Path, content: bytes, stop: threading.Event) -> None:
     misses = 0
     while not stop.wait(TOUCH_SECONDS):
-        misses = 0 if read(path).encode("utf-8") == content else misses + 1
+        misses = 0 if read_lock(path).encode("utf-8") == content else misses + 1
         if misses > 1:  # suspended for long: another process holds the output, and two must not write
             print(
                 f"{path} is now held by {holder_of(path)}: this process exits, so that only one writes", file=sys.stderr
@@ -175,7 +175,7 @@ def _release(fd: int, path: Path, content: bytes, stop: threading.Event, touch: 
     stop.set()
     touch.join(1.0)
     with interrupts.guard:
-        if read(path).encode("utf-8") == content:
+        if read_lock(path).encode("utf-8") == content:
             path.unlink(missing_ok=True)
         os.close(fd)
         interrupts.settled(key)

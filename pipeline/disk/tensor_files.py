@@ -56,7 +56,7 @@ def load_tensors(path: Path, share: float = MOST_SHARE) -> Any:
     require_room(size, "the file", share)
     with open(path, "rb") as f:
         if f.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
-            _check_archive(path, share)
+            _check_storages(path, share)
         else:
             f.seek(0)
             _check_legacy(f, size)
@@ -131,7 +131,7 @@ def _check_header(entry: Any, size: int, name: str) -> None:
         raise UnsafeError(f"{name} claims the shape {shape}, but has {size:,} bytes")
 
 
-def _check_archive(path: Path, share: float) -> None:
+def _check_storages(path: Path, share: float) -> None:
     """Check that the storages of a torch zip archive hold the bytes that its pickle claims.
 
     Raises:

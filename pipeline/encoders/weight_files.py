@@ -79,7 +79,7 @@ def check_weight_file(path: Path) -> None:
         with open(path, "rb") as f:
             is_archive = f.read(len(ZIP_MARK)) == ZIP_MARK
         if is_archive and path.suffix != ".safetensors":
-            _check_archive(path, facts.st_size)
+            _check_records(path, facts.st_size)
     except FileNotFoundError:
         raise EncoderError(f"{path}: no such weights") from None
     except EncoderError:
@@ -88,7 +88,7 @@ def check_weight_file(path: Path) -> None:
         raise EncoderError(f"{path}: unreadable weights ({first_line(error)})") from None
 
 
-def _check_archive(path: Path, num_bytes: int) -> None:
+def _check_records(path: Path, num_bytes: int) -> None:
     """What `torch.save` writes: records that are not compressed, no larger than the file, with fitting checksums."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()

@@ -21,6 +21,7 @@ ATTEMPTS = 10
 MAX_SHOWN = 5
 """Names that a message lists. Our choice."""
 SPLITS = ("train", "val", "test")
+"""Splits that a benchmark's table may name."""
 
 Rows = NDArray[np.int64]
 

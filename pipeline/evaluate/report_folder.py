@@ -9,7 +9,7 @@ from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
 from pipeline.evaluate.options.config import EvaluateConfig
 
-OPTIONS_FILE = "evaluate.toml"
+EVALUATE_OPTIONS_FILE = "evaluate.toml"
 DAMAGED = "Delete the folder, or choose another --out"
 MOST_REPORT_BYTES = 1 << 32
 """4 GiB, of a report's JSON. Our choice: a record a scored slide or patch and model, a few hundred bytes each."""
@@ -24,7 +24,7 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
         ConfigError: it was made with others, or the folder is not empty and no evaluation's.
     """
     make_output_folder(out)
-    path, report = out / OPTIONS_FILE, out / "report.json"
+    path, report = out / EVALUATE_OPTIONS_FILE, out / "report.json"
     if not path.exists() and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
     if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended

@@ -23,7 +23,7 @@ from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
 from pipeline.config.groups import Sampling
 from pipeline.features.read import PlacedFeatures, read_placed
 from pipeline.features.tool import UNKNOWN
-from pipeline.sampling import SPLITS, sample_patches
+from pipeline.sampling import SPLIT_NAMES, sample_patches
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.patch_sample import measure_patches
 from pipeline.slides.read_again import read_patches
@@ -151,7 +151,7 @@ def _fit(
     coords = kept[np.lexsort((kept[:, 0], kept[:, 1]))]  # top to bottom, left to right
     sampling, split_name = expected.sampling, row_split(row, expected.sampling.val_fraction)
     coords = coords[sample_patches(row.slide_id, coords, sampling.patches_per_slide, sampling.seed)]
-    split = np.full(len(coords), SPLITS.index(split_name), np.uint8)
+    split = np.full(len(coords), SPLIT_NAMES.index(split_name), np.uint8)
     over = len(corners) - len(kept)
     audit = replace(
         audit,

@@ -18,7 +18,7 @@ from pipeline.features.layouts import Writer
 
 UNKNOWN = "unknown"
 HALF_PIXEL = 0.5
-ROUNDING = 1e-6
+LENGTH_ROUNDING = 1e-6
 """A whole number within half a pixel of a length, and this, may be its rounding."""
 COORDS = "coords"
 """The dataset of coordinates, which all tools with HDF5 files call so."""
@@ -175,7 +175,7 @@ class Tool:
 
 def rounds_to(length: float, whole: float, unit: float) -> bool:
     """Whether `whole`, a whole number of units, may be the rounding of a length; all in level-0 pixels."""
-    return abs(length - whole) <= HALF_PIXEL * unit + ROUNDING
+    return abs(length - whole) <= HALF_PIXEL * unit + LENGTH_ROUNDING
 
 
 def number(attributes: dict[str, Any], name: str) -> float | None:

@@ -22,6 +22,9 @@ class Interval:
         return {"value": plain(self.value), "low": plain(self.low), "high": plain(self.high)}
 
 
+TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
+"""Roles of models that a report knows."""
+
 Cell = str | int | float | Interval | None
 """A cell of a table; `None` is a number that does not exist, shown as a dash."""
 

@@ -21,13 +21,12 @@ from PIL import Image
 
 from pipeline.disk.files import sha256_json, write_json, write_text
 from pipeline.report.cells import EN_DASH, MINUS, PRINT_COMPARED, Shown, as_shown, number_of, shown_column, shown_table
-from pipeline.report.content import Column, Figure, Report, Score, Section
+from pipeline.report.content import AFTER, Column, Figure, Report, Score, Section
 
 TEMPLATE_FILE = "report.html.j2"
 MAX_EXCLUSIONS = 200
 """Exclusions of a section that the page shows; `report.json` has all."""
 CSS_PX_PER_INCH = 96
-AFTER = "student after distillation"
 UNPRINTABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 """What HTML or UTF-8 cannot hold, such as bytes of file names that were no UTF-8, and what turns the direction of the
 text behind it.

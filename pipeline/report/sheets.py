@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pipeline.disk.files import write_bytes
 
 PATCH_PX, GAP_PX, HEADER_PX, MARGIN_PX = 92, 4, 62, 16
-INK, QUIET, SHARED = (25, 25, 25), (110, 110, 110), (20, 140, 70)
+INK_RGB, QUIET_RGB, FRAME_RGB = (25, 25, 25), (110, 110, 110), (20, 140, 70)
 
 
 def draw_neighbours(
@@ -34,22 +34,22 @@ def draw_neighbours(
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
     font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=14)
-    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font)
+    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK_RGB, font=font)
     top = MARGIN_PX + HEADER_PX
-    draw.text((MARGIN_PX, top - 22), "patch", fill=QUIET, font=small)
+    draw.text((MARGIN_PX, top - 22), "patch", fill=QUIET_RGB, font=small)
     for row, query in enumerate(queries):
         page.paste(_small(query), (MARGIN_PX, top + row * cell))
     x = MARGIN_PX + PATCH_PX
     for (name, rows), count in zip(columns.items(), counts, strict=True):
         x += block_gap
-        draw.text((x, top - 22), name, fill=QUIET, font=small)
+        draw.text((x, top - 22), name, fill=QUIET_RGB, font=small)
         for row, neighbours in enumerate(rows):
             for column, (patch, shared) in enumerate(neighbours):
                 corner = (x + column * cell, top + row * cell)
                 page.paste(_small(patch), corner)
                 if shared:
                     draw.rectangle(
-                        (*corner, corner[0] + PATCH_PX - 1, corner[1] + PATCH_PX - 1), outline=SHARED, width=4
+                        (*corner, corner[0] + PATCH_PX - 1, corner[1] + PATCH_PX - 1), outline=FRAME_RGB, width=4
                     )
         x += count * cell - GAP_PX
     _write(page, path)
@@ -68,14 +68,14 @@ def draw_best_and_worst(groups: dict[str, list[tuple[NDArray[np.uint8], str]]], 
     page = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(page)
     font, small = ImageFont.load_default(size=17), ImageFont.load_default(size=14)
-    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font)
+    draw.text((MARGIN_PX, MARGIN_PX), title, fill=INK_RGB, font=font)
     y = MARGIN_PX + HEADER_PX // 2
     for name, patches in groups.items():
-        draw.text((MARGIN_PX, y + PATCH_PX // 2 - 8), name, fill=QUIET, font=small)
+        draw.text((MARGIN_PX, y + PATCH_PX // 2 - 8), name, fill=QUIET_RGB, font=small)
         for column, (patch, text) in enumerate(patches):
             x = MARGIN_PX + name_px + column * cell
             page.paste(_small(patch), (x, y))
-            draw.text((x + PATCH_PX / 2, y + PATCH_PX + 2), text, fill=QUIET, font=small, anchor="ma")
+            draw.text((x + PATCH_PX / 2, y + PATCH_PX + 2), text, fill=QUIET_RGB, font=small, anchor="ma")
         y += PATCH_PX + text_px
     _write(page, path)
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from pipeline.report.content import Figure, ReportModel, Score, Section
+from pipeline.report.content import AFTER, BEFORE, Figure, ReportModel, Score, Section
 from pipeline.report.figure_style import (
     COLOURS,
     DPI,
@@ -42,8 +42,6 @@ PANEL_IN, TIMES_IN, NAMES_IN = 2.95, 0.42, 0.21
 """Heights of a row of panels, of the row of three times, and of a line of names, inches."""
 MOST_NAMES, LONGEST_NAME, LONGEST_IN_KEY = 5, 18, 34
 """More models or longer names than these are numbered, with a key below: six panels full of names are unreadable."""
-
-BEFORE, AFTER = "student before distillation", "student after distillation"
 
 
 def figure_scores(sections: Sequence[Section]) -> list[Score]:

@@ -12,7 +12,7 @@ from pipeline.student.card import card_template
 from pipeline.student.earlier import PROJECTORS_JSON
 from pipeline.student.onnx_file import OPSET
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE, WEIGHTS_FILE
-from pipeline.student.program import INPUT, OUTPUT, TOLERANCE
+from pipeline.student.program import INPUT, MAX_DIFFERENCE, OUTPUT
 from pipeline.student.student_json import FIRST_PROJECTOR, STUDENT_JSON
 
 MADE_FROM = "## Made from\n"
@@ -56,7 +56,7 @@ def files_section(
     lines = ["## Files", "", "| file | what |", "|---|---|"]
     lines += [f"| `{name}` | {what} |" for name, what in listing.items()]
     if differences:
-        lines += ["", f"Each was compared with torch when it was written; {TOLERANCE:g} is allowed."]
+        lines += ["", f"Each was compared with torch when it was written; {MAX_DIFFERENCE:g} is allowed."]
     if sha256:
         lines += ["", "SHA-256:", "", *(f"    {digest}  {name}" for name, digest in sha256.items())]
     uses = [

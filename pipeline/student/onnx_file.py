@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import ConfigError
 from pipeline.encoders.build import Encoder
-from pipeline.student.program import INPUT, OUTPUT, TOLERANCE, check_file, example, free_batch, quiet_exporter
+from pipeline.student.program import INPUT, MAX_DIFFERENCE, OUTPUT, check_file, example, free_batch, quiet_exporter
 
 OPSET = 18
 """The opset that torch's exporter writes itself; every runtime since ONNX Runtime 1.14 (2023) reads it."""
 LARGEST_FILE_BYTES = 1_900_000_000
 """Weights above this lie beside the file: a protocol buffer holds 2 GiB, and the graph takes its share."""
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-QUIET = 3
+ERRORS_ONLY = 3
 """ONNX Runtime's severity: errors only."""
 
 
@@ -103,7 +103,7 @@ def metadata(encoder: Encoder, facts: dict[str, Any]) -> dict[str, str]:
         "output": f"{OUTPUT}: float32 (batch, {spec.width}), embedding rule {spec.embedding}",
         "mean": list(spec.mean),
         "std": list(spec.std),
-        "check": f"ONNX Runtime against torch, float32 on a CPU: at most {TOLERANCE:g} of the largest value",
+        "check": f"ONNX Runtime against torch, float32 on a CPU: at most {MAX_DIFFERENCE:g} of the largest value",
         "terms": "the student inherits its teacher's terms; see README.md",
     }
     return {name: value if isinstance(value, str) else json.dumps(value) for name, value in props.items()}
@@ -121,7 +121,7 @@ def check_onnx(encoder: Encoder, path: Path) -> float:
 
         onnxruntime.disable_telemetry_events()  # where a platform has some of its own; see `pipeline.base.privacy`
         onnx.checker.check_model(path)  # by its path: weights may lie beside it
-        onnxruntime.set_default_logger_severity(QUIET)
+        onnxruntime.set_default_logger_severity(ERRORS_ONLY)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

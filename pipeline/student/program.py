@@ -26,14 +26,14 @@ INPUT, OUTPUT, BATCH = "patches", "embedding", "batch"
 """Names of a file's input, its output and its free dimension."""
 CHECKED_BATCHES = (1, 5)
 """Patches a batch in the check: a single one, at which exporters like to fix the size, and an odd number."""
-TOLERANCE = 1e-4
+MAX_DIFFERENCE = 1e-4
 """Largest difference from torch, as a share of the largest value of the embeddings. Our choice: float32 arithmetic in
 another order leaves 1e-6 (decision 0019), more where a trained student has outliers; a wrong weight, statistic or token
 far more.
 """
 LOGGERS = ("torch.onnx", "torch.export", "torch._export", "onnxscript", "onnx_ir", "onnxruntime")
 
-Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+EmbedPatches = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """uint8 (B, P, P, 3) -> float32 (B, D), by whatever runs the file."""
 
 
@@ -56,14 +56,14 @@ def tissue_patches(count: int, patch_px: int, seed: int = 0) -> NDArray[np.uint8
 
 
 @torch.inference_mode()
-def check_file(path: Path, run: Run, encoder: Encoder) -> float:
+def check_file(path: Path, run: EmbedPatches, encoder: Encoder) -> float:
     """Compare a file's embeddings with the student's, in batches of `CHECKED_BATCHES`.
 
     Returns:
         The largest difference as a share of the largest value.
 
     Raises:
-        ExportError: it does not run, gives another shape, or differs by more than `TOLERANCE`.
+        ExportError: it does not run, gives another shape, or differs by more than `MAX_DIFFERENCE`.
     """
     largest = 0.0
     for count in CHECKED_BATCHES:
@@ -76,10 +76,10 @@ def check_file(path: Path, run: Run, encoder: Encoder) -> float:
         if actual.shape != expected.shape:
             raise ExportError(f"{path.name} gives {actual.shape} for {count} patches, not {expected.shape}")
         share = float(np.abs(actual - expected).max()) / float(np.abs(expected).max())
-        if not share <= TOLERANCE:  # NaN is not good either
+        if not share <= MAX_DIFFERENCE:  # NaN is not good either
             raise ExportError(
                 f"{path.name} gives other embeddings than the student: they differ by {share:.2g} of the "
-                f"largest value in a batch of {count}, and {TOLERANCE:g} is allowed"
+                f"largest value in a batch of {count}, and {MAX_DIFFERENCE:g} is allowed"
             )
         largest = max(largest, share)
     return largest

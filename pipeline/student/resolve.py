@@ -30,14 +30,12 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.model_config import input_side
 from pipeline.encoders.table import named_spec
 from pipeline.projector import Projector
+from pipeline.report.content import AFTER, BEFORE, TEACHER
 from pipeline.student.exported import is_student, read_student
 from pipeline.student.folder import load_projector
-from pipeline.student.teacher_weights import weights_of_run
+from pipeline.student.weights_place import weights_of_run
 from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
-
-TEACHER, BEFORE, AFTER = "teacher", "student before distillation", "student after distillation"
-"""Roles that a report knows."""
 
 DEFAULT_PATCH_PX = 224
 LARGEST_LABEL = 60

@@ -15,8 +15,9 @@ from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import PRETRAINED, SCRATCH, is_run
 from pipeline.encoders.build import weights_hash
 from pipeline.projector import Projector
+from pipeline.report.content import AFTER
 from pipeline.student.exported import is_student
-from pipeline.student.resolve import AFTER, NamedModel, name_model
+from pipeline.student.resolve import NamedModel, name_model
 from pipeline.training.run_folder import RunFolder
 
 

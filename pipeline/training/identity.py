@@ -88,7 +88,7 @@ def recorded_teachers(identity: Mapping[str, Any]) -> list[RecordedTeacher]:
     return [RecordedTeacher(identity["teacher"], first_weight, identity["store"]), *further]
 
 
-def teacher_weights(identity: Mapping[str, Any]) -> dict[str, float]:
+def loss_weights(identity: Mapping[str, Any]) -> dict[str, float]:
     """Weights of the losses by teacher, as lines of validations name them: the key is `ONLY` if there is one."""
     if not identity.get("further_teachers"):
         return {ONLY: 1.0}

@@ -27,7 +27,7 @@ from pipeline.config.model_names import RUN_FILE
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.training.held_out import Best, best_validation, vals_by_teacher
-from pipeline.training.identity import random_start_differs, teacher_weights
+from pipeline.training.identity import loss_weights, random_start_differs
 from pipeline.training.tensorboard import TensorBoard
 
 LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
@@ -208,7 +208,7 @@ class RunFolder:
         """The validation with the smallest held-out loss; `None` before the end of the first epoch, or if no rows are
         held out.
         """
-        return best_validation(self.validations(), teacher_weights(self.read_identity()))
+        return best_validation(self.validations(), loss_weights(self.read_identity()))
 
     def exported_step(self) -> int | None:
         """The step that the student was exported after, from its `config.json`; `None` means the last.

@@ -68,7 +68,7 @@ class Tally:
         return cls(folder, folder / str(record["where"]), width, slides, patches, slides, failed_patches=failed)
 
 
-def report(tally: Tally) -> str:
+def embed_report(tally: Tally) -> str:
     """Report for the terminal."""
     lines = [f"{tally.where}: {tally.num_patches:,} patches of {tally.width} dimensions (slides: {tally.num_slides:,})"]
     if tally.new_patches:

@@ -35,7 +35,7 @@ class Extracted:
         return sum(count for name, count in self.counts.items() if name != Status.OK.name)
 
 
-def report(extracted: Extracted) -> str:
+def extract_report(extracted: Extracted) -> str:
     """Report for the terminal."""
     teacher, counts = extracted.teacher, extracted.counts
     size = sum(f["bytes"] for _, entry in teacher.ledger.entries() if entry for f in entry["files"].values())
@@ -57,7 +57,7 @@ def report(extracted: Extracted) -> str:
 def import_report(imported: Extracted) -> str:
     """Report of an import for the terminal."""
     proof = imported.teacher.attributes.get("proof")
-    lines = [report(imported)]
+    lines = [extract_report(imported)]
     lines.append(
         f"proven on {proof['rows']} patches that were embedded again" if proof else "not proven: see --weights"
     )

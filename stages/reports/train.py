@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pipeline.base.units import format_seconds
 from pipeline.training.held_out import ONLY, best_words, gains_table
-from pipeline.training.identity import teacher_weights
+from pipeline.training.identity import loss_weights
 from pipeline.training.run_folder import LONGER, HeldOut, RunFolder
 
 
@@ -31,7 +31,7 @@ class Trained:
     step: int | None = None
 
 
-def report(trained: Trained) -> str:
+def train_report(trained: Trained) -> str:
     """Report for the terminal."""
     run = trained.run
     identity = run.read_identity()
@@ -44,7 +44,7 @@ def report(trained: Trained) -> str:
     for teacher, (before, after) in trained.held_out.items():
         lines.append(gains_table(before, after, f" as {teacher}" if teacher != ONLY else ""))
     best = run.best()
-    if words := best_words(run.validations(), teacher_weights(identity), trained.step):
+    if words := best_words(run.validations(), loss_weights(identity), trained.step):
         has_choice = best is not None and best.step not in (trained.step, trained.num_steps)
         lines.append(f"{words} --keep best exports that one." if has_choice else words)
     return "\n".join(lines)

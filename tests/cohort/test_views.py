@@ -19,7 +19,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort import views as module
 from pipeline.cohort.plan import Plan, write_plan
-from pipeline.cohort.views import LEVEL, STAIN_CHANGE, STAINS, Views, change_stain, dihedral
+from pipeline.cohort.views import GREY_OF_DENSITY, STAIN_CHANGE, STAINS, Views, change_stain, dihedral
 from pipeline.sampling import TRAIN
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
@@ -85,7 +85,7 @@ def test_no_change_is_none_and_levels_are_their_own_inverse() -> None:
     patch = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
     middle = 0x7FFF
     assert np.abs(change_stain(patch, middle << 16 | middle << 32 | middle << 48).astype(int) - patch).max() == 0
-    assert np.array_equal(LEVEL[module.DENSITY], np.arange(256))
+    assert np.array_equal(GREY_OF_DENSITY[module.DENSITY], np.arange(256))
 
 
 def test_a_view_depends_on_seed_row_and_number_alone() -> None:

@@ -89,7 +89,7 @@ ELSEWHERE = dataclasses.replace(ME, scope="0" * 8)
 
 def test_a_lock_names_its_holder_for_people_and_for_programs(tmp_path: Path) -> None:
     (tmp_path / "lock").write_bytes(named_locks.describe_holder("g2l plan \udcff", "name"))
-    text = named_locks.read(tmp_path / "lock")
+    text = named_locks.read_lock(tmp_path / "lock")
     assert named_locks.holder_of(tmp_path / "lock").startswith(f"g2l plan \\udcff (process {os.getpid()} on ")
     assert named_locks.record_of(text) == {"kind": "name", **ME.record()}
 
@@ -105,7 +105,7 @@ def test_what_cannot_be_read_is_nobody_s(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(lock_of(tmp_path / "lock", ME))
     for name in ("none", "link", "pipe", "."):
-        assert named_locks.read(tmp_path / name) == ""
+        assert named_locks.read_lock(tmp_path / name) == ""
         assert named_locks.holder_of(tmp_path / name) == "another process"
 
 

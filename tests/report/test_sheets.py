@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.report.sheets import GAP_PX, MARGIN_PX, PATCH_PX, SHARED, draw_best_and_worst, draw_neighbours
+from pipeline.report.sheets import FRAME_RGB, GAP_PX, MARGIN_PX, PATCH_PX, draw_best_and_worst, draw_neighbours
 
 
 def test_the_sheet_frames_what_the_teacher_finds_too(tmp_path: Path) -> None:
@@ -14,7 +14,7 @@ def test_the_sheet_frames_what_the_teacher_finds_too(tmp_path: Path) -> None:
     path = tmp_path / "sheet.png"
     draw_neighbours([grey], {"teacher": [[(grey, False)]], "student": [[(grey, True)]]}, "title", path)
     pixels = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3)
-    framed = (pixels == SHARED).all(axis=1).sum()
+    framed = (pixels == FRAME_RGB).all(axis=1).sum()
     assert framed == 4 * (92 - 4) * 4  # one frame, 4 px wide, round a patch of 92 px
 
 

@@ -10,7 +10,7 @@ import pytest
 from support.commands import call_g2l, called, run_g2l
 from support.extraction import TEACHER, write_cohort, write_teacher
 
-from pipeline.config.base import Config, differences, read_toml
+from pipeline.config.base import Config, differences, read_options
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import exclusive
@@ -328,7 +328,7 @@ def test_the_record_of_a_plan_can_be_fed_back(cohort: Path, tmp_path: Path) -> N
 def test_read_toml_of_another_command_is_empty(tmp_path: Path) -> None:
     file = tmp_path / "g2l.toml"
     file.write_text("[plan]\nseed = 1\n")
-    assert read_toml(file, "train-student") == {}
+    assert read_options(file, "train-student") == {}
 
 
 def test_differences_are_named_by_path() -> None:

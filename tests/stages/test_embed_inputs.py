@@ -10,7 +10,7 @@ from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.tools import EmbedConfig
 from pipeline.student.resolve import NamedModel
-from stages.embed_inputs import check_teacher, choose_dtype, find_model, plan_grid, read_slides, trained_mpp
+from stages.embed_inputs import check_wanted_teacher, choose_dtype, find_model, plan_grid, read_slides, trained_mpp
 
 
 def options(layout: str = "trident", **values: Any) -> EmbedConfig:
@@ -90,8 +90,8 @@ def test_only_a_student_stands_in_for_its_teacher() -> None:
 )
 def test_the_teacher_is_named_where_there_are_several(known: list[str], teacher: str | None, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_teacher("run", known, teacher)
-    check_teacher("run", known, known[-1] if known else None)
+        check_wanted_teacher("run", known, teacher)
+    check_wanted_teacher("run", known, known[-1] if known else None)
 
 
 # --- resolution and type ------------------------------------------------------------------------------------

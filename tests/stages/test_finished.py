@@ -14,7 +14,7 @@ from support.places import ROOT
 from support.stores import make_store, student_folder
 
 from pipeline.cohort.plan import read_plan, write_plan
-from pipeline.config.base import read_toml
+from pipeline.config.base import read_options
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.disk.locks import LOCK_SUFFIX
 from pipeline.store.store import Store
@@ -109,9 +109,9 @@ def test_paths_are_recorded_absolute_and_known_from_other_folders(root: Path) ->
     relative = ["extract-teacher", "plan.h5", "--out", "store.zarr", *map(str, extracting(root)[4:])]
     fast = without_torch(*relative, folder=root)
     assert fast.returncode == 0, fast.stderr
-    record = read_toml(root / "store.zarr" / "config.toml", "extract-teacher")
+    record = read_options(root / "store.zarr" / "config.toml", "extract-teacher")
     assert all(Path(record[name]).is_absolute() for name in ("plan", "out", "weights"))
-    record = read_toml(root / "run" / "config.toml", "train-student")
+    record = read_options(root / "run" / "config.toml", "train-student")
     assert all(Path(record[name]).is_absolute() for name in ("store", "out"))
 
 
@@ -175,7 +175,7 @@ def test_weights_that_have_changed_are_looked_at(root: Path) -> None:
 
 
 def test_a_run_with_another_option_store_or_export_goes_to_the_stage(root: Path, tmp_path: Path) -> None:
-    record = read_toml(root / "run" / "config.toml", "train-student")
+    record = read_options(root / "run" / "config.toml", "train-student")
     options = {name: value for name, value in record.items() if name not in ("store", "out")}
     store, run = root / "store.zarr", root / "run"
 

@@ -23,7 +23,7 @@ from pipeline.training.run_folder import RunFolder
 from stages import train_student as stage
 from stages.export import export_student
 from stages.inspect import inspect_path
-from stages.reports.train import Trained, report
+from stages.reports.train import Trained, train_report
 from stages.train_student import train_student
 
 
@@ -86,7 +86,7 @@ def test_the_best_is_exported_with_its_figures(best: Trained, tmp_path: Path) ->
     assert (best.step, run.exported_step()) == (found.step, found.step)
     assert same_state(exported(run), load_checkpoint(run.checkpoints, found.step)["student"])
     words = f"epoch {found.epoch} is exported"
-    for text in (report(best), inspect_path(run.folder), (run.student / "README.md").read_text()):
+    for text in (train_report(best), inspect_path(run.folder), (run.student / "README.md").read_text()):
         assert words in text
     assert f"| loss | {vals[0]['loss']:.4f} | {found.loss:.4f} |" in (run.student / "README.md").read_text()
     assert "gives the run's embeddings" in export_student(run.folder, tmp_path / "student")
@@ -122,8 +122,8 @@ def test_the_last_is_kept_unless_told_and_the_other_can_be_had_later(
     last = load_last_checkpoint(trained.run.checkpoints)
     assert last is not None
     assert same_state(exported(trained.run), last["student"])
-    assert "the last epoch is exported" in report(trained)
-    assert "--keep best exports that one" in report(trained)
+    assert "the last epoch is exported" in train_report(trained)
+    assert "--keep best exports that one" in train_report(trained)
     training = read_student_json(trained.run.student).training
     assert training.best is not None
     assert (training.step, training.epoch, training.best.step) == (18, 3, 6)

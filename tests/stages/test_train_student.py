@@ -15,7 +15,7 @@ from support.stores import dropping_cnn, flags, make_store, plain_vit, run_files
 from support.training import plain_curves, stop_after
 
 from pipeline.base.errors import BusyError, CheckpointError, ConfigError, G2LError, StoreError
-from pipeline.config.base import read_toml
+from pipeline.config.base import read_options
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head
@@ -30,7 +30,7 @@ from pipeline.training.run_folder import RunFolder
 from pipeline.training.scoring import score_teachers
 from stages import train_student as stage
 from stages.inspect import inspect_path
-from stages.reports.train import Trained, report
+from stages.reports.train import Trained, train_report
 from stages.train_student import train_student
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -77,7 +77,7 @@ def test_what_a_run_leaves(reference: Trained, store: Store, cnn: TrainConfig) -
     assert identity["options"]["precision"] == "float32"
     assert (
         TrainConfig(
-            **{k: v for k, v in read_toml(run.config_path, "train-student").items() if k not in ("store", "out")}
+            **{k: v for k, v in read_options(run.config_path, "train-student").items() if k not in ("store", "out")}
         )
         == cnn
     )
@@ -101,7 +101,7 @@ def test_the_student_is_the_last_checkpoints(reference: Trained) -> None:
 def test_the_cards_figures_are_the_metrics(reference: Trained) -> None:
     vals = [line for line in reference.run.metrics() if line["kind"] == "val"]
     card = (reference.run.student / "README.md").read_text()
-    words = report(reference)
+    words = train_report(reference)
     shown = FIGURES.keys() - {"explained_variance"}
     assert shown | {"kind", "step", "epoch", "rows"} == vals[-1].keys()
     for name in shown:
@@ -208,7 +208,7 @@ def test_a_finished_run_called_again_changes_nothing(reference: Trained, store: 
     again = train_student(store, reference.run.folder, cnn)
     assert again.num_new_steps == 0
     assert again.held_out == reference.held_out
-    assert "nothing was left to do" in report(again)
+    assert "nothing was left to do" in train_report(again)
     assert run_files(reference.run.folder) == before
     without_leftovers(reference.run.folder)
 
@@ -405,7 +405,7 @@ def test_no_held_out_rows_are_said_and_exported_all_the_same(
     assert trained.held_out == {}
     assert {line["kind"] for line in trained.run.metrics()} == {"step"}
     assert "No rows were held out" in (trained.run.student / "README.md").read_text()
-    assert "held-out" not in report(trained)
+    assert "held-out" not in train_report(trained)
     assert train_student(store, tmp_path / "run", cnn).num_new_steps == 0
 
 
@@ -543,7 +543,7 @@ def test_a_run_records_absolute_paths(
     stop_after(monkeypatch, 1)
     with pytest.raises(KeyboardInterrupt):
         train_student(store, Path("run"), options)
-    record = read_toml(tmp_path / "run" / "config.toml", "train-student")
+    record = read_options(tmp_path / "run" / "config.toml", "train-student")
     typed = {"out": "run", "weights": "w.safetensors", "slides_root": "slides"}
     assert {name: record[name] for name in typed} == {name: str(tmp_path / path) for name, path in typed.items()}
     assert record["store"] == str(store.folder)

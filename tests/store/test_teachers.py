@@ -26,7 +26,7 @@ from support.stores import dropping_cnn, make_patches, make_store, plain_vit, ru
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan
-from pipeline.config.base import read_toml
+from pipeline.config.base import read_options
 from pipeline.config.model_names import SCRATCH
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.encoders.build import build_encoder
@@ -42,7 +42,7 @@ from pipeline.training.rows import StoredRows, choose_rows, teacher_statistics
 from pipeline.training.run_folder import RunFolder
 from stages.export import export_student
 from stages.inspect import inspect_path
-from stages.reports.train import report
+from stages.reports.train import train_report
 from stages.train_student import train_student
 from stages.verify import verify_store
 
@@ -428,7 +428,7 @@ def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> 
     assert list(trained.held_out) == ["test-teacher", "second"]
     for before, after in trained.held_out.values():
         assert after["r2_scaled"] > before["r2_scaled"]
-    text = report(trained)
+    text = train_report(trained)
     assert "as second" in text
     assert inspect_path(trained.run.folder).count("held-out patches as ") == 2
     export_student(trained.run.folder, tmp_path / "student")
@@ -491,7 +491,7 @@ def test_only_ratios_of_weights_count(tmp_path: Path, two: Store) -> None:
     ]
     assert files[0] == files[1]
     assert files[0]["student/model.safetensors"] != files[2]["student/model.safetensors"]
-    record = read_toml(tmp_path / "run-None" / "config.toml", "train-student")
+    record = read_options(tmp_path / "run-None" / "config.toml", "train-student")
     assert record["store"] == str(two.folder)  # also where the first of the teachers is a further one of the store
 
 

@@ -10,8 +10,9 @@ from support.stores import PATCH_PX, make_store, plain_vit, train_config
 
 from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
-from pipeline.student.resolve import AFTER, BEFORE, NamedModel, name_model, name_models, reference_of
-from pipeline.student.resolve import TEACHER as TEACHER_ROLE
+from pipeline.report.content import AFTER, BEFORE
+from pipeline.report.content import TEACHER as TEACHER_ROLE
+from pipeline.student.resolve import NamedModel, name_model, name_models, reference_of
 from pipeline.training.run_folder import RunFolder
 from stages.train_student import train_student
 

@@ -11,7 +11,7 @@ from support.students import random_projector
 from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.projector import Projector
-from pipeline.student.resolve import AFTER
+from pipeline.report.content import AFTER
 from pipeline.student.start import Start, continue_projector, find_start, projector_hash
 
 

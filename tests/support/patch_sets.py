@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.evaluate.benchmark import Embeddings as OfModels
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
-from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
+from pipeline.evaluate.patch_benchmark.section import patch_bench, patch_section
 from pipeline.report.content import Exclusion, Section
 
 Embeddings = NDArray[np.float32]
@@ -26,7 +26,7 @@ def section_of(
     patch_set: PatchSet, embeddings: OfModels, reference: str, exclusions: Sequence[Exclusion] = (), **values: Any
 ) -> Section:
     """The section of models by label, by `options` with these values."""
-    return patch_section(prepare(patch_set, options(**values)), embeddings, reference, exclusions)
+    return patch_section(patch_bench(patch_set, options(**values)), embeddings, reference, exclusions)
 
 
 def make_set(seed: int = 0, num_rows: int = 240, num_groups: int = 24, **changes: Any) -> PatchSet:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.evaluate.slide_benchmark.bags import SlideSet
 from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.evaluate.slide_benchmark.score import survey_slides
-from pipeline.evaluate.slide_benchmark.section import Bench, prepare, slide_section
+from pipeline.evaluate.slide_benchmark.section import SlideBench, slide_bench, slide_section
 from pipeline.report.content import Section
 
 WIDTH, NUM_CASES = 16, 20
@@ -71,10 +71,10 @@ def write_labelled_slides(folder: Path, shift: float = 1.0, seed: int = 0) -> tu
     return path, [("uni", folder / "uni"), ("noise", folder / "noise")]
 
 
-def prepared(path: Path, features: Features, **values: Any) -> Bench:
+def prepared(path: Path, features: Features, **values: Any) -> SlideBench:
     options = SlideOptions(**({"label": "tp53", "folds": 2, "mil_epochs": 2, "resamples": 100} | values))
     surveyed = survey_slides(path, features, label=options.label, num_folds=options.folds, seed=options.seed)
-    return prepare(surveyed, options)
+    return slide_bench(surveyed, options)
 
 
 def run(path: Path, features: Features, reference: str | None = None, **values: Any) -> Section:

@@ -9,11 +9,11 @@ from pipeline.base.versions import versions
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.training.identity import (
     RecordedTeacher,
+    loss_weights,
     named_in_lines,
     random_start_differs,
     recorded_teachers,
     run_identity,
-    teacher_weights,
 )
 
 
@@ -32,7 +32,7 @@ def test_one_teacher_is_recorded_as_in_the_first_version(teachers: ChosenTeacher
     assert identity["store"] == one.first.content_hash()
     assert identity["teacher"] == one.first.record
     assert recorded_teachers(identity) == [RecordedTeacher(one.first.record, 1.0, one.first.content_hash())]
-    assert teacher_weights(identity) == {"": 1.0}
+    assert loss_weights(identity) == {"": 1.0}
 
 
 def test_several_teachers_are_given_back_in_their_order(teachers: ChosenTeachers) -> None:
@@ -49,7 +49,7 @@ def test_several_teachers_are_given_back_in_their_order(teachers: ChosenTeachers
 def test_weights_of_several_are_by_name() -> None:
     further = [{"teacher": {"name": "b"}, "weight": 0.25, "content": "2"}]
     identity = {"teacher": {"name": "a"}, "store": "1", "further_teachers": further}
-    assert teacher_weights(identity) == {"a": 0.75, "b": 0.25}
+    assert loss_weights(identity) == {"a": 0.75, "b": 0.25}
 
 
 def test_only_lines_of_several_teachers_name_them() -> None:

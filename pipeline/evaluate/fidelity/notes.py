@@ -8,10 +8,9 @@ from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.evaluate.bootstrap import GroupResamples, bound_note, few_groups_note, interval, mean_draws
 from pipeline.evaluate.fidelity.rows import failed_rows, missing_note, sample_note
 from pipeline.evaluate.fidelity.score import FITTED, Alignment, RowFigures, StoreEmbeddings, StoreRows, TeacherSpace
-from pipeline.report.content import Interval
+from pipeline.report.content import AFTER, Interval
 from pipeline.sampling import TRAIN
 from pipeline.store.store import StoredTeacher
-from pipeline.student.resolve import AFTER
 from pipeline.training.linear_map import ROWS, LinearMap
 from pipeline.training.similarity import NUM_NEIGHBOURS
 

@@ -41,10 +41,9 @@ from pipeline.evaluate.fidelity.score import (
     row_figures,
 )
 from pipeline.projector import EPSILON
-from pipeline.report.content import Cell, Column, Figure, Interval, Score, Section, Table
+from pipeline.report.content import BEFORE, Cell, Column, Figure, Interval, Score, Section, Table
 from pipeline.report.sheets import draw_best_and_worst
 from pipeline.store.store import StoredTeacher
-from pipeline.student.resolve import BEFORE
 from pipeline.training.linear_map import LinearMap
 from pipeline.training.similarity import debiased_linear_cka
 
@@ -154,10 +153,10 @@ def fidelity_section(
         basis={"patches": len(rows.val), **held_out.counts(), "patches to fit maps": len(rows.train)},
         tables=[
             *model_tables(figures, correlated, cka, of_cases),
-            *difference_tables(models, figures, of_cases, reference),
+            *fidelity_differences(models, figures, of_cases, reference),
             *parts.tables,
         ],
-        figures=[draw_sheet(teacher, rows, figures[shown].cosine, shown, out)] if teacher.store.has_pixels else [],
+        figures=[draw_extremes(teacher, rows, figures[shown].cosine, shown, out)] if teacher.store.has_pixels else [],
         scores=headline_scores(overlap, cka),
         settings={"store_rows": most_rows, "resamples": resamples, "seed": seed},
         source={
@@ -227,7 +226,7 @@ def columns(figures: Mapping[str, str], what_map: str = "") -> list[Column]:
     ]
 
 
-def difference_tables(
+def fidelity_differences(
     models: Sequence[StoreEmbeddings],
     figures: dict[tuple[str, str], RowFigures],
     resamples: GroupResamples,
@@ -343,7 +342,7 @@ def part_tables(title: str, name: str, parts: dict[str, list[Part]], most: int, 
     return [Table(title, [*head, *(Column(column) for column in FITTED_FIGURES)], rows, note)]
 
 
-def draw_sheet(
+def draw_extremes(
     teacher: StoredTeacher, rows: StoreRows, cosine: NDArray[np.float64], shown: tuple[str, str], out: Path
 ) -> Figure:
     """The contact sheet of the patches that the shown model is nearest to and farthest from its teacher on."""

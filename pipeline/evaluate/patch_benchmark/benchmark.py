@@ -8,8 +8,8 @@ from pipeline.evaluate.images import ImageFiles, look_through
 from pipeline.evaluate.patch_benchmark.copies import require_no_leak
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
-from pipeline.evaluate.patch_benchmark.score import Bench
-from pipeline.evaluate.patch_benchmark.section import KEY, patch_section, prepare
+from pipeline.evaluate.patch_benchmark.score import PatchBench
+from pipeline.evaluate.patch_benchmark.section import KEY, patch_bench, patch_section
 from pipeline.report.content import Section
 
 
@@ -21,7 +21,7 @@ class PatchBenchmark(Benchmark[PatchOptions]):
     name: ClassVar[str] = "patch benchmark"
     asked_by: ClassVar[str] = "--patches"
 
-    bench: Bench
+    bench: PatchBench
     images: ImageFiles
 
     @classmethod
@@ -34,7 +34,7 @@ class PatchBenchmark(Benchmark[PatchOptions]):
         listed = read_patch_set(options.patches, options.images_root)
         images = look_through(listed.paths, workers, options.patches)
         patch_set = require_no_leak(listed.select(images.usable), images.scanned)
-        bench = prepare(patch_set, options)  # says what is wrong with classes and cases before anything is embedded
+        bench = patch_bench(patch_set, options)  # says what is wrong with classes and cases before anything is embedded
         notes = (*listed.warnings(), *images.notes(), *(f"{options.patches}: {n}" for n in patch_set.notes_on_pictures))
         return cls(options, notes, bench, images)
 

@@ -37,7 +37,7 @@ PAIRED_NOTE = (
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class PatchBench:
     """What all models are scored on, alike.
 
     Attributes:
@@ -79,7 +79,7 @@ class ScoredModel:
     few_draws: dict[int, Draws]
 
 
-def probe_tables(models: Sequence[ScoredModel], bench: Bench) -> list[Table]:
+def probe_tables(models: Sequence[ScoredModel], bench: PatchBench) -> list[Table]:
     """The metrics of each model, a table a probe; the first says what they are."""
     columns = [Column("model"), *(Column(name, what, better="higher") for name, what in METRICS.values())]
     rows: dict[str, list[list[Cell]]] = {
@@ -94,7 +94,7 @@ def probe_tables(models: Sequence[ScoredModel], bench: Bench) -> list[Table]:
     ]
 
 
-def difference_tables(models: Sequence[ScoredModel], reference: str) -> list[Table]:
+def probe_differences(models: Sequence[ScoredModel], reference: str) -> list[Table]:
     """Each model less the reference, on the same resamples; none if there is one model."""
     base = next(model for model in models if model.label == reference)
     rows: list[list[Cell]] = [
@@ -108,7 +108,7 @@ def difference_tables(models: Sequence[ScoredModel], reference: str) -> list[Tab
     return [Table(f"Difference from {reference}", columns, rows, note)] if rows else []
 
 
-def few_shot_tables(models: Sequence[ScoredModel], reference: str, bench: Bench) -> list[Table]:
+def few_shot_tables(models: Sequence[ScoredModel], reference: str, bench: PatchBench) -> list[Table]:
     """Balanced accuracy by the number of examples, and differences from the reference."""
     shots = bench.examples.shots
     base = next(model for model in models if model.label == reference)
@@ -138,7 +138,7 @@ def count_names(names: NDArray[np.str_]) -> int:
     return len(np.unique(names[names != ""]))
 
 
-def center_tables(models: Sequence[ScoredModel], bench: Bench) -> list[Table]:
+def center_tables(models: Sequence[ScoredModel], bench: PatchBench) -> list[Table]:
     """Balanced accuracy of the linear probe in each centre; none if there are fewer than two."""
     centers = bench.patch_set.centers
     if centers is None or count_names(centers[bench.scored]) < 2:
@@ -166,7 +166,7 @@ def center_tables(models: Sequence[ScoredModel], bench: Bench) -> list[Table]:
     return [Table("Linear probe by centre", columns, rows, note)]
 
 
-def composition_table(bench: Bench) -> Table:
+def composition_table(bench: PatchBench) -> Table:
     """How many patches, groups and centres each class has, and patches of each side of a given split."""
     patch_set, truth = bench.patch_set, bench.task.truth
     columns = [Column("class"), Column("patches", digits=0)]

@@ -30,13 +30,13 @@ from pipeline.evaluate.patch_benchmark.options import PatchOptions
 from pipeline.evaluate.patch_benchmark.score import (
     KNN,
     LINEAR,
-    Bench,
+    PatchBench,
     ScoredModel,
     center_tables,
     composition_table,
     count_names,
-    difference_tables,
     few_shot_tables,
+    probe_differences,
     probe_tables,
 )
 from pipeline.evaluate.probe_choice import SCORE_WORDS, probe_protocol
@@ -48,7 +48,7 @@ KEY = "patches"
 
 
 def patch_section(
-    bench: Bench, embeddings: Embeddings, reference: str, exclusions: Sequence[Exclusion] = ()
+    bench: PatchBench, embeddings: Embeddings, reference: str, exclusions: Sequence[Exclusion] = ()
 ) -> Section:
     """Probe models by label, whose `embeddings` (N, D) are of the bench's patches.
 
@@ -77,7 +77,7 @@ def patch_section(
         tables=[
             *probe_tables(models, bench),
             *curve_tables(choices, bench.task.protocol),
-            *difference_tables(models, reference),
+            *probe_differences(models, reference),
             *few_shot_tables(models, reference, bench),
             *center_tables(models, bench),
             composition_table(bench),
@@ -91,7 +91,7 @@ def patch_section(
     )
 
 
-def prepare(patch_set: PatchSet, options: PatchOptions) -> Bench:
+def patch_bench(patch_set: PatchSet, options: PatchOptions) -> PatchBench:
     """Folds, few-shot examples and resamples.
 
     Raises:
@@ -102,7 +102,7 @@ def prepare(patch_set: PatchSet, options: PatchOptions) -> Bench:
     protocol = probe_protocol(options.protocol, "balanced_accuracy", options.probe_c)
     folds = _folds(patch_set, groups, options.folds, seed)
     task = probe_task(patch_set.labels, groups, folds, seed, protocol)
-    return Bench(
+    return PatchBench(
         patch_set=patch_set,
         groups=groups,
         task=task,
@@ -129,7 +129,7 @@ def _folds(patch_set: PatchSet, groups: NDArray[np.str_], num_folds: int, seed: 
         raise BenchmarkError(f"{patch_set.source}: {error}") from None
 
 
-def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench) -> ScoredModel:
+def score_model(label: str, embeddings: NDArray[np.float32], bench: PatchBench) -> ScoredModel:
     """All probes of one model.
 
     Raises:
@@ -150,7 +150,7 @@ def score_model(label: str, embeddings: NDArray[np.float32], bench: Bench) -> Sc
     return ScoredModel(label, probed, draws, few, few_draws)
 
 
-def _score(models: Sequence[ScoredModel], bench: Bench, reference: str) -> Score:
+def _score(models: Sequence[ScoredModel], bench: PatchBench, reference: str) -> Score:
     """The headline: balanced accuracy of the linear probe."""
     draws = {model.label: model.draws[LINEAR]["balanced_accuracy"] for model in models}
     return Score(
@@ -161,7 +161,7 @@ def _score(models: Sequence[ScoredModel], bench: Bench, reference: str) -> Score
     )
 
 
-def _what(bench: Bench) -> str:
+def _what(bench: PatchBench) -> str:
     """What is measured, for the section's head."""
     num_folds = len(bench.task.folds)
     kept = "" if bench.patch_set.groups is None else f" that never share a {bench.unit[:-1]}"
@@ -175,12 +175,12 @@ def _what(bench: Bench) -> str:
     )
 
 
-def _votes(bench: Bench) -> str:
+def _votes(bench: PatchBench) -> str:
     """How votes of kNN weigh, in words."""
     return ", votes of rarer classes weighing more" if bench.task.protocol.is_balanced else ""
 
 
-def _regularised(bench: Bench) -> str:
+def _regularised(bench: PatchBench) -> str:
     """How the linear probe weighs classes and how it is regularised, in words."""
     protocol = bench.task.protocol
     weighs = "that counts all classes the same" if protocol.is_balanced else "that counts classes by their frequency"
@@ -190,7 +190,7 @@ def _regularised(bench: Bench) -> str:
     return f" {weighs}, its C chosen by {by} within the training part"
 
 
-def _basis(bench: Bench) -> dict[str, int]:
+def _basis(bench: PatchBench) -> dict[str, int]:
     """What the numbers rest on; with a given split, of each side."""
     patch_set, has_groups = bench.patch_set, bench.patch_set.groups is not None
     basis = {"patches": len(patch_set)}
@@ -219,7 +219,7 @@ def _spreads(models: Sequence[ScoredModel]) -> dict[str, dict[str, float]]:
     return {m.label: {str(shots): float(np.std(f.by_draw)) for shots, f in m.few.items()} for m in models}
 
 
-def _settings(bench: Bench, models: Sequence[ScoredModel], reference: str) -> dict[str, object]:
+def _settings(bench: PatchBench, models: Sequence[ScoredModel], reference: str) -> dict[str, object]:
     """What the numbers depend on."""
     return {
         "folds": len(bench.task.folds) if bench.patch_set.splits is None else "the given split",
@@ -234,7 +234,7 @@ def _settings(bench: Bench, models: Sequence[ScoredModel], reference: str) -> di
     }
 
 
-def _notes(models: Sequence[ScoredModel], bench: Bench) -> list[str]:
+def _notes(models: Sequence[ScoredModel], bench: PatchBench) -> list[str]:
     """What a reader must know about how the scores came about."""
     num_groups = bench.resamples.num_groups
     estimates = {}

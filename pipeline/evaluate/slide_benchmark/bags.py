@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipeline.base.errors import BenchmarkError
 from pipeline.report.content import Exclusion
 
-MAX_NAMED = 5
+MOST_NAMED = 5
 """Exclusions or cases that an error or a note names. Our choice: enough to see what is wrong."""
 
 Unit = Literal["case", "slide"]
@@ -119,7 +119,7 @@ class SlideSet:
         """
         source = f"{self.path}, column {self.label}"
         if not self.bags:
-            listed = "".join(f"\n  {e.what}: {e.why}" for e in self.exclusions[:MAX_NAMED])
+            listed = "".join(f"\n  {e.what}: {e.why}" for e in self.exclusions[:MOST_NAMED])
             unmatched = any("no feature file" in exclusion.why for exclusion in self.exclusions)
             hint = "\nCompare the ids of the CSV with the names of the feature files." if unmatched else ""
             raise BenchmarkError(

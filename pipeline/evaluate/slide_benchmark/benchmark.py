@@ -10,7 +10,7 @@ from pipeline.config.model_names import split_folder
 from pipeline.evaluate.benchmark import Benchmark, Evaluation
 from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.evaluate.slide_benchmark.score import survey_slides
-from pipeline.evaluate.slide_benchmark.section import KEY, Bench, prepare, slide_section
+from pipeline.evaluate.slide_benchmark.section import KEY, SlideBench, slide_bench, slide_section
 from pipeline.report.content import Section
 from pipeline.student.resolve import NamedModel
 
@@ -23,7 +23,7 @@ class SlideBenchmark(Benchmark[SlideOptions]):
     name: ClassVar[str] = "slide benchmark"
     asked_by: ClassVar[str] = "--slides with --features"
 
-    bench: Bench
+    bench: SlideBench
 
     @classmethod
     def is_wanted(cls, options: SlideOptions) -> bool:
@@ -43,7 +43,7 @@ class SlideBenchmark(Benchmark[SlideOptions]):
             num_folds=options.folds,
             seed=options.seed,
         )
-        return cls(options, surveyed.warnings, prepare(surveyed, options))
+        return cls(options, surveyed.warnings, slide_bench(surveyed, options))
 
     @property
     def other_labels(self) -> tuple[str, ...]:

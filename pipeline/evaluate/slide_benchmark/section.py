@@ -28,7 +28,7 @@ from pipeline.evaluate.bootstrap_notes import resample_notes
 from pipeline.evaluate.linear_probe import Probed, ProbeTask, probe_task
 from pipeline.evaluate.probe_choice import probe_protocol
 from pipeline.evaluate.probe_report import PROBE_DATA, curve_data, curve_tables
-from pipeline.evaluate.slide_benchmark.bags import MAX_NAMED, Bag, SlideSet
+from pipeline.evaluate.slide_benchmark.bags import MOST_NAMED, Bag, SlideSet
 from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.evaluate.slide_benchmark.score import Survey, SurveyedSlides, attention_mil, mean_pool, slide_folds
 from pipeline.report.content import Cell, Column, Interval, Score, Section, Table
@@ -67,7 +67,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, eq=False)
-class Bench:
+class SlideBench:
     """What all feature sets are scored on, alike.
 
     Attributes:
@@ -85,7 +85,7 @@ class Bench:
     seed: int
 
 
-def prepare(surveyed: SurveyedSlides, options: SlideOptions) -> Bench:
+def slide_bench(surveyed: SurveyedSlides, options: SlideOptions) -> SlideBench:
     """Folds and resamples.
 
     Raises:
@@ -96,10 +96,10 @@ def prepare(surveyed: SurveyedSlides, options: SlideOptions) -> Bench:
     folds = slide_folds(slide_set, options.folds, options.seed)
     task = probe_task(slide_set.labels, slide_set.cases, folds, options.seed, protocol)
     resamples = GroupResamples(slide_set.cases[task.scored], options.resamples, options.seed)
-    return Bench(surveyed, task, resamples, options.mil_epochs or mil.default_epochs(folds), options.seed)
+    return SlideBench(surveyed, task, resamples, options.mil_epochs or mil.default_epochs(folds), options.seed)
 
 
-def slide_section(bench: Bench, reference: str | None, device: torch.device) -> Section:
+def slide_section(bench: SlideBench, reference: str | None, device: torch.device) -> Section:
     """Train and score both predictors on every feature set. `reference` is the label of the one that the others are
     compared with; `None`: the first.
 
@@ -133,7 +133,7 @@ def slide_section(bench: Bench, reference: str | None, device: torch.device) -> 
     )
 
 
-def predict(bench: Bench, device: torch.device) -> list[Prediction]:
+def predict(bench: SlideBench, device: torch.device) -> list[Prediction]:
     """Both predictors on every feature set, scored on the same resamples of cases."""
     slide_set, task = bench.surveyed.slide_set, bench.task
     predictions = []
@@ -214,7 +214,7 @@ def _difference_tables(predictions: Sequence[Prediction], compared: str) -> list
     return [Table(f"Difference from {compared}", columns, rows, note)] if rows else []
 
 
-def _center_tables(predictions: Sequence[Prediction], bench: Bench) -> list[Table]:
+def _center_tables(predictions: Sequence[Prediction], bench: SlideBench) -> list[Table]:
     """AUROC within each centre that has all classes; none if there are fewer than two centres. What is of several
     centres is in no row.
     """
@@ -290,7 +290,7 @@ def _heads(what: str = "") -> list[Column]:
     return [Column("features"), Column("predictor", what)]
 
 
-def _settings(bench: Bench, predictions: Sequence[Prediction], compared: str) -> dict[str, object]:
+def _settings(bench: SlideBench, predictions: Sequence[Prediction], compared: str) -> dict[str, object]:
     """What the numbers depend on."""
     slide_set = bench.surveyed.slide_set
     return {
@@ -348,8 +348,8 @@ def _notes(slide_set: SlideSet, task: ProbeTask, predictions: Sequence[Predictio
 
 def _listed(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+    more = len(names) - MOST_NAMED
+    return ", ".join(names[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _records(

@@ -14,7 +14,16 @@ from pipeline.base.units import magnification
 from pipeline.cohort.plan import coords_attributes
 from pipeline.features.files import read_hdf5_features, write_features
 from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, encoder_folder, hdf5_mark
-from pipeline.features.tool import ROUNDING, FeatureFile, PatchFacts, RawFeatures, Tool, files_apart, number, rounds_to
+from pipeline.features.tool import (
+    LENGTH_ROUNDING,
+    FeatureFile,
+    PatchFacts,
+    RawFeatures,
+    Tool,
+    files_apart,
+    number,
+    rounds_to,
+)
 
 DATASET = "features"
 ATTRIBUTES = (
@@ -59,7 +68,7 @@ def facts(file: FeatureFile) -> PatchFacts | None:
 
 def _is_whole_part(whole: float, length: float) -> bool:
     """Whether `whole` is the whole part of a length; both in level-0 pixels."""
-    return -ROUNDING <= length - whole < 1
+    return -LENGTH_ROUNDING <= length - whole < 1
 
 
 def coords_files(features: Path, folder: Path | None) -> list[Path]:

@@ -10,8 +10,8 @@ from support.fidelity import scored, section_of, teacher_embeddings
 from support.stores import make_store
 
 from pipeline.evaluate.fidelity.notes import map_notes
+from pipeline.report.content import AFTER
 from pipeline.store.store import Store
-from pipeline.student.resolve import AFTER
 from pipeline.training.linear_map import CASES, RELATIVE_STRENGTHS, ROWS, LinearMap
 from pipeline.training.similarity import shuffled_cka
 

@@ -10,8 +10,8 @@ from support.stores import make_store
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.fidelity.score import FITTED, IDENTITY, OWN, TeacherSpace, alignment, row_figures
 from pipeline.projector import Projector
+from pipeline.report.content import AFTER
 from pipeline.store.store import Store
-from pipeline.student.resolve import AFTER
 from pipeline.training.similarity import NUM_NEIGHBOURS
 
 

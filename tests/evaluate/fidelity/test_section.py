@@ -14,9 +14,8 @@ from support.stores import make_store
 from pipeline.evaluate.bootstrap import GroupResamples
 from pipeline.evaluate.fidelity.score import FITTED, TeacherSpace, row_figures
 from pipeline.projector import EPSILON, Projector
-from pipeline.report.content import Interval, Section, Table
+from pipeline.report.content import AFTER, BEFORE, TEACHER, Interval, Section, Table
 from pipeline.store.store import Store
-from pipeline.student.resolve import AFTER, BEFORE, TEACHER
 from pipeline.training.held_out import FIGURES, MEANINGS
 from pipeline.training.similarity import debiased_linear_cka, linear_cka
 

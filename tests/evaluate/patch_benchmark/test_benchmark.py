@@ -9,7 +9,7 @@ from support.labelled_patches import NUM, cohort, noise, options, patches_of, wr
 
 from pipeline.base.errors import G2LError
 from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
-from pipeline.evaluate.patch_benchmark.section import patch_section, prepare
+from pipeline.evaluate.patch_benchmark.section import patch_bench, patch_section
 
 SPLITS = ["train"] * 12 + ["test"] * 12
 
@@ -22,7 +22,7 @@ def test_folds_go_by_the_case_and_slides_are_counted(tmp_path: Path) -> None:
     assert {words: len(set(names)) for words, names in found.within.items()} == {"groups": NUM, "slides": NUM}
     assert found.notes() == ["The column group divides cases, so that folds and intervals go by case_id, not by it."]
     assert found.unused_columns == ()
-    for fold in prepare(found, options()).task.folds:
+    for fold in patch_bench(found, options()).task.folds:
         assert found.groups is not None
         assert not set(found.groups[fold.train]) & set(found.groups[fold.test])
 
@@ -53,7 +53,7 @@ def test_a_tissue_microarray_goes_by_patients(tmp_path: Path) -> None:
     assert found.group_column == "case_id"
     (note,) = found.notes()
     assert note.startswith("3 of 3 slides hold several cases")
-    for fold in prepare(found, options()).task.folds:
+    for fold in patch_bench(found, options()).task.folds:
         assert found.groups is not None
         assert not set(found.groups[fold.train]) & set(found.groups[fold.test])
 
@@ -63,7 +63,7 @@ def test_the_basis_counts_slides_and_cases_on_both_sides(tmp_path: Path) -> None
     slides = [f"S{i}" for i in range(NUM - 1)] + [""]
     found = patches_of(write_patches(tmp_path, pictures, columns | {"slide_id": slides, "split": SPLITS}))
     embeddings = np.random.default_rng(0).normal(size=(NUM, 4)).astype(np.float32)
-    assert patch_section(prepare(found, options()), {"a": embeddings}, "a").basis == {
+    assert patch_section(patch_bench(found, options()), {"a": embeddings}, "a").basis == {
         "patches": 24,
         "slides": 23,
         "cases": 12,

@@ -8,7 +8,7 @@ from PIL import Image
 from support.labelled_patches import NUM, cohort, noise, options, patches_of, write_patches
 
 from pipeline.base.errors import G2LError
-from pipeline.evaluate.patch_benchmark.section import prepare
+from pipeline.evaluate.patch_benchmark.section import patch_bench
 
 
 def test_copies_in_two_cases_are_an_error_with_pairs(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_copies_without_groups_stay_on_one_side(tmp_path: Path) -> None:
     pictures, columns = cohort({4: 0, 8: 0, 16: 12})
     found = patches_of(write_patches(tmp_path, pictures, {"label": columns["label"]}))
     assert any("3 of 24 patches are copies" in note and "kept on one side" in note for note in found.notes())
-    bench = prepare(found, options())
+    bench = patch_bench(found, options())
     assert bench.resamples.num_groups == NUM - 3
     for rows in ([0, 4, 8], [12, 16]):
         assert len({int(bench.task.parts[row]) for row in rows}) == 1

@@ -14,24 +14,24 @@ from pipeline.evaluate.patch_benchmark.score import (
     KNN,
     LINEAR,
     METRICS,
-    Bench,
+    PatchBench,
     ScoredModel,
     center_tables,
     composition_table,
     count_names,
-    difference_tables,
     few_shot_tables,
+    probe_differences,
     probe_tables,
 )
-from pipeline.evaluate.patch_benchmark.section import prepare
+from pipeline.evaluate.patch_benchmark.section import patch_bench
 from pipeline.report.content import Interval
 
 
-def bench_of(patch_set: PatchSet) -> Bench:
-    return prepare(patch_set, options(resamples=100))
+def bench_of(patch_set: PatchSet) -> PatchBench:
+    return patch_bench(patch_set, options(resamples=100))
 
 
-def model_of(bench: Bench, label: str, share: float, value: float) -> ScoredModel:
+def model_of(bench: PatchBench, label: str, share: float, value: float) -> ScoredModel:
     """A model whose every score is `value`; its probes are right for that `share` of each class and centre."""
     truth, num_classes = bench.task.truth, len(bench.task.classes)
     centers = bench.patch_set.centers
@@ -49,11 +49,11 @@ def model_of(bench: Bench, label: str, share: float, value: float) -> ScoredMode
 
 
 @pytest.fixture(scope="module")
-def bench() -> Bench:
+def bench() -> PatchBench:
     return bench_of(make_set())
 
 
-def test_every_model_has_a_row_in_the_table_of_each_probe(bench: Bench) -> None:
+def test_every_model_has_a_row_in_the_table_of_each_probe(bench: PatchBench) -> None:
     models = [model_of(bench, "a", 1, 0.9), model_of(bench, "b", 1, 0.7)]
     linear, knn = probe_tables(models, replace(bench, knn=7))
     assert (linear.title, knn.title) == ("Linear probe", "kNN, 7 neighbours")
@@ -65,14 +65,14 @@ def test_every_model_has_a_row_in_the_table_of_each_probe(bench: Bench) -> None:
     assert not any(column.what for column in knn.columns)  # said once
 
 
-def test_differences_are_from_the_reference_wherever_it_stands(bench: Bench) -> None:
+def test_differences_are_from_the_reference_wherever_it_stands(bench: PatchBench) -> None:
     models = [model_of(bench, label, 1, value) for label, value in (("a", 0.5), ("base", 0.75), ("b", 1.0))]
-    (table,) = difference_tables(models, "base")
+    (table,) = probe_differences(models, "base")
     assert table.title == "Difference from base"
     assert [row[:2] for row in table.rows] == [["a", LINEAR], ["a", KNN], ["b", LINEAR], ["b", KNN]]
     assert [row[2] for row in table.rows] == [Interval(d, d, d) for d in (-0.25, -0.25, 0.25, 0.25)]
     assert table.note.startswith("Value less that of base")
-    assert difference_tables(models[1:2], "base") == []
+    assert probe_differences(models[1:2], "base") == []
     values, less = few_shot_tables(models, "base", bench)
     assert len(values.rows) == 3
     assert [row[0] for row in less.rows] == ["a", "b"]
@@ -83,7 +83,7 @@ def test_differences_are_from_the_reference_wherever_it_stands(bench: Bench) -> 
     assert len(few_shot_tables(models[1:2], "base", bench)) == 1
 
 
-def test_a_centre_is_scored_by_its_own_patches(bench: Bench) -> None:
+def test_a_centre_is_scored_by_its_own_patches(bench: PatchBench) -> None:
     (table,) = center_tables([model_of(bench, "all", 1, 0), model_of(bench, "half", 0.5, 0)], bench)
     assert [row[:2] for row in table.rows] == [[c, m] for c in ("north", "south") for m in ("all", "half")]
     centers, groups = bench.patch_set.centers, bench.patch_set.groups

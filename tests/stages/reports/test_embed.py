@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.reports.embed import NAMED, Tally, report
+from stages.reports.embed import NAMED, Tally, embed_report
 
 OUT = Path("out")
 
@@ -14,7 +14,7 @@ def test_new_patches_are_told_with_their_rate() -> None:
     tally = Tally(OUT, OUT / "h5_files", width=96, num_before=1, new_patches=3000, seconds=2.0)
     for rows in (1000, 2000):
         tally.add(rows, 0)
-    first, rate, before = report(tally).splitlines()
+    first, rate, before = embed_report(tally).splitlines()
     assert first == f"{OUT / 'h5_files'}: 3,000 patches of 96 dimensions (slides: 2)"
     assert rate.startswith("3,000 patches in ")
     assert rate.endswith(", 1500.0 a second")
@@ -23,18 +23,18 @@ def test_new_patches_are_told_with_their_rate() -> None:
 
 
 def test_nothing_left_is_said_only_where_nothing_failed() -> None:
-    assert "nothing was left to do" in report(Tally(OUT, OUT))
-    assert "nothing was left to do" not in report(Tally(OUT, OUT, reasons={"a": "no slide"}))
+    assert "nothing was left to do" in embed_report(Tally(OUT, OUT))
+    assert "nothing was left to do" not in embed_report(Tally(OUT, OUT, reasons={"a": "no slide"}))
 
 
 def test_failed_slides_and_patches_make_it_partial_and_are_told() -> None:
     tally = Tally(OUT, OUT)
     tally.add(10, 2)
     assert tally.is_partial
-    assert "--retry-failures embeds slides with left-out patches again" in report(tally)
+    assert "--retry-failures embeds slides with left-out patches again" in embed_report(tally)
     tally = Tally(OUT, OUT, reasons={"a": "no such slide"})
     assert tally.is_partial
-    shown = report(tally)
+    shown = embed_report(tally)
     assert "failed slides: 1, patches left out of the others: 0; listed in " in shown
     assert "\n  a: no such slide" in shown
     assert "--retry-failures" not in shown
@@ -42,11 +42,11 @@ def test_failed_slides_and_patches_make_it_partial_and_are_told() -> None:
 
 def test_long_lists_are_cut() -> None:
     many = {f"s{i}": f"reason {i}" for i in range(NAMED + 3)}
-    shown = report(Tally(OUT, OUT, reasons=many, warnings=dict.fromkeys(many, "odd")))
+    shown = embed_report(Tally(OUT, OUT, reasons=many, warnings=dict.fromkeys(many, "odd")))
     assert f"failed slides: {NAMED + 3}, " in shown
     assert shown.count("reason ") == shown.count("warning: ") == NAMED
     assert "... and 3 more slides with warnings; g2l plan lists them" in shown
-    exactly = report(Tally(OUT, OUT, warnings=dict.fromkeys(list(many)[:NAMED], "odd")))
+    exactly = embed_report(Tally(OUT, OUT, warnings=dict.fromkeys(list(many)[:NAMED], "odd")))
     assert "more slides" not in exactly
 
 

@@ -12,7 +12,7 @@ from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.config.model_names import PRETRAINED
 from pipeline.store.store import Store
 from pipeline.student.resolve import name_model, name_models
-from pipeline.student.teacher_weights import NOTE, noted_place, remembered_weights, weights_note, weights_of_run
+from pipeline.student.weights_place import NOTE, noted_place, remembered_weights, weights_note, weights_of_run
 from pipeline.training.run_folder import RunFolder
 from stages.train_student import train_student
 
