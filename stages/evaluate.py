@@ -24,7 +24,6 @@ from pipeline.config.base import Config
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.embed import embed_rows, model_key
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource, load_benchmark
-from pipeline.evaluate.fidelity.options import FidelityOptions
 from pipeline.evaluate.options import benchmarks as registered
 from pipeline.evaluate.options.config import EvaluateConfig
 from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
@@ -50,7 +49,8 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     """
     started = time.monotonic()
     compared, run = config.part(ComparedOptions), config.part(RunOptions)
-    store = config.part(FidelityOptions).store
+    options = {load_benchmark(room): config.part(registered.options_of(room)) for room in registered.BENCHMARKS}
+    store = next(filter(None, (kind.store_of(of_kind) for kind, of_kind in options.items())), None)
     workers = run.workers or usable_cores()
     device = choose_device(run.device)
     keep_freed_memory(device)
@@ -58,8 +58,6 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     with exclusive(out, "g2l evaluate"):
         start_folder(out, config, precision)
         name_models(compared.models, run.patch_px, store)  # a wrong name is told before inputs are read
-        rooms = registered.BENCHMARKS
-        options = {load_benchmark(room): config.part(registered.options_of(room)) for room in rooms}
         benchmarks = look_at_inputs(options, workers)
         patch_px = run.patch_px or next((each.patch_px for each in benchmarks if each.patch_px), None)
         named = name_models(compared.models, patch_px, store)

@@ -84,6 +84,7 @@ LEAST_READ = 3
 MAY_READ_FEWER = {
     "is_wanted": "of a benchmark: the stage asks all of them in the same way",
     "look": "of a benchmark, likewise",
+    "pipeline.evaluate.fidelity.benchmark.store_of": "of a benchmark, where one has a store",
     "stages.evaluate.evaluate": "the verb: it gives every benchmark its part",
     "pipeline.evaluate.report_folder.start_folder": "compares and writes the record of all options",
     "stages.finished.finished_embedding": "compares the record of all options",

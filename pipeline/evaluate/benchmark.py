@@ -120,6 +120,11 @@ class Benchmark(ABC, Generic[Options]):
         """
 
     @classmethod
+    def store_of(cls, options: Options) -> Path | None:
+        """The store that the options name: it may know where the weights of a run's teacher are. Reads nothing."""
+        return None
+
+    @classmethod
     @abstractmethod
     def look(cls, options: Options, workers: int) -> Self:
         """Read all inputs and see that they can be scored, before any model is built.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -39,6 +40,10 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
         if options.teacher and not options.store:
             raise ConfigError("--teacher says which of a store's teachers is meant; give --store too")
         return options.store is not None
+
+    @classmethod
+    def store_of(cls, options: FidelityOptions) -> Path | None:
+        return options.store
 
     @classmethod
     def look(cls, options: FidelityOptions, workers: int) -> Self:
