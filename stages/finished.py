@@ -9,7 +9,7 @@ process is at work, or was killed after its last file and left a lock to remove.
 import os
 from pathlib import Path
 
-from pipeline.base.errors import ConfigError, EmbedError, G2LError
+from pipeline.base.errors import CheckpointError, ConfigError, EmbedError, G2LError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.manifest import parse_manifest
 from pipeline.cohort.plan import Plan
@@ -20,6 +20,7 @@ from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
 from stages.reports.extract import Extracted
@@ -150,20 +151,21 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
 
 
 def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None) -> int | None:
-    """How many views the chosen teachers have embedded, where the run learnt from this store as it is now; else `None`.
+    """How many views the chosen teachers have embedded, where the run learnt from these as they are now; else `None`.
 
     Raises:
         G2LError, KeyError: the store or the run cannot be read.
     """
-    store = Store(store_path)
-    teachers, identity = store.teachers, run.read_identity()
-    names = chosen or [store.first.name]
+    teachers = Store(store_path).teachers
     must_choose = chosen is None and len(teachers) > 1
-    if must_choose or names[0] not in teachers or run.version() < 1:
+    if must_choose or run.version() < 1:
         return None
-    if teachers[names[0]].content_hash() != identity["store"]:
+    with reading(run.identity_path, "damaged", CheckpointError):
+        learnt_from = [each.content for each in recorded_teachers(run.read_identity())]
+    named = [teachers[name] for name in chosen or teachers]
+    if [teacher.content_hash() for teacher in named] != learnt_from:
         return None
-    return min(teachers[name].views.count for name in names)
+    return min(teacher.views.count for teacher in named)
 
 
 def _wanted_step(run: RunFolder, keep: str, last: int) -> int | None:

@@ -73,7 +73,7 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
 
 def describe_store(store: Store) -> str:
     """A store in words."""
-    first = store.first
+    first, *further = store.teachers.values()
     done = first.num_shards - len(first.ledger.pending())
     size = sum(f["bytes"] for _, entry in first.ledger.entries() if entry for f in entry["files"].values())
     shards = f"{done:,} of {first.num_shards:,} done, {first.rows_per_shard:,} rows each, {format_bytes(size)}"
@@ -88,7 +88,7 @@ def describe_store(store: Store) -> str:
         ("plan", first.plan_hash),
         *_plan_facts(store.plan),
         ("weights", first.record["weights_sha256"]),
-        *(fact for teacher in store.teachers.values() if not teacher.is_first for fact in _further_facts(teacher)),
+        *(fact for teacher in further for fact in _further_facts(teacher)),
     ]
     return table(rows)
 

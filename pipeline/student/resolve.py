@@ -189,10 +189,11 @@ def _of_student(folder: Path, label: str) -> NamedModel:
 def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: str) -> NamedModel:
     """The student of a run, after or before distillation, or its teacher."""
     identity = run.read_identity()
-    teacher, student = identity["teacher"], identity["student"]
-    teachers = {each.name: each.record["weights_sha256"] for each in recorded_teachers(identity)}
+    recorded, student = recorded_teachers(identity), identity["student"]
+    teachers = {each.name: each.record["weights_sha256"] for each in recorded}
     name = label or run.folder.resolve().name + (f" {which}" if which else "")
     if which == "teacher":
+        teacher = recorded[0].record
         source = weights_of_run(run, teacher, store)
         if source is None:
             raise ConfigError(
