@@ -14,7 +14,7 @@ def end_without_traceback() -> None:
     """Let Ctrl-C end the process without a traceback until `interrupts` handles it; if the parent process had it
     ignored, it stays ignored. Call it after `ignore_modules_here`: the user may have a `signal.py`.
     """
-    import signal
+    import signal  # once the path is clean
 
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -51,10 +51,10 @@ def main() -> None:
     ignore_modules_here()
     end_without_traceback()
     use_utf8()
-    from pipeline.base import interrupts
+    from pipeline.base import interrupts  # once the path is clean
 
     interrupts.install()
-    from stages import cli
+    from stages import cli  # once signals are handled
 
     cli.main()
 

@@ -13,6 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import platformdirs
+import safetensors.torch
+import timm
+import torch
 
 from pipeline.base.errors import G2LError
 from pipeline.disk.files import sha256_file, temporary_folder, write_bytes
@@ -85,10 +88,6 @@ def convert_teacher_weights() -> Path:
     Raises:
         G2LError: the package is not installed, or its tensors have other shapes.
     """
-    import safetensors.torch
-    import timm
-    import torch
-
     spec = find_spec(TEACHER_PACKAGE)
     if spec is None or spec.origin is None:
         raise G2LError("the demo's teacher is not installed: pip install 'g2l[demo]'")

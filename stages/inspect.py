@@ -313,7 +313,7 @@ def _check_known_to_timm(name: str) -> None:
     Raises:
         EncoderError: nobody knows the name.
     """
-    from pipeline.encoders.build import known_to_timm, mistyped_encoder
+    from pipeline.encoders.build import known_to_timm, mistyped_encoder  # loads torch
 
     if not known_to_timm(name):
         raise EncoderError(

@@ -45,7 +45,7 @@ def say_once(text: str) -> None:
     """Show a note to the user, once per process."""
     if text not in _shown_notes:
         _shown_notes.add(text)
-        from pipeline.base.console import say
+        from pipeline.base.console import say  # tqdm is slow to import, and most commands have no such note
 
         say(f"note: {text}")
 

@@ -131,7 +131,7 @@ def take_named(fd: int, path: Path, output: Path, what: str, is_new: bool, why: 
         interrupts.settled(key)
         path.unlink(missing_ok=True)
         raise
-    from pipeline.base.console import say
+    from pipeline.base.console import say  # tqdm is slow to import, and most commands have no such note
 
     say(
         f"note: {path.parent} is on a file system without flock ({why.strerror}); the lock is a file that G2L touches "

@@ -54,7 +54,7 @@ def repository_of(spec: EncoderSpec) -> str:
         return spec.source.removeprefix(HUB_PREFIX).split("@")[0]
     if not spec.source.startswith("timm:"):
         return ""
-    import timm
+    import timm  # loads torch: only for names of timm's
 
     try:
         config = timm.get_pretrained_cfg(spec.source.removeprefix("timm:"))
@@ -87,7 +87,7 @@ def weights_in(folder: Path, spec: EncoderSpec) -> Path | None:
 
 def cached_file(spec: EncoderSpec, name: str) -> Path | None:
     """A file of a model's page in the hub's local cache, of the revision that its source names; asks no network."""
-    import huggingface_hub
+    import huggingface_hub  # slow to import: only when a file of a page is asked for
 
     repository, revision = repository_of(spec), revision_of(spec)
     for spelling in dict.fromkeys((repository, *SPELLINGS.get(repository.lower(), ()))):
@@ -153,7 +153,7 @@ def ways_to_weights(spec: EncoderSpec) -> str:
 
 def no_weights(spec: EncoderSpec, reason: str, *, config_only: bool = False) -> EncoderError:
     """The error for published weights that cannot be had, or for the configuration alone where the user has weights."""
-    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from huggingface_hub.constants import HF_HUB_OFFLINE  # slow to import, as above
 
     cached = cached_file(spec, CONFIG_FILE) if config_only else cached_weights(spec)
     if HF_HUB_OFFLINE and repository_of(spec) and cached is None:
@@ -174,8 +174,8 @@ def fetch_published(spec: EncoderSpec) -> Path:
     Raises:
         EncoderError: it cannot be had: no network, no access, or offline and not in the cache.
     """
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    import huggingface_hub  # slow to import: only when a file of a page is asked for
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError  # likewise
 
     quiet_hub()
     names = published_files(spec)

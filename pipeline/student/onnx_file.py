@@ -79,7 +79,7 @@ def lowest_ir_version(opsets: Mapping[str, int]) -> int:
     The exporter writes its newest, which ONNX Runtime 1.17 and older refuse; what that one has more (metadata of nodes)
     `clear_traces` takes away.
     """
-    import onnx
+    import onnx  # optional: in an extra
 
     return int(onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid(*item) for item in opsets.items()]))
 
@@ -116,8 +116,8 @@ def check_onnx(encoder: Encoder, path: Path) -> float:
         ExportError: it is damaged, does not run, or gives other embeddings.
     """
     with quiet_exporter(path):
-        import onnx
-        import onnxruntime
+        import onnx  # optional: in an extra
+        import onnxruntime  # likewise
 
         onnxruntime.disable_telemetry_events()  # where a platform has some of its own; see `pipeline.base.privacy`
         onnx.checker.check_model(path)  # by its path: weights may lie beside it

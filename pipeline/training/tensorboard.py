@@ -18,7 +18,7 @@ class TensorBoard:
     def __init__(self, folder: Path | None, first_step: int) -> None:
         self._writer: Any = None
         if folder is not None and find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter
+            from torch.utils.tensorboard import SummaryWriter  # optional: in an extra
 
             self._writer = SummaryWriter(str(folder), purge_step=first_step or None)
 
