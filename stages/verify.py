@@ -19,12 +19,8 @@ from pipeline.store.check import check_metadata, check_shard
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import made_with
 from pipeline.student.weights_place import noted_place, remembered_weights
+from pipeline.training.preflight import MIN_COSINE
 from pipeline.training.rows import StoredRows, row_keys, row_views
-
-MIN_COSINE = 0.999
-"""A row embedded again must be this near to the stored one: bfloat16 has three digits, and a batch of another size sums
-in another order. Our choice.
-"""
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,22 @@ MAX_CHILD_BYTES = 8 << 30
 """Address space of a child, most of it never used. Our choice: no tile of a real slide needs more."""
 SLIDE, HDF5 = "pipeline.slides.reader", "pipeline.disk.hdf5_input"
 """Kinds of files, each the module whose `look_at` opens one."""
-PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline.disk import first_look; "
-    "first_look.serve_looks(sys.argv[2])"
-)
-"""The child's program. It imports from this process's module path and ignores the working folder."""
+
+
+def child_command(module: str, call: str, *arguments: str) -> list[str]:
+    """A command that makes a `call` of a module of this folder: a Python process, as in `module.call`.
+
+    It imports from this process's module path and ignores the working folder; `arguments` are its `sys.argv[2:]`.
+    """
+    program = (
+        f"import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline.disk import {module}; {module}.{call}"
+    )
+    return [sys.executable, "-P", "-c", program, json.dumps(sys.path), *arguments]
+
+
+def child_environment() -> dict[str, str]:
+    """This process's environment, for a child that computes in one thread."""
+    return os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def seconds_for(path: Path, kind: str) -> float:
@@ -68,13 +79,12 @@ class _Child:
     def __init__(self, kind: str) -> None:
         self._kind = kind
         self._words = tempfile.TemporaryFile()  # noqa: SIM115  (the library's last words before a crash)
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path), kind],
+            child_command("first_look", "serve_looks(sys.argv[2])", kind),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
-            env=environment,
+            env=child_environment(),
             start_new_session=True,  # Ctrl-C is for the parent; the child ends with its standard input
         )
         self._answer(SECONDS)  # wait until it is ready

@@ -4,7 +4,6 @@ For slides that were being read when an earlier call crashed (`at_hand`). The fu
 count: the command itself will meet them. Left out: a crash that only several threads together bring about.
 """
 
-import json
 import os
 import pickle
 import resource
@@ -16,16 +15,10 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.base import interrupts
-from pipeline.disk.first_look import how_ended
+from pipeline.disk.first_look import child_command, child_environment, how_ended
 
 FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 """Signals that a user, a scheduler or the system sends: they say nothing of the file."""
-PROGRAM = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from pipeline.disk import second_look; "
-    "second_look.call_and_exit()"
-)
-"""The child's program. It imports from this process's module path and ignores the working folder."""
-
 Work = tuple[Callable[..., object], tuple[Any, ...]]
 """A function of a module, and its arguments; both can be pickled."""
 
@@ -36,15 +29,15 @@ def crash_of(work: Work) -> str:
     Raises:
         OSError: no child can be started.
     """
-    environment, data = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, pickle.dumps(work)
+    data = pickle.dumps(work)
     with (
         tempfile.TemporaryFile() as words,
         subprocess.Popen(
-            [sys.executable, "-P", "-c", PROGRAM, json.dumps(sys.path)],
+            child_command("second_look", "call_and_exit()"),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=words,
-            env=environment,
+            env=child_environment(),
             start_new_session=True,  # Ctrl-C is for this process, which then ends the child
         ) as child,
         interrupts.undone(child.kill),

@@ -21,6 +21,8 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import UnsafeError, one_line, read_bytes, reading
+from pipeline.disk.file_names import name_trouble
+from pipeline.disk.tables import Problem, Record
 from pipeline.evaluate.benchmark import PatchSource
 from pipeline.report.content import Exclusion
 
@@ -125,6 +127,12 @@ def require_images_root(folder: Path | None) -> None:
     """
     if folder is not None and not folder.is_dir():
         raise BenchmarkError(f"the images' folder {folder} is not a folder; correct --images-root")
+
+
+def path_problems(root: Path, records: Iterable[Record]) -> list[Problem]:
+    """Cells of the column `path` that, below `root`, cannot name a file; by their lines."""
+    troubles = ((line, row["path"], name_trouble(root / row["path"])) for line, row in records)
+    return [(line, f"path {name!r} {trouble}") for line, name, trouble in troubles if trouble]
 
 
 def look_through(paths: Sequence[Path], workers: int, source: Path) -> ImageFiles:

@@ -34,8 +34,9 @@ NUM_PATCHES = 8
 MAX_READS = 64
 """Rows to try for them; if too few can be read, the rest are noise. Our choice."""
 MIN_COSINE = 0.999
-"""Smallest cosine of an embedding with the same one in float32, and of one computed alone with that from a batch. Our
-choice, as in `verify`: bfloat16 has three digits, and a batch of another size sums in another order.
+"""Smallest cosine of an embedding with the same one in float32, of one computed alone with that from a batch, and of a
+row that `verify` embeds again with the stored one. Our choice: bfloat16 has three digits, and a batch of another size
+sums in another order.
 """
 TOLERANCE = {"float32": 1e-3, "float16": 1e-2, "bfloat16": 5e-2}
 """Largest difference between a patch alone and in a batch, as a share of the largest value. Our choice: about ten

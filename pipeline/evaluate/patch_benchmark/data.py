@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import BenchmarkError, ManifestError
-from pipeline.disk.file_names import file_named, name_trouble
+from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
 from pipeline.disk.tables import Problem, Record, alike_columns, composed, read_table, refuse, unused_columns_note
 from pipeline.evaluate.folds import SPLITS
 from pipeline.evaluate.groups import GROUP_COLUMNS, GROUP_WORDS, Grouping, coarsest, groups_in_several_centers_note
-from pipeline.evaluate.images import require_images_root
+from pipeline.evaluate.images import path_problems, require_images_root
 from pipeline.report.content import Exclusion
 
 REQUIRED_COLUMNS = ("path", "label")
@@ -187,7 +187,7 @@ def _from_records(path: Path, root: Path, records: Sequence[Record], problems: l
     columns = _find_columns(path, [name.lower() for name in header], labelled)
     problems += alike_columns(header)
     problems += [p for line, cells in lines for p in _problems(line, cells, columns.group, columns.split)]
-    problems += _path_problems(root, lines)
+    problems += [*path_problems(root, lines), *_listed_twice(root, lines)]
     refuse(path, problems)
     if not labelled:
         raise ManifestError(f"{path}: none of its {len(lines)} rows has a label; fill in the column label")
@@ -295,14 +295,12 @@ def _unlabelled(lines: Sequence[Record]) -> tuple[Exclusion, ...]:
     )
 
 
-def _path_problems(root: Path, lines: Sequence[Record]) -> list[Problem]:
-    """Paths that cannot name a file, and files that are listed twice."""
+def _listed_twice(root: Path, lines: Sequence[Record]) -> list[Problem]:
+    """Files that an earlier line lists as well."""
     problems: list[Problem] = []
     first_line: dict[str, int] = {}
     for line, cells in lines:
         name = cells["path"]
-        if trouble := name_trouble(root / name):
-            problems.append((line, f"path {name!r} {trouble}"))
         file = os.path.abspath(file_named(root / name))
         if name and (first := first_line.setdefault(file, line)) != line:
             problems.append((line, f"path {name!r} is on line {first} as well; keep one of them"))

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import BenchmarkError, ConfigError, ManifestError
-from pipeline.disk.file_names import file_named, name_trouble
+from pipeline.disk.file_names import file_named
 from pipeline.disk.label_words import is_unknown, spelling_notes
 from pipeline.disk.tables import Problem, Record, alike_columns, read_table, refuse
-from pipeline.evaluate.images import require_images_root
+from pipeline.evaluate.images import path_problems, require_images_root
 
 REQUIRED = ("slide_id", "patch_id", "path")
 INDEX_COLUMNS = ("biological_class", "medical_center")
@@ -254,15 +254,9 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
     subset = (SUBSET,) if for_index and SUBSET in given else ()
     about = (*for_index, *for_pairs)
     problems = [*_missing_cells(records, about, subset), *_contradictions(records, about), *_repeated(records, subset)]
-    refuse(path, [*problems, *_path_problems(records, root)])
+    first_of_path = {record[1]["path"]: record for record in reversed(records)}
+    refuse(path, [*problems, *path_problems(root, first_of_path.values())])
     return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
-
-
-def _path_problems(records: Sequence[Record], root: Path) -> list[Problem]:
-    """Paths that cannot name a file, each once, at its first line."""
-    first_line = {row["path"]: line for line, row in reversed(records)}
-    troubles = ((line, name, name_trouble(root / name)) for name, line in first_line.items())
-    return [(line, f"path {name!r} {trouble}") for line, name, trouble in troubles if trouble]
 
 
 def _missing_cells(records: Sequence[Record], about: Sequence[str], subset: Sequence[str]) -> list[Problem]:
