@@ -36,13 +36,13 @@ class UnsafeError(ValueError):
 
 
 @contextmanager
-def reading(path: Path | str, what: str, error: type[G2LError], mend: str = "") -> Iterator[None]:
+def reading(path: Path | str, what: str, error: type[G2LError], fix: str = "") -> Iterator[None]:
     """Turn any exception of the block into one `error` that names the file. Errors of G2L, Ctrl-C and `SystemExit` pass
     unchanged.
 
     Args:
         what: the verdict on the file: "not a readable feature file", "damaged".
-        mend: what the user can do, as a sentence.
+        fix: what the user can do, as a sentence.
 
     Raises:
         G2LError: of the class `error`: the file cannot be read.
@@ -52,7 +52,7 @@ def reading(path: Path | str, what: str, error: type[G2LError], mend: str = "") 
     except G2LError:
         raise
     except Exception as problem:  # noqa: BLE001  (the point of this boundary: libraries' errors are not listed by hand)
-        advice = f". {mend}" if mend else ""
+        advice = f". {fix}" if fix else ""
         raise error(f"{path}: {what} ({one_line(problem)}){advice}") from None
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pipeline.cohort.barcodes import find_barcode
 
-MEND = "Fill in the manifest's column case_id (the patient)"
+FIX = "Fill in the manifest's column case_id (the patient)"
 
 
 class OfCase(Protocol):
@@ -104,7 +104,7 @@ def cases_warning(facts: CaseFacts) -> str:
         )
         return (
             f"cases are not known: {facts.unknown:,} of {facts.slides:,} slides have no case_id, and each counts as a "
-            f"case of its own. So {sides}. {MEND}{hint}"
+            f"case of its own. So {sides}. {FIX}{hint}"
         )
     if facts.not_recorded:
         return (
@@ -114,7 +114,7 @@ def cases_warning(facts: CaseFacts) -> str:
         )
     return (
         "every slide's case_id is its slide_id, so each slide counts as a case of its own. If patients have several "
-        f"slides, {sides}. {MEND}"
+        f"slides, {sides}. {FIX}"
     )
 
 

@@ -142,10 +142,10 @@ def other_encoders(encoders: Sequence[str], teacher: Mapping[str, Any]) -> list[
             continue
         if candidates and known:
             which, in_table = " or ".join(sorted(candidates)), candidates <= ENCODERS.keys()
-            mend = f"Give --teacher {which}" if in_table else "It is not in the table of `g2l models`"
+            fix = f"Give --teacher {which}" if in_table else "It is not in the table of `g2l models`"
             encoder = name if which == name else f"{name}, which is {which}"
             raise ConfigError(
-                f"the files name the encoder {encoder}; --teacher says {teacher['name']}. {mend}, "
+                f"the files name the encoder {encoder}; --teacher says {teacher['name']}. {fix}, "
                 f"or name the folder with the features of {teacher['name']}"
             )
         unknown.append(name)

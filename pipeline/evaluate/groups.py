@@ -108,7 +108,7 @@ def _note_on_shared_slides(columns: Mapping[str, Sequence[str]], filled: Sequenc
                 return (
                     f"{shared:,} of {len(of_slide):,} slides hold several {GROUP_WORDS[name]} "
                     f"({_words(SLIDE, name, crossing)}), as tissue microarrays do: slides keep nothing together here. "
-                    "If a slide is named wrongly, mend its id."
+                    "If a slide is named wrongly, correct its id."
                 )
     return ""
 
@@ -124,9 +124,9 @@ def _chosen(columns: Mapping[str, Sequence[str]], filled: Sequence[str]) -> str:
         wider = _crossing(columns[chosen], columns[other])  # a value of the chosen that holds two of the other
         narrower = _crossing(columns[other], columns[chosen])
         if wider and (narrower or _is_below(chosen, other)):
-            raise BenchmarkError(f"{_words(chosen, other, wider)}; {_mend(chosen, other)}")
+            raise BenchmarkError(f"{_words(chosen, other, wider)}; {_how_to_fix(chosen, other)}")
         if narrower and _is_below(other, chosen):
-            raise BenchmarkError(f"{_words(other, chosen, narrower)}; {_mend(chosen, other)}")
+            raise BenchmarkError(f"{_words(other, chosen, narrower)}; {_how_to_fix(chosen, other)}")
         fuller = sum(map(bool, columns[other])) > sum(map(bool, columns[chosen])) and other in LEVELS and other != SLIDE
         chosen = other if narrower or (fuller and not wider) else chosen
     return chosen
@@ -241,8 +241,8 @@ def _words(fine: str, coarse: str, crossing: tuple[str, str, str]) -> str:
     return f"{fine} {value!r} is of {coarse} {first!r} and {second!r}"
 
 
-def _mend(first: str, second: str) -> str:
-    """How columns that cross each other are mended."""
+def _how_to_fix(first: str, second: str) -> str:
+    """How to fix columns that cross each other."""
     if "slide_id" in (first, second):
         return (
             "give every slide an id of its own, or leave the column slide_id out, as where a slide holds the tissue of "

@@ -27,7 +27,7 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     path, report = out / EVALUATE_OPTIONS_FILE, out / "report.json"
     if not path.exists() and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
-    if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been mended
+    if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been corrected
         with reading(path, "damaged", ConfigError, DAMAGED):
             recorded = {name: value for name, value in read_toml(path)["evaluate"].items() if name != "out"}
             old = type(config).build(BEFORE_THERE_WERE | recorded).absolute().deciding()

@@ -122,7 +122,7 @@ def slide_content(slide: Slide, slide_id: str) -> dict[str, Any]:
 def content_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """How a slide differs from what a mark says of it, `name: then -> now` each. Marks of earlier versions have no hash
     of the file: they are told by its bytes, size, mpp and quickhash. Where both have the same quickhash, a damaged tile
-    may have been mended since: `file_change`. Not so of DICOM slides, whose quickhash is their series' UID.
+    may have been repaired since: `file_change`. Not so of DICOM slides, whose quickhash is their series' UID.
     """
     left_out = {name for name in (PARTS, SERIES) if name not in then}
     if then.get("quickhash") is not None and then["quickhash"] == now["quickhash"] and SERIES not in now:

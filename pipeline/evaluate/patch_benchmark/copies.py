@@ -58,7 +58,7 @@ def _differing(patch_set: PatchSet, pairs: Sequence[tuple[int, int]]) -> dict[tu
 
 
 def _error(patch_set: PatchSet, leaks: dict[tuple[int, int], list[str]]) -> str:
-    """What is wrong with copies, and how to mend it; `leaks` are pairs of rows and the columns in which they differ."""
+    """What is wrong with copies, and how to fix it; `leaks` are pairs of rows and the columns in which they differ."""
     names = list(dict.fromkeys(name for of_pair in leaks.values() for name in of_pair))
 
     def described(row: int, differing: Sequence[str]) -> str:

@@ -124,7 +124,7 @@ class PatchSet:
         elif self.group_column == "slide_id":
             notes.append(
                 "Patches are kept together by slide only. A patient may have several slides, which then stand on both "
-                "sides, so that scores are too high and intervals too narrow; a column case_id or patient mends it."
+                "sides, so that scores are too high and intervals too narrow; a column case_id or patient fixes it."
             )
         notes += [*filter(None, [self.note_on_groups]), *self.notes_on_names]
         for what, names in (
@@ -315,13 +315,13 @@ def _problems(line: int, cells: Mapping[str, str], group: str, split: str) -> li
         problems.append((line, f"path {what}; fill it in on every line"))
     if is_unknown(cells["label"]):
         return problems
-    mend = "fill it in on every line, or leave the column out"
+    fix = "fill it in on every line, or leave the column out"
     if group and not cells[group]:
-        problems.append((line, f"{group} is empty; {mend}"))
+        problems.append((line, f"{group} is empty; {fix}"))
     elif group and is_unknown(cells[group]):
-        problems.append((line, f"{group} is {cells[group]!r}, which stands for a missing value; {mend}"))
+        problems.append((line, f"{group} is {cells[group]!r}, which stands for a missing value; {fix}"))
     if split and not cells[split]:
-        problems.append((line, f"{split} is empty; {mend}"))
+        problems.append((line, f"{split} is empty; {fix}"))
     elif split and cells[split] not in SPLITS:
         problems.append((line, f"split {cells[split]!r} is not one of {', '.join(SPLITS)}"))
     return problems

@@ -213,13 +213,11 @@ def _wrong_splits(rows: Sequence[_Row]) -> list[Problem]:
     """Rows with a label that a given split does not part: all or none must say train, val or test."""
     if not any(row.split for row in rows):
         return []
-    mend = f"give {', '.join(SPLITS[:-1])} or {SPLITS[-1]} on every line, or leave the column out for folds"
+    fix = f"give {', '.join(SPLITS[:-1])} or {SPLITS[-1]} on every line, or leave the column out for folds"
     return [
         (
             row.line,
-            f"split {row.split!r} is not one of {', '.join(SPLITS)}; {mend}"
-            if row.split
-            else f"split is empty; {mend}",
+            f"split {row.split!r} is not one of {', '.join(SPLITS)}; {fix}" if row.split else f"split is empty; {fix}",
         )
         for row in rows
         if row.split not in SPLITS
