@@ -1,6 +1,7 @@
 """The order of the rooms and the rules of docs/architecture.md, read from the source; modules to come keep them too."""
 
 import ast
+import re
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -49,22 +50,20 @@ PAPER = {"sampling", "projector", "distillation"} | LOSS_FILES
 """The paper's method stands at the top of `pipeline/`, and little else does."""
 MOST_MODULES = 15
 """Modules in a folder."""
-PURE = (
-    "base.units",
-    "base.draws",
-    "slides.geometry",
-    "slides.glass",
-    "sampling",
-    "loss",
-    "projector",
-    "training.similarity",
-    "training.linear_map",
-    "evaluate.bootstrap",
-    "evaluate.folds",
-    "report.content",
-    "cohort.views",
+INTERFACES = (
+    (r"pipeline\.features\.tools\.\w+", "read facts write files coords_files", "what each tool's file layout has"),
+    (r"pipeline\.evaluate\.\w+\.section", "KEY", "what each benchmark's section has"),
+    (r"stages\.\w+", "extract_teacher import_features train_student embed evaluate", "a verb, and the stage it calls"),
+    (r"stages\.cli|pipeline\.cohort\.sources", "make_manifest", "a verb, and the function it calls"),
+    (r"stages\.cli|g2l\.__main__", "main", "the entry point of the process, and of the command"),
+    (r"pipeline\.(slides\.reader|disk\.hdf5_input)", "look_at", "what `disk.first_look` calls, by the kind of file"),
+    (r"pipeline\.(evaluate|training)\..+", "Floats Ints Names", "short names of array types, the same everywhere"),
 )
+"""Modules that may all define certain names, which these are, and why."""
+MAY_BE_ALIKE = {name: modules for modules, names, _ in INTERFACES for name in names.split()}
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
+TOUCHES = ("open", "print", "input")
+"""Functions of Python's own that a pure module does not call."""
 
 
 MOST_LINES = 60
@@ -109,6 +108,14 @@ def branches(function: ast.AST) -> int:
         elif isinstance(node, ast.BoolOp):
             count += len(node.values) - 1
     return count
+
+
+def is_pure(path: Path) -> bool:
+    """Whether a module says in its docstring that it is pure: the word alone begins a sentence."""
+    return bool(re.search(r"\bPure[.;]", ast.get_docstring(parsed(path)) or ""))
+
+
+PURE = sorted(name for name, path in MODULES.items() if is_pure(path))
 
 
 @cache
@@ -271,6 +278,60 @@ def test_the_rooms_of_benchmarks_that_are_named_as_text_exist() -> None:
     assert {f"{room}.{module}" for room in BENCHMARKS for module in ("options", "benchmark")} <= MODULES.keys()
 
 
+def defined_in(name: str) -> dict[str, str]:
+    """Public names that a module defines at its top, each as `function`, `class` or `constant`."""
+    kinds: dict[str, str] = {}
+    for node in parsed(MODULES[name]).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            kinds[node.name] = "function"
+        elif isinstance(node, ast.ClassDef):
+            kinds[node.name] = "class"
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            stored = (part for target in targets for part in ast.walk(target) if isinstance(part, ast.Name))
+            kinds |= {part.id: "constant" for part in stored}
+    return {each: kind for each, kind in kinds.items() if not each.startswith("_")}
+
+
+def imported_by_name() -> set[tuple[str, str]]:
+    """Modules, and names that another module imports from them."""
+    return {
+        (node.module, alias.name)
+        for path in MODULES.values()
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+
+def test_a_name_has_one_meaning() -> None:
+    """No function, class or shared constant has the name of another one of `pipeline/` and `stages/`."""
+    shared = imported_by_name()
+    modules_of: dict[str, list[str]] = {}
+    matters: set[str] = set()
+    for module in sorted(MODULES):
+        for name, kind in defined_in(module).items():
+            modules_of.setdefault(name, []).append(module)
+            if kind != "constant" or (module, name) in shared:
+                matters.add(name)
+    alike = {name: modules_of[name] for name in matters if len(modules_of[name]) > 1}
+    for name, modules in alike.items():
+        expected = MAY_BE_ALIKE.get(name, "")
+        assert all(re.fullmatch(expected, module) for module in modules), (name, modules)
+    assert MAY_BE_ALIKE.keys() <= alike.keys()
+
+
+@pytest.mark.parametrize("name", sorted(MODULES.keys() - {"stages.cli"}))
+def test_an_import_within_a_function_says_why(name: str) -> None:
+    """On its line; `stages.cli` says it once, for all its verbs."""
+    lines = MODULES[name].read_text().splitlines()
+    for function in ast.walk(parsed(MODULES[name])):
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    assert "  # " in lines[node.lineno - 1], f"{name}: {lines[node.lineno - 1].strip()}"
+
+
 def test_there_is_no_import_circle() -> None:
     """Also not through an import within a function."""
     left = {name: ours(name) for name in MODULES}
@@ -305,8 +366,15 @@ def test_the_stages_meet_only_on_disk() -> None:
 
 @pytest.mark.parametrize("name", PURE)
 def test_pure_modules_touch_no_disk(name: str) -> None:
-    found = {module.split(".")[0] for module in imports_of(MODULES[f"pipeline.{name}"])}
+    found = {module.split(".")[0] for module in imports_of(MODULES[name])}
     assert not found & set(DISK)
+    calls = {ast.unparse(node.func) for node in ast.walk(parsed(MODULES[name])) if isinstance(node, ast.Call)}
+    assert not calls & {*TOUCHES, "say"}
+
+
+def test_the_modules_that_say_they_are_pure_are_found() -> None:
+    assert {"pipeline.sampling", "pipeline.loss", "pipeline.projector", "pipeline.evaluate.folds"} <= set(PURE)
+    assert "pipeline.disk.files" not in PURE
 
 
 @pytest.mark.parametrize(
