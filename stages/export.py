@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from pipeline.base.console import say
-from pipeline.base.errors import CheckpointError, G2LError, StoreError, first_line
-from pipeline.base.outside import reading
+from pipeline.base.errors import CheckpointError, EncoderError, G2LError, StoreError, first_line
+from pipeline.base.outside import read_bytes, reading
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.disk.files import sha256_file, write_text
 from pipeline.disk.folders import is_free, new_folder
@@ -164,5 +164,7 @@ def _add_files(folder: Path, patch_px: int, formats: Sequence[str]) -> dict[str,
         projectors=read_student(folder).projector_files(),
         sha256=hashes,
     )
-    write_text(card, with_files(card.read_text(), files, adapters_section(patch_px, mpp)))
+    with reading(card, "no text", EncoderError):
+        text = read_bytes(card).decode()
+    write_text(card, with_files(text, files, adapters_section(patch_px, mpp)))
     return differences

@@ -62,6 +62,23 @@ INTERFACES = (
 """Modules that may all define certain names, which these are, and why."""
 MAY_BE_ALIKE = {name: modules for modules, names, _ in INTERFACES for name in names.split()}
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
+MAY_READ = {
+    "pipeline.base.outside": "the boundary itself",
+    "pipeline.base.cores": "the system's own files: quotas of a container",
+    "pipeline.base.processes": "the system's own files: of processes",
+    "pipeline.disk.at_hand": "locks and notes of its own, opened without waiting or following",
+    "pipeline.disk.files": "what it has just written, and hashes of files that others have looked at",
+    "pipeline.disk.folders": "a note of its own, opened without waiting or following",
+    "pipeline.disk.locks": "locks, opened without waiting or following",
+    "pipeline.disk.named_locks": "locks, opened without waiting or following",
+    "pipeline.disk.tables": "a table may be a pipe; bounds its size itself",
+    "pipeline.disk.tensor_files": "asks for a regular file first",
+    "pipeline.encoders.weight_files": "asks for a regular file first",
+    "pipeline.slides.dicom": "the head of a regular file, for which it asks first",
+    "pipeline.slides.identity": "parts of slides that OpenSlide has opened",
+    "pipeline.store.shards": "opened without waiting; reads as many bytes as the index says",
+}
+"""Modules that open files for reading themselves, and why; all others read through `base.outside`."""
 TOUCHES = ("open", "print", "input")
 """Functions of Python's own that a pure module does not call."""
 
@@ -392,6 +409,39 @@ def test_the_modules_that_say_they_are_pure_are_found() -> None:
 def test_a_library_has_its_owners(library: str, owners: set[str]) -> None:
     users = {name for name, path in MODULES.items() if library in {m.split(".")[0] for m in imports_of(path)}}
     assert users == owners
+
+
+def reads_directly(tree: ast.AST) -> list[str]:
+    """Calls that open or read a file, but for those that open it to write and those that read the package's data."""
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        words = ast.unparse(node)
+        called = ast.unparse(node.func)
+        if called == "open":
+            mode = ast.unparse(node.args[1]).strip("'") if len(node.args) > 1 else "r"
+            is_read = not set(mode) & set("wxa")
+        elif called == "os.open":
+            is_read = "O_WRONLY" not in words and "flags" not in words
+        else:
+            is_read = bool(re.search(r"\.read_(bytes|text)$", called)) and "resources.files(" not in called
+        if is_read:
+            found.append(words)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_files_are_read_behind_the_boundary(name: str) -> None:
+    """A pipe in a file's place would wait for ever, a device fill the memory; `outside.read_bytes` refuses both."""
+    assert bool(reads_directly(parsed(MODULES[name]))) == (name in MAY_READ)
+
+
+def test_a_direct_read_is_seen() -> None:
+    reads = "open(p); open(p, 'rb'); os.open(p, os.O_RDONLY); p.read_text(); (a / b).read_bytes()"
+    others = "open(p, 'xb'); open(fd, 'ab'); os.open(p, os.O_WRONLY); resources.files(p).read_text(); read_bytes(p)"
+    assert len(reads_directly(ast.parse(reads))) == 5
+    assert not reads_directly(ast.parse(others))
 
 
 def test_the_command_imports_nothing_heavy_at_start() -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import jinja2
 from PIL import Image
 
+from pipeline.base.outside import read_bytes
 from pipeline.disk.files import sha256_json, write_json, write_text
 from pipeline.report.cells import EN_DASH, MINUS, PRINT_COMPARED, Shown, as_shown, number_of, shown_column, shown_table
 from pipeline.report.content import AFTER, Column, Figure, Report, Score, Section
@@ -220,7 +221,7 @@ def _picture(figure: Figure, folder: Path) -> dict[str, Any]:
     Raises:
         OSError: the file is not there or no picture.
     """
-    data = (folder / figure.file).read_bytes()
+    data = read_bytes(folder / figure.file)
     with Image.open(BytesIO(data), formats=["PNG"]) as image:
         width, height = image.size
         dots = float(image.info.get("dpi", (CSS_PX_PER_INCH, CSS_PX_PER_INCH))[0])

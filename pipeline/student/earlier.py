@@ -95,7 +95,7 @@ def move_projectors(folder: Path) -> None:
         write_json(folder / PROJECTORS_JSON, {teacher: f"{PROJECTOR_FOLDER}/{name}" for teacher, name in files.items()})
     card = folder / CARD
     with reading(card, "no text", EncoderError):
-        text = card.read_text(encoding="utf-8")
+        text = read_bytes(card).decode()
     for name in moved:
         text = text.replace(f"`{name}`", f"`{PROJECTOR_FOLDER}/{name}`")
     write_text(card, text)

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from pipeline.base.draws import RUN_VERSION
 from pipeline.base.errors import CheckpointError, G2LError
-from pipeline.base.outside import parse_object, read_json, reading
+from pipeline.base.outside import is_there, parse_object, read_bytes, read_json, reading, require_regular, require_room
 from pipeline.base.versions import continued_note
 from pipeline.config.base import differences, to_toml
 from pipeline.config.model_names import RUN_FILE
@@ -43,6 +43,9 @@ WHY_ANOTHER = " (the learning rate is scheduled over all epochs, so more epochs 
 
 STEP = "step"
 """Key in a student's `config.json`: the step of its run that it was exported after."""
+
+MOST_METRICS_BYTES = 1 << 30
+"""1 GiB, the largest metrics file that is read. Our choice: a million steps take a quarter of it."""
 
 HeldOut = tuple[dict[str, float], dict[str, float]]
 """A teacher's held-out figures before the first step and at a later one, by their names in the metrics file."""
@@ -171,7 +174,7 @@ class RunFolder:
             return read_json(self.identity_path)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read all complete lines of the metrics file.
+        """Read all complete lines of the metrics file; a run that was stopped may leave half a line at the end.
 
         Raises:
             CheckpointError: it is damaged.
@@ -180,10 +183,13 @@ class RunFolder:
 
     def _lines(self, containing: bytes) -> list[dict[str, Any]]:
         """Read the lines that contain these bytes; see `metrics`."""
-        if not self.metrics_path.exists():
+        if not is_there(self.metrics_path):
             return []
-        lines = self.metrics_path.read_bytes().split(b"\n")[:-1]
         with reading(self.metrics_path, "damaged", CheckpointError):
+            require_room(require_regular(self.metrics_path), "the file")
+            *lines, rest = read_bytes(self.metrics_path, MOST_METRICS_BYTES).split(b"\n")
+            if self.student.exists() and (rest or not lines):
+                raise ValueError("the run is finished, but its last line is not")
             return [parse_object(line) for line in lines if containing in line]
 
     def validations(self) -> list[dict[str, Any]]:

@@ -184,6 +184,33 @@ def test_a_half_written_line_is_left_out_and_a_damaged_one_named(tmp_path: Path)
         run.metrics()
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "broken link", "folder", "sparse"])
+def test_metrics_that_are_no_file_or_too_large_are_named(tmp_path: Path, kind: str) -> None:
+    run = RunFolder(tmp_path)
+    if kind == "pipe":
+        os.mkfifo(run.metrics_path)
+    elif kind == "folder":
+        run.metrics_path.mkdir()
+    elif kind == "sparse":
+        with open(run.metrics_path, "wb") as f:
+            f.truncate(3 << 30)
+    else:
+        run.metrics_path.symlink_to("/dev/zero" if kind == "device" else "nowhere")
+    for read in (run.metrics, run.validations):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged"):
+            read()
+
+
+@pytest.mark.parametrize("content", [b"", bytes(1000), b'{"step": 1}\n{"st', b'{"step": 1}\n\0\0'])
+def test_the_metrics_of_a_finished_run_end_with_a_whole_line(tmp_path: Path, content: bytes) -> None:
+    run = RunFolder(tmp_path)
+    run.metrics_path.write_bytes(content)
+    assert run.metrics() == [{"step": 1}] * content.count(b"\n")
+    run.student.mkdir()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged .*its last line is not"):
+        run.metrics()
+
+
 def test_without_a_path_nothing_is_written() -> None:
     log = MetricsLog(None, 123)
     log.append({"step": 1})
