@@ -126,7 +126,8 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     """Load a state dict strictly: only the classifier, which an encoder does not have, may be left over.
 
     Names of DINOv2's own code and of transformers are taken for timm's (`convert`). Position embeddings of another
-    image size are resampled by timm's own filter for the architecture.
+    image size are resampled by timm's own filter for the architecture. Counters of batch norm, which play no part in an
+    embedding, may be missing.
 
     Raises:
         EncoderError: keys or shapes do not fit; names some of them.
@@ -151,10 +152,12 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
 
 
 def _misfits(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """How the names and shapes of weights differ from those of the model, in words; empty if they fit."""
+    """How the names and shapes of weights differ from those of the model, in words; empty if they fit. torch fills in
+    `num_batches_tracked`, which it has written since 0.4.1.
+    """
     shared = sorted(expected.keys() & weights.keys())
     unlike = {
-        "missing": sorted(expected.keys() - weights.keys()),
+        "missing": sorted(n for n in expected.keys() - weights.keys() if not n.endswith(".num_batches_tracked")),
         "unknown": sorted(weights.keys() - expected.keys()),
         "of another shape": [name for name in shared if weights[name].shape != expected[name].shape],
     }

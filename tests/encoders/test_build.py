@@ -71,6 +71,24 @@ def test_weights_that_do_not_fit_are_refused_by_name(damage: Callable[[State], s
     assert same_state(model.state_dict(), before)
 
 
+@pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet"])
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_counters_of_batches_may_be_missing_as_timm_has_it(tmp_path: Path, name: str, ending: str) -> None:
+    """Files of torch before 0.4.1, and of some converters, lack them."""
+    file = tmp_path / f"old{ending}"
+    whole = timm.create_model(name, num_classes=0).state_dict()
+    state = {key: value for key, value in whole.items() if not key.endswith(".num_batches_tracked")}
+    assert len(state) < len(whole)
+    safetensors.torch.save_file(state, file) if ending == ".safetensors" else torch.save(state, file)
+    loaded = timm.create_model(name, num_classes=0)
+    timm.models.load_checkpoint(loaded, str(file), strict=True)
+    assert build_encoder(name, file, 64).weights_sha256 == weights_hash(loaded)
+    model = timm.create_model(name, num_classes=0)
+    del state[next(key for key in state if key.endswith(".running_mean"))]
+    with pytest.raises(EncoderError, match=r"do not fit the architecture: 1 missing \([\w.]+running_mean, \.\.\.\)$"):
+        load_weights(model, state, "here")
+
+
 def test_numbers_that_are_none_or_of_another_kind_are_refused() -> None:
     model = timm.create_model("test_vit", num_classes=0)
     for value, words in ((float("nan"), "holds NaN or infinity"), (float("-inf"), "holds NaN or infinity")):
