@@ -6,7 +6,7 @@ is left out and listed. Left out: whether the images can be read; `evaluate.imag
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -343,8 +343,7 @@ def _read_folder(folder: Path) -> PatchSet:
         for class_folder in _folders(place)
         for image in _images_of_class(class_folder)
     ]
-    if stray := [file for place in {folder, *places} for file in place.iterdir() if _is_image(file)]:
-        raise BenchmarkError(f"{min(stray)} is an image outside the folders of classes; move it into one of them")
+    _require_folders({folder, *places})
     if not patches:
         raise BenchmarkError(f"{folder} holds no images; it must hold a folder for each class, with the images in it")
     paths, labels, splits = zip(*patches, strict=True)
@@ -417,19 +416,55 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith("."))
 
 
+def _require_folders(places: Iterable[Path]) -> None:
+    """Check what lies beside the folders of classes, and of splits.
+
+    Raises:
+        BenchmarkError: an image, or a broken link that may have led to a class.
+    """
+    beside = sorted(file for place in places for file in place.iterdir() if not file.is_dir())
+    for file in beside:
+        if _is_image_name(file):
+            raise BenchmarkError(f"{file} is an image outside the folders of classes; move it into one of them")
+        if _may_be_image(file):
+            raise BenchmarkError(f"{file} is a broken link; if it is a class, restore it, else remove it")
+
+
 def _images_below(folder: Path) -> list[Path]:
-    """Image files at any depth, by path; through links to folders too (decision 0039), each real folder once."""
+    """Image files at any depth, by path; through links to folders too (decision 0039), each real folder once.
+
+    What only has the name of an image is one of them, so that it is left out by name when it is read: a pipe, a broken
+    link, or a folder without an image in it. A broken link without an ending may have led to a folder of images.
+
+    Raises:
+        BenchmarkError: a folder cannot be listed.
+    """
     images: list[Path] = []
+    named_like_images: list[Path] = []
     visited: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_raise_unlisted, followlinks=True):
         if (real := os.path.realpath(parent)) in visited:
             folders.clear()
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        images += [file for name in names if _is_image(file := Path(parent, name))]
-    return sorted(images)
+        named_like_images += [inner for name in folders if _is_image_name(inner := Path(parent, name))]
+        images += [file for name in names if _may_be_image(file := Path(parent, name))]
+    holding = {place for parent in {file.parent for file in images} for place in (parent, *parent.parents)}
+    return sorted([*images, *(inner for inner in named_like_images if inner not in holding)])
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".") and file.is_file()
+def _raise_unlisted(error: OSError) -> None:
+    raise BenchmarkError(f"{error.filename}: the folder cannot be listed ({error.strerror})") from None
+
+
+def _may_be_image(file: Path) -> bool:
+    return _is_image_name(file) or (not file.suffix and not file.name.startswith(".") and _is_broken_link(file))
+
+
+def _is_image_name(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_ENDINGS and not file.name.startswith(".")
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()

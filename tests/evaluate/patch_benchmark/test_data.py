@@ -1,11 +1,14 @@
 """Reading the patches of a benchmark, from tables and folders, sound and broken."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.images import scan_images
 from pipeline.evaluate.patch_benchmark.data import PatchSet, read_patch_set
 from pipeline.report.content import Exclusion
 
@@ -157,6 +160,41 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     ]
     assert found.labels.tolist() == ["<normal>", "tumour", "tumour"]
     assert (found.name, found.groups, found.centers, found.splits) == ("CRC", None, None, None)
+
+
+def test_what_is_called_an_image_and_is_none_is_listed_as_a_table_would(tmp_path: Path) -> None:
+    """Reading it then fails by name; a folder counts only if no image lies in it (tools name folders by slides)."""
+    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "s1.tif" / "2.png")
+    os.mkfifo(tmp_path / "a" / "pipe.png")
+    for name in ("gone.png", "gone folder"):
+        (tmp_path / "a" / name).symlink_to("nowhere")
+    (tmp_path / "a" / "gone.txt").symlink_to("nowhere")
+    (tmp_path / "b" / "folder.png" / "empty").mkdir(parents=True)
+    found = [path.relative_to(tmp_path).as_posix() for path in read_patch_set(tmp_path).paths]
+    assert found == ["a/1.png", "a/gone folder", "a/gone.png", "a/pipe.png", "b/folder.png", "b/s1.tif/2.png"]
+    problems = scan_images([tmp_path / path for path in found[1:5]], 1).problems
+    assert sorted(problems) == [0, 1, 2, 3]
+
+
+def test_a_class_that_is_a_broken_link_or_cannot_be_listed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "1.png")
+    (tmp_path / "c").symlink_to("nowhere")
+    with pytest.raises(BenchmarkError, match=r"c is a broken link"):
+        read_patch_set(tmp_path)
+    (tmp_path / "c").unlink()
+    listed = os.scandir
+
+    def refuse(path: str) -> Any:
+        if Path(path).name == "inner":
+            raise PermissionError(13, "Permission denied", path)
+        return listed(path)
+
+    touch(tmp_path / "b" / "inner" / "2.png")
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BenchmarkError, match=r"inner: the folder cannot be listed \(Permission denied\)"):
+        read_patch_set(tmp_path)
 
 
 def test_a_folder_of_splits(tmp_path: Path) -> None:
