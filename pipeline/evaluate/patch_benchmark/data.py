@@ -440,7 +440,7 @@ def _images_below(folder: Path) -> list[Path]:
         BenchmarkError: a folder cannot be listed.
     """
     images: list[Path] = []
-    named_like_images: list[Path] = []
+    shown: list[Path] = []
     visited: set[str] = set()
     for parent, folders, names in os.walk(folder, onerror=_raise_unlisted, followlinks=True):
         if (real := os.path.realpath(parent)) in visited:
@@ -448,10 +448,15 @@ def _images_below(folder: Path) -> list[Path]:
             continue
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        named_like_images += [inner for name in folders if _is_image_name(inner := Path(parent, name))]
+        shown += [Path(parent, name) for name in folders]
         images += [file for name in names if _may_be_image(file := Path(parent, name))]
-    holding = {place for parent in {file.parent for file in images} for place in (parent, *parent.parents)}
-    return sorted([*images, *(inner for inner in named_like_images if inner not in holding)])
+    return sorted([*images, *_without_images(filter(_is_image_name, shown), images)])
+
+
+def _without_images(folders: Iterable[Path], images: Iterable[Path]) -> list[Path]:
+    """Those of the folders that no image lies in, at any depth."""
+    holding = {place for parent in {image.parent for image in images} for place in (parent, *parent.parents)}
+    return [folder for folder in folders if folder not in holding]
 
 
 def _raise_unlisted(error: OSError) -> None:
