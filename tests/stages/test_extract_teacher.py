@@ -47,16 +47,8 @@ from stages import extract_teacher as stage
 
 
 @pytest.fixture(scope="module")
-def cohort_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two slides with two levels, so that damage to level 0 leaves the quickhash; shared, not changed."""
-    folder = tmp_path_factory.mktemp("cohort")
-    write_cohort(folder, downsamples=(1, 4))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def plan(cohort_dir: Path) -> Plan:
-    return plan_cohort(cohort_dir / "manifest.csv")
+def plan(pyramids: Path) -> Plan:
+    return plan_cohort(pyramids / "manifest.csv")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +60,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, plan: Plan, weights: Path) -
 
 
 @pytest.fixture
-def moved(cohort_dir: Path, tmp_path: Path) -> Path:
+def moved(pyramids: Path, tmp_path: Path) -> Path:
     """A copy of the slides that a test may spoil; given as --slides-root."""
-    return Path(shutil.copytree(cohort_dir, tmp_path / "moved"))
+    return Path(shutil.copytree(pyramids, tmp_path / "moved"))
 
 
 @pytest.fixture
@@ -650,13 +642,13 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path: Path, command: list[o
 
 
 def test_a_store_of_something_else_is_not_continued(
-    tmp_path: Path, cohort_dir: Path, plan: Plan, whole: Path, weights: Path
+    tmp_path: Path, pyramids: Path, plan: Plan, whole: Path, weights: Path
 ) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     Store(out).first.ledger.path(1).unlink()
     before = array_files(out)
     other_weights = write_teacher(tmp_path / "other.safetensors", seed=1)
-    other_plan = plan_cohort(cohort_dir / "manifest.csv", seed=5)
+    other_plan = plan_cohort(pyramids / "manifest.csv", seed=5)
     vit = write_teacher(tmp_path / "vit.safetensors", "test_efficientnet")
     cases: list[tuple[Plan, Path, dict[str, Any], list[str]]] = [
         (other_plan, weights, {}, [f"plan_hash: '{plan.hash}' -> '{other_plan.hash}'"]),
@@ -722,13 +714,13 @@ def test_which_of_several_sets_of_weights_is_taken_is_told(
 
 
 def test_a_nearly_full_disk_and_another_resolution_are_told(
-    tmp_path: Path, cohort_dir: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pyramids: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = {"made": EncoderSpec("made", "timm:x", TEACHER, embedding="pooled", patch_px=PATCH_PX, mpp=0.25)}
     monkeypatch.setattr("pipeline.encoders.table.ENCODERS", table)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    plan = plan_cohort(cohort_dir / "manifest.csv", patches_per_slide=2)
+    plan = plan_cohort(pyramids / "manifest.csv", patches_per_slide=2)
     extract(plan, tmp_path / "s.zarr", weights, teacher="made")
     said = capsys.readouterr().err
     assert "note: made was trained at 0.25 um/px, the plan is at 0.5" in said

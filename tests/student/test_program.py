@@ -16,15 +16,15 @@ import torch
 from numpy.typing import NDArray
 from support.commands import call_g2l, leftovers
 from support.exports import by_timm, tamper
-from support.stores import dropping_cnn, make_patches, make_store, train_config
+from support.stores import dropping_cnn, make_patches
 from support.students import EXPORTED
+from support.training import train_once
 
 from pipeline.base.errors import ExportError
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.student import onnx_file
 from pipeline.student.program import TOLERANCE, check_file, check_program, tissue_patches, write_program
 from stages.export import export_student
-from stages.train_student import train_student
 
 
 @pytest.mark.slow
@@ -98,9 +98,7 @@ def test_patches_of_the_check_look_like_tissue() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
-    root = tmp_path_factory.mktemp("run")
-    train_student(make_store(root / "store.zarr"), root / "run", train_config(dropping_cnn(root / "start"), epochs=1))
-    return root / "run"
+    return train_once(tmp_path_factory.mktemp("trained"), dropping_cnn) / "run"
 
 
 @pytest.mark.slow

@@ -6,25 +6,19 @@ from pathlib import Path
 
 import pytest
 from support.extraction import TEACHER, write_teacher
-from support.stores import PATCH_PX, make_store, plain_vit, train_config
+from support.stores import PATCH_PX
 
 from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
 from pipeline.student.resolve import AFTER, BEFORE, NamedModel, name_model, name_models, reference_of
 from pipeline.student.resolve import TEACHER as TEACHER_ROLE
 from pipeline.training.run_folder import RunFolder
-from stages.train_student import train_student
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def run(trained: Path) -> Path:
     """A finished run of a tiny student."""
-    folder = tmp_path_factory.mktemp("run")
-    store = make_store(folder / "store.zarr")
-    config = train_config(plain_vit(folder / "start"), epochs=1)
-    train_student(store, folder / "run", config)
-    (folder / "run" / "config.toml").touch()
-    return folder / "run"
+    return trained / "run"
 
 
 @pytest.mark.parametrize(

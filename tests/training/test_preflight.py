@@ -49,11 +49,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, plan: Plan, weights: Path) -> Path:
     """A store of an undisturbed run; shared, not changed."""
     return extract(plan, tmp_path_factory.mktemp("whole") / "s.zarr", weights, dtype="float32").store.folder
