@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from support.commands import call_g2l, leftovers
 from support.exports import by_timm, tamper
+from support.failing import failing, os_error
 from support.stores import dropping_cnn, make_patches
 from support.students import EXPORTED
 from support.training import train_once
@@ -197,12 +198,9 @@ def test_a_student_that_cannot_be_traced_is_one_line(
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     for place in ("torch.export.save", "pipeline.student.adapters.write_text"):
         with monkeypatch.context() as patched:
-            patched.setattr(place, full)
+            patched.setattr(place, failing(os_error(errno.ENOSPC)))
             code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--format", "torch-export")
         assert code == 1
         assert f"cannot write the student to {tmp_path / 'student'}: No space left on device" in errors
