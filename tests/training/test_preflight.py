@@ -23,6 +23,7 @@ from support.extraction import (
     write_cohort,
     write_teacher,
 )
+from support.pixels import noise
 
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.cohort.plan import Plan, write_plan
@@ -61,7 +62,7 @@ def built(weights: Path) -> BuiltEncoder:
 
 @pytest.fixture(scope="module")
 def patches() -> NDArray[np.uint8]:
-    return np.random.default_rng(1).integers(0, 256, (NUM_PATCHES, PATCH_PX, PATCH_PX, 3), np.uint8)
+    return noise(NUM_PATCHES, PATCH_PX, PATCH_PX, 3, seed=1)
 
 
 def check(built: BuiltEncoder, patches: NDArray[np.uint8], **options: Any) -> Any:
