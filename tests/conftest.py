@@ -121,3 +121,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from support.training import train_once
 
     return train_once(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def run(trained: Path) -> Path:
+    """Its run: of a tiny student of 32 px, with a projector from 32 to 12 dimensions."""
+    return trained / "run"

@@ -231,12 +231,6 @@ def test_relative_paths_and_slides_of_a_manifest(work: Path, tmp_path: Path, mon
 # --- students -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def run(trained: Path) -> Path:
-    """A finished run of a tiny student of 32 px, with a projector from 32 to 12 dimensions."""
-    return trained / "run"
-
-
 def test_a_student_in_its_teacher_s_stead_is_the_projector_applied_by_hand(
     work: Path, run: Path, tmp_path: Path
 ) -> None:

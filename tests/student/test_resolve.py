@@ -15,12 +15,6 @@ from pipeline.student.resolve import TEACHER as TEACHER_ROLE
 from pipeline.training.run_folder import RunFolder
 
 
-@pytest.fixture
-def run(trained: Path) -> Path:
-    """A finished run of a tiny student."""
-    return trained / "run"
-
-
 @pytest.mark.parametrize(
     ("text", "label", "encoder", "weights", "patch_px"),
     [
