@@ -28,7 +28,9 @@ ROWS, WIDTH = 12, 8
 FEATURES = np.random.default_rng(0).standard_normal((ROWS, WIDTH), dtype=np.float32)
 COORDS = np.stack([np.arange(ROWS) * 256, np.zeros(ROWS, np.int64)], axis=1)
 MOST_SECONDS = 20
-"""A damaged file may take, on a busy machine; the sound ones take milliseconds."""
+"""A damaged file may take, on a busy machine; the sound ones take milliseconds. HDF5 goes round in circles in a few
+(TRIDENT's at seed 1021): those are ended and refused by the limit of the first look, a minute.
+"""
 
 
 SLIDES = [FeatureSlide("s1", FEATURES, COORDS, slide_mpp=0.25, patch_px=256, mpp=0.25, size=(ROWS * 256, 256))]
@@ -88,7 +90,8 @@ def fuzz_features(folder: Path, layout: str, seeds: range) -> int:
             assert placed.features.ndim == 2, f"seed {seed}"
             assert np.isfinite(placed.features).all(), f"seed {seed}"
             assert placed.coords.shape == (len(placed.features), 2), f"seed {seed}"
-        assert time.monotonic() - started < MOST_SECONDS, f"seed {seed}: {file}"
+        is_quick = time.monotonic() - started < MOST_SECONDS
+        assert is_quick or "opening it took more than" in refusal, f"seed {seed}: {file}"
         file.write_bytes(whole[file])
     return num_refused
 
