@@ -8,6 +8,7 @@ replays: beyond the paper, whose student is compared with the embedding of the p
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,9 +78,14 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
             finished before is safe, and the same command continues.
     """
     root = config.slides_root
-    with exclusive(out, "g2l extract-teacher"), watched(out, *slides_to_embed(plan, root), tell=say):
+    with ExitStack() as held:
+        held.enter_context(exclusive(out, "g2l extract-teacher"))
+        slides, read_again = slides_to_embed(plan, root)
         if needs_slides(out, config.teacher):
             check_slides(plan, root)
+        elif not config.retry_failures:
+            slides = []
+        held.enter_context(watched(out, slides, read_again, tell=say))
         running = start_teacher(config, plan)
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)

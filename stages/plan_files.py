@@ -18,7 +18,7 @@ from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
-from pipeline.disk.at_hand import watched
+from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
@@ -76,6 +76,8 @@ def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
     Raises:
         G2LError: one exists that no earlier attempt wrote, or the folder of overlays cannot be made.
     """
+    if out.is_file():
+        remove_notes(out)
     require_new_file(out, "Delete it first, or choose another --out.")
     audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
     if not is_attempt(record_path, out):
