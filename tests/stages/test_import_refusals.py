@@ -242,6 +242,8 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
     [
         ("k,k", {"s2"}, "taken once, as s1"),
         (",", {"s2"}, "taken once, as s1"),
+        ("k,", {"s2"}, "taken once, as s1"),
+        (",k", {"s1"}, "taken once, as s2"),
         ("k,l", {"s1", "s2"}, "of several cases (k, l)"),
     ],
 )
@@ -271,6 +273,8 @@ def test_copies_of_a_slide_are_not_imported_twice(
     [
         ("k,k", set(), ""),
         (",", {"s2"}, "though their files differ, taken once, as s1"),
+        ("k,", {"s2"}, "though their files differ, taken once, as s1"),
+        (",k", {"s1"}, "though their files differ, taken once, as s2"),
         ("k,l", {"s1", "s2"}, "though their files differ, of several cases (k, l)"),
     ],
 )
