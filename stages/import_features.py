@@ -82,7 +82,7 @@ def import_features(
     """
     with exclusive(out, "g2l import-features"):
         before = store_to_continue(out)
-        if config.coords is not None and not config.coords.is_dir():
+        if config.coords is not None and not os.path.isdir(config.coords):
             raise ConfigError(f"--coords {config.coords}: no such folder")
         matched, files = find_features(folder, config.manifest, config.slides_root)
         patch_px = teacher_patch_px(config, files)

@@ -413,10 +413,11 @@ def test_coordinates_that_are_no_places(tmp_path: Path, slides: list[FeatureSlid
         assert "coords " in reason
 
 
+@pytest.mark.parametrize("name", ["gone", "x" * 300])  # the second one is an error to ask for
 def test_a_folder_of_coordinates_that_is_not_there(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], name: str
 ) -> None:
     features = write_clam(tmp_path / "f", slides)
-    with pytest.raises(ConfigError, match=r"^--coords \S*gone: no such folder$"):
-        run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / "gone")
+    with pytest.raises(ConfigError, match=rf"^--coords \S*{name}: no such folder$"):
+        run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / name)
     assert not (tmp_path / "s.zarr").exists()
