@@ -1,7 +1,9 @@
 """A run whose record lacks something: every command that reads runs names the file, and shows no traceback."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import call_g2l
@@ -11,6 +13,14 @@ from support.stores import make_store, plain_vit, train_config
 from stages.train_student import train_student
 
 RECORDS = ("{}", '{"teacher": {}, "student": {}}', '{"teacher": [], "student": 3, "store": null}', "[]", "")
+ENTRIES: tuple[dict[str, Any], ...] = (
+    {"version": "x"},
+    {"version": None},
+    {"versions": 5},
+    {"further_teachers": 5},
+    {"further_teachers": [{"teacher": {"name": "t"}, "weight": "z", "content": ""}]},
+)
+"""Entries that are damaged in a record that is right otherwise."""
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +33,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("record", RECORDS)
-def test_a_damaged_record_of_a_run_is_named(trained: Path, tmp_path: Path, record: str) -> None:
+@pytest.mark.parametrize("record", [*RECORDS, *ENTRIES], ids=str)
+def test_a_damaged_record_of_a_run_is_named(trained: Path, tmp_path: Path, record: str | dict[str, Any]) -> None:
     run, store = shutil.copytree(trained / "run", tmp_path / "run"), trained / "store.zarr"
-    (run / "run.json").write_text(record)
+    sound = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(record if isinstance(record, str) else json.dumps(sound | record))
     student = ("--student", f"local-dir:{trained / 'start'}", "--weights", "scratch")
     evaluate = ("evaluate", "--store", store, "--no-cost", "--out", tmp_path / "report", "--models")
     for command in (
