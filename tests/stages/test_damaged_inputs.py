@@ -17,7 +17,9 @@ from support.features import FeatureSlide, write_clam, write_slide2vec, write_st
 from support.pixels import noise
 
 from pipeline.base.errors import BenchmarkError, G2LError
-from pipeline.evaluate.images import FORMATS, MOST_PIXELS, scan_images
+from pipeline.cohort.manifest import parse_manifest
+from pipeline.evaluate.images import FORMATS, MOST_PIXELS, require_images_root, scan_images
+from pipeline.evaluate.slide_benchmark.benchmark import named_folders
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.evaluate.slide_benchmark.score import survey
 from pipeline.features.cache import cached
@@ -26,11 +28,31 @@ from pipeline.features.read import read_placed
 
 ROWS, WIDTH = 12, 8
 FEATURES = np.random.default_rng(0).standard_normal((ROWS, WIDTH), dtype=np.float32)
+TOO_LONG = "x" * 300
+"""A name that no file system takes: asking for it is an error, as below a folder that the user may not search."""
 COORDS = np.stack([np.arange(ROWS) * 256, np.zeros(ROWS, np.int64)], axis=1)
 MOST_SECONDS = 20
 """A damaged file may take, on a busy machine; the sound ones take milliseconds. HDF5 goes round in circles in a few
 (TRIDENT's at seed 1021): those are ended and refused by the limit of the first look, a minute.
 """
+
+
+@pytest.mark.parametrize(
+    ("option", "look"),
+    [
+        ("--images-root", lambda folder: require_images_root(folder)),
+        ("--slides-root", lambda folder: parse_manifest(folder.parent / "m.csv", folder)),
+        ("--features", lambda folder: named_folders([f"label={folder}"])),
+        ("--features", lambda folder: named_folders([str(folder)])),
+        ("FEATURES: ", lambda folder: find_feature_tree(folder, "FEATURES: ")),
+    ],
+)
+def test_a_folder_that_cannot_be_asked_for_is_named_with_its_option(
+    tmp_path: Path, option: str, look: Callable[[Path], object]
+) -> None:
+    with pytest.raises(G2LError, match=TOO_LONG) as refused:
+        look(tmp_path / TOO_LONG)
+    assert option in str(refused.value)
 
 
 SLIDES = [FeatureSlide("s1", FEATURES, COORDS, slide_mpp=0.25, patch_px=256, mpp=0.25, size=(ROWS * 256, 256))]

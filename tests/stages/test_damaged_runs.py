@@ -1,13 +1,23 @@
 """A run whose record lacks something: every command that reads runs names the file, and shows no traceback."""
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import call_g2l
 from support.extraction import write_cohort
 
 RECORDS = ("{}", '{"teacher": {}, "student": {}}', '{"teacher": [], "student": 3, "store": null}', "[]", "")
+ENTRIES: tuple[dict[str, Any], ...] = (
+    {"version": "x"},
+    {"version": None},
+    {"versions": 5},
+    {"further_teachers": 5},
+    {"further_teachers": [{"teacher": {"name": "t"}, "weight": "z", "content": ""}]},
+)
+"""Entries that are damaged in a record that is right otherwise."""
 
 
 @pytest.fixture(scope="module")
@@ -16,10 +26,13 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_cohort(tmp_path_factory.mktemp("slides"), num_slides=1).parent
 
 
-@pytest.mark.parametrize("record", RECORDS)
-def test_a_damaged_record_of_a_run_is_named(trained: Path, slides: Path, tmp_path: Path, record: str) -> None:
+@pytest.mark.parametrize("record", [*RECORDS, *ENTRIES], ids=str)
+def test_a_damaged_record_of_a_run_is_named(
+    trained: Path, slides: Path, tmp_path: Path, record: str | dict[str, Any]
+) -> None:
     run, store = shutil.copytree(trained / "run", tmp_path / "run"), trained / "store.zarr"
-    (run / "run.json").write_text(record)
+    sound = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(record if isinstance(record, str) else json.dumps(sound | record))
     student = ("--student", f"local-dir:{trained / 'start'}", "--weights", "scratch")
     evaluate = ("evaluate", "--store", store, "--no-cost", "--out", tmp_path / "report", "--models")
     for command in (

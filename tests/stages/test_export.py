@@ -172,7 +172,7 @@ def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Pat
     with pytest.raises(CheckpointError, match="no such run"):
         export_student(run, out)
     run.mkdir()
-    (run / "run.json").write_text('{"student": {"patch_px": 32}}')
+    (run / "run.json").write_text('{"teacher": {"name": "t"}, "store": "", "student": {"patch_px": 32}}')
     with pytest.raises(CheckpointError, match=r"is not finished\. Run train-student again, then export"):
         export_student(run, out)
     (run / "student").mkdir()

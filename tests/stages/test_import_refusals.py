@@ -242,6 +242,8 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
     [
         ("k,k", {"s2"}, "taken once, as s1"),
         (",", {"s2"}, "taken once, as s1"),
+        ("k,", {"s2"}, "taken once, as s1"),
+        (",k", {"s1"}, "taken once, as s2"),
         ("k,l", {"s1", "s2"}, "of several cases (k, l)"),
     ],
 )
@@ -271,6 +273,8 @@ def test_copies_of_a_slide_are_not_imported_twice(
     [
         ("k,k", set(), ""),
         (",", {"s2"}, "though their files differ, taken once, as s1"),
+        ("k,", {"s2"}, "though their files differ, taken once, as s1"),
+        (",k", {"s1"}, "though their files differ, taken once, as s2"),
         ("k,l", {"s1", "s2"}, "though their files differ, of several cases (k, l)"),
     ],
 )
@@ -409,10 +413,11 @@ def test_coordinates_that_are_no_places(tmp_path: Path, slides: list[FeatureSlid
         assert "coords " in reason
 
 
+@pytest.mark.parametrize("name", ["gone", "x" * 300])  # the second one is an error to ask for
 def test_a_folder_of_coordinates_that_is_not_there(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], name: str
 ) -> None:
     features = write_clam(tmp_path / "f", slides)
-    with pytest.raises(ConfigError, match=r"^--coords \S*gone: no such folder$"):
-        run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / "gone")
+    with pytest.raises(ConfigError, match=rf"^--coords \S*{name}: no such folder$"):
+        run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / name)
     assert not (tmp_path / "s.zarr").exists()
