@@ -27,6 +27,7 @@ from pipeline.base.devices import (
 from pipeline.base.errors import EmbedError, SlideError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
+from pipeline.config.groups import Grid
 from pipeline.config.tools import EmbedConfig
 from pipeline.disk.at_hand import watched
 from pipeline.disk.files import require_names_apart
@@ -73,12 +74,7 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     dtype = choose_dtype(config.layout, config.dtype)
     suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
     place = Place(out, find_writer(config.layout), named.label + suffix, grid)
-    rows = {manifest.slide_path(row): row for row in manifest.rows}
-
-    def read_again(path: Path) -> Work:
-        return read_tissue, (path, rows[path].mpp, rows[path].mpp_overrides is not None, grid)
-
-    with exclusive(out, "g2l embed"), watched(out, rows, read_again, tell=say):
+    with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
         embedder = build_embedder(named, config, dtype, before)
@@ -105,8 +101,25 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
                 row, manifest, place, mark, check_files=config.check_files, retry_failures=config.retry_failures
             )
 
-        with closing(prepare_ahead(manifest.rows, prepare_row)) as prepared:
+        whole = {slide for slide, mark in marks.items() if not (config.retry_failures and mark.failed)}
+        rows = [row for row in manifest.rows if row.slide_id not in whole]
+        with (
+            watched(out, *slides_left(manifest, rows, grid), tell=say),
+            closing(prepare_ahead(manifest.rows, prepare_row)) as prepared,
+        ):
             return embed_slides(manifest, prepared, place, folder, embedder, marks, made_by)
+
+
+def slides_left(
+    manifest: Manifest, rows: Iterable[ManifestRow], grid: Grid
+) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+    """The files of the slides of `rows`, and how to read one again in a child process as `embed` does."""
+    slides = {manifest.slide_path(row): row for row in rows}
+
+    def read_again(path: Path) -> Work:
+        return read_tissue, (path, slides[path].mpp, slides[path].mpp_overrides is not None, grid)
+
+    return slides, read_again
 
 
 def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: dict[str, Any] | None) -> Embedder:

@@ -8,6 +8,7 @@ replays: beyond the paper, whose student is compared with the embedding of the p
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,8 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.encoders.embed import EncoderForward, read_and_embed
 from pipeline.encoders.hub import weights_here
 from pipeline.slides.read_again import read_patches
+from pipeline.slides.reader import Accepts, accept_all
+from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import create_store, is_store, open_further, open_to_continue
 from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
@@ -77,22 +80,28 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
             finished before is safe, and the same command continues.
     """
     root = config.slides_root
-    with exclusive(out, "g2l extract-teacher"), watched(out, *slides_to_embed(plan, root), tell=say):
+    with ExitStack() as held:
+        held.enter_context(exclusive(out, "g2l extract-teacher"))
+        slides, read_again = slides_to_embed(plan, root)
         if needs_slides(out, config.teacher):
             check_slides(plan, root)
+        elif not config.retry_failures:
+            slides = []
+        held.enter_context(watched(out, slides, read_again, tell=say))
         running = start_teacher(config, plan)
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
         if config.retry_failures:
-            tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accept_changed_files=True)
+            tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accepts_changed=accept_all)
             forget_failures(teacher, plan, tried)
         pending = teacher.ledger.pending()
         num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
         warn_of_disk(teacher, plan, num_rows)
         started = time.monotonic()
+        accepts = noting_changed(teacher.store.folder) if config.retry_failures else None
         embed_shards(
             teacher,
-            patches_to_embed(teacher, plan, root, tell=say, accept_changed_files=config.retry_failures),
+            patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts),
             pending,
             running,
             workers=config.workers or usable_cores(),
@@ -157,8 +166,8 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     def look() -> dict[str, Any]:
         if not config.preflight:
             return {}
-        accept = config.retry_failures
-        return look_at_teacher(plan, further_of, running, settings, config.slides_root, accept_changed_files=accept)
+        accepts = accept_all if config.retry_failures else None
+        return look_at_teacher(plan, further_of, running, settings, config.slides_root, accepts_changed=accepts)
 
     spec = StoreSpec(running.encoder.record(), settings)
     if store is None:
@@ -261,7 +270,7 @@ def look_at_teacher(
     settings: dict[str, Any],
     slides_root: Path | None,
     *,
-    accept_changed_files: bool,
+    accepts_changed: Accepts | None,
 ) -> dict[str, Any]:
     """Run the preflight; returns its record, for the metadata.
 
@@ -273,7 +282,7 @@ def look_at_teacher(
     """
     seen: ImageFormat | None = "jpeg" if settings["pixels"] == "jpeg" else None  # lossless ones are seen as they are
     stored = StoredPatches(further_of) if further_of and further_of.has_pixels else None
-    patches = stored or PlannedPatches(plan, seen, slides_root, tell=say, accept_changed_files=accept_changed_files)
+    patches = stored or PlannedPatches(plan, seen, slides_root, tell=say, accepts_changed=accepts_changed)
     file = weights_here(running.encoder.spec, running.weights)
     return preflight(running.encoder, patches.read, plan, settings, device=running.device, file=file)
 

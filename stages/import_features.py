@@ -52,6 +52,8 @@ from pipeline.features.match import Matched, fail_copies, fail_near_copies, matc
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, embed_sample, prove, read_refused, sample_rows
 from pipeline.features.read import read_facts
 from pipeline.slides.patch_sample import patches_to_measure
+from pipeline.slides.reader import accept_all
+from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import create_store, is_store, open_to_continue
 from pipeline.store.format import StoreSpec
 from pipeline.store.patches import PlannedPatches
@@ -82,7 +84,7 @@ def import_features(
     """
     with exclusive(out, "g2l import-features"):
         before = store_to_continue(out)
-        if config.coords is not None and not config.coords.is_dir():
+        if config.coords is not None and not os.path.isdir(config.coords):
             raise ConfigError(f"--coords {config.coords}: no such folder")
         matched, files = find_features(folder, config.manifest, config.slides_root)
         patch_px = teacher_patch_px(config, files)
@@ -418,13 +420,14 @@ def fill_store(stored: StoredTeacher, plan: Plan, features: FeatureRows, config:
         StoreError: the disk is full, or a file has changed meanwhile.
     """
     if config.retry_failures:
-        forget_failures(stored, plan, PlannedPatches(plan, None, tell=say, accept_changed_files=True))
+        forget_failures(stored, plan, PlannedPatches(plan, None, tell=say, accepts_changed=accept_all))
     pending = stored.ledger.pending()
     num_rows = sum(len(stored.ledger.rows(shard)) for shard in pending)
     warn_of_disk(stored, plan, num_rows)
     started = time.monotonic()
     image_format = None if config.pixels == "none" else config.pixels
-    patches = PlannedPatches(plan, image_format, tell=say, accept_changed_files=config.retry_failures)
+    accepts = noting_changed(stored.store.folder) if config.retry_failures else None
+    patches = PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts)
     copy_shards(stored, patches, pending, features, config.workers or usable_cores())
     write_failures(stored)
     return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)

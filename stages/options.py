@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, OneOf, read_options, to_toml
-from pipeline.config.model_names import as_on_disk
+from pipeline.config.model_names import as_on_disk, split_choice
 
 C = TypeVar("C", bound=Config)
 MODELS_AND_FOLDERS = ("teacher", "student", "weights", "models", "features")
@@ -199,13 +199,13 @@ class Call:
 
 
 def _with_files_on_disk(config: C) -> C:
-    """The configuration with the paths of existing files as the disk spells them: a keyboard composes accents, the disk
-    may hold them decomposed, or the other way round.
+    """The configuration with the paths of existing files and folders as the disk spells them: a keyboard composes
+    accents, the disk may hold them decomposed, or the other way round.
     """
     changed: dict[str, Any] = {}
     for name, value in config:
         if isinstance(value, Path):
-            changed[name] = Path(as_on_disk(str(value)))
+            changed[name] = _path_on_disk(value)
         elif name in MODELS_AND_FOLDERS and isinstance(value, str):
             changed[name] = as_on_disk(value)
         elif name in MODELS_AND_FOLDERS and isinstance(value, list):
@@ -271,8 +271,18 @@ def usable_path(name: str, text: str) -> Path:
         raise ConfigError(f"{text}: no such home folder. For a folder of that name, write ./{text}") from None
     if name == "out" and path.name in ("", ".."):
         return Path(os.path.realpath(path))
-    path = Path(as_on_disk(str(path)))
-    return path if os.path.lexists(path) else Path(as_on_disk(str(path.parent)), path.name)
+    return _path_on_disk(path)
+
+
+def _path_on_disk(path: Path) -> Path:
+    """A path whose longest part that exists is spelled as on the disk: what is made at its end lies in the folder that
+    is there, not in a second one that looks the same.
+    """
+    for part in () if str(path).isascii() else (path, *path.parents):
+        spelled = Path(as_on_disk(str(part)))
+        if os.path.lexists(split_choice(spelled)[0]):
+            return spelled / path.relative_to(part)
+    return path
 
 
 def require_utf8(values: dict[str, Any]) -> None:

@@ -18,8 +18,8 @@ from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import differences, read_options, to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.disk.asides import remove_asides, remove_asides_of
-from pipeline.disk.at_hand import watched
-from pipeline.disk.files import make_output_folder, require_names_apart, require_new_file, write_text
+from pipeline.disk.at_hand import remove_notes, watched
+from pipeline.disk.files import make_output_folder, require_absent, require_names_apart, require_new_file, write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
 from pipeline.encoders.table import named_spec
@@ -76,12 +76,16 @@ def make_way(manifest: Manifest, out: Path, overlays: Path | None) -> None:
     Raises:
         G2LError: one exists that no earlier attempt wrote, or the folder of overlays cannot be made.
     """
+    if out.is_file():
+        remove_notes(out)
     require_new_file(out, "Delete it first, or choose another --out.")
     audit_csv, record_path = beside(out, ".audit.csv"), beside(out, ".config.toml")
     if not is_attempt(record_path, out):
-        pictures = [overlays / f"{row.slide_id}.png" for row in manifest.rows] if overlays else []
-        for path in (audit_csv, record_path, *pictures):
-            require_new_file(path, "Delete it first, or choose another place.")
+        hint = "Delete it first, or choose another place."
+        for path in (audit_csv, record_path):
+            require_new_file(path, hint)
+        for picture in [overlays / f"{row.slide_id}.png" for row in manifest.rows] if overlays else []:
+            require_absent(picture, hint)
     if overlays:
         make_output_folder(overlays)
         remove_asides(overlays, recursive=False)

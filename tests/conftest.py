@@ -1,4 +1,6 @@
-"""Slides that many tests share, and their plan, made once a session: a test that changes one works on a copy."""
+"""Slides, their plan, a teacher, a store and a run that many tests share, made once a session: a test that changes one
+works on a copy.
+"""
 
 import csv
 import os
@@ -13,6 +15,7 @@ from support.slides import make_slide
 
 if TYPE_CHECKING:
     from pipeline.cohort.plan import Plan
+    from pipeline.store.store import Store
 
 # Under `nohup make test &` SIGINT and SIGHUP are ignored, and children inherit that. With a handler here, which a child
 # does not inherit, they have it as in a terminal, and the tests go on whatever the terminal does.
@@ -94,3 +97,33 @@ def plan(cohort: Path) -> "Plan":
     from support.plans import make_plan
 
     return make_plan(cohort)
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of a tiny teacher's weights."""
+    from support.extraction import write_teacher
+
+    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> "Store":
+    """A finished store of 48 rows to train on and 16 held-out ones."""
+    from support.stores import make_store
+
+    return make_store(tmp_path_factory.mktemp("store") / "store.zarr")
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `train_once`: a store, a student's start, and a run."""
+    from support.training import train_once
+
+    return train_once(tmp_path_factory.mktemp("trained"))
+
+
+@pytest.fixture(scope="session")
+def run(trained: Path) -> Path:
+    """Its run: of a tiny student of 32 px, with a projector from 32 to 12 dimensions."""
+    return trained / "run"

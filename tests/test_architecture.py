@@ -3,11 +3,10 @@
 import ast
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
-from support.places import ROOT
+from support.places import ROOT, imports_of, parsed
 
 from pipeline.config.base import Config
 from pipeline.config.losses import LOSSES
@@ -108,12 +107,6 @@ MAY_READ_FEWER = {
 """Functions, or methods of any benchmark, that take a whole configuration all the same, and why."""
 
 
-@cache
-def parsed(path: Path) -> ast.Module:
-    """A file's source, parsed once."""
-    return ast.parse(path.read_text())
-
-
 def branches(function: ast.AST) -> int:
     """Places where a function goes one way or another, those of functions within it included."""
     count = 0
@@ -133,20 +126,6 @@ def is_pure(path: Path) -> bool:
 
 
 PURE = sorted(name for name, path in MODULES.items() if is_pure(path))
-
-
-@cache
-def imports_of(path: Path, *, top_level_only: bool = False) -> set[str]:
-    """Modules that a file imports, by full name; with `top_level_only`, those that importing it imports."""
-    tree = parsed(path)
-    nodes = tree.body if top_level_only else list(ast.walk(tree))
-    found: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
 
 
 def ours(name: str, *, top_level_only: bool = False) -> set[str]:

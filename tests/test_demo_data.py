@@ -82,7 +82,7 @@ def test_the_teacher_is_the_published_one_under_timms_names(cache: Path) -> None
 
     path = demo_data.convert_teacher_weights()
     assert demo_data.convert_teacher_weights() == path
-    model = timm.create_model(demo_data.TEACHER)
+    model = timm.create_model(demo_data.TEACHER_MODEL)
     model.load_state_dict(safetensors.torch.load_file(path), strict=True)
     source = Path(str(find_spec(demo_data.TEACHER_PACKAGE).origin)).parent / "models" / demo_data.TEACHER_FILE  # type: ignore[union-attr]
     published = torch.load(source, weights_only=True)

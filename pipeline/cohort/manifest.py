@@ -141,7 +141,7 @@ def write_manifest(path: Path, rows: Iterable[ManifestRow]) -> None:
 
 def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem]]:
     """Parse a manifest; returns it with all problems that show without the slides."""
-    if slides_root is not None and not slides_root.is_dir():
+    if slides_root is not None and not os.path.isdir(slides_root):
         raise ManifestError(f"--slides-root {slides_root} is not a folder")
     records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)

@@ -4,6 +4,7 @@ Folder names may contain "@" and "=" (`/home/user@domain/run`). A name that exis
 the split with the shortest valid WEIGHTS wins.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def split_model(text: str) -> ModelName:
 def split_folder(text: str) -> tuple[str, Path]:
     """Split `[LABEL=]DIR` into label and folder; the label is "" if there is none."""
     match = LABELLED.match(text)
-    if match is None or Path(text).is_dir():
+    if match is None or os.path.isdir(text):
         return "", Path(text)
     return match["label"], Path(match["rest"])
 

@@ -21,6 +21,10 @@ from pipeline.disk.locks import LOCK_SUFFIX, covers, is_held
 ASIDE_SUFFIX = ".g2l-part"
 """Ending of a file or folder that is still being written."""
 
+AT_HAND = "slides-at-hand"
+"""Name of the notes of which slides are being read (`at_hand`). A later call needs what a crash left of them, so that
+only `at_hand` removes them.
+"""
 TAG = re.compile(rb"\.([0-9a-f]{8})-([0-9]+)-([0-9]*)-[0-9a-f]{8}\.g2l-part$")
 MOST_NAME_BYTES = 180
 """Longest part of NAME kept in the half-written name: file systems allow 255 bytes in all."""
@@ -59,6 +63,12 @@ def is_aside_of(aside: str, name: str) -> bool:
     if tag:
         return os.fsencode(aside)[: tag.start()] in (_shortened(name), _shortened(f"{name}.old"))
     return aside in (name + ASIDE_SUFFIX, f"{name}.old{ASIDE_SUFFIX}")
+
+
+def is_leftover_name(name: str) -> bool:
+    """Whether a half-written file or folder of this name may be removed once its writer has gone."""
+    is_note = name.startswith(f"{AT_HAND}.") or f".{AT_HAND}." in name
+    return name.endswith(ASIDE_SUFFIX) and not is_note
 
 
 def holds_nothing(folder: Path, beside: Collection[str] = ()) -> bool:
@@ -146,7 +156,7 @@ def _left_overs(place: str, names: Sequence[str], locks: Set[str]) -> Iterator[P
     outputs = (name.removesuffix(LOCK_SUFFIX) for name in sorted(locks) if name != LOCK_SUFFIX)
     busy = [name for name in outputs if is_held(Path(place, name + LOCK_SUFFIX))]
     for name in names:
-        if name.endswith(ASIDE_SUFFIX) and not any(is_aside_of(name, output) for output in busy):
+        if is_leftover_name(name) and not any(is_aside_of(name, output) for output in busy):
             path = Path(place, name)
             if _is_left_over(path, locked=True):
                 yield path

@@ -13,6 +13,7 @@ Left out: a crash in the child that the command itself would not meet.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import stat
@@ -23,16 +24,18 @@ from pathlib import Path
 
 from pipeline.base import interrupts
 from pipeline.base.console import Tell
-from pipeline.base.outside import parse_object
-from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, is_aside_of, remove
+from pipeline.base.outside import UnsafeError, read_json
+from pipeline.base.processes import ProcessIdentity
+from pipeline.disk.asides import AT_HAND, aside_name, holds_nothing, is_aside_of, remove, writer_of
 from pipeline.disk.files import write_json
 from pipeline.disk.first_look import refuse_slide
-from pipeline.disk.second_look import Work, crash_of
+from pipeline.disk.second_look import Work, crash_of, tell_step
 
-AT_HAND = "slides-at-hand"
 CRASHING = "crashing-slides.json"
 MOST_BYTES = 64 << 20
-"""Largest file that is read. Our choice: a thousand threads that turn to a thousand slides write less."""
+"""How much of the end of the notes is read. Our choice: a thousand threads on a thousand slides each write less."""
+MOST_NAME_BYTES = 120
+"""Longest name of an output that its notes are called by; of a longer one they have the beginning and a hash."""
 
 
 class _Notes:
@@ -75,7 +78,11 @@ _notes: _Notes | None = None
 
 
 def note_slide(path: Path) -> None:
-    """Note that this thread reads the slide `path` from now on; does nothing outside `watched`."""
+    """Note that this thread reads the slide `path` from now on; does nothing outside `watched`.
+
+    In the child that looks at a slide again it says instead that the reading goes on.
+    """
+    tell_step()
     if _notes is not None:
         _notes.note(path)
 
@@ -121,8 +128,7 @@ def watched(
     finally:
         _notes = None
         with interrupts.guard:
-            _list(output, unread | crashing, had_list=bool(listed))
-            if not crashing or os.path.exists(output):
+            if _list(output, unread | crashing) or not crashing:
                 remove(notes.path)
             os.close(notes.fd)
             interrupts.settled(key)
@@ -153,34 +159,50 @@ def look_again(paths: Iterable[Path], work_of: Callable[[Path], Work], tell: Tel
     Raises:
         OSError: no child can be started.
     """
-    crashing, sound = {}, []
-    for path in paths:
-        if not os.path.isfile(path):
-            continue
+    crashing = {}
+    there = [path for path in paths if os.path.isfile(path)]
+    if there:
+        names = ", ".join(str(path) for path in there)
+        tell(f"note: read again in a process apart, since an earlier call ended while reading: {names}")
+    for path in there:
         if trouble := crash_of(work_of(path)):
             crashing[os.path.realpath(path)] = trouble
             tell(f"warning: {path}: {trouble}, as it may have done before. The slide is left out")
-        else:
-            sound.append(str(path))
-    if sound:
-        tell(f"note: read again in a process apart, since an earlier call ended while reading: {', '.join(sound)}")
     return crashing
+
+
+def remove_notes(output: Path) -> None:
+    """Remove what killed calls noted of an output that is complete. The caller holds its lock."""
+    for path in _left_by_earlier_calls(output):
+        remove(path)
 
 
 def _places(output: Path) -> list[tuple[Path, str]]:
     """Folders where notes lie, with their names there; the first one is where to write."""
-    beside = [(output.absolute().parent, f"{output.name}.{AT_HAND}")]
+    name = output.name
+    if len(os.fsencode(name)) > MOST_NAME_BYTES:  # half-written files have the beginning of a name only
+        digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+        name = f"{os.fsencode(name)[: MOST_NAME_BYTES - 17].decode('utf-8', 'ignore')}-{digest}"
+    beside = [(output.absolute().parent, f"{name}.{AT_HAND}")]
     return [(output, AT_HAND), *beside] if output.is_dir() else beside
 
 
 def _left_by_earlier_calls(output: Path) -> list[Path]:
-    """Files of notes. The caller holds the output's lock, so their writers have gone."""
+    """Files of notes whose writers have gone. The caller holds the output's lock."""
     left = []
     for folder, name in _places(output):
         with contextlib.suppress(OSError):
             found = sorted(os.listdir(folder))
-            left += [folder / file for file in found if file.endswith(ASIDE_SUFFIX) and is_aside_of(file, name)]
+            left += [folder / file for file in found if is_aside_of(file, name) and not _is_at_work(folder / file)]
     return left
+
+
+def _is_at_work(notes: Path) -> bool:
+    """Whether the process that writes these notes is known to be at it."""
+    writer = writer_of(notes.name)
+    if writer == ProcessIdentity.current():
+        return interrupts.is_being_written(notes)
+    return writer is not None and writer.is_running() is True
 
 
 def _read(path: Path) -> set[str]:
@@ -190,6 +212,7 @@ def _read(path: Path) -> set[str]:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         with open(fd, "rb") as f:
             status = os.fstat(fd)
+            f.seek(max(0, status.st_size - MOST_BYTES) if stat.S_ISREG(status.st_mode) else 0)
             lines = f.read(MOST_BYTES).splitlines() if stat.S_ISREG(status.st_mode) else []
         for line in lines:
             with contextlib.suppress(ValueError, TypeError, RecursionError):  # the last one may be cut short
@@ -201,16 +224,23 @@ def _read(path: Path) -> set[str]:
 def _listed(output: Path) -> dict[str, str]:
     """Slides that an earlier call left out, with the reasons."""
     try:
-        slides = parse_object((output / CRASHING).read_bytes())["slides"]
+        slides = read_json(output / CRASHING)["slides"]
         return {str(slide["path"]): str(slide["reason"]) for slide in slides}
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, UnsafeError):
         return {}
 
 
-def _list(output: Path, crashing: dict[str, str], *, had_list: bool) -> None:
-    """Write the list of slides that are left out; remove that of an earlier call where there are none."""
+def _list(output: Path, crashing: dict[str, str]) -> bool:
+    """Write the list of slides that are left out into an output that is a folder, or remove that of an earlier call
+    where there are none; whether the output is so far that the notes are no longer needed.
+    """
     path = output / CRASHING
-    if crashing and output.is_dir():
-        write_json(path, {"slides": [{"path": slide, "reason": crashing[slide]} for slide in sorted(crashing)]})
-    elif had_list:
+    if not crashing:
         remove(path)
+        return True
+    if not output.is_dir():
+        return output.exists()
+    if holds_nothing(output):  # it must stay free for the next call
+        return False
+    write_json(path, {"slides": [{"path": slide, "reason": crashing[slide]} for slide in sorted(crashing)]})
+    return True

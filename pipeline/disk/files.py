@@ -298,9 +298,18 @@ def require_new_file(path: Path, force_hint: str) -> None:
     """
     if path.is_dir():
         raise G2LError(f"{path} is a folder. Give --out the name of a file in it")
+    require_absent(path, force_hint)
+    make_output_folder(path.parent)
+
+
+def require_absent(path: Path, force_hint: str) -> None:
+    """Refuse to overwrite `path`, of whose folder nothing is asked: for many files of one folder.
+
+    Raises:
+        G2LError: it exists; `force_hint` says what to do.
+    """
     if os.path.lexists(path):
         raise G2LError(f"{path} exists and is not overwritten. {force_hint}")
-    make_output_folder(path.parent)
 
 
 @contextmanager

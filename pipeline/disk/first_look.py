@@ -4,7 +4,8 @@ with it.
 Two damaged words of a TIFF header suffice to make OpenSlide abort in its allocator or divide by zero, and no error
 names the slide (decision 0023). So a child opens each slide and reads a small region of each level. A damaged attribute
 of an HDF5 file crashes the process as well (SIGSEGV); there the child reads all metadata. If a child dies or takes too
-long, its file fails by name and the child is replaced. Left out: damage that crashes only when a certain tile or chunk
+long, its file fails by name and the child is replaced; a child that somebody kills says nothing of the file, and a new
+one looks again. Left out: damage that crashes only when a certain tile or chunk
 is read; for slides, see `at_hand`.
 """
 
@@ -36,6 +37,20 @@ MAX_CHILDREN = 4
 """Children at the same time. Our choice: a first look is short compared with what follows it."""
 MAX_CHILD_BYTES = 8 << 30
 """Address space of a child, most of it never used. Our choice: no tile of a real slide needs more."""
+FROM_OUTSIDE = frozenset(
+    {
+        signal.SIGKILL,
+        signal.SIGTERM,
+        signal.SIGINT,
+        signal.SIGHUP,
+        signal.SIGQUIT,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGALRM,
+        signal.SIGXCPU,
+    }
+)
+"""Signals that a user, a scheduler or the system sends to a child: they say nothing of the file."""
 SLIDE, HDF5 = "pipeline.slides.reader", "pipeline.disk.hdf5_input"
 """Kinds of files, each the module whose `look_at` opens one."""
 
@@ -97,6 +112,9 @@ class _Child:
         """
         self._words.seek(0)
         self._words.truncate()
+        if self._process.poll() is not None:
+            self.close()
+            raise _LostError(how_ended(self._process.returncode, b""), by_file=False)
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):  # the child has ended; `_answer` says so
             self._process.stdin.write(json.dumps(os.fsdecode(path)).encode() + b"\n")
@@ -114,7 +132,7 @@ class _Child:
         if not line.endswith(b"\n"):
             why = self._why_ended()
             self.close()
-            raise _LostError(why)
+            raise _LostError(why, by_file=-self._process.returncode not in FROM_OUTSIDE)
         return str(json.loads(line))
 
     def _why_ended(self) -> str:
@@ -138,7 +156,11 @@ class _Child:
 
 
 class _LostError(Exception):
-    """A child ended, or did not answer in time."""
+    """A child ended, or did not answer in time; `by_file` unless it ended before it was asked, or somebody ended it."""
+
+    def __init__(self, why: str, by_file: bool = True) -> None:
+        super().__init__(why)
+        self.by_file = by_file
 
 
 def _state_of(path: Path) -> tuple[str, int, int, int]:
@@ -170,8 +192,9 @@ class FirstLooks:
         trouble = self._seen.get(key)
         if trouble is None:
             with self._seats:
-                trouble = self._look(path)
-            self._seen[key] = trouble
+                trouble, is_certain = self._look(path)
+            if is_certain:
+                self._seen[key] = trouble
         return trouble
 
     def refuse(self, path: Path, trouble: str) -> None:
@@ -182,24 +205,39 @@ class FirstLooks:
         """
         self._seen[_state_of(path)] = trouble
 
-    def _look(self, path: Path) -> str:
+    def _look(self, path: Path) -> tuple[str, bool]:
+        """What is wrong with a file, and whether that is certain: it is not where two children were killed at it."""
+        trouble = ""
+        for may_be_idle in (True, False):
+            child = self._child(may_be_idle)
+            try:
+                trouble = child.look(path)
+            except _LostError as error:
+                if error.by_file:
+                    return str(error), True
+                trouble = str(error)
+                continue
+            except BaseException:  # Ctrl-C: the child may still be at work
+                child.close()
+                raise
+            with self._lock:
+                self._idle.append(child)
+            return trouble, True
+        return trouble, False
+
+    def _child(self, may_be_idle: bool) -> _Child:
+        """An idle child, or a new one.
+
+        Raises:
+            OSError: none can be started.
+        """
         with self._lock:
-            child = self._idle.pop() if self._idle else None
+            if may_be_idle and self._idle:
+                return self._idle.pop()
         try:
-            if child is None:
-                child = _Child(self._kind)
+            return _Child(self._kind)
         except (OSError, _LostError) as error:
             raise OSError(f"no process can be started to open it ({error})") from None
-        try:
-            trouble = child.look(path)
-        except _LostError as error:
-            return str(error)
-        except BaseException:  # Ctrl-C: the child may still be at work
-            child.close()
-            raise
-        with self._lock:
-            self._idle.append(child)
-        return trouble
 
     def close(self) -> None:
         """Kill the children."""

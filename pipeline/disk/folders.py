@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pipeline.base import interrupts
 from pipeline.base.outside import parse_object
-from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, holds_nothing, remove, remove_asides_of
+from pipeline.disk.asides import ASIDE_SUFFIX, aside_name, holds_nothing, is_leftover_name, remove, remove_asides_of
 from pipeline.disk.files import sync_file, sync_folder, sync_tree
 from pipeline.disk.locks import hold_new_folder
 
@@ -75,7 +75,7 @@ def empty_folder(folder: Path) -> None:
     for name in _begun(folder):
         remove(folder / name)
     for name in os.listdir(folder):
-        if name.endswith(ASIDE_SUFFIX) and not interrupts.is_being_written(folder / name):
+        if is_leftover_name(name) and not interrupts.is_being_written(folder / name):
             remove(folder / name)
 
 

@@ -6,6 +6,7 @@ does it); transparency becomes white. Left out: colour profiles and orientation 
 
 import hashlib
 import io
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -125,7 +126,7 @@ def require_images_root(folder: Path | None) -> None:
     Raises:
         BenchmarkError: it is no folder.
     """
-    if folder is not None and not folder.is_dir():
+    if folder is not None and not os.path.isdir(folder):
         raise BenchmarkError(f"the images' folder {folder} is not a folder; correct --images-root")
 
 

@@ -66,7 +66,7 @@ def find_feature_tree(folder: Path, option: str = "--features ") -> FeatureTree:
         BenchmarkError: no such folder, no feature files, several folders that could be meant (all are named), or the
             same slide in two files of one folder.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise BenchmarkError(f"{option}{folder}: no such folder")
     if right_in := _feature_files(folder):
         tool = _tree_tool([right_in])

@@ -242,7 +242,7 @@ def _parts(path: Path) -> Parts:
 
 def fail_copies(slides: Sequence[ImportedSlide], root: Path) -> list[ImportedSlide]:
     """The slides, with those failed that are copies of another: all of them where they are of different cases, for it
-    cannot be known whose they are, else all but the first. `root` is the folder below which paths hang.
+    cannot be known whose they are, else all but one. `root` is the folder below which paths hang.
     """
     well = [index for index, slide in enumerate(slides) if slide.slide is not None]
     kept = list(slides)
@@ -257,7 +257,7 @@ def fail_near_copies(slides: Sequence[ImportedSlide], root: Path) -> list[Import
     """The slides, with warnings or failures of those that have one OpenSlide quickhash, though their files differ.
 
     Slides of one case are warned of, as in `g2l plan`. Otherwise the slide could be on both sides of the split: all
-    fail if their cases are known to differ, else all but the first.
+    fail if their cases are known to differ, else all but one.
     """
     kept = list(slides)
     for group in near_copies([_quickhash(slide) for slide in slides]):
@@ -281,13 +281,18 @@ def _fail_all_but_one(
     kept: list[ImportedSlide], parts: Sequence[tuple[int, SlidePlan]], cases: Set[str], root: Path, what: str
 ) -> None:
     """Fail slides, each with its index in `kept`, that are one slide: all of them if they are of several known cases,
-    else all but the first.
+    else all but the first whose case is known; where none is, all but the first.
+
+    A copy that is taken without its case could be on the other side of the split than that case's further slides.
     """
     names = " and ".join(str(root / part.path) for _, part in parts)
-    for index, part in parts if len(cases) > 1 else parts[1:]:
+    taken = next((part for _, part in parts if part.has_case), parts[0][1])
+    for index, part in parts:
+        if len(cases) <= 1 and part is taken:
+            continue
         why = (
             f"of several cases ({', '.join(sorted(cases))}); take out the wrong ones"
             if len(cases) > 1
-            else f"taken once, as {parts[0][1].slide_id}"
+            else f"taken once, as {taken.slide_id}"
         )
         kept[index] = kept[index].failed(f"{root / part.path}: {names} are {what}, {why}")

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -253,16 +253,29 @@ class Slide:
             return np.asarray(region)
 
 
+Accepts = Callable[[Path, str], bool]
+"""Whether to read a file that has changed since it was planned, by its path and the SHA-256 of its parts."""
+
+_told: set[str] = set()
+"""Warnings of changed files that this process has given: a slide is opened again and again."""
+
+
+def accept_all(path: Path, sha256: str) -> bool:
+    """Read every changed file."""
+    return True
+
+
 class SlidePool:
     """Keeps the last few slides open for many threads. A slide that cannot be opened fails again at once.
 
     Rows come slide by slide, so a few slides suffice. A slide dropped from the pool closes when its last reader is
-    done. `accept_changed_files`: as in `require_planned`.
+    done. A file that has changed since it was planned is refused, unless `accepts_changed` says otherwise of its path
+    and the SHA-256 of its parts. Then a warning goes to `tell`, once a process.
     """
 
-    def __init__(self, *, tell: Tell, accept_changed_files: bool = False, capacity: int = 8) -> None:
+    def __init__(self, *, tell: Tell, accepts_changed: Accepts | None = None, capacity: int = 8) -> None:
         self._tell = tell
-        self._accept_changed_files = accept_changed_files
+        self._accepts_changed = accepts_changed
         self._capacity = capacity
         self._lock = threading.Lock()
         self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
@@ -283,8 +296,9 @@ class SlidePool:
             if entry is None:
                 try:
                     entry = Slide(path, manifest_mpp, mpp_overrides=True)
-                    accept = self._accept_changed_files
-                    if note := require_planned(entry, planned, geometry, accept_changed_files=accept):
+                    note = require_planned(entry, planned, geometry, accepts_changed=self._accepts_changed)
+                    if note and note not in _told:
+                        _told.add(note)
                         self._tell(note)
                 except SlideError as error:
                     entry = error
@@ -298,14 +312,14 @@ class SlidePool:
 
 
 def require_planned(
-    slide: Slide, planned: SlideIdentity, geometry: PatchGeometry, *, accept_changed_files: bool = False
+    slide: Slide, planned: SlideIdentity, geometry: PatchGeometry, *, accepts_changed: Accepts | None = None
 ) -> str:
     """Check that a slide is the planned one. Plans of earlier versions may lack its content; then size, resolution and
     level decide.
 
     Args:
-        accept_changed_files: return a warning if the file's bytes have changed while its quickhash has not, instead of
-            refusing it: the user says that the slide was repaired. Otherwise the warning is "".
+        accepts_changed: whether to return a warning if the file's bytes have changed while its quickhash has not,
+            instead of refusing it: the user says that the slide was repaired. Otherwise the warning is "".
 
     Raises:
         SlideError: it is another slide, or its file has changed; says what differs.
@@ -327,7 +341,9 @@ def require_planned(
             f"{slide.path}: its file has changed since it was planned ({'; '.join(changes)}), though its quickhash, "
             "of the coarsest level alone, has not"
         )
-        if not accept_changed_files:
-            raise SlideError(f"{words}. Restore it or plan again; if it was repaired, --retry-failures reads it")
+        if accepts_changed is None or not accepts_changed(slide.path, slide.identity().sha256 or ""):
+            raise SlideError(
+                f"{words}. Restore it or plan again; if it was repaired, stage one with --retry-failures reads it"
+            )
         return f"warning: {words}. It is read"
     return ""

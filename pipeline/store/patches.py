@@ -14,7 +14,7 @@ from pipeline.base.images import ImageFormat, decode_image, encode_image
 from pipeline.cohort.plan import PlannedSlides
 from pipeline.cohort.views import Views
 from pipeline.slides.patch_sample import is_plain
-from pipeline.slides.reader import SlidePool
+from pipeline.slides.reader import Accepts, SlidePool
 from pipeline.store.format import Status
 from pipeline.store.store import Store, StoredTeacher
 
@@ -33,7 +33,7 @@ class PatchRead:
 
 class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
-    file goes to `tell`. `accept_changed_files`: as in `slides.reader.require_planned`.
+    file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`.
     """
 
     def __init__(
@@ -43,14 +43,14 @@ class PlannedPatches:
         slides_root: Path | None = None,
         *,
         tell: Tell,
-        accept_changed_files: bool = False,
+        accepts_changed: Accepts | None = None,
     ) -> None:
         self._plan = plan
         self._format = image_format
         self._slides_root = slides_root
         self._slide_of_row = plan.slide_of_row()
         self._coords = plan.coords()
-        self._pool = SlidePool(tell=tell, accept_changed_files=accept_changed_files)
+        self._pool = SlidePool(tell=tell, accepts_changed=accepts_changed)
         unknown = [slide.slide_id for slide in plan.slides if not slide.identity.is_content]
         if unknown:
             names = unknown[0] + (", ..." if len(unknown) > 1 else "")
@@ -168,7 +168,7 @@ def patches_to_embed(
     *,
     encode: bool = True,
     tell: Tell,
-    accept_changed_files: bool = False,
+    accepts_changed: Accepts | None = None,
 ) -> PlannedPatches | StoredPatches:
     """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
     else those of the slides.
@@ -178,4 +178,4 @@ def patches_to_embed(
     if teacher.store.has_pixels and not teacher.keeps_pixels:
         return StoredPatches(teacher.store)
     image_format = teacher.store.image_format if encode and teacher.keeps_pixels else None
-    return PlannedPatches(plan, image_format, slides_root, tell=tell, accept_changed_files=accept_changed_files)
+    return PlannedPatches(plan, image_format, slides_root, tell=tell, accepts_changed=accepts_changed)

@@ -72,13 +72,20 @@ def vals_by_teacher(lines: Iterable[dict[str, Any]]) -> dict[str, list[dict[str,
 
 
 def losses_by_step(lines: Iterable[dict[str, Any]], weights: Mapping[str, float]) -> list[Best]:
-    """Held-out loss of each validation, the weighted sum over teachers, in the order of steps."""
-    by_step: dict[int, list[Any]] = {}
+    """Held-out loss of each validation, the weighted sum over teachers, in the order of steps.
+
+    A step that lacks a teacher's line is left out: a kill came between the lines.
+    """
+    by_step: dict[int, dict[str, Any]] = {}
     for line in lines:
         if line["kind"] == "val":
-            epoch_and_loss = by_step.setdefault(line["step"], [line["epoch"], 0.0])
-            epoch_and_loss[1] += weights.get(line.get("teacher", ONLY), 0.0) * line["loss"]
-    return [Best(step, epoch, loss) for step, (epoch, loss) in by_step.items()]
+            by_step.setdefault(line["step"], {})[line.get("teacher", ONLY)] = line
+    sums = []
+    for step, by_teacher in by_step.items():
+        if weights.keys() <= by_teacher.keys():
+            loss = sum(weights.get(teacher, 0.0) * line["loss"] for teacher, line in by_teacher.items())
+            sums.append(Best(step, next(iter(by_teacher.values()))["epoch"], loss))
+    return sums
 
 
 def best_validation(lines: Iterable[dict[str, Any]], weights: Mapping[str, float]) -> Best | None:

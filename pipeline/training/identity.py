@@ -8,6 +8,7 @@ teachers in two ways, which only this module knows:
 - Lines of validations in `metrics.jsonl` name the teacher only if there are several.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -78,7 +79,7 @@ def recorded_teachers(identity: Mapping[str, Any]) -> list[RecordedTeacher]:
     """The teachers that `run_identity` recorded, in their order.
 
     Raises:
-        KeyError: the record is damaged.
+        KeyError, TypeError, ValueError: the record is damaged.
     """
     further = [
         RecordedTeacher(each["teacher"], float(each["weight"]), each["content"])
@@ -86,6 +87,23 @@ def recorded_teachers(identity: Mapping[str, Any]) -> list[RecordedTeacher]:
     ]
     first_weight = 1.0 - sum(each.weight for each in further)
     return [RecordedTeacher(identity["teacher"], first_weight, identity["store"]), *further]
+
+
+def require_sound_identity(identity: Mapping[str, Any]) -> None:
+    """See that a run's record has a version and teachers such as this program writes.
+
+    Raises:
+        KeyError, TypeError, ValueError: it has not.
+    """
+    version = identity.get("version", 1)
+    if type(version) is not int:
+        raise TypeError(f"version is {version!r}")
+    for name in ("versions", "start", "student", "options"):
+        if not isinstance(identity.get(name, {}), dict):
+            raise TypeError(f"{name} is {identity[name]!r}")
+    for each in recorded_teachers(identity):
+        if not (isinstance(each.record, dict) and each.name and math.isfinite(each.weight)):
+            raise ValueError(f"a teacher is {each.record!r}, {each.weight:g} of the loss")
 
 
 def loss_weights(identity: Mapping[str, Any]) -> dict[str, float]:

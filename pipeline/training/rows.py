@@ -18,6 +18,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort.views import Views, dihedral
 from pipeline.sampling import TRAIN, VAL, patch_keys
+from pipeline.store.changed_slides import only_noted
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.store import StoredTeacher
@@ -180,7 +181,8 @@ class StoredRows:
         self.patch_px = self._store.patch_px
         self._slides = None
         if not self._store.has_pixels:  # what stage one has read, of repaired slides too
-            self._slides = PlannedPatches(self._store.plan, None, slides_root, tell=tell, accept_changed_files=True)
+            accepts = only_noted(self._store)
+            self._slides = PlannedPatches(self._store.plan, None, slides_root, tell=tell, accepts_changed=accepts)
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
         """The case of each of the rows."""

@@ -27,7 +27,7 @@ from pipeline.config.model_names import RUN_FILE
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
 from pipeline.training.held_out import Best, best_validation, vals_by_teacher
-from pipeline.training.identity import loss_weights, random_start_differs
+from pipeline.training.identity import loss_weights, random_start_differs, require_sound_identity
 from pipeline.training.tensorboard import TensorBoard
 
 LABELS = ("student.weights:", "teacher.weights:", "versions.", "versions:")
@@ -154,7 +154,7 @@ class RunFolder:
         Raises:
             CheckpointError: a newer G2L began the run, or its record is damaged.
         """
-        version = int(self.read_identity().get("version", 1)) if self.identity_path.exists() else RUN_VERSION
+        version = self.read_identity().get("version", 1) if self.identity_path.exists() else RUN_VERSION
         if version > RUN_VERSION:
             raise CheckpointError(
                 f"{self.folder}: a run of version {version}; this G2L continues runs up to version "
@@ -163,7 +163,7 @@ class RunFolder:
         return version
 
     def read_identity(self) -> dict[str, Any]:
-        """Read `run.json`, what the run was started from.
+        """Read `run.json`, what the run was started from. Its version and its teachers are sound.
 
         Raises:
             CheckpointError: there is no run, or the file is damaged.
@@ -171,7 +171,9 @@ class RunFolder:
         if not self.identity_path.exists():
             raise CheckpointError(f"{self.folder}: no such run. `g2l train-student` makes one")
         with reading(self.identity_path, "damaged", CheckpointError):
-            return read_json(self.identity_path)
+            identity = read_json(self.identity_path)
+            require_sound_identity(identity)
+        return identity
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read all complete lines of the metrics file; a run that was stopped may leave half a line at the end.

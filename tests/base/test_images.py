@@ -10,16 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
+from support.pixels import noise
 from support.slides import make_pixels
 
 from pipeline.base.images import ImageFormat, decode_image, encode_image
 
 FORMATS: tuple[ImageFormat, ...] = ("jpegxl", "jpeg")
 PATCHES = st.integers(1, 40).flatmap(lambda side: hnp.arrays(np.uint8, (side, side, 3)))
-
-
-def noise(side: int = 32, seed: int = 0) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
 
 
 @settings(max_examples=60, deadline=None)
@@ -57,13 +54,13 @@ def test_the_bytes_do_not_depend_on_threads_or_memory_layout(image_format: Image
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_no_image_is_a_value_error(image_format: ImageFormat) -> None:
     other: ImageFormat = "jpeg" if image_format == "jpegxl" else "jpegxl"
-    for data in (b"", b"\xff", b"\xff\x0a", b"no image at all" * 9, encode_image(noise(), other)):
+    for data in (b"", b"\xff", b"\xff\x0a", b"no image at all" * 9, encode_image(noise(32, 32, 3), other)):
         with pytest.raises(ValueError, match=f"not a readable {image_format} image"):
             decode_image(data, image_format, 32)
 
 
 def test_a_jpegxl_cut_anywhere_is_a_value_error() -> None:
-    data = encode_image(noise(16), "jpegxl")
+    data = encode_image(noise(16, 16, 3), "jpegxl")
     for length in range(len(data)):
         with pytest.raises(ValueError, match="not a readable jpegxl image"):
             decode_image(data[:length], "jpegxl", 16)
@@ -71,7 +68,7 @@ def test_a_jpegxl_cut_anywhere_is_a_value_error() -> None:
 
 @pytest.mark.parametrize("image_format", FORMATS)
 def test_flipped_bits_raise_nothing_but_a_value_error(image_format: ImageFormat) -> None:
-    data, rng = encode_image(noise(), image_format), np.random.default_rng(1)
+    data, rng = encode_image(noise(32, 32, 3), image_format), np.random.default_rng(1)
     refused = 0
     for _ in range(150):
         damaged = bytearray(data)

@@ -37,6 +37,7 @@ def without_empty(environment: dict[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if value}
 
 
+@pytest.mark.slow
 def test_loading_libraries_leaves_nothing_in_the_home(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     home = tmp_path / "home"

@@ -3,7 +3,6 @@
 import csv
 import errno
 import json
-import os
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.extraction import made_up_plan
+from support.failing import failing, os_error
 from support.plans import SMALL, make_plan
 
 from pipeline.base.errors import PlanError
@@ -242,11 +242,7 @@ def test_flipped_bytes_are_refused_or_do_not_matter(plan: Plan, written: Path) -
 
 def test_plan_is_complete_or_absent(plan: Plan, written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = written.read_bytes()
-
-    def fail(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(files.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", failing(os_error(errno.ENOSPC)))
     with pytest.raises(
         PlanError, match=r"cannot write the plan .*p\.h5: No space left on device\. Choose another --out"
     ):

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.options import assert_refused
 from support.stores import make_store, plain_vit, train_config
 
-from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config
 from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.store.teachers import choose_teachers
@@ -98,8 +98,7 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
     ],
 )
 def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=f"these options are wrong:\n  (.|\n)*{words}"):
-        config.build(values)
+    assert_refused(config, values, words)
 
 
 def test_a_plan_does_not_depend_on_how_it_is_made() -> None:

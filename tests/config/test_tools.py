@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.options import assert_refused
 
 from pipeline.base.errors import ConfigError
 from pipeline.config import feature_tools
@@ -27,8 +28,7 @@ IMPORT = {"slides_root": Path("s"), "teacher": "t"}
     ],
 )
 def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=f"these options are wrong:\n  (.|\n)*{words}"):
-        config.build(values)
+    assert_refused(config, values, words)
 
 
 def test_a_layout_is_one_that_a_tool_writes(monkeypatch: pytest.MonkeyPatch) -> None:

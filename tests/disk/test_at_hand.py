@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -20,10 +21,10 @@ from support.extraction import TEACHER, plan_cohort, write_cohort, write_teacher
 from pipeline.base.errors import SlideError
 from pipeline.cohort.plan import write_plan
 from pipeline.disk import at_hand
-from pipeline.disk.asides import remove_asides
-from pipeline.disk.at_hand import AT_HAND, CRASHING, note_slide, watched
+from pipeline.disk.asides import AT_HAND, aside_name, remove_asides
+from pipeline.disk.at_hand import CRASHING, note_slide, remove_notes, watched
 from pipeline.disk.first_look import require_sound_slide
-from pipeline.disk.folders import empty_folder
+from pipeline.disk.folders import empty_folder, is_free
 from pipeline.disk.second_look import Work
 from pipeline.store.store import Store
 
@@ -135,9 +136,10 @@ def test_what_was_at_hand_is_read_again_and_left_out_only_if_it_crashes(
         with pytest.raises(SlideError, match=r"bad: reading it crashes the process \(SIGABRT\)\. The file is damaged"):
             require_sound_slide(bad)
         output.mkdir(exist_ok=True)
+        (output / "zarr.json").touch()
     said = capsys.readouterr().out
     assert f"warning: {bad}: reading it crashes" in said
-    assert f"an earlier call ended while reading: {good}" in said
+    assert f"an earlier call ended while reading: {bad}, {good}" in said
     assert notes_of(output) == []
     (listed,) = json.loads((output / CRASHING).read_text())["slides"]
     assert listed == {"path": str(bad), "reason": "reading it crashes the process (SIGABRT)"}
@@ -179,6 +181,60 @@ def test_slides_that_the_block_refuses_itself(tmp_path: Path, monkeypatch: pytes
         out.touch()
 
 
+def test_notes_of_a_crash_are_removed_by_nothing_else(output: Path, tmp_path: Path) -> None:
+    """A folder of pictures beside a plan, an empty folder by another name, another machine's folder are cleared."""
+    leave_notes(output, *slides_in(tmp_path, "a"))
+    (path,) = notes_of(output)
+    elsewhere = path.with_name(re.sub(r"\.[0-9a-f]{8}-", ".00000000-", path.name))
+    path.rename(elsewhere)
+    half_written = elsewhere.with_name(elsewhere.name.replace(AT_HAND, "other"))
+    half_written.touch()
+    remove_asides(tmp_path)
+    assert elsewhere.exists()
+    assert not half_written.exists()
+    half_written.touch()
+    link = tmp_path / "link"
+    link.symlink_to(elsewhere.parent)
+    empty_folder(link)
+    assert elsewhere.exists()
+    assert not half_written.exists()
+    remove_notes(output)
+    assert not elsewhere.exists()
+
+
+def test_an_empty_folder_stays_free_for_the_next_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block fails before there is an output: what crashes is still known, and the folder can be filled."""
+    out, slides = tmp_path / "out", slides_in(tmp_path, "a")
+    out.mkdir()
+    leave_notes(out, *slides)
+    with pytest.raises(OSError, match="full"), crashing(monkeypatch, "a"), watched(out, slides, work_of, tell=print):
+        raise OSError("full")
+    assert is_free(out)
+    with crashing(monkeypatch, "a"), watched(out, slides, work_of, tell=print) as left_out:
+        assert list(left_out) == [str(slides[0])]
+        (out / "zarr.json").touch()
+    assert sorted(path.name for path in out.iterdir()) == [CRASHING, "zarr.json"]
+
+
+def test_long_names_with_one_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outs, slides = [tmp_path / ("n" * 200 + end) for end in "ab"], slides_in(tmp_path, "a")
+    leave_notes(outs[0], *slides)
+    half_written = tmp_path / aside_name(outs[1].name)
+    half_written.touch()
+    for out in reversed(outs):
+        with crashing(monkeypatch) as asked, watched(out, slides, work_of, tell=print):
+            assert asked == (["a"] if out is outs[0] else [])
+    assert half_written.exists()
+    assert notes_of(outs[0]) == []
+
+
+def test_of_long_notes_the_end_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notes"
+    path.write_text("".join(json.dumps([0, f"/slides/{i}"]) + "\n" for i in range(200)))
+    monkeypatch.setattr(at_hand, "MOST_BYTES", 1000)
+    assert at_hand._read(path) == {"/slides/199"}
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"x", b'[0, "a"', b"[]\n3\n{}\n[0]\n", b"\xff\xfe", b'[0, "cut', b"[" * 99999]
 )
@@ -188,6 +244,11 @@ def test_notes_that_are_none(tmp_path: Path, content: bytes) -> None:
     assert at_hand._read(tmp_path / "notes") == set()
     assert at_hand._listed(tmp_path) == {}
     assert at_hand._read(tmp_path / "none") == at_hand._read(tmp_path) == set()
+
+
+def test_a_list_that_is_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / CRASHING)
+    assert at_hand._listed(tmp_path) == {}
 
 
 def test_links_laid_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,7 +341,11 @@ def test_a_tile_that_ends_the_process_fails_its_slide_by_name(work: Path, tmp_pa
     assert "s1.svs: reading it crashes the process (SIGABRT" in failed["s1"]
     assert leftovers(tmp_path) == []
     if name == "plan":
+        again = run_g2l(*command(work, name, out), **hooked(work))
+        assert again.returncode == 1
         return
+    finished = run_g2l(*command(work, name, out), **hooked(work))  # what is done is not read again
+    assert ("read again" in finished.stderr + finished.stdout) == (name == "embed")
     (listed,) = json.loads((out / CRASHING).read_text())["slides"]
     assert listed["path"] == str(work / "slides" / "s1.svs")
     again = run_g2l(*command(work, name, out), "--retry-failures", **hooked(work))  # no crash, nothing gained

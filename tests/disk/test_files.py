@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.failing import failing, os_error
 from support.mounts import mounted, needs_mounts
 from support.places import ROOT
 
@@ -73,10 +74,7 @@ def test_a_full_disk_changes_nothing(target: Path, monkeypatch: pytest.MonkeyPat
     """The disk is full when the bytes are synced, or the folder when the name is made."""
     before = content(target.parent)
 
-    def fail(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(files.os, where, fail)
+    monkeypatch.setattr(files.os, where, failing(os_error(errno.ENOSPC)))
     with pytest.raises(OSError, match="No space left"):
         write_bytes(target, b"new")
     monkeypatch.undo()
@@ -198,10 +196,7 @@ def test_rights_that_a_library_narrows_follow_the_umask(tmp_path: Path, monkeypa
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
 
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(files, "_set_mode", full)
+    monkeypatch.setattr(files, "_set_mode", failing(os_error(errno.EIO)))
     with pytest.raises(OSError, match=os.strerror(errno.EIO)):
         narrowed("b")
     assert list(content(tmp_path)) == ["a"]

@@ -3,9 +3,12 @@
 import csv
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -103,6 +106,47 @@ def test_a_look_that_does_not_end(good: Path, monkeypatch: pytest.MonkeyPatch, t
     assert time.monotonic() - started < 20
     assert child._process.poll() is not None
     looks.close()
+
+
+def test_a_killed_child_says_nothing_of_the_next_slide(good: Path, tmp_path: Path) -> None:
+    """As the system kills a process where memory runs out."""
+    looks, others = FirstLooks(), [tmp_path / f"{i}.svs" for i in range(2)]
+    for path in others:
+        path.write_bytes(good.read_bytes())
+    require(looks, good)
+    (child,) = looks._idle
+    child._process.kill()
+    child._process.wait()
+    require(looks, others[0])
+    (child,) = looks._idle
+    os.kill(child._process.pid, signal.SIGSTOP)  # it is killed while it looks
+    threading.Timer(0.5, child._process.kill).start()
+    require(looks, others[1])
+    looks.close()
+
+
+def test_children_that_are_killed_at_one_slide_fail_it_until_the_next_look(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = FirstLooks()
+    with monkeypatch.context() as patch:
+        patch.setattr(first_look._Child, "_answer", kill_when_asked(first_look._Child._answer))
+        with pytest.raises(SlideError, match=r"good\.svs: reading it crashes the process \(SIGKILL\)"):
+            require(looks, good)
+    require(looks, good)
+    looks.close()
+
+
+def kill_when_asked(answer: Callable[[Any, float], str]) -> Callable[[Any, float], str]:
+    """`_Child._answer`, but that the child is killed whenever it has been asked."""
+
+    def killed(child: Any, seconds: float) -> str:
+        if hasattr(child, "begun"):
+            child._process.kill()
+        child.begun = True
+        return answer(child, seconds)
+
+    return killed
 
 
 def test_a_changed_file_is_looked_at_again(good: Path, tmp_path: Path) -> None:

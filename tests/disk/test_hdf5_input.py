@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from support.damage import claim_32_tib
 
 from pipeline.base.errors import BenchmarkError, PlanError
 from pipeline.cohort.plan import read_plan
@@ -77,10 +78,6 @@ def plugin_filter(f: h5py.File, name: str, secret: Path) -> None:
     values.write(h5py.h5s.ALL, h5py.h5s.ALL, FEATURES)
 
 
-def claims_29_tib(f: h5py.File, name: str, secret: Path) -> None:
-    f.create_dataset(name, (2**40, 8), "float32", chunks=(1024, 8))
-
-
 def never_written(f: h5py.File, name: str, secret: Path) -> None:
     f.create_dataset(name, (100, 8), "float32")
 
@@ -110,7 +107,7 @@ HOSTILE = {
     "strings of any length": (text_of_any_length, "not numbers"),
     "circle": (circle, "in a circle"),
     "plugin": (plugin_filter, "needs the filter 32015, a plugin"),
-    "29 TiB": (claims_29_tib, r"claims 32\.0 TiB"),
+    "29 TiB": (lambda f, name, _: claim_32_tib(f, name), r"claims 32\.0 TiB"),
     "never written": (never_written, "never written"),
     "chunks never written": (chunks_never_written, "5 of 10 chunks of .* were never written"),
     "a chunk that inflates": (inflated(256), "inflates to more than it claims"),

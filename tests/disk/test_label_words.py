@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from support.files import put
 
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.manifest import parse_manifest
@@ -95,15 +96,10 @@ def test_words_that_say_something(cell: str) -> None:
     assert cell_value(f" {cell} ") == cell
 
 
-def write(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
 @pytest.mark.parametrize("word", ["NA", "#N/A", "<NA>", "NULL", "none", ".", "?", "-", "#VALUE!"])
 def test_a_manifest_s_missing_words_are_no_case_centre_or_split(tmp_path: Path, word: str) -> None:
     cells = ",".join([word] * 5)
-    table = write(
+    table = put(
         tmp_path / "m.csv", f"slide_id,path,case_id,center,mpp,split,sha256\na,a.svs,{cells}\nb,b.svs,{cells}\n"
     )
     a, b = parse_manifest(table).rows
@@ -113,31 +109,31 @@ def test_a_manifest_s_missing_words_are_no_case_centre_or_split(tmp_path: Path, 
         with pytest.raises(
             ManifestError, match=r"line 2: (slide_id|path) .* stands for a missing value|starts or ends"
         ):
-            parse_manifest(write(tmp_path / "m.csv", f"slide_id,path\n{cells}\n"))
+            parse_manifest(put(tmp_path / "m.csv", f"slide_id,path\n{cells}\n"))
 
 
 @pytest.mark.parametrize("word", ["none", "#N/A", "<NA>", ".", "?"])
 def test_a_label_s_missing_words_are_no_class_and_told(tmp_path: Path, word: str) -> None:
-    patches = read_patch_set(write(tmp_path / "p.csv", f"path,label\n1.png,x\n2.png,{word}\n3.png,y\n"))
+    patches = read_patch_set(put(tmp_path / "p.csv", f"path,label\n1.png,x\n2.png,{word}\n3.png,y\n"))
     assert (patches.labels.tolist(), len(patches.exclusions)) == (["x", "y"], 1)
     note = f"These words in the column label count as a missing value: '{word}' (1). If one of them is a class"
     assert any(note in said for said in patches.notes())
     assert any(note in said for said in patches.warnings())
-    slides = read_slide_set(write(tmp_path / "s.csv", f"slide_id,center,her2\na,{word},x\nb,,{word}\n"), "her2", [])
+    slides = read_slide_set(put(tmp_path / "s.csv", f"slide_id,center,her2\na,{word},x\nb,,{word}\n"), "her2", [])
     assert any(note.replace("label", "her2", 1) in said for said in slides.notes)
     assert [exclusion.what for exclusion in slides.exclusions if exclusion.by_rule] == ["slide b"]
 
 
 def test_other_columns_of_benchmarks(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="line 3: split is empty"):
-        read_patch_set(write(tmp_path / "p.csv", "path,label,split\n1.png,x,train\n2.png,y,NA\n"))
+        read_patch_set(put(tmp_path / "p.csv", "path,label,split\n1.png,x,train\n2.png,y,NA\n"))
     with pytest.raises(BenchmarkError, match="line 2: path is 'NA', which stands for a missing value"):
-        read_patch_set(write(tmp_path / "p.csv", "path,label\nNA,x\n2.png,y\n"))
+        read_patch_set(put(tmp_path / "p.csv", "path,label\nNA,x\n2.png,y\n"))
     with pytest.raises(BenchmarkError, match="line 2: slide_id 'NA' stands for a missing value"):
-        read_slide_set(write(tmp_path / "s.csv", "slide_id,y\nNA,1\nb,0\n"), "y", [])
+        read_slide_set(put(tmp_path / "s.csv", "slide_id,y\nNA,1\nb,0\n"), "y", [])
     text = "slide_id,patch_id,path,scanner\na,1,a.png,#N/A\nb,1,b.png,S\n"
     with pytest.raises(BenchmarkError, match="line 2: scanner is '#N/A', which stands for a missing value"):
-        read_robustness_set(write(tmp_path / "r.csv", text))
+        read_robustness_set(put(tmp_path / "r.csv", text))
 
 
 def test_names_that_differ_in_accents_composed_only() -> None:

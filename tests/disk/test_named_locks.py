@@ -10,9 +10,9 @@ import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
+from support.failing import failing, os_error
 from support.locks import nothing_left, refused
 
 from pipeline.base.errors import BusyError
@@ -23,10 +23,7 @@ from pipeline.disk.locks import LOCK_SUFFIX, exclusive, is_held
 
 @pytest.fixture(params=[errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
 def no_flock(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    def fail(*_: Any) -> None:
-        raise OSError(request.param, os.strerror(request.param))
-
-    monkeypatch.setattr(fcntl, "flock", fail)
+    monkeypatch.setattr(fcntl, "flock", failing(os_error(request.param)))
     return os.strerror(request.param)
 
 

@@ -39,6 +39,8 @@ from support.slides import make_slide
 PATCH_PX = 32
 ARCHITECTURES = {"teacher": 16, "second": 8, "student": 8}
 """Widths of the ViTs, small enough that three sets of weights take little room."""
+SLIDES, CPU, LAYOUT = "--slides-root slides", "--device cpu --workers 1", "--layout trident"
+PATCHES = f"--patch-px {PATCH_PX} --mpp 1"
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 2, "pb": 2}]
 """Of xz: most of the bytes are numbers of four bytes."""
 
@@ -57,6 +59,13 @@ def main(out: Path) -> None:
 
 def make_inputs() -> None:
     """Slides, models and a patch benchmark."""
+    make_slides()
+    for seed, (name, width) in enumerate(ARCHITECTURES.items()):
+        make_model(Path(name), width, seed)
+    make_benchmark()
+
+
+def make_slides() -> None:
     Path("slides").mkdir()
     lines = ["slide_id,path,case_id,center"]
     for i, name in enumerate(("a", "b", "c")):
@@ -64,8 +73,10 @@ def make_inputs() -> None:
         make_slide(Path("slides") / f"{name}.svs", **slide)
         lines.append(f"{name},{name}.svs,case_{name},{'north' if i else 'south'}")
     Path("slides.csv").write_text("\n".join(lines) + "\n")
-    for seed, (name, width) in enumerate(ARCHITECTURES.items()):
-        make_model(Path(name), width, seed)
+
+
+def make_benchmark() -> None:
+    """24 patches of eight cases in two centres and their table."""
     Path("patches").mkdir()
     with open("patches.csv", "w", newline="") as f:
         writer = csv.writer(f)
@@ -105,135 +116,53 @@ def make_model(folder: Path, width: int, seed: int) -> None:
 
 def make_outputs() -> None:
     """Every output that users keep, by the commands that make it."""
-    px = str(PATCH_PX)
-    succeed(
-        "plan",
-        "slides.csv",
-        "--slides-root",
-        "slides",
-        "--out",
-        "plan.h5",
-        "--patch-px",
-        px,
-        "--mpp",
-        "1",
-        "--patches-per-slide",
-        "8",
-        "--val-fraction",
-        "0.4",
-    )
-    extract = ("--rows-per-shard", "8", "--device", "cpu", "--batch-size", "8", "--workers", "1", "--no-preflight")
-    first = ("--teacher", "local-dir:teacher", "--views", "2")
-    succeed("extract-teacher", "plan.h5", "--out", "store.zarr", *first, *extract)
-    succeed("extract-teacher", "store.zarr", "--out", "store.zarr", "--teacher", "local-dir:second", *extract)
-    succeed(
-        "embed",
-        "local-dir:teacher",
-        "slides.csv",
-        "--slides-root",
-        "slides",
-        "--out",
-        "trident",
-        "--layout",
-        "trident",
-        "--patch-px",
-        px,
-        "--mpp",
-        "1",
-        "--stride-px",
-        "64",
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-    )
+    run_command(f"plan slides.csv {SLIDES} --out plan.h5 {PATCHES} --patches-per-slide 8 --val-fraction 0.4")
+    extract_two_teachers()
+    embed_and_import()
+    train_and_export()
+    evaluate()
+    leave_out_pictures()
+
+
+def run_command(words: str) -> None:
+    """Run `g2l` with these words, none of which has a blank in it; it must end with 0."""
+    succeed(*words.split())
+
+
+def extract_two_teachers() -> None:
+    """`store.zarr`: a teacher with views and pixels, and a further one."""
+    sizes = "--rows-per-shard 8 --device cpu --batch-size 8 --workers 1 --no-preflight"
+    run_command(f"extract-teacher plan.h5 --out store.zarr --teacher local-dir:teacher --views 2 {sizes}")
+    run_command(f"extract-teacher store.zarr --out store.zarr --teacher local-dir:second {sizes}")
+
+
+def embed_and_import() -> None:
+    """`trident`, the first teacher's features of the slides, and `imported.zarr`, the store of them."""
+    run_command(f"embed local-dir:teacher slides.csv {SLIDES} --out trident {LAYOUT} {PATCHES} --stride-px 64 {CPU}")
     (features,) = Path("trident").rglob("features_*")
-    succeed(
-        "import-features",
-        str(features),
-        "--out",
-        "imported.zarr",
-        "--slides-root",
-        "slides",
-        "--manifest",
-        "slides.csv",
-        "--teacher",
-        "local-dir:teacher",
-        "--patches-per-slide",
-        "4",
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-    )
-    succeed(
-        "train-student",
-        "store.zarr",
-        "--out",
-        "run",
-        "--student",
-        "local-dir:student",
-        "--weights",
-        "scratch",
-        "--teacher",
-        "local-dir:teacher",
-        "--teacher",
-        "local-dir:second",
-        "--epochs",
-        "2",
-        "--batch-size",
-        "4",
-        "--checkpoint-every",
-        "3",
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-        "--lr",
-        "1e-3",
-    )
-    succeed("export", "run", "--out", "exported")
-    succeed(
-        "embed",
-        "exported",
-        "slides.csv",
-        "--slides-root",
-        "slides",
-        "--out",
-        "features",
-        "--layout",
-        "trident",
-        "--stride-px",
-        "64",
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-    )
-    succeed(
-        "evaluate",
-        "--store",
-        "store.zarr",
-        "--models",
-        "before=run@before",
-        "--models",
-        "after=run",
-        "--patches",
-        "patches.csv",
-        "--no-cost",
-        "--device",
-        "cpu",
-        "--workers",
-        "1",
-        "--resamples",
-        "100",
-        "--draws",
-        "5",
-        "--folds",
-        "3",
-        "--out",
-        "report",
-    )
+    of_slides = f"{SLIDES} --manifest slides.csv --teacher local-dir:teacher --patches-per-slide 4"
+    run_command(f"import-features {features} --out imported.zarr {of_slides} {CPU}")
+
+
+def train_and_export() -> None:
+    """`run`, of both teachers; `exported`, its student; and `features`, what the student makes of the slides."""
+    student = "--student local-dir:student --weights scratch"
+    teachers = "--teacher local-dir:teacher --teacher local-dir:second"
+    steps = "--epochs 2 --batch-size 4 --checkpoint-every 3"
+    run_command(f"train-student store.zarr --out run {student} {teachers} {steps} {CPU} --lr 1e-3")
+    run_command("export run --out exported")
+    run_command(f"embed exported slides.csv {SLIDES} --out features {LAYOUT} --stride-px 64 {CPU}")
+
+
+def evaluate() -> None:
+    """`report`, of the student before and after, on the store and on patches."""
+    models = "--models before=run@before --models after=run"
+    sizes = "--resamples 100 --draws 5 --folds 3"
+    run_command(f"evaluate --store store.zarr {models} --patches patches.csv --no-cost {CPU} {sizes} --out report")
+
+
+def leave_out_pictures() -> None:
+    """Take away what is only looked at."""
     shutil.rmtree("run/tensorboard", ignore_errors=True)
     for picture in [*Path("report").glob("*.png"), Path("report/report.html"), Path("run/curves.png")]:
         picture.unlink(missing_ok=True)

@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
 from PIL import Image
-from support.extraction import reference_model, tiny_model, write_teacher
+from support.extraction import embed_by_timm, reference_model, timm_transform, tiny_model, write_teacher
+from support.pixels import noise
 from support.training import same_state
 
 from pipeline.base.errors import EncoderError
@@ -159,14 +159,7 @@ def test_the_hash_sees_every_value_name_shape_and_type() -> None:
 
 # --- encoders -----------------------------------------------------------------------------------------------
 
-PATCHES = np.random.default_rng(5).integers(0, 256, (5, 64, 64, 3), np.uint8)
-
-
-@torch.inference_mode()
-def by_timm(model: torch.nn.Module, mean: Any, std: Any) -> torch.Tensor:
-    """Embeddings by timm's own evaluation transform and model."""
-    transform = timm.data.create_transform((3, 64, 64), is_training=False, mean=mean, std=std, crop_pct=1.0)
-    return torch.as_tensor(model(torch.stack([transform(Image.fromarray(patch)) for patch in PATCHES])))
+PATCHES = noise(5, 64, 64, 3, seed=5)
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_vit2", "test_vit3", *LOADED[2:]])
@@ -175,7 +168,8 @@ def test_an_open_encoder_is_timms_transform_and_model(tmp_path: Path, name: str)
     weights = write_teacher(tmp_path / "w.safetensors", name, **size)
     built = build_encoder(name, weights, 64)
     reference = reference_model(name, weights, **size)
-    expected = by_timm(reference, reference.pretrained_cfg["mean"], reference.pretrained_cfg["std"])
+    transform = timm_transform(64, reference.pretrained_cfg["mean"], reference.pretrained_cfg["std"])
+    expected = torch.from_numpy(embed_by_timm(reference, transform, PATCHES))
     with torch.inference_mode():
         found = built.module(torch.from_numpy(PATCHES))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
@@ -189,7 +183,7 @@ def test_an_open_encoder_is_timms_transform_and_model(tmp_path: Path, name: str)
 def test_normalising_is_timms_transform_to_the_bit() -> None:
     mean, std = (0.7, 0.57, 0.72), (0.19, 0.23, 0.18)
     encoder = Encoder(torch.nn.Identity(), EncoderSpec("x", "", "", mean=mean, std=std))
-    transform = timm.data.create_transform((3, 64, 64), is_training=False, mean=mean, std=std, crop_pct=1.0)
+    transform = timm_transform(64, mean, std)
     expected = torch.stack([transform(Image.fromarray(patch)) for patch in PATCHES])
     assert torch.equal(encoder.normalise(torch.from_numpy(PATCHES)), expected)
 

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from support.extraction import PATCH_PX, TEACHER, write_teacher
+from support.failing import failing
+from support.pixels import noise
 
 from pipeline.base.devices import autocast
 from pipeline.base.errors import ConfigError
@@ -93,11 +95,8 @@ def test_each_batch_is_given_when_the_next_one_has_been_started() -> None:
 
 
 def test_a_device_without_room_for_a_batch_is_told() -> None:
-    def no_room(_: torch.Tensor) -> torch.Tensor:
-        raise torch.OutOfMemoryError
-
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Advice"):
-        embed(no_room, Batch(range(4), patches(4), [True] * 4), width=3)
+        embed(failing(torch.OutOfMemoryError()), Batch(range(4), patches(4), [True] * 4), width=3)
 
 
 def test_threads_read_ahead_and_end_with_the_block() -> None:
@@ -139,7 +138,7 @@ def test_the_key_is_of_what_the_numbers_depend_on(tmp_path: Path) -> None:
 def test_rows_are_embedded_in_their_order(tmp_path: Path, batch_size: int) -> None:
     weights = write_teacher(tmp_path / "t.safetensors")
     module = build_encoder(TEACHER, weights, PATCH_PX).module
-    patches = np.random.default_rng(0).integers(0, 256, (9, PATCH_PX, PATCH_PX, 3), dtype=np.uint8)
+    patches = noise(9, PATCH_PX, PATCH_PX, 3)
 
     def read(row: int, out: np.ndarray) -> None:
         out[:] = patches[row]

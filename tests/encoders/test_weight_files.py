@@ -6,13 +6,13 @@ import pickle
 import random
 import time
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from support.damage import Evil
 from support.extraction import tiny_model, write_teacher
 
 from pipeline.base.errors import EncoderError
@@ -31,16 +31,6 @@ def test_safetensors_and_torch_files_are_read(tmp_path: Path) -> None:
         content = read_weight_file(path)
         assert content.keys() == state.keys()
         assert all(torch.equal(content[name], state[name]) for name in state)
-
-
-class Evil:
-    """Runs code when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
-        return Path.touch, (self.path,)
 
 
 def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path) -> None:

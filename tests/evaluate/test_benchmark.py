@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from support import commands
 from support.benchmarks import config
+from support.failing import failing
 from support.stores import PATCH_PX, make_patches
 
 import stages
@@ -73,11 +74,7 @@ def test_one_folder_and_one_line_make_a_section_of_the_report(
     assert "How far apart the embeddings are." in (out / "report.html").read_text()
     assert len(list((out / "embeddings").glob("*.h5"))) == 2
     assert first["settings"]["spread_least"] == 2
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("embeddings were computed again")
-
-    monkeypatch.setattr(stage, "embed_rows", never)
+    monkeypatch.setattr(stage, "embed_rows", failing(AssertionError("embeddings were computed again")))
     code, _, said = commands.call_g2l("evaluate", "--config", out / "evaluate.toml")  # the record holds its options
     assert code == 0, said
     assert report_of(out)["sections"] == first["sections"]

@@ -12,15 +12,17 @@ import pytest
 import torch
 from PIL import Image
 from support.benchmarks import config
+from support.files import write_table
 from support.stores import PATCH_PX, make_patches, make_store
 
 from pipeline.base.errors import G2LError
 from pipeline.encoders.build import build_encoder
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, load_benchmark
-from pipeline.evaluate.cost import measure
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
 from pipeline.report.content import Section, Table
 from pipeline.student.resolve import NamedModel
+
+pytestmark = pytest.mark.usefixtures("short_measurements")
 
 WIDTH = 6
 SMALL = {"cost": False, "folds": 2, "resamples": 100, "draws": 2, "knn": 3, "mil_epochs": 1}
@@ -34,11 +36,6 @@ def is_wanted(room: str, options: dict[str, Any]) -> bool:
 
 def look(room: str, options: dict[str, Any]) -> Benchmark[Any]:
     return load_benchmark(room).look(config(**(SMALL | options)).part(options_of(room)), workers=1)
-
-
-def write_table(path: Path, columns: str, rows: list[str]) -> Path:
-    path.write_text("\n".join([columns, *rows]) + "\n")
-    return path
 
 
 def write_images(folder: Path, count: int) -> None:
@@ -105,11 +102,6 @@ def models() -> list[EvaluatedModel]:
         named = NamedModel(label, name, "scratch", PATCH_PX)
         found.append(EvaluatedModel(named, build_encoder(name, "scratch", PATCH_PX), ""))
     return found
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(measure.LEAST_SECONDS, "cpu", 0.01)
 
 
 @pytest.fixture(params=BENCHMARKS, ids=lambda room: room.rpartition(".")[2])

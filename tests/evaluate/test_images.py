@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.pixels import noise
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate import images
@@ -17,13 +18,8 @@ def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
     return path
 
 
-def noise(height: int, width: int, channels: int = 3) -> np.ndarray:
-    shape = (height, width, channels) if channels > 1 else (height, width)
-    return np.random.default_rng(height + width).integers(0, 256, shape, dtype=np.uint8)
-
-
 def test_every_bad_image_is_named_with_its_reason(tmp_path: Path) -> None:
-    good = save(tmp_path / "good.png", noise(16, 16))
+    good = save(tmp_path / "good.png", noise(16, 16, 3))
     empty, text, short = tmp_path / "empty.png", tmp_path / "text.png", tmp_path / "short.png"
     empty.write_bytes(b"")
     text.write_text("no image")
@@ -44,7 +40,7 @@ def test_every_bad_image_is_named_with_its_reason(tmp_path: Path) -> None:
 
 
 def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path / "a.png", noise(24, 24))
+    path = save(tmp_path / "a.png", noise(24, 24, 3))
     monkeypatch.setattr(images, "MOST_IMAGE_BYTES", 100)
     scanned = scan_images([path], workers=1)
     assert "the limit is 100 bytes" in scanned.problems[0]
@@ -54,24 +50,24 @@ def test_a_file_larger_than_any_image_is_not_read(tmp_path: Path, monkeypatch: p
 
 
 def test_the_key_changes_with_bytes_order_and_size(tmp_path: Path) -> None:
-    a, b = save(tmp_path / "a.png", noise(8, 8)), save(tmp_path / "b.png", noise(8, 9))
+    a, b = save(tmp_path / "a.png", noise(8, 8, 3)), save(tmp_path / "b.png", noise(8, 9, 3))
     key = scan_images([a, b], 1).data_key(32)
     assert key == scan_images([a, b], 2).data_key(32)
     assert key != scan_images([b, a], 1).data_key(32)
     assert key != scan_images([a, b], 1).data_key(64)
-    save(b, noise(8, 10))
+    save(b, noise(8, 10, 3))
     assert key != scan_images([a, b], 1).data_key(32)
 
 
 def test_an_image_of_the_right_size_is_taken_as_it_is(tmp_path: Path) -> None:
-    pixels = noise(24, 24)
+    pixels = noise(24, 24, 3)
     out = np.empty_like(pixels)
     read_image(save(tmp_path / "a.png", pixels), out)
     assert (out == pixels).all()
 
 
 def test_the_central_square_is_resampled_once_with_antialiasing(tmp_path: Path) -> None:
-    pixels = noise(48, 80)
+    pixels = noise(48, 80, 3)
     out = np.empty((16, 16, 3), np.uint8)
     read_image(save(tmp_path / "a.png", pixels), out)
     expected = Image.fromarray(pixels[:, 16:64]).resize((16, 16), Image.Resampling.BICUBIC)
@@ -81,7 +77,7 @@ def test_the_central_square_is_resampled_once_with_antialiasing(tmp_path: Path) 
 
 
 def test_grey_palettes_and_transparency_become_rgb_on_white(tmp_path: Path) -> None:
-    grey = noise(12, 12, 1)
+    grey = noise(12, 12)
     out = np.empty((12, 12, 3), np.uint8)
     read_image(save(tmp_path / "grey.png", grey), out)
     assert (out == grey[..., None]).all()
@@ -90,7 +86,7 @@ def test_grey_palettes_and_transparency_become_rgb_on_white(tmp_path: Path) -> N
     read_image(save(tmp_path / "clear.png", rgba), out)
     assert (out[:6] == 0).all()
     assert (out[6:] == 255).all()
-    palette = Image.fromarray(noise(12, 12)).quantize(8)
+    palette = Image.fromarray(noise(12, 12, 3)).quantize(8)
     palette.save(tmp_path / "palette.png")
     read_image(tmp_path / "palette.png", out)
     assert (out == np.asarray(palette.convert("RGB"))).all()
@@ -102,10 +98,17 @@ def test_an_image_that_vanished_after_the_scan_is_an_error(tmp_path: Path) -> No
 
 
 def test_pixels_tell_copies_and_plain_images(tmp_path: Path) -> None:
-    picture = noise(8, 8)
+    picture = noise(8, 8, 3)
     plain, grey = np.full((8, 8, 3), (9, 8, 7), np.uint8), np.full((8, 8), 5, np.uint8)
     turned = np.ascontiguousarray(picture.reshape(4, 16, 3))
-    named = {"a.png": picture, "b.bmp": picture, "c.png": turned, "d.png": plain, "e.png": grey, "f.png": noise(8, 9)}
+    named = {
+        "a.png": picture,
+        "b.bmp": picture,
+        "c.png": turned,
+        "d.png": plain,
+        "e.png": grey,
+        "f.png": noise(8, 9, 3),
+    }
     paths = [save(tmp_path / name, pixels) for name, pixels in named.items()]
     (tmp_path / "g.png").write_bytes(b"no image")
     scanned = scan_images([*paths, tmp_path / "g.png"], 2)

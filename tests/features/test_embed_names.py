@@ -1,10 +1,9 @@
 """Names of the records beside embeddings: cheap to import, and those that are documented."""
 
-import ast
 from pathlib import PurePath
 
 import pytest
-from support.places import ROOT
+from support.places import ROOT, imports_of
 
 from pipeline.features import embed_names
 
@@ -13,8 +12,7 @@ NAMES = {name: value for name, value in vars(embed_names).items() if name.endswi
 
 def test_they_come_without_an_import() -> None:
     """`g2l inspect` and the listing of finished work look at folders without torch."""
-    tree = ast.parse((ROOT / "pipeline" / "features" / "embed_names.py").read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not imports_of(ROOT / "pipeline" / "features" / "embed_names.py")
 
 
 def test_they_are_file_names_apart_from_each_other() -> None:

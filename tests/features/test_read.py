@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support.feature_files import COORDS, FEATURES, write_trident_file
+from support.feature_files import COORDS, FEATURES, write_plain_file, write_trident_file
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.features.read import PlacedFeatures, read_facts, read_features, read_placed
@@ -125,16 +125,6 @@ def test_places_are_rounded_to_whole_pixels_of_level_0() -> None:
     np.testing.assert_array_equal(px.coords_l0_px(0.2527), COORDS)
 
 
-def with_coords(path: Path, coords: NDArray[Any] | None, **attributes: object) -> Path:
-    """A file of features with these coordinates, and attributes on them."""
-    with h5py.File(path, "w") as f:
-        f["features"] = FEATURES
-        if coords is not None:
-            f["coords"] = coords
-            f["coords"].attrs.update(attributes)
-    return path
-
-
 @pytest.mark.parametrize(
     ("coords", "words"),
     [
@@ -148,12 +138,12 @@ def with_coords(path: Path, coords: NDArray[Any] | None, **attributes: object) -
 )
 def test_coordinates_that_are_no_places(tmp_path: Path, coords: NDArray[Any] | None, words: str) -> None:
     with pytest.raises(BenchmarkError, match=rf"a\.h5: {words}"):
-        read_placed(with_coords(tmp_path / "a.h5", coords))
+        read_placed(write_plain_file(tmp_path / "a.h5", coords))
 
 
 def test_coordinates_apart_from_the_features_are_found(tmp_path: Path) -> None:
     """In the folder that the user names; what the file itself says comes first."""
-    path = with_coords(tmp_path / "s.h5", None)
+    path = write_plain_file(tmp_path / "s.h5", None)
     (tmp_path / "c").mkdir()
     with h5py.File(tmp_path / "c" / "s.h5", "w") as f:
         f["coords"] = COORDS
@@ -161,18 +151,18 @@ def test_coordinates_apart_from_the_features_are_found(tmp_path: Path) -> None:
     placed = read_placed(path, tmp_path / "c")
     np.testing.assert_array_equal(placed.coords, COORDS)
     assert placed.facts.side_l0_px == 512
-    own = read_placed(with_coords(path, COORDS + 1, patch_size=64, downsample=1.0), tmp_path / "c")
+    own = read_placed(write_plain_file(path, COORDS + 1, {"patch_size": 64, "downsample": 1.0}), tmp_path / "c")
     np.testing.assert_array_equal(own.coords, COORDS + 1)
     assert own.facts.side_l0_px == 64
 
 
 def test_a_file_that_says_nothing_has_unknown_facts(tmp_path: Path) -> None:
-    facts = read_facts(with_coords(tmp_path / "a.h5", COORDS))
+    facts = read_facts(write_plain_file(tmp_path / "a.h5"))
     assert (facts.layout, facts.is_known) == (UNKNOWN, False)
 
 
 @pytest.mark.parametrize("side", [0, -3, float("nan"), float("inf"), 2.0**40])
 def test_a_side_that_is_no_size_is_refused(tmp_path: Path, side: float) -> None:
-    path = with_coords(tmp_path / "a.h5", COORDS, patch_size_level0=side)
+    path = write_plain_file(tmp_path / "a.h5", of_coords={"patch_size_level0": side})
     with pytest.raises(BenchmarkError, match=r"a\.h5: side of its patches is "):
         read_facts(path)

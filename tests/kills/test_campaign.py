@@ -10,7 +10,7 @@ import pytest
 import support.warm as warm_module
 from support.kill_runs import FRESH_SHARE, Campaign, Tally, difference
 from support.kill_workloads import WORK, Workload, make_workload
-from support.warm import Ended, WarmCommands, end_orphans
+from support.warm import Ended, WarmCommands, end_orphans, made_up_end
 
 SEED, KILLS, INTERRUPTS = 0, 2, 6
 FRESH = ("train-student", "evaluate")
@@ -70,13 +70,7 @@ class MadeUp:
         if stop is not None:
             return self.behave(self.place)
         (self.place / "a.json").write_text('{"a": 1, "seconds": 2}')
-        return ended(0)
-
-
-def ended(
-    code: int, *, stopped: bool = False, err: str = "", orphans: tuple[str, ...] = (), hung: bool = False
-) -> Ended:
-    return Ended(code, stopped, 1.0, 0.1, hung, list(orphans), "", err)
+        return made_up_end(0)
 
 
 def run_made_up(tmp_path: Path, behave: Callable[[Path], Ended], kills: int = 0, interrupts: int = 3) -> Tally:
@@ -88,19 +82,19 @@ def run_made_up(tmp_path: Path, behave: Callable[[Path], Ended], kills: int = 0,
 def leave(name: str, code: int = -15) -> Callable[[Path], Ended]:
     def behave(place: Path) -> Ended:
         (place / name).touch()
-        return ended(code, stopped=True)
+        return made_up_end(code, stopped=True)
 
     return behave
 
 
 def test_a_command_that_ends_as_it_should(tmp_path: Path) -> None:
     codes = iter((130, 143, 129, 130, 143, 129))
-    tally = run_made_up(tmp_path, lambda place: ended(0, stopped=True))
+    tally = run_made_up(tmp_path, lambda place: made_up_end(0, stopped=True))
     assert tally.faults == []
     assert sum(tally.stops.values()) == 3
     assert 1 <= tally.finished <= 3
     with mock.patch("support.kill_runs.random.Random.shuffle"):  # INT, TERM and HUP in turn
-        assert run_made_up(tmp_path, lambda place: ended(next(codes), stopped=True)).faults == []
+        assert run_made_up(tmp_path, lambda place: made_up_end(next(codes), stopped=True)).faults == []
 
 
 @pytest.mark.parametrize(
@@ -109,11 +103,11 @@ def test_a_command_that_ends_as_it_should(tmp_path: Path) -> None:
         (leave("store.g2l-lock", 0), "left behind"),
         (leave(".probe", 0), "left behind"),
         (leave("unknown", 0), "too many unknown"),
-        (lambda place: ended(1, stopped=True, err="error: no"), "exit code 1"),
-        (lambda place: ended(0, stopped=True, err="Traceback (most recent call last):"), "traceback"),
-        (lambda place: ended(0, stopped=True, err="Exception ignored in: x"), "traceback"),
-        (lambda place: ended(-9, stopped=True, hung=True), "hangs"),
-        (lambda place: ended(0, stopped=True, orphans=("sleep 60",)), "sleep 60"),
+        (lambda place: made_up_end(1, stopped=True, err="error: no"), "exit code 1"),
+        (lambda place: made_up_end(0, stopped=True, err="Traceback (most recent call last):"), "traceback"),
+        (lambda place: made_up_end(0, stopped=True, err="Exception ignored in: x"), "traceback"),
+        (lambda place: made_up_end(-9, stopped=True, hung=True), "hangs"),
+        (lambda place: made_up_end(0, stopped=True, orphans=["sleep 60"]), "sleep 60"),
     ],
 )
 def test_what_counts_as_a_fault(tmp_path: Path, behave: Callable[[Path], Ended], fault: str) -> None:

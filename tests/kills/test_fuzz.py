@@ -7,7 +7,7 @@ import pytest
 from support.fuzz_damage import OWNED, Damage, damages_of
 from support.fuzz_inputs import KINDS, World
 from support.fuzz_runs import Case, fault_of, fuzz, is_named, make_case
-from support.warm import Ended
+from support.warm import Ended, made_up_end
 
 SEED, COUNT = 0, 520
 MUST = next(damage for damage in damages_of(Path("x.svs")) if damage.must)
@@ -34,26 +34,21 @@ def case_of(damage: Damage, file: str = "slides/s0.svs") -> Case:
     return Case(0, KINDS[0], Path(file), damage)
 
 
-def ended(code: int = 0, out: str = "", err: str = "", **values: object) -> Ended:
-    facts = {"stopped": False, "seconds": 1.0, "seconds_after": 0.0, "hung": False, "orphans": []} | values
-    return Ended(code=code, out=out, err=err, **facts)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("damage", "run", "fault"),
     [
-        (MUST, ended(1, err="error: s0.svs does not open"), ""),
-        (MUST, ended(3, out="s0: damaged"), ""),
-        (MAY, ended(0), ""),
-        (MUST, ended(0, out="done"), "not noticed"),
-        (MUST, ended(1, err="error: something is wrong"), "not named"),
-        (MUST, ended(1, err="error: s01.svs does not open"), "not named"),
-        (MAY, ended(1), "without a word"),
-        (MAY, ended(2, err="s0"), "exit code 2"),
-        (MAY, ended(-6, err="s0"), "exit code -6"),
-        (MAY, ended(1, err="s0: Traceback (most recent call last):"), "traceback"),
-        (MAY, ended(-9, hung=True), "hangs"),
-        (MAY, ended(0, orphans=["g2l"]), "stays behind"),
+        (MUST, made_up_end(1, err="error: s0.svs does not open"), ""),
+        (MUST, made_up_end(3, out="s0: damaged"), ""),
+        (MAY, made_up_end(0), ""),
+        (MUST, made_up_end(0, out="done"), "not noticed"),
+        (MUST, made_up_end(1, err="error: something is wrong"), "not named"),
+        (MUST, made_up_end(1, err="error: s01.svs does not open"), "not named"),
+        (MAY, made_up_end(1), "without a word"),
+        (MAY, made_up_end(2, err="s0"), "exit code 2"),
+        (MAY, made_up_end(-6, err="s0"), "exit code -6"),
+        (MAY, made_up_end(1, err="s0: Traceback (most recent call last):"), "traceback"),
+        (MAY, made_up_end(-9, hung=True), "hangs"),
+        (MAY, made_up_end(0, orphans=["g2l"]), "stays behind"),
     ],
 )
 def test_what_counts_as_a_fault(tmp_path: Path, damage: Damage, run: Ended, fault: str) -> None:
@@ -66,12 +61,12 @@ def test_files_that_stay_are_faults_and_lists_are_read(tmp_path: Path) -> None:
     (world / "slides").mkdir(parents=True)
     out.mkdir()
     (out / "plan.audit.csv").write_text("s0,does not open\n")
-    assert fault_of(case_of(MUST), ended(3), world, out) == ""
+    assert fault_of(case_of(MUST), made_up_end(3), world, out) == ""
     (world / "slides" / OWNED).touch()
-    assert "code of the input" in fault_of(case_of(MUST), ended(3), world, out)
+    assert "code of the input" in fault_of(case_of(MUST), made_up_end(3), world, out)
     (world / "slides" / OWNED).unlink()
     (out / "plan.h5.g2l-lock").touch()
-    assert "plan.h5.g2l-lock" in fault_of(case_of(MUST), ended(3), world, out)
+    assert "plan.h5.g2l-lock" in fault_of(case_of(MUST), made_up_end(3), world, out)
 
 
 def test_a_file_of_a_store_is_named_with_the_store() -> None:

@@ -19,7 +19,7 @@ import pytest
 from support.commands import start_g2l, without_leftovers
 from support.forked import ForkedCommands, ForkedRun, forked_commands
 from support.places import TESTS
-from support.stores import dropping_cnn, flags, make_store, run_files, train_config
+from support.stores import dropping_cnn, flags, run_files, train_config
 
 from pipeline.config.stages import TrainConfig
 from pipeline.store.store import Store
@@ -69,11 +69,6 @@ class Forks:
 
     def close(self) -> None:
         self.process.communicate("")
-
-
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.mktemp("store") / "store.zarr")
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from pipeline.slides.identity import (
     read_identity,
 )
 from pipeline.slides.info import SlideInfo
-from pipeline.slides.reader import Slide, SlidePool, require_planned
+from pipeline.slides.reader import Slide, SlidePool, accept_all, require_planned
 
 INFO = SlideInfo("aperio", 0.5, "slide", (1000, 800), (0, 0, 1000, 800), ((1000, 800),), (1.0,), None, (255, 255, 255))
 
@@ -90,11 +90,11 @@ def test_a_file_that_was_damaged_or_mended(tmp_path: Path) -> None:
     words = "a-garbage.svs: its file has changed since it was planned (sha256: "
     with pytest.raises(SlideError, match=f"{re.escape(words)}.*--retry-failures"):
         require_planned(bad, whole.identity(), geometry)
-    warning = require_planned(bad, whole.identity(), geometry, accept_changed_files=True)
+    warning = require_planned(bad, whole.identity(), geometry, accepts_changed=accept_all)
     assert words in warning
-    pool = SlidePool(tell=told.append, accept_changed_files=True)
-    for _ in range(2):
-        pool.open(bad.path, None, whole.identity(), geometry)
+    pool = SlidePool(tell=told.append, accepts_changed=accept_all, capacity=1)
+    for slide in (bad, whole, bad):  # the second time it is opened anew
+        pool.open(slide.path, None, whole.identity(), geometry)
     assert told == [warning]
 
 
@@ -110,7 +110,7 @@ def test_a_slide_whose_level_0_alone_was_swapped(tmp_path: Path) -> None:
     assert (swapped.read_patch(200, 200, geometry) != before).any()
     with pytest.raises(SlideError, match="its file has changed"):
         SlidePool(tell=print).open(path, None, planned, geometry)
-    SlidePool(tell=print, accept_changed_files=True).open(path, None, planned, geometry)
+    SlidePool(tell=print, accepts_changed=accept_all).open(path, None, planned, geometry)
     unknown = replace(planned, sha256=None, file_bytes=None)  # a plan of an earlier version
     SlidePool(tell=print).open(path, None, unknown, geometry)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import support.slides as sf
 from PIL import Image
+from support.failing import failing
 
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.slides.geometry import PatchGeometry
@@ -237,15 +238,12 @@ def test_a_property_whose_name_is_not_utf8(tissue_path: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("error", [KeyError(), ValueError("no number"), MemoryError(), OverflowError("too large")])
 def test_any_exception_fails_the_slide(tissue_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise error
-
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.slides.reader.read_info", fail)
+        patch.setattr("pipeline.slides.reader.read_info", failing(error))
         with pytest.raises(SlideError, match=rf"a\.svs: the slide cannot be used \({type(error).__name__}"):
             Slide(tissue_path)
     slide = Slide(tissue_path)
-    monkeypatch.setattr("pipeline.slides.reader.Slide._read_rgba", fail)
+    monkeypatch.setattr("pipeline.slides.reader.Slide._read_rgba", failing(error))
     for read in (lambda: slide.read_region(0, (0, 0), (8, 8)), lambda: slide.read_patch(0, 0, slide.geometry(64, 0.5))):
         with pytest.raises(PatchError, match=type(error).__name__):
             read()

@@ -1,19 +1,14 @@
-"""A tiny teacher and a finished store of its embeddings, which tests of several stages share."""
+"""Finished stores of a tiny teacher and the features in them, which tests of several stages share."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.extraction import TEACHER, extract, plan_cohort, write_cohort, write_teacher
+from support.extraction import TEACHER, extract, plan_cohort, write_cohort
 from support.features import FeatureSlide, slides_of
 
 from pipeline.cohort.plan import write_plan
 from pipeline.store.store import Store
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
 
 
 @pytest.fixture(scope="session")
@@ -26,17 +21,17 @@ def good_store(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def import_cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two slides of two levels at 0.5 um/px; shared, not changed."""
+def pyramids(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides of two levels at 0.5 um/px, so that damage to level 0 leaves the quickhash; shared, not changed."""
     folder = tmp_path_factory.mktemp("slides")
     write_cohort(folder, downsamples=(1, 4))
     return folder
 
 
 @pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory, import_cohort: Path, weights: Path) -> Store:
+def extracted(tmp_path_factory: pytest.TempPathFactory, pyramids: Path, weights: Path) -> Store:
     """What `extract-teacher` makes of the slides, in float32."""
-    plan = plan_cohort(import_cohort / "manifest.csv")
+    plan = plan_cohort(pyramids / "manifest.csv")
     return extract(plan, tmp_path_factory.mktemp("extracted") / "s.zarr", weights, dtype="float32").store
 
 
@@ -47,11 +42,11 @@ def slides(extracted: Store) -> list[FeatureSlide]:
 
 
 @pytest.fixture(scope="module")
-def options(import_cohort: Path, weights: Path) -> dict[str, Any]:
+def options(pyramids: Path, weights: Path) -> dict[str, Any]:
     """Of `g2l import-features`, for these features."""
     return {
-        "slides_root": import_cohort,
-        "manifest": import_cohort / "manifest.csv",
+        "slides_root": pyramids,
+        "manifest": pyramids / "manifest.csv",
         "teacher": TEACHER,
         "weights": weights,
         "dtype": "float32",

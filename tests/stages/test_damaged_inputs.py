@@ -1,6 +1,6 @@
 """Damaged and hostile feature files and images, through what the commands call: each is named, and the others go on."""
 
-import json
+import shutil
 import time
 import zipfile
 from collections.abc import Callable
@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.damage import damaged
+from support.damage import claim_32_tib, damaged
+from support.features import FeatureSlide, write_clam, write_slide2vec, write_stamp, write_trident
+from support.pixels import noise
 
 from pipeline.base.errors import BenchmarkError, G2LError
-from pipeline.evaluate.images import FORMATS, MOST_PIXELS, scan_images
+from pipeline.cohort.manifest import parse_manifest
+from pipeline.evaluate.images import FORMATS, MOST_PIXELS, require_images_root, scan_images
+from pipeline.evaluate.slide_benchmark.benchmark import named_folders
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.evaluate.slide_benchmark.score import survey
 from pipeline.features.cache import cached
@@ -24,65 +28,65 @@ from pipeline.features.read import read_placed
 
 ROWS, WIDTH = 12, 8
 FEATURES = np.random.default_rng(0).standard_normal((ROWS, WIDTH), dtype=np.float32)
+TOO_LONG = "x" * 300
+"""A name that no file system takes: asking for it is an error, as below a folder that the user may not search."""
 COORDS = np.stack([np.arange(ROWS) * 256, np.zeros(ROWS, np.int64)], axis=1)
 MOST_SECONDS = 20
-"""A damaged file may take, on a busy machine; the sound ones take milliseconds."""
+"""A damaged file may take, on a busy machine; the sound ones take milliseconds. HDF5 goes round in circles in a few
+(TRIDENT's at seed 1021): those are ended and refused by the limit of the first look, a minute.
+"""
 
 
-def write_trident(folder: Path) -> Path:
-    path = folder / "features_uni" / "s1.h5"
-    path.parent.mkdir(parents=True)
-    with h5py.File(path, "w") as f:
-        f.create_dataset("features", data=FEATURES, chunks=(1, WIDTH), maxshape=(None, WIDTH)).attrs["encoder"] = "uni"
-        f.create_dataset("coords", data=COORDS, compression="gzip").attrs.update(
-            {"patch_size": 256, "patch_size_level0": 256, "level0_magnification": 40, "target_magnification": 40}
-        )
+@pytest.mark.parametrize(
+    ("option", "look"),
+    [
+        ("--images-root", lambda folder: require_images_root(folder)),
+        ("--slides-root", lambda folder: parse_manifest(folder.parent / "m.csv", folder)),
+        ("--features", lambda folder: named_folders([f"label={folder}"])),
+        ("--features", lambda folder: named_folders([str(folder)])),
+        ("FEATURES: ", lambda folder: find_feature_tree(folder, "FEATURES: ")),
+    ],
+)
+def test_a_folder_that_cannot_be_asked_for_is_named_with_its_option(
+    tmp_path: Path, option: str, look: Callable[[Path], object]
+) -> None:
+    with pytest.raises(G2LError, match=TOO_LONG) as refused:
+        look(tmp_path / TOO_LONG)
+    assert option in str(refused.value)
+
+
+SLIDES = [FeatureSlide("s1", FEATURES, COORDS, slide_mpp=0.25, patch_px=256, mpp=0.25, size=(ROWS * 256, 256))]
+
+
+def trident_file(folder: Path) -> Path:
+    return write_trident(folder, SLIDES, compression="gzip") / "features_tiny" / "s1.h5"
+
+
+def clam_file(folder: Path) -> Path:
+    """Without the tensors, which are not read beside an HDF5 file."""
+    shutil.rmtree(write_clam(folder, SLIDES) / "pt_files")
+    return folder / "h5_files" / "s1.h5"
+
+
+def slide2vec_file(folder: Path, suffix: str = ".pt") -> Path:
+    return write_slide2vec(folder, SLIDES, suffix) / "tile_embeddings" / f"s1{suffix}"
+
+
+def old_tensor_file(folder: Path) -> Path:
+    path = slide2vec_file(folder)
+    torch.save(torch.from_numpy(FEATURES), path, _use_new_zipfile_serialization=False)
     return path
-
-
-def write_clam(folder: Path) -> Path:
-    path = folder / "h5_files" / "s1.h5"
-    for name in ("h5_files", "patches"):
-        (folder / name).mkdir(parents=True)
-    with h5py.File(path, "w") as f:
-        f["features"], f["coords"] = FEATURES, COORDS.astype(np.int32)
-    with h5py.File(folder / "patches" / "s1.h5", "w") as f:
-        f.create_dataset("coords", data=COORDS).attrs.update({"patch_size": 256, "patch_level": 0, "downsample": 1.0})
-    return path
-
-
-def write_stamp(folder: Path) -> Path:
-    folder.mkdir()
-    path = folder / "s1.h5"
-    with h5py.File(path, "w") as f:
-        f["feats"], f["coords"] = FEATURES.astype(np.float16), COORDS.astype(np.float32)
-        f.attrs.update({"extractor": "uni", "unit": "um", "tile_size_um": 256.0, "tile_size_px": 224})
-    return path
-
-
-def write_slide2vec(folder: Path, *, tensor: bool, legacy: bool = False) -> Path:
-    features, tiles = folder / "tile_embeddings", folder / "tiles"
-    features.mkdir(parents=True)
-    tiles.mkdir()
-    index = np.arange(ROWS, dtype=np.int32)
-    np.savez(tiles / "s1.coordinates.npz", tile_index=index, x=COORDS[:, 0], y=COORDS[:, 1])
-    meta = {"encoder_name": "uni", "tile_size_lv0": 256, "requested_tile_size_px": 224, "requested_spacing_um": 0.5}
-    (features / "s1.meta.json").write_text(json.dumps(meta))
-    if tensor:
-        torch.save(torch.from_numpy(FEATURES), features / "s1.pt", _use_new_zipfile_serialization=not legacy)
-        return features / "s1.pt"
-    np.savez_compressed(features / "s1.npz", features=FEATURES, tile_index=index)
-    return features / "s1.npz"
 
 
 LAYOUTS: dict[str, Callable[[Path], Path]] = {
-    "trident": write_trident,
-    "clam": write_clam,
-    "stamp": write_stamp,
-    "slide2vec": lambda folder: write_slide2vec(folder, tensor=True),
-    "slide2vec, torch before 1.6": lambda folder: write_slide2vec(folder, tensor=True, legacy=True),
-    "slide2vec, npz": lambda folder: write_slide2vec(folder, tensor=False),
+    "trident": trident_file,
+    "clam": clam_file,
+    "stamp": lambda folder: write_stamp(folder, SLIDES) / "s1.h5",
+    "slide2vec": slide2vec_file,
+    "slide2vec, torch before 1.6": old_tensor_file,
+    "slide2vec, npz": lambda folder: slide2vec_file(folder, ".npz"),
 }
+"""Each writes the files of a slide, and returns the one of its features."""
 
 
 def fuzz_features(folder: Path, layout: str, seeds: range) -> int:
@@ -108,7 +112,8 @@ def fuzz_features(folder: Path, layout: str, seeds: range) -> int:
             assert placed.features.ndim == 2, f"seed {seed}"
             assert np.isfinite(placed.features).all(), f"seed {seed}"
             assert placed.coords.shape == (len(placed.features), 2), f"seed {seed}"
-        assert time.monotonic() - started < MOST_SECONDS, f"seed {seed}: {file}"
+        is_quick = time.monotonic() - started < MOST_SECONDS
+        assert is_quick or "opening it took more than" in refusal, f"seed {seed}: {file}"
         file.write_bytes(whole[file])
     return num_refused
 
@@ -122,7 +127,7 @@ def test_damaged_feature_files(tmp_path: Path, layout: str) -> None:
 @pytest.mark.parametrize("target", ["itself", "nowhere"])
 def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name: str, target: str) -> None:
     """What describes the patches is optional: without it they are taken as something else."""
-    path = write_slide2vec(tmp_path, tensor=True)
+    path = slide2vec_file(tmp_path)
     file = tmp_path / name
     file.unlink()
     file.symlink_to(file.name if target == "itself" else "nowhere")
@@ -133,13 +138,13 @@ def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(tmp_path: Path, name
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_many_damaged_feature_files(tmp_path: Path, layout: str) -> None:
-    print(f"{layout}: seeds 1000 to 1149")
-    assert fuzz_features(tmp_path / "f", layout, range(1000, 1150)) > 30
+    print(f"{layout}: seeds 1000 to 1199")
+    assert fuzz_features(tmp_path / "f", layout, range(1000, 1200)) > 40
 
 
 def fuzz_images(folder: Path, seeds: range) -> int:
     """Damage images of every format and look through them as `evaluate` does; how many were refused."""
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
+    pixels = noise(24, 24, 3)
     wholes = {}
     for kind in FORMATS:
         Image.fromarray(pixels).save(folder / "whole", kind, **({"compression": "tiff_lzw"} if kind == "TIFF" else {}))
@@ -172,9 +177,9 @@ def test_many_damaged_images(tmp_path: Path) -> None:
 # --- hostile ones among good ones, as a benchmark of slides reads them ---
 
 
-def claims_29_tib(path: Path) -> None:
+def claims_too_much(path: Path) -> None:
     with h5py.File(path, "w") as f:
-        f.create_dataset("features", (2**40, WIDTH), "float32", chunks=(1024, WIDTH))
+        claim_32_tib(f, "features")
 
 
 def damaged_tensor(path: Path) -> None:
@@ -198,7 +203,7 @@ def another_file(path: Path) -> None:
 
 
 HOSTILE: tuple[Callable[[Path], None], ...] = (
-    claims_29_tib,
+    claims_too_much,
     damaged_tensor,
     empty_pickle,
     claiming_archive,

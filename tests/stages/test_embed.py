@@ -20,7 +20,6 @@ from PIL import Image
 from support.commands import call_g2l, leftovers, stop_g2l
 from support.extraction import TEACHER, reference_model, write_teacher
 from support.slides import damage_tiles, make_slide, not_a_slide
-from support.stores import make_store, plain_vit, train_config
 
 from pipeline.cohort.manifest import read_manifest
 from pipeline.config.stages import PlanConfig
@@ -30,7 +29,6 @@ from pipeline.features.find import find_feature_tree
 from pipeline.features.read import read_features
 from pipeline.features.tools import stamp
 from stages.plan import plan_slides
-from stages.train_student import train_student
 
 PATCH_PX = 64
 LAYOUTS = ("trident", "clam", "stamp", "pt")
@@ -231,14 +229,6 @@ def test_relative_paths_and_slides_of_a_manifest(work: Path, tmp_path: Path, mon
 
 
 # --- students -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a tiny student of 32 px, with a projector from 32 to 12 dimensions."""
-    folder = tmp_path_factory.mktemp("run")
-    train_student(make_store(folder / "store.zarr"), folder / "run", train_config(plain_vit(folder / "vit"), epochs=1))
-    return folder / "run"
 
 
 def test_a_student_in_its_teacher_s_stead_is_the_projector_applied_by_hand(

@@ -14,6 +14,7 @@ from PIL import Image
 from support.browser import running_browser
 from support.commands import call_g2l, leftovers, run_g2l
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
+from support.failing import failing
 from support.stores import make_patches, train_config
 
 from stages.train_student import train_student
@@ -222,11 +223,7 @@ def test_embeddings_are_computed_once(
     out, _, record = report
     before = {path.name: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()}
     assert len(before) == 2 + 3 + 3  # the store for the two students, and the images of two tables for all three
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("embeddings were computed again")
-
-    monkeypatch.setattr("stages.evaluate.embed_rows", never)
+    monkeypatch.setattr("stages.evaluate.embed_rows", failing(AssertionError("embeddings were computed again")))
     code, _, errors = call_g2l(*bench.everything(out))
     assert code == 3, errors
     assert {path.name: path.stat().st_mtime_ns for path in (out / "embeddings").iterdir()} == before

@@ -24,6 +24,12 @@ from stages.inspect import inspect_path
 from stages.train_student import train_student
 
 
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(trained / "run", tmp_path / "run"))
+
+
 @pytest.mark.slow
 def test_export_and_inspect_a_run(tmp_path: Path) -> None:
     store = make_store(tmp_path / "store.zarr")
@@ -73,13 +79,11 @@ sys.addaudithook(refuse)
 
 @pytest.mark.slow
 def test_export_of_every_format_asks_no_network_and_writes_nothing_at_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the hub not told to be offline, and a home that only lets itself be read (root writes there all the same, so
     it is looked at).
     """
-    store = make_store(tmp_path / "store.zarr")
-    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start"), epochs=1))
     home, hooks, asked = tmp_path / "home", tmp_path / "hooks", tmp_path / "asked"
     hooks.mkdir()
     (hooks / "sitecustomize.py").write_text(WATCHED)
@@ -93,7 +97,7 @@ def test_export_of_every_format_asks_no_network_and_writes_nothing_at_home(
         "PYTHONPATH": os.pathsep.join(filter(None, (str(hooks), os.environ.get("PYTHONPATH")))),
     }
     formats = [word for name in ("timm", "onnx", "torch-export") for word in ("--format", name)]
-    done = run_g2l("export", tmp_path / "run", "--out", tmp_path / "student", *formats, timeout=300, **variables)
+    done = run_g2l("export", run, "--out", tmp_path / "student", *formats, timeout=300, **variables)
     assert done.returncode == 0, done.stderr
     assert not asked.exists(), asked.read_text()
     assert traces(home) == []
@@ -128,11 +132,8 @@ def test_export_refuses_a_student_that_is_not_the_trained_one(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["copy", "rename", "kill"])
 def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    store = make_store(tmp_path / "store.zarr")
-    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
-
     def full(source: str, to: str, **_options: Any) -> None:
         if where == "kill":
             raise KeyboardInterrupt
@@ -141,33 +142,29 @@ def test_an_export_that_fails_leaves_nothing_and_can_be_repeated(
     with monkeypatch.context() as patched:
         patched.setattr(*((os, "rename") if where == "rename" else (shutil, "copyfile")), full)
         with pytest.raises(KeyboardInterrupt if where == "kill" else G2LError) as caught:
-            export_student(tmp_path / "run", tmp_path / "student")
+            export_student(run, tmp_path / "student")
     if where != "kill":
         assert "No space left on device" in str(caught.value)
         assert "[(" not in str(caught.value)
     assert not (tmp_path / "student").exists()
     assert not leftovers(tmp_path)
     (tmp_path / "student.g2l-part").mkdir()  # as a killed process leaves it
-    export_student(tmp_path / "run", tmp_path / "student")
-    assert sorted(os.listdir(tmp_path / "student")) == sorted([*os.listdir(tmp_path / "run" / "student"), "adapters"])
+    export_student(run, tmp_path / "student")
+    assert sorted(os.listdir(tmp_path / "student")) == sorted([*os.listdir(run / "student"), "adapters"])
 
 
 @pytest.mark.slow
-def test_export_refuses_a_place_inside_the_run(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store.zarr")
-    trained = train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
+def test_export_refuses_a_place_inside_the_run(run: Path) -> None:
     with pytest.raises(G2LError, match="lies inside the run"):
-        export_student(tmp_path / "run", trained.run.student / "x")
-    assert not (trained.run.student / "x").exists()
+        export_student(run, run / "student" / "x")
+    assert not (run / "student" / "x").exists()
 
 
 @pytest.mark.slow
-def test_export_refuses_a_run_that_is_not_finished(tmp_path: Path) -> None:
-    store = make_store(tmp_path / "store.zarr")
-    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start")))
-    shutil.rmtree(tmp_path / "run" / "student")
+def test_export_refuses_a_run_that_is_not_finished(run: Path, tmp_path: Path) -> None:
+    shutil.rmtree(run / "student")
     with pytest.raises(G2LError, match="not finished"):
-        export_student(tmp_path / "run", tmp_path / "student")
+        export_student(run, tmp_path / "student")
 
 
 def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Path) -> None:
@@ -175,7 +172,7 @@ def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Pat
     with pytest.raises(CheckpointError, match="no such run"):
         export_student(run, out)
     run.mkdir()
-    (run / "run.json").write_text('{"student": {"patch_px": 32}}')
+    (run / "run.json").write_text('{"teacher": {"name": "t"}, "store": "", "student": {"patch_px": 32}}')
     with pytest.raises(CheckpointError, match=r"is not finished\. Run train-student again, then export"):
         export_student(run, out)
     (run / "student").mkdir()

@@ -16,23 +16,25 @@ from typing import Any
 import numpy as np
 import openslide
 import pytest
-import timm
 import torch
 import zarr
 from numpy.typing import NDArray
-from PIL import Image
 from support.commands import call_g2l, leftovers
 from support.extraction import (
     PATCH_PX,
     TEACHER,
     array_files,
+    embed_by_timm,
     extract,
     plan_cohort,
     reference_model,
+    spoiling,
+    timm_transform,
     tiny_model,
     write_cohort,
     write_teacher,
 )
+from support.failing import failing, os_error
 from support.slides import damage_tiles, make_pixels, make_slide, truncate, write_slide
 
 from pipeline.base.errors import ConfigError, EncoderError, G2LError, StoreError
@@ -40,6 +42,7 @@ from pipeline.cohort.plan import Plan, write_plan
 from pipeline.config.stages import ExtractConfig
 from pipeline.disk.asides import is_aside_of
 from pipeline.encoders.table import EncoderSpec
+from pipeline.store.changed_slides import read_changed
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.store import Store
@@ -47,16 +50,8 @@ from stages import extract_teacher as stage
 
 
 @pytest.fixture(scope="module")
-def cohort_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two slides with two levels, so that damage to level 0 leaves the quickhash; shared, not changed."""
-    folder = tmp_path_factory.mktemp("cohort")
-    write_cohort(folder, downsamples=(1, 4))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def plan(cohort_dir: Path) -> Plan:
-    return plan_cohort(cohort_dir / "manifest.csv")
+def plan(pyramids: Path) -> Plan:
+    return plan_cohort(pyramids / "manifest.csv")
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +63,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory, plan: Plan, weights: Path) -
 
 
 @pytest.fixture
-def moved(cohort_dir: Path, tmp_path: Path) -> Path:
+def moved(pyramids: Path, tmp_path: Path) -> Path:
     """A copy of the slides that a test may spoil; given as --slides-root."""
-    return Path(shutil.copytree(cohort_dir, tmp_path / "moved"))
+    return Path(shutil.copytree(pyramids, tmp_path / "moved"))
 
 
 @pytest.fixture
@@ -118,28 +113,10 @@ TABLE = {
 }
 
 
-def by_timm(model: torch.nn.Module, rule: str, config: dict[str, Any], pixels: NDArray[np.uint8]) -> NDArray[Any]:
-    """Embeddings (N, D) of patches (N, P, P, 3) by timm's evaluation transform and model, one after the other."""
-    transform = timm.data.create_transform(
-        (3, PATCH_PX, PATCH_PX),
-        is_training=False,
-        mean=config["mean"],
-        std=config["std"],
-        crop_pct=1.0,
-        interpolation=config.get("interpolation", "bicubic"),
-    )
-    found = []
-    with torch.inference_mode():
-        for patch in pixels:
-            image: Any = transform(Image.fromarray(patch))[None]
-            if rule == "pooled":
-                found.append(model(image))
-                continue
-            tokens = model.forward_features(image)  # type: ignore[operator]
-            mean = [tokens[:, 5:].mean(1)] if rule == "cls+mean" else []  # class token and four registers before them
-            found.append(torch.cat([tokens[:, 0], *mean], 1))
-    result: NDArray[Any] = torch.cat(found).numpy()
-    return result
+def by_timm(model: Any, rule: str, config: dict[str, Any], pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Embeddings (N, D) of patches (N, P, P, 3) by timm's evaluation transform of an encoder's record."""
+    transform = timm_transform(PATCH_PX, config["mean"], config["std"], config.get("interpolation", "bicubic"))
+    return embed_by_timm(model, transform, pixels, rule)
 
 
 @pytest.mark.slow
@@ -248,8 +225,9 @@ def test_damaged_tiles_fail_their_rows_and_no_others(
     assert all("its file has changed since it was planned" in line["reason"] for line in failures_csv(Store(out)))
     code, said, err = call_g2l(*command, "--slides-root", moved, "--out", out, "--retry-failures")
     assert (code, "failed rows: 3 unreadable" in said) == (3, True)
-    assert "s0.svs: its file has changed since it was planned" in err
+    assert err.count("s0.svs: its file has changed since it was planned") == 1
     store = Store(out)
+    assert list(read_changed(out).values()) == ["s0.svs"]
     assert np.flatnonzero(statuses(store) == Status.UNREADABLE).tolist() == bad_rows
     good = store.first.ok_rows()
     assert len(good) == plan.num_rows - 3
@@ -473,13 +451,7 @@ def test_embeddings_that_are_not_finite_fail_their_rows(
     tmp_path: Path, plan: Plan, weights: Path, monkeypatch: pytest.MonkeyPatch, value: float, dtype: str
 ) -> None:
     """Each third row of every batch is spoilt in one dimension; without the preflight, which would find that."""
-
-    def spoil(self: Any, patches: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.embed(self.normalise(patches)).clone()
-        output[2::4, 7] = value
-        return output
-
-    monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", spoil)
+    monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", spoiling(slice(2, None, 4), value))
     store = extract(plan, tmp_path / "s.zarr", weights, dtype=dtype, preflight=False).store
     bad = np.arange(plan.num_rows) % 4 == 2
     assert ((statuses(store) == Status.NOT_FINITE) == bad).all()
@@ -493,11 +465,8 @@ def test_embeddings_that_are_not_finite_fail_their_rows(
 def test_a_device_without_memory_for_the_batch_is_told(
     tmp_path: Path, plan: Plan, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(*_: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError
-
     def embed(*arguments: Any, **options: Any) -> Any:
-        monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", no_room)
+        monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", failing(torch.OutOfMemoryError()))
         return real(*arguments, **options)
 
     real = stage.read_and_embed
@@ -604,11 +573,8 @@ def test_a_disk_that_fills_within_a_shard_file_loses_nothing(
 def test_a_failing_write_is_told_and_the_next_run_continues(
     tmp_path: Path, plan: Plan, weights: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
     with monkeypatch.context() as broken:
-        broken.setattr("pipeline.store.ledger.write_json", fail)
+        broken.setattr("pipeline.store.ledger.write_json", failing(os_error(errno.EIO)))
         with pytest.raises(StoreError, match=r"Input/output error\. 0 of 3 shards are done and safe"):
             extract(plan, tmp_path / "s.zarr", weights)
     assert leftovers(tmp_path) == []
@@ -650,13 +616,13 @@ def test_a_folder_that_is_no_store_is_left_alone(tmp_path: Path, command: list[o
 
 
 def test_a_store_of_something_else_is_not_continued(
-    tmp_path: Path, cohort_dir: Path, plan: Plan, whole: Path, weights: Path
+    tmp_path: Path, pyramids: Path, plan: Plan, whole: Path, weights: Path
 ) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "s.zarr"))
     Store(out).first.ledger.path(1).unlink()
     before = array_files(out)
     other_weights = write_teacher(tmp_path / "other.safetensors", seed=1)
-    other_plan = plan_cohort(cohort_dir / "manifest.csv", seed=5)
+    other_plan = plan_cohort(pyramids / "manifest.csv", seed=5)
     vit = write_teacher(tmp_path / "vit.safetensors", "test_efficientnet")
     cases: list[tuple[Plan, Path, dict[str, Any], list[str]]] = [
         (other_plan, weights, {}, [f"plan_hash: '{plan.hash}' -> '{other_plan.hash}'"]),
@@ -722,13 +688,13 @@ def test_which_of_several_sets_of_weights_is_taken_is_told(
 
 
 def test_a_nearly_full_disk_and_another_resolution_are_told(
-    tmp_path: Path, cohort_dir: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, pyramids: Path, weights: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table = {"made": EncoderSpec("made", "timm:x", TEACHER, embedding="pooled", patch_px=PATCH_PX, mpp=0.25)}
     monkeypatch.setattr("pipeline.encoders.table.ENCODERS", table)
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-    plan = plan_cohort(cohort_dir / "manifest.csv", patches_per_slide=2)
+    plan = plan_cohort(pyramids / "manifest.csv", patches_per_slide=2)
     extract(plan, tmp_path / "s.zarr", weights, teacher="made")
     said = capsys.readouterr().err
     assert "note: made was trained at 0.25 um/px, the plan is at 0.5" in said

@@ -133,7 +133,7 @@ def test_half_precision_and_samples(
 
 
 def test_splits_and_cases_are_those_of_a_plan(
-    tmp_path: Path, import_cohort: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
+    tmp_path: Path, pyramids: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store
 ) -> None:
     features = write_trident(tmp_path, slides)
     manifest = tmp_path / "manifest.csv"
@@ -149,7 +149,7 @@ def test_splits_and_cases_are_those_of_a_plan(
     barcoded.mkdir()
     names = ["TCGA-A2-A0T2-01Z-00-DX1.AB", "TCGA-E2-A14N-01Z-00-DX1.CD"]
     for i, name in enumerate(names):
-        shutil.copy(import_cohort / f"s{i}.svs", barcoded / f"{name}.svs")
+        shutil.copy(pyramids / f"s{i}.svs", barcoded / f"{name}.svs")
     renamed = [s for i in range(2) for s in changed(slides, f"s{i}", name=names[i]) if s.name == names[i]]
     features = write_trident(tmp_path / "renamed", renamed)
     plan = run_import(features, tmp_path / "b.zarr", options, manifest=None, slides_root=barcoded).store.plan
@@ -159,10 +159,10 @@ def test_splits_and_cases_are_those_of_a_plan(
 
 @pytest.mark.slow
 def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
-    tmp_path: Path, import_cohort: Path, weights: Path, options: dict[str, Any]
+    tmp_path: Path, pyramids: Path, weights: Path, options: dict[str, Any]
 ) -> None:
     """The tool cut 80 pixels at 0.5 um, the encoder took them as 64: 0.625 um a pixel, as `plan --mpp 0.625` has it."""
-    plan = plan_cohort(import_cohort / "manifest.csv", mpp=0.625)
+    plan = plan_cohort(pyramids / "manifest.csv", mpp=0.625)
     store = extract(plan, tmp_path / "e.zarr", weights, dtype="float32").store
     cut = [replace(s, patch_px=80, mpp=0.5) for s in slides_of(store)]
     for layout in ("trident", "stamp", "slide2vec"):
@@ -239,17 +239,17 @@ def test_the_store_is_as_any_other(
 
 @pytest.mark.slow
 def test_a_slide_that_cannot_be_read_fails_its_rows(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], import_cohort: Path
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], pyramids: Path
 ) -> None:
-    spoilt_slides = Path(shutil.copytree(import_cohort, tmp_path / "slides"))
+    spoilt_slides = Path(shutil.copytree(pyramids, tmp_path / "slides"))
     features, out = write_trident(tmp_path / "features", slides), tmp_path / "s.zarr"
     x, y = one_slide(slides).coords[0].tolist()
-    damage_tiles(import_cohort / "s1.svs", [(x // 64, y // 64)], out=spoilt_slides / "s1.svs")
+    damage_tiles(pyramids / "s1.svs", [(x // 64, y // 64)], out=spoilt_slides / "s1.svs")
     more = import_flags(options | {"slides_root": spoilt_slides, "check_rows": 0})
     code, said, _ = call_g2l("import-features", features, "--out", out, *more)
     assert code == 3
     assert "unreadable" in said
-    shutil.copy(import_cohort / "s1.svs", spoilt_slides / "s1.svs")
+    shutil.copy(pyramids / "s1.svs", spoilt_slides / "s1.svs")
     code, _, err = call_g2l("import-features", features, "--out", out, *more, "--retry-failures")
     assert code == 0, err
     assert Store(out).first.ledger.status_counts()["OK"] == 24

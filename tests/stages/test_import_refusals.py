@@ -71,11 +71,11 @@ def test_a_slide_that_does_not_fit_is_listed_by_name_and_the_others_go_on(
 
 
 def test_slides_of_another_magnification_than_the_others(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], import_cohort: Path
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], pyramids: Path
 ) -> None:
     """Without --mpp, the median of the slides is what the others are held against."""
     more = tmp_path / "slides"
-    shutil.copytree(import_cohort, more)
+    shutil.copytree(pyramids, more)
     make_slide(more / "s2.svs", width=512, height=448, mpp=0.5, downsamples=(1, 4), tile=64, seed=2)
     three = [*slides, changed(slides, "s0", name="s2")[0]]
     features = write_trident(tmp_path / "features", BAD["wrong level"][0](three))
@@ -151,13 +151,13 @@ def test_what_stops_before_anything_is_written(
 
 
 def test_a_name_that_two_slides_could_have_fails_both_and_the_others_go_on(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], import_cohort: Path
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], pyramids: Path
 ) -> None:
     """Without weights, too, where nothing else would tell."""
     root = tmp_path / "slides"
     for path, source in (("a/s0.svs", "s0.svs"), ("b/s0.svs", "s1.svs"), ("s1.svs", "s1.svs")):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(import_cohort / source, root / path)
+        shutil.copy(pyramids / source, root / path)
     features = write_trident(tmp_path / "f", slides)
     more = options | {"slides_root": root, "manifest": None, "weights": None}
     code, _, err = call_g2l("import-features", features, "--out", tmp_path / "s.zarr", *import_flags(more))
@@ -211,7 +211,7 @@ def test_stamp_s_subfolders_are_read(
 
 @pytest.mark.slow
 def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store, import_cohort: Path
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], extracted: Store, pyramids: Path
 ) -> None:
     """Proven with the weights; where nothing lies at their places, these fail and the others go on. `s2` has the pixels
     of `a/s0`, so that it counts only where that one does not.
@@ -219,7 +219,7 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
     root, tree = tmp_path / "slides", tmp_path / "f" / "tiny-00000000"
     for path, source, name in (("b", "s0", "s0"), ("a", "s1", "s0"), (".", "s1", "s2")):
         (root / path).mkdir(parents=True, exist_ok=True)
-        shutil.copy(import_cohort / f"{source}.svs", root / path / f"{name}.svs")
+        shutil.copy(pyramids / f"{source}.svs", root / path / f"{name}.svs")
         with open(root / path / f"{name}.svs", "ab") as f:
             f.write(name.encode() + path.encode())  # the same pixels, but no copy
         write_stamp(tree / path, [replace(s, name=name) for s in slides if s.name == source])
@@ -242,6 +242,8 @@ def test_stamp_s_files_of_one_name_in_several_subfolders_are_of_the_slides_there
     [
         ("k,k", {"s2"}, "taken once, as s1"),
         (",", {"s2"}, "taken once, as s1"),
+        ("k,", {"s2"}, "taken once, as s1"),
+        (",k", {"s1"}, "taken once, as s2"),
         ("k,l", {"s1", "s2"}, "of several cases (k, l)"),
     ],
 )
@@ -249,12 +251,12 @@ def test_copies_of_a_slide_are_not_imported_twice(
     tmp_path: Path,
     slides: list[FeatureSlide],
     options: dict[str, Any],
-    import_cohort: Path,
+    pyramids: Path,
     cases: str,
     failed: set[str],
     words: str,
 ) -> None:
-    root, manifest = shutil.copytree(import_cohort, tmp_path / "slides"), tmp_path / "m.csv"
+    root, manifest = shutil.copytree(pyramids, tmp_path / "slides"), tmp_path / "m.csv"
     shutil.copy(root / "s1.svs", root / "s2.svs")
     features = write_trident(tmp_path / "f", [*slides, *(replace(s, name="s2") for s in slides if s.name == "s1")])
     first, second = cases.split(",")
@@ -271,6 +273,8 @@ def test_copies_of_a_slide_are_not_imported_twice(
     [
         ("k,k", set(), ""),
         (",", {"s2"}, "though their files differ, taken once, as s1"),
+        ("k,", {"s2"}, "though their files differ, taken once, as s1"),
+        (",k", {"s1"}, "though their files differ, taken once, as s2"),
         ("k,l", {"s1", "s2"}, "though their files differ, of several cases (k, l)"),
     ],
 )
@@ -278,13 +282,13 @@ def test_near_copies_of_a_slide_are_told_as_a_plan_tells_them(
     tmp_path: Path,
     slides: list[FeatureSlide],
     options: dict[str, Any],
-    import_cohort: Path,
+    pyramids: Path,
     cases: str,
     failed: set[str],
     words: str,
 ) -> None:
     """The same pixels under another name, in a file with other bytes: OpenSlide's quickhash shows it."""
-    root, manifest = shutil.copytree(import_cohort, tmp_path / "slides"), tmp_path / "m.csv"
+    root, manifest = shutil.copytree(pyramids, tmp_path / "slides"), tmp_path / "m.csv"
     (root / "s2.svs").write_bytes((root / "s1.svs").read_bytes() + b"x")
     features = write_trident(tmp_path / "f", [*slides, *(replace(s, name="s2") for s in slides if s.name == "s1")])
     first, second = cases.split(",")
@@ -299,10 +303,10 @@ def test_near_copies_of_a_slide_are_told_as_a_plan_tells_them(
 
 
 def test_a_manifest_s_id_that_is_another_slide_s_file_name_fails_both(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], import_cohort: Path
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], pyramids: Path
 ) -> None:
     """Without weights, too: TRIDENT's files are named by the slides' files."""
-    root, manifest = shutil.copytree(import_cohort, tmp_path / "slides"), tmp_path / "m.csv"
+    root, manifest = shutil.copytree(pyramids, tmp_path / "slides"), tmp_path / "m.csv"
     shutil.copy(root / "s1.svs", root / "s2.svs")
     features = write_trident(tmp_path / "f", [*slides, *(replace(s, name="s2") for s in slides if s.name == "s1")])
     manifest.write_text("slide_id,path\ns1,s0.svs\ns0,s1.svs\ns2,s2.svs\n")
@@ -409,10 +413,11 @@ def test_coordinates_that_are_no_places(tmp_path: Path, slides: list[FeatureSlid
         assert "coords " in reason
 
 
+@pytest.mark.parametrize("name", ["gone", "x" * 300])  # the second one is an error to ask for
 def test_a_folder_of_coordinates_that_is_not_there(
-    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any]
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], name: str
 ) -> None:
     features = write_clam(tmp_path / "f", slides)
-    with pytest.raises(ConfigError, match=r"^--coords \S*gone: no such folder$"):
-        run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / "gone")
+    with pytest.raises(ConfigError, match=rf"^--coords \S*{name}: no such folder$"):
+        run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / name)
     assert not (tmp_path / "s.zarr").exists()

@@ -28,11 +28,6 @@ from stages.train_student import train_student
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return make_store(tmp_path_factory.mktemp("store") / "store.zarr")
-
-
-@pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """Three epochs of six steps."""
     source = plain_vit(tmp_path_factory.mktemp("source") / "vit")

@@ -88,6 +88,11 @@ def test_paths_are_found_however_their_accents_are_typed(
     assert compared.record()["models"] == [f"a={there}", "test_vit"]
     assert (compared.record()["features"], compared.record()["label"]) == ([f"f={there}"], typed)
     assert paths == {"out": Path(there, "new")}
+    assert usable_path("out", f"{typed}/new/{typed}/run.zarr") == Path(there, "new", typed, "run.zarr")
+    assert usable_path("out", str(tmp_path / typed / "a" / "b")) == tmp_path / there / "a" / "b"
+    config, _ = Call.read("plan", {"overlays": Path(typed, "new", "o")}, None).resolve(PlanConfig)
+    assert config.overlays == Path(there, "new", "o")
+    assert usable_path("out", f"new/{typed}") == Path("new", typed)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The files of a plan: none is written over, and an earlier plan is taken again only where nothing has changed."""
 
+import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,29 @@ def test_files_beside_a_plan_are_not_written_over(name: str, cohort: Path, tmp_p
     assert done.returncode == 1
     assert "is not overwritten" in done.stderr
     assert path.read_bytes() == b"mine\xff\xfe"
+
+
+def test_the_folder_of_overlays_is_listed_as_often_for_a_hundred_slides_as_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listing of a folder of thousands of pictures takes a tenth of a second."""
+    listed, listdir = Counter[Path](), os.listdir
+
+    def counted(folder: Path) -> list[str]:
+        listed[Path(folder)] += 1
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", counted)
+    counts = []
+    for number in (1, 100):
+        rows = tuple(ManifestRow(f"s{i}", f"s{i}.svs", "k") for i in range(number))
+        listed.clear()
+        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", tmp_path / "o")
+        counts.append(listed[tmp_path / "o"])
+    assert counts[0] == counts[1] <= 2, counts
+    (tmp_path / "o" / "s99.png").touch()
+    with pytest.raises(G2LError, match=r"s99\.png exists and is not overwritten"):
+        plan_files.make_way(Manifest(rows, tmp_path / "m.csv", tmp_path), tmp_path / "p.h5", tmp_path / "o")
 
 
 def test_overlays_that_a_file_system_would_take_for_one_are_refused(

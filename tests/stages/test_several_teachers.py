@@ -19,6 +19,7 @@ from pipeline.student.card import teacher_lines
 from pipeline.student.earlier import teachers_in_card
 from pipeline.student.resolve import name_model
 from pipeline.training.run_folder import RunFolder
+from stages import finished
 from stages.export import export_student
 from stages.inspect import inspect_path
 from stages.train_student import train_student
@@ -36,6 +37,16 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_student(Store(folder / "store.zarr"), folder / "run", config)
     export_student(folder / "run", folder / "exported")
     return folder
+
+
+def test_a_finished_run_is_known_by_the_embeddings_of_all_its_teachers(root: Path, tmp_path: Path) -> None:
+    names, store = [FURTHER, TEACHER], root / "store.zarr"
+    assert finished._views_of(RunFolder(root / "run"), store, names) == 1
+    assert finished._views_of(RunFolder(root / "run"), store, names[::-1]) is None
+    identity = RunFolder(root / "run").read_identity()
+    identity["further_teachers"][0]["content"] = "0" * 64
+    (tmp_path / "run.json").write_text(json.dumps(identity))
+    assert finished._views_of(RunFolder(tmp_path), store, names) is None
 
 
 def by_hand(own: torch.Tensor, projector: Path) -> torch.Tensor:

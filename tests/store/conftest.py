@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from support.extraction import made_up_plan
+from support.pixels import noise
 from support.store_writing import PATCH_PX, ROWS, continued_store, write_pending
 
 from pipeline.base.images import encode_image
@@ -24,7 +25,7 @@ def plan() -> Plan:
 
 @pytest.fixture(scope="session")
 def images() -> NDArray[np.uint8]:
-    return np.random.default_rng(2).integers(0, 256, (ROWS, PATCH_PX, PATCH_PX, 3), np.uint8)
+    return noise(ROWS, PATCH_PX, PATCH_PX, 3, seed=2)
 
 
 @pytest.fixture(scope="session")

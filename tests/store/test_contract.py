@@ -14,6 +14,7 @@ import pytest
 import zarr
 from numpy.typing import NDArray
 from support.commands import leftovers
+from support.extraction import store_files
 from support.stores import TEACHER, make_patches, plan_of_rows
 
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, ConfigError, StoreError
@@ -110,15 +111,6 @@ def make(folder: Path, kind: str) -> Store:
     for teacher, how in zip(open_teachers(folder, kind), KINDS[kind], strict=True):
         fill(teacher, how.embeddings, teacher.ledger.pending())
     return Store(folder)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """All files by name, but for the seconds that a ledger entry holds."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes().split(b'"seconds"')[0]
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -223,7 +215,7 @@ def test_verify_is_clean_and_inspect_names_all(whole: Store) -> None:
 def test_shards_that_are_missing_are_pending_and_are_done_to_the_same_bytes(
     copy: Store, kind: str, pick: Callable[[Store], StoredTeacher]
 ) -> None:
-    before, teacher = files_of(copy.folder), pick(copy)
+    before, teacher = store_files(copy.folder), pick(copy)
     command = made_with(teacher)
     assert command == ("import-features" if kind == "imported" else "extract-teacher")
     teacher.ledger.forget(1)
@@ -234,7 +226,7 @@ def test_shards_that_are_missing_are_pending_and_are_done_to_the_same_bytes(
     with pytest.raises(StoreError, match=f"is not finished: 1 of {teacher.num_shards} shards are missing"):
         choose_teachers(copy, [teacher.name], None)
     make(copy.folder, kind)
-    assert files_of(copy.folder) == before
+    assert store_files(copy.folder) == before
     assert leftovers(copy.folder) == []
 
 
@@ -264,7 +256,7 @@ def test_other_settings_are_not_continued(copy: Store, kind: str) -> None:
 
 
 def test_a_further_teacher_changes_nothing_of_what_is_there(copy: Store) -> None:
-    before, hashes = files_of(copy.folder), {name: t.content_hash() for name, t in copy.teachers.items()}
+    before, hashes = store_files(copy.folder), {name: t.content_hash() for name, t in copy.teachers.items()}
     added = made("added", 5, 9, pixels="none")
     teacher = open_further(copy, PLAN, added.spec, versions())
     assert teacher.ledger.pending() == list(range(teacher.num_shards))
@@ -273,7 +265,7 @@ def test_a_further_teacher_changes_nothing_of_what_is_there(copy: Store) -> None
     assert set(now.teachers) == {*hashes, "added"}
     assert {name: now.teacher(name).content_hash() for name in hashes} == hashes
     assert now.teacher("added").content_hash() not in hashes.values()
-    files = files_of(copy.folder)
+    files = store_files(copy.folder)
     assert {name: files[name] for name in before} == before
     assert all(name.startswith("teachers/") for name in files.keys() - before.keys())
 

@@ -9,6 +9,7 @@ import pytest
 import support.slides as sf
 from numpy.typing import NDArray
 from support.extraction import as_earlier_version, big_slide, plan_cohort
+from support.pixels import noise
 from support.plans import cohort_of, make_plan
 from support.store_writing import EMBEDDINGS, FAILED, PATCH_PX, continued_store, write_pending
 
@@ -117,7 +118,7 @@ def test_an_embedding_that_is_not_finite_says_nothing_of_the_pixels(
 
 
 def test_views_are_those_of_the_patch_and_none_where_it_cannot_be_read() -> None:
-    patch = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    patch = noise(8, 8, 3)
     views = Views(3, seed=5)
 
     def source(row: int, out: NDArray[np.uint8]) -> PatchRead:

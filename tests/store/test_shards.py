@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
+from support.pixels import noise
 
 from pipeline.base.errors import StoreError
 from pipeline.base.images import ImageFormat, encode_image
@@ -36,7 +37,7 @@ def random_rows(dtype: str, width: int | None) -> NDArray[Any]:
 
 @pytest.fixture
 def images() -> NDArray[np.uint8]:
-    return np.random.default_rng(1).integers(0, 256, (ROWS, 6, 6, 3), np.uint8)
+    return noise(ROWS, 6, 6, 3, seed=1)
 
 
 def make_array(folder: Path, dtype: str, width: int | None, fill: float = 0) -> Path:

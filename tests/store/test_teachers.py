@@ -16,6 +16,7 @@ from support.extraction import (
     extract,
     plan_cohort,
     reference_model,
+    spoiling,
     store_files,
     write_store_for_two,
     write_teacher,
@@ -237,13 +238,7 @@ def test_a_further_teacher_that_gives_nan_stops_before_anything_is_written(
 ) -> None:
     out = Path(shutil.copytree(root / "store.zarr", tmp_path / "s.zarr"))
     before = store_files(out)
-
-    def spoil(self: Any, patches: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.embed(self.normalise(patches)).clone()
-        output[:1, 7] = float("nan")
-        return output
-
-    monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", spoil)
+    monkeypatch.setattr("pipeline.encoders.build.Encoder.forward", spoiling(slice(1), float("nan")))
     options: dict[str, Any] = {"teacher": FURTHER, "views": views}
     with pytest.raises(EncoderError, match=f"1 of 8 embeddings of {FURTHER} in float32 are not finite"):
         extract(plan, out, root / "further.safetensors", **options)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.commands import leftovers
 from support.extraction import array_files
+from support.failing import failing
 from support.store_writing import EMBEDDINGS, FAILED, ROWS, WIDTH, continued_store, describe, spec, write_pending
 
 from pipeline.base.errors import StoreError
@@ -190,11 +191,7 @@ def test_any_error_of_the_writer_reaches_the_feeder_and_stops_nothing(
 ) -> None:
     """Even with far more batches than the queue holds, and an error that is no OSError."""
     store = continued_store(tmp_path / "s.zarr", plan)
-
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError("in the thread")
-
-    monkeypatch.setattr("pipeline.store.writer._OpenShard.add", fail)
+    monkeypatch.setattr("pipeline.store.writer._OpenShard.add", failing(ZeroDivisionError("in the thread")))
     writer = StoreWriter(store.first, describe, "")
 
     def feed() -> None:

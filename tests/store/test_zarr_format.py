@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import zarr
 from numpy.typing import NDArray
+from support.pixels import noise
 from support.store_writing import edit_json
 from zarr.registry import get_codec_class
 
@@ -106,7 +107,7 @@ def test_the_codec_is_known_to_zarr_and_to_its_own_metadata(tmp_path: Path, imag
 
 def test_patches_that_zarr_writes_are_lossless_and_absent_ones_black(tmp_path: Path) -> None:
     create_images_array(tmp_path, "p", 5, 16, shard_rows=4, image_format="jpegxl")
-    patch = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    patch = noise(16, 16, 3)
     zarr.open_array(str(tmp_path / "p"), mode="r+")[2] = patch
     found = np.asarray(zarr.open_array(str(tmp_path / "p"), mode="r")[:])
     np.testing.assert_array_equal(found[2], patch)

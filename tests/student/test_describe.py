@@ -9,6 +9,7 @@ import pytest
 import safetensors.numpy
 import safetensors.torch
 from support.stores import make_store, plain_vit, train_config
+from support.training import train_once
 
 from pipeline.base.errors import EncoderError
 from pipeline.student.describe import projector_shape, split_facts, takes_alpha
@@ -21,10 +22,7 @@ from stages.train_student import train_student
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A finished run of one teacher."""
-    root = tmp_path_factory.mktemp("run")
-    store = make_store(root / "store.zarr")
-    train_student(store, root / "run", train_config(plain_vit(root / "start"), epochs=1, loss="mse"))
-    return RunFolder(root / "run")
+    return RunFolder(train_once(tmp_path_factory.mktemp("trained"), loss="mse") / "run")
 
 
 def test_it_says_what_the_run_says(run: RunFolder) -> None:

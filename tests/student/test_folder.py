@@ -1,5 +1,6 @@
 """The exported student: timm alone loads it to the same embeddings, and the projector stands beside it."""
 
+import errno
 import json
 import os
 import shutil
@@ -8,13 +9,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from support.exports import taken_by_timm_1_0_16
+from support.failing import failing, os_error
 from support.stores import PATCH_PX, make_patches, make_store, student_folder, train_config
 from support.students import SPECS, TINY, disturb, random_projector, small_student, write_exported
 
@@ -167,11 +168,7 @@ def test_a_folder_that_is_there_is_replaced_as_a_whole(tmp_path: Path) -> None:
 def test_a_failing_disk_leaves_the_old_student(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     folder = tmp_path / "student"
     write_exported(folder, *small_student(1), "first")
-
-    def fail(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(f"pipeline.student.folder.{call}", fail)
+    monkeypatch.setattr(f"pipeline.student.folder.{call}", failing(os_error(errno.ENOSPC)))
     with pytest.raises(G2LError, match=r"cannot write the student to .*student: No space left on device"):
         write_exported(folder, *small_student(2), "second")
     card = (folder / "README.md").read_text()

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 from support.commands import child_environment
-from support.stores import make_store, plain_vit, train_config
 
 from stages.export import export_student
-from stages.train_student import train_student
 
 LOADS = """
 import sys, timm, torch
@@ -26,14 +24,12 @@ torch.save(model(images), sys.argv[3])
 
 
 @pytest.mark.slow
-def test_older_versions_of_timm_open_an_export(tmp_path: Path) -> None:
+def test_older_versions_of_timm_open_an_export(trained: Path, tmp_path: Path) -> None:
     import timm
     import torch
 
-    store = make_store(tmp_path / "store.zarr")
-    train_student(store, tmp_path / "run", train_config(plain_vit(tmp_path / "start"), epochs=1))
     student = tmp_path / "student"
-    export_student(tmp_path / "run", student)
+    export_student(trained / "run", student)
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = timm.create_model(f"local-dir:{student}", pretrained=True).eval()(images)

@@ -1,10 +1,9 @@
 """The names of files that an export may add: cheap to import, apart from each other and from the student's own."""
 
-import ast
 from pathlib import PurePath
 
 import pytest
-from support.places import ROOT
+from support.places import ROOT, imports_of
 
 from pipeline.encoders.model_config import CONFIG_FILE
 from pipeline.student.card_files import USES
@@ -15,8 +14,7 @@ NAMES = (PROGRAM_FILE, ONNX_FILE, WEIGHTS_FILE)
 
 
 def test_they_come_without_an_import() -> None:
-    tree = ast.parse((ROOT / "pipeline" / "student" / "portable_names.py").read_text())
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not imports_of(ROOT / "pipeline" / "student" / "portable_names.py")
 
 
 def test_no_two_files_of_a_student_s_folder_have_one_name() -> None:

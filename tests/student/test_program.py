@@ -16,15 +16,16 @@ import torch
 from numpy.typing import NDArray
 from support.commands import call_g2l, leftovers
 from support.exports import by_timm, tamper
-from support.stores import dropping_cnn, make_patches, make_store, train_config
+from support.failing import failing, os_error
+from support.stores import dropping_cnn, make_patches
 from support.students import EXPORTED
+from support.training import train_once
 
 from pipeline.base.errors import ExportError
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.student import onnx_file
 from pipeline.student.program import MAX_DIFFERENCE, check_file, check_program, tissue_patches, write_program
 from stages.export import export_student
-from stages.train_student import train_student
 
 
 @pytest.mark.slow
@@ -98,9 +99,7 @@ def test_patches_of_the_check_look_like_tissue() -> None:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run."""
-    root = tmp_path_factory.mktemp("run")
-    train_student(make_store(root / "store.zarr"), root / "run", train_config(dropping_cnn(root / "start"), epochs=1))
-    return root / "run"
+    return train_once(tmp_path_factory.mktemp("trained"), dropping_cnn) / "run"
 
 
 @pytest.mark.slow
@@ -199,12 +198,9 @@ def test_a_student_that_cannot_be_traced_is_one_line(
 
 @pytest.mark.slow
 def test_a_full_disk_leaves_nothing(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
     for place in ("torch.export.save", "pipeline.student.adapters.write_text"):
         with monkeypatch.context() as patched:
-            patched.setattr(place, full)
+            patched.setattr(place, failing(os_error(errno.ENOSPC)))
             code, _, errors = call_g2l("export", run, "--out", tmp_path / "student", "--format", "torch-export")
         assert code == 1
         assert f"cannot write the student to {tmp_path / 'student'}: No space left on device" in errors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.extraction import TEACHER, write_teacher
-from support.stores import PATCH_PX, make_store, plain_vit, train_config
+from support.stores import PATCH_PX
 
 from pipeline.base.errors import BenchmarkError, ConfigError, EncoderError
 from pipeline.config.model_names import PRETRAINED, SCRATCH
@@ -14,18 +14,6 @@ from pipeline.report.content import AFTER, BEFORE
 from pipeline.report.content import TEACHER as TEACHER_ROLE
 from pipeline.student.resolve import NamedModel, name_model, name_models, reference_of
 from pipeline.training.run_folder import RunFolder
-from stages.train_student import train_student
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of a tiny student."""
-    folder = tmp_path_factory.mktemp("run")
-    store = make_store(folder / "store.zarr")
-    config = train_config(plain_vit(folder / "start"), epochs=1)
-    train_student(store, folder / "run", config)
-    (folder / "run" / "config.toml").touch()
-    return folder / "run"
 
 
 @pytest.mark.parametrize(

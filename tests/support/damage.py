@@ -1,7 +1,10 @@
-"""Damage for fuzz tests: the same seed gives the same damage."""
+"""Damage for fuzz tests: the same seed gives the same damage; and what hostile files hold."""
 
 import random
 from collections.abc import Callable
+from pathlib import Path
+
+import h5py
 
 LARGE = (2**15, 2**31 - 1, 2**32 - 1, 2**40, 2**63 - 1, 2**64 - 1)
 """What sizes and counts overflow at."""
@@ -70,3 +73,18 @@ def damaged(data: bytes, seed: int) -> bytes:
         else:
             found = rng.choice(DAMAGES)(found, rng)
     return bytes(found)
+
+
+class Evil:
+    """Touches `path` when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[[Path], None], tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
+def claim_32_tib(f: h5py.File, name: str) -> None:
+    """A dataset of 8 columns that takes no room and says that it has 32 TiB."""
+    f.create_dataset(name, (2**40, 8), "float32", chunks=(1024, 8))

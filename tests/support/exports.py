@@ -5,24 +5,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import timm
-import torch
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from PIL import Image
 
 from pipeline.encoders.build import BuiltEncoder
+from support.extraction import embed_by_timm
 
 
 def by_timm(student: BuiltEncoder, patches: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The embeddings as the card says that timm gives them, with timm's own transform."""
     model = timm.create_model(student.spec.source, pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
-    images = torch.stack([transform(Image.fromarray(patch)) for patch in patches])
-    with torch.inference_mode():
-        if student.spec.embedding != "cls+mean":
-            return np.asarray(model(images))
-        tokens = model.forward_features(images)
-        return np.asarray(torch.cat([tokens[:, 0], tokens[:, model.num_prefix_tokens :].mean(1)], dim=1))
+    return embed_by_timm(model, transform, patches, "cls+mean" if student.spec.embedding == "cls+mean" else "pooled")
 
 
 def taken_by_timm_1_0_16(folder: Path) -> str:

@@ -1,6 +1,7 @@
 """A tiny teacher, a tiny cohort and its plan, and stage one over it."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import numpy as np
 import safetensors.torch
 import timm
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.cohort.manifest import read_manifest
 from pipeline.cohort.plan import Plan, SlidePlan, write_plan
@@ -54,6 +57,36 @@ def reference_model(name: str, weights: Path, **arguments: Any) -> torch.nn.Modu
     model: torch.nn.Module = timm.create_model(name, num_classes=0, **arguments)
     load_weights(model, safetensors.torch.load_file(weights), str(weights))
     return model.eval()
+
+
+def timm_transform(patch_px: int, mean: Any, std: Any, interpolation: str = "bicubic") -> Callable[[Any], torch.Tensor]:
+    """timm's evaluation transform of images with sides of `patch_px`, which it neither scales nor cuts."""
+    size = (3, patch_px, patch_px)
+    transform: Callable[[Any], torch.Tensor] = timm.data.create_transform(
+        size, is_training=False, mean=mean, std=std, crop_pct=1.0, interpolation=interpolation
+    )
+    return transform
+
+
+def embed_by_timm(
+    model: Any, transform: Callable[[Any], torch.Tensor], patches: NDArray[np.uint8], embedding: str = "pooled"
+) -> NDArray[np.float32]:
+    """Embeddings (N, D) of patches (N, P, P, 3) by timm's own transform and model, one after the other.
+
+    Args:
+        embedding: `pooled`, as the model gives them; `cls`, the class token; `cls+mean`, with the patches' mean.
+    """
+    found = []
+    with torch.inference_mode():
+        for patch in patches:
+            image = transform(Image.fromarray(patch))[None]
+            if embedding == "pooled":
+                found.append(model(image))
+                continue
+            tokens = model.forward_features(image)
+            mean = [tokens[:, model.num_prefix_tokens :].mean(1)] if embedding == "cls+mean" else []
+            found.append(torch.cat([tokens[:, 0], *mean], dim=1))
+    return np.asarray(torch.cat(found))
 
 
 def write_cohort(folder: Path, num_slides: int = 2, **slide: Any) -> Path:
@@ -103,6 +136,17 @@ def extract(plan: Plan, out: Path, weights: Path, **options: Any) -> Extracted:
     """Stage one in this process, on the CPU; 8 rows a shard and 4 a batch unless said otherwise."""
     values = {"teacher": TEACHER, "weights": weights, "device": "cpu", "rows_per_shard": 8, "batch_size": 4} | options
     return extract_teacher(plan, out, ExtractConfig.build(values))
+
+
+def spoiling(rows: slice, value: float) -> Callable[[Any, torch.Tensor], torch.Tensor]:
+    """In place of `Encoder.forward`: one dimension of these rows of every batch is `value`."""
+
+    def forward(encoder: Any, patches: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = encoder.embed(encoder.normalise(patches)).clone()
+        output[rows, 7] = value
+        return output
+
+    return forward
 
 
 def array_files(store: Path) -> dict[str, bytes]:

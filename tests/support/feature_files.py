@@ -1,6 +1,8 @@
 """Small feature files as tools write them, of made-up numbers; those of a store are in `support.features`."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -19,6 +21,22 @@ def write_trident_file(path: Path, features: NDArray[Any] = FEATURES, encoder: s
         dataset.attrs.update({"name": path.stem, "savetodir": "out", "encoder": encoder})
         coords = f.create_dataset("coords", data=COORDS.astype(np.int64))
         coords.attrs.update({"patch_size": 256, "patch_size_level0": 512, "level0_magnification": 40})
+
+
+def write_plain_file(
+    path: Path,
+    coords: NDArray[Any] | None = COORDS,
+    of_coords: Mapping[str, object] = MappingProxyType({}),
+    of_file: Mapping[str, object] = MappingProxyType({}),
+) -> Path:
+    """Features and their coordinates, with just these attributes of the coordinates and of the file."""
+    with h5py.File(path, "w") as f:
+        f["features"] = FEATURES
+        f.attrs.update(of_file)
+        if coords is not None:
+            f["coords"] = coords
+            f["coords"].attrs.update(of_coords)
+    return path
 
 
 def write_stamp_file(path: Path, extractor: str = "uni2", code_hash: str = "0a0a0a0a", feat_type: str = "tile") -> Path:

@@ -61,7 +61,10 @@ def changed(slides: Iterable[FeatureSlide], which: str, **values: object) -> lis
     return [replace(s, **values) if s.name == which else s for s in slides]  # type: ignore[arg-type]
 
 
-def write_trident(folder: Path, slides: Iterable[FeatureSlide], encoder: str = "tiny") -> Path:
+def write_trident(
+    folder: Path, slides: Iterable[FeatureSlide], encoder: str = "tiny", compression: str | None = None
+) -> Path:
+    """`compression` is that of the coordinates."""
     job = folder / "20x_64px_0px_overlap"
     features = job / f"features_{encoder}"
     features.mkdir(parents=True, exist_ok=True)
@@ -70,7 +73,7 @@ def write_trident(folder: Path, slides: Iterable[FeatureSlide], encoder: str = "
             width = s.features.shape[1]
             data = f.create_dataset("features", data=s.features, chunks=(1, width), maxshape=(None, width))
             data.attrs.update({"name": s.name, "savetodir": str(features), "encoder": encoder})
-            coords = f.create_dataset("coords", data=s.coords)
+            coords = f.create_dataset("coords", data=s.coords, compression=compression)
             coords.attrs.update(
                 {
                     "patch_size": s.patch_px,
@@ -140,7 +143,7 @@ def write_slide2vec(folder: Path, slides: Iterable[FeatureSlide], suffix: str = 
         if suffix == ".pt":
             torch.save(torch.from_numpy(s.features), target)
         else:
-            np.savez(target, features=s.features[::-1], tile_index=index[::-1])
+            np.savez_compressed(target, features=s.features[::-1], tile_index=index[::-1])
         size = {"tile_size_lv0": round(s.side_l0), "requested_tile_size_px": s.patch_px, "requested_spacing_um": s.mpp}
         own = {"sample_id": s.name, "encoder_name": "tiny", "encoder_level": "tile", "num_tiles": len(index)}
         target.with_name(f"{s.name}.meta.json").write_text(json.dumps(own | (size if suffix == ".pt" else {})))

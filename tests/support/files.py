@@ -5,19 +5,23 @@ from pathlib import Path
 GDC_HEADER = "id\tfilename\tmd5\tsize\tstate\n"
 
 
-def write(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
-    path = folder / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+def put(path: Path, content: str | bytes) -> Path:
+    """Write a file, and the folders that it lies in; returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return path
+
+
+def write(folder: Path, text: str | bytes, name: str = "manifest.csv") -> Path:
+    return put(folder / name, text)
 
 
 def touch(folder: Path, *names: str) -> None:
+    """Write empty files."""
     for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
+        put(folder / name, b"")
 
 
-def put(path: Path, data: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
-    return path
+def write_table(path: Path, head: str, rows: list[str]) -> Path:
+    """Write lines below a line of column names; returns `path`."""
+    return put(path, "\n".join([head, *rows]) + "\n")

@@ -22,6 +22,7 @@ from stages.export import export_student
 from stages.train_student import train_student
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, tiny_model, write_cohort, write_teacher
 from support.features import slides_of, write_clam, write_slide2vec, write_stamp, write_trident
+from support.files import write_table
 from support.stores import dropping_cnn, flags, make_patches, train_config
 
 WORLD, OUT = "{world}", "{out}"
@@ -419,8 +420,3 @@ class World:
         embedding = EmbedConfig(layout="trident", device="cpu", patch_px=PATCH_PX, mpp=0.5, min_tissue=0, batch_size=4)
         model, manifest = f"tiny={TEACHER}@{f / 'teacher.safetensors'}", f / "slides" / "manifest.csv"
         embed(model, manifest, f / "embedded", embedding, options={})
-
-
-def write_table(path: Path, head: str, rows: list[str]) -> None:
-    """A text of lines."""
-    path.write_text("\n".join([head, *rows]) + "\n")

@@ -14,22 +14,25 @@ from stages.import_features import import_features
 from stages.reports.extract import Extracted
 from support.features import FeatureSlide
 
-Rows = dict[tuple[str, int, int], tuple[NDArray[Any], NDArray[np.uint8]]]
+Place = tuple[str, int, int]
+Rows = dict[Place, tuple[NDArray[Any], NDArray[np.uint8]]]
 
 
 def run_import(features: Path, out: Path, options: dict[str, Any], **more: Any) -> Extracted:
     return import_features(features, out, ImportConfig.build(options | more))
 
 
+def places_of(store: Store) -> list[Place]:
+    """Slide and corner of every row."""
+    plan = store.plan
+    names = [plan.slides[i].slide_id for i in plan.slide_of_row()]
+    return [(name, x, y) for name, (x, y) in zip(names, plan.coords().tolist(), strict=True)]
+
+
 def rows_of(store: Store) -> Rows:
     """Embedding and pixels of every row, by slide and corner."""
-    plan = store.plan
     features = np.concatenate([store.first.read_embeddings(shard) for shard in range(store.first.num_shards)])
-    names = [plan.slides[i].slide_id for i in plan.slide_of_row()]
-    corners = plan.coords().tolist()
-    return {
-        (n, x, y): (features[i], store.read_pixels(i)) for i, (n, (x, y)) in enumerate(zip(names, corners, strict=True))
-    }
+    return {place: (features[i], store.read_pixels(i)) for i, place in enumerate(places_of(store))}
 
 
 def assert_same_rows(found: Rows, expected: Rows, type_: type[Any] = np.float32) -> None:

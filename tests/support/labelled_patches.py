@@ -10,13 +10,10 @@ from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
 from support.benchmarks import look
+from support.pixels import noise
 
 Pixels = NDArray[np.uint8]
 NUM = 24
-
-
-def noise(seed: int) -> Pixels:
-    return np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
 
 def write_patches(folder: Path, pictures: list[Pixels], columns: dict[str, list[str]]) -> Path:
@@ -32,7 +29,7 @@ def write_patches(folder: Path, pictures: list[Pixels], columns: dict[str, list[
 
 def cohort(copies: dict[int, int] | None = None) -> tuple[list[Pixels], dict[str, list[str]]]:
     """24 patches of 12 cases in two classes; `copies` maps a patch to the one whose picture it has."""
-    pictures = [noise((copies or {}).get(i, i)) for i in range(NUM)]
+    pictures = [noise(8, 8, 3, seed=(copies or {}).get(i, i)) for i in range(NUM)]
     cases = [f"C{i // 2}" for i in range(NUM)]
     return pictures, {"label": ["xy"[i // 2 % 2] for i in range(NUM)], "case_id": cases}
 

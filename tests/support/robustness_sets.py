@@ -13,14 +13,20 @@ from pipeline.evaluate.robustness.section import robustness_section
 from pipeline.report.content import Exclusion, Section
 
 Embeddings = dict[str, NDArray[np.float32]]
+Row = dict[str, str]
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> RobustnessSet:
+def write_rows(path: Path, rows: list[Row]) -> Path:
+    """The table of a set, its columns those of the first row; returns `path`."""
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    return read_robustness_set(path)
+    return path
+
+
+def write(path: Path, rows: list[Row]) -> RobustnessSet:
+    return read_robustness_set(write_rows(path, rows))
 
 
 def models_of(data: RobustnessSet) -> Embeddings:

@@ -1,5 +1,6 @@
-"""Training that is stopped, and what is compared of it."""
+"""A run of one epoch, training that is stopped, and what is compared of it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,14 @@ import torch
 
 from pipeline.disk.files import write_bytes
 from stages import train_student as stage
+from support.stores import make_store, plain_vit, train_config
+
+
+def train_once(folder: Path, student: Callable[[Path], str] = plain_vit, **options: Any) -> Path:
+    """Write `store.zarr`, the `start` of a student, and a finished `run` of one epoch on them; returns the folder."""
+    store = make_store(folder / "store.zarr")
+    stage.train_student(store, folder / "run", train_config(student(folder / "start"), epochs=1, **options))
+    return folder
 
 
 def same_state(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:

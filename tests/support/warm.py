@@ -95,6 +95,12 @@ class Ended:
         return self.code if self.code >= 0 else 128 - self.code
 
 
+def made_up_end(code: int = 0, **facts: Any) -> Ended:
+    """The end of no real run: not stopped, without orphans and without a word but for `facts`."""
+    usual = {"stopped": False, "seconds": 1.0, "seconds_after": 0.0, "hung": False, "orphans": [], "out": "", "err": ""}
+    return Ended(code, **usual | facts)
+
+
 class WarmCommands:
     """Runs the command, one at a time."""
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.damage import Evil
 
 from pipeline.base.errors import CheckpointError
 from pipeline.disk.asides import ASIDE_SUFFIX
@@ -159,12 +160,7 @@ def test_the_projectors_statistics_and_an_optimizer_come_back_to_the_bit(tmp_pat
 
 def test_only_tensors_are_unpickled(tmp_path: Path) -> None:
     """A checkpoint that was swapped for one with code in it does not run it, even with the right checksum."""
-
-    class Evil:
-        def __reduce__(self) -> tuple[Any, ...]:
-            return (Path.touch, (tmp_path / "ran",))
-
-    save_checkpoint(tmp_path, 1, {"evil": Evil()})
+    save_checkpoint(tmp_path, 1, {"evil": Evil(tmp_path / "ran")})
     assert json.loads(pt(tmp_path, 1).with_suffix(".json").read_text())["step"] == 1
     with pytest.raises(Exception, match=r"[Ww]eights"):
         load_last_checkpoint(tmp_path)

@@ -36,6 +36,16 @@ def test_of_several_teachers_the_weighted_sum_counts() -> None:
     assert best_validation(lines, {"a": 1.0, "b": 0.0}) == Best(10, 1, 1.0)
 
 
+def test_a_step_that_a_kill_cut_short_is_no_validation() -> None:
+    """Killed between the lines of two teachers: half a sum is smaller than every whole one."""
+    whole = [val(s, 2.0, teacher=t) for s in (0, 10) for t in ("a", "b")]
+    weights = {"a": 0.5, "b": 0.5}
+    for cut in (val(20, 3.0, teacher="a"), val(20, 3.0, teacher="b")):
+        assert best_validation([*whole, cut], weights) == Best(10, 1, 2.0)
+        assert best_words([*whole, cut], weights) == best_words(whole, weights)
+    assert best_validation([val(10, 3.0, teacher="a")], weights) is None
+
+
 def test_words_say_which_epoch_was_best_and_which_is_exported() -> None:
     assert best_words(LINES, ONE) == (
         "The held-out loss was smallest after epoch 2 (2.0000; after the last, epoch 4, 2.5000); "

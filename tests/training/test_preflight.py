@@ -23,6 +23,7 @@ from support.extraction import (
     write_cohort,
     write_teacher,
 )
+from support.pixels import noise
 
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.cohort.plan import Plan, write_plan
@@ -49,11 +50,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_teacher(tmp_path_factory.mktemp("teacher") / "teacher.safetensors")
-
-
-@pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, plan: Plan, weights: Path) -> Path:
     """A store of an undisturbed run; shared, not changed."""
     return extract(plan, tmp_path_factory.mktemp("whole") / "s.zarr", weights, dtype="float32").store.folder
@@ -66,7 +62,7 @@ def built(weights: Path) -> BuiltEncoder:
 
 @pytest.fixture(scope="module")
 def patches() -> NDArray[np.uint8]:
-    return np.random.default_rng(1).integers(0, 256, (NUM_PATCHES, PATCH_PX, PATCH_PX, 3), np.uint8)
+    return noise(NUM_PATCHES, PATCH_PX, PATCH_PX, 3, seed=1)
 
 
 def check(built: BuiltEncoder, patches: NDArray[np.uint8], **options: Any) -> Any:

@@ -11,7 +11,12 @@ from pipeline.base.errors import CheckpointError, G2LError
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.training.run_folder import MetricsLog, RunFolder
 
-IDENTITY: dict[str, Any] = {"store": "abc", "options": {"lr": 0.1, "epochs": 3}, "world_size": 1}
+IDENTITY: dict[str, Any] = {
+    "store": "abc",
+    "teacher": {"name": "t"},
+    "options": {"lr": 0.1, "epochs": 3},
+    "world_size": 1,
+}
 
 
 def test_a_run_is_started_and_continued(tmp_path: Path) -> None:
@@ -38,7 +43,7 @@ def test_another_identity_is_refused_with_what_differs(tmp_path: Path) -> None:
 
 def test_weights_count_by_their_hash_and_not_by_their_name(tmp_path: Path) -> None:
     def identity(weights: str, sha: str) -> dict[str, Any]:
-        encoder = {"weights": weights, "weights_sha256": sha}
+        encoder = {"name": "t", "weights": weights, "weights_sha256": sha}
         return {**IDENTITY, "student": encoder, "teacher": encoder}
 
     run = RunFolder(tmp_path / "run")

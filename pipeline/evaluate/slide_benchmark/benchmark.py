@@ -1,5 +1,6 @@
 """The slide benchmark: labels of cases or slides are predicted from feature files that were made beforehand."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -69,7 +70,7 @@ def named_folders(texts: Sequence[str]) -> list[tuple[str, Path]]:
     folders = []
     for text in texts:
         label, folder = split_folder(text)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ConfigError(f"--features {text}: {folder} is not a folder")
         folders.append((label or folder.resolve().name, folder))
     labels = [label for label, _ in folders]

@@ -12,6 +12,8 @@ from pipeline.evaluate.cost import measure as cost
 from pipeline.evaluate.cost.section import cost_section
 from pipeline.report.content import Interval, ReportModel, Section
 
+pytestmark = pytest.mark.usefixtures("short_measurements")
+
 CPU = torch.device("cpu")
 
 
@@ -27,11 +29,6 @@ def models() -> list[tuple[ReportModel, nn.Module, int]]:
 def section_of(models: list[tuple[ReportModel, nn.Module, int]], reference: str = "big", **options: Any) -> Section:
     values = {"batch_sizes": [1, 2], "precisions": ["float32"], "rounds": 2} | options
     return cost_section(models, reference, CPU, **values)
-
-
-@pytest.fixture(autouse=True)
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(cost.LEAST_SECONDS, "cpu", 0.01)
 
 
 @pytest.mark.slow

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.labelled_patches import NUM, cohort, noise, options, patches_of, write_patches
+from support.labelled_patches import NUM, cohort, options, patches_of, write_patches
+from support.pixels import noise
 
 from pipeline.base.errors import G2LError
 from pipeline.evaluate.patch_benchmark.benchmark import PatchBenchmark
@@ -92,7 +93,7 @@ def test_patches_ask_for_it_and_images_that_cannot_be_used_are_left_out(tmp_path
     assert len(source.rows) == NUM - 1
     patch = np.zeros((8, 8, 3), np.uint8)
     source.read(source.rows[3], patch)
-    assert np.array_equal(patch, noise(4))  # the one after what is left out
+    assert np.array_equal(patch, noise(8, 8, 3, seed=4))  # the one after what is left out
 
 
 def test_classes_that_cannot_be_told_apart_are_refused_before_models_are_built(tmp_path: Path) -> None:

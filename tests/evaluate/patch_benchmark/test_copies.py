@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from support.labelled_patches import NUM, cohort, noise, options, patches_of, write_patches
+from support.labelled_patches import NUM, cohort, options, patches_of, write_patches
+from support.pixels import noise
 
 from pipeline.base.errors import G2LError
 from pipeline.evaluate.patch_benchmark.section import patch_bench
@@ -29,10 +30,10 @@ def test_a_link_and_another_compression_are_copies(tmp_path: Path) -> None:
     with pytest.raises(G2LError, match="1 patch is a copy"):
         patches_of(path)
     (tmp_path / "4.png").unlink()
-    Image.fromarray(noise(0)).save(tmp_path / "4.png", format="BMP")
+    Image.fromarray(noise(8, 8, 3, seed=0)).save(tmp_path / "4.png", format="BMP")
     with pytest.raises(G2LError, match="1 patch is a copy"):
         patches_of(path)
-    changed = noise(0)
+    changed = noise(8, 8, 3, seed=0)
     changed[3, 3, 1] ^= 1
     Image.fromarray(changed).save(tmp_path / "4.png")
     assert len(patches_of(path)) == NUM

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.files import put, touch
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.images import scan_images
@@ -13,22 +14,10 @@ from pipeline.evaluate.patch_benchmark.data import PatchSet, read_patch_set
 from pipeline.report.content import Exclusion
 
 
-def write(folder: Path, text: str) -> Path:
-    path = folder / "patches.csv"
-    path.write_text(text, encoding="utf-8")
-    return path
-
-
-def touch(*paths: Path) -> None:
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-
 def test_a_table_with_everything(tmp_path: Path) -> None:
     odd = '<script>alert("x")</script>'
-    path = write(
-        tmp_path,
+    path = put(
+        tmp_path / "patches.csv",
         "path,label,group,center,split,note\n"
         'a.png,"<script>alert(""x"")</script>",c1,north,train,\n'
         "/elsewhere/b.png,Überwachung,c2,süd,test,x\n"
@@ -47,7 +36,7 @@ def test_a_table_with_everything(tmp_path: Path) -> None:
 
 
 def test_paths_hang_below_the_root(tmp_path: Path) -> None:
-    path = write(tmp_path, "path,label\na.png,x\n")
+    path = put(tmp_path / "patches.csv", "path,label\na.png,x\n")
     assert read_patch_set(path, tmp_path / ".." / tmp_path.name).paths == [tmp_path / ".." / tmp_path.name / "a.png"]
     with pytest.raises(BenchmarkError, match="--images-root"):
         read_patch_set(path, tmp_path / "nowhere")
@@ -69,7 +58,7 @@ def test_paths_hang_below_the_root(tmp_path: Path) -> None:
 )
 def test_the_column_of_groups(tmp_path: Path, columns: str, used: str) -> None:
     cells = ",".join(f"of {name.lower()}" for name in columns.split(","))
-    found = read_patch_set(write(tmp_path, f"path,label,{columns}\na.png,x,{cells}\nb.png,y,{cells}\n"))
+    found = read_patch_set(put(tmp_path / "patches.csv", f"path,label,{columns}\na.png,x,{cells}\nb.png,y,{cells}\n"))
     assert found.group_column == used
     if used:
         assert found.groups is not None
@@ -103,18 +92,20 @@ def test_the_column_of_groups(tmp_path: Path, columns: str, used: str) -> None:
 )
 def test_broken_tables_name_their_lines(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(BenchmarkError, match=message):
-        read_patch_set(write(tmp_path, text))
+        read_patch_set(put(tmp_path / "patches.csv", text))
 
 
 def test_all_problems_are_listed_at_once(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError) as caught:
-        read_patch_set(write(tmp_path, "path,label,group\na.png,x,\n,x,c\na.png,x,c\n"))
+        read_patch_set(put(tmp_path / "patches.csv", "path,label,group\na.png,x,\n,x,c\na.png,x,c\n"))
     assert [f"line {line}" in str(caught.value) for line in (2, 3, 4)] == [True] * 3
 
 
 @pytest.mark.parametrize("word", ["", "NA", "nan", "[Not Available]", "Unknown"])
 def test_rows_without_a_label_are_listed(tmp_path: Path, word: str) -> None:
-    found = read_patch_set(write(tmp_path, f"path,label,group\na.png,x,1\nb.png,{word},\nc.png,absent,2\n"))
+    found = read_patch_set(
+        put(tmp_path / "patches.csv", f"path,label,group\na.png,x,1\nb.png,{word},\nc.png,absent,2\n")
+    )
     assert found.labels.tolist() == ["x", "absent"]
     assert found.exclusions == (Exclusion("b.png", f"label is {word!r}: no label (line 3)", by_rule=True),)
     assert found.select(np.array([1])).exclusions == found.exclusions
@@ -123,24 +114,28 @@ def test_rows_without_a_label_are_listed(tmp_path: Path, word: str) -> None:
 
 @pytest.mark.parametrize("name", ["center", "centre", "Medical_Center"])
 def test_a_missing_centre_is_none(tmp_path: Path, name: str) -> None:
-    found = read_patch_set(write(tmp_path, f"path,label,group,{name}\na.png,x,1,n\nb.png,y,2,NA\nc.png,y,2,\n"))
+    found = read_patch_set(
+        put(tmp_path / "patches.csv", f"path,label,group,{name}\na.png,x,1,n\nb.png,y,2,NA\nc.png,y,2,\n")
+    )
     assert found.centers is not None
     assert found.centers.tolist() == ["n", "", ""]
     assert found.notes() == ["2 of 3 patches have no centre; no centre's numbers count them."]
-    nowhere = read_patch_set(write(tmp_path, f"path,label,group,{name}\na.png,x,1,NA\nb.png,y,2,\n"))
+    nowhere = read_patch_set(put(tmp_path / "patches.csv", f"path,label,group,{name}\na.png,x,1,NA\nb.png,y,2,\n"))
     assert nowhere.centers is None
 
 
 def test_what_the_file_does_not_say_is_told(tmp_path: Path) -> None:
-    found = read_patch_set(write(tmp_path, "path,label,Site,center,centre\na.png,x,1,n,m\nb.png,y,2,n,m\n"))
+    found = read_patch_set(
+        put(tmp_path / "patches.csv", "path,label,Site,center,centre\na.png,x,1,n,m\nb.png,y,2,n,m\n")
+    )
     for note, words in zip(
         found.notes(), ("take every patch for independent", "Unused columns of the CSV: 'Site', 'centre'."), strict=True
     ):
         assert words in note
         assert found.warnings().count(f"{found.source}: {note}") == 1
-    (note,) = read_patch_set(write(tmp_path, "path,label,slide_id\na.png,x,1\nb.png,y,2\n")).notes()
+    (note,) = read_patch_set(put(tmp_path / "patches.csv", "path,label,slide_id\na.png,x,1\nb.png,y,2\n")).notes()
     assert "A patient may have several slides, which then stand on both sides" in note
-    assert read_patch_set(write(tmp_path, "path,label,case\na.png,x,1\nb.png,y,2\n")).warnings() == []
+    assert read_patch_set(put(tmp_path / "patches.csv", "path,label,case\na.png,x,1\nb.png,y,2\n")).warnings() == []
 
 
 def test_a_missing_table(tmp_path: Path) -> None:
@@ -150,8 +145,8 @@ def test_a_missing_table(tmp_path: Path) -> None:
 
 def test_a_folder_of_classes(tmp_path: Path) -> None:
     images = tmp_path / "CRC"
-    touch(images / "tumour" / "b.PNG", images / "tumour" / "a.tif", images / "<normal>" / "deep" / "c.jpeg")
-    touch(images / "tumour" / "notes.txt", images / ".hidden" / "d.png", images / "tumour" / "._a.tif")
+    touch(images, "tumour/b.PNG", "tumour/a.tif", "<normal>/deep/c.jpeg")
+    touch(images, "tumour/notes.txt", ".hidden/d.png", "tumour/._a.tif")
     found = read_patch_set(images)
     assert [path.relative_to(images).as_posix() for path in found.paths] == [
         "<normal>/deep/c.jpeg",
@@ -198,7 +193,7 @@ def test_a_class_that_is_a_broken_link_or_cannot_be_listed_is_refused(
 
 
 def test_a_folder_of_splits(tmp_path: Path) -> None:
-    touch(*(tmp_path / split / name / "1.png" for split in ("train", "val", "test") for name in ("a", "b")))
+    touch(tmp_path, *(f"{split}/{name}/1.png" for split in ("train", "val", "test") for name in ("a", "b")))
     found = read_patch_set(tmp_path)
     assert found.labels.tolist() == ["a", "b"] * 3
     assert found.splits is not None
@@ -206,10 +201,10 @@ def test_a_folder_of_splits(tmp_path: Path) -> None:
 
 
 def test_splits_may_be_in_capitals(tmp_path: Path) -> None:
-    table = read_patch_set(write(tmp_path, "path,label,split\na.png,x,Train\nb.png,y,TEST\n"))
+    table = read_patch_set(put(tmp_path / "patches.csv", "path,label,split\na.png,x,Train\nb.png,y,TEST\n"))
     assert table.splits is not None
     assert table.splits.tolist() == ["train", "test"]
-    touch(*(tmp_path / "set" / split / name / "1.png" for split in ("Train", "TEST") for name in ("a", "b")))
+    touch(tmp_path / "set", *(f"{split}/{name}/1.png" for split in ("Train", "TEST") for name in ("a", "b")))
     found = read_patch_set(tmp_path / "set")
     assert found.labels.tolist() == ["a", "b"] * 2
     assert found.splits is not None
@@ -217,7 +212,9 @@ def test_splits_may_be_in_capitals(tmp_path: Path) -> None:
 
 
 def test_labels_in_two_spellings_are_told(tmp_path: Path) -> None:
-    found = read_patch_set(write(tmp_path, "path,label,case\na.png,Tumour,1\nb.png,tumour,2\nc.png,normal,c 3\n"))
+    found = read_patch_set(
+        put(tmp_path / "patches.csv", "path,label,case\na.png,Tumour,1\nb.png,tumour,2\nc.png,normal,c 3\n")
+    )
     assert found.notes() == [
         "These labels differ only in capitals, blanks or a .0 and count as different: 'Tumour' and 'tumour'."
     ]
@@ -226,30 +223,32 @@ def test_labels_in_two_spellings_are_told(tmp_path: Path) -> None:
 def test_folders_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match="holds no images"):
         read_patch_set(tmp_path)
-    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "readme.txt")
+    touch(tmp_path, "a/1.png", "b/readme.txt")
     with pytest.raises(BenchmarkError, match="b is a class without an image"):
         read_patch_set(tmp_path)
-    touch(tmp_path / "b" / "1.png", tmp_path / "stray.png")
+    touch(tmp_path, "b/1.png", "stray.png")
     with pytest.raises(BenchmarkError, match=r"stray\.png is an image outside"):
         read_patch_set(tmp_path)
     (tmp_path / "stray.png").unlink()
-    touch(tmp_path / "train" / "a" / "1.png")
+    touch(tmp_path, "train/a/1.png")
     with pytest.raises(BenchmarkError, match=r"folders of splits \(train\) beside others: a, b"):
         read_patch_set(tmp_path)
 
 
 def test_groups_of_several_centres_are_told(tmp_path: Path) -> None:
-    path = write(tmp_path, "path,label,patient,center\na.png,x,1,n\nb.png,y,1,s\nc.png,x,2,s\nd.png,x,2,\n")
+    path = put(
+        tmp_path / "patches.csv", "path,label,patient,center\na.png,x,1,n\nb.png,y,1,s\nc.png,x,2,s\nd.png,x,2,\n"
+    )
     note = "1 of 2 patients are of several centres: '1' (n, s). If numbers start again at each centre"
     assert any(found.startswith(note) for found in read_patch_set(path).notes())
 
 
 def test_folders_that_may_be_splits(tmp_path: Path) -> None:
     for split in ("NCT", "VAL-HE"):
-        touch(*(tmp_path / split / name / "1.png" for name in ("ADI", "TUM")))
+        touch(tmp_path / split, "ADI/1.png", "TUM/1.png")
     note = "All classes (NCT, VAL-HE) hold folders of the same names (ADI, TUM)."
     assert [note in found for found in read_patch_set(tmp_path).notes()] == [False, True]
-    touch(tmp_path / "NCT" / "STR" / "1.png")
+    touch(tmp_path, "NCT/STR/1.png")
     assert not any("same names" in found for found in read_patch_set(tmp_path).notes())
     (tmp_path / "VAL-HE").rename(tmp_path / "Validation")
     with pytest.raises(BenchmarkError, match="Validation would be taken for a class"):
@@ -257,7 +256,7 @@ def test_folders_that_may_be_splits(tmp_path: Path) -> None:
 
 
 def test_some_rows(tmp_path: Path) -> None:
-    path = write(tmp_path, "path,label,group,center\na.png,x,1,n\nb.png,y,2,s\nc.png,z,3,n\n")
+    path = put(tmp_path / "patches.csv", "path,label,group,center\na.png,x,1,n\nb.png,y,2,s\nc.png,z,3,n\n")
     whole = read_patch_set(path)
     found = whole.select(np.array([2, 0]))
     assert isinstance(found, PatchSet)
@@ -274,8 +273,8 @@ def test_some_rows(tmp_path: Path) -> None:
 def test_links_to_folders_of_images_are_followed_once(tmp_path: Path) -> None:
     """Also one that leads in a circle; an image has one name only."""
     folder = tmp_path / "set"
-    touch(*(folder / name / f"{i}.png" for name in "ab" for i in range(2)))
-    touch(*(tmp_path / "elsewhere" / f"{i}.png" for i in range(3)))
+    touch(folder, "a/0.png", "a/1.png", "b/0.png", "b/1.png")
+    touch(tmp_path / "elsewhere", "0.png", "1.png", "2.png")
     (folder / "a" / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "a" / "again").symlink_to(folder / "a")
     found = [str(Path(path).relative_to(folder)) for path in read_patch_set(folder).paths]

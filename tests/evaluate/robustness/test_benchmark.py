@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.benchmarks import look
-from support.labelled_patches import noise
+from support.pixels import noise
 
 from pipeline.base.errors import G2LError
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
@@ -19,7 +19,7 @@ def test_a_k_that_is_too_large_is_seen_early(tmp_path: Path) -> None:
         for slide in range(4):
             for patch in range(per_slide):
                 name = f"{subset}{slide}{patch}"
-                Image.fromarray(noise(len(rows))).save(tmp_path / f"{name}.png")
+                Image.fromarray(noise(8, 8, 3, seed=len(rows))).save(tmp_path / f"{name}.png")
                 rows.append(f"{name}.png,{subset}{slide},{name},{'xy'[slide % 2]},{'mn'[slide // 2]},{subset}")
     path = tmp_path / "robustness.csv"
     path.write_text("\n".join(rows) + "\n")
@@ -32,7 +32,7 @@ def write_set(folder: Path) -> Path:
     """Two classes by two centres, two slides each of two patches."""
     rows = ["path,slide_id,patch_id,biological_class,medical_center"]
     for i in range(16):
-        Image.fromarray(noise(i)).save(folder / f"{i:02}.png")
+        Image.fromarray(noise(8, 8, 3, seed=i)).save(folder / f"{i:02}.png")
         rows.append(f"{i:02}.png,S{i // 2},{i},{'xy'[i % 2]},{'mn'[i // 2 % 2]}")
     path = folder / "robustness.csv"
     path.write_text("\n".join(rows) + "\n")
@@ -55,7 +55,7 @@ def test_images_that_cannot_be_used_are_left_out_by_name(tmp_path: Path) -> None
     assert source is not None
     patch = np.zeros((8, 8, 3), np.uint8)
     source.read(source.rows[5], patch)
-    assert np.array_equal(patch, noise(6))  # the rows of the embeddings are those of the set's paths
+    assert np.array_equal(patch, noise(8, 8, 3, seed=6))  # the rows of the embeddings are those of the set's paths
 
 
 def test_what_is_left_must_allow_more_than_one_value(tmp_path: Path) -> None:

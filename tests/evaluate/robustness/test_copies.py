@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.benchmarks import look
-from support.labelled_patches import noise
+from support.pixels import noise
 
 from pipeline.evaluate.images import scan_images
 from pipeline.evaluate.robustness.benchmark import RobustnessBenchmark
@@ -29,7 +29,7 @@ def test_copies_on_other_slides_are_told_of_a_robustness_set(
     rows = ["path,slide_id,patch_id,biological_class,medical_center"]
     for i in range(16):
         code = pictures.get(i, i)
-        picture = np.full((8, 8, 3), 250, np.uint8) if code < 0 else noise(code)
+        picture = np.full((8, 8, 3), 250, np.uint8) if code < 0 else noise(8, 8, 3, seed=code)
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,S{i // 2},{i},{'xy'[i % 2]},{'mn'[i // 2 % 2]}")
     path = tmp_path / "robustness.csv"
@@ -45,7 +45,7 @@ def test_a_set_of_pairs_only_has_no_copies_to_tell(tmp_path: Path) -> None:
     """The same picture on all slides; there is no index that it could move."""
     rows = ["path,slide_id,patch_id,scanner"]
     for i in range(4):
-        Image.fromarray(noise(0)).save(tmp_path / f"{i}.png")
+        Image.fromarray(noise(8, 8, 3, seed=0)).save(tmp_path / f"{i}.png")
         rows.append(f"{i}.png,S{i // 2},{i % 2},{'PQ'[i // 2]}")
     path = tmp_path / "pairs.csv"
     path.write_text("\n".join(rows) + "\n")

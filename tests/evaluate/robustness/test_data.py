@@ -1,24 +1,13 @@
 """The CSV of a robustness benchmark: what is read, and what is refused by name and line."""
 
-import csv
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.robustness_sets import Row, write_rows
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set
-
-Row = dict[str, str]
-
-
-def write(folder: Path, rows: list[Row]) -> Path:
-    path = folder / "set.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def index_rows(subset: str = "") -> list[Row]:
@@ -44,7 +33,7 @@ def paired_rows() -> list[Row]:
 
 
 def test_rows_for_the_index(tmp_path: Path) -> None:
-    found = read_robustness_set(write(tmp_path, index_rows()))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", index_rows()))
     assert found.paired is None
     assert found.index is not None
     assert found.index.subsets is None
@@ -57,7 +46,7 @@ def test_rows_for_the_index(tmp_path: Path) -> None:
 
 
 def test_rows_for_pairs(tmp_path: Path) -> None:
-    found = read_robustness_set(write(tmp_path, paired_rows()), tmp_path)
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", paired_rows()), tmp_path)
     assert found.index is None
     assert found.paired is not None
     names = [
@@ -66,41 +55,41 @@ def test_rows_for_pairs(tmp_path: Path) -> None:
     ]
     assert [found.paths[i].name for i in found.paired.images] == names
     only = [{name: cell for name, cell in row.items() if name != "staining"} for row in paired_rows()]
-    one = read_robustness_set(write(tmp_path, only)).paired
+    one = read_robustness_set(write_rows(tmp_path / "set.csv", only)).paired
     assert one is not None
     assert set(one.stainings.tolist()) == {""}
 
 
 def test_columns_without_a_meaning_are_kept_by_name(tmp_path: Path) -> None:
     rows = [row | {"Stain": "HE", "note": ""} for row in index_rows("a")]
-    found = read_robustness_set(write(tmp_path, rows))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", rows))
     assert found.unused_columns == ("stain", "note")
     assert found.select(np.ones(len(found.paths), np.bool_)).unused_columns == ("stain", "note")
-    assert read_robustness_set(write(tmp_path, index_rows("a"))).unused_columns == ()
+    assert read_robustness_set(write_rows(tmp_path / "set.csv", index_rows("a"))).unused_columns == ()
     pairs = [row | {"medical_center": "x"} for row in paired_rows()]  # of the index, which lacks its other columns
-    assert read_robustness_set(write(tmp_path, pairs)).unused_columns == ("medical_center",)
+    assert read_robustness_set(write_rows(tmp_path / "set.csv", pairs)).unused_columns == ("medical_center",)
 
 
 def test_paths_hang_below_the_images_root(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     rows = index_rows()
     rows[0]["path"] = "/somewhere/else.png"
-    found = read_robustness_set(write(tmp_path, rows), tmp_path / "other")
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", rows), tmp_path / "other")
     assert found.index is not None
     assert found.paths[found.index.images[0]] == Path("/somewhere/else.png")
     assert found.paths[found.index.images[1]] == tmp_path / "other" / rows[1]["path"]
     with pytest.raises(BenchmarkError, match="is not a folder; correct --images-root"):
-        read_robustness_set(write(tmp_path, rows), tmp_path / "nowhere")
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows), tmp_path / "nowhere")
 
 
 def test_the_order_of_rows_does_not_move_images(tmp_path: Path) -> None:
-    forward = read_robustness_set(write(tmp_path, index_rows()))
-    backward = read_robustness_set(write(tmp_path, index_rows()[::-1]))
+    forward = read_robustness_set(write_rows(tmp_path / "set.csv", index_rows()))
+    backward = read_robustness_set(write_rows(tmp_path / "set.csv", index_rows()[::-1]))
     assert forward.paths == backward.paths == sorted(forward.paths)
 
 
 def test_a_patch_of_several_subsets_is_one_image(tmp_path: Path) -> None:
-    found = read_robustness_set(write(tmp_path, index_rows("a") + index_rows("b")))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", index_rows("a") + index_rows("b")))
     assert len(found.paths) == 8
     assert found.index is not None
     assert found.index.subsets is not None
@@ -111,16 +100,16 @@ def test_a_patch_of_several_subsets_is_one_image(tmp_path: Path) -> None:
 def test_out_of_domain_patches_do_not_count_for_the_index(tmp_path: Path) -> None:
     away = {"slide_id": "z", "medical_center": "unknown"}  # the index does not ask
     extra = [row | away | {"path": f"z{i}.png"} for i, row in enumerate(index_rows("OOD")[:2])]
-    found = read_robustness_set(write(tmp_path, index_rows("ID") + extra))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", index_rows("ID") + extra))
     assert found.num_out_of_domain == 2
     assert len(found.paths) == 8
     with pytest.raises(BenchmarkError, match="no patches for the robustness index"):
-        read_robustness_set(write(tmp_path, index_rows("OOD")))
+        read_robustness_set(write_rows(tmp_path / "set.csv", index_rows("OOD")))
 
 
 def test_one_file_for_both(tmp_path: Path) -> None:
     rows = [row | {"scanner": row["slide_id"]} for row in index_rows("a") + index_rows("b")]
-    found = read_robustness_set(write(tmp_path, rows))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", rows))
     assert found.index is not None
     assert found.paired is not None
     assert (len(found.index.images), len(found.paired.images)) == (16, 8)
@@ -131,20 +120,20 @@ def test_ids_are_text_as_they_are(tmp_path: Path) -> None:
     rows[0] |= {"patch_id": "007"}
     rows[2] |= {"patch_id": "7"}
     rows[0]["biological_class"] = rows[2]["biological_class"] = "1e3"
-    found = read_robustness_set(write(tmp_path, rows))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", rows))
     assert found.index is not None
     assert found.index.classes.tolist().count("1e3") == 2
     upper = [{name.upper(): cell for name, cell in row.items()} for row in rows]
-    again = read_robustness_set(write(tmp_path, upper))
+    again = read_robustness_set(write_rows(tmp_path / "set.csv", upper))
     assert again.index is not None
     assert again.index.classes.tolist() == found.index.classes.tolist()
 
 
 def test_blanks_around_cells_do_not_count(tmp_path: Path) -> None:
     for rows in (index_rows("a") + index_rows("OOD")[:1], paired_rows()):
-        plain = read_robustness_set(write(tmp_path, rows))
+        plain = read_robustness_set(write_rows(tmp_path / "set.csv", rows))
         blank = [{name: f" {cell}\t" if i % 2 else cell for name, cell in row.items()} for i, row in enumerate(rows)]
-        found = read_robustness_set(write(tmp_path, blank))
+        found = read_robustness_set(write_rows(tmp_path / "set.csv", blank))
         assert (found.paths, found.num_out_of_domain, found.notes) == (plain.paths, plain.num_out_of_domain, ())
         for read, expected in ((found.index, plain.index), (found.paired, plain.paired)):
             assert (read is None) == (expected is None)
@@ -159,7 +148,7 @@ def test_names_that_differ_only_in_capitals_are_noted(tmp_path: Path) -> None:
         rows[i]["biological_class"] = rows[i + 8]["biological_class"] = name
     apart = [rows[0] | {"slide_id": "o", "path": f"o{i}.png", "patch_id": f"{i}"} for i in range(2)]
     rows += [apart[0] | {"subset": "ooD"}, apart[1] | {"subset": "OOD"}]
-    found = read_robustness_set(write(tmp_path, rows))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", rows))
     assert found.num_out_of_domain == 2
     assert found.notes == (
         "These names of biological_class differ only in capitals, blanks or a .0 and count as different: 'STROMA' and "
@@ -170,20 +159,20 @@ def test_names_that_differ_only_in_capitals_are_noted(tmp_path: Path) -> None:
     assert "STROMA" in found.index.classes
     assert found.select(np.ones(len(found.paths), np.bool_)).notes == found.notes
     pairs = [row | {"scanner": "p" if row["slide_id"] == "PM" else row["scanner"]} for row in paired_rows()]
-    assert "scanner" in read_robustness_set(write(tmp_path, pairs)).notes[0]
+    assert "scanner" in read_robustness_set(write_rows(tmp_path / "set.csv", pairs)).notes[0]
 
 
 def test_columns_that_are_spelled_alike_are_refused(tmp_path: Path) -> None:
     rows = [row | {"Medical_Center": "z"} for row in index_rows()]
     with pytest.raises(BenchmarkError, match="columns medical_center, Medical_Center are spelled alike; keep one"):
-        read_robustness_set(write(tmp_path, rows))
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows))
 
 
 @pytest.mark.parametrize("missing", ["path", "slide_id", "biological_class", "medical_center"])
 def test_missing_columns_are_named_with_what_is_needed(missing: str, tmp_path: Path) -> None:
     rows = [{name: cell for name, cell in row.items() if name != missing} for row in index_rows()]
     with pytest.raises(BenchmarkError) as refused:
-        read_robustness_set(write(tmp_path, rows))
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows))
     assert "slide_id, patch_id, path, biological_class, medical_center, and may have subset" in str(refused.value)
     assert "paired robustness needs slide_id, patch_id, path and scanner or staining" in str(refused.value)
 
@@ -207,7 +196,7 @@ def test_rows_that_contradict_each_other_are_named(line: int, change: Row, words
     rows = index_rows("a") + index_rows("b")
     rows[line - 2] |= change
     with pytest.raises(BenchmarkError) as refused:
-        read_robustness_set(write(tmp_path, rows))
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows))
     assert words in str(refused.value)
 
 
@@ -215,7 +204,7 @@ def test_a_slide_has_one_scanner(tmp_path: Path) -> None:
     rows = paired_rows()
     rows[1] |= {"scanner": "Q"}
     with pytest.raises(BenchmarkError, match="line 3: slide 'PH' has scanner 'Q' here and 'P' on line 2"):
-        read_robustness_set(write(tmp_path, rows))
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows))
 
 
 def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
@@ -245,7 +234,7 @@ def test_files_that_are_no_table_are_refused(tmp_path: Path) -> None:
 def test_sets_that_allow_one_value_only_are_refused(change, words: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     rows = [row | {name: of(row) for name, of in change.items()} for row in index_rows()]
     with pytest.raises(BenchmarkError, match=words):
-        read_robustness_set(write(tmp_path, rows))
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows))
 
 
 def test_centres_with_one_class_each_are_refused(tmp_path: Path) -> None:
@@ -254,19 +243,19 @@ def test_centres_with_one_class_each_are_refused(tmp_path: Path) -> None:
         for i, row in enumerate(index_rows())
     ]
     with pytest.raises(BenchmarkError, match="no centre has two classes"):
-        read_robustness_set(write(tmp_path, rows))
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows))
 
 
 def test_each_subset_is_looked_at(tmp_path: Path) -> None:
     single = [row for row in index_rows("b") if row["medical_center"] == "x"]
     with pytest.raises(BenchmarkError, match=r"set.csv, subset 'b': .* not 2 and 1"):
-        read_robustness_set(write(tmp_path, index_rows("a") + single))
+        read_robustness_set(write_rows(tmp_path / "set.csv", index_rows("a") + single))
 
 
 def test_pairs_need_common_places(tmp_path: Path) -> None:
     rows = [row | {"patch_id": str(i)} for i, row in enumerate(paired_rows())]
     with pytest.raises(BenchmarkError, match="no patch_id is on two slides"):
-        read_robustness_set(write(tmp_path, rows))
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows))
 
 
 def without(found: RobustnessSet, *names: str) -> RobustnessSet:
@@ -274,7 +263,7 @@ def without(found: RobustnessSet, *names: str) -> RobustnessSet:
 
 
 def test_images_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
-    found = read_robustness_set(write(tmp_path, index_rows("a") + index_rows("b")))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", index_rows("a") + index_rows("b")))
     left = without(found, "x1_0.png", "y2_1.png")
     assert [path.name for path in left.paths] == [p.name for p in found.paths if p.name not in ("x1_0.png", "y2_1.png")]
     assert left.index is not None
@@ -290,16 +279,16 @@ def test_images_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
 
 
 def test_pairs_without_images_that_cannot_be_read(tmp_path: Path) -> None:
-    left = without(read_robustness_set(write(tmp_path, paired_rows())), "PH_0.png")
+    left = without(read_robustness_set(write_rows(tmp_path / "set.csv", paired_rows())), "PH_0.png")
     assert left.paired is not None
     assert len(left.paired.images) == 11
     assert left.paths[left.paired.images[0]].name == "PH_1.png"
 
 
 def test_too_little_left_is_refused(tmp_path: Path) -> None:
-    found = read_robustness_set(write(tmp_path, index_rows()))
+    found = read_robustness_set(write_rows(tmp_path / "set.csv", index_rows()))
     with pytest.raises(BenchmarkError, match=r"without 4 of 8 images that cannot be used: .* not 2 and 1"):
         without(found, *(path.name for path in found.paths if path.name.startswith("x")))
-    paired = read_robustness_set(write(tmp_path, paired_rows()))
+    paired = read_robustness_set(write_rows(tmp_path / "set.csv", paired_rows()))
     with pytest.raises(BenchmarkError, match="without 9 of 12 images that cannot be used: no patch_id"):
         without(paired, *(path.name for path in paired.paths if not path.name.startswith("PH")))

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 from support.embedded import ENCODER, GRID, embedded
-from support.feature_files import COORDS, FEATURES, write_trident_file
+from support.feature_files import COORDS, FEATURES, write_plain_file, write_trident_file
 from support.features import FeatureSlide, write_trident
 
 from pipeline.config.stages import PlanConfig
@@ -47,12 +47,7 @@ def test_trident_rounds_the_side_of_a_patch_down(tmp_path: Path) -> None:
 
 
 def with_attributes(path: Path, of_coords: dict[str, object], of_file: dict[str, object]) -> FeatureFile:
-    """A file of features whose coordinates have just these attributes."""
-    with h5py.File(path, "w") as f:
-        f["features"], f["coords"] = FEATURES, COORDS
-        f["coords"].attrs.update(of_coords)
-        f.attrs.update(of_file)
-    return FeatureFile(path)
+    return FeatureFile(write_plain_file(path, COORDS, of_coords, of_file))
 
 
 def test_what_is_not_trident_s_is_left_to_others(tmp_path: Path) -> None:
