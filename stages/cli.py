@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
 from pipeline.base.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_PIPE, G2LError, words_of
 from pipeline.base.outside import printable
@@ -353,5 +354,6 @@ def _fail(message: str, error: BaseException) -> int:
 
 
 if __name__ == "__main__":
+    open_closed_streams()
     interrupts.install()
     main()
