@@ -4,6 +4,7 @@ The folder is timm's, with projectors, `student.json` and the card. Adapters for
 torch.export's program on request. Left out: the projector within those two; it is one linear map.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
@@ -65,7 +66,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         patch_px = int(record["patch_px"])
     if not run.student.exists():
         raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
-    if run_path.resolve() in out.resolve().parents:
+    if Path(os.path.realpath(run_path)) in Path(os.path.realpath(out)).parents:
         raise G2LError(f"{out} lies inside the run. Choose another --out")
     if not is_free(out):
         raise G2LError(f"{out} exists and is not overwritten. Choose another --out")

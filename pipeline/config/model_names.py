@@ -4,6 +4,7 @@ Folder names may contain "@" and "=" (`/home/user@domain/run`). A name that exis
 the split with the shortest valid WEIGHTS wins.
 """
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -130,9 +131,9 @@ def recorded_path(text: str, record: Path, out: str = "") -> Path:
     path = Path(text)
     if path.is_absolute():
         return path
-    folder = record.resolve().parent
+    folder = Path(os.path.realpath(record)).parent
     above = [folder, *folder.parents]
-    typed_in = [base for base in above if out and (base / out).resolve() == folder]
+    typed_in = [base for base in above if out and os.path.realpath(base / out) == str(folder)]
     existing = (base / path for base in (Path(), *typed_in, *above[:-1]) if (base / path).exists())
     return next(existing, path)
 

@@ -188,6 +188,10 @@ def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Pat
     with pytest.raises(G2LError, match="exists and is not overwritten"):
         export_student(run, out)
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(G2LError, match=r"loop exists and is not overwritten"):
+        export_student(run, loop)
 
 
 def test_files_of_a_run_of_an_earlier_version_follow_the_umask(tmp_path: Path) -> None:
