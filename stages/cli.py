@@ -302,6 +302,7 @@ def main() -> None:
 def _run() -> int:
     """Run the command of `sys.argv` and report errors; returns the exit code."""
     try:
+        os.getcwd()  # where it is gone, relative paths mean nothing and torch does not load
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer's code for Ctrl-C
             raise KeyboardInterrupt
