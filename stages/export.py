@@ -100,15 +100,27 @@ def _copy(student: Path, aside: Path, out: Path) -> None:
     """Copy the student's folder to `aside`.
 
     Raises:
-        G2LError: it cannot be read, or `aside` cannot be written; the first reason is told.
+        G2LError: it cannot be read, or `aside` cannot be written.
     """
     try:
-        shutil.copytree(student, aside, copy_function=shutil.copyfile)  # modes follow the umask, not the run's files
+        _copy_folder(student, aside)
         move_projectors(aside)
-    except shutil.Error as error:  # a list of (from, to, why)
-        raise G2LError(f"cannot copy the student to {out}: {error.args[0][0][2]}. Choose another --out") from error
     except OSError as error:
         raise G2LError(f"cannot copy the student to {out}: {error.strerror or error}. Choose another --out") from error
+
+
+def _copy_folder(source: Path, to: Path) -> None:
+    """Copy a folder's bytes: modes follow the umask (`shutil.copytree` copies those of folders).
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    to.mkdir()
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy_folder(entry, to / entry.name)
+        else:
+            shutil.copyfile(entry, to / entry.name)
 
 
 def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) -> float:
