@@ -1,10 +1,12 @@
-"""Set up the process before anything else is imported: module path, signals, text encoding.
+"""Set up the process before anything else is imported: streams, module path, signals, text encoding.
 
 Only `os` and `sys`, which the interpreter has loaded by now, are imported before the path is cleaned.
 """
 
 import os
 import sys
+
+from g2l.streams import open_closed_streams
 
 ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 """Folder of the packages of G2L."""
@@ -48,6 +50,7 @@ def use_utf8() -> None:
 
 def main() -> None:
     """Set up the process, then run the command."""
+    open_closed_streams()
     ignore_modules_here()
     end_without_traceback()
     use_utf8()

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
 from pipeline.base.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_PIPE, G2LError, words_of
 from pipeline.base.outside import printable
@@ -301,6 +302,7 @@ def main() -> None:
 def _run() -> int:
     """Run the command of `sys.argv` and report errors; returns the exit code."""
     try:
+        os.getcwd()  # where it is gone, relative paths mean nothing and torch does not load
         code = app(standalone_mode=False)
         if code == EXIT_INTERRUPTED:  # typer's code for Ctrl-C
             raise KeyboardInterrupt
@@ -353,5 +355,6 @@ def _fail(message: str, error: BaseException) -> int:
 
 
 if __name__ == "__main__":
+    open_closed_streams()
     interrupts.install()
     main()

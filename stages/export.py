@@ -4,6 +4,7 @@ The folder is timm's, with projectors, `student.json` and the card. Adapters for
 torch.export's program on request. Left out: the projector within those two; it is one linear map.
 """
 
+import os
 import shutil
 from collections.abc import Sequence
 from importlib import metadata
@@ -65,7 +66,7 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
         patch_px = int(record["patch_px"])
     if not run.student.exists():
         raise CheckpointError(f"{run_path} is not finished. Run train-student again, then export")
-    if run_path.resolve() in out.resolve().parents:
+    if Path(os.path.realpath(run_path)) in Path(os.path.realpath(out)).parents:
         raise G2LError(f"{out} lies inside the run. Choose another --out")
     if not is_free(out):
         raise G2LError(f"{out} exists and is not overwritten. Choose another --out")
@@ -99,15 +100,27 @@ def _copy(student: Path, aside: Path, out: Path) -> None:
     """Copy the student's folder to `aside`.
 
     Raises:
-        G2LError: it cannot be read, or `aside` cannot be written; the first reason is told.
+        G2LError: it cannot be read, or `aside` cannot be written.
     """
     try:
-        shutil.copytree(student, aside, copy_function=shutil.copyfile)  # modes follow the umask, not the run's files
+        _copy_folder(student, aside)
         move_projectors(aside)
-    except shutil.Error as error:  # a list of (from, to, why)
-        raise G2LError(f"cannot copy the student to {out}: {error.args[0][0][2]}. Choose another --out") from error
     except OSError as error:
         raise G2LError(f"cannot copy the student to {out}: {error.strerror or error}. Choose another --out") from error
+
+
+def _copy_folder(source: Path, to: Path) -> None:
+    """Copy a folder's bytes: modes follow the umask (`shutil.copytree` copies those of folders).
+
+    Raises:
+        OSError: it cannot be read or written.
+    """
+    to.mkdir()
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy_folder(entry, to / entry.name)
+        else:
+            shutil.copyfile(entry, to / entry.name)
 
 
 def _difference(folder: Path, record: dict[str, Any], state: dict[str, Tensor]) -> float:

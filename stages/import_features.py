@@ -353,7 +353,7 @@ def plan_import(looked: Looked) -> Plan:
         }
     )
     slides, audit = in_order(parts, [s.audit for s in (*looked.slides, *looked.matched.failed)])
-    return Plan(slides, looked.matched.root.resolve(), options, audit)
+    return Plan(slides, Path(os.path.realpath(looked.matched.root)), options, audit)
 
 
 def say_audit(plan: Plan, teacher: str) -> None:

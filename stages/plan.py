@@ -5,6 +5,7 @@ not say how they are drawn; here, uniformly without replacement from the tissue 
 """
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -70,7 +71,7 @@ def plan_slides(
         write_audit([a.audit for a in audited], audit_csv)
     refuse_near_copies(manifest, same)
     slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
-    return Plan(slides, manifest.slides_root.resolve(), config.for_plan(), audit)
+    return Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit)
 
 
 def audit_slide(

@@ -442,3 +442,11 @@ def test_the_command_imports_nothing_heavy_at_start() -> None:
     ):
         found = {module.split(".")[0] for module in imports_of(MODULES[name], top_level_only=True)}
         assert not found & heavy, name
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_real_paths_are_found_without_an_error_for_links_in_a_circle(name: str) -> None:
+    """`os.path.realpath` returns such a path; `Path.resolve` raises a RuntimeError before Python 3.13."""
+    calls = [node for node in ast.walk(parsed(MODULES[name])) if isinstance(node, ast.Call)]
+    bare = [call.func for call in calls if not call.args and not call.keywords]
+    assert not [f.lineno for f in bare if isinstance(f, ast.Attribute) and f.attr == "resolve"]

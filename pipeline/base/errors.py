@@ -88,8 +88,19 @@ class BusyError(G2LError):
 
 def words_of(error: OSError) -> str:
     """The system's error message, with the paths it concerns."""
+    if isinstance(error, FileNotFoundError) and error.filename is None and _working_folder_is_gone():
+        return "the working folder has been deleted or moved away; change to one that exists (cd)"
     paths = [os.fsdecode(path) for path in (error.filename, error.filename2) if isinstance(path, str | bytes)]
     return ": ".join([" -> ".join(paths), error.strerror or str(error)]).removeprefix(": ")
+
+
+def _working_folder_is_gone() -> bool:
+    """Whether relative paths mean nothing any more."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 LIKENESS = 0.6

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.base.errors import ConfigError
 from pipeline.disk.file_names import files_named
 
 HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
@@ -46,8 +47,12 @@ def split_model(text: str) -> ModelName:
 
     Recognises existing runs and model folders of any name: tries the whole text first, then the part before an "@", and
     last removes a label.
+
+    Raises:
+        ConfigError: a part is missing, as from an unset shell variable.
     """
     match = LABELLED.match(text)
+    _require_named(text)
     whole = ModelName("", *_split_weights(text))
     if match is None or _is_model(whole.encoder):
         return whole
@@ -55,8 +60,13 @@ def split_model(text: str) -> ModelName:
 
 
 def split_folder(text: str) -> tuple[str, Path]:
-    """Split `[LABEL=]DIR` into label and folder; the label is "" if there is none."""
+    """Split `[LABEL=]DIR` into label and folder; the label is "" if there is none.
+
+    Raises:
+        ConfigError: no folder follows the label.
+    """
     match = LABELLED.match(text)
+    _require_named(text)
     if match is None or os.path.isdir(text):
         return "", Path(text)
     return match["label"], Path(match["rest"])
@@ -121,9 +131,9 @@ def recorded_path(text: str, record: Path, out: str = "") -> Path:
     path = Path(text)
     if path.is_absolute():
         return path
-    folder = record.resolve().parent
+    folder = Path(os.path.realpath(record)).parent
     above = [folder, *folder.parents]
-    typed_in = [base for base in above if out and (base / out).resolve() == folder]
+    typed_in = [base for base in above if out and os.path.realpath(base / out) == str(folder)]
     existing = (base / path for base in (Path(), *typed_in, *above[:-1]) if (base / path).exists())
     return next(existing, path)
 
@@ -139,10 +149,28 @@ def _is_model(encoder: str) -> bool:
     return any((folder / name).is_file() for name in MODEL_FILES)
 
 
+def _require_named(text: str) -> None:
+    """Check that something follows a label.
+
+    Raises:
+        ConfigError: nothing does, as from an unset shell variable.
+    """
+    if text.endswith("=") and LABELLED.match(f"{text}x") and not Path(text).exists():
+        raise ConfigError(f"{text}: nothing follows the =. Name what {text[:-1]} stands for")
+
+
 def _split_weights(text: str) -> tuple[str, str]:
-    """Split `ENCODER[@WEIGHTS]` into encoder and weights."""
+    """Split `ENCODER[@WEIGHTS]` into encoder and weights.
+
+    Raises:
+        ConfigError: one of the two is missing.
+    """
     if _is_model(text) or "@" not in text:
         return text, ""
+    if text.startswith("@"):
+        raise ConfigError(f"{text}: no encoder before the @. Write ENCODER@WEIGHTS")
+    if text.endswith("@"):
+        raise ConfigError(f"{text}: nothing follows the @. Name weights, or leave out the @")
     splits = list(_splits(text))
     for encoder, weights in splits:
         if _is_model(encoder) or weights in WEIGHTS_WORDS or Path(weights).exists():
@@ -165,9 +193,14 @@ def split_choice(weights: Path) -> tuple[Path, str]:
     """Split `FILE::SET` into a path of weights and the name of the set in it; "" if none is named.
 
     An existing file whose name contains "::" is kept whole.
+
+    Raises:
+        ConfigError: no name follows the "::".
     """
     text = str(weights)
     if CHOICE not in text or weights.exists():
         return weights, ""
     file, _, name = text.rpartition(CHOICE)
+    if not name:
+        raise ConfigError(f"{text}: nothing follows the {CHOICE}. Name a set of weights, or leave out the {CHOICE}")
     return Path(file), name

@@ -18,7 +18,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.base.outside import MOST_RATIO, SMALL_BYTES, UnsafeError, require_claim, require_regular, require_room
+from pipeline.base.outside import (
+    MOST_RATIO,
+    SMALL_BYTES,
+    UnsafeError,
+    format_size,
+    require_claim,
+    require_regular,
+    require_room,
+)
 from pipeline.disk.first_look import require_sound_hdf5
 
 FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
@@ -27,6 +35,10 @@ DEFLATE = 1
 NUMBERS = "biuf"
 """NumPy kinds of numeric types."""
 MOST_ATTRIBUTE_BYTES = SMALL_BYTES
+MOST_VARIABLE = 64
+"""Values of any length (strings, sequences) of one attribute. Our choice: the tools that we import from write single
+strings; many may be one object of the file, which would be read into memory as often.
+"""
 MOST_GROWTH, SMALL_CHUNK_BYTES = 1.1, 4096
 """Factor and bytes by which filters may enlarge an incompressible chunk. Our choice: deflate adds 0.1 % and a few
 bytes.
@@ -235,15 +247,55 @@ def attributes(carrier: h5py.File | h5py.Group | h5py.Dataset) -> dict[str, Any]
     """The attributes of a file, group or dataset as Python values: `None` for an empty one, arrays as they are.
 
     Raises:
-        UnsafeError: one is larger than `MOST_ATTRIBUTE_BYTES`.
+        UnsafeError: one is larger than `MOST_ATTRIBUTE_BYTES`, or has more than `MOST_VARIABLE` values of any length;
+            or all of these together are larger than `MOST_ATTRIBUTE_BYTES`.
     """
-    values = {}
+    values: dict[str, Any] = {}
+    text_bytes = 0
     for name in carrier.attrs.keys():  # noqa: SIM118  (items() would read values before the check)
         stored = carrier.attrs.get_id(name)
-        if stored.shape is not None and math.prod(stored.shape) * stored.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
+        size = math.prod(stored.shape or ())
+        if stored.shape is not None and size * stored.dtype.itemsize > MOST_ATTRIBUTE_BYTES:
             raise UnsafeError(f"its attribute {name} claims more than {MOST_ATTRIBUTE_BYTES >> 20} MiB")
+        variable = size * _num_variable(stored.get_type(), name)
+        if variable > MOST_VARIABLE:
+            raise UnsafeError(
+                f"its attribute {name} has {variable:,} values of any length; at most {MOST_VARIABLE} are read"
+            )
+        if variable > 1:  # all may be one object, which is as large as the file
+            require_room(variable * int(carrier.file.id.get_filesize()), f"its attribute {name}")
         values[name] = python_value(carrier.attrs[name])
+        text_bytes += _num_bytes(values[name]) if variable else 0
+        if text_bytes > MOST_ATTRIBUTE_BYTES:
+            raise UnsafeError(f"its attributes hold more than {format_size(MOST_ATTRIBUTE_BYTES)}")
     return values
+
+
+def _num_variable(kind: h5py.h5t.TypeID, name: str) -> int:
+    """How many values of any length (strings, sequences) an element of this type has. They lie in the file's heap, and
+    their sizes are not known before they are read.
+
+    Raises:
+        UnsafeError: such values lie within such a value.
+    """
+    if isinstance(kind, h5py.h5t.TypeStringID):
+        return int(kind.is_variable_str())
+    if isinstance(kind, h5py.h5t.TypeVlenID):
+        if _num_variable(kind.get_super(), name):
+            raise UnsafeError(f"its attribute {name} has sequences of values of any length; not read")
+        return 1
+    if isinstance(kind, h5py.h5t.TypeArrayID):
+        return math.prod(kind.get_array_dims()) * _num_variable(kind.get_super(), name)
+    if isinstance(kind, h5py.h5t.TypeCompoundID):
+        return sum(_num_variable(kind.get_member_type(i), name) for i in range(kind.get_nmembers()))
+    return 0
+
+
+def _num_bytes(value: Any) -> int:
+    """About how many bytes the strings and sequences of an attribute have."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        return sum(_num_bytes(each) for each in value.flat)
+    return value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, str | bytes) else 0
 
 
 def python_value(value: Any) -> Any:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.base.errors import ManifestError, did_you_mean
+from pipeline.base.outside import require_regular
 from pipeline.disk.files import write_bytes
 
 Record = tuple[int, dict[str, str]]
@@ -91,7 +92,7 @@ def _text(path: Path) -> str:
     """Read a file's text, without a byte order mark.
 
     Raises:
-        ManifestError: it cannot be read, is too large, or is not UTF-8 text.
+        ManifestError: it cannot be read, is no regular file, is too large, or is not UTF-8 text.
     """
     if os.path.isdir(path):
         raise ManifestError(
@@ -99,6 +100,7 @@ def _text(path: Path) -> str:
             f"g2l make-manifest {path} --out slides.csv"
         )
     try:
+        require_regular(path)
         with open(path, "rb") as f:
             data = f.read(MAX_TABLE_BYTES + 1)
         if len(data) > MAX_TABLE_BYTES:

@@ -9,6 +9,7 @@ student after distillation; RUN@before is that student as it started, RUN@teache
 first of several.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -176,7 +177,9 @@ def name_model(text: str, patch_px: int | None, store: Path | None = None, optio
 
 def _of_student(folder: Path, label: str) -> NamedModel:
     """The model of a folder that timm loads: an exported student's, or another without a projector."""
-    model = NamedModel(label or folder.resolve().name, f"{FOLDER_PREFIX}{folder}", PRETRAINED, input_side(folder))
+    model = NamedModel(
+        label or os.path.basename(os.path.realpath(folder)), f"{FOLDER_PREFIX}{folder}", PRETRAINED, input_side(folder)
+    )
     if not is_student(folder):
         return model
     student = read_student(folder)
@@ -191,7 +194,7 @@ def _of_run(run: RunFolder, which: str, label: str, store: Path | None, option: 
     identity = run.read_identity()
     recorded, student = recorded_teachers(identity), identity["student"]
     teachers = {each.name: each.record["weights_sha256"] for each in recorded}
-    name = label or run.folder.resolve().name + (f" {which}" if which else "")
+    name = label or os.path.basename(os.path.realpath(run.folder)) + (f" {which}" if which else "")
     if which == "teacher":
         teacher = recorded[0].record
         source = weights_of_run(run, teacher, store)

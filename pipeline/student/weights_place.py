@@ -3,6 +3,7 @@
 The note in the store decides nothing. Weights are identified by their hash, which every user of the note checks.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +68,4 @@ def _store_of(run: RunFolder) -> Path | None:
     except CheckpointError:
         return None
     path = Path(str(text))
-    return path if path.exists() else run.folder.resolve().parent / path
+    return path if path.exists() else Path(os.path.realpath(run.folder)).parent / path

@@ -48,3 +48,15 @@ def test_the_first_line_of_an_error(error: Exception, line: str) -> None:
 def test_a_slide_s_error_keeps_what_is_known_of_it() -> None:
     assert SlideError("no mpp", {"width": 3}).facts == {"width": 3}
     assert not SlideError("no slide").facts
+
+
+def test_a_working_folder_that_is_gone_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(FileNotFoundError) as caught:
+        Path("x").absolute()
+    assert words_of(caught.value).startswith("the working folder has been deleted")
+    with pytest.raises(FileNotFoundError) as caught:
+        (tmp_path / "none").stat()
+    assert words_of(caught.value) == f"{tmp_path}/none: No such file or directory"

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.base.errors import ConfigError
 from pipeline.config.model_names import (
     ModelName,
     absolute_folder,
     absolute_model,
     as_on_disk,
     recorded_path,
+    split_choice,
     split_folder,
     split_model,
 )
@@ -50,6 +52,37 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 )
 def test_a_name_is_taken_apart(home: Path, text: str, expected: tuple[str, str, str]) -> None:
     assert split_model(text) == ModelName(*expected)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("uni@", "nothing follows the @"),
+        ("x=uni@", "nothing follows the @"),
+        ("hf-hub:owner/name@", "nothing follows the @"),
+        ("@", "no encoder before the @"),
+        ("@f.pth", "no encoder before the @"),
+        ("x=@f.pth", "no encoder before the @"),
+        ("uni=", "nothing follows the ="),
+    ],
+)
+def test_an_unset_variable_in_a_name_is_told(home: Path, text: str, missing: str) -> None:
+    for parse in (split_model, absolute_model):
+        with pytest.raises(ConfigError, match=missing):
+            parse(text)
+
+
+def test_an_unset_variable_behind_a_folder_or_file_is_told(home: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^x=: nothing follows the ="):
+        split_folder("x=")
+    with pytest.raises(ConfigError, match=r"^w\.pth::: nothing follows the ::"):
+        split_choice(Path("w.pth::"))
+    for name in ("uni@", "x=", "w.pth::"):
+        Path(name).mkdir()
+    (Path("uni@") / "run.json").write_text("{}")
+    assert split_model("uni@") == ModelName("", "uni@", "")
+    assert split_folder("x=") == ("", Path("x="))
+    assert split_choice(Path("w.pth::")) == (Path("w.pth::"), "")
 
 
 def test_folders_of_features(home: Path) -> None:

@@ -1,6 +1,7 @@
 """HDF5 files that would have something else read, or that claim what they have not."""
 
 import os
+import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -183,6 +184,72 @@ def test_an_attribute_that_claims_too_much_is_refused(tmp_path: Path) -> None:
     for read in (read_features, read_attributes):
         with pytest.raises(BenchmarkError, match="its attribute x claims more than 64 MiB"):
             read(path)
+
+
+def many_strings_at_one_place(path: Path, num_bytes: int, number: int) -> None:
+    """A file whose attribute `note` has `number` strings, all of them one object of the heap."""
+    with h5py.File(path, "w", libver="earliest") as f:
+        f["features"] = FEATURES
+        note = ["A" * num_bytes, *(f"b{i:05d}" for i in range(1, number))]
+        f["features"].attrs.create("note", np.array(note, dtype=object), dtype=h5py.string_dtype())
+    data = bytearray(path.read_bytes())
+    second = data.index(struct.pack("<I", 6), data.index(struct.pack("<I", num_bytes)))
+    while struct.unpack_from("<I", data, second - 16)[0] != num_bytes:
+        second = data.index(struct.pack("<I", 6), second + 1)
+    for i in range(number - 1):
+        data[second + 16 * i : second + 16 * (i + 1)] = data[second - 16 : second]
+    path.write_bytes(data)
+
+
+def test_many_strings_that_are_one_object_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    many_strings_at_one_place(path, 10_000, 300)
+    with h5py.File(path) as f:
+        assert len(f["features"].attrs["note"][299]) == 10_000  # as HDF5 takes it
+    with pytest.raises(BenchmarkError, match="its attribute note has 300 values of any length; at most 64 are read"):
+        read_attributes(path)
+
+
+def nested(f: h5py.File) -> None:
+    inner = h5py.h5t.vlen_create(h5py.h5t.vlen_create(h5py.h5t.NATIVE_INT8))
+    h5py.h5a.create(f.id, b"x", inner, h5py.h5s.create(h5py.h5s.SCALAR))
+
+
+def within_an_array_type(f: h5py.File) -> None:
+    text = h5py.h5t.C_S1.copy()
+    text.set_size(h5py.h5t.VARIABLE)
+    h5py.h5a.create(f.id, b"x", h5py.h5t.array_create(text, (65,)), h5py.h5s.create(h5py.h5s.SCALAR))
+
+
+def within_a_compound(f: h5py.File) -> None:
+    kind = np.dtype([("a", h5py.string_dtype()), ("b", h5py.string_dtype())])
+    f.attrs.create("x", np.array([("", "")] * 33, dtype=kind), dtype=kind)
+
+
+@pytest.mark.parametrize("write", [nested, within_an_array_type, within_a_compound])
+def test_values_of_any_length_are_counted_in_every_type(tmp_path: Path, write: Callable[[h5py.File], None]) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        write(f)
+    with pytest.raises(BenchmarkError, match=r"its attribute x has .*of any length"):
+        read_attributes(path)
+
+
+def test_texts_are_bounded_by_the_memory_and_by_their_sum(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as f:
+        f.attrs["list"] = ["a", "b", "c"]
+        f.attrs["text"], f.attrs["other"] = "A" * 3000, "B" * 3000
+        f.attrs.create("refs", [f.ref, f.ref], dtype=h5py.ref_dtype)
+    read = read_attributes(path)[""]
+    assert (list(read["list"]), len(read["text"])) == (["a", "b", "c"], 3000)
+    monkeypatch.setattr("pipeline.disk.hdf5_input.MOST_ATTRIBUTE_BYTES", 5000)
+    with pytest.raises(BenchmarkError, match="its attributes hold more than"):
+        read_attributes(path)
+    monkeypatch.setattr("pipeline.base.outside.SMALL_BYTES", 1)
+    monkeypatch.setattr("pipeline.base.outside.free_memory_bytes", lambda: 4 * path.stat().st_size)
+    with pytest.raises(BenchmarkError, match=r"its attribute list needs .* of memory"):
+        read_attributes(path)
 
 
 @pytest.mark.slow

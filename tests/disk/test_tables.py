@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import os
 import random
 from pathlib import Path
 
@@ -230,3 +231,10 @@ def test_columns_that_differ_in_capitals_only_are_named() -> None:
         (1, "columns Label, label are spelled alike; keep one of them")
     ]
     assert alike_columns(["path", "label"]) == []
+
+
+def test_pipes_and_devices_are_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.csv")
+    for path in (tmp_path / "p.csv", Path("/dev/zero")):
+        with pytest.raises(ManifestError, match=rf"cannot read {path}: a pipe or device, not a file"):
+            read_table(path, ("path",), ",")

@@ -355,3 +355,16 @@ def test_mistyped_options_encoders_and_tables_get_the_likely_one(tmp_path: Path)
     (tmp_path / "c.toml").write_text("[tran-student]\n")
     code, _, errors = call_g2l("train-student", "s.zarr", "--config", tmp_path / "c.toml")
     assert (code, "did you mean train-student?" in errors) == (1, True)
+
+
+def test_from_a_working_folder_that_is_gone_nothing_is_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own libraries end the process there."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, _, errors = call_g2l("make-manifest", tmp_path, "--out", tmp_path / "m.csv")
+    assert (code, errors) == (
+        1,
+        "error: the working folder has been deleted or moved away; change to one that exists (cd)\n",
+    )
+    assert not (tmp_path / "m.csv").exists()

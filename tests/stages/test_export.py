@@ -185,17 +185,27 @@ def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Pat
     with pytest.raises(G2LError, match="exists and is not overwritten"):
         export_student(run, out)
     assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(G2LError, match=r"loop exists and is not overwritten"):
+        export_student(run, loop)
 
 
-def test_files_of_a_run_of_an_earlier_version_follow_the_umask(tmp_path: Path) -> None:
-    """Runs of 0.1.0 have weights that their owner alone can read."""
+@pytest.mark.parametrize(("umask", "of_file", "of_folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+def test_files_and_folders_follow_the_umask_and_not_the_run(
+    tmp_path: Path, umask: int, of_file: int, of_folder: int
+) -> None:
+    """Runs of 0.1.0 have weights that their owner alone can read; others were made under another umask."""
     student = tmp_path / "run" / "student"
-    student.mkdir(parents=True)
+    (student / "projector").mkdir(parents=True, mode=0o750)
     (student / "model.safetensors").write_bytes(b"weights")
     (student / "model.safetensors").chmod(0o600)
-    before = os.umask(0o022)
+    student.chmod(0o755)
+    before = os.umask(umask)
     try:
         _copy(student, tmp_path / "aside", tmp_path / "out")
     finally:
         os.umask(before)
-    assert (tmp_path / "aside" / "model.safetensors").stat().st_mode & 0o777 == 0o644
+    aside = tmp_path / "aside"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (aside, *aside.iterdir())}
+    assert modes == {"aside": of_folder, "projector": of_folder, "model.safetensors": of_file}

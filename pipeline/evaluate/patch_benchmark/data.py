@@ -349,7 +349,7 @@ def _read_folder(folder: Path) -> PatchSet:
     paths, labels, splits = zip(*patches, strict=True)
     notes = [] if has_splits else _notes_on_folders(inside)
     return PatchSet(
-        folder.resolve().name,
+        os.path.basename(os.path.realpath(folder)),
         folder,
         list(paths),
         np.array(labels),

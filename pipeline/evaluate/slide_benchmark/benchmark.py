@@ -72,7 +72,7 @@ def named_folders(texts: Sequence[str]) -> list[tuple[str, Path]]:
         label, folder = split_folder(text)
         if not os.path.isdir(folder):
             raise ConfigError(f"--features {text}: {folder} is not a folder")
-        folders.append((label or folder.resolve().name, folder))
+        folders.append((label or os.path.basename(os.path.realpath(folder)), folder))
     labels = [label for label, _ in folders]
     if twice := sorted({label for label in labels if labels.count(label) > 1}):
         raise ConfigError(f"--features: two are called {twice[0]}; name them: --features LABEL=DIR")

@@ -4,6 +4,7 @@ For each feature set two predictors are trained on the same folds: attention MIL
 a case's patches. Cases are scored by the fold that did not see them, and all feature sets on the same cases.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -317,7 +318,7 @@ def _source(slide_set: SlideSet, features: Sequence[tuple[str, Path]], surveys: 
     """Names and hashes of the label file and of the feature files that were used."""
     source = {"labels": slide_set.path.name, "labels sha256": sha256_file(slide_set.path)}
     for model, folder in features:
-        source[f"features {model}"] = folder.resolve().name
+        source[f"features {model}"] = os.path.basename(os.path.realpath(folder))
         source[f"features {model} sha256"] = surveys[model].hash_of(slide_set.slides)
     return source
 
