@@ -63,6 +63,7 @@ MAY_BE_ALIKE = {name: modules for modules, names, _ in INTERFACES for name in na
 DISK = ("os", "io", "pathlib", "shutil", "tempfile", "h5py", "zarr", "openslide", "json", "csv", "safetensors")
 MAY_READ = {
     "pipeline.base.outside": "the boundary itself",
+    "g2l.streams": "the null device, in place of closed streams",
     "pipeline.base.cores": "the system's own files: quotas of a container",
     "pipeline.base.processes": "the system's own files: of processes",
     "pipeline.disk.at_hand": "locks and notes of its own, opened without waiting or following",
@@ -70,7 +71,7 @@ MAY_READ = {
     "pipeline.disk.folders": "a note of its own, opened without waiting or following",
     "pipeline.disk.locks": "locks, opened without waiting or following",
     "pipeline.disk.named_locks": "locks, opened without waiting or following",
-    "pipeline.disk.tables": "a table may be a pipe; bounds its size itself",
+    "pipeline.disk.tables": "asks for a regular file first; bounds its size itself",
     "pipeline.disk.tensor_files": "asks for a regular file first",
     "pipeline.encoders.weight_files": "asks for a regular file first",
     "pipeline.slides.dicom": "the head of a regular file, for which it asks first",
