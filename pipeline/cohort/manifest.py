@@ -295,22 +295,22 @@ def row_hash(row: ManifestRow) -> str:
     return sha256_json(hashed)[:16]
 
 
-def refuse_near_copies(manifest: Manifest, groups: Iterable[Iterable[str]]) -> None:
-    """Refuse slides of several cases that are one slide; `groups` has the ids of those with the same quickhash.
+def refuse_near_copies(manifest: Manifest, groups: Iterable[tuple[Iterable[str], str]]) -> None:
+    """Refuse slides of several cases that are one slide; `groups` has their ids and by what it is known.
 
     Raises:
         ManifestError: there are such slides.
     """
     rows = {row.slide_id: row for row in manifest.rows}
     problems = []
-    for ids in groups:
+    for ids, by in groups:
         group = sorted((rows[slide_id] for slide_id in ids), key=lambda row: row.line)
         if len({row.case_id for row in group}) > 1:
             named = " and ".join(f"{row.slide_id!r} ({manifest.slide_path(row)})" for row in group)
             problems.append(
                 (
                     group[0].line,
-                    f"one slide has several cases {_lines(group)}: {named} have the same OpenSlide quickhash, though "
+                    f"one slide has several cases {_lines(group)}: {named} are one by {by}, though "
                     "their files differ. Keep one row per slide",
                 )
             )
