@@ -18,7 +18,7 @@ from pipeline.base.units import check_mpp
 from pipeline.cohort.copies import copies_of_slides
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.files import sha256_json
-from pipeline.disk.label_words import cell_value, is_unknown
+from pipeline.disk.label_words import case_value, cell_value, is_unknown
 from pipeline.disk.tables import Problem, composed, read_table, refuse, write_table
 
 Split = Literal["train", "val"]
@@ -154,6 +154,7 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
 def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:
     """Parse a record. A wrong cell is added to `problems` and counts as empty."""
     cells = {column: cell_value(record.get(column, "")) for column in COLUMNS}
+    cells["case_id"] = case_value(record.get("case_id", ""))
     mpp, mpp_trouble = _parse_mpp(cells["mpp"])
     problems += [(line, trouble) for trouble in (mpp_trouble, *_cell_troubles(record, cells, mpp)) if trouble]
     return ManifestRow(

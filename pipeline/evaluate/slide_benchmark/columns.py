@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from pipeline.disk.label_words import cell_value
+from pipeline.disk.label_words import case_value
 from pipeline.disk.tables import Problem, Record
 from pipeline.evaluate.groups import coarsest
 
@@ -61,7 +61,7 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
     by_name = _by_plain_name(header, label)
     written = _written_names(by_name, label)
     of_cases = _case_columns(by_name, label)
-    cells_of = {name: [cell_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
+    cells_of = {name: [case_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
     grouping = coarsest(cells_of)
     if grouping.column:
         first = next((name for name, cells in cells_of.items() if any(cells)), grouping.column)
@@ -120,7 +120,7 @@ def _missing_case_problems(records: Sequence[Record], groups: Sequence[str], of_
         )
         for (line, cells), group in zip(records, groups, strict=True)
         for column in of_cases
-        if not group and cells[column].strip() and not cell_value(cells[column])
+        if not group and cells[column].strip() and not case_value(cells[column])
     ]
 
 
