@@ -19,7 +19,7 @@ from pipeline.cohort.copies import copies_of_slides
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import case_value, cell_value, is_unknown
-from pipeline.disk.tables import Problem, composed, read_table, refuse, write_table
+from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, write_table
 
 Split = Literal["train", "val"]
 
@@ -59,11 +59,14 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest, sorted by `slide_id`, and the folder that their relative paths start from."""
+    """The rows of a manifest, sorted by `slide_id`, the folder that their relative paths start from, and what a reader
+    must know of how it was read.
+    """
 
     rows: tuple[ManifestRow, ...]
     path: Path
     slides_root: Path
+    notes: tuple[str, ...] = ()
 
     def slide_path(self, row: ManifestRow) -> Path:
         """Path of the row's slide; absolute paths stay as they are. Finds the file if only the encoding of accents in
@@ -144,11 +147,30 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
     if slides_root is not None and not slides_root.is_dir():
         raise ManifestError(f"--slides-root {slides_root} is not a folder")
     records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
+    records, notes = _with_cases(path, records)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
-    manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root)
+    manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root, notes)
     problems += [*repeated_ids(rows), *_unclear_files(manifest), *_repeated_files(manifest)]
     problems += _mixed_cases(rows, dict(records))
     return manifest, problems
+
+
+def _with_cases(path: Path, records: list[Record]) -> tuple[list[Record], tuple[str, ...]]:
+    """The records with the cases under `case_id`, and a note if another column gives them. It counts where `case_id` is
+    absent or empty; of several, patients come before cases, which are parts of theirs.
+    """
+    if any(case_value(cells.get("case_id", "")) for _, cells in records):
+        return records, ()
+    names = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in records[0][1]} if records else {}
+    columns = [names[name] for name in ("patient_id", "patient", "case") if name in names]
+    column = next((name for name in columns if any(case_value(cells[name]) for _, cells in records)), "")
+    if not column:
+        return records, ()
+    renamed = [
+        (line, {n: cell for n, cell in cells.items() if n not in ("case_id", column)} | {"case_id": cells[column]})
+        for line, cells in records
+    ]
+    return renamed, (f"{path}: the column {column} is taken for case_id",)
 
 
 def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:
