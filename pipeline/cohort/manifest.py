@@ -156,21 +156,25 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
 
 
 def _with_cases(path: Path, records: list[Record]) -> tuple[list[Record], tuple[str, ...]]:
-    """The records with the cases under `case_id`, and a note if another column gives them. It counts where `case_id` is
-    absent or empty; of several, patients come before cases, which are parts of theirs.
-    """
-    if any(case_value(cells.get("case_id", "")) for _, cells in records):
-        return records, ()
-    names = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for name in records[0][1]} if records else {}
-    columns = [names[name] for name in ("patient_id", "patient", "case") if name in names]
-    column = next((name for name in columns if any(case_value(cells[name]) for _, cells in records)), "")
-    if not column:
+    """The records with the cases under `case_id`, and a note if another column gives them."""
+    column = _column_of_cases(records)
+    if column == "case_id":
         return records, ()
     renamed = [
         (line, {n: cell for n, cell in cells.items() if n not in ("case_id", column)} | {"case_id": cells[column]})
         for line, cells in records
     ]
     return renamed, (f"{path}: the column {column} is taken for case_id",)
+
+
+def _column_of_cases(records: list[Record]) -> str:
+    """The column that gives the cases: `case_id`, unless it is absent or empty and another has values. Patients come
+    before cases, which are parts of theirs.
+    """
+    names = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for _, cells in records[:1] for name in cells}
+    columns = ["case_id", *(names[name] for name in ("patient_id", "patient", "case") if name in names)]
+    filled = (name for name in columns if any(case_value(cells.get(name, "")) for _, cells in records))
+    return next(filled, "case_id")
 
 
 def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:
