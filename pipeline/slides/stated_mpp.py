@@ -7,8 +7,7 @@ no slide has, such as 72 dots an inch.
 
 import math
 import re
-from collections.abc import Mapping
-from itertools import product
+from collections.abc import Mapping, Sequence
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 
@@ -35,17 +34,25 @@ def stated_mpps(properties: Mapping[str, str]) -> dict[str, tuple[float, float]]
         stated[PHILIPS_MM] = (_number(numbers[-1]) * UM_IN_MM, _number(numbers[0]) * UM_IN_MM)
     y, x = (_number(properties.get(f"{DICOM_MM}[{axis}]")) for axis in (0, 1))
     stated["dicom PixelSpacing"] = (x * UM_IN_MM, y * UM_IN_MM)
-    unit = TIFF_UM.get(properties.get("tiff.ResolutionUnit", ""), math.nan)
-    x, y = (_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
-    x, y = (unit / x if x else math.nan, unit / y if y else math.nan)
+    x, y = _tiff_um(properties, "tiff.XResolution"), _tiff_um(properties, "tiff.YResolution")
     stated["tiff.XResolution" if _plausible(x) else "tiff.YResolution"] = (x, y)
     plausible = {name: mpp for name, axes in stated.items() if (mpp := _both_axes(*axes)) is not None}
-    own = {name: _number(properties.get(name)) for name in ("openslide.mpp-x", "openslide.mpp-y")}
-    alone = {name: (mpp, mpp) for name, mpp in own.items() if _plausible(mpp)}
-    known = [mpp for axes in plausible.values() for mpp in axes]
-    if len(alone) == 1 and not any(math.isclose(*pair, rel_tol=1e-3) for pair in product(own.values(), known)):
-        plausible |= alone
-    return plausible
+    return plausible | _openslide_alone(properties, [mpp for axes in plausible.values() for mpp in axes])
+
+
+def _tiff_um(properties: Mapping[str, str], field: str) -> float:
+    """um/px of a TIFF file's resolution along one axis; NaN if it gives none, or in no unit of length."""
+    per_unit = _number(properties.get(field))
+    return TIFF_UM.get(properties.get("tiff.ResolutionUnit", ""), math.nan) / per_unit if per_unit else math.nan
+
+
+def _openslide_alone(properties: Mapping[str, str], known: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """OpenSlide's mpp if it is plausible along one axis only, and none of the `known` ones."""
+    numbers = {name: _number(properties.get(name)) for name in ("openslide.mpp-x", "openslide.mpp-y")}
+    alone = {name: (mpp, mpp) for name, mpp in numbers.items() if _plausible(mpp)}
+    if len(alone) != 1 or any(math.isclose(mpp, other, rel_tol=1e-3) for mpp in numbers.values() for other in known):
+        return {}
+    return alone
 
 
 def _both_axes(x: float, y: float) -> tuple[float, float] | None:
