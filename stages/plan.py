@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
-from pipeline.cohort.copies import near_copies, near_copy_warning
+from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
 from pipeline.config.groups import Grid, Sampling
@@ -35,10 +35,13 @@ TISSUE_EVERYWHERE = 0.95
 
 @dataclass(frozen=True)
 class Audited:
-    """Result for one slide: its audit row, and its part of the plan unless it failed."""
+    """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, and is
+    kept nowhere.
+    """
 
     audit: AuditRow
     slide: SlidePlan | None
+    pixels: str | None = None
 
 
 def plan_slides(
@@ -110,25 +113,31 @@ def audit_slide(
             laid = lay_grid(slide, grid)
             part = sample_slide(row, slide, laid, sampling)
             audit = audit_open_slide(slide, laid, part, known, num_measured)
+        pixels = pixels_digest(laid.tissue.thumbnail, laid.tissue.unreadable, slide.info.size_l0_px)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
     if overlays is not None:
         draw_sample(laid, part, audit, overlays)
-    return Audited(audit, part if len(part.coords_l0_px) else None)
+    return Audited(audit, part, pixels) if len(part.coords_l0_px) else Audited(audit, None)
 
 
-def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[list[str]]]:
-    """Warn in the audit of slides that are one slide, though their files differ; also returns the ids of each group."""
-    noted = list(audited)
-    groups = near_copies(
-        [a.slide.quickhash if a.slide is not None and a.audit.vendor != dicom.VENDOR else None for a in audited]
-    )
-    for group in groups:
+def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tuple[list[str], str]]]:
+    """Warn in the audit of slides that are one slide, though their files differ; also returns the ids of each group,
+    and by what it is known.
+    """
+    noted, groups = list(audited), []
+    quickhashes = [
+        a.slide.quickhash if a.slide is not None and a.audit.vendor != dicom.VENDOR else None for a in audited
+    ]
+    for group in near_copies(quickhashes, [a.pixels for a in audited]):
+        shared = {quickhashes[index] for index in group}
+        by = BY_QUICKHASH if len(shared) == 1 and None not in shared else BY_PIXELS
         for index in group:
-            words = near_copy_warning(audited[i].audit.slide_id for i in group if i != index)
+            words = near_copy_warning((audited[i].audit.slide_id for i in group if i != index), by)
             noted[index] = replace(audited[index], audit=audited[index].audit.with_warning(words))
-    return noted, [[audited[i].audit.slide_id for i in group] for group in groups]
+        groups.append(([audited[i].audit.slide_id for i in group], by))
+    return noted, groups
 
 
 def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sampling) -> SlidePlan:

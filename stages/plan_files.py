@@ -47,6 +47,8 @@ def write_new_plan(manifest_path: Path, config: PlanConfig, out: Path) -> Plan:
         G2LError: a file would be overwritten or cannot be written; wrong input.
     """
     manifest = read_manifest(manifest_path, config.slides_root)
+    for note in manifest.notes:
+        say(f"note: {note}")
     with ExitStack() as locks:
         locks.enter_context(exclusive(out, "g2l plan"))
         if out.name:  # `p` and `p.h5` share the files beside them

@@ -1,7 +1,8 @@
 """Find TCGA barcodes in file names: the slide's case and source site. Pure.
 
 The barcode may be in lower case, follow a prefix (`BRCA_TCGA-3C-AALI-...`, `brcaTCGA-3C-AALI`), have dots or
-underscores for dashes, as R writes names, or run into the sample's code (`TCGA-3C-AALI01A`).
+underscores for dashes, as R writes names, or the dashes of word processors, or run into the sample's code
+(`TCGA-3C-AALI01A`). Left out: names without separators (`TCGA3CAALI`), which any word may begin like.
 """
 
 import re
@@ -9,11 +10,19 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BARCODE = re.compile(
-    r"TCGA([-._ ])([A-Z0-9]{2})\1([A-Z0-9]{4})(?=(?:[0-9]{2}[A-Z]?)?(?:[^A-Z0-9]|$))", re.IGNORECASE | re.ASCII
+    r"TCGA(?:([-._ ])\1*([A-Z0-9]{2})\1+([A-Z0-9]{4})(?=(?:[0-9]{2}[A-Z]?)?(?:[^A-Z0-9]|$))"
+    r"|[-._ ]+([A-Z0-9]{2})[-._ ]+([A-Z0-9]{4})(?=[-._ ]+[0-9]{2}[A-Z]?(?:[^A-Z0-9]|$)))",
+    re.IGNORECASE | re.ASCII,
 )
-"""Source site (group 2) and participant (group 3), optionally followed by the sample's two digits and vial;
-docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode.
+"""Source site (group 2 or 4) and participant (3 or 5), optionally followed by the sample's two digits and vial;
+docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode. Where separators are mixed, the sample must follow: `TCGA-LU_scan`
+is no barcode.
 """
+DASHES = str.maketrans(
+    dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-")
+    | {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+)
+"""Dashes and minus signs of word processors, and full-width characters, which Chinese and Japanese keyboards write."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +35,18 @@ class Barcode:
 
 def find_barcode(text: str) -> Barcode | None:
     """The barcode in a name; `None` if there is none, or if there are several of different cases."""
-    barcodes = {
-        Barcode(f"TCGA-{site}-{participant}".upper(), site.upper()) for _, site, participant in BARCODE.findall(text)
-    }
+    barcodes = _barcodes(text)
     return barcodes.pop() if len(barcodes) == 1 else None
 
 
 def barcode_of_path(parts: Iterable[str]) -> Barcode | None:
     """The barcode in a file's name or, failing that, of the nearest folder that has one; `parts` are the path's."""
-    with_barcode = (part for part in reversed(list(parts)) if BARCODE.search(part))
+    with_barcode = (part for part in reversed(list(parts)) if _barcodes(part))
     return find_barcode(next(with_barcode, ""))
+
+
+def _barcodes(text: str) -> set[Barcode]:
+    """All barcodes in a name."""
+    found = BARCODE.finditer(text.translate(DASHES))
+    codes = {(match[2] or match[4], match[3] or match[5]) for match in found}
+    return {Barcode(f"TCGA-{site}-{participant}".upper(), site.upper()) for site, participant in codes}

@@ -10,6 +10,8 @@ from typing import Protocol
 
 from pipeline.cohort.barcodes import find_barcode
 
+CASE_COLUMNS = ("case_id", "case", "patient_id", "patient")
+"""Names of columns of cases and patients in manifests and in tables of `evaluate`, in small letters."""
 FIX = "Fill in the manifest's column case_id (the patient)"
 
 

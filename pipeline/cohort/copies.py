@@ -2,19 +2,26 @@
 
 Reads only files of equal size: parts of them first, then whole files if the parts agree, so that every reported copy is
 one. A slide of several files is compared by its named file, with parts of the files beside it (`slides.identity`).
-Ignores empty files. `near_copies` finds slides whose files differ, though OpenSlide's quickhash does not. Left out:
-slides that another program has saved again.
+Ignores empty files. `near_copies` finds slides whose files differ, though OpenSlide's quickhash or their pixels do not.
+Left out: slides that another program has encoded again, turned or cropped, and copies that are read at another mpp.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.disk.files import sha256_file
 from pipeline.slides import dicom
 from pipeline.slides.identity import parts_digest
 
 Key = Callable[[Path], Hashable | None]
+
+BY_QUICKHASH, BY_PIXELS = "OpenSlide's quickhash", "the pixels of their tissue thumbnails"
+"""How near-copies are known, in words."""
 
 
 def copies_of_slides(paths: Sequence[Path]) -> list[list[int]]:
@@ -30,16 +37,43 @@ def copies_of_slides(paths: Sequence[Path]) -> list[list[int]]:
     return sorted([*in_series, *groups])
 
 
-def near_copies(quickhashes: Sequence[str | None]) -> list[list[int]]:
-    """Groups of two or more indices of slides with the same quickhash, ascending: one slide, whatever else its file
-    holds. Give `None` for slides without one, and for DICOM, where it is the series' UID.
+def near_copies(quickhashes: Sequence[str | None], pixels: Sequence[str | None] = ()) -> list[list[int]]:
+    """Groups of two or more indices of slides with the same quickhash or the same pixels, ascending: one slide,
+    whatever else its file holds. A slide that shares its quickhash with one and its pixels with another joins both.
+
+    Args:
+        quickhashes: `None` for slides without one, and for DICOM, where it is the series' UID.
+        pixels: `pixels_digest` of each slide; empty if they are not known. OpenSlide's quickhash covers the TIFF file's
+            description, too, and is absent where each level is large, so that equal pixels show more copies.
     """
-    return sorted(_split([range(len(quickhashes))], lambda i: quickhashes[i]))
+    group_of = {index: [index] for index in range(len(quickhashes))}
+    for keys in (quickhashes, pixels):
+        for first, *others in _split([range(len(keys))], lambda i, keys=keys: keys[i]):  # type: ignore[misc]
+            for other in others:
+                if group_of[other] is not group_of[first]:
+                    group_of[first] += group_of[other]
+                    group_of.update(dict.fromkeys(group_of[other], group_of[first]))
+    groups = {min(group): sorted(group) for group in group_of.values() if len(group) > 1}
+    return [groups[first] for first in sorted(groups)]
 
 
-def near_copy_warning(others: Iterable[str]) -> str:
+def pixels_digest(
+    thumbnail: NDArray[np.uint8], unreadable: NDArray[np.bool_], size_l0_px: tuple[int, int]
+) -> str | None:
+    """SHA-256 of a slide's decoded thumbnail (H, W, 3) and its size, which a change of the file's metadata leaves as it
+    is. `None` if what is readable is of one colour: blank slides look alike.
+    """
+    readable = thumbnail[~unreadable]
+    if not len(readable) or bool((readable == readable[0]).all()):
+        return None
+    digest = hashlib.sha256(repr((size_l0_px, thumbnail.shape)).encode())
+    digest.update(np.ascontiguousarray(thumbnail).data)
+    return digest.hexdigest()
+
+
+def near_copy_warning(others: Iterable[str], by: str = BY_QUICKHASH) -> str:
     """The audit's warning for a slide of such a group; `others` are the ids of the rest of the group."""
-    return f"the same slide as {' and '.join(map(repr, others))}, by OpenSlide's quickhash, though their files differ"
+    return f"the same slide as {' and '.join(map(repr, others))}, by {by}, though their files differ"
 
 
 def _split(groups: Iterable[Sequence[int]], key: Callable[[int], Hashable | None]) -> list[list[int]]:

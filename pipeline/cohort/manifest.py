@@ -18,8 +18,8 @@ from pipeline.base.units import check_mpp
 from pipeline.cohort.copies import copies_of_slides
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.files import sha256_json
-from pipeline.disk.label_words import cell_value, is_unknown
-from pipeline.disk.tables import Problem, composed, read_table, refuse, write_table
+from pipeline.disk.label_words import case_value, cell_value, is_unknown
+from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, write_table
 
 Split = Literal["train", "val"]
 
@@ -59,11 +59,14 @@ class ManifestRow:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of a manifest, sorted by `slide_id`, and the folder that their relative paths start from."""
+    """The rows of a manifest, sorted by `slide_id`, the folder that their relative paths start from, and what a reader
+    must know of how it was read.
+    """
 
     rows: tuple[ManifestRow, ...]
     path: Path
     slides_root: Path
+    notes: tuple[str, ...] = ()
 
     def slide_path(self, row: ManifestRow) -> Path:
         """Path of the row's slide; absolute paths stay as they are. Finds the file if only the encoding of accents in
@@ -144,16 +147,40 @@ def _parse(path: Path, slides_root: Path | None) -> tuple[Manifest, list[Problem
     if slides_root is not None and not os.path.isdir(slides_root):
         raise ManifestError(f"--slides-root {slides_root} is not a folder")
     records, problems = read_table(path, REQUIRED_COLUMNS, ",", COLUMNS)
+    records, notes = _with_cases(path, records)
     rows = sorted((_parse_row(*record, problems) for record in records), key=lambda row: row.slide_id)
-    manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root)
+    manifest = Manifest(tuple(rows), path, path.parent if slides_root is None else slides_root, notes)
     problems += [*repeated_ids(rows), *_unclear_files(manifest), *_repeated_files(manifest)]
     problems += _mixed_cases(rows, dict(records))
     return manifest, problems
 
 
+def _with_cases(path: Path, records: list[Record]) -> tuple[list[Record], tuple[str, ...]]:
+    """The records with the cases under `case_id`, and a note if another column gives them."""
+    column = _column_of_cases(records)
+    if column == "case_id":
+        return records, ()
+    renamed = [
+        (line, {n: cell for n, cell in cells.items() if n not in ("case_id", column)} | {"case_id": cells[column]})
+        for line, cells in records
+    ]
+    return renamed, (f"{path}: the column {column} is taken for case_id",)
+
+
+def _column_of_cases(records: list[Record]) -> str:
+    """The column that gives the cases: `case_id`, unless it is absent or empty and another has values. Patients come
+    before cases, which are parts of theirs.
+    """
+    names = {re.sub(r"[\s-]+", "_", name.strip().lower()): name for _, cells in records[:1] for name in cells}
+    columns = ["case_id", *(names[name] for name in ("patient_id", "patient", "case") if name in names)]
+    filled = (name for name in columns if any(case_value(cells.get(name, "")) for _, cells in records))
+    return next(filled, "case_id")
+
+
 def _parse_row(line: int, record: Mapping[str, str], problems: list[Problem]) -> ManifestRow:
     """Parse a record. A wrong cell is added to `problems` and counts as empty."""
     cells = {column: cell_value(record.get(column, "")) for column in COLUMNS}
+    cells["case_id"] = case_value(record.get("case_id", ""))
     mpp, mpp_trouble = _parse_mpp(cells["mpp"])
     problems += [(line, trouble) for trouble in (mpp_trouble, *_cell_troubles(record, cells, mpp)) if trouble]
     return ManifestRow(
@@ -295,22 +322,22 @@ def row_hash(row: ManifestRow) -> str:
     return sha256_json(hashed)[:16]
 
 
-def refuse_near_copies(manifest: Manifest, groups: Iterable[Iterable[str]]) -> None:
-    """Refuse slides of several cases that are one slide; `groups` has the ids of those with the same quickhash.
+def refuse_near_copies(manifest: Manifest, groups: Iterable[tuple[Iterable[str], str]]) -> None:
+    """Refuse slides of several cases that are one slide; `groups` has their ids and by what it is known.
 
     Raises:
         ManifestError: there are such slides.
     """
     rows = {row.slide_id: row for row in manifest.rows}
     problems = []
-    for ids in groups:
+    for ids, by in groups:
         group = sorted((rows[slide_id] for slide_id in ids), key=lambda row: row.line)
         if len({row.case_id for row in group}) > 1:
             named = " and ".join(f"{row.slide_id!r} ({manifest.slide_path(row)})" for row in group)
             problems.append(
                 (
                     group[0].line,
-                    f"one slide has several cases {_lines(group)}: {named} have the same OpenSlide quickhash, though "
+                    f"one slide has several cases {_lines(group)}: {named} are one by {by}, though "
                     "their files differ. Keep one row per slide",
                 )
             )

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 MISSING_WORDS = frozenset(
     {
@@ -12,6 +12,8 @@ MISSING_WORDS = frozenset(
         "n.a",
         "n/d",
         "n.d",
+        "n\\a",
+        "n a",
         "nan",
         "-nan",
         "1.#ind",
@@ -25,16 +27,40 @@ MISSING_WORDS = frozenset(
         "unknown",
         "unk",
         "undefined",
+        "undef",
+        "unspecified",
+        "tbd",
+        "to be determined",
+        "pending",
+        "no data",
         "not available",
         "not evaluated",
         "not reported",
         "not applicable",
         "not known",
+        "not specified",
+        "not recorded",
+        "not done",
+        "not determined",
+        "not assessed",
+        "not performed",
+        "not provided",
+        "not collected",
+        "not stated",
+        "not tested",
         "indeterminate",
     }
 )
-"""Words for a missing value, in lower case: printed by pandas, R, SQL and C, or used in the clinical tables of the GDC
-and cBioPortal. "none" is among them because pandas and Python write it (decision 0026).
+"""Words for a missing value, in lower case: printed by pandas, R, SQL and C, or used in clinical tables, those of the
+GDC and cBioPortal among them. "none" is among them because pandas and Python write it (decision 0026).
+"""
+MAYBE_CLASSES = frozenset({"nd", "nr", "blank", "empty"})
+"""Words that are a class or a missing value: NR is a non-responder or not reported, ND not detected or not done, blank
+and empty are kinds of tile. They are classes of a label, which a note tells, and no case (decision 0026).
+"""
+STATUS_IN_BRACKETS = re.compile(r"\[(?!completed\])[a-z][a-z /]{2,}\]", re.IGNORECASE)
+"""Words in square brackets stand for missing values in TCGA's clinical tables (biotab): `[Discrepancy]`. Only
+`[Completed]` is a status.
 """
 AS_WRITTEN = frozenset({"NaT", "\\N"})
 """pandas' missing time and the NULL of MySQL and Hive, case-sensitive: NAT is normal adjacent tissue."""
@@ -49,6 +75,8 @@ SPREADSHEET_ERROR = re.compile(
 `#\u00a1VALOR!`, `#N/D`), `#N/A`, `Err:502`.
 """
 BRACKETS = "[]<>(){}\"'"
+BLANKS = re.compile(r"(?<=\w)[\s_]+(?=\w)")
+"""What stands between words: `not_reported`."""
 WHOLE = re.compile(r"^(\d+)\.0+$")
 """A whole number written as a float."""
 MAX_SHOWN = 5
@@ -60,8 +88,8 @@ MAX_NUMERIC_CLASSES = 10
 def is_unknown(cell: str) -> bool:
     """Whether a cell stands for a missing value: one rule for all columns of all tables."""
     text = cell.strip()
-    bare = text.strip(BRACKETS).strip().lower().rstrip(".")
-    if text in AS_WRITTEN:
+    bare = BLANKS.sub(" ", text.strip(BRACKETS).strip().lower()).rstrip(".")
+    if text in AS_WRITTEN or STATUS_IN_BRACKETS.fullmatch(text):
         return True
     return bare in MISSING_WORDS or bool(NO_LETTERS.fullmatch(bare)) or bool(SPREADSHEET_ERROR.fullmatch(text))
 
@@ -71,19 +99,35 @@ def cell_value(cell: str) -> str:
     return "" if is_unknown(cell) else cell.strip()
 
 
+def case_value(cell: str) -> str:
+    """As `cell_value`, for a column of cases: "" also for a word that may be a class, which is no patient's name."""
+    return "" if cell.strip().lower() in MAYBE_CLASSES else cell_value(cell)
+
+
 def missing_notes(label: str, cells: Iterable[str]) -> list[str]:
-    """A note that lists the words of a label column that count as missing, since one may be a class; empty if none
-    do.
+    """Notes that list the words of a label column that count as missing, though one may be a class, and those that
+    count as classes, though one may be missing; empty if there are none.
     """
-    words = Counter(cell.strip() for cell in cells if cell.strip() and is_unknown(cell))
+    filled = Counter(cell.strip() for cell in cells if cell.strip())
+    words = Counter({word: count for word, count in filled.items() if is_unknown(word)})
+    notes = _maybe_missing(label, filled)
     if not words:
-        return []
+        return notes
     listed = ", ".join(f"{word!r} ({count:,})" for word, count in words.most_common(MAX_SHOWN))
     more = f" and {len(words) - MAX_SHOWN:,} more" if len(words) > MAX_SHOWN else ""
     return [
         f"These words in the column {label} count as a missing value: {listed}{more}. If one of them is a class, "
-        "give it another name, such as 'absent' for 'none'."
+        "give it another name, such as 'absent' for 'none'.",
+        *notes,
     ]
+
+
+def _maybe_missing(label: str, counts: Mapping[str, int]) -> list[str]:
+    """A note that lists the classes that may stand for a missing value; not NR beside R, or ND beside D."""
+    plain = {word.lower() for word in counts}
+    unclear = [word for word in sorted(counts) if word.lower() in MAYBE_CLASSES and word.lower()[1:] not in plain]
+    listed = ", ".join(f"{word!r} ({counts[word]:,})" for word in unclear)
+    return [f"In the column {label}, {listed} count as classes. Leave cells that are missing empty."] if unclear else []
 
 
 def spelling_notes(what: str, names: Iterable[str]) -> list[str]:

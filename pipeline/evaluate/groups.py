@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.cohort.cases import CASE_COLUMNS
 
-GROUP_COLUMNS = ("group", "case_id", "case", "patient_id", "patient", "slide_id")
+GROUP_COLUMNS = ("group", *CASE_COLUMNS, "slide_id")
 """Columns that may say which patches belong together; of columns that divide alike the first counts."""
 GROUP_WORDS = {
     "group": "groups",

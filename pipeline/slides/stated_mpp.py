@@ -7,7 +7,7 @@ no slide has, such as 72 dots an inch.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 
@@ -25,21 +25,46 @@ TIFF_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
 def stated_mpps(properties: Mapping[str, str]) -> dict[str, tuple[float, float]]:
     """Plausible um/px along x and y that the slide's fields state, by the field's name.
 
-    OpenSlide's own mpp is among them only if it is given for one axis, so that it does not count as the slide's.
+    A field that is plausible along one axis only counts for both, as pixels are square. OpenSlide's own mpp is among
+    them only if it is so and no other field says the same, so that it does not count as the slide's.
     """
     stated = {name: (_number(properties.get(name)),) * 2 for name in UM_FIELDS}
     numbers = re.findall(r"[^\s\"]+", properties.get(PHILIPS_MM, ""))
-    if len(numbers) == 2:
-        stated[PHILIPS_MM] = (_number(numbers[1]) * UM_IN_MM, _number(numbers[0]) * UM_IN_MM)
+    if len(numbers) in (1, 2):
+        stated[PHILIPS_MM] = (_number(numbers[-1]) * UM_IN_MM, _number(numbers[0]) * UM_IN_MM)
     y, x = (_number(properties.get(f"{DICOM_MM}[{axis}]")) for axis in (0, 1))
     stated["dicom PixelSpacing"] = (x * UM_IN_MM, y * UM_IN_MM)
-    unit = TIFF_UM.get(properties.get("tiff.ResolutionUnit", ""), math.nan)
-    x, y = (_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
-    stated["tiff.XResolution"] = (unit / x if x else math.nan, unit / y if y else math.nan)
-    alone = [name for name in ("openslide.mpp-x", "openslide.mpp-y") if name in properties]
-    if len(alone) == 1:
-        stated[alone[0]] = (_number(properties[alone[0]]),) * 2
-    return {name: mpp for name, mpp in stated.items() if all(MIN_MPP <= value <= MAX_MPP for value in mpp)}
+    x, y = _tiff_um(properties, "tiff.XResolution"), _tiff_um(properties, "tiff.YResolution")
+    stated["tiff.XResolution" if _plausible(x) else "tiff.YResolution"] = (x, y)
+    plausible = {name: mpp for name, axes in stated.items() if (mpp := _both_axes(*axes)) is not None}
+    return plausible | _openslide_alone(properties, [mpp for axes in plausible.values() for mpp in axes])
+
+
+def _tiff_um(properties: Mapping[str, str], field: str) -> float:
+    """um/px of a TIFF file's resolution along one axis; NaN if it gives none, or in no unit of length."""
+    per_unit = _number(properties.get(field))
+    return TIFF_UM.get(properties.get("tiff.ResolutionUnit", ""), math.nan) / per_unit if per_unit else math.nan
+
+
+def _openslide_alone(properties: Mapping[str, str], known: Sequence[float]) -> dict[str, tuple[float, float]]:
+    """OpenSlide's mpp if it is plausible along one axis only, and none of the `known` ones."""
+    numbers = {name: _number(properties.get(name)) for name in ("openslide.mpp-x", "openslide.mpp-y")}
+    alone = {name: (mpp, mpp) for name, mpp in numbers.items() if _plausible(mpp)}
+    if len(alone) != 1 or any(math.isclose(mpp, other, rel_tol=1e-3) for mpp in numbers.values() for other in known):
+        return {}
+    return alone
+
+
+def _both_axes(x: float, y: float) -> tuple[float, float] | None:
+    """The um/px along x and y, each taken for the other where that is not plausible; `None` if neither is."""
+    if not (_plausible(x) or _plausible(y)):
+        return None
+    return (x if _plausible(x) else y, y if _plausible(y) else x)
+
+
+def _plausible(mpp: float) -> bool:
+    """Whether a slide may have so many um/px; NaN is none."""
+    return MIN_MPP <= mpp <= MAX_MPP
 
 
 def _number(text: str | None) -> float:

@@ -20,6 +20,16 @@ from pipeline.cohort.barcodes import Barcode, barcode_of_path, find_barcode
         "TCGA.3C.AALI.01Z.svs",
         "brca_TCGA_3C_AALI_01.svs",
         "TCGA-3C-AALI_vs_TCGA-3C-AALI-01",
+        *(
+            f"TCGA{dash}3C{dash}AALI{dash}01Z.svs"
+            for dash in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"
+        ),
+        "TCGA\u20133C-AALI.svs",
+        "\uff34\uff23\uff27\uff21\uff0d3C\uff0dAALI",
+        "TCGA-3C_AALI-01.svs",
+        "TCGA - 3C - AALI - 01Z",
+        "TCGA--3C--AALI.svs",
+        "TCGA-3C--AALI_1.svs",
     ],
 )
 def test_barcodes_are_found_wherever_they_stand_in_a_name(name: str) -> None:
@@ -27,7 +37,19 @@ def test_barcodes_are_found_wherever_they_stand_in_a_name(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["TCGA-LUSC.svs", "TCGA-3C-AALI012", "TCGA-3C-AALIX", "TCGA-3C_AALI", "TCGA-3C-AALI_TCGA-A1-A0SB"]
+    "name",
+    [
+        "TCGA-LUSC.svs",
+        "TCGA-3C-AALI012",
+        "TCGA-3C-AALIX",
+        "TCGA-3C_AALI",
+        "TCGA-3C-AALI_TCGA-A1-A0SB",
+        "TCGA3CAALI",
+        "TCGA-LU_scan.svs",
+        "TCGA3C-AALI-01",
+        "TCGA-LU_scanner-01",
+        "TCGA\u20133C\u2013AALI vs TCGA-A1-A0SB",
+    ],
 )
 def test_what_is_no_barcode(name: str) -> None:
     assert find_barcode(name) is None
@@ -35,4 +57,5 @@ def test_what_is_no_barcode(name: str) -> None:
 
 def test_a_barcode_may_be_a_folder_s() -> None:
     assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI", "1.svs")) == Barcode("TCGA-3C-AALI", "3C")
+    assert barcode_of_path(("TCGA\u2013A1\u2013A0SB", "1.svs")) == Barcode("TCGA-A1-A0SB", "A1")
     assert barcode_of_path(("TCGA-A1-A0SB", "TCGA-3C-AALI.svs")) == Barcode("TCGA-3C-AALI", "3C")

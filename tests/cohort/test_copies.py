@@ -2,18 +2,21 @@
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import support.slides as sf
+import tifffile
 from support.commands import call_g2l
 from support.dicom import RGB, write_slide
 from support.extraction import made_up_plan, write_cohort
 from support.files import put
 
 from pipeline.base.errors import ManifestError
-from pipeline.cohort.copies import copies_of_slides, near_copies
+from pipeline.cohort.copies import copies_of_slides, near_copies, pixels_digest
 from pipeline.cohort.manifest import parse_manifest, read_manifest
 from pipeline.cohort.plan import AuditRow
 from pipeline.cohort.sources import list_folder
@@ -74,6 +77,86 @@ def test_plan_refuses_one_slide_under_two_ids(tmp_path: Path, case: str) -> None
 def test_near_copies_are_told_by_what_is_known() -> None:
     assert near_copies([None, "a", "b", None, "a", "c", "b", "a"]) == [[1, 4, 7], [2, 6]]
     assert near_copies([]) == []
+    assert near_copies(["a", "a", None, "c", None], [None, "x", "x", None, None]) == [[0, 1, 2]]
+    assert near_copies(["a", "b", "b", "a"], ["x", "y", "x", None]) == [[0, 1, 2, 3]]
+
+
+def test_pixels_tell_slides_unless_they_are_blank() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (5, 4, 3), np.uint8)
+    well, torn = np.zeros((5, 4), bool), np.zeros((5, 4), bool)
+    torn[0] = True
+    assert pixels_digest(image, well, (64, 80)) == pixels_digest(image.copy(), well, (64, 80))
+    others = [pixels_digest(image, well, (64, 79)), pixels_digest(image ^ (image == image[0, 0]), well, (64, 80))]
+    assert len({pixels_digest(image, well, (64, 80)), *others}) == 3
+    blank = np.full((5, 4, 3), 243, np.uint8)
+    assert pixels_digest(blank, well, (64, 80)) is None
+    blank[0] = 0
+    assert pixels_digest(blank, torn, (64, 80)) is None
+    assert pixels_digest(blank, ~well, (64, 80)) is None
+
+
+def other_description(folder: Path) -> tuple[str, str]:
+    """A copy without the name of its owner: OpenSlide's quickhash covers the description."""
+    sf.make_slide(folder / "a.svs", width=640, height=512, mpp=0.5, downsamples=(1,), tile=64, seed=1)
+    put(folder / "b.svs", (folder / "a.svs").read_bytes().replace(b"G2L test slide", b"G2L anon slide"))
+    return "a.svs", "b.svs"
+
+
+def no_quickhash(folder: Path) -> tuple[str, str]:
+    """Slides whose smallest level is too large for a quickhash, and another last byte."""
+    size = {"width": 1600, "height": 1280}
+    sf.make_slide(folder / "a.svs", **size, mpp=0.5, downsamples=(1,), compression="none", seed=2)
+    put(folder / "b.svs", (folder / "a.svs").read_bytes() + b"\0")
+    return "a.svs", "b.svs"
+
+
+def other_format(folder: Path) -> tuple[str, str]:
+    """One picture as Aperio's file and as a plain TIFF."""
+    for name, vendor in (("a.svs", "aperio"), ("b.tif", "generic-tiff")):
+        sf.make_slide(folder / name, width=640, height=512, mpp=0.5, downsamples=(1,), tile=64, seed=1, vendor=vendor)
+    return "a.svs", "b.tif"
+
+
+@pytest.mark.parametrize("make_pair", [other_description, no_quickhash, other_format])
+@pytest.mark.parametrize("case", ["k", "l"])
+def test_plan_tells_one_slide_by_its_pixels(
+    tmp_path: Path, make_pair: Callable[[Path], tuple[str, str]], case: str
+) -> None:
+    """Trained on and held out at once: refused. Of one case: said. Nothing of it is kept in the plan."""
+    one, other = make_pair(tmp_path)
+    table, out, audit = tmp_path / "m.csv", tmp_path / "p.h5", tmp_path / "p.audit.csv"
+    split = "train" if case == "k" else "val"
+    table.write_text(f"slide_id,path,case_id,split\nfirst,{one},k,train\nsecond,{other},{case},{split}\n")
+    options = ("--patch-px", 64, "--min-tissue", 0, "--patches-per-slide", 6, "--workers", 2)
+    code, said, err = call_g2l("plan", table, "--out", out, *options)
+    if case == "l":
+        assert (code, out.exists()) == (1, False)
+        assert "one slide has several cases on lines 2, 3: 'first' (" in err
+        assert "and 'second' (" in err
+        assert "are one by the pixels of their tissue thumbnails" in err
+    else:
+        assert code == 0, err
+    for text in (audit.read_text(), *([] if case == "l" else [said])):
+        for name in ("first", "second"):
+            assert text.count(f"the same slide as '{name}', by the pixels of their tissue thumbnails") == 1
+
+
+def test_blank_slides_are_not_one_slide(tmp_path: Path) -> None:
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(
+            tmp_path / name,
+            np.full((512, 640, 3), 243, np.uint8),
+            tile=(64, 64),
+            photometric="rgb",
+            description=f"scan {name}",
+            metadata=None,
+            resolution=(20_000, 20_000),
+            resolutionunit="CENTIMETER",
+        )
+    table = tmp_path / "m.csv"
+    table.write_text("slide_id,path,case_id\na,a.tif,k\nb,b.tif,l\n")
+    code, said, err = call_g2l("plan", table, "--out", tmp_path / "p.h5", "--patch-px", 64, "--min-tissue", 0)
+    assert (code, "the same slide" in said) == (0, False), err
 
 
 @pytest.mark.parametrize("case", ["k", "l", ""])
@@ -101,7 +184,7 @@ def test_a_dicom_slide_has_no_near_copies(vendor: str) -> None:
     slide = replace(made_up_plan().slides[0], quickhash="x")
     audited = [Audited(AuditRow(name, "ok", vendor=vendor, warnings="odd"), slide) for name in "ab"]
     noted, groups = note_near_copies([*audited, Audited(AuditRow("c", "failed", vendor=vendor), None)])
-    assert groups == ([["a", "b"]] if vendor == "aperio" else [])
+    assert groups == ([(["a", "b"], "OpenSlide's quickhash")] if vendor == "aperio" else [])
     assert [a.audit.warnings.startswith("odd; the same slide as ") for a in noted] == [bool(groups)] * 2 + [False]
 
 

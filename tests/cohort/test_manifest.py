@@ -373,3 +373,34 @@ def test_an_override_that_says_nothing(tmp_path: Path, cells: str) -> None:
     (tmp_path / "m.csv").write_text(f"slide_id,path,mpp,mpp_overrides\na,a.svs,{cells}\n")
     with pytest.raises(ManifestError, match=r"line 2: mpp_overrides '\w+' is not yes \(with an mpp\), no, or empty"):
         read_manifest(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("name", ["patient_id", "Patient ID", "patient", "CASE"])
+@pytest.mark.parametrize("empty", ["", "case_id"])
+def test_cases_may_stand_in_a_column_of_another_name(tmp_path: Path, name: str, empty: str) -> None:
+    """As in tables of `evaluate`; said in one line, and no label then."""
+    table = tmp_path / "m.csv"
+    columns = f",{empty}" * bool(empty)
+    gap = "," * bool(empty)
+    table.write_text(f"slide_id,path{columns},{name},grade\na,a.svs{gap},p1,2\nb,b.svs{gap},p1,3\nc,c.svs{gap},NA,3\n")
+    manifest = parse_manifest(table)
+    assert [(row.case_id, row.has_case) for row in manifest.rows] == [("p1", True), ("p1", True), ("c", False)]
+    assert [dict(row.labels) for row in manifest.rows] == [{"grade": "2"}, {"grade": "3"}, {"grade": "3"}]
+    assert manifest.notes == (f"{table}: the column {name} is taken for case_id",)
+
+
+def test_case_id_comes_before_other_names_and_patients_before_cases(tmp_path: Path) -> None:
+    table = tmp_path / "m.csv"
+    table.write_text("slide_id,path,patient_id,case_id\na,a.svs,p,c\nb,b.svs,p,\n")
+    manifest = parse_manifest(table)
+    assert [(row.case_id, dict(row.labels)) for row in manifest.rows] == [
+        ("c", {"patient_id": "p"}),
+        ("b", {"patient_id": "p"}),
+    ]
+    assert manifest.notes == ()
+    table.write_text("slide_id,path,case,patient\na,a.svs,c1,p\nb,b.svs,c2,p\n")
+    manifest = parse_manifest(table)
+    assert [(row.case_id, sorted(row.labels)) for row in manifest.rows] == [("p", ["case"])] * 2
+    table.write_text("slide_id,path,patient\na,a.svs,\nb,b.svs,NA\n")
+    manifest = parse_manifest(table)
+    assert ([row.has_case for row in manifest.rows], manifest.notes) == ([False, False], ())

@@ -7,7 +7,7 @@ from support.files import put
 
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.manifest import parse_manifest
-from pipeline.disk.label_words import cell_value, is_unknown, spelling_notes
+from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.robustness.data import read_robustness_set
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
@@ -64,6 +64,26 @@ MISSING = (
     "n/d",
     "None.",
     "Not Available.",
+    "[Discrepancy]",
+    "[Not Evaluated]",
+    "[Pending]",
+    "[Not Applicable]",
+    "[unclear / illegible]",
+    "not specified",
+    "Unspecified",
+    "undef",
+    "not recorded",
+    "Not Performed",
+    "not done",
+    "not determined",
+    "not assessed",
+    "not  tested",
+    "not_reported",
+    "TBD",
+    "pending",
+    "No data",
+    "n\\a",
+    "N A",
 )
 VALUES = (
     "0",
@@ -82,6 +102,15 @@ VALUES = (
     "x-",
     "A.",
     "3+4",
+    "[Completed]",
+    "[3+4]",
+    "ND",
+    "NR",
+    "blank",
+    "empty",
+    "not detected",
+    "no dysplasia",
+    "n_b",
 )
 
 
@@ -122,6 +151,25 @@ def test_a_label_s_missing_words_are_no_class_and_told(tmp_path: Path, word: str
     slides = read_slide_set(put(tmp_path / "s.csv", f"slide_id,center,her2\na,{word},x\nb,,{word}\n"), "her2", [])
     assert any(note.replace("label", "her2", 1) in said for said in slides.notes)
     assert [exclusion.what for exclusion in slides.exclusions if exclusion.by_rule] == ["slide b"]
+
+
+@pytest.mark.parametrize("word", ["ND", "nr", "Blank", "empty"])
+def test_words_that_may_be_a_class_are_no_case(tmp_path: Path, word: str) -> None:
+    """A centre stays: ND is a source site of TCGA."""
+    table = write(tmp_path / "m.csv", f"slide_id,path,case_id,center\na,a.svs,{word},{word}\nb,b.svs,{word},{word}\n")
+    rows = parse_manifest(table).rows
+    assert [(row.case_id, row.has_case, row.center) for row in rows] == [("a", False, word), ("b", False, word)]
+    text = f"slide_id,case_id,y\na,{word},1\nb,{word},0\n"
+    with pytest.raises(BenchmarkError, match=f"line 2: case_id '{word}' stands for a missing value"):
+        read_slide_set(write(tmp_path / "s.csv", text), "y", [])
+
+
+def test_classes_that_may_be_missing_are_told() -> None:
+    told = "In the column y, 'ND' (2), 'empty' (1) count as classes. Leave cells that are missing empty."
+    assert missing_notes("y", ["ND", "a", "empty", " ND", ""]) == [told]
+    assert [note[:11] for note in missing_notes("y", ["nd", "NA"])] == ["These words", "In the colu"]
+    assert missing_notes("response", ["R", "NR", "r", "CR"]) == []
+    assert missing_notes("response", ["CR", "NR"]) != []
 
 
 def test_other_columns_of_benchmarks(tmp_path: Path) -> None:

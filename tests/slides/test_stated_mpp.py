@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import support.slides as sf
+import tifffile
 
 from pipeline.slides.reader import Slide
 from pipeline.slides.stated_mpp import DICOM_MM, PHILIPS_MM, stated_mpps
@@ -27,6 +28,22 @@ from pipeline.slides.stated_mpp import DICOM_MM, PHILIPS_MM, stated_mpps
         ),
         ({"openslide.mpp-x": "0.25"}, {"openslide.mpp-x": (0.25, 0.25)}),
         ({"openslide.mpp-y": "0.25"}, {"openslide.mpp-y": (0.25, 0.25)}),
+        ({"openslide.mpp-x": "0.25", "openslide.mpp-y": "inf"}, {"openslide.mpp-x": (0.25, 0.25)}),
+        ({"openslide.mpp-x": "0.25", "aperio.MPP": "0.25"}, {"aperio.MPP": (0.25, 0.25)}),
+        ({"openslide.mpp-x": "0.25", "aperio.MPP": "0.5"}, {"aperio.MPP": (0.5, 0.5), "openslide.mpp-x": (0.25, 0.25)}),
+        (
+            {"tiff.XResolution": "20000", "tiff.YResolution": "0", "tiff.ResolutionUnit": "centimeter"},
+            {"tiff.XResolution": (0.5, 0.5)},
+        ),
+        (
+            {"tiff.XResolution": "72", "tiff.YResolution": "20000", "tiff.ResolutionUnit": "centimeter"},
+            {"tiff.YResolution": (0.5, 0.5)},
+        ),
+        ({"tiff.XResolution": "40000", "tiff.ResolutionUnit": "centimeter"}, {"tiff.XResolution": (0.25, 0.25)}),
+        ({PHILIPS_MM: '"0.00025"'}, {PHILIPS_MM: (0.25, 0.25)}),
+        ({PHILIPS_MM: '"0.00025" "0"'}, {PHILIPS_MM: (0.25, 0.25)}),
+        ({f"{DICOM_MM}[0]": "0.00025"}, {"dicom PixelSpacing": (0.25, 0.25)}),
+        ({f"{DICOM_MM}[0]": "0", f"{DICOM_MM}[1]": "0.00025"}, {"dicom PixelSpacing": (0.25, 0.25)}),
     ],
 )
 def test_each_field_in_its_unit(properties: dict[str, str], expected: dict[str, tuple[float, float]]) -> None:
@@ -42,19 +59,31 @@ def test_each_field_in_its_unit(properties: dict[str, str], expected: dict[str, 
         {"tiff.XResolution": "72", "tiff.YResolution": "72", "tiff.ResolutionUnit": "inch"},
         {"tiff.XResolution": "1", "tiff.YResolution": "1", "tiff.ResolutionUnit": "none"},
         {"tiff.XResolution": "0", "tiff.YResolution": "0", "tiff.ResolutionUnit": "inch"},
-        {"tiff.XResolution": "40000", "tiff.ResolutionUnit": "centimeter"},
         {"aperio.MPP": "unknown"},
         {"aperio.MPP": "nan"},
         {"aperio.MPP": "inf"},
-        {PHILIPS_MM: "0.00025"},
         {PHILIPS_MM: '"a" "b"'},
-        {f"{DICOM_MM}[0]": "0.00025"},
         {"openslide.mpp-x": "0.25", "openslide.mpp-y": "0.25"},
         {"hamamatsu.XResolution": "40000"},
     ],
 )
 def test_what_states_nothing(properties: dict[str, str]) -> None:
     assert stated_mpps(properties) == {}
+
+
+def test_a_resolution_along_one_axis_contradicts_the_manifest_once(tmp_path: Path) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        sf.make_pixels("tissue", 640, 512),
+        tile=(64, 64),
+        photometric="rgb",
+        metadata=None,
+        resolution=(20_000, 0),
+        resolutionunit="CENTIMETER",
+    )
+    (warning,) = Slide(tmp_path / "a.tif", 1.0).info.warnings
+    assert warning == "the slide's field tiff.XResolution says 0.5 um/px, but 1 is used. Is it right?"
+    assert Slide(tmp_path / "a.tif", 0.5).info.warnings == ()
 
 
 @pytest.mark.parametrize("vendor", ["aperio", "generic-tiff"])

@@ -239,6 +239,19 @@ def test_a_manifest_is_planned_once_for_a_store(cohort: Path, tmp_path: Path) ->
         plan_beside(cohort, PlanConfig(patch_px=64, patches_per_slide=3), tmp_path / "s.zarr")
 
 
+def test_a_plan_says_which_column_it_takes_for_the_case(
+    cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "m.csv"
+    table.write_text(cohort.read_text().replace("case_id", "Patient ID"))
+    config = PlanConfig(patch_px=64, patches_per_slide=2, slides_root=cohort.parent)
+    made, _ = plan_beside(table, config, tmp_path / "s.zarr")
+    said = "".join(capsys.readouterr())
+    assert said.count(f"note: {table}: the column Patient ID is taken for case_id\n") == 1
+    usual, _ = plan_beside(cohort, config, tmp_path / "t.zarr")
+    assert [slide.case_id for slide in made.slides] == [slide.case_id for slide in usual.slides]
+
+
 def test_nothing_is_planned_for_what_is_no_store(cohort: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("years of work")

@@ -9,22 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from pipeline.disk.label_words import cell_value
+from pipeline.cohort.cases import CASE_COLUMNS
+from pipeline.disk.label_words import case_value
 from pipeline.disk.tables import Problem, Record
 from pipeline.evaluate.groups import coarsest
 
 COLUMNS = ("slide_id", "case_id", "center", "split")
 """Columns that have a meaning beside that of the labels."""
-SYNONYMS = {
-    "slide_id": ("slide", "filename"),
-    "case_id": ("case", "patient_id", "patient"),
-    "center": ("centre", "medical_center"),
-}
+SYNONYMS = {"slide_id": ("slide", "filename"), "case_id": CASE_COLUMNS[1:], "center": ("centre", "medical_center")}
 """Other names of columns, which count where the first name is not there. STAMP's slide table has FILENAME, the feature
 file, and PATIENT.
 """
-CASES = ("case_id", *SYNONYMS["case_id"])
-"""Columns of cases and patients; all of them count."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
     by_name = _by_plain_name(header, label)
     written = _written_names(by_name, label)
     of_cases = _case_columns(by_name, label)
-    cells_of = {name: [cell_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
+    cells_of = {name: [case_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
     grouping = coarsest(cells_of)
     if grouping.column:
         first = next((name for name, cells in cells_of.items() if any(cells)), grouping.column)
@@ -88,10 +83,10 @@ def _by_plain_name(header: Sequence[str], label: str) -> dict[str, list[str]]:
 
 
 def _case_columns(by_name: Mapping[str, Sequence[str]], label: str) -> dict[str, str]:
-    """The table's own names of its columns of cases and patients, by those of `CASES`. Where `case_id` is the label, no
-    column counts.
+    """The table's own names of its columns of cases and patients, by those of `CASE_COLUMNS`. Where `case_id` is the
+    label, no column counts.
     """
-    return {} if label == "case_id" else {name: by_name[name][0] for name in CASES if name in by_name}
+    return {} if label == "case_id" else {name: by_name[name][0] for name in CASE_COLUMNS if name in by_name}
 
 
 def _alike_columns(by_name: Mapping[str, Sequence[str]]) -> list[Problem]:
@@ -120,7 +115,7 @@ def _missing_case_problems(records: Sequence[Record], groups: Sequence[str], of_
         )
         for (line, cells), group in zip(records, groups, strict=True)
         for column in of_cases
-        if not group and cells[column].strip() and not cell_value(cells[column])
+        if not group and cells[column].strip() and not case_value(cells[column])
     ]
 
 
