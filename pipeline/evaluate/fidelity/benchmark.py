@@ -16,7 +16,7 @@ from pipeline.encoders.build import BuiltEncoder
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
 from pipeline.evaluate.fidelity.changed import ChangedSlides, changed_files_note, find_changed, without_changed
 from pipeline.evaluate.fidelity.options import FidelityOptions
-from pipeline.evaluate.fidelity.rows import changed_note, changed_rows, failed_rows, missing_note
+from pipeline.evaluate.fidelity.rows import changed_note, failed_rows, missing_note, rows_of_changed
 from pipeline.evaluate.fidelity.score import StoreEmbeddings, StoreRows, choose_store_rows
 from pipeline.evaluate.fidelity.section import KEY, fidelity_section
 from pipeline.report.content import Section
@@ -57,7 +57,7 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
             slides = np.unique(teacher.plan.slide_of_row()[rows.all]).tolist()
             changed = find_changed(teacher.store, slides, options.slides_root, workers)
             rows = without_changed(teacher, rows, changed)
-        left_out = changed_note(changed_rows(teacher, rows, changed.refused))
+        left_out = changed_note(rows_of_changed(teacher, rows, changed.refused))
         notes = [f"{teacher.folder}: {note} The report lists them" for note in (missing, left_out) if note]
         if note := changed_files_note(changed):
             notes.append(f"{teacher.folder}: {note}")
@@ -110,7 +110,7 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
                 resamples=self.options.resamples,
                 seed=self.options.seed,
             )
-        left_out = changed_rows(self.teacher, self.rows, self.changed.refused)
+        left_out = rows_of_changed(self.teacher, self.rows, self.changed.refused)
         notes = filter(None, [changed_note(left_out), changed_files_note(self.changed)])
         return replace(section, exclusions=[*section.exclusions, *left_out], notes=[*notes, *section.notes])
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.base.console import Progress, counted
-from pipeline.base.errors import BenchmarkError, SlideError
+from pipeline.base.errors import SlideError
 from pipeline.evaluate.fidelity.score import StoreRows, require_enough
 from pipeline.sampling import TRAIN, VAL
 from pipeline.slides.reader import Accepts, Slide, require_planned
@@ -86,9 +86,7 @@ def without_changed(teacher: StoredTeacher, rows: StoreRows, changed: ChangedSli
     train, val = (part[~np.isin(slide_of_row[part], refused)] for part in (rows.train, rows.val))
     left = StoreRows(train, val, np.setdiff1d(rows.all, np.concatenate([train, val])))
     if refused:
-        try:
-            require_enough(teacher, TRAIN, len(train))
-            require_enough(teacher, VAL, len(val))
-        except BenchmarkError as error:
-            raise BenchmarkError(f"{error}. Left out: {next(iter(changed.refused.values()))}") from None
+        words = f"{counted(len(refused), 'slide is', 'slides are')} left out: {changed.refused[refused[0]]}"
+        for split, part in ((TRAIN, train), (VAL, val)):
+            require_enough(teacher, split, len(part), words)
     return left

@@ -41,7 +41,7 @@ def failed_rows(teacher: StoredTeacher) -> list[Exclusion]:
     return exclusions
 
 
-def changed_rows(teacher: StoredTeacher, rows: StoreRows, why_of_slide: Mapping[int, str]) -> list[Exclusion]:
+def rows_of_changed(teacher: StoredTeacher, rows: StoreRows, why_of_slide: Mapping[int, str]) -> list[Exclusion]:
     """Rows that were left out as of a changed file, likewise; `why_of_slide` has the slides' numbers in the plan."""
     split, slide_of_row = teacher.plan.split(), teacher.plan.slide_of_row()
     exclusions: list[Exclusion] = []

@@ -90,14 +90,14 @@ def choose_store_rows(teacher: StoredTeacher, most: int, seed: int) -> StoreRows
     chosen = []
     for split in (TRAIN, VAL):
         rows = teacher.ok_rows(split)
-        require_enough(teacher, split, len(rows))
+        require_enough(teacher, split, len(rows), "Plan with --val-fraction or --val-strip")
         keys = row_keys(rows, seed, 0, "evaluate")
         chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[:most]]))
     return StoreRows(*chosen)
 
 
-def require_enough(teacher: StoredTeacher, split: int, num_rows: int) -> None:
-    """Check that a split has enough rows for fidelity.
+def require_enough(teacher: StoredTeacher, split: int, num_rows: int, advice: str) -> None:
+    """Check that a split has enough rows for fidelity; `advice` ends the error's message.
 
     Raises:
         BenchmarkError: it has not.
@@ -105,8 +105,7 @@ def require_enough(teacher: StoredTeacher, split: int, num_rows: int) -> None:
     least, words = (3, "to train on") if split == TRAIN else (2, "held out")
     if num_rows < least:
         raise BenchmarkError(
-            f"{teacher.folder}: {num_rows} rows are {words}, fidelity needs at least {least}. Plan "
-            "with --val-fraction or --val-strip"
+            f"{teacher.folder}: {num_rows} rows are {words}, fidelity needs at least {least}. {advice}"
         )
 
 

@@ -16,7 +16,7 @@ from pipeline.cohort.manifest import read_manifest
 from pipeline.config.stages import PlanConfig
 from pipeline.evaluate.fidelity.benchmark import FidelityBenchmark
 from pipeline.evaluate.fidelity.changed import changed_files_note
-from pipeline.evaluate.fidelity.rows import changed_rows, sample_note
+from pipeline.evaluate.fidelity.rows import rows_of_changed, sample_note
 from pipeline.slides.identity import parts_digest
 from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import create_store
@@ -68,7 +68,7 @@ def test_the_planned_files_are_scored_without_a_word(stored: Stored) -> None:
     looked = stored.look()
     assert looked.notes == ()
     assert looked.rows.all.tolist() == list(range(12))
-    assert changed_rows(looked.teacher, looked.rows, looked.changed.refused) == []
+    assert rows_of_changed(looked.teacher, looked.rows, looked.changed.refused) == []
 
 
 def test_rows_of_a_changed_slide_are_left_out_and_listed(stored: Stored) -> None:
@@ -76,7 +76,7 @@ def test_rows_of_a_changed_slide_are_left_out_and_listed(stored: Stored) -> None
     looked = stored.look()
     assert looked.rows.val.tolist() == [8, 9, 10, 11]
     assert looked.rows.changed.tolist() == [4, 5, 6, 7]
-    (exclusion,) = changed_rows(looked.teacher, looked.rows, looked.changed.refused)
+    (exclusion,) = rows_of_changed(looked.teacher, looked.rows, looked.changed.refused)
     assert exclusion.what == "4 held-out patches of slide b (rows 4, 5, 6, 7)"
     assert (exclusion.count, exclusion.by_rule) == (4, False)
     assert f"{path}: its file has changed since it was planned" in exclusion.why
@@ -111,7 +111,9 @@ def test_a_changed_file_that_stage_one_has_read_is_scored_and_told(
 
 def test_too_few_rows_are_left(stored: Stored) -> None:
     stored.change("a")
-    with pytest.raises(BenchmarkError, match=r"0 rows are to train on.*Left out: .*a\.svs: its file has changed"):
+    with pytest.raises(
+        BenchmarkError, match=r"0 rows are to train on, .* 1 slide is left out: .*a\.svs: its file has changed"
+    ):
         stored.look()
 
 
