@@ -1,7 +1,7 @@
 """The fidelity benchmark: held-out rows of a store are embedded by every model and compared with its teacher."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -14,8 +14,9 @@ from pipeline.base.errors import ConfigError
 from pipeline.disk.files import sha256_json
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, PatchSource
+from pipeline.evaluate.fidelity.changed import ChangedSlides, changed_files_note, find_changed, without_changed
 from pipeline.evaluate.fidelity.options import FidelityOptions
-from pipeline.evaluate.fidelity.rows import failed_rows, missing_note
+from pipeline.evaluate.fidelity.rows import changed_note, failed_rows, missing_note, rows_of_changed
 from pipeline.evaluate.fidelity.score import StoreEmbeddings, StoreRows, choose_store_rows
 from pipeline.evaluate.fidelity.section import KEY, fidelity_section
 from pipeline.report.content import Section
@@ -34,6 +35,7 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
 
     teacher: StoredTeacher
     rows: StoreRows
+    changed: ChangedSlides
 
     @classmethod
     def is_wanted(cls, options: FidelityOptions) -> bool:
@@ -50,8 +52,16 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
         assert options.store is not None
         teacher = Store(options.store).teacher(options.teacher)
         missing = missing_note(failed_rows(teacher))
-        notes = (f"{teacher.folder}: {missing} The report lists them",) if missing else ()
-        return cls(options, notes, teacher, choose_store_rows(teacher, options.store_rows, options.seed))
+        rows, changed = choose_store_rows(teacher, options.store_rows, options.seed), ChangedSlides()
+        if not teacher.store.has_pixels:
+            slides = np.unique(teacher.plan.slide_of_row()[rows.all]).tolist()
+            changed = find_changed(teacher.store, slides, options.slides_root, workers)
+            rows = without_changed(teacher, rows, changed)
+        left_out = changed_note(rows_of_changed(teacher, rows, changed.refused))
+        notes = [f"{teacher.folder}: {note} The report lists them" for note in (missing, left_out) if note]
+        if note := changed_files_note(changed):
+            notes.append(f"{teacher.folder}: {note}")
+        return cls(options, tuple(notes), teacher, rows, changed)
 
     @property
     def patch_px(self) -> int | None:
@@ -75,7 +85,11 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
         def data_key(patch_px: int) -> dict[str, Any]:
             return {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": patch_px}
 
-        stored = StoredRows([self.teacher], slides_root=self.options.slides_root, tell=say)
+        def tell(note: str) -> None:
+            if note not in self.changed.warnings:  # told with the benchmark's notes
+                say(note)
+
+        stored = StoredRows([self.teacher], slides_root=self.options.slides_root, tell=tell)
         return PatchSource("store", rows, stored.read, data_key)
 
     def stored_embeddings(self, built: BuiltEncoder) -> NDArray[np.float32] | None:
@@ -86,7 +100,7 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
     def section(self, evaluation: Evaluation) -> Section:
         models = [self._of_model(model, evaluation.embeddings[model.label]) for model in evaluation.models]
         with one_thread():
-            return fidelity_section(
+            section = fidelity_section(
                 self.teacher,
                 self.rows,
                 models,
@@ -96,6 +110,9 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
                 resamples=self.options.resamples,
                 seed=self.options.seed,
             )
+        left_out = rows_of_changed(self.teacher, self.rows, self.changed.refused)
+        notes = filter(None, [changed_note(left_out), changed_files_note(self.changed)])
+        return replace(section, exclusions=[*section.exclusions, *left_out], notes=[*notes, *section.notes])
 
     def _of_model(self, model: EvaluatedModel, embeddings: NDArray[np.float32]) -> StoreEmbeddings:
         """A model's `embeddings` of the rows, training rows first, with its way into the teacher's space."""

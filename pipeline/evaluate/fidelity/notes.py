@@ -20,7 +20,7 @@ def row_notes(
 ) -> list[str]:
     """On the scored rows: what is missing, which cases they are of, chance, and ties."""
     num_rows = len(rows.val)
-    texts = [*filter(None, [missing_note(failed_rows(teacher)), sample_note(teacher, num_rows, len(rows.train))])]
+    texts = [*filter(None, [missing_note(failed_rows(teacher)), sample_note(teacher, rows)])]
     texts += case_notes(teacher, rows, num_cases)
     neighbours = min(NUM_NEIGHBOURS, num_rows - 1)
     levels = ", ".join(f"{of.by_chance:.3f} ({label})" for label, of in cka.items())

@@ -2,10 +2,13 @@
 or centres with too few patches for figures of their own.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.console import counted
+from pipeline.evaluate.fidelity.score import StoreRows
 from pipeline.report.content import Exclusion
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.format import Status
@@ -23,23 +26,57 @@ def failed_rows(teacher: StoredTeacher) -> list[Exclusion]:
     """Planned rows that the store has no embedding of: one exclusion for each slide and reason, held-out rows first,
     and one for all that are not done yet.
     """
-    status, split, slide_of_row = teacher.status(), teacher.plan.split(), teacher.plan.slide_of_row()
+    status, split = teacher.status(), teacher.plan.split()
     reasons = {failure["row"]: str(failure["reason"]) for failure in teacher.ledger.failures()}
-    exclusions = []
+    exclusions: list[Exclusion] = []
     for code, words in ((VAL, "held-out"), (TRAIN, "training")):
         of_split = split == code
-        groups: dict[tuple[int, str], list[int]] = {}
-        for row in np.flatnonzero(of_split & (status != Status.OK) & (status != Status.ABSENT)).tolist():
-            reason = reasons.get(row, Status(int(status[row])).name)
-            groups.setdefault((int(slide_of_row[row]), reason), []).append(row)
-        for (slide, reason), rows in groups.items():
-            what = f"{_patches(len(rows), words)} of slide {teacher.plan.slides[slide].slide_id} ({_rows(rows)})"
-            exclusions.append(Exclusion(what, f"no embedding in the store: {reason}", count=len(rows)))
+        failed = np.flatnonzero(of_split & (status != Status.OK) & (status != Status.ABSENT)).tolist()
+        whys = {row: reasons.get(row, Status(int(status[row])).name) for row in failed}
+        exclusions += _by_slide(teacher, {row: f"no embedding in the store: {why}" for row, why in whys.items()}, words)
         if absent := int((of_split & (status == Status.ABSENT)).sum()):
             exclusions.append(
                 Exclusion(_patches(absent, words), "the store is not finished; continue it", count=absent)
             )
     return exclusions
+
+
+def rows_of_changed(teacher: StoredTeacher, rows: StoreRows, why_of_slide: Mapping[int, str]) -> list[Exclusion]:
+    """Rows that were left out as of a changed file, likewise; `why_of_slide` has the slides' numbers in the plan."""
+    split, slide_of_row = teacher.plan.split(), teacher.plan.slide_of_row()
+    exclusions: list[Exclusion] = []
+    for code, words in ((VAL, "held-out"), (TRAIN, "training")):
+        of_split = rows.changed[split[rows.changed] == code].tolist()
+        exclusions += _by_slide(teacher, {row: why_of_slide[int(slide_of_row[row])] for row in of_split}, words)
+    return exclusions
+
+
+def changed_note(exclusions: list[Exclusion]) -> str:
+    """How many patches those are, in words; "" if there are none."""
+    total = sum(exclusion.count for exclusion in exclusions)
+    if not total:
+        return ""
+    verbs = ("is", "has") if total == 1 else ("are", "have")
+    return (
+        f"{counted(total, 'patch', 'patches')} {verbs[0]} of slides whose files are not those that the teacher has "
+        f"seen, and {verbs[1]} no part in this."
+    )
+
+
+def _by_slide(teacher: StoredTeacher, why_of_row: Mapping[int, str], words: str) -> list[Exclusion]:
+    """An exclusion for each slide and reason; `words` say which patches they are."""
+    slide_of_row = teacher.plan.slide_of_row()
+    groups: dict[tuple[int, str], list[int]] = {}
+    for row, why in why_of_row.items():
+        groups.setdefault((int(slide_of_row[row]), why), []).append(row)
+    return [
+        Exclusion(
+            f"{_patches(len(rows), words)} of slide {teacher.plan.slides[slide].slide_id} ({_rows(rows)})",
+            why,
+            count=len(rows),
+        )
+        for (slide, why), rows in groups.items()
+    ]
 
 
 def _patches(number: int, words: str) -> str:
@@ -64,10 +101,11 @@ def missing_note(exclusions: list[Exclusion]) -> str:
     )
 
 
-def sample_note(teacher: StoredTeacher, num_val: int, num_train: int) -> str:
+def sample_note(teacher: StoredTeacher, rows: StoreRows) -> str:
     """How many rows `--store-rows` left of those that there are; "" if it left all."""
     of_val, of_train = len(teacher.ok_rows(VAL)), len(teacher.ok_rows(TRAIN))
-    if (num_val, num_train) == (of_val, of_train):
+    num_val, num_train = len(rows.val), len(rows.train)
+    if num_val + num_train + len(rows.changed) == of_val + of_train:
         return ""
     return (
         f"A sample by hash, for --store-rows: {num_val:,} of {of_val:,} held-out patches are scored, and maps are "

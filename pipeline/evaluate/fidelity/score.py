@@ -2,7 +2,7 @@
 and what each row adds to the figures.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -67,10 +67,13 @@ PLAIN_CKA = Column(
 
 @dataclass(frozen=True)
 class StoreRows:
-    """The rows of a store that are scored, and those that maps are fitted on; int64, ascending."""
+    """The rows of a store that are scored, and those that maps are fitted on; int64, ascending. `changed` are rows that
+    were chosen and left out, because their slide's file is not one that the teacher has seen.
+    """
 
     train: NDArray[np.int64]
     val: NDArray[np.int64]
+    changed: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def all(self) -> NDArray[np.int64]:
@@ -85,16 +88,25 @@ def choose_store_rows(teacher: StoredTeacher, most: int, seed: int) -> StoreRows
         BenchmarkError: fewer than two rows are held out, or fewer than three are to be trained on.
     """
     chosen = []
-    for split, least, words in ((TRAIN, 3, "to train on"), (VAL, 2, "held out")):
+    for split in (TRAIN, VAL):
         rows = teacher.ok_rows(split)
-        if len(rows) < least:
-            raise BenchmarkError(
-                f"{teacher.folder}: {len(rows)} rows are {words}, fidelity needs at least {least}. Plan "
-                "with --val-fraction or --val-strip"
-            )
+        require_enough(teacher, split, len(rows), "Plan with --val-fraction or --val-strip")
         keys = row_keys(rows, seed, 0, "evaluate")
         chosen.append(np.sort(rows[np.argsort(keys, kind="stable")[:most]]))
     return StoreRows(*chosen)
+
+
+def require_enough(teacher: StoredTeacher, split: int, num_rows: int, advice: str) -> None:
+    """Check that a split has enough rows for fidelity; `advice` ends the error's message.
+
+    Raises:
+        BenchmarkError: it has not.
+    """
+    least, words = (3, "to train on") if split == TRAIN else (2, "held out")
+    if num_rows < least:
+        raise BenchmarkError(
+            f"{teacher.folder}: {num_rows} rows are {words}, fidelity needs at least {least}. {advice}"
+        )
 
 
 @dataclass(frozen=True)

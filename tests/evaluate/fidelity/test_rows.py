@@ -54,9 +54,9 @@ def test_a_whole_store_leaves_nothing_out(tmp_path: Path) -> None:
     assert missing_note([]) == ""
     assert not is_partial(report_of(section_of([])))
     rows = chosen_rows(store)
-    assert sample_note(store.first, len(rows.val), len(rows.train)) == ""
+    assert sample_note(store.first, rows) == ""
     few = chosen_rows(store, 10)
-    assert sample_note(store.first, len(few.val), len(few.train)) == (
+    assert sample_note(store.first, few) == (
         "A sample by hash, for --store-rows: 10 of 16 held-out patches are scored, and maps are fitted on 10 of 48 "
         "training patches."
     )

@@ -159,7 +159,7 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
 
 def test_what_is_called_an_image_and_is_none_is_listed_as_a_table_would(tmp_path: Path) -> None:
     """Reading it then fails by name; a folder counts only if no image lies in it (tools name folders by slides)."""
-    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "s1.tif" / "2.png")
+    touch(tmp_path, "a/1.png", "b/s1.tif/2.png")
     os.mkfifo(tmp_path / "a" / "pipe.png")
     for name in ("gone.png", "gone folder"):
         (tmp_path / "a" / name).symlink_to("nowhere")
@@ -174,7 +174,7 @@ def test_what_is_called_an_image_and_is_none_is_listed_as_a_table_would(tmp_path
 def test_a_class_that_is_a_broken_link_or_cannot_be_listed_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    touch(tmp_path / "a" / "1.png", tmp_path / "b" / "1.png")
+    touch(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "c").symlink_to("nowhere")
     with pytest.raises(BenchmarkError, match=r"c is a broken link"):
         read_patch_set(tmp_path)
@@ -186,7 +186,7 @@ def test_a_class_that_is_a_broken_link_or_cannot_be_listed_is_refused(
             raise PermissionError(13, "Permission denied", path)
         return listed(path)
 
-    touch(tmp_path / "b" / "inner" / "2.png")
+    touch(tmp_path, "b/inner/2.png")
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(BenchmarkError, match=r"inner: the folder cannot be listed \(Permission denied\)"):
         read_patch_set(tmp_path)
