@@ -17,6 +17,7 @@ from pipeline.config.base import Config, read_options
 from pipeline.config.model_names import FOLDER_PREFIX, WEIGHTS_WORDS, absolute_model, is_run, split_model
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
+from pipeline.disk.linked_folders import leads_out
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store, StoredTeacher
@@ -63,10 +64,16 @@ def _last_change(path: Path) -> float:
                 folders.clear()
                 continue
             seen.add((stat.st_dev, stat.st_ino))
+            folders[:] = [name for name in folders if not _is_link_out(Path(folder, name), path)]
             times += [_change_time(Path(folder)), *(_change_time(Path(folder, name)) for name in files)]
     except OSError:
         return float("inf")
     return max(times)
+
+
+def _is_link_out(folder: Path, top: Path) -> bool:
+    """Whether a folder is a link that is not followed when `top` is read."""
+    return folder.is_symlink() and leads_out(folder, top)
 
 
 def _change_time(path: Path) -> int:

@@ -34,7 +34,7 @@ from pipeline.encoders.hub import (
 )
 from pipeline.encoders.model_config import CONFIG_FILE, are_statistics, read_model_config
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
-from pipeline.encoders.weight_files import check_weight_file, read_weight_file
+from pipeline.encoders.weight_files import check_weight_file, read_weight_file, require_plain_types
 from pipeline.encoders.weight_sets import choice_note, choose_set
 
 
@@ -130,8 +130,9 @@ def load_weights(model: nn.Module, weights: dict[str, Tensor], source: str) -> N
     embedding, may be missing.
 
     Raises:
-        EncoderError: keys or shapes do not fit; names some of them.
+        EncoderError: keys, shapes or types do not fit; names some of them.
     """
+    require_plain_types(weights, source)
     weights = to_timm_names(weights)
     convert = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if convert is not None:

@@ -7,7 +7,7 @@ which of several sets in a file is the encoder (`weight_sets`), and TorchScript 
 
 import stat
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +142,24 @@ def _unusable(tensor: Tensor, limit: int) -> str:
     if tensor.numel() * tensor.element_size() > limit:  # one value in memory may be said to be many
         return f"claims {tensor.numel():,} values, more than the file holds; not read"
     return ""
+
+
+PLAIN_TYPES = frozenset(
+    {torch.float16, torch.bfloat16, torch.float32, torch.float64}
+    | {torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64}
+)
+"""Types of weights that torch converts, checks and compares; others (float8, complex) need code that knows them."""
+
+
+def require_plain_types(weights: Mapping[str, Tensor], source: str) -> None:
+    """Check the types of weights before they are converted or loaded.
+
+    Raises:
+        EncoderError: one is none of `PLAIN_TYPES`.
+    """
+    for name, value in weights.items():
+        if value.dtype not in PLAIN_TYPES:
+            raise EncoderError(
+                f"{source}: {name} is of type {value.dtype}; weights that were quantised or converted to it are not "
+                "loaded. Save them as float32 or float16"
+            )

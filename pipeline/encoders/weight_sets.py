@@ -29,6 +29,10 @@ AVERAGED = re.compile(r"teacher|(?<![a-z])ema(?![a-z])|shadow|averag")
 """Words for the weights that are averaged over training and published (DINO, iBOT, DINOv2)."""
 OTHER_HALF = re.compile(r"student|momentum|target|encoder_k")
 """Words for the other network of a pair, of which the first is published: DINO's student; MoCo's and BYOL's average."""
+HEAD = re.compile(r"(?P<name>(?:\w+_)?(?:head|fc|classifier|projector|predictor|prototypes)s?\d*)\.(?!.*norm)")
+"""Names of what training puts on an encoder: a module of its own beside the encoder's. Our choice; anything else that
+the architecture does not have, such as further blocks or registers, is a misfit.
+"""
 NUM_ANCHORS = 3
 """Names that a set is looked for by. Our choice: the first ones of a model; one of them is enough."""
 SHARE_OF_NAMES = 0.5
@@ -77,11 +81,17 @@ def find_sets(content: dict[str, Any], model: nn.Module) -> list[WeightSet]:
     timm_path = _timm_key(content)
     sets = []
     for path, tensors in _dictionaries(content):
-        for prefix in _prefixes(tensors, anchors):
-            weights = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
-            if len(_model_names(weights) & expected) >= SHARE_OF_NAMES * len(expected):
-                by_timm = list(path) == timm_path and prefix in ("", "module.")
-                sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), weights, by_timm))
+        below = {prefix: _below(tensors, prefix) for prefix in _prefixes(tensors, anchors)}
+        whole = {
+            prefix: weights
+            for prefix, weights in below.items()
+            if len(_model_names(weights) & expected) >= SHARE_OF_NAMES * len(expected)
+        }
+        for prefix, weights in whole.items():
+            inner = tuple(other[len(prefix) :] for other in whole if other != prefix and other.startswith(prefix))
+            left = {name: value for name, value in weights.items() if not name.startswith(inner)}  # of no other set
+            by_timm = list(path) == timm_path and prefix in ("", "module.") and not inner
+            sets.append(WeightSet(".".join((*path, prefix)).rstrip("."), _without_heads_beside(left, model), by_timm))
     return sorted(sets, key=lambda each: each.rank)
 
 
@@ -115,7 +125,9 @@ def _named_set(sets: Sequence[WeightSet], source: str, wanted: str) -> WeightSet
     Raises:
         EncoderError: there is none, or there are several.
     """
-    named = [each for each in sets if each.name == wanted] or [each for each in sets if _has(each.name, wanted)]
+    named = [each for each in sets if wanted in (each.name, each.shown)] or [
+        each for each in sets if _has(each.name, wanted)
+    ]
     if len(named) != 1:
         problem = "no such set of weights" if not named else "several sets of weights have this name"
         raise EncoderError(f"{source}{CHOICE}{wanted}: {problem}; there are {_listed(sets)}")
@@ -159,6 +171,20 @@ def _prefixes(tensors: dict[str, Tensor], anchors: Sequence[str]) -> list[str]:
         name[: -len(anchor)] for name in tensors for anchor in anchors if name == anchor or name.endswith(f".{anchor}")
     }
     return sorted(prefixes, key=lambda prefix: (len(prefix), prefix))
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _without_heads_beside(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """The weights without those of heads that stand beside the encoder (`HEAD`), where the model has nothing of that
+    name.
+    """
+    parts = {name.partition(".")[0] for name in model.state_dict()}
+    beside = [name for name in weights if (part := HEAD.match(name)) and part["name"] not in parts]
+    return {name: value for name, value in weights.items() if name not in beside}
 
 
 def _model_names(weights: dict[str, Tensor]) -> set[str]:

@@ -6,6 +6,7 @@ does it); transparency becomes white. Left out: colour profiles and orientation 
 
 import hashlib
 import io
+import logging
 import os
 import warnings
 from collections import Counter
@@ -26,6 +27,12 @@ from pipeline.disk.file_names import name_trouble
 from pipeline.disk.tables import Problem, Record
 from pipeline.evaluate.benchmark import PatchSource
 from pipeline.report.content import Exclusion
+
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+"""Pillow's warnings name no image, and what is wrong with one is told as an error. Said once for the process: a filter
+for a block is no matter of one thread.
+"""
 
 PREPARATION = "central square, bicubic, white behind transparency"
 """What `read_image` does; part of the key that embeddings are kept under."""
@@ -206,10 +213,7 @@ def _decode(data: bytes) -> Image.Image:
         ValueError: it has more than 8 bits a channel, or more than `MOST_PIXELS`.
         Exception: any of Pillow's, of a damaged file or one of another format.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is told as an error
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
-    with opened as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MOST_PIXELS:
             raise UnsafeError(f"{image.width:,} x {image.height:,} pixels; at most {MOST_PIXELS:,} are read")
         image.load()

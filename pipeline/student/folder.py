@@ -28,7 +28,7 @@ from pipeline.disk.asides import aside_name, remove, remove_asides_of
 from pipeline.disk.files import sha256_file, sync_folder, write_text, written_by_library
 from pipeline.encoders.build import require_numbers, timm_config
 from pipeline.encoders.table import EncoderSpec
-from pipeline.encoders.weight_files import read_weight_file
+from pipeline.encoders.weight_files import read_weight_file, require_plain_types
 from pipeline.projector import Projector
 from pipeline.student.earlier import PROJECTORS_JSON
 from pipeline.student.exported import ExportedStudent, read_student
@@ -158,6 +158,7 @@ def load_projector(folder: Path, teacher: str | None = None) -> Projector:
     path = folder / wanted.projector
     try:
         state = read_weight_file(path)
+        require_plain_types(state, str(path))
         teacher_width, student_width = state["linear.weight"].shape
         projector = Projector(student_width, teacher_width)
         projector.load_state_dict(state)

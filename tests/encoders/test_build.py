@@ -89,6 +89,16 @@ def test_counters_of_batches_may_be_missing_as_timm_has_it(tmp_path: Path, name:
         load_weights(model, state, "here")
 
 
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2", "complex64"])
+@pytest.mark.parametrize("name", ["norm.bias", "pos_embed"])
+def test_weights_of_types_that_torch_does_not_check_are_refused(tmp_path: Path, kind: str, name: str) -> None:
+    state = dict(tiny_model("test_vit").state_dict())
+    state[name] = state[name].to(getattr(torch, kind))
+    torch.save({"model": state}, tmp_path / "w.pth")
+    with pytest.raises(EncoderError, match=rf"w\.pth: model: {name} is of type torch.{kind}; .*not loaded"):
+        build_encoder("test_vit", tmp_path / "w.pth", 224)
+
+
 def test_numbers_that_are_none_or_of_another_kind_are_refused() -> None:
     model = timm.create_model("test_vit", num_classes=0)
     for value, words in ((float("nan"), "holds NaN or infinity"), (float("-inf"), "holds NaN or infinity")):

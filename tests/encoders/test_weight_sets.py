@@ -122,6 +122,29 @@ BEYOND: dict[str, tuple[Callable[[list[State]], Any], str]] = {
         lambda s: {"state_dict": prefixed("module.momentum_encoder.", s[B]) | prefixed("module.base_encoder.", s[A])},
         "state_dict.module.base_encoder",
     ),
+    "an average beside the encoder": (lambda s: {**s[B], **prefixed("ema_model.", s[A])}, "ema_model"),
+    "an average beside the encoder, in a checkpoint": (
+        lambda s: {"model": {**s[B], **prefixed("ema_model.", s[A])}},
+        "model.ema_model",
+    ),
+    "a momentum encoder beside the encoder": (lambda s: {**s[A], **prefixed("momentum_encoder.", s[B])}, ""),
+    "heads beside the encoder": (
+        lambda s: {
+            **s[A],
+            "fc2.weight": torch.zeros(2, 64),
+            "head2.weight": torch.zeros(2),
+            "projector.0.w": s[B]["norm.bias"] if "norm.bias" in s[B] else torch.zeros(1),
+        },
+        "",
+    ),
+    "heads beside the encoder, wrapped": (
+        lambda s: {
+            **prefixed("encoder.", s[A]),
+            "encoder.fc2.weight": torch.zeros(2, 64),
+            "head2.weight": torch.zeros(2),
+        },
+        "encoder",
+    ),
     "average in a checkpoint": (lambda s: {"weights": s[B], "ema": {"shadow": s[A]}}, "ema.shadow"),
 }
 """What timm's loader does not know: content, and the name of the set that is taken, which is the first of four."""
@@ -163,6 +186,24 @@ def test_of_several_sets_the_taken_one_is_told_and_another_can_be_named(tmp_path
         loaded("test_vit", tmp_path / "none.pth", "::student")
     built = build_encoder("test_vit", Path(f"{path}::student"), 160)
     assert (built.weights, built.note) == ("dinov2.pth::student", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["blocks.9.norm1.weight", "reg_token", "norm_pre.weight", "fc_norm.weight", "x.weight"]
+)
+def test_what_may_be_a_part_of_another_architecture_is_a_misfit(tmp_path: Path, name: str) -> None:
+    torch.save({**state_of("test_vit", 1), name: torch.zeros(64)}, tmp_path / "w.pth")
+    with pytest.raises(EncoderError, match=rf"do not fit the architecture: 1 unknown \({name}"):
+        loaded("test_vit", tmp_path / "w.pth")
+
+
+def test_an_average_beside_the_encoder_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "w.pth"
+    torch.save({**state_of("test_vit", 1), **prefixed("ema_model.", state_of("test_vit", 2))}, path)
+    built = build_encoder("test_vit", path, 160)
+    assert same_state(dict(built.module.model.state_dict()), state_of("test_vit", 2))
+    assert "ema_model is taken, not the file itself" in built.note
+    assert same_state(loaded("test_vit", path, "::the file itself"), state_of("test_vit", 1))
 
 
 def test_a_smaller_student_beside_its_teacher_is_found_by_its_shapes(tmp_path: Path) -> None:

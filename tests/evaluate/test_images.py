@@ -1,11 +1,15 @@
 """Image files as patches: what can be used, what is told of the rest, and how an image becomes an encoder's input."""
 
 import hashlib
+import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.commands import child_environment
 from support.pixels import noise
 
 from pipeline.base.errors import BenchmarkError
@@ -116,3 +120,24 @@ def test_pixels_tell_copies_and_plain_images(tmp_path: Path) -> None:
     assert len(set(scanned.pixels)) == 6
     assert scanned.pixels[6] == ""
     assert scanned.plain == {3, 4}
+
+
+SCAN = """
+import sys
+from pathlib import Path
+from pipeline.evaluate.images import scan_images
+print(scan_images([Path(name) for name in sys.argv[1:]], 2).problems)
+"""
+
+
+def test_pillows_warnings_do_not_reach_the_terminal(tmp_path: Path) -> None:
+    """They name no image, and two threads that read at once may undo what hides them for a block."""
+    paths = [tmp_path / f"{i}.tif" for i in range(4)]
+    for path in paths:
+        Image.new("RGB", (8, 8)).save(path, description="a text of a tag")
+        data = bytearray(path.read_bytes())
+        tag = data.index(struct.pack("<HH", 270, 2))  # ImageDescription, ASCII
+        data[tag + 4 : tag + 8] = struct.pack("<I", 4_000_000_000)
+        path.write_bytes(data)
+    done = subprocess.run([sys.executable, "-c", SCAN, *paths], capture_output=True, text=True, env=child_environment())
+    assert (done.stdout, done.stderr) == ("{}\n", "")

@@ -17,6 +17,7 @@ from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import cell_value, is_unknown, missing_notes, spelling_notes
+from pipeline.disk.linked_folders import leads_out
 from pipeline.disk.tables import Problem, Record, alike_columns, composed, read_table, refuse, unused_columns_note
 from pipeline.evaluate.folds import SPLITS
 from pipeline.evaluate.groups import GROUP_COLUMNS, GROUP_WORDS, Grouping, coarsest, groups_in_several_centers_note
@@ -331,8 +332,8 @@ def _read_folder(folder: Path) -> PatchSet:
     """The patches of a folder of classes, or of splits of classes.
 
     Raises:
-        BenchmarkError: no classes, a class without images, an image outside the classes, or folders of splits beside
-            others.
+        BenchmarkError: no classes, a class without images, an image outside the classes, folders of splits beside
+            others, or a link that leads out of the tree without end.
     """
     inside = _folders(folder)
     has_splits = _holds_splits(folder, [inner.name for inner in inside])
@@ -341,7 +342,7 @@ def _read_folder(folder: Path) -> PatchSet:
         (image, composed(class_folder.name), place.name.lower())
         for place in places
         for class_folder in _folders(place)
-        for image in _images_of_class(class_folder)
+        for image in _images_of_class(class_folder, folder)
     ]
     _require_folders({folder, *places})
     if not patches:
@@ -379,13 +380,13 @@ def _holds_splits(folder: Path, names: Sequence[str]) -> bool:
     return bool(splits)
 
 
-def _images_of_class(class_folder: Path) -> list[Path]:
-    """The images of a class; at least one.
+def _images_of_class(class_folder: Path, top: Path) -> list[Path]:
+    """The images of a class of the benchmark `top`; at least one.
 
     Raises:
-        BenchmarkError: it has none.
+        BenchmarkError: it has none, or is or holds a link that is not followed.
     """
-    images = _images_below(class_folder)
+    images = _images_below(class_folder, top)
     if not images:
         endings = ", ".join(ending[1:] for ending in IMAGE_ENDINGS)
         raise BenchmarkError(f"{class_folder} is a class without an image ({endings}); remove it or fill it")
@@ -430,14 +431,15 @@ def _require_folders(places: Iterable[Path]) -> None:
             raise BenchmarkError(f"{file} is a broken link; if it is a class, restore it, else remove it")
 
 
-def _images_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path, top: Path) -> list[Path]:
     """Image files at any depth, by path; through links to folders too (decision 0039), each real folder once.
 
     What only has the name of an image is one of them, so that it is left out by name when it is read: a pipe, a broken
     link, or a folder without an image in it. A broken link without an ending may have led to a folder of images.
 
     Raises:
-        BenchmarkError: a folder cannot be listed.
+        BenchmarkError: a folder cannot be listed. A link leads to the system's folders, or to one that the benchmark
+            `top` lies in.
     """
     images: list[Path] = []
     shown: list[Path] = []
@@ -446,6 +448,8 @@ def _images_below(folder: Path) -> list[Path]:
         if (real := os.path.realpath(parent)) in visited:
             folders.clear()
             continue
+        if leads_out(real, top):
+            raise BenchmarkError(f"{parent} leads to {real}, which is not looked through for images; remove the link")
         visited.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         shown += [Path(parent, name) for name in folders]

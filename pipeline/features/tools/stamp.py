@@ -17,6 +17,7 @@ import numpy as np
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.disk.files import sha256_json
+from pipeline.disk.linked_folders import leads_out
 from pipeline.features.files import read_attributes, read_hdf5_features, write_features
 from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, hdf5_mark
 from pipeline.features.tool import FeatureFile, FileTree, PatchFacts, RawFeatures, Tool, number
@@ -116,11 +117,11 @@ def _extractor(path: Path) -> tuple[str, str] | None:
 
 def _hdf5_below(folder: Path) -> list[Path]:
     """HDF5 files as STAMP names them, in `folder` and at any depth below it; nothing hidden. Links to folders are
-    followed, but each folder is read once, and none that `folder` lies in.
+    followed, but each folder is read once, and none that `folder` lies in, nor the system's.
     """
     paths: list[Path] = []
     seen: set[str] = set()
-    waiting, top = [folder], Path(os.path.realpath(folder))
+    waiting = [folder]
     while waiting:  # links come after the folders themselves, which are found by their own names
         for place, folders, names in os.walk(waiting.pop(0)):
             real = os.path.realpath(place)
@@ -129,7 +130,7 @@ def _hdf5_below(folder: Path) -> list[Path]:
                 continue
             seen.add(real)
             folders[:], links = _shown_folders(Path(place), folders)
-            waiting += [link for link in links if not top.is_relative_to(os.path.realpath(link))]
+            waiting += [link for link in links if not leads_out(link, folder)]
             paths += [Path(place, name) for name in names if name.endswith(SUFFIX) and name[0] != "."]
     return sorted(paths)
 

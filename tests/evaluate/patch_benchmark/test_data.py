@@ -270,6 +270,16 @@ def test_some_rows(tmp_path: Path) -> None:
     assert found.hash() == read_patch_set(path).select(np.array([2, 0])).hash()
 
 
+@pytest.mark.parametrize("place", ["c", "a/deep"])
+@pytest.mark.parametrize("target", ["/proc/self", "/", ".."])
+def test_links_without_an_end_are_refused(tmp_path: Path, place: str, target: str) -> None:
+    folder = tmp_path / "set"
+    touch(folder / "a" / "0.png", folder / "b" / "0.png")
+    (folder / place).symlink_to(tmp_path if target == ".." else target)
+    with pytest.raises(BenchmarkError, match=rf"set/{place} leads to /.*, which is not looked through for images"):
+        read_patch_set(folder)
+
+
 def test_links_to_folders_of_images_are_followed_once(tmp_path: Path) -> None:
     """Also one that leads in a circle; an image has one name only."""
     folder = tmp_path / "set"
