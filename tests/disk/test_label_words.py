@@ -156,12 +156,12 @@ def test_a_label_s_missing_words_are_no_class_and_told(tmp_path: Path, word: str
 @pytest.mark.parametrize("word", ["ND", "nr", "Blank", "empty"])
 def test_words_that_may_be_a_class_are_no_case(tmp_path: Path, word: str) -> None:
     """A centre stays: ND is a source site of TCGA."""
-    table = write(tmp_path / "m.csv", f"slide_id,path,case_id,center\na,a.svs,{word},{word}\nb,b.svs,{word},{word}\n")
+    table = put(tmp_path / "m.csv", f"slide_id,path,case_id,center\na,a.svs,{word},{word}\nb,b.svs,{word},{word}\n")
     rows = parse_manifest(table).rows
     assert [(row.case_id, row.has_case, row.center) for row in rows] == [("a", False, word), ("b", False, word)]
     text = f"slide_id,case_id,y\na,{word},1\nb,{word},0\n"
     with pytest.raises(BenchmarkError, match=f"line 2: case_id '{word}' stands for a missing value"):
-        read_slide_set(write(tmp_path / "s.csv", text), "y", [])
+        read_slide_set(put(tmp_path / "s.csv", text), "y", [])
 
 
 def test_classes_that_may_be_missing_are_told() -> None:

@@ -274,7 +274,7 @@ def test_some_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["/proc/self", "/", ".."])
 def test_links_without_an_end_are_refused(tmp_path: Path, place: str, target: str) -> None:
     folder = tmp_path / "set"
-    touch(folder / "a" / "0.png", folder / "b" / "0.png")
+    touch(folder, "a/0.png", "b/0.png")
     (folder / place).symlink_to(tmp_path if target == ".." else target)
     with pytest.raises(BenchmarkError, match=rf"set/{place} leads to /.*, which is not looked through for images"):
         read_patch_set(folder)
