@@ -5,10 +5,8 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -128,25 +126,19 @@ def test_a_killed_child_says_nothing_of_the_next_slide(good: Path, tmp_path: Pat
 def test_children_that_are_killed_at_one_slide_fail_it_until_the_next_look(
     good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = FirstLooks()
+    looks, look = FirstLooks(), first_look._Child.look
+
+    def look_and_die(child: first_look._Child, path: Path) -> str:
+        os.kill(child._process.pid, signal.SIGSTOP)  # or it may have answered before it is killed
+        threading.Timer(0.2, child._process.kill).start()
+        return look(child, path)
+
     with monkeypatch.context() as patch:
-        patch.setattr(first_look._Child, "_answer", kill_when_asked(first_look._Child._answer))
+        patch.setattr(first_look._Child, "look", look_and_die)
         with pytest.raises(SlideError, match=r"good\.svs: reading it crashes the process \(SIGKILL\)"):
             require(looks, good)
     require(looks, good)
     looks.close()
-
-
-def kill_when_asked(answer: Callable[[Any, float], str]) -> Callable[[Any, float], str]:
-    """`_Child._answer`, but that the child is killed whenever it has been asked."""
-
-    def killed(child: Any, seconds: float) -> str:
-        if hasattr(child, "begun"):
-            child._process.kill()
-        child.begun = True
-        return answer(child, seconds)
-
-    return killed
 
 
 def test_a_changed_file_is_looked_at_again(good: Path, tmp_path: Path) -> None:

@@ -140,4 +140,5 @@ def test_pillows_warnings_do_not_reach_the_terminal(tmp_path: Path) -> None:
         data[tag + 4 : tag + 8] = struct.pack("<I", 4_000_000_000)
         path.write_bytes(data)
     done = subprocess.run([sys.executable, "-c", SCAN, *paths], capture_output=True, text=True, env=child_environment())
-    assert (done.stdout, done.stderr) == ("{}\n", "")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Tag data" not in done.stdout  # whether it can be read for all that depends on Pillow's version

@@ -271,6 +271,7 @@ def test_formats_that_no_patch_has_are_refused_whatever_they_are_called(tmp_path
     assert "not readable as an image" in scan_images([path], workers=1).problems[0]
 
 
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as a command has it
 def test_pixels_are_bounded_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     side = int(MOST_PIXELS**0.5) + 1
     path = tmp_path / "a.png"
