@@ -285,7 +285,7 @@ def _num_variable(kind: h5py.h5t.TypeID, name: str) -> int:
             raise UnsafeError(f"its attribute {name} has sequences of values of any length; not read")
         return 1
     if isinstance(kind, h5py.h5t.TypeArrayID):
-        return math.prod(kind.get_array_dims()) * _num_variable(kind.get_super(), name)
+        return int(math.prod(kind.get_array_dims())) * _num_variable(kind.get_super(), name)
     if isinstance(kind, h5py.h5t.TypeCompoundID):
         return sum(_num_variable(kind.get_member_type(i), name) for i in range(kind.get_nmembers()))
     return 0
