@@ -93,6 +93,8 @@ def import_features(
         planned = planned_files(before.plan) if before else {}
         with watched(out, *slides_with_features(matched, expected), tell=say, refused_later=planned) as crashing:
             looked = look_at_features(matched, expected, config.workers or usable_cores())
+            if note := looked.coords_note(config.coords):
+                say(note)
             proof: Proof | None = None
             if before is None:
                 plan = plan_import(looked)
@@ -235,6 +237,13 @@ class Looked:
     def accepted(self) -> dict[str, ImportedSlide]:
         """The slides that are well, by id."""
         return {slide.audit.slide_id: slide for slide in self.slides if slide.slide is not None}
+
+    def coords_note(self, folder: Path | None) -> str:
+        """A note if the folder of coordinates that the user names has been of no use; "" otherwise."""
+        slides = self.accepted.values()
+        if folder is None or not slides or any(slide.coords_apart for slide in slides):
+            return ""
+        return f"note: --coords {folder} is not used: the feature files say themselves where their patches lie"
 
     def reason(self, slide_id: str) -> str:
         """Why a slide failed."""

@@ -295,7 +295,9 @@ def _num_bytes(value: Any) -> int:
     """About how many bytes the strings and sequences of an attribute have."""
     if isinstance(value, np.ndarray) and value.dtype.kind == "O":
         return sum(_num_bytes(each) for each in value.flat)
-    return value.nbytes if isinstance(value, np.ndarray) else len(value) if isinstance(value, str | bytes) else 0
+    if isinstance(value, np.ndarray):
+        return int(value.nbytes)
+    return len(value) if isinstance(value, str | bytes) else 0
 
 
 def python_value(value: Any) -> Any:

@@ -54,6 +54,7 @@ class ImportedSlide:
         digest: SHA-256 of features and coordinates; "" where it failed.
         layout, encoder: as the file says.
         centre: float64 (D,), the mean of its features; `None` where it failed.
+        coords_apart: whether a file of coordinates was read beside the features.
     """
 
     audit: AuditRow
@@ -63,6 +64,7 @@ class ImportedSlide:
     layout: str = UNKNOWN
     encoder: str | None = None
     centre: NDArray[np.float64] | None = None
+    coords_apart: bool = False
 
     def failed(self, reason: str) -> "ImportedSlide":
         """The same slide, failed for a reason."""
@@ -180,7 +182,8 @@ def _fit(
         row.has_case,
     )
     centre = placed.features.mean(axis=0, dtype=np.float64)
-    return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre)
+    apart = placed.facts.coords is not None
+    return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre, apart)
 
 
 def side_of_patches(placed: PlacedFeatures, info: SlideInfo, mpp: float | None, patch_px: int, features: Path) -> float:

@@ -188,8 +188,22 @@ def test_files_that_do_not_say_the_size_take_it_from_the_options(
     assert_same_rows(rows_of(done.store), rows_of(extracted))
 
 
+def test_a_folder_of_coordinates_that_is_of_no_use_is_told(
+    tmp_path: Path, slides: list[FeatureSlide], options: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    features = write_trident(tmp_path / "features", slides)
+    (tmp_path / "empty").mkdir()
+    run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / "empty")
+    words = f"note: --coords {tmp_path / 'empty'} is not used: the feature files say themselves where their patches lie"
+    assert capsys.readouterr().err.count(words) == 1
+
+
 def test_coordinates_in_a_folder_of_their_own(
-    tmp_path: Path, extracted: Store, slides: list[FeatureSlide], options: dict[str, Any]
+    tmp_path: Path,
+    extracted: Store,
+    slides: list[FeatureSlide],
+    options: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     features = write_clam(tmp_path / "features", slides)
     shutil.move(features / "patches", tmp_path / "coords")
@@ -197,6 +211,7 @@ def test_coordinates_in_a_folder_of_their_own(
         run_import(features, tmp_path / "s.zarr", options)
     done = run_import(features, tmp_path / "s.zarr", options, coords=tmp_path / "coords")
     assert_same_rows(rows_of(done.store), rows_of(extracted))
+    assert "--coords" not in capsys.readouterr().err
     shutil.rmtree(features / "h5_files")
     with pytest.raises(PlanError, match=r"s0\.pt: no coordinates in it nor beside it; --coords names the folder"):
         run_import(features, tmp_path / "t.zarr", options, patch_px=PATCH_PX, mpp=0.5)
