@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before tests/, which has folders of the same names
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from support.fuzz_inputs import KINDS, World

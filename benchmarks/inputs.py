@@ -20,6 +20,7 @@ from pipeline.config.stages import PlanConfig
 from stages.plan import plan_slides
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before tests/, which has folders of the same names
 
 from support.slides import make_big_slide  # of the tests
 

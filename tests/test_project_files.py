@@ -1,8 +1,13 @@
-"""What the project says of itself: licence, notice and citation agree with the package."""
+"""What the project says of itself: licence, notice and citation agree with the package, and its benchmarks start."""
 
 import hashlib
+import os
+import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
+import pytest
 import yaml
 from support.places import ROOT
 
@@ -30,3 +35,13 @@ def test_the_citation_is_of_this_version() -> None:
     assert {"message", "title", "authors"} <= citation.keys()
     assert all({"type", "title", "authors"} <= reference.keys() for reference in citation["references"])
     assert any("2510.11176" in i["value"] for r in citation["references"] for i in r.get("identifiers", []))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["codec", "evaluate_speed", "fuzz", "kill_campaign", "probe_choice"])
+def test_a_benchmark_starts_from_any_folder(tmp_path: Path, name: str) -> None:
+    """As RESULTS.md has them, with the module path of the installed package only."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
