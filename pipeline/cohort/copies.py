@@ -48,7 +48,7 @@ def near_copies(quickhashes: Sequence[str | None], pixels: Sequence[str | None] 
     """
     group_of = {index: [index] for index in range(len(quickhashes))}
     for keys in (quickhashes, pixels):
-        for first, *others in _split([range(len(keys))], lambda i, keys=keys: keys[i]):  # type: ignore[misc]
+        for first, *others in _split([range(len(keys))], keys.__getitem__):
             for other in others:
                 if group_of[other] is not group_of[first]:
                     group_of[first] += group_of[other]
