@@ -173,6 +173,16 @@ def test_no_folder_holds_many_modules() -> None:
         assert len(held) <= MOST_MODULES, (folder, len(held))
 
 
+def test_functions_of_the_tests_are_short() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.FunctionDef) and (node.end_lineno or 0) - node.lineno >= MOST_LINES
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_function_is_short_and_has_few_branches(name: str) -> None:
     for node in ast.walk(parsed(MODULES[name])):

@@ -3,7 +3,7 @@
 An empty folder may be a mount point, or the only writable folder below a read-only parent; nothing can be renamed onto
 it. Its entries are then built in a folder inside it and moved up one by one, the entry that completes it last. A list
 of the entries lets the next run remove what a kill left in between. Its name can be guessed, so nothing is removed on
-its word alone: the list must be a file of this user, and each entry the very file or folder that was listed.
+its word alone: the list must be a file of this user, and each entry must have the device and inode that were listed.
 """
 
 import contextlib

@@ -71,24 +71,12 @@ def test_no_command_leaves_anything_in_the_home_or_calls_anybody(
     manifest = write_cohort(at / "slides")
     weights = write_teacher(at / "teacher.safetensors")
     small = ("--patch-px", 64, "--min-tissue", 0, "--val-fraction", 0.5, "--patches-per-slide", 12)
+    short = "--weights scratch --epochs 1 --batch-size 4"
     commands: list[tuple[object, ...]] = [
         ("make-manifest", at / "slides", "--out", at / "m.csv"),
         ("plan", manifest, "--out", at / "plan.h5", "--overlays", at / "overlays", *small),
         ("extract-teacher", at / "plan.h5", "--out", at / "s.zarr", "--teacher", TEACHER, "--weights", weights),
-        (
-            "train-student",
-            at / "s.zarr",
-            "--out",
-            at / "run",
-            "--student",
-            TEACHER,
-            "--weights",
-            "scratch",
-            "--epochs",
-            1,
-            "--batch-size",
-            4,
-        ),
+        ("train-student", at / "s.zarr", "--out", at / "run", *f"--student {TEACHER} {short}".split()),
         ("export", at / "run", "--out", at / "student", "--format", "onnx", "--format", "torch-export"),
         ("embed", at / "student", at / "slides", "--out", at / "embedded", "--layout", "trident", "--min-tissue", 0),
         (

@@ -107,6 +107,37 @@ def test_a_store_that_was_cut_is_continued(outputs: Path) -> None:
     assert not leftovers(outputs)
 
 
+def import_into(out: str) -> None:
+    """The archive's import, by the options that made it."""
+    (features,) = Path("trident").rglob("features_*")
+    where = ("--slides-root", "slides", "--manifest", "slides.csv", "--teacher", "local-dir:teacher")
+    succeed("import-features", features, "--out", out, *where, "--patches-per-slide", "4", *CPU)
+
+
+def test_an_import_that_was_cut_is_continued(outputs: Path) -> None:
+    """Embeddings are the features' own, so that no arithmetic touches them."""
+    store = Store(Path("imported.zarr"))
+    before, pixels = array_files(store.folder), [store.read_pixels(row) for row in store.first.ledger.rows(0)]
+    for name in ("embedding", "pixels", "status"):
+        store.first.shard_path(name, 0).unlink()
+    store.first.ledger.path(0).unlink()
+    import_into("imported.zarr")
+    after = array_files(store.folder)
+    assert before.keys() == after.keys()
+    assert {name for name in before if before[name] != after[name]} <= {"pixels/c/0/0/0/0"}
+    assert np.array_equal([Store(store.folder).read_pixels(row) for row in store.first.ledger.rows(0)], pixels)
+    assert not leftovers(outputs)
+
+
+def test_features_are_imported_as_they_were(outputs: Path) -> None:
+    import_into("anew.zarr")
+    before, after = array_files(Path("imported.zarr")), array_files(Path("anew.zarr"))
+    assert before.keys() == after.keys()
+    chunks = [name for name in before if "/c/" in name and not name.startswith("pixels/")]
+    assert len(chunks) > 3
+    assert {name for name in chunks if before[name] != after[name]} == set()
+
+
 @pytest.mark.slow
 def test_a_run_that_was_cut_is_continued(outputs: Path) -> None:
     run = Path("run")
@@ -189,7 +220,12 @@ def test_a_folder_of_embeddings_is_complete(outputs: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_report_gives_the_same_fidelity(outputs: Path) -> None:
+def test_a_report_gives_the_same_scores(outputs: Path, request: pytest.FixtureRequest) -> None:
+    """Version 0.1.0 chose the probe's strength in another way, by other draws. On another processor, one of the 24 patches
+    may fall on the other side of a boundary.
+    """
+    compared = ["fidelity"] if request.node.callspec.params["outputs"] == "0.1.0" else ["fidelity", "patches"]
+    tolerance = {"fidelity": 1e-4, "patches": 1 / 24 + 1e-9}
     succeed(
         "evaluate",
         "--store",
@@ -199,6 +235,12 @@ def test_a_report_gives_the_same_fidelity(outputs: Path) -> None:
         "--models",
         "after=run",
         "--no-cost",
+        "--patches",
+        "patches.csv",
+        "--draws",
+        "5",
+        "--folds",
+        "3",
         "--resamples",
         "100",
         "--out",
@@ -206,7 +248,8 @@ def test_a_report_gives_the_same_fidelity(outputs: Path) -> None:
         *CPU,
     )
     first, second = (json.loads(Path(name, "report.json").read_text()) for name in ("report", "anew"))
-    for name, models in first["sections"]["fidelity"]["scores"].items():
-        for model, score in models.items():
-            found = second["sections"]["fidelity"]["scores"][name][model]["value"]
-            assert found == pytest.approx(score["value"], abs=1e-4), (name, model)
+    for key in compared:
+        for name, models in first["sections"][key]["scores"].items():
+            for model, score in models.items():
+                found = second["sections"][key]["scores"][name][model]["value"]
+                assert found == pytest.approx(score["value"], abs=tolerance[key]), (name, model)

@@ -29,22 +29,8 @@ def test_an_imported_store_takes_a_further_teacher(
     run_import(write_trident(tmp_path / "features", slides), out, options)
     other = write_teacher(tmp_path / "further.safetensors", further, seed=3)
     of_first = array_files(out)
-    code, _, said = call_g2l(
-        "extract-teacher",
-        out,
-        "--out",
-        out,
-        "--teacher",
-        further,
-        "--weights",
-        other,
-        "--device",
-        "cpu",
-        "--dtype",
-        "float32",
-        "--batch-size",
-        4,
-    )
+    of_further = ("--teacher", further, "--weights", other, "--device", "cpu")
+    code, _, said = call_g2l("extract-teacher", out, "--out", out, *of_further, "--dtype", "float32", "--batch-size", 4)
     assert code == 0, said
     assert array_files(out) == of_first
     expected = Path(shutil.copytree(extracted.folder, tmp_path / "e.zarr"))
