@@ -51,6 +51,20 @@ HeldOut = tuple[dict[str, float], dict[str, float]]
 """A teacher's held-out figures before the first step and at a later one, by their names in the metrics file."""
 
 
+def _parse_line(text: bytes) -> dict[str, Any]:
+    """A line of the metrics file; what is made of a validation's is there.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is damaged.
+    """
+    line = parse_object(text)
+    if line.get("kind") == "val":
+        for name in ("step", "epoch", "loss"):
+            if not isinstance(line[name], int | float):
+                raise TypeError(f"a validation's {name} is {line[name]!r}")
+    return line
+
+
 def _figures_of(line: dict[str, Any]) -> dict[str, float]:
     """The figures of a validation's line."""
     return {name: value for name, value in line.items() if name not in ("kind", "teacher", "step", "epoch")}
@@ -185,14 +199,14 @@ class RunFolder:
 
     def _lines(self, containing: bytes) -> list[dict[str, Any]]:
         """Read the lines that contain these bytes; see `metrics`."""
-        if not is_there(self.metrics_path):
+        if not is_there(self.metrics_path) and not self.student.exists():
             return []
         with reading(self.metrics_path, "damaged", CheckpointError):
             require_room(require_regular(self.metrics_path), "the file")
             *lines, rest = read_bytes(self.metrics_path, MOST_METRICS_BYTES).split(b"\n")
             if self.student.exists() and (rest or not lines):
                 raise ValueError("the run is finished, but its last line is not")
-            return [parse_object(line) for line in lines if containing in line]
+            return [_parse_line(line) for line in lines if containing in line]
 
     def validations(self) -> list[dict[str, Any]]:
         """Read only the validation lines; fast, as every checkpoint needs them.

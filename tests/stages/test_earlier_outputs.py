@@ -221,8 +221,8 @@ def test_a_folder_of_embeddings_is_complete(outputs: Path) -> None:
 
 @pytest.mark.slow
 def test_a_report_gives_the_same_scores(outputs: Path, request: pytest.FixtureRequest) -> None:
-    """Version 0.1.0 chose the probe's strength in another way, by other draws. On another processor, one of the 24 patches
-    may fall on the other side of a boundary.
+    """Version 0.1.0 chose the probe's strength in another way, by other draws. On another processor, one of the 24
+    patches may fall on the other side of a boundary.
     """
     compared = ["fidelity"] if request.node.callspec.params["outputs"] == "0.1.0" else ["fidelity", "patches"]
     tolerance = {"fidelity": 1e-4, "patches": 1 / 24 + 1e-9}

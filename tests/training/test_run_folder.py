@@ -138,7 +138,7 @@ def test_metrics_are_cut_back_to_what_the_checkpoint_saw(tmp_path: Path) -> None
     assert [line["loss"] for line in run.metrics()] == [0.30000000000000004, 7]
     log = MetricsLog(run.metrics_path, seen)
     assert log.sync() == seen  # nothing was written since
-    log.append({"kind": "val", "loss": 8})
+    log.append({"kind": "val", "step": 2, "epoch": 1, "loss": 8})
     longer = log.sync()
     log.close()
     assert longer == run.metrics_path.stat().st_size
@@ -221,3 +221,25 @@ def test_without_a_path_nothing_is_written() -> None:
     log.append({"step": 1})
     assert log.sync() == 0
     log.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"kind": "val"}',
+        '{"kind": "val", "step": 1, "epoch": 1}',
+        '{"kind": "val", "step": "x", "epoch": 1, "loss": 1}',
+    ],
+)
+def test_a_damaged_line_of_a_validation_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    for read in (RunFolder(tmp_path).metrics, RunFolder(tmp_path).validations):
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged"):
+            read()
+
+
+def test_a_finished_run_without_metrics_is_damaged(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path).metrics() == []
+    RunFolder(tmp_path).student.mkdir()
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: damaged \(No such file"):
+        RunFolder(tmp_path).metrics()
