@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from pipeline.config.losses import LOSSES
 from pipeline.distillation import build_loss
 from pipeline.loss import SMALLEST_DIFFERENCE, cosine_loss, log_sum_loss, mse_loss
 from pipeline.projector import Projector
@@ -92,7 +93,7 @@ def test_large_and_small_differences_are_finite(alpha: float, difference: float)
     torch.testing.assert_close(gradient, torch.full((4, 4), alpha / difference / 16), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("name", ["log-sum", "mse", "cosine"])
+@pytest.mark.parametrize("name", LOSSES)
 def test_bf16_autocast_changes_nothing(name: str) -> None:
     loss_of = build_loss(name, 4.0)
     projector, student, teacher = Projector(6, 10).train(), draw(5, 16, 6), draw(6, 16, 10)
@@ -107,7 +108,7 @@ def test_bf16_autocast_changes_nothing(name: str) -> None:
         assert torch.equal(plain, cast)
 
 
-@pytest.mark.parametrize("name", ["log-sum", "mse", "cosine"])
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("difference", [0.0, 1e4])
 @pytest.mark.parametrize("autocast", [False, True])
 def test_bf16_inputs_give_finite_gradients(name: str, difference: float, autocast: bool) -> None:

@@ -23,5 +23,7 @@ LOSSES: dict[str, LossEntry] = {
     "log-sum": LossEntry("pipeline.loss:log_sum_loss", takes_alpha=True, is_log_of_sum=True),
     "mse": LossEntry("pipeline.loss:mse_loss"),
     "cosine": LossEntry("pipeline.loss:cosine_loss"),
+    "l1": LossEntry("pipeline.l1_loss:l1_loss"),
+    "smooth-l1": LossEntry("pipeline.smooth_l1_loss:smooth_l1_loss"),
 }
 """log-sum is the paper's; the others are for ablation."""

@@ -25,7 +25,7 @@ from pipeline.training.checkpoint import load_last_checkpoint
 from pipeline.training.run_folder import RunFolder
 from stages.train_student import train_student
 
-LOSSES = {"log-sum": 4.0, "log-sum 2": 2.0, "mse": 4.0, "cosine": 4.0}
+LOSSES = {"log-sum": 4.0, "log-sum 2": 2.0, "mse": 4.0, "cosine": 4.0, "l1": 4.0, "smooth-l1": 4.0}
 ROWS, STUDENT, TEACHER = 12, 5, 7
 
 WORKER = """
