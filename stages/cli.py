@@ -272,6 +272,14 @@ def models(
     show(describe_model(name) if name else models_table())
 
 
+@app.command("recipes")
+def recipes() -> None:
+    """List the recipes of plan, extract-teacher and train-student, and where each value is from. Writes nothing."""
+    from stages.reports.recipes import recipes_table
+
+    show(recipes_table())
+
+
 @verb("demo", NoOptions)
 def demo(
     call: Call,

@@ -36,11 +36,11 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
     try:
         recorded = read_options(path, command)
         paths = {name: Path(str(recorded.pop(name))).absolute() for name in arguments}
-        options = type(config).build(recorded).absolute().record()
+        options = type(config).build(recorded).absolute()
     except (ConfigError, KeyError):
         return False
-    now = config.absolute().record()
-    changed = [name for name in options.keys() | now.keys() if options.get(name) != now.get(name)]
+    now = config.absolute()
+    changed = [name for name in type(config).model_fields if getattr(options, name) != getattr(now, name)]
     alike = all(config.says(name, "decides") == "nothing" for name in changed)
     return alike and paths == {name: path.absolute() for name, path in arguments.items()}
 

@@ -170,6 +170,7 @@ def _run_in_words(run: RunFolder) -> str:
             f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
             f"{options['epochs']}",
         ),
+        *(("early stop", stop.words()) for stop in (run.stop(),) if stop),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
     ]
     text = table(rows)
@@ -228,6 +229,7 @@ def _history(student: ExportedStudent) -> list[tuple[str, object]]:
         *(("distilled from", teacher) for teacher in teachers),
         ("loss", _loss_words(training.loss, training.alpha)),
         ("exported", f"epoch {training.epoch}, step {training.step:,}"),
+        *([("early stop", f"after step {training.stopped.step:,}")] if training.stopped else []),
         ("plan", described.plan_hash),
         ("made by", f"g2l {described.g2l}"),
     ]

@@ -6,11 +6,13 @@ G2L, section "Knowledge distillation":
     d   = |BN(p) - BN(z_t)|             both without affine parameters
     L   = log( sum over batch and dimensions of d**alpha )
 With several teachers, each has a projector, and L is the weighted sum of their losses; the weights sum to 1. What the
-paper leaves open is our choice and an option: optimiser, schedule, augmentation. The teacher is not loaded here. With
-several processes (`torchrun`), loss, gradient and projector statistics are those of the whole batch. Batch
-normalisation inside the student, if any, uses each process's own share; the first process's statistics are kept.
+paper leaves open is our choice and an option: optimiser, schedule, augmentation; `--recipe paper` sets what it says
+(docs/paper.md). The teacher is not loaded here. With several processes (`torchrun`), loss, gradient and projector
+statistics are those of the whole batch. Batch normalisation inside the student, if any, uses each process's own share;
+the first process's statistics are kept.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -29,6 +31,7 @@ from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import (
     TF32,
+    HostCopy,
     choose_device,
     continued_precision,
     keep_freed_memory,
@@ -56,9 +59,16 @@ from pipeline.student.start import continue_projector, find_start, projector_has
 from pipeline.training.augment import beyond_the_teacher
 from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
 from pipeline.training.curves import draw_curves
+from pipeline.training.early_stop import EarlyStop
 from pipeline.training.held_out import best_words
 from pipeline.training.identity import loss_weights, named_in_lines, run_identity
-from pipeline.training.optim import build_optimizer, learning_rate, set_learning_rate
+from pipeline.training.optim import (
+    annealed_weight_decay,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+    set_weight_decay,
+)
 from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
@@ -83,6 +93,7 @@ class Run:
     distillation: Distillation
     optimizer: torch.optim.Optimizer
     workers: int
+    early_stop: EarlyStop | None = None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -91,8 +102,19 @@ class Run:
 
     @property
     def num_steps(self) -> int:
-        """Steps in the whole run."""
+        """Steps that the run is planned for: those of all epochs."""
         return self.steps_per_epoch * self.config.epochs
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the run has ended early."""
+        return self.early_stop is not None and self.early_stop.stop is not None
+
+    @property
+    def last_step(self) -> int:
+        """The step that the run ends after: that of the early stop, or the last of all epochs."""
+        stop = self.early_stop.stop if self.early_stop else None
+        return stop.step if stop else self.num_steps
 
 
 def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
@@ -203,17 +225,19 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
     """
     config, teachers, distillation = run.config, run.teachers, run.distillation
     best = folder.best()
-    step = best.step if best and config.keep == "best" else run.num_steps
+    step = best.step if best and config.keep == "best" else run.last_step
     held_out = folder.held_out_figures(step)
     if distributed.is_leader():
-        check_finite(run.num_steps, distillation.state())
+        check_finite(run.last_step, distillation.state())
         draw_curves(folder.metrics(), folder.curves_path)
-        if step != run.num_steps:
+        if step != run.last_step:
             distillation.load_state(load_checkpoint(folder.checkpoints, step))
         facts = card_facts(teachers, held_out, distillation.student, config.for_card(), run.rows.train, step)
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), loss_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
+        stop = folder.stop()
+        facts["stopped"] = stop.words(run.num_steps) if stop else ""
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
@@ -226,7 +250,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
             lambda student: describe_run_student(folder, student, step, split_facts(facts["store"])),
             step if says_step else None,
         )
-    return Trained(folder, run.num_steps, num_new_steps, held_out, seconds, step)
+    return Trained(folder, run.last_step, num_new_steps, held_out, seconds, step)
 
 
 def prepare_run(
@@ -265,6 +289,9 @@ def prepare_run(
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or usable_cores(),
+        early_stop=None
+        if config.early_stop == "off"
+        else EarlyStop(config.early_stop, config.early_stop_window, config.early_stop_patience),
     )
 
 
@@ -293,8 +320,10 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
                 save(run, folder, log, 0)
             drawn = time.monotonic()
             for epoch in range(first // run.steps_per_epoch, config.epochs):
+                if run.is_stopped:
+                    break
                 done = train_epoch(run, folder, log, progress, epoch, max(first, epoch * run.steps_per_epoch))
-                if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs:
+                if (epoch + 1) % config.val_every == 0 or epoch + 1 == config.epochs or run.is_stopped:
                     validate(run, log, step=done, epoch=epoch + 1)
                 save(run, folder, log, done)
                 if leader and time.monotonic() - drawn > DRAW_SECONDS:
@@ -302,7 +331,7 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
                     drawn = time.monotonic()
     finally:
         log.close()
-    return run.num_steps - first
+    return run.last_step - first
 
 
 def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress, epoch: int, step: int) -> int:
@@ -321,19 +350,34 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     with loader:
         first = step - epoch * run.steps_per_epoch
         for batch in loader.batches(rows[mine] for rows in batches_of(order, run.rows.batch_size, first)):
-            lr = learning_rate(step, run.num_steps, config.lr, config.warmup)
-            set_learning_rate(run.optimizer, lr)
-            loss, norm = train_step(distillation, batch, loss_of, run.optimizer, config.clip)
+            lr = set_schedules(run, step)
+            loss, norm = train_step(distillation, batch, loss_of, run.optimizer, config.clip, run.early_stop)
             step += 1
             waiting.append((step, lr, loss, norm))
-            at_end = step == (epoch + 1) * run.steps_per_epoch
+            stops = run.early_stop is not None and run.early_stop.ends_after(step, epoch)
+            at_end = stops or step == (epoch + 1) * run.steps_per_epoch
             at_checkpoint = step % config.checkpoint_every == 0 and not at_end
             if len(waiting) == LOG_EVERY or at_checkpoint or at_end:
                 write_steps(log, waiting, epoch, progress)
             if at_checkpoint:
                 save(run, folder, log, step)
             progress.step()
+            if stops:
+                break
+    if run.early_stop and run.early_stop.stop:
+        log.append(run.early_stop.stop.line())
     return step
+
+
+def set_schedules(run: Run, step: int) -> float:
+    """Set the learning rate of `step` (from 0), and its weight decay if that is annealed; returns the learning rate."""
+    config = run.config
+    lr = learning_rate(step, run.num_steps, config.lr, config.warmup, config.final_lr)
+    set_learning_rate(run.optimizer, lr)
+    if config.weight_decay_schedule == "cosine":
+        decay = annealed_weight_decay(step, run.num_steps, config.weight_decay, config.warmup, config.final_lr)
+        set_weight_decay(run.optimizer, decay)
+    return lr
 
 
 def train_step(
@@ -342,18 +386,24 @@ def train_step(
     loss_of: Loss,
     optimizer: torch.optim.Optimizer,
     clip: float,
+    early_stop: EarlyStop | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Train on one batch; returns loss and gradient norm, on the device."""
+    """Train on one batch; returns loss and gradient norm, on the device.
+
+    `clip` is the largest norm of the gradient; 0 for any.
+    """
     pixels = batch.pixels_on(distillation.device)
     teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
     embedding = distillation.embed(pixels)
     losses = [head.weight * loss_of(*head.projector(embedding, z)) for head, z in distillation.by_head(teachers)]
     loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+    if early_stop:
+        early_stop.expect(HostCopy(distributed.of_the_leader(loss.detach())).read)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = distillation.parameters()
     distributed.average_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip or math.inf)
     optimizer.step()
     return loss.detach(), norm.detach()
 
@@ -393,6 +443,8 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
             "random": random,
             "metrics_bytes": log.sync(),
         }
+        if run.early_stop:
+            content["early_stop"] = run.early_stop.state()
         best = folder.best()
         save_checkpoint(folder.checkpoints, step, content, best.step if best else None)
 
@@ -405,6 +457,8 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
     run.distillation.load_state(checkpoint)
     run.optimizer.load_state_dict(checkpoint["optimizer"])
     restore_random_states(checkpoint["random"][distributed.rank()], run.distillation.device)
+    if run.early_stop:
+        run.early_stop.load_state(checkpoint["early_stop"])
     return checkpoint["step"], checkpoint["metrics_bytes"]
 
 

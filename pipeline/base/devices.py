@@ -166,3 +166,22 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+class HostCopy:
+    """A scalar on its way to the host. On CUDA the copy waits for the work queued before it only: made before the
+    backward pass and read after that was queued, it leaves the device busy.
+    """
+
+    def __init__(self, value: torch.Tensor) -> None:
+        self._value = value
+        if value.device.type == "cuda":
+            self._value = torch.empty((), dtype=value.dtype, pin_memory=True)
+            self._value.copy_(value, non_blocking=True)
+        self._copied = mark(value.device)
+
+    def read(self) -> float:
+        """The value; waits until it is there."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return float(self._value)

@@ -69,6 +69,15 @@ def gather(value: T) -> list[T]:
     return [value for value in values if value is not None]
 
 
+def of_the_leader(value: Tensor) -> Tensor:
+    """The first process's `value`; all processes must call this."""
+    if world_size() == 1:
+        return value
+    value = value.clone()
+    dist.broadcast(value, src=0)
+    return value
+
+
 def wait_for_all() -> None:
     """Wait until every process has reached this call."""
     if dist.is_initialized():

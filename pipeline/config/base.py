@@ -36,10 +36,14 @@ COMMANDS = (
     "verify",
     "evaluate",
     "models",
+    "recipes",
     "demo",
 )
 """Names of tables in a TOML file."""
 
+
+RECIPE = "recipe"
+"""Name of the option that takes a recipe (`config.recipes`)."""
 
 Decides = Literal["value", "effect", "nothing"]
 """What must stay the same to continue an output: "value", the option's value; "effect", what it leads to, such as the
@@ -55,6 +59,7 @@ def option(
     stored: bool = True,
     in_card: bool = True,
     in_plan: bool = True,
+    added: bool = False,
     **bounds: Any,
 ) -> Any:
     """Define an option of a command.
@@ -66,12 +71,20 @@ def option(
         stored: whether the output's record keeps it; false for options that apply to this call only.
         in_card: whether the student's card shows it; false for paths, and for what the card says elsewhere.
         in_plan: whether a plan keeps it; false for what changes no plan.
+        added: whether records of earlier versions lack it. Its default is what these versions did, and is left out of
+            records, so that theirs and ours are alike.
         bounds: bounds for pydantic's `Field`: `ge`, `gt`, `le`, `lt`, `min_length`.
     """
     return Field(
         default,
         description=description,
-        json_schema_extra={"decides": decides, "stored": stored, "in_card": in_card, "in_plan": in_plan},
+        json_schema_extra={
+            "decides": decides,
+            "stored": stored,
+            "in_card": in_card,
+            "in_plan": in_plan,
+            "added": added,
+        },
         **bounds,
     )
 
@@ -85,13 +98,13 @@ class OneOf:
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
-    def check(self, value: str) -> str:
-        """Return the value if it is one of the words.
+    def check(self, value: str | None) -> str | None:
+        """Return the value if it is one of the words, or `None` where the option may be off.
 
         Raises:
             PydanticCustomError: it is not; the error has the type and message of a `Literal`'s.
         """
-        if value not in self.words():
+        if value is not None and value not in self.words():
             *others, last = [repr(word) for word in self.words()]
             expected = f"{', '.join(others)} or {last}" if others else last
             raise PydanticCustomError("literal_error", "Input should be {expected}", {"expected": expected})
@@ -128,19 +141,33 @@ class Config(BaseModel):
             raise ConfigError("these options are wrong:\n" + "\n".join(lines)) from None
 
     def record(self) -> dict[str, Any]:
-        """All values as plain JSON or TOML types, without options that are off (`None`)."""
-        return self.model_dump(mode="json", exclude_none=True)
+        """All values as plain JSON or TOML types, without options that are off (`None`).
+
+        Left out as well are defaults of options that earlier versions lacked (`added` of `option`), unless there is a
+        recipe: read again, such a record must not take a value of the recipe in place of a default.
+        """
+        values = self.model_dump(mode="json", exclude_none=True)
+        return values if RECIPE in values else self._as_earlier(values)
+
+    def _as_earlier(self, values: dict[str, Any]) -> dict[str, Any]:
+        """These values without defaults of options that earlier versions lacked."""
+        return {
+            name: value
+            for name, value in values.items()
+            if not self.says(name, "added") or getattr(self, name) != type(self).model_fields[name].default
+        }
 
     @classmethod
     def says(cls, name: str, of: str) -> Any:
-        """The property `of` ("decides", "stored", "in_card" or "in_plan") that `option` set for a field."""
+        """The property `of` ("decides", "stored", "in_card", "in_plan" or "added") that `option` set for a field."""
         extra = cls.model_fields[name].json_schema_extra
         assert isinstance(extra, dict), f"{cls.__name__}.{name} is not made by `option`"
         return extra[of]
 
     def deciding(self) -> dict[str, Any]:
         """The record of the options whose values decide the output."""
-        return {name: value for name, value in self.record().items() if self.says(name, "decides") == "value"}
+        values = self._as_earlier(self.record())
+        return {name: value for name, value in values.items() if self.says(name, "decides") == "value"}
 
     def stored(self) -> dict[str, Any]:
         """The record that an output keeps. Paths are absolute, so that `--config` can read it in any folder."""

@@ -10,11 +10,13 @@ from pipeline.config.base import Config, OneOf, option
 from pipeline.config.groups import Grid, Sampling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
+from pipeline.config.recipes import RECIPES, recipe_option
 
 
 class PlanConfig(Config):
     """Options of `g2l plan`. Where the paper is silent, the defaults are our choice."""
 
+    recipe: Annotated[str | None, OneOf(RECIPES.keys)] = recipe_option()
     slides_root: Path | None = option(
         None, description="Folder that relative paths start from [the manifest's folder].", decides="nothing"
     )
@@ -65,6 +67,7 @@ class PlanConfig(Config):
 class ExtractConfig(Config):
     """Options of `g2l extract-teacher`, besides the plan."""
 
+    recipe: Annotated[str | None, OneOf(RECIPES.keys)] = recipe_option()
     teacher: str = option(description="Encoder to embed with; `g2l models` lists them.", decides="effect")
     weights: Path | None = option(
         None, description="Weights from a file (safetensors or a PyTorch state dict) [the hub].", decides="effect"
@@ -121,13 +124,14 @@ class TrainConfig(Config):
     """Options of `g2l train-student`, besides the store."""
 
     panels: ClassVar[dict[str, str]] = {
-        "student": "Student and teachers",
+        "recipe": "Recipe, student and teachers",
         "epochs": "Optimisation",
         "loss": "Loss and augmentation",
         "checkpoint_every": "Checkpoints and held-out figures",
         "device": "Running",
     }
 
+    recipe: Annotated[str | None, OneOf(RECIPES.keys)] = recipe_option()
     student: str = option(description="Encoder to train; `g2l models` lists them.")
     weights: str = option(
         "pretrained",
@@ -151,9 +155,27 @@ class TrainConfig(Config):
     epochs: int = option(10, ge=1, description="Passes over the training rows.")
     batch_size: int = option(256, ge=2, description="Rows per step, over all processes.")
     lr: float = option(1e-4, gt=0, description="Peak learning rate of AdamW.")
+    final_lr: float = option(
+        0.01, ge=0, le=1, description="Share of the peak that the cosine of the learning rate ends at.", added=True
+    )
     weight_decay: float = option(0.05, ge=0, description="Weight decay of matrices; vectors have none.")
+    weight_decay_schedule: Literal["constant", "cosine"] = option(
+        "constant", description="cosine: the weight decay falls with the learning rate, to the same share.", added=True
+    )
     warmup: float = option(0.05, ge=0, lt=1, description="Fraction of the steps in which the learning rate rises.")
-    clip: float = option(1.0, gt=0, description="Largest norm of the gradient; larger ones are clipped.")
+    clip: float = option(1.0, ge=0, description="Largest norm of the gradient; larger ones are clipped. 0: none is.")
+    early_stop: Literal["off", "consecutive", "total"] = option(
+        "off",
+        description="Stop when the loss of a step has exceeded the mean of the steps before it too often: in "
+        "consecutive steps, or in total.",
+        added=True,
+    )
+    early_stop_window: int = option(
+        100, ge=1, description="Steps that --early-stop takes the mean of; it begins after as many.", added=True
+    )
+    early_stop_patience: int = option(
+        10, ge=0, description="Steps above the mean that --early-stop lets pass.", added=True
+    )
     loss: Annotated[str, OneOf(LOSSES.keys)] = option(
         "log-sum", description="log-sum is the paper's; others for ablation."
     )

@@ -128,6 +128,7 @@ def model_card(summary: dict[str, Any]) -> str:
         teachers=teacher_lines(summary["teachers"]),
         start=start_note(summary.get("start", ())),
         steps=summary["steps"],
+        stopped=f" {summary['stopped']}" if summary.get("stopped") else "",
         views=views_note(config["augment"], summary["views"]),
         figures=all_figures(summary),
         settings=json.dumps(config, indent=2).replace("`", JSON_BACKTICK),

@@ -1,5 +1,6 @@
 """The description of a run's student, `student.json`, from the run's records and the files of the student's folder."""
 
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -126,11 +127,13 @@ def _of_teachers(identity: dict[str, Any], folder: Path) -> list[dict[str, Any]]
 
 def _of_training(run: RunFolder, identity: dict[str, Any], step: int) -> dict[str, Any]:
     """How the run was trained, and which epoch `step` is the end of: that of the best validation, or the last."""
-    options, best = identity["options"], run.best()
+    options, best, stop = identity["options"], run.best(), run.stop()
+    last_epoch = options["epochs"] if stop is None else stop.epoch + 1
     return {
         "loss": options["loss"],
         "alpha": options["alpha"] if takes_alpha(options["loss"]) else None,
         "step": step,
-        "epoch": best.epoch if best is not None and best.step == step else options["epochs"],
+        "epoch": best.epoch if best is not None and best.step == step else last_epoch,
         "best": None if best is None else {"step": best.step, "epoch": best.epoch, "loss": best.loss},
+        "stopped": None if stop is None else asdict(stop),
     }

@@ -127,6 +127,23 @@ class BestJson(_Object):
     loss: float
 
 
+class StoppedJson(_Object):
+    """Why a run ended before the last of its epochs (`training.early_stop.Stop`).
+
+    Attributes:
+        step, epoch: the last step, and its epoch from 0.
+        loss: of that step.
+        mean: of the losses of the steps before it.
+        times: steps whose losses were above their mean, which were too many.
+    """
+
+    step: Count
+    epoch: Count
+    loss: float
+    mean: float
+    times: Count
+
+
 class TrainingJson(_Object):
     """How the student was trained, and which of its states this is.
 
@@ -135,6 +152,7 @@ class TrainingJson(_Object):
         alpha: its exponent; null for a loss that has none.
         step, epoch: after how many steps and epochs the exported student stood.
         best: the epoch of the smallest held-out loss; null where nothing was held out.
+        stopped: why the run ended early; the key is absent where it did not.
     """
 
     loss: Name
@@ -142,6 +160,7 @@ class TrainingJson(_Object):
     step: Count
     epoch: Count
     best: BestJson | None
+    stopped: StoppedJson | None = None
 
 
 class CasesJson(_Object):
@@ -239,7 +258,10 @@ def write_student_json(folder: Path, student: StudentJson) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    write_text(folder / STUDENT_JSON, json.dumps(student.model_dump(mode="json"), indent=2) + "\n")
+    values = student.model_dump(mode="json")
+    if student.training.stopped is None:  # as in files of versions without an early stop
+        del values["training"]["stopped"]
+    write_text(folder / STUDENT_JSON, json.dumps(values, indent=2) + "\n")
 
 
 def read_student_json(folder: Path) -> StudentJson:

@@ -1,4 +1,4 @@
-"""AdamW, and the learning rate as a function of the step."""
+"""AdamW, and its learning rate and weight decay as functions of the step."""
 
 import math
 from collections.abc import Iterable
@@ -9,7 +9,11 @@ from torch import nn
 BETAS = (0.9, 0.999)
 """Adam's defaults (Kingma and Ba, 2015)."""
 FINAL_LR = 0.01
-"""The cosine ends at this share of the peak. Our choice: the last steps still move a little."""
+"""The cosine ends at this share of the peak. Our choice: the last steps still move a little. Also the default of
+`train-student` (`config.stages`).
+"""
+DECAYED = 0
+"""The optimiser's group of parameters that decay."""
 
 
 def build_optimizer(modules: Iterable[nn.Module], lr: float, weight_decay: float) -> torch.optim.AdamW:
@@ -38,18 +42,31 @@ def _exempt_names(module: nn.Module) -> set[str]:
     return names
 
 
-def learning_rate(step: int, num_steps: int, peak: float, warmup: float) -> float:
+def learning_rate(step: int, num_steps: int, peak: float, warmup: float, final: float = FINAL_LR) -> float:
     """Learning rate at `step` (from 0): a linear warm-up to `peak` over the first `warmup` share of the steps, then
-    half a cosine down to `FINAL_LR` times `peak`.
+    half a cosine down to `final` times `peak`, which the step after the last would have.
     """
     warmup_steps = math.ceil(warmup * num_steps)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(num_steps - warmup_steps, 1)
-    return peak * (FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return peak * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def annealed_weight_decay(step: int, num_steps: int, peak: float, warmup: float, final: float) -> float:
+    """Weight decay at `step` that falls with the learning rate: `peak` during the warm-up, then the same half cosine.
+
+    AdamW multiplies it with the learning rate, so that weights shrink by the square of the cosine.
+    """
+    return learning_rate(max(step, math.ceil(warmup * num_steps)), num_steps, peak, warmup, final)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of all groups."""
     for group in optimizer.param_groups:
         group["lr"] = lr
+
+
+def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Set the weight decay of the group that decays."""
+    optimizer.param_groups[DECAYED]["weight_decay"] = weight_decay

@@ -26,6 +26,7 @@ from pipeline.config.base import differences, to_toml
 from pipeline.config.model_names import RUN_FILE
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
+from pipeline.training.early_stop import STOP, Stop
 from pipeline.training.held_out import Best, best_validation, vals_by_teacher
 from pipeline.training.identity import loss_weights, random_start_differs, require_sound_identity
 from pipeline.training.tensorboard import TensorBoard
@@ -62,6 +63,8 @@ def _parse_line(text: bytes) -> dict[str, Any]:
         for name in ("step", "epoch", "loss"):
             if not isinstance(line[name], int | float):
                 raise TypeError(f"a validation's {name} is {line[name]!r}")
+    if line.get("kind") == STOP:
+        Stop.from_line(line)
     return line
 
 
@@ -215,6 +218,15 @@ class RunFolder:
             CheckpointError: the metrics are damaged.
         """
         return self._lines(b'"kind": "val"')
+
+    def stop(self) -> Stop | None:
+        """Why the run ended early; `None` if it did not.
+
+        Raises:
+            CheckpointError: the metrics are damaged.
+        """
+        lines = self._lines(b'"kind": "stop"')
+        return Stop.from_line(lines[-1]) if lines else None
 
     def held_out_figures(self, step: int | None = None) -> dict[str, HeldOut]:
         """Held-out figures before the first step and at `step`, by default the last, of each teacher as

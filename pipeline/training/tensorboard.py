@@ -31,7 +31,7 @@ class TensorBoard:
         if line["kind"] == "step":
             for name in STEP_FIGURES:
                 self._writer.add_scalar(f"train/{name}", line[name], line["step"])
-        else:
+        elif line["kind"] == "val":
             prefix = f"{line['teacher']}/" if "teacher" in line else ""
             for name, value in line.items():
                 if name not in ("kind", "teacher", "step", "epoch", "rows"):

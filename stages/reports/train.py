@@ -15,7 +15,7 @@ class Trained:
 
     Attributes:
         run: the run directory.
-        num_steps: steps in the whole run.
+        num_steps: the last step of the run.
         num_new_steps: steps done by this process.
         held_out: held-out figures before the first step and of the exported student by teacher, in the run's order, as
             `RunFolder.held_out_figures`; empty if no rows are held out.
@@ -36,6 +36,8 @@ def train_report(trained: Trained) -> str:
     run = trained.run
     identity = run.read_identity()
     lines = [f"{run.folder}: {trained.num_steps:,} steps, the student is in {run.student}"]
+    if stop := run.stop():
+        lines.append(stop.words())
     if trained.num_new_steps:
         each = trained.seconds / trained.num_new_steps
         lines.append(f"{trained.num_new_steps:,} steps in {format_seconds(trained.seconds)}, {each * 1000:.0f} ms each")

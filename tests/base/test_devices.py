@@ -11,6 +11,7 @@ from pipeline.base.devices import (
     CPU_BATCH,
     MAX_BATCH,
     TF32,
+    HostCopy,
     autocast,
     choose_batch_size,
     choose_device,
@@ -204,3 +205,22 @@ def test_what_was_begun_in_tensor_float_32_is_continued_in_it() -> None:
     with autocast(CUDA, TF32):
         assert tf32_flags() == (True, False)
     assert tf32_flags() == (False, False)
+
+
+@pytest.mark.parametrize("value", [1.5, -0.1, float("inf")])
+def test_a_scalar_comes_to_the_host_as_it_is(value: float) -> None:
+    scalar = torch.tensor(value)
+    assert HostCopy(scalar).read() == float(scalar)
+
+
+@needs_gpu
+def test_a_scalar_on_a_gpu_is_read_before_later_work_is_done() -> None:
+    """The event of the copy is earlier in the queue than a product that takes longer."""
+    large = torch.ones(4096, 4096, device="cuda")
+    copy = HostCopy(large.sum())
+    for _ in range(50):
+        large = large @ large * 1e-4
+    later = mark(CUDA)
+    assert copy.read() == 4096**2
+    assert later is not None
+    assert not later.query()

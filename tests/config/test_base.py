@@ -1,9 +1,11 @@
 """What an option decides, and where it is written, is said once, at the option."""
 
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 
+from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
@@ -17,7 +19,7 @@ RECORDED = (PlanConfig, ExtractConfig, TrainConfig, ImportConfig, EmbedConfig, e
 def test_every_option_says_what_it_decides(config: type[Config]) -> None:
     for name in config.model_fields:
         assert config.says(name, "decides") in ("value", "effect", "nothing"), name
-        assert all(isinstance(config.says(name, of), bool) for of in ("stored", "in_card", "in_plan"))
+        assert all(isinstance(config.says(name, of), bool) for of in ("stored", "in_card", "in_plan", "added"))
 
 
 @pytest.mark.parametrize("config", RECORDED)
@@ -62,3 +64,33 @@ def test_an_option_needs_a_default_or_is_required() -> None:
 
     assert Some.model_fields["wanted"].is_required()
     assert Some(wanted=2).deciding() == {"wanted": 2}
+
+
+class Newer(Config):
+    """Options of an earlier version, and one that it lacked."""
+
+    recipe: str | None = option(None, description="", decides="nothing")
+    seed: int = option(0, description="")
+    window: int = option(100, description="", added=True)
+
+
+def test_an_option_that_earlier_versions_lacked_is_recorded_where_it_changes_something() -> None:
+    assert Newer().record() == Newer().deciding() == Newer(window=100).record() == {"seed": 0}
+    assert Newer(window=7).record() == Newer(window=7).deciding() == {"seed": 0, "window": 7}
+    assert Newer.build(Newer(window=7).record()) == Newer(window=7)
+
+
+def test_the_record_of_a_recipe_has_all_values_and_decides_the_same() -> None:
+    named = Newer(recipe="r")
+    assert named.record() == named.stored() == named.for_card() == {"recipe": "r", "seed": 0, "window": 100}
+    assert named.deciding() == Newer().deciding()
+
+
+def test_a_word_of_a_registry_may_be_off() -> None:
+    class Chosen(Config):
+        word: Annotated[str | None, OneOf(lambda: ["a", "b"])] = option(None, description="")
+
+    assert Chosen().word is None
+    assert Chosen.build({"word": "b"}).word == "b"
+    with pytest.raises(ConfigError, match="word: Input should be 'a' or 'b'"):
+        Chosen.build({"word": "c"})

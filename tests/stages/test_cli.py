@@ -27,6 +27,7 @@ COMMANDS = (
     "inspect",
     "verify",
     "models",
+    "recipes",
     "demo",
 )
 

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, option, to_toml
+from pipeline.config.recipes import OUR_CHOICE, RECIPES, Choice
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
@@ -52,6 +53,56 @@ def test_a_wrong_file_is_named(text: str, reason: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(ConfigError, match=reason):
         Call.read("plan", {}, file).resolve(PlanConfig)
+
+
+# --- recipes -----------------------------------------------------------------------------------------------------
+
+
+def test_a_recipe_wins_over_defaults_only(tmp_path: Path) -> None:
+    """Flag, table, recipe, default; what the recipe sets counts as chosen."""
+    file = tmp_path / "g2l.toml"
+    file.write_text('[train-student]\nrecipe = "paper"\nstudent = "s"\nepochs = 3\nlr = 0.5\n')
+    config, _ = Call.read("train-student", {"lr": 0.25}, file).resolve(TrainConfig)
+    assert (config.lr, config.epochs, config.batch_size, config.val_every) == (0.25, 3, 32, 1)
+    assert config.recipe == "paper"
+    assert config.for_views(4).augment == "none"
+    assert "augment" in config.model_fields_set
+    other, _ = Call.read("train-student", {"recipe": "default"}, file).resolve(TrainConfig)
+    assert (other.recipe, other.lr, other.batch_size) == ("default", 0.5, 256)
+    plain, _ = Call.read("train-student", {"student": "s"}, None).resolve(TrainConfig)
+    assert (plain.recipe, plain.batch_size) == (None, 256)
+    with pytest.raises(ConfigError, match=r"recipe: .*did you mean paper\?"):
+        Call.read("train-student", {"student": "s", "recipe": "papper"}, None).resolve(TrainConfig)
+
+
+@pytest.mark.parametrize("flags", [{}, {"early_stop": "off", "clip": 1.0, "final_lr": 0.01, "batch_size": 256}])
+def test_the_record_of_a_recipe_resolves_to_the_same(tmp_path: Path, flags: dict[str, object]) -> None:
+    """Also where single options have their defaults again, which records leave out without a recipe."""
+    given = {"student": "s", "recipe": "paper", **flags}
+    config, _ = Call.read("train-student", given, None).resolve(TrainConfig)
+    file = tmp_path / "config.toml"
+    file.write_text(to_toml({"train-student": config.record()}))
+    again, _ = Call.read("train-student", {}, file).resolve(TrainConfig)
+    assert again == config
+    assert {name: getattr(again, name) for name in flags} == flags
+
+
+def test_the_recipe_of_stage_one_holds_for_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Given by the call or by the plan's own table; a finished plan is not asked to change by it."""
+    paper = {"plan": {"seed": Choice(7, OUR_CHOICE, "a test")}, "extract-teacher": {}, "train-student": {}}
+    monkeypatch.setitem(RECIPES, "paper", paper)
+    only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
+    call = Call.read("extract-teacher", {"teacher": "uni", "recipe": "paper"}, None)
+    plan = call.resolve_another(PlanConfig, "plan")
+    assert (plan.recipe, plan.seed) == ("paper", 7)
+    assert call.resolve(ExtractConfig, others=only_plan)[0].recipe == "paper"
+    assert not call.names() & only_plan
+    file = tmp_path / "g2l.toml"
+    file.write_text('[plan]\nrecipe = "paper"\n[extract-teacher]\nteacher = "uni"\n')
+    call = Call.read("extract-teacher", {}, file)
+    assert call.resolve_another(PlanConfig, "plan").seed == 7
+    assert call.resolve(ExtractConfig, others=only_plan)[0].recipe is None
+    assert Call.read("extract-teacher", {"seed": 9}, file).resolve_another(PlanConfig, "plan").seed == 9
 
 
 # --- paths --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Schedule and weight decay groups."""
+"""Schedules and weight decay groups."""
 
 import itertools
 import math
@@ -8,7 +8,15 @@ import timm
 import torch
 from torch import nn
 
-from pipeline.training.optim import FINAL_LR, build_optimizer, learning_rate, set_learning_rate
+from pipeline.config.stages import TrainConfig
+from pipeline.training.optim import (
+    FINAL_LR,
+    annealed_weight_decay,
+    build_optimizer,
+    learning_rate,
+    set_learning_rate,
+    set_weight_decay,
+)
 
 
 def test_schedule_rises_linearly_then_falls_as_a_cosine() -> None:
@@ -59,3 +67,31 @@ def test_one_step_is_adamws() -> None:
     optimizer.step()
     torch.testing.assert_close(linear.weight.data, before[0] * (1 - 0.01 * 0.5) - 0.01)
     torch.testing.assert_close(linear.bias.data, before[1] - 0.01)
+
+
+@pytest.mark.parametrize("final", [0.0, 0.01, 1.0])
+def test_a_cosine_without_warm_up_is_torchs(final: float) -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40, eta_min=2.0 * final)
+    for step in range(40):
+        assert learning_rate(step, 40, 2.0, 0.0, final) == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
+        assert annealed_weight_decay(step, 40, 2.0, 0.0, final) == pytest.approx(schedule.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        schedule.step()
+
+
+def test_weight_decay_is_whole_during_the_warm_up_and_falls_with_the_rate_afterwards() -> None:
+    for step in range(100):
+        decay, rate = annealed_weight_decay(step, 100, 0.05, 0.1, 0.2), learning_rate(step, 100, 1.0, 0.1, 0.2)
+        assert decay == pytest.approx(0.05 if step < 10 else 0.05 * rate)
+    assert annealed_weight_decay(0, 1, 0.05, 0.9, 0.0) == 0.05  # all of it is warm-up
+
+
+def test_only_what_decays_is_annealed() -> None:
+    optimizer = build_optimizer([nn.Linear(3, 2)], 1.0, 0.5)
+    set_weight_decay(optimizer, 0.25)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.25, 0.0]
+
+
+def test_the_default_of_the_option_is_the_schedules() -> None:
+    assert TrainConfig.model_fields["final_lr"].default == FINAL_LR

@@ -1,0 +1,94 @@
+"""Recipes: named sets of options for `plan`, `extract-teacher` and `train-student`. Pure.
+
+A recipe is a table of values and nothing more: a flag and the `--config` table win over it, and it wins over the
+defaults. `g2l recipes` lists them, docs/paper.md says where each value is from. To add an option to a recipe, add a
+line here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.config.base import option
+
+THE_PAPER = "the paper"
+OUR_CHOICE = "our choice"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value that a recipe gives an option.
+
+    Attributes:
+        value: as in a TOML file.
+        source: who says so: `THE_PAPER`, or `OUR_CHOICE` where the paper is silent.
+        why: reason of a choice, or how the paper's words were read.
+    """
+
+    value: Any
+    source: str
+    why: str = ""
+
+
+Recipe = Mapping[str, Mapping[str, Choice]]
+"""The options that a recipe sets, by command."""
+
+
+def _said(value: Any, how_read: str = "") -> Choice:
+    return Choice(value, THE_PAPER, how_read)
+
+
+def _chosen(value: Any, why: str) -> Choice:
+    return Choice(value, OUR_CHOICE, why)
+
+
+PAPER: Recipe = {
+    "plan": {
+        "patch_px": _said(224),
+        "mpp": _chosen(0.5, "the resolution that the teacher was trained at"),
+        "patches_per_slide": _chosen(1000, "the paper's number is not known"),
+        "min_tissue": _chosen(0.5, "as in a repository of the same authors that follows the paper"),
+    },
+    "extract-teacher": {},
+    "train-student": {
+        "epochs": _chosen(10, "the paper's number is not known; the early stop may end the run before"),
+        "batch_size": _said(32),
+        "lr": _said(1e-4),
+        "final_lr": _chosen(0.0, "a cosine without a stated end, as torch's CosineAnnealingLR"),
+        "weight_decay": _said(0.05),
+        "weight_decay_schedule": _said("cosine"),
+        "warmup": _chosen(0.0, "the paper mentions none"),
+        "clip": _chosen(0.0, "the paper mentions none"),
+        "early_stop": _said(
+            "consecutive", "our reading of its words: counted in total, a noisy loss would end the run at once"
+        ),
+        "early_stop_window": _said(100),
+        "early_stop_patience": _said(10),
+        "loss": _said("log-sum"),
+        "alpha": _said(4.0),
+        "augment": _said("none", "teacher and student see one and the same view"),
+    },
+}
+"""G2L (arXiv 2510.11176), as far as it could be established: docs/paper.md."""
+
+DEFAULT: Recipe = {"plan": {}, "extract-teacher": {}, "train-student": {}}
+"""Sets nothing: all options have their defaults."""
+
+RECIPES: dict[str, Recipe] = {"default": DEFAULT, "paper": PAPER}
+
+
+def recipe_values(recipe: Any, command: str) -> dict[str, Any]:
+    """The options that a recipe sets for a command, by name; empty for what is no recipe, such as `None`: the
+    configuration refuses a name that it does not know.
+    """
+    choices = RECIPES[recipe].get(command, {}) if isinstance(recipe, str) and recipe in RECIPES else {}
+    return {name: choice.value for name, choice in choices.items()}
+
+
+def recipe_option() -> Any:
+    """Define the option `--recipe`. What it sets is compared by value, so its name decides nothing."""
+    return option(
+        None,
+        description="Named set of options; flags and --config override single ones. `g2l recipes` lists them [none].",
+        decides="nothing",
+    )

@@ -1,0 +1,111 @@
+"""Early stop: end a run when its training loss has exceeded its own running mean too often.
+
+G2L stops "when the loss has exceeded the running mean of the last 100 steps more than 10 times". Read exactly: a step
+exceeds if its loss is greater than the mean of the losses of the 100 steps before it; the first 100 steps never do.
+The run ends after the 11th. "More than 10 times" has two readings, and both are here: in consecutive steps, or in
+total. Decision 0044 says why a recipe takes the first.
+
+The mean is over whole values by exact summation, and the state is in the checkpoint: a run that is killed and
+continued ends after the same step. Pure.
+"""
+
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Reading = Literal["consecutive", "total"]
+STOP = "stop"
+"""Kind of the line of `metrics.jsonl` that says why a run ended early."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a run ended early.
+
+    Attributes:
+        step: the last step.
+        epoch: the epoch that it was in, from 0, as in the line of a step.
+        loss: its loss.
+        mean: of the losses of the steps before it.
+        times: how many steps have exceeded the mean, this one included.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    mean: float
+    times: int
+
+    def line(self) -> dict[str, Any]:
+        """The line of `metrics.jsonl`."""
+        return {"kind": STOP, **asdict(self)}
+
+    @classmethod
+    def from_line(cls, line: Mapping[str, Any]) -> "Stop":
+        """The inverse of `line`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is damaged.
+        """
+        step, epoch, times = (int(line[name]) for name in ("step", "epoch", "times"))
+        return cls(step, epoch, float(line["loss"]), float(line["mean"]), times)
+
+    def words(self, num_steps: int | None = None) -> str:
+        """Why the run ended, in a sentence; `num_steps` are those that it was planned for."""
+        planned = f" of {num_steps:,}" if num_steps else ""
+        return (
+            f"Stopped early after step {self.step:,}{planned}: {self.times} losses were above the running mean; the "
+            f"last was {self.loss:.4f}, the mean before it {self.mean:.4f}."
+        )
+
+
+class EarlyStop:
+    """Watches the losses of a run, one a step.
+
+    Attributes:
+        stop: why the run ended early; `None` while it has not.
+    """
+
+    def __init__(self, reading: Reading, window: int, patience: int) -> None:
+        self.stop: Stop | None = None
+        self._reading, self._patience = reading, patience
+        self._losses: deque[float] = deque(maxlen=window)
+        self._times = 0
+        self._read: Callable[[], float] | None = None
+
+    def expect(self, read: Callable[[], float]) -> None:
+        """Take a function that gives the loss of a step; it is called when all work of the step is queued."""
+        self._read = read
+
+    def ends_after(self, step: int, epoch: int) -> bool:
+        """Whether the run ends after `step` (from 1) of `epoch` (from 0), whose loss was expected."""
+        assert self._read is not None, "no loss is expected"
+        return self.see(step, epoch, self._read())
+
+    def see(self, step: int, epoch: int, loss: float) -> bool:
+        """Take the loss of a step; returns whether the run ends after it."""
+        window = self._losses.maxlen
+        if len(self._losses) == window:
+            mean = math.fsum(self._losses) / len(self._losses)
+            if loss > mean:
+                self._times += 1
+            elif self._reading == "consecutive":
+                self._times = 0
+            if self._times > self._patience:
+                self.stop = Stop(step, epoch, loss, mean, self._times)
+        self._losses.append(loss)
+        return self.stop is not None
+
+    def state(self) -> dict[str, Any]:
+        """What the next step depends on, as plain values."""
+        stop = None if self.stop is None else asdict(self.stop)
+        return {"losses": list(self._losses), "times": self._times, "stop": stop}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Restore a `state`."""
+        self._losses.clear()
+        self._losses.extend(state["losses"])
+        self._times = state["times"]
+        self.stop = None if state["stop"] is None else Stop(**state["stop"])

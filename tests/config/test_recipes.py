@@ -1,0 +1,95 @@
+"""Recipes: every option that one names exists, takes its value, and is recorded; each value has a source."""
+
+from typing import Any
+
+import pytest
+from support.stores import make_store, plain_vit, train_config
+
+from pipeline.base.errors import ConfigError
+from pipeline.config.base import Config
+from pipeline.config.recipes import OUR_CHOICE, RECIPES, THE_PAPER, recipe_values
+from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.store.teachers import choose_teachers
+from pipeline.training.identity import run_identity
+
+COMMANDS: dict[str, tuple[type[Config], dict[str, Any]]] = {
+    "plan": (PlanConfig, {}),
+    "extract-teacher": (ExtractConfig, {"teacher": "t"}),
+    "train-student": (TrainConfig, {"student": "s"}),
+}
+"""The commands that take a recipe, with the options that they need."""
+EVERY = [(recipe, command) for recipe in RECIPES for command in COMMANDS]
+
+
+@pytest.mark.parametrize(("recipe", "command"), EVERY)
+def test_every_option_of_a_recipe_exists_and_takes_its_value(recipe: str, command: str) -> None:
+    config, needed = COMMANDS[command]
+    values = recipe_values(recipe, command)
+    assert values.keys() <= config.model_fields.keys()
+    built = config.build(needed | values)
+    assert {name: getattr(built, name) for name in values} == values
+    assert None not in values.values(), "a record cannot say that an option is off, and the recipe would return"
+
+
+@pytest.mark.parametrize(("recipe", "command"), EVERY)
+def test_a_record_of_a_recipe_is_whole(recipe: str, command: str) -> None:
+    """Read again it gives the same, whichever single options differ from the recipe: its own default, for example."""
+    config, needed = COMMANDS[command]
+    values = recipe_values(recipe, command)
+    built = config.build(needed | values | {"recipe": recipe})
+    for changed in ({}, *({name: config.model_fields[name].default} for name in values)):
+        one = built.model_copy(update=changed)
+        assert config.build(values | one.record()) == one
+
+
+def test_recipes_name_no_other_commands() -> None:
+    assert all(options.keys() == COMMANDS.keys() for options in RECIPES.values())
+
+
+@pytest.mark.parametrize(("recipe", "command"), EVERY)
+def test_every_value_has_a_source_and_every_choice_a_reason(recipe: str, command: str) -> None:
+    for name, choice in RECIPES[recipe][command].items():
+        assert choice.source in (THE_PAPER, OUR_CHOICE), name
+        assert choice.why or choice.source == THE_PAPER, name
+
+
+def test_what_the_paper_says_is_in_its_recipe() -> None:
+    """The published values: arXiv 2510.11176, as docs/paper.md has them."""
+    said = {name: c.value for name, c in RECIPES["paper"]["train-student"].items() if c.source == THE_PAPER}
+    assert said == {
+        "batch_size": 32,
+        "lr": 1e-4,
+        "weight_decay": 0.05,
+        "weight_decay_schedule": "cosine",
+        "early_stop": "consecutive",
+        "early_stop_window": 100,
+        "early_stop_patience": 10,
+        "loss": "log-sum",
+        "alpha": 4.0,
+        "augment": "none",
+    }
+
+
+def test_the_default_sets_nothing() -> None:
+    assert all(not recipe_values("default", command) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("name", [None, "papr", 3, ["paper"]])
+def test_what_is_no_recipe_sets_nothing_and_is_refused_by_name(name: Any) -> None:
+    assert recipe_values(name, "plan") == {}
+    assert recipe_values("paper", "evaluate") == {}
+    if name is not None:
+        with pytest.raises(ConfigError, match="recipe: Input should be"):
+            PlanConfig.build({"recipe": name})
+
+
+def test_a_run_does_not_depend_on_how_its_options_were_given(tmp_path: Any) -> None:
+    """By a recipe or one by one; and a recipe without effect is the run of an earlier version."""
+    teachers = choose_teachers(make_store(tmp_path / "store.zarr"), None, None)
+    student = plain_vit(tmp_path / "vit")
+    plain, named = train_config(student), train_config(student, recipe="default")
+    values = recipe_values("paper", "train-student")
+    single, by_recipe = train_config(student, **values), train_config(student, **values, recipe="paper")
+    identities = [run_identity(teachers, {}, each.deciding(), 1) for each in (plain, named, single, by_recipe)]
+    assert identities[0] == identities[1] != identities[2] == identities[3]
+    assert not {"final_lr", "early_stop", "recipe"} & identities[1]["options"].keys()
