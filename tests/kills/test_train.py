@@ -21,6 +21,7 @@ from support.forked import ForkedCommands, ForkedRun, forked_commands
 from support.places import TESTS
 from support.stores import dropping_cnn, flags, run_files, train_config
 
+from pipeline.config.recipes import recipe_values
 from pipeline.config.stages import TrainConfig
 from pipeline.store.store import Store
 from pipeline.training.run_folder import RunFolder
@@ -115,6 +116,28 @@ def whole_short(
     return run_files(run), int(run.with_suffix(".count").read_text())
 
 
+@pytest.fixture(scope="module")
+def recipe(short: TrainConfig) -> TrainConfig:
+    """The paper's recipe over three epochs, with an early stop that ends it within the second."""
+    names = ("weight_decay_schedule", "final_lr", "warmup", "clip", "loss", "alpha", "augment")
+    values = {name: value for name, value in recipe_values("paper", "train-student").items() if name in names}
+    stop = {"early_stop": "total", "early_stop_window": 2, "early_stop_patience": 0}
+    return short.model_copy(update=values | stop | {"epochs": 3, "recipe": "paper"})
+
+
+@pytest.fixture(scope="module")
+def whole_recipe(
+    forks: Forks, recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, bytes], int]:
+    """The files of a run of `recipe` that was never killed, and its number of changes to the file system."""
+    run = tmp_path_factory.mktemp("recipe") / "run"
+    assert forks.run(run, recipe) == 0
+    stop = RunFolder(run).stop()
+    assert stop is not None
+    assert stop.step in (4, 5), "it must end within an epoch of 3 steps, after the first"
+    return run_files(run), int(run.with_suffix(".count").read_text())
+
+
 def check_kills(forks: Forks, config: TrainConfig, whole: dict[str, bytes], run: Path, kills: list[int]) -> None:
     """Kill at each of `kills` in turn, then let it end."""
     for kill_at in kills:
@@ -135,6 +158,34 @@ def test_killed_at_every_write(
     assert total > 45
     for kill_at in range(1, total + 1):
         check_kills(forks, short, files, tmp_path / str(kill_at) / "run", [kill_at])
+
+
+@pytest.mark.slow
+def test_the_recipe_killed_at_every_write(
+    forks: Forks, recipe: TrainConfig, whole_recipe: tuple[dict[str, bytes], int], tmp_path: Path
+) -> None:
+    """Annealing and early stop: the last step is the same, whenever the run was killed."""
+    files, total = whole_recipe
+    assert total > 35
+    for kill_at in range(1, total + 1):
+        check_kills(forks, recipe, files, tmp_path / str(kill_at) / "run", [kill_at])
+
+
+@pytest.mark.slow
+def test_the_recipe_killed_fifty_times(
+    forks: Forks, recipe: TrainConfig, whole_recipe: tuple[dict[str, bytes], int], tmp_path: Path
+) -> None:
+    """Each run is killed until it gets through, at moments drawn anew; as many runs as it takes."""
+    files, total = whole_recipe
+    draw, num_kills, num_runs = random.Random(4), 0, 0
+    while num_kills < 50:
+        num_runs += 1
+        run = tmp_path / str(num_runs) / "run"
+        while (code := forks.run(run, recipe, draw.randrange(1, total))) == -signal.SIGKILL:
+            num_kills += 1
+        assert code == 0
+        assert run_files(run) == files
+        without_leftovers(run)
 
 
 @pytest.mark.slow
