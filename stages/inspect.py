@@ -170,7 +170,7 @@ def _run_in_words(run: RunFolder) -> str:
             f"{steps[-1]['step'] if steps else 0:,}, epoch {steps[-1]['epoch'] + 1 if steps else 0} of "
             f"{options['epochs']}",
         ),
-        *(("early stop", stop.words()) for stop in (run.stop(),) if stop),
+        *_early_stop(run),
         ("finished", "yes" if run.student.exists() else "no: run train-student again to continue"),
     ]
     text = table(rows)
@@ -181,6 +181,12 @@ def _run_in_words(run: RunFolder) -> str:
     if words := best_words(lines, loss_weights(identity), kept):
         text += f"\n\n{words}"
     return text
+
+
+def _early_stop(run: RunFolder) -> list[tuple[str, object]]:
+    """Why a run ended early, if it did."""
+    stop = run.stop()
+    return [("early stop", stop.words())] if stop else []
 
 
 def _loss_words(loss: str, alpha: float | None) -> str:

@@ -1,7 +1,11 @@
-"""What the project says of itself: licence, notice and citation agree with the package, and its benchmarks start."""
+"""What the project says of itself: licence, notice and citation agree with the package, its benchmarks start, and what
+docs/paper.md points at is there.
+"""
 
+import ast
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,7 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.places import ROOT
+from support.places import ROOT, parsed
+
+from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.evaluate.options.config import evaluate_config
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 APACHE_2_SHA256 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
@@ -45,3 +52,38 @@ def test_a_benchmark_starts_from_any_folder(tmp_path: Path, name: str) -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--help"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+PAPER = (ROOT / "docs" / "paper.md").read_text()
+LINKS = re.findall(r"\[`(\w+)`\]\(\.\./([^)]+)\)", PAPER)
+"""Names that docs/paper.md points at, and the files that they are in."""
+
+
+def missing_links(links: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Links whose file is not there, or does not define the name at its top."""
+    missing = []
+    for name, file in links:
+        path = ROOT / file
+        nodes = parsed(path).body if path.is_file() else []
+        named = {getattr(node, "name", "") for node in nodes}
+        targets = [node.target if isinstance(node, ast.AnnAssign) else node for node in nodes]
+        named |= {node.id for node in targets if isinstance(node, ast.Name)}
+        if name not in named:
+            missing.append((name, file))
+    return missing
+
+
+def test_what_the_paper_is_compared_with_is_in_the_code() -> None:
+    assert len(LINKS) > 15
+    assert missing_links(LINKS) == []
+    gone = [("log_sum_loss", "pipeline/no_loss.py"), ("no_such_loss", "pipeline/loss.py")]
+    assert missing_links(gone) == gone
+
+
+def test_all_options_and_files_of_the_paper_exist() -> None:
+    options = {"--config", "--out"}
+    for config in (PlanConfig, ExtractConfig, TrainConfig, evaluate_config()):
+        options |= {"--" + name.replace("_", "-") for name in config.model_fields}
+    assert set(re.findall(r"--[a-z0-9-]+\b", PAPER)) <= options
+    for file in re.findall(r"`((?:pipeline|stages|tests|docs)/[\w/.-]+)`", PAPER):
+        assert (ROOT / file).exists(), file

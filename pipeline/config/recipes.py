@@ -16,7 +16,7 @@ OUR_CHOICE = "our choice"
 
 
 @dataclass(frozen=True)
-class Choice:
+class RecipeValue:
     """A value that a recipe gives an option.
 
     Attributes:
@@ -30,16 +30,16 @@ class Choice:
     why: str = ""
 
 
-Recipe = Mapping[str, Mapping[str, Choice]]
+Recipe = Mapping[str, Mapping[str, RecipeValue]]
 """The options that a recipe sets, by command."""
 
 
-def _said(value: Any, how_read: str = "") -> Choice:
-    return Choice(value, THE_PAPER, how_read)
+def _said(value: Any, how_read: str = "") -> RecipeValue:
+    return RecipeValue(value, THE_PAPER, how_read)
 
 
-def _chosen(value: Any, why: str) -> Choice:
-    return Choice(value, OUR_CHOICE, why)
+def _chosen(value: Any, why: str) -> RecipeValue:
+    return RecipeValue(value, OUR_CHOICE, why)
 
 
 PAPER: Recipe = {

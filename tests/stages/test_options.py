@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, option, to_toml
-from pipeline.config.recipes import OUR_CHOICE, RECIPES, Choice
+from pipeline.config.recipes import OUR_CHOICE, RECIPES, RecipeValue
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
@@ -89,7 +89,7 @@ def test_the_record_of_a_recipe_resolves_to_the_same(tmp_path: Path, flags: dict
 
 def test_the_recipe_of_stage_one_holds_for_its_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Given by the call or by the plan's own table; a finished plan is not asked to change by it."""
-    paper = {"plan": {"seed": Choice(7, OUR_CHOICE, "a test")}, "extract-teacher": {}, "train-student": {}}
+    paper = {"plan": {"seed": RecipeValue(7, OUR_CHOICE, "a test")}, "extract-teacher": {}, "train-student": {}}
     monkeypatch.setitem(RECIPES, "paper", paper)
     only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
     call = Call.read("extract-teacher", {"teacher": "uni", "recipe": "paper"}, None)
