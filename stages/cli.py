@@ -80,9 +80,7 @@ def g2l(
 @verb("make-manifest", NoOptions)
 def make_manifest(
     call: Call,
-    source: Path | None = argument(
-        "DIR|GDC_MANIFEST", "Folder of slides, or a list of the GDC (TSV): its manifest, or its answer to a query."
-    ),
+    source: Path | None = argument("DIR|GDC_MANIFEST", "Folder of slides, or a list of the GDC (TSV)."),
     out: Path | None = output("Manifest to write (CSV)."),
 ) -> None:
     """Write a manifest of the slides in a folder, or of a list of the GDC (case and centre from the TCGA barcode)."""
