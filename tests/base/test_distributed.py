@@ -39,12 +39,16 @@ from pipeline.projector import Projector
 from pipeline.store.store import Store
 from stages.train_student import train_student
 
-folder, port = Path(sys.argv[1]), sys.argv[2]
+folder, port, another_port = Path(sys.argv[1]), *sys.argv[2:]
 torch.set_num_threads(1)
 config = TrainConfig.model_validate_json((folder / "config.json").read_text())
 train_student(Store(folder / "store.zarr"), folder / "run", config)
 assert distributed.world_size() == 1, "the group was not left"
 assert distributed.is_leader() == (os.environ["RANK"] == "0"), "who is the leader is known afterwards"
+
+os.environ["MASTER_PORT"] = another_port
+stop = {"early_stop": "total", "early_stop_window": 2, "early_stop_patience": 0}
+train_student(Store(folder / "store.zarr"), folder / "stopped", config.model_copy(update=stop))
 
 os.environ["MASTER_PORT"] = port
 distributed.join_group(torch.device("cpu"))
@@ -104,10 +108,10 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "config.json").write_text(config_for(folder).model_dump_json())
     torch.save(given(), folder / "given.pt")
     variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
-    command, again = [sys.executable, "-c", WORKER, str(folder)], free_port()
+    command, again = [sys.executable, "-c", WORKER, str(folder)], (free_port(), free_port())
     workers = [
         subprocess.Popen(
-            [*command, again],
+            [*command, *again],
             env=os.environ | variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -188,3 +192,15 @@ def test_one_process_is_the_identity() -> None:
     gradient.grad = torch.ones(2)
     distributed.average_gradients([gradient])
     assert np.array_equal(gradient.grad.numpy(), np.ones(2))
+
+
+@pytest.mark.slow
+def test_two_processes_stop_early_after_one_and_the_same_step(two: Path) -> None:
+    """Neither waits for the other; the step is that of a plain count over the losses."""
+    run = RunFolder(two / "stopped")
+    stop, losses = run.stop(), [line["loss"] for line in run.metrics() if line["kind"] == "step"]
+    above = [step for step in range(2, len(losses)) if losses[step] > sum(losses[step - 2 : step]) / 2]
+    assert stop is not None
+    assert stop.step == len(losses) == above[0] + 1 < 12
+    assert (run.student / "config.json").is_file()
+    assert losses == [line["loss"] for line in RunFolder(two / "run").metrics() if line["kind"] == "step"][: stop.step]
