@@ -1,11 +1,14 @@
 """Recipes: every option that one names exists, takes its value, and is recorded; each value has a source."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
-from support.stores import make_store, plain_vit, train_config
+from support.stores import make_store, plain_vit, plan_of_rows, train_config
 
 from pipeline.base.errors import ConfigError
+from pipeline.cohort.plan import read_plan, write_plan
 from pipeline.config.base import Config
 from pipeline.config.recipes import OUR_CHOICE, RECIPES, THE_PAPER, recipe_values
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
@@ -83,7 +86,7 @@ def test_what_is_no_recipe_sets_nothing_and_is_refused_by_name(name: Any) -> Non
             PlanConfig.build({"recipe": name})
 
 
-def test_a_run_does_not_depend_on_how_its_options_were_given(tmp_path: Any) -> None:
+def test_a_run_does_not_depend_on_how_its_options_were_given(tmp_path: Path) -> None:
     """By a recipe or one by one; and a recipe without effect is the run of an earlier version."""
     teachers = choose_teachers(make_store(tmp_path / "store.zarr"), None, None)
     student = plain_vit(tmp_path / "vit")
@@ -93,3 +96,12 @@ def test_a_run_does_not_depend_on_how_its_options_were_given(tmp_path: Any) -> N
     identities = [run_identity(teachers, {}, each.deciding(), 1) for each in (plain, named, single, by_recipe)]
     assert identities[0] == identities[1] != identities[2] == identities[3]
     assert not {"final_lr", "early_stop", "recipe"} & identities[1]["options"].keys()
+
+
+def test_a_plan_keeps_the_name_of_its_recipe_and_its_hash(tmp_path: Path) -> None:
+    plain = plan_of_rows()
+    named = replace(plain, config=plain.config.model_copy(update={"recipe": "paper"}))
+    write_plan(named, tmp_path / "plan.h5")
+    read = read_plan(tmp_path / "plan.h5")
+    assert read.config.recipe == "paper"
+    assert read.hash == plain.hash
