@@ -54,6 +54,17 @@ def test_cells_on_tissue_are_kept(slide: Slide, options: dict[str, float]) -> No
     assert grid.coords_l0_px.dtype == np.int64
 
 
+def test_a_tile_is_laid_as_a_patch_of_its_size(slide: Slide) -> None:
+    """The same corners, shares of tissue and geometry; the patch within it decides nothing."""
+    tiles = lay_grid(slide, PlanConfig(patch_px=48, tile_px=64).grid)
+    patches = lay_grid(slide, PlanConfig(patch_px=64).grid)
+    assert tiles.geometry == patches.geometry
+    np.testing.assert_array_equal(tiles.coords_l0_px, patches.coords_l0_px)
+    np.testing.assert_array_equal(tiles.tissue_fraction, patches.tissue_fraction)
+    apart = lay_grid(slide, PlanConfig(patch_px=48, tile_px=64, stride_px=48).grid)
+    assert len(apart.coords_l0_px) > len(tiles.coords_l0_px)
+
+
 def test_the_grid_lies_within_the_bounds(slide: Slide) -> None:
     slide.info = replace(slide.info, bounds_l0_px=(100, 50, 140, 200))
     grid = lay_grid(slide, PlanConfig(patch_px=64).grid)
