@@ -142,7 +142,7 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
     encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
     if encoder.note:
         say(encoder.note)
-    if note := resolution_note(config.teacher, encoder.spec.mpp, plan.config.mpp, "the plan is at"):
+    if note := resolution_note(config.teacher, encoder.spec.mpp, plan.mpp, "the plan is at"):
         say(note)
     encoder.module.to(device)
     return RunningTeacher(encoder, device, precision, config.weights)

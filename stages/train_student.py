@@ -215,7 +215,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         facts["best"] = best_words(folder.validations(), loss_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
         projectors = {head.teacher: head.projector for head in distillation.heads}
-        spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
+        spec = replace(distillation.student.spec, mpp=teachers.first.plan.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
         write_student(
             folder.student,

@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
-from pipeline.config.groups import Grid, Sampling
+from pipeline.config.groups import Grid, Sampling, Tiling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 
@@ -36,6 +36,11 @@ class PlanConfig(Config):
     )
     min_tissue: float = option(0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.")
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.")
+    tiling: Tiling | None = option(
+        None,
+        description="level0: cut every slide at its level 0 and drop small groups of patches, as the paper's authors "
+        "do; --mpp then means nothing [cut at --mpp].",
+    )
     val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
     )
@@ -74,7 +79,7 @@ class PlanConfig(Config):
     def grid(self) -> Grid:
         """The grid of tiles, or of patches where there are none."""
         stride_px = self.stride_px or self.read_px
-        return Grid(self.read_px, self.mpp, stride_px, self.min_tissue, self.allow_upsampling)
+        return Grid(self.read_px, self.mpp, stride_px, self.min_tissue, self.allow_upsampling, self.tiling)
 
     @property
     def sampling(self) -> Sampling:

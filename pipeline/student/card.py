@@ -87,7 +87,7 @@ def card_facts(
             for each, weight, (before, after) in zip(teachers.stored, teachers.weights, figures, strict=True)
         ],
         "store": {
-            "mpp": plan.config.mpp,
+            "mpp": plan.mpp,
             "plan_hash": plan.hash,
             "content_hash": first.content_hash(),
             "train_rows": len(train_rows),
