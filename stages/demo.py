@@ -223,7 +223,7 @@ def draw_neighbour_sheet(teacher: StoredTeacher, trained: Trained, path: Path) -
     Skips patches that overlap the query or a nearer neighbour: they would be found for the overlap alone.
     """
     rows = teacher.ok_rows(VAL)
-    patches = [teacher.store.read_pixels(int(row)) for row in rows]
+    patches = [teacher.store.read_patch(int(row)) for row in rows]
     student = trained.run.read_identity()["student"]
     seed = TrainConfig(student=STUDENT).seed
     untrained = build_encoder(student["name"], SCRATCH, student["patch_px"], seed=seed)

@@ -30,6 +30,8 @@ from pipeline.base.images import ImageFormat
 from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
 from pipeline.cohort.plan import Plan
+from pipeline.cohort.view_strengths import EARLIER
+from pipeline.cohort.views import Views
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
@@ -46,6 +48,7 @@ from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import create_store, is_store, open_further, open_to_continue
 from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
+from pipeline.store.replay import require_replay, strength_settings
 from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import needs_slides
@@ -139,7 +142,7 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
     encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
     if encoder.note:
         say(encoder.note)
-    if note := resolution_note(config.teacher, encoder.spec.mpp, plan.config.mpp, "the plan is at"):
+    if note := resolution_note(config.teacher, encoder.spec.mpp, plan.mpp, "the plan is at"):
         say(note)
     encoder.module.to(device)
     return RunningTeacher(encoder, device, precision, config.weights)
@@ -162,6 +165,8 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
     else:
         begun, rows_per_shard = begun_and_rows(further_of, config)
         settings = choose_settings(plan, config, running, begun, rows_per_shard, "none")
+    if begun is not None:
+        require_replay(begun)
 
     def look() -> dict[str, Any]:
         if not config.preflight:
@@ -241,7 +246,7 @@ def choose_settings(
     large as the device has room for.
 
     Raises:
-        ConfigError: a seed of views without views.
+        ConfigError: a seed or strength of views without views, or a strength that changes nothing.
     """
     batch_size = config.batch_size or (begun.settings["batch_size"] if begun else None)
     if batch_size is None:
@@ -258,6 +263,11 @@ def choose_settings(
     }
     if (config.views or 1) > 1:
         settings |= {"views": config.views, "views_seed": config.views_seed or 0}
+        settings |= strength_settings(config.views_strength or EARLIER, has_tiles=plan.config.tile_px is not None)
+    elif config.views_strength is not None:
+        raise ConfigError(
+            "--views-strength: the patch itself is not changed; say with --views how many views there are"
+        )
     elif config.views_seed is not None:
         raise ConfigError("--views-seed: the patch itself has no seed; say with --views how many views there are")
     return settings
@@ -284,7 +294,8 @@ def look_at_teacher(
     stored = StoredPatches(further_of) if further_of and further_of.has_pixels else None
     patches = stored or PlannedPatches(plan, seen, slides_root, tell=say, accepts_changed=accepts_changed)
     file = weights_here(running.encoder.spec, running.weights)
-    return preflight(running.encoder, patches.read, plan, settings, device=running.device, file=file)
+    seen_patches = ViewedPatches(patches.read, Views(patch_px=plan.config.patch_px), plan.config.read_px)
+    return preflight(running.encoder, seen_patches.read, plan, settings, device=running.device, file=file)
 
 
 def write_record(teacher: StoredTeacher, record: dict[str, Any] | None) -> None:
@@ -333,7 +344,8 @@ def embed_shards(
     arithmetic = continued_precision(running.precision, device, full_float32=is_full)
     failed_before = len(teacher.ledger.failures())
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in shards)
-    read = patches.read if teacher.views.count == 1 else ViewedPatches(patches.read, teacher.views).read
+    is_plain = teacher.views.count == 1 and teacher.tile_px == teacher.patch_px
+    read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px).read
     with (
         StoreWriter(teacher, patches.describe, describe_device(device)) as writer,
         read_and_embed(

@@ -368,7 +368,7 @@ def plan_import(looked: Looked) -> Plan:
 def say_audit(plan: Plan, teacher: str) -> None:
     """What came of each slide, and whether the teacher was trained at this resolution, in words."""
     say(audit_table(plan))
-    if note := resolution_note(teacher, named_spec(teacher).mpp, plan.config.mpp, "these patches are at"):
+    if note := resolution_note(teacher, named_spec(teacher).mpp, plan.mpp, "these patches are at"):
         say(note)
 
 

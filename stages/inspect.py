@@ -67,7 +67,8 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
     return [
         ("slides", f"{len(plan.slides):,} of {counted_cases(plan.slides)} and {counted(len(centers), 'centre')}"),
         ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
-        ("patch", f"{config.patch_px} px at {config.mpp:g} um/px, every {config.stride_px or config.patch_px} px"),
+        ("patch", f"{config.patch_px} px at {plan.resolution}, every {config.grid.stride_px} px"),
+        *([("tile", f"{config.tile_px} px, the patch in its middle")] if config.tile_px else []),
     ]
 
 
@@ -115,7 +116,9 @@ def _encoder(teacher: StoredTeacher) -> str:
 def _embeddings(teacher: StoredTeacher) -> list[tuple[str, object]]:
     """What a teacher's embeddings are, and of which views."""
     kind, precision = teacher.record["embedding"], teacher.settings["precision"]
-    views = (f"{teacher.views.count} of each patch, seed {teacher.views.seed}",) if teacher.views.count > 1 else ()
+    strength = f", {teacher.views.strength}" if "views_strength" in teacher.settings else ""
+    seen = f"{teacher.views.count} of each patch, seed {teacher.views.seed}{strength}"
+    views = (seen,) if teacher.views.count > 1 else ()
     return [
         ("embedding", f"{kind}, {teacher.width} dimensions, {teacher.dtype}, in {precision}"),
         *(("views", words) for words in views),

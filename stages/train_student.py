@@ -239,7 +239,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         stop = folder.stop()
         facts["stopped"] = stop.words(run.num_steps) if stop else ""
         projectors = {head.teacher: head.projector for head in distillation.heads}
-        spec = replace(distillation.student.spec, mpp=teachers.first.plan.config.mpp)
+        spec = replace(distillation.student.spec, mpp=teachers.first.plan.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
         write_student(
             folder.student,

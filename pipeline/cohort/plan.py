@@ -194,6 +194,21 @@ class Plan(PlannedSlides):
     audit: tuple[AuditRow, ...]
 
     @property
+    def mpp(self) -> float:
+        """um/px of the patches; with `--tiling level0` the median over the slides, each of which has its own."""
+        mpps = [slide.geometry.target_mpp for slide in self.slides]
+        return float(np.median(mpps)) if self.config.tiling and mpps else self.config.mpp
+
+    @property
+    def resolution(self) -> str:
+        """The resolution of the patches in words."""
+        mpps = [slide.geometry.target_mpp for slide in self.slides]
+        if not self.config.tiling or not mpps:
+            return f"{self.config.mpp:g} um/px"
+        least, most = f"{min(mpps):.4g}", f"{max(mpps):.4g}"
+        return f"level 0 ({least if least == most else f'{least} to {most}'} um/px)"
+
+    @property
     def hash(self) -> str:
         """Hex SHA-256 of everything that the plan decides."""
         return sha256_json(

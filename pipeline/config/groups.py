@@ -1,6 +1,10 @@
 """Options that go together wherever they are used: the grid of patches, and the sample that is drawn from it."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Tiling = Literal["level0"]
+"""How a grid is laid other than at one resolution: at level 0, whatever that is, as the paper's authors do."""
 
 
 @dataclass(frozen=True)
@@ -13,6 +17,7 @@ class Grid:
         stride_px: distance between neighbouring patches, in their pixels.
         min_tissue: minimum share of a patch's area that must be tissue.
         allow_upsampling: whether slides more than 5 % coarser than `mpp` may be used.
+        tiling: "level0" if each slide is cut at the resolution of its level 0; `mpp` then means nothing.
     """
 
     patch_px: int
@@ -20,6 +25,7 @@ class Grid:
     stride_px: int
     min_tissue: float
     allow_upsampling: bool
+    tiling: Tiling | None = None
 
     @property
     def overlap_px(self) -> int:

@@ -5,9 +5,12 @@ Flags, TOML files and records are made from these definitions.
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
+from pydantic import ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
-from pipeline.config.groups import Grid, Sampling
+from pipeline.config.groups import Grid, Sampling, Tiling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 from pipeline.config.recipes import RECIPES, recipe_option
@@ -23,10 +26,23 @@ class PlanConfig(Config):
     patches_per_slide: int = option(1000, ge=1, description="Maximum number of patches sampled per slide.")
     max_slides: int | None = option(None, ge=1, description="Use a random subset of this many slides [all].")
     patch_px: int = option(224, ge=16, le=4096, description="Side of a patch, pixels.")
+    tile_px: int | None = option(
+        None,
+        ge=16,
+        le=4096,
+        description="Side of the tile around a patch, for views that crop; the grid is of tiles [the patch only].",
+    )
     mpp: float = option(0.5, ge=MIN_MPP, le=MAX_MPP, description="Resolution of a patch, um per pixel.")
-    stride_px: int | None = option(None, ge=1, description="Grid spacing in patch pixels [patch-px: no overlap].")
+    stride_px: int | None = option(
+        None, ge=1, description="Grid spacing in patch pixels [tile-px or patch-px: no overlap]."
+    )
     min_tissue: float = option(0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.")
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.")
+    tiling: Tiling | None = option(
+        None,
+        description="level0: cut every slide at its level 0 and drop small groups of patches, as the paper's authors "
+        "do; --mpp then means nothing [cut at --mpp].",
+    )
     val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
     )
@@ -47,11 +63,25 @@ class PlanConfig(Config):
     )
     seed: int = option(0, ge=0, description="Seed of the sample.")
 
+    @field_validator("tile_px")
+    @classmethod
+    def check_tile(cls, tile_px: int | None, others: ValidationInfo) -> int | None:
+        """See that a tile is larger than the patch in it."""
+        patch_px = others.data.get("patch_px", 0)  # 0: it is wrong itself
+        if tile_px is not None and tile_px <= patch_px:
+            raise PydanticCustomError("tile", f"should be more than --patch-px, {patch_px}; leave it out for none")
+        return tile_px
+
+    @property
+    def read_px(self) -> int:
+        """Side of what is read from a slide for each row, pixels: the tile, or the patch where there is none."""
+        return self.tile_px or self.patch_px
+
     @property
     def grid(self) -> Grid:
-        """The grid of patches."""
-        stride_px = self.stride_px or self.patch_px
-        return Grid(self.patch_px, self.mpp, stride_px, self.min_tissue, self.allow_upsampling)
+        """The grid of tiles, or of patches where there are none."""
+        stride_px = self.stride_px or self.read_px
+        return Grid(self.read_px, self.mpp, stride_px, self.min_tissue, self.allow_upsampling, self.tiling)
 
     @property
     def sampling(self) -> Sampling:
@@ -111,10 +141,16 @@ class ExtractConfig(Config):
         None,
         ge=1,
         le=64,
-        description="Views of a patch to embed: itself, and seeded flips, turns and mild stain changes [1].",
+        description="Views of a patch to embed: itself, and seeded changes of it [1].",
         decides="effect",
     )
     views_seed: int | None = option(None, ge=0, description="Seed of the views [0].", decides="effect")
+    views_strength: Literal["none", "mild", "paper", "strong"] | None = option(
+        None,
+        description="Changes in a view: none (crops only), mild (flips, turns, stain), paper (flips, colours, blur) or "
+        "strong (all of them, rescaling and JPEG); each crops if the plan has tiles [mild].",
+        decides="effect",
+    )
     preflight: bool = option(
         True, description="Check the teacher and its memory use before the run.", decides="nothing"
     )

@@ -1,17 +1,27 @@
 """Lay the patch grid of a slide at a given size and resolution, and keep the patches on tissue.
 
-Shared by the plan, which samples from these patches, and `g2l embed`, which uses all. Left out: sampling and splits.
+Shared by the plan, which samples from these patches, and `g2l embed`, which uses all. With `--tiling level0` patches
+are cut as a repository of the paper's authors cuts them (decision 0048); their tissue mask, which is not known, is left
+out: ours is used. Left out as well: sampling and splits.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from pipeline.config.groups import Grid
 from pipeline.slides.geometry import PatchGeometry, area_fractions, patch_grid, readable_bounds
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import TissueMask, find_tissue
+
+EDGE_POINTS = 2
+"""Border points of a patch that must be on tissue, with `--tiling level0`. The paper's authors ask for two; which they
+look at is not known, and four to choose from are ours.
+"""
+MIN_GROUP = 5
+"""Smallest group of patches that is kept, with `--tiling level0`; the authors drop smaller ones."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +35,7 @@ class TissueGrid:
         coords_l0_px: int64 (N, 2), (x, y) of top left corners in level 0, in reading order.
         tissue_fraction: float64 (N,), the fraction of each patch's area on tissue.
         min_tissue: the least fraction that was required.
+        is_grouped: whether small groups of patches were dropped.
     """
 
     geometry: PatchGeometry
@@ -33,13 +44,15 @@ class TissueGrid:
     coords_l0_px: NDArray[np.int64]
     tissue_fraction: NDArray[np.float64]
     min_tissue: float
+    is_grouped: bool = False
 
     @property
     def why_empty(self) -> str:
         """Why there is no patch, in words."""
         if not self.num_cells:
             return f"it is smaller than a patch ({self.geometry.patch_l0_px:.0f} pixels of level 0)"
-        return f"no patch has {self.min_tissue:.0%} of its area on tissue"
+        groups = f" with its centre, in a group of {MIN_GROUP}" if self.is_grouped else ""
+        return f"no patch has {self.min_tissue:.0%} of its area on tissue{groups}"
 
 
 def lay_grid(slide: Slide, wanted: Grid) -> TissueGrid:
@@ -49,10 +62,42 @@ def lay_grid(slide: Slide, wanted: Grid) -> TissueGrid:
         SlideError: the slide is too coarse for that resolution, or its file is gone.
     """
     info = slide.info
-    geometry = slide.geometry(wanted.patch_px, wanted.mpp, allow_upsampling=wanted.allow_upsampling)
+    mpp = info.mpp if wanted.tiling else wanted.mpp
+    geometry = slide.geometry(wanted.patch_px, mpp, allow_upsampling=wanted.allow_upsampling)
     tissue = find_tissue(slide)
     bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
-    grid = patch_grid(bounds, geometry.patch_l0_px, wanted.stride_px * wanted.mpp / info.mpp)
+    stride_l0_px = wanted.stride_px * mpp / info.mpp
+    grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px)
     fraction = area_fractions(tissue.integral(), grid, geometry.patch_l0_px, tissue.pixel_l0_px)
     kept = fraction >= wanted.min_tissue
-    return TissueGrid(geometry, tissue, len(grid), grid[kept], fraction[kept], wanted.min_tissue)
+    if wanted.tiling:
+        kept &= centre_and_edges_on(tissue, grid, geometry.patch_l0_px)
+        kept[kept] = in_groups(grid[kept], stride_l0_px)
+    return TissueGrid(geometry, tissue, len(grid), grid[kept], fraction[kept], wanted.min_tissue, bool(wanted.tiling))
+
+
+def centre_and_edges_on(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.bool_]:
+    """Whether the centre of each patch, and at least `EDGE_POINTS` of the middles of its four edges, are on tissue:
+    bool (N,).
+    """
+    middle, last = patch_l0_px / 2, patch_l0_px - 1
+    points = np.array([(middle, middle), (middle, 0), (middle, last), (0, middle), (last, middle)])
+    columns, rows = np.moveaxis((coords_l0_px[:, None] + points) / tissue.pixel_l0_px, -1, 0).astype(np.int64)
+    height, width = tissue.mask.shape
+    inside = (columns < width) & (rows < height)
+    on = inside & tissue.mask[np.minimum(rows, height - 1), np.minimum(columns, width - 1)]
+    kept: NDArray[np.bool_] = on[:, 0] & (on[:, 1:].sum(axis=1) >= EDGE_POINTS)
+    return kept
+
+
+def in_groups(coords_l0_px: NDArray[np.int64], stride_l0_px: float) -> NDArray[np.bool_]:
+    """Whether each patch is in a group of at least `MIN_GROUP` patches that touch, also at corners: bool (N,)."""
+    if not len(coords_l0_px):
+        return np.zeros(0, np.bool_)
+    cells = np.rint((coords_l0_px - coords_l0_px.min(axis=0)) / stride_l0_px).astype(np.int64)
+    taken = np.zeros(cells.max(axis=0) + 1, np.bool_)
+    taken[cells[:, 0], cells[:, 1]] = True
+    groups, _ = ndimage.label(taken, structure=np.ones((3, 3)))
+    numbers = groups[cells[:, 0], cells[:, 1]]
+    large: NDArray[np.bool_] = (np.bincount(numbers) >= MIN_GROUP)[numbers]
+    return large

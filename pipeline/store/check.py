@@ -19,7 +19,7 @@ from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
 
-KEPT_ATTRIBUTES = ("rows", "patch_px", "status_codes")
+KEPT_ATTRIBUTES = ("rows", "patch_px", "tile_px", "status_codes")
 """Attributes that follow from the plan and this program."""
 
 
@@ -41,9 +41,9 @@ def check_metadata(teacher: StoredTeacher) -> list[str]:
         except Exception as error:  # noqa: BLE001  (zarr's, for settings that nobody would write)
             return [f"{METADATA}: no store is made with such settings ({error})"]
         problems = [
-            f"{METADATA}: {name} is {teacher.attributes.get(name)!r}, not {should_be[name]!r}"
+            f"{METADATA}: {name} is {teacher.attributes.get(name)!r}, not {should_be.get(name)!r}"
             for name in KEPT_ATTRIBUTES
-            if teacher.attributes.get(name) != should_be[name]
+            if teacher.attributes.get(name) != should_be.get(name)
         ]
         for path in sorted(expected.rglob(METADATA)):
             name = path.parent.relative_to(expected).as_posix()

@@ -55,7 +55,7 @@ def create_store(folder: Path, plan: Plan, spec: StoreSpec, versions: dict[str, 
     with new_arrays(folder, plan, spec, versions, STORE_FORMAT, notes) as aside:
         if image_format != "none":
             zarr_format.create_images_array(
-                aside, "pixels", plan.num_rows, plan.config.patch_px, shard_rows=shard_rows, image_format=image_format
+                aside, "pixels", plan.num_rows, plan.config.read_px, shard_rows=shard_rows, image_format=image_format
             )
         write_stored_plan(aside / "plan", plan)
 

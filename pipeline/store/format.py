@@ -13,12 +13,16 @@ from pipeline.base import interrupts
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.plan import Plan
+from pipeline.cohort.view_strengths import EARLIER, STRENGTHS
 from pipeline.cohort.views import Views
 from pipeline.disk.folders import new_folder
 from pipeline.store import zarr_format
 from pipeline.store.zarr_format import METADATA
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, STRENGTHS_VERSION = 1, 2
+"""Of a store, and of one whose views have a strength or whose patches are part of a tile: programs that do not know
+these would replay other views.
+"""
 STORE_FORMAT, TEACHER_FORMAT = "g2l-store", "g2l-teacher"
 """What a store says that it is, and the embeddings of a further teacher in it."""
 TEACHERS_FOLDER = "teachers"
@@ -47,7 +51,8 @@ class StoreSpec:
 
     Attributes:
         teacher: record of the teacher: source, architecture, weight hash, mean, std, width, embedding rule, ...
-        settings: rows_per_shard, pixels, dtype, precision, batch_size; views and views_seed if there are several views.
+        settings: rows_per_shard, pixels, dtype, precision, batch_size; views and views_seed if there are several views;
+            views_strength and views_probe if these are not the views of earlier versions.
     """
 
     teacher: dict[str, Any]
@@ -56,7 +61,8 @@ class StoreSpec:
     @property
     def views(self) -> Views:
         """The views of a patch that the teacher saw."""
-        return Views(self.settings.get("views", 1), self.settings.get("views_seed", 0))
+        settings = self.settings
+        return Views(settings.get("views", 1), settings.get("views_seed", 0), settings.get("views_strength", EARLIER))
 
 
 def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
@@ -66,10 +72,11 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
         KeyError, TypeError, ValueError: one is not; says which.
     """
     teacher, settings = attributes["teacher"], attributes["settings"]
-    most = {"rows": 2**40, "patch_px": 2**14, "width": 2**20, "rows_per_shard": 2**40, "views": 2**16}
+    most = {"rows": 2**40, "patch_px": 2**14, "tile_px": 2**14, "width": 2**20, "rows_per_shard": 2**40, "views": 2**16}
     sizes = {
         "rows": attributes["rows"],
         "patch_px": attributes["patch_px"],
+        "tile_px": attributes.get("tile_px", attributes["patch_px"]),
         "width": teacher["width"],
         "rows_per_shard": settings["rows_per_shard"],
         "views": settings.get("views", 1),
@@ -79,6 +86,10 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
             raise ValueError(f"{name} is {size!r}")
     if settings["dtype"] not in DTYPES or settings["pixels"] not in PIXELS:
         raise ValueError(f"dtype is {settings['dtype']!r}, pixels {settings['pixels']!r}")
+    if sizes["tile_px"] < sizes["patch_px"]:
+        raise ValueError(f"tile_px is {sizes['tile_px']}, patch_px {sizes['patch_px']}")
+    if settings.get("views_strength", EARLIER) not in STRENGTHS:
+        raise ValueError(f"views_strength is {settings['views_strength']!r}")
     if -(-sizes["rows"] // sizes["rows_per_shard"]) > MOST_SHARDS:
         raise ValueError(f"{sizes['rows']:,} rows in shards of {sizes['rows_per_shard']:,}")
 
@@ -123,10 +134,10 @@ def read_store_attributes(folder: Path, format_name: str) -> dict[str, Any]:
     with reading(folder, "not a store of G2L", StoreError):
         attributes: dict[str, Any] = read_json(folder / METADATA)["attributes"]["g2l"]
         stored_format, version = attributes["format"], attributes["version"]
-    if (stored_format, version) != (format_name, FORMAT_VERSION):
+    if stored_format != format_name or version not in (FORMAT_VERSION, STRENGTHS_VERSION):
         raise StoreError(
-            f"{folder}: {stored_format} of format version {version}; this program reads version {FORMAT_VERSION} of "
-            f"{format_name}. Use the G2L that made it"
+            f"{folder}: {stored_format} of format version {version}; this program reads versions {FORMAT_VERSION} and "
+            f"{STRENGTHS_VERSION} of {format_name}. Use the G2L that made it"
         )
     return attributes
 
@@ -150,11 +161,13 @@ def new_arrays(
     """
     rows, settings = plan.num_rows, spec.settings
     shard_rows = settings["rows_per_shard"]
+    tile = {"tile_px": plan.config.tile_px} if plan.config.tile_px else {}
     attributes = {
         "format": format_name,
-        "version": FORMAT_VERSION,
+        "version": STRENGTHS_VERSION if tile or "views_strength" in settings else FORMAT_VERSION,
         "rows": rows,
         "patch_px": plan.config.patch_px,
+        **tile,
         "plan_hash": plan.hash,
         "teacher": spec.teacher,
         "settings": settings,

@@ -79,8 +79,8 @@ class PlannedPatches:
         return describe_row(self._plan, self._slide_of_row, self._coords, row)
 
     def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
-        """Fill `out`, uint8 (P, P, 3), with the patch as the teacher is to see it; `out` is undefined where the read
-        failed, which the result says.
+        """Fill `out`, uint8 (T, T, 3), with the tile, or the patch where there is none, as the teacher is to see it;
+        `out` is undefined where the read failed, which the result says.
 
         A lossy format is encoded and decoded, so that teacher, store and student have the same pixels.
         """
@@ -138,18 +138,22 @@ class StoredPatches:
 
 
 class ViewedPatches:
-    """All views of rows: `read` fills (K, P, P, 3), view 0 first, where `source` fills the patch."""
+    """All views of rows: `read` fills (K, P, P, 3), view 0 first, where `source` fills the tile (T, T, 3). Of a single
+    view, `read` fills (P, P, 3).
+    """
 
-    def __init__(self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views) -> None:
+    def __init__(self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views, tile_px: int) -> None:
         self._source = source
         self._views = views
+        self._tile_px = tile_px
 
     def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
         """As the source's, of all views."""
-        result = self._source(row, out[0])
+        tile = np.empty((self._tile_px, self._tile_px, 3), np.uint8)
+        result = self._source(row, tile)
         if result.status is Status.OK:
-            for view in range(1, self._views.count):
-                out[view] = self._views.apply(out[0], row, view)
+            for view, seen in enumerate(out if self._views.count > 1 else [out]):
+                seen[:] = self._views.apply(tile, row, view)
         return result
 
 

@@ -20,7 +20,7 @@ def forget_failures(teacher: StoredTeacher, plan: Plan, patches: PlannedPatches 
     a slide that is gone, replaced or cut short is noticed; new damage within a slide is not.
     """
     slide_of_row = plan.slide_of_row()
-    pixels = np.empty((teacher.patch_px, teacher.patch_px, 3), np.uint8)
+    pixels = np.empty((teacher.tile_px, teacher.tile_px, 3), np.uint8)
 
     def readable(row: int) -> bool:
         return patches.read(row, pixels).status is Status.OK

@@ -1,7 +1,8 @@
 """The store: the plan and the pixels of its rows, and the embeddings of one or more teachers.
 
     plan/             coords, slide, split (N rows each) and the plan's records: the store needs no other file
-    pixels     (N, P, P, 3)  uint8, exactly what the teachers saw; optional
+    pixels     (N, T, T, 3)  uint8, the tiles, of which the teachers saw the centre (P, P) and other crops; optional.
+                             Without tiles T is P: exactly what the teachers saw
     embedding  (N, D)        float16 or float32, NaN where a row has none
     views      (N, K-1, D)   as `embedding`, of views 1 to K-1 of each patch; only where there are several
     status     (N,)          uint8, `Status`
@@ -13,6 +14,7 @@ pixels too: they are written when it reads the slides. Whoever has the store nee
 Left out: two teachers of one name (an encoder with two sets of weights).
 """
 
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from pipeline.base.errors import ConfigError, StoreError, did_you_mean
 from pipeline.base.images import decode_image
 from pipeline.base.outside import reading
 from pipeline.cohort.plan import Plan
+from pipeline.cohort.views import centre
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.store.format import (
@@ -52,7 +55,8 @@ class Store:
         folder: where it lies.
         first: the teacher that it was made with.
         num_rows: rows of its plan.
-        patch_px: side of a patch.
+        patch_px: side of a patch, as the teachers see it.
+        tile_px: side of what is kept or read for a row, in whose middle the patch lies.
         image_format: how it keeps pixels, or "none".
 
     Raises:
@@ -63,7 +67,7 @@ class Store:
         self.folder = folder
         self.first = StoredTeacher(self, folder)
         self.num_rows = self.first.num_rows
-        self.patch_px = self.first.patch_px
+        self.patch_px, self.tile_px = self.first.patch_px, self.first.tile_px
         self.image_format: Any = self.first.settings["pixels"]
         self._pixel_files = ShardCache(self.first.rows_per_shard)
 
@@ -121,7 +125,7 @@ class Store:
         return read_stored_plan(self.folder / "plan", self.first.plan_hash)
 
     def read_pixels(self, row: int) -> NDArray[np.uint8]:
-        """The patch of a row as the teachers saw it: uint8 (P, P, 3) RGB.
+        """The tile of a row, without tiles the patch as the teachers saw it: uint8 (T, T, 3) RGB.
 
         Raises:
             StoreError: it is damaged, or the row has none.
@@ -132,9 +136,13 @@ class Store:
         if data is None:
             raise StoreError(f"{path}: row {row} has no pixels")
         try:
-            return decode_image(data, self.image_format, self.patch_px)
+            return decode_image(data, self.image_format, self.tile_px)
         except ValueError as error:
             raise StoreError(f"{path}: row {row}: {error}") from None
+
+    def read_patch(self, row: int) -> NDArray[np.uint8]:
+        """The patch of a row, uint8 (P, P, 3) RGB; raises as `read_pixels`."""
+        return centre(self.read_pixels(row), self.patch_px)
 
 
 class StoredTeacher:
@@ -163,9 +171,10 @@ class StoredTeacher:
             self.num_rows: int = self.attributes["rows"]
             self.width: int = self.record["width"]
             self.patch_px: int = self.attributes["patch_px"]
+            self.tile_px: int = self.attributes.get("tile_px", self.patch_px)
             self.rows_per_shard: int = self.settings["rows_per_shard"]
             self.dtype: str = self.settings["dtype"]
-            self.views = self.spec.views
+            self.views = replace(self.spec.views, patch_px=self.attributes.get("tile_px") and self.patch_px)
         if not self.is_first and self.plan_hash != store.first.plan_hash:
             raise StoreError(f"{folder}: these embeddings are of another plan than the store's")
         self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard)

@@ -1,6 +1,6 @@
 """The teachers of a store that a student learns from, and what the commands ask of a store's teachers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.base.errors import ConfigError, StoreError
@@ -45,7 +45,7 @@ class ChosenTeachers:
     @property
     def views(self) -> Views:
         """The views that all of them have embedded; view k is the same whatever their number."""
-        return Views(min(teacher.views.count for teacher in self.stored), self.first.views.seed)
+        return replace(self.first.views, count=min(teacher.views.count for teacher in self.stored))
 
     @property
     def names(self) -> list[str]:
@@ -83,10 +83,27 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
                 f"missing. Run {made_with(teacher)} again"
             )
     teachers = ChosenTeachers(stored, shares)
-    if teachers.views.count > 1 and len({teacher.views.seed for teacher in stored}) > 1:
+    require_same_views(teachers)
+    return teachers
+
+
+def require_same_views(teachers: ChosenTeachers) -> None:
+    """See that view k of all teachers is the same.
+
+    Raises:
+        ConfigError: it is not; says what each has embedded.
+    """
+    stored = teachers.stored
+    if teachers.views.count == 1:
+        return
+    if len({teacher.views.seed for teacher in stored}) > 1:
         seeds = ", ".join(f"{teacher.views.seed} of {teacher.name}" for teacher in stored)
         raise ConfigError(f"these teachers have embedded other views (--views-seed {seeds}): choose some of one seed")
-    return teachers
+    if len({teacher.views.strength for teacher in stored}) > 1:
+        strengths = ", ".join(f"{teacher.views.strength} of {teacher.name}" for teacher in stored)
+        raise ConfigError(
+            f"these teachers have embedded other views (--views-strength {strengths}): choose some of one strength"
+        )
 
 
 def choose_shares(weights: list[float] | None, count: int) -> tuple[float, ...]:

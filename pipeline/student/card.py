@@ -87,7 +87,7 @@ def card_facts(
             for each, weight, (before, after) in zip(teachers.stored, teachers.weights, figures, strict=True)
         ],
         "store": {
-            "mpp": plan.config.mpp,
+            "mpp": plan.mpp,
             "plan_hash": plan.hash,
             "content_hash": first.content_hash(),
             "train_rows": len(train_rows),
@@ -103,6 +103,7 @@ def card_facts(
         "steps": num_steps,
         "versions": versions(),
         "views": teachers.views.count,
+        "views_strength": teachers.first.settings.get("views_strength", ""),
     }
 
 
@@ -129,7 +130,7 @@ def model_card(summary: dict[str, Any]) -> str:
         start=start_note(summary.get("start", ())),
         steps=summary["steps"],
         stopped=f" {summary['stopped']}" if summary.get("stopped") else "",
-        views=views_note(config["augment"], summary["views"]),
+        views=views_note(config["augment"], summary["views"], summary.get("views_strength", "")),
         figures=all_figures(summary),
         settings=json.dumps(config, indent=2).replace("`", JSON_BACKTICK),
         versions=", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
@@ -187,9 +188,10 @@ def start_note(projectors: Sequence[str]) -> str:
     return f" with its projector into the space of {' and '.join(projectors)}" if projectors else ""
 
 
-def views_note(augment: str, num_views: int) -> str:
-    """Lines of a card on the views of a patch, and on augmentation beyond them."""
-    views = [f"{num_views} views of each patch, each compared with the teacher's embedding of that view."]
+def views_note(augment: str, num_views: int, strength: str = "") -> str:
+    """Lines of a card on the views of a patch, and on augmentation beyond them; `strength` if the store names one."""
+    named = f" (strength: {strength})" if strength else ""
+    views = [f"{num_views} views of each patch{named}, each compared with the teacher's embedding of that view."]
     beyond = beyond_the_teacher(augment, num_views)
     lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]
     return "".join(f"- {line}\n" for line in lines)

@@ -5,7 +5,7 @@ at any step.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Literal
@@ -21,6 +21,7 @@ from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store.changed_slides import only_noted
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
+from pipeline.store.replay import require_replay
 from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import made_with
 
@@ -176,9 +177,12 @@ class StoredRows:
         views: Views | None = None,
         tell: Tell,
     ) -> None:
-        self.views = views or Views()
+        self.views = views or replace(teachers[0].views, count=1)
         self._teachers, self._store = teachers, teachers[0].store
-        self.patch_px = self._store.patch_px
+        self.patch_px, self._tile_px = self._store.patch_px, self._store.tile_px
+        if self.views.count > 1:
+            for teacher in teachers:
+                require_replay(teacher)
         self._slides = None
         if not self._store.has_pixels:  # what stage one has read, of repaired slides too
             accepts = only_noted(self._store)
@@ -196,16 +200,16 @@ class StoredRows:
             StoreError: pixels or embedding are damaged, or the slide can no longer be read.
         """
         if self._slides is None:
-            out[:] = self._store.read_pixels(row)
+            tile = self._store.read_pixels(row)
         else:
-            result = self._slides.read(row, out)
+            tile = np.empty((self._tile_px, self._tile_px, 3), np.uint8)
+            result = self._slides.read(row, tile)
             if result.status is not Status.OK:
                 raise StoreError(
                     f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
                     "has no pixels: give the folder of the slides with --slides-root"
                 )
-        if view:
-            out[:] = self.views.apply(out.copy(), row, view)
+        out[:] = self.views.apply(tile, row, view)
         return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
 
     def reader(self, draws: RunDraws, epoch: int, augmentation: Augmentation) -> "AugmentedRows":

@@ -19,6 +19,8 @@ from pipeline.slides.patch_sample import expected_pixel_bytes
 ASSUMED_WIDTH = 1536
 """Width of the embedding in the estimate: that of the paper's teacher, H-optimus-0."""
 ASSUMED_ROWS_PER_SHARD = 2048
+USUAL_MPP = 0.5
+"""um/px that the encoders of the table were trained at, the paper's teacher among them."""
 SPREAD = {"um/px": "mpp", "tissue mm2": "tissue_mm2", "available": "patches_available", "taken": "patches_taken"}
 """Columns of the audit that the summary of a large plan gives, by their headings."""
 MOST_LISTED = 20
@@ -111,6 +113,11 @@ def estimate(
         f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
         f"{embeddings} and {_pixel_estimate(plan, pixels)}.",
     ]
+    if plan.config.tiling:
+        lines.append(
+            f"warning: patches are cut at {plan.resolution}. Most encoders were trained at {USUAL_MPP} um/px: at 40x, "
+            "0.25 um/px, they see half the um/px that they know, and a patch shows half the side of tissue"
+        )
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
         lines.append(f"warning: {warning}")
     if not train:

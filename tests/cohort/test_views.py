@@ -19,7 +19,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort import views as module
 from pipeline.cohort.plan import Plan, write_plan
-from pipeline.cohort.views import GREY_OF_DENSITY, STAIN_CHANGE, STAINS, Views, change_stain, dihedral
+from pipeline.cohort.views import GREY_OF_DENSITY, STAIN_CHANGE, STAINS, Views, centre, change_stain, dihedral
 from pipeline.sampling import TRAIN
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
@@ -67,6 +67,36 @@ def test_views_do_not_change_from_one_version_to_the_next() -> None:
     ]
     assert found[0] == hashlib.sha256(patch).hexdigest()[:16]
     assert found[1:] == ["bb0a8234e6b546d3", "fe45f893c1962d50", "d22258618735ccd2"]
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"),
+    [
+        ("none", "261acb38325ae13b"),
+        ("mild", "215dbb00575387b0"),
+        ("paper", "80e07b779f0cdffd"),
+        ("strong", "876cb9704a55d07a"),
+    ],
+)
+def test_views_of_each_strength_do_not_change_either(strength: str, expected: str) -> None:
+    digest = hashlib.sha256()
+    for view in range(1, 40):
+        digest.update(np.ascontiguousarray(Views(40, 5, strength, 48).apply(make_patches(1, 56)[0], 7, view)))
+    assert digest.hexdigest()[:16] == expected
+
+
+def test_a_crop_is_a_part_of_the_tile_and_view_0_its_middle() -> None:
+    tile = np.random.default_rng(0).integers(0, 256, (56, 56, 3), np.uint8)
+    views, places = Views(64, 1, "none", 48), set()
+    for view in range(1, 64):
+        seen = views.apply(tile, 3, view)
+        at = [(x, y) for x in range(9) for y in range(9) if np.array_equal(seen, tile[y : y + 48, x : x + 48])]
+        assert len(at) == 1
+        places.add(at[0])
+    assert len(places) > 30
+    assert np.array_equal(views.apply(tile, 3, 0), tile[4:52, 4:52])
+    assert np.array_equal(centre(tile[:55, :55], 48), tile[3:51, 3:51])
+    assert np.array_equal(Views(4, 1, "mild").apply(tile, 3, 2), Views(4, 1).apply(tile, 3, 2))
 
 
 @given(key=st.integers(0, 2**64 - 1), seed=st.integers(0, 50))

@@ -90,6 +90,9 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
         (PlanConfig, {"val_strip": 0}, "val_strip: "),
         (PlanConfig, {"patch_px": 15}, "patch_px: "),
         (PlanConfig, {"mpp": float("nan")}, "mpp: "),
+        (PlanConfig, {"tile_px": 224}, r"tile_px: should be more than --patch-px, 224; .* \(got 224\)"),
+        (PlanConfig, {"tile_px": 9000}, "tile_px: "),
+        (ExtractConfig, {"teacher": "t", "views_strength": "papr"}, r"did you mean paper\?"),
         (ExtractConfig, {}, "teacher: Field required"),
         (ExtractConfig, {"teacher": "t", "pixels": "jpg"}, r"got 'jpg'\) \(did you mean jpeg\?"),
         (ExtractConfig, {"teacher": "t", "views": 65}, "views: "),
@@ -112,6 +115,13 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
 )
 def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: dict[str, Any], words: str) -> None:
     assert_refused(config, values, words)
+
+
+def test_a_plan_without_tiles_is_that_of_versions_that_knew_none() -> None:
+    assert "tile_px" not in PlanConfig().record()
+    assert "views_strength" not in ExtractConfig(teacher="t").record()
+    assert PlanConfig(tile_px=256).deciding() == PlanConfig().deciding() | {"tile_px": 256}
+    assert (PlanConfig(tile_px=256).read_px, PlanConfig().read_px) == (256, 224)
 
 
 def test_a_plan_does_not_depend_on_how_it_is_made() -> None:

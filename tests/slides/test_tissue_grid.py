@@ -54,6 +54,52 @@ def test_cells_on_tissue_are_kept(slide: Slide, options: dict[str, float]) -> No
     assert grid.coords_l0_px.dtype == np.int64
 
 
+def test_a_tile_is_laid_as_a_patch_of_its_size(slide: Slide) -> None:
+    """The same corners, shares of tissue and geometry; the patch within it decides nothing."""
+    tiles = lay_grid(slide, PlanConfig(patch_px=48, tile_px=64).grid)
+    patches = lay_grid(slide, PlanConfig(patch_px=64).grid)
+    assert tiles.geometry == patches.geometry
+    np.testing.assert_array_equal(tiles.coords_l0_px, patches.coords_l0_px)
+    np.testing.assert_array_equal(tiles.tissue_fraction, patches.tissue_fraction)
+    apart = lay_grid(slide, PlanConfig(patch_px=48, tile_px=64, stride_px=48).grid)
+    assert len(apart.coords_l0_px) > len(tiles.coords_l0_px)
+
+
+def test_tiling_at_level_0_is_at_the_slides_own_resolution(slide: Slide) -> None:
+    """Cells of 64 px of level 0, whatever `mpp` says; those half on tissue whose centre is not are left out."""
+    grid = lay_grid(slide, PlanConfig(patch_px=64, mpp=2.0, tiling="level0").grid)
+    assert (grid.geometry.target_mpp, grid.geometry.level, grid.geometry.patch_l0_px) == (0.5, 0, 64)
+    expected = lay_grid(slide, PlanConfig(patch_px=64, mpp=0.5, min_tissue=1.0).grid)
+    assert grid.num_cells == expected.num_cells
+    assert grid.coords_l0_px.tolist() == expected.coords_l0_px.tolist()
+    assert len(grid.coords_l0_px) == 5 * 7
+
+
+@pytest.mark.parametrize(("shift", "kept"), [(0, True), (-24, True), (-40, False), (24, True), (40, False)])
+def test_centre_and_two_edges_must_be_on_tissue(shift: int, kept: bool) -> None:
+    """A patch whose left or right part hangs over tissue from 64 to 128, all of its height or its lower half only."""
+    mask = np.zeros((16, 16), bool)
+    mask[:, 4:8] = True
+    tissue = TissueMask(mask, 16.0, np.zeros_like(mask), np.zeros((16, 16, 3), np.uint8))
+    corner = np.array([[64 + shift, 64]])
+    assert tissue_grid.centre_and_edges_on(tissue, corner, 64).tolist() == [kept]
+    mask[4:7] = False
+    assert not tissue_grid.centre_and_edges_on(tissue, corner, 64).any()
+
+
+def test_small_groups_are_dropped() -> None:
+    """Five in a diagonal touch at corners and stay; four in a square, and one apart by a gap, do not."""
+    diagonal = [(x * 10 + 3, x * 10 + 7) for x in range(5)]
+    square = [(103, 7), (113, 7), (103, 17), (113, 17), (133, 7)]
+    coords = np.array(diagonal + square)
+    assert tissue_grid.in_groups(coords, 10.0).tolist() == [True] * 5 + [False] * 5
+    assert tissue_grid.in_groups(coords[:0], 10.0).tolist() == []
+    stride = 7.3  # corners are rounded multiples of it
+    row = np.array([(round(i * stride), 0) for i in range(4)] + [(round(9 * stride), 0)])
+    assert not tissue_grid.in_groups(row, stride).any()
+    assert tissue_grid.in_groups(np.array([(round(i * stride), 0) for i in range(5)]), stride).all()
+
+
 def test_the_grid_lies_within_the_bounds(slide: Slide) -> None:
     slide.info = replace(slide.info, bounds_l0_px=(100, 50, 140, 200))
     grid = lay_grid(slide, PlanConfig(patch_px=64).grid)
@@ -75,6 +121,8 @@ def test_why_there_is_no_patch(slide: Slide) -> None:
     bare = lay_grid(slide, PlanConfig(patch_px=64, min_tissue=0.25).grid)
     assert bare.num_cells > 0
     assert (len(bare.coords_l0_px), bare.why_empty) == (0, "no patch has 25% of its area on tissue")
+    grouped = lay_grid(slide, PlanConfig(patch_px=64, tiling="level0").grid)
+    assert grouped.why_empty.endswith("of its area on tissue with its centre, in a group of 5")
 
 
 def test_a_slide_that_is_too_coarse_is_refused_unless_it_may_be_enlarged(slide: Slide) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import openslide
 import pytest
 import support.slides as sf
 from support.commands import call_g2l, leftovers
@@ -64,6 +65,28 @@ def test_larger_samples_contain_smaller_ones(cohort: Path, plan: Plan) -> None:
         small, large, whole = ({tuple(xy) for xy in s.coords_l0_px} for s in slides)
         assert (len(small), len(large)) == (12, 30)
         assert small < large < whole
+
+
+def test_level_0_is_cut_as_it_is(tmp_path: Path) -> None:
+    """Two slides of one size at 40x and 20x: the same patches, each at its own resolution, pixel for pixel."""
+    for name, mpp in (("fine", 0.25), ("coarse", 0.5)):
+        sf.make_slide(tmp_path / f"{name}.svs", width=2400, height=1800, mpp=mpp, downsamples=(1,), seed=1)
+    rows = [ManifestRow(name, f"{name}.svs", name) for name in ("coarse", "fine")]
+    write_manifest(tmp_path / "m.csv", rows)
+    options = {"patch_px": 64, "patches_per_slide": 1000, "min_tissue": 0.0, "tiling": "level0", "mpp": 4.0}
+    plan = plan_slides(read_manifest(tmp_path / "m.csv"), PlanConfig.build(options), workers=1)
+    coarse, fine = plan.slides
+    assert (coarse.geometry.target_mpp, fine.geometry.target_mpp) == (0.5, 0.25)
+    assert (plan.mpp, plan.resolution) == (0.375, "level 0 (0.25 to 0.5 um/px)")
+    assert "warning: patches are cut at level 0 (0.25 to 0.5 um/px)" in estimate(plan)
+    read = PlannedPatches(plan, None, tell=pytest.fail)
+    patch = np.zeros((64, 64, 3), np.uint8)
+    assert read.read(plan.num_rows - 1, patch).status is Status.OK
+    x, y = fine.coords_l0_px[-1]
+    with openslide.OpenSlide(tmp_path / "fine.svs") as slide:
+        np.testing.assert_array_equal(patch, np.asarray(slide.read_region((x, y), 0, (64, 64)).convert("RGB")))
+    write_plan(plan, tmp_path / "p.h5")
+    assert read_plan(tmp_path / "p.h5").hash == plan.hash
 
 
 def test_max_slides_nests(cohort: Path) -> None:

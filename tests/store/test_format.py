@@ -41,7 +41,7 @@ def test_chunks_divide_a_shard(rows_per_shard: int) -> None:
 
 def test_a_store_of_another_version_or_format_is_refused(copy: Path) -> None:
     edit_attributes(copy, lambda a: a.update(version=99))
-    with pytest.raises(StoreError, match=r"format version 99; this program reads version 1"):
+    with pytest.raises(StoreError, match=r"format version 99; this program reads versions 1 and 2 of"):
         Store(copy)
     edit_attributes(copy, lambda a: a.update(version=1, format="something-else"))
     with pytest.raises(StoreError, match="something-else"):
@@ -91,6 +91,9 @@ def attributes() -> dict[str, Any]:
         ("settings", "rows_per_shard", None),
         ("settings", "views", 0),
         ("settings", "dtype", "float64"),
+        ("settings", "views_strength", "stronger"),
+        ("", "tile_px", 2**15),
+        ("", "tile_px", PATCH_PX - 1),
         ("settings", "pixels", "png"),
     ],
 )

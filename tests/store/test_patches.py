@@ -128,8 +128,8 @@ def test_views_are_those_of_the_patch_and_none_where_it_cannot_be_read() -> None
         return PatchRead(Status.OK, b"encoded")
 
     out = np.zeros((3, 8, 8, 3), np.uint8)
-    assert ViewedPatches(source, views).read(7, out) == PatchRead(Status.OK, b"encoded")
+    assert ViewedPatches(source, views, 8).read(7, out) == PatchRead(Status.OK, b"encoded")
     np.testing.assert_array_equal(out, np.stack([patch, views.apply(patch, 7, 1), views.apply(patch, 7, 2)]))
     out[:] = 0
-    assert ViewedPatches(source, views).read(1, out) == PatchRead(Status.EMPTY, reason="bare")
+    assert ViewedPatches(source, views, 8).read(1, out) == PatchRead(Status.EMPTY, reason="bare")
     assert not out.any()

@@ -351,7 +351,7 @@ def draw_extremes(
     name = "fidelity_patches.png"
     title = f"{shown[0]}: patches nearest to the teacher, and farthest from it"
     groups = {
-        words: [(teacher.store.read_pixels(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
+        words: [(teacher.store.read_patch(int(rows.val[i])), f"{cosine[i]:.2f}") for i in chosen]
         for words, chosen in (("best", best), ("worst", worst))
     }
     draw_best_and_worst(groups, title, out / name)

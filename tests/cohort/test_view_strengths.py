@@ -1,0 +1,140 @@
+"""Each change of a view occurs as often, and as strongly, as the table of strengths says."""
+
+from collections import Counter
+from itertools import permutations
+from typing import get_args
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare, kstest
+
+from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN
+from pipeline.cohort.view_strengths import EARLIER, STRENGTHS
+from pipeline.cohort.views import DrawnView, ViewDraws, draw_view
+from pipeline.config.stages import ExtractConfig
+
+TILE_PX, PATCH_PX, COUNT = 256, 224, 1200
+LEAST_P = 1e-5
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, list[DrawnView]]:
+    """Many views of each strength."""
+    return {
+        name: [draw_view(ViewDraws(3, row, 1 + row % 7), name, TILE_PX, PATCH_PX) for row in range(COUNT)]
+        for name in STRENGTHS
+    }
+
+
+def as_often(happened: list[bool], probability: float) -> bool:
+    """Whether a count is within 4.5 standard deviations of what it should be: one test in 100,000 fails by chance."""
+    if probability in (0, 1):
+        return sum(happened) == probability * len(happened)
+    spread = np.sqrt(len(happened) * probability * (1 - probability))
+    return bool(abs(sum(happened) - probability * len(happened)) < 4.5 * spread)
+
+
+def is_uniform(values: list[float], low: float, high: float) -> bool:
+    """Whether values lie between the two, and anywhere as often."""
+    scaled = (np.array(values) - low) / (high - low)
+    return bool(scaled.min() >= -1e-3 and scaled.max() <= 1 + 1e-3 and kstest(scaled, "uniform").pvalue > LEAST_P)
+
+
+def test_the_papers_strength_is_the_papers() -> None:
+    paper = STRENGTHS["paper"]
+    assert (paper.flips, paper.turn, paper.stain, paper.rescale, paper.compression) == (True, None, None, None, None)
+    assert paper.colours is not None
+    assert paper.blur is not None
+    colours, blur = paper.colours, paper.blur
+    assert colours.probability == 0.5
+    assert (colours.brightness, colours.contrast, colours.saturation, colours.hue) == (0.15, 0.15, 0.1, 0.05)
+    assert (blur.probability, blur.smallest_milli_px, blur.largest_milli_px) == (0.1, 100, 2000)
+
+
+def test_every_strength_can_be_asked_for_and_the_default_is_the_earlier_one() -> None:
+    field = ExtractConfig.model_fields["views_strength"]
+    choice = next(part for part in get_args(field.annotation) if get_args(part))
+    assert get_args(choice) == tuple(STRENGTHS)
+    assert field.default is None
+    assert EARLIER in STRENGTHS
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_each_change_occurs_as_often_as_stated(drawn: dict[str, list[DrawnView]], name: str) -> None:
+    table, views = STRENGTHS[name], drawn[name]
+    assert as_often([bool(v.colours) for v in views], table.colours.probability if table.colours else 0)
+    assert as_often([v.stain is not None for v in views], table.stain.probability if table.stain else 0)
+    assert as_often([v.sigma_milli_px is not None for v in views], table.blur.probability if table.blur else 0)
+    is_compressed = [v.quality is not None for v in views]
+    assert as_often(is_compressed, table.compression.probability if table.compression else 0)
+    counts = np.bincount([v.turn for v in views], minlength=8)
+    if table.turn:
+        assert chisquare(counts).pvalue > LEAST_P
+    elif table.flips:
+        assert counts[4:].sum() == 0
+        assert as_often([bool(v.turn & 1) for v in views], 0.5)
+        assert as_often([bool(v.turn & 2) for v in views], 0.5)
+        assert chisquare(counts[:4]).pvalue > LEAST_P  # the two are independent
+    else:
+        assert counts[0] == COUNT
+
+
+@pytest.mark.parametrize("name", ["paper", "strong"])
+def test_each_change_is_as_strong_as_stated(drawn: dict[str, list[DrawnView]], name: str) -> None:
+    colours, blur, compression = STRENGTHS[name].colours, STRENGTHS[name].blur, STRENGTHS[name].compression
+    assert colours is not None
+    assert blur is not None
+    steps = [dict(view.colours) for view in drawn[name] if view.colours]
+    for step, most in (
+        ("brightness", colours.brightness),
+        ("contrast", colours.contrast),
+        ("saturation", colours.saturation),
+    ):
+        assert is_uniform([each[step] / FACTOR_ONE for each in steps], 1 - most, 1 + most), step
+    assert is_uniform([each["hue"] / HUE_TURN for each in steps], -colours.hue, colours.hue)
+    orders = Counter(tuple(step for step, _ in view.colours) for view in drawn[name] if view.colours)
+    every = list(permutations(("brightness", "contrast", "saturation", "hue")))
+    assert chisquare([orders[order] for order in every]).pvalue > LEAST_P
+    sigmas = [float(v.sigma_milli_px) for v in drawn[name] if v.sigma_milli_px is not None]
+    assert is_uniform(sigmas, blur.smallest_milli_px, blur.largest_milli_px)
+    if compression:
+        qualities = [float(v.quality) for v in drawn[name] if v.quality is not None]
+        assert is_uniform(qualities, compression.lowest - 0.5, compression.highest + 0.5)
+
+
+@pytest.mark.parametrize("name", STRENGTHS)
+def test_the_crop_lies_anywhere_in_the_tile(drawn: dict[str, list[DrawnView]], name: str) -> None:
+    rescale, views = STRENGTHS[name].rescale, drawn[name]
+    sides = [view.side_px for view in views]
+    assert as_often([side != PATCH_PX for side in sides], rescale.probability if rescale else 0) or rescale
+    if rescale:
+        smallest, largest = round(PATCH_PX * rescale.smallest + 0.5), TILE_PX  # 1.25 times the patch is more
+        assert min(sides) >= smallest
+        assert max(sides) <= largest
+        assert as_often([side != PATCH_PX for side in sides], rescale.probability * (1 - 1 / (largest - smallest + 1)))
+        others = [float(side) for side in sides if side != PATCH_PX]
+        assert is_uniform(others, smallest - 0.5, largest + 0.5)
+    for axis in (0, 1):
+        margins = [TILE_PX - view.side_px for view in views]
+        assert all(0 <= view.corner_px[axis] <= margin for view, margin in zip(views, margins, strict=True))
+        places = [v.corner_px[axis] for v in views if v.side_px == PATCH_PX]
+        assert chisquare(np.bincount(places, minlength=TILE_PX - PATCH_PX + 1)).pvalue > LEAST_P
+
+
+def test_without_a_tile_nothing_is_cropped_but_a_smaller_part_enlarged() -> None:
+    for name in STRENGTHS:
+        for row in range(60):
+            view = draw_view(ViewDraws(0, row, 1), name, 224, 224)
+            assert view.side_px <= 224
+            assert view.corner_px == (0, 0) or (name == "strong" and max(view.corner_px) <= 224 - view.side_px)
+
+
+def test_no_draw_tells_anything_of_another() -> None:
+    """Pairs of draws of the same view: all by purpose words of their own."""
+    words = ["view", "view crop x", "view crop y", "view flip of rows?", "view flip of columns?", "view colours?"]
+    words += ["view brightness", "view hue", "view blur?", "view sigma", "view turn", "view stain", "view stain?"]
+    keys = np.array([[ViewDraws(0, row, 2).key(word) >> 61 for word in words] for row in range(800)])
+    for first in range(len(words)):
+        for second in range(first):
+            pairs = np.bincount(keys[:, first] * 8 + keys[:, second], minlength=64)
+            assert chisquare(pairs).pvalue > 1e-6, (words[first], words[second])
