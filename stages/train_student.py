@@ -155,7 +155,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         identity = run_identity(
             teachers,
             student.record(),
-            deciding_options(config, precision),
+            config.deciding() | {"precision": precision} | later_options(use_plain_view=config.use_plain_view),
             world,
             folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
@@ -171,13 +171,11 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
 
 
-def deciding_options(config: TrainConfig, precision: str) -> dict[str, Any]:
-    """The options that a run must be continued with, and the precision that was chosen.
-
-    Runs of versions without an option are those of its default, which is therefore not recorded.
+def later_options(*, use_plain_view: bool) -> dict[str, Any]:
+    """Options that a run must be continued with and that earlier versions did not have: their runs are those of the
+    defaults, which are therefore not recorded.
     """
-    later = {} if config.use_plain_view else {"use_plain_view": False}
-    return config.deciding() | {"precision": precision} | later
+    return {} if use_plain_view else {"use_plain_view": False}
 
 
 def notes_on_patches(teachers: ChosenTeachers, augment: str) -> list[str]:
