@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,7 +177,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         identity = run_identity(
             teachers,
             student.record(),
-            config.deciding() | {"precision": precision},
+            config.deciding() | {"precision": precision} | later_options(use_plain_view=config.use_plain_view),
             world,
             folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
@@ -190,6 +191,13 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
+
+
+def later_options(*, use_plain_view: bool) -> dict[str, Any]:
+    """Options that a run must be continued with and that earlier versions did not have: their runs are those of the
+    defaults, which are therefore not recorded.
+    """
+    return {} if use_plain_view else {"use_plain_view": False}
 
 
 def notes_on_patches(teachers: ChosenTeachers, augment: str) -> list[str]:
@@ -274,7 +282,8 @@ def prepare_run(
     for name, projector, each in zip(teachers.names, projectors, teachers.stored, strict=True):
         if name in begun_from:
             continue_projector(projector, begun_from[name])
-        mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count)
+        first_view = 0 if config.use_plain_view else 1
+        mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count, first_view)
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
     heads = tuple(map(Head, teachers.names, projectors, teachers.weights))
@@ -285,7 +294,13 @@ def prepare_run(
         draws=draws,
         teachers=teachers,
         rows=rows,
-        reader=StoredRows(teachers.stored, slides_root=config.slides_root, views=teachers.views, tell=say),
+        reader=StoredRows(
+            teachers.stored,
+            slides_root=config.slides_root,
+            views=teachers.views,
+            plain_view=config.use_plain_view,
+            tell=say,
+        ),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
         workers=config.workers or usable_cores(),

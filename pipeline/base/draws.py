@@ -7,12 +7,13 @@ that need a single number get it here. A run of stage two keeps the draws it was
 import hashlib
 from dataclasses import dataclass
 
-RUN_VERSION = 2
+RUN_VERSION = 3
 """Version of the draws, figures and precision of runs begun now.
 
 Version 1 used one key both to choose a row's view and to make the view; one seed for the projector's weights, dropout
 and a student's random weights; the first epoch's order for calibration; explained variance to score the projection; and
-TensorFloat-32 in float32 convolutions on CUDA. Records of version 1 have no `version`.
+TensorFloat-32 in float32 convolutions on CUDA. Records of version 1 have no `version`. Versions 1 and 2 drew a row's
+view anew in each epoch, so that some were shown more often than others.
 """
 
 
@@ -35,7 +36,14 @@ class RunDraws:
     @property
     def which_view(self) -> str:
         """Purpose word of the draw that chooses a row's view in an epoch; "view" is the draw that makes a view."""
-        return "view" if self.version < 2 else "which view"
+        if self.version < 2:
+            return "view"
+        return "which view" if self.version < 3 else "order of views"
+
+    @property
+    def views_in_turn(self) -> bool:
+        """Whether a row shows each of its K views once in K epochs, in an order of its own."""
+        return self.version > 2
 
     @property
     def calibration(self) -> str:

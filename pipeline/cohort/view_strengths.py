@@ -85,7 +85,7 @@ class Strength:
     compression: Compression | None = None
 
 
-STRENGTHS: Final = {
+VIEW_STRENGTHS: Final = {
     "none": Strength(),
     "mild": Strength(turn="view", stain=Stain(1.0, 0.05, "view")),
     "paper": Strength(flips=True, colours=Colours(0.5, 0.15, 0.15, 0.1, 0.05), blur=Blur(0.1, 100, 2000)),

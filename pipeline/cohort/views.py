@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN, ColourStep, change_colours
 from pipeline.cohort.view_optics import blur, compress, resample
-from pipeline.cohort.view_strengths import EARLIER, STRENGTHS, Colours, Rescale
+from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS, Colours, Rescale
 from pipeline.sampling import patch_keys
 
 STAIN_CHANGE = 0.05
@@ -123,7 +123,7 @@ class Views:
 
 def draw_view(draws: ViewDraws, strength: str, tile_px: int, patch_px: int) -> DrawnView:
     """Draw what happens in a view of a tile of `tile_px`, of which a patch of `patch_px` is seen."""
-    table = STRENGTHS[strength]
+    table = VIEW_STRENGTHS[strength]
     side_px = _draw_side(draws, table.rescale, tile_px, patch_px)
     corner_px = draws.whole("crop x", 0, tile_px - side_px), draws.whole("crop y", 0, tile_px - side_px)
     turn = draws.key(table.turn) & 7 if table.turn else 0

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.groups import Grid, Sampling, Tiling
@@ -221,6 +222,11 @@ class TrainConfig(Config):
         description="flips: the eight flips and quarter turns; jitter: mild colour changes. Stores with views get "
         "none unless this option is given.",
     )
+    use_plain_view: bool = option(
+        True,
+        description="Show the patch itself in training, as one of the views of a store that has several.",
+        decides="effect",
+    )
     checkpoint_every: int = option(
         500, ge=1, description="Steps between checkpoints; every epoch ends with one.", decides="nothing"
     )
@@ -250,7 +256,16 @@ class TrainConfig(Config):
         return super().absolute().model_copy(update={"weights": absolute_weights(self.weights)})
 
     def for_views(self, num_views: int) -> Self:
-        """Resolve the default of `augment`: a store with views gets no augmentation unless the user asks for it."""
+        """Resolve the default of `augment`: a store with views gets no augmentation unless the user asks for it.
+
+        Raises:
+            ConfigError: nothing is left to show.
+        """
+        if num_views == 1 and not self.use_plain_view:
+            raise ConfigError(
+                "--no-use-plain-view: the teacher has embedded no view but the patch itself. Make the store with "
+                "--views, or leave it out"
+            )
         if num_views > 1 and "augment" not in self.model_fields_set:
             return self.model_copy(update={"augment": "none"})
         return self

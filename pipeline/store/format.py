@@ -13,7 +13,7 @@ from pipeline.base import interrupts
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import read_json, reading
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.view_strengths import EARLIER, STRENGTHS
+from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS
 from pipeline.cohort.views import Views
 from pipeline.disk.folders import new_folder
 from pipeline.store import zarr_format
@@ -88,7 +88,7 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
         raise ValueError(f"dtype is {settings['dtype']!r}, pixels {settings['pixels']!r}")
     if sizes["tile_px"] < sizes["patch_px"]:
         raise ValueError(f"tile_px is {sizes['tile_px']}, patch_px {sizes['patch_px']}")
-    if settings.get("views_strength", EARLIER) not in STRENGTHS:
+    if settings.get("views_strength", EARLIER) not in VIEW_STRENGTHS:
         raise ValueError(f"views_strength is {settings['views_strength']!r}")
     if -(-sizes["rows"] // sizes["rows_per_shard"]) > MOST_SHARDS:
         raise ValueError(f"{sizes['rows']:,} rows in shards of {sizes['rows_per_shard']:,}")

@@ -156,17 +156,29 @@ def _sample(rows: NDArray[np.int64], most: int, seed: int, purpose: str) -> NDAr
     return np.sort(rows[np.argsort(keys, kind="stable")[:most]])
 
 
-def row_views(rows: NDArray[np.int64], views: Views, draws: RunDraws, epoch: int) -> NDArray[np.int64]:
-    """The view of each row to show in an epoch, drawn by hash: int64 (N,)."""
-    return (row_keys(rows, draws.seed, epoch, draws.which_view) % np.uint64(views.count)).astype(np.int64)
+def row_views(
+    rows: NDArray[np.int64], views: Views, draws: RunDraws, epoch: int, *, plain: bool = True
+) -> NDArray[np.int64]:
+    """The view of each row to show in an epoch, int64 (N,); view 0, the patch itself, is among them if `plain` is set.
+
+    Of K views to show, each is shown once in epochs 0 to K-1, once in the K epochs after these, and so on: in an order
+    that is drawn by hash for each row and each K epochs.
+    """
+    first = 0 if plain else 1
+    count = views.count - first
+    if not draws.views_in_turn:
+        return first + (row_keys(rows, draws.seed, epoch, draws.which_view) % np.uint64(count)).astype(np.int64)
+    around, place = divmod(epoch, count)
+    keys = [row_keys(rows, draws.seed, around * count + view, draws.which_view) for view in range(count)]
+    return first + np.argsort(np.stack(keys, axis=1), axis=1, kind="stable")[:, place].astype(np.int64)
 
 
 class StoredRows:
     """Pixels and teacher embeddings of a store's rows; reads pixels from the slides if the store has none. Safe to use
     from many threads.
 
-    `teachers` are of one store, and `views` are those that all of them have embedded.
-    Notes on slides that are read go to `tell`.
+    `teachers` are of one store, and `views` are those that all of them have embedded; `plain_view` says whether the
+    patch itself is among those that are shown in training. Notes on slides that are read go to `tell`.
     """
 
     def __init__(
@@ -175,8 +187,10 @@ class StoredRows:
         *,
         slides_root: Path | None = None,
         views: Views | None = None,
+        plain_view: bool = True,
         tell: Tell,
     ) -> None:
+        self.plain_view = plain_view
         self.views = views or replace(teachers[0].views, count=1)
         self._teachers, self._store = teachers, teachers[0].store
         self.patch_px, self._tile_px = self._store.patch_px, self._store.tile_px
@@ -225,8 +239,9 @@ class AugmentedRows:
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Read the epoch's view of the row as `StoredRows.read` does, then augment it."""
-        number = np.array([row])
-        embedding = self._rows.read(row, out, int(row_views(number, self._rows.views, self._draws, self._epoch)[0]))
+        number, rows = np.array([row]), self._rows
+        view = row_views(number, rows.views, self._draws, self._epoch, plain=rows.plain_view)
+        embedding = rows.read(row, out, int(view[0]))
         if self._augmentation != "none":
             key = int(row_keys(number, self._draws.seed, self._epoch, "augment")[0])
             out[:] = augment(out.copy(), key, self._augmentation)
@@ -234,11 +249,11 @@ class AugmentedRows:
 
 
 def teacher_statistics(
-    teacher: StoredTeacher, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1
+    teacher: StoredTeacher, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1, first_view: int = 0
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each.
 
-    Restricted to `rows` if given; over the first `num_views` views of each row.
+    Restricted to `rows` if given; over the first `num_views` views of each row, from `first_view` on.
 
     Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
     Golub and LeVeque (1983), one at a time; `evaluate.attention_mil.Moments.merge` takes all parts at once, whose last
@@ -254,7 +269,9 @@ def teacher_statistics(
     for shard in range(teacher.num_shards):
         span = teacher.ledger.rows(shard)
         chosen = (teacher.read_status(shard) == Status.OK) & wanted[span.start : span.stop]
-        embeddings = teacher.read_views(shard)[:, :num_views] if num_views > 1 else teacher.read_embeddings(shard)
+        embeddings = (
+            teacher.read_views(shard)[:, first_view:num_views] if num_views > 1 else teacher.read_embeddings(shard)
+        )
         values = embeddings[chosen].reshape(-1, teacher.width).astype(np.float64)
         if not len(values):
             continue

@@ -11,6 +11,7 @@ from pipeline.training.rows import epoch_order, row_keys, row_views
 
 ROWS = np.arange(16_000)
 PURPOSES = ("order", "augment", "validation", "view", "which view", "calibration", "linear map", "evaluate", "verify")
+PURPOSES += ("order of views", "view crop x", "view turn", "view stain", "view colours?", "view place of hue")
 
 
 def uniform(counts: np.ndarray) -> bool:
@@ -29,6 +30,14 @@ def test_which_view_is_shown_tells_nothing_of_what_the_view_is(seed: int) -> Non
     for epoch in range(4):
         counts = np.stack([joint(RunDraws(seed), epoch, view) for view in range(1, 4)])
         assert uniform(counts), (epoch, counts)
+
+
+def test_runs_of_version_2_keep_their_draw_and_later_ones_have_another() -> None:
+    """The views that version 2 showed, and those that are shown now."""
+    before, now = (row_views(np.arange(12), Views(4, 0), RunDraws(0, version), 1).tolist() for version in (2, 3))
+    assert before == [2, 0, 3, 0, 3, 3, 2, 3, 0, 1, 3, 3]
+    assert now == [1, 0, 2, 2, 2, 1, 1, 3, 2, 3, 2, 0]
+    assert (RunDraws(5, 2).which_view, RunDraws(5, 2).calibration) == ("which view", "calibration")
 
 
 def test_runs_of_version_1_have_two_turns_of_eight_where_epoch_and_view_are_one() -> None:

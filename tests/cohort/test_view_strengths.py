@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import chisquare, kstest
 
 from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN
-from pipeline.cohort.view_strengths import EARLIER, STRENGTHS
+from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS
 from pipeline.cohort.views import DrawnView, ViewDraws, draw_view
 from pipeline.config.stages import ExtractConfig
 
@@ -22,7 +22,7 @@ def drawn() -> dict[str, list[DrawnView]]:
     """Many views of each strength."""
     return {
         name: [draw_view(ViewDraws(3, row, 1 + row % 7), name, TILE_PX, PATCH_PX) for row in range(COUNT)]
-        for name in STRENGTHS
+        for name in VIEW_STRENGTHS
     }
 
 
@@ -41,7 +41,7 @@ def is_uniform(values: list[float], low: float, high: float) -> bool:
 
 
 def test_the_papers_strength_is_the_papers() -> None:
-    paper = STRENGTHS["paper"]
+    paper = VIEW_STRENGTHS["paper"]
     assert (paper.flips, paper.turn, paper.stain, paper.rescale, paper.compression) == (True, None, None, None, None)
     assert paper.colours is not None
     assert paper.blur is not None
@@ -54,14 +54,14 @@ def test_the_papers_strength_is_the_papers() -> None:
 def test_every_strength_can_be_asked_for_and_the_default_is_the_earlier_one() -> None:
     field = ExtractConfig.model_fields["views_strength"]
     choice = next(part for part in get_args(field.annotation) if get_args(part))
-    assert get_args(choice) == tuple(STRENGTHS)
+    assert get_args(choice) == tuple(VIEW_STRENGTHS)
     assert field.default is None
-    assert EARLIER in STRENGTHS
+    assert EARLIER in VIEW_STRENGTHS
 
 
-@pytest.mark.parametrize("name", STRENGTHS)
+@pytest.mark.parametrize("name", VIEW_STRENGTHS)
 def test_each_change_occurs_as_often_as_stated(drawn: dict[str, list[DrawnView]], name: str) -> None:
-    table, views = STRENGTHS[name], drawn[name]
+    table, views = VIEW_STRENGTHS[name], drawn[name]
     assert as_often([bool(v.colours) for v in views], table.colours.probability if table.colours else 0)
     assert as_often([v.stain is not None for v in views], table.stain.probability if table.stain else 0)
     assert as_often([v.sigma_milli_px is not None for v in views], table.blur.probability if table.blur else 0)
@@ -81,7 +81,11 @@ def test_each_change_occurs_as_often_as_stated(drawn: dict[str, list[DrawnView]]
 
 @pytest.mark.parametrize("name", ["paper", "strong"])
 def test_each_change_is_as_strong_as_stated(drawn: dict[str, list[DrawnView]], name: str) -> None:
-    colours, blur, compression = STRENGTHS[name].colours, STRENGTHS[name].blur, STRENGTHS[name].compression
+    colours, blur, compression = (
+        VIEW_STRENGTHS[name].colours,
+        VIEW_STRENGTHS[name].blur,
+        VIEW_STRENGTHS[name].compression,
+    )
     assert colours is not None
     assert blur is not None
     steps = [dict(view.colours) for view in drawn[name] if view.colours]
@@ -102,9 +106,9 @@ def test_each_change_is_as_strong_as_stated(drawn: dict[str, list[DrawnView]], n
         assert is_uniform(qualities, compression.lowest - 0.5, compression.highest + 0.5)
 
 
-@pytest.mark.parametrize("name", STRENGTHS)
+@pytest.mark.parametrize("name", VIEW_STRENGTHS)
 def test_the_crop_lies_anywhere_in_the_tile(drawn: dict[str, list[DrawnView]], name: str) -> None:
-    rescale, views = STRENGTHS[name].rescale, drawn[name]
+    rescale, views = VIEW_STRENGTHS[name].rescale, drawn[name]
     sides = [view.side_px for view in views]
     assert as_often([side != PATCH_PX for side in sides], rescale.probability if rescale else 0) or rescale
     if rescale:
@@ -122,7 +126,7 @@ def test_the_crop_lies_anywhere_in_the_tile(drawn: dict[str, list[DrawnView]], n
 
 
 def test_without_a_tile_nothing_is_cropped_but_a_smaller_part_enlarged() -> None:
-    for name in STRENGTHS:
+    for name in VIEW_STRENGTHS:
         for row in range(60):
             view = draw_view(ViewDraws(0, row, 1), name, 224, 224)
             assert view.side_px <= 224

@@ -13,19 +13,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.commands import call_g2l
 from support.extraction import TEACHER, array_files, extract, plan_cohort, reference_model, write_cohort, write_teacher
-from support.stores import make_patches, student_folder, train_config
+from support.stores import make_patches, run_files, student_folder, train_config
+from support.training import stop_after
 
 from pipeline.base.draws import RunDraws
-from pipeline.base.errors import ConfigError, StoreError
+from pipeline.base.errors import CheckpointError, ConfigError, StoreError
 from pipeline.cohort import views as module
 from pipeline.cohort.plan import Plan, write_plan
 from pipeline.cohort.views import GREY_OF_DENSITY, STAIN_CHANGE, STAINS, Views, centre, change_stain, dihedral
-from pipeline.sampling import TRAIN
+from pipeline.sampling import TRAIN, VAL
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 from pipeline.store.writer import StoreWriter
+from pipeline.training import run_folder
 from pipeline.training.rows import StoredRows, row_views, teacher_statistics
 from stages.inspect import inspect_path
 from stages.train_student import train_student
@@ -266,6 +268,49 @@ def test_a_run_says_where_the_student_sees_more_than_the_teacher(
     assert "4 views of each patch without them" in said["views and flips"]
     again = train_student(Store(root / "views.zarr"), tmp_path / "views", train_config(vit, epochs=1, batch_size=4))
     assert again.num_new_steps == 0
+
+
+@pytest.mark.slow
+def test_a_run_of_version_2_continues_with_its_views(
+    root: Path, tmp_path: Path, vit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bytes of one that was never stopped; a run that is begun now shows other views."""
+    store, config = Store(root / "views.zarr"), train_config(vit, epochs=3, batch_size=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "RUN_VERSION", 2)
+        whole = train_student(store, tmp_path / "whole", config).run
+        stop_after(patch, 4)
+        with pytest.raises(KeyboardInterrupt):
+            train_student(store, tmp_path / "run", config)
+    continued = train_student(store, tmp_path / "run", config).run
+    assert run_files(continued.folder) == run_files(whole.folder)
+    assert continued.read_identity()["version"] == 2
+    assert "use_plain_view" not in continued.read_identity()["options"]
+    new = train_student(store, tmp_path / "new", config).run
+    assert run_files(new.folder)["metrics.jsonl"] != run_files(whole.folder)["metrics.jsonl"]
+
+
+@pytest.mark.slow
+def test_without_the_plain_view_it_is_scored_and_not_shown(root: Path, tmp_path: Path, vit: str) -> None:
+    store, shown = Store(root / "views.zarr"), set()
+    rows = StoredRows([store.first], views=store.first.views, plain_view=False, tell=print)
+    for epoch in range(6):
+        reader, out = rows.reader(RunDraws(3), epoch, "none"), np.empty((64, 64, 3), np.uint8)
+        embedding = reader.read(5, out)
+        view = next(v for v in range(K) if np.array_equal(embedding, store.first.read_embedding(5, v)))
+        assert np.array_equal(out, store.first.views.apply(store.read_pixels(5), 5, view))
+        shown.add(view)
+    assert shown == set(range(1, K))
+    config = train_config(vit, epochs=1, batch_size=4, use_plain_view=False)
+    run = train_student(store, tmp_path / "run", config).run
+    assert run.read_identity()["options"]["use_plain_view"] is False
+    assert "use_plain_view = false" in run.config_path.read_text()
+    scored = {line["rows"] for line in run.metrics() if line["kind"] == "val"}
+    assert scored == {store.plan.count(VAL)}
+    with pytest.raises(CheckpointError, match="use_plain_view: False -> None"):
+        train_student(store, tmp_path / "run", train_config(vit, epochs=1, batch_size=4))
+    with pytest.raises(ConfigError, match=r"--no-use-plain-view: .* no view but the patch"):
+        train_student(Store(root / "plain.zarr"), tmp_path / "other", config)
 
 
 @pytest.mark.slow

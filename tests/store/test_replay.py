@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import zarr
-from support.extraction import TEACHER, extract, plan_cohort, reference_model, write_cohort, write_teacher
+from support.extraction import TEACHER, array_files, extract, plan_cohort, reference_model, write_cohort, write_teacher
 from support.stores import make_store
 
 from pipeline.base.draws import RunDraws
@@ -110,6 +110,24 @@ def test_a_further_teacher_sees_the_same_views(root: Path, plan: Plan, tmp_path:
     stored = [teacher.read_embedding(1, 1) for teacher in teachers.stored]
     assert np.array_equal(embedding, np.concatenate(stored))
     assert verify_store(out, weights, 4, "cpu", teacher="test_efficientnet")[1] == 0
+
+
+def test_shards_of_tiles_are_made_again_to_the_same_bytes(root: Path, plan: Plan, tmp_path: Path) -> None:
+    """After a kill before the ledger was written, and after a slide that was gone is back."""
+    weights, options = root / "teacher.safetensors", {"views": K, "views_seed": 4, "views_strength": "paper"}
+    out = Path(shutil.copytree(root / "paper.zarr", tmp_path / "s.zarr"))
+    Store(out).first.ledger.forget(0)
+    extract(plan, out, weights, **options)
+    assert array_files(out) == array_files(root / "paper.zarr")
+    slide = root / "slides" / "s1.svs"
+    slide.rename(root / "away.svs")
+    try:
+        failed = extract(plan, tmp_path / "f.zarr", weights, **options)
+    finally:
+        (root / "away.svs").rename(slide)
+    assert failed.num_failed == 5
+    assert extract(plan, tmp_path / "f.zarr", weights, retry_failures=True, **options).num_failed == 0
+    assert array_files(tmp_path / "f.zarr") == array_files(root / "paper.zarr")
 
 
 def test_views_that_cannot_be_replayed_are_refused(

@@ -1,18 +1,20 @@
 """Order, augmentation, teacher statistics, and where pixels come from."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 from support.stores import WIDTH, embed_patches, make_patches, make_store
 
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.views import dihedral
+from pipeline.cohort.views import Views, dihedral
 from pipeline.config.stages import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.create import create_store
@@ -30,9 +32,54 @@ from pipeline.training.rows import (
     epoch_order,
     jitter,
     row_keys,
+    row_views,
     teacher_statistics,
 )
 from stages.plan import plan_slides
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(2, 12), seed=st.integers(0, 2**31), rounds=st.integers(1, 3), plain=st.booleans())
+def test_each_view_of_a_row_is_shown_once_in_as_many_epochs(count: int, seed: int, rounds: int, plain: bool) -> None:
+    rows, views = np.arange(0, 60, 3), Views(count)
+    wanted = range(0 if plain else 1, count)
+    num = len(wanted)
+    shown = np.stack([row_views(rows, views, RunDraws(seed), e, plain=plain) for e in range(rounds * num)])
+    for start in range(0, rounds * num, num):
+        assert (np.sort(shown[start : start + num], axis=0) == np.array(wanted)[:, None]).all()
+    alone = [int(row_views(rows[7:8], views, RunDraws(seed), e, plain=plain)[0]) for e in range(rounds * num)]
+    assert shown[:, 7].tolist() == alone  # a row's views depend on no other row
+
+
+def test_every_order_of_views_is_as_likely_and_rounds_are_independent() -> None:
+    rows, views = np.arange(6000), Views(3)
+    shown = np.stack([row_views(rows, views, RunDraws(1), epoch) for epoch in range(6)])
+    first, second = (shown[start] * 9 + shown[start + 1] * 3 + shown[start + 2] for start in (0, 3))
+    orders = np.unique(first)
+    assert len(orders) == 6
+    pairs = np.searchsorted(orders, first) * 6 + np.searchsorted(orders, second)
+    assert chisquare(np.bincount(pairs, minlength=36)).pvalue > 1e-5
+
+
+def test_without_the_plain_view_statistics_are_of_the_others() -> None:
+    """Against numpy, on a teacher that is not there."""
+
+    class Teacher:
+        num_rows, num_shards, width, folder = 8, 1, 3, Path("none")
+        values = np.random.default_rng(0).normal(size=(8, 4, 3)).astype(np.float32)
+        plan = SimpleNamespace(split=lambda: np.zeros(8, np.uint8))
+        ledger = SimpleNamespace(rows=lambda _: range(8))
+
+        def read_status(self, _: int) -> np.ndarray:
+            return np.full(8, Status.OK, np.uint8)
+
+        def read_views(self, _: int) -> np.ndarray:
+            return self.values
+
+    mean, var = teacher_statistics(Teacher(), TRAIN, None, 4, 1)  # type: ignore[arg-type]
+    rest = Teacher.values[:, 1:].reshape(-1, 3).astype(np.float64)
+    np.testing.assert_allclose(mean, rest.mean(0), atol=1e-12)
+    np.testing.assert_allclose(var, rest.var(0, ddof=1))
 
 
 @settings(max_examples=30, deadline=None)
