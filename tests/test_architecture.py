@@ -93,7 +93,16 @@ MOST_BRANCHES = 12
 """Of a function: `if`, `for`, `while`, `except`, `case`, each further operand of `and` and `or`, conditional
 expressions, and each `for` and `if` of comprehensions.
 """
-COMMANDS = (PlanConfig, ExtractConfig, ImportConfig, EmbedConfig, ExportConfig, VerifyConfig, TrainConfig, ReproduceConfig)
+COMMANDS = (
+    PlanConfig,
+    ExtractConfig,
+    ImportConfig,
+    EmbedConfig,
+    ExportConfig,
+    VerifyConfig,
+    TrainConfig,
+    ReproduceConfig,
+)
 CONFIGURATIONS: dict[str, type[Config]] = {
     kind.__name__: kind
     for kind in (*COMMANDS, evaluate_config(), ComparedOptions, *SHARED, *(options_of(room) for room in BENCHMARKS))

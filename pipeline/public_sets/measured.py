@@ -28,7 +28,7 @@ MEASURED: Mapping[str, Place] = {
     "kNN balanced accuracy": Place("patches", "knn, ", "balanced accuracy"),
     "linear probe AUROC": Place("patches", "linear probe", "auroc"),
     "linear probe balanced accuracy": Place("patches", "linear probe", "balanced accuracy"),
-    "CKA with the teacher": Place("patches", "cka", "cka"),
+    "CKA with the teacher": Place("patches", "linear cka", "cka, plain"),
     "robustness index": Place("robustness", "robustness index", "index"),
     **{
         f"class to centre, k = {k}": Place("robustness", "same class over same centre", f"k = {k}")

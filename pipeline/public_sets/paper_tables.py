@@ -97,7 +97,9 @@ def draw_table(table: PaperTable, path: Path) -> None:
         axes.axis("off")
         axes.set_title(table.title, color=INK)
         if cells:
-            drawn = axes.table(cells, colLabels=list(table.columns), cellLoc="right", loc="upper center", edges="horizontal")
+            drawn = axes.table(
+                cells, colLabels=list(table.columns), cellLoc="right", loc="upper center", edges="horizontal"
+            )
             drawn.auto_set_font_size(False)
             drawn.set_fontsize(8.5)
             for (place, column), cell in drawn.get_celld().items():

@@ -31,12 +31,14 @@ class MetricOfSet:
         tolerance: by how much our value may differ from a published one, in the metric's units.
         why: what the tolerance allows for.
         differs: why published values cannot be compared with ours at all; "" if they can.
+        reference: published name of the model that it must be measured against; "" where it is against none.
     """
 
     name: str
     tolerance: float
     why: str
     differs: str = ""
+    reference: str = ""
 
 
 @dataclass(frozen=True)

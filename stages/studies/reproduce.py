@@ -149,9 +149,10 @@ def evaluation_options(recipe: Recipe, out: Path, members: Members, config: Repr
 def compare_report(recipe: Recipe, report: Report) -> list[Comparison]:
     """Every model of the report by every metric of the recipe."""
     models = {model.label: model for model in report.models}
+    reference = published_name(report.reference, models.get(report.reference))
     comparisons: list[Comparison] = []
     for metric in recipe.metrics:
-        measured = measured_values(report, metric.name)
+        measured = measured_values(report, metric.name) if metric.reference in ("", reference) else {}
         labels = dict.fromkeys([*measured, *models]) if recipe.benchmark != "slides" else measured
         names = {label: published_name(label, models.get(label)) for label in labels}
         published = [each for each in published_values() if (each.set, each.metric) == (recipe.name, metric.name)]
