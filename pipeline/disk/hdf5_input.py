@@ -163,7 +163,7 @@ def require_whole(values: h5py.Dataset) -> int:
         raise UnsafeError(f"{name} is empty")
     if values.dtype.kind not in NUMBERS:
         raise UnsafeError(f"{name} is of type {values.dtype}, not numbers")
-    size = math.prod(values.shape) * int(values.dtype.itemsize)
+    size: int = math.prod(values.shape) * values.dtype.itemsize
     file_bytes = int(values.file.id.get_filesize())
     require_claim(size, file_bytes, name)
     if values.chunks is None:

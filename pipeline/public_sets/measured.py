@@ -7,7 +7,7 @@ from pipeline.report.content import Cell, Interval, Report, Table
 
 
 @dataclass(frozen=True)
-class Place:
+class ReportPlace:
     """Where a report has a metric.
 
     Attributes:
@@ -23,19 +23,19 @@ class Place:
     row: str = ""
 
 
-MEASURED: Mapping[str, Place] = {
-    "kNN accuracy": Place("patches", "knn, ", "accuracy"),
-    "kNN balanced accuracy": Place("patches", "knn, ", "balanced accuracy"),
-    "linear probe AUROC": Place("patches", "linear probe", "auroc"),
-    "linear probe balanced accuracy": Place("patches", "linear probe", "balanced accuracy"),
-    "CKA with the teacher": Place("patches", "linear cka", "cka, plain"),
-    "robustness index": Place("robustness", "robustness index", "index"),
+MEASURED: Mapping[str, ReportPlace] = {
+    "kNN accuracy": ReportPlace("patches", "knn, ", "accuracy"),
+    "kNN balanced accuracy": ReportPlace("patches", "knn, ", "balanced accuracy"),
+    "linear probe AUROC": ReportPlace("patches", "linear probe", "auroc"),
+    "linear probe balanced accuracy": ReportPlace("patches", "linear probe", "balanced accuracy"),
+    "CKA with the teacher": ReportPlace("patches", "linear cka", "cka, plain"),
+    "robustness index": ReportPlace("robustness", "robustness index", "index"),
     **{
-        f"class to centre, k = {k}": Place("robustness", "same class over same centre", f"k = {k}")
+        f"class to centre, k = {k}": ReportPlace("robustness", "same class over same centre", f"k = {k}")
         for k in (3, 5, 10, 20)
     },
-    "slides, AUROC of the mean": Place("slides", ", predicted", "auroc", "mean"),
-    "slides, kNN accuracy": Place("slides", ", predicted", "accuracy", "knn"),
+    "slides, AUROC of the mean": ReportPlace("slides", ", predicted", "auroc", "mean"),
+    "slides, kNN accuracy": ReportPlace("slides", ", predicted", "accuracy", "knn"),
 }
 """Metrics that a recipe and `published.csv` may name. A report that lacks one says so as "not measured"."""
 
@@ -60,7 +60,7 @@ def milliseconds(report: Report) -> dict[str, float] | None:
     return next((section.ms_per_patch for section in report.sections if section.ms_per_patch), None)
 
 
-def _values(table: Table, place: Place) -> dict[str, Interval]:
+def _values(table: Table, place: ReportPlace) -> dict[str, Interval]:
     """A column's values by the rows' first cells; empty if this is not the table."""
     title = table.title.lower()
     names = [column.name.lower() for column in table.columns]

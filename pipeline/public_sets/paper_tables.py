@@ -53,15 +53,26 @@ def _by_set(metric: str, comparisons: Sequence[Comparison]) -> PaperTable:
     chosen = [row for row in comparisons if row.metric == metric]
     columns = CKA_COLUMNS if metric.startswith("CKA") else MODELS_OF_PAPER
     more = dict.fromkeys(row.model for row in chosen if row.model and _column(row, columns) is None)
+    names = [*columns, *more]
     rows: list[tuple[str | float | None, ...]] = []
     for name in dict.fromkeys(row.set for row in chosen):
-        of_set = [row for row in chosen if row.set == name]
-        theirs = {_column(row, columns): row.published.value for row in of_set if row.published is not None}
-        ours = {_column(row, columns) or row.model: row.measured.value for row in of_set if row.measured}
-        for whose, values in ((PUBLISHED_ROW, theirs), (OUR_ROW, ours)):
-            rows.append((name, whose, *(values.get(column) for column in (*columns, *more))))
+        theirs, ours = _values([row for row in chosen if row.set == name], columns)
+        rows.append((name, PUBLISHED_ROW, *map(theirs.get, names)))
+        rows.append((name, OUR_ROW, *map(ours.get, names)))
     slug = re.sub(r"\W+", "_", metric.lower()).strip("_")
     return PaperTable(f"table_{slug}", metric, ("set", "values", *columns, *more), tuple(rows))
+
+
+def _values(of_set: Sequence[Comparison], columns: Mapping[str, str]) -> tuple[dict[str, float], dict[str, float]]:
+    """The published values of a set and ours, by column; a model that the paper does not have is its own column."""
+    theirs, ours = {}, {}
+    for row in of_set:
+        column = _column(row, columns) or row.model
+        if row.published is not None:
+            theirs[column] = row.published.value
+        if row.measured is not None:
+            ours[column] = row.measured.value
+    return theirs, ours
 
 
 def _by_k(ratios: Sequence[Comparison]) -> PaperTable:

@@ -20,7 +20,7 @@ PLACE = re.compile(
     re.ASCII,
 )
 EXPECTED = "ZOOMX/SOB_SIDE_TYPE-YEAR-NUMBER-ZOOM-FIELD.png"
-KINDS = {
+TUMOUR_TYPES = {
     "A": "adenosis",
     "F": "fibroadenoma",
     "PT": "phyllodes tumour",
@@ -31,7 +31,7 @@ KINDS = {
     "PC": "papillary carcinoma",
 }
 """Types of tumour; the first four are benign."""
-SIDES = {kind: "B" if place < 4 else "M" for place, kind in enumerate(KINDS)}
+SIDES = {kind: "B" if place < 4 else "M" for place, kind in enumerate(TUMOUR_TYPES)}
 MAGNIFICATIONS = ("40X", "100X", "200X", "400X")
 
 
@@ -58,6 +58,6 @@ def read_members(root: Path, _images: Path, options: Mapping[str, str]) -> Membe
             left_out.append(unparsed(path, EXPECTED))
         elif f"{match['zoom']}X" == wanted:
             case = f"{match['year']}-{match['number']}"
-            label = KINDS[match["kind"]]
+            label = TUMOUR_TYPES[match["kind"]]
             rows.append({"path": str(path), "label": label, "case_id": case, "slide_id": case + match["part"]})
     return require_members(Members(tuple(rows), folder, tuple(left_out)), folder, f"field at {wanted}")

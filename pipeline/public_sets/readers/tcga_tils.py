@@ -15,7 +15,7 @@ from pipeline.disk.tables import Record, read_table, refuse
 from pipeline.public_sets.members import Members, Row, first_folder, require_members
 from pipeline.report.content import Exclusion
 
-METADATA = "images-tcga-tils-metadata.csv"
+LIST_OF_TILS = "images-tcga-tils-metadata.csv"
 COLUMNS_OF_TILS = ("partition", "study", "barcode", "label", "path")
 LABEL_WORDS = {"til-negative": "no TILs", "til-positive": "TILs"}
 PARTITIONS = ("train", "val", "test")
@@ -32,16 +32,16 @@ def read_members(root: Path, _images: Path, options: Mapping[str, str]) -> Membe
         BenchmarkError: the list of patches is missing or damaged, or has none of the study.
     """
     folder = first_folder(root, (f"TCGA-TILs/{IMAGES}", IMAGES), "TCGA-TILs").parent
-    records = _records(folder / METADATA)
+    records = _records(folder / LIST_OF_TILS)
     studies = sorted({cells["study"] for _, cells in records})
     if options["study"] not in studies:
-        raise BenchmarkError(f"{folder / METADATA} has no study {options['study']}; it has {', '.join(studies)}")
+        raise BenchmarkError(f"{folder / LIST_OF_TILS} has no study {options['study']}; it has {', '.join(studies)}")
     rows: list[Row] = []
     left_out: list[Exclusion] = []
     for line, cells in records:
         if cells["study"] == options["study"]:
             if problem := _problem(folder, cells):
-                left_out.append(Exclusion(cells["path"], f"{problem} (line {line} of {METADATA})"))
+                left_out.append(Exclusion(cells["path"], f"{problem} (line {line} of {LIST_OF_TILS})"))
             else:
                 rows.append(_row(cells))
     return require_members(Members(tuple(rows), folder, tuple(left_out)), folder, "patch of TCGA-TILs")
