@@ -1,5 +1,6 @@
 """Find the values of a report that published ones are compared with: which table and column holds which metric."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ class ReportPlace:
 
     Attributes:
         section: key of the section.
-        table: what the table's title begins with, or ends with, in small letters.
+        table: the table's title, as a regular expression.
         column: name of the column, in small letters.
         row: a word that the row must have in its second cell, such as the predictor; "" for none.
     """
@@ -24,18 +25,18 @@ class ReportPlace:
 
 
 MEASURED: Mapping[str, ReportPlace] = {
-    "kNN accuracy": ReportPlace("patches", "knn, ", "accuracy"),
-    "kNN balanced accuracy": ReportPlace("patches", "knn, ", "balanced accuracy"),
-    "linear probe AUROC": ReportPlace("patches", "linear probe", "auroc"),
-    "linear probe balanced accuracy": ReportPlace("patches", "linear probe", "balanced accuracy"),
-    "CKA with the teacher": ReportPlace("patches", "linear cka", "cka, plain"),
-    "robustness index": ReportPlace("robustness", "robustness index", "index"),
+    "kNN accuracy": ReportPlace("patches", "kNN, .*", "accuracy"),
+    "kNN balanced accuracy": ReportPlace("patches", "kNN, .*", "balanced accuracy"),
+    "linear probe AUROC": ReportPlace("patches", "Linear probe", "auroc"),
+    "linear probe balanced accuracy": ReportPlace("patches", "Linear probe", "balanced accuracy"),
+    "CKA with the teacher": ReportPlace("patches", "Linear CKA with .*", "cka, plain"),
+    "robustness index": ReportPlace("robustness", "Robustness index", "index"),
     **{
-        f"class to centre, k = {k}": ReportPlace("robustness", "same class over same centre", f"k = {k}")
+        f"class to centre, k = {k}": ReportPlace("robustness", "Same class over same centre", f"k = {k}")
         for k in (3, 5, 10, 20)
     },
-    "slides, AUROC of the mean": ReportPlace("slides", ", predicted", "auroc", "mean"),
-    "slides, kNN accuracy": ReportPlace("slides", ", predicted", "accuracy", "knn"),
+    "slides, AUROC of the mean": ReportPlace("slides", ".*, predicted", "auroc", "mean"),
+    "slides, kNN accuracy": ReportPlace("slides", ".*, predicted", "accuracy", "knn"),
 }
 """Metrics that a recipe and `published.csv` may name. A report that lacks one says so as "not measured"."""
 
@@ -62,9 +63,8 @@ def milliseconds(report: Report) -> dict[str, float] | None:
 
 def _values(table: Table, place: ReportPlace) -> dict[str, Interval]:
     """A column's values by the rows' first cells; empty if this is not the table."""
-    title = table.title.lower()
     names = [column.name.lower() for column in table.columns]
-    if not (title.startswith(place.table) or title.endswith(place.table)) or place.column not in names:
+    if not re.fullmatch(place.table, table.title) or place.column not in names:
         return {}
     index = names.index(place.column)
     chosen = [row for row in table.rows if not place.row or place.row in str(row[1]).lower()]

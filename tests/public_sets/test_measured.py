@@ -41,6 +41,15 @@ def test_a_report_without_the_metric_gives_nothing() -> None:
     assert measured_values(report(), "robustness index") == {}
 
 
+def test_a_table_of_differences_is_not_taken_for_the_values() -> None:
+    names = ["model", "k = 3"]
+    ratio = table("Same class over same centre", names, ["a", None])
+    less = table("Same class over same centre, difference from b", names, ["a", 0.1])
+    assert measured_values(report(section("robustness", ratio, less)), "class to centre, k = 3") == {}
+    ratio = table("Same class over same centre", names, ["a", VALUE])
+    assert measured_values(report(section("robustness", less, ratio)), "class to centre, k = 3") == {"a": VALUE}
+
+
 def test_the_predictor_of_slides_counts() -> None:
     head = ["features", "predictor", "balanced accuracy", "AUROC"]
     rows = table("tp53, predicted", head, ["a", "attention MIL", 0.5, 0.6], ["a", "mean + logistic", 0.5, 0.7])
