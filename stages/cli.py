@@ -17,6 +17,7 @@ from pipeline.base.outside import printable
 from pipeline.config.base import Config
 from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
+from pipeline.config.reproduce import ReproduceConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.files import odd_name
@@ -31,6 +32,7 @@ app = typer.Typer(
     help="Distil a giga-scale pathology encoder into a cancer-specific large-scale one, in two offline stages.\n\n"
     "manifest.csv -> plan -> extract-teacher -> train-student -> export",
     epilog="Exit codes: 0 all done, 1 wrong use or input, 3 done but some slides or patches failed, "
+    "4 reproduced but a value differs from the published one, "
     "129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM. "
     f"{DEBUG_VARIABLE}=1 shows the traceback of an error.",
     no_args_is_help=True,
@@ -258,6 +260,29 @@ def evaluate(call: Call, out: Path | None = output("Folder to write report.html,
     report = stage.evaluate(paths["out"], config)
     show(stage.summary(report, paths["out"]))
     raise typer.Exit(EXIT_PARTIAL if stage.is_partial(report) else EXIT_OK)
+
+
+@verb("reproduce", ReproduceConfig)
+def reproduce(
+    call: Call,
+    public_set: Path | None = argument("SET", "A public set; `--list` describes them."),
+    out: Path | None = output("Folder to write table, report, comparison and figures to."),
+    is_list: Annotated[bool, typer.Option("--list", help="List the sets with their terms, and exit.")] = False,
+) -> None:
+    """Score models on a public set, and compare with published values: PASS, FAIL or why neither. Exits with 4 on FAIL.
+    Downloads nothing.
+    """
+    if is_list:
+        from pipeline.public_sets.listing import list_sets
+
+        show(list_sets())
+        return
+    from stages.studies import reproduce as stage
+
+    config, paths = call.resolve(ReproduceConfig, public_set=public_set, out=out)
+    reproduced = stage.reproduce(str(paths["public_set"]), paths["out"], config)
+    show(stage.reproduction_summary(reproduced, paths["out"]))
+    raise typer.Exit(reproduced.exit_code)
 
 
 @app.command("models")

@@ -22,7 +22,7 @@ from pipeline.config.model_names import as_on_disk, split_choice
 from pipeline.config.recipes import recipe_values
 
 C = TypeVar("C", bound=Config)
-MODELS_AND_FOLDERS = ("teacher", "student", "weights", "models", "features")
+MODELS_AND_FOLDERS = ("teacher", "student", "weights", "models", "features", "beside")
 """Options whose texts may name a file or folder; those of the type `Path` always do."""
 NAME_WIDTH = 30
 """Width of the column of flags, as in typer; a longer flag gets its own line."""
@@ -48,7 +48,16 @@ class CommandWithPanels(TyperCommand):
                     formatter.write_dl([(name.ljust(width), words) for name, words in records])
 
 
-WRITES_RECORD = ("plan", "extract-teacher", "import-features", "train-student", "embed", "evaluate", "demo")
+WRITES_RECORD = (
+    "plan",
+    "extract-teacher",
+    "import-features",
+    "train-student",
+    "embed",
+    "evaluate",
+    "reproduce",
+    "demo",
+)
 """Commands that write a record of their options and paths, which `--config` can read."""
 
 

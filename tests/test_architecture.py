@@ -10,6 +10,7 @@ from support.places import ROOT, imports_of, parsed
 
 from pipeline.config.base import Config
 from pipeline.config.losses import LOSSES
+from pipeline.config.reproduce import ReproduceConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk import first_look
@@ -38,6 +39,7 @@ ROOMS = (
     ("training",),
     ("student", "features"),
     ("evaluate",),
+    ("public_sets",),
     ("demo_data", "export"),
 )
 """The rooms of `pipeline/` from left to right: each imports only from those to its left. Rooms of one line do not
@@ -53,6 +55,8 @@ INTERFACES = (
     (r"pipeline\.features\.tools\.\w+", "read facts write files coords_files", "what each tool's file layout has"),
     (r"pipeline\.evaluate\.\w+\.section", "KEY", "what each benchmark's section has"),
     (r"stages\.\w+", "extract_teacher import_features train_student embed evaluate", "a verb, and the stage it calls"),
+    (r"stages\.cli|stages\.studies\.\w+", "reproduce", "a verb, and the study it calls"),
+    (r"pipeline\.public_sets\.readers\.\w+", "read_members", "what each public set's reader has"),
     (r"stages\.cli|pipeline\.cohort\.sources", "make_manifest", "a verb, and the function it calls"),
     (r"stages\.cli|g2l\.__main__", "main", "the entry point of the process, and of the command"),
     (r"pipeline\.(slides\.reader|disk\.hdf5_input)", "look_at", "what `disk.first_look` calls, by the kind of file"),
@@ -89,7 +93,16 @@ MOST_BRANCHES = 12
 """Of a function: `if`, `for`, `while`, `except`, `case`, each further operand of `and` and `or`, conditional
 expressions, and each `for` and `if` of comprehensions.
 """
-COMMANDS = (PlanConfig, ExtractConfig, ImportConfig, EmbedConfig, ExportConfig, VerifyConfig, TrainConfig)
+COMMANDS = (
+    PlanConfig,
+    ExtractConfig,
+    ImportConfig,
+    EmbedConfig,
+    ExportConfig,
+    VerifyConfig,
+    TrainConfig,
+    ReproduceConfig,
+)
 CONFIGURATIONS: dict[str, type[Config]] = {
     kind.__name__: kind
     for kind in (*COMMANDS, evaluate_config(), ComparedOptions, *SHARED, *(options_of(room) for room in BENCHMARKS))
@@ -104,6 +117,7 @@ MAY_READ_FEWER = {
     "stages.evaluate.evaluate": "the verb: it gives every benchmark its part",
     "pipeline.evaluate.report_folder.start_folder": "compares and writes the record of all options",
     "stages.finished.finished_embedding": "compares the record of all options",
+    "stages.studies.reproduce.start_reproduction": "compares and writes the record of all options",
 }
 """Functions, or methods of any benchmark, that take a whole configuration all the same, and why."""
 

@@ -24,6 +24,9 @@ FILES = (
     "data/report.html.j2",
     "data/tcga_source_sites.csv",
     "data/card/student.md",
+    "data/benchmarks/breakhis.toml",
+    "data/benchmarks/left_out.toml",
+    "data/published.csv",
     "data/adapters/student.py.tmpl",
 )
 """Of `pipeline`, beside modules."""
@@ -156,6 +159,7 @@ def test_nothing_is_there_that_the_metadata_does_not_name(installed: Path, tmp_p
 def test_the_command_helps_and_lists_models(installed: Path, tmp_path: Path) -> None:
     assert "extract-teacher" in run(installed / "g2l", "--help", folder=tmp_path)
     assert "h-optimus-0" in run(installed / "g2l", "models", folder=tmp_path)
+    assert "breakhis: BreakHis at 40x" in run(installed / "g2l", "reproduce", "--list", folder=tmp_path)
     assert run(installed / "g2l", "--version", folder=tmp_path).startswith("g2l ")
 
 

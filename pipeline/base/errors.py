@@ -16,6 +16,8 @@ EXIT_ERROR = 1
 """Wrong use or wrong input; finished work is kept."""
 EXIT_PARTIAL = 3
 """Done, but some slides or patches failed; they are listed."""
+EXIT_DIFFERENT = 4
+"""`reproduce`: done, but a value is farther from the published one than the recipe allows."""
 EXIT_INTERRUPTED = 130
 """Stopped by Ctrl-C; the same command continues. SIGTERM gives 143, SIGHUP 129: 128 plus the signal's number."""
 EXIT_PIPE = 141

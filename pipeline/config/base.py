@@ -35,6 +35,7 @@ COMMANDS = (
     "inspect",
     "verify",
     "evaluate",
+    "reproduce",
     "models",
     "recipes",
     "demo",

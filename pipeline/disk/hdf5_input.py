@@ -143,6 +143,17 @@ def read_values(values: h5py.Dataset) -> NDArray[Any]:
     Raises:
         UnsafeError: they lie in another file, were never written, are not numbers, or do not fit into memory.
     """
+    require_room(require_whole(values), values.name)
+    return np.asarray(values[()])
+
+
+def require_whole(values: h5py.Dataset) -> int:
+    """Check that a dataset's numbers lie in the file, all of them; returns their bytes. For datasets that are read a
+    part at a time.
+
+    Raises:
+        UnsafeError: they lie in another file, were never written, or are not numbers.
+    """
     name = values.name
     if values.is_virtual:
         raise UnsafeError(f"{name} is a virtual dataset, made of other files; only the file itself is read")
@@ -152,15 +163,14 @@ def read_values(values: h5py.Dataset) -> NDArray[Any]:
         raise UnsafeError(f"{name} is empty")
     if values.dtype.kind not in NUMBERS:
         raise UnsafeError(f"{name} is of type {values.dtype}, not numbers")
-    size = math.prod(values.shape) * values.dtype.itemsize
+    size: int = math.prod(values.shape) * values.dtype.itemsize
     file_bytes = int(values.file.id.get_filesize())
     require_claim(size, file_bytes, name)
-    require_room(size, name)
     if values.chunks is None:
         _require_contiguous(values, size, file_bytes)
     else:
         _require_chunks(values, file_bytes)
-    return np.asarray(values[()])
+    return size
 
 
 def _require_contiguous(values: h5py.Dataset, size: int, file_bytes: int) -> None:

@@ -26,6 +26,7 @@ COMMANDS = (
     "export",
     "inspect",
     "verify",
+    "reproduce",
     "models",
     "recipes",
     "demo",

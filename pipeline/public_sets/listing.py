@@ -1,0 +1,23 @@
+"""What `g2l reproduce --list` shows; without torch. Pure."""
+
+from pipeline.public_sets.recipe import Recipe, left_out_sets, recipes
+
+
+def list_sets() -> str:
+    """Each set, its terms and how it is got; and the sets that are not read, and why."""
+    blocks: dict[str, list[str]] = {}
+    for recipe in sorted(recipes().values(), key=lambda each: (each.variant_of or each.name, each.variant_of)):
+        if recipe.variant_of:
+            blocks[recipe.variant_of].append(f"  or {recipe.name}: {recipe.title}")
+        else:
+            blocks[recipe.name] = [f"{recipe.name}: {recipe.title}", *_details(recipe)]
+    others = [f"  {name}: {why}" for name, why in left_out_sets().items()]
+    return "\n\n".join("\n".join(lines) for lines in (*blocks.values(), ["known, and not read:", *others]))
+
+
+def _details(recipe: Recipe) -> list[str]:
+    """All but the name and title, indented."""
+    metrics = "; ".join(metric.name for metric in recipe.metrics)
+    lines = [recipe.about, f"terms: {recipe.terms}", f"from: {recipe.url}", f"--root: {recipe.how}"]
+    lines += [f"compared by: {metrics}", f"cite: {recipe.citation}"]
+    return [f"  {line}".replace("\n", "\n    ") for line in lines]

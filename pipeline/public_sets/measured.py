@@ -1,0 +1,79 @@
+"""Find the values of a report that published ones are compared with: which table and column holds which metric."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.report.content import Cell, Interval, Report, Table
+
+
+@dataclass(frozen=True)
+class ReportPlace:
+    """Where a report has a metric.
+
+    Attributes:
+        section: key of the section.
+        table: the table's title, as a regular expression.
+        column: name of the column, in small letters.
+        row: a word that the row must have in its second cell, such as the predictor; "" for none.
+    """
+
+    section: str
+    table: str
+    column: str
+    row: str = ""
+
+
+MEASURED: Mapping[str, ReportPlace] = {
+    "kNN accuracy": ReportPlace("patches", "kNN, .*", "accuracy"),
+    "kNN balanced accuracy": ReportPlace("patches", "kNN, .*", "balanced accuracy"),
+    "linear probe AUROC": ReportPlace("patches", "Linear probe", "auroc"),
+    "linear probe balanced accuracy": ReportPlace("patches", "Linear probe", "balanced accuracy"),
+    "CKA with the teacher": ReportPlace("patches", "Linear CKA with .*", "cka, plain"),
+    "robustness index": ReportPlace("robustness", "Robustness index", "index"),
+    **{
+        f"class to centre, k = {k}": ReportPlace("robustness", "Same class over same centre", f"k = {k}")
+        for k in (3, 5, 10, 20)
+    },
+    "slides, AUROC of the mean": ReportPlace("slides", ".*, predicted", "auroc", "mean"),
+    "slides, kNN accuracy": ReportPlace("slides", ".*, predicted", "accuracy", "knn"),
+}
+"""Metrics that a recipe and `published.csv` may name. A report that lacks one says so as "not measured"."""
+
+
+def measured_values(report: Report, metric: str) -> dict[str, Interval]:
+    """A metric's value of each model that the report has it for, by label."""
+    place = MEASURED[metric]
+    for section in report.sections:
+        for table in section.tables if section.key == place.section else ():
+            if values := _values(table, place):
+                return values
+    return {}
+
+
+def num_failed(report: Report) -> int:
+    """How many things the report leaves out because they failed."""
+    return sum(each.count for section in report.sections for each in section.exclusions if not each.by_rule)
+
+
+def milliseconds(report: Report) -> dict[str, float] | None:
+    """The time of a patch by label, milliseconds; `None` if it was not measured."""
+    return next((section.ms_per_patch for section in report.sections if section.ms_per_patch), None)
+
+
+def _values(table: Table, place: ReportPlace) -> dict[str, Interval]:
+    """A column's values by the rows' first cells; empty if this is not the table."""
+    names = [column.name.lower() for column in table.columns]
+    if not re.fullmatch(place.table, table.title) or place.column not in names:
+        return {}
+    index = names.index(place.column)
+    chosen = [row for row in table.rows if not place.row or place.row in str(row[1]).lower()]
+    cells = {str(row[0]): _as_interval(row[index]) for row in chosen}
+    return {label: cell for label, cell in cells.items() if cell is not None}
+
+
+def _as_interval(cell: Cell) -> Interval | None:
+    """A number of a table, with or without an interval; `None` for what is no number."""
+    if isinstance(cell, Interval):
+        return cell
+    return Interval(float(cell), float("nan"), float("nan")) if isinstance(cell, int | float) else None

@@ -1,0 +1,94 @@
+"""The members of a public set: what a reader finds in its published folder, and how the folder is looked through.
+
+A reader gives a row for each member that can be used, by the columns of the table that `g2l evaluate` reads, and
+names every other one with the reason. It reads names, tables and masks; whether an image can be decoded is found out
+when `evaluate` looks through the images.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from pipeline.base.errors import BenchmarkError
+from pipeline.report.content import Exclusion
+
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+"""Endings of image files, in lower case; others are passed over, such as a README or a thumbnail database."""
+
+Row = Mapping[str, str]
+"""The cells of a member, by column."""
+Reader = Callable[[Path, Path, Mapping[str, str]], "Members"]
+"""Reads a set: its folder, a folder for images that are cut out of larger files, and the reader's own options."""
+
+
+@dataclass(frozen=True)
+class Members:
+    """What a reader found.
+
+    Attributes:
+        rows: members that can be used, in the order of their names; all have the same columns.
+        images_root: folder that the column `path` starts from; `None` where there is no such column.
+        left_out: members that cannot be used, and why; `by_rule` for those that do not belong to the benchmark.
+        notes: what the user must know.
+    """
+
+    rows: tuple[Row, ...]
+    images_root: Path | None
+    left_out: tuple[Exclusion, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def first_folder(root: Path, candidates: Sequence[str], what: str) -> Path:
+    """The first of the `candidates` below `root` that is a folder; "." is `root` itself.
+
+    Raises:
+        BenchmarkError: none is; says what --root must hold.
+    """
+    if not root.is_dir():
+        raise BenchmarkError(f"--root {root} is not a folder. Give the folder that holds {what}")
+    for name in candidates:
+        if (root / name).is_dir():
+            return root / name
+    listed = " or ".join(name for name in candidates if name != ".")
+    raise BenchmarkError(f"{root} holds no {listed}. --root must be the folder of {what}, as it is unpacked")
+
+
+def images_below(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> Iterator[PurePosixPath]:
+    """The image files below a folder, by relative path in the order of their names.
+
+    Passed over: hidden names (macOS puts a `._` file beside each one in an archive) and links to folders.
+
+    Raises:
+        BenchmarkError: a folder cannot be listed; names it.
+    """
+    pending = [PurePosixPath()]
+    while pending:
+        place = pending.pop()
+        try:
+            with os.scandir(folder / place) as entries:
+                listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
+        except OSError as error:
+            raise BenchmarkError(f"{folder / place} cannot be listed: {error.strerror}") from None
+        folders = [place / entry.name for entry in listed if entry.is_dir(follow_symlinks=False)]
+        pending += reversed(folders)
+        names = (entry.name for entry in listed if not entry.is_dir())
+        yield from (place / name for name in names if name.lower().endswith(tuple(endings)))
+
+
+def unparsed(path: PurePosixPath, expected: str) -> Exclusion:
+    """A member whose name or place says nothing that the set documents."""
+    return Exclusion(str(path), f"the name or its folder does not read {expected}")
+
+
+def require_members(members: Members, folder: Path, what: str) -> Members:
+    """The members, if there are any.
+
+    Raises:
+        BenchmarkError: there are none; names the first that was left out.
+    """
+    if members.rows:
+        return members
+    failed = [exclusion for exclusion in members.left_out if not exclusion.by_rule]
+    first = f"; the first, {failed[0].what}: {failed[0].why}" if failed else ""
+    raise BenchmarkError(f"{folder} has no {what} that can be used{first}")

@@ -1,0 +1,196 @@
+"""Reproduce a published benchmark: from a public set's folder to published values beside ours, and a verdict.
+
+The set's reader makes the table, `stages.evaluate` scores the models on it as on any other, and the values are compared
+with those of `data_manifests/published.csv` by the tolerance of the set's recipe. Nothing is downloaded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.console import say, table
+from pipeline.base.cores import usable_cores
+from pipeline.base.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_PARTIAL, ConfigError
+from pipeline.base.outside import read_toml, reading
+from pipeline.config.base import differences, to_toml
+from pipeline.config.reproduce import ReproduceConfig
+from pipeline.disk.asides import holds_nothing, remove_asides
+from pipeline.disk.files import make_output_folder, write_text
+from pipeline.disk.locks import exclusive
+from pipeline.disk.tables import write_records, write_table
+from pipeline.evaluate.options.config import evaluate_config
+from pipeline.public_sets.compare import FAIL, Comparison, compare
+from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons, write_comparisons
+from pipeline.public_sets.copies import without_leaks
+from pipeline.public_sets.figures_of_paper import FIGURE_1_COLUMNS, draw_comparison, draw_figure_1, figure_1_rows
+from pipeline.public_sets.measured import measured_values, milliseconds, num_failed
+from pipeline.public_sets.members import Members
+from pipeline.public_sets.paper_tables import draw_table, paper_tables
+from pipeline.public_sets.published import published_name, published_values
+from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, Recipe, find_recipe
+from pipeline.report.content import Exclusion, Report
+from stages.evaluate import evaluate
+
+REPRODUCE_OPTIONS_FILE = "reproduce.toml"
+TABLE_FILE, LEFT_OUT_FILE = "table.csv", "left_out.csv"
+IMAGES_FOLDER, REPORT_FOLDER = "images", "report"
+SHOWN_LEFT_OUT = 5
+"""Members that were left out and are named on the terminal. Our choice: `left_out.csv` has all."""
+OF_EVALUATE = ("models", "reference", "resamples", "seed", "cost", "patch_px", "cache", "batch_size", "precision")
+"""Options that `evaluate` gets as they are; `device` and `workers` as well."""
+
+
+@dataclass(frozen=True)
+class Reproduced:
+    """What came out: all comparisons of the set, and how many members or images failed."""
+
+    recipe: Recipe
+    comparisons: tuple[Comparison, ...]
+    num_failed: int
+
+    @property
+    def exit_code(self) -> int:
+        """`EXIT_DIFFERENT` if a value fails, else `EXIT_PARTIAL` if members failed, else `EXIT_OK`."""
+        if any(row.verdict == FAIL for row in self.comparisons):
+            return EXIT_DIFFERENT
+        return EXIT_PARTIAL if self.num_failed else EXIT_OK
+
+
+def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
+    """Score the models on a public set in the folder `out`, and compare; the same options renew it.
+
+    Raises:
+        G2LError: no such set, its folder cannot be used, or `out` holds another set or other options.
+    """
+    recipe = find_recipe(name)
+    beside = [row for folder in config.beside or () for row in read_comparisons(Path(folder))]
+    with exclusive(out, "g2l reproduce"):
+        start_reproduction(out, name, config)
+        say(f"reproduce: reading {recipe.title}")
+        members = read_set(recipe, config.root, out, config.workers or usable_cores())
+        report = evaluate(
+            out / REPORT_FOLDER, evaluate_config().build(evaluation_options(recipe, out, members, config))
+        )
+        comparisons = compare_report(recipe, report)
+        write_outcome(out, report, comparisons, beside)
+    failed = sum(not each.by_rule for each in members.left_out) + num_failed(report)
+    return Reproduced(recipe, tuple(comparisons), failed)
+
+
+def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
+    """Make the folder, or see that it was made for the same set with the same options.
+
+    Raises:
+        ConfigError: it was not, or the folder is not empty and no reproduction's.
+    """
+    make_output_folder(out)
+    path = out / REPRODUCE_OPTIONS_FILE
+    if not path.exists() and not holds_nothing(out):
+        raise ConfigError(f"{out} is not empty and holds no reproduction; nothing is overwritten. Choose another --out")
+    if path.exists():
+        with reading(path, "damaged", ConfigError, "Delete the folder, or choose another --out"):
+            recorded = dict(read_toml(path)["reproduce"])
+            before = {"public_set": recorded.pop("public_set")}
+            recorded.pop("out")
+            before |= type(config).build(recorded).absolute().deciding()
+        if changes := differences(before, {"public_set": name} | config.absolute().deciding()):
+            listing = "\n".join(f"  {line}" for line in changes)
+            raise ConfigError(f"{out} holds another reproduction (there -> now):\n{listing}\nChoose another --out")
+    remove_asides(out, recursive=False)
+    record = {"public_set": name, "out": str(out.absolute())} | config.stored()
+    write_text(path, to_toml({"reproduce": record}))
+
+
+def read_set(recipe: Recipe, root: Path, out: Path, workers: int) -> Members:
+    """Read the set's folder; writes `table.csv`, and `left_out.csv` with what it leaves out.
+
+    Raises:
+        BenchmarkError: the folder is not that of the set, or nothing in it can be used.
+    """
+    members = recipe.load_reader()(root, out / IMAGES_FOLDER, recipe.reader_options)
+    rows, left_out = members.rows, members.left_out
+    if recipe.benchmark == "patches" and members.images_root is not None:
+        rows, copies = without_leaks(rows, members.images_root, workers)
+        left_out = (*left_out, *copies)
+    write_records(out / TABLE_FILE, rows)
+    write_table(out / LEFT_OUT_FILE, ("member", "why", "by_rule"), [(e.what, e.why, e.by_rule) for e in left_out])
+    for line in (*members.notes, *_words_on_left_out(left_out, out / LEFT_OUT_FILE)):
+        say(f"note: {line}")
+    return Members(rows, members.images_root, left_out, members.notes)
+
+
+def _words_on_left_out(left_out: Sequence[Exclusion], path: Path) -> list[str]:
+    """What to say of members that are left out: those that failed by name, a few of them."""
+    failed = [each for each in left_out if not each.by_rule]
+    lines = [f"left out: {each.what}: {each.why}" for each in failed[:SHOWN_LEFT_OUT]]
+    if len(left_out) > len(lines):
+        lines.append(f"{len(left_out):,} members are left out, {len(failed):,} of them for a fault; {path} lists all")
+    return lines
+
+
+def evaluation_options(recipe: Recipe, out: Path, members: Members, config: ReproduceConfig) -> dict[str, Any]:
+    """The options of `g2l evaluate` for the set's table; those that are not given stay away.
+
+    Raises:
+        ConfigError: features are missing, or are given for a set of images.
+    """
+    if (recipe.benchmark == "slides") != bool(config.features):
+        what = "needs --features: files of its slides, one folder a model" if not config.features else "has no slides"
+        raise ConfigError(f"{recipe.name} {what}")
+    values = {name: getattr(config, name) for name in OF_EVALUATE}
+    values |= {"device": config.device, "workers": config.workers, "images_root": members.images_root}
+    values |= {recipe.benchmark: out / TABLE_FILE, "features": config.features}
+    protocol = config.protocol or recipe.protocol
+    values |= {"protocol": None if protocol == DEFAULT_PROTOCOL else protocol}
+    return {name: value for name, value in (values | dict(recipe.options)).items() if value is not None}
+
+
+def compare_report(recipe: Recipe, report: Report) -> list[Comparison]:
+    """Every model of the report by every metric of the recipe."""
+    models = {model.label: model for model in report.models}
+    reference = published_name(report.reference, models.get(report.reference))
+    comparisons: list[Comparison] = []
+    for metric in recipe.metrics:
+        measured = measured_values(report, metric.name) if metric.reference in ("", reference) else {}
+        labels = dict.fromkeys([*measured, *models]) if recipe.benchmark != "slides" else measured
+        names = {label: published_name(label, models.get(label)) for label in labels}
+        published = [each for each in published_values() if (each.set, each.metric) == (recipe.name, metric.name)]
+        comparisons += compare(recipe.name, metric, measured, names, published)
+    return comparisons
+
+
+def write_outcome(out: Path, report: Report, comparisons: Sequence[Comparison], beside: Sequence[Comparison]) -> None:
+    """Write the comparison, Figure 1 and the paper's tables, each as CSV and PNG."""
+    write_comparisons(out / COMPARISON_FILE, comparisons)
+    draw_comparison(comparisons, out / "comparison.png")
+    times = milliseconds(report)
+    draw_figure_1(report.models, comparisons, times, out / "figure_1.png")
+    write_table(out / "figure_1.csv", FIGURE_1_COLUMNS, figure_1_rows(report.models, comparisons, times))
+    for paper in paper_tables([*comparisons, *beside]):
+        write_table(out / f"{paper.name}.csv", paper.columns, paper.rows)
+        draw_table(paper, out / f"{paper.name}.png")
+
+
+def reproduction_summary(reproduced: Reproduced, out: Path) -> str:
+    """The closing table: a line a model and metric, and where the rest is."""
+    rows = [
+        (
+            row.metric,
+            row.model,
+            f"{row.measured.value:.4f}" if row.measured else "-",
+            f"{row.published.value:.4f}" if row.published else "-",
+            f"{row.tolerance:g}",
+            row.verdict,
+        )
+        for row in reproduced.comparisons
+        if row.model
+    ]
+    columns = ("metric", "model", "measured", "published", "tolerance", "verdict")
+    reasons = {metric.differs for metric in reproduced.recipe.metrics if metric.differs}
+    lines = [table(rows, columns, right=(2, 3, 4)), *(f"not comparable: {reason}" for reason in sorted(reasons))]
+    if reproduced.num_failed:
+        lines.append(f"{reproduced.num_failed:,} members failed; {out / LEFT_OUT_FILE} and the report list them")
+    return "\n".join(
+        [*lines, f"{out / COMPARISON_FILE} has the published models too; the report is in {out / REPORT_FOLDER}"]
+    )

@@ -1,0 +1,14 @@
+"""`g2l reproduce --list`."""
+
+from pipeline.public_sets.listing import list_sets
+from pipeline.public_sets.recipe import left_out_sets, recipes
+
+
+def test_every_set_is_listed_with_its_terms() -> None:
+    text = list_sets()
+    for name, recipe in recipes().items():
+        assert f"{name}: {recipe.title}" in text
+        assert recipe.terms in text
+        assert recipe.url in text
+    for name, why in left_out_sets().items():
+        assert f"{name}: {why}" in text

@@ -1,0 +1,54 @@
+"""Members of a public set, and looking through its folder."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pipeline.base.errors import BenchmarkError
+from pipeline.public_sets.members import Members, first_folder, images_below, require_members
+from pipeline.report.content import Exclusion
+
+
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+
+
+def test_images_are_listed_in_the_order_of_their_names_and_nothing_else(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "b/10.png", "a/x/1.tif", "c.jpg", "b/._2.png", ".hidden/1.png", "README.txt", "Thumbs.db"):
+        touch(tmp_path / name)
+    assert [str(path) for path in images_below(tmp_path)] == ["c.jpg", "a/x/1.tif", "b/10.png", "b/2.PNG"]
+    assert [str(path) for path in images_below(tmp_path, (".tif",))] == ["a/x/1.tif"]
+
+
+def test_a_link_that_leads_back_is_not_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "a/1.png")
+    (tmp_path / "a/back").symlink_to(tmp_path)
+    assert [str(path) for path in images_below(tmp_path)] == ["a/1.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
+    touch(tmp_path / "a/1.png")
+    (tmp_path / "a").chmod(0)
+    with pytest.raises(BenchmarkError, match="a cannot be listed"):
+        list(images_below(tmp_path))
+
+
+def test_the_first_folder_that_is_there_counts(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    assert first_folder(tmp_path, ("a", "b"), "the set") == tmp_path / "b"
+    assert first_folder(tmp_path, (".",), "the set") == tmp_path
+    with pytest.raises(BenchmarkError, match=r"holds no x or y. --root must be the folder of the set"):
+        first_folder(tmp_path, ("x", "y"), "the set")
+
+
+def test_a_set_without_members_names_the_first_that_failed(tmp_path: Path) -> None:
+    some = Members(({"path": "a"},), tmp_path)
+    assert require_members(some, tmp_path, "patch") is some
+    left_out = (Exclusion("a", "by rule", by_rule=True), Exclusion("b", "odd"))
+    with pytest.raises(BenchmarkError, match="has no patch that can be used; the first, b: odd"):
+        require_members(Members((), tmp_path, left_out), tmp_path, "patch")
+    with pytest.raises(BenchmarkError, match=r"has no patch that can be used$"):
+        require_members(Members((), tmp_path), tmp_path, "patch")

@@ -1,0 +1,267 @@
+"""`g2l reproduce` on miniatures of public sets, with a tiny random model: the table, the report, and the verdicts."""
+
+import csv
+import json
+import subprocess
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from support import public_sets
+from support.commands import call_g2l, leftovers, run_g2l
+from support.extraction import TEACHER, write_teacher
+
+from pipeline.base.errors import EXIT_DIFFERENT, EXIT_ERROR, EXIT_OK, EXIT_PARTIAL
+from pipeline.public_sets.published import PublishedValue
+from pipeline.report.content import Column, Report, ReportModel, Section, Table
+from stages.studies import reproduce as stage
+
+QUICK = ("--patch-px", 64, "--resamples", 100, "--device", "cpu", "--workers", 1, "--no-cost")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in a file: `MODEL@scratch` is compared with nothing."""
+    return write_teacher(tmp_path_factory.mktemp("weights") / "teacher.safetensors")
+
+
+@pytest.fixture(scope="module")
+def idc(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The command in a process of its own, on IDC with a damaged image, an odd name and a copy under another label."""
+    folder = tmp_path_factory.mktemp("idc")
+    root = public_sets.idc(folder / "set", patients=10, each=6)
+    (root / "8863/0/8863_idx5_x1_y1251_class0.png").write_bytes(b"no image")
+    public_sets.picture(root / "8864/0/odd.png", 1)
+    public_sets.picture(root / "8865/0/8865_idx5_x999_y1_class0.png", 201, tint=40)  # the picture of place 1, class 1
+    model = f"h-optimus-0={TEACHER}@{weights}"
+    options = (
+        "--patch-px",
+        64,
+        "--resamples",
+        100,
+        "--device",
+        "cpu",
+        "--models",
+        model,
+        "--models",
+        f"{TEACHER}@scratch",
+    )
+    return folder, run_g2l("reproduce", "idc", "--root", root, "--out", folder / "out", *options)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_it_writes_table_report_comparison_and_figures(idc: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = idc
+    assert done.returncode in (EXIT_DIFFERENT, EXIT_PARTIAL), done.stderr
+    out = folder / "out"
+    names = {path.name for path in out.iterdir()}
+    assert names >= {"reproduce.toml", "table.csv", "left_out.csv", "report", "comparison.csv", "comparison.png"}
+    assert names >= {"figure_1.csv", "figure_1.png", "table_knn_accuracy.csv", "table_linear_probe_auroc.png"}
+    assert (out / "report" / "report.html").exists()
+    assert leftovers(folder) == []
+    table = read_csv(out / "table.csv")
+    assert list(table[0]) == ["path", "label", "case_id"]
+    assert len(table) == 10 * 6 - 1
+
+
+@pytest.mark.slow
+def test_what_is_left_out_is_named(idc: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = idc
+    left_out = {row["member"]: row for row in read_csv(folder / "out" / "left_out.csv")}
+    assert left_out["8864/0/odd.png"]["by_rule"] == "False"
+    copies = {"8865/0/8865_idx5_x999_y1_class0.png", "8865/1/8865_idx5_x51_y1251_class1.png"}
+    assert {name for name, row in left_out.items() if row["by_rule"] == "True"} == copies
+    assert "left out: 8864/0/odd.png" in done.stderr
+    assert "2 members failed" in done.stdout  # the odd name, and the damaged image
+    report = json.loads((folder / "out/report/report.json").read_text())
+    assert "class0.png" in report["sections"]["patches"]["exclusions"][0]["what"]
+
+
+@pytest.mark.slow
+def test_our_values_are_those_of_the_report(idc: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    folder, done = idc
+    rows = read_csv(folder / "out/comparison.csv")
+    of_ours = {(row["model"], row["metric"]): row for row in rows if row["model"]}
+    (linear,) = (
+        table
+        for table in json.loads((folder / "out/report/report.json").read_text())["sections"]["patches"]["tables"]
+        if table["title"] == "Linear probe"
+    )
+    for shown in linear["rows"]:
+        row = of_ours[shown["model"], "linear probe AUROC"]
+        assert float(row["measured"]) == shown["AUROC"]["value"]
+    teacher = of_ours["h-optimus-0", "linear probe AUROC"]
+    assert (teacher["published"], teacher["verdict"]) == (
+        "0.9778",
+        "PASS" if abs(float(teacher["measured"]) - 0.9778) <= 0.01 else "FAIL",
+    )
+    assert of_ours[TEACHER, "linear probe AUROC"]["verdict"] == "no published value"
+    assert {row["published_model"] for row in rows if not row["model"]} == {"g2l", "uni2-h", "hibou-l"}
+    assert teacher["verdict"] in done.stdout
+
+
+@pytest.mark.slow
+def test_figure_1_has_sizes_and_times(idc: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    rows = {row["model"]: row for row in read_csv(idc[0] / "out/figure_1.csv") if "AUROC" in row["metric"]}
+    assert float(rows["h-optimus-0"]["ms_per_patch"]) > 0
+    assert rows["h-optimus-0, published"]["ms_per_patch"] == ""
+    assert rows["h-optimus-0, published"]["parameters"] == "1135000000"
+    assert 0 < int(rows["h-optimus-0"]["parameters"]) < 10_000_000
+
+
+def reproduce(name: str, root: Path, out: Path, weights: Path, *more: object) -> tuple[int, str, str]:
+    model = ("--models", f"mine={TEACHER}@{weights}")
+    return call_g2l("reproduce", name, "--root", root, "--out", out, *model, *QUICK, *more)
+
+
+@pytest.fixture
+def bracs(tmp_path: Path) -> Path:
+    return public_sets.bracs(tmp_path / "set")
+
+
+def publish(monkeypatch: pytest.MonkeyPatch, name: str, metric: str, value: float) -> None:
+    """Let a value be published of the model that is called mine."""
+    published = PublishedValue(name, "mine", metric, value, None, None, "paper", "a source", "a table")
+    monkeypatch.setattr(stage, "published_values", lambda: (published,))
+    monkeypatch.setattr(stage, "published_name", lambda label, model: label)
+
+
+@pytest.mark.slow
+def test_pass_and_fail_decide_the_exit_code(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = public_sets.bach(tmp_path / "set", range(36, 66))
+    metric = "linear probe balanced accuracy"
+    code, _, errors = reproduce("bach", root, tmp_path / "a", weights)
+    assert code == EXIT_OK, errors
+    rows = {row["metric"]: row for row in read_csv(tmp_path / "a/comparison.csv") if row["model"]}
+    assert rows[metric]["verdict"] == "no published value"
+    value, low = float(rows[metric]["measured"]), float(rows[metric]["low"])
+    tolerance = float(rows[metric]["tolerance"])
+    for published, expected in ((value, EXIT_OK), (value - 2.5 * tolerance, EXIT_DIFFERENT)):
+        publish(monkeypatch, "bach", metric, published)
+        code, shown, _ = reproduce("bach", root, tmp_path / "a", weights)
+        assert (code, "FAIL" in shown, "PASS" in shown) == (expected, expected != EXIT_OK, expected == EXIT_OK)
+    assert low <= value
+
+
+@pytest.mark.slow
+def test_the_same_command_gives_the_same_files(tmp_path: Path, bracs: Path, weights: Path) -> None:
+    reproduce("bracs", bracs, tmp_path / "out", weights)
+    names = ("table.csv", "comparison.csv", "comparison.png", "figure_1.csv", "reproduce.toml")
+    before = {name: (tmp_path / "out" / name).read_bytes() for name in names}
+    assert reproduce("bracs", bracs, tmp_path / "out", weights)[0] == EXIT_OK
+    assert before == {name: (tmp_path / "out" / name).read_bytes() for name in names}
+    code, shown, errors = call_g2l("reproduce", "--config", tmp_path / "out/reproduce.toml")
+    assert code == EXIT_OK, errors
+    assert "no published value" in shown
+
+
+@pytest.mark.slow
+def test_another_set_or_option_does_not_overwrite(tmp_path: Path, bracs: Path, weights: Path) -> None:
+    reproduce("bracs", bracs, tmp_path / "out", weights)
+    code, _, errors = reproduce("bach", bracs, tmp_path / "out", weights)
+    assert (code, "public_set: 'bracs' -> 'bach'" in errors) == (EXIT_ERROR, True)
+    code, _, errors = reproduce("bracs", bracs, tmp_path / "out", weights, "--seed", 5)
+    assert (code, "seed: 0 -> 5" in errors) == (EXIT_ERROR, True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/mine.txt").write_text("keep")
+    code, _, errors = reproduce("bracs", bracs, tmp_path / "other", weights)
+    assert (code, "holds no reproduction" in errors) == (EXIT_ERROR, True)
+
+
+@pytest.mark.slow
+def test_values_of_another_reproduction_join_the_tables(tmp_path: Path, bracs: Path, weights: Path) -> None:
+    reproduce("bracs", bracs, tmp_path / "a", weights)
+    root = public_sets.bach(tmp_path / "bach", range(36, 66))
+    assert reproduce("bach", root, tmp_path / "b", weights, "--beside", tmp_path / "a")[0] == EXIT_OK
+    rows = read_csv(tmp_path / "b/table_cka_with_the_teacher.csv")
+    assert (rows[0]["set"], rows[0]["values"], rows[0]["after"]) == ("bracs", "published", "0.9683")
+    code, _, errors = reproduce("bach", root, tmp_path / "c", weights, "--beside", tmp_path / "nowhere")
+    assert (code, "comparison.csv" in errors, (tmp_path / "c").exists()) == (EXIT_ERROR, True, False)
+
+
+@pytest.mark.slow
+def test_a_robustness_set(tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = public_sets.pathorob(tmp_path / "set")
+    code, _, errors = reproduce("pathorob-camelyon", root, tmp_path / "out", weights)
+    assert code == EXIT_OK, errors
+    rows = read_csv(tmp_path / "out/comparison.csv")
+    (ours,) = (row for row in rows if row["model"] == "mine")
+    assert 0 <= float(ours["measured"]) <= 1
+    assert len(rows) == 21  # ours, and PathoROB's twenty
+    report = json.loads((tmp_path / "out/report/report.json").read_text())
+    assert report["settings"]["ri_k"] == 11
+
+
+@pytest.mark.slow
+def test_tiles_are_cut_into_the_folder(tmp_path: Path, weights: Path) -> None:
+    root = public_sets.tiger(tmp_path / "set")
+    code, shown, errors = reproduce("tiger", root, tmp_path / "out", weights, "--models", "uni2-h=resnet10t@scratch")
+    assert code == EXIT_OK, shown + errors
+    assert len(list((tmp_path / "out/images").iterdir())) == 12
+    rows = read_csv(tmp_path / "out/comparison.csv")
+    assert {row["verdict"] for row in rows if row["model"] == "mine"} == {"no published value"}
+    assert "not comparable: how the paper cut TIGER's patches" in shown
+
+
+def write_features(folder: Path, slides: list[str]) -> Path:
+    folder.mkdir()
+    for number, slide in enumerate(slides):
+        with h5py.File(folder / f"{slide}.h5", "w") as file:
+            file["features"] = np.random.default_rng(number).normal(size=(6, 8)).astype(np.float32) + number % 2
+            file["coords"] = np.zeros((6, 2), dtype=np.int64)
+    return folder
+
+
+@pytest.mark.slow
+def test_a_set_of_slides_needs_features(tmp_path: Path, weights: Path) -> None:
+    root = public_sets.chimera(tmp_path / "set", patients=12)
+    code, _, errors = reproduce("chimera", root, tmp_path / "a", weights)
+    assert (code, "chimera needs --features" in errors) == (EXIT_ERROR, True)
+    slides = [f"{patient}_{scan}" for patient in range(1003, 1015) for scan in (1, 2)]
+    features = write_features(tmp_path / "features", slides)
+    code, _, errors = reproduce("chimera", root, tmp_path / "b", weights, "--features", f"mine={features}")
+    assert code == EXIT_OK, errors
+    (mean,) = (row for row in read_csv(tmp_path / "b/comparison.csv") if "AUROC" in row["metric"] and row["model"])
+    assert (mean["model"], 0 <= float(mean["measured"]) <= 1) == ("mine", True)
+    code, _, errors = reproduce("idc", root, tmp_path / "c", weights, "--features", f"mine={features}")
+    assert (code, "idc has no slides" in errors or "holds no" in errors) == (EXIT_ERROR, True)
+
+
+def test_wrong_use_is_named(tmp_path: Path, weights: Path) -> None:
+    for name, words in (("idcc", "did you mean idc?"), ("aggc", "aggc cannot be reproduced")):
+        code, _, errors = reproduce(name, tmp_path, tmp_path / "out", weights)
+        assert (code, words in errors) == (EXIT_ERROR, True)
+    code, _, errors = reproduce("idc", tmp_path / "nowhere", tmp_path / "out", weights)
+    assert (code, "is not a folder" in errors) == (EXIT_ERROR, True)
+    code, _, errors = call_g2l("reproduce", "idc", "--out", tmp_path / "out")
+    assert (code, "missing" in errors or "required" in errors) == (EXIT_ERROR, True)
+
+
+def test_the_list_is_shown_without_a_root() -> None:
+    code, shown, _ = call_g2l("reproduce", "--list")
+    assert (code, "terms: CC BY 4.0" in shown) == (EXIT_OK, True)
+
+
+def table(title: str, column: str, value: float) -> Table:
+    return Table(title, [Column("model"), Column(column)], [["mine", value]])
+
+
+@pytest.mark.parametrize(("reference", "verdict"), [("teacher", "FAIL"), ("mine", "not measured")])
+def test_what_is_measured_against_another_teacher_is_another_number(reference: str, verdict: str) -> None:
+    """CKA is with the paper's teacher, which must be the report's reference."""
+    cka = table("Linear CKA with teacher", "CKA, plain", 0.95)
+    models = [
+        ReportModel("teacher", "", {"name": "h-optimus-0", "weights": "pretrained"}, 1),
+        ReportModel("mine", "", {"name": "hibou-l", "weights": "pretrained"}, 1),
+    ]
+    report = Report("", models, reference, [Section("patches", "", "", {}, [cka])], {}, {})
+    recipe = stage.find_recipe("breakhis-200x")
+    rows = [row for row in stage.compare_report(recipe, report) if row.metric.startswith("CKA")]
+    assert [row.verdict for row in rows if row.model == "mine"] == [verdict]
+    assert [row.measured.value for row in rows if row.measured] == ([0.95] if verdict == "FAIL" else [])
