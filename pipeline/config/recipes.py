@@ -45,11 +45,17 @@ def _chosen(value: Any, why: str) -> RecipeValue:
 PAPER: Recipe = {
     "plan": {
         "patch_px": _said(224),
+        "tile_px": _said(256, "tiles that do not overlap, of which each view is a crop"),
         "mpp": _chosen(0.5, "the resolution that the teacher was trained at"),
         "patches_per_slide": _chosen(1000, "the paper's number is not known"),
         "min_tissue": _chosen(0.5, "as in a repository of the same authors that follows the paper"),
     },
-    "extract-teacher": {},
+    "extract-teacher": {
+        "views": _chosen(
+            11, "the patch itself, to score on, and a view for each of ten epochs"
+        ),
+        "views_strength": _said("paper", "crop, flips, colours, hue, blur"),
+    },
     "train-student": {
         "epochs": _chosen(10, "the paper's number is not known; the early stop may end the run before"),
         "batch_size": _said(32),
@@ -67,6 +73,7 @@ PAPER: Recipe = {
         "loss": _said("log-sum"),
         "alpha": _said(4.0),
         "augment": _said("none", "teacher and student see one and the same view"),
+        "use_plain_view": _said(False, "every view of the paper's is drawn"),
     },
 }
 """G2L (arXiv 2510.11176), as far as it could be established: docs/paper.md."""
