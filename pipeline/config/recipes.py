@@ -51,9 +51,7 @@ PAPER: Recipe = {
         "min_tissue": _chosen(0.5, "as in a repository of the same authors that follows the paper"),
     },
     "extract-teacher": {
-        "views": _chosen(
-            11, "the patch itself, to score on, and a view for each of ten epochs"
-        ),
+        "views": _chosen(11, "the patch itself, to score on, and a view for each of ten epochs"),
         "views_strength": _said("paper", "crop, flips, colours, hue, blur"),
     },
     "train-student": {

@@ -67,10 +67,10 @@ class PlanConfig(Config):
     @field_validator("tile_px")
     @classmethod
     def check_tile(cls, tile_px: int | None, others: ValidationInfo) -> int | None:
-        """See that a tile is larger than the patch in it."""
+        """See that the patch fits into the tile; one of its size turns off the tile of a recipe."""
         patch_px = others.data.get("patch_px", 0)  # 0: it is wrong itself
-        if tile_px is not None and tile_px <= patch_px:
-            raise PydanticCustomError("tile", f"should be more than --patch-px, {patch_px}; leave it out for none")
+        if tile_px is not None and tile_px < patch_px:
+            raise PydanticCustomError("tile", f"should not be less than --patch-px, {patch_px}; leave it out for none")
         return tile_px
 
     @property

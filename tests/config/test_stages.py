@@ -90,7 +90,7 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
         (PlanConfig, {"val_strip": 0}, "val_strip: "),
         (PlanConfig, {"patch_px": 15}, "patch_px: "),
         (PlanConfig, {"mpp": float("nan")}, "mpp: "),
-        (PlanConfig, {"tile_px": 224}, r"tile_px: should be more than --patch-px, 224; .* \(got 224\)"),
+        (PlanConfig, {"tile_px": 223}, r"tile_px: should not be less than --patch-px, 224; .* \(got 223\)"),
         (PlanConfig, {"tile_px": 9000}, "tile_px: "),
         (ExtractConfig, {"teacher": "t", "views_strength": "papr"}, r"did you mean paper\?"),
         (ExtractConfig, {}, "teacher: Field required"),
