@@ -19,7 +19,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 import torch
@@ -177,7 +176,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         identity = run_identity(
             teachers,
             student.record(),
-            config.deciding() | {"precision": precision} | later_options(use_plain_view=config.use_plain_view),
+            config.deciding() | {"precision": precision},
             world,
             folder.version(),
             {name: projector_hash(projector) for name, projector in begun_from.items()},
@@ -191,13 +190,6 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
-
-
-def later_options(*, use_plain_view: bool) -> dict[str, Any]:
-    """Options that a run must be continued with and that earlier versions did not have: their runs are those of the
-    defaults, which are therefore not recorded.
-    """
-    return {} if use_plain_view else {"use_plain_view": False}
 
 
 def notes_on_patches(teachers: ChosenTeachers, augment: str) -> list[str]:

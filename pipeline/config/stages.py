@@ -225,7 +225,7 @@ class TrainConfig(Config):
     use_plain_view: bool = option(
         True,
         description="Show the patch itself in training, as one of the views of a store that has several.",
-        decides="effect",
+        added=True,
     )
     checkpoint_every: int = option(
         500, ge=1, description="Steps between checkpoints; every epoch ends with one.", decides="nothing"
@@ -264,7 +264,7 @@ class TrainConfig(Config):
         if num_views == 1 and not self.use_plain_view:
             raise ConfigError(
                 "--no-use-plain-view: the teacher has embedded no view but the patch itself. Make the store with "
-                "--views, or leave it out"
+                "--views, or train with --use-plain-view"
             )
         if num_views > 1 and "augment" not in self.model_fields_set:
             return self.model_copy(update={"augment": "none"})

@@ -40,7 +40,7 @@ def test_a_record_of_a_recipe_is_whole(recipe: str, command: str) -> None:
     config, needed = COMMANDS[command]
     values = recipe_values(recipe, command)
     built = config.build(needed | values | {"recipe": recipe})
-    off = {"tile_px": PlanConfig().patch_px}  # which has no word for none: a tile of the patch's size
+    off = {"tile_px": PlanConfig().patch_px, "views": 1, "views_strength": "mild"}  # where the default is no value
     for changed in ({}, *({name: off.get(name, config.model_fields[name].default)} for name in values)):
         one = built.model_copy(update=changed)
         assert config.build(values | one.record()) == one
@@ -71,6 +71,7 @@ def test_what_the_paper_says_is_in_its_recipe() -> None:
         "loss": "log-sum",
         "alpha": 4.0,
         "augment": "none",
+        "use_plain_view": False,
     }
 
 

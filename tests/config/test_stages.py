@@ -31,6 +31,7 @@ OTHER_VALUES: dict[str, Any] = {
     "loss": "mse",
     "alpha": 2.0,
     "augment": "none",
+    "use_plain_view": False,
     "checkpoint_every": 77,
     "keep": "best",
     "val_every": 3,
