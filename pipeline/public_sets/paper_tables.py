@@ -19,7 +19,7 @@ CKA_COLUMNS = {"before": "hibou-l", "after": "g2l"}
 """Of its table of CKA: the student before and after distillation."""
 RATIO = re.compile(r"class to centre, (k = \d+)")
 PUBLISHED_ROW, OUR_ROW = "published", "ours"
-ROW_IN, COLUMN_IN, MARGIN_IN = 0.27, 1.25, 0.25
+ROW_IN, COLUMN_IN, MARGIN_IN = 0.2, 1.25, 0.25
 """Height of a row and width of a column of a drawn table, and the margin around it, inches."""
 
 

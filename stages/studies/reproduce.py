@@ -153,7 +153,7 @@ def compare_report(recipe: Recipe, report: Report) -> list[Comparison]:
     comparisons: list[Comparison] = []
     for metric in recipe.metrics:
         measured = measured_values(report, metric.name) if metric.reference in ("", reference) else {}
-        labels = dict.fromkeys([*measured, *models]) if recipe.benchmark != "slides" else measured
+        labels = dict.fromkeys([*models, *measured]) if recipe.benchmark != "slides" else measured
         names = {label: published_name(label, models.get(label)) for label in labels}
         published = [each for each in published_values() if (each.set, each.metric) == (recipe.name, metric.name)]
         comparisons += compare(recipe.name, metric, measured, names, published)

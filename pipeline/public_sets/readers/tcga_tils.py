@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from pipeline.base.errors import BenchmarkError, ManifestError
 from pipeline.cohort.barcodes import find_barcode
-from pipeline.cohort.sources import source_sites
+from pipeline.cohort.gdc import source_sites
 from pipeline.disk.tables import Record, read_table, refuse
 from pipeline.public_sets.members import Members, Row, first_folder, require_members
 from pipeline.report.content import Exclusion

@@ -20,7 +20,7 @@ from PIL import Image
 from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import UnsafeError, read_bytes, reading
 from pipeline.cohort.barcodes import find_barcode
-from pipeline.cohort.sources import source_sites
+from pipeline.cohort.gdc import source_sites
 from pipeline.evaluate.images import MOST_IMAGE_BYTES, MOST_PIXELS
 from pipeline.public_sets.cut_images import Picture, write_pictures
 from pipeline.public_sets.members import Members, Row, first_folder, images_below, require_members, unparsed
