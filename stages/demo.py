@@ -50,7 +50,7 @@ from stages.verify import verify_store
 
 STUDENT = "lcnet_050"
 """PP-LCNet 0.5x: 0.60 M parameters, an eighth of the teacher's; trains on a CPU in minutes."""
-RECIPE = "paper"
+DEMO_RECIPE = "paper"
 """What the demo does not say otherwise is the paper's: decision 0044."""
 PLAN = {"patch_px": 112, "tile_px": 128, "stride_px": 48, "val_strip": 0.2}
 """Half the usual patch: the slide has 0.6 mm2 of tissue, a few dozen whole patches of 224 px but four times as many of
@@ -137,7 +137,7 @@ def _run_demo(out: Path) -> int:
 
 def by_recipe(config: type[C], command: str, options: dict[str, Any]) -> C:
     """The options of a command by the demo's recipe, with these options in place of the recipe's."""
-    return config.build({"recipe": RECIPE} | recipe_values(RECIPE, command) | options)
+    return config.build({"recipe": DEMO_RECIPE} | recipe_values(DEMO_RECIPE, command) | options)
 
 
 def make_plan(out: Path, slides: Path) -> Plan:
