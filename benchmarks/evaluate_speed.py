@@ -24,10 +24,10 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base.console import table
 from pipeline.evaluate.bootstrap import GroupResamples, class_mean_draws, classification_draws
-from pipeline.evaluate.few_shot import draw_examples, few_shot
 from pipeline.evaluate.folds import group_folds
-from pipeline.evaluate.linear_probe import Probed, knn_probe, linear_probe, probe_task
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
+from pipeline.evaluate.probes.few_shot import draw_examples, few_shot
+from pipeline.evaluate.probes.linear_probe import Probed, knn_probe, linear_probe, probe_task
 from pipeline.evaluate.robustness.index import robustness_index
 
 NEEDED_SECONDS, NEEDED_BYTES = 120.0, 4e9

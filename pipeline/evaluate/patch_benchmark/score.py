@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluate.bootstrap import READ_DIFFERENCES, Draws, GroupResamples, class_mean_draws, difference, interval
-from pipeline.evaluate.few_shot import Examples, FewShot
 from pipeline.evaluate.groups import GROUP_WORDS
-from pipeline.evaluate.linear_probe import Probed, ProbeTask
 from pipeline.evaluate.patch_benchmark.data import PatchSet
-from pipeline.evaluate.probe_report import strength_column, strengths_in_words
+from pipeline.evaluate.probes.few_shot import Examples, FewShot
+from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask
+from pipeline.evaluate.probes.probe_report import strength_column, strengths_in_words
 from pipeline.report.content import Cell, Column, Interval, Table
 
 LINEAR, KNN = "linear probe", "kNN"

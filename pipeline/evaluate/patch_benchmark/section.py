@@ -22,9 +22,7 @@ from pipeline.evaluate.bootstrap import (
     interval,
 )
 from pipeline.evaluate.bootstrap_notes import resample_notes
-from pipeline.evaluate.few_shot import draw_examples, few_shot
 from pipeline.evaluate.folds import Fold, given_split, group_folds
-from pipeline.evaluate.linear_probe import knn_probe, linear_probe, probe_task
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
 from pipeline.evaluate.patch_benchmark.score import (
@@ -39,8 +37,10 @@ from pipeline.evaluate.patch_benchmark.score import (
     probe_differences,
     probe_tables,
 )
-from pipeline.evaluate.probe_choice import SCORE_WORDS, probe_protocol
-from pipeline.evaluate.probe_report import PROBE_DATA, curve_data, curve_tables
+from pipeline.evaluate.probes.few_shot import draw_examples, few_shot
+from pipeline.evaluate.probes.linear_probe import knn_probe, linear_probe, probe_task
+from pipeline.evaluate.probes.probe_choice import SCORE_WORDS, probe_protocol
+from pipeline.evaluate.probes.probe_report import PROBE_DATA, curve_data, curve_tables
 from pipeline.features.cache import require_finite
 from pipeline.report.content import Exclusion, Score, Section
 

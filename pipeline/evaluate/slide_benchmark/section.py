@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.disk.files import sha256_file
-from pipeline.evaluate import attention_mil as mil
 from pipeline.evaluate.bootstrap import (
     READ_DIFFERENCES,
     Draws,
@@ -26,9 +25,10 @@ from pipeline.evaluate.bootstrap import (
     interval,
 )
 from pipeline.evaluate.bootstrap_notes import resample_notes
-from pipeline.evaluate.linear_probe import Probed, ProbeTask, probe_task
-from pipeline.evaluate.probe_choice import probe_protocol
-from pipeline.evaluate.probe_report import PROBE_DATA, curve_data, curve_tables
+from pipeline.evaluate.probes import attention_mil as mil
+from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask, probe_task
+from pipeline.evaluate.probes.probe_choice import probe_protocol
+from pipeline.evaluate.probes.probe_report import PROBE_DATA, curve_data, curve_tables
 from pipeline.evaluate.slide_benchmark.bags import MOST_NAMED, Bag, SlideSet
 from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.evaluate.slide_benchmark.score import Survey, SurveyedSlides, attention_mil, mean_pool, slide_folds

@@ -7,8 +7,6 @@ import pytest
 from support.patch_sets import make_set, options
 
 from pipeline.evaluate.bootstrap import Draws
-from pipeline.evaluate.few_shot import FewShot
-from pipeline.evaluate.linear_probe import Probed
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.score import (
     KNN,
@@ -24,6 +22,8 @@ from pipeline.evaluate.patch_benchmark.score import (
     probe_tables,
 )
 from pipeline.evaluate.patch_benchmark.section import patch_bench
+from pipeline.evaluate.probes.few_shot import FewShot
+from pipeline.evaluate.probes.linear_probe import Probed
 from pipeline.report.content import Interval
 
 

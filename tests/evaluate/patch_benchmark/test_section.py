@@ -13,7 +13,7 @@ from support.patch_sets import ODD, embed, make_set, section_of
 from support.places import ROOT, TESTS
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.evaluate.probe_choice import STRENGTHS
+from pipeline.evaluate.probes.probe_choice import STRENGTHS
 from pipeline.report.content import Exclusion, Interval, Section, Table
 
 

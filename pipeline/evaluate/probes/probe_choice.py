@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.folds import Fold, Rows, group_folds
-from pipeline.evaluate.logistic import Floats, LogisticModel, balanced_weights, fit_logistic
+from pipeline.evaluate.probes.logistic import Floats, LogisticModel, balanced_weights, fit_logistic
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse penalties to choose from. Our choice: on standardised features 1e-5 is the direction of the classes' means,

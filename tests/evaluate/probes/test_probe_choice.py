@@ -8,8 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.evaluate.folds import Fold, given_split, group_folds
-from pipeline.evaluate.linear_probe import linear_probe, probe_task
-from pipeline.evaluate.probe_choice import (
+from pipeline.evaluate.probes.linear_probe import linear_probe, probe_task
+from pipeline.evaluate.probes.probe_choice import (
     DEFAULT_STRENGTH,
     STRENGTHS,
     Choice,

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate.logistic import Floats
-from pipeline.evaluate.probe_choice import SCORE_WORDS, Choice, ProbeProtocol
+from pipeline.evaluate.probes.logistic import Floats
+from pipeline.evaluate.probes.probe_choice import SCORE_WORDS, Choice, ProbeProtocol
 from pipeline.report.content import Cell, Column, Interval, Table
 
 Choices = Mapping[str, tuple[Choice, ...]]

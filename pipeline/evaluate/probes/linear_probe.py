@@ -21,9 +21,16 @@ from threadpoolctl import threadpool_limits
 from pipeline.base.cores import usable_cores
 from pipeline.evaluate.directions import grid_directions
 from pipeline.evaluate.folds import Fold, Rows, parts_of_rows
-from pipeline.evaluate.logistic import Floats, fit_logistic, second_moments
 from pipeline.evaluate.neighbours import float32_directions, nearest_among
-from pipeline.evaluate.probe_choice import Choice, ProbeProtocol, choice_notes, choose_strength, edge_note, inner_splits
+from pipeline.evaluate.probes.logistic import Floats, fit_logistic, second_moments
+from pipeline.evaluate.probes.probe_choice import (
+    Choice,
+    ProbeProtocol,
+    choice_notes,
+    choose_strength,
+    edge_note,
+    inner_splits,
+)
 
 MAX_FOLDS_AT_ONCE = 4
 """Our choice: a fold in work holds about three copies of the embeddings."""
