@@ -16,7 +16,7 @@ def test_a_report_from_before_there_were_protocols_is_one_of_the_plain_one(tmp_p
     record = {name: value for name, value in config.record().items() if name != "protocol"}
     (tmp_path / "evaluate.toml").write_text(to_toml({"evaluate": {"out": str(tmp_path)} | record}))
     (tmp_path / "report.json").write_text('{"settings": {"precision": "float32"}}')
-    with pytest.raises(ConfigError, match="protocol: 'plain' -> 'balanced'"):
+    with pytest.raises(ConfigError, match="protocol: 'plain' -> 'g2l'"):
         start_folder(tmp_path, config, "float32")
     start_folder(tmp_path, evaluate_config()(models=["a"], protocol="plain"), "float32")
 

@@ -39,6 +39,8 @@ def test_a_whole_section() -> None:
         "kNN, 5 neighbours",
         "Linear probe by C",
         "Difference from teacher",
+        "Calibration of the probes",
+        "Linear CKA with teacher",
         "Few-shot prototypes",
         "Few-shot prototypes, difference from teacher",
         "Linear probe by centre",
@@ -46,7 +48,7 @@ def test_a_whole_section() -> None:
     ]
     for title in ("Linear probe", "kNN"):
         teacher, student = rows_of(section, title)
-        for name in ("balanced accuracy", "macro F1", "AUROC"):
+        for name in ("balanced accuracy", "accuracy", "macro F1", "AUROC"):
             assert teacher[name] == Interval(1, 1, 1)
             assert student[name].low < student[name].value < student[name].high < 1
     assert {row["probe"] for row in rows_of(section, "Difference")} == {"linear probe", "kNN"}
@@ -66,7 +68,13 @@ def test_a_whole_section() -> None:
     composition = rows_of(section, "Patches by class")
     assert [row["class"] for row in composition] == [ODD, "stroma", "tumour"]
     assert sum(row["patches"] for row in composition) == 240
-    (score,) = section.scores
+    score, *others = section.scores
+    assert [other.name for other in others] == [
+        "tiles, accuracy (kNN)",
+        "tiles, AUROC (linear probe)",
+        "tiles, CKA with teacher",
+    ]
+    assert others[0].values["student"] == rows_of(section, "kNN")[1]["accuracy"]
     assert score.name == "tiles, balanced accuracy (linear probe)"
     assert score.chance == pytest.approx(1 / 3)
     assert score.values["teacher"] == Interval(1, 1, 1)
@@ -115,7 +123,7 @@ def test_identical_models_differ_by_nothing() -> None:
     section = section_of(patch_set, {"a": embeddings, "b": embeddings.copy()}, "a")
     differences = [*rows_of(section, "Difference"), *rows_of(section, "Few-shot prototypes, difference")]
     cells = [cell for row in differences for cell in row.values() if isinstance(cell, Interval)]
-    assert len(cells) == 2 * 3 + 5
+    assert len(cells) == 2 * 4 + 5
     assert set(cells) == {Interval(0, 0, 0)}
     assert section.scores[0].differences == {"b": Interval(0, 0, 0)}
 

@@ -1,0 +1,160 @@
+"""The ratio of de Jong et al.: neighbours of the same class over neighbours of the same centre.
+
+After de Jong, Marcus and Teuwen, "Current pathology foundation models are unrobust to medical center differences"
+(arXiv 2501.18055), their robustness index: among the k nearest patches of every patch (cosine), those of its class,
+divided by those of its centre, summed over all patches. Above 1 biology weighs more than the centre. A neighbour of the
+same class and the same centre counts on both sides, whereas PathoROB's index (`index`) leaves it out; so the ratio of
+the same embeddings depends on how classes and centres are mixed, and has no upper bound.
+
+A patch is never its own neighbour. Whether de Jong et al. also leave out the other patches of its slide could not be
+established from what is public of their text. Both are given: without the patch's own slide, as for PathoROB's index,
+and with it, where most near neighbours may be of the same piece of tissue, which counts for class and centre alike. The
+table of a robustness set names no case: two slides of a case are neighbours in both. With subsets, neighbours are
+searched within each, and the sums go over all, as for the index.
+
+Exact and the same for any order of rows: see `directions`; among patches that are equally near, the one first by slide,
+class, centre and embedding is the nearer. Pure.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.evaluate.bootstrap import Draws, GroupResamples, difference, interval, ratio_draws
+from pipeline.evaluate.directions import Floats, canonical_order, grid_directions
+from pipeline.evaluate.neighbours import nearest_of_all
+from pipeline.report.content import Cell, Column, Interval, Table
+
+RATIO_K = (3, 5, 10, 20)
+"""Numbers of neighbours: those of the paper that G2L follows (arXiv 2510.11176)."""
+
+Ints = NDArray[np.int64]
+Names = NDArray[np.str_]
+
+
+@dataclass(frozen=True, eq=False)
+class RatioCounts:
+    """Neighbours of each of N patches at each k of `RATIO_K`.
+
+    Attributes:
+        same_class: of its class, (N, 4); -1 where some patch has fewer than k neighbours.
+        same_center: of its centre, likewise.
+    """
+
+    same_class: Ints
+    same_center: Ints
+
+    def draws(self, at: int, resamples: GroupResamples) -> Draws | None:
+        """The ratio at the place `at` of `RATIO_K`; `None` where there is none."""
+        above, below = self.same_class[:, at], self.same_center[:, at]
+        if above.min() < 0 or not below.sum():
+            return None
+        return ratio_draws(above.astype(np.float64), below.astype(np.float64), resamples)
+
+
+@dataclass(frozen=True, eq=False)
+class CenterRatio:
+    """What counts for the ratio of one model, without and with the patches of each patch's own slide."""
+
+    label: str
+    elsewhere: RatioCounts
+    anywhere: RatioCounts
+
+    def draws(self, with_own_slide: bool, resamples: GroupResamples) -> list[Draws | None]:
+        """The ratio at each k of `RATIO_K`."""
+        counts = self.anywhere if with_own_slide else self.elsewhere
+        return [counts.draws(at, resamples) for at in range(len(RATIO_K))]
+
+
+def center_ratio(
+    label: str,
+    embeddings: NDArray[np.floating],
+    classes: Names,
+    centers: Names,
+    slides: Names,
+    subsets: Names | None = None,
+) -> CenterRatio:
+    """Count for `embeddings` (N, D) of patches with a class, centre, slide and subset each, all (N,).
+
+    Raises:
+        BenchmarkError: an embedding is not finite or zero.
+    """
+    grid = grid_directions(embeddings)
+    names = np.full(len(grid), "all") if subsets is None else subsets
+    elsewhere, anywhere = (RatioCounts(*np.full((2, len(grid), len(RATIO_K)), -1, np.int64)) for _ in range(2))
+    for name in np.unique(names):
+        rows = canonical_order(grid, np.flatnonzero(names == name), slides, classes, centers)
+        codes = [np.unique(column[rows], return_inverse=True)[1] for column in (classes, centers, slides)]
+        _count(grid[rows], codes, rows, elsewhere, anywhere)
+    return CenterRatio(label, elsewhere, anywhere)
+
+
+def _count(grid: Floats, codes: Sequence[Ints], rows: Ints, elsewhere: RatioCounts, anywhere: RatioCounts) -> None:
+    """Count within one subset, whose patches `grid` (n, D) are the `rows` (n,) of the whole."""
+    classes, centers, slides = codes
+    num_rows, most = len(grid), RATIO_K[-1]
+    width = min(num_rows, most + int(np.bincount(slides).max()) + 1)
+
+    def count(block: slice, neighbours: Ints, _: Floats) -> None:
+        queries = np.arange(num_rows)[block, None]
+        is_class, is_center = classes[neighbours] == classes[queries], centers[neighbours] == centers[queries]
+        for counted, left_out in (
+            (elsewhere, slides[neighbours] == slides[queries]),
+            (anywhere, neighbours == queries),
+        ):
+            kept = np.argsort(left_out, axis=1, kind="stable")
+            enough = (~left_out).sum(1)
+            for at, k in enumerate(RATIO_K):
+                if enough.min() < k:
+                    continue
+                near = kept[:, :k]
+                counted.same_class[rows[block], at] = np.take_along_axis(is_class, near, 1).sum(1)
+                counted.same_center[rows[block], at] = np.take_along_axis(is_center, near, 1).sum(1)
+
+    nearest_of_all(grid, width, count)
+
+
+def ratio_tables(models: Sequence[CenterRatio], reference: str, resamples: GroupResamples) -> list[Table]:
+    """The ratio of each model at each k without and with its own slide, and differences from the reference."""
+    columns = [
+        Column("model"),
+        Column(
+            "own slide",
+            "Whether other patches of the same slide are neighbours. Left out: as for the robustness index. Counted: "
+            "only the patch itself is left out.",
+        ),
+        *(Column(f"k = {k}") for k in RATIO_K),
+    ]
+    kinds = (("left out", False), ("counted", True))
+    rows: list[list[Cell]] = [
+        [model.label, words, *(None if one is None else interval(one) for one in model.draws(kind, resamples))]
+        for words, kind in kinds
+        for model in models
+    ]
+    base = next((model for model in models if model.label == reference), None)
+    less: list[list[Cell]] = [
+        [model.label, words, *map(_difference, model.draws(kind, resamples), base.draws(kind, resamples))]
+        for words, kind in kinds
+        for model in models
+        if base is not None and model is not base
+    ]
+    note = (
+        "Among the k nearest patches (cosine), those of the same class over those of the same centre, summed over all "
+        "patches, as de Jong et al. (2025) define it: above 1 biology weighs more than the centre. A neighbour of the "
+        "same class and centre counts for both, unlike in the robustness index. Whether de Jong et al. count the "
+        "patch's own slide is not known; two slides of a case are neighbours in both lines. Intervals are over slides, "
+        "neighbours held fixed. A dash: some patch has fewer neighbours."
+    )
+    tables = [Table("Same class over same centre", columns, rows, note)]
+    if less:
+        plain = [Column(column.name) for column in columns]
+        title = f"Same class over same centre, difference from {reference}"
+        tables.append(Table(title, plain, less, "Paired on the same resamples of slides."))
+    return tables
+
+
+def _difference(first: Draws | None, second: Draws | None) -> Interval | None:
+    """`None` where either does not exist."""
+    return None if first is None or second is None else difference(first, second)
