@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -213,13 +214,12 @@ def _pathorob_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
         for number, strength in enumerate(strengths):
             models.append(LogisticRegression(C=strength).fit(embeddings[split.train], task.truth[split.train]))
             assert len(models[-1].classes_) == num_classes, "every class has rows to train on"
-            of_val = models[-1].predict_proba(embeddings[split.test]).astype(np.float64)
-            predicted.append(np.log(np.maximum(of_val, LEAST_PROBABILITY)))
+            predicted.append(_log_probabilities(models[-1], embeddings[split.test]))
             curve[number] = score_of("balanced_accuracy", truth, predicted[-1], np.zeros(len(truth), np.int64))
         best = int(np.argmax(curve))  # the first of equal ones, as Python's `max` takes in PathoROB
         choice = Choice(strengths[best], curve, HeldOut(truth, predicted[best]))
         converged = bool(models[best].n_iter_.max() < models[best].max_iter)
-        return models[best].predict_proba(embeddings[fold.test]), choice, converged
+        return np.exp(_log_probabilities(models[best], embeddings[fold.test])), choice, converged
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted, and said below
@@ -230,6 +230,14 @@ def _pathorob_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
     unfinished = sum(not converged for _, _, converged in of_folds)
     note = f"{unfinished} of {len(of_folds)} regressions were ended after 100 iterations, as PathoROB's are."
     return Probed(probabilities, tuple(choice for _, choice, _ in of_folds), (note,) if unfinished else ())
+
+
+def _log_probabilities(model: LogisticRegression, features: NDArray[np.float32]) -> Floats:
+    """Of the classes (N, C), in float64: scikit-learn's float32 makes all equal under a strong penalty."""
+    logits = features.astype(np.float64) @ model.coef_.T.astype(np.float64) + model.intercept_.astype(np.float64)
+    if logits.shape[1] == 1:  # of two classes, the logit of the second
+        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    return np.asarray(log_softmax(logits, axis=1))
 
 
 def knn_probe(embeddings: NDArray[np.float32], task: ProbeTask, k: int) -> Probed:

@@ -12,8 +12,7 @@ and with it, where most near neighbours may be of the same piece of tissue, whic
 table of a robustness set names no case: two slides of a case are neighbours in both. With subsets, neighbours are
 searched within each, and the sums go over all, as for the index.
 
-Exact and the same for any order of rows: see `directions`; among patches that are equally near, the one first by slide,
-class, centre and embedding is the nearer. Pure.
+Neighbours are those that `index` searches: exact, and the same for any order of rows. Pure.
 """
 
 from collections.abc import Sequence
@@ -23,8 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluate.bootstrap import Draws, GroupResamples, difference, interval, ratio_draws
-from pipeline.evaluate.directions import Floats, canonical_order, grid_directions
-from pipeline.evaluate.neighbours import nearest_of_all
 from pipeline.report.content import Cell, Column, Interval, Table
 
 RATIO_K = (3, 5, 10, 20)
@@ -54,66 +51,46 @@ class RatioCounts:
         return ratio_draws(above.astype(np.float64), below.astype(np.float64), resamples)
 
 
-@dataclass(frozen=True, eq=False)
 class CenterRatio:
-    """What counts for the ratio of one model, without and with the patches of each patch's own slide."""
+    """What counts for the ratio of one model, without and with the patches of each patch's own slide.
 
-    label: str
-    elsewhere: RatioCounts
-    anywhere: RatioCounts
+    `see` counts; the search for neighbours is the robustness index's, which would otherwise be made twice.
+
+    Attributes:
+        label: the model's.
+        elsewhere: without the own slide.
+        anywhere: with it.
+    """
+
+    def __init__(self, label: str, classes: Names, centers: Names, slides: Names) -> None:
+        """For patches with a class, centre and slide each, all (N,)."""
+        self.label = label
+        self._codes = [np.unique(column, return_inverse=True)[1] for column in (classes, centers, slides)]
+        shape = (2, len(slides), len(RATIO_K))
+        self.elsewhere, self.anywhere = (RatioCounts(*np.full(shape, -1, np.int64)) for _ in range(2))
+
+    def see(self, rows: Ints, block: slice, neighbours: Ints) -> None:
+        """Count the neighbours of a block of a subset's `rows`: what `robustness_index` calls `watch`."""
+        classes, centers, slides = (codes[rows] for codes in self._codes)
+        needed = RATIO_K[-1] + int(np.bincount(slides).max())  # nearest first: all of the own slide, itself included
+        neighbours = neighbours[:, :needed]
+        queries = np.arange(len(rows))[block, None]
+        is_class, is_center = classes[neighbours] == classes[queries], centers[neighbours] == centers[queries]
+        for counts, left_out in (
+            (self.elsewhere, slides[neighbours] == slides[queries]),
+            (self.anywhere, neighbours == queries),
+        ):
+            kept, enough = np.argsort(left_out, axis=1, kind="stable"), int((~left_out).sum(1).min())
+            for at, k in enumerate(RATIO_K):
+                if k <= enough:
+                    near = kept[:, :k]
+                    counts.same_class[rows[block], at] = np.take_along_axis(is_class, near, 1).sum(1)
+                    counts.same_center[rows[block], at] = np.take_along_axis(is_center, near, 1).sum(1)
 
     def draws(self, with_own_slide: bool, resamples: GroupResamples) -> list[Draws | None]:
         """The ratio at each k of `RATIO_K`."""
         counts = self.anywhere if with_own_slide else self.elsewhere
         return [counts.draws(at, resamples) for at in range(len(RATIO_K))]
-
-
-def center_ratio(
-    label: str,
-    embeddings: NDArray[np.floating],
-    classes: Names,
-    centers: Names,
-    slides: Names,
-    subsets: Names | None = None,
-) -> CenterRatio:
-    """Count for `embeddings` (N, D) of patches with a class, centre, slide and subset each, all (N,).
-
-    Raises:
-        BenchmarkError: an embedding is not finite or zero.
-    """
-    grid = grid_directions(embeddings)
-    names = np.full(len(grid), "all") if subsets is None else subsets
-    elsewhere, anywhere = (RatioCounts(*np.full((2, len(grid), len(RATIO_K)), -1, np.int64)) for _ in range(2))
-    for name in np.unique(names):
-        rows = canonical_order(grid, np.flatnonzero(names == name), slides, classes, centers)
-        codes = [np.unique(column[rows], return_inverse=True)[1] for column in (classes, centers, slides)]
-        _count(grid[rows], codes, rows, elsewhere, anywhere)
-    return CenterRatio(label, elsewhere, anywhere)
-
-
-def _count(grid: Floats, codes: Sequence[Ints], rows: Ints, elsewhere: RatioCounts, anywhere: RatioCounts) -> None:
-    """Count within one subset, whose patches `grid` (n, D) are the `rows` (n,) of the whole."""
-    classes, centers, slides = codes
-    num_rows, most = len(grid), RATIO_K[-1]
-    width = min(num_rows, most + int(np.bincount(slides).max()) + 1)
-
-    def count(block: slice, neighbours: Ints, _: Floats) -> None:
-        queries = np.arange(num_rows)[block, None]
-        is_class, is_center = classes[neighbours] == classes[queries], centers[neighbours] == centers[queries]
-        for counted, left_out in (
-            (elsewhere, slides[neighbours] == slides[queries]),
-            (anywhere, neighbours == queries),
-        ):
-            kept = np.argsort(left_out, axis=1, kind="stable")
-            enough = (~left_out).sum(1)
-            for at, k in enumerate(RATIO_K):
-                if enough.min() < k:
-                    continue
-                near = kept[:, :k]
-                counted.same_class[rows[block], at] = np.take_along_axis(is_class, near, 1).sum(1)
-                counted.same_center[rows[block], at] = np.take_along_axis(is_center, near, 1).sum(1)
-
-    nearest_of_all(grid, width, count)
 
 
 def ratio_tables(models: Sequence[CenterRatio], reference: str, resamples: GroupResamples) -> list[Table]:

@@ -24,7 +24,7 @@ from pipeline.evaluate.robustness.data import IndexRows, PairedRows, RobustnessS
 from pipeline.evaluate.robustness.index import MAX_K, robustness_index
 from pipeline.evaluate.robustness.margins import NOT_COUNTED, Margins, robustness_margins
 from pipeline.evaluate.robustness.pairs import PairedRobustness, paired_robustness
-from pipeline.evaluate.robustness.ratio import CenterRatio, center_ratio, ratio_tables
+from pipeline.evaluate.robustness.ratio import RATIO_K, CenterRatio, ratio_tables
 from pipeline.evaluate.robustness.tables import (
     ScoredIndex,
     index_draws,
@@ -68,8 +68,7 @@ def robustness_section(
     settings: dict[str, object] = {}
     if rows := robustness_set.index:
         of_slides = GroupResamples(rows.slides, resamples, seed)
-        models = _score_index(rows, embeddings, of_slides, k=k, with_margins=with_margins, seed=seed)
-        ratios = _count_ratios(rows, embeddings)
+        models, ratios = _score_index(rows, embeddings, of_slides, k=k, with_margins=with_margins, seed=seed)
         part = _index_part(rows, models, reference, of_slides, robustness_set.num_out_of_domain)
         parts.append(replace(part, tables=[*part.tables, *ratio_tables(ratios, reference, of_slides)]))
         chosen = f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}"
@@ -154,34 +153,25 @@ def _named(label: str) -> Iterator[None]:
 
 def _score_index(
     rows: IndexRows, embeddings: Embeddings, resamples: GroupResamples, *, k: int | None, with_margins: bool, seed: int
-) -> list[ScoredIndex]:
-    """Index and margins of every model."""
-    models = []
+) -> tuple[list[ScoredIndex], list[CenterRatio]]:
+    """Index and margins of every model; and what counts for its ratio of class to centre."""
+    models, ratios = [], []
     columns = (rows.classes, rows.centers, rows.slides, rows.subsets)
     with Progress("robustness index", len(embeddings), "models") as progress:
         for label, of_images in embeddings.items():
             values = of_images[rows.images]
             with _named(label):
-                index = robustness_index(values, *columns, k=k)
+                ratio = CenterRatio(label, *columns[:3])
+                index = robustness_index(values, *columns, k=k, watch=ratio.see, watched=RATIO_K[-1])
             draws, margins = None, Margins() if with_margins else NOT_COUNTED
             if not np.isnan(index.value):
                 draws = index_draws(index.same_class, index.same_center, resamples)
                 if with_margins:
                     margins = robustness_margins(values, *columns, index.k, len(resamples), seed)
             models.append(ScoredIndex(label, index, margins, draws))
+            ratios.append(ratio)
             progress.step()
-    return models
-
-
-def _count_ratios(rows: IndexRows, embeddings: Embeddings) -> list[CenterRatio]:
-    """What counts for the ratio of same class to same centre, of every model."""
-    ratios = []
-    columns = (rows.classes, rows.centers, rows.slides, rows.subsets)
-    with Progress("class over centre", len(embeddings), "models") as progress:
-        for label, values in embeddings.items():
-            ratios.append(center_ratio(label, values[rows.images], *columns))
-            progress.step()
-    return ratios
+    return models, ratios
 
 
 def slides_of_images(robustness_set: RobustnessSet) -> NDArray[np.str_]:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.bootstrap import GroupResamples
-from pipeline.evaluate.robustness.ratio import RATIO_K, CenterRatio, RatioCounts, center_ratio, ratio_tables
+from pipeline.evaluate.robustness.index import robustness_index
+from pipeline.evaluate.robustness.ratio import RATIO_K, CenterRatio, RatioCounts, ratio_tables
 from pipeline.report.content import Interval
 
 Names = NDArray[np.str_]
@@ -42,16 +42,26 @@ def by_loops(columns: Columns, k: int, subsets: Names, *, with_own_slide: bool) 
     return of_class, of_center
 
 
+def center_ratio(
+    label: str, values: NDArray[np.float32], *columns: Names, subsets: Names | None = None, k: int | None = None
+) -> CenterRatio:
+    """Counted while the index is."""
+    ratio = CenterRatio(label, *columns)
+    robustness_index(values, *columns, subsets, k, ratio.see, RATIO_K[-1])
+    return ratio
+
+
 @pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("k", [None, 1, 7])
 @pytest.mark.parametrize("with_subsets", [False, True])
-def test_the_counts_are_those_of_plain_loops(seed: int, with_subsets: bool) -> None:
+def test_the_counts_are_those_of_plain_loops(seed: int, k: int | None, with_subsets: bool) -> None:
     columns = patches(seed)
     rng = np.random.default_rng(seed)
     subsets = np.array(["x", "y"])[rng.integers(2, size=90)] if with_subsets else np.full(90, "all")
-    found = center_ratio("a", *columns, subsets if with_subsets else None)
-    for at, k in enumerate(RATIO_K):
+    found = center_ratio("a", *columns, subsets=subsets if with_subsets else None, k=k)
+    for at, count in enumerate(RATIO_K):
         for counts, own in ((found.elsewhere, False), (found.anywhere, True)):
-            of_class, of_center = by_loops(columns, k, subsets, with_own_slide=own)
+            of_class, of_center = by_loops(columns, count, subsets, with_own_slide=own)
             assert counts.same_class[:, at].tolist() == of_class
             assert counts.same_center[:, at].tolist() == of_center
 
@@ -112,7 +122,7 @@ def test_tables_have_both_ways_and_paired_differences() -> None:
     columns = patches(6)
     resamples = GroupResamples(columns[3], 100, 0)
     same = center_ratio("a", *columns)
-    values, less = ratio_tables([same, CenterRatio("b", same.elsewhere, same.anywhere)], "a", resamples)
+    values, less = ratio_tables([same, center_ratio("b", *columns)], "a", resamples)
     assert [row[:2] for row in values.rows] == [
         ["a", "left out"],
         ["b", "left out"],
@@ -122,10 +132,3 @@ def test_tables_have_both_ways_and_paired_differences() -> None:
     assert [column.name for column in values.columns[2:]] == ["k = 3", "k = 5", "k = 10", "k = 20"]
     assert [row[:2] for row in less.rows] == [["b", "left out"], ["b", "counted"]]
     assert {cell for row in less.rows for cell in row[2:]} == {Interval(0, 0, 0)}
-
-
-def test_an_embedding_without_a_direction_is_refused() -> None:
-    values, *names = patches(7)
-    values[3] = 0
-    with pytest.raises(BenchmarkError):
-        center_ratio("a", values, *names)
