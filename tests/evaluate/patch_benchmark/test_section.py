@@ -13,7 +13,9 @@ from support.patch_sets import ODD, embed, make_set, section_of
 from support.places import ROOT, TESTS
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.probes import eva_probe
 from pipeline.evaluate.probes.probe_choice import STRENGTHS
+from pipeline.evaluate.probes.probe_report import curves_to_draw
 from pipeline.report.content import Exclusion, Interval, Section, Table
 
 
@@ -191,6 +193,25 @@ def test_a_fixed_c_and_the_plain_protocol_are_said() -> None:
     assert "with a fixed C of 0.25" in fixed.what
     plain = section_of(patch_set, models, "a", protocol="plain")
     assert "counts classes by their frequency, its C chosen by log likelihood" in plain.what
+
+
+@pytest.mark.parametrize("protocol", ["eva", "pathorob"])
+def test_the_protocols_of_others_are_said(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eva_probe, "MAX_STEPS", 20)
+    patch_set = make_set(num_rows=120)
+    models = {"a": embed(patch_set, 0.8), "b": embed(patch_set, 0.3)}
+    section = section_of(patch_set, models, "a", protocol=protocol, folds=2, resamples=100)
+    json.dumps(section.record(), allow_nan=False)
+    assert f"Protocol of the linear probe: {protocol} (" in section.what
+    assert "Numbers of two protocols are not compared." in section.what
+    assert section.settings["linear_probe"]["protocol"] == protocol
+    first = rows_of(section, "Linear probe")[0]
+    assert ("steps" in first) == (protocol == "eva")
+    titles = [found.title for found in section.tables]
+    assert ("Linear probe by C" in titles) == (protocol == "pathorob")
+    for row in rows_of(section, "Calibration"):
+        assert (row["temperature"] is None) == (row["probe"] == "kNN")
+    assert curves_to_draw(section.data) is None if protocol == "eva" else curves_to_draw(section.data)
 
 
 def test_one_scored_case_gives_no_intervals() -> None:
