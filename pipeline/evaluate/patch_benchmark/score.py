@@ -18,7 +18,7 @@ from pipeline.report.content import Cell, Column, Interval, Table
 
 LINEAR, KNN = "linear probe", "kNN"
 """The probes, as the tables name them."""
-METRICS = {
+PATCH_METRICS = {
     "balanced_accuracy": (
         "balanced accuracy",
         "Mean over the classes of the share of their patches that is recognised; one over the number of classes is a "
@@ -89,9 +89,9 @@ class ScoredModel:
 
 def probe_tables(models: Sequence[ScoredModel], bench: PatchBench) -> list[Table]:
     """The metrics of each model, a table a probe; the first says what they are."""
-    columns = [Column("model"), *(Column(name, what, better="higher") for name, what in METRICS.values())]
+    columns = [Column("model"), *(Column(name, what, better="higher") for name, what in PATCH_METRICS.values())]
     rows: dict[str, list[list[Cell]]] = {
-        probe: [[model.label, *(interval(model.draws[probe][key]) for key in METRICS)] for model in models]
+        probe: [[model.label, *(interval(model.draws[probe][key]) for key in PATCH_METRICS)] for model in models]
         for probe in (LINEAR, KNN)
     }
     chosen = [strengths_in_words(model.probed[LINEAR].choices) for model in models]
@@ -121,12 +121,12 @@ def probe_differences(models: Sequence[ScoredModel], reference: str) -> list[Tab
     """Each model less the reference, on the same resamples; none if there is one model."""
     base = next(model for model in models if model.label == reference)
     rows: list[list[Cell]] = [
-        [model.label, probe, *(difference(model.draws[probe][key], base.draws[probe][key]) for key in METRICS)]
+        [model.label, probe, *(difference(model.draws[probe][key], base.draws[probe][key]) for key in PATCH_METRICS)]
         for model in models
         if model is not base
         for probe in (LINEAR, KNN)
     ]
-    columns = [Column("model"), Column("probe"), *(Column(name) for name, _ in METRICS.values())]
+    columns = [Column("model"), Column("probe"), *(Column(name) for name, _ in PATCH_METRICS.values())]
     note = PAIRED_NOTE.format(reference=reference)
     return [Table(f"Difference from {reference}", columns, rows, note)] if rows else []
 

@@ -28,7 +28,7 @@ from pipeline.evaluate.patch_benchmark.options import PatchOptions
 from pipeline.evaluate.patch_benchmark.score import (
     KNN,
     LINEAR,
-    METRICS,
+    PATCH_METRICS,
     PatchBench,
     ScoredModel,
     calibration_table,
@@ -172,7 +172,7 @@ def patch_scores(
         others = [label for label in draws if label != reference]
         scores.append(
             Score(
-                name=f"{bench.patch_set.name}, {METRICS[metric][0]} ({probe})",
+                name=f"{bench.patch_set.name}, {PATCH_METRICS[metric][0]} ({probe})",
                 values={label: interval(of_model) for label, of_model in draws.items()},
                 chance=chance,
                 differences={label: difference(draws[label], draws[reference]) for label in others},

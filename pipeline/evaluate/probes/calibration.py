@@ -24,7 +24,7 @@ from pipeline.evaluate.bootstrap import Draws, GroupResamples, mean_of_draws, st
 from pipeline.evaluate.folds import Rows
 from pipeline.evaluate.probes.linear_probe import LEAST_PROBABILITY, Probed, ProbeTask
 from pipeline.evaluate.probes.logistic import Floats
-from pipeline.evaluate.probes.probe_choice import HeldOut
+from pipeline.evaluate.probes.probe_choice import HeldOutRows
 
 NUM_BINS = 15
 """Of equal width, as in Guo et al. (2017)."""
@@ -95,7 +95,7 @@ def fold_temperatures(probed: Probed, task: ProbeTask) -> tuple[float, ...] | No
             if not len(others):
                 return None
             log_probabilities = np.log(np.maximum(probed.probabilities[others], LEAST_PROBABILITY))
-            held_out = HeldOut(task.truth[others], log_probabilities)
+            held_out = HeldOutRows(task.truth[others], log_probabilities)
         temperatures.append(fit_temperature(held_out.log_probabilities, held_out.truth))
     return tuple(temperatures)
 

@@ -34,7 +34,7 @@ from pipeline.evaluate.probes import eva_probe
 from pipeline.evaluate.probes.logistic import Floats, fit_logistic, second_moments
 from pipeline.evaluate.probes.probe_choice import (
     Choice,
-    HeldOut,
+    HeldOutRows,
     ProbeProtocol,
     choice_notes,
     choose_strength,
@@ -181,7 +181,7 @@ def _eva_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
         for run in range(eva_probe.RUNS):
             seed = draw_seed("fold of eva", task.seed, number_of[id(fold)], run)
             layer = eva_probe.train_layer(train, val, len(task.classes), seed)
-            held_out = HeldOut(val[1], layer.log_probabilities(val[0]))
+            held_out = HeldOutRows(val[1], layer.log_probabilities(val[0]))
             found.append((np.exp(layer.log_probabilities(embeddings[fold.test])), _chosen(layer.steps, held_out)))
         return found
 
@@ -197,7 +197,7 @@ def _eva_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
     return Probed(np.mean([run.probabilities for run in runs], axis=0), choices, runs=tuple(runs))
 
 
-def _chosen(strength: float, held_out: HeldOut) -> Choice:
+def _chosen(strength: float, held_out: HeldOutRows) -> Choice:
     """A choice of which there is no curve."""
     return Choice(strength, np.empty(0), held_out)
 
@@ -217,7 +217,7 @@ def _pathorob_probe(embeddings: NDArray[np.float32], task: ProbeTask) -> Probed:
             predicted.append(_log_probabilities(models[-1], embeddings[split.test]))
             curve[number] = score_of("balanced_accuracy", truth, predicted[-1], np.zeros(len(truth), np.int64))
         best = int(np.argmax(curve))  # the first of equal ones, as Python's `max` takes in PathoROB
-        choice = Choice(strengths[best], curve, HeldOut(truth, predicted[best]))
+        choice = Choice(strengths[best], curve, HeldOutRows(truth, predicted[best]))
         converged = bool(models[best].n_iter_.max() < models[best].max_iter)
         return np.exp(_log_probabilities(models[best], embeddings[fold.test])), choice, converged
 

@@ -88,7 +88,7 @@ class ProbeProtocol:
 
 
 @dataclass(frozen=True, eq=False)
-class HeldOut:
+class HeldOutRows:
     """Predictions of rows of a training part that the regression was not fitted on.
 
     Attributes:
@@ -112,7 +112,7 @@ class Choice:
 
     strength: float
     curve: Floats
-    held_out: HeldOut | None = None
+    held_out: HeldOutRows | None = None
 
     @property
     def is_chosen(self) -> bool:
@@ -166,7 +166,7 @@ def choose_strength(
     if not np.isfinite(curve).any():
         return Choice(DEFAULT_STRENGTH, curve)
     best = best_of(curve)
-    return Choice(protocol.strengths[best], curve, HeldOut(tested, by_strength[best]))
+    return Choice(protocol.strengths[best], curve, HeldOutRows(tested, by_strength[best]))
 
 
 def best_of(curve: Floats) -> int:

@@ -106,17 +106,9 @@ def ratio_tables(models: Sequence[CenterRatio], reference: str, resamples: Group
     ]
     kinds = (("left out", False), ("counted", True))
     rows: list[list[Cell]] = [
-        [model.label, words, *(None if one is None else interval(one) for one in model.draws(kind, resamples))]
-        for words, kind in kinds
-        for model in models
+        [model.label, words, *map(_interval, model.draws(kind, resamples))] for words, kind in kinds for model in models
     ]
-    base = next((model for model in models if model.label == reference), None)
-    less: list[list[Cell]] = [
-        [model.label, words, *map(_difference, model.draws(kind, resamples), base.draws(kind, resamples))]
-        for words, kind in kinds
-        for model in models
-        if base is not None and model is not base
-    ]
+    less = _difference_rows(models, reference, kinds, resamples)
     note = (
         "Among the k nearest patches (cosine), those of the same class over those of the same centre, summed over all "
         "patches, as de Jong et al. (2025) define it: above 1 biology weighs more than the centre. A neighbour of the "
@@ -130,6 +122,26 @@ def ratio_tables(models: Sequence[CenterRatio], reference: str, resamples: Group
         title = f"Same class over same centre, difference from {reference}"
         tables.append(Table(title, plain, less, "Paired on the same resamples of slides."))
     return tables
+
+
+def _difference_rows(
+    models: Sequence[CenterRatio], reference: str, kinds: Sequence[tuple[str, bool]], resamples: GroupResamples
+) -> list[list[Cell]]:
+    """Each model less the reference; none without one."""
+    base = next((model for model in models if model.label == reference), None)
+    if base is None:
+        return []
+    return [
+        [model.label, words, *map(_difference, model.draws(kind, resamples), base.draws(kind, resamples))]
+        for words, kind in kinds
+        for model in models
+        if model is not base
+    ]
+
+
+def _interval(draws: Draws | None) -> Interval | None:
+    """`None` where there is no ratio."""
+    return None if draws is None else interval(draws)
 
 
 def _difference(first: Draws | None, second: Draws | None) -> Interval | None:
