@@ -1,7 +1,8 @@
 """20,000 x 1,024 embeddings through the benchmarks of `g2l evaluate` within two minutes and 4 GB on two cores.
 
 One process, bound to two cores and two threads, does in turn what the stage does with one model's embeddings: linear
-probe, kNN, few-shot, their intervals, and the robustness index with k chosen. Each is done once, from nothing.
+probe, kNN, few-shot, their intervals, calibration, CKA with a reference, the robustness index with k chosen, and the
+ratio of class to centre. Each is done once, from nothing.
 The embeddings are made up: correlated as real ones are (the spread of the directions falls as their rank ** -0.75),
 with means of classes and centres that overlap, which is what the linear probe takes longest with. Making them does not
 count, but they count as memory.
@@ -24,11 +25,14 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.base.console import table
 from pipeline.evaluate.bootstrap import GroupResamples, class_mean_draws, classification_draws
-from pipeline.evaluate.few_shot import draw_examples, few_shot
+from pipeline.evaluate.cka import cka_with
 from pipeline.evaluate.folds import group_folds
-from pipeline.evaluate.linear_probe import Probed, knn_probe, linear_probe, probe_task
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
+from pipeline.evaluate.probes.calibration import calibration_of
+from pipeline.evaluate.probes.few_shot import draw_examples, few_shot
+from pipeline.evaluate.probes.linear_probe import Probed, knn_probe, linear_probe, probe_task
 from pipeline.evaluate.robustness.index import robustness_index
+from pipeline.evaluate.robustness.ratio import RATIO_K, CenterRatio, ratio_tables
 
 NEEDED_SECONDS, NEEDED_BYTES = 120.0, 4e9
 """From the issue."""
@@ -86,9 +90,29 @@ class Work:
         for found in self.few:
             class_mean_draws(self.task.truth, found.right, resamples)
 
+    def calibration(self) -> None:
+        """Errors of both probes, with temperatures of the linear one."""
+        resamples = GroupResamples(self.slides, self.options.resamples, self.options.seed)
+        for number, probed in enumerate(self.probed):
+            calibration_of(probed, self.task, resamples, is_scaled=number == 0)
+
+    def cka(self) -> None:
+        """CKA with a reference, whose embeddings are those of the model with noise; the reference's own part counts."""
+        rng = np.random.default_rng(1)
+        reference = self.embeddings + rng.standard_normal(self.embeddings.shape, np.float32)
+        both = {"reference": reference, "model": self.embeddings}
+        cka_with(both, "reference", self.slides, self.options.resamples, self.options.seed)
+
+    def ratio(self) -> None:
+        """The ratio at all k with its intervals, of the neighbours that the index has found."""
+        resamples = GroupResamples(self.slides, self.options.resamples, self.options.seed)
+        ratio_tables([self.counted], "model", resamples)
+
     def robustness(self) -> None:
         """The robustness index."""
-        self.index = robustness_index(self.embeddings, self.classes, self.centers, self.slides)
+        columns = (self.classes, self.centers, self.slides)
+        self.counted = CenterRatio("model", *columns)
+        self.index = robustness_index(self.embeddings, *columns, watch=self.counted.see, watched=RATIO_K[-1])
 
     def parts(self) -> dict[str, Callable[[], None]]:
         """In the order in which they are done."""
@@ -98,7 +122,10 @@ class Work:
             "kNN": self.knn,
             "few-shot": self.few_shot,
             "intervals": self.intervals,
+            "calibration": self.calibration,
+            "CKA": self.cka,
             "robustness index": self.robustness,
+            "class over centre": self.ratio,
         }
 
 

@@ -31,8 +31,8 @@ from pipeline.base.console import table
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.directions import grid_directions, nearest
 from pipeline.evaluate.folds import Fold, Rows, group_folds
-from pipeline.evaluate.logistic import Floats, LogisticModel, balanced_weights, fit_logistic, second_moments
-from pipeline.evaluate.probe_choice import PATH_TOLERANCE, STRENGTHS, best_of, inner_splits, score_of
+from pipeline.evaluate.probes.logistic import Floats, LogisticModel, balanced_weights, fit_logistic, second_moments
+from pipeline.evaluate.probes.probe_choice import PATH_TOLERANCE, STRENGTHS, best_of, inner_splits, score_of
 from pipeline.training.linear_map import fit_linear_map
 
 NEIGHBOURS = (1, 3, 5, 10, 20, 50)

@@ -27,7 +27,7 @@ from pipeline.evaluate.benchmark import Benchmark, EvaluatedModel, Evaluation, P
 from pipeline.evaluate.options import benchmarks as registered
 from pipeline.evaluate.options.config import EvaluateConfig
 from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
-from pipeline.evaluate.probe_report import curves_to_draw
+from pipeline.evaluate.probes.probe_report import curves_to_draw
 from pipeline.evaluate.report_folder import start_folder
 from pipeline.features.cache import cached, require_finite
 from pipeline.report.content import TEACHER, Figure, Report, Score, Section

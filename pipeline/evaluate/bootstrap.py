@@ -43,7 +43,7 @@ READ_DIFFERENCES = (
     "equal either: its lower end says how much worse the model could still be."
 )
 """What stands below every table of differences."""
-METRICS = ("balanced_accuracy", "macro_f1", "auroc")
+METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "auroc")
 """Keys of what `classification_draws` gives."""
 BLOCK_WEIGHTS = 1 << 19
 """Weights of rows in work at once. Our choice: 4 MB in float64, which stays in a core's cache."""
@@ -163,7 +163,7 @@ def ratio_draws(numerators: Floats, denominators: Floats, resamples: GroupResamp
     """
     both = np.stack([numerators, denominators], axis=1).astype(np.float64)
     sums = np.concatenate([both.sum(0)[None], resamples.sums(both)])
-    return _statistic(_divide(sums[:, 0], sums[:, 1]), resamples)
+    return statistic_draws(_divide(sums[:, 0], sums[:, 1]), resamples)
 
 
 def mean_draws(values: Floats, resamples: GroupResamples) -> Draws:
@@ -179,7 +179,7 @@ def class_mean_draws(truth: NDArray[np.int64], values: Floats, resamples: GroupR
     is_class = truth[:, None] == np.unique(truth)
     both = np.concatenate([is_class * values[:, None], is_class], axis=1)
     sums, support = np.split(np.concatenate([both.sum(0)[None], resamples.sums(both)]), 2, axis=1)
-    return _statistic(_divide(sums, support).mean(1), resamples)
+    return statistic_draws(_divide(sums, support).mean(1), resamples)
 
 
 def classification_draws(
@@ -188,13 +188,14 @@ def classification_draws(
     resamples: GroupResamples,
     parts: NDArray[np.int64] | None = None,
 ) -> dict[str, Draws]:
-    """Balanced accuracy, macro F1 and AUROC of `probabilities` (N, C) for the classes `truth` (N,), by `METRICS`.
+    """Accuracies, macro F1 and AUROC of `probabilities` (N, C) for the classes `truth` (N,), by `METRICS`.
 
-    The predicted class is the most probable one (the first of several). All three are unweighted means over the
+    The predicted class is the most probable one (the first of several). Accuracy is the share of the rows that are
+    right, scikit-learn's `accuracy_score`: frequent classes count more. The others are unweighted means over the
     classes that occur in `truth`, as scikit-learn's `balanced_accuracy_score`, `f1_score(average="macro",
     labels=those)` and `roc_auc_score(average="macro", multi_class="ovr")`; with two classes the AUROC is that of class
     1. A resample that lacks one of these classes would be another question with fewer answers: it has none of the
-    three (NaN), and `Draws.num_dropped` counts it.
+    four (NaN), and `Draws.num_dropped` counts it.
 
     `parts` (N,) says which fold a row was predicted in. The AUROC then compares rows of the same fold only: scores of
     different classifiers have no common scale, and compared they favour the class that their training part lacked, so
@@ -219,8 +220,9 @@ def classification_draws(
     recall, f1 = _divide(hits, support), _divide(2 * hits, support + predicted)
     scored = classes[1:] if len(classes) == 2 and probabilities.shape[1] == 2 else classes
     auroc = np.mean([auroc_of_resamples(truth == c, probabilities[:, c], resamples, parts) for c in scored], axis=0)
-    metrics = zip(METRICS, (recall.mean(1), f1.mean(1), auroc), strict=True)
-    return {name: _statistic(np.where(complete, values, np.nan), resamples) for name, values in metrics}
+    accuracy = _divide(hits.sum(1), support.sum(1))
+    metrics = zip(METRICS, (recall.mean(1), accuracy, f1.mean(1), auroc), strict=True)
+    return {name: statistic_draws(np.where(complete, values, np.nan), resamples) for name, values in metrics}
 
 
 def auroc_of_resamples(
@@ -271,7 +273,12 @@ def _pairs_won(
     return np.concatenate([won for won, _ in counted]), np.concatenate([pairs for _, pairs in counted])
 
 
-def _statistic(values: Floats, resamples: GroupResamples) -> Draws:
+def mean_of_draws(several: Sequence[Draws]) -> Draws:
+    """The mean of a statistic of several predictions of the same rows, resample by resample."""
+    return Draws(float(np.mean([each.value for each in several])), np.mean([each.draws for each in several], axis=0))
+
+
+def statistic_draws(values: Floats, resamples: GroupResamples) -> Draws:
     """Draws of a statistic (1 + B,): of the data first; fewer than `MIN_GROUPS` groups give no draws."""
     draws = values[1:] if resamples.num_groups >= MIN_GROUPS else np.full(len(resamples), np.nan)
     return Draws(float(values[0]), draws)

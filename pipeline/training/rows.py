@@ -256,8 +256,8 @@ def teacher_statistics(
     Restricted to `rows` if given; over the first `num_views` views of each row, from `first_view` on.
 
     Reads every embedding once, which compares every checksum. Shards are combined by the parallel algorithm of Chan,
-    Golub and LeVeque (1983), one at a time; `evaluate.attention_mil.Moments.merge` takes all parts at once, whose last
-    digits differ.
+    Golub and LeVeque (1983), one at a time; `evaluate.probes.attention_mil.Moments.merge` takes all parts at once,
+    whose last digits differ.
 
     Raises:
         StoreError: a shard is damaged, or the split has fewer than two rows.

@@ -16,7 +16,7 @@ def test_a_report_from_before_there_were_protocols_is_one_of_the_plain_one(tmp_p
     record = {name: value for name, value in config.record().items() if name != "protocol"}
     (tmp_path / "evaluate.toml").write_text(to_toml({"evaluate": {"out": str(tmp_path)} | record}))
     (tmp_path / "report.json").write_text('{"settings": {"precision": "float32"}}')
-    with pytest.raises(ConfigError, match="protocol: 'plain' -> 'balanced'"):
+    with pytest.raises(ConfigError, match="protocol: 'plain' -> 'g2l'"):
         start_folder(tmp_path, config, "float32")
     start_folder(tmp_path, evaluate_config()(models=["a"], protocol="plain"), "float32")
 
@@ -89,3 +89,13 @@ def test_damaged_options_are_named(tmp_path: Path) -> None:
     (tmp_path / "evaluate.toml").write_text("no toml")
     with pytest.raises(ConfigError, match=r"evaluate\.toml"):
         start_folder(tmp_path, options(), "float32")
+
+
+def test_a_report_of_the_protocol_that_was_called_balanced_is_continued(tmp_path: Path) -> None:
+    config = evaluate_config()(models=["a"])
+    record = config.record() | {"protocol": "balanced"}
+    (tmp_path / "evaluate.toml").write_text(to_toml({"evaluate": record}))
+    (tmp_path / "report.json").write_text('{"settings": {"precision": "float32"}}')
+    start_folder(tmp_path, config, "float32")
+    with pytest.raises(ConfigError, match="protocol: 'g2l' -> 'eva'"):
+        start_folder(tmp_path, evaluate_config()(models=["a"], protocol="eva"), "float32")

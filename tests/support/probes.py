@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluate.folds import group_folds
-from pipeline.evaluate.linear_probe import ProbeTask, probe_task
+from pipeline.evaluate.probes.linear_probe import ProbeTask, probe_task
 
 Embeddings = NDArray[np.float32]
 

@@ -5,7 +5,9 @@ Imports nothing heavy: the command's help reads these modules.
 """
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import AfterValidator
 
 from pipeline.config.base import Config, option
 from pipeline.config.model_names import absolute_model
@@ -30,15 +32,21 @@ class ComparedOptions(Config):
         return super().absolute().model_copy(update={"models": [absolute_model(text) for text in self.models]})
 
 
+def _current_name(protocol: str) -> str:
+    """The name of a protocol now; "balanced" is what earlier versions call g2l."""
+    return "g2l" if protocol == "balanced" else protocol
+
+
 class ProbeOptions(Config):
     """How classes are learnt from embeddings."""
 
     panels: ClassVar[dict[str, str]] = {"protocol": "Scores of the benchmarks"}
 
-    protocol: Literal["balanced", "plain"] = option(
-        "balanced",
-        description="Linear probe and kNN. balanced: classes count equally, C is chosen by the reported score; plain: "
-        "they count by frequency, C is chosen by log loss, as in earlier reports.",
+    protocol: Annotated[Literal["g2l", "plain", "eva", "pathorob", "balanced"], AfterValidator(_current_name)] = option(
+        "g2l",
+        description="Settings of the probes. g2l: classes count equally, C is chosen by the reported score (earlier "
+        "called balanced); plain: they count by frequency, C is chosen by log loss, as in earlier reports; eva, "
+        "pathorob: the linear probes of kaiko-eva and PathoROB, minutes a model.",
     )
     probe_c: float | None = option(
         None, gt=0, description="Linear probe: fixed inverse strength C [chosen within the training part]."

@@ -1,26 +1,33 @@
 """The tables of a patch benchmark: what the probes of each model scored, and what the scores rest on."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.evaluate.bootstrap import READ_DIFFERENCES, Draws, GroupResamples, class_mean_draws, difference, interval
-from pipeline.evaluate.few_shot import Examples, FewShot
 from pipeline.evaluate.groups import GROUP_WORDS
-from pipeline.evaluate.linear_probe import Probed, ProbeTask
 from pipeline.evaluate.patch_benchmark.data import PatchSet
-from pipeline.evaluate.probe_report import strength_column, strengths_in_words
+from pipeline.evaluate.probes.calibration import Calibration
+from pipeline.evaluate.probes.calibration_report import calibration_cells, calibration_columns, calibration_note
+from pipeline.evaluate.probes.few_shot import Examples, FewShot
+from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask
+from pipeline.evaluate.probes.probe_report import strength_column, strengths_in_words
 from pipeline.report.content import Cell, Column, Interval, Table
 
 LINEAR, KNN = "linear probe", "kNN"
 """The probes, as the tables name them."""
-METRICS = {
+PATCH_METRICS = {
     "balanced_accuracy": (
         "balanced accuracy",
         "Mean over the classes of the share of their patches that is recognised; one over the number of classes is a "
         "guess.",
+    ),
+    "accuracy": (
+        "accuracy",
+        "Share of the patches that are recognised, so that frequent classes count more; the share of the most frequent "
+        "class is a guess.",
     ),
     "macro_f1": ("macro F1", "Mean over the classes of the harmonic mean of precision and recall."),
     "auroc": (
@@ -70,20 +77,21 @@ class PatchBench:
 
 @dataclass(frozen=True, eq=False)
 class ScoredModel:
-    """The probes of one model and their scores; few-shot by the number of examples a class."""
+    """The probes of one model with their scores and calibration; few-shot by the number of examples a class."""
 
     label: str
     probed: dict[str, Probed]
     draws: dict[str, dict[str, Draws]]
     few: dict[int, FewShot]
     few_draws: dict[int, Draws]
+    calibration: dict[str, Calibration] = field(default_factory=dict)
 
 
 def probe_tables(models: Sequence[ScoredModel], bench: PatchBench) -> list[Table]:
     """The metrics of each model, a table a probe; the first says what they are."""
-    columns = [Column("model"), *(Column(name, what, better="higher") for name, what in METRICS.values())]
+    columns = [Column("model"), *(Column(name, what, better="higher") for name, what in PATCH_METRICS.values())]
     rows: dict[str, list[list[Cell]]] = {
-        probe: [[model.label, *(interval(model.draws[probe][key]) for key in METRICS)] for model in models]
+        probe: [[model.label, *(interval(model.draws[probe][key]) for key in PATCH_METRICS)] for model in models]
         for probe in (LINEAR, KNN)
     }
     chosen = [strengths_in_words(model.probed[LINEAR].choices) for model in models]
@@ -94,16 +102,31 @@ def probe_tables(models: Sequence[ScoredModel], bench: PatchBench) -> list[Table
     ]
 
 
+def calibration_table(models: Sequence[ScoredModel], bench: PatchBench) -> Table:
+    """How far the probes' confidence is from the share that is right, before and after temperature scaling."""
+    rows: list[list[Cell]] = [
+        [model.label, probe, *calibration_cells(model.calibration[probe])]
+        for model in models
+        for probe in (LINEAR, KNN)
+    ]
+    return Table(
+        "Calibration of the probes",
+        [Column("model"), Column("probe"), *calibration_columns()],
+        rows,
+        calibration_note(bench.task),
+    )
+
+
 def probe_differences(models: Sequence[ScoredModel], reference: str) -> list[Table]:
     """Each model less the reference, on the same resamples; none if there is one model."""
     base = next(model for model in models if model.label == reference)
     rows: list[list[Cell]] = [
-        [model.label, probe, *(difference(model.draws[probe][key], base.draws[probe][key]) for key in METRICS)]
+        [model.label, probe, *(difference(model.draws[probe][key], base.draws[probe][key]) for key in PATCH_METRICS)]
         for model in models
         if model is not base
         for probe in (LINEAR, KNN)
     ]
-    columns = [Column("model"), Column("probe"), *(Column(name) for name, _ in METRICS.values())]
+    columns = [Column("model"), Column("probe"), *(Column(name) for name, _ in PATCH_METRICS.values())]
     note = PAIRED_NOTE.format(reference=reference)
     return [Table(f"Difference from {reference}", columns, rows, note)] if rows else []
 
@@ -152,7 +175,9 @@ def center_tables(models: Sequence[ScoredModel], bench: PatchBench) -> list[Tabl
         resamples = GroupResamples(groups, len(bench.resamples), bench.seed)
         counts = [len(inside), len(np.unique(groups)), len(np.unique(truth))]
         for model in models:
-            right = (model.probed[LINEAR].probabilities[inside].argmax(1) == truth).astype(np.float64)
+            runs = model.probed[LINEAR].each_run()
+            hits = np.stack([run.probabilities[inside].argmax(1) == truth for run in runs])
+            right: NDArray[np.float64] = hits.mean(0)
             rows.append([str(center), model.label, *counts, interval(class_mean_draws(truth, right, resamples))])
     columns = [
         Column("centre"),

@@ -4,7 +4,7 @@ Every model is probed in three ways on the same folds (or the split that comes w
 nearest neighbours, and prototypes of a few examples. All are scored on the same patches and resamples of groups.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,22 +16,22 @@ from pipeline.evaluate.bootstrap import (
     GroupResamples,
     bound_note,
     class_mean_draws,
-    classification_draws,
     difference,
     few_groups_note,
     interval,
 )
 from pipeline.evaluate.bootstrap_notes import resample_notes
-from pipeline.evaluate.few_shot import draw_examples, few_shot
+from pipeline.evaluate.cka import Cka, cka_table, cka_with
 from pipeline.evaluate.folds import Fold, given_split, group_folds
-from pipeline.evaluate.linear_probe import knn_probe, linear_probe, probe_task
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
 from pipeline.evaluate.patch_benchmark.score import (
     KNN,
     LINEAR,
+    PATCH_METRICS,
     PatchBench,
     ScoredModel,
+    calibration_table,
     center_tables,
     composition_table,
     count_names,
@@ -39,8 +39,12 @@ from pipeline.evaluate.patch_benchmark.score import (
     probe_differences,
     probe_tables,
 )
-from pipeline.evaluate.probe_choice import SCORE_WORDS, probe_protocol
-from pipeline.evaluate.probe_report import PROBE_DATA, curve_data, curve_tables
+from pipeline.evaluate.probes.calibration import calibration_of
+from pipeline.evaluate.probes.few_shot import draw_examples, few_shot
+from pipeline.evaluate.probes.linear_probe import knn_probe, linear_probe, probe_task
+from pipeline.evaluate.probes.probe_report import PROBE_DATA, curve_data, curve_tables
+from pipeline.evaluate.probes.probe_scores import probe_draws
+from pipeline.evaluate.probes.protocols import linear_in_words, probe_protocol, protocol_in_words
 from pipeline.features.cache import require_finite
 from pipeline.report.content import Exclusion, Score, Section
 
@@ -69,6 +73,7 @@ def patch_section(
             models.append(score_model(label, values, bench))
             progress.step()
     choices = {model.label: model.probed[LINEAR].choices for model in models}
+    ckas = cka_with(embeddings, reference, bench.groups, len(bench.resamples), bench.seed)
     return Section(
         key=KEY,
         title=f"Patch benchmark: {patch_set.name}",
@@ -78,11 +83,13 @@ def patch_section(
             *probe_tables(models, bench),
             *curve_tables(choices, bench.task.protocol),
             *probe_differences(models, reference),
+            calibration_table(models, bench),
+            *cka_table(ckas, reference, bench.unit),
             *few_shot_tables(models, reference, bench),
             *center_tables(models, bench),
             composition_table(bench),
         ],
-        scores=[_score(models, bench, reference)],
+        scores=patch_scores(models, ckas, bench, reference),
         settings=_settings(bench, models, reference),
         source={"file": str(patch_set.source), "sha256 of names, classes, groups and splits": patch_set.hash()},
         exclusions=[*patch_set.exclusions, *exclusions],
@@ -139,26 +146,40 @@ def score_model(label: str, embeddings: NDArray[np.float32], bench: PatchBench) 
     truth = task.truth[scored]
     try:
         probed = {LINEAR: linear_probe(embeddings, task), KNN: knn_probe(embeddings, task, bench.knn)}
-        draws = {
-            name: classification_draws(truth, result.probabilities[scored], bench.resamples, task.parts[scored])
+        draws = {name: probe_draws(task, result, scored, bench.resamples) for name, result in probed.items()}
+        calibration = {
+            name: calibration_of(result, task, bench.resamples, is_scaled=name == LINEAR)
             for name, result in probed.items()
         }
     except BenchmarkError as error:
         raise BenchmarkError(f"{label}: {error}") from None
     few = {result.shots: result for result in few_shot(embeddings, task, bench.examples)}
     few_draws = {shots: class_mean_draws(truth, f.right[scored], bench.resamples) for shots, f in few.items()}
-    return ScoredModel(label, probed, draws, few, few_draws)
+    return ScoredModel(label, probed, draws, few, few_draws, calibration)
 
 
-def _score(models: Sequence[ScoredModel], bench: PatchBench, reference: str) -> Score:
-    """The headline: balanced accuracy of the linear probe."""
-    draws = {model.label: model.draws[LINEAR]["balanced_accuracy"] for model in models}
-    return Score(
-        name=f"{bench.patch_set.name}, balanced accuracy ({LINEAR})",
-        values={label: interval(of_model) for label, of_model in draws.items()},
-        chance=1 / len(np.unique(bench.task.truth[bench.scored])),
-        differences={label: difference(d, draws[reference]) for label, d in draws.items() if label != reference},
-    )
+def patch_scores(
+    models: Sequence[ScoredModel], ckas: Mapping[str, Cka], bench: PatchBench, reference: str
+) -> list[Score]:
+    """Balanced accuracy of the linear probe; then what the paper's tables have: accuracy of kNN, AUROC of the linear
+    probe, and CKA with the reference.
+    """
+    num_classes = len(np.unique(bench.task.truth[bench.scored]))
+    shown = ((LINEAR, "balanced_accuracy", 1 / num_classes), (KNN, "accuracy", None), (LINEAR, "auroc", 0.5))
+    scores = []
+    for probe, metric, chance in shown:
+        draws = {model.label: model.draws[probe][metric] for model in models}
+        others = [label for label in draws if label != reference]
+        scores.append(
+            Score(
+                name=f"{bench.patch_set.name}, {PATCH_METRICS[metric][0]} ({probe})",
+                values={label: interval(of_model) for label, of_model in draws.items()},
+                chance=chance,
+                differences={label: difference(draws[label], draws[reference]) for label in others},
+            )
+        )
+    alike = {label: interval(cka.debiased) for label, cka in ckas.items() if np.isfinite(cka.debiased.value)}
+    return [*scores, *([Score(f"{bench.patch_set.name}, CKA with {reference}", alike)] if alike else [])]
 
 
 def _what(bench: PatchBench) -> str:
@@ -168,26 +189,16 @@ def _what(bench: PatchBench) -> str:
     how = f"in {num_folds} folds{kept}" if num_folds > 1 else "on the test part of the given split"
     return (
         f"{len(bench.task.classes)} classes of patches are told apart from each model's embeddings, {how}. The linear "
-        f"probe is a logistic regression on standardised features{_regularised(bench)}; kNN lets the {bench.knn} "
+        f"probe is {linear_in_words(bench.task.protocol)}; kNN lets the {bench.knn} "
         f"nearest training patches (cosine) vote{_votes(bench)}; few-shot takes the class whose mean "
         f"of a few examples is nearest. Intervals: 95 %, from a bootstrap over {bench.unit}, the same draws for all "
-        "models; they do not cover the spread of training again."
+        f"models; they do not cover the spread of training again. {protocol_in_words(bench.task.protocol)}"
     )
 
 
 def _votes(bench: PatchBench) -> str:
     """How votes of kNN weigh, in words."""
     return ", votes of rarer classes weighing more" if bench.task.protocol.is_balanced else ""
-
-
-def _regularised(bench: PatchBench) -> str:
-    """How the linear probe weighs classes and how it is regularised, in words."""
-    protocol = bench.task.protocol
-    weighs = "that counts all classes the same" if protocol.is_balanced else "that counts classes by their frequency"
-    if protocol.is_fixed:
-        return f" {weighs}, with a fixed C of {protocol.strengths[0]:g}"
-    by = SCORE_WORDS[protocol.score]
-    return f" {weighs}, its C chosen by {by} within the training part"
 
 
 def _basis(bench: PatchBench) -> dict[str, int]:

@@ -18,8 +18,9 @@ class, centre and embedding is the nearer. How far that decides is counted: see 
 rows at a time. Pure.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +43,10 @@ ACCURACY_DIGITS = 12
 
 Ints = NDArray[np.int64]
 Names = NDArray[np.str_]
+Watch = Callable[[Ints, slice, Ints], None]
+"""Is shown the rows of a subset in their canonical order (n,), a block of them, and the places in these rows of what is
+nearest to each of the block, itself included, nearest first (B, width).
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,11 +141,14 @@ def robustness_index(
     slides: Names,
     subsets: Names | None = None,
     k: int | None = None,
+    watch: Watch | None = None,
+    watched: int = 0,
 ) -> RobustnessIndex:
     """The robustness index of `embeddings` (N, D) of patches with a class, centre, slide and subset each, all (N,).
 
     `subsets`: names of the sets within which neighbours are searched; `None` is one set of all. `k`: number of
-    neighbours; `None` chooses it as PathoROB does.
+    neighbours; `None` chooses it as PathoROB does. `watch` is shown all neighbours that were found, at least `watched`
+    of other slides where there are so many; it is called in threads, for every patch once, in no order.
 
     Raises:
         BenchmarkError: an embedding is not finite or zero; a subset is of a single slide; `k` is larger than the
@@ -150,7 +158,10 @@ def robustness_index(
     rows_of = _rows_of_subsets(grid, subsets, slides, classes, centers)
     tried = k_candidates(max(len(rows) for rows in rows_of.values())) if k is None else [k]
     codes = {name: _codes(classes[rows], centers[rows], slides[rows]) for name, rows in rows_of.items()}
-    counts = {name: _count_subset(name, grid[rows], codes[name], tried, k) for name, rows in rows_of.items()}
+    counts = {}
+    for name, rows in rows_of.items():
+        of_subset = None if watch is None else partial(watch, rows)
+        counts[name] = _count_subset(name, grid[rows], codes[name], tried, k, of_subset, watched)
     notes = []
     if k is None and _reach(counts) == 0:
         notes.append("some patch has only patches of its own slide near it; k went as far as every patch has others")
@@ -188,7 +199,15 @@ def _codes(classes: Names, centers: Names, slides: Names) -> _Codes:
     return label, center, slide
 
 
-def _count_subset(name: str, grid: Floats, codes: _Codes, tried: Sequence[int], k: int | None) -> _Counts:
+def _count_subset(
+    name: str,
+    grid: Floats,
+    codes: _Codes,
+    tried: Sequence[int],
+    k: int | None,
+    watch: Callable[[slice, Ints], None] | None,
+    watched: int,
+) -> _Counts:
     """Neighbours within one subset, at those of the numbers `tried` that it has patches for; at `k` if it is given.
 
     Raises:
@@ -197,7 +216,7 @@ def _count_subset(name: str, grid: Floats, codes: _Codes, tried: Sequence[int], 
     if codes[2].max() == 0:
         raise BenchmarkError(f"subset {name!r} has patches of one slide only: no patch has a neighbour elsewhere")
     here = [count for count in tried if k is not None or count <= len(grid)]
-    return _count(grid, *codes, here, exhaust=k is not None)
+    return _count(grid, codes, here, watch, watched, exhaust=k is not None)
 
 
 def _ties_at(
@@ -270,19 +289,30 @@ def k_candidates(num_rows: int) -> list[int]:
     return [k for k in (1, 3, 5, 7, 9, *range(11, MAX_K, 10)) if k <= num_rows]
 
 
-def _count(grid: Floats, classes: Ints, centers: Ints, slides: Ints, tried: Sequence[int], *, exhaust: bool) -> _Counts:
+def _count(
+    grid: Floats,
+    codes: _Codes,
+    tried: Sequence[int],
+    watch: Callable[[slice, Ints], None] | None,
+    watched: int,
+    *,
+    exhaust: bool,
+) -> _Counts:
     """Neighbours of each row of `grid` (n, D) at the numbers `tried`, ascending.
 
     PathoROB looks at the max(tried) nearest patches, then drops those of the own slide; `reach` is what the patch with
     the fewest keeps. With `exhaust` it is what there is: the next nearest fill up.
     """
+    classes, centers, slides = codes
     num_rows, most, at = len(grid), tried[-1], np.array(tried) - 1
-    width = min(num_rows, most + int(np.bincount(slides).max()) + 1)
+    width = min(num_rows, max(most, watched) + int(np.bincount(slides).max()) + 1)
     same_class, same_center = np.zeros((2, num_rows, len(tried)), np.int32)
     hits, tied = np.zeros((2, num_rows, len(tried)), np.bool_)
     others = np.zeros(num_rows, np.int64)
 
     def count(block: slice, neighbours: Ints, similarity: Floats) -> None:
+        if watch is not None:
+            watch(block, neighbours)
         own = slides[neighbours] == slides[block, None]
         elsewhere = (~own).sum(1)
         others[block] = elsewhere if exhaust else (~own[:, :most]).sum(1)

@@ -6,11 +6,12 @@ patches of several classes and centres; and plismbench's paired cosine and retri
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from itertools import chain
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
@@ -18,10 +19,12 @@ from pipeline.disk.files import sha256_file
 from pipeline.disk.tables import unused_columns_note
 from pipeline.evaluate.benchmark import Embeddings
 from pipeline.evaluate.bootstrap import GroupResamples
+from pipeline.evaluate.cka import cka_table, cka_with
 from pipeline.evaluate.robustness.data import IndexRows, PairedRows, RobustnessSet
 from pipeline.evaluate.robustness.index import MAX_K, robustness_index
 from pipeline.evaluate.robustness.margins import NOT_COUNTED, Margins, robustness_margins
 from pipeline.evaluate.robustness.pairs import PairedRobustness, paired_robustness
+from pipeline.evaluate.robustness.ratio import RATIO_K, CenterRatio, ratio_tables
 from pipeline.evaluate.robustness.tables import (
     ScoredIndex,
     index_draws,
@@ -65,13 +68,16 @@ def robustness_section(
     settings: dict[str, object] = {}
     if rows := robustness_set.index:
         of_slides = GroupResamples(rows.slides, resamples, seed)
-        models = _score_index(rows, embeddings, of_slides, k=k, with_margins=with_margins, seed=seed)
-        parts.append(_index_part(rows, models, reference, of_slides, robustness_set.num_out_of_domain))
+        models, ratios = _score_index(rows, embeddings, of_slides, k=k, with_margins=with_margins, seed=seed)
+        part = _index_part(rows, models, reference, of_slides, robustness_set.num_out_of_domain)
+        parts.append(replace(part, tables=[*part.tables, *ratio_tables(ratios, reference, of_slides)]))
         chosen = f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}"
         settings |= {"k": k or chosen, "resamples": resamples, "seed": seed}
         settings |= {"croma": version("croma")} if with_margins else {}
     if pairs := robustness_set.paired:
         parts.append(_paired_part(pairs, _score_pairs(pairs, embeddings), reference))
+    slides = slides_of_images(robustness_set)
+    alike = cka_table(cka_with(embeddings, reference, slides, resamples, seed), reference, "slides")
     notes = [*chain.from_iterable(part.notes for part in parts)]
     notes += [*robustness_set.notes, *filter(None, [unused_columns_note(robustness_set.unused_columns)])]
     return Section(
@@ -79,7 +85,7 @@ def robustness_section(
         title="Robustness to centre, scanner and stain",
         what=" ".join(part.what for part in parts),
         basis={"images": len(robustness_set.paths), **dict(chain.from_iterable(part.basis.items() for part in parts))},
-        tables=[*chain.from_iterable(part.tables for part in parts)],
+        tables=[*chain.from_iterable(part.tables for part in parts), *alike],
         scores=[*chain.from_iterable(part.scores for part in parts)],
         settings=settings,
         source={"file": str(robustness_set.path), "sha256": sha256_file(robustness_set.path)},
@@ -147,23 +153,35 @@ def _named(label: str) -> Iterator[None]:
 
 def _score_index(
     rows: IndexRows, embeddings: Embeddings, resamples: GroupResamples, *, k: int | None, with_margins: bool, seed: int
-) -> list[ScoredIndex]:
-    """Index and margins of every model."""
-    models = []
+) -> tuple[list[ScoredIndex], list[CenterRatio]]:
+    """Index and margins of every model; and what counts for its ratio of class to centre."""
+    models, ratios = [], []
     columns = (rows.classes, rows.centers, rows.slides, rows.subsets)
     with Progress("robustness index", len(embeddings), "models") as progress:
         for label, of_images in embeddings.items():
             values = of_images[rows.images]
             with _named(label):
-                index = robustness_index(values, *columns, k=k)
+                ratio = CenterRatio(label, *columns[:3])
+                index = robustness_index(values, *columns, k=k, watch=ratio.see, watched=RATIO_K[-1])
             draws, margins = None, Margins() if with_margins else NOT_COUNTED
             if not np.isnan(index.value):
                 draws = index_draws(index.same_class, index.same_center, resamples)
                 if with_margins:
                     margins = robustness_margins(values, *columns, index.k, len(resamples), seed)
             models.append(ScoredIndex(label, index, margins, draws))
+            ratios.append(ratio)
             progress.step()
-    return models
+    return models, ratios
+
+
+def slides_of_images(robustness_set: RobustnessSet) -> NDArray[np.str_]:
+    """The slide of each image of the set, (images,)."""
+    by_image: dict[int, str] = {}
+    for rows in (robustness_set.index, robustness_set.paired):
+        if rows is None:
+            continue
+        by_image |= dict(zip(rows.images.tolist(), rows.slides.tolist(), strict=True))
+    return np.array([by_image.get(image, "") for image in range(len(robustness_set.paths))], dtype=np.str_)
 
 
 def _index_basis(rows: IndexRows) -> dict[str, int]:

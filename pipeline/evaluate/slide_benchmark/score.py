@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.disk.files import sha256_file, sha256_json
-from pipeline.evaluate.attention_mil import Moments, out_of_fold
 from pipeline.evaluate.folds import Fold, given_split, group_folds
-from pipeline.evaluate.linear_probe import Probed, ProbeTask, linear_probe
+from pipeline.evaluate.probes.attention_mil import Moments, out_of_fold
+from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask, linear_probe
 from pipeline.evaluate.slide_benchmark.bags import Bag, SlideSet, named
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.features.read import read_features

@@ -11,24 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.disk.files import sha256_file
-from pipeline.evaluate import attention_mil as mil
 from pipeline.evaluate.bootstrap import (
     READ_DIFFERENCES,
     Draws,
     GroupResamples,
     bound_note,
-    classification_draws,
     difference,
     few_groups_note,
     interval,
 )
 from pipeline.evaluate.bootstrap_notes import resample_notes
-from pipeline.evaluate.linear_probe import Probed, ProbeTask, probe_task
-from pipeline.evaluate.probe_choice import probe_protocol
-from pipeline.evaluate.probe_report import PROBE_DATA, curve_data, curve_tables
+from pipeline.evaluate.probes import attention_mil as mil
+from pipeline.evaluate.probes.calibration import Calibration, calibration_of
+from pipeline.evaluate.probes.calibration_report import calibration_cells, calibration_columns, calibration_note
+from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask, probe_task
+from pipeline.evaluate.probes.probe_report import PROBE_DATA, curve_data, curve_tables
+from pipeline.evaluate.probes.probe_scores import probe_draws
+from pipeline.evaluate.probes.protocols import linear_in_words, probe_protocol, protocol_in_words
 from pipeline.evaluate.slide_benchmark.bags import MOST_NAMED, Bag, SlideSet
 from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.evaluate.slide_benchmark.score import Survey, SurveyedSlides, attention_mil, mean_pool, slide_folds
@@ -48,9 +49,14 @@ METRICS = {
         "Mean over the classes of the share of their cases that is recognised; "
         "one over the number of classes is a guess.",
     ),
+    "accuracy": (
+        "accuracy",
+        "Share of the cases that are recognised, so that frequent classes count more; the share of the most frequent "
+        "class is a guess.",
+    ),
     "macro_f1": ("macro F1", "Mean over the classes of the harmonic mean of precision and recall."),
 }
-"""Key of `score_draws`, the column's name and what it is."""
+"""Key of `probe_draws`, the column's name and what it is."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Prediction:
     predictor: str
     probed: Probed
     draws: Mapping[str, Draws]
+    calibration: Calibration
 
     def intervals(self) -> list[Interval]:
         """By the order of `METRICS`."""
@@ -120,12 +127,13 @@ def slide_section(bench: SlideBench, reference: str | None, device: torch.device
         tables=[
             _score_table(predictions, slide_set, task),
             *_difference_tables(predictions, compared),
+            _calibration_table(predictions, task),
             *(replace(table, title=f"{MEAN}, by C") for table in curve_tables(choices, task.protocol)),
             *_center_tables(predictions, bench),
             _composition_table(slide_set),
             _feature_table(slide_set, surveys),
         ],
-        scores=[_score(predictions, slide_set.label, compared)],
+        scores=_scores(predictions, slide_set.label, compared),
         settings=_settings(bench, predictions, compared),
         source=_source(slide_set, bench.surveyed.features, surveys),
         exclusions=slide_set.exclusions,
@@ -144,17 +152,10 @@ def predict(bench: SlideBench, device: torch.device) -> list[Prediction]:
             MEAN: mean_pool(slide_set, surveyed, task),
         }
         for predictor, probed in by_predictor.items():
-            draws = score_draws(task, probed, task.scored, bench.resamples)
-            predictions.append(Prediction(model, predictor, probed, draws))
+            draws = probe_draws(task, probed, task.scored, bench.resamples)
+            calibration = calibration_of(probed, task, bench.resamples, is_scaled=True)
+            predictions.append(Prediction(model, predictor, probed, draws, calibration))
     return predictions
-
-
-def score_draws(
-    task: ProbeTask, probed: Probed, rows: NDArray[np.int64], resamples: GroupResamples
-) -> dict[str, Draws]:
-    """`METRICS` over `rows`, which `resamples` draw from; the AUROC is that of pairs within folds."""
-    truth, probabilities = task.truth[rows], probed.probabilities[rows]
-    return classification_draws(truth, probabilities, resamples, task.parts[rows])
 
 
 def _what(slide_set: SlideSet, task: ProbeTask) -> str:
@@ -163,8 +164,9 @@ def _what(slide_set: SlideSet, task: ProbeTask) -> str:
     return (
         f"{slide_set.label} of each {slide_set.unit} ({', '.join(task.classes)}) is predicted from the embeddings of "
         f"its patches, {how}. Attention MIL (Ilse et al., 2018) learns which patches count; the mean embedding with "
-        "logistic regression takes all alike. All feature sets are scored on the same cases. Intervals: 95 %, from a "
-        "bootstrap over cases; they do not cover the spread of training again."
+        f"a linear probe takes all alike. The linear probe is {linear_in_words(task.protocol)}. All feature sets are "
+        "scored on the same cases. Intervals: 95 %, from a bootstrap over cases; they do not cover the spread of "
+        f"training again. {protocol_in_words(task.protocol)} {MIL[0].upper()}{MIL[1:]} is G2L's under every protocol."
     )
 
 
@@ -194,11 +196,11 @@ def _score_table(predictions: Sequence[Prediction], slide_set: SlideSet, task: P
     columns = [Column(name, what, better="higher") for name, what in METRICS.values()]
     note = (
         f"{MIL} and logistic regression weigh cases so that all classes count alike."
-        if task.protocol.is_balanced
+        if task.protocol.regression_is_balanced
         else f"{MIL} weighs cases so that all classes count alike, logistic regression does not: compare the two by "
         "AUROC, and the other metrics among feature sets."
     )
-    what = f"{MIL}: learns which patches count. {MEAN}: logistic regression on the mean of them."
+    what = f"{MIL}: learns which patches count. {MEAN}: the linear probe on the mean of them."
     return Table(f"{slide_set.label}, predicted", [*_heads(what), *columns], rows, note)
 
 
@@ -213,6 +215,12 @@ def _difference_tables(predictions: Sequence[Prediction], compared: str) -> list
     columns = [*_heads(), *(Column(name) for name, _ in METRICS.values())]
     note = f"Value less that of {compared}, paired: both are scored on the same resampled cases. {READ_DIFFERENCES}"
     return [Table(f"Difference from {compared}", columns, rows, note)] if rows else []
+
+
+def _calibration_table(predictions: Sequence[Prediction], task: ProbeTask) -> Table:
+    """How far the predictors' confidence is from the share that is right, before and after temperature scaling."""
+    rows: list[list[Cell]] = [[p.model, p.predictor, *calibration_cells(p.calibration)] for p in predictions]
+    return Table("Calibration", [*_heads(), *calibration_columns()], rows, calibration_note(task))
 
 
 def _center_tables(predictions: Sequence[Prediction], bench: SlideBench) -> list[Table]:
@@ -231,7 +239,7 @@ def _center_tables(predictions: Sequence[Prediction], bench: SlideBench) -> list
             continue
         of_cases = GroupResamples(cases, len(bench.resamples), bench.seed)
         for p in predictions:
-            draws = score_draws(task, p.probed, inside, of_cases)
+            draws = probe_draws(task, p.probed, inside, of_cases)
             rows.append([name, p.model, p.predictor, len(np.unique(cases)), interval(draws["auroc"])])
     columns = [
         Column("centre"),
@@ -278,12 +286,15 @@ def _feature_table(slide_set: SlideSet, surveys: Mapping[str, Survey]) -> Table:
     return Table("Feature sets", columns, rows)
 
 
-def _score(predictions: Sequence[Prediction], label: str, compared: str) -> Score:
-    """The headline: AUROC of attention MIL."""
-    draws = {p.model: p.draws["auroc"] for p in predictions if p.predictor == MIL}
-    values = {model: interval(of_model) for model, of_model in draws.items()}
-    less = {model: difference(of_model, draws[compared]) for model, of_model in draws.items() if model != compared}
-    return Score(f"{label}, AUROC ({MIL})", values, chance=0.5, differences=less)
+def _scores(predictions: Sequence[Prediction], label: str, compared: str) -> list[Score]:
+    """The headline: AUROC of attention MIL; then its accuracy."""
+    scores = []
+    for metric, chance in (("auroc", 0.5), ("accuracy", None)):
+        draws = {p.model: p.draws[metric] for p in predictions if p.predictor == MIL}
+        values = {model: interval(of_model) for model, of_model in draws.items()}
+        less = {model: difference(of_model, draws[compared]) for model, of_model in draws.items() if model != compared}
+        scores.append(Score(f"{label}, {METRICS[metric][0]} ({MIL})", values, chance=chance, differences=less))
+    return scores
 
 
 def _heads(what: str = "") -> list[Column]:

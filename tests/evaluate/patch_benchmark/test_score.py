@@ -7,13 +7,11 @@ import pytest
 from support.patch_sets import make_set, options
 
 from pipeline.evaluate.bootstrap import Draws
-from pipeline.evaluate.few_shot import FewShot
-from pipeline.evaluate.linear_probe import Probed
 from pipeline.evaluate.patch_benchmark.data import PatchSet
 from pipeline.evaluate.patch_benchmark.score import (
     KNN,
     LINEAR,
-    METRICS,
+    PATCH_METRICS,
     PatchBench,
     ScoredModel,
     center_tables,
@@ -24,6 +22,8 @@ from pipeline.evaluate.patch_benchmark.score import (
     probe_tables,
 )
 from pipeline.evaluate.patch_benchmark.section import patch_bench
+from pipeline.evaluate.probes.few_shot import FewShot
+from pipeline.evaluate.probes.linear_probe import Probed
 from pipeline.report.content import Interval
 
 
@@ -41,7 +41,7 @@ def model_of(bench: PatchBench, label: str, share: float, value: float) -> Score
             inside = np.flatnonzero((truth == name) & (True if centers is None else centers == center))
             wrong = inside[round(share * len(inside)) :]
             chosen[wrong] = (name + 1) % num_classes
-    draws = {key: Draws(value, np.full(100, value)) for key in METRICS}
+    draws = {key: Draws(value, np.full(100, value)) for key in PATCH_METRICS}
     shots = dict.fromkeys(bench.examples.shots, draws["auroc"])
     few: dict[int, FewShot] = {}
     probed = Probed(np.eye(num_classes)[chosen])

@@ -13,7 +13,9 @@ from support.patch_sets import ODD, embed, make_set, section_of
 from support.places import ROOT, TESTS
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.evaluate.probe_choice import STRENGTHS
+from pipeline.evaluate.probes import eva_probe
+from pipeline.evaluate.probes.probe_choice import STRENGTHS
+from pipeline.evaluate.probes.probe_report import curves_to_draw
 from pipeline.report.content import Exclusion, Interval, Section, Table
 
 
@@ -39,6 +41,8 @@ def test_a_whole_section() -> None:
         "kNN, 5 neighbours",
         "Linear probe by C",
         "Difference from teacher",
+        "Calibration of the probes",
+        "Linear CKA with teacher",
         "Few-shot prototypes",
         "Few-shot prototypes, difference from teacher",
         "Linear probe by centre",
@@ -46,7 +50,7 @@ def test_a_whole_section() -> None:
     ]
     for title in ("Linear probe", "kNN"):
         teacher, student = rows_of(section, title)
-        for name in ("balanced accuracy", "macro F1", "AUROC"):
+        for name in ("balanced accuracy", "accuracy", "macro F1", "AUROC"):
             assert teacher[name] == Interval(1, 1, 1)
             assert student[name].low < student[name].value < student[name].high < 1
     assert {row["probe"] for row in rows_of(section, "Difference")} == {"linear probe", "kNN"}
@@ -66,7 +70,13 @@ def test_a_whole_section() -> None:
     composition = rows_of(section, "Patches by class")
     assert [row["class"] for row in composition] == [ODD, "stroma", "tumour"]
     assert sum(row["patches"] for row in composition) == 240
-    (score,) = section.scores
+    score, *others = section.scores
+    assert [other.name for other in others] == [
+        "tiles, accuracy (kNN)",
+        "tiles, AUROC (linear probe)",
+        "tiles, CKA with teacher",
+    ]
+    assert others[0].values["student"] == rows_of(section, "kNN")[1]["accuracy"]
     assert score.name == "tiles, balanced accuracy (linear probe)"
     assert score.chance == pytest.approx(1 / 3)
     assert score.values["teacher"] == Interval(1, 1, 1)
@@ -115,7 +125,7 @@ def test_identical_models_differ_by_nothing() -> None:
     section = section_of(patch_set, {"a": embeddings, "b": embeddings.copy()}, "a")
     differences = [*rows_of(section, "Difference"), *rows_of(section, "Few-shot prototypes, difference")]
     cells = [cell for row in differences for cell in row.values() if isinstance(cell, Interval)]
-    assert len(cells) == 2 * 3 + 5
+    assert len(cells) == 2 * 4 + 5
     assert set(cells) == {Interval(0, 0, 0)}
     assert section.scores[0].differences == {"b": Interval(0, 0, 0)}
 
@@ -183,6 +193,25 @@ def test_a_fixed_c_and_the_plain_protocol_are_said() -> None:
     assert "with a fixed C of 0.25" in fixed.what
     plain = section_of(patch_set, models, "a", protocol="plain")
     assert "counts classes by their frequency, its C chosen by log likelihood" in plain.what
+
+
+@pytest.mark.parametrize("protocol", ["eva", "pathorob"])
+def test_the_protocols_of_others_are_said(protocol: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(eva_probe, "MAX_STEPS", 20)
+    patch_set = make_set(num_rows=120)
+    models = {"a": embed(patch_set, 0.8), "b": embed(patch_set, 0.3)}
+    section = section_of(patch_set, models, "a", protocol=protocol, folds=2, resamples=100)
+    json.dumps(section.record(), allow_nan=False)
+    assert f"Protocol of the linear probe: {protocol} (" in section.what
+    assert "Numbers of two protocols are not compared." in section.what
+    assert section.settings["linear_probe"]["protocol"] == protocol
+    first = rows_of(section, "Linear probe")[0]
+    assert ("steps" in first) == (protocol == "eva")
+    titles = [found.title for found in section.tables]
+    assert ("Linear probe by C" in titles) == (protocol == "pathorob")
+    for row in rows_of(section, "Calibration"):
+        assert (row["temperature"] is None) == (row["probe"] == "kNN")
+    assert curves_to_draw(section.data) is None if protocol == "eva" else curves_to_draw(section.data)
 
 
 def test_one_scored_case_gives_no_intervals() -> None:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate.logistic import Floats
-from pipeline.evaluate.probe_choice import SCORE_WORDS, Choice, ProbeProtocol
+from pipeline.evaluate.probes.logistic import Floats
+from pipeline.evaluate.probes.probe_choice import SCORE_WORDS, Choice, ProbeProtocol
 from pipeline.report.content import Cell, Column, Interval, Table
 
 Choices = Mapping[str, tuple[Choice, ...]]
 """Of each model, by label, in the order of the folds."""
+MOST_LISTED = 12
+"""Strengths that a cell lists. Our choice."""
 PROBE_DATA = "linear_probe"
 """Where a section's data hold what `curve_data` gives."""
 
@@ -26,13 +28,18 @@ def mean_curve(choices: tuple[Choice, ...]) -> Floats:
 
 
 def strengths_in_words(choices: tuple[Choice, ...]) -> str:
-    """The strength of each fold; once if all agree."""
+    """The strength of each fold; once if all agree, and the ends where there is one of each run as well."""
     strengths = [f"{choice.strength:g}" for choice in choices]
+    if len(choices) > MOST_LISTED and len(set(strengths)) > 1:
+        numbers = [choice.strength for choice in choices]
+        return f"{min(numbers):g} to {max(numbers):g}"
     return strengths[0] if len(set(strengths)) == 1 else ", ".join(strengths)
 
 
 def strength_column(protocol: ProbeProtocol) -> Column:
-    """The column that says which C was taken."""
+    """The column that says which C was taken, or, of eva, which checkpoint."""
+    if protocol.name == "eva":
+        return Column("steps", "Steps of the chosen checkpoints, fewest to most of all folds and runs.", digits=0)
     if protocol.is_fixed:
         return Column("C", "Inverse strength of the regularisation, fixed by --probe-c.")
     first, last = protocol.strengths[0], protocol.strengths[-1]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluate.probe_choice import Choice, ProbeProtocol
-from pipeline.evaluate.probe_report import (
+from pipeline.evaluate.probes.probe_choice import Choice, ProbeProtocol
+from pipeline.evaluate.probes.probe_report import (
     PROBE_DATA,
     Curves,
     curve_data,

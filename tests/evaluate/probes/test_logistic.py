@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.evaluate import logistic
-from pipeline.evaluate.logistic import LogisticModel, balanced_weights, fit_logistic, second_moments
+from pipeline.evaluate.probes import logistic
+from pipeline.evaluate.probes.logistic import LogisticModel, balanced_weights, fit_logistic, second_moments
 
 
 def correlated(seed: int, num_rows: int, width: int, num_classes: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.evaluate import attention_mil as mil
-from pipeline.evaluate.attention_mil import GatedAttention, Moments, default_epochs, draw_patches, out_of_fold
 from pipeline.evaluate.folds import Fold, group_folds
-from pipeline.evaluate.linear_probe import linear_probe, probe_task
+from pipeline.evaluate.probes import attention_mil as mil
+from pipeline.evaluate.probes.attention_mil import GatedAttention, Moments, default_epochs, draw_patches, out_of_fold
+from pipeline.evaluate.probes.linear_probe import linear_probe, probe_task
 
 CPU = torch.device("cpu")
 WIDTH = 16

@@ -8,8 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.evaluate.folds import Fold, given_split, group_folds
-from pipeline.evaluate.linear_probe import linear_probe, probe_task
-from pipeline.evaluate.probe_choice import (
+from pipeline.evaluate.probes.linear_probe import linear_probe, probe_task
+from pipeline.evaluate.probes.probe_choice import (
     DEFAULT_STRENGTH,
     STRENGTHS,
     Choice,
@@ -17,9 +17,9 @@ from pipeline.evaluate.probe_choice import (
     best_of,
     edge_note,
     inner_splits,
-    probe_protocol,
     score_of,
 )
+from pipeline.evaluate.probes.protocols import probe_protocol
 
 PLAIN = probe_protocol("plain", "balanced_accuracy", None)
 
@@ -133,11 +133,12 @@ def test_a_fixed_strength_is_taken_and_nothing_is_chosen() -> None:
 
 
 def test_the_plain_protocol_is_what_earlier_reports_had() -> None:
-    assert ProbeProtocol(STRENGTHS, "log_loss", is_balanced=False) == PLAIN
+    assert ProbeProtocol(STRENGTHS, "log_loss", is_balanced=False, name="plain") == PLAIN
     assert PLAIN.record() == {
         "strengths": list(STRENGTHS),
         "chosen_by": "log likelihood",
         "classes_weigh": "by their frequency",
+        "protocol": "plain",
     }
 
 

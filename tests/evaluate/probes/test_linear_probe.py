@@ -13,11 +13,11 @@ from support.probes import make_embeddings, make_task
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate import directions
-from pipeline.evaluate import linear_probe as probes
 from pipeline.evaluate.bootstrap import GroupResamples, classification_draws, interval
 from pipeline.evaluate.folds import Fold, given_split, group_folds
-from pipeline.evaluate.linear_probe import ProbeTask, for_each_fold, knn_probe, linear_probe, probe_task
-from pipeline.evaluate.probe_choice import DEFAULT_STRENGTH, ProbeProtocol
+from pipeline.evaluate.probes import linear_probe as probes
+from pipeline.evaluate.probes.linear_probe import ProbeTask, for_each_fold, knn_probe, linear_probe, probe_task
+from pipeline.evaluate.probes.probe_choice import DEFAULT_STRENGTH, ProbeProtocol
 
 Embeddings = NDArray[np.float32]
 
@@ -185,7 +185,7 @@ def test_a_class_of_one_training_group_takes_no_part_in_the_choice() -> None:
 
 
 def test_regressions_that_do_not_converge_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.evaluate.logistic.MAX_ITERATIONS", 1)
+    monkeypatch.setattr("pipeline.evaluate.probes.logistic.MAX_ITERATIONS", 1)
     task = replace(make_task(8), protocol=ProbeProtocol((1.0,)))
     assert linear_probe(make_embeddings(task, 0.6), task).notes == ("4 of 4 regressions did not converge.",)
 

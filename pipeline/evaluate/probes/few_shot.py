@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.base.draws import draw_seed
 from pipeline.evaluate.folds import Fold
-from pipeline.evaluate.linear_probe import ProbeTask, for_each_fold
-from pipeline.evaluate.logistic import Floats
+from pipeline.evaluate.probes.linear_probe import ProbeTask, for_each_fold
+from pipeline.evaluate.probes.logistic import Floats
 
 SHOTS = (1, 2, 4, 8, 16)
 """Examples a class."""

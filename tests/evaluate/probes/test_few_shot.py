@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score
 from support.probes import make_embeddings, make_task
 
-from pipeline.evaluate import few_shot as module
-from pipeline.evaluate.few_shot import SHOTS, Examples, centred_directions, draw_examples, few_shot
 from pipeline.evaluate.folds import given_split
-from pipeline.evaluate.linear_probe import ProbeTask, probe_task
+from pipeline.evaluate.probes import few_shot as module
+from pipeline.evaluate.probes.few_shot import SHOTS, Examples, centred_directions, draw_examples, few_shot
+from pipeline.evaluate.probes.linear_probe import ProbeTask, probe_task
 
 
 def by_hand(embeddings: NDArray[np.float32], task: ProbeTask, examples: Examples, shots: int) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.folds import Fold, Rows, group_folds
-from pipeline.evaluate.logistic import Floats, LogisticModel, balanced_weights, fit_logistic
+from pipeline.evaluate.probes.logistic import Floats, LogisticModel, balanced_weights, fit_logistic
 
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse penalties to choose from. Our choice: on standardised features 1e-5 is the direction of the classes' means,
@@ -32,7 +32,7 @@ INNER_FOLDS = (3, 2)
 SCORE_DIGITS = 12
 """Scores that are equal to so many digits are equal; beyond it is the rounding of their means."""
 
-ProtocolName = Literal["balanced", "plain"]
+ProtocolName = Literal["g2l", "plain", "eva", "pathorob"]
 ScoreName = Literal["balanced_accuracy", "auroc", "log_loss"]
 SCORE_WORDS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "log_loss": "log likelihood"}
 """What the scores are called; of each a larger one is better."""
@@ -40,17 +40,30 @@ SCORE_WORDS = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "log_
 
 @dataclass(frozen=True)
 class ProbeProtocol:
-    """How classes weigh in probes, and how linear ones are regularised.
+    """How classes weigh in probes, and how linear ones are regularised; `protocols.PROTOCOLS` has them by name.
 
     Attributes:
-        strengths: inverse penalties to choose from; a single one is fixed and nothing is chosen.
+        strengths: inverse penalties to choose from; a single one is fixed and nothing is chosen; none for eva.
         score: what they are chosen by.
-        is_balanced: every class weighs the same, in the regression and in the votes of kNN, else by its frequency.
+        is_balanced: every class weighs the same, in the votes of kNN and in G2L's own regression, else by its
+            frequency. The regressions of others always weigh classes by their frequency.
+        name: whose linear probe it is.
     """
 
     strengths: tuple[float, ...] = STRENGTHS
     score: ScoreName = "balanced_accuracy"
     is_balanced: bool = True
+    name: ProtocolName = "g2l"
+
+    @property
+    def is_published(self) -> bool:
+        """The linear probe is that of others, which needs validation rows beside those it is fitted on."""
+        return self.name in ("eva", "pathorob")
+
+    @property
+    def regression_is_balanced(self) -> bool:
+        """Classes weigh the same in the linear probe."""
+        return self.is_balanced and not self.is_published
 
     @property
     def is_fixed(self) -> bool:
@@ -64,23 +77,27 @@ class ProbeProtocol:
     def record(self) -> dict[str, object]:
         """As JSON types."""
         chosen_by = "fixed" if self.is_fixed else SCORE_WORDS[self.score]
+        if self.name == "eva":
+            chosen_by = "accuracy on validation rows, of checkpoints"
         return {
             "strengths": list(self.strengths),
             "chosen_by": chosen_by,
-            "classes_weigh": "the same" if self.is_balanced else "by their frequency",
+            "classes_weigh": "the same" if self.regression_is_balanced else "by their frequency",
+            "protocol": self.name,
         }
 
 
-def probe_protocol(name: ProtocolName, score: ScoreName, fixed: float | None) -> ProbeProtocol:
-    """The protocol called `name`, at the `fixed` strength if there is one.
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Predictions of rows of a training part that the regression was not fitted on.
 
-    "balanced": classes weigh the same, C is chosen by `score`, the reported one. "plain": classes weigh by their
-    frequency and C is chosen by the log loss, as in earlier reports.
+    Attributes:
+        truth: class of each row, (n,).
+        log_probabilities: (n, C).
     """
-    strengths = STRENGTHS if fixed is None else (fixed,)
-    if name == "plain":
-        return ProbeProtocol(strengths, "log_loss", is_balanced=False)
-    return ProbeProtocol(strengths, score)
+
+    truth: Rows
+    log_probabilities: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,12 +105,14 @@ class Choice:
     """The strength of one fold.
 
     Attributes:
-        strength: the chosen inverse penalty.
+        strength: the chosen inverse penalty; of eva, which has none, the steps of the chosen checkpoint.
         curve: the score at each strength of the protocol, (S,); NaN where there was nothing to choose by.
+        held_out: predictions at the strength of the rows that it was chosen by; `None` where nothing was chosen.
     """
 
     strength: float
     curve: Floats
+    held_out: HeldOutRows | None = None
 
     @property
     def is_chosen(self) -> bool:
@@ -126,6 +145,7 @@ def choose_strength(
     weights = [protocol.weights(truth[split.train]) for split in inner]
     tested = np.concatenate([truth[split.test] for split in inner])
     split_of_row = np.repeat(np.arange(len(inner)), [len(split.test) for split in inner])
+    by_strength = []
     for number, strength in enumerate(protocol.strengths):
         predicted = []
         for index, split in enumerate(inner):
@@ -141,10 +161,12 @@ def choose_strength(
             )
             models[index] = model
             predicted.append(model.log_probabilities(parts[index][1]))
-        curve[number] = score_of(protocol.score, tested, np.concatenate(predicted), split_of_row)
+        by_strength.append(np.concatenate(predicted))
+        curve[number] = score_of(protocol.score, tested, by_strength[-1], split_of_row)
     if not np.isfinite(curve).any():
         return Choice(DEFAULT_STRENGTH, curve)
-    return Choice(protocol.strengths[best_of(curve)], curve)
+    best = best_of(curve)
+    return Choice(protocol.strengths[best], curve, HeldOutRows(tested, by_strength[best]))
 
 
 def best_of(curve: Floats) -> int:
