@@ -47,7 +47,17 @@ class CommandWithPanels(TyperCommand):
                     formatter.write_dl([(name.ljust(width), words) for name, words in records])
 
 
-WRITES_RECORD = ("plan", "extract-teacher", "import-features", "train-student", "embed", "evaluate", "demo")
+WRITES_RECORD = (
+    "plan",
+    "extract-teacher",
+    "import-features",
+    "train-student",
+    "embed",
+    "evaluate",
+    "ablate",
+    "curve",
+    "demo",
+)
 """Commands that write a record of their options and paths, which `--config` can read."""
 
 

@@ -35,6 +35,8 @@ COMMANDS = (
     "inspect",
     "verify",
     "evaluate",
+    "ablate",
+    "curve",
     "models",
     "demo",
 )
