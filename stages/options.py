@@ -204,6 +204,30 @@ class Call:
         overrides = {name: value for name, value in self.table.items() if name in config.model_fields}
         return _with_files_on_disk(config.build(options | overrides | self._flags_of(config)))
 
+    def resolve_study(
+        self, config: type[C], base: type[Config], *, out: Path | None, **arguments: list[Path] | None
+    ) -> tuple[C, dict[str, Any], dict[str, list[Path]], dict[str, Any]]:
+        """Build the configuration of a study, whose command takes the options of another one as the base of its runs.
+
+        Returns it; the values of the base that are given, the rest being defaults; all paths, by argument; and the
+        record of it all, in which an option of the base whose default depends on the store is left out.
+
+        Raises:
+            ConfigError: an argument is missing, or a value is wrong.
+        """
+        mine, theirs = config.model_fields.keys(), base.model_fields.keys()
+        study, paths = self.resolve(config, others=[*theirs, *arguments], out=out)
+        resolved, _ = self.resolve(base, others=[*mine, *arguments, "out"])
+        lists = {name: [paths["out"]] for name in ("out",)}
+        for name, given in arguments.items():
+            values = [str(path) for path in given or ()] or self.table.get(name, [])
+            numbered = self._paths({name: None} if not values else {f"{name} {i}": v for i, v in enumerate(values)})
+            lists[name] = list(numbered.values())
+        values = {name: value for name, value in resolved.absolute() if name in resolved.model_fields_set}
+        kept = {name: value for name, value in resolved.stored().items() if name != "augment" or name in values}
+        texts = {name: [str(path.absolute()) for path in found] for name, found in lists.items() if name != "out"}
+        return study, values, lists, {**texts, **study.stored(), **kept}
+
     def _flags_of(self, config: type[Config]) -> dict[str, Any]:
         return {name: value for name, value in self.flags.items() if name in config.model_fields}
 

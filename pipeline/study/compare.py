@@ -6,10 +6,10 @@ cases must be large beside both. The runs of two settings are paired by seed and
 
     variance of the difference = variance over seeds / S + variance over cases (delete-one jackknife)
 
-This is min F' of Clark ("The language-as-fixed-effect fallacy", 1973), a test with two crossed random factors; it counts
-what seeds and cases share twice. The critical value is that of Cochran and Cox ("Experimental Designs", 1957), the mean
-of Student's t of both degrees of freedom, weighted by the variances. It keeps its level from two seeds on, where
-Satterthwaite's degrees of freedom do not. P-values are corrected by Holm (1979). Decision 0047 has the reasons.
+This is min F' of Clark ("The language-as-fixed-effect fallacy", 1973), a test with two crossed random factors; it
+counts twice what seeds and cases share. The critical value is that of Cochran and Cox ("Experimental Designs", 1957),
+the mean of Student's t of both degrees of freedom, weighted by the variances. It keeps its level from two seeds on,
+where Satterthwaite's degrees of freedom do not. P-values are corrected by Holm (1979). Decision 0047 has the reasons.
 """
 
 from collections.abc import Mapping, Sequence

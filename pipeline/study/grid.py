@@ -22,9 +22,7 @@ BASE = "base"
 """Folder and label of the setting in which nothing differs from the base."""
 LONGEST_LABEL = 48
 """Characters of a setting's folder; models of a report have labels of up to 60. Our choice."""
-NOT_VARIED = {
-    "seed": "give --seeds",
-}
+NOT_VARIED = {"seed": "give --seeds"}
 """Options that decide a run and are varied in another way."""
 
 Values = Mapping[str, Any]
@@ -221,6 +219,4 @@ def find_reference(settings: Sequence[Setting], axes: Sequence[Axis], text: str 
             grid = "; ".join(f"{each.name}={','.join(each.values)}" for each in axes)
             raise ConfigError(f"--reference {text}: {part} is not of the grid, {grid}")
         wanted[name] = value
-    return next(
-        setting for setting in settings if all(wanted[name] == value for name, value in setting.words.items())
-    )
+    return next(setting for setting in settings if all(wanted[name] == value for name, value in setting.words.items()))

@@ -1,8 +1,9 @@
 """Extrapolate a learning curve: what would twice the slides give? Pure.
 
-A saturating power law, score(n) = ceiling - drop * n^-exponent, with drop and exponent above 0 (Cortes et al., "Learning
-curves: asymptotic values and rate of convergence", 1994; Hestness et al., "Deep learning scaling is predictable,
-empirically", 2017). It is fitted by least squares: for each exponent of a grid the other two follow in closed form.
+A saturating power law, score(n) = ceiling - drop * n^-exponent, with drop and exponent above 0 (Cortes et al.,
+"Learning curves: asymptotic values and rate of convergence", 1994; Hestness et al., "Deep learning scaling is
+predictable, empirically", 2017). It is fitted by least squares: for each exponent of a grid the other two follow in
+closed form.
 The interval is a bootstrap's: held-out cases are drawn anew for all points together, and each point gets an error as
 large as runs of several seeds differ by. Where the points do not support the law, nothing is extrapolated.
 """
@@ -17,12 +18,13 @@ from numpy.typing import NDArray
 from pipeline.study.compare import Scores, equal_cases
 
 EXPONENTS = np.geomspace(0.05, 3.0, 200)
-"""Exponents that are tried. Our choice: published ones lie between 0.07 and 1 (Hestness et al., 2017); a larger one is a
-curve that is flat after the first points."""
+"""Exponents that are tried. Our choice: published ones lie between 0.07 and 1 (Hestness et al., 2017); a larger one is
+a curve that is flat after its first points.
+"""
 MIN_POINTS = 4
 """Points of a law with three parameters that leave one to see whether it fits."""
 TWICE = 2.0
-"""How far to extrapolate, in times the largest number. Our choice: laws fitted to few points say nothing farther off."""
+"""How far to extrapolate, in times the largest number. Our choice: few points say nothing of what lies farther off."""
 LACK_OF_FIT = 3.0
 """Largest root mean square of the residuals, in times the points' errors, that still counts as a fit. Our choice."""
 SMALLEST_RISE = 1e-9
