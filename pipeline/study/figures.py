@@ -1,46 +1,62 @@
 """Figures of the studies: settings side by side, and learning curves with what they lead to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil, isfinite
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from pipeline.report.figure_style import COLOURS, INK, MAX_COLUMNS, QUIET, WIDTHS_IN, canvas_of, set_ends, write_title
+from pipeline.report.figure_style import (
+    COLOURS,
+    INK,
+    MAX_COLUMNS,
+    NICE_STEPS,
+    QUIET,
+    WIDTHS_IN,
+    canvas_of,
+    set_ends,
+    write_title,
+)
 from pipeline.report.labels import short_labels
 from pipeline.study.compare import Estimate
 from pipeline.study.power_law import Extrapolation
 
 ROW_IN = 0.34
 """Height of a setting's row, inches."""
+LEAST_DIFFERENCE = 0.01
+"""An axis of differences reaches this far at least, or what is nothing would look large. Our choice."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A score of all settings.
+    """A score of all settings, or its differences from the reference.
 
     Attributes:
         name: of the score.
         estimates: by setting.
-        by_seed: scores of the single runs, by setting.
+        by_seed: scores of the single runs, by setting; empty for differences.
+        shown: settings whose difference is shown; `None` for a score.
     """
 
     name: str
     estimates: Mapping[str, Estimate]
-    by_seed: Mapping[str, Sequence[float]]
+    by_seed: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    shown: frozenset[str] | None = None
 
 
 def draw_settings(panels: Sequence[Panel], settings: Sequence[str], reference: str, path: Path) -> None:
-    """Write a panel a score (PNG), a row a setting: the mean, intervals over seeds and over both, and the runs."""
+    """Write a panel a score or difference (PNG), a row a setting: the mean, intervals over seeds and over both, and the
+    runs.
+    """
     names = short_labels(list(settings), 44)
-    columns = min(len(panels), MAX_COLUMNS)
+    columns = min(len(panels), 2)
     rows = ceil(len(panels) / columns)
     height = rows * (ROW_IN * max(len(settings), 2) + 0.9) + 0.4
-    with canvas_of(WIDTHS_IN[columns - 1] + 0.6, height, path) as canvas:
+    with canvas_of(WIDTHS_IN[columns] if columns > 1 else WIDTHS_IN[0] + 0.6, height, path) as canvas:
         for i, panel in enumerate(panels):
             axes = canvas.add_subplot(rows, columns, i + 1)
             _draw_panel(axes, panel, settings, reference)
@@ -49,20 +65,17 @@ def draw_settings(panels: Sequence[Panel], settings: Sequence[str], reference: s
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0, labelleft=i % columns == 0)
             write_title(axes, panel.name, columns)
-        legend = [
-            Line2D([], [], color=INK, marker="o", ms=6, mec="white", lw=0),
-            Line2D([], [], color=INK, marker="|", ms=7, lw=0),
-            Line2D([], [], color=INK, lw=3.2),
-            Line2D([], [], color=INK, lw=1.2),
-            Line2D([], [], color=INK, lw=0.9, ls=(0, (1, 2))),
-        ]
-        words = ["mean", "single runs", "95 %, seeds", "95 %, seeds and cases", "reference"]
+        shapes = ({"ms": 6, "mec": "white"}, {"ms": 6, "mfc": "white"}, {"marker": "|", "ms": 7})
+        legend = [Line2D([], [], **{"color": INK, "marker": "o", "lw": 0} | shape) for shape in shapes]
+        legend += [Line2D([], [], color=INK, lw=width) for width in (3.2, 1.2)]
+        words = ["mean", "difference not shown", "single runs", "95 %, seeds", "95 %, seeds and cases"]
         canvas.legend(legend, words, loc="outside lower center", ncols=len(words))
 
 
 def _draw_panel(axes: Axes, panel: Panel, settings: Sequence[str], reference: str) -> None:
     """One panel of `draw_settings`."""
-    seen: list[float] = []
+    is_difference = panel.shown is not None
+    seen: list[float] = [0.0] if is_difference else []
     for row, name in enumerate(settings):
         if name not in panel.estimates:
             continue
@@ -72,13 +85,20 @@ def _draw_panel(axes: Axes, panel: Panel, settings: Sequence[str], reference: st
             if isfinite(low):
                 axes.plot([low, high], [row, row], color=colour, lw=width, solid_capstyle="butt")
                 seen += [low, high]
-        runs = list(panel.by_seed[name])
+        runs = list(panel.by_seed.get(name, ()))
         axes.plot(runs, [row + 0.24] * len(runs), ls="", marker="|", ms=7, color=colour)
-        axes.plot([each.value], [row], marker="o", ms=6, color=colour, mec="white", mew=0.7)
+        hollow = panel.shown is not None and name not in panel.shown
+        inside, edge = ("white", colour) if hollow else (colour, "white")
+        axes.plot([each.value], [row], marker="o", ms=6, mfc=inside, mec=edge, mew=1.2 if hollow else 0.7)
         seen += [each.value, *runs]
-    if reference in panel.estimates:
-        axes.axvline(panel.estimates[reference].value, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=1)
-    if seen:
+    at = 0.0 if is_difference else panel.estimates[reference].value if reference in panel.estimates else None
+    if at is not None:
+        axes.axvline(at, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=1)
+    if is_difference:
+        most = 1.1 * max(LEAST_DIFFERENCE, *map(abs, seen))
+        axes.set_xlim(-most, most)
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=NICE_STEPS))
+    elif seen:
         set_ends(axes, "x", min(seen), max(seen))
 
 

@@ -131,26 +131,24 @@ def extrapolate(points: Sequence[tuple[float, Scores]], *, resamples: int, seed:
     values = np.array([[float(scores.by_seed.mean()) for _, scores in points]])
     law, laws = fit_law(numbers, values), fit_law(numbers, draws)
     after, gains = laws.at(at), laws.at(at) - laws.at(numbers[-1])
-    low, high = np.quantile(after, (0.025, 0.975)).tolist()
-    rises = np.quantile(laws.at(numbers[-1]) - laws.at(numbers[0]), (0.025, 0.975))
+    (low, high), (gain_low, gain_high) = (np.quantile(each, (0.025, 0.975)).tolist() for each in (after, gains))
     rise = float((law.at(numbers[-1]) - law.at(numbers[0]))[0])
     residuals = values[0] - np.array([float(law.at(number)[0]) for number in numbers])
     why_not = ""
-    if rises[0] <= SMALLEST_RISE or _is_flat(draws):
+    if rise <= SMALLEST_RISE or _is_flat(draws):
         why_not = f"no rise from {numbers[0]:g} to {numbers[-1]:g} is shown: the curve is flat, or runs differ too much"
     elif sqrt(float(np.square(residuals).sum()) / (len(numbers) - 3)) > LACK_OF_FIT * float(noise.max()):
         why_not = "the points do not follow a saturating power law"
-    elif high - low > rise:
+    elif gain_high - gain_low > rise:
         why_not = (
-            f"the interval, {low:.3f} to {high:.3f}, is wider than the whole rise that was measured, {rise:.3f}: "
-            "give more seeds, or hold out more cases"
+            f"the interval of the gain, {gain_low:+.3f} to {gain_high:+.3f}, is wider than the whole rise that was "
+            f"measured, {rise:.3f}: give more seeds or points, or hold out more cases"
         )
     if why_not:
         return Extrapolation(at, why_not)
-    gain_low, gain_high = np.quantile(gains, (0.025, 0.975)).tolist()
     score, gain = float(law.at(at)[0]), float((law.at(at) - law.at(numbers[-1]))[0])
-    parameters = (float(values[0]) for values in (law.ceiling, law.drop, law.exponent))
-    return Extrapolation(at, "", score, low, high, gain, gain_low, gain_high, *parameters)
+    ceiling, drop, exponent = (float(each[0]) for each in (law.ceiling, law.drop, law.exponent))
+    return Extrapolation(at, "", score, low, high, gain, gain_low, gain_high, ceiling, drop, exponent)
 
 
 def _is_flat(draws: Floats) -> bool:

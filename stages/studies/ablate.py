@@ -145,16 +145,18 @@ def write_ablation(folder: StudyFolder, grid: Plan, tables: Sequence[ScoreTable]
     reference, names = grid.reference.label, [axis.name for axis in grid.axes]
     write_records(folder.folder / "table.csv", setting_records(tables, grid.settings, names, reference))
     write_records(folder.folder / "pairs.csv", pair_records(tables))
-    panels = [
-        Panel(
-            each.score,
-            {titles[label]: value for label, value in each.estimates.items()},
-            {titles[label]: value for label, value in each.by_seed.items()},
-        )
-        for each in tables
-    ]
+    panels = [panel for each in tables for panel in panels_of(each, titles, reference)]
     draw_settings(panels, list(titles.values()), titles[reference], folder.folder / "figure.png")
     parts = []
     for each in tables:
         parts += [settings_text(each, titles, reference), pairs_text(each, titles), conclusion(each, titles, level), ""]
     return "\n".join([*parts, f"tables are in {folder.folder / 'table.csv'} and pairs.csv, the figure is figure.png"])
+
+
+def panels_of(each: ScoreTable, titles: Mapping[str, str], reference: str) -> list[Panel]:
+    """The panels of one score: the score, and its differences from the reference if there are any."""
+    panels = [Panel(each.score, *({titles[k]: v for k, v in of.items()} for of in (each.estimates, each.by_seed)))]
+    against = {titles[pair.second]: pair for pair in each.pairs if pair.first == reference}
+    shown = frozenset(name for name, pair in against.items() if pair.verdict in ("higher", "lower"))
+    differences = {name: pair.difference for name, pair in against.items()}
+    return panels + ([Panel("less the reference, paired", differences, shown=shown)] if against else [])
