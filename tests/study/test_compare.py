@@ -112,7 +112,7 @@ def test_among_equals_with_ties_and_few_values_none_is_declared() -> None:
 def test_a_planted_winner_is_found() -> None:
     rng, found, wrong = np.random.default_rng(1), 0, 0
     for _ in range(20):
-        scores = grid(rng, [0.0, 0.0, 0.1, 0.0])
+        scores = grid(rng, [0.0, 0.0, 0.15, 0.0])
         pairs = compare(scores, all_pairs(scores), 0.05)
         shown = {(pair.first, pair.second): pair.verdict for pair in pairs if pair.verdict != "not shown"}
         found += not_shown_lower(scores, pairs)[0] == "s2" and len(not_shown_lower(scores, pairs)) == 1

@@ -34,7 +34,7 @@ def test_an_option_that_is_newer_than_the_study_has_its_default(tmp_path: Path) 
     del record["options"]["val_every"]
     study.study_path.write_text(json.dumps(record))
     start(tmp_path / "out")
-    with pytest.raises(ConfigError, match="options.val_every: 1 -> 2"):
+    with pytest.raises(ConfigError, match=r"options.val_every: 1 -> 2"):
         start(tmp_path / "out", val_every=2)
 
 
