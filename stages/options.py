@@ -218,15 +218,24 @@ class Call:
         mine, theirs = config.model_fields.keys(), base.model_fields.keys()
         study, paths = self.resolve(config, others=[*theirs, *arguments], out=out)
         resolved, _ = self.resolve(base, others=[*mine, *arguments, "out"])
-        lists = {name: [paths["out"]] for name in ("out",)}
-        for name, given in arguments.items():
-            values = [str(path) for path in given or ()] or self.table.get(name, [])
-            numbered = self._paths({name: None} if not values else {f"{name} {i}": v for i, v in enumerate(values)})
-            lists[name] = list(numbered.values())
+        lists = {"out": [paths["out"]]} | {name: self._path_list(name, given) for name, given in arguments.items()}
         values = {name: value for name, value in resolved.absolute() if name in resolved.model_fields_set}
-        kept = {name: value for name, value in resolved.stored().items() if name != "augment" or name in values}
-        texts = {name: [str(path.absolute()) for path in found] for name, found in lists.items() if name != "out"}
-        return study, values, lists, {**texts, **study.stored(), **kept}
+        texts = {name: [str(path.absolute()) for path in lists[name]] for name in arguments}
+        record = {**texts, **study.stored(), **resolved.stored()}
+        if "augment" not in values:
+            record.pop("augment", None)
+        return study, values, lists, record
+
+    def _path_list(self, name: str, given: list[Path] | None) -> list[Path]:
+        """The paths of an argument that takes several, from the command line or else the file.
+
+        Raises:
+            ConfigError: there is none, or one cannot be a path.
+        """
+        values = given or self.table.get(name)
+        if not values:
+            return list(self._paths({name: None}).values())
+        return [usable_path(name, str(value)) for value in values]
 
     def _flags_of(self, config: type[Config]) -> dict[str, Any]:
         return {name: value for name, value in self.flags.items() if name in config.model_fields}

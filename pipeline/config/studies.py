@@ -19,7 +19,7 @@ embedding with the teacher's; the linear map is fitted alike for every student, 
 AXES = {"slides": "slides", "patches": "patches a slide", "epochs": "epochs"}
 """What a learning curve goes over, and its name in tables."""
 
-Score = Annotated[str, OneOf(SCORES.keys)]
+HeldOutScore = Annotated[str, OneOf(SCORES.keys)]
 
 
 class AblateConfig(Config):
@@ -34,7 +34,7 @@ class AblateConfig(Config):
         decides="nothing",
     )
     seeds: int = option(5, ge=1, description="Runs of each setting: seeds --seed, --seed + 1, ....", decides="nothing")
-    score: Score = option(
+    score: HeldOutScore = option(
         "r2-linear", description="Held-out score; none depends on the loss that was trained.", decides="nothing"
     )
     reference: str | None = option(
@@ -89,7 +89,7 @@ class CurveConfig(Config):
         "epochs (they make fewer steps).",
     )
     seeds: int = option(3, ge=1, description="Runs of each point: seeds --seed, --seed + 1, ....", decides="nothing")
-    score: Score = option("r2-linear", description="Held-out score.", decides="nothing")
+    score: HeldOutScore = option("r2-linear", description="Held-out score.", decides="nothing")
     resamples: int = option(1000, ge=100, description="Bootstrap resamples of the extrapolation.", decides="nothing")
     score_rows: int = option(4096, ge=3, description="Maximum number of held-out patches that are scored.")
     keep_checkpoints: bool = option(

@@ -74,32 +74,35 @@ def draw_settings(panels: Sequence[Panel], settings: Sequence[str], reference: s
 
 def _draw_panel(axes: Axes, panel: Panel, settings: Sequence[str], reference: str) -> None:
     """One panel of `draw_settings`."""
-    is_difference = panel.shown is not None
-    seen: list[float] = [0.0] if is_difference else []
+    seen: list[float] = []
     for row, name in enumerate(settings):
-        if name not in panel.estimates:
-            continue
-        each, colour = panel.estimates[name], COLOURS[0] if name == reference else COLOURS[1]
-        for over, width in (("both", 1.2), ("seeds", 3.2)):
-            low, high = each.interval(over)
-            if isfinite(low):
-                axes.plot([low, high], [row, row], color=colour, lw=width, solid_capstyle="butt")
-                seen += [low, high]
-        runs = list(panel.by_seed.get(name, ()))
-        axes.plot(runs, [row + 0.24] * len(runs), ls="", marker="|", ms=7, color=colour)
-        hollow = panel.shown is not None and name not in panel.shown
-        inside, edge = ("white", colour) if hollow else (colour, "white")
-        axes.plot([each.value], [row], marker="o", ms=6, mfc=inside, mec=edge, mew=1.2 if hollow else 0.7)
-        seen += [each.value, *runs]
-    at = 0.0 if is_difference else panel.estimates[reference].value if reference in panel.estimates else None
-    if at is not None:
+        if name in panel.estimates:
+            hollow = panel.shown is not None and name not in panel.shown
+            seen += _draw_row(axes, row, panel, name, COLOURS[int(name != reference)], hollow=hollow)
+    at = panel.estimates[reference].value if reference in panel.estimates else 0.0
+    if panel.shown is not None or reference in panel.estimates:
         axes.axvline(at, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=1)
-    if is_difference:
+    if panel.shown is not None:
         most = 1.1 * max(LEAST_DIFFERENCE, *map(abs, seen))
         axes.set_xlim(-most, most)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=NICE_STEPS))
     elif seen:
         set_ends(axes, "x", min(seen), max(seen))
+
+
+def _draw_row(axes: Axes, row: int, panel: Panel, name: str, colour: str, *, hollow: bool) -> list[float]:
+    """One setting of a panel; returns the numbers that were drawn."""
+    each, runs = panel.estimates[name], list(panel.by_seed.get(name, ()))
+    seen = [each.value, *runs]
+    for over, width in (("both", 1.2), ("seeds", 3.2)):
+        low, high = each.interval(over)
+        if isfinite(low):
+            axes.plot([low, high], [row, row], color=colour, lw=width, solid_capstyle="butt")
+            seen += [low, high]
+    axes.plot(runs, [row + 0.24] * len(runs), ls="", marker="|", ms=7, color=colour)
+    inside, edge = ("white", colour) if hollow else (colour, "white")
+    axes.plot([each.value], [row], marker="o", ms=6, mfc=inside, mec=edge, mew=1.2 if hollow else 0.7)
+    return seen
 
 
 @dataclass(frozen=True)

@@ -122,32 +122,33 @@ def build_settings(base: Values, axes: Sequence[Axis], stores: Sequence[str]) ->
     Raises:
         ConfigError: a value is wrong for its option.
     """
-    plain = build_config(base, {}, "the base")
     settings: dict[str, Setting] = {}
     for values in itertools.product(*(axis.values for axis in axes)):
         words = dict(zip((axis.name for axis in axes), values, strict=True))
         store = words.get(STORE, stores[0])
         if store not in stores:
             raise ConfigError(f"--vary store: {store} is no store of this study; they are {', '.join(stores)}")
-        options = {name: _value_of(name, text) for name, text in words.items() if name != STORE}
-        config = build_config(base, options, _said(words))
-        words = {name: text for name, text in words.items() if name not in idle_options(config)}
-        differing = {
-            name: getattr(config, name)
-            for name in options
-            if name in words and (getattr(config, name) != getattr(plain, name) or _was_implied(name, plain))
-        }
-        named = {name: words[name] for name in words if name in differing or (name == STORE and store != stores[0])}
-        setting = Setting(label_of(named), words, differing, stores.index(store))
+        setting = _setting_of(base, words, stores.index(store))
         settings.setdefault(setting.label, setting)
     return list(settings.values())
 
 
-def _was_implied(name: str, base: TrainConfig) -> bool:
-    """Whether an option's default depends on the store (`TrainConfig.for_views`) and the base leaves it out: a value
-    that is asked for then differs from the base even if it is the default.
+def _setting_of(base: Values, words: dict[str, str], store: int) -> Setting:
+    """The setting of these values, without those that have no effect.
+
+    An augmentation that is asked for always differs from a base that leaves it to the store (`TrainConfig.for_views`).
+
+    Raises:
+        ConfigError: a value is wrong for its option.
     """
-    return name == "augment" and name not in base.model_fields_set
+    options = {name: _value_of(name, text) for name, text in words.items() if name != STORE}
+    config, plain = build_config(base, options, _said(words)), build_config(base, {}, "the base")
+    words = {name: text for name, text in words.items() if name not in idle_options(config.loss)}
+    differing = {name: getattr(config, name) for name in options.keys() & words.keys()}
+    implied = {"augment"} - plain.model_fields_set
+    kept = {name: v for name, v in differing.items() if v != getattr(plain, name) or name in implied}
+    named = {name: words[name] for name in words if name in kept or (name == STORE and store)}
+    return Setting(label_of(named), words, kept, store)
 
 
 def build_config(base: Values, options: Values, said: str) -> TrainConfig:
@@ -162,9 +163,9 @@ def build_config(base: Values, options: Values, said: str) -> TrainConfig:
         raise ConfigError(f"{said}: {error}") from None
 
 
-def idle_options(config: TrainConfig) -> set[str]:
-    """Options that have no effect beside the others."""
-    return set() if LOSSES[config.loss].takes_alpha else {"alpha"}
+def idle_options(loss: str) -> set[str]:
+    """Options that have no effect beside a loss."""
+    return set() if LOSSES[loss].takes_alpha else {"alpha"}
 
 
 def _value_of(name: str, text: str) -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.errors import ConfigError
-from pipeline.study.grid import BASE, Setting, label_of
+from pipeline.study.grid import Setting, label_of
 
 NUM_POINTS = 5
 """Points of an axis by default. Our choice: one more than a fit needs, each half of the next."""
@@ -69,31 +69,40 @@ def points_of(
     Raises:
         ConfigError: a point has fewer rows than a batch.
     """
-    whole = cohorts[0]
-    most = max(whole.patches)
-    steps = (whole.num_rows(None, None) // batch_size) * epochs
     points = []
-    for axis, numbers in axes.items():
-        for number in numbers:
-            slides = number if axis == "slides" and number < len(whole.patches) else None
-            patches = number if axis == "patches" and number < most else None
-            options: dict[str, Any] = {"train_slides": slides, "train_patches_per_slide": patches}
-            options = {name: value for name, value in options.items() if value is not None}
-            rows = min(cohort.num_rows(slides, patches) for cohort in cohorts)
-            if rows < batch_size:
-                raise ConfigError(
-                    f"{number} {axis}: {rows:,} rows to train on, fewer than a batch of {batch_size}. Give a "
-                    "smaller --batch-size, or leave that number out"
-                )
-            of_point = number if axis == "epochs" else epochs
-            if axis != "epochs" and equal_steps:
-                expected = whole.num_rows(None, patches) * (slides or len(whole.patches)) // len(whole.patches)
-                of_point = max(1, round(steps / max(1, expected // batch_size)))
-            if of_point != epochs:
-                options["epochs"] = of_point
-            words = {name: str(value) for name, value in options.items()}
-            points.append(Point(axis, number, Setting(label_of(words) if words else BASE, words, options)))
+    for axis, number in ((axis, number) for axis, numbers in axes.items() for number in numbers):
+        options = _subset_of(axis, number, cohorts[0])
+        slides, patches = (options.get(name) for name in ("train_slides", "train_patches_per_slide"))
+        rows = min(cohort.num_rows(slides, patches) for cohort in cohorts)
+        if rows < batch_size:
+            raise ConfigError(
+                f"{number} {axis}: {rows:,} rows to train on, fewer than a batch of {batch_size}. Give a "
+                "smaller --batch-size, or leave that number out"
+            )
+        of_point = number if axis == "epochs" else epochs
+        if options and equal_steps:
+            of_point = equal_epochs(cohorts[0], slides, patches, epochs, batch_size)
+        if of_point != epochs:
+            options["epochs"] = of_point
+        words = {name: str(value) for name, value in options.items()}
+        points.append(Point(axis, number, Setting(label_of(words), words, options)))
     return points
+
+
+def _subset_of(axis: str, number: int, whole: Cohort) -> dict[str, Any]:
+    """The options of `train-student` that restrict a point's rows; none for the whole."""
+    if axis == "slides" and number < len(whole.patches):
+        return {"train_slides": number}
+    if axis == "patches" and number < max(whole.patches):
+        return {"train_patches_per_slide": number}
+    return {}
+
+
+def equal_epochs(whole: Cohort, slides: int | None, patches: int | None, epochs: int, batch_size: int) -> int:
+    """Epochs that make as many steps on a subset as `epochs` on the whole, as near as whole epochs allow."""
+    steps = whole.num_rows(None, None) // batch_size * epochs
+    expected = whole.num_rows(None, patches) * (slides or len(whole.patches)) // len(whole.patches)
+    return max(1, round(steps / max(1, expected // batch_size)))
 
 
 def settings_of(points: Sequence[Point]) -> list[Setting]:

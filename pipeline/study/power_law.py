@@ -118,22 +118,18 @@ def extrapolate(points: Sequence[tuple[float, Scores]], *, resamples: int, seed:
         seed: of its draws.
     """
     points = sorted(points, key=lambda point: point[0])
-    numbers = [number for number, _ in points]
-    at = TWICE * numbers[-1] if numbers else 0.0
-    if len(points) < MIN_POINTS:
-        return Extrapolation(at, f"{len(points)} points; the law needs at least {MIN_POINTS}")
-    first = points[0][1]
-    if len(first.parts) < 2:
-        return Extrapolation(at, "one run a point does not say how much runs differ; give --seeds 2 or more")
-    if equal_cases(first.whole) < 2:
-        return Extrapolation(at, "the held-out patches are of one case, or nearly so")
-    draws, noise = resampled([scores for _, scores in points], resamples, seed)
-    values = np.array([[float(scores.by_seed.mean()) for _, scores in points]])
+    numbers, scores = [number for number, _ in points], [each for _, each in points]
+    at = TWICE * numbers[-1]
+    if why_not := _why_no_fit(scores):
+        return Extrapolation(at, why_not)
+    draws, noise = resampled(scores, resamples, seed)
+    values = np.array([[float(each.by_seed.mean()) for each in scores]])
     law, laws = fit_law(numbers, values), fit_law(numbers, draws)
-    after, gains = laws.at(at), laws.at(at) - laws.at(numbers[-1])
-    (low, high), (gain_low, gain_high) = (np.quantile(each, (0.025, 0.975)).tolist() for each in (after, gains))
-    rise = float((law.at(numbers[-1]) - law.at(numbers[0]))[0])
-    residuals = values[0] - np.array([float(law.at(number)[0]) for number in numbers])
+    first, last, after = ((float(law.at(n)[0]), laws.at(n)) for n in (numbers[0], numbers[-1], at))
+    (low, high), (gain_low, gain_high) = (
+        np.quantile(each, (0.025, 0.975)).tolist() for each in (after[1], after[1] - last[1])
+    )
+    rise, residuals = last[0] - first[0], values[0] - np.concatenate([law.at(number) for number in numbers])
     why_not = ""
     if rise <= SMALLEST_RISE or _is_flat(draws):
         why_not = f"no rise from {numbers[0]:g} to {numbers[-1]:g} is shown: the curve is flat, or runs differ too much"
@@ -146,9 +142,19 @@ def extrapolate(points: Sequence[tuple[float, Scores]], *, resamples: int, seed:
         )
     if why_not:
         return Extrapolation(at, why_not)
-    score, gain = float(law.at(at)[0]), float((law.at(at) - law.at(numbers[-1]))[0])
-    ceiling, drop, exponent = (float(each[0]) for each in (law.ceiling, law.drop, law.exponent))
-    return Extrapolation(at, "", score, low, high, gain, gain_low, gain_high, ceiling, drop, exponent)
+    parameters = (float(law.ceiling[0]), float(law.drop[0]), float(law.exponent[0]))
+    return Extrapolation(at, "", after[0], low, high, after[0] - last[0], gain_low, gain_high, *parameters)
+
+
+def _why_no_fit(scores: Sequence[Scores]) -> str:
+    """Why these points say nothing of a law, whatever their scores; "" if they may."""
+    if len(scores) < MIN_POINTS:
+        return f"{len(scores)} points; the law needs at least {MIN_POINTS}"
+    if len(scores[0].parts) < 2:
+        return "one run a point does not say how much runs differ; give --seeds 2 or more"
+    if equal_cases(scores[0].whole) < 2:
+        return "the held-out patches are of one case, or nearly so"
+    return ""
 
 
 def _is_flat(draws: Floats) -> bool:

@@ -60,7 +60,7 @@ def ablate(
     """
     require_one_process()
     table = read_table(options.evaluate) if options.evaluate else None
-    grid = plan_grid(stores, options.vary or [], options.reference, base)
+    grid = plan_ablation(stores, options.vary or [], options.reference, base)
     first = int(base.get("seed", 0))
     folder = StudyFolder(out)
     with exclusive(out, "g2l ablate"):
@@ -80,7 +80,7 @@ def ablate(
     return Ablation("\n".join([text, *(notes if runs.failed else [])]), bool(runs.failed))
 
 
-def plan_grid(stores: list[Path], vary: Sequence[str], reference: str | None, base: Mapping[str, Any]) -> Plan:
+def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None, base: Mapping[str, Any]) -> Plan:
     """Look at the grid and the stores; several stores are an axis of their own, the slowest if `vary` has none.
 
     Raises:

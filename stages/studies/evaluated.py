@@ -115,19 +115,26 @@ def score_table(
     labels: Sequence[str], level: float,
 ) -> ScoreTable:  # fmt: skip
     """One score over seeds. Pairs are those with the reference, of which reports have intervals over cases."""
-    estimates, by_seed, differences = {}, {}, {}
-    for label in labels:
-        values = [report["values"][label] for report in reports if label in report["values"]]
-        if len(values) < len(reports) or not all(isfinite(each["value"]) for each in values):
-            continue
-        estimates[label] = combined(values)
-        by_seed[label] = [each["value"] for each in values]
-        less = [report["differences"][label] for report in reports if label in report["differences"]]
-        if label != reference and less and len(less) == len(reports):
-            differences[reference, label] = combined(less)
-    sizes = {label: max(map(abs, values)) for label, values in by_seed.items()}
-    scales = {pair: max(sizes.get(each, 1.0) for each in pair) for pair in differences}
+    values = _of_all(reports, "values", labels)
+    by_seed = {label: [each["value"] for each in found] for label, found in values.items()}
+    less = _of_all(reports, "differences", [label for label in by_seed if label != reference])
+    differences = {(reference, label): combined(found) for label, found in less.items()}
+    sizes = {label: max(map(abs, found)) for label, found in by_seed.items()}
+    scales = {pair: max(sizes.get(each, 0.0) for each in pair) for pair in differences}
+    estimates = {label: combined(values[label]) for label in by_seed}
     return ScoreTable(name, estimates, by_seed, judge(differences, scales, level), [])
+
+
+def _of_all(
+    reports: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]], side: str, labels: Sequence[str]
+) -> dict[str, list[Mapping[str, float]]]:
+    """What all reports say of each model; without those of which one of them says nothing."""
+    found = {label: [report[side][label] for report in reports if label in report[side]] for label in labels}
+    return {
+        label: numbers
+        for label, numbers in found.items()
+        if len(numbers) == len(reports) and all(isfinite(each["value"]) for each in numbers)
+    }
 
 
 def combined(values: Sequence[Mapping[str, float]]) -> Estimate:

@@ -18,7 +18,7 @@ def study_store(folder: Path, **options: Any) -> Store:
 
 def base_values(folder: Path, **values: Any) -> dict[str, Any]:
     """Options of `train-student` for the student of `study_store`: one epoch of a few steps on a CPU."""
-    base = {"student": f"local-dir:{folder / 'vit'}", "weights": "scratch", "epochs": 1, "batch_size": 12, "lr": 0.01}
+    base = {"student": f"local-dir:{folder / 'vit'}", "weights": "scratch", "epochs": 1, "batch_size": 12, "lr": 1e-4}
     return base | {"device": "cpu", "workers": 2} | values
 
 
