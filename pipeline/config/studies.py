@@ -16,7 +16,7 @@ SCORES = {
 """Held-out scores that do not depend on the loss that was trained, and their names in tables. All compare the student's
 embedding with the teacher's; the linear map is fitted alike for every student, so none uses the student's projector.
 """
-AXES = {"slides": "slides", "patches": "patches a slide", "epochs": "epochs"}
+CURVE_AXES = {"slides": "slides", "patches": "patches a slide", "epochs": "epochs"}
 """What a learning curve goes over, and its name in tables."""
 
 HeldOutScore = Annotated[str, OneOf(SCORES.keys)]

@@ -65,9 +65,12 @@ def draw_settings(panels: Sequence[Panel], settings: Sequence[str], reference: s
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0, labelleft=i % columns == 0)
             write_title(axes, panel.name, columns)
-        shapes = ({"ms": 6, "mec": "white"}, {"ms": 6, "mfc": "white"}, {"marker": "|", "ms": 7})
-        legend = [Line2D([], [], **{"color": INK, "marker": "o", "lw": 0} | shape) for shape in shapes]
-        legend += [Line2D([], [], color=INK, lw=width) for width in (3.2, 1.2)]
+        legend = [
+            Line2D([], [], color=INK, marker="o", ms=6, mec="white", lw=0),
+            Line2D([], [], color=INK, marker="o", ms=6, mfc="white", lw=0),
+            Line2D([], [], color=INK, marker="|", ms=7, lw=0),
+            *(Line2D([], [], color=INK, lw=width) for width in (3.2, 1.2)),
+        ]
         words = ["mean", "difference not shown", "single runs", "95 %, seeds", "95 %, seeds and cases"]
         canvas.legend(legend, words, loc="outside lower center", ncols=len(words))
 

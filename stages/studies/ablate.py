@@ -155,7 +155,9 @@ def write_ablation(folder: StudyFolder, grid: Plan, tables: Sequence[ScoreTable]
 
 def panels_of(each: ScoreTable, titles: Mapping[str, str], reference: str) -> list[Panel]:
     """The panels of one score: the score, and its differences from the reference if there are any."""
-    panels = [Panel(each.score, *({titles[k]: v for k, v in of.items()} for of in (each.estimates, each.by_seed)))]
+    estimates = {titles[label]: value for label, value in each.estimates.items()}
+    by_seed = {titles[label]: values for label, values in each.by_seed.items()}
+    panels = [Panel(each.score, estimates, by_seed)]
     against = {titles[pair.second]: pair for pair in each.pairs if pair.first == reference}
     shown = frozenset(name for name, pair in against.items() if pair.verdict in ("higher", "lower"))
     differences = {name: pair.difference for name, pair in against.items()}

@@ -14,7 +14,7 @@ import numpy as np
 from pipeline.base.console import counted, table
 from pipeline.base.errors import ConfigError
 from pipeline.config.stages import TrainConfig
-from pipeline.config.studies import AXES, SCORES, CurveConfig
+from pipeline.config.studies import CURVE_AXES, SCORES, CurveConfig
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records
 from pipeline.sampling import TRAIN
@@ -121,7 +121,7 @@ def curve_axis(
     if not scored:
         raise ConfigError(f"over {axis}: no point has a run of every seed, as runs diverged. Choose a smaller --lr")
     return CurveAxis(
-        AXES[axis],
+        CURVE_AXES[axis],
         [number for number, _ in scored],
         [estimate(scores) for _, scores in scored],
         [scores.by_seed.tolist() for _, scores in scored],

@@ -7,7 +7,7 @@ from support.options import assert_refused
 
 from pipeline.config.base import Config
 from pipeline.config.stages import TrainConfig
-from pipeline.config.studies import AXES, SCORES, AblateConfig, CurveConfig
+from pipeline.config.studies import CURVE_AXES, SCORES, AblateConfig, CurveConfig
 
 
 @pytest.mark.parametrize("config", [AblateConfig, CurveConfig])
@@ -16,7 +16,7 @@ def test_no_option_means_two_things(config: type[Config]) -> None:
 
 
 def test_every_axis_and_score_can_be_asked_for() -> None:
-    assert CurveConfig(over=list(AXES)).over == list(AXES)
+    assert CurveConfig(over=list(CURVE_AXES)).over == list(CURVE_AXES)
     assert [AblateConfig(score=name).score for name in SCORES] == list(SCORES)
 
 
