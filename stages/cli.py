@@ -81,10 +81,10 @@ def g2l(
 @verb("make-manifest", NoOptions)
 def make_manifest(
     call: Call,
-    source: Path | None = argument("DIR|GDC_MANIFEST", "Folder of slides, or a GDC manifest (TSV)."),
+    source: Path | None = argument("DIR|GDC_MANIFEST", "Folder of slides, or a list of the GDC (TSV)."),
     out: Path | None = output("Manifest to write (CSV)."),
 ) -> None:
-    """Write a manifest of the slides in a folder, or of a GDC manifest (case and centre from the TCGA barcode)."""
+    """Write a manifest of the slides in a folder, or of a list of the GDC (case and centre from the TCGA barcode)."""
     from pipeline.cohort import sources
 
     _, paths = call.resolve(NoOptions, source=source, out=out)

@@ -1,20 +1,20 @@
 """The wheel and the sdist hold all that runs: installed into an empty environment they plan, load and open.
 
-The environment has a `site-packages` of its own with nothing but the wheel; what the project depends on is taken from
-the environment of the tests, whose own `g2l` is not seen there: it lies on the path after the wheel, and is a link file
-that only a site folder reads.
+The environment has a `site-packages` of its own with the wheel, and with links to what its metadata says that it
+depends on. A package that the code needs and the metadata does not name is not there.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from support.dependencies import link_declared
 from support.earlier import VERSIONS, unpack
 from support.places import ROOT
 from support.slides import make_slide
@@ -107,7 +107,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     packages = Path(
         run(binaries / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=folder).strip()
     )
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (described,) = packages.glob("g2l-*.dist-info")
+    link_declared(metadata.PathDistribution(described).requires or [], packages)
     return binaries
 
 
@@ -143,6 +144,13 @@ def test_the_command_is_the_installed_one(installed: Path, tmp_path: Path) -> No
     places = run(installed / "python", "-c", WHERE, folder=tmp_path).split()
     assert len(places) == 3
     assert all(place.startswith(str(installed.parent)) for place in places), places
+
+
+def test_nothing_is_there_that_the_metadata_does_not_name(installed: Path, tmp_path: Path) -> None:
+    """Packages of the tests' environment that the project does not depend on."""
+    look = "import importlib.util, sys; print(*(importlib.util.find_spec(name) is not None for name in sys.argv[1:]))"
+    names = ("pytest", "hypothesis", "transformers", "torch", "timm")
+    assert run(installed / "python", "-c", look, *names, folder=tmp_path).split() == [*["False"] * 3, "True", "True"]
 
 
 def test_the_command_helps_and_lists_models(installed: Path, tmp_path: Path) -> None:

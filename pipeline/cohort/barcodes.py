@@ -1,4 +1,4 @@
-"""Find TCGA barcodes in file names: the slide's case and source site. Pure.
+"""Find TCGA barcodes in file names: the slide's case and source site, and whether it is a frozen section. Pure.
 
 The barcode may be in lower case, follow a prefix (`BRCA_TCGA-3C-AALI-...`, `brcaTCGA-3C-AALI`), have dots or
 underscores for dashes, as R writes names, or the dashes of word processors, or run into the sample's code
@@ -18,6 +18,13 @@ BARCODE = re.compile(
 docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode. Where separators are mixed, the sample must follow: `TCGA-LU_scan`
 is no barcode.
 """
+SECTION = re.compile(r"[-._ ](DX|TS|BS|MS)[0-9A-Z]{1,2}(?=[^A-Z0-9]|$)", re.IGNORECASE | re.ASCII)
+"""The slide of a barcode: DX, a diagnostic one, fixed in formalin; TS, BS and MS, the top, bottom and middle section
+of a frozen sample. docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode.
+"""
+DIAGNOSTIC = "DX"
+NAMED = 3
+"""Slides that a warning names. Our choice."""
 DASHES = str.maketrans(
     dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63", "-")
     | {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
@@ -43,6 +50,29 @@ def barcode_of_path(parts: Iterable[str]) -> Barcode | None:
     """The barcode in a file's name or, failing that, of the nearest folder that has one; `parts` are the path's."""
     with_barcode = (part for part in reversed(list(parts)) if _barcodes(part))
     return find_barcode(next(with_barcode, ""))
+
+
+def frozen_sections(paths: Iterable[str]) -> str:
+    """A warning of frozen sections beside diagnostic slides, or of frozen ones alone; empty if there are none.
+
+    Only names with a barcode say what they are.
+    """
+    kinds: dict[str, list[str]] = {}
+    for path in paths:
+        name = path.rpartition("/")[2]
+        sections = SECTION.findall(name.translate(DASHES)) if find_barcode(name) else []
+        if sections:
+            kinds.setdefault(sections[0].upper(), []).append(name)
+    diagnostic = kinds.pop(DIAGNOSTIC, [])
+    frozen = [name for names in kinds.values() for name in names]
+    if not frozen:
+        return ""
+    beside = f" beside {len(diagnostic)} diagnostic ones (DX)" if diagnostic else ""
+    named = ", ".join(sorted(frozen)[:NAMED]) + (", ..." if len(frozen) > NAMED else "")
+    return (
+        f"{len(frozen)} of the slides are frozen sections ({', '.join(sorted(kinds))} in the name){beside}: {named}. "
+        "Ice crystals change how tissue looks; remove one of the two kinds unless you want both"
+    )
 
 
 def _barcodes(text: str) -> set[Barcode]:

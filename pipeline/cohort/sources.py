@@ -1,35 +1,26 @@
-"""Make a manifest from a folder of slides, or from a download manifest of the Genomic Data Commons (GDC).
+"""Make a manifest from a folder of slides, or from a list of the Genomic Data Commons (`gdc`).
 
 A TCGA barcode in a file name gives the case and the centre. Left out: downloading, which the GDC's client does, and
 opening the slides.
 """
 
-import csv
-import functools
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path, PurePosixPath
 
 from pipeline.base.console import counted
 from pipeline.base.errors import ManifestError
-from pipeline.cohort.barcodes import barcode_of_path, find_barcode
+from pipeline.cohort.barcodes import barcode_of_path, frozen_sections
 from pipeline.cohort.cases import case_facts, cases_warning, counted_cases
 from pipeline.cohort.copies import copies_of_slides
+from pipeline.cohort.gdc import kinds_of_samples, rows_from_gdc, source_sites
 from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids, write_manifest
 from pipeline.cohort.walk import SLIDE_SUFFIXES, passed_over, slide_paths
 from pipeline.disk.asides import remove_asides_of
 from pipeline.disk.files import require_new_file
-from pipeline.disk.label_words import is_unknown
 from pipeline.disk.locks import exclusive
-from pipeline.disk.tables import Problem, composed, read_table, refuse
-
-GDC_COLUMNS = ("id", "filename", "md5", "size")
-"""docs.gdc.cancer.gov/Encyclopedia/pages/Manifest_File; its `state` is not needed."""
-
-SITES_FILE = "tcga_source_sites.csv"
+from pipeline.disk.tables import Problem, composed, refuse
 
 
 @dataclass(frozen=True)
@@ -58,13 +49,15 @@ def make_manifest(source: Path, out: Path) -> list[str]:
     lines = [f"{out}: {counts}; paths are relative to {listing.root}", *(f"note: {note}" for note in listing.notes)]
     if warning := cases_warning(case_facts(rows)):
         lines.append(f"warning: {warning}")
+    if frozen := frozen_sections(row.path for row in rows):
+        lines.append(f"warning: {frozen}")
     return lines
 
 
 def list_slides(source: Path) -> SlideList:
-    """List the slides of a folder, each once, or of a GDC manifest.
+    """List the slides of a folder, each once, or of a list of the GDC.
 
-    A GDC manifest's paths start from its own folder; if the files are elsewhere, pass that folder as `slides_root` when
+    A GDC list's paths start from its own folder; if the files are elsewhere, pass that folder as `slides_root` when
     reading.
 
     Raises:
@@ -72,7 +65,8 @@ def list_slides(source: Path) -> SlideList:
     """
     if source.is_dir():
         return list_folder(source, copies=False)
-    return SlideList(tuple(rows_from_gdc(source)), source.parent)
+    rows = rows_from_gdc(source)
+    return SlideList(tuple(rows), source.parent, tuple(filter(None, [kinds_of_samples(rows)])))
 
 
 def list_folder(folder: Path, *, copies: bool = True) -> SlideList:
@@ -108,48 +102,6 @@ def list_folder(folder: Path, *, copies: bool = True) -> SlideList:
             problems.append((0, f"the file name {str(path)!r} {trouble}; rename it"))
     refuse(folder, problems + repeated_ids(rows))
     return SlideList(tuple(sorted(rows, key=lambda row: row.slide_id)), folder, tuple(notes))
-
-
-def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
-    """One row for each slide of a GDC download manifest (TSV: id, filename, md5, size), sorted by `slide_id`.
-
-    Paths are `id/filename`, as gdc-client stores files. The slide's id is the file name up to the first dot, or its
-    whole stem if that clashes. Labels: site (its code), file_name, gdc_id, md5, bytes.
-
-    Raises:
-        ManifestError: it is not such a file, or lists a file that is not a slide, has no TCGA barcode, or is from an
-            unknown site.
-    """
-    records, problems = read_table(tsv, GDC_COLUMNS, "\t")
-    num_same = Counter(record["filename"].split(".")[0] for _, record in records)
-    rows = []
-    for line, record in records:
-        name, short = record["filename"], record["filename"].split(".")[0]
-        if without := [column for column in ("id", "filename") if is_unknown(record[column])]:
-            problems.append((line, f"no {' and no '.join(without)}; remove the line"))
-            continue
-        barcode = find_barcode(name)
-        if barcode is None:
-            problems.append((line, f"{name!r} has no TCGA barcode (TCGA-XX-YYYY), or several"))
-        elif barcode.site not in source_sites():
-            problems.append((line, f"{name!r} has the unknown site code {barcode.site!r}; add it to {SITES_FILE}"))
-        elif Path(name).suffix.lower() not in SLIDE_SUFFIXES:
-            problems.append((line, f"{name!r} is not a slide; remove the line"))
-        else:
-            slide_id = short if num_same[short] == 1 else Path(name).stem
-            labels = {"site": barcode.site, "file_name": name, "gdc_id": record["id"]}
-            labels |= {"md5": record["md5"], "bytes": record["size"]}
-            path, center = f"{record['id']}/{name}", source_sites()[barcode.site]
-            rows.append(ManifestRow(slide_id, path, barcode.case_id, center, labels=labels, line=line))
-    refuse(tsv, problems + repeated_ids(rows))
-    return sorted(rows, key=lambda row: row.slide_id)
-
-
-@functools.cache
-def source_sites() -> Mapping[str, str]:
-    """TCGA source site code to centre; gdc.cancer.gov/resources-tcga-users/tcga-code-tables."""
-    text = resources.files("pipeline").joinpath("data", SITES_FILE).read_text("utf-8")
-    return {record["code"]: record["center"] for record in csv.DictReader(io.StringIO(text))}
 
 
 def _without_copies(

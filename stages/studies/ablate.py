@@ -36,7 +36,7 @@ class Ablation:
 
 
 @dataclass(frozen=True)
-class Plan:
+class GridPlan:
     """What is to be run: the stores, the varied options, the settings and the one to compare with."""
 
     stores: list[Store]
@@ -80,7 +80,7 @@ def ablate(
     return Ablation("\n".join([text, *(notes if runs.failed else [])]), bool(runs.failed))
 
 
-def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None, base: Mapping[str, Any]) -> Plan:
+def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None, base: Mapping[str, Any]) -> GridPlan:
     """Look at the grid and the stores; several stores are an axis of their own, the slowest if `vary` has none.
 
     Raises:
@@ -104,7 +104,9 @@ def plan_ablation(stores: list[Path], vary: Sequence[str], reference: str | None
         raise ConfigError(
             f"the grid has {counted(len(settings), 'setting')}: nothing to compare. Give --vary NAME=VALUE,VALUE"
         )
-    return Plan([Store(path) for path in by_name.values()], axes, settings, find_reference(settings, axes, reference))
+    return GridPlan(
+        [Store(path) for path in by_name.values()], axes, settings, find_reference(settings, axes, reference)
+    )
 
 
 def pairs_of(labels: Sequence[str], reference: str, which: str) -> list[tuple[str, str]]:
@@ -115,7 +117,7 @@ def pairs_of(labels: Sequence[str], reference: str, which: str) -> list[tuple[st
 
 
 def held_out_table(
-    runs: StudyRuns, grid: Plan, seeds: Sequence[int], pairs: Sequence[tuple[str, str]], score: str, level: float
+    runs: StudyRuns, grid: GridPlan, seeds: Sequence[int], pairs: Sequence[tuple[str, str]], score: str, level: float
 ) -> ScoreTable:
     """The held-out score of all settings, compared on the seeds that all of them have.
 
@@ -139,7 +141,7 @@ def held_out_table(
     )
 
 
-def write_ablation(folder: StudyFolder, grid: Plan, tables: Sequence[ScoreTable], level: float) -> str:
+def write_ablation(folder: StudyFolder, grid: GridPlan, tables: Sequence[ScoreTable], level: float) -> str:
     """Write the tables and the figure; returns the report for the terminal."""
     titles = {setting.label: setting.title for setting in grid.settings}
     reference, names = grid.reference.label, [axis.name for axis in grid.axes]

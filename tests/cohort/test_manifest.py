@@ -17,6 +17,7 @@ from support.files import GDC_HEADER, touch, write
 from support.places import ROOT
 
 from pipeline.base.errors import ManifestError
+from pipeline.cohort.gdc import rows_from_gdc, source_sites
 from pipeline.cohort.manifest import (
     ManifestRow,
     parse_manifest,
@@ -25,7 +26,6 @@ from pipeline.cohort.manifest import (
     split_of_case,
     write_manifest,
 )
-from pipeline.cohort.sources import rows_from_gdc, source_sites
 from pipeline.disk.label_words import is_unknown
 from pipeline.disk.tables import MAX_SHOWN_PROBLEMS, composed
 

@@ -1,14 +1,15 @@
-"""Manifest rows from a folder of slides, and from a download manifest of the GDC."""
+"""Manifest rows from a folder of slides, and the manifest that is written of them."""
 
 import os
 from pathlib import Path
 
 import pytest
-from support.files import GDC_HEADER, put, touch, write
+from support.files import GDC_HEADER, gdc_line, put, touch, write
 
 from pipeline.base.errors import G2LError, ManifestError
-from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
-from pipeline.cohort.sources import SlideList, list_folder, list_slides, make_manifest, rows_from_gdc, source_sites
+from pipeline.cohort.gdc import rows_from_gdc
+from pipeline.cohort.manifest import read_manifest, write_manifest
+from pipeline.cohort.sources import SlideList, list_folder, list_slides, make_manifest
 
 
 def test_rows_from_folder(tmp_path: Path) -> None:
@@ -90,64 +91,6 @@ def test_copies_of_two_cases_are_an_error(tmp_path: Path) -> None:
         list_slides(tmp_path)
 
 
-# From the GDC
-
-
-def gdc_line(name: str, gdc_id: str = "d46167af") -> str:
-    return f"{gdc_id}\t{name}\te2ae6d54\t1706305510\treleased\n"
-
-
-def test_rows_from_gdc(tmp_path: Path) -> None:
-    lines = [
-        gdc_line("TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "id-1"),
-        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.AAAA.svs", "id-3"),
-        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.BBBB.svs", "id-2"),
-    ]
-    tsv = write(tmp_path, GDC_HEADER + "".join(reversed(lines)), "gdc.txt")
-    rows = rows_from_gdc(tsv)
-    assert rows[0] == ManifestRow(
-        slide_id="TCGA-3C-AALI-01Z-00-DX1",
-        path="id-1/TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
-        case_id="TCGA-3C-AALI",
-        center="Columbia University",
-        labels={
-            "site": "3C",
-            "file_name": "TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
-            "gdc_id": "id-1",
-            "md5": "e2ae6d54",
-            "bytes": "1706305510",
-        },
-    )
-    assert [row.slide_id for row in rows[1:]] == ["TCGA-A1-A0SB-01Z-00-DX1.AAAA", "TCGA-A1-A0SB-01Z-00-DX1.BBBB"]
-    assert list_slides(tsv) == SlideList(tuple(rows), tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs, it has"),
-        (GDC_HEADER, "has a header but no rows"),
-        (GDC_HEADER + "id\tx.svs\n", "line 2: 2 cells where the header has 5"),
-        (GDC_HEADER + gdc_line("GTEX-1.svs"), "line 2: 'GTEX-1.svs' has no TCGA barcode"),
-        (GDC_HEADER + gdc_line("TCGA-3C-AALIX.svs"), "has no TCGA barcode"),
-        (GDC_HEADER + gdc_line("TCGA-00-AALI-01.svs"), "line 2: 'TCGA-00-AALI-01.svs' has the unknown site code '00'"),
-        (GDC_HEADER + gdc_line("TCGA-3C-AALI-01.bam"), "line 2: 'TCGA-3C-AALI-01.bam' is not a slide"),
-        (GDC_HEADER + 2 * gdc_line("TCGA-3C-AALI-01.A.svs"), "slide_id 'TCGA-3C-AALI-01.A' is given on lines 2, 3"),
-    ],
-)
-def test_gdc_refusals(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(ManifestError) as caught:
-        rows_from_gdc(write(tmp_path, text, "gdc.txt"))
-    assert message in str(caught.value)
-
-
-def test_source_sites() -> None:
-    sites = source_sites()
-    assert len(sites) == 831
-    assert sites["3C"] == "Columbia University"
-    assert all(name == name.strip() != "" for name in sites.values())
-
-
 def test_a_manifest_is_written_once_and_says_what_it_holds(tmp_path: Path) -> None:
     touch(tmp_path, "TCGA-3C-AALI-01Z-00-DX1.svs", "TCGA-3C-AALK-01Z-00-DX1.svs", "x.svs", ".hidden.svs")
     out = tmp_path / "out" / "m.csv"
@@ -158,3 +101,18 @@ def test_a_manifest_is_written_once_and_says_what_it_holds(tmp_path: Path) -> No
     assert list(read_manifest(out, tmp_path).rows) == list(list_folder(tmp_path).rows)
     with pytest.raises(G2LError, match=r"m\.csv exists.*choose another --out"):
         make_manifest(tmp_path, out)
+
+
+def test_a_list_of_the_gdc_starts_at_its_own_folder(tmp_path: Path) -> None:
+    tsv = write(tmp_path, GDC_HEADER + gdc_line("TCGA-3C-AALI-01Z-00-DX1.F6E9.svs"), "gdc.txt")
+    assert list_slides(tsv) == SlideList(tuple(rows_from_gdc(tsv)), tmp_path)
+
+
+def test_frozen_sections_beside_diagnostic_slides_are_warned_of(tmp_path: Path) -> None:
+    touch(tmp_path, "TCGA-3C-AALI-01Z-00-DX1.svs", "TCGA-3C-AALI-01A-01-TS1.svs", "tcga-3c-aalk-01a-02-bsb.AB.svs")
+    touch(tmp_path, "scan-TS1.svs")
+    (line,) = [line for line in make_manifest(tmp_path, tmp_path / "m.csv") if "frozen sections" in line]
+    assert line.startswith("warning: 2 of the slides are frozen sections (BS, TS in the name) beside 1 diagnostic")
+    (tmp_path / "TCGA-3C-AALI-01A-01-TS1.svs").unlink()
+    (tmp_path / "tcga-3c-aalk-01a-02-bsb.AB.svs").unlink()
+    assert not [line for line in make_manifest(tmp_path, tmp_path / "n.csv") if "frozen sections" in line]

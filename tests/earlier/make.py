@@ -14,7 +14,9 @@ holds, below one folder from which every command was called with relative paths:
     features/                          the student's embeddings of the slides, in TRIDENT's layout
     patches/ patches.csv report/       a patch benchmark and the report of an evaluation (without page and pictures)
 
-Files that are the same in all versions lie in `shared.tar.xz` (`support/earlier.py`) and are left out.
+Files that are the same in all versions lie in `shared.tar.xz` and are left out, and so are those of the archive that
+this one completes (`BASES` in `support/earlier.py`): `0.2.0-student-json`, of the code after the move into rooms, holds
+only what differs from `0.2.0`, of the code before it.
 """
 
 import csv
@@ -33,7 +35,7 @@ import timm
 import torch
 from PIL import Image
 from support.commands import succeed
-from support.earlier import SHARED
+from support.earlier import archives_of
 from support.slides import make_slide
 
 PATCH_PX = 32
@@ -169,11 +171,13 @@ def leave_out_pictures() -> None:
 
 
 def pack(folder: Path, out: Path) -> None:
-    """A tar.xz that is the same for the same files, without those of the shared archive."""
-    with tarfile.open(SHARED) as archive:
-        shared = {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
+    """A tar.xz that is the same for the same files, without those of the archives that it is unpacked onto."""
+    shared: dict[str, bytes] = {}
+    for base in archives_of(out.name.removesuffix(".tar.xz"))[:-1]:
+        with tarfile.open(base) as archive:
+            shared |= {info.name: archive.extractfile(info).read() for info in archive if info.isfile()}  # type: ignore[union-attr]
     missing = [name for name in shared if not (folder / name).is_file()]
-    assert not missing, f"take out of {SHARED.name}, and into the archives that have them: {missing}"
+    assert not missing, f"take out of the shared archive, and into those that have them: {missing}"
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for path in sorted(folder.rglob("*")):

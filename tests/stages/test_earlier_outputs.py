@@ -57,7 +57,31 @@ def outputs(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_there_is_an_archive() -> None:
-    assert {"0.1.0", "0.2.0"} <= set(VERSIONS)
+    assert {"0.1.0", "0.2.0", "0.2.0-student-json"} <= set(VERSIONS)
+
+
+def test_the_move_into_rooms_changed_no_byte_and_no_digit(tmp_path: Path) -> None:
+    """`0.2.0` was made by the code before the move, `0.2.0-student-json` by the code after it, from the same inputs."""
+    before, after = (unpack(version, tmp_path / version) for version in ("0.2.0", "0.2.0-student-json"))
+    files = [path for path in before.rglob("*") if path.is_file()]
+    exact = [path for path in files if path.suffix in (".pt", ".safetensors") or "/c/" in path.as_posix()]
+    exact += [
+        *(before / "features").rglob("*.h5"),
+        *(before / "report").rglob("*.h5"),
+        before / "run" / "metrics.jsonl",
+    ]
+    assert len(exact) > 40
+    names = [path.relative_to(before) for path in exact]
+    assert [name for name in names if (before / name).read_bytes() != (after / name).read_bytes()] == []
+    first, second = (json.loads((folder / "report" / "report.json").read_text()) for folder in (before, after))
+    assert first["sections"] == second["sections"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_student_without_student_json_is_read_through_its_card_with_a_note(version: str, tmp_path: Path) -> None:
+    folder = unpack(version, tmp_path)
+    said = succeed("inspect", folder / "exported")
+    assert ("has no student.json" in said) == (version != "0.2.0-student-json")
 
 
 @pytest.mark.parametrize("name", ["plan.h5", "store.zarr", "imported.zarr", "run"])

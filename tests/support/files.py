@@ -5,6 +5,11 @@ from pathlib import Path
 GDC_HEADER = "id\tfilename\tmd5\tsize\tstate\n"
 
 
+def gdc_line(name: str, gdc_id: str = "d46167af") -> str:
+    """A line of a GDC download manifest."""
+    return f"{gdc_id}\t{name}\te2ae6d54\t1706305510\treleased\n"
+
+
 def put(path: Path, content: str | bytes) -> Path:
     """Write a file, and the folders that it lies in; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)

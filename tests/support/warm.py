@@ -235,6 +235,7 @@ def become_command(job: dict[str, Any], tell: int) -> None:
     if job["memory_bytes"]:
         resource.setrlimit(resource.RLIMIT_DATA, (job["memory_bytes"],) * 2)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command's first line, as before Python has its own handler
     os.write(tell, b".")
     os.close(tell)
     if job["fresh"]:

@@ -1,0 +1,172 @@
+"""Manifest rows from a download manifest of the GDC, and from its answer to a query."""
+
+import json
+from pathlib import Path
+
+import pytest
+from support.files import GDC_HEADER, gdc_line, write
+from support.places import ROOT
+
+from pipeline.base.errors import ManifestError
+from pipeline.cohort.gdc import (
+    ANSWER_CASE,
+    ANSWER_COLUMNS,
+    ANSWER_LABELS,
+    kinds_of_samples,
+    rows_from_gdc,
+    source_sites,
+)
+from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
+from pipeline.cohort.sources import make_manifest
+
+ANSWER_HEADER = (
+    "cases.0.project.project_id\tcases.0.samples.0.sample_type\tcases.0.submitter_id\texperimental_strategy\t"
+    "file_id\tfile_name\tfile_size\tid\tmd5sum\tstate\n"
+)
+"""The columns that the GDC gives for the fields of `gdc_query.json`, sorted by name, with the file's id once more."""
+
+
+def answer_line(
+    name: str, case: str, sample_type: str = "Primary Tumor", slide_type: str = "Diagnostic Slide", gdc_id: str = "u-1"
+) -> str:
+    fields = ("TCGA-PRAD", sample_type, case, slide_type, gdc_id, name, "1706305510", gdc_id, "e2ae6d54", "released")
+    return "\t".join(fields) + "\n"
+
+
+def test_the_query_asks_for_what_is_read() -> None:
+    query = json.loads((ROOT / "data_manifests" / "gdc_query.json").read_text())
+    filters = {each["content"]["field"]: each["content"]["value"] for each in query["filters"]["content"]}
+    assert filters["cases.project.project_id"] == ["TCGA-PRAD"]
+    assert filters["experimental_strategy"] == ["Diagnostic Slide"]
+    assert query["format"] == "TSV"
+    fields = set(query["fields"].split(","))
+    answered = {name.replace(".0.", ".") for name in ANSWER_HEADER.strip().split("\t")}
+    assert fields == answered - {"id"}  # which the GDC adds unasked
+    assert {*ANSWER_COLUMNS, ANSWER_CASE, *ANSWER_LABELS.values()} <= set(ANSWER_HEADER.strip().split("\t"))
+
+
+def test_rows_from_an_answer(tmp_path: Path) -> None:
+    lines = [
+        answer_line("TCGA-HC-7077-01Z-00-DX1.AA.svs", "TCGA-HC-7077"),
+        answer_line("tcga-hc-7078-01z-00-dx1.BB.svs", "TCGA-HC-7078", "Solid Tissue Normal", gdc_id="u-2"),
+        answer_line("C3L-00001-21.svs", "C3L-00001", gdc_id="u-3"),
+    ]
+    tsv = write(tmp_path, ANSWER_HEADER + "".join(lines), "prad.tsv")
+    rows = {row.slide_id: row for row in rows_from_gdc(tsv)}
+    assert rows["TCGA-HC-7077-01Z-00-DX1"] == ManifestRow(
+        "TCGA-HC-7077-01Z-00-DX1",
+        "u-1/TCGA-HC-7077-01Z-00-DX1.AA.svs",
+        "TCGA-HC-7077",
+        source_sites()["HC"],
+        labels={
+            "site": "HC",
+            "file_name": "TCGA-HC-7077-01Z-00-DX1.AA.svs",
+            "gdc_id": "u-1",
+            "md5": "e2ae6d54",
+            "bytes": "1706305510",
+            "project": "TCGA-PRAD",
+            "sample_type": "Primary Tumor",
+            "slide_type": "Diagnostic Slide",
+        },
+    )
+    assert rows["tcga-hc-7078-01z-00-dx1"].case_id == "TCGA-HC-7078"
+    assert (rows["C3L-00001-21"].case_id, rows["C3L-00001-21"].center) == ("C3L-00001", None)
+    assert kinds_of_samples(rows.values()) == "by the GDC: 3 TCGA-PRAD; 2 Primary Tumor, 1 Solid Tissue Normal"
+    said = make_manifest(tsv, tmp_path / "m.csv")
+    assert f"note: {kinds_of_samples(rows.values())}" in said
+    write_manifest(tmp_path / "again.csv", rows.values())
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "m.csv").read_bytes()
+    with pytest.raises(ManifestError, match="no slide file"):
+        read_manifest(tmp_path / "m.csv")
+
+
+def test_an_answer_with_frozen_sections_is_warned_of(tmp_path: Path) -> None:
+    lines = [
+        answer_line("TCGA-HC-7077-01Z-00-DX1.AA.svs", "TCGA-HC-7077"),
+        answer_line("TCGA-HC-7077-01A-01-TS1.CC.svs", "TCGA-HC-7077", slide_type="Tissue Slide", gdc_id="u-2"),
+    ]
+    said = make_manifest(write(tmp_path, ANSWER_HEADER + "".join(lines), "prad.tsv"), tmp_path / "m.csv")
+    assert [line for line in said if line.startswith("warning: 1 of the slides are frozen sections (TS in the name)")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            answer_line("TCGA-HC-7077-01Z-00-DX1.svs", "TCGA-HC-9999"),
+            "is of case 'TCGA-HC-9999' by cases.0.submitter_id",
+        ),
+        (answer_line("C3L-1.svs", ""), "line 2: 'C3L-1.svs' has no TCGA barcode"),
+        (answer_line("C3L-1.pdf", "C3L-1"), "line 2: 'C3L-1.pdf' is not a slide"),
+        (answer_line("", "C3L-1"), "line 2: no filename"),
+    ],
+)
+def test_answers_that_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        rows_from_gdc(write(tmp_path, ANSWER_HEADER + text, "answer.tsv"))
+    assert message in str(caught.value)
+
+
+def test_a_file_of_several_cases_is_refused(tmp_path: Path) -> None:
+    header = ANSWER_HEADER.strip() + "\tcases.1.submitter_id\n"
+    lines = [
+        answer_line("C3L-1.svs", "C3L-1").strip() + "\t\n",
+        answer_line("C3L-2.svs", "C3L-2").strip() + "\tC3L-3\n",
+    ]
+    with pytest.raises(ManifestError, match=r"line 3: 'C3L-2.svs' is of several cases \(C3L-2, C3L-3\)"):
+        rows_from_gdc(write(tmp_path, header + "".join(lines), "answer.tsv"))
+
+
+def test_an_answer_without_a_column_that_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="lacks the column md5sum, file_size"):
+        rows_from_gdc(write(tmp_path, "file_id\tfile_name\nu-1\tTCGA-HC-7077-01Z-00-DX1.svs\n", "answer.tsv"))
+
+
+def test_rows_from_gdc(tmp_path: Path) -> None:
+    lines = [
+        gdc_line("TCGA-3C-AALI-01Z-00-DX1.F6E9.svs", "id-1"),
+        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.AAAA.svs", "id-3"),
+        gdc_line("TCGA-A1-A0SB-01Z-00-DX1.BBBB.svs", "id-2"),
+    ]
+    tsv = write(tmp_path, GDC_HEADER + "".join(reversed(lines)), "gdc.txt")
+    rows = rows_from_gdc(tsv)
+    assert rows[0] == ManifestRow(
+        slide_id="TCGA-3C-AALI-01Z-00-DX1",
+        path="id-1/TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
+        case_id="TCGA-3C-AALI",
+        center="Columbia University",
+        labels={
+            "site": "3C",
+            "file_name": "TCGA-3C-AALI-01Z-00-DX1.F6E9.svs",
+            "gdc_id": "id-1",
+            "md5": "e2ae6d54",
+            "bytes": "1706305510",
+        },
+    )
+    assert [row.slide_id for row in rows[1:]] == ["TCGA-A1-A0SB-01Z-00-DX1.AAAA", "TCGA-A1-A0SB-01Z-00-DX1.BBBB"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide_id,path\na,a.svs\n", "lacks the column id, filename, md5, size; split at tabs, it has"),
+        (GDC_HEADER, "has a header but no rows"),
+        (GDC_HEADER + "id\tx.svs\n", "line 2: 2 cells where the header has 5"),
+        (GDC_HEADER + gdc_line("GTEX-1.svs"), "line 2: 'GTEX-1.svs' has no TCGA barcode"),
+        (GDC_HEADER + gdc_line("TCGA-3C-AALIX.svs"), "has no TCGA barcode"),
+        (GDC_HEADER + gdc_line("TCGA-00-AALI-01.svs"), "line 2: 'TCGA-00-AALI-01.svs' has the unknown site code '00'"),
+        (GDC_HEADER + gdc_line("TCGA-3C-AALI-01.bam"), "line 2: 'TCGA-3C-AALI-01.bam' is not a slide"),
+        (GDC_HEADER + 2 * gdc_line("TCGA-3C-AALI-01.A.svs"), "slide_id 'TCGA-3C-AALI-01.A' is given on lines 2, 3"),
+    ],
+)
+def test_gdc_refusals(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ManifestError) as caught:
+        rows_from_gdc(write(tmp_path, text, "gdc.txt"))
+    assert message in str(caught.value)
+
+
+def test_source_sites() -> None:
+    sites = source_sites()
+    assert len(sites) == 831
+    assert sites["3C"] == "Columbia University"
+    assert all(name == name.strip() != "" for name in sites.values())
