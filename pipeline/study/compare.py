@@ -108,7 +108,7 @@ class Estimate:
         return exp(high)
 
 
-def estimate(scores: Scores) -> Estimate:
+def estimate_score(scores: Scores) -> Estimate:
     """The mean score of a setting over its seeds."""
     num_seeds, num_cases = scores.parts.shape
     by_seed = scores.by_seed
@@ -152,7 +152,7 @@ class Pair:
 
 def compare(scores: Mapping[str, Scores], pairs: Sequence[tuple[str, str]], level: float) -> list[Pair]:
     """Compare the pairs of settings, paired by seed and case; see `judge`."""
-    differences = {(first, second): estimate(_less(scores[second], scores[first])) for first, second in pairs}
+    differences = {(first, second): estimate_score(_less(scores[second], scores[first])) for first, second in pairs}
     sizes = {name: float(np.abs(each.by_seed).max()) for name, each in scores.items()}
     return judge(differences, {pair: max(sizes[name] for name in pair) for pair in pairs}, level)
 

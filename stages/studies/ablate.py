@@ -17,13 +17,13 @@ from pipeline.config.studies import SCORES, AblateConfig
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records
 from pipeline.store.store import Store
-from pipeline.study.compare import compare, estimate, not_shown_lower
+from pipeline.study.compare import compare, estimate_score, not_shown_lower
 from pipeline.study.figures import Panel, draw_settings
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.grid import STORE, Axis, Setting, build_settings, canonical_axes, find_reference, parse_axes
 from pipeline.study.tables import ScoreTable, conclusion, pair_records, pairs_text, setting_records, settings_text
 from pipeline.study.yardstick import scores_of
-from stages.studies.evaluated import evaluate_students, read_table
+from stages.studies.evaluated import evaluate_students, read_benchmarks
 from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, require_same_rows, run_study
 
 
@@ -59,7 +59,7 @@ def ablate(
         G2LError: an option or a store cannot be used, or `out` holds another study; finished runs are kept.
     """
     require_one_process()
-    table = read_table(options.evaluate) if options.evaluate else None
+    table = read_benchmarks(options.evaluate) if options.evaluate else None
     grid = plan_ablation(stores, options.vary or [], options.reference, base)
     first = int(base.get("seed", 0))
     folder = StudyFolder(out)
@@ -134,7 +134,7 @@ def held_out_table(
     is_whole = len(pairs) == len(labels) * (len(labels) - 1) // 2
     return ScoreTable(
         SCORES[score],
-        {label: estimate(each) for label, each in scores.items()},
+        {label: estimate_score(each) for label, each in scores.items()},
         {label: each.by_seed.tolist() for label, each in scores.items()},
         compared,
         not_shown_lower(scores, compared) if is_whole else [],

@@ -19,7 +19,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records
 from pipeline.sampling import TRAIN
 from pipeline.store.store import Store, StoredTeacher
-from pipeline.study.compare import Scores, estimate
+from pipeline.study.compare import Scores, estimate_score
 from pipeline.study.figures import CurveAxis, draw_learning_curves
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.points import Cohort, Point, numbers_of, points_of, settings_of
@@ -123,7 +123,7 @@ def curve_axis(
     return CurveAxis(
         CURVE_AXES[axis],
         [number for number, _ in scored],
-        [estimate(scores) for _, scores in scored],
+        [estimate_score(scores) for _, scores in scored],
         [scores.by_seed.tolist() for _, scores in scored],
         extrapolate(scored, resamples=resamples, seed=0),
     )

@@ -35,7 +35,7 @@ SeedReport = Mapping[str, Mapping[str, Mapping[str, Mapping[str, float]]]]
 """Of one seed: by score, "values" and "differences" by model, with `value`, `low` and `high`."""
 
 
-def read_table(path: Path) -> dict[str, Any]:
+def read_benchmarks(path: Path) -> dict[str, Any]:
     """The [evaluate] table of a TOML file, without what the study sets itself.
 
     Raises:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.study.compare import Estimate, Scores, compare, equal_cases, estimate, holm, not_shown_lower
+from pipeline.study.compare import Estimate, Scores, compare, equal_cases, estimate_score, holm, not_shown_lower
 
 Rng = np.random.Generator
 
@@ -47,7 +47,7 @@ def test_an_estimate_is_that_of_a_plain_implementation() -> None:
     for case in range(7):
         kept = [i for i in range(7) if i != case]
         left_out.append(np.mean([sum(run[kept]) / sum(scores.whole[kept]) for run in scores.parts]))
-    each = estimate(scores)
+    each = estimate_score(scores)
     assert each.value == pytest.approx(np.mean(of_runs))
     assert each.seed_error == pytest.approx(stats.sem(of_runs))
     assert each.case_error == pytest.approx(sqrt(6 / 7 * sum((x - np.mean(left_out)) ** 2 for x in left_out)))

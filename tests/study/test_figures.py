@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pipeline.study.compare import Estimate, Scores, estimate
+from pipeline.study.compare import Estimate, Scores, estimate_score
 from pipeline.study.figures import CurveAxis, Panel, draw_learning_curves, draw_settings
 from pipeline.study.power_law import Extrapolation, extrapolate
 
@@ -19,7 +19,9 @@ def scores(value: float, seeds: int = 3) -> Scores:
 
 def panel(seeds: int = 3) -> Panel:
     made = {name: scores(0.5 + i / 10, seeds) for i, name in enumerate(NAMES)}
-    return Panel("R2", {k: estimate(s) for k, s in made.items()}, {k: s.by_seed.tolist() for k, s in made.items()})
+    return Panel(
+        "R2", {k: estimate_score(s) for k, s in made.items()}, {k: s.by_seed.tolist() for k, s in made.items()}
+    )
 
 
 def test_settings_are_drawn_the_same_again(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def curve_axis(beyond: Extrapolation | None = None) -> CurveAxis:
     points = [(n, scores(0.8 - 0.5 * n**-0.5)) for n in (2, 4, 8, 16)]
     found = extrapolate(points, resamples=100, seed=0)
     runs = [s.by_seed.tolist() for _, s in points]
-    return CurveAxis("slides", [n for n, _ in points], [estimate(s) for _, s in points], runs, beyond or found)
+    return CurveAxis("slides", [n for n, _ in points], [estimate_score(s) for _, s in points], runs, beyond or found)
 
 
 def test_curves_with_and_without_an_extrapolation_are_drawn(tmp_path: Path) -> None:

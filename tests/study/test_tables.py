@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from pipeline.study.compare import Scores, compare, estimate, not_shown_lower
+from pipeline.study.compare import Scores, compare, estimate_score, not_shown_lower
 from pipeline.study.grid import Setting
 from pipeline.study.tables import ScoreTable, conclusion, pair_records, pairs_text, setting_records, settings_text
 
@@ -21,7 +21,7 @@ def score_table(gains: tuple[float, ...] = (0.0, 0.0, 0.3), seeds: int = 5, case
     pairs = compare(scores, list(itertools.combinations(scores, 2)), 0.05)
     return ScoreTable(
         "R2",
-        {name: estimate(each) for name, each in scores.items()},
+        {name: estimate_score(each) for name, each in scores.items()},
         {name: each.by_seed.tolist() for name, each in scores.items()},
         pairs,
         not_shown_lower(scores, pairs),

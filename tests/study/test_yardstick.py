@@ -15,7 +15,7 @@ from pipeline.evaluate.fidelity.score import StoreEmbeddings, TeacherSpace, row_
 from pipeline.features.cache import read_arrays
 from pipeline.store.store import Store
 from pipeline.student.resolve import name_models
-from pipeline.study.compare import estimate
+from pipeline.study.compare import estimate_score
 from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, scores_of, write_sums
 from stages import train_student as stage
 
@@ -55,7 +55,7 @@ def test_scores_are_those_of_evaluate(folder: Path) -> None:
         "cosine": figures.cosine.mean(),
     }
     for name, value in expected.items():
-        assert estimate(scores_of([sums], name)).value == pytest.approx(value, rel=1e-6)
+        assert estimate_score(scores_of([sums], name)).value == pytest.approx(value, rel=1e-6)
     assert len(made.cases) == 8
     assert sums.wholes["retrieval"].tolist() == [8.0] * 8
 

@@ -14,7 +14,7 @@ from support.training import plain_curves
 from pipeline.base.errors import BenchmarkError, ConfigError
 from stages import train_student as stage
 from stages.studies import evaluated as module
-from stages.studies.evaluated import combined, read_report, read_table, score_table
+from stages.studies.evaluated import combined, read_benchmarks, read_report, score_table
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,7 +86,7 @@ def test_without_an_interval_nothing_can_be_said() -> None:
 def test_a_wrong_table_is_told_before_anything_is_trained(text: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "b.toml").write_text(text)
     with pytest.raises(ConfigError, match=words):
-        read_table(tmp_path / "b.toml")
+        read_benchmarks(tmp_path / "b.toml")
 
 
 def test_a_damaged_report_is_named(tmp_path: Path) -> None:
