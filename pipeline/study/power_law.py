@@ -135,9 +135,9 @@ def extrapolate(points: Sequence[tuple[float, Scores]], *, resamples: int, seed:
         why_not = f"no rise from {numbers[0]:g} to {numbers[-1]:g} is shown: the curve is flat, or runs differ too much"
     elif sqrt(float(np.square(residuals).sum()) / (len(numbers) - 3)) > LACK_OF_FIT * float(noise.max()):
         why_not = "the points do not follow a saturating power law"
-    elif gain_high - gain_low > rise:
+    elif gain_high - gain_low > rise / 2:
         why_not = (
-            f"the interval of the gain, {gain_low:+.3f} to {gain_high:+.3f}, is wider than the whole rise that was "
+            f"the interval of the gain, {gain_low:+.3f} to {gain_high:+.3f}, is wider than half of the rise that was "
             f"measured, {rise:.3f}: give more seeds or points, or hold out more cases"
         )
     if why_not:
