@@ -19,6 +19,7 @@ from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
 from pipeline.config.reproduce import ReproduceConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.files import odd_name
 from pipeline.evaluate.options.config import evaluate_config
@@ -283,6 +284,44 @@ def reproduce(
     reproduced = stage.reproduce(str(paths["public_set"]), paths["out"], config)
     show(stage.reproduction_summary(reproduced, paths["out"]))
     raise typer.Exit(reproduced.exit_code)
+
+
+@verb("ablate", AblateConfig, TrainConfig)
+def ablate(
+    call: Call,
+    stores: list[Path] | None = typer.Argument(
+        None, metavar="STORE.zarr...", help="Finished store; several are compared.", show_default=False
+    ),
+    out: Path | None = output("Folder of the study to create, continue or extend."),
+) -> None:
+    """Compare options of train-student: a grid of runs over several seeds; writes table.csv, pairs.csv and figure.png.
+    Says which differences are shown. Run again to continue, or with more values or seeds.
+    """
+    options, base, paths, record = call.resolve_study(AblateConfig, TrainConfig, stores=stores, out=out)
+    from stages.studies import ablate as stage
+
+    result = stage.ablate(paths["stores"], paths["out"][0], options, base, record)
+    show(result.text)
+    raise typer.Exit(EXIT_PARTIAL if result.is_partial else EXIT_OK)
+
+
+@verb("curve", CurveConfig, TrainConfig)
+def curve(
+    call: Call,
+    store: Path | None = argument("STORE.zarr", "Finished store of stage one."),
+    out: Path | None = output("Folder of the study to create, continue or extend."),
+) -> None:
+    """Do I have enough slides? The student's score over slides, patches a slide and epochs, and what twice as many
+    would give; writes table.csv and figure.png. Run again to continue, or with more numbers or seeds.
+    """
+    options, base, paths, record = call.resolve_study(
+        CurveConfig, TrainConfig, store=[store] if store else None, out=out
+    )
+    from stages.studies import curve as stage
+
+    result = stage.curve(paths["store"][0], paths["out"][0], options, base, record)
+    show(result.text)
+    raise typer.Exit(EXIT_PARTIAL if result.is_partial else EXIT_OK)
 
 
 @app.command("models")

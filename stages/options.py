@@ -56,6 +56,8 @@ WRITES_RECORD = (
     "embed",
     "evaluate",
     "reproduce",
+    "ablate",
+    "curve",
     "demo",
 )
 """Commands that write a record of their options and paths, which `--config` can read."""
@@ -203,6 +205,39 @@ class Call:
         options = {name: value for name, value in table.items() if name not in ("manifest", "out")}
         overrides = {name: value for name, value in self.table.items() if name in config.model_fields}
         return _with_files_on_disk(_with_recipe(config, options | overrides | self._flags_of(config), command))
+
+    def resolve_study(
+        self, config: type[C], base: type[Config], *, out: Path | None, **arguments: list[Path] | None
+    ) -> tuple[C, dict[str, Any], dict[str, list[Path]], dict[str, Any]]:
+        """Build the configuration of a study, whose command takes the options of another one as the base of its runs.
+
+        Returns it; the values of the base that are given, the rest being defaults; all paths, by argument; and the
+        record of it all, in which an option of the base whose default depends on the store is left out.
+
+        Raises:
+            ConfigError: an argument is missing, or a value is wrong.
+        """
+        mine, theirs = config.model_fields.keys(), base.model_fields.keys()
+        study, paths = self.resolve(config, others=[*theirs, *arguments], out=out)
+        resolved, _ = self.resolve(base, others=[*mine, *arguments, "out"])
+        lists = {"out": [paths["out"]]} | {name: self._path_list(name, given) for name, given in arguments.items()}
+        values = {name: value for name, value in resolved.absolute() if name in resolved.model_fields_set}
+        texts = {name: [str(path.absolute()) for path in lists[name]] for name in arguments}
+        record = {**texts, **study.stored(), **resolved.stored()}
+        if "augment" not in values:
+            record.pop("augment", None)
+        return study, values, lists, record
+
+    def _path_list(self, name: str, given: list[Path] | None) -> list[Path]:
+        """The paths of an argument that takes several, from the command line or else the file.
+
+        Raises:
+            ConfigError: there is none, or one cannot be a path.
+        """
+        values = given or self.table.get(name)
+        if not values:
+            return list(self._paths({name: None}).values())
+        return [usable_path(name, str(value)) for value in values]
 
     def _flags_of(self, config: type[Config]) -> dict[str, Any]:
         return {name: value for name, value in self.flags.items() if name in config.model_fields}

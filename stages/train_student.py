@@ -72,6 +72,7 @@ from pipeline.training.optim import (
 from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
+from pipeline.training.subset import RowSubset
 from pipeline.training.tensorboard import TensorBoard
 from stages.reports.train import Trained
 
@@ -160,7 +161,12 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     precision = training_precision(config.precision, device)
     student = build_encoder(config.student, start.weights, teachers.first.patch_px, seed=config.seed)
     rows = choose_rows(
-        teachers.stored, batch_size=config.batch_size, val_rows=config.val_rows, seed=config.seed, world=world
+        teachers.stored,
+        batch_size=config.batch_size,
+        val_rows=config.val_rows,
+        seed=config.seed,
+        world=world,
+        subset=RowSubset(config.train_slides, config.train_patches_per_slide, config.seed),
     )
     begun_from, anew = start.projectors([(each.name, each.record["weights_sha256"]) for each in teachers.stored])
     for note in (*start.notes, student.note, *rows.notes, *anew):

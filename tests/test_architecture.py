@@ -12,6 +12,7 @@ from pipeline.config.base import Config
 from pipeline.config.losses import LOSSES
 from pipeline.config.reproduce import ReproduceConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk import first_look
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
@@ -39,7 +40,7 @@ ROOMS = (
     ("training",),
     ("student", "features"),
     ("evaluate",),
-    ("public_sets",),
+    ("public_sets", "study"),
     ("demo_data", "export"),
 )
 """The rooms of `pipeline/` from left to right: each imports only from those to its left. Rooms of one line do not
@@ -54,13 +55,21 @@ MOST_MODULES = 15
 INTERFACES = (
     (r"pipeline\.features\.tools\.\w+", "read facts write files coords_files", "what each tool's file layout has"),
     (r"pipeline\.evaluate\.\w+\.section", "KEY", "what each benchmark's section has"),
-    (r"stages\.\w+", "extract_teacher import_features train_student embed evaluate", "a verb, and the stage it calls"),
+    (
+        r"stages\.\w+(\.\w+)?",
+        "extract_teacher import_features train_student embed evaluate ablate curve",
+        "a verb, and the stage it calls",
+    ),
     (r"stages\.cli|stages\.studies\.\w+", "reproduce", "a verb, and the study it calls"),
     (r"pipeline\.public_sets\.readers\.\w+", "read_members", "what each public set's reader has"),
     (r"stages\.cli|pipeline\.cohort\.sources", "make_manifest", "a verb, and the function it calls"),
     (r"stages\.cli|g2l\.__main__", "main", "the entry point of the process, and of the command"),
     (r"pipeline\.(slides\.reader|disk\.hdf5_input)", "look_at", "what `disk.first_look` calls, by the kind of file"),
-    (r"pipeline\.(evaluate|training)\..+", "Floats Ints Names", "short names of array types, the same everywhere"),
+    (
+        r"pipeline\.(evaluate|training|study)\..+",
+        "Floats Ints Names",
+        "short names of array types, the same everywhere",
+    ),
 )
 """Modules that may all define certain names, which these are, and why."""
 MAY_BE_ALIKE = {name: modules for modules, names, _ in INTERFACES for name in names.split()}
@@ -93,6 +102,7 @@ MOST_BRANCHES = 12
 """Of a function: `if`, `for`, `while`, `except`, `case`, each further operand of `and` and `or`, conditional
 expressions, and each `for` and `if` of comprehensions.
 """
+STUDIES = (AblateConfig, CurveConfig)
 COMMANDS = (
     PlanConfig,
     ExtractConfig,
@@ -102,6 +112,7 @@ COMMANDS = (
     VerifyConfig,
     TrainConfig,
     ReproduceConfig,
+    *STUDIES,
 )
 CONFIGURATIONS: dict[str, type[Config]] = {
     kind.__name__: kind
@@ -454,6 +465,7 @@ def test_the_command_imports_nothing_heavy_at_start() -> None:
         "stages.cli",
         "stages.options",
         "pipeline.config.stages",
+        "pipeline.config.studies",
         "pipeline.config.tools",
         "pipeline.evaluate.options.benchmarks",
         "pipeline.evaluate.options.config",

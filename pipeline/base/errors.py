@@ -84,6 +84,10 @@ class CheckpointError(G2LError):
     """No checkpoint of a run can be used, or it belongs to another configuration."""
 
 
+class DivergedError(G2LError):
+    """A loss, gradient or weight of a training run is not finite."""
+
+
 class BusyError(G2LError):
     """Another process is working on the same output."""
 

@@ -36,6 +36,8 @@ COMMANDS = (
     "verify",
     "evaluate",
     "reproduce",
+    "ablate",
+    "curve",
     "models",
     "recipes",
     "demo",

@@ -162,6 +162,7 @@ class TrainConfig(Config):
 
     panels: ClassVar[dict[str, str]] = {
         "recipe": "Recipe, student and teachers",
+        "train_slides": "Rows to train on",
         "epochs": "Optimisation",
         "loss": "Loss and augmentation",
         "checkpoint_every": "Checkpoints and held-out figures",
@@ -188,6 +189,12 @@ class TrainConfig(Config):
         description="Weight of a teacher's loss, once per --teacher in the same order; only ratios count [equal].",
         decides="effect",
         in_card=False,
+    )
+    train_slides: int | None = option(
+        None, ge=1, description="Train on this many slides, whole cases first; held-out rows stay the same [all]."
+    )
+    train_patches_per_slide: int | None = option(
+        None, ge=1, description="Train on at most this many patches of a slide [all]."
     )
     epochs: int = option(10, ge=1, description="Passes over the training rows.")
     batch_size: int = option(256, ge=2, description="Rows per step, over all processes.")

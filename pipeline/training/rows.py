@@ -24,6 +24,7 @@ from pipeline.store.patches import PlannedPatches
 from pipeline.store.replay import require_replay
 from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import made_with
+from pipeline.training.subset import RowSubset
 
 Augmentation = Literal["none", "flips", "flips+jitter"]
 
@@ -90,18 +91,25 @@ def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> N
 
 
 def choose_rows(
-    teachers: Sequence[StoredTeacher], *, batch_size: int, val_rows: int, seed: int, world: int = 1
+    teachers: Sequence[StoredTeacher],
+    *,
+    batch_size: int,
+    val_rows: int,
+    seed: int,
+    world: int = 1,
+    subset: RowSubset = RowSubset(),
 ) -> RowChoice:
     """Choose the rows that `world` processes train on together, and a sample of the held-out rows.
 
     Only rows that have an embedding of all `teachers`, which are of one store, are used. A validation
     scores at most `val_rows` rows, and fits its linear map on at most as many. A batch has `batch_size` rows, or all if
-    there are fewer.
+    there are fewer. `subset` restricts the rows to train on; held-out rows are the same for every subset.
 
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
     train, val = (reduce(np.intersect1d, [each.ok_rows(split) for each in teachers]) for split in (TRAIN, VAL))
+    train = subset.of_rows(train, teachers[0].plan)
     _require_enough(train, teachers)
     notes = []
     if batch_size > len(train):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pipeline.base.draws import RUN_VERSION
-from pipeline.base.errors import CheckpointError, G2LError
+from pipeline.base.errors import CheckpointError, DivergedError
 from pipeline.base.outside import is_there, parse_object, read_bytes, read_json, reading, require_regular, require_room
 from pipeline.base.versions import continued_note
 from pipeline.config.base import differences, to_toml
@@ -73,9 +73,9 @@ def _figures_of(line: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in line.items() if name not in ("kind", "teacher", "step", "epoch")}
 
 
-def diverged(step: int, cause: str) -> G2LError:
+def diverged(step: int, cause: str) -> DivergedError:
     """The error to raise when something is not finite after `step` steps."""
-    return G2LError(
+    return DivergedError(
         f"training has diverged: at step {step} {cause}. Choose a smaller --lr (or --precision float32) "
         "and another --out"
     )
@@ -85,7 +85,7 @@ def check_line(line: dict[str, Any]) -> None:
     """Check that all figures of a line of `metrics.jsonl` are finite.
 
     Raises:
-        G2LError: a figure is not finite.
+        DivergedError: a figure is not finite.
     """
     wrong = [f"{name} is {v:g}" for name, v in line.items() if isinstance(v, float) and not math.isfinite(v)]
     if wrong:

@@ -8,10 +8,20 @@ import pytest
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.evaluate.options.config import evaluate_config
 
-RECORDED = (PlanConfig, ExtractConfig, TrainConfig, ImportConfig, EmbedConfig, evaluate_config())
+RECORDED = (
+    PlanConfig,
+    ExtractConfig,
+    TrainConfig,
+    ImportConfig,
+    EmbedConfig,
+    evaluate_config(),
+    AblateConfig,
+    CurveConfig,
+)
 """Configurations of commands whose output is continued or made again."""
 
 

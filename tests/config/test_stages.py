@@ -17,6 +17,8 @@ OTHER_VALUES: dict[str, Any] = {
     "weights": "w.pt",
     "teacher": ["other"],
     "teacher_weight": [1.0],
+    "train_slides": 2,
+    "train_patches_per_slide": 3,
     "epochs": 7,
     "batch_size": 24,
     "lr": 0.5,

@@ -12,6 +12,7 @@ from support.extraction import TEACHER, write_cohort, write_teacher
 
 from pipeline.config.base import Config, differences, read_options
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.locks import exclusive
 from pipeline.evaluate.options.config import evaluate_config
@@ -27,6 +28,8 @@ COMMANDS = (
     "inspect",
     "verify",
     "reproduce",
+    "ablate",
+    "curve",
     "models",
     "recipes",
     "demo",
@@ -68,7 +71,9 @@ def test_a_long_help_is_divided_by_headings(width: str) -> None:
     assert len(described) == 1  # the columns of all headings agree
 
 
-@pytest.mark.parametrize("config", [evaluate_config(), EmbedConfig, ImportConfig, TrainConfig])
+@pytest.mark.parametrize(
+    "config", [evaluate_config(), EmbedConfig, ImportConfig, TrainConfig, AblateConfig, CurveConfig]
+)
 def test_headings_begin_with_fields_in_their_order(config: type[Config]) -> None:
     fields = list(config.model_fields)
     places = [fields.index(name) for name in config.panels]

@@ -13,6 +13,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, option, to_toml
 from pipeline.config.recipes import OUR_CHOICE, RECIPES, RecipeValue
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
+from pipeline.config.studies import AblateConfig
 from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
 
@@ -103,6 +104,24 @@ def test_the_recipe_of_stage_one_holds_for_its_plan(tmp_path: Path, monkeypatch:
     assert call.resolve_another(PlanConfig, "plan").seed == 7
     assert call.resolve(ExtractConfig, others=only_plan)[0].recipe is None
     assert Call.read("extract-teacher", {"seed": 9}, file).resolve_another(PlanConfig, "plan").seed == 9
+
+
+def test_a_study_has_its_own_options_and_those_of_its_runs(tmp_path: Path) -> None:
+    file, flags = tmp_path / "g2l.toml", {"vary": ["loss=mse,cosine"], "epochs": 4}
+    file.write_text('[ablate]\nstores = ["a.zarr", "b.zarr"]\nstudent = "s"\nseeds = 2\nepochs = 3\n')
+    call = Call.read("ablate", flags, file)
+    study, base, paths, record = call.resolve_study(AblateConfig, TrainConfig, stores=None, out=tmp_path / "o")
+    assert (study.seeds, study.vary, base["epochs"]) == (2, ["loss=mse,cosine"], 4)
+    assert base.keys() <= {"student", "epochs", "weights"}  # the rest has its defaults, some of which the store decides
+    assert paths == {"out": [tmp_path / "o"], "stores": [Path("a.zarr"), Path("b.zarr")]}
+    assert record["stores"] == [str(Path("a.zarr").absolute()), str(Path("b.zarr").absolute())]
+    assert (record["lr"], "augment" in record) == (1e-4, False)
+    given = call.resolve_study(AblateConfig, TrainConfig, stores=[Path("c.zarr")], out=tmp_path / "o")
+    assert given[2]["stores"] == [Path("c.zarr")]
+    with pytest.raises(ConfigError, match=r"missing: stores. See g2l ablate"):
+        Call.read("ablate", {"student": "s"}, None).resolve_study(
+            AblateConfig, TrainConfig, stores=None, out=tmp_path / "o"
+        )
 
 
 # --- paths --------------------------------------------------------------------------------------------------

@@ -1,0 +1,160 @@
+"""Train and score the runs of a study: each is a run of `train-student`, made by the same stage, and scored alike.
+
+A study that was stopped goes on where it was: a run with a score is left alone, a finished run is only scored, and a
+run that was stopped continues from its checkpoint. A run that diverges is told, and the others go on.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.base.console import say
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import choose_device
+from pipeline.base.errors import ConfigError, DivergedError
+from pipeline.config.stages import TrainConfig
+from pipeline.sampling import VAL
+from pipeline.store.store import Store
+from pipeline.store.teachers import choose_teachers
+from pipeline.study.folder import StudyFolder, base_record
+from pipeline.study.grid import Setting, build_config
+from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, write_sums
+from pipeline.training.run_folder import RunFolder
+from stages.finished import finished_training
+from stages.train_student import train_student
+
+
+@dataclass(frozen=True)
+class Study:
+    """All runs of a study.
+
+    Attributes:
+        folder: where they lie.
+        base: values of the options that are not varied, as `TrainConfig.build` takes them.
+        stores: the stores; settings name theirs by position.
+        yardstick: scores all students.
+        seeds: of the runs of each setting.
+        keep_checkpoints: whether runs keep theirs when they are scored.
+    """
+
+    folder: StudyFolder
+    base: Mapping[str, Any]
+    stores: Sequence[Store]
+    yardstick: Yardstick
+    seeds: Sequence[int]
+    keep_checkpoints: bool
+
+
+@dataclass
+class StudyRuns:
+    """What came of the runs: sums by label and seed, and why a run has none."""
+
+    sums: dict[str, dict[int, CaseSums]] = field(default_factory=dict)
+    failed: dict[tuple[str, int], str] = field(default_factory=dict)
+
+    def of(self, label: str, seeds: Sequence[int]) -> list[CaseSums]:
+        """A setting's sums of these seeds, in their order."""
+        return [self.sums[label][seed] for seed in seeds]
+
+    def complete_seeds(self, seeds: Sequence[int], labels: Sequence[str]) -> list[int]:
+        """Seeds of which every setting has a run."""
+        return [seed for seed in seeds if all(seed in self.sums.get(label, {}) for label in labels)]
+
+
+def require_one_process() -> None:
+    """A study trains its runs one after the other in one process.
+
+    Raises:
+        ConfigError: there are several.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError("a study runs in one process. Start it without torchrun")
+
+
+def build_yardstick(store: Store, base: Mapping[str, Any], most: int, folder: StudyFolder) -> Yardstick:
+    """The yardstick of a study: the first of the teachers that the base learns from, in the first store.
+
+    Raises:
+        G2LError: the store is not finished, or holds out too few rows.
+    """
+    config = TrainConfig.build(dict(base))
+    teachers = choose_teachers(store, config.teacher, config.teacher_weight)
+    how = Computing(
+        choose_device(config.device), config.precision, config.workers or usable_cores(), config.slides_root
+    )
+    return Yardstick(teachers.first, most, folder.embeddings, how)
+
+
+def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
+    """Check that stores have one plan, held-out rows and teacher, so that students of all are compared on the same.
+
+    Raises:
+        ConfigError: one differs from the first.
+    """
+    first = stores[0].teacher(teacher)
+    for store in stores[1:]:
+        other = store.teacher(teacher)
+        if other.plan_hash != first.plan_hash:
+            what, fix = "another plan", "Extract both from the same plan"
+        elif other.record.get("weights_sha256") != first.record.get("weights_sha256"):
+            what, fix = f"other weights of {teacher}", "Extract both with the same weights"
+        elif other.ok_rows(VAL).tolist() != first.ok_rows(VAL).tolist():
+            what, fix = "other held-out patches, as some failed in one of them", "Run extract-teacher --retry-failures"
+        else:
+            continue
+        raise ConfigError(
+            f"{store.folder} has {what} than {stores[0].folder}; their students cannot be compared. {fix}"
+        )
+
+
+def run_study(study: Study, settings: Sequence[Setting]) -> StudyRuns:
+    """Train and score every setting with every seed; seeds are the outer loop, so that a study that is stopped has
+    compared what it has.
+
+    Raises:
+        G2LError: a run cannot be made, for another reason than that it diverged; finished runs are kept.
+    """
+    runs, total = StudyRuns(), len(settings) * len(study.seeds)
+    for number, (seed, setting) in enumerate(((s, each) for s in study.seeds for each in settings), start=1):
+        try:
+            sums = _train_and_score(study, setting, seed, f"run {number} of {total}: {setting.title}, seed {seed}")
+        except DivergedError as error:
+            runs.failed[setting.label, seed] = str(error)
+            say(f"warning: {setting.title}, seed {seed}: {error}")
+            continue
+        runs.sums.setdefault(setting.label, {})[seed] = sums
+    return runs
+
+
+def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> CaseSums:
+    """One run's sums: as they are kept, or made."""
+    store, out = study.stores[setting.store], study.folder.run(setting.label, seed)
+    values = {**study.base, **setting.options, "seed": seed}
+    key = {
+        "options": base_record(values) | {"seed": seed},
+        "stores": [store.teacher(name).content_hash() for name in values.get("teacher") or store.teachers],
+        "yardstick": study.yardstick.record(),
+    }
+    path = study.folder.sums(setting.label, seed)
+    if (sums := read_sums(path, key)) is not None and (out / "student" / "config.json").is_file():
+        return sums
+    say(said)
+    config = build_config(values, {}, setting.title)
+    if finished_training(store.folder, out, config) is None:
+        train_student(store, out, config)
+    sums = study.yardstick.score(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_sums(path, sums, key)
+    if not study.keep_checkpoints:
+        drop_checkpoints(out)
+    return sums
+
+
+def drop_checkpoints(run: Path) -> None:
+    """Remove the checkpoints of a finished run; its student is exported."""
+    checkpoints = RunFolder(run).checkpoints
+    if checkpoints.is_dir() and not checkpoints.is_symlink():
+        shutil.rmtree(checkpoints)

@@ -1,0 +1,99 @@
+"""The students of an ablation, evaluated by the benchmarks: from a table, over seeds, with the cache."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.labelled_patches import write_patches
+from support.pixels import noise
+from support.studies import ablate_once, study_store
+from support.training import plain_curves
+
+from pipeline.base.errors import BenchmarkError, ConfigError
+from stages import train_student as stage
+from stages.studies import evaluated as module
+from stages.studies.evaluated import combined, read_benchmarks, read_report, score_table
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def number(value: float, half: float = 0.02) -> dict[str, float]:
+    return {"value": value, "low": value - half, "high": value + half}
+
+
+def test_students_are_evaluated_and_their_scores_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study_store(tmp_path)
+    cases = [f"C{i // 2}" for i in range(16)]
+    columns = {"label": ["xy"[i // 2 % 2] for i in range(16)], "case_id": cases}
+    table = write_patches(tmp_path, [noise(32, 32, 3, seed=i) for i in range(16)], columns)
+    file = tmp_path / "benchmarks.toml"
+    file.write_text(
+        f'[evaluate]\npatches = "{table}"\nresamples = 100\nfolds = 2\nknn = 3\ndraws = 2\ndevice = "cpu"\n'
+    )
+    monkeypatch.setattr(stage, "draw_curves", plain_curves)
+    done = ablate_once(tmp_path, tmp_path / "out", vary=["val_every=1,2"], seeds=2, evaluate=file)
+    with (tmp_path / "out" / "table.csv").open() as lines:
+        rows = list(csv.DictReader(lines))
+    added = [row for row in rows if row["score"] != "R2 of the best linear map"]
+    assert added
+    assert {row["setting"] for row in added} == {"base", "val_every-2"}
+    assert {row["verdict"] for row in added} <= {"", "the same"}  # the two students are one
+    assert len(list((tmp_path / "out" / "evaluate" / "embeddings").glob("*.h5"))) == 2  # a student a seed
+    monkeypatch.setattr(module, "evaluate", lambda *_: pytest.fail("evaluated again"))
+    assert ablate_once(tmp_path, tmp_path / "out", vary=["val_every=1,2"], seeds=2, evaluate=file).text == done.text
+
+
+def test_a_number_of_several_reports_is_one_over_seeds_and_cases() -> None:
+    each = combined([number(0.5), number(0.6), number(0.7)])
+    assert each.value == pytest.approx(0.6)
+    assert each.seed_error == pytest.approx(0.1 / np.sqrt(3))
+    assert each.case_error == pytest.approx(0.02 / 1.96, rel=1e-4)
+    assert (each.seed_freedom, each.case_freedom) == (2, 2)
+
+
+def test_differences_are_judged_against_the_reference() -> None:
+    reports = [
+        {
+            "values": {"a": number(0.5 + s), "b": number(0.8 + s), "c": number(0.5 + 2 * s)},
+            "differences": {"b": number(0.3 + s / 10, 0.01), "c": number(s, 0.01)},
+        }
+        for s in (-0.02, -0.01, 0.0, 0.01, 0.02)
+    ]
+    made = score_table("accuracy", reports, "a", ["a", "b", "c"], 0.05)
+    assert {pair.second: pair.verdict for pair in made.pairs} == {"b": "higher", "c": "the same"}
+    assert made.estimates.keys() == {"a", "b", "c"}
+    del reports[2]["values"]["c"]
+    assert score_table("accuracy", reports, "a", ["a", "b", "c"], 0.05).estimates.keys() == {"a", "b"}
+
+
+def test_without_an_interval_nothing_can_be_said() -> None:
+    none = {"value": 0.1, "low": float("nan"), "high": float("nan")}
+    reports = [{"values": {"a": none, "b": none}, "differences": {"b": none}}] * 3
+    (pair,) = score_table("x", reports, "a", ["a", "b"], 0.05).pairs
+    assert pair.verdict == "cannot be said"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[plan]\nseed = 1\n", "no table .evaluate."),
+        ("[evaluate]\nknnn = 3\n", "did you mean knn"),
+        ("x", "not a TOML"),
+    ],
+)
+def test_a_wrong_table_is_told_before_anything_is_trained(text: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        read_benchmarks(tmp_path / "b.toml")
+
+
+def test_a_damaged_report_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    scores = {"scores": {"R2": {"a": number(0.5)}}, "differences": {}}
+    path.write_text(json.dumps({"sections": {"patches": scores, "cost": scores}}))
+    assert read_report(path, ["a"])["R2"]["values"] == {"a": number(0.5)}
+    path.write_text('{"sections": {"patches": {}}}')
+    with pytest.raises(BenchmarkError, match=r"report\.json.*damaged"):
+        read_report(path, ["a"])

@@ -1,0 +1,76 @@
+"""The runs of a study: one that diverges stops no other, and stores are compared only if they can be."""
+
+from pathlib import Path
+
+import pytest
+from support.studies import ablate_once, base_values, study_store
+from support.training import plain_curves
+
+from pipeline.base.errors import ConfigError, DivergedError
+from pipeline.store.store import Store
+from pipeline.study.folder import StudyFolder
+from stages import train_student as stage
+from stages.studies import runs as module
+from stages.studies.runs import StudyRuns, build_yardstick, drop_checkpoints, require_one_process, require_same_rows
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    study_store(folder)
+    return folder
+
+
+def test_a_run_that_diverges_is_told_and_the_others_are_compared(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = module.train_student
+
+    def diverging(store: Store, out: Path, config: object) -> object:
+        if out.parts[-2:] == ("val_every-2", "1"):
+            raise DivergedError("training has diverged: at step 3 loss is nan")
+        return real(store, out, config)
+
+    monkeypatch.setattr(module, "train_student", diverging)
+    monkeypatch.setattr(stage, "draw_curves", plain_curves)
+    done = ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=3)
+    assert done.is_partial
+    assert "1 run diverged; seeds that a setting lacks are left out" in done.text
+    assert "val_every=2, seed 1: training has diverged" in capsys.readouterr().err
+    assert {line.split()[1] for line in done.text.splitlines() if line.startswith("val_every")} >= {"2"}
+    monkeypatch.setattr(module, "train_student", real)
+    assert not ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=3).is_partial
+
+
+def test_seeds_are_common_to_all_settings() -> None:
+    runs = StudyRuns({"a": {0: None, 1: None, 2: None}, "b": {2: None, 0: None}})  # type: ignore[dict-item]
+    assert runs.complete_seeds([0, 1, 2], ["a", "b"]) == [0, 2]
+    assert runs.complete_seeds([0, 1, 2], ["a", "c"]) == []
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_one_process()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="one process"):
+        require_one_process()
+
+
+def test_the_yardstick_is_the_first_teacher_of_the_first_store(folder: Path, tmp_path: Path) -> None:
+    store = Store(folder / "store.zarr")
+    made = build_yardstick(store, base_values(folder), 16, StudyFolder(tmp_path))
+    assert (made.teacher.name, len(made.rows.val)) == ("test-teacher", 16)
+    require_same_rows([store, Store(folder / "store.zarr")], "test-teacher")
+
+
+def test_only_checkpoints_of_the_run_itself_are_removed(tmp_path: Path) -> None:
+    for name in ("run", "elsewhere"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+        (tmp_path / name / "checkpoints" / "step-1.pt").write_text("x")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "checkpoints").symlink_to(tmp_path / "elsewhere" / "checkpoints")
+    for name in ("run", "linked", "run"):
+        drop_checkpoints(tmp_path / name)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    assert (tmp_path / "elsewhere" / "checkpoints" / "step-1.pt").exists()

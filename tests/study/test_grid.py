@@ -1,0 +1,117 @@
+"""The grid of an ablation: every setting once, options without effect left out, folders that stay when it grows."""
+
+import itertools
+from typing import Any
+
+import pytest
+
+from pipeline.base.errors import ConfigError
+from pipeline.study.grid import (
+    BASE,
+    Setting,
+    build_config,
+    build_settings,
+    canonical_axes,
+    find_reference,
+    idle_options,
+    label_of,
+    parse_axes,
+)
+
+BASE_VALUES = {"student": "s", "epochs": 3}
+
+
+def settings_of(*vary: str, stores: tuple[str, ...] = ("a.zarr",), **base: Any) -> list[Setting]:
+    values = BASE_VALUES | base
+    return build_settings(values, canonical_axes(parse_axes(vary), values), stores)
+
+
+def test_a_grid_is_the_product_of_its_axes_without_idle_ones() -> None:
+    settings = settings_of("loss=log-sum,mse", "alpha=2,4", "lr=1e-3,1e-4")
+    words = [tuple(setting.words.items()) for setting in settings]
+    expected = []
+    for loss, alpha, lr in itertools.product(("log-sum", "mse"), ("2", "4"), ("0.001", "0.0001")):
+        entry = [("loss", loss), *([("alpha", alpha)] if loss == "log-sum" else []), ("lr", lr)]
+        expected += [tuple(entry)] * (tuple(entry) not in expected)
+    assert words == expected
+    assert len({setting.label for setting in settings}) == len(settings) == 6
+
+
+def test_a_setting_is_what_training_gets() -> None:
+    for setting in settings_of("loss=log-sum,mse", "alpha=2,4", "train_slides=none,3"):
+        config = build_config(BASE_VALUES, setting.options, setting.title)
+        for name, text in setting.words.items():
+            value = getattr(config, name)
+            assert text == ("none" if value is None else f"{value:g}" if isinstance(value, float) else str(value))
+        assert not idle_options(config.loss) & setting.words.keys()
+
+
+def test_folders_stay_when_a_grid_is_extended() -> None:
+    small = {s.label: s.options for s in settings_of("loss=log-sum,mse")}
+    large = {s.label: s.options for s in settings_of("loss=log-sum,mse,cosine", "alpha=4,2", "epochs=3,5")}
+    assert small.items() <= large.items()
+    assert small == {BASE: {}, "loss-mse": {"loss": "mse"}}
+
+
+def test_one_value_in_two_spellings_is_one_setting() -> None:
+    assert [s.words["lr"] for s in settings_of("lr=1e-3,0.001,0.0010,2e-3")] == ["0.001", "0.002"]
+    assert [s.words["deterministic"] for s in settings_of("deterministic=true,yes,no")] == ["true", "false"]
+
+
+def test_the_augmentation_that_the_store_decides_differs_from_one_that_is_asked_for() -> None:
+    """A store with views gets none unless it is asked for: "flips" must reach training."""
+    assert [s.options for s in settings_of("augment=flips,none")] == [{"augment": "flips"}, {"augment": "none"}]
+    assert settings_of("augment=flips,none", augment="flips")[0].options == {}
+
+
+def test_lists_are_joined_by_plus() -> None:
+    (one, two) = settings_of("teacher=a,a+b")
+    assert (one.options, two.options) == ({"teacher": ["a"]}, {"teacher": ["a", "b"]})
+
+
+def test_stores_are_an_axis() -> None:
+    stores = ("flips.zarr", "paper.zarr")
+    settings = settings_of("store=flips.zarr,paper.zarr", "loss=mse,cosine", stores=stores)
+    assert [(s.store, s.options["loss"]) for s in settings] == [(0, "mse"), (0, "cosine"), (1, "mse"), (1, "cosine")]
+    assert settings[2].label == "loss-mse_store-paper.zarr"
+
+
+@pytest.mark.parametrize(
+    ("vary", "words"),
+    [
+        (["los=mse"], "los is no option of train-student .did you mean loss"),
+        (["loss=mse,msee"], "did you mean mse"),
+        (["alpha=0.5"], "alpha"),
+        (["workers=1,2"], "workers changes no run"),
+        (["seed=1,2"], "give --seeds"),
+        (["loss"], "write NAME=VALUE"),
+        (["loss=mse,"], "write NAME=VALUE"),
+        (["loss=mse", "loss=cosine"], "varied twice"),
+        (["store=other.zarr"], "other.zarr is no store"),
+    ],
+)
+def test_what_cannot_be_varied_is_refused_by_name(vary: list[str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        settings_of(*vary)
+
+
+def test_labels_are_plain_and_of_one_setting_each() -> None:
+    texts = ["/data/my weights.pt", "/data/my-weights.pt", "x" * 90, "x" * 91, "ä"]
+    labels = [label_of({"weights": text}) for text in texts]
+    assert len(set(labels)) == len(texts)
+    assert all(len(label) <= 48 and label.isascii() and "/" not in label for label in labels)
+
+
+def test_the_reference_has_the_first_values_but_where_it_is_named() -> None:
+    axes = canonical_axes(parse_axes(["loss=mse,log-sum", "alpha=2,4", "epochs=3,1"]), BASE_VALUES)
+    settings = build_settings(BASE_VALUES, axes, ["a"])
+    assert find_reference(settings, axes, None).title == "loss=mse epochs=3"
+    assert find_reference(settings, axes, "loss=log-sum, alpha=4").title == "loss=log-sum alpha=4 epochs=3"
+    for wrong in ("loss=cosine", "lr=1"):
+        with pytest.raises(ConfigError, match="is not of the grid, loss=mse,log-sum; alpha=2,4"):
+            find_reference(settings, axes, wrong)
+
+
+def test_alpha_alone_is_idle_and_only_where_the_loss_takes_none() -> None:
+    assert idle_options("mse") == {"alpha"}
+    assert idle_options("log-sum") == set()
