@@ -20,7 +20,7 @@ def published_label(model: str) -> str:
     return f"{model}, published"
 
 
-def scores_of(comparisons: Sequence[Comparison]) -> list[Score]:
+def comparison_scores(comparisons: Sequence[Comparison]) -> list[Score]:
     """A score a set and metric: our models, each before the published value that it is compared with, and the others.
 
     A value that does not exist is NaN, so that all scores list the models in the same order.
@@ -49,7 +49,7 @@ def sized_models(models: Sequence[ReportModel], comparisons: Sequence[Comparison
 
 def draw_comparison(comparisons: Sequence[Comparison], path: Path) -> bool:
     """Write the values of every metric side by side (PNG); returns whether there was anything to draw."""
-    scores = scores_of(comparisons)
+    scores = comparison_scores(comparisons)
     if scores:
         draw_scores(scores, path)
     return bool(scores)
@@ -60,7 +60,7 @@ def draw_figure_1(
 ) -> bool:
     """Write scores against parameters and time (PNG); returns whether there was anything to draw."""
     sized = sized_models(models, comparisons)
-    return draw_score_against_size(sized, scores_of(comparisons), milliseconds, path) is not None
+    return draw_score_against_size(sized, comparison_scores(comparisons), milliseconds, path) is not None
 
 
 def figure_1_rows(
@@ -78,7 +78,7 @@ def figure_1_rows(
             times.get(label),
             *value.record().values(),
         )
-        for score in scores_of(comparisons)
+        for score in comparison_scores(comparisons)
         for label, value in score.values.items()
         if is_number(value)
     ]

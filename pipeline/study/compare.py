@@ -166,7 +166,7 @@ def judge(
     """
     ps = [difference.p_value(scales[pair] or 1.0) for pair, difference in differences.items()]
     return [
-        Pair(*pair, difference, p, p_holm, verdict_of(difference.value, p, p_holm, level))
+        Pair(*pair, difference, p, p_holm, pair_verdict(difference.value, p, p_holm, level))
         for (pair, difference), p, p_holm in zip(differences.items(), ps, holm(ps), strict=True)
     ]
 
@@ -189,7 +189,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def verdict_of(difference: float, p: float, p_holm: float, level: float) -> str:
+def pair_verdict(difference: float, p: float, p_holm: float, level: float) -> str:
     """What a comparison shows, in a word; see `Pair`."""
     if isnan(p):
         return "cannot be said"

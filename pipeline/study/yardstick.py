@@ -163,6 +163,6 @@ def read_sums(path: Path, key: Mapping[str, Any]) -> CaseSums | None:
         return CaseSums(*sides)
 
 
-def scores_of(runs: list[CaseSums], score: str) -> Scores:
+def scores_by_case(runs: list[CaseSums], score: str) -> Scores:
     """The sums of a setting's runs, in the order of seeds, as `compare` takes them."""
     return Scores(np.stack([run.parts[score] for run in runs]), runs[0].wholes[score])

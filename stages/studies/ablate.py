@@ -22,7 +22,7 @@ from pipeline.study.figures import Panel, draw_settings
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.grid import STORE, Axis, Setting, build_settings, canonical_axes, find_reference, parse_axes
 from pipeline.study.tables import ScoreTable, conclusion, pair_records, pairs_text, setting_records, settings_text
-from pipeline.study.yardstick import scores_of
+from pipeline.study.yardstick import scores_by_case
 from stages.studies.evaluated import evaluate_students, read_benchmarks
 from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, require_same_rows, run_study
 
@@ -128,7 +128,7 @@ def held_out_table(
     common = runs.complete_seeds(seeds, labels)
     if not common:
         raise ConfigError("no seed has a run of every setting: all compared runs diverged. Choose a smaller --lr")
-    scores = {label: scores_of(runs.of(label, common), score) for label in labels}
+    scores = {label: scores_by_case(runs.of(label, common), score) for label in labels}
     pairs = [pair for pair in pairs if set(pair) <= scores.keys()]
     compared = compare(scores, pairs, level)
     is_whole = len(pairs) == len(labels) * (len(labels) - 1) // 2

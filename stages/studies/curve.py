@@ -24,7 +24,7 @@ from pipeline.study.figures import CurveAxis, draw_learning_curves
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.points import Cohort, Point, numbers_of, points_of, settings_of
 from pipeline.study.power_law import extrapolate
-from pipeline.study.yardstick import scores_of
+from pipeline.study.yardstick import scores_by_case
 from pipeline.training.subset import rank_training_slides
 from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, run_study
 
@@ -114,7 +114,7 @@ def curve_axis(
         ConfigError: no point has.
     """
     scored: list[tuple[int, Scores]] = [
-        (point.number, scores_of(runs.of(point.setting.label, seeds), score))
+        (point.number, scores_by_case(runs.of(point.setting.label, seeds), score))
         for point in points
         if runs.complete_seeds(seeds, [point.setting.label]) == list(seeds)
     ]

@@ -104,6 +104,7 @@ def test_transformers_with_registers_equals_timm(version: int) -> None:
         assert torch.allclose(model(IMAGES), expected[:, 0], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_version_that_transformers_itself_writes(tmp_path: object) -> None:
     import safetensors.torch
 

@@ -130,6 +130,7 @@ print(scan_images([Path(name) for name in sys.argv[1:]], 2).problems)
 """
 
 
+@pytest.mark.slow
 def test_pillows_warnings_do_not_reach_the_terminal(tmp_path: Path) -> None:
     """They name no image, and two threads that read at once may undo what hides them for a block."""
     paths = [tmp_path / f"{i}.tif" for i in range(4)]

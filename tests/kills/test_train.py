@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from support.commands import start_g2l, without_leftovers
+from support.extraction import PATCH_PX, extract, plan_cohort, write_cohort, write_teacher
 from support.forked import ForkedCommands, ForkedRun, forked_commands
 from support.places import TESTS
 from support.stores import dropping_cnn, flags, run_files, train_config
@@ -117,21 +118,35 @@ def whole_short(
 
 
 @pytest.fixture(scope="module")
-def recipe(short: TrainConfig) -> TrainConfig:
-    """The paper's recipe over three epochs, with an early stop that ends it within the second."""
-    names = ("weight_decay_schedule", "final_lr", "warmup", "clip", "loss", "alpha", "augment")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Runs on a store of tiles, of whose 40 rows to train on the teacher has embedded the paper's views."""
+    folder = tmp_path_factory.mktemp("crops")
+    write_teacher(folder / "teacher.safetensors")
+    plan = plan_cohort(write_cohort(folder / "slides"), patches_per_slide=40, tile_px=PATCH_PX + 8)
+    views = {"views": 4, "views_strength": "paper"}
+    extracted = extract(plan, folder / "store.zarr", folder / "teacher.safetensors", **views)
+    started = Forks(extracted.store.folder)
+    yield started
+    started.close()
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The paper's recipe over three epochs of three steps, with an early stop that ends it within the second."""
+    source = dropping_cnn(tmp_path_factory.mktemp("recipe") / "cnn")
+    names = (*("weight_decay_schedule", "final_lr", "warmup", "clip"), *("loss", "alpha", "augment", "use_plain_view"))
     values = {name: value for name, value in recipe_values("paper", "train-student").items() if name in names}
     stop = {"early_stop": "total", "early_stop_window": 2, "early_stop_patience": 0}
-    return short.model_copy(update=values | stop | {"epochs": 3, "recipe": "paper"})
+    return train_config(source, epochs=3, batch_size=13, checkpoint_every=2, recipe="paper", **values, **stop)
 
 
 @pytest.fixture(scope="module")
 def whole_recipe(
-    forks: Forks, recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+    crops: Forks, recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, bytes], int]:
     """The files of a run of `recipe` that was never killed, and its number of changes to the file system."""
     run = tmp_path_factory.mktemp("recipe") / "run"
-    assert forks.run(run, recipe) == 0
+    assert crops.run(run, recipe) == 0
     stop = RunFolder(run).stop()
     assert stop is not None
     assert stop.step in (4, 5), "it must end within an epoch of 3 steps, after the first"
@@ -162,17 +177,17 @@ def test_killed_at_every_write(
 
 @pytest.mark.slow
 def test_the_recipe_killed_fifty_times(
-    forks: Forks, recipe: TrainConfig, whole_recipe: tuple[dict[str, bytes], int], tmp_path: Path
+    crops: Forks, recipe: TrainConfig, whole_recipe: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
-    """Annealing and early stop: the last step and all bits are the same, whenever the run was killed. A run is killed
-    until it gets through, at changes drawn anew; as many runs as it takes.
+    """Crops, annealing and early stop: the last step and all bits are the same, whenever the run was killed. A run is
+    killed until it gets through, at changes drawn anew; as many runs as it takes.
     """
     files, total = whole_recipe
     draw, num_kills, num_runs = random.Random(4), 0, 0
     while num_kills < 50:
         num_runs += 1
         run = tmp_path / str(num_runs) / "run"
-        while (code := forks.run(run, recipe, draw.randrange(1, total))) == -signal.SIGKILL:
+        while (code := crops.run(run, recipe, draw.randrange(1, total))) == -signal.SIGKILL:
             num_kills += 1
         assert code == 0
         assert run_files(run) == files

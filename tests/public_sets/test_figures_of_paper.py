@@ -8,10 +8,10 @@ from PIL import Image
 from pipeline.public_sets.compare import Comparison
 from pipeline.public_sets.figures_of_paper import (
     FIGURE_1_COLUMNS,
+    comparison_scores,
     draw_comparison,
     draw_figure_1,
     figure_1_rows,
-    scores_of,
     sized_models,
 )
 from pipeline.public_sets.published import published_values
@@ -27,11 +27,11 @@ MODELS = [ReportModel("teacher", "teacher", {}, 1_135_000_000), ReportModel("min
 
 
 def test_each_of_our_models_comes_before_its_published_value() -> None:
-    (score,) = scores_of(ROWS)
+    (score,) = comparison_scores(ROWS)
     assert score.name == "idc, kNN accuracy"
     assert list(score.values) == ["teacher", "h-optimus-0, published", "mine", "g2l, published"]
     assert isnan(score.values["mine"].value)
-    assert scores_of(ROWS[1:2]) == []
+    assert comparison_scores(ROWS[1:2]) == []
 
 
 def test_published_models_have_the_size_of_their_encoder() -> None:

@@ -143,6 +143,7 @@ def test_a_traceback_is_shown_when_asked_for() -> None:
     assert "Traceback" in done.stderr
 
 
+@pytest.mark.slow
 def test_plan_and_inspect_from_a_cohort(cohort: Path, tmp_path: Path) -> None:
     out = tmp_path / "plan.h5"
     done = run_g2l(

@@ -414,6 +414,7 @@ def test_usable_rows_and_statistics_are_those_of_all_chosen(two: Store) -> None:
         np.testing.assert_allclose(var, columns.astype(np.float64).var(0, ddof=1), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_two_teachers_train_and_export(tmp_path: Path, two: Store, cnn: str) -> None:
     config = train_config(cnn, teacher=["test-teacher", "second"], teacher_weight=[2, 1], epochs=3)
     trained = train_student(two, tmp_path / "run", config)

@@ -16,7 +16,7 @@ from pipeline.features.cache import read_arrays
 from pipeline.store.store import Store
 from pipeline.student.resolve import name_models
 from pipeline.study.compare import estimate_score
-from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, scores_of, write_sums
+from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, scores_by_case, write_sums
 from stages import train_student as stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -55,7 +55,7 @@ def test_scores_are_those_of_evaluate(folder: Path) -> None:
         "cosine": figures.cosine.mean(),
     }
     for name, value in expected.items():
-        assert estimate_score(scores_of([sums], name)).value == pytest.approx(value, rel=1e-6)
+        assert estimate_score(scores_by_case([sums], name)).value == pytest.approx(value, rel=1e-6)
     assert len(made.cases) == 8
     assert sums.wholes["retrieval"].tolist() == [8.0] * 8
 

@@ -89,6 +89,7 @@ def test_the_accuracy_is_plain_for_two_classes_and_macro_for_more() -> None:
     assert monitored_accuracy(truth, np.array([0, 0, 2, 1]), 3) == pytest.approx((2 / 3 + 1 + 0) / 3)
 
 
+@pytest.mark.slow
 def test_it_learns_what_can_be_learnt() -> None:
     train, val = parts(3, signal=3.0)
     found = train_layer(train, val, 3, 0)

@@ -223,6 +223,7 @@ def test_features_that_are_no_numbers_are_a_named_failure(place: Place) -> None:
 # --- the toy tool through the stages ---
 
 
+@pytest.mark.slow
 def test_a_toy_tool_is_written_found_and_imported(tmp_path: Path) -> None:
     """By the functions of `g2l embed` and `g2l import-features`, which have not heard of it."""
     manifest = write_cohort(tmp_path / "slides")

@@ -17,7 +17,7 @@ from pipeline.store.store import Store
 from stages import train_student as stage
 from stages.studies.ablate import Ablation, pairs_of, plan_ablation
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from support.training import plain_curves, stop_after
 from pipeline.base.errors import ConfigError
 from stages import train_student as stage
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 OPTIONS = {"slides": "2,6", "patches": "6,12", "epoch_counts": "1,2", "seeds": 2, "resamples": 100}
 
 

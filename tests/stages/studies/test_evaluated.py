@@ -16,7 +16,7 @@ from stages import train_student as stage
 from stages.studies import evaluated as module
 from stages.studies.evaluated import combined, read_benchmarks, read_report, score_table
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 def number(value: float, half: float = 0.02) -> dict[str, float]:
