@@ -77,7 +77,7 @@ def allowed(measured: Interval, published: PublishedValue, tolerance: float) -> 
     return tolerance + min(widening, tolerance)
 
 
-def compare(
+def compare_with_published(
     set_name: str,
     metric: MetricOfSet,
     measured: Mapping[str, Interval],

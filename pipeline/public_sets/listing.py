@@ -1,12 +1,12 @@
 """What `g2l reproduce --list` shows; without torch. Pure."""
 
-from pipeline.public_sets.recipe import Recipe, left_out_sets, recipes
+from pipeline.public_sets.recipe import SetRecipe, left_out_sets, set_recipes
 
 
 def list_sets() -> str:
     """Each set, its terms and how it is got; and the sets that are not read, and why."""
     blocks: dict[str, list[str]] = {}
-    for recipe in sorted(recipes().values(), key=lambda each: (each.variant_of or each.name, each.variant_of)):
+    for recipe in sorted(set_recipes().values(), key=lambda each: (each.variant_of or each.name, each.variant_of)):
         if recipe.variant_of:
             blocks[recipe.variant_of].append(f"  or {recipe.name}: {recipe.title}")
         else:
@@ -15,7 +15,7 @@ def list_sets() -> str:
     return "\n\n".join("\n".join(lines) for lines in (*blocks.values(), ["known, and not read:", *others]))
 
 
-def _details(recipe: Recipe) -> list[str]:
+def _details(recipe: SetRecipe) -> list[str]:
     """All but the name and title, indented."""
     metrics = "; ".join(metric.name for metric in recipe.metrics)
     lines = [recipe.about, f"terms: {recipe.terms}", f"from: {recipe.url}", f"--root: {recipe.how}"]

@@ -42,7 +42,7 @@ class MetricOfSet:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SetRecipe:
     """One set.
 
     Attributes:
@@ -84,9 +84,9 @@ class Recipe:
 
 
 @cache
-def recipes() -> Mapping[str, Recipe]:
+def set_recipes() -> Mapping[str, SetRecipe]:
     """All sets that can be reproduced, variants included, by name."""
-    found: dict[str, Recipe] = {}
+    found: dict[str, SetRecipe] = {}
     for name in _file_names():
         if name != LEFT_OUT:
             entries = _parsed(name)
@@ -106,18 +106,18 @@ def left_out_sets() -> Mapping[str, str]:
     return {name: str(entry["why"]) for name, entry in _parsed(LEFT_OUT).items()}
 
 
-def find_recipe(name: str) -> Recipe:
+def find_recipe(name: str) -> SetRecipe:
     """The recipe of a set.
 
     Raises:
         ConfigError: there is none; says why, if the set is known.
     """
-    if name in recipes():
-        return recipes()[name]
+    if name in set_recipes():
+        return set_recipes()[name]
     if name in left_out_sets():
         raise ConfigError(f"{name} cannot be reproduced: {left_out_sets()[name]}")
     raise ConfigError(
-        f"{name}: no such public set{did_you_mean(name, recipes())}; the sets are {', '.join(recipes())}. "
+        f"{name}: no such public set{did_you_mean(name, set_recipes())}; the sets are {', '.join(set_recipes())}. "
         "g2l reproduce --list describes them"
     )
 
@@ -133,8 +133,8 @@ def _parsed(name: str) -> dict[str, Any]:
     return tomllib.loads(resources.files("pipeline").joinpath(*FOLDER, name).read_text("utf-8"))
 
 
-def _recipe(name: str, entries: Mapping[str, Any]) -> Recipe:
+def _recipe(name: str, entries: Mapping[str, Any]) -> SetRecipe:
     """A recipe of its entries; those that span lines become one line."""
     values = {key: " ".join(v.split()) if isinstance(v, str) and key != "how" else v for key, v in entries.items()}
     metrics = tuple(MetricOfSet(**metric) for metric in entries["metrics"])
-    return Recipe(name=name, **{**values, "how": entries["how"].strip(), "metrics": metrics})
+    return SetRecipe(name=name, **{**values, "how": entries["how"].strip(), "metrics": metrics})

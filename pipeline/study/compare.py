@@ -150,7 +150,7 @@ class Pair:
     verdict: str
 
 
-def compare(scores: Mapping[str, Scores], pairs: Sequence[tuple[str, str]], level: float) -> list[Pair]:
+def compare_settings(scores: Mapping[str, Scores], pairs: Sequence[tuple[str, str]], level: float) -> list[Pair]:
     """Compare the pairs of settings, paired by seed and case; see `judge`."""
     differences = {(first, second): estimate_score(_less(scores[second], scores[first])) for first, second in pairs}
     sizes = {name: float(np.abs(each.by_seed).max()) for name, each in scores.items()}

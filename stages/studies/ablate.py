@@ -17,7 +17,7 @@ from pipeline.config.studies import SCORES, AblateConfig
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records
 from pipeline.store.store import Store
-from pipeline.study.compare import compare, estimate_score, not_shown_lower
+from pipeline.study.compare import compare_settings, estimate_score, not_shown_lower
 from pipeline.study.figures import Panel, draw_settings
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.grid import STORE, Axis, Setting, build_settings, canonical_axes, find_reference, parse_axes
@@ -130,7 +130,7 @@ def held_out_table(
         raise ConfigError("no seed has a run of every setting: all compared runs diverged. Choose a smaller --lr")
     scores = {label: scores_by_case(runs.of(label, common), score) for label in labels}
     pairs = [pair for pair in pairs if set(pair) <= scores.keys()]
-    compared = compare(scores, pairs, level)
+    compared = compare_settings(scores, pairs, level)
     is_whole = len(pairs) == len(labels) * (len(labels) - 1) // 2
     return ScoreTable(
         SCORES[score],

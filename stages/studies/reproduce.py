@@ -20,7 +20,7 @@ from pipeline.disk.files import make_output_folder, write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records, write_table
 from pipeline.evaluate.options.config import evaluate_config
-from pipeline.public_sets.compare import FAIL, Comparison, compare
+from pipeline.public_sets.compare import FAIL, Comparison, compare_with_published
 from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons, write_comparisons
 from pipeline.public_sets.copies import without_leaks
 from pipeline.public_sets.figures_of_paper import FIGURE_1_COLUMNS, draw_comparison, draw_figure_1, figure_1_rows
@@ -28,7 +28,7 @@ from pipeline.public_sets.measured import measured_values, milliseconds, num_fai
 from pipeline.public_sets.members import Members
 from pipeline.public_sets.paper_tables import draw_table, paper_tables
 from pipeline.public_sets.published import published_name, published_values
-from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, Recipe, find_recipe
+from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, SetRecipe, find_recipe
 from pipeline.report.content import Exclusion, Report
 from stages.evaluate import evaluate
 
@@ -45,7 +45,7 @@ OF_EVALUATE = ("models", "reference", "resamples", "seed", "cost", "patch_px", "
 class Reproduced:
     """What came out: all comparisons of the set, and how many members or images failed."""
 
-    recipe: Recipe
+    recipe: SetRecipe
     comparisons: tuple[Comparison, ...]
     num_failed: int
 
@@ -102,7 +102,7 @@ def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
     write_text(path, to_toml({"reproduce": record}))
 
 
-def read_set(recipe: Recipe, root: Path, out: Path, workers: int) -> Members:
+def read_set(recipe: SetRecipe, root: Path, out: Path, workers: int) -> Members:
     """Read the set's folder; writes `table.csv`, and `left_out.csv` with what it leaves out.
 
     Raises:
@@ -129,7 +129,7 @@ def _words_on_left_out(left_out: Sequence[Exclusion], path: Path) -> list[str]:
     return lines
 
 
-def evaluation_options(recipe: Recipe, out: Path, members: Members, config: ReproduceConfig) -> dict[str, Any]:
+def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: ReproduceConfig) -> dict[str, Any]:
     """The options of `g2l evaluate` for the set's table; those that are not given stay away.
 
     Raises:
@@ -146,7 +146,7 @@ def evaluation_options(recipe: Recipe, out: Path, members: Members, config: Repr
     return {name: value for name, value in (values | dict(recipe.options)).items() if value is not None}
 
 
-def compare_report(recipe: Recipe, report: Report) -> list[Comparison]:
+def compare_report(recipe: SetRecipe, report: Report) -> list[Comparison]:
     """Every model of the report by every metric of the recipe."""
     models = {model.label: model for model in report.models}
     reference = published_name(report.reference, models.get(report.reference))
@@ -156,7 +156,7 @@ def compare_report(recipe: Recipe, report: Report) -> list[Comparison]:
         labels = dict.fromkeys([*models, *measured]) if recipe.benchmark != "slides" else measured
         names = {label: published_name(label, models.get(label)) for label in labels}
         published = [each for each in published_values() if (each.set, each.metric) == (recipe.name, metric.name)]
-        comparisons += compare(recipe.name, metric, measured, names, published)
+        comparisons += compare_with_published(recipe.name, metric, measured, names, published)
     return comparisons
 
 

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.public_sets.compare import FAIL, NO_PUBLISHED, NOT_COMPARABLE, NOT_MEASURED, PASS, compare, verdict_of
+from pipeline.public_sets.compare import (
+    FAIL,
+    NO_PUBLISHED,
+    NOT_COMPARABLE,
+    NOT_MEASURED,
+    PASS,
+    compare_with_published,
+    verdict_of,
+)
 from pipeline.public_sets.published import PublishedValue
 from pipeline.public_sets.recipe import MetricOfSet
 from pipeline.report.content import Interval
@@ -67,7 +75,7 @@ def test_more_tolerance_or_a_nearer_value_never_turns_a_pass_into_a_fail(
 def test_our_models_come_first_and_then_the_published_ones_that_we_lack() -> None:
     published = [theirs(0.9, model="uni"), theirs(0.95, model="g2l"), theirs(0.7, model="Virchow")]
     measured = {"student": ours(0.94), "other": ours(0.5)}
-    rows = compare("idc", METRIC, measured, {"student": "g2l", "other": "", "absent": "uni"}, published)
+    rows = compare_with_published("idc", METRIC, measured, {"student": "g2l", "other": "", "absent": "uni"}, published)
     assert [(row.model, row.published and row.published.model, row.verdict) for row in rows] == [
         ("student", "g2l", PASS),
         ("other", None, NO_PUBLISHED),

@@ -1,12 +1,12 @@
 """`g2l reproduce --list`."""
 
 from pipeline.public_sets.listing import list_sets
-from pipeline.public_sets.recipe import left_out_sets, recipes
+from pipeline.public_sets.recipe import left_out_sets, set_recipes
 
 
 def test_every_set_is_listed_with_its_terms() -> None:
     text = list_sets()
-    for name, recipe in recipes().items():
+    for name, recipe in set_recipes().items():
         assert f"{name}: {recipe.title}" in text
         assert recipe.terms in text
         assert recipe.url in text

@@ -8,7 +8,7 @@ from support.places import ROOT
 from pipeline.encoders.table import ENCODERS
 from pipeline.public_sets.measured import MEASURED
 from pipeline.public_sets.published import PUBLISHED_COLUMNS, PublishedValue, published_name, published_values, value_of
-from pipeline.public_sets.recipe import left_out_sets, recipes
+from pipeline.public_sets.recipe import left_out_sets, set_recipes
 from pipeline.report.content import AFTER, ReportModel
 
 PAPER = {
@@ -38,7 +38,7 @@ def test_the_file_has_one_row_a_value_of_known_sets_and_metrics() -> None:
     assert header == ",".join(PUBLISHED_COLUMNS)
     counts = Counter((each.set, each.model.lower(), each.metric) for each in published_values())
     assert [key for key, count in counts.items() if count > 1] == []
-    assert {each.set for each in published_values()} <= recipes().keys() | left_out_sets().keys()
+    assert {each.set for each in published_values()} <= set_recipes().keys() | left_out_sets().keys()
     assert {each.metric for each in published_values()} <= MEASURED.keys()
 
 
@@ -51,8 +51,8 @@ def test_a_value_is_in_range_and_has_a_source(value: PublishedValue) -> None:
     assert value.source
     assert value.place
     assert value.protocol in ("paper", "eva", "pathorob")
-    if value.set in recipes():
-        assert value.metric in {metric.name for metric in recipes()[value.set].metrics}
+    if value.set in set_recipes():
+        assert value.metric in {metric.name for metric in set_recipes()[value.set].metrics}
 
 
 def test_the_papers_tables_are_all_there() -> None:

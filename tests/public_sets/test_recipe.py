@@ -11,21 +11,21 @@ from pipeline.base.errors import ConfigError
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.measured import MEASURED
 from pipeline.public_sets.published import published_values
-from pipeline.public_sets.recipe import LEFT_OUT, Recipe, find_recipe, left_out_sets, recipes
+from pipeline.public_sets.recipe import LEFT_OUT, SetRecipe, find_recipe, left_out_sets, set_recipes
 
 WANTED = {"tils", "idc", "breakhis", "bach", "bracs", "pcam", "gleason", "aggc", "tiger", "chimera", "tp53"}
 WANTED |= {"pathorob-camelyon", "pathorob-tcga", "pathorob-tolkach-esca"}
 """The sets of issue 10."""
-each = pytest.mark.parametrize("recipe", recipes().values(), ids=recipes().keys())
+each = pytest.mark.parametrize("recipe", set_recipes().values(), ids=set_recipes().keys())
 
 
 def test_every_set_is_read_or_its_absence_is_explained() -> None:
-    assert recipes().keys() | left_out_sets().keys() >= WANTED
-    assert not recipes().keys() & left_out_sets().keys()
+    assert set_recipes().keys() | left_out_sets().keys() >= WANTED
+    assert not set_recipes().keys() & left_out_sets().keys()
 
 
 @each
-def test_a_recipe_is_complete(recipe: Recipe) -> None:
+def test_a_recipe_is_complete(recipe: SetRecipe) -> None:
     for text in (recipe.title, recipe.about, recipe.terms, recipe.how, recipe.citation):
         assert len(text) > 5
     assert recipe.url.startswith("https://")
@@ -35,7 +35,7 @@ def test_a_recipe_is_complete(recipe: Recipe) -> None:
 
 
 @each
-def test_its_metrics_exist_and_say_why_they_tolerate_what(recipe: Recipe) -> None:
+def test_its_metrics_exist_and_say_why_they_tolerate_what(recipe: SetRecipe) -> None:
     assert recipe.metrics
     assert len({metric.name for metric in recipe.metrics}) == len(recipe.metrics)
     for metric in recipe.metrics:
@@ -46,7 +46,7 @@ def test_its_metrics_exist_and_say_why_they_tolerate_what(recipe: Recipe) -> Non
 
 
 @each
-def test_its_options_are_those_of_evaluate(recipe: Recipe) -> None:
+def test_its_options_are_those_of_evaluate(recipe: SetRecipe) -> None:
     assert {recipe.benchmark, *recipe.options} <= evaluate_config().model_fields.keys()
     for name in recipe.options:
         evaluate_config().build({"models": ["a"], name: recipe.options[name]})
@@ -72,5 +72,5 @@ def test_the_recipes_are_those_of_data_manifests() -> None:
     shown, packaged = ROOT / "data_manifests" / "benchmarks", ROOT / "pipeline" / "data" / "benchmarks"
     assert os.path.realpath(shown) == os.path.realpath(packaged)
     assert {path.stem for path in packaged.glob("*.toml")} - {Path(LEFT_OUT).stem} == {
-        name for name, recipe in recipes().items() if not recipe.variant_of
+        name for name, recipe in set_recipes().items() if not recipe.variant_of
     }

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.study.compare import Estimate, Scores, compare, equal_cases, estimate_score, holm, not_shown_lower
+from pipeline.study.compare import (
+    Estimate,
+    Scores,
+    compare_settings,
+    equal_cases,
+    estimate_score,
+    holm,
+    not_shown_lower,
+)
 
 Rng = np.random.Generator
 
@@ -35,7 +43,7 @@ def wrongly_shown(draw: object, num_grids: int, **options: object) -> float:
     wrong = 0
     for _ in range(num_grids):
         scores = grid(draw, [0.0] * 4, **options)  # type: ignore[arg-type]
-        wrong += any(pair.verdict in ("higher", "lower") for pair in compare(scores, all_pairs(scores), 0.05))
+        wrong += any(pair.verdict in ("higher", "lower") for pair in compare_settings(scores, all_pairs(scores), 0.05))
     return wrong / num_grids
 
 
@@ -59,7 +67,7 @@ def test_with_one_source_of_variation_it_is_students_test() -> None:
     of_cases = np.ones((5, 1)) * rng.normal(0.01, 0.02, 8) * whole
     nothing = Scores(np.zeros((5, 8)), whole)
     for parts, sample in ((of_seeds, of_seeds[:, 0] / 30), (of_cases, of_cases[0] / 30)):
-        (pair,) = compare({"a": nothing, "b": Scores(parts, whole)}, [("a", "b")], 0.05)
+        (pair,) = compare_settings({"a": nothing, "b": Scores(parts, whole)}, [("a", "b")], 0.05)
         expected = stats.ttest_1samp(sample, 0.0)
         assert pair.p == pytest.approx(expected.pvalue, rel=1e-6)
         interval = expected.confidence_interval(0.95)
@@ -103,7 +111,7 @@ def test_among_equals_with_ties_and_few_values_none_is_declared() -> None:
         whole = np.full(6, 8.0)
         scores = {f"s{i}": Scores(rng.binomial(8, 0.7, (3, 6)).astype(float), whole) for i in range(3)}
         scores["again"] = scores["s0"]
-        pairs = compare(scores, all_pairs(scores), 0.05)
+        pairs = compare_settings(scores, all_pairs(scores), 0.05)
         assert next(pair for pair in pairs if (pair.first, pair.second) == ("s0", "again")).verdict == "the same"
         wrong += any(pair.verdict in ("higher", "lower") for pair in pairs)
     assert wrong <= 13
@@ -113,7 +121,7 @@ def test_a_planted_winner_is_found() -> None:
     rng, found, wrong = np.random.default_rng(1), 0, 0
     for _ in range(20):
         scores = grid(rng, [0.0, 0.0, 0.15, 0.0])
-        pairs = compare(scores, all_pairs(scores), 0.05)
+        pairs = compare_settings(scores, all_pairs(scores), 0.05)
         shown = {(pair.first, pair.second): pair.verdict for pair in pairs if pair.verdict != "not shown"}
         found += not_shown_lower(scores, pairs)[0] == "s2" and len(not_shown_lower(scores, pairs)) == 1
         assert [shown.pop(("s0", "s2"), "higher"), shown.pop(("s1", "s2"), "higher")] == ["higher"] * 2
@@ -126,7 +134,7 @@ def test_a_planted_winner_is_found() -> None:
 def test_what_cannot_be_tested_is_said() -> None:
     rng = np.random.default_rng(1)
     for one in (grid(rng, [0.0, 0.5], seeds=1), grid(rng, [0.0, 0.5], cases=1)):
-        (pair,) = compare(one, all_pairs(one), 0.05)
+        (pair,) = compare_settings(one, all_pairs(one), 0.05)
         assert (pair.verdict, isnan(pair.p), isnan(pair.difference.interval()[0])) == ("cannot be said", True, True)
         assert not_shown_lower(one, [pair]) == ["s1", "s0"]
 
@@ -134,7 +142,7 @@ def test_what_cannot_be_tested_is_said() -> None:
 def test_rounding_is_no_difference() -> None:
     scores = grid(np.random.default_rng(1), [0.0])
     nearly = Scores(scores["s0"].parts * (1 + 1e-13), scores["s0"].whole)
-    (pair,) = compare(scores | {"again": nearly}, [("s0", "again")], 0.05)
+    (pair,) = compare_settings(scores | {"again": nearly}, [("s0", "again")], 0.05)
     assert (pair.verdict, pair.p_holm) == ("the same", 1.0)
 
 

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 
-from pipeline.study.compare import Scores, compare, estimate_score, not_shown_lower
+from pipeline.study.compare import Scores, compare_settings, estimate_score, not_shown_lower
 from pipeline.study.grid import Setting
 from pipeline.study.tables import ScoreTable, conclusion, pair_records, pairs_text, setting_records, settings_text
 
@@ -18,7 +18,7 @@ def score_table(gains: tuple[float, ...] = (0.0, 0.0, 0.3), seeds: int = 5, case
         setting.label: Scores(5 + 10 * gain + rng.normal(size=(seeds, cases)) * 0.2, np.full(cases, 10.0))
         for setting, gain in zip(SETTINGS, gains, strict=True)
     }
-    pairs = compare(scores, list(itertools.combinations(scores, 2)), 0.05)
+    pairs = compare_settings(scores, list(itertools.combinations(scores, 2)), 0.05)
     return ScoreTable(
         "R2",
         {name: estimate_score(each) for name, each in scores.items()},
