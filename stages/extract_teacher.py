@@ -364,7 +364,7 @@ def embed_shards(
         Progress("extracting", teacher.num_rows, "patches", done=done) as progress,
     ):
         for embedded in batches:
-            writer.put(embedded.rows, embedded.of_all_rows(), embedded.results)
+            writer.put(embedded.rows, embedded.for_all_rows(), embedded.results)
             failed = failed_before + writer.num_failures
             if max_failures is not None and failed > max_failures:
                 raise StoreError(too_many_failures(failed, writer.last_failure, max_failures))

@@ -222,7 +222,7 @@ def _whole_embedding(out: Path) -> Tally | None:
     """
     with reading(out / FINISHED_FILE, "damaged", EmbedError):
         record = read_json(out / FINISHED_FILE)
-        tally = Tally.of_record(out, record)
+        tally = Tally.from_record(out, record)
         sizes = record["files"].items()
         is_whole = not tally.is_partial and all((out / path).stat().st_size == size for path, size in sizes)
     return tally if is_whole else None

@@ -411,7 +411,7 @@ def train_step(
     losses = [head.weight * loss_of(*head.projector(embedding, z)) for head, z in distillation.by_head(teachers)]
     loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
     if early_stop:
-        early_stop.expect(HostCopy(distributed.of_the_leader(loss.detach())).read)
+        early_stop.expect(HostCopy(distributed.leader_value(loss.detach())).read)
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     parameters = distillation.parameters()

@@ -69,7 +69,7 @@ def gather(value: T) -> list[T]:
     return [value for value in values if value is not None]
 
 
-def of_the_leader(value: Tensor) -> Tensor:
+def leader_value(value: Tensor) -> Tensor:
     """The first process's `value`; all processes must call this."""
     if world_size() == 1:
         return value

@@ -33,7 +33,7 @@ def copies_of_slides(paths: Sequence[Path]) -> list[list[int]]:
     in_series = _split([[i for i, uid in enumerate(series) if uid]], lambda i: series[i])
     groups = [[i for i, uid in enumerate(series) if not uid]]
     for key in (_size, _digest_of_parts, _digest):
-        groups = _split(groups, lambda i, key=_of_inode(key): key(paths[i]))  # type: ignore[misc]
+        groups = _split(groups, lambda i, key=_by_inode(key): key(paths[i]))  # type: ignore[misc]
     return sorted([*in_series, *groups])
 
 
@@ -88,7 +88,7 @@ def _split(groups: Iterable[Sequence[int]], key: Callable[[int], Hashable | None
     return parted
 
 
-def _of_inode(key: Key) -> Key:
+def _by_inode(key: Key) -> Key:
     """The key, computed once for all names of a file; `None` for unreadable files."""
     known: dict[tuple[int, int], Hashable | None] = {}
 

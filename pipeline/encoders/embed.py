@@ -63,7 +63,7 @@ class EmbeddedBatch(Generic[T]):
     readable: list[int]
     embeddings: Tensor
 
-    def of_all_rows(self) -> NDArray[np.float32]:
+    def for_all_rows(self) -> NDArray[np.float32]:
         """float32 (B, D), of several views (B, K, D): NaN for rows that could not be read."""
         every = np.full((len(self.rows), *self.embeddings.shape[1:]), np.nan, np.float32)
         every[self.readable] = self.embeddings.numpy()

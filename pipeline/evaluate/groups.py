@@ -145,8 +145,8 @@ def _named(columns: Mapping[str, Sequence[str]], filled: Sequence[str], chosen: 
             _require_one(roots, columns, filled, higher)
     names = _require_one(roots, columns, filled, chosen)
     named_by = dict.fromkeys(names, chosen)
-    of_cases = [name for name in filled if name != chosen and LEVELS.get(name, 0) > LEVELS[SLIDE]]
-    for column in sorted(of_cases, key=lambda name: -LEVELS[name]):
+    case_columns = [name for name in filled if name != chosen and LEVELS.get(name, 0) > LEVELS[SLIDE]]
+    for column in sorted(case_columns, key=lambda name: -LEVELS[name]):
         more = _named_by(column, roots, columns[column], names)
         named_by |= dict.fromkeys(more, column)
         names |= more

@@ -84,8 +84,8 @@ def read_arrays(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
 def write_features(
     path: Path,
     arrays: Mapping[str, NDArray[Any]],
-    of_arrays: Mapping[str, Mapping[str, Any]],
-    of_file: Mapping[str, Any],
+    array_attributes: Mapping[str, Mapping[str, Any]],
+    file_attributes: Mapping[str, Any],
     *,
     row_chunks: bool = False,
 ) -> None:
@@ -100,8 +100,8 @@ def write_features(
         for name, values in arrays.items():
             rows = {"chunks": (1, *values.shape[1:]), "maxshape": (None, *values.shape[1:])} if row_chunks else {}
             dataset = f.create_dataset(name, data=values, track_times=False, **rows)
-            dataset.attrs.update(of_arrays.get(name, {}))
-        f.attrs.update(of_file)
+            dataset.attrs.update(array_attributes.get(name, {}))
+        f.attrs.update(file_attributes)
     with write_aside(path) as out:
         out.write(buffer.getbuffer())
 

@@ -32,7 +32,7 @@ MIRAX, HAMAMATSU = ".mrxs", (".vms", ".vmu")
 IMAGE_FILE = re.compile(rb"^ImageFile[^=\r\n]*=[ \t]*([^\r\n]+?)[ \t]*\r?$", re.MULTILINE)
 MAX_INDEX_BYTES = 1 << 20
 """Largest Hamamatsu index file; a larger file is not one. Our choice."""
-OF_FILE = ("file_bytes", "sha256")
+FILE_FACTS = ("file_bytes", "sha256")
 """Fields that follow the file's bytes: damaging or repairing a tile changes them."""
 MPP_ROUNDING = 1e-6
 """Largest relative difference between two readings of one mpp."""
@@ -84,11 +84,11 @@ class SlideIdentity:
         DICOM slides, whose quickhash is their series' UID.
         """
         same_quickhash = self.quickhash is not None and self.quickhash == now.quickhash and now.series_sha256 is None
-        return self._compare(now, [name for name in asdict(self) if not (same_quickhash and name in OF_FILE)])
+        return self._compare(now, [name for name in asdict(self) if not (same_quickhash and name in FILE_FACTS)])
 
     def file_changes(self, now: "SlideIdentity") -> list[str]:
         """How the file's bytes differ from this record."""
-        return self._compare(now, OF_FILE)
+        return self._compare(now, FILE_FACTS)
 
     def _compare(self, now: "SlideIdentity", names: Sequence[str]) -> list[str]:
         """The fields among `names` that differ, as `name: then -> now`."""

@@ -116,8 +116,8 @@ def estimate_score(scores: Scores) -> Estimate:
     whole = scores.whole.sum()
     case_error = nan
     if num_cases > 1:
-        of_cases = scores.parts.mean(0)
-        left = (of_cases.sum() - of_cases) / (whole - scores.whole)
+        case_columns = scores.parts.mean(0)
+        left = (case_columns.sum() - case_columns) / (whole - scores.whole)
         case_error = sqrt((num_cases - 1) / num_cases * float(np.square(left - left.mean()).sum()))
     return Estimate(
         float(by_seed.mean()), seed_error, case_error, max(num_seeds - 1, 0), max(equal_cases(scores.whole) - 1, 0)

@@ -174,8 +174,8 @@ def resampled(points: Sequence[Scores], resamples: int, seed: int) -> tuple[Floa
     weights = rng.multinomial(len(whole), np.full(len(whole), 1 / len(whole)), size=resamples)
     totals = weights @ whole
     means = np.stack([scores.parts.mean(0) for scores in points])
-    of_cases = (weights @ means.T) / totals[:, None]
+    case_columns = (weights @ means.T) / totals[:, None]
     variances = np.array([scores.by_seed.var(ddof=1) for scores in points])
     noise = np.sqrt((variances + variances.mean()) / 2 / num_seeds)
     errors = rng.standard_t(len(points) * (num_seeds - 1), size=(resamples, len(points)))
-    return of_cases + noise * errors, noise
+    return case_columns + noise * errors, noise

@@ -118,13 +118,13 @@ class Yardstick:
             student = StoreEmbeddings("student", embeddings[:count], embeddings[count:], False, None, named)
             figures = row_figures(self._space, student, self._space.fit_map(student).predict(student.val))
         ones = np.ones(len(self.rows.val))
-        of_rows = {
+        row_pairs = {
             "r2-linear": (figures.total - figures.residual, figures.total),
             "neighbour-overlap": (figures.overlap, ones),
             "retrieval": (figures.top1, ones),
             "cosine": (figures.cosine, ones),
         }
-        sums = {name: [self._by_case(values) for values in pair] for name, pair in of_rows.items()}
+        sums = {name: [self._by_case(values) for values in pair] for name, pair in row_pairs.items()}
         return CaseSums({name: pair[0] for name, pair in sums.items()}, {name: pair[1] for name, pair in sums.items()})
 
     def _by_case(self, values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -109,7 +109,7 @@ def choose_rows(
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
     train, val = (reduce(np.intersect1d, [each.ok_rows(split) for each in teachers]) for split in (TRAIN, VAL))
-    train = subset.of_rows(train, teachers[0].plan)
+    train = subset.restrict(train, teachers[0].plan)
     _require_enough(train, teachers)
     notes = []
     if batch_size > len(train):

@@ -37,7 +37,7 @@ class RowSubset:
     num_patches: int | None = None
     seed: int = 0
 
-    def of_rows(self, rows: NDArray[np.int64], plan: Plan) -> NDArray[np.int64]:
+    def restrict(self, rows: NDArray[np.int64], plan: Plan) -> NDArray[np.int64]:
         """The rows of the subset, of the training `rows` (N,) that have embeddings; ascending.
 
         Raises:

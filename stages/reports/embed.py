@@ -53,12 +53,12 @@ class Tally:
         self.failed_patches += failed
 
     def record(self) -> dict[str, str | int]:
-        """Counts over all runs, for `of_record`."""
+        """Counts over all runs, for `from_record`."""
         where = self.where.relative_to(self.folder).as_posix()
         return {"where": where, **{name: getattr(self, name) for name in COUNTED}}
 
     @classmethod
-    def of_record(cls, folder: Path, record: Mapping[str, Any]) -> Self:
+    def from_record(cls, folder: Path, record: Mapping[str, Any]) -> Self:
         """Tally of a finished folder, with nothing new.
 
         Raises:

@@ -7,7 +7,7 @@ from pipeline.config.base import Config
 from pipeline.config.recipes import RECIPES
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 
-OF_COMMAND: dict[str, type[Config]] = {
+COMMAND_CONFIGS: dict[str, type[Config]] = {
     "plan": PlanConfig,
     "extract-teacher": ExtractConfig,
     "train-student": TrainConfig,
@@ -18,7 +18,7 @@ OF_COMMAND: dict[str, type[Config]] = {
 def recipes_table() -> str:
     """All options that a recipe sets: a row each, with the value in every recipe, and where the paper's is from."""
     rows = []
-    for command, config in OF_COMMAND.items():
+    for command, config in COMMAND_CONFIGS.items():
         for name in config.model_fields:
             choices = {recipe: options[command].get(name) for recipe, options in RECIPES.items()}
             if any(choices.values()):

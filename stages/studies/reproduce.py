@@ -37,7 +37,7 @@ TABLE_FILE, LEFT_OUT_FILE = "table.csv", "left_out.csv"
 IMAGES_FOLDER, REPORT_FOLDER = "images", "report"
 SHOWN_LEFT_OUT = 5
 """Members that were left out and are named on the terminal. Our choice: `left_out.csv` has all."""
-OF_EVALUATE = ("models", "reference", "resamples", "seed", "cost", "patch_px", "cache", "batch_size", "precision")
+EVALUATE_OPTIONS = ("models", "reference", "resamples", "seed", "cost", "patch_px", "cache", "batch_size", "precision")
 """Options that `evaluate` gets as they are; `device` and `workers` as well."""
 
 
@@ -138,7 +138,7 @@ def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: R
     if (recipe.benchmark == "slides") != bool(config.features):
         what = "needs --features: files of its slides, one folder a model" if not config.features else "has no slides"
         raise ConfigError(f"{recipe.name} {what}")
-    values = {name: getattr(config, name) for name in OF_EVALUATE}
+    values = {name: getattr(config, name) for name in EVALUATE_OPTIONS}
     values |= {"device": config.device, "workers": config.workers, "images_root": members.images_root}
     values |= {recipe.benchmark: out / TABLE_FILE, "features": config.features}
     protocol = config.protocol or recipe.protocol

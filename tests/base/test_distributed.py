@@ -70,7 +70,7 @@ for name, alpha in given["losses"].items():
 with distributed.alone():
     assert distributed.world_size() == 1
     assert float(distributed.global_sum(torch.tensor(3.0))) == 3
-assert float(distributed.of_the_leader(torch.tensor(5.0 + distributed.rank()))) == 5
+assert float(distributed.leader_value(torch.tensor(5.0 + distributed.rank()))) == 5
 assert float(distributed.global_max(torch.tensor(float(distributed.rank())))) == 1
 torch.save(results, folder / f"rank{distributed.rank()}.pt")
 distributed.wait_for_all()

@@ -53,12 +53,12 @@ def test_rows_that_could_not_be_read_never_enter_the_model(built: BuiltEncoder) 
     with torch.inference_mode():
         expected = built.module(pixels[[0, 2]])
     assert torch.equal(done[0].embeddings, expected)
-    every = done[0].of_all_rows()
+    every = done[0].for_all_rows()
     assert np.isnan(every[[1, 3]]).all()
     assert np.array_equal(every[[0, 2]], expected.numpy())
     assert done[1].embeddings.shape == (0, built.spec.width)
-    assert np.isnan(done[1].of_all_rows()).all()
-    assert done[1].of_all_rows().shape == (2, built.spec.width)
+    assert np.isnan(done[1].for_all_rows()).all()
+    assert done[1].for_all_rows().shape == (2, built.spec.width)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -73,7 +73,7 @@ def test_several_views_are_a_pass_each(built: BuiltEncoder, precision: str) -> N
             expected = built.module(pixels[[0, 2], view])
         assert torch.equal(done.embeddings[:, view], expected.float())
     (none,) = embed(EncoderForward(built.module, CPU, precision), Batch(range(3), pixels, [False] * 3), width=96)
-    assert none.of_all_rows().shape == (3, 4, 96)
+    assert none.for_all_rows().shape == (3, 4, 96)
 
 
 def test_each_batch_is_given_when_the_next_one_has_been_started() -> None:

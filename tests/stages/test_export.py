@@ -191,9 +191,9 @@ def test_what_cannot_be_exported_is_told_before_any_model_is_built(tmp_path: Pat
         export_student(run, loop)
 
 
-@pytest.mark.parametrize(("umask", "of_file", "of_folder"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
+@pytest.mark.parametrize(("umask", "file_mode", "folder_mode"), [(0o022, 0o644, 0o755), (0o077, 0o600, 0o700)])
 def test_files_and_folders_follow_the_umask_and_not_the_run(
-    tmp_path: Path, umask: int, of_file: int, of_folder: int
+    tmp_path: Path, umask: int, file_mode: int, folder_mode: int
 ) -> None:
     """Runs of 0.1.0 have weights that their owner alone can read; others were made under another umask."""
     student = tmp_path / "run" / "student"
@@ -208,4 +208,4 @@ def test_files_and_folders_follow_the_umask_and_not_the_run(
         os.umask(before)
     aside = tmp_path / "aside"
     modes = {path.name: path.stat().st_mode & 0o777 for path in (aside, *aside.iterdir())}
-    assert modes == {"aside": of_folder, "projector": of_folder, "model.safetensors": of_file}
+    assert modes == {"aside": folder_mode, "projector": folder_mode, "model.safetensors": file_mode}

@@ -64,9 +64,9 @@ def test_an_estimate_is_that_of_a_plain_implementation() -> None:
 def test_with_one_source_of_variation_it_is_students_test() -> None:
     rng, whole = np.random.default_rng(0), np.full(8, 30.0)
     of_seeds = rng.normal(0.01, 0.02, (5, 1)) * np.ones(8) * whole
-    of_cases = np.ones((5, 1)) * rng.normal(0.01, 0.02, 8) * whole
+    case_columns = np.ones((5, 1)) * rng.normal(0.01, 0.02, 8) * whole
     nothing = Scores(np.zeros((5, 8)), whole)
-    for parts, sample in ((of_seeds, of_seeds[:, 0] / 30), (of_cases, of_cases[0] / 30)):
+    for parts, sample in ((of_seeds, of_seeds[:, 0] / 30), (case_columns, case_columns[0] / 30)):
         (pair,) = compare_settings({"a": nothing, "b": Scores(parts, whole)}, [("a", "b")], 0.05)
         expected = stats.ttest_1samp(sample, 0.0)
         assert pair.p == pytest.approx(expected.pvalue, rel=1e-6)

@@ -27,12 +27,12 @@ def write_plain_file(
     path: Path,
     coords: NDArray[Any] | None = COORDS,
     of_coords: Mapping[str, object] = MappingProxyType({}),
-    of_file: Mapping[str, object] = MappingProxyType({}),
+    file_attributes: Mapping[str, object] = MappingProxyType({}),
 ) -> Path:
     """Features and their coordinates, with just these attributes of the coordinates and of the file."""
     with h5py.File(path, "w") as f:
         f["features"] = FEATURES
-        f.attrs.update(of_file)
+        f.attrs.update(file_attributes)
         if coords is not None:
             f["coords"] = coords
             f["coords"].attrs.update(of_coords)

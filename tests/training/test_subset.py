@@ -37,7 +37,7 @@ def test_slides_and_their_cases_nest(seed: int, patches: int | None) -> None:
     before: set[int] = set()
     order: list[str] = []
     for count in range(1, len(SIZES) + 1):
-        chosen = RowSubset(count, patches, seed).of_rows(rows, plan)
+        chosen = RowSubset(count, patches, seed).restrict(rows, plan)
         assert len(np.unique(slides[chosen])) == count
         assert before < set(chosen.tolist()) <= set(rows.tolist())
         assert chosen.tolist() == sorted(chosen.tolist())
@@ -54,7 +54,7 @@ def test_patches_of_a_slide_nest(seed: int) -> None:
     plan = plan_with_cases()
     rows, slides, before = train_rows(plan), plan.slide_of_row(), set()
     for count in range(1, max(SIZES) + 2):
-        chosen = RowSubset(None, count, seed).of_rows(rows, plan)
+        chosen = RowSubset(None, count, seed).restrict(rows, plan)
         assert np.bincount(slides[chosen]).tolist() == [min(size, count) for size in SIZES]
         assert before <= set(chosen.tolist())
         before = set(chosen.tolist())
@@ -67,14 +67,14 @@ def test_each_slide_and_patch_is_as_likely_as_another() -> None:
     first = [rank_training_slides(list(range(7)), plan, seed)[0] for seed in range(400)]
     of_case = np.bincount([["a", "b", "c", "d"].index(plan.slides[slide].case_id) for slide in first])
     assert (abs(of_case - 100) < 45).all()  # four standard deviations
-    patch = [int(RowSubset(None, 1, seed).of_rows(rows, plan)[0]) for seed in range(400)]
+    patch = [int(RowSubset(None, 1, seed).restrict(rows, plan)[0]) for seed in range(400)]
     assert (abs(np.bincount(patch, minlength=5) - 80) < 40).all()
 
 
 def test_without_a_number_nothing_is_left_out(tmp_path: Path) -> None:
     plan = plan_with_cases()
     rows = train_rows(plan)
-    assert RowSubset().of_rows(rows, plan) is rows
+    assert RowSubset().restrict(rows, plan) is rows
     teacher = make_store(tmp_path / "s.zarr", failed=(5,)).first
     plain = choose_rows([teacher], batch_size=4, val_rows=5, seed=1)
     few = choose_rows([teacher], batch_size=4, val_rows=5, seed=1, subset=RowSubset(2, 6, 1))
@@ -87,7 +87,7 @@ def test_without_a_number_nothing_is_left_out(tmp_path: Path) -> None:
 def test_more_slides_than_there_are_is_refused() -> None:
     plan = plan_with_cases()
     with pytest.raises(ConfigError, match="--train-slides 8: the store has 7 slides"):
-        RowSubset(8).of_rows(train_rows(plan), plan)
+        RowSubset(8).restrict(train_rows(plan), plan)
 
 
 def test_a_run_without_these_options_is_recorded_as_before(tmp_path: Path) -> None:

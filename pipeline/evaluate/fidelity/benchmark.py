@@ -98,7 +98,7 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
         return np.stack([self.teacher.read_embedding(row) for row in self.rows.all.tolist()])
 
     def section(self, evaluation: Evaluation) -> Section:
-        models = [self._of_model(model, evaluation.embeddings[model.label]) for model in evaluation.models]
+        models = [self._embeddings_on_store(model, evaluation.embeddings[model.label]) for model in evaluation.models]
         with one_thread():
             section = fidelity_section(
                 self.teacher,
@@ -114,7 +114,7 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
         notes = filter(None, [changed_note(left_out), changed_files_note(self.changed)])
         return replace(section, exclusions=[*section.exclusions, *left_out], notes=[*notes, *section.notes])
 
-    def _of_model(self, model: EvaluatedModel, embeddings: NDArray[np.float32]) -> StoreEmbeddings:
+    def _embeddings_on_store(self, model: EvaluatedModel, embeddings: NDArray[np.float32]) -> StoreEmbeddings:
         """A model's `embeddings` of the rows, training rows first, with its way into the teacher's space."""
         num_train = len(self.rows.train)
         return StoreEmbeddings(

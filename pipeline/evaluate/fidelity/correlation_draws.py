@@ -31,14 +31,14 @@ def correlation_draws(projected: Floats, target: Floats, resamples: GroupResampl
     }
     if resamples.num_groups < MIN_GROUPS:
         return {name: Draws(value, np.full(len(resamples), np.nan)) for name, value in values.items()}
-    correlation, variance = _of_resamples(projected, target, resamples)
+    correlation, variance = _resampled(projected, target, resamples)
     explained, total = (np.square(correlation) * variance).sum(1), variance.sum(1)
     scaled = np.divide(explained, total, out=np.full(len(total), np.nan), where=total > 0)
     draws = (correlation.mean(1), np.median(correlation, axis=1), scaled)
     return {name: Draws(value, of) for (name, value), of in zip(values.items(), draws, strict=True)}
 
 
-def _of_resamples(projected: Floats, target: Floats, resamples: GroupResamples) -> tuple[Floats, Floats]:
+def _resampled(projected: Floats, target: Floats, resamples: GroupResamples) -> tuple[Floats, Floats]:
     """Each dimension's correlation, and the target's sum of squares about its mean, in each resample: (B, T) each."""
     rows = resamples.sums(np.ones((len(target), 1)))
     blocks = [slice(start, start + BLOCK_DIMENSIONS) for start in range(0, target.shape[1], BLOCK_DIMENSIONS)]

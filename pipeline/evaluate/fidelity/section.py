@@ -139,21 +139,21 @@ def fidelity_section(
         most_rows: at most so many `rows` of each side were chosen.
     """
     space, held_out = TeacherSpace(teacher, rows), origins_of(teacher, rows.val)
-    of_cases = GroupResamples(held_out.cases, resamples, seed)
+    case_resamples = GroupResamples(held_out.cases, resamples, seed)
     cka = {model.label: alignment(space, model) for model in models}
     maps = {model.label: space.fit_map(model) for model in models}
-    figures, correlated = score_models(space, models, maps, of_cases)
+    figures, correlated = score_models(space, models, maps, case_resamples)
     shown = shown_model(models, figures)
     parts = figures_of_parts(space, models, figures, shown[0], held_out)
-    overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, of_cases)) for m in models}
+    overlap = {m.label: interval(mean_draws(figures[m.label, FITTED].overlap, case_resamples)) for m in models}
     return Section(
         key=KEY,
         title="Fidelity to the teacher",
         what=WHAT.format(teacher=teacher.name),
         basis={"patches": len(rows.val), **held_out.counts(), "patches to fit maps": len(rows.train)},
         tables=[
-            *model_tables(figures, correlated, cka, of_cases),
-            *fidelity_differences(models, figures, of_cases, reference),
+            *model_tables(figures, correlated, cka, case_resamples),
+            *fidelity_differences(models, figures, case_resamples, reference),
             *parts.tables,
         ],
         figures=[draw_extremes(teacher, rows, figures[shown].cosine, shown, out)] if teacher.store.has_pixels else [],
@@ -166,10 +166,10 @@ def fidelity_section(
         },
         exclusions=failed_rows(teacher),
         notes=[
-            *row_notes(teacher, rows, space, of_cases.num_groups, cka),
+            *row_notes(teacher, rows, space, case_resamples.num_groups, cka),
             *parts.notes,
             *map_notes(maps),
-            *at_bound(models, overlap, figures, of_cases),
+            *at_bound(models, overlap, figures, case_resamples),
             *provenance(teacher, models),
         ],
         data={
@@ -200,12 +200,12 @@ def model_tables(
     """All models with fitted maps; and those that need none or have their own, if there are such."""
     fitted: list[list[Cell]] = []
     as_it_is: list[list[Cell]] = []
-    for (label, how), of_rows in figures.items():
+    for (label, how), row_scores in figures.items():
         if how == FITTED:
-            cells = map(interval, draws_of(of_rows, resamples))
+            cells = map(interval, draws_of(row_scores, resamples))
             fitted.append([label, how, *cells, cka[label].debiased, cka[label].plain])
         else:
-            cells = map(interval, [*correlated[label, how], *mean_draws_of(of_rows, resamples)])
+            cells = map(interval, [*correlated[label, how], *mean_draws_of(row_scores, resamples)])
             as_it_is.append([label, how, *cells, cka[label].debiased])
     holds = Table(
         "What each model holds of the teacher",

@@ -259,8 +259,8 @@ def _notes(models: Sequence[ScoredModel], bench: PatchBench) -> list[str]:
     by_model = [(f"{m.label}, {name}", probed.notes) for m in models for name, probed in m.probed.items()]
     notes += [f"{who}: {note}" for who, of_model in by_model for note in of_model]
     task, scored = bench.task, bench.scored
-    of_rows = (task.truth[scored], bench.groups[scored], task.parts[scored])
-    notes += resample_notes(models[0].draws[LINEAR], *of_rows, task.classes, bench.unit)
+    scored_rows = (task.truth[scored], bench.groups[scored], task.parts[scored])
+    notes += resample_notes(models[0].draws[LINEAR], *scored_rows, task.classes, bench.unit)
     missing = [name for i, name in enumerate(bench.task.classes) if not np.any(bench.task.truth[bench.scored] == i)]
     if missing:
         notes.append(f"No scored patch is of {', '.join(repr(name) for name in missing)}; the means leave these out.")

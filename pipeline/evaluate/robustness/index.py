@@ -223,7 +223,7 @@ def _ties_at(
     at: int, k: int, grid: Floats, codes: Mapping[str, _Codes], counts: dict[str, _Counts], rows_of: dict[str, Ints]
 ) -> Ties:
     """What another order of equally near patches could give at `k`, which stands at the place `at` of the counts."""
-    ties = Ties.none(*_of_rows(at, counts, rows_of))
+    ties = Ties.none(*_count_rows(at, counts, rows_of))
     for name, rows in rows_of.items():
         tied = np.flatnonzero(counts[name].tied[:, at])
         ties.put(rows[tied], extremes_of(grid[rows], *codes[name], tied, k))
@@ -244,7 +244,7 @@ def _compared(
 ) -> dict[int, CountsAtK]:
     """What counts at those of the numbers `usable` at which models are compared."""
     return {
-        k: CountsAtK(*_of_rows(at, counts, rows_of), _ties_at(at, k, grid, codes, counts, rows_of).bounds)
+        k: CountsAtK(*_count_rows(at, counts, rows_of), _ties_at(at, k, grid, codes, counts, rows_of).bounds)
         for at, k in enumerate(usable)
         if k in COMPARED_K
     }
@@ -372,7 +372,7 @@ def _index_at(
     notes: Sequence[str],
 ) -> RobustnessIndex:
     """The index at the `best` of the numbers of neighbours `usable`."""
-    same_class, same_center = _of_rows(best, counts, rows_of)
+    same_class, same_center = _count_rows(best, counts, rows_of)
     sums = np.sum(
         [(c.same_class[:, : len(usable)].sum(0), c.same_center[:, : len(usable)].sum(0)) for c in counts.values()],
         axis=0,
@@ -385,16 +385,16 @@ def _index_at(
         curve={k: _ratio(int(so), int(os)) for k, so, os in zip(usable, *sums, strict=True)},
         accuracy={k: float(value) for k, value in zip(usable, accuracy, strict=True)},
         by_subset={
-            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in of_rows))
+            name: float("nan") if ties.undecided[rows].all() else _ratio(*(int(count.sum()) for count in row_counts))
             for name, rows in rows_of.items()
-            for of_rows in [(same_class[rows], same_center[rows])]
+            for row_counts in [(same_class[rows], same_center[rows])]
         },
         ties=ties,
         notes=tuple(notes),
     )
 
 
-def _of_rows(at: int, counts: dict[str, _Counts], rows_of: dict[str, Ints]) -> tuple[Ints, Ints]:
+def _count_rows(at: int, counts: dict[str, _Counts], rows_of: dict[str, Ints]) -> tuple[Ints, Ints]:
     """SO and OS at one of the numbers of neighbours, rows as given."""
     num_rows = sum(len(rows) for rows in rows_of.values())
     same_class, same_center = np.zeros((2, num_rows), np.int64)

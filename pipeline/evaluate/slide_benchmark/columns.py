@@ -29,7 +29,7 @@ class Columns:
     Attributes:
         records: cells of `COLUMNS` under these names, of the label and of what is not used under their own.
         written: the table's own names of those of `COLUMNS` that it has.
-        of_cases: the table's columns of cases and patients.
+        case_columns: the table's columns of cases and patients.
         groups: the case or patient of each row, which folds keep together (N,); "" where no column gives it.
         unused: columns that mean nothing here.
         note: what a reader must know of how the groups came about, else "".
@@ -37,7 +37,7 @@ class Columns:
 
     records: list[Record]
     written: Mapping[str, str]
-    of_cases: tuple[str, ...]
+    case_columns: tuple[str, ...]
     groups: tuple[str, ...]
     unused: tuple[str, ...]
     note: str
@@ -55,18 +55,18 @@ def find_columns(records: Sequence[Record], label: str, problems: list[Problem])
     header = list(records[0][1]) if records else []
     by_name = _by_plain_name(header, label)
     written = _written_names(by_name, label)
-    of_cases = _case_columns(by_name, label)
-    cells_of = {name: [case_value(cells[column]) for _, cells in records] for name, column in of_cases.items()}
+    case_columns = _case_columns(by_name, label)
+    cells_of = {name: [case_value(cells[column]) for _, cells in records] for name, column in case_columns.items()}
     grouping = coarsest(cells_of)
     if grouping.column:
         first = next((name for name, cells in cells_of.items() if any(cells)), grouping.column)
-        written["case_id"] = of_cases[grouping.column if "slide_id" in written else first]
+        written["case_id"] = case_columns[grouping.column if "slide_id" in written else first]
     groups = grouping.names or ("",) * len(records)
     problems += _alike_columns(by_name)
-    problems += _missing_case_problems(records, groups, list(of_cases.values()))
-    unused = tuple(name for name in header if name not in {*written.values(), *of_cases.values(), label})
+    problems += _missing_case_problems(records, groups, list(case_columns.values()))
+    unused = tuple(name for name in header if name not in {*written.values(), *case_columns.values(), label})
     renamed = _renamed(records, written, set(chain.from_iterable(by_name.values())), label)
-    return Columns(renamed, written, tuple(of_cases.values()), groups, unused, grouping.note)
+    return Columns(renamed, written, tuple(case_columns.values()), groups, unused, grouping.note)
 
 
 def _by_plain_name(header: Sequence[str], label: str) -> dict[str, list[str]]:
@@ -105,7 +105,9 @@ def _written_names(by_name: Mapping[str, Sequence[str]], label: str) -> dict[str
     return written
 
 
-def _missing_case_problems(records: Sequence[Record], groups: Sequence[str], of_cases: Sequence[str]) -> list[Problem]:
+def _missing_case_problems(
+    records: Sequence[Record], groups: Sequence[str], case_columns: Sequence[str]
+) -> list[Problem]:
     """Words for a missing value in columns of cases, in rows that no other column gives a case or patient."""
     return [
         (
@@ -114,7 +116,7 @@ def _missing_case_problems(records: Sequence[Record], groups: Sequence[str], of_
             "for a slide that is a case of its own",
         )
         for (line, cells), group in zip(records, groups, strict=True)
-        for column in of_cases
+        for column in case_columns
         if not group and cells[column].strip() and not case_value(cells[column])
     ]
 

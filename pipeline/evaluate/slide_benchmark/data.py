@@ -293,17 +293,17 @@ def _bag(name: str, group: Sequence[_Row], slides: Sequence[str], lacking: Conta
 
 def _notes_on_units(unit: Unit, rows: Sequence[_Row], columns: Columns) -> list[str]:
     """What a reader of the numbers must know about how `rows` became bags."""
-    of_cases = " or ".join(columns.of_cases)
+    case_words = " or ".join(columns.case_columns)
     labelled = [(row, group) for row, group in zip(rows, columns.groups, strict=True) if row.label]
     if not any(group for _, group in labelled):
-        lacking = f"has no case in its column {of_cases}" if of_cases else "has no case_id"
+        lacking = f"has no case in its column {case_words}" if case_words else "has no case_id"
         return [
             f"The CSV {lacking}: every slide counts as a case of its own. If patients have several slides, give "
             "case_id; otherwise the numbers are too good."
         ]
     notes = []
     if own := sum(not group for _, group in labelled):
-        notes.append(f"{own:,} of {len(labelled):,} slides have no {of_cases}, and each counts as a case of its own.")
+        notes.append(f"{own:,} of {len(labelled):,} slides have no {case_words}, and each counts as a case of its own.")
     if unit == "slide":
         notes.append("Slides of one case have different labels: each slide is predicted by itself, in folds by case.")
     if silent := _num_silent(rows):

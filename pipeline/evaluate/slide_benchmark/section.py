@@ -237,9 +237,9 @@ def _center_tables(predictions: Sequence[Prediction], bench: SlideBench) -> list
         cases = slide_set.cases[inside]
         if len(np.unique(task.truth[inside])) < len(task.classes):
             continue
-        of_cases = GroupResamples(cases, len(bench.resamples), bench.seed)
+        case_resamples = GroupResamples(cases, len(bench.resamples), bench.seed)
         for p in predictions:
-            draws = probe_draws(task, p.probed, inside, of_cases)
+            draws = probe_draws(task, p.probed, inside, case_resamples)
             rows.append([name, p.model, p.predictor, len(np.unique(cases)), interval(draws["auroc"])])
     columns = [
         Column("centre"),
@@ -354,8 +354,8 @@ def _notes(slide_set: SlideSet, task: ProbeTask, predictions: Sequence[Predictio
     num_cases = len(np.unique(slide_set.cases[task.scored]))
     estimates = {f"{p.model}, {p.predictor}": p.intervals() for p in predictions}
     notes += [note for note in (few_groups_note(num_cases, "cases"), bound_note(estimates)) if note]
-    of_rows = (task.truth[task.scored], slide_set.cases[task.scored], task.parts[task.scored])
-    return notes + resample_notes(predictions[0].draws, *of_rows, task.classes, "cases")
+    scored_rows = (task.truth[task.scored], slide_set.cases[task.scored], task.parts[task.scored])
+    return notes + resample_notes(predictions[0].draws, *scored_rows, task.classes, "cases")
 
 
 def _listed(names: Sequence[str]) -> str:

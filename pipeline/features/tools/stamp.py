@@ -109,10 +109,10 @@ def _extractor(path: Path) -> tuple[str, str] | None:
     if path.suffix != SUFFIX:
         return None
     attributes = read_attributes(path)
-    of_file = attributes[""]
-    if DATASET not in attributes or of_file.get("feat_type", "tile") != "tile":
+    file_attributes = attributes[""]
+    if DATASET not in attributes or file_attributes.get("feat_type", "tile") != "tile":
         return None
-    return str(of_file.get("extractor", "")), str(of_file.get("code_hash", ""))
+    return str(file_attributes.get("extractor", "")), str(file_attributes.get("code_hash", ""))
 
 
 def _hdf5_below(folder: Path) -> list[Path]:

@@ -92,9 +92,9 @@ def write(place: Place, slide: EmbeddedSlide, files: dict[str, Path], finish: Fi
     attributes = {name: planned[name] for name in ATTRIBUTES}
     coords = {"coords": slide.coords_l0_px}
     write_features(files["coords"], coords, {"coords": attributes}, {}, row_chunks=True)
-    of_arrays = {"features": {"name": slide_id, "savetodir": "", "encoder": place.encoder}, "coords": attributes}
+    array_attributes = {"features": {"name": slide_id, "savetodir": "", "encoder": place.encoder}, "coords": attributes}
     arrays = {"features": slide.features, **coords}
-    write_features(files["features"], arrays, of_arrays, {MARK: finish().text()}, row_chunks=True)
+    write_features(files["features"], arrays, array_attributes, {MARK: finish().text()}, row_chunks=True)
 
 
 TOOL = Tool(

@@ -146,7 +146,7 @@ def test_columns_come_under_their_first_names_and_the_others_under_their_own() -
     found = find_columns(records, "tp53", problems)
     assert problems == []
     assert found.written == {"slide_id": "Slide-ID", "case_id": "PATIENT", "center": "Centre"}
-    assert (found.of_cases, found.groups, found.unused, found.note) == (("PATIENT",), ("A", "B"), ("age",), "")
+    assert (found.case_columns, found.groups, found.unused, found.note) == (("PATIENT",), ("A", "B"), ("age",), "")
     assert found.records == [
         (2, {"tp53": "mut", "age": "40", "slide_id": "s1", "case_id": "A", "center": "n"}),
         (3, {"tp53": "wt", "age": "50", "slide_id": "s2", "case_id": "B", "center": "s"}),
@@ -162,7 +162,7 @@ def test_words_for_a_missing_case_are_problems_unless_another_column_has_it() ->
 
 def test_a_label_that_is_a_column_of_cases_groups_nothing() -> None:
     found = find_columns(records_of("slide_id,case_id\ns1,A\ns2,B"), "case_id", [])
-    assert (found.of_cases, found.groups, "case_id" in found.written) == ((), ("", ""), False)
+    assert (found.case_columns, found.groups, "case_id" in found.written) == ((), ("", ""), False)
     assert [cells["case_id"] for _, cells in found.records] == ["A", "B"]
 
 

@@ -46,8 +46,8 @@ def test_trident_rounds_the_side_of_a_patch_down(tmp_path: Path) -> None:
     assert sides == {170: pytest.approx(64 * 40 / 15), 171: pytest.approx(64 * 40 / 15), 169: 169}
 
 
-def with_attributes(path: Path, of_coords: dict[str, object], of_file: dict[str, object]) -> FeatureFile:
-    return FeatureFile(write_plain_file(path, COORDS, of_coords, of_file))
+def with_attributes(path: Path, of_coords: dict[str, object], file_attributes: dict[str, object]) -> FeatureFile:
+    return FeatureFile(write_plain_file(path, COORDS, of_coords, file_attributes))
 
 
 def test_what_is_not_trident_s_is_left_to_others(tmp_path: Path) -> None:

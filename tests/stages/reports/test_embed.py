@@ -53,7 +53,7 @@ def test_long_lists_are_cut() -> None:
 def test_the_record_of_a_finished_folder_comes_back_with_nothing_new() -> None:
     tally = Tally(OUT, OUT / "20x" / "features", width=96, new_patches=12, seconds=3.0, warnings={"a": "odd"})
     tally.add(12, 1)
-    again = Tally.of_record(OUT, json.loads(json.dumps(tally.record())))
+    again = Tally.from_record(OUT, json.loads(json.dumps(tally.record())))
     assert again.record() == tally.record()
     assert (again.where, again.num_before, again.new_patches, again.warnings) == (tally.where, 1, 0, {})
     assert again.is_partial  # patches that are left out stay so
@@ -63,7 +63,7 @@ def test_the_record_of_a_finished_folder_comes_back_with_nothing_new() -> None:
 def test_a_damaged_record_is_an_error_of_the_kinds_that_callers_expect(damage: dict[str, object]) -> None:
     record = Tally(OUT, OUT).record()
     with pytest.raises((KeyError, TypeError, ValueError)):
-        Tally.of_record(OUT, record | damage)
+        Tally.from_record(OUT, record | damage)
     for name in record:
         with pytest.raises(KeyError, match=name):
-            Tally.of_record(OUT, {key: value for key, value in record.items() if key != name})
+            Tally.from_record(OUT, {key: value for key, value in record.items() if key != name})

@@ -3,12 +3,12 @@
 from support.commands import call_g2l
 
 from pipeline.config.recipes import RECIPES
-from stages.reports.recipes import OF_COMMAND, recipes_table
+from stages.reports.recipes import COMMAND_CONFIGS, recipes_table
 
 
 def test_every_option_of_every_recipe_has_a_row() -> None:
     rows = [line.split() for line in recipes_table().splitlines()]
-    listed = {(row[0], row[1]) for row in rows if len(row) > 1 and row[0] in OF_COMMAND}
+    listed = {(row[0], row[1]) for row in rows if len(row) > 1 and row[0] in COMMAND_CONFIGS}
     set_by_one = {
         (command, "--" + name.replace("_", "-"))
         for recipe in RECIPES.values()
@@ -16,7 +16,7 @@ def test_every_option_of_every_recipe_has_a_row() -> None:
         for name in options
     }
     assert listed == set_by_one
-    assert {command for command, _ in set_by_one} <= OF_COMMAND.keys()
+    assert {command for command, _ in set_by_one} <= COMMAND_CONFIGS.keys()
 
 
 def test_a_row_has_the_values_and_the_source() -> None:
