@@ -61,7 +61,7 @@ TRAINING: dict[str, Any] = {"weights": SCRATCH, "epochs": 40, "lr": 3e-3, "val_e
 """A student without published weights takes more epochs, and a larger learning rate."""
 ROWS_PER_SHARD = 128
 
-MUST_GAIN = {"retrieval_top1": 0.02, "neighbour_overlap": 0.1, "cka": 0.2, "correlation_mean": 0.1, "r2_scaled": 0.05}
+MUST_GAIN = {"retrieval_top1": 0.01, "neighbour_overlap": 0.05, "cka": 0.2, "correlation_mean": 0.1, "r2_scaled": 0.03}
 """Smallest gains of the held-out figures for the demo to succeed. Our choice: about half of the usual gains."""
 
 COST: dict[str, Any] = {"cost_batch_sizes": [32], "cost_rounds": 5}
