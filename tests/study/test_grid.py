@@ -123,3 +123,9 @@ def test_the_reference_has_the_first_values_but_where_it_is_named() -> None:
 def test_alpha_alone_is_idle_and_only_where_the_loss_takes_none() -> None:
     assert idle_options("mse") == {"alpha"}
     assert idle_options("log-sum") == set()
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_value_that_is_not_finite_is_refused_by_name(value: str) -> None:
+    with pytest.raises(ConfigError, match="lr: Input should be a finite number"):
+        settings_of(f"lr={value},0.001")
