@@ -4,7 +4,6 @@ A study that was stopped goes on where it was: a run with a score is left alone,
 run that was stopped continues from its checkpoint. A run that diverges is told, and the others go on.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device
 from pipeline.base.errors import ConfigError, DivergedError
+from pipeline.base.processes import launched_processes
 from pipeline.config.stages import TrainConfig
 from pipeline.sampling import VAL
 from pipeline.store.store import Store
@@ -68,9 +68,9 @@ def require_one_process() -> None:
     """A study trains its runs one after the other in one process.
 
     Raises:
-        ConfigError: there are several.
+        ConfigError: there are several, or WORLD_SIZE is no number.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched_processes() > 1:
         raise ConfigError("a study runs in one process. Start it without torchrun")
 
 
