@@ -17,7 +17,7 @@ from pipeline.base.errors import ConfigError, DivergedError
 from pipeline.base.processes import launched_processes
 from pipeline.config.stages import TrainConfig
 from pipeline.sampling import VAL
-from pipeline.store.store import Store
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import choose_teachers
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.grid import Setting, build_config
@@ -91,6 +91,8 @@ def build_yardstick(store: Store, base: Mapping[str, Any], most: int, folder: St
 def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
     """Check that stores have one plan, held-out rows and teacher, so that students of all are compared on the same.
 
+    A teacher whose weights one of them does not know, as of imported features, is one only if its embeddings are.
+
     Raises:
         ConfigError: one differs from the first.
     """
@@ -99,7 +101,12 @@ def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
         other = store.teacher(teacher)
         if other.plan_hash != first.plan_hash:
             what, fix = "another plan", "Extract both from the same plan"
-        elif other.record.get("weights_sha256") != first.record.get("weights_sha256"):
+        elif not all(each.record.get("weights_sha256") for each in (first, other)):
+            if _embedding_hashes(other) == _embedding_hashes(first):
+                continue
+            what = f"other embeddings of {teacher}, of weights that are not known,"
+            fix = "Import or extract both with --weights"
+        elif other.record["weights_sha256"] != first.record["weights_sha256"]:
             what, fix = f"other weights of {teacher}", "Extract both with the same weights"
         elif other.ok_rows(VAL).tolist() != first.ok_rows(VAL).tolist():
             what, fix = "other held-out patches, as some failed in one of them", "Run extract-teacher --retry-failures"
@@ -108,6 +115,16 @@ def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
         raise ConfigError(
             f"{store.folder} has {what} than {stores[0].folder}; their students cannot be compared. {fix}"
         )
+
+
+def _embedding_hashes(teacher: StoredTeacher) -> list[str | None]:
+    """Hex SHA-256 of each shard of the plain patches' embeddings; `None` for one that is not done."""
+    return [
+        entry["files"][teacher.shard_path("embedding", shard).relative_to(teacher.folder).as_posix()]["sha256"]
+        if entry
+        else None
+        for shard, entry in teacher.ledger.entries()
+    ]
 
 
 def run_study(study: Study, settings: Sequence[Setting]) -> StudyRuns:

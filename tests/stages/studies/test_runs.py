@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import support.stores
+from support.stores import embed_patches, make_store
 from support.studies import ablate_once, base_values, study_store
 from support.training import plain_curves
 
@@ -63,6 +65,33 @@ def test_the_yardstick_is_the_first_teacher_of_the_first_store(folder: Path, tmp
     made = build_yardstick(store, base_values(folder), 16, StudyFolder(tmp_path))
     assert (made.teacher.name, len(made.rows.val)) == ("test-teacher", 16)
     require_same_rows([store, Store(folder / "store.zarr")], "test-teacher")
+
+
+def with_weights(folder: Path, sha256: str) -> Store:
+    """A store whose teacher records this hash of its weights."""
+    make_store(folder, train=(4,), val=(4,))
+    path = folder / "zarr.json"
+    metadata = path.read_text()
+    assert metadata.count("0" * 64) == 1
+    path.write_text(metadata.replace("0" * 64, sha256))
+    store = Store(folder)
+    assert store.first.record["weights_sha256"] == sha256
+    return store
+
+
+def test_weights_that_are_not_known_are_not_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of imported features, of one plan: what tells their teachers apart is the embeddings."""
+    first, same, known = (with_weights(tmp_path / n, sha) for n, sha in (("a", ""), ("b", ""), ("c", "0" * 64)))
+    require_same_rows([first, same], "test-teacher")
+    require_same_rows([known, same], "test-teacher")
+    monkeypatch.setattr(support.stores, "embed_patches", lambda patches: 2 * embed_patches(patches))
+    others = [with_weights(tmp_path / name, sha) for name, sha in (("d", ""), ("e", "0" * 64))]
+    for pair in ((first, others[0]), (first, others[1]), (known, others[0])):
+        with pytest.raises(ConfigError, match="other embeddings of test-teacher, of weights that are not known"):
+            require_same_rows(pair, "test-teacher")
+    require_same_rows([known, others[1]], "test-teacher")
+    with pytest.raises(ConfigError, match="other weights of test-teacher"):
+        require_same_rows([known, with_weights(tmp_path / "f", "1" * 64)], "test-teacher")
 
 
 def test_only_checkpoints_of_the_run_itself_are_removed(tmp_path: Path) -> None:
