@@ -21,6 +21,7 @@ from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import choose_teachers
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.grid import Setting, build_config
+from pipeline.study.inputs import run_inputs
 from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, write_sums
 from pipeline.training.run_folder import RunFolder
 from stages.finished import finished_training
@@ -147,19 +148,25 @@ def run_study(study: Study, settings: Sequence[Setting]) -> StudyRuns:
 
 
 def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> CaseSums:
-    """One run's sums: as they are kept, or made."""
+    """One run's sums: as they are kept, or made.
+
+    Raises:
+        G2LError: the run cannot be made; also if it was begun from other bytes of a file of weights.
+    """
     store, out = study.stores[setting.store], study.folder.run(setting.label, seed)
     values = {**study.base, **setting.options, "seed": seed}
+    config = build_config(values, {}, setting.title)
+    files = run_inputs(config.student, config.weights)
     key = {
         "options": base_record(values) | {"seed": seed},
         "stores": [store.teacher(name).content_hash() for name in values.get("teacher") or store.teachers],
         "yardstick": study.yardstick.record(),
+        **({"files": files} if files else {}),
     }
     path = study.folder.sums(setting.label, seed)
     if (sums := read_sums(path, key)) is not None and (out / "student" / "config.json").is_file():
         return sums
     say(said)
-    config = build_config(values, {}, setting.title)
     if finished_training(store.folder, out, config) is None:
         train_student(store, out, config)
     sums = study.yardstick.score(out)
