@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pipeline.base.errors import CheckpointError, ConfigError, EmbedError, G2LError
 from pipeline.base.outside import read_json, reading
+from pipeline.base.processes import launched_processes
 from pipeline.cohort.manifest import parse_manifest
 from pipeline.cohort.plan import Plan
 from pipeline.config.base import Config, read_options
@@ -137,7 +138,7 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
 def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Trained | None:
     """Result of `train-student` for a finished run; `None` if the stage must run, always with several processes."""
     run = RunFolder(out)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 or not (run.student / "config.json").is_file() or is_locked(out):
+    if launched_processes() > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
     try:
         num_views = _views_of(run, store_path, config.teacher)

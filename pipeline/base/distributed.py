@@ -2,7 +2,6 @@
 is the identity.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -11,6 +10,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
+
+from pipeline.base.processes import launch_number, launched_processes
 
 T = TypeVar("T")
 
@@ -37,12 +38,7 @@ def rank() -> int:
     """Rank of this process, from 0; outside the group (before joining, after leaving) as set by `torchrun`."""
     if dist.is_initialized():
         return dist.get_rank()
-    return int(os.environ.get("RANK", "0")) if _launched() > 1 else 0
-
-
-def _launched() -> int:
-    """Number of processes that `torchrun` started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return launch_number("RANK", 0) if launched_processes() > 1 else 0
 
 
 def is_leader() -> bool:
@@ -52,9 +48,9 @@ def is_leader() -> bool:
 
 def join_group(device: torch.device) -> torch.device:
     """Join the process group if `torchrun` started one. Returns this process's device."""
-    if _launched() > 1 and not dist.is_initialized():
+    if launched_processes() > 1 and not dist.is_initialized():
         if str(device) == "cuda":
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            device = torch.device("cuda", launch_number("LOCAL_RANK", 0))
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device

@@ -1,16 +1,19 @@
 """Identify a process so that another can tell later whether it still runs, also across reboots and containers.
 
 The system reuses process numbers, but not together with the start time. Both are meaningful only within one boot and
-one process table: their `scope`.
+one process table: their `scope`. Read here as well: how many processes `torchrun` started, and which of them this is.
 """
 
 import contextlib
 import hashlib
 import os
+import re
 import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from pipeline.base.errors import ConfigError
 
 START_FIELD = 22
 """Field of /proc/PID/stat, counted from 1, that holds the start time in clock ticks since boot (proc(5))."""
@@ -77,3 +80,29 @@ def start_of(pid: int) -> str | None:
     except OSError:
         return None
     return after_name.split()[START_FIELD - 3].decode()
+
+
+def launched_processes() -> int:
+    """Number of processes that `torchrun` started; 1 without it.
+
+    Raises:
+        ConfigError: WORLD_SIZE is no such number.
+    """
+    return launch_number("WORLD_SIZE", 1, least=1)
+
+
+def launch_number(name: str, default: int, least: int = 0) -> int:
+    """A number that `torchrun` gives a process in its environment; the default where it is not set.
+
+    Raises:
+        ConfigError: it is no whole number, or less than `least`.
+    """
+    text = os.environ.get(name)
+    if text is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) < least:
+        raise ConfigError(
+            f"{name}={text}: torchrun sets this variable to a whole number of {least} or more. Without torchrun, "
+            f"remove it: unset {name}"
+        )
+    return int(text)

@@ -115,9 +115,9 @@ class OneOf:
 
 
 class Config(BaseModel):
-    """Base of all configurations: frozen, checked, no unknown keys."""
+    """Base of all configurations: frozen, checked, no unknown keys, numbers finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
     panels: ClassVar[dict[str, str]] = {}
     """Headings of the help by their first field, in the order of the fields; empty for a short list."""
 

@@ -182,8 +182,9 @@ def _text_of(value: Any) -> str:
         return "+".join(map(_text_of, value))
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, float) and value == int(value):
-        return f"{value:g}"
+    if isinstance(value, float) and value.is_integer():
+        short = f"{value:g}"  # as folders have long been named, where it keeps all digits
+        return short if float(short) == value else repr(value).removesuffix(".0")
     return "none" if value is None else str(value)
 
 

@@ -22,6 +22,7 @@ from pipeline.evaluate.options.config import evaluate_config
 from pipeline.evaluate.report_folder import MOST_REPORT_BYTES
 from pipeline.study.compare import Estimate, judge
 from pipeline.study.grid import Setting
+from pipeline.study.inputs import benchmark_inputs
 from pipeline.study.tables import ScoreTable
 from stages.evaluate import evaluate
 from stages.studies.runs import Study, StudyRuns
@@ -61,14 +62,17 @@ def evaluate_students(
     seeds = runs.complete_seeds(study.seeds, labels)
     if reference not in labels:
         return []
-    reports = [_report_of(study, labels, seed, reference, table) for seed in seeds]
+    inputs = benchmark_inputs(evaluate_config().build({"models": ["student"], **table}).absolute().record())
+    reports = [_report_of(study, labels, seed, reference, table, inputs) for seed in seeds]
     names = list(dict.fromkeys(name for report in reports for name in report))
     return [score_table(name, [report[name] for report in reports if name in report], reference, labels, level)
             for name in names]  # fmt: skip
 
 
-def _report_of(study: Study, labels: Sequence[str], seed: int, reference: str, table: Mapping[str, Any]) -> SeedReport:
-    """The report of one seed: as it is there, or made."""
+def _report_of(
+    study: Study, labels: Sequence[str], seed: int, reference: str, table: Mapping[str, Any], inputs: Mapping[str, str]
+) -> SeedReport:
+    """The report of one seed: as it is there, or made. `inputs` are the hashes of what the benchmarks read."""
     models = [f"{label}={study.folder.run(label, seed).absolute()}" for label in labels]
     values = {
         **table,
@@ -78,7 +82,7 @@ def _report_of(study: Study, labels: Sequence[str], seed: int, reference: str, t
     }
     config = evaluate_config().build(values)
     students = [sha256_file(study.folder.run(label, seed) / "student" / "model.safetensors") for label in labels]
-    out = study.folder.reports / f"{seed}-{sha256_json([config.absolute().deciding(), students])[:8]}"
+    out = study.folder.reports / f"{seed}-{sha256_json([config.absolute().deciding(), students, dict(inputs)])[:8]}"
     if not (out / "report.json").is_file():
         say(f"evaluate the students of seed {seed}")
         evaluate(out, config)

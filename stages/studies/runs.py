@@ -4,7 +4,6 @@ A study that was stopped goes on where it was: a run with a score is left alone,
 run that was stopped continues from its checkpoint. A run that diverges is told, and the others go on.
 """
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,12 +14,14 @@ from pipeline.base.console import say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device
 from pipeline.base.errors import ConfigError, DivergedError
+from pipeline.base.processes import launched_processes
 from pipeline.config.stages import TrainConfig
 from pipeline.sampling import VAL
-from pipeline.store.store import Store
+from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import choose_teachers
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.grid import Setting, build_config
+from pipeline.study.inputs import run_inputs
 from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, write_sums
 from pipeline.training.run_folder import RunFolder
 from stages.finished import finished_training
@@ -68,9 +69,9 @@ def require_one_process() -> None:
     """A study trains its runs one after the other in one process.
 
     Raises:
-        ConfigError: there are several.
+        ConfigError: there are several, or WORLD_SIZE is no number.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launched_processes() > 1:
         raise ConfigError("a study runs in one process. Start it without torchrun")
 
 
@@ -91,6 +92,8 @@ def build_yardstick(store: Store, base: Mapping[str, Any], most: int, folder: St
 def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
     """Check that stores have one plan, held-out rows and teacher, so that students of all are compared on the same.
 
+    A teacher whose weights one of them does not know, as of imported features, is one only if its embeddings are.
+
     Raises:
         ConfigError: one differs from the first.
     """
@@ -99,7 +102,12 @@ def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
         other = store.teacher(teacher)
         if other.plan_hash != first.plan_hash:
             what, fix = "another plan", "Extract both from the same plan"
-        elif other.record.get("weights_sha256") != first.record.get("weights_sha256"):
+        elif not all(each.record.get("weights_sha256") for each in (first, other)):
+            if _embedding_hashes(other) == _embedding_hashes(first):
+                continue
+            what = f"other embeddings of {teacher}, of weights that are not known,"
+            fix = "Import or extract both with --weights"
+        elif other.record["weights_sha256"] != first.record["weights_sha256"]:
             what, fix = f"other weights of {teacher}", "Extract both with the same weights"
         elif other.ok_rows(VAL).tolist() != first.ok_rows(VAL).tolist():
             what, fix = "other held-out patches, as some failed in one of them", "Run extract-teacher --retry-failures"
@@ -108,6 +116,16 @@ def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
         raise ConfigError(
             f"{store.folder} has {what} than {stores[0].folder}; their students cannot be compared. {fix}"
         )
+
+
+def _embedding_hashes(teacher: StoredTeacher) -> list[str | None]:
+    """Hex SHA-256 of each shard of the plain patches' embeddings; `None` for one that is not done."""
+    return [
+        entry["files"][teacher.shard_path("embedding", shard).relative_to(teacher.folder).as_posix()]["sha256"]
+        if entry
+        else None
+        for shard, entry in teacher.ledger.entries()
+    ]
 
 
 def run_study(study: Study, settings: Sequence[Setting]) -> StudyRuns:
@@ -130,19 +148,25 @@ def run_study(study: Study, settings: Sequence[Setting]) -> StudyRuns:
 
 
 def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> CaseSums:
-    """One run's sums: as they are kept, or made."""
+    """One run's sums: as they are kept, or made.
+
+    Raises:
+        G2LError: the run cannot be made; also if it was begun from other bytes of a file of weights.
+    """
     store, out = study.stores[setting.store], study.folder.run(setting.label, seed)
     values = {**study.base, **setting.options, "seed": seed}
+    config = build_config(values, {}, setting.title)
+    files = run_inputs(config.student, config.weights)
     key = {
         "options": base_record(values) | {"seed": seed},
         "stores": [store.teacher(name).content_hash() for name in values.get("teacher") or store.teachers],
         "yardstick": study.yardstick.record(),
+        **({"files": files} if files else {}),
     }
     path = study.folder.sums(setting.label, seed)
     if (sums := read_sums(path, key)) is not None and (out / "student" / "config.json").is_file():
         return sums
     say(said)
-    config = build_config(values, {}, setting.title)
     if finished_training(store.folder, out, config) is None:
         train_student(store, out, config)
     sums = study.yardstick.score(out)

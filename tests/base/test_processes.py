@@ -7,7 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pipeline.base.processes import ProcessIdentity, start_of
+import pytest
+
+from pipeline.base import distributed
+from pipeline.base.errors import ConfigError
+from pipeline.base.processes import ProcessIdentity, launch_number, launched_processes, start_of
+from pipeline.config.stages import TrainConfig
+from stages.finished import finished_training
+from stages.studies.runs import require_one_process
 
 
 def test_this_process_runs() -> None:
@@ -51,3 +58,29 @@ def test_a_name_with_brackets_and_spaces(tmp_path: Path) -> None:
         assert started
         assert int(started) >= int(start_of(os.getpid()) or 0)
         process.kill()
+
+
+def test_how_many_processes_were_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert (launched_processes(), distributed.rank()) == (1, 0)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    assert (launched_processes(), distributed.rank()) == (4, 3)
+
+
+@pytest.mark.parametrize("text", ["", "x", "0", "-1", "1.5", "\u0662", "9" * 5000])
+def test_a_wrong_number_of_processes_is_refused_by_name(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", text)
+    config = TrainConfig(student="s")
+    calls = (distributed.rank, require_one_process, lambda: finished_training(tmp_path, tmp_path, config))
+    for call in calls:
+        with pytest.raises(ConfigError, match=r"WORLD_SIZE=.*unset WORLD_SIZE"):
+            call()
+
+
+def test_a_wrong_rank_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(ConfigError, match="RANK=first: torchrun sets"):
+        launch_number("RANK", 0)

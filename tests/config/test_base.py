@@ -1,11 +1,14 @@
-"""What an option decides, and where it is written, is said once, at the option."""
+"""What an option decides, and where it is written, is said once, at the option; numbers are finite."""
 
+import math
+import re
 from pathlib import Path
 from typing import Annotated
 
 import pytest
 
 from pipeline.base.errors import ConfigError
+from pipeline.config import reproduce, stages, studies, tools
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
@@ -104,3 +107,28 @@ def test_a_word_of_a_registry_may_be_off() -> None:
     assert Chosen.build({"word": "b"}).word == "b"
     with pytest.raises(ConfigError, match="word: Input should be 'a' or 'b'"):
         Chosen.build({"word": "c"})
+
+
+def float_options() -> list[tuple[type[Config], str]]:
+    """Every option of every configuration that is a number with a fraction, or a list of such."""
+    kinds: list[type[Config]] = [evaluate_config()]
+    for module in (stages, studies, tools, reproduce):
+        kinds += [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Config)]
+    return [
+        (kind, name)
+        for kind in dict.fromkeys(kinds)
+        for name, field in kind.model_fields.items()
+        if "float" in re.findall(r"\w+", str(field.annotation))
+    ]
+
+
+def test_the_options_that_are_fractions_are_found() -> None:
+    assert {"lr", "teacher_weight", "mpp", "probe_c", "level"} <= {name for _, name in float_options()}
+
+
+@pytest.mark.parametrize("word", ["inf", "-inf", "nan", math.inf, math.nan])
+@pytest.mark.parametrize(("kind", "name"), float_options())
+def test_every_fraction_must_be_finite(kind: type[Config], name: str, word: str | float) -> None:
+    value = [word] if "list[" in str(kind.model_fields[name].annotation) else word
+    with pytest.raises(ConfigError, match=rf"{name}(\.0)?: Input should be a finite number"):
+        kind.build({name: value})

@@ -58,6 +58,14 @@ def test_one_value_in_two_spellings_is_one_setting() -> None:
     assert [s.words["deterministic"] for s in settings_of("deterministic=true,yes,no")] == ["true", "false"]
 
 
+def test_large_values_keep_all_their_digits() -> None:
+    large = settings_of("alpha=1234567,1234568,12345678901234567890")
+    assert [s.words["alpha"] for s in large] == ["1234567", "1234568", "1.2345678901234567e+19"]
+    assert len({s.label for s in large}) == len({s.options["alpha"] for s in large}) == 3
+    ordinary = settings_of("alpha=2,100000,1000000,3e7,2.5")
+    assert [s.words["alpha"] for s in ordinary] == ["2", "100000", "1e+06", "3e+07", "2.5"]
+
+
 def test_the_augmentation_that_the_store_decides_differs_from_one_that_is_asked_for() -> None:
     """A store with views gets none unless it is asked for: "flips" must reach training."""
     assert [s.options for s in settings_of("augment=flips,none")] == [{"augment": "flips"}, {"augment": "none"}]
@@ -115,3 +123,9 @@ def test_the_reference_has_the_first_values_but_where_it_is_named() -> None:
 def test_alpha_alone_is_idle_and_only_where_the_loss_takes_none() -> None:
     assert idle_options("mse") == {"alpha"}
     assert idle_options("log-sum") == set()
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_a_value_that_is_not_finite_is_refused_by_name(value: str) -> None:
+    with pytest.raises(ConfigError, match="lr: Input should be a finite number"):
+        settings_of(f"lr={value},0.001")

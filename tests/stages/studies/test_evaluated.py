@@ -12,9 +12,12 @@ from support.studies import ablate_once, study_store
 from support.training import plain_curves
 
 from pipeline.base.errors import BenchmarkError, ConfigError
+from pipeline.study.folder import StudyFolder
+from pipeline.study.grid import Setting
 from stages import train_student as stage
 from stages.studies import evaluated as module
-from stages.studies.evaluated import combined, read_benchmarks, read_report, score_table
+from stages.studies.evaluated import combined, evaluate_students, read_benchmarks, read_report, score_table
+from stages.studies.runs import Study, StudyRuns
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
@@ -43,6 +46,38 @@ def test_students_are_evaluated_and_their_scores_added(tmp_path: Path, monkeypat
     assert len(list((tmp_path / "out" / "evaluate" / "embeddings").glob("*.h5"))) == 2  # a student a seed
     monkeypatch.setattr(module, "evaluate", lambda *_: pytest.fail("evaluated again"))
     assert ablate_once(tmp_path, tmp_path / "out", vary=["val_every=1,2"], seeds=2, evaluate=file).text == done.text
+
+
+def test_a_report_is_made_again_when_an_input_has_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StudyFolder(tmp_path / "out")
+    for label in ("a", "b"):
+        (folder.run(label, 0) / "student").mkdir(parents=True)
+        (folder.run(label, 0) / "student" / "model.safetensors").write_text(label)
+    table = write_patches(tmp_path, [noise(8, 8, 3)], {"label": ["x"], "case_id": ["c"]})
+    made = []
+
+    def report(out: Path, config: object) -> None:
+        made.append(out)
+        out.mkdir(parents=True)
+        (out / "report.json").write_text('{"sections": {}}')
+
+    monkeypatch.setattr(module, "evaluate", report)
+    study = Study(folder, {}, [], None, [0], True)  # type: ignore[arg-type]
+    settings, runs = [Setting("a", {}, {}), Setting("b", {}, {})], StudyRuns({"a": {0: None}, "b": {0: None}})  # type: ignore[dict-item]
+
+    def evaluated() -> int:
+        evaluate_students(study, settings, runs, "a", {"patches": str(table)}, 0.05)
+        return len(made)
+
+    assert (evaluated(), evaluated()) == (1, 1)
+    table.write_text(table.read_text().replace(",x,", ",y,"))
+    assert (evaluated(), evaluated()) == (2, 2)
+    image = next(tmp_path.rglob("*.png"))
+    image.write_bytes(image.read_bytes() + b" ")
+    assert (evaluated(), evaluated()) == (3, 3)
+    table.unlink()
+    with pytest.raises(ConfigError, match="No such file"):
+        evaluated()
 
 
 def test_a_number_of_several_reports_is_one_over_seeds_and_cases() -> None:

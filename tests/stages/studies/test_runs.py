@@ -1,12 +1,17 @@
 """The runs of a study: one that diverges stops no other, and stores are compared only if they can be."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import support.stores
+from safetensors.torch import save_file
+from support.stores import embed_patches, make_store
 from support.studies import ablate_once, base_values, study_store
 from support.training import plain_curves
 
-from pipeline.base.errors import ConfigError, DivergedError
+from pipeline.base.errors import CheckpointError, ConfigError, DivergedError
+from pipeline.encoders.build import build_encoder
 from pipeline.store.store import Store
 from pipeline.study.folder import StudyFolder
 from stages import train_student as stage
@@ -63,6 +68,59 @@ def test_the_yardstick_is_the_first_teacher_of_the_first_store(folder: Path, tmp
     made = build_yardstick(store, base_values(folder), 16, StudyFolder(tmp_path))
     assert (made.teacher.name, len(made.rows.val)) == ("test-teacher", 16)
     require_same_rows([store, Store(folder / "store.zarr")], "test-teacher")
+
+
+def with_weights(folder: Path, sha256: str) -> Store:
+    """A store whose teacher records this hash of its weights."""
+    make_store(folder, train=(4,), val=(4,))
+    path = folder / "zarr.json"
+    metadata = path.read_text()
+    assert metadata.count("0" * 64) == 1
+    path.write_text(metadata.replace("0" * 64, sha256))
+    store = Store(folder)
+    assert store.first.record["weights_sha256"] == sha256
+    return store
+
+
+def test_weights_that_are_not_known_are_not_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stores of imported features, of one plan: what tells their teachers apart is the embeddings."""
+    first, same, known = (with_weights(tmp_path / n, sha) for n, sha in (("a", ""), ("b", ""), ("c", "0" * 64)))
+    require_same_rows([first, same], "test-teacher")
+    require_same_rows([known, same], "test-teacher")
+    monkeypatch.setattr(support.stores, "embed_patches", lambda patches: 2 * embed_patches(patches))
+    others = [with_weights(tmp_path / name, sha) for name, sha in (("d", ""), ("e", "0" * 64))]
+    for pair in ((first, others[0]), (first, others[1]), (known, others[0])):
+        with pytest.raises(ConfigError, match="other embeddings of test-teacher, of weights that are not known"):
+            require_same_rows(pair, "test-teacher")
+    require_same_rows([known, others[1]], "test-teacher")
+    with pytest.raises(ConfigError, match="other weights of test-teacher"):
+        require_same_rows([known, with_weights(tmp_path / "f", "1" * 64)], "test-teacher")
+
+
+@pytest.mark.slow
+def test_weights_that_were_replaced_behind_their_path_are_refused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "draw_curves", plain_curves)
+    weights, other = tmp_path / "weights.safetensors", tmp_path / "other.safetensors"
+    for seed, path in enumerate((weights, other)):
+        model = build_encoder(f"local-dir:{folder / 'vit'}", "scratch", 32, seed=seed).module
+        state = {name.removeprefix("model."): value.contiguous() for name, value in model.state_dict().items()}
+        save_file(state, path)
+    options: dict[str, Any] = {"vary": ["val_every=1,2"], "seeds": 2, "base": {"weights": str(weights)}}
+    first = ablate_once(folder, tmp_path / "out", **dict(options)).text
+    real = module.train_student
+    monkeypatch.setattr(module, "train_student", lambda *_: pytest.fail("trained again"))
+    assert ablate_once(folder, tmp_path / "out", **dict(options)).text == first
+    weights.write_bytes(weights.read_bytes())
+    assert ablate_once(folder, tmp_path / "out", **dict(options)).text == first
+    monkeypatch.setattr(module, "train_student", real)
+    other.replace(weights)
+    with pytest.raises(CheckpointError, match="weights_sha256"):
+        ablate_once(folder, tmp_path / "out", **dict(options))
+    weights.unlink()
+    with pytest.raises(ConfigError, match=r"weights.safetensors: No such file"):
+        ablate_once(folder, tmp_path / "out", **dict(options))
 
 
 def test_only_checkpoints_of_the_run_itself_are_removed(tmp_path: Path) -> None:
