@@ -49,7 +49,7 @@ def read_members(root: Path, images: Path, _options: Mapping[str, str]) -> Membe
     rows: list[Row] = []
     left_out: list[Exclusion] = []
     regions: list[PurePosixPath] = []
-    for path in images_below(folder / "images", (".png",)):
+    for path in images_below(folder / "images", left_out, (".png",)):
         match, barcode = PLACE.fullmatch(str(path)), find_barcode(path.name)
         if match is None or barcode is None:
             left_out.append(unparsed(path, EXPECTED))
