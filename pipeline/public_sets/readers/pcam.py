@@ -60,7 +60,8 @@ def read_members(root: Path, images: Path, _options: Mapping[str, str]) -> Membe
             else:
                 rows.append({"path": name, "label": LABEL_OF_Y[label], "slide_id": slide, "split": split})
     members = require_members(Members(tuple(rows), images, tuple(left_out)), folder, "patch of PCam")
-    write_pictures(images, lambda: _pictures(folder, len(rows) + len(left_out)))
+    sources = [folder / STEM.format(split=word, part="x.h5") for word in FILE_SPLITS]
+    write_pictures(images, sources, lambda: _pictures(folder, len(rows) + len(left_out)))
     return members
 
 

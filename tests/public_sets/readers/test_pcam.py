@@ -40,6 +40,20 @@ def test_patches_that_are_written_already_stay(tmp_path: Path) -> None:
     assert before == {path: path.stat().st_mtime_ns for path in images.rglob("*.png")}
 
 
+def test_patches_that_are_others_now_are_written_anew(tmp_path: Path) -> None:
+    root, images = public_sets.pcam(tmp_path / "pcam"), tmp_path / "images"
+    public_sets.read("pcam", root, images)
+    with h5py.File(root / f"{STEM}valid_x.h5", "a") as file:
+        file["x"][...] = file["x"][()][::-1]
+        expected = file["x"][1]
+    public_sets.read("pcam", root, images)
+    with Image.open(images / "val/000001.png") as image:
+        assert np.array_equal(np.asarray(image), expected)
+    public_sets.pcam(tmp_path / "smaller", each=2)
+    public_sets.read("pcam", tmp_path / "smaller", images)
+    assert len(list(images.rglob("*.png"))) == 12
+
+
 def test_an_unknown_label_is_named(tmp_path: Path) -> None:
     root = public_sets.pcam(tmp_path / "pcam")
     with h5py.File(root / f"{STEM}test_y.h5", "a") as file:
