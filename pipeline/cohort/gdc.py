@@ -15,10 +15,10 @@ from importlib import resources
 from pathlib import Path
 
 from pipeline.cohort.barcodes import Barcode, find_barcode
-from pipeline.cohort.manifest import ManifestRow, repeated_ids
+from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids
 from pipeline.cohort.walk import SLIDE_SUFFIXES
 from pipeline.disk.label_words import cell_value, is_unknown
-from pipeline.disk.tables import Record, read_table, refuse
+from pipeline.disk.tables import Problem, Record, read_table, refuse
 
 GDC_COLUMNS = ("id", "filename", "md5", "size")
 """Of a download manifest: docs.gdc.cancer.gov/Encyclopedia/pages/Manifest_File; its `state` is not needed."""
@@ -36,7 +36,8 @@ samples.
 """
 ANSWER_CASE = "cases.0.submitter_id"
 SECOND_CASE = re.compile(r"cases\.[1-9][0-9]*\.submitter_id")
-
+MD5 = re.compile(r"[0-9a-f]{32}")
+"""In lower case; anything else in the column says nothing of the file."""
 SITES_FILE = "tcga_source_sites.csv"
 
 
@@ -51,7 +52,8 @@ def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
 
     Raises:
         ManifestError: it is not such a file, or lists a file that is not a slide, is of no case, of several or of
-            another than its name says, or is from an unknown site.
+            another than its name says, is from an unknown site, or has a name or id that leads to another folder; or
+            one md5 is of several cases.
     """
     is_answer = any(column in record for _, record in read_table(tsv, (), "\t")[0][:1] for column in ANSWER_COLUMNS)
     records, problems = read_table(tsv, ANSWER_COLUMNS if is_answer else GDC_COLUMNS, "\t")
@@ -64,8 +66,11 @@ def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
         if trouble := next(filter(None, (check(record, barcode) for check in CHECKS)), None):
             problems.append((line, trouble))
             continue
-        rows.append(_row(line, record, barcode, is_unique=num_same[_short_name(record["filename"])] == 1))
-    refuse(tsv, problems + repeated_ids(rows))
+        row = _row(line, record, barcode, is_unique=num_same[_short_name(record["filename"])] == 1)
+        if trouble := id_trouble(row.slide_id):
+            problems.append((line, f"slide_id {row.slide_id!r} {trouble}"))
+        rows.append(row)
+    refuse(tsv, problems + repeated_ids(rows) + _files_of_several_cases(rows))
     return sorted(rows, key=lambda row: row.slide_id)
 
 
@@ -117,6 +122,29 @@ def _missing_cells(record: Mapping[str, str], barcode: Barcode | None) -> str:
     return f"no {' and no '.join(without)}; remove the line" if without else ""
 
 
+def _unsafe_names(record: Mapping[str, str], _barcode: Barcode | None) -> str:
+    """Why `id/filename` is not a file in a folder of its own: a slash, `..` or a dot would lead elsewhere."""
+    for column in ("id", "filename"):
+        if trouble := id_trouble(record[column]):
+            return f"{column} {record[column]!r} {trouble}"
+        if ".." in record[column]:
+            return f"{column} {record[column]!r} has two dots in a row"
+    return ""
+
+
+def _files_of_several_cases(rows: Iterable[ManifestRow]) -> list[Problem]:
+    """Files that are listed for two cases, by their md5: one of the cases is wrong."""
+    first: dict[str, ManifestRow] = {}
+    problems = []
+    for row in rows:
+        md5 = row.labels["md5"].strip().lower()
+        other = first.setdefault(md5, row) if MD5.fullmatch(md5) else row
+        if other.case_id != row.case_id:
+            cases = f"{other.case_id} (line {other.line}) and of {row.case_id}"
+            problems.append((row.line, f"md5 {md5} is of {cases}; one file has one case, remove the wrong line"))
+    return problems
+
+
 def _wrong_case(record: Mapping[str, str], barcode: Barcode | None) -> str:
     """Why the case of a record is not known."""
     name, case = record["filename"], cell_value(record.get(ANSWER_CASE, ""))
@@ -142,6 +170,7 @@ def _no_slide(record: Mapping[str, str], barcode: Barcode | None) -> str:
 
 CHECKS: tuple[Callable[[Mapping[str, str], Barcode | None], str], ...] = (
     _missing_cells,
+    _unsafe_names,
     _wrong_case,
     _unknown_site,
     _no_slide,

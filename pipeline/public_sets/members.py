@@ -6,11 +6,12 @@ when `evaluate` looks through the images.
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.disk.linked_folders import leads_out
 from pipeline.report.content import Exclusion
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -54,26 +55,49 @@ def first_folder(root: Path, candidates: Sequence[str], what: str) -> Path:
     raise BenchmarkError(f"{root} holds no {listed}. --root must be the folder of {what}, as it is unpacked")
 
 
-def images_below(folder: Path, endings: Sequence[str] = IMAGE_ENDINGS) -> Iterator[PurePosixPath]:
-    """The image files below a folder, by relative path in the order of their names.
+def images_below(
+    folder: Path, left_out: list[Exclusion], endings: Sequence[str] = IMAGE_ENDINGS
+) -> Iterator[PurePosixPath]:
+    """The image files below a folder, by relative path in the order of their names; through links to folders too
+    (decision 0039), each real folder once.
 
-    Passed over: hidden names (macOS puts a `._` file beside each one in an archive) and links to folders.
+    Hidden names are passed over: macOS puts a `._` file beside each one in an archive. Folders that are not looked
+    through, and broken links that may have led to one, are added to `left_out`.
 
     Raises:
         BenchmarkError: a folder cannot be listed; names it.
     """
     pending = [PurePosixPath()]
+    visited: set[str] = set()
     while pending:
         place = pending.pop()
+        if why := _not_followed(folder / place, folder, visited):
+            left_out.append(Exclusion(str(place), why))
+            continue
+        visited.add(os.path.realpath(folder / place))
         try:
             with os.scandir(folder / place) as entries:
                 listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as error:
             raise BenchmarkError(f"{folder / place} cannot be listed: {error.strerror}") from None
-        folders = [place / entry.name for entry in listed if entry.is_dir(follow_symlinks=False)]
-        pending += reversed(folders)
-        names = (entry.name for entry in listed if not entry.is_dir())
+        pending += [place / entry.name for entry in reversed(listed) if entry.is_dir()]
+        names = [entry.name for entry in listed if not entry.is_dir()]
+        broken = [place / name for name in names if not Path(name).suffix and not os.path.exists(folder / place / name)]
+        left_out += [Exclusion(str(link), "a broken link, which may have led to a folder of images") for link in broken]
         yield from (place / name for name in names if name.lower().endswith(tuple(endings)))
+
+
+def _not_followed(folder: Path, top: Path, visited: Collection[str]) -> str:
+    """Why a folder below `top` is not looked through, by decision 0039; "" if it is."""
+    real, real_top = Path(os.path.realpath(folder)), Path(os.path.realpath(top))
+    is_link = folder != top and folder.is_symlink()
+    if is_link and leads_out(real, top):
+        return f"leads to {real}, which is not looked through for images; remove the link"
+    if str(real) in visited:
+        return f"leads to {real}, whose images are read under another name"
+    is_inside = is_link and real.is_relative_to(real_top)
+    is_hidden = is_inside and any(part.startswith(".") for part in real.relative_to(real_top).parts)
+    return f"leads to {real}, whose images are read under that name" if is_inside and not is_hidden else ""
 
 
 def unparsed(path: PurePosixPath, expected: str) -> Exclusion:

@@ -165,6 +165,45 @@ def test_gdc_refusals(tmp_path: Path, text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+NAME = "TCGA-3C-AALI-01Z-00-DX1.A.svs"
+
+
+@pytest.mark.parametrize(
+    ("name", "gdc_id", "message"),
+    [
+        (f"b/../../{NAME}", "u-1", "has a slash"),
+        (f"b\\{NAME}", "u-1", "has a slash, a backslash"),
+        (f".{NAME}", "u-1", "starts with a dot"),
+        (NAME.replace(".", "..", 1), "u-1", "has two dots in a row"),
+        (NAME, "/etc", "id '/etc' has a slash"),
+        (NAME, "../../x", "starts with a dot"),
+        (NAME, "x..y", "id 'x..y' has two dots in a row"),
+    ],
+)
+def test_names_that_lead_to_another_folder_are_refused(tmp_path: Path, name: str, gdc_id: str, message: str) -> None:
+    for text in (GDC_HEADER + gdc_line(name, gdc_id), ANSWER_HEADER + answer_line(name, "TCGA-3C-AALI", gdc_id=gdc_id)):
+        with pytest.raises(ManifestError, match="line 2") as caught:
+            rows_from_gdc(write(tmp_path, text, "gdc.txt"))
+        assert message in str(caught.value)
+
+
+def test_a_file_name_that_gives_no_slide_id_is_refused(tmp_path: Path) -> None:
+    text = ANSWER_HEADER + answer_line("NA.svs", "C3L-1")
+    with pytest.raises(ManifestError, match="line 2: slide_id 'NA' stands for a missing value"):
+        rows_from_gdc(write(tmp_path, text, "gdc.txt"))
+
+
+def test_one_file_under_two_cases_is_refused(tmp_path: Path) -> None:
+    md5 = "e2ae6d543180fb8004c30a8f13fde42d"
+    first, second, copy = (
+        gdc_line(f"TCGA-3C-{case}-01Z-00-DX{n}.A.svs", f"u-{case}-{n}").replace("e2ae6d54", md5)
+        for case, n in (("AALI", 1), ("AALJ", 1), ("AALI", 2))
+    )
+    with pytest.raises(ManifestError, match=rf"line 3: md5 {md5} is of TCGA-3C-AALI \(line 2\) and of TCGA-3C-AALJ"):
+        rows_from_gdc(write(tmp_path, GDC_HEADER + first + second.replace(md5, md5.upper()), "gdc.txt"))
+    assert len(rows_from_gdc(write(tmp_path, GDC_HEADER + first + copy, "gdc.txt"))) == 2
+
+
 def test_source_sites() -> None:
     sites = source_sites()
     assert len(sites) == 831

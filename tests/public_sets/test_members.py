@@ -18,14 +18,42 @@ def touch(path: Path) -> None:
 def test_images_are_listed_in_the_order_of_their_names_and_nothing_else(tmp_path: Path) -> None:
     for name in ("b/2.PNG", "b/10.png", "a/x/1.tif", "c.jpg", "b/._2.png", ".hidden/1.png", "README.txt", "Thumbs.db"):
         touch(tmp_path / name)
-    assert [str(path) for path in images_below(tmp_path)] == ["c.jpg", "a/x/1.tif", "b/10.png", "b/2.PNG"]
-    assert [str(path) for path in images_below(tmp_path, (".tif",))] == ["a/x/1.tif"]
+    assert [str(path) for path in images_below(tmp_path, [])] == ["c.jpg", "a/x/1.tif", "b/10.png", "b/2.PNG"]
+    assert [str(path) for path in images_below(tmp_path, [], (".tif",))] == ["a/x/1.tif"]
 
 
-def test_a_link_that_leads_back_is_not_followed(tmp_path: Path) -> None:
+def test_a_link_that_leads_back_is_not_followed_and_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "a/1.png")
     (tmp_path / "a/back").symlink_to(tmp_path)
-    assert [str(path) for path in images_below(tmp_path)] == ["a/1.png"]
+    left_out: list[Exclusion] = []
+    assert [str(path) for path in images_below(tmp_path, left_out)] == ["a/1.png"]
+    assert [(each.what, each.by_rule) for each in left_out] == [("a/back", False)]
+    assert "is not looked through" in left_out[0].why
+
+
+def test_links_to_folders_are_followed_each_real_folder_once(tmp_path: Path) -> None:
+    top = tmp_path / "set"
+    touch(top / "b/1.png")
+    touch(top / ".store/2.png")
+    touch(tmp_path / "elsewhere/deep/3.png")
+    for name, target in {
+        "a": top / "b",
+        "c": top / ".store",
+        "d": tmp_path / "elsewhere",
+        "e": tmp_path / "elsewhere",
+        "f": tmp_path / "elsewhere/deep",
+        "g": tmp_path / "nowhere",
+    }.items():
+        (top / name).symlink_to(target)
+    (tmp_path / "elsewhere/deep/loop").symlink_to(tmp_path / "elsewhere")
+    left_out: list[Exclusion] = []
+    assert [str(path) for path in images_below(top, left_out)] == ["b/1.png", "c/2.png", "d/deep/3.png"]
+    reasons = {each.what: each.why for each in left_out}
+    assert list(reasons) == ["g", "a", "d/deep/loop", "e", "f"]
+    assert reasons["g"] == "a broken link, which may have led to a folder of images"
+    assert all("images are read under" in why for name, why in reasons.items() if name != "g")
+    (tmp_path / "link").symlink_to(top)
+    assert len(list(images_below(tmp_path / "link", []))) == 3
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
@@ -33,7 +61,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "a/1.png")
     (tmp_path / "a").chmod(0)
     with pytest.raises(BenchmarkError, match="a cannot be listed"):
-        list(images_below(tmp_path))
+        list(images_below(tmp_path, []))
 
 
 def test_the_first_folder_that_is_there_counts(tmp_path: Path) -> None:

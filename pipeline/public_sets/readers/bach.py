@@ -33,7 +33,7 @@ def read_members(root: Path, _images: Path, _options: Mapping[str, str]) -> Memb
     folder = folder.parent if folder.name == "Benign" else folder
     rows: list[Row] = []
     left_out: list[Exclusion] = []
-    for path in images_below(folder, (".tif", ".tiff")):
+    for path in images_below(folder, left_out, (".tif", ".tiff")):
         match = PLACE.fullmatch(str(path))
         if match is None or PREFIXES.get(match["folder"]) != match["prefix"] or not 0 < int(match["number"]) <= 100:
             left_out.append(unparsed(path, EXPECTED))

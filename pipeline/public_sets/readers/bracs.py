@@ -39,7 +39,7 @@ def read_members(root: Path, _images: Path, _options: Mapping[str, str]) -> Memb
     folder = folder.parent if folder.name == "train" else folder
     rows: list[Row] = []
     left_out: list[Exclusion] = []
-    for path in images_below(folder):
+    for path in images_below(folder, left_out):
         match = PLACE.fullmatch(str(path))
         if match is None or match["label"] not in LABELS or match["place"] != place_of(match["label"]):
             left_out.append(unparsed(path, EXPECTED))

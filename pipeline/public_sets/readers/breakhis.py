@@ -52,7 +52,7 @@ def read_members(root: Path, _images: Path, options: Mapping[str, str]) -> Membe
     folder = found.parent if found.name == "benign" else found
     rows: list[Row] = []
     left_out: list[Exclusion] = []
-    for path in images_below(folder):
+    for path in images_below(folder, left_out):
         match = PLACE.fullmatch(str(path))
         if match is None or SIDES.get(match["kind"]) != match["side"]:
             left_out.append(unparsed(path, EXPECTED))

@@ -32,7 +32,7 @@ def read_members(root: Path, _images: Path, _options: Mapping[str, str]) -> Memb
     rows: list[Row] = []
     left_out: list[Exclusion] = []
     labels: dict[str, str | Exclusion] = {}
-    for path in images_below(task / "pathology/images", (".tif",)):
+    for path in images_below(task / "pathology/images", left_out, (".tif",)):
         if path.name.endswith(MASK):
             continue
         if (match := SLIDE.fullmatch(str(path))) is None:

@@ -38,7 +38,7 @@ def read_members(root: Path, _images: Path, options: Mapping[str, str]) -> Membe
         first_folder(root, (part,), "the patches of Arvaniti's TMAs")
     rows: list[Row] = []
     left_out: list[Exclusion] = []
-    for path in images_below(root, (".jpg",)):
+    for path in images_below(root, left_out, (".jpg",)):
         match = PLACE.fullmatch(str(path))
         if str(path).startswith(SECOND_PATHOLOGIST):
             left_out.append(Exclusion(str(path), "labelled by the second pathologist", by_rule=True))

@@ -31,7 +31,7 @@ def read_members(root: Path, _images: Path, _options: Mapping[str, str]) -> Memb
     rows: list[Row] = []
     left_out: list[Exclusion] = []
     num_copies = 0
-    for path in images_below(folder):
+    for path in images_below(folder, left_out):
         if path.parts[0] == COPY:
             num_copies += 1
         elif match := PLACE.fullmatch(str(path)):

@@ -7,8 +7,11 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
@@ -24,8 +27,10 @@ FILE_SPLITS = {"train": "train", "valid": "val", "test": "test"}
 """Words of the file names, and of our tables."""
 LABEL_OF_Y = ("no tumour", "tumour")
 """Whether the central 32 px have tumour."""
-ROWS_AT_ONCE = 1024
-"""Patches that are read together: 28 MB."""
+PATCH_SHAPE = (96, 96, 3)
+"""Of the pixels of a patch."""
+PART_BYTES = 1 << 25
+"""Bytes of patches that are read together: 32 MiB, our choice."""
 FIX = "Get the file again, and unpack it (.h5, not .h5.gz)"
 
 
@@ -36,6 +41,9 @@ def read_members(root: Path, images: Path, _options: Mapping[str, str]) -> Membe
         BenchmarkError: a file is missing or damaged, or files disagree.
     """
     folder = first_folder(root, (".",), "PCam")
+    for word in FILE_SPLITS:
+        with _split_pixels(folder, word):
+            pass
     rows: list[Row] = []
     left_out: list[Exclusion] = []
     for word, split in FILE_SPLITS.items():
@@ -52,13 +60,31 @@ def read_members(root: Path, images: Path, _options: Mapping[str, str]) -> Membe
             else:
                 rows.append({"path": name, "label": LABEL_OF_Y[label], "slide_id": slide, "split": split})
     members = require_members(Members(tuple(rows), images, tuple(left_out)), folder, "patch of PCam")
-    write_pictures(images, lambda: _pictures(folder, len(rows) + len(left_out)))
+    sources = [folder / STEM.format(split=word, part="x.h5") for word in FILE_SPLITS]
+    write_pictures(images, sources, lambda: _pictures(folder, len(rows) + len(left_out)))
     return members
 
 
 def picture_name(split: str, place: int) -> str:
     """Where the patch of a row of the pixels' file is written."""
     return f"{split}/{place:06d}.png"
+
+
+@contextmanager
+def _split_pixels(folder: Path, word: str) -> Iterator[Any]:
+    """The pixels of a split, of the shape and type that the set documents; nothing of them is read yet.
+
+    Raises:
+        BenchmarkError: the file is missing or damaged, or its pixels are of another shape or type.
+    """
+    path = folder / STEM.format(split=word, part="x.h5")
+    with reading(path, "not PCam's patches", BenchmarkError, FIX), hdf5_input.open_hdf5(path) as file:
+        values = hdf5_input.dataset(file, "x")
+        if values is None:
+            raise BenchmarkError(f"{path} has no dataset x. {FIX}")
+        if values.dtype != "uint8" or values.shape is None or values.shape[1:] != PATCH_SHAPE:
+            raise BenchmarkError(f"{path}: x is {values.dtype} {values.shape}; PCam's is uint8 (N, 96, 96, 3). {FIX}")
+        yield values
 
 
 def _labels(folder: Path, word: str) -> list[int]:
@@ -93,17 +119,15 @@ def _pictures(folder: Path, total: int) -> Iterator[Picture]:
     Raises:
         BenchmarkError: a file is missing or damaged.
     """
+    num_at_once = PART_BYTES // math.prod(PATCH_SHAPE)
     with Progress("writing PCam's patches as PNG", total, "patches") as progress:
         for word, split in FILE_SPLITS.items():
-            path = folder / STEM.format(split=word, part="x.h5")
-            with reading(path, "not PCam's patches", BenchmarkError, FIX), hdf5_input.open_hdf5(path) as file:
-                values = hdf5_input.dataset(file, "x")
-                if values is None or values.dtype != "uint8" or values.ndim != 4 or values.shape[-1] != 3:
-                    raise BenchmarkError(f"{path} has no dataset x of RGB pixels. {FIX}")
+            with _split_pixels(folder, word) as values:
                 if len(values) != (expected := len(_labels(folder, word))):
+                    path = folder / STEM.format(split=word, part="x.h5")
                     raise BenchmarkError(f"{path} has {len(values):,} patches, its labels are {expected:,}. {FIX}")
                 hdf5_input.require_whole(values)
-                for start in range(0, len(values), ROWS_AT_ONCE):
-                    for place, pixels in enumerate(values[start : start + ROWS_AT_ONCE], start):
+                for start in range(0, len(values), num_at_once):
+                    for place, pixels in enumerate(values[start : start + num_at_once], start):
                         yield picture_name(split, place), pixels
                         progress.step()

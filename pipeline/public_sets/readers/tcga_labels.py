@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.base.errors import BenchmarkError, ManifestError
+from pipeline.cohort.manifest import id_trouble
 from pipeline.disk.label_words import cell_value
 from pipeline.disk.tables import read_table, refuse
 from pipeline.public_sets.members import Members, Row, require_members
@@ -33,8 +34,9 @@ def read_members(root: Path, _images: Path, options: Mapping[str, str]) -> Membe
     left_out: list[Exclusion] = []
     for line, record in records:
         slide, case, status = record["slide_id"], record["case_id"].strip(), cell_value(record[label])
-        if not slide.strip() or not cell_value(case):
-            left_out.append(Exclusion(slide or case, f"slide_id or case_id is empty (line {line})"))
+        if (trouble := id_trouble(slide)) or not cell_value(case):
+            why = f"slide_id {slide!r} {trouble}" if trouble else "case_id is empty"
+            left_out.append(Exclusion(slide.strip() or case, f"{why} (line {line})"))
         elif not status:
             left_out.append(Exclusion(slide, f"{label} of the case is not known", by_rule=True))
         else:

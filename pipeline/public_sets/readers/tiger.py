@@ -49,7 +49,7 @@ def read_members(root: Path, images: Path, _options: Mapping[str, str]) -> Membe
     rows: list[Row] = []
     left_out: list[Exclusion] = []
     regions: list[PurePosixPath] = []
-    for path in images_below(folder / "images", (".png",)):
+    for path in images_below(folder / "images", left_out, (".png",)):
         match, barcode = PLACE.fullmatch(str(path)), find_barcode(path.name)
         if match is None or barcode is None:
             left_out.append(unparsed(path, EXPECTED))
@@ -64,7 +64,8 @@ def read_members(root: Path, images: Path, _options: Mapping[str, str]) -> Membe
         of_slide = {"slide_id": match["slide"], "medical_center": center}
         rows += [of_slide | {"path": n, "patch_id": Path(n).stem, "biological_class": c} for n, c, _ in tiles]
     members = require_members(Members(tuple(rows), images, tuple(left_out)), folder, "tile of one class")
-    write_pictures(images, lambda: _pictures(folder, regions))
+    sources = [folder / part / path for part in ("images", "masks") for path in regions]
+    write_pictures(images, sources, lambda: _pictures(folder, regions))
     return members
 
 

@@ -36,3 +36,21 @@ def test_a_folder_without_rois(tmp_path: Path) -> None:
     (tmp_path / "latest_version").mkdir()
     with pytest.raises(BenchmarkError, match="has no RoI of BRACS"):
         public_sets.read("bracs", tmp_path)
+
+
+def test_a_class_that_is_a_link_is_read(tmp_path: Path) -> None:
+    root = public_sets.bracs(tmp_path / "bracs")
+    before = public_sets.read("bracs", root)
+    (place,) = root.rglob("test/6_IC")
+    (tmp_path / "large").mkdir()
+    place.rename(tmp_path / "large/6_IC")
+    place.symlink_to(tmp_path / "large/6_IC")
+    assert public_sets.read("bracs", root) == before
+
+
+def test_a_class_that_cannot_be_followed_is_named(tmp_path: Path) -> None:
+    root = public_sets.bracs(tmp_path / "bracs")
+    (place,) = root.rglob("test/6_IC")
+    place.rename(tmp_path / "moved")
+    place.symlink_to(tmp_path / "gone")
+    assert list(public_sets.failed(public_sets.read("bracs", root))) == ["test/6_IC"]

@@ -34,6 +34,20 @@ def test_a_slide_without_a_case_is_named(tmp_path: Path) -> None:
     assert list(public_sets.failed(public_sets.read("tp53", root))) == ["TCGA-A1-A0SK-01Z-00-DX1"]
 
 
+@pytest.mark.parametrize("word", ["NA", "unknown", " ", "a/b"])
+def test_a_slide_without_an_id_is_named(tmp_path: Path, word: str) -> None:
+    root = public_sets.tcga_labels(tmp_path)
+    lines = (root / "tcga_brca.csv").read_text().splitlines(keepends=True)
+    lines[1] = word + lines[1][lines[1].index(",") :]
+    (root / "tcga_brca.csv").write_text("".join(lines))
+    members = public_sets.read("tp53", root)
+    ((what, why),) = public_sets.failed(members).items()
+    assert what == (word.strip() or "TCGA-A1-A0SK")
+    assert why.startswith(f"slide_id {word!r} ")
+    assert "(line 2)" in why
+    assert len(members.rows) == 2
+
+
 def test_a_missing_manifest_and_column_are_named(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"tcga_brca\.csv"):
         public_sets.read("tp53", tmp_path)

@@ -55,6 +55,15 @@ def test_a_region_with_a_damaged_mask_is_named(tmp_path: Path, mask: np.ndarray 
     assert why in reason
 
 
+def test_a_changed_mask_cuts_the_tiles_anew(tmp_path: Path) -> None:
+    root, images = public_sets.tiger(tmp_path / "tiger"), tmp_path / "images"
+    public_sets.read("tiger", root, images)
+    change_mask(root, np.ones((460, 460), np.uint8))
+    members = public_sets.read("tiger", root, images)
+    assert {path.name for path in images.glob("*.png")} == {row["path"] for row in members.rows}
+    assert len(members.rows) == 13
+
+
 def test_half_a_tile_is_not_enough(tmp_path: Path) -> None:
     root = public_sets.tiger(tmp_path / "tiger")
     mask = np.zeros((460, 460), np.uint8)
