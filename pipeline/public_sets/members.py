@@ -75,16 +75,25 @@ def images_below(
             left_out.append(Exclusion(str(place), why))
             continue
         visited.add(os.path.realpath(folder / place))
-        try:
-            with os.scandir(folder / place) as entries:
-                listed = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
-        except OSError as error:
-            raise BenchmarkError(f"{folder / place} cannot be listed: {error.strerror}") from None
+        listed = _listed(folder / place)
         pending += [place / entry.name for entry in reversed(listed) if entry.is_dir()]
         names = [entry.name for entry in listed if not entry.is_dir()]
         broken = [place / name for name in names if not Path(name).suffix and not os.path.exists(folder / place / name)]
         left_out += [Exclusion(str(link), "a broken link, which may have led to a folder of images") for link in broken]
         yield from (place / name for name in names if name.lower().endswith(tuple(endings)))
+
+
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    """The entries of a folder whose names are not hidden, in the order of their names.
+
+    Raises:
+        BenchmarkError: it cannot be listed; names it.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    except OSError as error:
+        raise BenchmarkError(f"{folder} cannot be listed: {error.strerror}") from None
 
 
 def _not_followed(folder: Path, top: Path, visited: Collection[str]) -> str:
