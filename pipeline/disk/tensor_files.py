@@ -9,8 +9,11 @@ inside `outside.reading`. Left out: safetensors, whose reader checks its header.
 import io
 import math
 import pickle
+import sys
+import threading
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,11 @@ STORAGE_BYTES = {
     "UntypedStorage": 1,
 }
 """Bytes per number by storage class, as the pickle names it; other classes have at least 1."""
+
+PARSING = threading.Lock() if sys.version_info < (3, 12) else nullcontext()
+"""Held while NumPy parses a header, which is a Python literal: in Python 3.11 two threads that parse at once may get a
+SystemError, "AST constructor recursion depth mismatch" (github.com/python/cpython/issues/106905).
+"""
 
 
 def load_tensors(path: Path, share: float = MOST_SHARE) -> Any:
@@ -89,9 +97,9 @@ def read_npz(path: Path, names: Sequence[str]) -> tuple[dict[str, NDArray[Any]],
         arrays = {}
         for name in names:
             if f"{name}.npy" in sizes:
-                with archive.open(f"{name}.npy") as entry:
+                with archive.open(f"{name}.npy") as entry, PARSING:
                     _check_header(entry, sizes[f"{name}.npy"], name)
-                with archive.open(f"{name}.npy") as entry:
+                with archive.open(f"{name}.npy") as entry, PARSING:
                     arrays[name] = np.lib.format.read_array(entry, allow_pickle=False)
         return arrays, [name.removesuffix(".npy") for name in sizes]
 

@@ -1,10 +1,13 @@
 """PyTorch and NumPy files that claim more than they hold, and those of every form that are sound."""
 
+import gc
 import io
 import pickle
 import struct
+import sys
 import warnings
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,3 +145,21 @@ def test_what_is_hardly_a_pickle_is_an_error_of_its_file(tmp_path: Path, data: b
     path = tmp_path / "a.pt"
     path.write_bytes(data)
     refused(path, "")
+
+
+def test_threads_read_archives_at_once(tmp_path: Path) -> None:
+    """Python 3.11 may fail where two threads parse a header at once. It was seen once, on a busy machine;
+    here threads change places as often as they can.
+    """
+    path = tmp_path / "a.npz"
+    np.savez(path, x=np.zeros((3, 4)), y=np.zeros(5))
+    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
+    try:
+        sys.setswitchinterval(1e-6)
+        gc.set_threshold(1)
+        with ThreadPoolExecutor(8) as pool:
+            read = list(pool.map(lambda _: read_npz(path, ("x", "y"))[1], range(300)))
+    finally:
+        sys.setswitchinterval(interval)
+        gc.set_threshold(*thresholds)
+    assert read == [["x", "y"]] * 300
