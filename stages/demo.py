@@ -57,7 +57,7 @@ PLAN = {"patch_px": 112, "tile_px": 128, "stride_px": 48, "val_strip": 0.2}
 112 px."""
 EXTRACTION = {"views": 5}
 """The patch itself and four views, in place of one for each epoch: the teacher takes a minute."""
-TRAINING: dict[str, Any] = {"weights": SCRATCH, "epochs": 40, "lr": 3e-3, "val_every": 10}
+TRAINING: dict[str, Any] = {"weights": SCRATCH, "epochs": 32, "lr": 3e-3, "val_every": 10}
 """A student without published weights takes more epochs, and a larger learning rate."""
 ROWS_PER_SHARD = 128
 
