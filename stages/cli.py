@@ -17,12 +17,12 @@ from pipeline.base.outside import printable
 from pipeline.config.base import Config
 from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
-from pipeline.config.reproduce import ReproduceConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.files import odd_name
 from pipeline.evaluate.options.config import evaluate_config
+from pipeline.public_sets.options import ReproduceConfig
 from stages.options import Call, CommandWithPanels, nonempty_path, with_options
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"

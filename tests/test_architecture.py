@@ -10,7 +10,6 @@ from support.places import ROOT, imports_of, parsed
 
 from pipeline.config.base import Config
 from pipeline.config.losses import LOSSES
-from pipeline.config.reproduce import ReproduceConfig
 from pipeline.config.stages import ExportConfig, ExtractConfig, PlanConfig, TrainConfig, VerifyConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
@@ -18,6 +17,7 @@ from pipeline.disk import first_look
 from pipeline.evaluate.options.benchmarks import BENCHMARKS, options_of
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.evaluate.options.shared import SHARED, ComparedOptions
+from pipeline.public_sets.options import ReproduceConfig
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

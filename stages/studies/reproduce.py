@@ -14,7 +14,6 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_PARTIAL, ConfigError
 from pipeline.base.outside import read_toml, reading
 from pipeline.config.base import differences, to_toml
-from pipeline.config.reproduce import ReproduceConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
 from pipeline.disk.locks import exclusive
@@ -26,6 +25,7 @@ from pipeline.public_sets.copies import without_leaks
 from pipeline.public_sets.figures_of_paper import FIGURE_1_COLUMNS, draw_comparison, draw_figure_1, figure_1_rows
 from pipeline.public_sets.measured import measured_values, milliseconds, num_failed
 from pipeline.public_sets.members import Members
+from pipeline.public_sets.options import ReproduceConfig
 from pipeline.public_sets.paper_tables import draw_table, paper_tables
 from pipeline.public_sets.published import published_name, published_values
 from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, SetRecipe, find_recipe

@@ -76,7 +76,7 @@ class RunOptions(Config):
         None, ge=16, le=4096, description="Input size of encoders that accept any [the store's or run's, else 224]."
     )
     cache: Path | None = option(
-        None, description="Folder that keeps the embeddings [OUT/embeddings].", decides="nothing"
+        None, description="Folder that keeps the embeddings [`embeddings` beside the report].", decides="nothing"
     )
     batch_size: int | None = option(
         None, ge=1, description="Patches per forward pass [by the device's memory].", decides="nothing"

@@ -1,21 +1,17 @@
-"""Options of `g2l reproduce`."""
+"""Options of `g2l reproduce`: its own, and those that it shares with `g2l evaluate`."""
 
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pipeline.config.base import Config, option
 from pipeline.config.model_names import absolute_folder, absolute_model
+from pipeline.evaluate.options.shared import ResampleOptions, RunOptions
 
 
-class ReproduceConfig(Config):
-    """Which models are scored on a public set, and how; what the set's recipe says is no option."""
+class SetOptions(Config):
+    """The set, and what is compared on it."""
 
-    panels: ClassVar[dict[str, str]] = {
-        "root": "The set",
-        "models": "What is compared",
-        "protocol": "Scores",
-        "patch_px": "Running",
-    }
+    panels: ClassVar[dict[str, str]] = {"root": "The set", "models": "What is compared", "protocol": "Scores"}
 
     root: Path = option(description="Folder of the set, as its recipe says (`--list`).")
     models: list[str] = option(
@@ -33,25 +29,13 @@ class ReproduceConfig(Config):
         decides="nothing",
     )
     protocol: str | None = option(None, description="Protocol of the probes, as for `g2l evaluate` [the set's].")
-    resamples: int = option(1000, ge=100, description="Bootstrap resamples of an interval.")
-    seed: int = option(0, ge=0, description="Seed of folds, draws, resamples and training.")
     cost: bool = option(True, description="Measure time and memory, for Figure 1.")
-    patch_px: int | None = option(
-        None, ge=16, le=4096, description="Input size of encoders that accept any [the run's, else 224]."
-    )
-    cache: Path | None = option(
-        None, description="Folder that keeps the embeddings [OUT/report/embeddings].", decides="nothing"
-    )
-    batch_size: int | None = option(
-        None, ge=1, description="Patches per forward pass [by the device's memory].", decides="nothing"
-    )
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "auto", description="Arithmetic of the forward pass; auto: bfloat16 on a GPU, float32 on a CPU."
-    )
-    device: str = option("auto", description="cuda, cuda:1, mps, cpu or auto.", decides="nothing")
-    workers: int | None = option(
-        None, ge=1, description="Threads that read images [number of cores].", decides="nothing"
-    )
+
+
+class ReproduceConfig(RunOptions, ResampleOptions, SetOptions):
+    """Which models are scored on a public set, and how; what the set's recipe says is no option."""
+
+    panels: ClassVar[dict[str, str]] = SetOptions.panels | {"patch_px": "Running"}
 
     def absolute(self) -> Self:
         """As in `Config`, and files and folders among models, features and folders beside as well."""

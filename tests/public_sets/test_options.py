@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.reproduce import ReproduceConfig
 from pipeline.evaluate.options.config import evaluate_config
+from pipeline.public_sets.options import ReproduceConfig
 
 
 def test_paths_in_a_record_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
