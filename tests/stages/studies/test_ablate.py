@@ -8,7 +8,7 @@ import pytest
 from support.commands import call_g2l, without_leftovers
 from support.stores import make_store, run_files, student_folder
 from support.studies import ablate_once, base_values, study_store, study_tables
-from support.training import plain_curves, stop_after
+from support.training import stop_after
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import read_options
@@ -18,11 +18,6 @@ from stages import train_student as stage
 from stages.studies.ablate import Ablation, pairs_of, plan_ablation
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "draw_curves", plain_curves)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +37,7 @@ def planted(folder: Path) -> dict[str, object]:
 
 @pytest.fixture(scope="module")
 def grid(folder: Path) -> Ablation:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "draw_curves", plain_curves)
-        return ablate_once(folder, folder / "grid", **planted(folder))
+    return ablate_once(folder, folder / "grid", **planted(folder))
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:

@@ -7,27 +7,19 @@ from pathlib import Path
 import pytest
 from support.commands import call_g2l
 from support.studies import base_values, curve_once, study_store, study_tables
-from support.training import plain_curves, stop_after
+from support.training import stop_after
 
 from pipeline.base.errors import ConfigError
-from stages import train_student as stage
 
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 OPTIONS = {"slides": "2,6", "patches": "6,12", "epoch_counts": "1,2", "seeds": 2, "resamples": 100}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stage, "draw_curves", plain_curves)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("curve")
     study_store(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stage, "draw_curves", plain_curves)
-        done = curve_once(folder, folder / "curve", **OPTIONS, base={"epochs": 2})
+    done = curve_once(folder, folder / "curve", **OPTIONS, base={"epochs": 2})
     (folder / "said.txt").write_text(done.text)
     return folder
 

@@ -9,12 +9,10 @@ import pytest
 from support.labelled_patches import write_patches
 from support.pixels import noise
 from support.studies import ablate_once, study_store
-from support.training import plain_curves
 
 from pipeline.base.errors import BenchmarkError, ConfigError
 from pipeline.study.folder import StudyFolder
 from pipeline.study.grid import Setting
-from stages import train_student as stage
 from stages.studies import evaluated as module
 from stages.studies.evaluated import combined, evaluate_students, read_benchmarks, read_report, score_table
 from stages.studies.runs import Study, StudyRuns
@@ -35,7 +33,6 @@ def test_students_are_evaluated_and_their_scores_added(tmp_path: Path, monkeypat
     file.write_text(
         f'[evaluate]\npatches = "{table}"\nresamples = 100\nfolds = 2\nknn = 3\ndraws = 2\ndevice = "cpu"\n'
     )
-    monkeypatch.setattr(stage, "draw_curves", plain_curves)
     done = ablate_once(tmp_path, tmp_path / "out", vary=["val_every=1,2"], seeds=2, evaluate=file)
     with (tmp_path / "out" / "table.csv").open() as lines:
         rows = list(csv.DictReader(lines))

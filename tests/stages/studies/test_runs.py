@@ -8,13 +8,11 @@ import support.stores
 from safetensors.torch import save_file
 from support.stores import embed_patches, make_store
 from support.studies import ablate_once, base_values, study_store
-from support.training import plain_curves
 
 from pipeline.base.errors import CheckpointError, ConfigError, DivergedError
 from pipeline.encoders.build import build_encoder
 from pipeline.store.store import Store
 from pipeline.study.folder import StudyFolder
-from stages import train_student as stage
 from stages.studies import runs as module
 from stages.studies.runs import StudyRuns, build_yardstick, drop_checkpoints, require_one_process, require_same_rows
 
@@ -40,7 +38,6 @@ def test_a_run_that_diverges_is_told_and_the_others_are_compared(
         return real(store, out, config)
 
     monkeypatch.setattr(module, "train_student", diverging)
-    monkeypatch.setattr(stage, "draw_curves", plain_curves)
     done = ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=3)
     assert done.is_partial
     assert "1 run diverged; seeds that a setting lacks are left out" in done.text
@@ -101,7 +98,6 @@ def test_weights_that_are_not_known_are_not_the_same_weights(tmp_path: Path, mon
 def test_weights_that_were_replaced_behind_their_path_are_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stage, "draw_curves", plain_curves)
     weights, other = tmp_path / "weights.safetensors", tmp_path / "other.safetensors"
     for seed, path in enumerate((weights, other)):
         model = build_encoder(f"local-dir:{folder / 'vit'}", "scratch", 32, seed=seed).module
