@@ -25,7 +25,7 @@ from pipeline.cohort.manifest import ManifestRow, read_manifest, write_manifest
 from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.base import Config
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
-from pipeline.config.recipes import recipe_values
+from pipeline.config.recipes import with_recipe
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.demo_data import SLIDE_NAME, SLIDE_SHA256, TEACHER_MODEL, convert_teacher_weights, fetch_slide
 from pipeline.disk.asides import remove_asides
@@ -137,7 +137,7 @@ def _run_demo(out: Path) -> int:
 
 def by_recipe(config: type[C], command: str, options: dict[str, Any]) -> C:
     """The options of a command by the demo's recipe, with these options in place of the recipe's."""
-    return config.build({"recipe": DEMO_RECIPE} | recipe_values(DEMO_RECIPE, command) | options)
+    return with_recipe(config, {"recipe": DEMO_RECIPE} | options, command)
 
 
 def make_plan(out: Path, slides: Path) -> Plan:

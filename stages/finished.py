@@ -6,7 +6,6 @@ process is at work, or was killed after its last file and left a lock to remove.
 `None`, and the stage itself runs: it continues, or refuses.
 """
 
-import os
 from pathlib import Path
 
 from pipeline.base.errors import CheckpointError, ConfigError, EmbedError, G2LError
@@ -18,7 +17,7 @@ from pipeline.config.base import Config, read_options
 from pipeline.config.model_names import FOLDER_PREFIX, WEIGHTS_WORDS, absolute_model, is_run, split_model
 from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
-from pipeline.disk.linked_folders import leads_out
+from pipeline.disk.linked_folders import walk_once
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.store import Store, StoredTeacher
@@ -58,23 +57,12 @@ def unchanged(record: Path, *inputs: Path | str | None) -> bool:
 def _last_change(path: Path) -> float:
     """Time of the last change of a file, or of anything below a folder, in ns; infinite if it does not exist."""
     try:
-        times, seen = [_change_time(path)], set()
-        for folder, folders, files in os.walk(path, followlinks=True):
-            stat = os.stat(folder)
-            if (stat.st_dev, stat.st_ino) in seen:  # links that lead back
-                folders.clear()
-                continue
-            seen.add((stat.st_dev, stat.st_ino))
-            folders[:] = [name for name in folders if not _is_link_out(Path(folder, name), path)]
-            times += [_change_time(Path(folder)), *(_change_time(Path(folder, name)) for name in files)]
+        times = [_change_time(path)]
+        for folder, files in walk_once(path):
+            times += [_change_time(folder), *(_change_time(folder / name) for name in files)]
     except OSError:
         return float("inf")
     return max(times)
-
-
-def _is_link_out(folder: Path, top: Path) -> bool:
-    """Whether a folder is a link that is not followed when `top` is read."""
-    return folder.is_symlink() and leads_out(folder, top)
 
 
 def _change_time(path: Path) -> int:

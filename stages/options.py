@@ -17,9 +17,9 @@ from pydantic.fields import FieldInfo
 from typer.core import TyperCommand
 
 from pipeline.base.errors import ConfigError
-from pipeline.config.base import RECIPE, Config, OneOf, read_options, to_toml
+from pipeline.config.base import Config, OneOf, read_options, to_toml
 from pipeline.config.model_names import as_on_disk, split_choice
-from pipeline.config.recipes import recipe_values
+from pipeline.config.recipes import with_recipe
 
 C = TypeVar("C", bound=Config)
 MODELS_AND_FOLDERS = ("teacher", "student", "weights", "models", "features", "beside")
@@ -177,7 +177,7 @@ class Call:
         if self.command in WRITES_RECORD:
             require_utf8({name: str(path) for name, path in paths.items()} | self.flags)
         options = {name: value for name, value in values.items() if name not in arguments} | self._flags_of(config)
-        return _with_files_on_disk(_with_recipe(config, options, self.command)), paths
+        return _with_files_on_disk(with_recipe(config, options, self.command)), paths
 
     def _paths(self, arguments: dict[str, Any]) -> dict[str, Path]:
         """The arguments as paths.
@@ -204,7 +204,7 @@ class Call:
         table = read_options(self.file, command) if self.file else {}
         options = {name: value for name, value in table.items() if name not in ("manifest", "out")}
         overrides = {name: value for name, value in self.table.items() if name in config.model_fields}
-        return _with_files_on_disk(_with_recipe(config, options | overrides | self._flags_of(config), command))
+        return _with_files_on_disk(with_recipe(config, options | overrides | self._flags_of(config), command))
 
     def resolve_study(
         self, config: type[C], base: type[Config], *, out: Path | None, **arguments: list[Path] | None
@@ -241,15 +241,6 @@ class Call:
 
     def _flags_of(self, config: type[Config]) -> dict[str, Any]:
         return {name: value for name, value in self.flags.items() if name in config.model_fields}
-
-
-def _with_recipe(config: type[C], options: dict[str, Any], command: str) -> C:
-    """Build the configuration of a command; options that are not given come from the recipe that they name.
-
-    Raises:
-        ConfigError: a value is wrong.
-    """
-    return config.build(recipe_values(options.get(RECIPE), command) | options)
 
 
 def _with_files_on_disk(config: C) -> C:

@@ -242,7 +242,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         identity = folder.read_identity()
         facts["best"] = best_words(folder.validations(), loss_weights(identity), step)
         facts["start"] = sorted(identity.get("start", {}))
-        stop = folder.stop()
+        stop = run.early_stop.stop if run.early_stop else None
         facts["stopped"] = stop.words(run.num_steps) if stop else ""
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.mpp)

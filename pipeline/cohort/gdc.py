@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 
+from pipeline.base.errors import ManifestError
 from pipeline.cohort.barcodes import Barcode, find_barcode
 from pipeline.cohort.manifest import ManifestRow, id_trouble, repeated_ids
 from pipeline.cohort.walk import SLIDE_SUFFIXES
@@ -55,7 +56,7 @@ def rows_from_gdc(tsv: Path) -> list[ManifestRow]:
             another than its name says, is from an unknown site, or has a name or id that leads to another folder; or
             one md5 is of several cases.
     """
-    is_answer = any(column in record for _, record in read_table(tsv, (), "\t")[0][:1] for column in ANSWER_COLUMNS)
+    is_answer = _is_answer(tsv)
     records, problems = read_table(tsv, ANSWER_COLUMNS if is_answer else GDC_COLUMNS, "\t")
     if is_answer:
         records = [_like_a_manifest(record) for record in records]
@@ -89,6 +90,15 @@ def kinds_of_samples(rows: Iterable[ManifestRow]) -> str:
         if (values := [row.labels[label] for row in rows if row.labels.get(label)])
     ]
     return f"by the GDC: {'; '.join(counts)}" if counts else ""
+
+
+def _is_answer(tsv: Path) -> bool:
+    """Whether a list has a column of an answer; false for what is no table, which is told when it is read."""
+    try:
+        records, _ = read_table(tsv, (), "\t")
+    except ManifestError:
+        return False
+    return any(column in record for _, record in records[:1] for column in ANSWER_COLUMNS)
 
 
 def _like_a_manifest(record: Record) -> Record:

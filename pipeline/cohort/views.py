@@ -17,11 +17,6 @@ from pipeline.cohort.view_optics import blur, compress, resample
 from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS, Colours, Rescale
 from pipeline.sampling import patch_keys
 
-STAIN_CHANGE = 0.05
-"""Largest relative change of haematoxylin, eosin and residual in mild views. As the multiplicative part of HED-light:
-Tellez et al., "Quantifying the effects of data augmentation and stain color normalization in convolutional neural
-networks for computational pathology", Medical Image Analysis, 2019.
-"""
 STAINS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 """Optical densities (R, G, B) of haematoxylin, eosin and residual, one row each: Ruifrok and Johnston, 2001."""
 
@@ -196,7 +191,7 @@ def dihedral(patch: NDArray[np.uint8], which: int) -> NDArray[np.uint8]:
     return patch
 
 
-def change_stain(patch: NDArray[np.uint8], key: int, most: float = STAIN_CHANGE) -> NDArray[np.uint8]:
+def change_stain(patch: NDArray[np.uint8], key: int, most: float) -> NDArray[np.uint8]:
     """Scale each stain in (P, P, 3) by up to `most`, chosen by the key's bits; white stays white."""
     changes = np.array([most * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)])
     unmix = np.linalg.inv(STAINS)

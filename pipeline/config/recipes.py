@@ -7,10 +7,11 @@ line here.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from pipeline.config.base import option
+from pipeline.config.base import RECIPE, Config, option
 
+C = TypeVar("C", bound=Config)
 THE_PAPER = "the paper"
 OUR_CHOICE = "our choice"
 
@@ -88,6 +89,15 @@ def recipe_values(recipe: Any, command: str) -> dict[str, Any]:
     """
     choices = RECIPES[recipe].get(command, {}) if isinstance(recipe, str) and recipe in RECIPES else {}
     return {name: choice.value for name, choice in choices.items()}
+
+
+def with_recipe(config: type[C], options: dict[str, Any], command: str) -> C:
+    """Build the configuration of a command; options that are not given come from the recipe that they name.
+
+    Raises:
+        ConfigError: a value is wrong.
+    """
+    return config.build(recipe_values(options.get(RECIPE), command) | options)
 
 
 def recipe_option() -> Any:

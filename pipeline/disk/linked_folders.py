@@ -1,6 +1,7 @@
 """Links to folders that are not followed when a tree is read: decision 0039 says which are."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 SYSTEM = ("/proc", "/sys", "/dev")
@@ -16,3 +17,25 @@ def leads_out(folder: Path | str, top: Path | str) -> bool:
     real = Path(os.path.realpath(folder))
     in_system = any(map(real.is_relative_to, SYSTEM)) and not real.is_relative_to(MEMORY)
     return in_system or Path(os.path.realpath(top)).is_relative_to(real)
+
+
+def walk_once(top: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder of the tree `top` once, with the names of its files; follows links to folders that do not lead out.
+
+    Raises:
+        OSError: a folder went away.
+    """
+    seen = set()
+    for folder, folders, files in os.walk(top, followlinks=True):
+        stat = os.stat(folder)
+        if (stat.st_dev, stat.st_ino) in seen:  # links that lead back
+            folders.clear()
+            continue
+        seen.add((stat.st_dev, stat.st_ino))
+        folders[:] = [name for name in folders if not _is_link_out(Path(folder, name), top)]
+        yield Path(folder), files
+
+
+def _is_link_out(folder: Path, top: Path) -> bool:
+    """Whether a folder is a link that is not followed when `top` is read."""
+    return folder.is_symlink() and leads_out(folder, top)

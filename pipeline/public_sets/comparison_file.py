@@ -1,7 +1,6 @@
 """`comparison.csv`: each model by each metric, ours beside the published value; written, and read for other tables."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from pathlib import Path
 
 from pipeline.base.errors import BenchmarkError, ManifestError
@@ -42,14 +41,14 @@ def read_comparisons(folder: Path) -> list[Comparison]:
 
 def _record(row: Comparison) -> dict[str, object]:
     """A comparison as cells."""
-    ours, theirs = row.measured, row.published
+    ours, theirs = row.measured.record() if row.measured else {}, row.published
     return {
         "set": row.set,
         "metric": row.metric,
         "model": row.model,
-        "measured": _cell(ours.value if ours else None),
-        "low": _cell(ours.low if ours else None),
-        "high": _cell(ours.high if ours else None),
+        "measured": ours.get("value"),
+        "low": ours.get("low"),
+        "high": ours.get("high"),
         "published_model": theirs.model if theirs else "",
         "published": theirs.value if theirs else None,
         "published_low": theirs.low if theirs else None,
@@ -84,11 +83,6 @@ def _comparison(cells: Mapping[str, str]) -> Comparison:
     return Comparison(
         cells["set"], cells["metric"], cells["model"], measured, published, float(cells["tolerance"]), cells["verdict"]
     )
-
-
-def _cell(value: float | None) -> float | None:
-    """A finite number, or `None`."""
-    return value if value is not None and isfinite(value) else None
 
 
 def _number(cell: str) -> float | None:

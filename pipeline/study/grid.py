@@ -55,7 +55,7 @@ class Setting:
     @property
     def title(self) -> str:
         """Its name in tables and figures: the values of the varied options."""
-        return " ".join(f"{name}={text}" for name, text in self.words.items()) or BASE
+        return _said(self.words)
 
 
 def parse_axes(texts: Sequence[str]) -> list[Axis]:
@@ -188,7 +188,7 @@ def _text_of(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _said(words: Values) -> str:
+def _said(words: Mapping[str, str]) -> str:
     return " ".join(f"{name}={text}" for name, text in words.items()) or BASE
 
 

@@ -6,7 +6,7 @@ store without pixels, whose identity its plan has.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pipeline.base.errors import ConfigError, ManifestError
 from pipeline.config.model_names import FOLDER_PREFIX, WEIGHTS_WORDS, is_run, split_choice, split_folder, split_model
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import sha256_file, sha256_json
+from pipeline.disk.linked_folders import walk_once
 from pipeline.disk.tables import read_table
 
 MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".pt", ".pth")
@@ -100,7 +101,9 @@ def _data_content(path: Path, root: Path) -> str:
     """
     try:
         if path.is_dir():
-            return sha256_json(sorted(_states_below(path)))
+            return sha256_json(
+                sorted(_state(folder / name, path) for folder, files in walk_once(path) for name in files)
+            )
         return sha256_json([_hash_of(path), [_state(file, root) for file in _listed_files(path, root)]])
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -113,19 +116,6 @@ def _listed_files(table: Path, root: Path) -> list[Path]:
     except ManifestError:
         return []
     return sorted({file_named(root / cells[LISTED]) for _, cells in records if cells.get(LISTED)})
-
-
-def _states_below(top: Path) -> Iterator[State]:
-    """The states of all files below a folder; follows links, each folder once."""
-    seen = set()
-    for folder, folders, files in os.walk(top, followlinks=True):
-        stat = os.stat(folder)
-        if (stat.st_dev, stat.st_ino) in seen:  # links that lead back
-            folders.clear()
-            continue
-        seen.add((stat.st_dev, stat.st_ino))
-        folders.sort()
-        yield from (_state(Path(folder, name), top) for name in files)
 
 
 def _state(file: Path, root: Path) -> State:

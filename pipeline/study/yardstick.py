@@ -69,13 +69,14 @@ class Yardstick:
     def __init__(self, teacher: StoredTeacher, most: int, cache: Path, computing: Computing) -> None:
         self.teacher, self._cache, self._computing = teacher, cache, computing
         self.rows = choose_store_rows(teacher, most, 0)
+        self._content, self._rows_hash = teacher.content_hash(), sha256_json(self.rows.all.tolist())
         self.cases, self._case_of_row = np.unique(teacher.plan.case_of_row()[self.rows.val], return_inverse=True)
 
     def record(self) -> dict[str, Any]:
         """What scores depend on besides the student."""
         return {
-            "teacher": self.teacher.content_hash(),
-            "rows": sha256_json(self.rows.all.tolist()),
+            "teacher": self._content,
+            "rows": self._rows_hash,
             "precision": choose_precision(self._computing.precision, self._computing.device),
             "format": FORMAT,
         }
@@ -110,7 +111,7 @@ class Yardstick:
                 what="scoring",
             )
 
-        data = {"store": self.teacher.content_hash(), "rows": sha256_json(rows), "patch_px": named.patch_px}
+        data = {"store": self._content, "rows": self._rows_hash, "patch_px": named.patch_px}
         embeddings = cached(self._cache, model_key(built, precision), data, compute)
         require_finite(str(run), embeddings, "the store")
         count = len(self.rows.train)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.plan import Plan
-from pipeline.sampling import patch_keys
+from pipeline.sampling import sample_patches
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RowSubset:
     seed: int = 0
 
     def restrict(self, rows: NDArray[np.int64], plan: Plan) -> NDArray[np.int64]:
-        """The rows of the subset, of the training `rows` (N,) that have embeddings; ascending.
+        """The rows of the subset, of the training `rows` (N,) that have embeddings; both ascending.
 
         Raises:
             ConfigError: the rows are of fewer slides than are asked for.
@@ -55,11 +55,16 @@ class RowSubset:
                     "that number, or leave the option out"
                 )
             chosen = chosen[: self.num_slides]
-        parts = [rows[slide_of_row == slide] for slide in chosen]
+        starts, ends = (np.searchsorted(slide_of_row, chosen, side) for side in ("left", "right"))
+        parts = [rows[start:end] for start, end in zip(starts, ends, strict=True)]
         if self.num_patches is not None:
             coords = plan.coords()
             parts = [
-                part[first_of_sample(plan.slides[slide].slide_id, coords[part], self.num_patches, self.seed)]
+                part[
+                    sample_patches(
+                        f"train patch\0{plan.slides[slide].slide_id}", coords[part], self.num_patches, self.seed
+                    )
+                ]
                 for slide, part in zip(chosen, parts, strict=True)
             ]
         return np.sort(np.concatenate(parts)) if parts else rows[:0]
@@ -78,9 +83,3 @@ def rank_training_slides(slides: list[int], plan: Plan, seed: int) -> list[int]:
         return first, second
 
     return sorted(slides, key=key)
-
-
-def first_of_sample(slide_id: str, coords_l0_px: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
-    """Indices of `count` of the (N, 2) patches of a slide, or of all if there are fewer."""
-    keys = patch_keys(f"train patch\0{slide_id}", coords_l0_px, seed)
-    return np.argsort(keys, kind="stable")[:count]

@@ -8,12 +8,13 @@ from typing import Annotated
 import pytest
 
 from pipeline.base.errors import ConfigError
-from pipeline.config import reproduce, stages, studies, tools
+from pipeline.config import stages, studies, tools
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.evaluate.options.config import evaluate_config
+from pipeline.public_sets import options
 
 RECORDED = (
     PlanConfig,
@@ -112,7 +113,7 @@ def test_a_word_of_a_registry_may_be_off() -> None:
 def float_options() -> list[tuple[type[Config], str]]:
     """Every option of every configuration that is a number with a fraction, or a list of such."""
     kinds: list[type[Config]] = [evaluate_config()]
-    for module in (stages, studies, tools, reproduce):
+    for module in (stages, studies, tools, options):
         kinds += [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Config)]
     return [
         (kind, name)

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from support.files import put
 
-from pipeline.disk.linked_folders import leads_out
+from pipeline.disk.linked_folders import leads_out, walk_once
 
 
 def test_links_to_a_tree_that_holds_the_link_lead_out(tmp_path: Path) -> None:
@@ -23,3 +24,15 @@ def test_links_to_a_tree_that_holds_the_link_lead_out(tmp_path: Path) -> None:
 def test_links_into_the_system_lead_out(tmp_path: Path, folder: str, out: bool) -> None:
     (tmp_path / "link").symlink_to(folder)
     assert leads_out(tmp_path / "link", tmp_path) == out
+
+
+def test_a_tree_is_walked_once_and_not_out_of(tmp_path: Path) -> None:
+    """A link to a sibling is followed, one that leads back or out is not, and no folder is seen twice."""
+    for name in ("top/a/x", "top/b/y", "elsewhere/z"):
+        put(tmp_path / name, b"")
+    (tmp_path / "top" / "c").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "top" / "a" / "again").symlink_to(tmp_path / "top" / "b")
+    (tmp_path / "top" / "b" / "up").symlink_to(tmp_path)
+    (tmp_path / "top" / "system").symlink_to("/proc")
+    files = [name for _, names in walk_once(tmp_path / "top") for name in names]
+    assert sorted(files) == ["x", "y", "z"]

@@ -22,7 +22,7 @@ from scipy.special import log_softmax
 
 from pipeline.evaluate.bootstrap import Draws, GroupResamples, mean_of_draws, statistic_draws
 from pipeline.evaluate.folds import Rows
-from pipeline.evaluate.probes.linear_probe import LEAST_PROBABILITY, Probed, ProbeTask
+from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask
 from pipeline.evaluate.probes.logistic import Floats
 from pipeline.evaluate.probes.probe_choice import HeldOutRows
 
@@ -32,6 +32,8 @@ TEMPERATURES = (1e-4, 1e3)
 """Temperatures to choose from. Our choice: under the strongest penalty a probe's logits are a hundredth of what its
 answers are worth or less, and low temperatures are needed.
 """
+LEAST_PROBABILITY = float(np.finfo(np.float64).tiny)
+"""That a logarithm is taken of."""
 
 
 @dataclass(frozen=True, eq=False)

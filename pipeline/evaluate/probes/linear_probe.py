@@ -46,9 +46,6 @@ from pipeline.evaluate.probes.probe_choice import (
 MAX_FOLDS_AT_ONCE = 4
 """Our choice: a fold in work holds about three copies of the embeddings."""
 
-LEAST_PROBABILITY = float(np.finfo(np.float64).tiny)
-"""That a logarithm is taken of."""
-
 Result = TypeVar("Result")
 
 

@@ -13,6 +13,4 @@ def probe_draws(task: ProbeTask, probed: Probed, rows: Rows, resamples: GroupRes
     """
     truth, parts = task.truth[rows], task.parts[rows]
     of_runs = [classification_draws(truth, run.probabilities[rows], resamples, parts) for run in probed.each_run()]
-    return (
-        {name: mean_of_draws([draws[name] for draws in of_runs]) for name in of_runs[0]} if probed.runs else of_runs[0]
-    )
+    return {name: mean_of_draws([draws[name] for draws in of_runs]) for name in of_runs[0]}

@@ -14,8 +14,6 @@ from pipeline.evaluate.probes.probe_choice import SCORE_WORDS, STRENGTHS, ProbeP
 
 PATHOROB_STRENGTHS = tuple(float(10**power) for power in np.linspace(-8, 4, 15))
 """PathoROB, `pathorob/apd/train_model.py`."""
-OLDER_NAMES: dict[str, ProtocolName] = {"balanced": "g2l"}
-"""What options and records of earlier versions call a protocol."""
 
 
 @dataclass(frozen=True)
@@ -69,18 +67,17 @@ def probe_protocol(name: str, score: ScoreName, fixed: float | None) -> ProbePro
     Raises:
         ConfigError: the protocol fixes how its regularisation is chosen, and a strength is given.
     """
-    current = OLDER_NAMES.get(name, name)
-    if current in ("eva", "pathorob") and fixed is not None:
+    if name in ("eva", "pathorob") and fixed is not None:
         raise ConfigError(
-            f"--probe-c {fixed:g}: the protocol {current} says how the linear probe is regularised; leave out "
+            f"--probe-c {fixed:g}: the protocol {name} says how the linear probe is regularised; leave out "
             "--probe-c, or take --protocol g2l"
         )
     strengths = STRENGTHS if fixed is None else (fixed,)
-    if current == "eva":
+    if name == "eva":
         return ProbeProtocol((), "balanced_accuracy", name="eva")
-    if current == "pathorob":
+    if name == "pathorob":
         return ProbeProtocol(PATHOROB_STRENGTHS, "balanced_accuracy", name="pathorob")
-    if current == "plain":
+    if name == "plain":
         return ProbeProtocol(strengths, "log_loss", is_balanced=False, name="plain")
     return ProbeProtocol(strengths, score)
 

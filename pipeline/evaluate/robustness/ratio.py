@@ -15,13 +15,14 @@ searched within each, and the sums go over all, as for the index.
 Neighbours are those that `index` searches: exact, and the same for any order of rows. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.evaluate.bootstrap import Draws, GroupResamples, difference, interval, ratio_draws
+from pipeline.evaluate.bootstrap import Draws, GroupResamples, difference, ratio_draws
+from pipeline.evaluate.robustness.tables import interval_if_any
 from pipeline.report.content import Cell, Column, Interval, Table
 
 RATIO_K = (3, 5, 10, 20)
@@ -105,10 +106,9 @@ def ratio_tables(models: Sequence[CenterRatio], reference: str, resamples: Group
         *(Column(f"k = {k}") for k in RATIO_K),
     ]
     kinds = (("left out", False), ("counted", True))
-    rows: list[list[Cell]] = [
-        [model.label, words, *map(_interval, model.draws(kind, resamples))] for words, kind in kinds for model in models
-    ]
-    less = _difference_rows(models, reference, kinds, resamples)
+    found = {(model.label, words): model.draws(kind, resamples) for words, kind in kinds for model in models}
+    rows: list[list[Cell]] = [[*key, *map(interval_if_any, draws)] for key, draws in found.items()]
+    less = _difference_rows(found, reference)
     note = (
         "Among the k nearest patches (cosine), those of the same class over those of the same centre, summed over all "
         "patches, as de Jong et al. (2025) define it: above 1 biology weighs more than the centre. A neighbour of the "
@@ -124,24 +124,13 @@ def ratio_tables(models: Sequence[CenterRatio], reference: str, resamples: Group
     return tables
 
 
-def _difference_rows(
-    models: Sequence[CenterRatio], reference: str, kinds: Sequence[tuple[str, bool]], resamples: GroupResamples
-) -> list[list[Cell]]:
-    """Each model less the reference; none without one."""
-    base = next((model for model in models if model.label == reference), None)
-    if base is None:
-        return []
+def _difference_rows(found: Mapping[tuple[str, str], Sequence[Draws | None]], reference: str) -> list[list[Cell]]:
+    """Each model less the reference, of draws by the model's label and the words for a kind; none without one."""
     return [
-        [model.label, words, *map(_difference, model.draws(kind, resamples), base.draws(kind, resamples))]
-        for words, kind in kinds
-        for model in models
-        if model is not base
+        [label, words, *map(_difference, draws, found[reference, words])]
+        for (label, words), draws in found.items()
+        if label != reference and (reference, words) in found
     ]
-
-
-def _interval(draws: Draws | None) -> Interval | None:
-    """`None` where there is no ratio."""
-    return None if draws is None else interval(draws)
 
 
 def _difference(first: Draws | None, second: Draws | None) -> Interval | None:

@@ -113,7 +113,14 @@ def _headline_table(rows: IndexRows, models: Sequence[ScoredIndex], reference: s
         index, less = model.index, None
         if model.draws is not None and of_reference is not None and model.label != reference:
             less = difference(model.draws, of_reference)
-        row: list[Cell] = [model.label, _interval(model.draws), less, index.k, index.accuracy[index.k], index.support]
+        row: list[Cell] = [
+            model.label,
+            interval_if_any(model.draws),
+            less,
+            index.k,
+            index.accuracy[index.k],
+            index.support,
+        ]
         cells.append([*row, _number(index.subset_mean)] if has_subsets else row)
     columns_of_set = (rows.classes, rows.centers, rows.slides, rows.subsets)
     note = f"Neighbours drawn at random would give {index_of_random_neighbours(*columns_of_set):.3f} on this set."
@@ -189,7 +196,7 @@ def _index_of_part(model: ScoredIndex, chosen: NDArray[np.bool_], resamples: Gro
     """The index over the `chosen` patches; `None` without one, or where the model has none at all."""
     if model.draws is None:
         return None
-    return _interval(index_draws(model.index.same_class * chosen, model.index.same_center * chosen, resamples))
+    return interval_if_any(index_draws(model.index.same_class * chosen, model.index.same_center * chosen, resamples))
 
 
 def index_score(rows: IndexRows, models: Sequence[ScoredIndex], reference: str) -> Score | None:
@@ -318,7 +325,7 @@ def paired_notes(paired: PairedRobustness) -> list[str]:
     return notes
 
 
-def _interval(draws: Draws | None) -> Interval | None:
+def interval_if_any(draws: Draws | None) -> Interval | None:
     """A statistic with its interval; `None` if it does not exist."""
     return None if draws is None or np.isnan(draws.value) else interval(draws)
 

@@ -31,7 +31,7 @@ def read_members(root: Path, _images: Path, _options: Mapping[str, str]) -> Memb
     clinical = first_folder(task, ("clinical_data",), "task 1 of CHIMERA")
     rows: list[Row] = []
     left_out: list[Exclusion] = []
-    labels: dict[str, str | Exclusion] = {}
+    labels: dict[str, tuple[str, str]] = {}
     for path in images_below(task / "pathology/images", left_out, (".tif",)):
         if path.name.endswith(MASK):
             continue
@@ -41,18 +41,18 @@ def read_members(root: Path, _images: Path, _options: Mapping[str, str]) -> Memb
         patient = match["patient"]
         if patient not in labels:
             labels[patient] = _label(clinical / f"{patient}.json")
-        label = labels[patient]
-        if isinstance(label, Exclusion):
-            left_out.append(Exclusion(str(path), f"{label.what}: {label.why}"))
+        label, why_none = labels[patient]
+        if why_none:
+            left_out.append(Exclusion(str(path), why_none))
         else:
             rows.append({"slide_id": match["slide"], "case_id": patient, "label": label})
     return require_members(Members(tuple(rows), None, tuple(left_out)), task, "slide with a label")
 
 
-def _label(path: Path) -> str | Exclusion:
-    """The label of a patient's record, or why there is none."""
+def _label(path: Path) -> tuple[str, str]:
+    """The label of a patient's record, and why there is none."""
     try:
         with reading(path.name, "no usable record", BenchmarkError):
-            return LABEL_OF_BCR[float(read_json(path, MOST_RECORD_BYTES)["BCR"])]
+            return LABEL_OF_BCR[float(read_json(path, MOST_RECORD_BYTES)["BCR"])], ""
     except BenchmarkError as error:
-        return Exclusion(path.name, str(error).removeprefix(f"{path.name}: "))
+        return "", str(error)

@@ -41,13 +41,17 @@ def read_members(root: Path, images: Path, _options: Mapping[str, str]) -> Membe
         BenchmarkError: a file is missing or damaged, or files disagree.
     """
     folder = first_folder(root, (".",), "PCam")
+    num_pictures = {}
     for word in FILE_SPLITS:
-        with _split_pixels(folder, word):
-            pass
+        with _split_pixels(folder, word) as values:
+            num_pictures[word] = len(values)
     rows: list[Row] = []
     left_out: list[Exclusion] = []
     for word, split in FILE_SPLITS.items():
         labels, slides = _labels(folder, word), _slides(folder, word)
+        if num_pictures[word] != len(labels):
+            path = folder / STEM.format(split=word, part="x.h5")
+            raise BenchmarkError(f"{path} has {num_pictures[word]:,} patches, its labels are {len(labels):,}. {FIX}")
         if len(labels) != len(slides):
             raise BenchmarkError(
                 f"{folder}: {STEM.format(split=word, part='y.h5')} has {len(labels):,} patches and "
@@ -123,9 +127,6 @@ def _pictures(folder: Path, total: int) -> Iterator[Picture]:
     with Progress("writing PCam's patches as PNG", total, "patches") as progress:
         for word, split in FILE_SPLITS.items():
             with _split_pixels(folder, word) as values:
-                if len(values) != (expected := len(_labels(folder, word))):
-                    path = folder / STEM.format(split=word, part="x.h5")
-                    raise BenchmarkError(f"{path} has {len(values):,} patches, its labels are {expected:,}. {FIX}")
                 hdf5_input.require_whole(values)
                 for start in range(0, len(values), num_at_once):
                     for place, pixels in enumerate(values[start : start + num_at_once], start):

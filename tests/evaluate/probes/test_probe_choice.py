@@ -123,7 +123,7 @@ def test_the_inner_splits_keep_groups_together_and_out_of_the_test_part() -> Non
 def test_a_fixed_strength_is_taken_and_nothing_is_chosen() -> None:
     embeddings, labels, cases = few_cases(2, num_classes=3, width=8)
     folds = group_folds(labels, cases, 3, 0)
-    task = probe_task(labels, cases, folds, 0, probe_protocol("balanced", "auroc", 0.3))
+    task = probe_task(labels, cases, folds, 0, probe_protocol("g2l", "auroc", 0.3))
     assert not any(task.inner)
     assert task.notes == ()
     found = linear_probe(embeddings, task)
