@@ -133,7 +133,8 @@ class Config(BaseModel):
         except ValidationError as error:
             lines = []
             for problem in error.errors():
-                name = ".".join(str(part) for part in problem["loc"])
+                # Of a list's member the value says which one it is, and its number is none that a user typed.
+                name = ".".join(part for part in problem["loc"] if isinstance(part, str))
                 value = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
                 hint = ""
                 if problem["type"] == "extra_forbidden":

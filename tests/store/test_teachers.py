@@ -501,7 +501,7 @@ def test_wrong_choices_are_told(tmp_path: Path, two: Store, cnn: str) -> None:
         (["--teacher", "uni"], "--teacher uni: "),
         ([*a, *b, "--teacher-weight", 1], "1 weights for 2 teachers"),
         ([*a, "--teacher-weight", 0], "--teacher-weight 0: a weight is a number above 0"),
-        ([*a, "--teacher-weight", "nan"], "--teacher-weight nan"),
+        ([*a, "--teacher-weight", "nan"], "teacher_weight: Input should be a finite number (got nan)"),
     ):
         code, _, error = call_g2l(*run, *words)
         assert (code, said in error) == (1, True), error

@@ -25,7 +25,7 @@ def build(**values: Any) -> EvaluateConfig:
         ({"folds": 1}, "folds: "),
         ({"resamples": 99}, "resamples: "),
         ({"probe_c": 0}, "probe_c: "),
-        ({"cost_precisions": ["float8"]}, "cost_precisions.0: "),
+        ({"cost_precisions": ["float8"]}, "cost_precisions: "),
         ({"slide": "x.csv"}, r"did you mean slides\?"),
     ],
 )
