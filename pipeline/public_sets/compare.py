@@ -25,7 +25,7 @@ NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
 VERDICTS = (PASS, FAIL, NO_PUBLISHED, NOT_MEASURED, NOT_COMPARABLE)
 """No published value: of this model. Not measured: `evaluate` has no such metric, or could not give it. Not comparable:
-the recipe says that the published value is of another definition of the set.
+the recipe says that the published value is of another definition of the set, or not all of the set was there.
 """
 
 
@@ -41,6 +41,7 @@ class Comparison:
         published: the published value, if there is one.
         tolerance: of the recipe.
         verdict: one of `VERDICTS`, or "" for a published model that we have not run.
+        reason: why our value must not be compared with published ones; "" if it may be.
     """
 
     set: str
@@ -50,15 +51,18 @@ class Comparison:
     published: PublishedValue | None
     tolerance: float
     verdict: str
+    reason: str = ""
 
 
-def verdict_of(measured: Interval | None, published: PublishedValue | None, metric: MetricOfSet) -> str:
-    """The verdict on one model: see the module."""
+def verdict_of(
+    measured: Interval | None, published: PublishedValue | None, metric: MetricOfSet, not_whole: str = ""
+) -> str:
+    """The verdict on one model: see the module. `not_whole` says why ours is not of the whole set."""
     if published is None:
         return NO_PUBLISHED
     if measured is None or not isfinite(measured.value):
         return NOT_MEASURED
-    if metric.differs:
+    if metric.differs or not_whole:
         return NOT_COMPARABLE
     return PASS if distance(measured.value, published) <= allowed(measured, published, metric.tolerance) else FAIL
 
@@ -83,6 +87,7 @@ def compare_with_published(
     measured: Mapping[str, Interval],
     names: Mapping[str, str],
     published: Iterable[PublishedValue],
+    not_whole: str = "",
 ) -> list[Comparison]:
     """All models by one metric: ours in their order, then the published ones that we have not run.
 
@@ -90,12 +95,14 @@ def compare_with_published(
         measured: our values by label.
         names: the published name of each of our models, by label; "" for one that can have none.
         published: values of the set by this metric.
+        not_whole: why ours is not of the whole set; "" if it is.
     """
     by_model = {each.model.lower(): each for each in published}
+    reason = "; ".join(filter(None, (metric.differs, not_whole)))
     rows = []
     for label, name in names.items():
         value, theirs = measured.get(label), by_model.get(name)
-        verdict = verdict_of(value, theirs, metric)
-        rows.append(Comparison(set_name, metric.name, label, value, theirs, metric.tolerance, verdict))
+        verdict = verdict_of(value, theirs, metric, not_whole)
+        rows.append(Comparison(set_name, metric.name, label, value, theirs, metric.tolerance, verdict, reason))
     others = [each for name, each in by_model.items() if name not in names.values()]
     return rows + [Comparison(set_name, metric.name, "", None, each, metric.tolerance, "") for each in others]

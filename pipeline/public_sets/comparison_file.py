@@ -11,10 +11,12 @@ from pipeline.public_sets.published import PublishedValue
 from pipeline.report.content import Interval
 
 COMPARISON_FILE = "comparison.csv"
+REASON = "reason"
+"""The last column; files of earlier versions lack it."""
 COMPARISON_COLUMNS = (
     *("set", "metric", "model", "measured", "low", "high"),
     *("published_model", "published", "published_low", "published_high", "published_protocol", "source", "place"),
-    *("tolerance", "verdict"),
+    *("tolerance", "verdict", REASON),
 )
 
 
@@ -31,7 +33,9 @@ def read_comparisons(folder: Path) -> list[Comparison]:
     """
     path = folder / COMPARISON_FILE
     try:
-        records, problems = read_table(path, COMPARISON_COLUMNS, ",")
+        records, problems = read_table(
+            path, COMPARISON_COLUMNS[:-1], ",", known=(REASON,)
+        )  # earlier ones have no reason
         refuse(path, problems)
     except ManifestError as error:
         raise BenchmarkError(f"{error}. --beside takes the --out of another g2l reproduce") from None
@@ -58,6 +62,7 @@ def _record(row: Comparison) -> dict[str, object]:
         "place": theirs.place if theirs else "",
         "tolerance": row.tolerance,
         "verdict": row.verdict,
+        REASON: row.reason,
     }
 
 
@@ -81,7 +86,14 @@ def _comparison(cells: Mapping[str, str]) -> Comparison:
             place=cells["place"],
         )
     return Comparison(
-        cells["set"], cells["metric"], cells["model"], measured, published, float(cells["tolerance"]), cells["verdict"]
+        set=cells["set"],
+        metric=cells["metric"],
+        model=cells["model"],
+        measured=measured,
+        published=published,
+        tolerance=float(cells["tolerance"]),
+        verdict=cells["verdict"],
+        reason=cells.get(REASON, ""),
     )
 
 

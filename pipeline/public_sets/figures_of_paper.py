@@ -25,20 +25,28 @@ def comparison_scores(comparisons: Sequence[Comparison]) -> list[Score]:
 
     A value that does not exist is NaN, so that all scores list the models in the same order.
     """
-    nothing = float("nan")
     scores = []
     for metric in dict.fromkeys(row.metric for row in comparisons):
-        values: dict[str, Interval] = {}
-        for row in (row for row in comparisons if row.metric == metric):
-            if row.model:
-                values[row.model] = row.measured or Interval(nothing, nothing, nothing)
-            if row.published is not None:
-                low, high = row.published.low, row.published.high
-                ends = (nothing if low is None else low, nothing if high is None else high)
-                values[published_label(row.published.model)] = Interval(row.published.value, *ends)
+        chosen = [row for row in comparisons if row.metric == metric]
+        values = _values(chosen)
         if any(is_number(value) for value in values.values()):
-            scores.append(Score(f"{comparisons[0].set}, {metric}", values))
+            warning = " (not comparable)" if any(row.reason for row in chosen) else ""
+            scores.append(Score(f"{chosen[0].set}, {metric}{warning}", values))
     return scores
+
+
+def _values(of_metric: Sequence[Comparison]) -> dict[str, Interval]:
+    """The values of a metric by the names of our models and of the published ones; NaN where there is none."""
+    nothing = float("nan")
+    values: dict[str, Interval] = {}
+    for row in of_metric:
+        if row.model:
+            values[row.model] = row.measured or Interval(nothing, nothing, nothing)
+        if row.published is not None:
+            low, high = row.published.low, row.published.high
+            ends = (nothing if low is None else low, nothing if high is None else high)
+            values[published_label(row.published.model)] = Interval(row.published.value, *ends)
+    return values
 
 
 def sized_models(models: Sequence[ReportModel], comparisons: Sequence[Comparison]) -> list[ReportModel]:

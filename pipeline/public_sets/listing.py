@@ -1,6 +1,7 @@
 """What `g2l reproduce --list` shows; without torch. Pure."""
 
 from pipeline.public_sets.recipe import SetRecipe, left_out_sets, set_recipes
+from pipeline.public_sets.whole import PublishedCounts
 
 
 def list_sets() -> str:
@@ -19,5 +20,13 @@ def _details(recipe: SetRecipe) -> list[str]:
     """All but the name and title, indented."""
     metrics = "; ".join(metric.name for metric in recipe.metrics)
     lines = [recipe.about, f"terms: {recipe.terms}", f"from: {recipe.url}", f"--root: {recipe.how}"]
-    lines += [f"compared by: {metrics}", f"cite: {recipe.citation}"]
+    lines += [f"whole: {_size(recipe.counts)}", f"compared by: {metrics}", f"cite: {recipe.citation}"]
     return [f"  {line}".replace("\n", "\n    ") for line in lines]
+
+
+def _size(counts: PublishedCounts | None) -> str:
+    """How many members make the whole set, and who says so."""
+    if counts is None:
+        return "how many members there are is not known here, and not checked"
+    number = counts.total if counts.total is not None else next(iter(counts.distinct.values()))
+    return f"{number:,} {counts.of} ({counts.source})"

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.public_sets.whole import num_failures
 from pipeline.report.content import Cell, Interval, Report, Table
 
 
@@ -53,7 +54,7 @@ def measured_values(report: Report, metric: str) -> dict[str, Interval]:
 
 def num_failed(report: Report) -> int:
     """How many things the report leaves out because they failed."""
-    return sum(each.count for section in report.sections for each in section.exclusions if not each.by_rule)
+    return sum(num_failures(section.exclusions) for section in report.sections)
 
 
 def milliseconds(report: Report) -> dict[str, float] | None:

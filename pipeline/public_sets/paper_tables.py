@@ -18,7 +18,7 @@ MODELS_OF_PAPER = {"G2L": "g2l", "H-optimus-0": "h-optimus-0", "UNI2-h": "uni2-h
 CKA_COLUMNS = {"before": "hibou-l", "after": "g2l"}
 """Of its table of CKA: the student before and after distillation."""
 RATIO = re.compile(r"class to centre, (k = \d+)")
-PUBLISHED_ROW, OUR_ROW = "published", "ours"
+PUBLISHED_ROW, OUR_ROW, INCOMPARABLE_ROW = "published", "ours", "ours, not comparable"
 ROW_IN, COLUMN_IN, MARGIN_IN = 0.2, 1.25, 0.25
 """Height of a row and width of a column of a drawn table, and the margin around it, inches."""
 
@@ -56,9 +56,10 @@ def _by_set(metric: str, comparisons: Sequence[Comparison]) -> PaperTable:
     names = [*columns, *more]
     rows: list[tuple[str | float | None, ...]] = []
     for name in dict.fromkeys(row.set for row in chosen):
-        theirs, ours = _values([row for row in chosen if row.set == name], columns)
+        of_set = [row for row in chosen if row.set == name]
+        theirs, ours = _values(of_set, columns)
         rows.append((name, PUBLISHED_ROW, *map(theirs.get, names)))
-        rows.append((name, OUR_ROW, *map(ours.get, names)))
+        rows.append((name, _whose(of_set), *map(ours.get, names)))
     slug = re.sub(r"\W+", "_", metric.lower()).strip("_")
     return PaperTable(f"table_{slug}", metric, ("set", "values", *columns, *more), tuple(rows))
 
@@ -75,6 +76,11 @@ def _values(of_set: Sequence[Comparison], columns: Mapping[str, str]) -> tuple[d
     return theirs, ours
 
 
+def _whose(rows: Sequence[Comparison]) -> str:
+    """Words for a row of our values, which may be such that published ones must not be compared with them."""
+    return INCOMPARABLE_ROW if any(row.reason for row in rows) else OUR_ROW
+
+
 def _by_k(ratios: Sequence[Comparison]) -> PaperTable:
     """A row a model, a column a number of neighbours."""
     at = {row.metric: match[1] for row in ratios if (match := RATIO.fullmatch(row.metric))}
@@ -86,7 +92,7 @@ def _by_k(ratios: Sequence[Comparison]) -> PaperTable:
             key = (shown or row.published.model, PUBLISHED_ROW)
             rows.setdefault(key, {})[at[row.metric]] = row.published.value
         if row.measured is not None:
-            rows.setdefault((row.model, OUR_ROW), {})[at[row.metric]] = row.measured.value
+            rows.setdefault((row.model, _whose([row])), {})[at[row.metric]] = row.measured.value
     cells = tuple((*key, *(values.get(column) for column in columns)) for key, values in rows.items())
     title = "neighbours of the same class over those of the same centre"
     return PaperTable("table_class_to_centre", title, ("model", "values", *columns), cells)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pipeline.base.errors import ConfigError, did_you_mean
 from pipeline.public_sets.members import Reader
+from pipeline.public_sets.whole import PublishedCounts
 
 FOLDER = ("data", "benchmarks")
 """Of the package `pipeline`; `data_manifests/benchmarks` is a link to it."""
@@ -59,6 +60,7 @@ class SetRecipe:
         protocol: named protocol of `g2l evaluate`.
         options: further options of `g2l evaluate`.
         metrics: what is compared.
+        counts: how many members the set has; `None` where no source that we saw says so.
         variant_of: name of the set whose recipe this one changes; "" if it has its own.
     """
 
@@ -75,6 +77,7 @@ class SetRecipe:
     protocol: str = DEFAULT_PROTOCOL
     reader_options: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    counts: PublishedCounts | None = None
     variant_of: str = ""
 
     def load_reader(self) -> Reader:
@@ -94,7 +97,7 @@ def set_recipes() -> Mapping[str, SetRecipe]:
             own = name.removesuffix(".toml")
             found[own] = _recipe(own, entries)
             for variant, changes in variants.items():
-                merged = entries | changes
+                merged = entries | {"counts": None} | changes  # another set: never the counts of the first
                 merged["reader_options"] = entries.get("reader_options", {}) | changes.get("reader_options", {})
                 found[variant] = _recipe(variant, merged | {"variant_of": own})
     return dict(sorted(found.items()))
@@ -137,4 +140,5 @@ def _recipe(name: str, entries: Mapping[str, Any]) -> SetRecipe:
     """A recipe of its entries; those that span lines become one line."""
     values = {key: " ".join(v.split()) if isinstance(v, str) and key != "how" else v for key, v in entries.items()}
     metrics = tuple(MetricOfSet(**metric) for metric in entries["metrics"])
-    return SetRecipe(name=name, **{**values, "how": entries["how"].strip(), "metrics": metrics})
+    counts = PublishedCounts(**entries["counts"]) if entries.get("counts") else None
+    return SetRecipe(name=name, **{**values, "how": entries["how"].strip(), "metrics": metrics, "counts": counts})

@@ -29,6 +29,7 @@ from pipeline.public_sets.options import ReproduceConfig
 from pipeline.public_sets.paper_tables import draw_table, paper_tables
 from pipeline.public_sets.published import published_name, published_values
 from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, SetRecipe, find_recipe
+from pipeline.public_sets.whole import num_failures, why_not_all_used, why_not_whole
 from pipeline.report.content import Exclusion, Report
 from stages.evaluate import evaluate
 
@@ -68,13 +69,14 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
     with exclusive(out, "g2l reproduce"):
         start_reproduction(out, name, config)
         say(f"reproduce: reading {recipe.title}")
-        members = read_set(recipe, config.root, out, config.workers or usable_cores())
+        members, not_whole = read_set(recipe, config.root, out, config.workers or usable_cores())
         report = evaluate(
             out / REPORT_FOLDER, evaluate_config().build(evaluation_options(recipe, out, members, config))
         )
-        comparisons = compare_report(recipe, report)
+        not_used = why_not_all_used(report, recipe.benchmark)
+        comparisons = compare_report(recipe, report, "; ".join(filter(None, (not_whole, not_used))))
         write_outcome(out, report, comparisons, beside)
-    failed = sum(not each.by_rule for each in members.left_out) + num_failed(report)
+    failed = num_failures(members.left_out) + num_failed(report)
     return Reproduced(recipe, tuple(comparisons), failed)
 
 
@@ -102,22 +104,33 @@ def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
     write_text(path, to_toml({"reproduce": record}))
 
 
-def read_set(recipe: SetRecipe, root: Path, out: Path, workers: int) -> Members:
-    """Read the set's folder; writes `table.csv`, and `left_out.csv` with what it leaves out.
+def read_set(recipe: SetRecipe, root: Path, out: Path, workers: int) -> tuple[Members, str]:
+    """Read the set's folder, and see why it is not the whole set, if it is not; writes `table.csv`, and `left_out.csv`
+    with what it leaves out.
 
     Raises:
         BenchmarkError: the folder is not that of the set, or nothing in it can be used.
     """
     members = recipe.load_reader()(root, out / IMAGES_FOLDER, recipe.reader_options)
     rows, left_out = members.rows, members.left_out
+    not_whole = why_not_whole(recipe.counts, rows, num_failures(left_out))
     if recipe.benchmark == "patches" and members.images_root is not None:
         rows, copies = without_leaks(rows, members.images_root, workers)
         left_out = (*left_out, *copies)
     write_records(out / TABLE_FILE, rows)
     write_table(out / LEFT_OUT_FILE, ("member", "why", "by_rule"), [(e.what, e.why, e.by_rule) for e in left_out])
-    for line in (*members.notes, *_words_on_left_out(left_out, out / LEFT_OUT_FILE)):
+    about_whole = _words_on_whole(recipe, not_whole)
+    for line in (*members.notes, *_words_on_left_out(left_out, out / LEFT_OUT_FILE), *about_whole):
         say(f"note: {line}")
-    return Members(rows, members.images_root, left_out, members.notes)
+    return Members(rows, members.images_root, left_out, members.notes), not_whole
+
+
+def _words_on_whole(recipe: SetRecipe, not_whole: str) -> list[str]:
+    """What to say, before the hours that scoring may take, of a set that is not whole or may not be."""
+    if not_whole:
+        known = f" (published: {recipe.counts.source})" if recipe.counts else ""
+        return [f"not all of {recipe.name} is there: {not_whole}{known}. It is scored, but not compared"]
+    return [] if recipe.counts else [f"how much {recipe.name} holds is not known here: see that all of it is there"]
 
 
 def _words_on_left_out(left_out: Sequence[Exclusion], path: Path) -> list[str]:
@@ -146,8 +159,8 @@ def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: R
     return {name: value for name, value in (values | dict(recipe.options)).items() if value is not None}
 
 
-def compare_report(recipe: SetRecipe, report: Report) -> list[Comparison]:
-    """Every model of the report by every metric of the recipe."""
+def compare_report(recipe: SetRecipe, report: Report, not_whole: str = "") -> list[Comparison]:
+    """Every model of the report by every metric of the recipe; `not_whole` says why it is of a part of the set."""
     models = {model.label: model for model in report.models}
     reference = published_name(report.reference, models.get(report.reference))
     comparisons: list[Comparison] = []
@@ -156,7 +169,7 @@ def compare_report(recipe: SetRecipe, report: Report) -> list[Comparison]:
         labels = dict.fromkeys([*models, *measured]) if recipe.benchmark != "slides" else measured
         names = {label: published_name(label, models.get(label)) for label in labels}
         published = [each for each in published_values() if (each.set, each.metric) == (recipe.name, metric.name)]
-        comparisons += compare_with_published(recipe.name, metric, measured, names, published)
+        comparisons += compare_with_published(recipe.name, metric, measured, names, published, not_whole)
     return comparisons
 
 
@@ -187,7 +200,7 @@ def reproduction_summary(reproduced: Reproduced, out: Path) -> str:
         if row.model
     ]
     columns = ("metric", "model", "measured", "published", "tolerance", "verdict")
-    reasons = {metric.differs for metric in reproduced.recipe.metrics if metric.differs}
+    reasons = {row.reason for row in reproduced.comparisons if row.reason}
     lines = [table(rows, columns, right=(2, 3, 4)), *(f"not comparable: {reason}" for reason in sorted(reasons))]
     if reproduced.num_failed:
         lines.append(f"{reproduced.num_failed:,} members failed; {out / LEFT_OUT_FILE} and the report list them")

@@ -60,6 +60,17 @@ def test_values_of_another_definition_are_not_compared() -> None:
     assert verdict_of(ours(0.9), theirs(0.9), MetricOfSet(METRIC.name, 0.02, "why", "other tiles")) == NOT_COMPARABLE
 
 
+@pytest.mark.parametrize("value", [0.9, 0.1])
+def test_values_of_a_part_of_the_set_are_not_compared(value: float) -> None:
+    assert verdict_of(ours(value), theirs(0.9), METRIC, "1 of 2 images are there") == NOT_COMPARABLE
+    assert verdict_of(ours(value), None, METRIC, "1 of 2 images are there") == NO_PUBLISHED
+    both = MetricOfSet(METRIC.name, 0.02, "why", "other tiles")
+    rows = compare_with_published("idc", both, {"a": ours(value)}, {"a": "uni"}, [theirs(0.9)], "a part")
+    assert [(row.verdict, row.reason) for row in rows] == [(NOT_COMPARABLE, "other tiles; a part")]
+    rows = compare_with_published("idc", METRIC, {}, {"a": ""}, [theirs(0.9)], "a part")
+    assert [(row.verdict, row.reason) for row in rows] == [(NO_PUBLISHED, "a part"), ("", "")]
+
+
 @given(st.floats(0, 1), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(0, 1), st.floats(0.001, 0.1))
 def test_more_tolerance_or_a_nearer_value_never_turns_a_pass_into_a_fail(
     value: float, below: float, above: float, published: float, tolerance: float

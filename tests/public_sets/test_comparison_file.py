@@ -14,7 +14,7 @@ from pipeline.report.content import Interval
 PUBLISHED = PublishedValue("idc", "uni2-h", "kNN accuracy", 0.9165, None, None, "paper", "a, b", "table 1")
 ROWS = [
     Comparison("idc", "kNN accuracy", "=1+1", Interval(0.9, 0.85, 0.95), PUBLISHED, 0.02, PASS),
-    Comparison("idc", "kNN accuracy", "b", None, None, 0.02, "no published value"),
+    Comparison("idc", "kNN accuracy", "b", None, None, 0.02, "no published value", "1 of 2 images are there"),
     Comparison("idc", "kNN accuracy", "", None, PUBLISHED, 0.02, ""),
 ]
 
@@ -30,6 +30,16 @@ def test_a_value_without_an_interval_reads_back(tmp_path: Path) -> None:
     (read,) = read_comparisons(tmp_path)
     assert read.measured is not None
     assert read.measured.record() == {"value": 0.1 + 0.2, "low": None, "high": None}
+
+
+def test_one_without_reasons_reads_back(tmp_path: Path) -> None:
+    """As it was before there were reasons."""
+    write_comparisons(tmp_path / COMPARISON_FILE, [ROWS[0]])
+    path = tmp_path / COMPARISON_FILE
+    header, line = path.read_text().splitlines()
+    assert header.endswith(",verdict,reason")
+    path.write_text(f"{header.removesuffix(',reason')}\n{line.removesuffix(',')}\n")
+    assert read_comparisons(tmp_path) == [ROWS[0]]
 
 
 def test_none_and_damaged_ones_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The paper's tables: its columns, and whose value stands where."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from PIL import Image
@@ -34,6 +35,15 @@ def test_a_column_a_model_and_two_rows_a_set() -> None:
         ("idc", "ours", 0.92, None, None, None, None),
     )
     assert table.name == "table_knn_accuracy"
+
+
+def test_values_that_must_not_be_compared_say_so() -> None:
+    rows = [replace(row, reason="a part") for row in comparisons("tils", "kNN accuracy", {"mine": ("", 0.5)})]
+    (table,) = paper_tables([*rows, *comparisons("idc", "kNN accuracy", {"mine": ("", 0.5)})])
+    assert [row[1] for row in table.rows] == ["published", "ours, not comparable", "published", "ours"]
+    metric = "class to centre, k = 3"
+    (table,) = paper_tables([replace(row, reason="a part") for row in comparisons("tiger", metric, {"a": ("", 1.0)})])
+    assert ("a", "ours, not comparable", 1.0) in table.rows
 
 
 def test_cka_has_before_and_after() -> None:

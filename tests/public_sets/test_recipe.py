@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,13 @@ from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.measured import MEASURED
 from pipeline.public_sets.published import published_values
 from pipeline.public_sets.recipe import LEFT_OUT, SetRecipe, find_recipe, left_out_sets, set_recipes
+from pipeline.public_sets.whole import why_not_whole
 
 WANTED = {"tils", "idc", "breakhis", "bach", "bracs", "pcam", "gleason", "aggc", "tiger", "chimera", "tp53"}
 WANTED |= {"pathorob-camelyon", "pathorob-tcga", "pathorob-tolkach-esca"}
 """The sets of issue 10."""
+COUNTS_NOT_KNOWN = {"chimera", "tils-brca", "pathorob-tcga"}
+"""Sets of which no source that we saw says how much they hold."""
 each = pytest.mark.parametrize("recipe", set_recipes().values(), ids=set_recipes().keys())
 
 
@@ -58,6 +62,36 @@ def test_a_variant_changes_its_recipe_and_nothing_else() -> None:
     assert (base.reader_options, variant.reader_options) == ({"magnification": "40X"}, {"magnification": "200X"})
     assert (base.citation, base.metrics, base.how) == (variant.citation, variant.metrics, variant.how)
     assert find_recipe("gleason-eva").metrics != find_recipe("gleason").metrics
+
+
+@each
+def test_its_counts_agree_with_each_other(recipe: SetRecipe) -> None:
+    counts = recipe.counts
+    if counts is None:
+        assert recipe.name in COUNTS_NOT_KNOWN
+        return
+    assert len(counts.source) > 5
+    assert counts.total is not None or counts.distinct
+    for numbers in counts.by.values():
+        assert sum(numbers.values()) == counts.total
+    assert set(counts.by) <= {"label", "split"}
+    in_title = {int(number.replace(",", "")) for number in re.findall(r"\d+,\d{3}", recipe.title)}
+    assert recipe.name == "tp53" or in_title <= {counts.total}  # tp53: of its slides, 15 have no status
+
+
+def test_a_variant_never_has_the_counts_of_its_recipe() -> None:
+    whole, study = find_recipe("tils").counts, find_recipe("tils-brca").counts
+    assert whole is not None
+    assert study is None
+    zooms = [find_recipe(f"breakhis{zoom}").counts for zoom in ("", "-100x", "-200x", "-400x")]
+    assert sum(counts.total or 0 for counts in zooms if counts) == 7909
+
+
+def test_the_counts_of_tp53_are_those_of_the_manifest() -> None:
+    recipe = find_recipe("tp53")
+    rows = recipe.load_reader()(ROOT / "data_manifests", ROOT, recipe.reader_options).rows
+    assert why_not_whole(recipe.counts, rows, 0) == ""
+    assert why_not_whole(recipe.counts, rows[1:], 0).startswith("1,118 of 1,119 slides are there; by label: ")
 
 
 def test_unknown_sets_and_those_left_out_are_named() -> None:
