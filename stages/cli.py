@@ -297,7 +297,9 @@ def ablate(
     """Compare options of train-student: a grid of runs over several seeds; writes table.csv, pairs.csv and figure.png.
     Says which differences are shown. Run again to continue, or with more values or seeds.
     """
-    options, base, paths, record = call.resolve_study(AblateConfig, TrainConfig, stores=stores, out=out)
+    options, base, paths, record = call.resolve_study(
+        AblateConfig, TrainConfig, "train-student", stores=stores, out=out
+    )
     from stages.studies import ablate as stage
 
     result = stage.ablate(paths["stores"], paths["out"][0], options, base, record)
@@ -315,7 +317,7 @@ def curve(
     would give; writes table.csv and figure.png. Run again to continue, or with more numbers or seeds.
     """
     options, base, paths, record = call.resolve_study(
-        CurveConfig, TrainConfig, store=[store] if store else None, out=out
+        CurveConfig, TrainConfig, "train-student", store=[store] if store else None, out=out
     )
     from stages.studies import curve as stage
 

@@ -59,6 +59,8 @@ from stages.reports.extract import Extracted
 
 NO_ROOM = "Give a smaller --batch-size and another --out: a store keeps its batch size"
 """What a user can do whose device has no room for a batch."""
+CROPPING = ("paper", "strong")
+"""Strengths of views that are stated with a crop; milder ones crop where they can, and nobody expects it."""
 NAMED = 3
 """Missing slides that a note names. Our choice: enough to see what is wrong."""
 
@@ -85,6 +87,8 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
     root = config.slides_root
     with ExitStack() as held:
         held.enter_context(exclusive(out, "g2l extract-teacher"))
+        if note := note_on_views(plan, config):
+            say(note)
         slides, read_again = slides_to_embed(plan, root)
         if needs_slides(out, config.teacher):
             check_slides(plan, root)
@@ -116,6 +120,16 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
             write_failures(first)
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
+
+
+def note_on_views(plan: Plan, config: ExtractConfig) -> str:
+    """That views of the asked strength would crop, but the plan has no tiles to crop from; "" if all is well."""
+    if config.views_strength not in CROPPING or (config.views or 1) < 2 or plan.config.has_tiles:
+        return ""
+    return (
+        f"note: views of strength {config.views_strength} crop the patch from a tile around it, but the plan has no "
+        "tiles: nothing is cropped. `g2l plan --tile-px` makes them"
+    )
 
 
 def slides_to_embed(plan: Plan, slides_root: Path | None) -> tuple[Iterable[Path], Callable[[Path], Work]]:
@@ -263,7 +277,7 @@ def choose_settings(
     }
     if (config.views or 1) > 1:
         settings |= {"views": config.views, "views_seed": config.views_seed or 0}
-        settings |= strength_settings(config.views_strength or EARLIER, has_tiles=plan.config.tile_px is not None)
+        settings |= strength_settings(config.views_strength or EARLIER, has_tiles=plan.config.has_tiles)
     elif config.views_strength is not None:
         raise ConfigError(
             "--views-strength: the patch itself is not changed; say with --views how many views there are"

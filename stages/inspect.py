@@ -68,7 +68,7 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
         ("slides", f"{len(plan.slides):,} of {counted_cases(plan.slides)} and {counted(len(centers), 'centre')}"),
         ("patches", f"{plan.num_rows:,}: {plan.count(TRAIN):,} to train on, {plan.count(VAL):,} held out"),
         ("patch", f"{config.patch_px} px at {plan.resolution}, every {config.grid.stride_px} px"),
-        *([("tile", f"{config.tile_px} px, the patch in its middle")] if config.tile_px else []),
+        *([("tile", f"{config.tile_px} px, the patch in its middle")] if config.has_tiles else []),
     ]
 
 

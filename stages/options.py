@@ -161,12 +161,13 @@ class Call:
         return cls(command, flags, file, read_options(file, command) if file else {})
 
     def resolve(
-        self, config: type[C], *, others: Iterable[str] = (), **arguments: Path | None
+        self, config: type[C], *, others: Iterable[str] = (), recipe_for: str | None = None, **arguments: Path | None
     ) -> tuple[C, dict[str, Path]]:
         """Build the configuration; fill in arguments (input paths and output) from the file. Returns both.
 
         Args:
             others: names in the command's table that belong to another configuration.
+            recipe_for: the command whose values a recipe gives; by default this one.
             arguments: paths on the command line, `None` where absent.
 
         Raises:
@@ -177,7 +178,7 @@ class Call:
         if self.command in WRITES_RECORD:
             require_utf8({name: str(path) for name, path in paths.items()} | self.flags)
         options = {name: value for name, value in values.items() if name not in arguments} | self._flags_of(config)
-        return _with_files_on_disk(with_recipe(config, options, self.command)), paths
+        return _with_files_on_disk(with_recipe(config, options, recipe_for or self.command)), paths
 
     def _paths(self, arguments: dict[str, Any]) -> dict[str, Path]:
         """The arguments as paths.
@@ -207,9 +208,16 @@ class Call:
         return _with_files_on_disk(with_recipe(config, options | overrides | self._flags_of(config), command))
 
     def resolve_study(
-        self, config: type[C], base: type[Config], *, out: Path | None, **arguments: list[Path] | None
+        self,
+        config: type[C],
+        base: type[Config],
+        base_command: str,
+        *,
+        out: Path | None,
+        **arguments: list[Path] | None,
     ) -> tuple[C, dict[str, Any], dict[str, list[Path]], dict[str, Any]]:
-        """Build the configuration of a study, whose command takes the options of another one as the base of its runs.
+        """Build the configuration of a study, whose command takes the options of another one, `base_command`, as the
+        base of its runs; a recipe gives the values of that one.
 
         Returns it; the values of the base that are given, the rest being defaults; all paths, by argument; and the
         record of it all, in which an option of the base whose default depends on the store is left out.
@@ -219,7 +227,7 @@ class Call:
         """
         mine, theirs = config.model_fields.keys(), base.model_fields.keys()
         study, paths = self.resolve(config, others=[*theirs, *arguments], out=out)
-        resolved, _ = self.resolve(base, others=[*mine, *arguments, "out"])
+        resolved, _ = self.resolve(base, others=[*mine, *arguments, "out"], recipe_for=base_command)
         lists = {"out": [paths["out"]]} | {name: self._path_list(name, given) for name, given in arguments.items()}
         values = {name: value for name, value in resolved.absolute() if name in resolved.model_fields_set}
         texts = {name: [str(path.absolute()) for path in lists[name]] for name in arguments}

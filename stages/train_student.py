@@ -43,6 +43,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.cases import case_facts, cases_warning
+from pipeline.config.recipes import departures, departures_note
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
@@ -189,7 +190,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         )
         continued = folder.start_or_continue(identity)
         folder.write_config(teachers.first.store.folder, config.absolute().record())
-        for note in (*continued, *notes_on_patches(teachers, config.augment)):
+        for note in (*continued, *notes_on_patches(teachers, config)):
             say(note)
     distributed.wait_for_all()
     draws = RunDraws(config.seed, folder.version())
@@ -198,13 +199,19 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
 
 
-def notes_on_patches(teachers: ChosenTeachers, augment: str) -> list[str]:
-    """What the user should know of the patches that a student sees: how they are split, and augmentation."""
+def notes_on_patches(teachers: ChosenTeachers, config: TrainConfig) -> list[str]:
+    """What the user should know of the patches that a student sees: how they are split, how they were made, and
+    augmentation.
+    """
     plan, notes = teachers.first.plan, []
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
         notes.append(f"warning: {warning}")
-    if beyond := beyond_the_teacher(augment, teachers.views.count):
+    if beyond := beyond_the_teacher(config.augment, teachers.views.count):
         notes.append(f"note: {beyond}")
+    if config.recipe:
+        has_tiles, strength = plan.config.has_tiles, teachers.first.settings.get("views_strength")
+        views = departures(config.recipe, has_tiles=has_tiles, num_views=teachers.views.count, strength=strength)
+        notes += [departures_note(config.recipe, views)] if views else []
     return notes
 
 

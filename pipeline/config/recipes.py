@@ -100,6 +100,31 @@ def with_recipe(config: type[C], options: dict[str, Any], command: str) -> C:
     return config.build(recipe_values(options.get(RECIPE), command) | options)
 
 
+def departures(recipe: str, *, has_tiles: bool, num_views: int, strength: str | None) -> list[str]:
+    """What the patches of a plan or store lack of the views of a recipe, in words; empty if nothing, or if the recipe
+    says nothing of views. A recipe of `train-student` cannot make up for it.
+
+    Args:
+        has_tiles: whether the plan has tiles, which views are crops of.
+        num_views: views of each patch.
+        strength: of the views; `None` where the store names none.
+    """
+    views = recipe_values(recipe, "extract-teacher")
+    lacks = []
+    if "tile_px" in recipe_values(recipe, "plan") and not has_tiles:
+        lacks.append("the plan has no tiles (--tile-px), so that views do not crop")
+    if "views" in views and num_views < 2:
+        lacks.append("each patch has one view only, the patch itself")
+    elif "views_strength" in views and strength != views["views_strength"]:
+        lacks.append(f"views have the strength {strength or 'mild'}, not {views['views_strength']}")
+    return lacks
+
+
+def departures_note(recipe: str, lacks: list[str]) -> str:
+    """The note to a user who names a recipe that the stages before did not follow."""
+    return f"note: --recipe {recipe}, but the stages before were run otherwise: {'; '.join(lacks)}"
+
+
 def recipe_option() -> Any:
     """Define the option `--recipe`. What it sets is compared by value, so its name decides nothing."""
     return option(

@@ -3,7 +3,7 @@ Flags, TOML files and records are made from these definitions.
 """
 
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
@@ -67,11 +67,23 @@ class PlanConfig(Config):
     @field_validator("tile_px")
     @classmethod
     def check_tile(cls, tile_px: int | None, others: ValidationInfo) -> int | None:
-        """See that the patch fits into the tile; one of its size turns off the tile of a recipe."""
+        """See that the patch fits into the tile. One of its size is none, and turns off the tile of a recipe: records
+        keep it, for an absent value would let the recipe's return.
+        """
         patch_px = others.data.get("patch_px", 0)  # 0: it is wrong itself
         if tile_px is not None and tile_px < patch_px:
-            raise PydanticCustomError("tile", f"should not be less than --patch-px, {patch_px}; leave it out for none")
+            raise PydanticCustomError("tile", f"should not be less than --patch-px, {patch_px}; {patch_px} is no tile")
         return tile_px
+
+    @property
+    def has_tiles(self) -> bool:
+        """Whether more than the patch is read, so that views can crop."""
+        return self.tile_px not in (None, self.patch_px)
+
+    def deciding(self) -> dict[str, Any]:
+        """As in `Config`; a tile of the patch's size is none."""
+        values = super().deciding()
+        return values if self.has_tiles else {name: value for name, value in values.items() if name != "tile_px"}
 
     @property
     def read_px(self) -> int:

@@ -25,8 +25,11 @@ NOT_MEASURED = "not measured"
 NOT_COMPARABLE = "not comparable"
 VERDICTS = (PASS, FAIL, NO_PUBLISHED, NOT_MEASURED, NOT_COMPARABLE)
 """No published value: of this model. Not measured: `evaluate` has no such metric, or could not give it. Not comparable:
-the recipe says that the published value is of another definition of the set, or not all of the set was there.
+the recipe says that the published value is of another definition of the set, not all of the set was there, or the
+published value is of another named protocol.
 """
+UNNAMED = "paper"
+"""Protocol of published values whose probes are not stated in full: compared with any protocol of ours."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Comparison:
         tolerance: of the recipe.
         verdict: one of `VERDICTS`, or "" for a published model that we have not run.
         reason: why our value must not be compared with published ones; "" if it may be.
+        protocol: of our probes; "" where no classifier gives the value.
     """
 
     set: str
@@ -52,17 +56,18 @@ class Comparison:
     tolerance: float
     verdict: str
     reason: str = ""
+    protocol: str = ""
 
 
 def verdict_of(
-    measured: Interval | None, published: PublishedValue | None, metric: MetricOfSet, not_whole: str = ""
+    measured: Interval | None, published: PublishedValue | None, metric: MetricOfSet, reason: str = ""
 ) -> str:
-    """The verdict on one model: see the module. `not_whole` says why ours is not of the whole set."""
+    """The verdict on one model: see the module. `reason` says why the two are not comparable; "" if they are."""
     if published is None:
         return NO_PUBLISHED
     if measured is None or not isfinite(measured.value):
         return NOT_MEASURED
-    if metric.differs or not_whole:
+    if metric.differs or reason:
         return NOT_COMPARABLE
     return PASS if distance(measured.value, published) <= allowed(measured, published, metric.tolerance) else FAIL
 
@@ -88,6 +93,7 @@ def compare_with_published(
     names: Mapping[str, str],
     published: Iterable[PublishedValue],
     not_whole: str = "",
+    protocol: str = "",
 ) -> list[Comparison]:
     """All models by one metric: ours in their order, then the published ones that we have not run.
 
@@ -96,13 +102,23 @@ def compare_with_published(
         names: the published name of each of our models, by label; "" for one that can have none.
         published: values of the set by this metric.
         not_whole: why ours is not of the whole set; "" if it is.
+        protocol: of our probes, by its name; "" where no classifier gives the value.
     """
     by_model = {each.model.lower(): each for each in published}
-    reason = "; ".join(filter(None, (metric.differs, not_whole)))
     rows = []
     for label, name in names.items():
         value, theirs = measured.get(label), by_model.get(name)
-        verdict = verdict_of(value, theirs, metric, not_whole)
-        rows.append(Comparison(set_name, metric.name, label, value, theirs, metric.tolerance, verdict, reason))
+        reasons = (metric.differs, not_whole, other_protocol(protocol, theirs))
+        reason = "; ".join(filter(None, reasons))
+        verdict = verdict_of(value, theirs, metric, reason)
+        row = Comparison(set_name, metric.name, label, value, theirs, metric.tolerance, verdict, reason, protocol)
+        rows.append(row)
     others = [each for name, each in by_model.items() if name not in names.values()]
     return rows + [Comparison(set_name, metric.name, "", None, each, metric.tolerance, "") for each in others]
+
+
+def other_protocol(ours: str, published: PublishedValue | None) -> str:
+    """Why values of probes by these protocols are not compared; "" if they are, or no probe is concerned."""
+    if not ours or published is None or published.protocol in (ours, UNNAMED):
+        return ""
+    return f"the published value is by the protocol {published.protocol}, ours by {ours}"

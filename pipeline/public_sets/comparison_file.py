@@ -11,12 +11,12 @@ from pipeline.public_sets.published import PublishedValue
 from pipeline.report.content import Interval
 
 COMPARISON_FILE = "comparison.csv"
-REASON = "reason"
-"""The last column; files of earlier versions lack it."""
+REASON, PROTOCOL = "reason", "protocol"
+"""The last columns; files of earlier versions lack them."""
 COMPARISON_COLUMNS = (
     *("set", "metric", "model", "measured", "low", "high"),
     *("published_model", "published", "published_low", "published_high", "published_protocol", "source", "place"),
-    *("tolerance", "verdict", REASON),
+    *("tolerance", "verdict", REASON, PROTOCOL),
 )
 
 
@@ -33,9 +33,7 @@ def read_comparisons(folder: Path) -> list[Comparison]:
     """
     path = folder / COMPARISON_FILE
     try:
-        records, problems = read_table(
-            path, COMPARISON_COLUMNS[:-1], ",", known=(REASON,)
-        )  # earlier ones have no reason
+        records, problems = read_table(path, COMPARISON_COLUMNS[:-2], ",", known=(REASON, PROTOCOL))
         refuse(path, problems)
     except ManifestError as error:
         raise BenchmarkError(f"{error}. --beside takes the --out of another g2l reproduce") from None
@@ -63,6 +61,7 @@ def _record(row: Comparison) -> dict[str, object]:
         "tolerance": row.tolerance,
         "verdict": row.verdict,
         REASON: row.reason,
+        PROTOCOL: row.protocol,
     }
 
 
@@ -94,6 +93,7 @@ def _comparison(cells: Mapping[str, str]) -> Comparison:
         tolerance=float(cells["tolerance"]),
         verdict=cells["verdict"],
         reason=cells.get(REASON, ""),
+        protocol=cells.get(PROTOCOL, ""),
     )
 
 

@@ -16,28 +16,35 @@ class ReportPlace:
         section: key of the section.
         table: the table's title, as a regular expression.
         column: name of the column, in small letters.
-        row: a word that the row must have in its second cell, such as the predictor; "" for none.
+        row: words that the row must have in its second cell, such as the predictor; "" for none.
+        is_learnt: whether a classifier gives it, so that it depends on the protocol.
     """
 
     section: str
     table: str
     column: str
     row: str = ""
+    is_learnt: bool = False
 
+
+LEFT_OUT = "left out"
+"""The line of the ratio without the patch's own slide. Which one de Jong et al. have is not known; their later index,
+that of PathoROB, leaves it out.
+"""
 
 MEASURED: Mapping[str, ReportPlace] = {
-    "kNN accuracy": ReportPlace("patches", "kNN, .*", "accuracy"),
-    "kNN balanced accuracy": ReportPlace("patches", "kNN, .*", "balanced accuracy"),
-    "linear probe AUROC": ReportPlace("patches", "Linear probe", "auroc"),
-    "linear probe balanced accuracy": ReportPlace("patches", "Linear probe", "balanced accuracy"),
+    "kNN accuracy": ReportPlace("patches", "kNN, .*", "accuracy", is_learnt=True),
+    "kNN balanced accuracy": ReportPlace("patches", "kNN, .*", "balanced accuracy", is_learnt=True),
+    "linear probe AUROC": ReportPlace("patches", "Linear probe", "auroc", is_learnt=True),
+    "linear probe balanced accuracy": ReportPlace("patches", "Linear probe", "balanced accuracy", is_learnt=True),
     "CKA with the teacher": ReportPlace("patches", "Linear CKA with .*", "cka, plain"),
     "robustness index": ReportPlace("robustness", "Robustness index", "index"),
     **{
-        f"class to centre, k = {k}": ReportPlace("robustness", "Same class over same centre", f"k = {k}")
+        f"class to centre, k = {k}": ReportPlace("robustness", "Same class over same centre", f"k = {k}", LEFT_OUT)
         for k in (3, 5, 10, 20)
     },
-    "slides, AUROC of the mean": ReportPlace("slides", ".*, predicted", "auroc", "mean"),
-    "slides, kNN accuracy": ReportPlace("slides", ".*, predicted", "accuracy", "knn"),
+    "slides, AUROC of the mean": ReportPlace("slides", ".*, predicted", "auroc", "mean embedding", is_learnt=True),
+    "slides, kNN accuracy": ReportPlace("slides", ".*, predicted", "accuracy", "knn", is_learnt=True),
 }
 """Metrics that a recipe and `published.csv` may name. A report that lacks one says so as "not measured"."""
 
@@ -50,6 +57,12 @@ def measured_values(report: Report, metric: str) -> dict[str, Interval]:
             if values := _values(table, place):
                 return values
     return {}
+
+
+def feature_labels(report: Report) -> list[str]:
+    """Labels of the feature sets of a slide benchmark, in their order."""
+    tables = [table for section in report.sections if section.key == "slides" for table in section.tables]
+    return [str(row[0]) for table in tables if table.title == "Feature sets" for row in table.rows]
 
 
 def num_failed(report: Report) -> int:

@@ -29,6 +29,7 @@ class SetOptions(Config):
         decides="nothing",
     )
     protocol: str | None = option(None, description="Protocol of the probes, as for `g2l evaluate` [the set's].")
+    knn: int = option(20, ge=1, description="Neighbours of the kNN probe.")
     cost: bool = option(True, description="Measure time and memory, for Figure 1.")
 
 

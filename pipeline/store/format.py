@@ -161,7 +161,7 @@ def new_arrays(
     """
     rows, settings = plan.num_rows, spec.settings
     shard_rows = settings["rows_per_shard"]
-    tile = {"tile_px": plan.config.tile_px} if plan.config.tile_px else {}
+    tile = {"tile_px": plan.config.tile_px} if plan.config.has_tiles else {}
     attributes = {
         "format": format_name,
         "version": STRENGTHS_VERSION if tile or "views_strength" in settings else FORMAT_VERSION,

@@ -104,6 +104,7 @@ def card_facts(
         "versions": versions(),
         "views": teachers.views.count,
         "views_strength": teachers.first.settings.get("views_strength", ""),
+        "crop": crop_words(first.patch_px, first.tile_px),
     }
 
 
@@ -130,7 +131,9 @@ def model_card(summary: dict[str, Any]) -> str:
         start=start_note(summary.get("start", ())),
         steps=summary["steps"],
         stopped=f" {summary['stopped']}" if summary.get("stopped") else "",
-        views=views_note(config["augment"], summary["views"], summary.get("views_strength", "")),
+        views=views_note(
+            config["augment"], summary["views"], summary.get("views_strength", ""), summary.get("crop", "")
+        ),
         figures=all_figures(summary),
         settings=json.dumps(config, indent=2).replace("`", JSON_BACKTICK),
         versions=", ".join(f"{name} {version}" for name, version in summary["versions"].items()),
@@ -188,9 +191,17 @@ def start_note(projectors: Sequence[str]) -> str:
     return f" with its projector into the space of {' and '.join(projectors)}" if projectors else ""
 
 
-def views_note(augment: str, num_views: int, strength: str = "") -> str:
-    """Lines of a card on the views of a patch, and on augmentation beyond them; `strength` if the store names one."""
-    named = f" (strength: {strength})" if strength else ""
+def crop_words(patch_px: int, tile_px: int) -> str:
+    """That views are crops, with the sides of patch and tile in pixels; "" where the tile is the patch."""
+    return f"each a crop of {patch_px} of {tile_px} px" if tile_px != patch_px else ""
+
+
+def views_note(augment: str, num_views: int, strength: str = "", crop: str = "") -> str:
+    """Lines of a card on the views of a patch, and on augmentation beyond them; `strength` if the store names one,
+    `crop` if they are crops.
+    """
+    facts = ", ".join(filter(None, (f"strength: {strength}" if strength else "", crop)))
+    named = f" ({facts})" if facts else ""
     views = [f"{num_views} views of each patch{named}, each compared with the teacher's embedding of that view."]
     beyond = beyond_the_teacher(augment, num_views)
     lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]

@@ -19,11 +19,12 @@ from pipeline.disk.files import make_output_folder, write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records, write_table
 from pipeline.evaluate.options.config import evaluate_config
+from pipeline.evaluate.options.shared import EARLIER_NAMES
 from pipeline.public_sets.compare import FAIL, Comparison, compare_with_published
 from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons, write_comparisons
 from pipeline.public_sets.copies import without_leaks
 from pipeline.public_sets.figures_of_paper import FIGURE_1_COLUMNS, draw_comparison, draw_figure_1, figure_1_rows
-from pipeline.public_sets.measured import measured_values, milliseconds, num_failed
+from pipeline.public_sets.measured import MEASURED, feature_labels, measured_values, milliseconds, num_failed
 from pipeline.public_sets.members import Members
 from pipeline.public_sets.options import ReproduceConfig
 from pipeline.public_sets.paper_tables import draw_table, paper_tables
@@ -38,7 +39,10 @@ TABLE_FILE, LEFT_OUT_FILE = "table.csv", "left_out.csv"
 IMAGES_FOLDER, REPORT_FOLDER = "images", "report"
 SHOWN_LEFT_OUT = 5
 """Members that were left out and are named on the terminal. Our choice: `left_out.csv` has all."""
-EVALUATE_OPTIONS = ("models", "reference", "resamples", "seed", "cost", "patch_px", "cache", "batch_size", "precision")
+EVALUATE_OPTIONS = (
+    *("models", "reference", "knn", "resamples", "seed"),
+    *("cost", "patch_px", "cache", "batch_size", "precision"),
+)
 """Options that `evaluate` gets as they are; `device` and `workers` as well."""
 
 
@@ -74,7 +78,8 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
             out / REPORT_FOLDER, evaluate_config().build(evaluation_options(recipe, out, members, config))
         )
         not_used = why_not_all_used(report, recipe.benchmark)
-        comparisons = compare_report(recipe, report, "; ".join(filter(None, (not_whole, not_used))))
+        reason = "; ".join(filter(None, (not_whole, not_used)))
+        comparisons = compare_report(recipe, report, protocol_of(recipe, config), reason)
         write_outcome(out, report, comparisons, beside)
     failed = num_failures(members.left_out) + num_failed(report)
     return Reproduced(recipe, tuple(comparisons), failed)
@@ -154,22 +159,37 @@ def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: R
     values = {name: getattr(config, name) for name in EVALUATE_OPTIONS}
     values |= {"device": config.device, "workers": config.workers, "images_root": members.images_root}
     values |= {recipe.benchmark: out / TABLE_FILE, "features": config.features}
-    protocol = config.protocol or recipe.protocol
+    protocol = protocol_of(recipe, config)
     values |= {"protocol": None if protocol == DEFAULT_PROTOCOL else protocol}
     return {name: value for name, value in (values | dict(recipe.options)).items() if value is not None}
 
 
-def compare_report(recipe: SetRecipe, report: Report, not_whole: str = "") -> list[Comparison]:
-    """Every model of the report by every metric of the recipe; `not_whole` says why it is of a part of the set."""
+def protocol_of(recipe: SetRecipe, config: ReproduceConfig) -> str:
+    """The name of the protocol of the probes: the one that is asked for, else the set's."""
+    protocol = config.protocol or recipe.protocol
+    return EARLIER_NAMES.get(protocol, protocol)
+
+
+def compare_report(recipe: SetRecipe, report: Report, protocol: str, not_whole: str = "") -> list[Comparison]:
+    """Every model of the report by every metric of the recipe.
+
+    Args:
+        protocol: of the probes, by its name.
+        not_whole: why the report is of a part of the set; "" if it is of all.
+    """
     models = {model.label: model for model in report.models}
     reference = published_name(report.reference, models.get(report.reference))
     comparisons: list[Comparison] = []
     for metric in recipe.metrics:
         measured = measured_values(report, metric.name) if metric.reference in ("", reference) else {}
-        labels = dict.fromkeys([*models, *measured]) if recipe.benchmark != "slides" else measured
+        of_slides = recipe.benchmark == "slides"
+        labels = dict.fromkeys(feature_labels(report) if of_slides else [*models, *measured])
         names = {label: published_name(label, models.get(label)) for label in labels}
         published = [each for each in published_values() if (each.set, each.metric) == (recipe.name, metric.name)]
-        comparisons += compare_with_published(recipe.name, metric, measured, names, published, not_whole)
+        learnt_by = protocol if MEASURED[metric.name].is_learnt else ""
+        comparisons += compare_with_published(
+            recipe.name, metric, measured, names, published, not_whole=not_whole, protocol=learnt_by
+        )
     return comparisons
 
 

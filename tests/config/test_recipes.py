@@ -10,7 +10,7 @@ from support.stores import make_store, plain_vit, plan_of_rows, train_config
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.plan import read_plan, write_plan
 from pipeline.config.base import Config
-from pipeline.config.recipes import OUR_CHOICE, RECIPES, THE_PAPER, recipe_values
+from pipeline.config.recipes import OUR_CHOICE, RECIPES, THE_PAPER, departures, departures_note, recipe_values
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 from pipeline.store.teachers import choose_teachers
 from pipeline.training.identity import run_identity
@@ -107,3 +107,13 @@ def test_a_plan_keeps_the_name_of_its_recipe_and_its_hash(tmp_path: Path) -> Non
     read = read_plan(tmp_path / "plan.h5")
     assert read.config.recipe == "paper"
     assert read.hash == plain.hash
+
+
+def test_what_the_stages_before_lack_of_a_recipe_is_said() -> None:
+    follows: dict[str, Any] = {"has_tiles": True, "num_views": 11, "strength": "paper"}
+    assert departures("paper", **follows) == departures("default", has_tiles=False, num_views=1, strength=None) == []
+    assert "do not crop" in departures("paper", **follows | {"has_tiles": False})[0]
+    assert departures("paper", **follows | {"strength": None}) == ["views have the strength mild, not paper"]
+    one = departures("paper", **follows | {"num_views": 1, "strength": None})
+    assert one == ["each patch has one view only, the patch itself"]
+    assert departures_note("paper", one).endswith(f"run otherwise: {one[0]}")

@@ -123,6 +123,8 @@ def test_values_out_of_bounds_are_refused_by_name(config: type[Config], values: 
 def test_a_plan_without_tiles_is_that_of_versions_that_knew_none() -> None:
     assert "tile_px" not in PlanConfig().record()
     assert "views_strength" not in ExtractConfig(teacher="t").record()
+    none = PlanConfig(tile_px=224)  # which turns off the tile of a recipe
+    assert (none.deciding(), none.has_tiles, none.record()["tile_px"]) == (PlanConfig().deciding(), False, 224)
     assert PlanConfig(tile_px=256).deciding() == PlanConfig().deciding() | {"tile_px": 256}
     assert (PlanConfig(tile_px=256).read_px, PlanConfig().read_px) == (256, 224)
 

@@ -1,5 +1,6 @@
 """The verdict, against its definition written out as a search over numbers."""
 
+from dataclasses import replace
 from math import nan
 
 import pytest
@@ -69,6 +70,24 @@ def test_values_of_a_part_of_the_set_are_not_compared(value: float) -> None:
     assert [(row.verdict, row.reason) for row in rows] == [(NOT_COMPARABLE, "other tiles; a part")]
     rows = compare_with_published("idc", METRIC, {}, {"a": ""}, [theirs(0.9)], "a part")
     assert [(row.verdict, row.reason) for row in rows] == [(NO_PUBLISHED, "a part"), ("", "")]
+
+
+@pytest.mark.parametrize(
+    ("ours_by", "theirs_by", "verdict"),
+    [
+        ("g2l", "eva", NOT_COMPARABLE),
+        ("eva", "eva", PASS),
+        ("plain", "paper", PASS),  # the paper does not say
+        ("", "pathorob", PASS),  # no classifier: an index, a ratio, CKA
+    ],
+)
+def test_values_of_two_protocols_are_not_compared(ours_by: str, theirs_by: str, verdict: str) -> None:
+    published = replace(theirs(0.9), protocol=theirs_by)
+    (row,) = compare_with_published("idc", METRIC, {"a": ours(0.9)}, {"a": "uni"}, [published], protocol=ours_by)
+    assert (row.verdict, row.protocol) == (verdict, ours_by)
+    assert row.reason == (
+        f"the published value is by the protocol {theirs_by}, ours by {ours_by}" if verdict != PASS else ""
+    )
 
 
 @given(st.floats(0, 1), st.floats(0, 0.3), st.floats(0, 0.3), st.floats(0, 1), st.floats(0.001, 0.1))

@@ -37,8 +37,8 @@ def test_one_without_reasons_reads_back(tmp_path: Path) -> None:
     write_comparisons(tmp_path / COMPARISON_FILE, [ROWS[0]])
     path = tmp_path / COMPARISON_FILE
     header, line = path.read_text().splitlines()
-    assert header.endswith(",verdict,reason")
-    path.write_text(f"{header.removesuffix(',reason')}\n{line.removesuffix(',')}\n")
+    assert header.endswith(",verdict,reason,protocol")
+    path.write_text(f"{header.removesuffix(',reason,protocol')}\n{line.removesuffix(',,')}\n")
     assert read_comparisons(tmp_path) == [ROWS[0]]
 
 

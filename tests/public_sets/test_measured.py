@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pipeline.public_sets.measured import measured_values, milliseconds, num_failed
+from pipeline.public_sets.measured import feature_labels, measured_values, milliseconds, num_failed
 from pipeline.report.content import Cell, Column, Exclusion, Interval, Report, Section, Table
 
 
@@ -42,18 +42,27 @@ def test_a_report_without_the_metric_gives_nothing() -> None:
 
 
 def test_a_table_of_differences_is_not_taken_for_the_values() -> None:
-    names = ["model", "k = 3"]
-    ratio = table("Same class over same centre", names, ["a", None])
-    less = table("Same class over same centre, difference from b", names, ["a", 0.1])
+    names = ["model", "own slide", "k = 3"]
+    ratio = table("Same class over same centre", names, ["a", "left out", None])
+    less = table("Same class over same centre, difference from b", names, ["a", "left out", 0.1])
     assert measured_values(report(section("robustness", ratio, less)), "class to centre, k = 3") == {}
-    ratio = table("Same class over same centre", names, ["a", VALUE])
+    ratio = table("Same class over same centre", names, ["a", "left out", VALUE], ["a", "counted", 0.2])
     assert measured_values(report(section("robustness", less, ratio)), "class to centre, k = 3") == {"a": VALUE}
 
 
 def test_the_predictor_of_slides_counts() -> None:
     head = ["features", "predictor", "balanced accuracy", "AUROC"]
-    rows = table("tp53, predicted", head, ["a", "attention MIL", 0.5, 0.6], ["a", "mean + logistic", 0.5, 0.7])
+    cells = (
+        [name, 0.5, auroc]
+        for name, auroc in (("attention MIL", 0.6), ("mean embedding", 0.7), ("kNN of the mean", 0.8))
+    )
+    rows = table("tp53, predicted", head, *(["a", *row] for row in cells))
     assert measured_values(report(section("slides", rows)), "slides, AUROC of the mean")["a"].value == 0.7
+
+
+def test_the_feature_sets_are_known_where_nothing_is_measured() -> None:
+    sets = table("Feature sets", ["features", "width"], ["a", 4], ["b", 4])
+    assert feature_labels(report(section("slides", sets), section("patches", KNN))) == ["a", "b"]
 
 
 def test_failures_and_times() -> None:

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, option, to_toml
-from pipeline.config.recipes import OUR_CHOICE, RECIPES, RecipeValue
+from pipeline.config.recipes import OUR_CHOICE, RECIPES, RecipeValue, recipe_values
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
-from pipeline.config.studies import AblateConfig
+from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.evaluate.options.config import evaluate_config
 from stages.options import Call, CommandWithPanels, nonempty_path, require_utf8, usable_path, with_options
 
@@ -110,18 +110,30 @@ def test_a_study_has_its_own_options_and_those_of_its_runs(tmp_path: Path) -> No
     file, flags = tmp_path / "g2l.toml", {"vary": ["loss=mse,cosine"], "epochs": 4}
     file.write_text('[ablate]\nstores = ["a.zarr", "b.zarr"]\nstudent = "s"\nseeds = 2\nepochs = 3\n')
     call = Call.read("ablate", flags, file)
-    study, base, paths, record = call.resolve_study(AblateConfig, TrainConfig, stores=None, out=tmp_path / "o")
+    study, base, paths, record = call.resolve_study(
+        AblateConfig, TrainConfig, "train-student", stores=None, out=tmp_path / "o"
+    )
     assert (study.seeds, study.vary, base["epochs"]) == (2, ["loss=mse,cosine"], 4)
     assert base.keys() <= {"student", "epochs", "weights"}  # the rest has its defaults, some of which the store decides
     assert paths == {"out": [tmp_path / "o"], "stores": [Path("a.zarr"), Path("b.zarr")]}
     assert record["stores"] == [str(Path("a.zarr").absolute()), str(Path("b.zarr").absolute())]
     assert (record["lr"], "augment" in record) == (1e-4, False)
-    given = call.resolve_study(AblateConfig, TrainConfig, stores=[Path("c.zarr")], out=tmp_path / "o")
+    given = call.resolve_study(AblateConfig, TrainConfig, "train-student", stores=[Path("c.zarr")], out=tmp_path / "o")
     assert given[2]["stores"] == [Path("c.zarr")]
     with pytest.raises(ConfigError, match=r"missing: stores. See g2l ablate"):
         Call.read("ablate", {"student": "s"}, None).resolve_study(
-            AblateConfig, TrainConfig, stores=None, out=tmp_path / "o"
+            AblateConfig, TrainConfig, "train-student", stores=None, out=tmp_path / "o"
         )
+
+
+@pytest.mark.parametrize(("command", "config"), [("ablate", AblateConfig), ("curve", CurveConfig)])
+def test_a_recipe_is_that_of_the_runs_of_a_study(command: str, config: type[Config], tmp_path: Path) -> None:
+    call = Call.read(command, {"student": "s", "recipe": "paper", "batch_size": 8}, None)
+    _, base, _, record = call.resolve_study(config, TrainConfig, "train-student", out=tmp_path / "o")
+    expected = recipe_values("paper", "train-student") | {"batch_size": 8, "recipe": "paper", "student": "s"}
+    assert {name: base[name] for name in expected} == expected
+    assert {name: record[name] for name in expected} == expected
+    assert record["final_lr"] == 0.0
 
 
 # --- paths --------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.encoders.table import ENCODERS
-from pipeline.student.card import model_terms, split_words, terms_section
+from pipeline.student.card import crop_words, model_terms, split_words, terms_section, views_note
 
 
 def record(name: str, weights: str = "pretrained", **changes: str | bool) -> dict[str, object]:
@@ -48,3 +48,12 @@ def test_the_split_is_said() -> None:
     assert "in space" in split_words({"val_rows": 3, "val_strip": 0.2})
     assert "It says nothing of other cases" in split_words({"val_rows": 3, "val_strip": 0.2}).replace("\n", " ")
     assert split_words({"val_rows": 0, "val_strip": None}) == "Nothing was held out."
+
+
+def test_views_are_named_with_their_crop() -> None:
+    assert crop_words(224, 224) == views_note("none", 1) == ""
+    assert views_note("none", 11, "paper", crop_words(224, 256)) == (
+        "- 11 views of each patch (strength: paper, each a crop of 224 of 256 px), each compared with the teacher's "
+        "embedding of that view.\n"
+    )
+    assert "views of each patch, each compared" in views_note("none", 3)

@@ -32,9 +32,13 @@ class ComparedOptions(Config):
         return super().absolute().model_copy(update={"models": [absolute_model(text) for text in self.models]})
 
 
+EARLIER_NAMES = {"balanced": "g2l"}
+"""The name of a protocol now, by its name in earlier versions."""
+
+
 def _current_name(protocol: str) -> str:
-    """The name of a protocol now; "balanced" is what earlier versions call g2l."""
-    return "g2l" if protocol == "balanced" else protocol
+    """The name of a protocol now."""
+    return EARLIER_NAMES.get(protocol, protocol)
 
 
 class ProbeOptions(Config):
@@ -51,6 +55,7 @@ class ProbeOptions(Config):
     probe_c: float | None = option(
         None, gt=0, description="Linear probe: fixed inverse strength C [chosen within the training part]."
     )
+    knn: int = option(20, ge=1, description="Neighbours of the kNN probe.")
     folds: int = option(5, ge=2, description="Folds if there is no split; a group is never on both sides.")
 
 

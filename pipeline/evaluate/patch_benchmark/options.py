@@ -15,7 +15,6 @@ class PatchOptions(ProbeOptions, ResampleOptions, ImageOptions):
     patches: Path | None = option(
         None, description="CSV of path, label, optionally group, center, split; or an image folder."
     )
-    knn: int = option(20, ge=1, description="Neighbours of the kNN probe.")
     draws: int = option(100, ge=1, description="Random draws of few-shot examples.")
 
 

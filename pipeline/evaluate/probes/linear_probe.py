@@ -258,7 +258,7 @@ def knn_probe(embeddings: NDArray[np.float32], task: ProbeTask, k: int) -> Probe
 
     for_each_fold(probe, task)
     fewest = min(len(fold.train) for fold in task.folds)
-    notes = (f"kNN has {fewest} neighbours only: a training part has no more patches.",) if fewest < k else ()
+    notes = (f"kNN has {fewest} neighbours only: a training part has no more rows.",) if fewest < k else ()
     return Probed(probabilities, notes=notes)
 
 

@@ -1,8 +1,8 @@
 """Score feature files on a slide benchmark: survey what they hold, and predict every bag out of its fold.
 
-Two predictors: attention MIL (`attention_mil`), and logistic regression on the mean embedding of a bag, which shows
-what attention adds. Memory: a first pass reads files one at a time and keeps the mean and moments of each slide; the
-attention MIL reads each bag again when it needs it, and keeps as many as fit `KEPT_BYTES`.
+Three predictors: attention MIL (`attention_mil`), and logistic regression and kNN on the mean embedding of a bag,
+which show what attention adds. Memory: a first pass reads files one at a time and keeps the mean and moments of each
+slide; the attention MIL reads each bag again when it needs it, and keeps as many as fit `KEPT_BYTES`.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.evaluate.folds import Fold, given_split, group_folds
 from pipeline.evaluate.probes.attention_mil import Moments, out_of_fold
-from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask, linear_probe
+from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask, knn_probe, linear_probe
 from pipeline.evaluate.slide_benchmark.bags import Bag, SlideSet, named
 from pipeline.evaluate.slide_benchmark.data import read_slide_set
 from pipeline.features.read import read_features
@@ -256,8 +256,22 @@ def bag_moments(slide_set: SlideSet, surveyed: Survey) -> list[Moments]:
 
 def mean_pool(slide_set: SlideSet, surveyed: Survey, task: ProbeTask) -> Probed:
     """The linear probe on the mean embedding of each bag's patches."""
+    return linear_probe(mean_embeddings(slide_set, surveyed), task)
+
+
+def mean_neighbours(slide_set: SlideSet, surveyed: Survey, task: ProbeTask, k: int) -> Probed:
+    """kNN on the mean embedding of each bag's patches.
+
+    Raises:
+        BenchmarkError: a mean is zero.
+    """
+    return knn_probe(mean_embeddings(slide_set, surveyed), task, k)
+
+
+def mean_embeddings(slide_set: SlideSet, surveyed: Survey) -> NDArray[np.float32]:
+    """The mean over each bag's patches, float32 (bags, D)."""
     means = np.stack([moments.mean for moments in bag_moments(slide_set, surveyed)])
-    return linear_probe(means.astype(np.float32), task)
+    return means.astype(np.float32)
 
 
 def attention_mil(

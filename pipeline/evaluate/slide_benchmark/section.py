@@ -1,7 +1,8 @@
 """The slide section: how well labels of cases, such as TP53 status, are predicted from feature files.
 
-For each feature set two predictors are trained on the same folds: attention MIL, and logistic regression on the mean of
-a case's patches. Cases are scored by the fold that did not see them, and all feature sets on the same cases.
+For each feature set three predictors are trained on the same folds: attention MIL, and logistic regression and kNN on
+the mean of a case's patches. Cases are scored by the fold that did not see them, and all feature sets on the same
+cases.
 """
 
 import os
@@ -32,11 +33,18 @@ from pipeline.evaluate.probes.probe_scores import probe_draws
 from pipeline.evaluate.probes.protocols import linear_in_words, probe_protocol, protocol_in_words
 from pipeline.evaluate.slide_benchmark.bags import MOST_NAMED, Bag, SlideSet
 from pipeline.evaluate.slide_benchmark.options import SlideOptions
-from pipeline.evaluate.slide_benchmark.score import Survey, SurveyedSlides, attention_mil, mean_pool, slide_folds
+from pipeline.evaluate.slide_benchmark.score import (
+    Survey,
+    SurveyedSlides,
+    attention_mil,
+    mean_neighbours,
+    mean_pool,
+    slide_folds,
+)
 from pipeline.report.content import Cell, Column, Interval, Score, Section, Table
 
 KEY = "slides"
-MIL, MEAN = "attention MIL", "mean embedding"
+MIL, MEAN, KNN = "attention MIL", "mean embedding", "kNN of the mean"
 """The predictors, as the tables name them."""
 METRICS = {
     "auroc": (
@@ -83,6 +91,7 @@ class SlideBench:
         task: classes and folds.
         resamples: of the cases of the scored bags.
         epochs: of attention MIL.
+        knn: neighbours of kNN.
         seed: of folds, resamples and training.
     """
 
@@ -90,6 +99,7 @@ class SlideBench:
     task: ProbeTask
     resamples: GroupResamples
     epochs: int
+    knn: int
     seed: int
 
 
@@ -104,11 +114,12 @@ def slide_bench(surveyed: SurveyedSlides, options: SlideOptions) -> SlideBench:
     folds = slide_folds(slide_set, options.folds, options.seed)
     task = probe_task(slide_set.labels, slide_set.cases, folds, options.seed, protocol)
     resamples = GroupResamples(slide_set.cases[task.scored], options.resamples, options.seed)
-    return SlideBench(surveyed, task, resamples, options.mil_epochs or mil.default_epochs(folds), options.seed)
+    epochs = options.mil_epochs or mil.default_epochs(folds)
+    return SlideBench(surveyed, task, resamples, epochs, options.knn, options.seed)
 
 
 def slide_section(bench: SlideBench, reference: str | None, device: torch.device) -> Section:
-    """Train and score both predictors on every feature set. `reference` is the label of the one that the others are
+    """Train and score the predictors on every feature set. `reference` is the label of the one that the others are
     compared with; `None`: the first.
 
     Raises:
@@ -143,17 +154,18 @@ def slide_section(bench: SlideBench, reference: str | None, device: torch.device
 
 
 def predict(bench: SlideBench, device: torch.device) -> list[Prediction]:
-    """Both predictors on every feature set, scored on the same resamples of cases."""
+    """All predictors on every feature set, scored on the same resamples of cases."""
     slide_set, task = bench.surveyed.slide_set, bench.task
     predictions = []
     for model, surveyed in bench.surveyed.surveys.items():
         by_predictor = {
             MIL: attention_mil(slide_set, model, surveyed, task, bench.epochs, bench.seed, device),
             MEAN: mean_pool(slide_set, surveyed, task),
+            KNN: mean_neighbours(slide_set, surveyed, task, bench.knn),
         }
         for predictor, probed in by_predictor.items():
             draws = probe_draws(task, probed, task.scored, bench.resamples)
-            calibration = calibration_of(probed, task, bench.resamples, is_scaled=True)
+            calibration = calibration_of(probed, task, bench.resamples, is_scaled=predictor != KNN)
             predictions.append(Prediction(model, predictor, probed, draws, calibration))
     return predictions
 
@@ -164,9 +176,10 @@ def _what(slide_set: SlideSet, task: ProbeTask) -> str:
     return (
         f"{slide_set.label} of each {slide_set.unit} ({', '.join(task.classes)}) is predicted from the embeddings of "
         f"its patches, {how}. Attention MIL (Ilse et al., 2018) learns which patches count; the mean embedding with "
-        f"a linear probe takes all alike. The linear probe is {linear_in_words(task.protocol)}. All feature sets are "
-        "scored on the same cases. Intervals: 95 %, from a bootstrap over cases; they do not cover the spread of "
-        f"training again. {protocol_in_words(task.protocol)} {MIL[0].upper()}{MIL[1:]} is G2L's under every protocol."
+        f"a linear probe or kNN takes all alike. The linear probe is {linear_in_words(task.protocol)}. All feature "
+        "sets are scored on the same cases. Intervals: 95 %, from a bootstrap over cases; they do not cover the spread "
+        f"of training again. {protocol_in_words(task.protocol)} {MIL[0].upper()}{MIL[1:]} and kNN are G2L's under "
+        "every protocol."
     )
 
 
@@ -200,7 +213,10 @@ def _score_table(predictions: Sequence[Prediction], slide_set: SlideSet, task: P
         else f"{MIL} weighs cases so that all classes count alike, logistic regression does not: compare the two by "
         "AUROC, and the other metrics among feature sets."
     )
-    what = f"{MIL}: learns which patches count. {MEAN}: the linear probe on the mean of them."
+    what = (
+        f"{MIL}: learns which patches count. {MEAN}: the linear probe on the mean of them. {KNN}: votes of the "
+        "cases whose means are nearest."
+    )
     return Table(f"{slide_set.label}, predicted", [*_heads(what), *columns], rows, note)
 
 
@@ -321,6 +337,7 @@ def _settings(bench: SlideBench, predictions: Sequence[Prediction], compared: st
             "patches_a_step": mil.BAG_PATCHES,
         },
         "mean_embedding": bench.task.protocol.record(),
+        "knn": bench.knn,
         "regularisation_by_fold": {p.model: list(p.probed.strengths) for p in predictions if p.predictor == MEAN},
     }
 

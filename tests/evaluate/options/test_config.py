@@ -38,11 +38,11 @@ def test_options_stand_in_the_order_of_the_help() -> None:
     assert list(evaluate_config().model_fields) == [
         *("models", "reference"),
         *("store", "teacher", "store_rows", "slides_root"),
-        *("patches", "knn", "draws"),
+        *("patches", "draws"),
         *("slides", "features", "label", "mil_epochs"),
         *("robustness", "ri_k", "margins"),
         *("cost", "cost_batch_sizes", "cost_precisions", "cost_rounds"),
-        *("protocol", "probe_c", "folds", "resamples", "seed"),
+        *("protocol", "probe_c", "knn", "folds", "resamples", "seed"),
         *("images_root", "patch_px", "cache", "batch_size", "precision", "device", "workers"),
     ]
     assert evaluate_config().panels == {
@@ -88,13 +88,13 @@ def test_a_record_builds_the_same_configuration() -> None:
 def test_the_class_follows_the_list(monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate_config() is evaluate_config()
     monkeypatch.setattr(benchmarks, "BENCHMARKS", ("pipeline.evaluate.cost",))
-    assert "knn" not in evaluate_config().model_fields
+    assert "draws" not in evaluate_config().model_fields
     assert "cost_rounds" in evaluate_config().model_fields
 
 
 def test_two_benchmarks_cannot_have_an_option_of_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
     class Other(Config):
-        knn: int = option(1, description="Another one.")
+        draws: int = option(1, description="Another one.")
 
     known = benchmarks.options_of
 

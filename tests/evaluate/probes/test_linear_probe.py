@@ -93,7 +93,7 @@ def test_knn_takes_what_there_is() -> None:
     task = replace(make_task(4, num_rows=30, num_groups=10), protocol=ProbeProtocol(is_balanced=False))
     found = knn_probe(make_embeddings(task, 1.0), task, 50)
     fewest = min(len(fold.train) for fold in task.folds)
-    assert found.notes == (f"kNN has {fewest} neighbours only: a training part has no more patches.",)
+    assert found.notes == (f"kNN has {fewest} neighbours only: a training part has no more rows.",)
     for fold in task.folds:
         shares = np.bincount(task.truth[fold.train], minlength=3) / len(fold.train)
         assert found.probabilities[fold.test] == pytest.approx(np.tile(shares, (len(fold.test), 1)))

@@ -303,7 +303,7 @@ def test_what_is_measured_against_another_teacher_is_another_number(reference: s
     ]
     report = Report("", models, reference, [Section("patches", "", "", {}, [cka])], {}, {})
     recipe = find_recipe("breakhis-200x")
-    rows = [row for row in stage.compare_report(recipe, report) if row.metric.startswith("CKA")]
+    rows = [row for row in stage.compare_report(recipe, report, recipe.protocol) if row.metric.startswith("CKA")]
     assert [row.verdict for row in rows if row.model == "mine"] == [verdict]
     assert [row.measured.value for row in rows if row.measured] == ([0.95] if verdict == "FAIL" else [])
 
@@ -311,7 +311,7 @@ def test_what_is_measured_against_another_teacher_is_another_number(reference: s
 def test_without_a_whole_set_nothing_is_compared() -> None:
     report = Report("", [ReportModel("hibou-l", "", {}, 1)], "hibou-l", [], {}, {})
     report.sections.append(Section("patches", "", "", {}, [table("kNN, k", "balanced accuracy", 0.9)]))
-    assert [row.reason for row in stage.compare_report(find_recipe("idc"), report, "a part") if row.model] == [
+    assert [row.reason for row in stage.compare_report(find_recipe("idc"), report, "plain", "a part") if row.model] == [
         "a part",
         "a part",
     ]
