@@ -3,7 +3,8 @@
 The reference shares with the project the order of rows, the student's and projector's first weights and, if the store
 has views, which view a row shows and its pixels. All else is its own, by torch's and timm's parts: pixels from the
 slides, normalisation, the teacher's forward pass at every step, batch normalisation of both embeddings, the plain
-formula of the loss, AdamW with two groups, both cosines, the early stop. G2L, section "Knowledge distillation".
+formula of the loss, AdamW with two groups, both cosines. G2L, section "Knowledge distillation". The early stop, whose
+window is longer than these runs, is held against a plain count in training/test_early_stop.py.
 
 Both compute in double precision. In float32 the two agree to 1e-5 for ten steps; then rounding has grown beyond it, for
 Adam scales it up where a gradient is nearly zero.
