@@ -23,7 +23,7 @@ SECTION = re.compile(r"[-._ ](DX|TS|BS|MS)[0-9A-Z]{1,2}(?=[^A-Z0-9]|$)", re.IGNO
 of a frozen sample. docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode.
 """
 DIAGNOSTIC, TISSUE = "DX", "tissue slide"
-KINDS = {"diagnostic slide": DIAGNOSTIC, "tissue slide": TISSUE}
+SLIDE_TYPES = {"diagnostic slide": DIAGNOSTIC, "tissue slide": TISSUE}
 """What the GDC calls slides (`experimental_strategy`), in lower case, and the kinds that are told apart here."""
 NAMED = 3
 """Slides that a warning names. Our choice."""
@@ -66,7 +66,7 @@ def frozen_sections(slides: Iterable[tuple[str, str]]) -> list[str]:
     for path, slide_type in slides:
         name = path.rpartition("/")[2]
         sections = SECTION.findall(name.translate(DASHES)) if find_barcode(name) else []
-        kind = sections[0].upper() if sections else KINDS.get(slide_type.strip().lower(), "")
+        kind = sections[0].upper() if sections else SLIDE_TYPES.get(slide_type.strip().lower(), "")
         kinds.setdefault(kind, []).append(name)
     kinds.pop("", None)
     tissue, diagnostic = kinds.pop(TISSUE, []), kinds.pop(DIAGNOSTIC, [])
