@@ -79,7 +79,7 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
         )
         not_used = why_not_all_used(report, recipe.benchmark)
         reason = "; ".join(filter(None, (not_whole, not_used)))
-        comparisons = compare_report(recipe, report, protocol_of(recipe, config), reason)
+        comparisons = compare_report(recipe, report, protocol_of(recipe, config.protocol), reason)
         write_outcome(out, report, comparisons, beside)
     failed = num_failures(members.left_out) + num_failed(report)
     return Reproduced(recipe, tuple(comparisons), failed)
@@ -159,14 +159,14 @@ def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: R
     values = {name: getattr(config, name) for name in EVALUATE_OPTIONS}
     values |= {"device": config.device, "workers": config.workers, "images_root": members.images_root}
     values |= {recipe.benchmark: out / TABLE_FILE, "features": config.features}
-    protocol = protocol_of(recipe, config)
+    protocol = protocol_of(recipe, config.protocol)
     values |= {"protocol": None if protocol == DEFAULT_PROTOCOL else protocol}
     return {name: value for name, value in (values | dict(recipe.options)).items() if value is not None}
 
 
-def protocol_of(recipe: SetRecipe, config: ReproduceConfig) -> str:
+def protocol_of(recipe: SetRecipe, asked: str | None) -> str:
     """The name of the protocol of the probes: the one that is asked for, else the set's."""
-    protocol = config.protocol or recipe.protocol
+    protocol = asked or recipe.protocol
     return EARLIER_NAMES.get(protocol, protocol)
 
 
