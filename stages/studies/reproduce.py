@@ -20,6 +20,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records, write_table
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.evaluate.options.shared import EARLIER_NAMES
+from pipeline.evaluate.robustness.sweep_plan import OUR_SCHEDULE, PATHOROB_SCHEDULE, PUBLISHED_SWEEPS
 from pipeline.public_sets.compare import FAIL, Comparison, compare_with_published
 from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons, write_comparisons
 from pipeline.public_sets.copies import without_leaks
@@ -151,15 +152,19 @@ def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: R
     """The options of `g2l evaluate` for the set's table; those that are not given stay away.
 
     Raises:
-        ConfigError: features are missing, or are given for a set of images.
+        ConfigError: features are missing, or are given for a set of images; a sweep of a set that is not for it.
     """
     if (recipe.benchmark == "slides") != bool(config.features):
         what = "needs --features: files of its slides, one folder a model" if not config.features else "has no slides"
         raise ConfigError(f"{recipe.name} {what}")
+    if config.sweep and recipe.benchmark != "robustness":
+        raise ConfigError(f"--sweep: {recipe.name} is no set for robustness")
     values = {name: getattr(config, name) for name in EVALUATE_OPTIONS}
     values |= {"device": config.device, "workers": config.workers, "images_root": members.images_root}
     values |= {recipe.benchmark: out / TABLE_FILE, "features": config.features}
     protocol = protocol_of(recipe, config.protocol)
+    schedule = PATHOROB_SCHEDULE if recipe.name in PUBLISHED_SWEEPS else OUR_SCHEDULE
+    values |= {"robustness_sweep": schedule if config.sweep else None}
     values |= {"protocol": None if protocol == DEFAULT_PROTOCOL else protocol}
     return {name: value for name, value in (values | dict(recipe.options)).items() if value is not None}
 

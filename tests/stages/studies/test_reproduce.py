@@ -240,6 +240,20 @@ def test_a_robustness_set(tmp_path: Path, weights: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.slow
+def test_a_sweep_is_asked_for_by_the_name_of_the_set(tmp_path: Path, weights: Path) -> None:
+    root = public_sets.pathorob(tmp_path / "set")
+    code, _, errors = reproduce("pathorob-camelyon", root, tmp_path / "out", weights, "--sweep")
+    assert (code, "No sweep (APD, nIPD): pathorob-camelyon has 17 slides of 300 patches" in errors) == (EXIT_OK, True)
+    report = json.loads((tmp_path / "out/report/report.json").read_text())
+    assert report["settings"]["robustness_sweep"] == "pathorob"
+    assert any("No sweep" in note for note in report["sections"]["robustness"]["notes"])
+    code, _, errors = reproduce("pathorob-camelyon", root, tmp_path / "out", weights)
+    assert (code, "sweep: True -> None" in errors) == (EXIT_ERROR, True)
+    code, _, errors = reproduce("bach", public_sets.bach(tmp_path / "bach"), tmp_path / "b", weights, "--sweep")
+    assert (code, "--sweep: bach is no set for robustness" in errors) == (EXIT_ERROR, True)
+
+
+@pytest.mark.slow
 def test_tiles_are_cut_into_the_folder(tmp_path: Path, weights: Path) -> None:
     root = public_sets.tiger(tmp_path / "set")
     code, shown, errors = reproduce("tiger", root, tmp_path / "out", weights, "--models", "uni2-h=resnet10t@scratch")
