@@ -11,8 +11,8 @@ from typing import Any
 
 from pipeline.base.console import say, table
 from pipeline.base.cores import usable_cores
-from pipeline.base.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_PARTIAL, ConfigError
-from pipeline.base.outside import read_toml, reading
+from pipeline.base.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_PARTIAL, BenchmarkError, ConfigError
+from pipeline.base.outside import is_there, read_toml, reading
 from pipeline.config.base import differences, to_toml
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
@@ -94,9 +94,9 @@ def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
     """
     make_output_folder(out)
     path = out / REPRODUCE_OPTIONS_FILE
-    if not path.exists() and not holds_nothing(out):
+    if not is_there(path) and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no reproduction; nothing is overwritten. Choose another --out")
-    if path.exists():
+    if is_there(path):
         with reading(path, "damaged", ConfigError, "Delete the folder, or choose another --out"):
             recorded = dict(read_toml(path)["reproduce"])
             before = {"public_set": recorded.pop("public_set")}
@@ -123,8 +123,10 @@ def read_set(recipe: SetRecipe, root: Path, out: Path, workers: int) -> tuple[Me
     if recipe.benchmark == "patches" and members.images_root is not None:
         rows, copies = without_leaks(rows, members.images_root, workers)
         left_out = (*left_out, *copies)
-    write_records(out / TABLE_FILE, rows)
     write_table(out / LEFT_OUT_FILE, ("member", "why", "by_rule"), [(e.what, e.why, e.by_rule) for e in left_out])
+    if not rows:
+        raise BenchmarkError(f"{root}: all {len(left_out):,} members are left out; {out / LEFT_OUT_FILE} says why")
+    write_records(out / TABLE_FILE, rows)
     about_whole = _words_on_whole(recipe, not_whole)
     for line in (*members.notes, *_words_on_left_out(left_out, out / LEFT_OUT_FILE), *about_whole):
         say(f"note: {line}")

@@ -7,6 +7,7 @@ import numpy as np
 
 from pipeline.evaluate.benchmark import Benchmark, Evaluation, PatchSource
 from pipeline.evaluate.images import ImageFiles, look_through
+from pipeline.evaluate.left_out import naming_left_out
 from pipeline.evaluate.robustness.copies import note_on_copies
 from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set, require_neighbours
 from pipeline.evaluate.robustness.options import RobustnessOptions
@@ -42,8 +43,9 @@ class RobustnessBenchmark(Benchmark[RobustnessOptions]):
         images = look_through(listed.paths, workers, path)
         usable = np.zeros(len(images.paths), dtype=bool)
         usable[images.usable] = True
-        robustness_set = listed.select(usable)
-        require_neighbours(robustness_set, options.ri_k)
+        with naming_left_out(images.exclusions):
+            robustness_set = listed.select(usable)
+            require_neighbours(robustness_set, options.ri_k)
         copies = note_on_copies(robustness_set, images.scanned)
         sweep, no_sweep = planned_sweep(schedule, robustness_set, options.sweep_repeats)
         later = (*copies, *no_sweep)
@@ -54,17 +56,18 @@ class RobustnessBenchmark(Benchmark[RobustnessOptions]):
         return self.images.patch_source("robustness")
 
     def section(self, evaluation: Evaluation) -> Section:
-        section = robustness_section(
-            self.robustness_set,
-            evaluation.embeddings,
-            evaluation.reference,
-            self.images.exclusions,
-            k=self.options.ri_k,
-            with_margins=self.options.margins,
-            resamples=self.options.resamples,
-            seed=self.options.seed,
-            sweep=self.sweep,
-        )
+        with naming_left_out(self.images.exclusions):
+            section = robustness_section(
+                self.robustness_set,
+                evaluation.embeddings,
+                evaluation.reference,
+                self.images.exclusions,
+                k=self.options.ri_k,
+                with_margins=self.options.margins,
+                resamples=self.options.resamples,
+                seed=self.options.seed,
+                sweep=self.sweep,
+            )
         resampled = self.images.resampling_notes(model.named.patch_px for model in evaluation.models)
         return replace(section, notes=[*section.notes, *resampled])
 

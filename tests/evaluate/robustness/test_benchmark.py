@@ -29,6 +29,14 @@ def test_a_k_that_is_too_large_is_seen_early(tmp_path: Path) -> None:
         look(robustness=path, ri_k=4)
 
 
+def test_images_without_which_k_is_too_large_are_named(tmp_path: Path) -> None:
+    path = write_set(tmp_path)
+    look(robustness=path, ri_k=14)
+    (tmp_path / "05.png").write_bytes(b"no image")
+    with pytest.raises(G2LError, match=r"take a k of at most 13(.|\n)*Left out before:\n.*05\.png: "):
+        look(robustness=path, ri_k=14)
+
+
 def write_set(folder: Path) -> Path:
     """Two classes by two centres, two slides each of two patches."""
     rows = ["path,slide_id,patch_id,biological_class,medical_center"]

@@ -143,6 +143,18 @@ def bracs(tmp_path: Path) -> Path:
     return public_sets.bracs(tmp_path / "set")
 
 
+@pytest.mark.slow
+def test_a_set_of_copies_only_is_told(tmp_path: Path, weights: Path) -> None:
+    """Each picture has two labels, so that all are left out."""
+    root = public_sets.bracs(tmp_path / "set")
+    for path in root.rglob("*.png"):
+        public_sets.picture(path, 1)
+    code, _, errors = reproduce("bracs", root, tmp_path / "out", weights)
+    assert (code, "all 8 members are left out" in errors) == (EXIT_ERROR, True)
+    assert len(read_csv(tmp_path / "out/left_out.csv")) == 8
+    assert leftovers(tmp_path) == []
+
+
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, metric: str, value: float) -> None:
     """Let a value be published of the model that is called mine."""
     published = PublishedValue(name, "mine", metric, value, None, None, "paper", "a source", "a table")
