@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument("--interrupts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--end-seconds", type=float, default=END_SECONDS, help="To end after INT, TERM or HUP [10].")
-    parser.add_argument("--together", type=int, default=0, help="Pairs of calls on one output at once [0].")
+    parser.add_argument("--together", type=int, default=0, help="Pairs of calls that meet on one output [0].")
     parser.add_argument("--folder", type=Path, help="Where to work [a temporary folder].")
     args = parser.parse_args()
     print(f"seed {args.seed}", flush=True)
@@ -54,7 +54,7 @@ def main() -> int:
             if args.together:
                 together = run_pairs(work, warm, Path(folder) / "second", args.together, args.seed)
                 tallies[-1].faults += together.faults
-                print(f"{command}: {2 * args.together} calls, two at once: {dict(together.calls)}", flush=True)
+                print(f"{command}, two at once: {together.started} pairs, {together.refused} refused", flush=True)
     print(f"\nseed {args.seed}\n{summary(tallies)}")
     return int(any(tally.faults for tally in tallies))
 
