@@ -22,7 +22,9 @@ SECTION = re.compile(r"[-._ ](DX|TS|BS|MS)[0-9A-Z]{1,2}(?=[^A-Z0-9]|$)", re.IGNO
 """The slide of a barcode: DX, a diagnostic one, fixed in formalin; TS, BS and MS, the top, bottom and middle section
 of a frozen sample. docs.gdc.cancer.gov/Encyclopedia/pages/TCGA_Barcode.
 """
-DIAGNOSTIC = "DX"
+DIAGNOSTIC, TISSUE = "DX", "tissue slide"
+SLIDE_TYPES = {"diagnostic slide": DIAGNOSTIC, "tissue slide": TISSUE}
+"""What the GDC calls slides (`experimental_strategy`), in lower case, and the kinds that are told apart here."""
 NAMED = 3
 """Slides that a warning names. Our choice."""
 DASHES = str.maketrans(
@@ -52,27 +54,43 @@ def barcode_of_path(parts: Iterable[str]) -> Barcode | None:
     return find_barcode(next(with_barcode, ""))
 
 
-def frozen_sections(paths: Iterable[str]) -> str:
-    """A warning of frozen sections beside diagnostic slides, or of frozen ones alone; empty if there are none.
+def frozen_sections(slides: Iterable[tuple[str, str]]) -> list[str]:
+    """Warnings of frozen sections, beside diagnostic slides or alone, and of tissue slides beside diagnostic ones.
 
-    Only names with a barcode say what they are.
+    Args:
+        slides: path, and the kind of slide that the GDC gives (`slide_type`), "" where there is none. A barcode's
+            section says more and comes first. Tissue slides alone are not warned of: a project may file all of its
+            slides so.
     """
     kinds: dict[str, list[str]] = {}
-    for path in paths:
+    for path, slide_type in slides:
         name = path.rpartition("/")[2]
         sections = SECTION.findall(name.translate(DASHES)) if find_barcode(name) else []
-        if sections:
-            kinds.setdefault(sections[0].upper(), []).append(name)
-    diagnostic = kinds.pop(DIAGNOSTIC, [])
+        kind = sections[0].upper() if sections else SLIDE_TYPES.get(slide_type.strip().lower(), "")
+        kinds.setdefault(kind, []).append(name)
+    kinds.pop("", None)
+    tissue, diagnostic = kinds.pop(TISSUE, []), kinds.pop(DIAGNOSTIC, [])
     frozen = [name for names in kinds.values() for name in names]
-    if not frozen:
-        return ""
-    beside = f" beside {len(diagnostic)} diagnostic ones (DX)" if diagnostic else ""
-    named = ", ".join(sorted(frozen)[:NAMED]) + (", ..." if len(frozen) > NAMED else "")
-    return (
-        f"{len(frozen)} of the slides are frozen sections ({', '.join(sorted(kinds))} in the name){beside}: {named}. "
-        "Ice crystals change how tissue looks; remove one of the two kinds unless you want both"
-    )
+    beside = f" beside {len(diagnostic)} diagnostic ones" if diagnostic else ""
+    warnings = []
+    if frozen:
+        warnings.append(
+            f"{len(frozen)} of the slides are frozen sections ({', '.join(sorted(kinds))} in the name){beside}: "
+            f"{_some(frozen)}. Ice crystals change how tissue looks; remove one of the two kinds unless you want both"
+        )
+    if tissue and diagnostic:
+        warnings.append(
+            f"{len(tissue)} of the slides are tissue slides by slide_type{beside}: {_some(tissue)}. In TCGA these are "
+            "frozen sections, in which ice crystals change how tissue looks; other projects may file any slide so. "
+            "Look at some, and remove one of the two kinds unless you want both"
+        )
+    return warnings
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first names, and whether there are more."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:NAMED]) + (", ..." if len(ordered) > NAMED else "")
 
 
 def _barcodes(text: str) -> set[Barcode]:

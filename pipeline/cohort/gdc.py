@@ -83,10 +83,10 @@ def source_sites() -> Mapping[str, str]:
 
 
 def kinds_of_samples(rows: Iterable[ManifestRow]) -> str:
-    """A note on the projects and types of samples that an answer gave; empty if it gave none."""
+    """A note on the projects, types of samples and kinds of slides that an answer gave; empty if it gave none."""
     counts = [
         ", ".join(f"{number} {value}" for value, number in Counter(values).most_common())
-        for label in ("project", "sample_type")
+        for label in ANSWER_LABELS
         if (values := [row.labels[label] for row in rows if row.labels.get(label)])
     ]
     return f"by the GDC: {'; '.join(counts)}" if counts else ""

@@ -49,9 +49,8 @@ def make_manifest(source: Path, out: Path) -> list[str]:
     lines = [f"{out}: {counts}; paths are relative to {listing.root}", *(f"note: {note}" for note in listing.notes)]
     if warning := cases_warning(case_facts(rows)):
         lines.append(f"warning: {warning}")
-    if frozen := frozen_sections(row.path for row in rows):
-        lines.append(f"warning: {frozen}")
-    return lines
+    frozen = frozen_sections((row.path, row.labels.get("slide_type", "")) for row in rows)
+    return lines + [f"warning: {each}" for each in frozen]
 
 
 def list_slides(source: Path) -> SlideList:

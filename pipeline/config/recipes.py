@@ -13,6 +13,7 @@ from pipeline.config.base import RECIPE, Config, option
 
 C = TypeVar("C", bound=Config)
 THE_PAPER = "the paper"
+AS_READ = "the paper, as we read it"
 OUR_CHOICE = "our choice"
 
 
@@ -22,8 +23,9 @@ class RecipeValue:
 
     Attributes:
         value: as in a TOML file.
-        source: who says so: `THE_PAPER`, or `OUR_CHOICE` where the paper is silent.
-        why: reason of a choice, or how the paper's words were read.
+        source: who says so: `THE_PAPER`; `AS_READ` where its words can be read in more than one way; `OUR_CHOICE` where
+            it is silent.
+        why: reason of a reading or a choice, or a word on what the paper says.
     """
 
     value: Any
@@ -35,8 +37,12 @@ Recipe = Mapping[str, Mapping[str, RecipeValue]]
 """The options that a recipe sets, by command."""
 
 
-def _said(value: Any, how_read: str = "") -> RecipeValue:
-    return RecipeValue(value, THE_PAPER, how_read)
+def _said(value: Any, word: str = "") -> RecipeValue:
+    return RecipeValue(value, THE_PAPER, word)
+
+
+def _as_read(value: Any, why: str) -> RecipeValue:
+    return RecipeValue(value, AS_READ, why)
 
 
 def _chosen(value: Any, why: str) -> RecipeValue:
@@ -53,20 +59,18 @@ PAPER: Recipe = {
     },
     "extract-teacher": {
         "views": _chosen(11, "the patch itself, to score on, and a view for each of ten epochs"),
-        "views_strength": _said("paper", "crop, flips, colours, hue, blur"),
+        "views_strength": _as_read("paper", "crop, flips, colours, hue, blur; the blur's width is our choice"),
     },
     "train-student": {
         "epochs": _chosen(10, "the paper's number is not known; the early stop may end the run before"),
-        "batch_size": _said(32),
+        "batch_size": _as_read(32, "over all GPUs; if it is each one's share of three, it is 96"),
         "lr": _said(1e-4),
         "final_lr": _chosen(0.0, "a cosine without a stated end, as torch's CosineAnnealingLR"),
         "weight_decay": _said(0.05),
         "weight_decay_schedule": _said("cosine"),
         "warmup": _chosen(0.0, "the paper mentions none"),
         "clip": _chosen(0.0, "the paper mentions none"),
-        "early_stop": _said(
-            "consecutive", "our reading of its words: counted in total, a noisy loss would end the run at once"
-        ),
+        "early_stop": _as_read("consecutive", "counted in total, a noisy loss would end the run almost at once"),
         "early_stop_window": _said(100),
         "early_stop_patience": _said(10),
         "loss": _said("log-sum"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil, floor, isfinite, log10, sqrt
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
@@ -29,12 +30,18 @@ from pipeline.report.labels import Box, place_labels, short_labels
 
 MAX_PANELS = 6
 LARGEST_AREA, SMALLEST_AREA, PLAIN_AREA = 360.0, 14.0, 55.0
-"""Areas of markers, square points."""
+"""Areas of markers, square points. The last is that of models without a time."""
+HOLLOW_PT = 1.2
+"""Width of a hollow marker's line, points."""
 MARKER_ROOM = 0.07
 """Of a panel's height, for half of the largest marker."""
 DODGE_PT = 7.0
 """Models of the same size stand this far apart, or their intervals would lie on each other."""
 
+MOST_WITH_THREES, MOST_DECADES = 3.0, 6.0
+"""An axis of more decades has no ticks between them; one of more than the second leaves decades out: "100 M" takes a
+seventh of the narrowest panel. Our choice.
+"""
 SAME_SIZE = 5e-3
 """Sizes that differ by less than this in log10, about 1 %, are taken for equal. Our choice."""
 NAME_PT = 7.5
@@ -61,11 +68,12 @@ def format_params(count: float) -> str:
 @dataclass(frozen=True)
 class _Look:
     """How a model is drawn in every panel: log10 of its parameters, moved a little beside its equals; colour, area of
-    the marker in square points, and the name or number written beside it."""
+    the marker in square points, whether it is hollow, and the name or number written beside it."""
 
     x: float
     colour: str
     area: float
+    is_hollow: bool
     text: str
 
     @property
@@ -108,7 +116,9 @@ def draw_score_against_size(
         for axes in panels[-columns:]:
             axes.set_xlabel("parameters")
         if known:
-            _draw_times(canvas.add_subplot(grid[rows, :]), known)
+            _draw_times(
+                canvas.add_subplot(grid[rows, :]), known, untimed=any(look.is_hollow for look in looks.values())
+            )
         if numbered:
             _draw_key(canvas.add_subplot(grid[-1, :]), looks, max(columns, 2))
         canvas.draw_without_rendering()
@@ -134,7 +144,7 @@ def _size_caption(
         parts.append(f"Left out, as their size is not known: {', '.join(unsized)}.")
     untimed = [model.label for model in models if model.num_params > 0 and model.label not in known] if known else []
     if untimed:
-        parts.append(f"Without a time, and drawn at the smallest size: {', '.join(untimed)}.")
+        parts.append(f"Hollow, as their time was not measured: {', '.join(untimed)}.")
     if len(scores) > len(drawn):
         parts.append(f"{len(drawn)} of {len(scores)} scores are drawn; the tables have all.")
     return " ".join(parts)
@@ -163,11 +173,9 @@ def _times_of(models: Sequence[ReportModel], milliseconds: dict[str, float]) -> 
 
 
 def _areas(labels: Sequence[str], known: dict[str, float]) -> dict[str, float]:
-    """Areas of markers by label, proportional to time, square points."""
-    if not known:
-        return dict.fromkeys(labels, PLAIN_AREA)
-    scale = LARGEST_AREA / max(known.values())
-    return {label: max(known.get(label, 0.0) * scale, SMALLEST_AREA) for label in labels}
+    """Areas of markers by label, proportional to time, square points; the plain one without a time."""
+    scale = LARGEST_AREA / max(known.values()) if known else 0.0
+    return {label: max(known[label] * scale, SMALLEST_AREA) if label in known else PLAIN_AREA for label in labels}
 
 
 def _limits(models: Sequence[ReportModel]) -> tuple[float, float]:
@@ -197,20 +205,27 @@ def _looks(
         equal = [other.label for other in models if abs(log10(other.num_params / model.num_params)) < SAME_SIZE]
         rank = equal.index(model.label) - (len(equal) - 1) / 2
         x = log10(model.num_params) + rank * DODGE_PT * per_point
-        looks[model.label] = _Look(x, colour, areas[model.label], str(number) if numbered else texts[model.label])
+        text = str(number) if numbered else texts[model.label]
+        is_hollow = bool(known) and model.label not in known
+        looks[model.label] = _Look(x, colour, areas[model.label], is_hollow, text)
     return looks
 
 
-def _draw_times(axes: Axes, known: dict[str, float]) -> None:
-    """Three markers, each of twice the width of the one before, and their times."""
+def _draw_times(axes: Axes, known: dict[str, float], *, untimed: bool) -> None:
+    """Three markers, each of twice the width of the one before, and their times; with `untimed`, a hollow one."""
     most = max(known.values())
     handles = [
         Line2D([], [], ls="", marker="o", ms=sqrt(LARGEST_AREA) * share, mfc="#c9d0d9", mec="#7b8593", mew=0.7)
         for share in (0.25, 0.5, 1.0)
     ]
     labels = [f"{_two_digits(most * share**2)} ms a patch" for share in (0.25, 0.5, 1.0)]
+    if untimed:
+        handles.append(
+            Line2D([], [], ls="", marker="o", ms=sqrt(PLAIN_AREA), mfc="white", mec="#7b8593", mew=HOLLOW_PT)
+        )
+        labels.append("not timed")
     axes.axis("off")
-    axes.legend(handles, labels, loc="center", ncols=3, columnspacing=2.5, handletextpad=1.0, borderpad=0)
+    axes.legend(handles, labels, loc="center", ncols=len(labels), columnspacing=2.5, handletextpad=1.0, borderpad=0)
 
 
 def _two_digits(value: float) -> str:
@@ -222,7 +237,10 @@ def _two_digits(value: float) -> str:
 def _draw_key(axes: Axes, looks: dict[str, _Look], columns: int) -> None:
     """Which number is which model."""
     names = short_labels(looks, LONGEST_IN_KEY)
-    handles = [Line2D([], [], ls="", marker="o", ms=6, color=look.colour) for look in looks.values()]
+    handles = [
+        Line2D([], [], ls="", marker="o", ms=6, color=look.colour, mfc="white" if look.is_hollow else look.colour)
+        for look in looks.values()
+    ]
     labels = [f"{look.text}  {names[label]}" for label, look in looks.items()]
     axes.axis("off")
     axes.legend(handles, labels, loc="center", ncols=columns, columnspacing=2.0, handletextpad=0.4, borderpad=0)
@@ -239,7 +257,10 @@ def _draw_panel(
         if isfinite(value.low) and isfinite(value.high):
             ends = [value.low, value.high]
             axes.plot([look.x, look.x], ends, color=look.colour, lw=1.0, solid_capstyle="butt", zorder=2)
-        axes.scatter([look.x], [value.value], s=look.area, color=look.colour, alpha=0.85, ec="white", lw=0.8, zorder=3)
+        paint: dict[str, Any] = {"color": look.colour, "alpha": 0.85, "ec": "white", "lw": 0.8}
+        if look.is_hollow:
+            paint = {"color": "white", "ec": look.colour, "lw": HOLLOW_PT}
+        axes.scatter([look.x], [value.value], s=look.area, zorder=3, **paint)
     for before, after in pairs:
         start, end = score.values.get(before), score.values.get(after)
         if start is None or end is None or not (is_number(start) and is_number(end)):
@@ -267,8 +288,13 @@ def _draw_panel(
 
 
 def _size_ticks(low: float, high: float) -> list[float]:
-    """log10 of 1, 3, 10, 30, ... within the axis; of 1, 2, 5, ... where there would be fewer than three."""
-    for steps in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+    """log10 of 1, 3, 10, 30, ... within the axis, of finer steps where there would be fewer than three; above
+    `MOST_WITH_THREES` decades of 1, 10, 100, ..., or so few of them that their words do not touch.
+    """
+    if high - low > MOST_WITH_THREES:
+        every = ceil((high - low) / MOST_DECADES)
+        return [float(power) for power in range(ceil(low), floor(high) + 1) if power % every == 0]
+    for steps in ((1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 3, 4, 5, 6, 8)):
         values = [log10(step) + power for power in range(int(low) - 1, int(high) + 2) for step in steps]
         ticks = [value for value in values if low <= value <= high]
         if len(ticks) >= 3:

@@ -65,14 +65,30 @@ def draw_settings(panels: Sequence[Panel], settings: Sequence[str], reference: s
             axes.grid(visible=False, axis="y")
             axes.tick_params(axis="y", length=0, labelleft=i % columns == 0)
             write_title(axes, panel.name, columns)
-        legend = [
-            Line2D([], [], color=INK, marker="o", ms=6, mec="white", lw=0),
-            Line2D([], [], color=INK, marker="o", ms=6, mfc="white", lw=0),
-            Line2D([], [], color=INK, marker="|", ms=7, lw=0),
-            *(Line2D([], [], color=INK, lw=width) for width in (3.2, 1.2)),
-        ]
-        words = ["mean", "difference not shown", "single runs", "95 %, seeds", "95 %, seeds and cases"]
-        canvas.legend(legend, words, loc="outside lower center", ncols=len(words))
+        handles = _legend_of_settings(panels, settings)
+        canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _legend_of_settings(panels: Sequence[Panel], settings: Sequence[str]) -> list[Line2D]:
+    """What is drawn in at least one panel."""
+    drawn = [(panel, name, panel.estimates[name]) for panel in panels for name in settings if name in panel.estimates]
+    hollow = [_is_hollow(panel, name) for panel, name, _ in drawn]
+    handles = []
+    if not all(hollow):
+        handles.append(Line2D([], [], color=INK, marker="o", ms=6, mec="white", lw=0, label="mean"))
+    if any(hollow):
+        handles.append(Line2D([], [], color=INK, marker="o", ms=6, mfc="white", lw=0, label="difference not shown"))
+    if any(panel.by_seed.get(name) for panel, name, _ in drawn):
+        handles.append(Line2D([], [], color=INK, marker="|", ms=7, lw=0, label="single runs"))
+    for over, width, words in (("seeds", 3.2, "95 %, seeds"), ("both", 1.2, "95 %, seeds and cases")):
+        if any(isfinite(each.interval(over)[0]) for _, _, each in drawn):
+            handles.append(Line2D([], [], color=INK, lw=width, label=words))
+    return handles
+
+
+def _is_hollow(panel: Panel, name: str) -> bool:
+    """Whether a setting's marker is hollow: its difference is not shown to be one."""
+    return panel.shown is not None and name not in panel.shown
 
 
 def _draw_panel(axes: Axes, panel: Panel, settings: Sequence[str], reference: str) -> None:
@@ -80,8 +96,8 @@ def _draw_panel(axes: Axes, panel: Panel, settings: Sequence[str], reference: st
     seen: list[float] = []
     for row, name in enumerate(settings):
         if name in panel.estimates:
-            hollow = panel.shown is not None and name not in panel.shown
-            seen += _draw_row(axes, row, panel, name, COLOURS[int(name != reference)], hollow=hollow)
+            colour = COLOURS[int(name != reference)]
+            seen += _draw_row(axes, row, panel, name, colour, hollow=_is_hollow(panel, name))
     at = panel.estimates[reference].value if reference in panel.estimates else 0.0
     if panel.shown is not None or reference in panel.estimates:
         axes.axvline(at, color=INK, lw=0.9, ls=(0, (1, 2)), zorder=1)
@@ -140,14 +156,27 @@ def draw_learning_curves(curves: Sequence[CurveAxis], score: str, path: Path) ->
         all_axes[0].set_ylabel(score)
         for axes in all_axes:
             set_ends(axes, "y", min(seen), max(seen))
-        legend = [
-            Line2D([], [], color=COLOURS[0], marker="o", ms=5, mec="white", lw=1.2),
-            Line2D([], [], color=COLOURS[0], marker="_", ms=7, lw=0),
-            Line2D([], [], color=COLOURS[1], lw=1.2, ls=(0, (5, 3))),
-            Line2D([], [], color=COLOURS[1], marker="D", ms=5, mec="white", lw=1.2),
+        handles = _legend_of_curves(curves)
+        canvas.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _legend_of_curves(curves: Sequence[CurveAxis]) -> list[Line2D]:
+    """What is drawn in at least one panel."""
+    colour = COLOURS[0]
+    if any(isfinite(each.interval()[0]) for curve in curves for each in curve.estimates):
+        words, width = "mean, 95 % over seeds and cases", 1.2
+    else:
+        words, width = "mean", 0.0
+    handles = [Line2D([], [], color=colour, marker="o", ms=5, mec="white", lw=width, label=words)]
+    if any(runs for curve in curves for runs in curve.by_seed):
+        handles.append(Line2D([], [], color=colour, marker="_", ms=7, lw=0, label="single runs"))
+    if not all(curve.beyond.why_not for curve in curves):
+        colour = COLOURS[1]
+        handles += [
+            Line2D([], [], color=colour, lw=1.2, ls=(0, (5, 3)), label="fitted law"),
+            Line2D([], [], color=colour, marker="D", ms=5, mec="white", lw=1.2, label="extrapolated, 95 %"),
         ]
-        words = ["mean, 95 % over seeds and cases", "single runs", "fitted law", "extrapolated, 95 %"]
-        canvas.legend(legend, words, loc="outside lower center", ncols=len(words))
+    return handles
 
 
 def _draw_curve(axes: Axes, curve: CurveAxis) -> list[float]:

@@ -21,6 +21,8 @@ ASSUMED_WIDTH = 1536
 ASSUMED_ROWS_PER_SHARD = 2048
 USUAL_MPP = 0.5
 """um/px that the encoders of the table were trained at, the paper's teacher among them."""
+MPP_TOLERANCE = 0.05
+"""Level 0 may be off `USUAL_MPP` by this share without a warning. Our choice: 20x scans mostly have 0.49 to 0.51."""
 SPREAD = {"um/px": "mpp", "tissue mm2": "tissue_mm2", "available": "patches_available", "taken": "patches_taken"}
 """Columns of the audit that the summary of a large plan gives, by their headings."""
 MOST_LISTED = 20
@@ -113,11 +115,8 @@ def estimate(
         f"Stage one will write {counted(-(-rows // shard_rows), 'shard')} of {counted(shard_rows, 'row')}: "
         f"{embeddings} and {_pixel_estimate(plan, pixels)}.",
     ]
-    if plan.config.tiling:
-        lines.append(
-            f"warning: patches are cut at {plan.resolution}. Most encoders were trained at {USUAL_MPP} um/px: at 40x, "
-            "0.25 um/px, they see half the um/px that they know, and a patch shows half the side of tissue"
-        )
+    if warning := _resolution_warning(plan):
+        lines.append(f"warning: {warning}")
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
         lines.append(f"warning: {warning}")
     if not train:
@@ -129,6 +128,30 @@ def estimate(
     for kind, names in (("cases", cases), ("centres", centers)):
         lines += [f"warning: {note}" for note in spelling_notes(kind, names)]
     return "\n".join(lines)
+
+
+def _resolution_warning(plan: Plan) -> str:
+    """What to say of slides whose level 0, at which their patches are cut, is not at `USUAL_MPP`; empty if there are
+    none, or if all patches have the um/px that was asked for.
+    """
+    if not plan.config.tiling:
+        return ""
+    mpps = [slide.geometry.target_mpp for slide in plan.slides]
+    odd = [mpp for mpp in mpps if abs(mpp / USUAL_MPP - 1) > MPP_TOLERANCE]
+    if not odd:
+        return ""
+    where = "" if len(odd) == len(mpps) else f" on {len(odd):,} of {counted(len(mpps), 'slide')}"
+    sides = _span([mpp / USUAL_MPP for mpp in odd], 2)
+    return (
+        f"level 0, at which patches are cut, has {_span(odd, 4)} um/px{where}. Most encoders were trained at "
+        f"{USUAL_MPP} um/px: a side of such a patch shows {sides} times the length of tissue that they know"
+    )
+
+
+def _span(values: Sequence[float], digits: int) -> str:
+    """The least and the largest number, or the one that they are."""
+    least, most = f"{min(values):.{digits}g}", f"{max(values):.{digits}g}"
+    return least if least == most else f"{least} to {most}"
 
 
 def _pixel_estimate(plan: Plan, pixels: str) -> str:

@@ -8,6 +8,7 @@ from support.files import GDC_HEADER, gdc_line, write
 from support.places import ROOT
 
 from pipeline.base.errors import ManifestError
+from pipeline.cohort.barcodes import frozen_sections
 from pipeline.cohort.gdc import (
     ANSWER_CASE,
     ANSWER_COLUMNS,
@@ -71,7 +72,9 @@ def test_rows_from_an_answer(tmp_path: Path) -> None:
     )
     assert rows["tcga-hc-7078-01z-00-dx1"].case_id == "TCGA-HC-7078"
     assert (rows["C3L-00001-21"].case_id, rows["C3L-00001-21"].center) == ("C3L-00001", None)
-    assert kinds_of_samples(rows.values()) == "by the GDC: 3 TCGA-PRAD; 2 Primary Tumor, 1 Solid Tissue Normal"
+    assert kinds_of_samples(rows.values()) == (
+        "by the GDC: 3 TCGA-PRAD; 2 Primary Tumor, 1 Solid Tissue Normal; 3 Diagnostic Slide"
+    )
     said = make_manifest(tsv, tmp_path / "m.csv")
     assert f"note: {kinds_of_samples(rows.values())}" in said
     write_manifest(tmp_path / "again.csv", rows.values())
@@ -87,6 +90,33 @@ def test_an_answer_with_frozen_sections_is_warned_of(tmp_path: Path) -> None:
     ]
     said = make_manifest(write(tmp_path, ANSWER_HEADER + "".join(lines), "prad.tsv"), tmp_path / "m.csv")
     assert [line for line in said if line.startswith("warning: 1 of the slides are frozen sections (TS in the name)")]
+
+
+def said_of_slides(tmp_path: Path, *kinds: tuple[str, str]) -> list[str]:
+    """What `make-manifest` says of an answer with slides of these names and types, from its notes on."""
+    lines = [answer_line(f"{name}.svs", name[:9], "", kind, f"u-{i}") for i, (name, kind) in enumerate(kinds)]
+    (tmp_path / "m.csv").unlink(missing_ok=True)
+    return make_manifest(write(tmp_path, ANSWER_HEADER + "".join(lines), "cptac.tsv"), tmp_path / "m.csv")[1:]
+
+
+def test_tissue_slides_beside_diagnostic_ones_are_warned_of_by_the_answers_own_type(tmp_path: Path) -> None:
+    diagnostic, tissue = ("C3L-00001-21", "Diagnostic Slide"), ("C3L-00002-22", "Tissue Slide")
+    note, warning = said_of_slides(tmp_path, diagnostic, tissue)
+    assert note == "note: by the GDC: 2 TCGA-PRAD; 1 Diagnostic Slide, 1 Tissue Slide"
+    assert warning.startswith(
+        "warning: 1 of the slides are tissue slides by slide_type beside 1 diagnostic ones: C3L-00002-22.svs. In TCGA "
+    )
+    assert "other projects may file any slide so" in warning
+    assert len(said_of_slides(tmp_path, diagnostic)) == 1
+    assert len(said_of_slides(tmp_path, tissue, ("C3L-00001-21", "Tissue Slide"))) == 1
+    assert len(said_of_slides(tmp_path, tissue, ("C3L-00001-21", ""), ("C3L-00003-21", "something else"))) == 1
+
+
+def test_a_barcodes_section_says_more_than_the_answers_type() -> None:
+    kinds = frozen_sections([("TCGA-HC-7077-01Z-00-DX1.svs", "Tissue Slide"), ("C3L-1.svs", "diagnostic slide ")])
+    assert kinds == []
+    (frozen,) = frozen_sections([("TCGA-HC-7077-01A-01-TS1.svs", "Tissue Slide"), ("C3L-1.svs", "Diagnostic Slide")])
+    assert frozen.startswith("1 of the slides are frozen sections (TS in the name) beside 1 diagnostic ones: TCGA-HC")
 
 
 @pytest.mark.parametrize(

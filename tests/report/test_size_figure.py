@@ -1,13 +1,18 @@
 """Score against size: who is drawn and who is told to be left out, arrows, areas and numbers in words."""
 
+from itertools import pairwise
 from math import nan
 from pathlib import Path
 
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
 from support.scores import models, score
 
 from pipeline.report import size_figure
 from pipeline.report.content import ReportModel, Score, Section
+from pipeline.report.figure_style import DPI
 from pipeline.report.size_figure import draw_score_against_size, figure_scores, format_params
 
 BEFORE, AFTER = "student before distillation", "student after distillation"
@@ -20,7 +25,7 @@ def test_what_is_left_out_of_the_size_figure_is_told(tmp_path: Path) -> None:
     figure = draw_score_against_size(found, scores, {"a": 1.0}, tmp_path / "size.png")
     assert figure is not None
     assert "not known: features only, no model." in figure.caption
-    assert "Without a time, and drawn at the smallest size: b." in figure.caption
+    assert "Hollow, as their time was not measured: b." in figure.caption
     assert "6 of 8 scores are drawn" in figure.caption
     assert "highest a with 0.800" not in figure.alt or "features only" in figure.alt
 
@@ -47,7 +52,71 @@ def test_an_arrow_joins_the_student_before_and_after_when_it_is_clear_which(tmp_
 def test_the_area_of_a_point_is_proportional_to_time() -> None:
     areas = size_figure._areas(["a", "b", "c"], {"a": 40.0, "b": 10.0})
     assert areas["a"] == 4 * areas["b"]
-    assert areas["c"] == size_figure.SMALLEST_AREA
+    assert areas["c"] == size_figure.PLAIN_AREA
+    assert size_figure._areas(["a"], {}) == {"a": size_figure.PLAIN_AREA}
+
+
+def drawn_axes(
+    found: list[ReportModel], milliseconds: dict[str, float] | None, path: Path, panels: int = 1
+) -> list[Axes]:
+    """The panels of a figure of these models, and the row of times, as they are before names are written."""
+    axes: list[Axes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(size_figure, "_label_points", lambda one, *_: axes.append(one))
+        scores = [score({model.label: 0.8 for model in found}, name=f"score {i}") for i in range(panels)]
+        draw_score_against_size(found, scores, milliseconds, path)
+    canvas = axes[0].figure
+    assert canvas is not None
+    return [one for one in canvas.axes if one in axes or one.get_legend()]
+
+
+def test_a_model_without_a_time_is_hollow_and_the_key_says_so(tmp_path: Path) -> None:
+    panel, times = drawn_axes(models("timed", "untimed"), {"timed": 2.0}, tmp_path / "size.png")
+    timed, untimed = (to_hex(one.get_facecolor()[0]) for one in panel.collections)
+    assert (timed != "#ffffff", untimed) == (True, "#ffffff")
+    assert untimed != to_hex(panel.collections[1].get_edgecolor()[0])
+    legend = times.get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()][-1] == "not timed"
+
+
+def test_without_any_time_and_with_all_times_nothing_is_hollow(tmp_path: Path) -> None:
+    for times in (None, {"a": 2.0, "b": 1.0}):
+        panel, *key = drawn_axes(models("a", "b"), times, tmp_path / "size.png")
+        assert all(to_hex(one.get_facecolor()[0]) != "#ffffff" for one in panel.collections)
+        words = [text.get_text() for one in key for text in one.get_legend().get_texts()]
+        assert words == ([] if times is None else ["0.12 ms a patch", "0.50 ms a patch", "2.0 ms a patch"])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (7.0, 9.3, ["10 M", "30 M", "100 M", "300 M", "1 B"]),
+        (6.0, 9.2, ["1 M", "10 M", "100 M", "1 B"]),
+        (3.1, 10.3, ["10 K", "1 M", "100 M", "10 B"]),
+        (8.23, 9.31, ["200 M", "500 M", "1 B", "2 B"]),
+    ],
+)
+def test_ticks_of_sizes(low: float, high: float, words: list[str]) -> None:
+    assert [format_params(10**tick) for tick in size_figure._size_ticks(low, high)] == words
+
+
+def test_ticks_of_sizes_are_few_and_apart() -> None:
+    for span in np.arange(0.5, 12, 0.1):
+        for low in np.arange(3, 4, 0.05):
+            ticks = size_figure._size_ticks(low, low + span)
+            assert len(ticks) >= 3
+            assert np.diff(ticks).min() / span > 0.13
+            assert low <= ticks[0] < ticks[-1] <= low + span
+
+
+@pytest.mark.parametrize("sizes", [(30_000, 2_000_000_000), (300_000, 800_000_000), (200_000_000, 700_000_000)])
+def test_the_words_of_sizes_do_not_touch(sizes: tuple[int, int], tmp_path: Path) -> None:
+    found = [ReportModel(str(size), "", {}, size) for size in sizes]
+    for panel in drawn_axes(found, None, tmp_path / "size.png", panels=3):
+        boxes = [label.get_window_extent() for label in panel.get_xticklabels()]
+        assert len(boxes) >= 3
+        assert all(right.x0 - left.x1 > 2 * DPI / 72 for left, right in pairwise(boxes))
 
 
 def test_scores_of_cost_are_not_drawn_against_size() -> None:

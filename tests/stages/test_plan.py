@@ -78,7 +78,7 @@ def test_level_0_is_cut_as_it_is(tmp_path: Path) -> None:
     coarse, fine = plan.slides
     assert (coarse.geometry.target_mpp, fine.geometry.target_mpp) == (0.5, 0.25)
     assert (plan.mpp, plan.resolution) == (0.375, "level 0 (0.25 to 0.5 um/px)")
-    assert "warning: patches are cut at level 0 (0.25 to 0.5 um/px)" in estimate(plan)
+    assert "warning: level 0, at which patches are cut, has 0.25 um/px on 1 of 2 slides." in estimate(plan)
     read = PlannedPatches(plan, None, tell=pytest.fail)
     patch = np.zeros((64, 64, 3), np.uint8)
     assert read.read(plan.num_rows - 1, patch).status is Status.OK

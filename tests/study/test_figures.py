@@ -1,10 +1,13 @@
 """The figures of studies are drawn, show what they should, and come out the same again."""
 
+from dataclasses import replace
+from math import nan
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from pipeline.study import figures
 from pipeline.study.compare import Estimate, Scores, estimate_score
 from pipeline.study.figures import CurveAxis, Panel, draw_learning_curves, draw_settings
 from pipeline.study.power_law import Extrapolation, extrapolate
@@ -59,3 +62,27 @@ def test_curves_with_and_without_an_extrapolation_are_drawn(tmp_path: Path) -> N
     for name, beyond in (("said", said), ("not", Extrapolation(32, "flat"))):
         draw_learning_curves([curve_axis(beyond), curve_axis()], "R2", tmp_path / f"{name}.png")
     assert (tmp_path / "said.png").read_bytes() != (tmp_path / "not.png").read_bytes()
+
+
+def test_the_legend_of_curves_has_what_is_drawn_only() -> None:
+    flat = curve_axis(Extrapolation(32, "flat"))
+    said = curve_axis(Extrapolation(32, "", 0.71, 0.65, 0.75, 0.03, 0.01, 0.05, 0.8, 0.5, 0.5))
+    mean, law = ["mean, 95 % over seeds and cases", "single runs"], ["fitted law", "extrapolated, 95 %"]
+    single = Estimate(0.5, nan, nan, nan, nan)
+    bare = replace(flat, estimates=[single] * 4, by_seed=[[]] * 4)
+    for curves, words in (([flat], mean), ([flat, said], mean + law), ([said], mean + law), ([bare], ["mean"])):
+        assert [handle.get_label() for handle in figures._legend_of_curves(curves)] == words
+
+
+def test_the_legend_of_settings_has_what_is_drawn_only() -> None:
+    def words(*panels: Panel) -> list[object]:
+        return [handle.get_label() for handle in figures._legend_of_settings(panels, NAMES)]
+
+    intervals = ["95 %, seeds", "95 %, seeds and cases"]
+    assert words(panel()) == ["mean", "single runs", *intervals]
+    difference = Panel("less", {NAMES[1]: Estimate(0.1, 0.01, 0.02, 4, 9)}, shown=frozenset())
+    assert words(difference) == ["difference not shown", *intervals]
+    assert words(panel(), difference) == ["mean", "difference not shown", "single runs", *intervals]
+    assert words(panel(), replace(difference, shown=frozenset(NAMES))) == ["mean", "single runs", *intervals]
+    assert words(panel(seeds=1)) == ["mean", "single runs"]
+    assert words(replace(difference, estimates={"another": difference.estimates[NAMES[1]]})) == []

@@ -86,6 +86,36 @@ def test_one_held_out_patch_is_too_few() -> None:
     assert "held out, and a" not in estimate(plan)
 
 
+def plan_at(*mpps: float, tiling: str | None = "level0") -> Plan:
+    """A plan of slides of which level 0, or the patches, have these um/px."""
+    plan = made_up_plan()
+    first = plan.slides[0]
+    slides = [replace(first, geometry=replace(first.geometry, target_mpp=mpp, slide_mpp=mpp)) for mpp in mpps]
+    return replace(plan, slides=tuple(slides), config=plan.config.model_copy(update={"tiling": tiling}))
+
+
+@pytest.mark.parametrize(
+    ("mpps", "said"),
+    [
+        ((0.5,), ""),
+        ((0.4942, 0.504, 0.52), ""),
+        ((0.25,), "has 0.25 um/px. Most encoders were trained at 0.5 um/px: a side of such a patch shows 0.5 times"),
+        ((0.2431, 0.2525), "has 0.2431 to 0.2525 um/px. Most"),
+        ((0.2431, 0.2525), "shows 0.49 to 0.51 times the length of tissue"),
+        ((0.5, 0.25, 0.504), "has 0.25 um/px on 1 of 3 slides. Most"),
+        ((1.0,), "a side of such a patch shows 2 times the length"),
+        ((0.4545,), "has 0.4545 um/px. Most"),
+    ],
+)
+def test_level_0_is_warned_of_by_its_own_resolution(mpps: tuple[float, ...], said: str) -> None:
+    assert said in estimate(plan_at(*mpps))
+    assert ("level 0" in estimate(plan_at(*mpps))) == bool(said)
+
+
+def test_patches_of_the_resolution_that_was_asked_for_are_not_warned_of() -> None:
+    assert "level 0" not in estimate(plan_at(0.25, tiling=None))
+
+
 def test_what_the_estimate_rests_on() -> None:
     rows = [well(i, patches_taken=11, pixel_bytes=100_000, jpeg_bytes=40_000, patches_measured=20) for i in (1, 2)]
     plan = plan_of(rows)
