@@ -1,8 +1,8 @@
-"""Damaged slides, feature files, images, checkpoints, tables, plans, stores and runs through the real commands.
+"""Damaged slides, features, images, tables, plans, stores, runs, public sets and studies through the real commands.
 
 Prints each fault as it is found, with the number of its case, and a table of exit codes; exits with 1 if there is a
 fault. `--only` runs single cases of a seed again. In tests/support/, fuzz_runs.py says what counts as a fault,
-fuzz_inputs.py lists the kinds, fuzz_damage.py the ways to damage them.
+fuzz_inputs.py and fuzz_studies.py list the kinds, fuzz_damage.py the ways to damage them.
 
     python benchmarks/fuzz.py --count 2000 --seed 7 --processes 2
 """

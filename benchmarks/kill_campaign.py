@@ -5,6 +5,8 @@ command itself (tests/support/kill_runs.py says what is checked). Moments are dr
 undisturbed run; the seed fixes the draw, but not what the machine does in that time. Prints every fault as it is found,
 a table at the end; exits with 1 if there is a fault.
 
+`--together` also starts the command twice on one output: one is refused, the other ends as if it were alone.
+
     python benchmarks/kill_campaign.py --command embed --kills 200 --interrupts 100 --seed 1
 """
 
@@ -19,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before tests/, w
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from support.kill_runs import Campaign, Tally
-from support.kill_workloads import WORK, make_workload
+from support.kill_workloads import WORK, Workload, make_workload
+from support.two_at_once import Together, run_together
 from support.warm import END_SECONDS, WarmCommands
 
 from pipeline.base.console import table
@@ -35,6 +38,7 @@ def main() -> int:
     parser.add_argument("--interrupts", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--end-seconds", type=float, default=END_SECONDS, help="To end after INT, TERM or HUP [10].")
+    parser.add_argument("--together", type=int, default=0, help="Pairs of calls on one output at once [0].")
     parser.add_argument("--folder", type=Path, help="Where to work [a temporary folder].")
     args = parser.parse_args()
     print(f"seed {args.seed}", flush=True)
@@ -47,8 +51,21 @@ def main() -> int:
             work = make_workload(command, Path(folder) / command)
             tallies.append(Campaign(work, warm, args.seed, say=report).run(args.kills, args.interrupts))
             print(summary(tallies[-1:]), flush=True)
+            if args.together:
+                together = run_pairs(work, warm, Path(folder) / "second", args.together, args.seed)
+                tallies[-1].faults += together.faults
+                print(f"{command}: {2 * args.together} calls, two at once: {dict(together.calls)}", flush=True)
     print(f"\nseed {args.seed}\n{summary(tallies)}")
     return int(any(tally.faults for tally in tallies))
+
+
+def run_pairs(work: Workload, first: WarmCommands, logs: Path, pairs: int, seed: int) -> Together:
+    """Two calls at once, again and again; prints each fault."""
+    with WarmCommands(logs) as second:
+        together = run_together(work, first, second, pairs, seed)
+    for fault in together.faults:
+        report(f"{work.command}, two at once: {fault}")
+    return together
 
 
 def report(words: str) -> None:

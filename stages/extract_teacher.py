@@ -87,7 +87,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
     root = config.slides_root
     with ExitStack() as held:
         held.enter_context(exclusive(out, "g2l extract-teacher"))
-        if note := note_on_views(plan, config):
+        if note := note_on_views(plan, config.views_strength, config.views or 1):
             say(note)
         slides, read_again = slides_to_embed(plan, root)
         if needs_slides(out, config.teacher):
@@ -122,12 +122,12 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
 
 
-def note_on_views(plan: Plan, config: ExtractConfig) -> str:
+def note_on_views(plan: Plan, strength: str | None, num_views: int) -> str:
     """That views of the asked strength would crop, but the plan has no tiles to crop from; "" if all is well."""
-    if config.views_strength not in CROPPING or (config.views or 1) < 2 or plan.config.has_tiles:
+    if strength not in CROPPING or num_views < 2 or plan.config.has_tiles:
         return ""
     return (
-        f"note: views of strength {config.views_strength} crop the patch from a tile around it, but the plan has no "
+        f"note: views of strength {strength} crop the patch from a tile around it, but the plan has no "
         "tiles: nothing is cropped. `g2l plan --tile-px` makes them"
     )
 

@@ -190,7 +190,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         )
         continued = folder.start_or_continue(identity)
         folder.write_config(teachers.first.store.folder, config.absolute().record())
-        for note in (*continued, *notes_on_patches(teachers, config)):
+        for note in (*continued, *notes_on_patches(teachers, config.augment, config.recipe)):
             say(note)
     distributed.wait_for_all()
     draws = RunDraws(config.seed, folder.version())
@@ -199,19 +199,19 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
 
 
-def notes_on_patches(teachers: ChosenTeachers, config: TrainConfig) -> list[str]:
+def notes_on_patches(teachers: ChosenTeachers, augment: str, recipe: str | None) -> list[str]:
     """What the user should know of the patches that a student sees: how they are split, how they were made, and
     augmentation.
     """
     plan, notes = teachers.first.plan, []
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
         notes.append(f"warning: {warning}")
-    if beyond := beyond_the_teacher(config.augment, teachers.views.count):
+    if beyond := beyond_the_teacher(augment, teachers.views.count):
         notes.append(f"note: {beyond}")
-    if config.recipe:
+    if recipe:
         has_tiles, strength = plan.config.has_tiles, teachers.first.settings.get("views_strength")
-        views = departures(config.recipe, has_tiles=has_tiles, num_views=teachers.views.count, strength=strength)
-        notes += [departures_note(config.recipe, views)] if views else []
+        views = departures(recipe, has_tiles=has_tiles, num_views=teachers.views.count, strength=strength)
+        notes += [departures_note(recipe, views)] if views else []
     return notes
 
 

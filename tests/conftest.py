@@ -35,6 +35,7 @@ settings.load_profile("g2l")
 LONG = (
     "kills/test_fuzz",
     "kills/test_campaign",
+    "kills/test_two_at_once",
     "kills/test_train",
     "encoders/test_hub",
     "kills/test_several_teachers",

@@ -415,7 +415,10 @@ def test_the_modules_that_say_they_are_pure_are_found() -> None:
         ("openslide", {"pipeline.slides.reader"}),
         ("zarr", {"pipeline.store.zarr_format"}),
         ("h5py", {"pipeline.cohort.plan", "pipeline.features.files", "pipeline.disk.hdf5_input"}),  # 0015, 0038
-        ("croma", {"pipeline.evaluate.robustness.margins"}),
+        (
+            "croma",
+            {f"pipeline.evaluate.robustness.{name}" for name in ("margins", "sweep", "sweep_plan")},
+        ),  # 0016, 0049
         ("onnx", {"pipeline.student.onnx_file"}),
         ("onnxruntime", {"pipeline.student.onnx_file"}),
         ("typer", {"stages.cli", "stages.options"}),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.base.errors import ConfigError
-from pipeline.base.outside import read_json, read_toml, reading
+from pipeline.base.outside import is_there, read_json, read_toml, reading
 from pipeline.config.base import differences, to_toml
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
@@ -25,9 +25,9 @@ def start_folder(out: Path, config: EvaluateConfig, precision: str) -> None:
     """
     make_output_folder(out)
     path, report = out / EVALUATE_OPTIONS_FILE, out / "report.json"
-    if not path.exists() and not holds_nothing(out):
+    if not is_there(path) and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no report; nothing is overwritten. Choose another --out")
-    if path.exists() and report.exists():  # without a report, an evaluation has failed, and may have been corrected
+    if is_there(path) and is_there(report):  # without a report, an evaluation has failed, and may have been corrected
         with reading(path, "damaged", ConfigError, DAMAGED):
             recorded = {name: value for name, value in read_toml(path)["evaluate"].items() if name != "out"}
             old = type(config).build(BEFORE_THERE_WERE | recorded).absolute().deciding()

@@ -62,7 +62,8 @@ def images_below(
     (decision 0039), each real folder once.
 
     Hidden names are passed over: macOS puts a `._` file beside each one in an archive. Folders that are not looked
-    through, and broken links that may have led to one, are added to `left_out`.
+    through, broken links that may have led to one, and empty folders that stand where an image is expected are added
+    to `left_out`.
 
     Raises:
         BenchmarkError: a folder cannot be listed; names it.
@@ -76,10 +77,11 @@ def images_below(
             continue
         visited.add(os.path.realpath(folder / place))
         listed = _listed(folder / place)
-        pending += [place / entry.name for entry in reversed(listed) if entry.is_dir()]
-        names = [entry.name for entry in listed if not entry.is_dir()]
-        broken = [place / name for name in names if not Path(name).suffix and not os.path.exists(folder / place / name)]
-        left_out += [Exclusion(str(link), "a broken link, which may have led to a folder of images") for link in broken]
+        if not listed and place.name.lower().endswith(tuple(endings)):
+            left_out.append(Exclusion(str(place), "an empty folder with the name of an image"))
+        pending += [place / entry.name for entry in reversed(listed) if _is_folder(entry)]
+        names = [entry.name for entry in listed if not _is_folder(entry)]
+        left_out += _broken_links(folder, place, names)
         yield from (place / name for name in names if name.lower().endswith(tuple(endings)))
 
 
@@ -94,6 +96,21 @@ def _listed(folder: Path) -> list[os.DirEntry[str]]:
             return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
     except OSError as error:
         raise BenchmarkError(f"{folder} cannot be listed: {error.strerror}") from None
+
+
+def _broken_links(folder: Path, place: PurePosixPath, names: Sequence[str]) -> list[Exclusion]:
+    """Which of the `names` at a place below `folder` may have led to a folder, and lead nowhere."""
+    why = "a broken link, which may have led to a folder of images"
+    broken = [name for name in names if not Path(name).suffix and not os.path.exists(folder / place / name)]
+    return [Exclusion(str(place / name), why) for name in broken]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; not so a link that leads to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _not_followed(folder: Path, top: Path, visited: Collection[str]) -> str:

@@ -31,6 +31,12 @@ class SetOptions(Config):
     protocol: str | None = option(None, description="Protocol of the probes, as for `g2l evaluate` [the set's].")
     knn: int = option(20, ge=1, description="Neighbours of the kNN probe.")
     cost: bool = option(True, description="Measure time and memory, for Figure 1.")
+    sweep: bool = option(
+        False,
+        description="Sets for robustness: also measure what it costs that class and centre go together in training, by "
+        "PathoROB's schedule for its sets, else by ours; minutes a model.",
+        added=True,
+    )
 
 
 class ReproduceConfig(RunOptions, ResampleOptions, SetOptions):

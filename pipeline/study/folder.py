@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.base.errors import ConfigError
-from pipeline.base.outside import read_json, reading
+from pipeline.base.outside import is_there, read_json, reading
 from pipeline.config.base import differences, to_toml
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.asides import holds_nothing, remove_asides
@@ -51,7 +51,7 @@ class StudyFolder:
         """
         make_output_folder(self.folder)
         now = {"command": command, **common}
-        if self.study_path.exists():
+        if is_there(self.study_path):
             changes = differences(self._recorded(), now)
             if changes:
                 listing = "\n".join(f"  {line}" for line in changes)

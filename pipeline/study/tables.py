@@ -62,6 +62,8 @@ def setting_records(
 
 
 _DIFFERENCE = ("difference", "difference_low", "difference_high", "p", "p_holm", "verdict")
+PAIR_COLUMNS = ("score", "first", "second", *_DIFFERENCE)
+"""Of `pair_records`, also where there is no pair: one setting is left if all runs of the others diverged."""
 
 
 def pair_records(tables: Sequence[ScoreTable]) -> list[dict[str, Any]]:

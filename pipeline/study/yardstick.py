@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.base.console import say
 from pipeline.base.devices import choose_batch_size, choose_precision, one_thread
 from pipeline.base.errors import BenchmarkError
-from pipeline.base.outside import read_json, reading
+from pipeline.base.outside import is_there, read_json, reading
 from pipeline.disk.files import sha256_json, write_json
 from pipeline.encoders.embed import embed_rows, model_key
 from pipeline.evaluate.fidelity.score import StoreEmbeddings, TeacherSpace, choose_store_rows, row_figures
@@ -146,7 +146,7 @@ def read_sums(path: Path, key: Mapping[str, Any]) -> CaseSums | None:
     Raises:
         BenchmarkError: the file is damaged.
     """
-    if not path.exists():
+    if not is_there(path):
         return None
     with reading(path, "damaged", BenchmarkError, "Delete it; the same command makes it again"):
         record = read_json(path)

@@ -21,7 +21,15 @@ from pipeline.study.compare import compare_settings, estimate_score, not_shown_l
 from pipeline.study.figures import Panel, draw_settings
 from pipeline.study.folder import StudyFolder, base_record
 from pipeline.study.grid import STORE, Axis, Setting, build_settings, canonical_axes, find_reference, parse_axes
-from pipeline.study.tables import ScoreTable, conclusion, pair_records, pairs_text, setting_records, settings_text
+from pipeline.study.tables import (
+    PAIR_COLUMNS,
+    ScoreTable,
+    conclusion,
+    pair_records,
+    pairs_text,
+    setting_records,
+    settings_text,
+)
 from pipeline.study.yardstick import scores_by_case
 from stages.studies.evaluated import evaluate_students, read_benchmarks
 from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, require_same_rows, run_study
@@ -122,11 +130,11 @@ def held_out_table(
     """The held-out score of all settings, compared on the seeds that all of them have.
 
     Raises:
-        ConfigError: no seed has a run of every setting that is not wholly failed.
+        ConfigError: no seed has a run of every setting that is not wholly failed, or all settings are.
     """
     labels = [setting.label for setting in grid.settings if setting.label in runs.sums]
     common = runs.complete_seeds(seeds, labels)
-    if not common:
+    if not labels or not common:
         raise ConfigError("no seed has a run of every setting: all compared runs diverged. Choose a smaller --lr")
     scores = {label: scores_by_case(runs.of(label, common), score) for label in labels}
     pairs = [pair for pair in pairs if set(pair) <= scores.keys()]
@@ -146,7 +154,7 @@ def write_ablation(folder: StudyFolder, grid: GridPlan, tables: Sequence[ScoreTa
     titles = {setting.label: setting.title for setting in grid.settings}
     reference, names = grid.reference.label, [axis.name for axis in grid.axes]
     write_records(folder.folder / "table.csv", setting_records(tables, grid.settings, names, reference))
-    write_records(folder.folder / "pairs.csv", pair_records(tables))
+    write_records(folder.folder / "pairs.csv", pair_records(tables), PAIR_COLUMNS)
     panels = [panel for each in tables for panel in panels_of(each, titles, reference)]
     draw_settings(panels, list(titles.values()), titles[reference], folder.folder / "figure.png")
     parts = []

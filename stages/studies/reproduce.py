@@ -11,8 +11,8 @@ from typing import Any
 
 from pipeline.base.console import say, table
 from pipeline.base.cores import usable_cores
-from pipeline.base.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_PARTIAL, ConfigError
-from pipeline.base.outside import read_toml, reading
+from pipeline.base.errors import EXIT_DIFFERENT, EXIT_OK, EXIT_PARTIAL, BenchmarkError, ConfigError
+from pipeline.base.outside import is_there, read_toml, reading
 from pipeline.config.base import differences, to_toml
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, write_text
@@ -20,6 +20,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.disk.tables import write_records, write_table
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.evaluate.options.shared import EARLIER_NAMES
+from pipeline.evaluate.robustness.sweep_plan import OUR_SCHEDULE, PATHOROB_SCHEDULE, PUBLISHED_SWEEPS
 from pipeline.public_sets.compare import FAIL, Comparison, compare_with_published
 from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons, write_comparisons
 from pipeline.public_sets.copies import without_leaks
@@ -79,7 +80,7 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
         )
         not_used = why_not_all_used(report, recipe.benchmark)
         reason = "; ".join(filter(None, (not_whole, not_used)))
-        comparisons = compare_report(recipe, report, protocol_of(recipe, config), reason)
+        comparisons = compare_report(recipe, report, protocol_of(recipe, config.protocol), reason)
         write_outcome(out, report, comparisons, beside)
     failed = num_failures(members.left_out) + num_failed(report)
     return Reproduced(recipe, tuple(comparisons), failed)
@@ -93,9 +94,9 @@ def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
     """
     make_output_folder(out)
     path = out / REPRODUCE_OPTIONS_FILE
-    if not path.exists() and not holds_nothing(out):
+    if not is_there(path) and not holds_nothing(out):
         raise ConfigError(f"{out} is not empty and holds no reproduction; nothing is overwritten. Choose another --out")
-    if path.exists():
+    if is_there(path):
         with reading(path, "damaged", ConfigError, "Delete the folder, or choose another --out"):
             recorded = dict(read_toml(path)["reproduce"])
             before = {"public_set": recorded.pop("public_set")}
@@ -122,8 +123,10 @@ def read_set(recipe: SetRecipe, root: Path, out: Path, workers: int) -> tuple[Me
     if recipe.benchmark == "patches" and members.images_root is not None:
         rows, copies = without_leaks(rows, members.images_root, workers)
         left_out = (*left_out, *copies)
-    write_records(out / TABLE_FILE, rows)
     write_table(out / LEFT_OUT_FILE, ("member", "why", "by_rule"), [(e.what, e.why, e.by_rule) for e in left_out])
+    if not rows:
+        raise BenchmarkError(f"{root}: all {len(left_out):,} members are left out; {out / LEFT_OUT_FILE} says why")
+    write_records(out / TABLE_FILE, rows)
     about_whole = _words_on_whole(recipe, not_whole)
     for line in (*members.notes, *_words_on_left_out(left_out, out / LEFT_OUT_FILE), *about_whole):
         say(f"note: {line}")
@@ -151,22 +154,26 @@ def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: R
     """The options of `g2l evaluate` for the set's table; those that are not given stay away.
 
     Raises:
-        ConfigError: features are missing, or are given for a set of images.
+        ConfigError: features are missing, or are given for a set of images; a sweep of a set that is not for it.
     """
     if (recipe.benchmark == "slides") != bool(config.features):
         what = "needs --features: files of its slides, one folder a model" if not config.features else "has no slides"
         raise ConfigError(f"{recipe.name} {what}")
+    if config.sweep and recipe.benchmark != "robustness":
+        raise ConfigError(f"--sweep: {recipe.name} is no set for robustness")
     values = {name: getattr(config, name) for name in EVALUATE_OPTIONS}
     values |= {"device": config.device, "workers": config.workers, "images_root": members.images_root}
     values |= {recipe.benchmark: out / TABLE_FILE, "features": config.features}
-    protocol = protocol_of(recipe, config)
+    protocol = protocol_of(recipe, config.protocol)
+    schedule = PATHOROB_SCHEDULE if recipe.name in PUBLISHED_SWEEPS else OUR_SCHEDULE
+    values |= {"robustness_sweep": schedule if config.sweep else None}
     values |= {"protocol": None if protocol == DEFAULT_PROTOCOL else protocol}
     return {name: value for name, value in (values | dict(recipe.options)).items() if value is not None}
 
 
-def protocol_of(recipe: SetRecipe, config: ReproduceConfig) -> str:
+def protocol_of(recipe: SetRecipe, asked: str | None) -> str:
     """The name of the protocol of the probes: the one that is asked for, else the set's."""
-    protocol = config.protocol or recipe.protocol
+    protocol = asked or recipe.protocol
     return EARLIER_NAMES.get(protocol, protocol)
 
 

@@ -91,6 +91,16 @@ def test_damaged_options_are_named(tmp_path: Path) -> None:
         start_folder(tmp_path, options(), "float32")
 
 
+@pytest.mark.parametrize("name", ["evaluate.toml", "report.json"])
+def test_a_file_behind_a_broken_link_is_damaged_and_not_absent(tmp_path: Path, name: str) -> None:
+    start_folder(tmp_path, options(), "float32")
+    finish(tmp_path)
+    (tmp_path / name).unlink()
+    (tmp_path / name).symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=rf"{name}: damaged"):
+        start_folder(tmp_path, options(), "float32")
+
+
 def test_a_report_of_the_protocol_that_was_called_balanced_is_continued(tmp_path: Path) -> None:
     config = evaluate_config()(models=["a"])
     record = config.record() | {"protocol": "balanced"}

@@ -73,6 +73,8 @@ def test_a_file_of_a_store_is_named_with_the_store() -> None:
     assert is_named(Path("store.zarr/shards/0.json"), "error: /tmp/store.zarr is damaged")
     assert is_named(Path("store.zarr/plan/slide/c/0"), "DAMAGED\n  plan/slide: not the plan's slides")
     assert not is_named(Path("slides/s0.svs"), "error: /tmp/slides is damaged")
+    assert is_named(Path("chimera/1003.json"), "left out: 1003/1003_1.tif: 1003.json: no usable record")
+    assert not is_named(Path("chimera/1003.json"), "left out: 1003/1003_1.tif: there is no such record")
 
 
 def write_samples(folder: Path) -> list[Path]:
@@ -89,10 +91,12 @@ def write_samples(folder: Path) -> list[Path]:
     safetensors.torch.save_file({"a": torch.ones(4, 8)}, folder / "a.safetensors")
     np.savez(folder / "a.npz", features=np.ones((4, 8)))
     Image.fromarray(np.full((32, 32, 3), 7, np.uint8)).save(folder / "a.png")
+    Image.fromarray(np.full((32, 32, 3), 7, np.uint8)).save(folder / "a.tif")
     make_slide(folder / "a.svs", width=256, height=256, mpp=0.5, downsamples=(1,))
     (folder / "a.csv").write_text("a,b\n1,2\n3,4\n")
     (folder / "a.json").write_text('{"a": [1, 2], "b": {"c": 3}}\n')
     (folder / "a.jsonl").write_text('{"a": 1}\n{"a": 2}\n')
+    (folder / "a.toml").write_text('[a]\nb = 1\nc = "d"\n')
     return sorted(folder.glob("a.*"))
 
 

@@ -56,6 +56,19 @@ def test_links_to_folders_are_followed_each_real_folder_once(tmp_path: Path) -> 
     assert len(list(images_below(tmp_path / "link", []))) == 3
 
 
+def test_a_link_to_itself_stops_no_other_file_and_an_empty_folder_is_no_image(tmp_path: Path) -> None:
+    touch(tmp_path / "a/1.png")
+    for name in ("a/2.png", "a/loop"):
+        (tmp_path / name).symlink_to(Path(name).name)
+    (tmp_path / "a/3.png").mkdir()
+    touch(tmp_path / "b.png/4.png")
+    (tmp_path / "empty").mkdir()
+    left_out: list[Exclusion] = []
+    paths = [str(path) for path in images_below(tmp_path, left_out)]
+    assert paths == ["a/1.png", "a/2.png", "b.png/4.png"]  # that a/2.png cannot be read is found with the images
+    assert {each.what: each.by_rule for each in left_out} == {"a/loop": False, "a/3.png": False}
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "a/1.png")

@@ -724,7 +724,6 @@ def test_on_a_gpu_the_embeddings_are_near_and_the_bytes_repeat(
 def test_a_strength_that_crops_is_told_where_there_is_nothing_to_crop_from(plan: Plan) -> None:
     tiled = replace(plan, config=plan.config.model_copy(update={"tile_px": PATCH_PX + 8}))
     same = replace(plan, config=plan.config.model_copy(update={"tile_px": PATCH_PX}))
-    paper = ExtractConfig(teacher=TEACHER, views=3, views_strength="paper")
-    for told, config, of in ((True, paper, plan), (True, paper, same), (False, paper, tiled)):
-        assert ("nothing is cropped" in stage.note_on_views(of, config)) == told
-    assert stage.note_on_views(plan, ExtractConfig(teacher=TEACHER, views=3, views_strength="mild")) == ""
+    for told, of in ((True, plan), (True, same), (False, tiled)):
+        assert ("nothing is cropped" in stage.note_on_views(of, "paper", 3)) == told
+    assert stage.note_on_views(plan, "mild", 3) == stage.note_on_views(plan, "paper", 1) == ""

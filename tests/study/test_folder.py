@@ -57,6 +57,14 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
         start(tmp_path / "out")
 
 
+def test_a_record_behind_a_broken_link_is_damaged_and_not_absent(tmp_path: Path) -> None:
+    study = start(tmp_path / "out")
+    study.study_path.unlink()
+    study.study_path.symlink_to("nowhere")
+    with pytest.raises(ConfigError, match=r"study.json.*damaged"):
+        start(tmp_path / "out")
+
+
 def test_runs_and_sums_have_places_of_their_own(tmp_path: Path) -> None:
     study = StudyFolder(tmp_path)
     assert study.run("loss-mse", 3) == tmp_path / "runs" / "loss-mse" / "3"

@@ -80,6 +80,13 @@ def test_kept_sums_are_read_back_for_the_same_run_only(folder: Path, tmp_path: P
     assert read_sums(path, {"run": 2}) is None
 
 
+@pytest.mark.parametrize("target", ["nowhere", "0.json"])
+def test_sums_behind_a_broken_link_are_damaged_and_not_absent(target: str, tmp_path: Path) -> None:
+    (tmp_path / "0.json").symlink_to(target)
+    with pytest.raises(BenchmarkError, match=r"0\.json.*damaged"):
+        read_sums(tmp_path / "0.json", KEY)
+
+
 @pytest.mark.parametrize("change", ["cut", "nan", "other cases", "text"])
 def test_damaged_sums_are_named(change: str, tmp_path: Path) -> None:
     path, ones = tmp_path / "0.json", {"cosine": np.ones(3)}

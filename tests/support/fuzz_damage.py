@@ -122,6 +122,13 @@ def link_to_itself(path: Path, rng: random.Random) -> None:
     path.symlink_to(path.name)
 
 
+def another_name(path: Path, rng: random.Random) -> None:
+    """A name, or a place above, that its reader does not expect."""
+    odd = ("x", "._" + path.name, path.name + ".gz", path.stem + " " + path.suffix, "\u202e\U0001f600" + path.suffix)
+    names = [*odd, f"\udcff{path.suffix}", path.name.upper(), "a\nb" + path.suffix]
+    path.rename((path.parent.parent if rng.random() < 0.3 else path.parent) / rng.choice(names))
+
+
 CHANGES = [
     Damage("flipped bits", False, rewrite(flip_bits)),
     Damage("flipped bits", False, rewrite(flip_bits)),
@@ -139,6 +146,7 @@ REPLACED = [
     Damage("a link to itself", True, link_to_itself),
 ]
 HEADS = [Damage("zeros in the head", True, rewrite(zero_head)), Damage("garbage head", True, rewrite(garbage_head))]
+NAMES = (Damage("another name", False, another_name), Damage("gone", False, lambda path, rng: path.unlink()))
 BINARY = [*CHANGES, *REPLACED, *HEADS, Damage("cut", True, rewrite(cut))]
 
 
@@ -157,6 +165,11 @@ def swap_cells(rows: list[bytes], rng: random.Random) -> list[bytes]:
     cells = rows[at].rstrip(b"\n").split(mark)
     rng.shuffle(cells)
     return [*rows[:at], mark.join(cells) + b"\n", *rows[at + 1 :]]
+
+
+def drop_line(rows: list[bytes], rng: random.Random) -> list[bytes]:
+    at = rng.randrange(len(rows))
+    return rows[:at] + rows[at + 1 :]
 
 
 def odd_cell(rows: list[bytes], rng: random.Random) -> list[bytes]:
@@ -231,6 +244,15 @@ JSON = [
     Damage("100,000 lists in each other", True, rewrite(lambda data, rng: b"[" * 100_000 + b"]" * 100_000)),
     Damage("a number of 5,000 digits", True, rewrite(lambda data, rng: b"9" * 5000)),
     *[Damage("odd value", False, change_json(odd_value))] * 4,
+]
+TOML = [
+    *CHANGES,
+    *REPLACED,
+    Damage("zeros in the head", True, rewrite(zero_head)),
+    Damage("cut", False, rewrite(cut)),
+    Damage("not UTF-8", True, rewrite(lambda data, rng: b"\xff\xfe" + data)),
+    Damage("100,000 lists in each other", True, rewrite(lambda data, rng: data + b"x = " + b"[" * 100_000 + b"\n")),
+    Damage("a line is gone", False, lines(drop_line)),
 ]
 LOG = [*CHANGES, *REPLACED[1:], Damage("cut", False, rewrite(cut))]
 
@@ -315,17 +337,22 @@ def postscript(path: Path, rng: random.Random) -> None:
 
 
 def claim_tiff(path: Path, rng: random.Random) -> None:
-    """Sides of 2**31 pixels, of the picture or of its tiles, in every page."""
+    """Sides of 2**31 pixels, of the picture or of its tiles if it has some, in every page."""
     data = bytearray(path.read_bytes())
-    codes = rng.choice(((256, 257), (322, 323)))
+    of_picture, of_tiles = (256, 257), (322, 323)
+    sides = rng.choice((of_picture, of_tiles))
+    entries: list[tuple[int, int]] = []
     (at,) = struct.unpack_from("<I", data, 4)
     while at:
         (count,) = struct.unpack_from("<H", data, at)
-        for i in range(count):
-            entry = at + 2 + 12 * i
-            if struct.unpack_from("<H", data, entry)[0] in codes:
-                struct.pack_into("<HII", data, entry + 2, 4, 1, 2**31 - 16)
+        places = [at + 2 + 12 * i for i in range(count)]
+        entries += [(*struct.unpack_from("<H", data, entry), entry) for entry in places]
         (at,) = struct.unpack_from("<I", data, at + 2 + 12 * count)
+    if not {code for code, _ in entries} & set(sides):
+        sides = of_picture
+    for code, entry in entries:
+        if code in sides:
+            struct.pack_into("<HII", data, entry + 2, 4, 1, 2**31 - 16)
     path.unlink()
     path.write_bytes(data)
 
@@ -403,6 +430,7 @@ BY_SUFFIX: list[tuple[Iterable[str], list[Damage]]] = [
     ((".csv", ".tsv", ".txt"), TABLE),
     ((".json",), JSON),
     ((".jsonl",), LOG),
+    ((".toml",), TOML),
     ((".h5", ".hdf5"), HDF5),
     ((".pt",), TORCH),
     ((".npz",), [*BINARY, Damage("absurd arrays", True, claim_npz)]),

@@ -1,11 +1,10 @@
 """Valid inputs of every kind, made once, and the commands that read them.
 
-A new kind is a line in `KINDS`: which files may be damaged, what of the world the command needs, and its words.
+A new kind is a line in `KINDS`, or in `STUDY_KINDS` of `fuzz_studies`: which files may be damaged, what of the world
+the command needs, and its words.
 """
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +22,10 @@ from stages.train_student import train_student
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, tiny_model, write_cohort, write_teacher
 from support.features import slides_of, write_clam, write_slide2vec, write_stamp, write_trident
 from support.files import write_table
+from support.fuzz_kinds import CPU, MODEL, ORIGIN, OUT, STUDENT, STUDIED, TEACHING, WEIGHTS, WORLD, Kind, spoken
+from support.fuzz_studies import STUDY_KINDS, study_options, write_public_sets, write_studies
 from support.stores import dropping_cnn, flags, make_patches, train_config
 
-WORLD, OUT = "{world}", "{out}"
-"""In a kind's words: the folder of its inputs, of which one is damaged, and an empty folder for its outputs."""
-CPU = ("--device", "cpu", "--workers", "2")
-MODEL = f"tiny={TEACHER}@{WORLD}/teacher.safetensors"
-TEACHING = ("--teacher", TEACHER, "--weights", f"{WORLD}/teacher.safetensors")
-STUDENT = "{student}"
-"""In a kind's words: the options of the run, which is continued under no others."""
 EVALUATE = (
     "evaluate",
     "--out",
@@ -52,27 +46,7 @@ EVALUATE = (
 NUM_CASES = 8
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of input, and a command that reads it.
-
-    Attributes:
-        name: of the input, and how it is read.
-        damaged: patterns below the world; one of the files is damaged.
-        takes: what of the world the command needs.
-        words: the command, with `WORLD`, `OUT` and `STUDENT`.
-        decides: whether the command reads all of each file, so that it must notice what makes a file unusable.
-    """
-
-    name: str
-    damaged: tuple[str, ...]
-    takes: tuple[str, ...]
-    words: tuple[str, ...]
-    decides: bool = True
-
-
 SLIDES = ("slides/s0.svs", "slides/s1.svs")
-WEIGHTS = ("teacher.safetensors",)
 STORE_FILES = (
     "store.zarr/zarr.json",
     "store.zarr/*/zarr.json",
@@ -333,6 +307,7 @@ KINDS = (
         (*PLAN, "--config", f"{WORLD}/options.txt"),
         False,
     ),
+    *STUDY_KINDS,
 )
 """Annotations are left out: no command reads them yet."""
 
@@ -343,17 +318,16 @@ class World:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True)
         self.folder = folder
+        self.options = {STUDIED: study_options(folder)}
         self.write_slides()
         self.write_tables()
         self.write_students()
+        write_public_sets(folder)
+        write_studies(folder, self.options[STUDIED])
 
-    def words(self, kind: Kind, world: Path, out: Path) -> Iterator[str]:
+    def words(self, kind: Kind, world: Path, out: Path) -> list[str]:
         """The words of a kind's command on a copy of the world."""
-        for word in kind.words:
-            if word == STUDENT:
-                yield from self.student_options
-            else:
-                yield word.replace(WORLD, str(world)).replace(OUT, str(out))
+        return spoken(kind.words, {WORLD: world, OUT: out, ORIGIN: self.folder}, self.options)
 
     def write_slides(self) -> None:
         """Two slides, their plan, store, and features in every layout."""
@@ -407,7 +381,7 @@ class World:
         """A run, the same half way through, an exported student, weights to start from, and a folder of embeddings."""
         f = self.folder
         config = train_config(dropping_cnn(f / "cnn"), batch_size=4)
-        self.student_options = flags(config)
+        self.options[STUDENT] = flags(config)
         weights = tiny_model("test_efficientnet", num_classes=0).state_dict()
         write_teacher(f / "student.safetensors", "test_efficientnet")
         torch.save(weights, f / "student.pt")

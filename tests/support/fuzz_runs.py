@@ -17,7 +17,8 @@ from threading import Lock
 
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL
 from support.fuzz_damage import OWNED, Damage, damages_of
-from support.fuzz_inputs import KINDS, Kind, World
+from support.fuzz_inputs import KINDS, World
+from support.fuzz_kinds import Kind
 from support.warm import Ended, WarmCommands
 
 HANG_SECONDS = 30.0
@@ -26,9 +27,9 @@ SLOWER = 10
 MEMORY_BYTES = 6 << 30
 """What a command may allocate: a file that claims terabytes must not be believed."""
 TRACEBACK = ("Traceback (most recent call last)", "Exception ignored in", "Fatal Python error")
-ARTEFACTS = ("store.zarr", "run", "half", "student", "embedded")
+ARTEFACTS = ("store.zarr", "run", "half", "student", "embedded", "reproduced", "evaluated", "study", "curve")
 """Folders that stand for the files in them: to name the folder is to name the file."""
-LISTINGS = ("failures.csv", "*audit.csv", "report.json")
+LISTINGS = ("failures.csv", "*audit.csv", "report.json", "left_out.csv")
 """Where commands list what failed, and why."""
 
 
@@ -81,7 +82,7 @@ def make_case(world: World, seed: int, number: int, kinds: tuple[Kind, ...] = KI
     files = files_of(world.folder, kind.damaged)
     assert files, f"{kind.name}: no file {kind.damaged}"
     file = rng.choice(files)
-    return Case(number, kind, file.relative_to(world.folder), rng.choice(damages_of(file)))
+    return Case(number, kind, file.relative_to(world.folder), rng.choice([*damages_of(file), *kind.more]))
 
 
 def files_of(folder: Path, patterns: Iterable[str]) -> list[Path]:
@@ -175,10 +176,11 @@ def listed(*folders: Path) -> str:
 
 
 def is_named(file: Path, words: str) -> bool:
-    """Whether a text names a file: by its name, by that without its endings, or by what it is a part of: the folder
-    of a store, run or student, or the place in it.
+    """Whether a text names a file: by its name, by that without its endings unless that is a number, or by what it is
+    a part of: the folder of a store, run, student, study or report, or the place in it.
     """
-    names = [file.name, file.name.split(".")[0]]
+    stem = file.name.split(".")[0]
+    names = [file.name, *([] if stem.isdecimal() else [stem])]
     if file.parts[0] in ARTEFACTS:
         names += [file.parts[0], *("/".join(file.parts[1:end]) for end in range(2, len(file.parts)))]
     return any(re.search(rf"(?<!\w){re.escape(name)}(?!\w)", words) for name in names)

@@ -5,7 +5,6 @@ left. After any stop and the runs that continue: the same files, to the byte. No
 """
 
 import random
-import shutil
 import signal
 import time
 from collections import Counter
@@ -162,8 +161,7 @@ class Campaign:
 
     def clear(self) -> None:
         """An empty place."""
-        shutil.rmtree(self.work.place, ignore_errors=True)
-        self.work.place.mkdir()
+        self.work.empty()
         self.history.clear()
 
     def fault(self, kind: str, moment: str, details: str) -> None:

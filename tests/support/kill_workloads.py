@@ -4,6 +4,7 @@ Each takes one or two seconds on a free core, and writes dozens of files: a sign
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -16,7 +17,8 @@ from PIL import Image
 from pipeline.cohort.plan import write_plan
 from support.extraction import PATCH_PX, TEACHER, extract, plan_cohort, write_cohort, write_teacher
 from support.features import slides_of, write_trident
-from support.stores import dropping_cnn, flags, make_patches, make_store, train_config
+from support.public_sets import tiger
+from support.stores import dropping_cnn, flags, make_patches, make_store, plain_vit, train_config
 
 CPU = ["--device", "cpu", "--workers", 2]
 OF_THE_CLOCK = ("seconds", "time", "run")
@@ -44,6 +46,11 @@ class Workload:
     arguments: list[object]
     place: Path
     once: Path | None = None
+
+    def empty(self) -> None:
+        """Empty the place."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir()
 
     def is_finished(self) -> bool:
         """Whether the command would refuse to run again."""
@@ -224,6 +231,31 @@ def evaluate_work(folder: Path, place: Path) -> list[object]:
     ]
 
 
+def reproduce_work(folder: Path, place: Path) -> list[object]:
+    """A set whose images are cut out of regions, scored for robustness."""
+    root, weights = tiger(folder / "set"), write_teacher(folder / "teacher.safetensors")
+    model = ["--models", f"tiny={TEACHER}@{weights}", "--patch-px", PATCH_PX]
+    return ["reproduce", "tiger", "--root", root, "--out", place / "out", *model, *CPU, "--no-cost", "--resamples", 100]
+
+
+def ablate_work(folder: Path, place: Path) -> list[object]:
+    """Two settings, two seeds: four runs."""
+    return ["ablate", *study_words(folder, place), "--vary", "loss=mse,cosine", "--seeds", 2]
+
+
+def curve_work(folder: Path, place: Path) -> list[object]:
+    """Two points, one seed: two runs."""
+    words = ["--over", "slides", "--slides", "2,4", "--seeds", 1, "--resamples", 100]
+    return ["curve", *study_words(folder, place), *words]
+
+
+def study_words(folder: Path, place: Path) -> list[object]:
+    """A store, the folder of a study, and the options of its runs, which stop for a checkpoint every other step."""
+    store = make_store(folder / "store.zarr", train=(12,) * 4, val=(6,) * 4).folder
+    config = train_config(plain_vit(folder / "vit"), epochs=1, batch_size=12, checkpoint_every=2)
+    return [store, "--out", place / "study", *flags(config)]
+
+
 def teacher(folder: Path) -> list[object]:
     """The options that name a tiny teacher; the last is the file of its weights."""
     return ["--teacher", TEACHER, "--weights", write_teacher(folder / "teacher.safetensors")]
@@ -248,6 +280,9 @@ WORK: dict[str, Callable[[Path, Path], list[object]]] = {
     "train-student": train_work,
     "embed": embed_work,
     "evaluate": evaluate_work,
+    "reproduce": reproduce_work,
+    "ablate": ablate_work,
+    "curve": curve_work,
 }
 
 

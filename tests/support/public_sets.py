@@ -103,7 +103,7 @@ def tcga_tils(root: Path) -> Path:
                 split = ("train", "train", "val", "test")[number]
                 md5 = f"{number:031x}{len(label) % 10}"
                 path = f"images-tcga-tils/{study}/{split}/{label}/{barcode}_{md5}.png"
-                picture(root / path, 10 * number + len(label))
+                picture(root / path, 10 * number, tint=40 if label == "til-positive" else -40)
                 rows.append((split, study, barcode, label, path, md5))
     write_csv(root / "images-tcga-tils-metadata.csv", ("partition", "study", "barcode", "label", "path", "md5"), rows)
     return root

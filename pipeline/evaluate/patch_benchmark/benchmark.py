@@ -5,6 +5,7 @@ from typing import ClassVar, Self
 
 from pipeline.evaluate.benchmark import Benchmark, Evaluation, PatchSource
 from pipeline.evaluate.images import ImageFiles, look_through
+from pipeline.evaluate.left_out import naming_left_out
 from pipeline.evaluate.patch_benchmark.copies import require_no_leak
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
 from pipeline.evaluate.patch_benchmark.options import PatchOptions
@@ -33,8 +34,10 @@ class PatchBenchmark(Benchmark[PatchOptions]):
         assert options.patches is not None
         listed = read_patch_set(options.patches, options.images_root)
         images = look_through(listed.paths, workers, options.patches)
-        patch_set = require_no_leak(listed.select(images.usable), images.scanned)
-        bench = patch_bench(patch_set, options)  # says what is wrong with classes and cases before anything is embedded
+        with naming_left_out(images.exclusions):
+            patch_set = require_no_leak(listed.select(images.usable), images.scanned)
+            # says what is wrong with classes and cases before anything is embedded
+            bench = patch_bench(patch_set, options)
         notes = (*listed.warnings(), *images.notes(), *(f"{options.patches}: {n}" for n in patch_set.notes_on_pictures))
         return cls(options, notes, bench, images)
 

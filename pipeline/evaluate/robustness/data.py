@@ -4,8 +4,9 @@ Two kinds of set, in one file if it has the columns of both. For the robustness 
 (slide_id, patch_id, biological_class, medical_center, subset). For paired robustness, as in plismbench: the same tissue
 scanned by several scanners or stained in several ways (slide_id, patch_id, scanner, staining), where `patch_id` names
 the place in the tissue. Both need `path`, for embeddings are computed from the images. A patch may stand in several
-subsets; its image is embedded once. Blanks around a cell do not count; capitals do, and a warning says where names
-differ in nothing else. Left out: looking into the images.
+subsets; its image is embedded once. A column of cases (`case_id`, ...) is read where it is asked for. Blanks around a
+cell do not count; capitals do, and a warning says where names differ in nothing else. Left out: looking into the
+images.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.errors import BenchmarkError, ConfigError, ManifestError
+from pipeline.cohort.barcodes import find_barcode
+from pipeline.cohort.cases import CASE_COLUMNS
 from pipeline.disk.file_names import file_named
-from pipeline.disk.label_words import is_unknown, spelling_notes
+from pipeline.disk.label_words import case_value, is_unknown, spelling_notes
 from pipeline.disk.tables import Problem, Record, alike_columns, read_table, refuse
+from pipeline.evaluate.groups import coarsest
 from pipeline.evaluate.images import path_problems, require_images_root
 
 REQUIRED = ("slide_id", "patch_id", "path")
@@ -40,7 +44,8 @@ Ints = NDArray[np.int64]
 class IndexRows:
     """Patches for the robustness index, one row for each subset that a patch is in; columns are (N,).
 
-    `images` are indices into the set's `paths`. `subsets` is `None` if the file has no such column.
+    `images` are indices into the set's `paths`. `subsets` is `None` if the file has no such column, `cases` unless they
+    were asked for: the patient where the file or a TCGA barcode says so, else the slide.
     """
 
     images: Ints
@@ -48,6 +53,7 @@ class IndexRows:
     classes: Names
     centers: Names
     subsets: Names | None
+    cases: Names | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +108,7 @@ class RobustnessSet:
                 index.classes[rows],
                 index.centers[rows],
                 None if index.subsets is None else index.subsets[rows],
+                None if index.cases is None else index.cases[rows],
             )
             _check_index(index, left)
         if paired is not None:
@@ -113,11 +120,14 @@ class RobustnessSet:
         return replace(self, paths=paths, index=index, paired=paired)
 
 
-def read_robustness_set(path: Path, images_root: Path | None = None) -> RobustnessSet:
+def read_robustness_set(path: Path, images_root: Path | None = None, *, with_cases: bool = False) -> RobustnessSet:
     """Read and check a CSV; relative image paths hang below `images_root`, else below the CSV's folder.
 
     Ids and names are text, kept as they are written but for blanks around them; the names of columns may be in
     capitals.
+
+    Args:
+        with_cases: also read a column of cases; otherwise it means nothing.
 
     Raises:
         BenchmarkError: columns for neither evaluation, empty cells, rows that contradict each other (with their lines),
@@ -126,7 +136,7 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     require_images_root(images_root)
     root = path.parent if images_root is None else images_root
     try:
-        records, columns = _read(path, root)
+        records, columns = _read(path, root, CASE_COLUMNS if with_cases else ())
     except ManifestError as error:
         raise BenchmarkError(str(error)) from None
     has_index, has_paired = set(INDEX_COLUMNS) <= columns, bool(columns & set(PAIRED_COLUMNS))
@@ -134,10 +144,30 @@ def read_robustness_set(path: Path, images_root: Path | None = None) -> Robustne
     once = list({(row["slide_id"], row["patch_id"]): row for row in records}.values()) if has_paired else []
     paths, image_of = _number_images(root, [*in_domain, *once])
     index = _index_rows(in_domain, image_of, str(path), has_subsets=SUBSET in columns) if has_index else None
+    index, notes = _with_cases(index, in_domain) if with_cases else (index, ())
     paired = _paired_rows(once, image_of, str(path)) if has_paired else None
     num_out_of_domain = len(records) - len(in_domain) if has_index else 0
     unused = tuple(name for name in records[0] if name not in columns)
-    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, _spelling_notes(records, columns))
+    notes = (*_spelling_notes(records, columns), *notes)
+    return RobustnessSet(path, paths, index, paired, num_out_of_domain, unused, notes)
+
+
+def _with_cases(index: IndexRows | None, rows: Sequence[Mapping[str, str]]) -> tuple[IndexRows | None, tuple[str, ...]]:
+    """The index with the case of each row: by the columns of cases, else by TCGA barcodes of slides, else the slide;
+    and what a reader must know of them.
+
+    Raises:
+        BenchmarkError: columns cross each other.
+    """
+    if index is None:
+        return None, ()
+    columns = {name: [case_value(row[name]) for row in rows] for name in CASE_COLUMNS if name in rows[0]}
+    if not any(map(any, columns.values())):
+        barcodes = [find_barcode(row["slide_id"]) for row in rows]
+        columns = {CASE_COLUMNS[0]: ["" if barcode is None else barcode.case_id for barcode in barcodes]}
+    grouping = coarsest({**columns, "slide_id": [row["slide_id"] for row in rows]})
+    cases = np.array(grouping.names, dtype=np.str_)
+    return replace(index, cases=cases), (grouping.note,) if grouping.note else ()
 
 
 def _number_images(root: Path, rows: Sequence[Mapping[str, str]]) -> tuple[list[Path], dict[str, int]]:
@@ -231,8 +261,9 @@ def _spelling_notes(records: Sequence[dict[str, str]], columns: set[str]) -> tup
     return tuple(notes)
 
 
-def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
-    """Rows that do not contradict each other, and the columns that have a meaning here. Paths hang below `root`.
+def _read(path: Path, root: Path, of_cases: Sequence[str]) -> tuple[list[dict[str, str]], set[str]]:
+    """Rows that do not contradict each other, and the columns that have a meaning here, among them those `of_cases`.
+    Paths hang below `root`.
 
     Raises:
         ManifestError: anything is wrong; says which columns are needed, or lists the lines.
@@ -256,7 +287,8 @@ def _read(path: Path, root: Path) -> tuple[list[dict[str, str]], set[str]]:
     problems = [*_missing_cells(records, about, subset), *_contradictions(records, about), *_repeated(records, subset)]
     first_of_path = {record[1]["path"]: record for record in reversed(records)}
     refuse(path, [*problems, *path_problems(root, first_of_path.values())])
-    return [row for _, row in records], {*REQUIRED, *for_index, *for_pairs, *subset}
+    with_meaning = {*REQUIRED, *for_index, *for_pairs, *subset, *(given & set(of_cases))}
+    return [row for _, row in records], with_meaning
 
 
 def _missing_cells(records: Sequence[Record], about: Sequence[str], subset: Sequence[str]) -> list[Problem]:

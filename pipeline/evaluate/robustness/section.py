@@ -25,6 +25,9 @@ from pipeline.evaluate.robustness.index import MAX_K, robustness_index
 from pipeline.evaluate.robustness.margins import NOT_COUNTED, Margins, robustness_margins
 from pipeline.evaluate.robustness.pairs import PairedRobustness, paired_robustness
 from pipeline.evaluate.robustness.ratio import RATIO_K, CenterRatio, ratio_tables
+from pipeline.evaluate.robustness.sweep import SweptModel, sweep_model
+from pipeline.evaluate.robustness.sweep_plan import SweepPlan
+from pipeline.evaluate.robustness.sweep_tables import SWEEP_WHAT, sweep_data, sweep_notes, sweep_tables
 from pipeline.evaluate.robustness.tables import (
     ScoredIndex,
     index_draws,
@@ -40,6 +43,14 @@ from pipeline.report.content import Exclusion, Score, Section, Table
 KEY = "robustness"
 
 
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """A sweep to be run: its plan, and on how many draws of cases."""
+
+    plan: SweepPlan
+    repeats: int
+
+
 def robustness_section(
     robustness_set: RobustnessSet,
     embeddings: Embeddings,
@@ -50,6 +61,7 @@ def robustness_section(
     with_margins: bool,
     resamples: int,
     seed: int,
+    sweep: Sweep | None = None,
 ) -> Section:
     """The robustness of models by label, whose `embeddings` (images, D) are of the set's `paths`.
 
@@ -58,6 +70,7 @@ def robustness_section(
         exclusions: images that were left out of the set before.
         k: neighbours of the index; `None`: chosen for each model.
         with_margins: also measure croma's margins.
+        sweep: also measure what it costs that class and centre go together in training.
 
     Raises:
         BenchmarkError: embeddings are not finite or zero, or `k` is too large.
@@ -74,6 +87,8 @@ def robustness_section(
         chosen = f"chosen for each model of 1, 3, 5, 7, 9, 11, 21, 31, ... below {MAX_K}"
         settings |= {"k": k or chosen, "resamples": resamples, "seed": seed}
         settings |= {"croma": version("croma")} if with_margins else {}
+    of_sweep, data, more = _sweep_part(sweep, embeddings, reference, resamples, seed)
+    parts, settings = [*parts, *of_sweep], settings | more
     if pairs := robustness_set.paired:
         parts.append(_paired_part(pairs, _score_pairs(pairs, embeddings), reference))
     slides = slides_of_images(robustness_set)
@@ -91,6 +106,7 @@ def robustness_section(
         source={"file": str(robustness_set.path), "sha256": sha256_file(robustness_set.path)},
         exclusions=exclusions,
         notes=notes,
+        data=data,
     )
 
 
@@ -117,6 +133,29 @@ def _index_part(
         [score] if score else [],
         index_notes(num_out_of_domain, models, resamples.num_groups),
     )
+
+
+def _sweep_models(sweep: Sweep, embeddings: Embeddings, resamples: int, seed: int) -> list[SweptModel]:
+    """The sweep of every model, all on the same draws of cases."""
+    names = np.array([f"{repetition:06d}" for repetition in range(sweep.repeats)])
+    of_repeats = GroupResamples(names, resamples, seed)
+    swept = []
+    with Progress("sweep of class and centre", len(embeddings) * sweep.repeats, "repetitions") as progress:
+        for label, values in embeddings.items():
+            swept.append(sweep_model(label, values, sweep.plan, of_repeats, seed, progress.step))
+    return swept
+
+
+def _sweep_part(
+    sweep: Sweep | None, embeddings: Embeddings, reference: str, resamples: int, seed: int
+) -> tuple[list[_Part], dict[str, object], dict[str, object]]:
+    """APD and nIPD, with what the section's data and settings gain; nothing without a sweep."""
+    if sweep is None:
+        return [], {}, {}
+    models = _sweep_models(sweep, embeddings, resamples, seed)
+    tables, notes = sweep_tables(sweep.plan, models, reference), sweep_notes(sweep.plan, models, sweep.repeats)
+    settings = {"croma": version("croma"), "sweep": sweep.plan.schedule, "repetitions of the sweep": sweep.repeats}
+    return [_Part(SWEEP_WHAT, {}, tables, [], notes)], {"sweep": sweep_data(sweep.plan, models)}, settings
 
 
 def _paired_part(rows: PairedRows, paired: dict[str, PairedRobustness], reference: str) -> _Part:

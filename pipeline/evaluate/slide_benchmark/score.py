@@ -18,6 +18,7 @@ from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.evaluate.folds import Fold, given_split, group_folds
+from pipeline.evaluate.left_out import naming_left_out
 from pipeline.evaluate.probes.attention_mil import Moments, out_of_fold
 from pipeline.evaluate.probes.linear_probe import Probed, ProbeTask, knn_probe, linear_probe
 from pipeline.evaluate.slide_benchmark.bags import Bag, SlideSet, named
@@ -90,7 +91,8 @@ def survey_slides(
     listed = read_slide_set(slides_csv, label, features)
     require_folds(listed, num_folds, seed)
     slide_set, surveys = survey(listed)
-    require_folds(slide_set, num_folds, seed)
+    with naming_left_out(slide_set.exclusions if slide_set.bags else ()):  # without bags, the error lists them
+        require_folds(slide_set, num_folds, seed)
     warnings = [f"{slides_csv}: {note}" for note in slide_set.notes]
     if failures := sum(not exclusion.by_rule for exclusion in slide_set.exclusions):
         warnings.append(f"{failures:,} slides and cases of {slides_csv} are left out; the report lists them")

@@ -44,7 +44,7 @@ from pipeline.evaluate.slide_benchmark.score import (
 from pipeline.report.content import Cell, Column, Interval, Score, Section, Table
 
 KEY = "slides"
-MIL, MEAN, KNN = "attention MIL", "mean embedding", "kNN of the mean"
+MIL, MEAN, NEIGHBOURS = "attention MIL", "mean embedding", "kNN of the mean"
 """The predictors, as the tables name them."""
 METRICS = {
     "auroc": (
@@ -161,11 +161,11 @@ def predict(bench: SlideBench, device: torch.device) -> list[Prediction]:
         by_predictor = {
             MIL: attention_mil(slide_set, model, surveyed, task, bench.epochs, bench.seed, device),
             MEAN: mean_pool(slide_set, surveyed, task),
-            KNN: mean_neighbours(slide_set, surveyed, task, bench.knn),
+            NEIGHBOURS: mean_neighbours(slide_set, surveyed, task, bench.knn),
         }
         for predictor, probed in by_predictor.items():
             draws = probe_draws(task, probed, task.scored, bench.resamples)
-            calibration = calibration_of(probed, task, bench.resamples, is_scaled=predictor != KNN)
+            calibration = calibration_of(probed, task, bench.resamples, is_scaled=predictor != NEIGHBOURS)
             predictions.append(Prediction(model, predictor, probed, draws, calibration))
     return predictions
 
@@ -214,7 +214,7 @@ def _score_table(predictions: Sequence[Prediction], slide_set: SlideSet, task: P
         "AUROC, and the other metrics among feature sets."
     )
     what = (
-        f"{MIL}: learns which patches count. {MEAN}: the linear probe on the mean of them. {KNN}: votes of the "
+        f"{MIL}: learns which patches count. {MEAN}: the linear probe on the mean of them. {NEIGHBOURS}: votes of the "
         "cases whose means are nearest."
     )
     return Table(f"{slide_set.label}, predicted", [*_heads(what), *columns], rows, note)

@@ -40,7 +40,7 @@ def test_options_stand_in_the_order_of_the_help() -> None:
         *("store", "teacher", "store_rows", "slides_root"),
         *("patches", "draws"),
         *("slides", "features", "label", "mil_epochs"),
-        *("robustness", "ri_k", "margins"),
+        *("robustness", "ri_k", "margins", "robustness_sweep", "sweep_repeats"),
         *("cost", "cost_batch_sizes", "cost_precisions", "cost_rounds"),
         *("protocol", "probe_c", "knn", "folds", "resamples", "seed"),
         *("images_root", "patch_px", "cache", "batch_size", "precision", "device", "workers"),

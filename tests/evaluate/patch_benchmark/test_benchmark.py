@@ -47,6 +47,15 @@ def test_gaps_in_a_column_of_cases_part_no_patient(tmp_path: Path, capsys: pytes
         patches_of(write_patches(tmp_path, pictures, columns | {"case_id": gap}))
 
 
+def test_images_that_took_a_class_with_them_are_named(tmp_path: Path) -> None:
+    pictures, columns = cohort()
+    columns["label"] = ["x"] * (NUM - 1) + ["y"]
+    path = write_patches(tmp_path, pictures, columns | {"split": SPLITS})
+    (tmp_path / f"{NUM - 1}.png").write_bytes(b"no image")
+    with pytest.raises(G2LError, match=rf"of one class(.|\n)*Left out before:\n.*{NUM - 1}\.png: "):
+        patches_of(path)
+
+
 def test_a_tissue_microarray_goes_by_patients(tmp_path: Path) -> None:
     pictures, columns = cohort()
     slides = [f"TMA{i % 3}" for i in range(NUM)]

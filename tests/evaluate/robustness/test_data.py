@@ -292,3 +292,43 @@ def test_too_little_left_is_refused(tmp_path: Path) -> None:
     paired = read_robustness_set(write_rows(tmp_path / "set.csv", paired_rows()))
     with pytest.raises(BenchmarkError, match="without 9 of 12 images that cannot be used: no patch_id"):
         without(paired, *(path.name for path in paired.paths if not path.name.startswith("PH")))
+
+
+def cases_of(path: Path) -> list[str]:
+    index = read_robustness_set(path, with_cases=True).index
+    assert index is not None
+    assert index.cases is not None
+    return list(index.cases.tolist())
+
+
+def test_cases_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    rows = [row | {"patient": "p" + row["slide_id"][0]} for row in index_rows()]
+    path = write_rows(tmp_path / "set.csv", rows)
+    assert cases_of(path) == ["px"] * 4 + ["py"] * 4
+    plain = read_robustness_set(path)
+    assert plain.index is not None
+    assert plain.index.cases is None
+    assert plain.unused_columns == ("patient",)
+    asked = read_robustness_set(path, with_cases=True)
+    assert asked.unused_columns == ()
+    usable = np.arange(len(asked.paths)) > 0
+    left = asked.select(usable).index
+    assert left is not None
+    assert left.cases is not None
+    assert left.cases.tolist() == ["px"] * 3 + ["py"] * 4
+
+
+def test_without_a_column_of_cases_barcodes_and_then_slides_are_cases(tmp_path: Path) -> None:
+    assert cases_of(write_rows(tmp_path / "a.csv", index_rows())) == ["x1", "x1", "x2", "x2", "y1", "y1", "y2", "y2"]
+    rows = [
+        row | {"slide_id": f"TCGA-A{row['slide_id'][0]}-0001-01Z-00-DX{row['slide_id'][1]}"} for row in index_rows()
+    ]
+    assert cases_of(write_rows(tmp_path / "b.csv", rows)) == ["TCGA-AX-0001"] * 4 + ["TCGA-AY-0001"] * 4
+    rows = [row | {"case_id": "-"} for row in index_rows()]
+    assert len(set(cases_of(write_rows(tmp_path / "c.csv", rows)))) == 4
+
+
+def test_columns_of_cases_that_cross_are_refused(tmp_path: Path) -> None:
+    rows = [row | {"case_id": f"c{i % 3}", "patient_id": f"p{i % 2}"} for i, row in enumerate(index_rows())]
+    with pytest.raises(BenchmarkError, match="case_id 'c0' is of patient_id"):
+        read_robustness_set(write_rows(tmp_path / "set.csv", rows), with_cases=True)

@@ -7,9 +7,11 @@ from unittest import mock
 import numpy as np
 import pytest
 from support.robustness_sets import models_of, rows_of, section_of, write
+from support.sweep_sets import planned
 
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate.robustness.data import RobustnessSet
+from pipeline.evaluate.robustness.section import Sweep
 from pipeline.report.content import Exclusion
 
 
@@ -155,3 +157,49 @@ def test_both_from_one_file(tmp_path: Path) -> None:
     assert [score.name for score in section.scores] == ["robustness index", "paired robustness, top-10 accuracy"]
     assert section.basis["places"] == 6
     assert section.notes[-1] == "Unused columns of the CSV: 'x'."
+
+
+@pytest.fixture
+def sweepable(tmp_path: Path) -> RobustnessSet:
+    """Two classes by two centres, eight slides a cell of three patches."""
+    rows = [
+        {
+            "slide_id": f"{center}{label}{slide}",
+            "patch_id": str(patch),
+            "biological_class": label,
+            "medical_center": center,
+            "path": f"{center}{label}{slide}_{patch}.png",
+        }
+        for center in ("north", "south")
+        for label in ("tumour", "stroma")
+        for slide in range(8)
+        for patch in range(3)
+    ]
+    return write(tmp_path / "sweep.csv", rows)
+
+
+def test_a_sweep_adds_its_part_and_nothing_else(sweepable: RobustnessSet) -> None:
+    assert sweepable.index is not None
+    models = {name: values for name, values in models_of(sweepable).items() if name != "centre"}
+    models["both"] = models["class"] / 2 + 2 * np.roll(models_of(sweepable)["centre"], 3, axis=1)  # other dimensions
+    sweep = Sweep(planned(sweepable.index), 5)
+    plain, swept = (
+        section_of(sweepable, models, "class", with_margins=False, sweep=each).record() for each in (None, sweep)
+    )
+    assert plain["data"] == {}
+    titles = [table["title"] for table in swept["tables"]]
+    added = [title for title in titles if title.startswith("Sweep")]
+    assert len(added) == 2
+    assert [table for table in swept["tables"] if table["title"] not in added] == plain["tables"]
+    assert swept["what"].startswith(plain["what"])
+    assert swept["settings"]["sweep"] == "own"
+    assert swept["settings"]["repetitions of the sweep"] == 5
+    (table,) = [table for table in swept["tables"] if table["title"] == added[0]]
+    of_class, of_none, of_both = table["rows"]
+    assert of_class["APD"]["value"] > -0.02
+    assert of_both["APD"]["high"] < of_class["APD"]["low"]
+    assert of_both["difference"]["high"] < 0
+    assert of_none["model"] == "none"
+    assert set(swept["data"]["sweep"]["balanced accuracy (step, repetition)"]) == set(models)
+    again = section_of(sweepable, models, "class", with_margins=False, sweep=sweep).record()
+    assert again == swept

@@ -106,6 +106,15 @@ def test_a_cohort_of_copies_is_refused_with_the_reason(tmp_path: Path) -> None:
     assert "Compare the ids" not in str(caught.value)
 
 
+def test_files_that_took_a_class_with_them_are_named(tmp_path: Path) -> None:
+    path, features = write_labelled_slides(tmp_path)
+    for case in range(3, NUM_CASES, 2):
+        for file in features[0][1].glob(f"case_{case:02d}-*"):
+            file.write_bytes(b"no features")
+    with pytest.raises(BenchmarkError, match=r"'mut' has 1(.|\n)*Left out before:\n.*case_03(.|\n)* more"):
+        prepared(path, features)
+
+
 def test_the_moments_of_a_bag_are_those_of_all_its_patches(tmp_path: Path) -> None:
     path, features = write_labelled_slides(tmp_path)
     found, surveys = survey(read_slide_set(path, "tp53", features))

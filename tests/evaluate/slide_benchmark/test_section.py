@@ -13,7 +13,7 @@ from support.places import ROOT
 from support.slide_sets import NUM_CASES, WIDTH, edit, run, write_features, write_labelled_slides
 
 from pipeline.base.errors import BenchmarkError
-from pipeline.evaluate.slide_benchmark.section import KNN, MEAN, MIL
+from pipeline.evaluate.slide_benchmark.section import MEAN, MIL, NEIGHBOURS
 from pipeline.report.content import Exclusion, Interval, Section, Table
 
 
@@ -40,17 +40,17 @@ def test_the_section_says_what_it_rests_on(tmp_path: Path) -> None:
     assert section.basis == {"patches": 214, "slides": 24, "cases": 20, "centres": 2}
     assert score(section, "uni", MEAN).value > 0.95
     assert score(section, "uni", MIL).value > 0.9
-    assert score(section, "uni", KNN).value > 0.7
+    assert score(section, "uni", NEIGHBOURS).value > 0.7
     headline, accuracy = section.scores
     assert accuracy.name == "tp53, accuracy (attention MIL)"
     assert (headline.name, headline.chance) == ("tp53, AUROC (attention MIL)", 0.5)
     assert headline.values == {model: score(section, model, MIL) for model in ("uni", "noise")}
     differences = table(section, "Difference from noise").rows
-    assert [row[:2] for row in differences] == [["uni", MIL], ["uni", MEAN], ["uni", KNN]]
+    assert [row[:2] for row in differences] == [["uni", MIL], ["uni", MEAN], ["uni", NEIGHBOURS]]
     for row in differences:
         gain = score(section, "uni", row[1]).value - score(section, "noise", row[1]).value
         assert row[2].value == pytest.approx(gain)
-        assert row[2].low > 0 or row[1] == KNN  # votes of three among few cases say less
+        assert row[2].low > 0 or row[1] == NEIGHBOURS  # votes of three among few cases say less
     assert headline.differences == {"uni": differences[0][2]}
     assert {column.better for column in table(section, "Difference from noise").columns} == {""}
     assert "does not show that the two are equal either" in table(section, "Difference from noise").note
@@ -79,7 +79,7 @@ def test_the_scores_are_those_of_the_predictions_by_scikit_learn(tmp_path: Path)
     folds = np.array([record["fold"] for record in records])
     pairs = [(i, j) for i in np.flatnonzero(truth) for j in np.flatnonzero(~truth) if folds[i] == folds[j]]
     for model in ("uni", "noise"):
-        for predictor in (MIL, MEAN, KNN):
+        for predictor in (MIL, MEAN, NEIGHBOURS):
             found = np.array([record["probabilities"][f"{model}, {predictor}"] for record in records])
             (row,) = [row for row in table(section, "predicted").rows if row[:2] == [model, predictor]]
             chosen = found.argmax(1)

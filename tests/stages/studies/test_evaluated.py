@@ -2,10 +2,12 @@
 
 import csv
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.fuzz_damage import damages_of
 from support.labelled_patches import write_patches
 from support.pixels import noise
 from support.studies import ablate_once, study_store
@@ -119,6 +121,40 @@ def test_a_wrong_table_is_told_before_anything_is_trained(text: str, words: str,
     (tmp_path / "b.toml").write_text(text)
     with pytest.raises(ConfigError, match=words):
         read_benchmarks(tmp_path / "b.toml")
+
+
+def test_a_report_that_is_damaged_in_any_way_is_read_or_named(tmp_path: Path) -> None:
+    """All damages of the fuzz harness to a report that an ablation reads back: no other exception comes of them."""
+    path = tmp_path / "report.json"
+    section = {"scores": {"R2": {"a": number(0.5), "b": number(0.6)}}, "differences": {"R2": {"b": number(0.1)}}}
+    text = json.dumps({"sections": {"patches": section, "cost": section}})
+    whole = read_report(write_new(path, text), ["a", "b"])
+    said = set()
+    for draw in range(600):
+        write_new(path, text)
+        damages = damages_of(path)
+        damage = damages[draw % len(damages)]
+        damage.apply(path, random.Random(draw))
+        try:
+            damaged = read_report(path, ["a", "b"])
+        except BenchmarkError as error:
+            said.add(str(error))
+            continue
+        assert not damage.must, damage.name
+        for name in damaged:
+            reports = [report[name] for report in (whole, damaged) if name in report]
+            with np.errstate(all="ignore"):
+                score_table(name, reports, "a", ["a", "b"], 0.05)
+    assert len(said) > 5
+    assert all("report.json: damaged" in words for words in said)
+
+
+def write_new(path: Path, text: str) -> Path:
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    path.write_text(text)
+    return path
 
 
 def test_a_damaged_report_is_named(tmp_path: Path) -> None:

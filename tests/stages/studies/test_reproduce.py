@@ -143,6 +143,18 @@ def bracs(tmp_path: Path) -> Path:
     return public_sets.bracs(tmp_path / "set")
 
 
+@pytest.mark.slow
+def test_a_set_of_copies_only_is_told(tmp_path: Path, weights: Path) -> None:
+    """Each picture has two labels, so that all are left out."""
+    root = public_sets.bracs(tmp_path / "set")
+    for path in root.rglob("*.png"):
+        public_sets.picture(path, 1)
+    code, _, errors = reproduce("bracs", root, tmp_path / "out", weights)
+    assert (code, "all 8 members are left out" in errors) == (EXIT_ERROR, True)
+    assert len(read_csv(tmp_path / "out/left_out.csv")) == 8
+    assert leftovers(tmp_path) == []
+
+
 def publish(monkeypatch: pytest.MonkeyPatch, name: str, metric: str, value: float) -> None:
     """Let a value be published of the model that is called mine."""
     published = PublishedValue(name, "mine", metric, value, None, None, "paper", "a source", "a table")
@@ -237,6 +249,20 @@ def test_a_robustness_set(tmp_path: Path, weights: Path, monkeypatch: pytest.Mon
     assert len(rows) == 21  # ours, and PathoROB's twenty
     report = json.loads((tmp_path / "out/report/report.json").read_text())
     assert report["settings"]["ri_k"] == 11
+
+
+@pytest.mark.slow
+def test_a_sweep_is_asked_for_by_the_name_of_the_set(tmp_path: Path, weights: Path) -> None:
+    root = public_sets.pathorob(tmp_path / "set")
+    code, _, errors = reproduce("pathorob-camelyon", root, tmp_path / "out", weights, "--sweep")
+    assert (code, "No sweep (APD, nIPD): pathorob-camelyon has 17 slides of 300 patches" in errors) == (EXIT_OK, True)
+    report = json.loads((tmp_path / "out/report/report.json").read_text())
+    assert report["settings"]["robustness_sweep"] == "pathorob"
+    assert any("No sweep" in note for note in report["sections"]["robustness"]["notes"])
+    code, _, errors = reproduce("pathorob-camelyon", root, tmp_path / "out", weights)
+    assert (code, "sweep: True -> None" in errors) == (EXIT_ERROR, True)
+    code, _, errors = reproduce("bach", public_sets.bach(tmp_path / "bach"), tmp_path / "b", weights, "--sweep")
+    assert (code, "--sweep: bach is no set for robustness" in errors) == (EXIT_ERROR, True)
 
 
 @pytest.mark.slow

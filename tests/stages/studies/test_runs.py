@@ -13,6 +13,7 @@ from pipeline.base.errors import CheckpointError, ConfigError, DivergedError
 from pipeline.encoders.build import build_encoder
 from pipeline.store.store import Store
 from pipeline.study.folder import StudyFolder
+from pipeline.study.tables import PAIR_COLUMNS
 from stages.studies import runs as module
 from stages.studies.runs import StudyRuns, build_yardstick, drop_checkpoints, require_one_process, require_same_rows
 
@@ -45,6 +46,28 @@ def test_a_run_that_diverges_is_told_and_the_others_are_compared(
     assert {line.split()[1] for line in done.text.splitlines() if line.startswith("val_every")} >= {"2"}
     monkeypatch.setattr(module, "train_student", real)
     assert not ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=3).is_partial
+
+
+@pytest.mark.slow
+def test_settings_of_which_all_runs_diverge_leave_the_others_or_are_told(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = module.train_student
+    bad = {"base", "val_every-2"}
+
+    def diverging(store: Store, out: Path, config: object) -> object:
+        if out.parent.name in bad:
+            raise DivergedError("training has diverged: at step 3 loss is nan")
+        return real(store, out, config)
+
+    monkeypatch.setattr(module, "train_student", diverging)
+    with pytest.raises(ConfigError, match="all compared runs diverged"):
+        ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=1)
+    bad.remove("base")
+    done = ablate_once(folder, tmp_path / "out", vary=["val_every=1,2"], seeds=1)
+    assert (done.is_partial, "nothing to compare" in done.text) == (True, True)
+    assert (tmp_path / "out" / "pairs.csv").read_text() == ",".join(PAIR_COLUMNS) + "\n"
+    assert len((tmp_path / "out" / "table.csv").read_text().splitlines()) == 2
 
 
 def test_seeds_are_common_to_all_settings() -> None:
