@@ -1,7 +1,6 @@
 """Tiles read directly: pixels are OpenSlide's, each tile is decoded once, and whatever is odd is left to OpenSlide."""
 
 import random
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -103,37 +102,6 @@ def test_neighbours_decode_each_tile_once_also_in_threads(tmp_path: Path, monkey
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda corner: fresh.direct.read(0, corner, (200, 200)), places))
     assert len(decoded) == len(set(decoded)) == 12
-
-
-def test_the_cache_is_bounded_and_drops_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    cache, made = TileCache(3 * 100), []
-
-    def tile(name: str) -> NDArray[np.uint8]:
-        made.append(name)
-        return np.zeros(100, np.uint8)
-
-    for name in "abcabcdadb":  # d drops the oldest, which is a, and a then b
-        cache.get(name, lambda name=name: tile(name))  # type: ignore[misc]
-    assert "".join(made) == "abcdab"
-    assert cache._bytes <= 300
-
-
-def test_a_tile_that_fails_is_not_kept_and_fails_for_all_who_wait() -> None:
-    cache, begun, go_on = TileCache(), threading.Event(), threading.Event()
-
-    def fail() -> NDArray[np.uint8]:
-        begun.set()
-        go_on.wait(10)
-        raise NotDirectError("damaged")
-
-    with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(cache.get, "a", fail)
-        begun.wait(10)
-        second = pool.submit(cache.get, "a", lambda: np.zeros(1, np.uint8))
-        go_on.set()
-        assert isinstance(first.exception(), NotDirectError)
-        assert second.exception() is None or isinstance(second.exception(), NotDirectError)
-    assert len(cache.get("a", lambda: np.zeros(1, np.uint8))) == 1
 
 
 def test_two_slides_share_a_cache_and_no_tiles(tmp_path: Path) -> None:
