@@ -1,4 +1,4 @@
-"""Open slides and read patches from them. The only module that imports openslide.
+"""Open slides and read patches from them, directly where `slides.direct` can. The only module that imports openslide.
 
 An OpenSlide handle that has met a damaged tile refuses all later reads. So a failed read is retried once on a fresh
 handle, whose result does not depend on what other threads met. Colour profiles are not applied, as in the published
@@ -8,6 +8,7 @@ encoders' own pipelines.
 import math
 import os
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,9 +24,11 @@ from pipeline.base.console import Tell
 from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
 from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
+from pipeline.slides.direct import DirectReader
 from pipeline.slides.geometry import PatchGeometry, choose_level, region_box
 from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
 from pipeline.slides.info import read_info
+from pipeline.slides.tile_cache import TileCache
 
 RESAMPLING = Image.Resampling.LANCZOS
 """Antialiasing filter of the only resampling; its support grows with the reduction (Pillow). Our choice: the sharpest
@@ -38,6 +41,10 @@ MAX_REGION_PX = 2**28
 """Most pixels read at once: 1 GiB. Our choice: a patch of 4096 pixels reduced fourfold."""
 LOOK_PX = 64
 """Side of the regions of each level that a first look reads: one tile, or the corners of four."""
+OWN_CACHE_BYTES = 2**26
+"""Most bytes of decoded tiles that a slide keeps which shares no cache. Our choice: two rows of tiles of 256 pixels
+across a slide of 40,000 pixels.
+"""
 MAX_WORDS = 300
 """Most characters of another library's error in a message."""
 
@@ -101,13 +108,21 @@ class Slide:
         path: its file.
         manifest_mpp: um/px according to the manifest, if it says so.
         mpp_overrides: use `manifest_mpp`, whatever the slide says.
+        cache: keeps decoded tiles, of several slides if they share it; by default a small one of the slide's own.
 
     Raises:
         SlideError: the file is missing or not a slide, its mpp is missing, implausible or contradicts the manifest's,
             or anything else goes wrong with it.
     """
 
-    def __init__(self, path: Path, manifest_mpp: float | None = None, *, mpp_overrides: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        manifest_mpp: float | None = None,
+        *,
+        mpp_overrides: bool = False,
+        cache: TileCache | None = None,
+    ) -> None:
         self.path = path
         self._lock = threading.Lock()
         self._identity: SlideIdentity | None = None
@@ -126,6 +141,9 @@ class Slide:
         if num_passed:
             odd = f"{num_passed} of its properties have names that are not UTF-8 and are skipped"
             self.info = replace(self.info, warnings=(*self.info.warnings, odd))
+        cache = TileCache(OWN_CACHE_BYTES) if cache is None else cache
+        reference = weakref.WeakMethod(self._read_reference)
+        self.direct = DirectReader(path, self.info.vendor, sizes, self._ratios, cache, reference)
 
     def identity(self) -> SlideIdentity:
         """The slide's identity, to compare with a later opening; reads the file once.
@@ -178,6 +196,11 @@ class Slide:
             SlideError: the slide's file is gone.
         """
         with self._patch_failures():
+            self._require_small(size_level_px)
+            note_slide(self.path)
+            direct = self.direct.read(level, corner_level_px, size_level_px)
+            if direct is not None:
+                return Image.fromarray(direct)
             region = self._read_rgba(level, corner_level_px, size_level_px)
             alpha = region.getchannel("A")
             if alpha.getextrema()[0] == 255:
@@ -218,12 +241,30 @@ class Slide:
         )
         return x, y
 
-    def _read_rgba(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> Image.Image:
+    @staticmethod
+    def _require_small(size_level_px: tuple[int, int]) -> None:
+        """Refuse a region of too many pixels.
+
+        Raises:
+            PatchError: it has too many.
+        """
         width, height = size_level_px
         if width * height > MAX_REGION_PX:
             raise PatchError(f"a region of {width:,} x {height:,} pixels is too large to read at once")
+
+    def _read_reference(
+        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
+    ) -> NDArray[np.uint8] | None:
+        """A region by OpenSlide, uint8 (height, width, 3); `None` where parts of it were not scanned.
+
+        Raises:
+            PatchError: a tile in it is damaged.
+        """
+        region = np.asarray(self._read_rgba(level, corner_level_px, size_level_px))
+        return region[..., :3] if (region[..., 3] == 255).all() else None
+
+    def _read_rgba(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> Image.Image:
         location = self._location_l0_px(level, corner_level_px, size_level_px)
-        note_slide(self.path)
         handle = self._handle
         try:
             return handle.read_region(location, level, size_level_px)
@@ -257,7 +298,7 @@ Accepts = Callable[[Path, str], bool]
 """Whether to read a file that has changed since it was planned, by its path and the SHA-256 of its parts."""
 
 _told: set[str] = set()
-"""Warnings of changed files that this process has given: a slide is opened again and again."""
+"""What this process has told of slides: a slide is opened again and again."""
 
 
 def accept_all(path: Path, sha256: str) -> bool:
@@ -279,6 +320,7 @@ class SlidePool:
         self._capacity = capacity
         self._lock = threading.Lock()
         self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
+        self._cache = TileCache()
 
     def open(self, path: Path, manifest_mpp: float | None, planned: SlideIdentity, geometry: PatchGeometry) -> Slide:
         """Open the slide at `path` and check that it is the planned one and gives the planned geometry.
@@ -295,11 +337,10 @@ class SlidePool:
             entry = self._slides.get(path)
             if entry is None:
                 try:
-                    entry = Slide(path, manifest_mpp, mpp_overrides=True)
+                    entry = Slide(path, manifest_mpp, mpp_overrides=True, cache=self._cache)
                     note = require_planned(entry, planned, geometry, accepts_changed=self._accepts_changed)
-                    if note and note not in _told:
-                        _told.add(note)
-                        self._tell(note)
+                    self._tell_once(note)
+                    self._tell_once(entry.direct.note(geometry.level))
                 except SlideError as error:
                     entry = error
                 self._slides[path] = entry
@@ -309,6 +350,11 @@ class SlidePool:
         if isinstance(entry, SlideError):
             raise SlideError(str(entry))  # a new exception for each thread
         return entry
+
+    def _tell_once(self, note: str) -> None:
+        if note and note not in _told:
+            _told.add(note)
+            self._tell(note)
 
 
 def require_planned(

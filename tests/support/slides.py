@@ -278,6 +278,7 @@ def make_slide(
     compression: Compression | None = None,
     vendor: Vendor | None = None,
     ifds: Ifds = "spread",
+    sampling: tuple[int, int] | None = None,
 ) -> Path:
     """Write a pyramid that OpenSlide reads; returns `path`.
 
@@ -291,6 +292,7 @@ def make_slide(
         vendor: Aperio if there is an mpp, else generic TIFF, unless given. An Aperio slide may lack mpp; a generic
             TIFF tells it by its resolution tags.
         ifds: the page directories before all pixels, behind all pixels (as scanners do), or each before its level.
+        sampling: of the chroma of JPEG, across and down: (2, 2) is 4:2:0. Without it components are RGB.
 
     Raises:
         ValueError: `downsamples` does not begin with 1, or a level would be empty.
@@ -305,6 +307,7 @@ def make_slide(
     options: dict[str, Any] = {"photometric": "rgb", "compression": _TIFFFILE_COMPRESSION[compression]}
     if compression == "jpeg":
         options["compressionargs"] = {"level": quality}
+        options |= {"photometric": "ycbcr", "subsampling": sampling} if sampling else {}
     elif compression == "deflate":
         options["compressionargs"] = {"level": 1}
     elif compression == "jpeg2000":

@@ -1,0 +1,290 @@
+"""Read JPEG tiles of a TIFF directly: each tile is decoded once, to the pixels that OpenSlide gives.
+
+OpenSlide decodes every tile under a patch again for the next patch, and returns premultiplied RGBA that has to be taken
+apart. Here the tiles under neighbouring patches are shared. Taken are levels of JPEG tiles in slides that OpenSlide
+calls Aperio or generic TIFF. What is left to OpenSlide: everything else, regions beyond the level or over a missing
+tile, tiles that do not decode (so that OpenSlide's word decides what is damaged), and levels that OpenSlide
+interpolates. A level is compared with OpenSlide's at three places before it is used.
+"""
+
+import itertools
+import logging
+import os
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import tifffile
+from numpy.typing import NDArray
+
+from pipeline.slides.tile_cache import Tile, TileCache
+
+VENDORS = ("aperio", "generic-tiff")
+"""Slides, by OpenSlide's property, whose levels are the pages of a TIFF, unshifted."""
+MAX_TILE_PX = 4096
+"""Largest side of a tile; larger ones are read better in parts. Our choice."""
+MAX_TILE_BYTES = 2**26
+"""Most bytes of an encoded tile that are believed: 64 MiB, more than a tile of `MAX_TILE_PX` decodes to."""
+JPEG = 7
+"""TIFF compression: JPEG, tables apart (TIFF Technical Note 2)."""
+RGB, YCBCR = 2, 6
+"""TIFF photometric interpretations."""
+ADOBE_RGB = bytes.fromhex("FFEE000E41646F626500640000000000")
+"""APP14 segment of Adobe with transform 0: the components are RGB, whatever they are called (ITU-T T.872, 6.5.3)."""
+START = b"\xff\xd8"
+END = b"\xff\xd9"
+WHOLE = 1e-9
+"""Distance from a whole number below which a level's ratio is whole: then OpenSlide does not interpolate."""
+
+_numbers = itertools.count()
+"""Names of open files in the cache; unlike `id`, never used twice."""
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it cannot read, OpenSlide reads or names
+
+Reference = Callable[[int, tuple[int, int], tuple[int, int]], NDArray[np.uint8] | None]
+"""Reads a region of a level as `TiledTiff.read` does, by OpenSlide; `None` where parts of it were not scanned."""
+
+
+class NotDirectError(Exception):
+    """A region that cannot be read here; OpenSlide reads it, or says what is wrong."""
+
+
+@dataclass(frozen=True)
+class TiledLevel:
+    """A level of JPEG tiles.
+
+    Attributes:
+        width, height: of the level, pixels.
+        tile_width, tile_height: of a tile, pixels.
+        offsets, lengths: of the encoded tiles in the file, bytes, row by row; length 0: the tile is missing.
+        header: what precedes a tile's data after its start marker: quantisation and Huffman tables, colour space.
+    """
+
+    width: int
+    height: int
+    tile_width: int
+    tile_height: int
+    offsets: NDArray[np.uint64]
+    lengths: NDArray[np.uint64]
+    header: bytes
+
+    @property
+    def num_columns(self) -> int:
+        """Tiles in a row."""
+        return -(-self.width // self.tile_width)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of tiles."""
+        return -(-self.height // self.tile_height)
+
+
+class TiledTiff:
+    """The levels of a slide that can be read directly; safe to use from many threads.
+
+    Args:
+        path: the slide's file.
+        level_sizes: (width, height) of the slide's levels according to OpenSlide, pixels.
+        cache: keeps the tiles of this and other slides.
+
+    Raises:
+        Exception: the file is no TIFF, or damaged.
+    """
+
+    def __init__(self, path: Path, level_sizes: Sequence[tuple[int, int]], cache: TileCache) -> None:
+        self._cache, self._number = cache, next(_numbers)
+        self._file = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._file)
+        with tifffile.TiffFile(path) as tiff:
+            pages = {
+                page_size(page): page for page in reversed(list(tiff.pages)) if isinstance(page, tifffile.TiffPage)
+            }
+            self.levels = {
+                level: tiles
+                for level, size in enumerate(level_sizes)
+                if size in pages and (tiles := read_level(pages[size])) is not None
+            }
+
+    def read(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> NDArray[np.uint8]:
+        """Read a region of a level, uint8 (height, width, 3) RGB; corner (x, y) and size (width, height) in its pixels.
+
+        Raises:
+            NotDirectError: the region is not wholly within the level, or a tile of it is missing or does not decode.
+        """
+        tiles, (x, y), (width, height) = self.levels[level], corner_level_px, size_level_px
+        if min(x, y) < 0 or x + width > tiles.width or y + height > tiles.height:
+            raise NotDirectError("the region is not within the level")
+        out = np.empty((height, width, 3), np.uint8)
+        for row in range(y // tiles.tile_height, -(-(y + height) // tiles.tile_height)):
+            top = row * tiles.tile_height
+            down = slice(max(y - top, 0), min(y + height - top, tiles.tile_height))
+            for column in range(x // tiles.tile_width, -(-(x + width) // tiles.tile_width)):
+                left = column * tiles.tile_width
+                across = slice(max(x - left, 0), min(x + width - left, tiles.tile_width))
+                out[top + down.start - y : top + down.stop - y, left + across.start - x : left + across.stop - x] = (
+                    self._tile(level, row * tiles.num_columns + column)[down, across]
+                )
+        return out
+
+    def _tile(self, level: int, index: int) -> Tile:
+        return self._cache.get((self._number, level, index), lambda: self._decode(self.levels[level], index))
+
+    def _decode(self, tiles: TiledLevel, index: int) -> Tile:
+        """Decode a tile: uint8 (tile height, tile width, 3).
+
+        Raises:
+            NotDirectError: it is missing, or damaged in any way that libjpeg notices.
+        """
+        length, offset = int(tiles.lengths[index]), int(tiles.offsets[index])
+        if not 0 < length <= MAX_TILE_BYTES:
+            raise NotDirectError("the tile is missing, or of an unlikely size")
+        data = os.pread(self._file, length, offset)
+        try:
+            if len(data) < length or data[:2] != START:
+                raise ValueError("no JPEG")
+            if tiles.header:
+                data = START + tiles.header + data[2:]
+            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+            if (height, width) != (tiles.tile_height, tiles.tile_width):
+                raise ValueError(f"{width} x {height} pixels")
+            return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+        except ValueError as error:
+            raise NotDirectError(f"the tile does not decode ({error})") from None
+
+
+def page_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """(width, height) of a page, pixels."""
+    return page.imagewidth, page.imagelength
+
+
+def read_level(page: tifffile.TiffPage) -> TiledLevel | None:
+    """How to read a page's tiles directly; `None` if they are not JPEG of 8-bit RGB or YCbCr pixels."""
+    width, height = page.tilewidth, page.tilelength
+    usual = (page.compression, page.bitspersample, page.samplesperpixel, page.planarconfig) == (JPEG, 8, 3, 1)
+    if not (usual and page.photometric in (RGB, YCBCR) and 0 < width <= MAX_TILE_PX and 0 < height <= MAX_TILE_PX):
+        return None
+    tables = page.jpegtables or b""
+    if tables and not (tables.startswith(START) and tables.endswith(END)):
+        return None
+    level = TiledLevel(
+        width=page.imagewidth,
+        height=page.imagelength,
+        tile_width=width,
+        tile_height=height,
+        offsets=np.asarray(page.dataoffsets, np.uint64),
+        lengths=np.asarray(page.databytecounts, np.uint64),
+        header=(ADOBE_RGB if page.photometric == RGB else b"") + tables[2:-2],
+    )
+    num_tiles = level.num_columns * level.num_rows
+    return level if len(level.offsets) == len(level.lengths) == num_tiles else None
+
+
+def places_to_compare(level: TiledLevel) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Three regions of a level, (corner, size) in its pixels: the tiles a quarter, half and three quarters of the way
+    through those that are there; fewer if there are fewer.
+    """
+    there = np.flatnonzero(level.lengths)
+    chosen = sorted({int(there[len(there) * part // 4]) for part in (1, 2, 3)}) if len(there) else []
+    corners = [
+        (index % level.num_columns * level.tile_width, index // level.num_columns * level.tile_height)
+        for index in chosen
+    ]
+    return [
+        (corner, (min(level.tile_width, level.width - corner[0]), min(level.tile_height, level.height - corner[1])))
+        for corner in corners
+    ]
+
+
+class DirectReader:
+    """Reads what can be read directly of a slide, once it was seen to be what OpenSlide reads; safe to use from many
+    threads.
+
+    Args:
+        path: the slide's file.
+        vendor: according to OpenSlide.
+        level_sizes: (width, height) of its levels, pixels.
+        ratios: OpenSlide's level-0 pixels per pixel of each level.
+        cache: keeps the tiles of this and other slides.
+        reference: gives what reads a region by OpenSlide, which may raise anything; a weak reference, so that the slide
+            that has it and this reader is closed when it is dropped.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        vendor: str,
+        level_sizes: Sequence[tuple[int, int]],
+        ratios: Sequence[float],
+        cache: TileCache,
+        reference: Callable[[], Reference | None],
+    ) -> None:
+        self._path, self._ratios, self._reference = path, ratios, reference
+        self._lock = threading.Lock()
+        self._usable: dict[int, bool] = {}
+        self._notes: dict[int, str] = {}
+        self._tiff: TiledTiff | None = None
+        if vendor in VENDORS and hasattr(os, "pread"):
+            try:
+                self._tiff = TiledTiff(path, level_sizes, cache)
+            except Exception:  # noqa: BLE001  (OpenSlide has opened it, and reads it or says what is wrong)
+                self._tiff = None
+
+    def read(
+        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
+    ) -> NDArray[np.uint8] | None:
+        """The region as `TiledTiff.read` gives it; `None` if OpenSlide is to read it."""
+        if self._tiff is None or not self._is_usable(level):
+            return None
+        try:
+            return self._tiff.read(level, corner_level_px, size_level_px)
+        except (NotDirectError, OSError):
+            return None
+
+    def note(self, level: int) -> str:
+        """Why a level that could be read directly is left to OpenSlide; empty if nothing is odd."""
+        if self._tiff is not None:
+            self._is_usable(level)
+        return self._notes.get(level, "")
+
+    def _is_usable(self, level: int) -> bool:
+        """Whether a level is read directly; the first call compares it with OpenSlide's."""
+        usable = self._usable.get(level)
+        if usable is None:
+            with self._lock:
+                if level not in self._usable:
+                    self._usable[level] = self._compare(level)
+                usable = self._usable[level]
+        return usable
+
+    def _compare(self, level: int) -> bool:
+        assert self._tiff is not None
+        tiles = self._tiff.levels.get(level)
+        if tiles is None or abs(self._ratios[level] - round(self._ratios[level])) > WHOLE:
+            return False
+        places = places_to_compare(tiles)
+        equal = [same for place in places if (same := self._is_equal(level, *place)) is not None]
+        if not all(equal):
+            self._notes[level] = (
+                f"note: {self._path}: level {level} read directly differs from OpenSlide's in {equal.count(False)} of "
+                f"{len(equal)} places; OpenSlide reads it"
+            )
+        return bool(equal) and all(equal)
+
+    def _is_equal(self, level: int, corner: tuple[int, int], size: tuple[int, int]) -> bool | None:
+        """Whether a place reads the same; `None` if it cannot be read directly: then nothing is known."""
+        assert self._tiff is not None
+        try:
+            ours = self._tiff.read(level, corner, size)
+        except (NotDirectError, OSError):
+            ours = None
+        try:
+            reference = self._reference()
+            theirs = reference(level, corner, size) if reference else None
+        except Exception:  # noqa: BLE001  (whatever it is, the reader meets and names it)
+            theirs = None
+        if ours is None:
+            return None
+        return theirs is not None and np.array_equal(ours, theirs)

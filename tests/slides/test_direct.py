@@ -1,0 +1,266 @@
+"""Tiles read directly: pixels are OpenSlide's, each tile is decoded once, and whatever is odd is left to OpenSlide."""
+
+import random
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import support.slides as sf
+import tifffile
+from numpy.typing import NDArray
+
+from pipeline.base.errors import PatchError
+from pipeline.slides import direct as module
+from pipeline.slides.direct import DirectReader, NotDirectError, TiledTiff
+from pipeline.slides.reader import Slide
+from pipeline.slides.tile_cache import TileCache
+
+WIDTH, HEIGHT = 1000, 700
+LEVELS = ((0, (WIDTH, HEIGHT)), (1, (WIDTH // 4, HEIGHT // 4)))
+WHOLE = (0, (0, 0), (WIDTH, HEIGHT))
+SAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1), "RGB": None}
+
+
+def make(path: Path, sampling: tuple[int, int] | None = (2, 2), tile: int = 256, vendor: sf.Vendor = "aperio") -> Path:
+    return sf.make_slide(path, width=WIDTH, height=HEIGHT, mpp=0.5, sampling=sampling, tile=tile, vendor=vendor)
+
+
+def by_openslide(path: Path, level: int, corner: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
+    with openslide.OpenSlide(path) as slide:
+        ratio = round(slide.level_downsamples[level])
+        region = slide.read_region((corner[0] * ratio, corner[1] * ratio), level, size)
+        return np.asarray(region.convert("RGB"))
+
+
+def assert_reads_as_openslide(path: Path, seed: int = 0) -> None:
+    """Random regions of both levels are read, to the same pixels."""
+    slide, rng = Slide(path), random.Random(seed)
+    for level, (width, height) in LEVELS:
+        for _ in range(12):
+            w, h = rng.randint(1, width), rng.randint(1, height)
+            corner = rng.randint(0, width - w), rng.randint(0, height - h)
+            region = slide.direct.read(level, corner, (w, h))
+            assert region is not None
+            np.testing.assert_array_equal(region, by_openslide(path, level, corner, (w, h)))
+
+
+# The pixels
+
+
+@pytest.mark.parametrize("tile", [256, 240, 512])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_pixels_are_openslides(tmp_path: Path, sampling: str, tile: int) -> None:
+    assert_reads_as_openslide(make(tmp_path / "a.svs", SAMPLINGS[sampling], tile), seed=tile)
+
+
+def test_a_generic_tiff_is_read_as_well(tmp_path: Path) -> None:
+    assert_reads_as_openslide(make(tmp_path / "a.tif", vendor="generic-tiff"))
+
+
+@pytest.mark.parametrize("sampling", ["4:2:0", "RGB"])
+def test_tables_that_stand_apart_are_joined(tmp_path: Path, sampling: str) -> None:
+    path = split_tables(make(tmp_path / "a.svs", SAMPLINGS[sampling]), tmp_path / "b.svs")
+    with tifffile.TiffFile(path) as tiff:
+        assert all(page.jpegtables for page in tiff.pages if isinstance(page, tifffile.TiffPage))
+    assert_reads_as_openslide(path)
+
+
+def test_a_patch_is_the_same_by_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sf.make_slide(tmp_path / "a.svs", width=WIDTH, height=HEIGHT, mpp=0.26, sampling=(2, 2))
+    slide = Slide(path)
+    geometry = slide.geometry(96, 0.5)
+    places = [(0, 0), (301, 211), (WIDTH - 185, HEIGHT - 185)]
+    ours = [slide.read_patch(x, y, geometry) for x, y in places]
+    monkeypatch.setattr(slide.direct, "read", lambda *_: None)
+    for patch, (x, y) in zip(ours, places, strict=True):
+        np.testing.assert_array_equal(patch, slide.read_patch(x, y, geometry))
+
+
+# Each tile once
+
+
+def count_decoding(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    decoded: list[tuple[int, int]] = []
+    decode = TiledTiff._decode
+
+    def counted(self: TiledTiff, tiles: module.TiledLevel, index: int) -> NDArray[np.uint8]:
+        decoded.append((tiles.width, index))
+        return decode(self, tiles, index)
+
+    monkeypatch.setattr(TiledTiff, "_decode", counted)
+    return decoded
+
+
+def test_neighbours_decode_each_tile_once_also_in_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slide = Slide(make(tmp_path / "a.svs"))
+    assert slide.direct.read(*WHOLE) is not None  # compared with OpenSlide, and decoded
+    fresh = Slide(slide.path)
+    decoded = count_decoding(monkeypatch)
+    places = [(x, y) for y in range(0, HEIGHT - 200, 100) for x in range(0, WIDTH - 200, 100)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda corner: fresh.direct.read(0, corner, (200, 200)), places))
+    assert len(decoded) == len(set(decoded)) == 12
+
+
+def test_two_slides_share_a_cache_and_no_tiles(tmp_path: Path) -> None:
+    cache = TileCache()
+    paths = [make(tmp_path / "a.svs"), sf.make_slide(tmp_path / "b.svs", width=WIDTH, height=HEIGHT, mpp=0.5, seed=5)]
+    for path in paths * 2:  # opened anew: the names of closed files are not used again
+        slide = Slide(path, cache=cache)
+        np.testing.assert_array_equal(slide.direct.read(*WHOLE), by_openslide(path, *WHOLE))
+        del slide
+
+
+# What is left to OpenSlide
+
+
+@pytest.mark.parametrize("how", ["zero", "garbage", "scramble", "truncate", "missing", "outside"])
+def test_a_damaged_or_missing_tile_is_left_to_openslide(
+    tmp_path: Path, how: sf.Damage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sf.damage_tiles(make(tmp_path / "a.svs"), [(2, 1)], how=how, out=tmp_path / "b.svs")
+    slide = Slide(path)
+    directly = slide.direct.read(0, (600, 300), (50, 50))
+    assert directly is None or how == "scramble"  # libjpeg may notice nothing in random bytes without markers
+    elsewhere = slide.direct.read(0, (0, 0), (256, 256))
+    assert elsewhere is not None
+    np.testing.assert_array_equal(elsewhere, by_openslide(path, 0, (0, 0), (256, 256)))
+    results = []
+    for _ in range(2):
+        try:
+            results.append(slide.read_patch(600, 300, slide.geometry(64, 0.5)).tobytes())
+        except PatchError as error:
+            results.append(str(error).encode())
+        monkeypatch.setattr(slide.direct, "read", lambda *_: None)
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_damage_is_noticed_at_least_as_surely_as_by_openslide(tmp_path: Path) -> None:
+    """Random bytes of a tile are changed: what OpenSlide refuses is refused, what is read is what OpenSlide reads."""
+    path, rng = make(tmp_path / "a.svs"), random.Random(0)
+    with tifffile.TiffFile(path) as tiff:
+        page = tiff.pages[0]
+        places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
+    seen = {"refused": 0, "read": 0}
+    sound = path.read_bytes()
+    for number in range(200):
+        data = bytearray(sound)
+        column, row = rng.randrange(3), rng.randrange(2)
+        start, count = places[row * 4 + column]
+        at, length = rng.randrange(count), rng.choice((1, 1, 4, 200))
+        data[start + at : start + min(at + length, count)] = bytes(
+            rng.choice((0, 255, rng.randrange(256))) for _ in range(min(length, count - at))
+        )
+        (tmp_path / "b.svs").write_bytes(data)
+        region = (0, (column * 256, row * 256), (256, 256))
+        try:
+            theirs = by_openslide(tmp_path / "b.svs", *region)
+        except openslide.OpenSlideError:
+            theirs = None
+        with openslide.OpenSlide(tmp_path / "b.svs") as slide:
+            tiff_reader = TiledTiff(tmp_path / "b.svs", slide.level_dimensions, TileCache())
+        try:
+            ours = tiff_reader.read(*region)
+        except NotDirectError:
+            ours = None
+        if ours is not None:
+            assert theirs is not None, number
+            np.testing.assert_array_equal(ours, theirs)
+        seen["refused" if theirs is None else "read"] += 1
+    assert min(seen.values()) > 5
+
+
+def test_regions_beyond_the_level_are_left(tmp_path: Path) -> None:
+    slide = Slide(make(tmp_path / "a.svs"))
+    for corner in ((-1, 0), (0, -1), (WIDTH - 9, 0), (0, HEIGHT - 9)):
+        assert slide.direct.read(0, corner, (10, 10)) is None
+    assert slide.direct.read(0, (WIDTH - 10, HEIGHT - 10), (10, 10)) is not None
+
+
+def test_a_level_that_openslide_interpolates_is_left(tmp_path: Path) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1501, height=1203, mpp=0.5, sampling=(2, 2)))
+    assert slide.direct.read(0, (3, 5), (40, 40)) is not None
+    assert slide.direct.read(1, (3, 5), (40, 40)) is None
+    assert slide.direct.note(1) == ""
+
+
+@pytest.mark.parametrize("compression", ["deflate", "jpeg2000"])
+def test_other_compressions_are_left(tmp_path: Path, compression: sf.Compression) -> None:
+    path = sf.make_slide(tmp_path / "a.svs", width=WIDTH, height=HEIGHT, mpp=0.5, compression=compression)
+    slide = Slide(path)
+    assert slide.direct.read(*WHOLE) is None
+
+
+def test_other_vendors_are_left(tmp_path: Path) -> None:
+    path = sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=(0, 0, 512, 512), width=1024, height=1024)
+    slide = Slide(path)
+    assert slide.direct.read(0, (0, 0), (10, 10)) is None
+
+
+def test_what_differs_from_openslide_is_left_with_a_note(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = TiledTiff._decode
+    monkeypatch.setattr(TiledTiff, "_decode", lambda *args: decode(*args) ^ 1)
+    slide = Slide(make(tmp_path / "a.svs"))
+    assert slide.direct.read(*WHOLE) is None
+    assert "level 0 read directly differs from OpenSlide's in 3 of 3 places" in slide.direct.note(0)
+    np.testing.assert_array_equal(slide.read_region(*WHOLE), by_openslide(slide.path, *WHOLE))
+
+
+def test_a_file_that_tifffile_cannot_read_is_left_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise tifffile.TiffFileError("not a TIFF")
+
+    monkeypatch.setattr(module.tifffile, "TiffFile", broken)
+    slide = Slide(make(tmp_path / "a.svs"))
+    assert (slide.direct.read(*WHOLE), slide.direct.note(0)) == (None, "")
+    np.testing.assert_array_equal(slide.read_region(*WHOLE), by_openslide(slide.path, *WHOLE))
+    assert capfd.readouterr().err == ""
+
+
+def test_files_are_closed(tmp_path: Path) -> None:
+    path = make(tmp_path / "a.svs")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(20):
+        assert isinstance(Slide(path).direct, DirectReader)
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 4
+
+
+def split_tables(path: Path, out: Path) -> Path:
+    """The slide with the tables of its tiles in the tag JPEGTables, as scanners write it."""
+
+    def is_table(marker: int) -> bool:
+        return marker in (0xDB, 0xC4)
+
+    with tifffile.TiffFile(path) as tiff, tifffile.TiffWriter(out) as writer:
+        data = path.read_bytes()
+        for page in tiff.pages:
+            tables, bare = b"", []
+            for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+                tile, tables, kept, at = data[offset : offset + count], b"", b"", 2
+                while tile[at + 1] != 0xDA:
+                    end = at + 2 + int.from_bytes(tile[at + 2 : at + 4], "big")
+                    if is_table(tile[at + 1]):
+                        tables += tile[at:end]
+                    else:
+                        kept += tile[at:end]
+                    at = end
+                bare.append(b"\xff\xd8" + kept + tile[at:])
+            writer.write(
+                iter(bare),
+                shape=page.shape,
+                dtype=np.uint8,
+                tile=page.tile,
+                photometric=page.photometric,
+                subsampling=page.subsampling if page.photometric == module.YCBCR else None,
+                compression="jpeg",
+                jpegtables=b"\xff\xd8" + tables + b"\xff\xd9",
+                description=page.description,
+                metadata=None,
+                software=False,
+            )
+    return out
