@@ -62,9 +62,9 @@ def test_a_long_help_is_divided_by_headings(width: str) -> None:
     assert headings == ["Options", *evaluate_config().panels.values()]
     under = {heading: lines.index(f"{heading}:") for heading in headings}
     at = {
-        flag: next(i for i, line in enumerate(lines) if line.startswith(f"  {flag} ")) for flag in ("--knn", "--ri-k")
+        flag: next(i for i, line in enumerate(lines) if line.startswith(f"  {flag} ")) for flag in ("--draws", "--ri-k")
     }
-    assert under["Patch benchmark"] < at["--knn"] < under["Slide benchmark"]
+    assert under["Patch benchmark"] < at["--draws"] < under["Slide benchmark"]
     assert under["Robustness"] < at["--ri-k"] < under["Cost"]
     assert max(map(len, lines)) in range(int(width) - 12, int(width))
     described = {line.index(line.split("  ", 2)[2].strip()) for line in lines if re.match(r"  --\S+ <\w+> ", line)}

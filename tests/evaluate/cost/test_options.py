@@ -12,7 +12,7 @@ def test_models_are_timed_unless_that_is_switched_off() -> None:
 
 
 def test_precisions_are_those_that_there_are() -> None:
-    with pytest.raises(ConfigError, match=r"cost_precisions\.0: .*did you mean float16"):
+    with pytest.raises(ConfigError, match=r"cost_precisions: .*did you mean float16"):
         CostOptions.build({"cost_precisions": ["float61"]})
     with pytest.raises(ConfigError, match="cost_rounds: "):
         CostOptions.build({"cost_rounds": 0})
