@@ -268,9 +268,11 @@ def test_links_laid_in_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three slides, their manifest and plan, a teacher's weights; a hook that aborts at a planned patch of `s1`."""
+    """Three slides that OpenSlide reads, their manifest and plan, a teacher's weights; a hook that aborts at a planned
+    patch of `s1`.
+    """
     folder = tmp_path_factory.mktemp("aborts")
-    plan = plan_cohort(write_cohort(folder / "slides", 3, downsamples=(1, 4)))
+    plan = plan_cohort(write_cohort(folder / "slides", 3, downsamples=(1, 4), compression="deflate"))
     write_plan(plan, folder / "plan.h5")
     write_teacher(folder / "w.safetensors")
     looked_at = {(0, 0), *((x, y) for x in (256, 320) for y in (192, 256))}  # by a first look, which finds no fault
