@@ -16,6 +16,7 @@ import numpy as np
 
 from pipeline.base.console import Progress, counted
 from pipeline.base.errors import SlideError
+from pipeline.base.images import require_lanczos
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
@@ -54,7 +55,10 @@ def plan_slides(
     Raises:
         PlanError: no slide gives a patch.
         ManifestError: slides of several cases are one slide.
+        ConfigError: this torch cannot reduce patches, and the options ask for it.
     """
+    if config.resampling == "lanczos-torch":
+        require_lanczos()
     rows = {row.slide_id: row for row in manifest.rows}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))

@@ -1,4 +1,4 @@
-"""Encode and decode patches: lossless JPEG XL, or JPEG by choice.
+"""Encode, decode and reduce patches: lossless JPEG XL, or JPEG by choice; Lanczos by torch.
 
 Encoding is deterministic (one thread, fixed effort): the same patch gives the same bytes for any number of workers.
 Both codecs release the interpreter lock.
@@ -10,6 +10,8 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.base.errors import ConfigError
+
 ImageFormat = Literal["jpegxl", "jpeg"]
 
 JPEGXL_EFFORT = 1
@@ -18,6 +20,44 @@ times as fast and gives 7 % larger files (benchmarks/codec.py).
 """
 JPEG_QUALITY = 95
 """Our choice: about 0.4 times the lossless size, without chroma subsampling."""
+
+
+def reduce_by_torch(region: NDArray[np.uint8], side: float, patch_px: int) -> NDArray[np.uint8]:
+    """Reduce the square of `side` pixels at a region's top left corner to `patch_px`: uint8 (H, W, 3) -> (P, P, 3).
+
+    Lanczos, support 3, as Pillow's `resize` with a box from (0, 0), within one grey level at a whole `side`, and two at
+    a fractional one; see docs/decisions/0051.
+
+    Args:
+        region: writable.
+        side: at least `patch_px`, at most the region's; may be fractional.
+
+    Raises:
+        NotImplementedError: this torch has no Lanczos filter for bytes.
+    """
+    import torch  # here, so that commands that read no patches start without it
+
+    size = None if side % 1 else (patch_px, patch_px)
+    scale = (patch_px / side, patch_px / side) if size is None else None
+    planes = torch.from_numpy(region).permute(2, 0, 1)[None]
+    reduced = torch.nn.functional.interpolate(planes, size=size, scale_factor=scale, mode="lanczos", antialias=True)
+    patch = reduced[0].permute(1, 2, 0).contiguous().numpy()
+    assert patch.shape == (patch_px, patch_px, 3), patch.shape
+    return patch
+
+
+def require_lanczos() -> None:
+    """See that this torch can reduce patches.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    try:
+        reduce_by_torch(np.zeros((4, 4, 3), np.uint8), 4, 2)
+    except (NotImplementedError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"--resampling lanczos-torch: this version of torch cannot ({error}). Leave it out, or get a newer torch"
+        ) from None
 
 
 def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:

@@ -86,7 +86,7 @@ class SlidePlan:
             "manifest_mpp": self.manifest_mpp,
             "quickhash": self.quickhash,
             "size_l0_px": list(self.size_l0_px),
-            "geometry": asdict(self.geometry),
+            "geometry": self.geometry.record(),
             "coords": hashlib.sha256(self.coords_l0_px.astype("<i8").tobytes()).hexdigest(),
             "split": hashlib.sha256(self.split.tobytes()).hexdigest(),
         }
@@ -285,7 +285,7 @@ def slide_record(slide: SlidePlan) -> dict[str, Any]:
         "manifest_mpp": slide.manifest_mpp,
         "quickhash": slide.quickhash,
         "size_l0_px": list(slide.size_l0_px),
-        "geometry": asdict(slide.geometry),
+        "geometry": slide.geometry.record(),
         "labels": slide.labels,
         **({} if slide.has_case is None else {"has_case": slide.has_case}),
     }

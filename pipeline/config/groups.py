@@ -6,6 +6,9 @@ from typing import Literal
 Tiling = Literal["level0"]
 """How a grid is laid other than at one resolution: at level 0, whatever that is, as the paper's authors do."""
 
+Resampling = Literal["lanczos-pillow", "lanczos-torch"]
+"""Who reduces a patch: one filter, Lanczos with support 3 that grows with the reduction, and two programs."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -18,6 +21,7 @@ class Grid:
         min_tissue: minimum share of a patch's area that must be tissue.
         allow_upsampling: whether slides more than 5 % coarser than `mpp` may be used.
         tiling: "level0" if each slide is cut at the resolution of its level 0; `mpp` then means nothing.
+        resampling: who reduces a patch, where that can.
     """
 
     patch_px: int
@@ -26,6 +30,7 @@ class Grid:
     min_tissue: float
     allow_upsampling: bool
     tiling: Tiling | None = None
+    resampling: Resampling = "lanczos-pillow"
 
     @property
     def overlap_px(self) -> int:

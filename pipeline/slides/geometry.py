@@ -5,12 +5,17 @@ that is read; `_patch_px` are pixels of the finished patch. Left out: rotated or
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.units import check_mpp
+from pipeline.config.groups import Resampling
+
+PILLOW: Final = "lanczos-pillow"
+"""Of plans that do not say."""
 
 MAX_UPSAMPLING = 1.05
 """Most that a patch may be enlarged unless upsampling is allowed. Our choice."""
@@ -34,6 +39,8 @@ class PatchGeometry:
         slide_mpp: um/px of level 0.
         level: index of the level that is read.
         downsample: level-0 pixels per pixel of that level.
+        resampling: who reduces the patch; torch where it starts at a whole pixel and is not enlarged, as `reduced_by`
+            says.
     """
 
     patch_px: int
@@ -41,6 +48,17 @@ class PatchGeometry:
     slide_mpp: float
     level: int
     downsample: float
+    resampling: Resampling = PILLOW
+
+    def reduced_by(self, resampling: Resampling) -> Self:
+        """This geometry, reduced by another program where that can: torch has no box that starts between pixels."""
+        can = resampling == PILLOW or (self.downsample == 1 and self.patch_level_px >= self.patch_px)
+        return replace(self, resampling=resampling if can else PILLOW)
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON types; without what plans of earlier versions lack, where it is as it was then."""
+        values = asdict(self)
+        return values if self.resampling != PILLOW else {k: v for k, v in values.items() if k != "resampling"}
 
     @property
     def patch_l0_px(self) -> float:

@@ -22,10 +22,11 @@ from PIL import Image, ImageStat
 
 from pipeline.base.console import Tell
 from pipeline.base.errors import EmptyPatchError, G2LError, PatchError, SlideError
+from pipeline.base.images import reduce_by_torch
 from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
 from pipeline.slides.direct import DirectReader
-from pipeline.slides.geometry import PatchGeometry, choose_level, region_box
+from pipeline.slides.geometry import PILLOW, PatchGeometry, choose_level, region_box
 from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
 from pipeline.slides.info import read_info
 from pipeline.slides.tile_cache import TileCache
@@ -196,19 +197,41 @@ class Slide:
             SlideError: the slide's file is gone.
         """
         with self._patch_failures():
-            self._require_small(size_level_px)
-            note_slide(self.path)
-            direct = self.direct.read(level, corner_level_px, size_level_px)
+            direct = self._read_direct(level, corner_level_px, size_level_px)
             if direct is not None:
                 return Image.fromarray(direct)
-            region = self._read_rgba(level, corner_level_px, size_level_px)
-            alpha = region.getchannel("A")
-            if alpha.getextrema()[0] == 255:
-                return region.convert("RGB")
-            if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
-                raise EmptyPatchError("the slide has no pixels there")
-            background = Image.new("RGBA", region.size, (*self.info.background, 255))
-            return Image.alpha_composite(background, region).convert("RGB")
+            return self._read_on_background(level, corner_level_px, size_level_px, min_scanned)
+
+    def _read_direct(
+        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
+    ) -> NDArray[np.uint8] | None:
+        """A region as `slides.direct` reads it, uint8 (height, width, 3); `None` if OpenSlide is to read it.
+
+        Raises:
+            PatchError: it has too many pixels.
+        """
+        width, height = size_level_px
+        if width * height > MAX_REGION_PX:
+            raise PatchError(f"a region of {width:,} x {height:,} pixels is too large to read at once")
+        note_slide(self.path)
+        return self.direct.read(level, corner_level_px, size_level_px)
+
+    def _read_on_background(
+        self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int], min_scanned: float
+    ) -> Image.Image:
+        """A region as OpenSlide reads it, on the slide's background.
+
+        Raises:
+            PatchError: as `read_region`.
+        """
+        region = self._read_rgba(level, corner_level_px, size_level_px)
+        alpha = region.getchannel("A")
+        if alpha.getextrema()[0] == 255:
+            return region.convert("RGB")
+        if ImageStat.Stat(alpha).mean[0] < 255 * min_scanned:
+            raise EmptyPatchError("the slide has no pixels there")
+        background = Image.new("RGBA", region.size, (*self.info.background, 255))
+        return Image.alpha_composite(background, region).convert("RGB")
 
     @contextmanager
     def _patch_failures(self) -> Iterator[None]:
@@ -240,17 +263,6 @@ class Slide:
             for corner, size, full in zip(corner_level_px, size_level_px, self.info.level_sizes_px[level], strict=True)
         )
         return x, y
-
-    @staticmethod
-    def _require_small(size_level_px: tuple[int, int]) -> None:
-        """Refuse a region of too many pixels.
-
-        Raises:
-            PatchError: it has too many.
-        """
-        width, height = size_level_px
-        if width * height > MAX_REGION_PX:
-            raise PatchError(f"a region of {width:,} x {height:,} pixels is too large to read at once")
 
     def _read_reference(
         self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
@@ -288,10 +300,16 @@ class Slide:
         """
         with self._patch_failures():
             box = region_box(x_l0_px, y_l0_px, geometry)
-            region = self.read_region(geometry.level, box.corner_level_px, box.size_level_px, min_scanned=MIN_SCANNED)
-            if not box.is_exact(geometry.patch_px):
-                region = region.resize((geometry.patch_px, geometry.patch_px), RESAMPLING, box=box.box_level_px)
-            return np.asarray(region)
+            place = geometry.level, box.corner_level_px, box.size_level_px
+            region = self._read_direct(*place)
+            if region is None:
+                region = np.array(self._read_on_background(*place, MIN_SCANNED))
+            if box.is_exact(geometry.patch_px):
+                return region
+            if geometry.resampling != PILLOW:
+                return reduce_by_torch(region, box.box_level_px[2], geometry.patch_px)
+            size = (geometry.patch_px, geometry.patch_px)
+            return np.asarray(Image.fromarray(region).resize(size, RESAMPLING, box=box.box_level_px))
 
 
 Accepts = Callable[[Path, str], bool]

@@ -64,6 +64,7 @@ def lay_grid(slide: Slide, wanted: Grid) -> TissueGrid:
     info = slide.info
     mpp = info.mpp if wanted.tiling else wanted.mpp
     geometry = slide.geometry(wanted.patch_px, mpp, allow_upsampling=wanted.allow_upsampling)
+    geometry = geometry.reduced_by(wanted.resampling)
     tissue = find_tissue(slide)
     bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
     stride_l0_px = wanted.stride_px * mpp / info.mpp

@@ -1,6 +1,9 @@
 """Patches as image files: lossless where it is promised, the same bytes from any thread, errors for damage."""
 
 import io
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,9 +14,11 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 from support.pixels import noise
+from support.places import ROOT
 from support.slides import make_pixels
 
-from pipeline.base.images import ImageFormat, decode_image, encode_image
+from pipeline.base.errors import ConfigError
+from pipeline.base.images import ImageFormat, decode_image, encode_image, reduce_by_torch, require_lanczos
 
 FORMATS: tuple[ImageFormat, ...] = ("jpegxl", "jpeg")
 PATCHES = st.integers(1, 40).flatmap(lambda side: hnp.arrays(np.uint8, (side, side, 3)))
@@ -78,3 +83,63 @@ def test_flipped_bits_raise_nothing_but_a_value_error(image_format: ImageFormat)
         except ValueError:
             refused += 1
     assert refused > 0  # anything but a ValueError has failed the test by now
+
+
+# Reducing
+
+
+@pytest.mark.parametrize("side", [448, 447, 443.2, 450.37, 224, 224.4, 300.5, 896.7])
+@pytest.mark.parametrize("kind", ["tissue", "noise"])
+def test_torch_reduces_as_pillow_to_a_grey_level_or_two(side: float, kind: str) -> None:
+    px = int(np.ceil(side))
+    region = make_pixels("tissue", px, px, mpp=0.25).copy() if kind == "tissue" else noise(px, px, 3)
+    ours = reduce_by_torch(region, side, 224)
+    box = (0, 0, side, side)
+    theirs = np.asarray(Image.fromarray(region).resize((224, 224), Image.Resampling.LANCZOS, box=box))
+    assert (ours.shape, ours.dtype, ours.flags.c_contiguous) == ((224, 224, 3), np.uint8, True)
+    difference = np.abs(ours.astype(int) - theirs)
+    assert difference.max() <= (2 if side % 1 else 1)
+    assert (difference > 0).mean() < 0.03
+    assert (difference > 1).mean() < 1e-4
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(8, 64), st.floats(1, 4))
+def test_any_side_gives_the_patch(patch_px: int, times: float) -> None:
+    side = patch_px * times
+    region = np.full((int(np.ceil(side)), int(np.ceil(side)), 3), (10, 200, 90), np.uint8)
+    assert (reduce_by_torch(region, side, patch_px) == (10, 200, 90)).all()
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from pipeline.base.images import reduce_by_torch
+region = np.random.default_rng(0).integers(0, 256, (450, 450, 3), np.uint8)
+sys.stdout.buffer.write(b"".join(reduce_by_torch(region, side, 224).tobytes() for side in (448, 449.3)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_older_processors_give_the_same_bytes(capability: str) -> None:
+    """By torch's own switch; where the processor lacks it, torch takes what there is."""
+    results = []
+    for extra in ({}, {"ATEN_CPU_CAPABILITY": capability}):
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | extra
+        results.append(
+            subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, check=True, env=environment).stdout
+        )
+    assert len(results[0]) == 2 * 224 * 224 * 3
+    assert results[0] == results[1]
+
+
+def test_a_torch_without_the_filter_is_told_before_anything_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_lanczos()
+
+    def old(*_: object, **__: object) -> None:
+        raise NotImplementedError("lanczos")
+
+    monkeypatch.setattr("torch.nn.functional.interpolate", old)
+    with pytest.raises(ConfigError, match="--resampling lanczos-torch: this version of torch cannot"):
+        require_lanczos()

@@ -342,3 +342,16 @@ def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
         assert line == {name: "" if value is None else str(value) for name, value in asdict(row).items()}
     assert (lines[0]["vendor"], lines[0]["width"], lines[0]["levels"]) == ("aperio", "1500", "2")
     assert int(lines[0]["pixel_bytes"]) > 1000
+
+
+def test_the_reducing_program_is_in_the_plan_only_where_it_is_not_pillow(cohort: Path, tmp_path: Path) -> None:
+    """Pillow's plans are those of earlier versions, to the byte of their hash."""
+    plain, torch = make_plan(cohort), make_plan(cohort, resampling="lanczos-torch")
+    assert make_plan(cohort, resampling="lanczos-pillow").hash == plain.hash != torch.hash
+    assert "resampling" not in plain.slides[0].content()["geometry"]
+    assert "resampling" not in plain.config.record()
+    write_plan(torch, tmp_path / "torch.h5")
+    again = read_plan(tmp_path / "torch.h5")
+    assert [slide.geometry for slide in again.slides] == [slide.geometry for slide in torch.slides]
+    by = {slide.geometry.resampling: slide.geometry.downsample for slide in again.slides}
+    assert by.get("lanczos-torch", 1) == 1

@@ -398,3 +398,23 @@ def test_pool_opens_a_slide_once(tissue_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         slides = list(threads.map(lambda _: pool.open(tissue_path, None, planned, PLANNED), range(50)))
     assert len(set(map(id, slides))) == 1
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.2521])
+def test_a_patch_reduced_by_torch_is_nearly_pillows(tmp_path: Path, mpp: float) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1600, height=1280, mpp=mpp, downsamples=(1, 4)))
+    pillow = slide.geometry(96, 0.5)
+    torch = pillow.reduced_by("lanczos-torch")
+    assert torch.resampling == "lanczos-torch"
+    for x, y in ((401, 299), (0, 0), (1600 - 195, 1280 - 195)):
+        ours, theirs = (slide.read_patch(x, y, geometry) for geometry in (torch, pillow))
+        assert np.abs(ours.astype(int) - theirs).max() <= 2
+        assert ours.shape == theirs.shape
+
+
+def test_pillow_reduces_where_torch_cannot(tmp_path: Path) -> None:
+    """From coarser levels, whose patches may start between pixels, and what is enlarged."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1600, height=1280, mpp=0.25, downsamples=(1, 4)))
+    coarse, enlarged = slide.geometry(96, 1.1), slide.geometry(96, 0.24)
+    for geometry in (coarse, enlarged):
+        assert geometry.reduced_by("lanczos-torch") == geometry
