@@ -3,6 +3,7 @@
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import PatchError
 from pipeline.slides import direct as module
+from pipeline.slides import reader
 from pipeline.slides.direct import DirectReader, NotDirectError, TiledTiff
 from pipeline.slides.reader import Slide
 from pipeline.slides.tile_cache import TileCache
@@ -220,6 +222,24 @@ def test_a_file_that_tifffile_cannot_read_is_left_in_silence(
     assert (slide.direct.read(*WHOLE), slide.direct.note(0)) == (None, "")
     np.testing.assert_array_equal(slide.read_region(*WHOLE), by_openslide(slide.path, *WHOLE))
     assert capfd.readouterr().err == ""
+
+
+def test_the_slide_is_noted_before_a_tile_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a crash within the decoder is known by its slide, as one within OpenSlide is."""
+    slide, events = Slide(make(tmp_path / "a.svs")), list[str]()
+    monkeypatch.setattr(reader, "note_slide", lambda path: events.append(path.name))
+    decoded = count_decoding(monkeypatch)
+    read = slide.direct.read
+
+    def noted(*place: Any) -> NDArray[np.uint8] | None:
+        events.append("read")
+        return read(*place)
+
+    monkeypatch.setattr(slide.direct, "read", noted)
+    slide.read_patch(0, 0, slide.geometry(64, 0.5))
+    slide.read_region(*WHOLE)
+    assert events == ["a.svs", "read"] * 2
+    assert decoded
 
 
 def test_files_are_closed(tmp_path: Path) -> None:
