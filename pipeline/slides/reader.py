@@ -301,15 +301,16 @@ class Slide:
         with self._patch_failures():
             box = region_box(x_l0_px, y_l0_px, geometry)
             place = geometry.level, box.corner_level_px, box.size_level_px
-            region = self._read_direct(*place)
-            if region is None:
-                region = np.array(self._read_on_background(*place, MIN_SCANNED))
+            direct = self._read_direct(*place)
+            region = self._read_on_background(*place, MIN_SCANNED) if direct is None else direct
             if box.is_exact(geometry.patch_px):
-                return region
+                return np.asarray(region)
             if geometry.resampling != PILLOW:
-                return reduce_by_torch(region, box.box_level_px[2], geometry.patch_px)
+                pixels = np.array(region) if direct is None else direct  # of a picture a copy: torch wants to own them
+                return reduce_by_torch(pixels, box.box_level_px[2], geometry.patch_px)
+            picture = region if isinstance(region, Image.Image) else Image.fromarray(region)
             size = (geometry.patch_px, geometry.patch_px)
-            return np.asarray(Image.fromarray(region).resize(size, RESAMPLING, box=box.box_level_px))
+            return np.asarray(picture.resize(size, RESAMPLING, box=box.box_level_px))
 
 
 Accepts = Callable[[Path, str], bool]

@@ -58,12 +58,9 @@ class TileCache:
         return tile
 
     def _make_room(self, added: int) -> None:
-        """Count a new tile, and drop the oldest finished ones beyond the limit."""
+        """Count a new tile, and drop the oldest ones beyond the limit; one that is being made ends it for now."""
         with self._lock:
             self._bytes += added
-            for key in list(self._tiles) if self._bytes > self._most_bytes else ():
-                if self._bytes <= self._most_bytes:
-                    break
-                if (oldest := self._tiles[key]).done():
-                    self._bytes -= oldest.result().nbytes
-                    del self._tiles[key]
+            while self._bytes > self._most_bytes and next(iter(self._tiles.values())).done():
+                _, oldest = self._tiles.popitem(last=False)
+                self._bytes -= oldest.result().nbytes
