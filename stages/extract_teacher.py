@@ -2,7 +2,8 @@
 
 G2L, section "Knowledge distillation": the teacher is frozen, so its embeddings are computed once and the student never
 shares accelerator memory with it. With `--views` the teacher also sees seeded views of each patch, which the student
-replays: beyond the paper, whose student is compared with the embedding of the plain patch.
+replays: all of them at once, or with `--views-per-epoch fresh` one after the other, each in a round that goes over all
+rows. A round is complete before the next one begins, and rounds can be added to a finished store.
 """
 
 import os
@@ -45,7 +46,7 @@ from pipeline.encoders.hub import weights_here
 from pipeline.slides.read_again import read_patches
 from pipeline.slides.reader import Accepts, accept_all
 from pipeline.store.changed_slides import noting_changed
-from pipeline.store.create import create_store, is_store, open_further, open_to_continue
+from pipeline.store.create import VIEW_SETTINGS, create_store, is_store, open_further, open_round, open_to_continue
 from pipeline.store.format import Status, StoreSpec
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
 from pipeline.store.replay import require_replay, strength_settings
@@ -90,7 +91,7 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         if note := note_on_views(plan, config.views_strength, config.views or 1):
             say(note)
         slides, read_again = slides_to_embed(plan, root)
-        if needs_slides(out, config.teacher):
+        if needs_slides(out, config.teacher, (config.views or 1) if config.makes_rounds else 1):
             check_slides(plan, root)
         elif not config.retry_failures:
             slides = []
@@ -98,28 +99,61 @@ def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dic
         running = start_teacher(config, plan)
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
-        if config.retry_failures:
-            tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accepts_changed=accept_all)
-            forget_failures(teacher, plan, tried)
-        pending = teacher.ledger.pending()
-        num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
-        warn_of_disk(teacher, plan, num_rows)
         started = time.monotonic()
-        accepts = noting_changed(teacher.store.folder) if config.retry_failures else None
-        embed_shards(
-            teacher,
-            patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts),
-            pending,
-            running,
-            workers=config.workers or usable_cores(),
-            max_failures=config.max_failures,
-        )
-        seconds = time.monotonic() - started
-        write_failures(teacher)
+        num_rows = embed_pending(teacher, plan, config, running)
         first = teacher.store.first
         if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
             write_failures(first)
+        if config.makes_rounds:
+            num_rows += embed_rounds(teacher, plan, config, running)
+        seconds = time.monotonic() - started
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
+
+
+def embed_pending(
+    teacher: StoredTeacher, plan: Plan, config: ExtractConfig, running: RunningTeacher, what: str = "extracting"
+) -> int:
+    """Do the shards that are not done, with `--retry-failures` also those whose failed rows can be read now; returns
+    the number of their rows. `what` is said beside the progress.
+
+    Raises:
+        StoreError: the disk is full, or too many rows failed.
+    """
+    root, retries = config.slides_root, config.retry_failures
+    if retries:
+        tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accepts_changed=accept_all)
+        forget_failures(teacher, plan, tried)
+    pending = teacher.ledger.pending()
+    num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
+    warn_of_disk(teacher, plan, num_rows)
+    accepts = noting_changed(teacher.store.folder) if retries else None
+    embed_shards(
+        teacher,
+        patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts),
+        pending,
+        running,
+        workers=config.workers or usable_cores(),
+        max_failures=config.max_failures,
+        what=what,
+    )
+    write_failures(teacher)
+    return num_rows
+
+
+def embed_rounds(teacher: StoredTeacher, plan: Plan, config: ExtractConfig, running: RunningTeacher) -> int:
+    """Make, or continue, a round for each view that the finished `teacher` was not given at once; returns the number of
+    new rows, those of all rounds together.
+
+    Raises:
+        StoreError: views before them are of another seed or strength, the disk is full, or too many rows failed.
+    """
+    num_rows, num_views = 0, config.views or 1
+    for view in range(teacher.views.count, num_views):
+        settings = view_settings(plan, config.views_seed, config.views_strength)
+        made = open_round(teacher, plan, view, settings, versions())
+        require_replay(made)
+        num_rows += embed_pending(made, plan, config, running, f"view {view} of {num_views - 1}")
+    return num_rows
 
 
 def note_on_views(plan: Plan, strength: str | None, num_views: int) -> str:
@@ -262,11 +296,17 @@ def choose_settings(
     Raises:
         ConfigError: a seed or strength of views without views, or a strength that changes nothing.
     """
+    count, seed, strength = config.views or 1, config.views_seed, config.views_strength
+    if config.makes_rounds:  # what was begun at once stays; a wrong strength is refused before anything is written
+        view_settings(plan, seed, strength)
+        of_views = {name: value for name, value in (begun.settings if begun else {}).items() if name in VIEW_SETTINGS}
+    else:
+        of_views = settings_of_views(plan, count, seed, strength)
     batch_size = config.batch_size or (begun.settings["batch_size"] if begun else None)
     if batch_size is None:
         module, device = running.encoder.module, running.device
         batch_size = choose_batch_size(module, plan.config.patch_px, device, running.precision)
-        batch_size = max(batch_size // (config.views or 1), 1)  # all views of a batch are in memory
+        batch_size = max(batch_size // of_views.get("views", 1), 1)  # all views of a batch are in memory
     rows_per_shard = min(rows_per_shard, plan.num_rows)
     settings: dict[str, Any] = {
         "rows_per_shard": rows_per_shard,
@@ -275,16 +315,33 @@ def choose_settings(
         "precision": running.precision,
         "batch_size": min(batch_size, rows_per_shard),
     }
-    if (config.views or 1) > 1:
-        settings |= {"views": config.views, "views_seed": config.views_seed or 0}
-        settings |= strength_settings(config.views_strength or EARLIER, has_tiles=plan.config.has_tiles)
-    elif config.views_strength is not None:
+    return settings | of_views
+
+
+def settings_of_views(plan: Plan, count: int, seed: int | None, strength: str | None) -> dict[str, Any]:
+    """What the settings say of `count` views that are made at once.
+
+    Raises:
+        ConfigError: a seed or strength of views without views, or a strength that changes nothing.
+    """
+    if count > 1:
+        return {"views": count} | view_settings(plan, seed, strength)
+    if strength is not None:
         raise ConfigError(
             "--views-strength: the patch itself is not changed; say with --views how many views there are"
         )
-    elif config.views_seed is not None:
+    if seed is not None:
         raise ConfigError("--views-seed: the patch itself has no seed; say with --views how many views there are")
-    return settings
+    return {}
+
+
+def view_settings(plan: Plan, seed: int | None, strength: str | None) -> dict[str, Any]:
+    """What settings say of seed and strength of views.
+
+    Raises:
+        ConfigError: all views would be the patch itself.
+    """
+    return {"views_seed": seed or 0} | strength_settings(strength or EARLIER, has_tiles=plan.config.has_tiles)
 
 
 def look_at_teacher(
@@ -347,8 +404,9 @@ def embed_shards(
     *,
     workers: int,
     max_failures: int | None = None,
+    what: str = "extracting",
 ) -> None:
-    """Read, embed and commit the given shards.
+    """Read, embed and commit the given shards; `what` is said beside the progress.
 
     Raises:
         StoreError: the disk is full, or more rows failed than `max_failures`.
@@ -358,8 +416,9 @@ def embed_shards(
     arithmetic = continued_precision(running.precision, device, full_float32=is_full)
     failed_before = len(teacher.ledger.failures())
     done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in shards)
-    is_plain = teacher.views.count == 1 and teacher.tile_px == teacher.patch_px
-    read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px).read
+    own = teacher.own_view
+    is_plain = teacher.views.count == 1 and not own and teacher.tile_px == teacher.patch_px
+    read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px, own).read
     with (
         StoreWriter(teacher, patches.describe, describe_device(device)) as writer,
         read_and_embed(
@@ -375,7 +434,7 @@ def embed_shards(
             is_readable=lambda read: read.status is Status.OK,
             views=teacher.views.count,
         ) as batches,
-        Progress("extracting", teacher.num_rows, "patches", done=done) as progress,
+        Progress(what, teacher.num_rows, "patches", done=done) as progress,
     ):
         for embedded in batches:
             writer.put(embedded.rows, embedded.for_all_rows(), embedded.results)

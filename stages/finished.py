@@ -89,6 +89,8 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
         return None
     if not unchanged(record, config.weights, _of_encoder(config.teacher)):
         return None
+    if config.makes_rounds and teacher.views_at_hand.count < (config.views or 1):
+        return None
     return Extracted(teacher, 0, teacher.ledger.status_counts(), 0.0)
 
 
@@ -129,7 +131,7 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
     if launched_processes() > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
     try:
-        num_views = _views_of(run, store_path, config.teacher)
+        num_views = _views_of(run, store_path, config.teacher, fresh=config.views_per_epoch == "fresh")
         if num_views is None:
             return None
         recorded = config.for_views(num_views)
@@ -146,8 +148,9 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
     return Trained(run, last, 0, run.held_out_figures(step), 0.0, step)
 
 
-def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None) -> int | None:
+def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None, *, fresh: bool = False) -> int | None:
     """How many views the chosen teachers have embedded, where the run learnt from these as they are now; else `None`.
+    With `fresh` those of rounds count.
 
     Raises:
         G2LError, KeyError: the store or the run cannot be read.
@@ -161,7 +164,7 @@ def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None) -> int
     named = [teachers[name] for name in chosen or teachers]
     if [teacher.content_hash() for teacher in named] != learnt_from:
         return None
-    return min(teacher.views.count for teacher in named)
+    return min(teacher.views_at_hand.count if fresh else teacher.views.count for teacher in named)
 
 
 def _wanted_step(run: RunFolder, keep: str, last: int) -> int | None:

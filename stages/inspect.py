@@ -116,12 +116,15 @@ def _encoder(teacher: StoredTeacher) -> str:
 def _embeddings(teacher: StoredTeacher) -> list[tuple[str, object]]:
     """What a teacher's embeddings are, and of which views."""
     kind, precision = teacher.record["embedding"], teacher.settings["precision"]
-    strength = f", {teacher.views.strength}" if "views_strength" in teacher.settings else ""
-    seen = f"{teacher.views.count} of each patch, seed {teacher.views.seed}{strength}"
-    views = (seen,) if teacher.views.count > 1 else ()
+    views, rounds = teacher.views_at_hand, teacher.rounds
+    strength = f", {views.strength}" if teacher.views_strength else ""
+    of_rounds = f", {views.count - teacher.views.count} in rounds" if rounds else ""
+    pending = f", view {rounds[-1].own_view} not finished" if rounds and rounds[-1].ledger.pending() else ""
+    seen = f"{views.count} of each patch{of_rounds}{pending}, seed {views.seed}{strength}"
+    shown = (seen,) if views.count > 1 or rounds else ()
     return [
         ("embedding", f"{kind}, {teacher.width} dimensions, {teacher.dtype}, in {precision}"),
-        *(("views", words) for words in views),
+        *(("views", words) for words in shown),
     ]
 
 

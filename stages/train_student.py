@@ -43,6 +43,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, G2LError
 from pipeline.base.loader import Batch, BatchLoader
 from pipeline.cohort.cases import case_facts, cases_warning
+from pipeline.cohort.views import Views
 from pipeline.config.recipes import departures, departures_note
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
@@ -51,6 +52,7 @@ from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.loss import Loss
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
+from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
 from pipeline.student.card import card_facts, model_card
@@ -127,7 +129,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             checkpoints are safe, and the same command continues.
     """
     teachers = choose_teachers(store, config.teacher, config.teacher_weight)
-    config = config.for_views(teachers.views.count)
+    config = config.for_views(views_to_show(teachers, config.views_per_epoch).count)
     device = choose_device(config.device)
     keep_freed_memory(device)
     use_deterministic_kernels(config.deterministic)
@@ -150,6 +152,23 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
     finally:
         distributed.leave_group()
     return trained
+
+
+def views_to_show(teachers: ChosenTeachers, views_per_epoch: str) -> Views:
+    """The views that all teachers have embedded, those of rounds only if an epoch shows a fresh one.
+
+    Raises:
+        ConfigError: fresh ones are asked for, and there are none.
+    """
+    if views_per_epoch != "fresh":
+        return teachers.views
+    views = teachers.views_at_hand
+    if views.count == 1:
+        raise ConfigError(
+            "--views-per-epoch fresh: the teacher has embedded no view but the patch itself. `g2l extract-teacher` "
+            "with --views and --views-per-epoch fresh makes a round for each epoch"
+        )
+    return views
 
 
 def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, device: torch.device) -> Run:
@@ -190,7 +209,8 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         )
         continued = folder.start_or_continue(identity)
         folder.write_config(teachers.first.store.folder, config.absolute().record())
-        for note in (*continued, *notes_on_patches(teachers, config.augment, config.recipe)):
+        views = views_to_show(teachers, config.views_per_epoch)
+        for note in (*continued, *notes_on_patches(teachers, views, config.augment, config.recipe)):
             say(note)
     distributed.wait_for_all()
     draws = RunDraws(config.seed, folder.version())
@@ -199,19 +219,19 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
 
 
-def notes_on_patches(teachers: ChosenTeachers, augment: str, recipe: str | None) -> list[str]:
+def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str, recipe: str | None) -> list[str]:
     """What the user should know of the patches that a student sees: how they are split, how they were made, and
     augmentation.
     """
     plan, notes = teachers.first.plan, []
     if plan.config.val_strip is None and (warning := cases_warning(case_facts(plan.slides))):
         notes.append(f"warning: {warning}")
-    if beyond := beyond_the_teacher(augment, teachers.views.count):
+    if beyond := beyond_the_teacher(augment, views.count):
         notes.append(f"note: {beyond}")
     if recipe:
-        has_tiles, strength = plan.config.has_tiles, teachers.first.settings.get("views_strength")
-        views = departures(recipe, has_tiles=has_tiles, num_views=teachers.views.count, strength=strength)
-        notes += [departures_note(recipe, views)] if views else []
+        has_tiles, strength = plan.config.has_tiles, teachers.first.views_strength
+        lacking = departures(recipe, has_tiles=has_tiles, num_views=views.count, strength=strength)
+        notes += [departures_note(recipe, lacking)] if lacking else []
     return notes
 
 
@@ -276,19 +296,26 @@ def prepare_run(
     precision: str,
     begun_from: Mapping[str, Projector] = MappingProxyType({}),
 ) -> Run:
-    """Build projectors and optimizer; a teacher's statistics are over all training rows.
+    """Build projectors and optimizer; a teacher's statistics are over all training rows, of fresh views over those of
+    the first epoch.
 
     `begun_from` has trained projectors to start from, by teacher.
 
     Raises:
         StoreError: a shard of embeddings is damaged.
     """
+    fresh = None
+    if config.views_per_epoch == "fresh":
+        fresh = FreshViews(teachers, rows.train, plain=config.use_plain_view)
+        if note := fresh.missing_note(config.epochs):
+            say(note)
     projectors = build_projectors(student.spec.width, teachers.widths, draws.projector_seed)
     for name, projector, each in zip(teachers.names, projectors, teachers.stored, strict=True):
         if name in begun_from:
             continue_projector(projector, begun_from[name])
-        first_view = 0 if config.use_plain_view else 1
-        mean, var = teacher_statistics(each, TRAIN, rows.train, teachers.views.count, first_view)
+        source, first_view = fresh.of_first(each) if fresh else (each, 0 if config.use_plain_view else 1)
+        num_views = first_view + 1 if fresh else teachers.views.count
+        mean, var = teacher_statistics(source, TRAIN, rows.train, num_views, first_view)
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
     heads = tuple(map(Head, teachers.names, projectors, teachers.weights))
@@ -302,8 +329,9 @@ def prepare_run(
         reader=StoredRows(
             teachers.stored,
             slides_root=config.slides_root,
-            views=teachers.views,
+            views=views_to_show(teachers, config.views_per_epoch),
             plain_view=config.use_plain_view,
+            fresh=fresh,
             tell=say,
         ),
         distillation=distillation,
@@ -465,6 +493,8 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
         }
         if run.early_stop:
             content["early_stop"] = run.early_stop.state()
+        if run.reader.fresh:
+            content["fresh_views"] = run.reader.fresh.state()
         best = folder.best()
         save_checkpoint(folder.checkpoints, step, content, best.step if best else None)
 
@@ -479,6 +509,8 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
     restore_random_states(checkpoint["random"][distributed.rank()], run.distillation.device)
     if run.early_stop:
         run.early_stop.load_state(checkpoint["early_stop"])
+    if run.reader.fresh:
+        run.reader.fresh.load_state(checkpoint["fresh_views"])
     return checkpoint["step"], checkpoint["metrics_bytes"]
 
 

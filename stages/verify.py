@@ -1,6 +1,7 @@
 """Verify a store: check the metadata, the ledger and every checksum, and embed a sample of rows again."""
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def verify_store(
     """
     store = Store(folder)
     sampled = store.teacher(teacher)
-    checks = [check_stored_teacher(each) for each in store.teachers.values()]
+    checks = [check_stored_teacher(each) for each in store.all_embeddings]
     lines = [line for check in checks for line in check.words()]
     if any(check.problems for check in checks):
         return "\n".join(lines), EXIT_ERROR
@@ -102,6 +103,7 @@ class TeacherCheck:
         """The findings, and what to do about them; a line each."""
         teacher, command = self.teacher, made_with(self.teacher)
         name, place = ("", "") if teacher.is_first else (f"further teacher {teacher.name}: ", f"{teacher.folder}: ")
+        name = f"view {teacher.own_view} of {teacher.name}: " if teacher.own_view else name
         headline = _headline(teacher.num_shards, self.num_pending, bool(self.problems))
         lines = [f"{name}{headline}", *(f"  {problem}" for problem in self.problems)]
         if self.num_pending:
@@ -173,7 +175,8 @@ def verify_sample(
         return [f"no row embedded again: {error}"], EXIT_PARTIAL
     if difference is None:
         return ["no row to embed again"], EXIT_OK
-    of_views = f", one of {teacher.views.count} views of each" if teacher.views.count > 1 else ""
+    num_views = teacher.views_at_hand.count
+    of_views = f", one of {num_views} views of each" if num_views > 1 else ""
     lines = [difference.words(f"{by}{of_views}")]
     bound = teacher.settings.get("imported", {}).get("options", {}).get("min_cosine", MIN_COSINE)
     if difference.min_cosine >= bound:
@@ -194,7 +197,9 @@ def embed_again(
         EncoderError: the teacher cannot be had, or has other weights than the store's.
         StoreError: a row cannot be read.
     """
-    rows = teacher.ok_rows()
+    seen = teacher.views_at_hand
+    rounds = teacher.rounds[: seen.count - teacher.views.count]
+    rows = reduce(np.intersect1d, [made.ok_rows() for made in (teacher, *rounds)])
     chosen = np.sort(rows[np.argsort(row_keys(rows, 0, 0, "verify"), kind="stable")[:sample]])
     if not len(chosen):
         return None
@@ -210,8 +215,8 @@ def embed_again(
             f"{expected[:12]}. Say with --weights FILE where those are"
         )
     encoder.module.to(device)
-    source = StoredRows([teacher], slides_root=slides_root, views=teacher.views, tell=say)
-    views = dict(zip(chosen.tolist(), row_views(chosen, teacher.views, RunDraws(0), 0).tolist(), strict=True))
+    source = StoredRows([teacher], slides_root=slides_root, views=seen, tell=say)
+    views = dict(zip(chosen.tolist(), row_views(chosen, seen, RunDraws(0), 0).tolist(), strict=True))
     stored: dict[int, NDArray[np.float32]] = {}
 
     def read(row: int, out: NDArray[np.uint8]) -> None:

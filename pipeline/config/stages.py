@@ -16,6 +16,11 @@ from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 from pipeline.config.recipes import RECIPES, recipe_option
 
+MOST_VIEWS_AT_ONCE = 64
+"""Views of a patch that are made in one pass, and are in memory together. Our choice."""
+MOST_ROUNDS = 4096
+"""Views of a patch in all. Our choice: more epochs than anybody trains."""
+
 
 class PlanConfig(Config):
     """Options of `g2l plan`. Where the paper is silent, the defaults are our choice."""
@@ -160,9 +165,16 @@ class ExtractConfig(Config):
     views: int | None = option(
         None,
         ge=1,
-        le=64,
-        description="Views of a patch to embed: itself, and seeded changes of it [1].",
+        le=MOST_ROUNDS,
+        description="Views of a patch to embed: itself, and seeded changes of it; at most 64 at once [1].",
         decides="effect",
+    )
+    views_per_epoch: Literal["turn", "fresh"] = option(
+        "turn",
+        description="turn: all views are made at once, and training shows them in turn; fresh: each is made in a round "
+        "of its own, for an epoch of its own, and rounds can be added later.",
+        decides="effect",
+        added=True,
     )
     views_seed: int | None = option(None, ge=0, description="Seed of the views [0].", decides="effect")
     views_strength: Literal["none", "mild", "paper", "strong"] | None = option(
@@ -174,6 +186,25 @@ class ExtractConfig(Config):
     preflight: bool = option(
         True, description="Check the teacher and its memory use before the run.", decides="nothing"
     )
+
+    @property
+    def makes_rounds(self) -> bool:
+        """Whether views are made in rounds.
+
+        Raises:
+            ConfigError: the number of views does not fit.
+        """
+        fresh = self.views_per_epoch == "fresh"
+        if fresh and (self.views or 1) < 2:
+            raise ConfigError(
+                "--views-per-epoch fresh: say with --views how many views there are to be, the patch itself among them"
+            )
+        if not fresh and (self.views or 1) > MOST_VIEWS_AT_ONCE:
+            raise ConfigError(
+                f"--views {self.views}: at most {MOST_VIEWS_AT_ONCE} are made at once; --views-per-epoch fresh makes "
+                "more, each in a round of its own"
+            )
+        return fresh
 
 
 class TrainConfig(Config):
@@ -251,6 +282,12 @@ class TrainConfig(Config):
     use_plain_view: bool = option(
         True,
         description="Show the patch itself in training, as one of the views of a store that has several.",
+        added=True,
+    )
+    views_per_epoch: Literal["turn", "fresh"] = option(
+        "turn",
+        description="turn: each row shows the store's views in an order of its own; fresh: an epoch shows one view "
+        "throughout that no other epoch shows.",
         added=True,
     )
     checkpoint_every: int = option(

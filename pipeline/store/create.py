@@ -18,6 +18,7 @@ from pipeline.disk.files import make_output_folder
 from pipeline.disk.folders import is_free, new_folder
 from pipeline.store import zarr_format
 from pipeline.store.format import (
+    ROUNDS_FOLDER,
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
@@ -29,6 +30,9 @@ from pipeline.store.format import (
 from pipeline.store.plan_arrays import write_stored_plan
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
+
+VIEW_SETTINGS = ("views", "views_seed", "views_strength", "views_probe")
+"""Settings that say which views a teacher saw: how many, and which they are."""
 
 
 def is_store(folder: Path) -> bool:
@@ -102,7 +106,7 @@ def open_further(
     require_no_other(store, spec.teacher, folder)
     if not is_begun:
         notes = look()
-        _make_teachers_folder(store)
+        _make_group(store.folder / TEACHERS_FOLDER)
         with new_arrays(folder, plan, spec, versions, TEACHER_FORMAT, notes):
             pass
     teacher = StoredTeacher(store, folder)
@@ -131,16 +135,46 @@ def require_no_other(store: Store, record: Mapping[str, Any], folder: Path) -> N
             )
 
 
-def _make_teachers_folder(store: Store) -> None:
-    """The Zarr group `teachers`, complete or absent."""
-    folder = store.folder / TEACHERS_FOLDER
+def open_round(
+    teacher: StoredTeacher, plan: Plan, view: int, views: Mapping[str, Any], versions: dict[str, str]
+) -> StoredTeacher:
+    """Make, or open to continue, the round of a view of a teacher that is finished.
+
+    `views` are seed and strength, as settings have them; all else is as the teacher was run with.
+
+    Raises:
+        StoreError: the view, or one before it, was made with another seed or strength; says what differs.
+    """
+    at_once = {name: teacher.settings[name] for name in VIEW_SETTINGS[1:] if name in teacher.settings}
+    if teacher.views.count > 1 and (changes := differences(at_once, dict(views))):
+        raise StoreError(
+            f"{teacher.folder} has {teacher.views.count} views that were made at once, and rounds add views of the "
+            f"same seed and strength only: {', '.join(changes)}"
+        )
+    kept = {name: value for name, value in teacher.settings.items() if name not in VIEW_SETTINGS}
+    spec = StoreSpec(teacher.record, kept | {"pixels": "none", "view": view} | dict(views))
+    made = teacher.round(view)
+    if made is None:
+        _make_group(teacher.folder / ROUNDS_FOLDER)
+        with new_arrays(teacher.round_folder(view), plan, spec, versions, TEACHER_FORMAT):
+            pass
+        made = teacher.round(view)
+        assert made is not None
+    require_same(made, plan, spec)
+    remove_asides(teacher.store.folder)
+    say_other_versions(made)
+    return made
+
+
+def _make_group(folder: Path) -> None:
+    """A Zarr group without arrays, complete or absent."""
     if folder.exists():
         return
     try:
         with interrupts.guard, new_folder(folder, zarr_format.METADATA) as aside:
             zarr_format.create_group(aside, {})
     except OSError as error:
-        raise StoreError(f"cannot write to {store.folder}: {error.strerror or error}") from error
+        raise StoreError(f"cannot write to {folder.parent}: {error.strerror or error}") from error
 
 
 def say_other_versions(teacher: StoredTeacher) -> None:

@@ -27,6 +27,10 @@ STORE_FORMAT, TEACHER_FORMAT = "g2l-store", "g2l-teacher"
 """What a store says that it is, and the embeddings of a further teacher in it."""
 TEACHERS_FOLDER = "teachers"
 """In a store: a folder for each further teacher."""
+ROUNDS_FOLDER = "rounds"
+"""Beside a teacher's arrays: a folder for each view that it embedded in a round of its own."""
+MOST_VIEWS = 2**16
+"""Views of a patch that metadata may speak of. Our choice: far more than anybody embeds."""
 DTYPES, PIXELS = ("float16", "float32"), ("jpegxl", "jpeg", "none")
 MOST_SHARDS = 10_000_000
 """Our choice: a hundred million rows in shards of ten; each is a file, and each is asked for."""
@@ -52,7 +56,8 @@ class StoreSpec:
     Attributes:
         teacher: record of the teacher: source, architecture, weight hash, mean, std, width, embedding rule, ...
         settings: rows_per_shard, pixels, dtype, precision, batch_size; views and views_seed if there are several views;
-            views_strength and views_probe if these are not the views of earlier versions.
+            views_strength and views_probe if these are not the views of earlier versions. Those of a round have view,
+            its number, in place of views.
     """
 
     teacher: dict[str, Any]
@@ -72,7 +77,8 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
         KeyError, TypeError, ValueError: one is not; says which.
     """
     teacher, settings = attributes["teacher"], attributes["settings"]
-    most = {"rows": 2**40, "patch_px": 2**14, "tile_px": 2**14, "width": 2**20, "rows_per_shard": 2**40, "views": 2**16}
+    most = {"rows": 2**40, "patch_px": 2**14, "tile_px": 2**14, "width": 2**20, "rows_per_shard": 2**40}
+    most |= {"views": MOST_VIEWS, "view": MOST_VIEWS}
     sizes = {
         "rows": attributes["rows"],
         "patch_px": attributes["patch_px"],
@@ -80,6 +86,7 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
         "width": teacher["width"],
         "rows_per_shard": settings["rows_per_shard"],
         "views": settings.get("views", 1),
+        "view": settings.get("view", 1),
     }
     for name, size in sizes.items():
         if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= most[name]:

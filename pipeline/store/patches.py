@@ -138,13 +138,16 @@ class StoredPatches:
 
 
 class ViewedPatches:
-    """All views of rows: `read` fills (K, P, P, 3), view 0 first, where `source` fills the tile (T, T, 3). Of a single
-    view, `read` fills (P, P, 3).
+    """All views of rows: `read` fills (K, P, P, 3), from view number `first` on, where `source` fills the tile
+    (T, T, 3). Of a single view, `read` fills (P, P, 3).
     """
 
-    def __init__(self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views, tile_px: int) -> None:
+    def __init__(
+        self, source: Callable[[int, NDArray[np.uint8]], PatchRead], views: Views, tile_px: int, first: int = 0
+    ) -> None:
         self._source = source
         self._views = views
+        self._first = first
         self._tile_px = tile_px
 
     def read(self, row: int, out: NDArray[np.uint8]) -> PatchRead:
@@ -152,7 +155,7 @@ class ViewedPatches:
         tile = np.empty((self._tile_px, self._tile_px, 3), np.uint8)
         result = self._source(row, tile)
         if result.status is Status.OK:
-            for view, seen in enumerate(out if self._views.count > 1 else [out]):
+            for view, seen in enumerate(out if self._views.count > 1 else [out], self._first):
                 seen[:] = self._views.apply(tile, row, view)
         return result
 

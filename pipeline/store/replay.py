@@ -41,7 +41,8 @@ def require_replay(teacher: StoredTeacher) -> None:
         StoreError: they cannot; says under which versions they were made.
     """
     settings = teacher.settings
-    if teacher.views.count == 1 or "views_strength" not in settings:
+    is_plain = teacher.views.count == 1 and not teacher.own_view
+    if is_plain or "views_strength" not in settings:
         return
     strength = settings["views_strength"]
     if settings.get("views_probe") == views_probe(strength):

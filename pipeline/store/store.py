@@ -8,6 +8,8 @@
     status     (N,)          uint8, `Status`
     shards/<i>.json          the ledger: written last; a shard without an entry does not count
     teachers/<name>/         of each further teacher: embedding, views, status and shards/, as above
+    rounds/<v>/              of view v, made in a round of its own: embedding, status and shards/; beside the arrays of
+                             the teacher that saw it
 
 Row i lies in shard i // rows_per_shard. The first teacher's arrays lie beside the plan, and its ledger covers the
 pixels too: they are written when it reads the slides. Whoever has the store needs neither the slides nor the teachers.
@@ -26,10 +28,11 @@ from pipeline.base.errors import ConfigError, StoreError, did_you_mean
 from pipeline.base.images import decode_image
 from pipeline.base.outside import reading
 from pipeline.cohort.plan import Plan
-from pipeline.cohort.views import centre
+from pipeline.cohort.views import Views, centre
 from pipeline.disk.asides import ASIDE_SUFFIX
 from pipeline.disk.files import sha256_file, sha256_json
 from pipeline.store.format import (
+    ROUNDS_FOLDER,
     STORE_FORMAT,
     TEACHER_FORMAT,
     TEACHERS_FOLDER,
@@ -87,6 +90,11 @@ class Store:
         folders = sorted(path.parent for path in (self.folder / TEACHERS_FOLDER).glob(f"*/{METADATA}"))
         further = [StoredTeacher(self, folder) for folder in folders if not folder.name.endswith(ASIDE_SUFFIX)]
         return {teacher.name: teacher for teacher in (self.first, *further)}
+
+    @property
+    def all_embeddings(self) -> "list[StoredTeacher]":
+        """Those of all teachers, each followed by its rounds."""
+        return [made for teacher in self.teachers.values() for made in (teacher, *teacher.rounds)]
 
     def teacher(self, name: str | None) -> "StoredTeacher":
         """The teacher of that name; the first one for `None`.
@@ -179,6 +187,7 @@ class StoredTeacher:
             raise StoreError(f"{folder}: these embeddings are of another plan than the store's")
         self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard)
         self._embedding_files = ShardCache(self.chunks_per_shard)
+        self._rounds: dict[int, StoredTeacher] = {}
 
     @property
     def is_first(self) -> bool:
@@ -199,6 +208,57 @@ class StoredTeacher:
     def keeps_pixels(self) -> bool:
         """Whether its shards have the patches too; only the first teacher's do."""
         return bool(self.settings["pixels"] != "none")
+
+    @property
+    def own_view(self) -> int:
+        """The view that `embedding` is of: 0, the patch itself, except in a round."""
+        return int(self.settings.get("view", 0))
+
+    def round_folder(self, view: int) -> Path:
+        """Where the round of a view lies, or will lie."""
+        return self.folder / ROUNDS_FOLDER / str(view)
+
+    def round(self, view: int) -> "StoredTeacher | None":
+        """The embeddings of a view that was made in a round of its own; `None` if the round was not begun.
+
+        Raises:
+            StoreError: it is damaged, or not this teacher's.
+        """
+        folder = self.round_folder(view)
+        if view not in self._rounds and (folder / METADATA).exists():
+            found = StoredTeacher(self.store, folder)
+            if (found.own_view, found.record) != (view, self.record):
+                raise StoreError(f"{folder}: these embeddings are of another view or teacher than their place says")
+            self._rounds[view] = found
+        return self._rounds.get(view)
+
+    @property
+    def rounds(self) -> list["StoredTeacher"]:
+        """The rounds that were begun, in the order of views; the last one may be unfinished. Looked up anew each time.
+
+        Raises:
+            StoreError: one is damaged.
+        """
+        found, view = [], self.views.count
+        while (made := self.round(view)) is not None:
+            found.append(made)
+            view += 1
+        return found
+
+    @property
+    def views_at_hand(self) -> Views:
+        """The views that can be shown: those made at once, and of the finished rounds that follow them."""
+        rounds = self.rounds
+        if not rounds:
+            return self.views
+        unfinished = next((i for i, each in enumerate(rounds) if each.ledger.pending()), len(rounds))
+        return replace(rounds[0].views, count=self.views.count + unfinished)
+
+    @property
+    def views_strength(self) -> str | None:
+        """Name of the strength of its views, those of rounds as well; `None` where the store names none."""
+        settings = (self.settings, *(made.settings for made in self.rounds[:1]))
+        return next((each["views_strength"] for each in settings if "views_strength" in each), None)
 
     @property
     def inherited(self) -> dict[str, Any]:
@@ -257,6 +317,11 @@ class StoredTeacher:
         Raises:
             StoreError: it is not there.
         """
+        if view >= self.views.count:
+            made = self.round(view)
+            if made is None:
+                raise StoreError(f"{self.round_folder(view)}: view {view} was not made")
+            return made.read_embedding(row)
         shard, index = divmod(row, self.rows_per_shard)
         chunk, index = divmod(index, chunk_rows(self.rows_per_shard))
         row_bytes = self.width * np.dtype(self.dtype).itemsize

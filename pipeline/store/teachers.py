@@ -9,15 +9,20 @@ from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
 
 
-def needs_slides(folder: Path, name: str) -> bool:
-    """Whether the teacher of that name needs slides: for rows that are not done, unless the store has their pixels."""
+def needs_slides(folder: Path, name: str, num_views: int = 1) -> bool:
+    """Whether the teacher of that name needs slides: for rows that are not done, unless the store has their pixels.
+
+    `num_views` counts those that may be made in rounds.
+    """
     if not (folder / METADATA).exists():
         return True
     store = Store(folder)
     if store.first.ledger.pending():
         return True
     teacher = store.teachers.get(name)
-    return not store.has_pixels and (teacher is None or bool(teacher.ledger.pending()))
+    if store.has_pixels:
+        return False
+    return teacher is None or bool(teacher.ledger.pending()) or teacher.views_at_hand.count < num_views
 
 
 def made_with(teacher: StoredTeacher) -> str:
@@ -46,6 +51,12 @@ class ChosenTeachers:
     def views(self) -> Views:
         """The views that all of them have embedded; view k is the same whatever their number."""
         return replace(self.first.views, count=min(teacher.views.count for teacher in self.stored))
+
+    @property
+    def views_at_hand(self) -> Views:
+        """The views that all of them have embedded, those of finished rounds among them. Looked up anew each time."""
+        at_hand = [teacher.views_at_hand for teacher in self.stored]
+        return replace(at_hand[0], count=min(views.count for views in at_hand))
 
     @property
     def names(self) -> list[str]:
@@ -93,14 +104,14 @@ def require_same_views(teachers: ChosenTeachers) -> None:
     Raises:
         ConfigError: it is not; says what each has embedded.
     """
-    stored = teachers.stored
-    if teachers.views.count == 1:
+    at_hand = {teacher.name: teacher.views_at_hand for teacher in teachers.stored}
+    if min(views.count for views in at_hand.values()) == 1:
         return
-    if len({teacher.views.seed for teacher in stored}) > 1:
-        seeds = ", ".join(f"{teacher.views.seed} of {teacher.name}" for teacher in stored)
+    if len({views.seed for views in at_hand.values()}) > 1:
+        seeds = ", ".join(f"{views.seed} of {name}" for name, views in at_hand.items())
         raise ConfigError(f"these teachers have embedded other views (--views-seed {seeds}): choose some of one seed")
-    if len({teacher.views.strength for teacher in stored}) > 1:
-        strengths = ", ".join(f"{teacher.views.strength} of {teacher.name}" for teacher in stored)
+    if len({views.strength for views in at_hand.values()}) > 1:
+        strengths = ", ".join(f"{views.strength} of {name}" for name, views in at_hand.items())
         raise ConfigError(
             f"these teachers have embedded other views (--views-strength {strengths}): choose some of one strength"
         )

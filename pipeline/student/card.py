@@ -102,8 +102,8 @@ def card_facts(
         "config": options,
         "steps": num_steps,
         "versions": versions(),
-        "views": teachers.views.count,
-        "views_strength": teachers.first.settings.get("views_strength", ""),
+        "views": (teachers.views_at_hand if options.get("views_per_epoch") == "fresh" else teachers.views).count,
+        "views_strength": teachers.first.views_strength or "",
         "crop": crop_words(first.patch_px, first.tile_px),
     }
 
@@ -132,7 +132,11 @@ def model_card(summary: dict[str, Any]) -> str:
         steps=summary["steps"],
         stopped=f" {summary['stopped']}" if summary.get("stopped") else "",
         views=views_note(
-            config["augment"], summary["views"], summary.get("views_strength", ""), summary.get("crop", "")
+            config["augment"],
+            summary["views"],
+            summary.get("views_strength", ""),
+            summary.get("crop", ""),
+            fresh=config.get("views_per_epoch") == "fresh",
         ),
         figures=all_figures(summary),
         settings=json.dumps(config, indent=2).replace("`", JSON_BACKTICK),
@@ -196,13 +200,14 @@ def crop_words(patch_px: int, tile_px: int) -> str:
     return f"each a crop of {patch_px} of {tile_px} px" if tile_px != patch_px else ""
 
 
-def views_note(augment: str, num_views: int, strength: str = "", crop: str = "") -> str:
+def views_note(augment: str, num_views: int, strength: str = "", crop: str = "", *, fresh: bool = False) -> str:
     """Lines of a card on the views of a patch, and on augmentation beyond them; `strength` if the store names one,
-    `crop` if they are crops.
+    `crop` if they are crops, `fresh` if each epoch had a view of its own.
     """
     facts = ", ".join(filter(None, (f"strength: {strength}" if strength else "", crop)))
     named = f" ({facts})" if facts else ""
-    views = [f"{num_views} views of each patch{named}, each compared with the teacher's embedding of that view."]
+    number = "A fresh view of each patch in each epoch" if fresh else f"{num_views} views of each patch"
+    views = [f"{number}{named}, each compared with the teacher's embedding of that view."]
     beyond = beyond_the_teacher(augment, num_views)
     lines = [*(views if num_views > 1 else []), *([beyond[0].upper() + beyond[1:] + "."] if beyond else [])]
     return "".join(f"- {line}\n" for line in lines)

@@ -20,6 +20,7 @@ from pipeline.cohort.views import Views, dihedral
 from pipeline.sampling import TRAIN, VAL, patch_keys
 from pipeline.store.changed_slides import only_noted
 from pipeline.store.format import Status
+from pipeline.store.fresh_views import FreshViews
 from pipeline.store.patches import PlannedPatches
 from pipeline.store.replay import require_replay
 from pipeline.store.store import StoredTeacher
@@ -186,7 +187,8 @@ class StoredRows:
     from many threads.
 
     `teachers` are of one store, and `views` are those that all of them have embedded; `plain_view` says whether the
-    patch itself is among those that are shown in training. Notes on slides that are read go to `tell`.
+    patch itself is among those that are shown in training. With `fresh` an epoch shows one view of all rows. Notes on
+    slides that are read go to `tell`.
     """
 
     def __init__(
@@ -196,15 +198,16 @@ class StoredRows:
         slides_root: Path | None = None,
         views: Views | None = None,
         plain_view: bool = True,
+        fresh: FreshViews | None = None,
         tell: Tell,
     ) -> None:
-        self.plain_view = plain_view
+        self.plain_view, self.fresh = plain_view, fresh
         self.views = views or replace(teachers[0].views, count=1)
         self._teachers, self._store = teachers, teachers[0].store
         self.patch_px, self._tile_px = self._store.patch_px, self._store.tile_px
         if self.views.count > 1:
-            for teacher in teachers:
-                require_replay(teacher)
+            for made in (made for teacher in teachers for made in (teacher, *teacher.rounds)):
+                require_replay(made)
         self._slides = None
         if not self._store.has_pixels:  # what stage one has read, of repaired slides too
             accepts = only_noted(self._store)
@@ -235,7 +238,13 @@ class StoredRows:
         return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
 
     def reader(self, draws: RunDraws, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
-        """Reader of the rows as the student sees them in an epoch."""
+        """Reader of the rows as the student sees them in an epoch.
+
+        Raises:
+            StoreError: an epoch's fresh view is not there, or not whole.
+        """
+        if self.fresh:
+            self.fresh.begin(epoch)
         return AugmentedRows(self, draws, epoch, augmentation)
 
 
@@ -248,8 +257,11 @@ class AugmentedRows:
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Read the epoch's view of the row as `StoredRows.read` does, then augment it."""
         number, rows = np.array([row]), self._rows
-        view = row_views(number, rows.views, self._draws, self._epoch, plain=rows.plain_view)
-        embedding = rows.read(row, out, int(view[0]))
+        if rows.fresh is None:
+            view = int(row_views(number, rows.views, self._draws, self._epoch, plain=rows.plain_view)[0])
+        else:
+            view = rows.fresh.view(self._epoch)
+        embedding = rows.read(row, out, view)
         if self._augmentation != "none":
             key = int(row_keys(number, self._draws.seed, self._epoch, "augment")[0])
             out[:] = augment(out.copy(), key, self._augmentation)

@@ -31,27 +31,43 @@ class Extracted:
 
     @property
     def num_failed(self) -> int:
-        """Rows without an embedding."""
-        return sum(count for name, count in self.counts.items() if name != Status.OK.name)
+        """Rows without an embedding, of views in rounds as well."""
+        of_rounds = [made.ledger.status_counts() for made in self.teacher.rounds]
+        return sum(_failed(counts) for counts in (self.counts, *of_rounds))
+
+
+def _failed(counts: dict[str, int]) -> int:
+    """How many rows have no embedding."""
+    return sum(count for name, count in counts.items() if name != Status.OK.name)
 
 
 def extract_report(extracted: Extracted) -> str:
     """Report for the terminal."""
-    teacher, counts = extracted.teacher, extracted.counts
-    size = sum(f["bytes"] for _, entry in teacher.ledger.entries() if entry for f in entry["files"].values())
+    teacher = extracted.teacher
+    rounds = teacher.rounds
     shape = f"{teacher.num_rows:,} rows of {teacher.width} dimensions in {counted(teacher.num_shards, 'shard')}"
-    lines = [f"{teacher.folder}: {shape}, {format_bytes(size)}"]
+    lines = [f"{teacher.folder}: {shape}, {format_bytes(_size(teacher))}"]
+    if rounds:
+        first, last = rounds[0].own_view, rounds[-1].own_view
+        views = f"view {first}" if first == last else f"views {first} to {last}"
+        lines.append(f"{views} in rounds, {format_bytes(sum(map(_size, rounds)))}")
     if extracted.num_new_rows:
         rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)
         lines.append(f"{extracted.num_new_rows:,} rows in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
     else:
         lines.append("nothing was left to do")
-    if extracted.num_failed:
-        failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
-        lines.append(
-            f"failed rows: {failed}; listed in {teacher.folder / 'failures.csv'}. --retry-failures tries them again"
-        )
+    for each, counts in ((teacher, extracted.counts), *((made, made.ledger.status_counts()) for made in rounds)):
+        if _failed(counts):
+            failed = ", ".join(f"{n:,} {name.lower()}" for name, n in counts.items() if n and name != Status.OK.name)
+            lines.append(
+                f"failed rows: {failed}; listed in {each.folder / 'failures.csv'}. --retry-failures tries them again"
+            )
     return "\n".join(lines)
+
+
+def _size(teacher: StoredTeacher) -> int:
+    """Bytes of a teacher's finished shards."""
+    return sum(f["bytes"] for _, entry in teacher.ledger.entries() if entry for f in entry["files"].values())
 
 
 def import_report(imported: Extracted) -> str:

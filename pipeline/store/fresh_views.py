@@ -1,0 +1,118 @@
+"""Fresh views: an epoch shows one view of every row, and no other epoch shows it.
+
+The views may be made in rounds while a run trains: an epoch needs its own view only, so a run ends with an error when
+it comes to one that is not there yet, and continues once it is. What has been shown may not change: checkpoints keep
+the hash of each round.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.base.console import counted
+from pipeline.base.errors import StoreError
+from pipeline.store.format import Status
+from pipeline.store.replay import require_replay
+from pipeline.store.store import StoredTeacher
+from pipeline.store.teachers import ChosenTeachers
+
+
+class FreshViews:
+    """Which view each epoch shows, and that it is whole.
+
+    Args:
+        rows: the training rows, int64 (N,).
+        plain: whether the patch itself is the first view; else it is not shown.
+    """
+
+    def __init__(self, teachers: ChosenTeachers, rows: NDArray[np.int64], *, plain: bool) -> None:
+        self._teachers, self._rows = teachers, rows
+        self._first = 0 if plain else 1
+        self._shown: dict[int, list[str]] = {}
+
+    def view(self, epoch: int) -> int:
+        """The view that an epoch shows, epochs counted from 0."""
+        return self._first + epoch
+
+    def missing_note(self, epochs: int) -> str:
+        """That views of a run of so many epochs are still to be made; "" if none are."""
+        count, needed = self._teachers.views_at_hand.count, self.view(epochs)
+        if count >= needed:
+            return ""
+        last = max(count - self._first, 0)
+        return (
+            f"note: there are fresh views for {last} of {counted(epochs, 'epoch')}. The run will stop there until `g2l "
+            f"extract-teacher` with --views {needed} --views-per-epoch fresh has made the others"
+        )
+
+    def begin(self, epoch: int) -> None:
+        """See that the view of an epoch is whole, and that no view of an epoch before it has been made again. Reads all
+        its embeddings, which compares every checksum.
+
+        Raises:
+            StoreError: it is not there yet, a row of it failed, or one was made again.
+        """
+        for earlier in sorted(self._shown):
+            if self._shown[earlier] != self._contents(earlier):
+                raise StoreError(
+                    f"{self._places(earlier)}: view {self.view(earlier)} was made again since this run showed it in "
+                    f"epoch {earlier + 1}. Start another run"
+                )
+        for made in self._rounds(epoch):
+            require_replay(made)
+            for shard in range(made.num_shards):
+                span = made.ledger.rows(shard)
+                made.read_embeddings(shard)
+                failed = span.start + np.flatnonzero(made.read_status(shard) != Status.OK)
+                if wrong := np.intersect1d(failed, self._rows).tolist():
+                    raise StoreError(
+                        f"{made.folder}: view {made.own_view} of row {wrong[0]} failed ({made.folder / 'failures.csv'} "
+                        "lists all), and the run trains on that row. --retry-failures of extract-teacher tries it again"
+                    )
+        self._shown[epoch] = self._contents(epoch)
+
+    def of_first(self, teacher: StoredTeacher) -> tuple[StoredTeacher, int]:
+        """Where the first view to show lies: embeddings, and its number in them."""
+        view = self._first
+        return (teacher, view) if view < teacher.views.count else (self._round(teacher, view), 0)
+
+    def state(self) -> dict[int, list[str]]:
+        """What a checkpoint keeps: for each epoch that has begun, hashes of the rounds that it showed."""
+        return dict(self._shown)
+
+    def load_state(self, state: Mapping[int, list[str]]) -> None:
+        """Restore `state`."""
+        self._shown = dict(state)
+
+    def _contents(self, epoch: int) -> list[str]:
+        """Hashes of the rounds that an epoch shows; views that were made at once count in the store's hash."""
+        return [made.content_hash() for made in self._rounds(epoch)]
+
+    def _places(self, epoch: int) -> str:
+        """Where the rounds of an epoch lie."""
+        return ", ".join(str(made.folder) for made in self._rounds(epoch))
+
+    def _rounds(self, epoch: int) -> list[StoredTeacher]:
+        """The rounds that an epoch shows, those of all teachers that did not make its view at once.
+
+        Raises:
+            StoreError: one is not there, or not finished.
+        """
+        view = self.view(epoch)
+        return [self._round(each, view) for each in self._teachers.stored if view >= each.views.count]
+
+    def _round(self, teacher: StoredTeacher, view: int) -> StoredTeacher:
+        """A teacher's round of a view.
+
+        Raises:
+            StoreError: it is not there, or not finished.
+        """
+        made = teacher.round(view)
+        if made is None or made.ledger.pending():
+            raise StoreError(
+                f"{teacher.round_folder(view)}: view {view}, for epoch {view - self._first + 1}, is not there yet. "
+                f"`g2l extract-teacher` with --teacher {teacher.name} --views {view + 1} (or more) --views-per-epoch "
+                "fresh makes it; then the same command continues this run"
+            )
+        return made
