@@ -231,7 +231,9 @@ def embed(
 
 
 @verb("inspect", NoOptions)
-def inspect(call: Call, path: Path | None = argument("PLAN|STORE|RUN|STUDENT", "What to look at.")) -> None:
+def inspect(
+    call: Call, path: Path | None = argument("PLAN|STORE|RUN|STUDENT|STUDY|REPRODUCTION", "What to look at.")
+) -> None:
     """Show what a plan, store, run or student holds, and how far it has come. Writes nothing."""
     from stages.inspect import inspect_path
 

@@ -1,10 +1,11 @@
-"""Look at what the stages wrote: plans, stores, runs, students, and the table of encoders."""
+"""Look at what the stages wrote: plans, stores, runs, students, studies, reproductions, and the table of encoders."""
 
+from collections import Counter
 from pathlib import Path
 
 from pipeline.base.console import counted, table
 from pipeline.base.errors import CheckpointError, ConfigError, EncoderError, G2LError
-from pipeline.base.outside import reading
+from pipeline.base.outside import is_there, read_json, read_toml, reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.plan import Plan, read_plan
@@ -13,6 +14,8 @@ from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
 from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
+from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons
+from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
@@ -20,6 +23,7 @@ from pipeline.student.adapters import ADAPTERS_FOLDER
 from pipeline.student.describe import projector_shape, takes_alpha
 from pipeline.student.exported import ExportedStudent, is_student, read_student
 from pipeline.student.portable_names import ONNX_FILE, PROGRAM_FILE
+from pipeline.study.folder import STUDY_FILE, StudyFolder
 from pipeline.training.held_out import best_words, history_table, vals_by_teacher
 from pipeline.training.identity import loss_weights, recorded_teachers
 from pipeline.training.run_folder import RunFolder
@@ -28,10 +32,12 @@ STUDENT_FILES = (CONFIG_FILE, "model.safetensors")
 """By these, and `student.json` or a projector, an exported student is known."""
 OTHER_FILES = (ONNX_FILE, PROGRAM_FILE, ADAPTERS_FOLDER)
 """What `g2l export` may add."""
+STUDY_TABLES = ("table.csv", "pairs.csv", "figure.png")
+"""What `g2l ablate` and `g2l curve` write when their runs are done."""
 
 
 def inspect_path(path: Path) -> str:
-    """What a plan, a store, a run or an exported student holds, and how far it has come.
+    """What a plan, a store, a run, an exported student, a study or a reproduction holds, and how far it has come.
 
     Raises:
         G2LError: it is none of them.
@@ -44,7 +50,11 @@ def inspect_path(path: Path) -> str:
         return describe_plan(read_plan(path), path)
     if all((path / name).is_file() for name in STUDENT_FILES) and is_student(path):
         return describe_student(path)
-    kinds = "plan, store, run or exported student"
+    if is_there(path / STUDY_FILE):
+        return describe_study(path)
+    if is_there(path / REPRODUCE_OPTIONS_FILE):
+        return describe_reproduction(path)
+    kinds = "plan, store, run, exported student, study or reproduction"
     raise G2LError(f"{path} is no {kinds}" if path.exists() else f"{path} does not exist")
 
 
@@ -245,6 +255,69 @@ def _history(student: ExportedStudent) -> list[tuple[str, object]]:
         ("plan", described.plan_hash),
         ("made by", f"g2l {described.g2l}"),
     ]
+
+
+def describe_study(path: Path) -> str:
+    """The folder of `g2l ablate` or `g2l curve` in words.
+
+    Raises:
+        ConfigError: its records are damaged.
+    """
+    folder = StudyFolder(path)
+    with reading(folder.study_path, "damaged", ConfigError):
+        study = read_json(folder.study_path)
+        command, options = study["command"], study["options"]
+        base = f"{options['student']}, {options['weights']}, loss {options['loss']}, {options['epochs']} epochs"
+    runs = sorted(path.glob("runs/*/*/run.json"))
+    finished = [run for run in runs if (run.parent / "student" / CONFIG_FILE).is_file()]
+    settings = {run.parent.parent.name for run in runs}
+    tables = [name for name in STUDY_TABLES if (path / name).is_file()]
+    again = f"run g2l {command} again to continue"
+    rows: list[tuple[str, object]] = [
+        ("study", path),
+        ("made by", f"g2l {command}"),
+        ("base", base),
+        ("settings" if command == "ablate" else "points", f"{len(settings):,}"),
+        (
+            "runs",
+            f"{len(runs):,} begun, {len(finished):,} finished, {len(list(path.glob('scores/*/*.json'))):,} scored",
+        ),
+        ("tables", ", ".join(tables) or f"none yet: {again}"),
+    ]
+    return table(rows)
+
+
+def describe_reproduction(path: Path) -> str:
+    """The folder of `g2l reproduce` in words.
+
+    Raises:
+        G2LError: its records are damaged.
+    """
+    with reading(path / REPRODUCE_OPTIONS_FILE, "damaged", ConfigError):
+        options = read_toml(path / REPRODUCE_OPTIONS_FILE)["reproduce"]
+        rows: list[tuple[str, object]] = [
+            ("reproduction", path),
+            ("set", options["public_set"]),
+            ("read from", options["root"]),
+            *(("model", name) for name in options["models"]),
+        ]
+    if not is_there(path / COMPARISON_FILE):
+        return table([*rows, ("finished", "no: run g2l reproduce again to continue")])
+    comparisons = [row for row in read_comparisons(path) if row.model]
+    verdicts = Counter(row.verdict for row in comparisons)
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.items())
+    cells = [
+        (
+            row.metric,
+            row.model,
+            f"{row.measured.value:.4f}" if row.measured else "-",
+            f"{row.published.value:.4f}" if row.published else "-",
+            row.verdict,
+        )
+        for row in comparisons
+    ]
+    text = table([*rows, ("comparisons", counts or "none")])
+    return f"{text}\n\n{table(cells, ('metric', 'model', 'measured', 'published', 'verdict'), right=(2, 3))}"
 
 
 def models_table() -> str:

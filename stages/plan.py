@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.base.console import Progress, counted
+from pipeline.base.console import Progress, counted, say
+from pipeline.base.cores import give_back_memory
 from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
@@ -28,6 +29,7 @@ from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
 from pipeline.slides.patch_sample import measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
+from pipeline.slides.tissue import long_reading_note
 from pipeline.slides.tissue_grid import TissueGrid, lay_grid
 
 TISSUE_EVERYWHERE = 0.95
@@ -66,7 +68,9 @@ def plan_slides(
     grid, sampling, check = config.grid, config.sampling, config.check_files
 
     def audit_row(row: ManifestRow) -> Audited:
-        return audit_slide(row, manifest, grid, sampling, check, overlays, num_measured)
+        result = audit_slide(row, manifest, grid, sampling, check, overlays, num_measured)
+        give_back_memory()
+        return result
 
     with ThreadPoolExecutor(workers) as pool, Progress("planning", len(chosen), "slides") as progress:
         for result in pool.map(audit_row, [rows[slide_id] for slide_id in sorted(chosen)]):
@@ -113,6 +117,8 @@ def audit_slide(
         if check_file and row.sha256:
             check_sha256(path, row.sha256)
         slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+        if note := long_reading_note(slide):
+            say(f"note: {note}")
         with slide_failures(path):
             laid = lay_grid(slide, grid)
             part = sample_slide(row, slide, laid, sampling)

@@ -7,6 +7,9 @@ from pipeline.config.base import Config, option
 from pipeline.config.model_names import absolute_folder, absolute_model
 from pipeline.evaluate.options.shared import ResampleOptions, RunOptions
 
+REPRODUCE_OPTIONS_FILE = "reproduce.toml"
+"""The record of the options, which marks the folder of a reproduction."""
+
 
 class SetOptions(Config):
     """The set, and what is compared on it."""

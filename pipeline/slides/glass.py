@@ -8,6 +8,9 @@ much of the slide and is smooth at a coarser scale, where tissue still varies an
 whose tint changes across the slide, and pink glass, which looks like pale tissue.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -54,6 +57,9 @@ BACKGROUND_PINK = 0.08
 tissue more than 0.1.
 """
 
+STRIP_PX = 2**18
+"""Pixels that are looked at in one go, so that memory does not grow with the slide. Our choice: some 10 MB."""
+
 Colour = tuple[float, float, float]
 
 
@@ -62,10 +68,8 @@ def find_glass(image: NDArray[np.uint8], known: NDArray[np.bool_]) -> list[Colou
 
     Empty if there are none, as on a slide covered with tissue.
     """
-    values = image.astype(np.float32)
-    candidates = _candidates(values, known, MIN_LIGHT, MAX_TINT, MAX_PINK)
-    least = max(MIN_SHARE * float(known.sum()), 1.0)
-    return _frequent_colours(candidates, least, MOST_KINDS)
+    colours, counts = _choose(*_smooth_colours(image, known), MIN_LIGHT, MAX_TINT, MAX_PINK)
+    return _frequent_colours(colours, counts, max(MIN_SHARE * float(known.sum()), 1.0), MOST_KINDS)
 
 
 def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: list[Colour]) -> Colour | None:
@@ -80,43 +84,96 @@ def find_background(image: NDArray[np.uint8], known: NDArray[np.bool_], glass: l
     means = image[inside].reshape(*squares, 3).mean(axis=(1, 3), dtype=np.float32)
     whole = np.asarray(known[inside].reshape(squares).all(axis=(1, 3)))
     most_pink = MAX_PINK if glass else BACKGROUND_PINK
-    candidates = _candidates(means, whole, BACKGROUND_LIGHT, BACKGROUND_TINT, most_pink)
-    for colour in _frequent_colours(candidates, max(BACKGROUND_SHARE * float(whole.sum()), 1.0), MOST_KINDS):
+    smooth = means[whole & _is_smooth(means)]
+    candidates = _choose(smooth, np.ones(len(smooth), np.int64), BACKGROUND_LIGHT, BACKGROUND_TINT, most_pink)
+    for colour in _frequent_colours(*candidates, max(BACKGROUND_SHARE * float(whole.sum()), 1.0), MOST_KINDS):
         if not any(np.abs(np.subtract(colour, kind)).max() <= REACH for kind in glass):
             return colour
     return None
 
 
-def _candidates(
-    values: NDArray[np.float32], known: NDArray[np.bool_], least_light: float, most_tint: float, most_pink: float
-) -> NDArray[np.float32]:
-    """Colours (N, 3) of the `known` pixels of (H, W, 3) that are smooth, bright, and neither too tinted nor too
-    pink.
+def strips(height: int, width: int) -> Iterator[slice]:
+    """The rows of an image, in strips of about `STRIP_PX` pixels."""
+    num_rows = max(1, STRIP_PX // max(width, 1))
+    return (slice(top, min(top + num_rows, height)) for top in range(0, height, num_rows))
+
+
+def brightest(image: NDArray[Any]) -> NDArray[Any]:
+    """The largest channel of each pixel of (H, W, 3). numpy's `max` along so short an axis is ten times as slow."""
+    return np.asarray(np.maximum(np.maximum(image[..., 0], image[..., 1]), image[..., 2]))
+
+
+def _darkest(image: NDArray[Any]) -> NDArray[Any]:
+    """The smallest channel of each pixel of (H, W, 3)."""
+    return np.asarray(np.minimum(np.minimum(image[..., 0], image[..., 1]), image[..., 2]))
+
+
+def _smooth_colours(
+    image: NDArray[np.uint8], known: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The colours (N, 3) of the smooth `known` pixels of an image (H, W, 3), each once, and how many have each (N,)."""
+    height, width = known.shape
+    margin = WINDOW_PX // 2
+    numbers, counts = [], []
+    for rows in strips(height, width):
+        first, last = max(rows.start - margin, 0), min(rows.stop + margin, height)
+        smooth = _is_smooth(image[first:last].astype(np.float32))[rows.start - first : rows.stop - first]
+        pixels = image[rows][known[rows] & smooth].astype(np.int32)
+        each, count = np.unique((pixels[:, 0] << 16) + (pixels[:, 1] << 8) + pixels[:, 2], return_counts=True)
+        numbers.append(each)
+        counts.append(count)
+    each, place = np.unique(np.concatenate(numbers), return_inverse=True)
+    total = np.bincount(place, np.concatenate(counts), len(each)).astype(np.int64)
+    return np.stack([each >> 16, each >> 8 & 255, each & 255], axis=1).astype(np.float32), total
+
+
+def _choose(
+    colours: NDArray[np.float32], counts: NDArray[np.int64], least_light: float, most_tint: float, most_pink: float
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Those of the colours (N, 3), and their counts (N,), that are bright, and neither too tinted nor too pink."""
+    bright = colours.mean(axis=1) >= least_light
+    colours, counts = colours[bright], counts[bright]
+    high, low = brightest(colours), _darkest(colours)
+    pink = (np.minimum(colours[:, 0], colours[:, 2]) - colours[:, 1]) / high
+    chosen = ((high - low) / high <= most_tint) & (pink <= most_pink)
+    return colours[chosen], counts[chosen]
+
+
+def _frequent_colours(
+    rest: NDArray[np.float32], counts: NDArray[np.int64], least: float, most_kinds: int
+) -> list[Colour]:
+    """The most frequent of the colours (N, 3) of `counts` (N,) pixels: at most `most_kinds`, each with at least `least`
+    pixels.
     """
-    rest = values[known & _is_smooth(values) & (values.mean(axis=2) >= least_light)]
-    high, low = rest.max(axis=1), rest.min(axis=1)
-    pink = (np.minimum(rest[:, 0], rest[:, 2]) - rest[:, 1]) / high
-    return np.asarray(rest[((high - low) / high <= most_tint) & (pink <= most_pink)])
-
-
-def _frequent_colours(rest: NDArray[np.float32], least: float, most_kinds: int) -> list[Colour]:
-    """The most frequent of the colours (N, 3): at most `most_kinds`, each with at least `least` pixels."""
     colours: list[Colour] = []
-    while len(rest) >= least and len(colours) < most_kinds:
+    while counts.sum() >= least and len(colours) < most_kinds:
         bins = (rest // BIN).astype(np.int64)
-        numbers, counts = np.unique((bins[:, 0] * 32 + bins[:, 1]) * 32 + bins[:, 2], return_counts=True)
-        top = int(numbers[counts.argmax()])
+        numbers, place = np.unique((bins[:, 0] * 32 + bins[:, 1]) * 32 + bins[:, 2], return_inverse=True)
+        top = int(numbers[np.bincount(place, counts).argmax()])
         middle = np.array([top // 1024, top // 32 % 32, top % 32], np.float32) * BIN + BIN / 2
         for _ in range(3):  # move from the bin's centre to the median of the colours near it
             near = (np.abs(rest - middle) <= REACH).all(axis=1)
-            middle = np.median(rest[near], axis=0)
+            if not near.any():
+                return colours
+            middle = _median_colour(rest[near], counts[near])
         near = (np.abs(rest - middle) <= REACH).all(axis=1)
-        if near.sum() < least:
+        if counts[near].sum() < least:
             break
         red, green, blue = middle.tolist()
         colours.append((red, green, blue))
-        rest = rest[~near]
+        rest, counts = rest[~near], counts[~near]
     return colours
+
+
+def _median_colour(colours: NDArray[np.float32], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The median (3,) of each channel of the colours (N, 3), of which there are `counts` (N,)."""
+    number = int(counts.sum())
+    middle = []
+    for channel in range(3):
+        order = colours[:, channel].argsort(kind="stable")
+        positions = np.searchsorted(counts[order].cumsum(), [(number - 1) // 2, number // 2], side="right")
+        middle.append(colours[order[positions], channel].mean())
+    return np.array(middle, np.float32)
 
 
 def _is_smooth(values: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -124,7 +181,7 @@ def _is_smooth(values: NDArray[np.float32]) -> NDArray[np.bool_]:
     size = (WINDOW_PX, WINDOW_PX, 1)
     mean = ndimage.uniform_filter(values, size, mode="nearest")
     square = ndimage.uniform_filter(values**2, size, mode="nearest")
-    variance = np.maximum(square - mean**2, 0).max(axis=2)
+    variance = brightest(np.maximum(square - mean**2, 0))
     return np.asarray(variance <= MAX_DEVIATION**2)
 
 
@@ -137,11 +194,11 @@ def saturation_against_glass(image: NDArray[np.uint8], glass: list[Colour]) -> N
     kinds = [np.array(colour, np.float32) / max(colour) for colour in tinted]
     if len(tinted) < len(glass) or not glass:
         kinds.insert(0, np.ones(3, np.float32))
-    lowest = None
-    for kind in kinds:
-        untinted = image / kind
-        high, low = untinted.max(axis=2), untinted.min(axis=2)
-        saturation = (high - low) / np.maximum(high, 1)
-        lowest = saturation if lowest is None else np.minimum(lowest, saturation)
-    assert lowest is not None
-    return np.asarray(lowest, np.float32)
+    lowest = np.full(image.shape[:2], np.inf, np.float32)
+    for rows in strips(*image.shape[:2]):
+        for kind in kinds:
+            untinted = image[rows] / kind
+            high = brightest(untinted)
+            saturation = (high - _darkest(untinted)) / np.maximum(high, 1)
+            np.minimum(lowest[rows], saturation, out=lowest[rows])
+    return lowest

@@ -6,6 +6,7 @@ splitting a slide full of tissue. Specks are removed and small holes filled. Unr
 damage shows up as failed rows. Left out: pen marks, folds, blur (see docs/guide.md).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,9 @@ from skimage.morphology import remove_small_objects
 
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.slides.geometry import integral_image
-from pipeline.slides.glass import find_background, find_glass, saturation_against_glass
+from pipeline.slides.glass import brightest, find_background, find_glass, saturation_against_glass
+from pipeline.slides.info import SlideInfo
+from pipeline.slides.median import median_filter
 from pipeline.slides.reader import Slide
 
 MASK_MPP = 8.0
@@ -43,6 +46,8 @@ MOST_FAILED_READS = 2000
 """Failed reads per slide after which blocks are no longer quartered; each opens the file twice. Our choice: some
 seconds, enough for twenty blocks with one damaged tile each.
 """
+MANY_PX = 2**30
+"""Pixels of a level that are worth a note before they are read. Our choice: some ten seconds of one core."""
 MAX_MASK_PX = 2**28
 """Most pixels of a mask. Our choice: 131 mm x 131 mm of glass, and 3 GB of memory for all arrays of that size."""
 
@@ -88,7 +93,7 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     """Segment tissue in an RGB image (H, W, 3) of `pixel_um` micrometres per pixel: bool (H, W). Skips pixels in
     `ignore`.
     """
-    known = image.max(axis=2) >= MIN_BRIGHTNESS
+    known = brightest(image) >= MIN_BRIGHTNESS
     if ignore is not None:
         known &= ~ignore
     median_px = max(1, round(MEDIAN_UM / pixel_um)) | 1
@@ -96,9 +101,10 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     background = find_background(image, known, glass)
     if background is not None:  # often noisy, and noise in the channels adds saturation
         glass.insert(0, background)
-        image = ndimage.median_filter(image, size=(median_px, median_px, 1), mode="nearest")
-    saturation = np.where(known, saturation_against_glass(image, glass), 0).astype(np.float32)
-    saturation = ndimage.median_filter(saturation, size=median_px, mode="nearest")
+        image = median_filter(image, median_px)
+    saturation = saturation_against_glass(image, glass)
+    saturation[~known] = 0
+    saturation = median_filter(saturation, median_px)
     values = saturation[known]
     if values.size == 0 or np.ptp(values) == 0:
         threshold = MAX_SATURATION
@@ -112,6 +118,26 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     return np.asarray(mask | small, dtype=bool)
 
 
+def mask_level(info: SlideInfo) -> tuple[int, int]:
+    """The level from which the mask is made, and the whole number of its pixels that a mask pixel is wide."""
+    level = max((i for i, d in enumerate(info.downsamples) if d * info.mpp <= MASK_MPP), default=0)
+    return level, max(1, round(MASK_MPP / (info.mpp * info.downsamples[level])))
+
+
+def long_reading_note(slide: Slide) -> str:
+    """What to tell of a slide of which much has to be read to find its tissue; "" of others."""
+    info = slide.info
+    level, factor = mask_level(info)
+    width, height = info.level_sizes_px[level]
+    if width * height < MANY_PX:
+        return ""
+    why = "has only one level" if len(info.level_sizes_px) == 1 else f"has no level near {MASK_MPP:g} um/px"
+    return (
+        f"{slide.path} {why}, so its tissue is found from all {width:,} x {height:,} pixels of level {level}. They are "
+        f"read block by block and averaged {factor} x {factor}; this takes minutes, but bounded memory"
+    )
+
+
 def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], float]:
     """Read the whole slide at about `MASK_MPP`: RGB (H, W, 3), unreadable pixels (H, W), and level-0 pixels per pixel.
 
@@ -122,9 +148,8 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
         SlideError: the thumbnail would be larger than that of any slide, or the slide's file is gone.
     """
     info = slide.info
-    level = max((i for i, d in enumerate(info.downsamples) if d * info.mpp <= MASK_MPP), default=0)
+    level, factor = mask_level(info)
     downsample, (width, height) = info.downsamples[level], info.level_sizes_px[level]
-    factor = max(1, round(MASK_MPP / (info.mpp * downsample)))
     columns, rows = -(-width // factor), -(-height // factor)
     if columns * rows > MAX_MASK_PX:
         side_mm = (columns * factor * downsample * info.mpp / 1000, rows * factor * downsample * info.mpp / 1000)
@@ -132,31 +157,33 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
             f"{slide.path}: at {info.mpp:g} um/px its {info.size_l0_px[0]:,} x {info.size_l0_px[1]:,} "
             f"pixels are {side_mm[0]:.0f} x {side_mm[1]:.0f} mm, more than any slide"
         )
-    num_failed = 0
     image = np.zeros((rows, columns, 3), np.uint8)
     unreadable = np.zeros((rows, columns), bool)
-
-    def read_block(x: int, y: int, w: int, h: int) -> None:
-        """Fill the block of `w` x `h` level pixels whose corner is (x, y)."""
-        nonlocal num_failed
-        top, left = y // factor, x // factor
-        bottom, right = top + -(-h // factor), left + -(-w // factor)
+    side = max(1, BLOCK_PX // factor) * factor
+    blocks = list(_divided((0, 0, width, height), side))[::-1]
+    num_failed = 0
+    while (
+        blocks
+    ):  # no function that calls itself: it would keep the slide, and its tiles, until Python looks for cycles
+        x, y, w, h = blocks.pop()
+        place = (slice(y // factor, y // factor - (-h // factor)), slice(x // factor, x // factor - (-w // factor)))
         try:
             region = slide.read_region(level, (x, y), (w, h))
         except PatchError:
             num_failed += 1
             half = max(w, h) // 2 // factor * factor
             if max(w, h) <= MIN_BLOCK_PX or half == 0 or num_failed > MOST_FAILED_READS:
-                unreadable[top:bottom, left:right] = True
-                return
-            for sub_y in range(y, y + h, half):
-                for sub_x in range(x, x + w, half):
-                    read_block(sub_x, sub_y, min(half, x + w - sub_x), min(half, y + h - sub_y))
+                unreadable[place] = True
+            else:
+                blocks += list(_divided((x, y, w, h), half))[::-1]
         else:
-            image[top:bottom, left:right] = np.asarray(region.reduce(factor))
-
-    block = max(1, BLOCK_PX // factor) * factor
-    for y in range(0, height, block):
-        for x in range(0, width, block):
-            read_block(x, y, min(block, width - x), min(block, height - y))
+            image[place] = np.asarray(region.reduce(factor))
     return image, unreadable, factor * downsample
+
+
+def _divided(box: tuple[int, int, int, int], side: int) -> Iterator[tuple[int, int, int, int]]:
+    """A box (x, y, width, height) in blocks of at most `side` pixels, row by row."""
+    left, top, width, height = box
+    for y in range(top, top + height, side):
+        for x in range(left, left + width, side):
+            yield x, y, min(side, left + width - x), min(side, top + height - y)

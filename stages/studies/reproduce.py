@@ -27,7 +27,7 @@ from pipeline.public_sets.copies import without_leaks
 from pipeline.public_sets.figures_of_paper import FIGURE_1_COLUMNS, draw_comparison, draw_figure_1, figure_1_rows
 from pipeline.public_sets.measured import MEASURED, feature_labels, measured_values, milliseconds, num_failed
 from pipeline.public_sets.members import Members
-from pipeline.public_sets.options import ReproduceConfig
+from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE, ReproduceConfig
 from pipeline.public_sets.paper_tables import draw_table, paper_tables
 from pipeline.public_sets.published import published_name, published_values
 from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, SetRecipe, find_recipe
@@ -35,7 +35,6 @@ from pipeline.public_sets.whole import num_failures, why_not_all_used, why_not_w
 from pipeline.report.content import Exclusion, Report
 from stages.evaluate import evaluate
 
-REPRODUCE_OPTIONS_FILE = "reproduce.toml"
 TABLE_FILE, LEFT_OUT_FILE = "table.csv", "left_out.csv"
 IMAGES_FOLDER, REPORT_FOLDER = "images", "report"
 SHOWN_LEFT_OUT = 5

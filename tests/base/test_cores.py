@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.cores import cgroup_quota, usable_cores
+from pipeline.base.cores import cgroup_quota, give_back_memory, usable_cores
 
 CASES: list[tuple[str, dict[str, str], float | None]] = [
     ("0::/a/b\n", {"a/b/cpu.max": "150000 100000\n"}, 1.5),
@@ -50,3 +50,18 @@ def test_a_quota_counts_and_at_least_one_core_is_used(monkeypatch: pytest.Monkey
     assert usable_cores() == 1
     monkeypatch.setattr("pipeline.base.cores.cgroup_quota", lambda: 10_000.0)
     assert usable_cores() == len(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and glibc's allocator is asked")
+def test_freed_memory_is_given_back() -> None:
+    """Small arrays below one that is still in use: glibc keeps them until it is asked."""
+    code = (
+        "import numpy as np\nfrom pipeline.base.cores import give_back_memory\n"
+        "def held():\n    return int(open('/proc/self/statm').read().split()[1]) * 4096\n"
+        "arrays = [np.ones(100_000, np.uint8) for _ in range(1000)]\nlast = arrays.pop()\ncycle = [arrays]\n"
+        "cycle.append(cycle)\nmost = held()\ndel arrays, cycle\n"
+        "give_back_memory()\nassert held() < most - 80_000_000, (most, held())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    give_back_memory()  # again, with nothing to give

@@ -1,5 +1,7 @@
 """Tissue: found where it is, not where it is not; the thumbnail is the slide; what cannot be read is not glass."""
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from support.glass import BACKGROUNDS, GLASS, PINK, STROMA, TINTS, on_glass, wit
 from pipeline.base.errors import SlideError
 from pipeline.slides import tissue
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import find_tissue, read_thumbnail, segment
+from pipeline.slides.tissue import find_tissue, long_reading_note, read_thumbnail, segment
 
 
 def painted(*boxes: tuple[int, int, int, int], colour: tuple[int, int, int] = PINK, side: int = 200) -> np.ndarray:
@@ -190,6 +192,45 @@ def test_a_slide_of_which_nothing_can_be_read_ends(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Slide, "read_region", lambda self, *a, **k: (reads.append(1), real(self, *a, **k))[1])
     assert read_thumbnail(bad)[1].all()
     assert len(reads) < 30
+
+
+def test_a_slide_without_levels_says_that_it_takes_longer(tmp_path: Path) -> None:
+    one = Slide(sf.make_vast_slide(tmp_path / "one.svs", seed=1))
+    assert one.info.size_l0_px == (100_000, 80_000)
+    note = long_reading_note(one)
+    assert "one.svs has only one level, so its tissue is found from all 100,000 x 80,000 pixels of level 0" in note
+    assert "averaged 32 x 32" in note
+    assert long_reading_note(Slide(sf.make_vast_slide(tmp_path / "levels.svs", downsamples=(1, 4, 16)))) == ""
+    assert "no level near 8 um/px" in long_reading_note(
+        Slide(sf.make_vast_slide(tmp_path / "two.svs", downsamples=(1, 2)))
+    )
+    small = Slide(sf.make_slide(tmp_path / "small.svs", width=600, height=400, mpp=0.5, downsamples=(1,)))
+    assert long_reading_note(small) == ""
+
+
+def test_blocks_of_one_level_are_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read at once does not grow with the level, and each pixel is read once."""
+    slide = Slide(sf.make_vast_slide(tmp_path / "a.svs", width=5_000, height=4_500))
+    sizes = []
+    real = Slide.read_region
+    monkeypatch.setattr(Slide, "read_region", lambda self, *a, **k: (sizes.append(a[2]), real(self, *a, **k))[1])
+    assert read_thumbnail(slide)[0].shape == (141, 157, 3)
+    assert max(max(size) for size in sizes) <= tissue.BLOCK_PX
+    assert sum(width * height for width, height in sizes) == 5_000 * 4_500
+
+
+def test_a_slide_is_closed_when_it_is_dropped(tmp_path: Path) -> None:
+    """Not when Python next looks for cycles: until then each would hold its tiles, 64 MB."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=0.5))
+    gc.collect()
+    gc.disable()
+    try:
+        find_tissue(slide)
+        dropped = weakref.ref(slide)
+        del slide
+        assert dropped() is None
+    finally:
+        gc.enable()
 
 
 # Tinted glass

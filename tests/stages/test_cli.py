@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from support.commands import call_g2l, called, run_g2l
+from support.earlier import unpack
 from support.extraction import TEACHER, write_cohort, write_teacher
+from support.inspected import begun_reproduction, begun_study
 
 from pipeline.config.base import Config, differences, read_options
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
@@ -135,6 +137,26 @@ def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
     assert "hf-hub:bioptimus/H-optimus-0" in done.stdout
     assert "4 of 4 cases" in done.stdout
     assert "nowhere does not exist" in done.stderr
+
+
+@pytest.mark.slow
+def test_each_kind_of_output_is_inspected_without_torch(tmp_path: Path) -> None:
+    """In less than 200 MB, of which torch alone would take more."""
+    unpack("0.2.0", tmp_path)
+    begun_study(tmp_path / "study")
+    begun_reproduction(tmp_path / "reproduction")
+    code = (
+        "import sys\nfrom stages.cli import main\nsys.argv[1:] = ['inspect', sys.argv[1]]\n"
+        "try:\n    main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "heavy = {'torch', 'timm', 'torchvision', 'matplotlib', 'pandas', 'sklearn'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "most = int(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM')))\n"
+        "assert most < 200_000, most\n"
+    )
+    for name in ("plan.h5", "store.zarr", "imported.zarr", "run", "exported", "study", "reproduction"):
+        done = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)], capture_output=True, text=True)
+        assert done.returncode == 0, name + done.stderr
+        assert str(tmp_path / name) in done.stdout
 
 
 @pytest.mark.slow

@@ -427,6 +427,60 @@ def make_big_slide(
     return path
 
 
+def make_vast_slide(
+    path: Path,
+    *,
+    width: int = 100_000,
+    height: int = 80_000,
+    mpp: float = 0.25,
+    downsamples: Sequence[int] = (1,),
+    seed: int = 0,
+    tile: int = 256,
+) -> Path:
+    """Write an Aperio slide as vast as any in a few MB; returns `path`.
+
+    Tiles are real JPEGs (4:2:0), but the directory names the same few at many places: glass, and tissue in an ellipse
+    in the middle and in small pieces around it. Slides of different seeds differ.
+    """
+    rng = np.random.default_rng(seed)
+    tissue = make_pixels("tissue", 4000, 4000, seed=seed, mpp=0.5)[1300 : 1300 + 4 * tile, 1300 : 1300 + 4 * tile]
+    glass = make_pixels("blank", tile, tile, seed=seed)
+    kinds = [bytes(each) for row in _encode_tiles(tissue, tile, 80) for each in row]
+    kinds += [bytes(_encode_tiles(glass, tile, 80)[0][0])]
+    offsets = 8 + np.concatenate([[0], np.cumsum([len(each) + len(each) % 2 for each in kinds])])
+    data = b"".join(each + b"\0" * (len(each) % 2) for each in kinds)
+    pieces = rng.random((32, 32)) < 0.05
+    pages = []
+    for downsample in downsamples:
+        w, h = width // downsample, height // downsample
+        rows, columns = math.ceil(h / tile), math.ceil(w / tile)
+        y, x = np.meshgrid(np.linspace(-1, 1, rows), np.linspace(-1, 1, columns), indexing="ij")
+        is_tissue = (x / 0.5) ** 2 + (y / 0.6) ** 2 < 1
+        is_tissue |= pieces[((y + 1) * 15.99).astype(int), ((x + 1) * 15.99).astype(int)]
+        kind = np.where(is_tissue, rng.integers(0, len(kinds) - 1, is_tissue.shape), len(kinds) - 1).ravel()
+        sizes = np.array([len(each) for each in kinds])[kind]
+        tags = _page_tags("aperio", width, height, w, h, mpp, downsample)
+        pages.append(
+            [
+                (256, 4, 1, struct.pack("<I", w)),
+                (257, 4, 1, struct.pack("<I", h)),
+                (258, 3, 3, struct.pack("<3H", 8, 8, 8)),
+                (259, 3, 1, struct.pack("<H", 7)),
+                (262, 3, 1, struct.pack("<H", 6)),
+                (270, 2, len(tags["description"]) + 1, tags["description"].encode() + b"\0"),
+                (277, 3, 1, struct.pack("<H", 3)),
+                (322, 4, 1, struct.pack("<I", tile)),
+                (323, 4, 1, struct.pack("<I", tile)),
+                (324, 4, len(kind), offsets[kind].astype("<u4").tobytes()),
+                (325, 4, len(kind), sizes.astype("<u4").tobytes()),
+                (530, 3, 2, struct.pack("<2H", 2, 2)),
+            ]
+        )
+    start = 8 + len(data)
+    path.write_bytes(b"II" + struct.pack("<HI", 42, start) + data + _pack_ifds(pages, start, 0))
+    return path
+
+
 def _encode_tiles(rgb: Rgb, tile: int, quality: int) -> list[list[bytes]]:
     rows, columns = rgb.shape[0] // tile, rgb.shape[1] // tile
     tiles = rgb.reshape(rows, tile, columns, tile, 3).swapaxes(1, 2)
