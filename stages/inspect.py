@@ -267,7 +267,9 @@ def describe_study(path: Path) -> str:
     with reading(folder.study_path, "damaged", ConfigError):
         study = read_json(folder.study_path)
         command, options = study["command"], study["options"]
-        base = f"{options['student']}, {options['weights']}, loss {options['loss']}, {options['epochs']} epochs"
+        base = (
+            f"{options['student']}, {options['weights']}, loss {options['loss']}, {counted(options['epochs'], 'epoch')}"
+        )
     runs = sorted(path.glob("runs/*/*/run.json"))
     finished = [run for run in runs if (run.parent / "student" / CONFIG_FILE).is_file()]
     settings = {run.parent.parent.name for run in runs}

@@ -162,9 +162,8 @@ def read_thumbnail(slide: Slide) -> tuple[NDArray[np.uint8], NDArray[np.bool_], 
     side = max(1, BLOCK_PX // factor) * factor
     blocks = list(_divided((0, 0, width, height), side))[::-1]
     num_failed = 0
-    while (
-        blocks
-    ):  # no function that calls itself: it would keep the slide, and its tiles, until Python looks for cycles
+    # no function that calls itself: it would keep the slide, and its tiles, until Python looks for cycles
+    while blocks:
         x, y, w, h = blocks.pop()
         place = (slice(y // factor, y // factor - (-h // factor)), slice(x // factor, x // factor - (-w // factor)))
         try:
