@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import machine
 
@@ -75,11 +76,11 @@ def child(student_name: str, batch_size: int, device_name: str) -> None:
         distillation.train()
         parameters = distillation.parameters()
         gradients = {
-            "alone": lambda _: GradientBuckets([]),
-            "one by one": OneByOne,
-            "DDP": lambda _, projector=projector: OneByOne(list(projector.parameters())),
-            "buckets": GradientBuckets,
-        }[way](parameters)
+            "alone": GradientBuckets([]),
+            "one by one": OneByOne(parameters),
+            "DDP": OneByOne(list(projector.parameters())),
+            "buckets": GradientBuckets(parameters if way == "buckets" else []),
+        }[way]
         steps[way] = (distillation, build_optimizer(distillation.modules(), 1e-4, 0.05), gradients)
     print("ready", flush=True)
     for line in sys.stdin:
@@ -151,7 +152,7 @@ def main() -> int:
     lines, notes, worst, quiet = [], [], 0.0, True
     for name in args.students:
         group = Group(args.processes, [name, str(args.batch_size), args.device])
-        parts = {way: (lambda way=way: group.steps(way)) for way in WAYS}
+        parts = {way: partial(group.steps, way) for way in WAYS}
         rounds = machine.measure_rounds(parts, wanted=args.rounds, patience=args.patience)
         group.end()
         for way in WAYS:

@@ -148,21 +148,26 @@ class _Bucket:
         self.missing.discard(parameter)
 
     def send(self) -> None:
-        """Begin to sum the gradients over all processes."""
-        self._expected = {p for p in self.parameters if p.grad is not None}
-        if self._expected:
-            self._flat = torch.cat([p.grad.flatten() for p in self.parameters if p.grad is not None])
-            self._work = dist.all_reduce(self._flat, async_op=True)
+        """Begin to sum the gradients over all processes. From here on they lie in the bucket, in their own layouts, so
+        that none is kept twice.
+        """
+        having = [(p, p.grad) for p in self.parameters if p.grad is not None]
+        self._expected = {parameter for parameter, _ in having}
+        if not having:
+            return
+        self._flat = having[0][1].new_empty(sum(gradient.numel() for _, gradient in having))
+        start = 0
+        for parameter, gradient in having:
+            dense = torch.empty_like(gradient, device="meta").stride()  # the gradient's own, unless that has gaps
+            parameter.grad = self._flat.as_strided(gradient.shape, dense, start).copy_(gradient)
+            start += gradient.numel()
+        self._work = dist.all_reduce(self._flat, async_op=True)
 
     def receive(self) -> None:
-        """Wait for the sums, and put their means into the gradients."""
-        if self._work is None or self._flat is None:
-            return
-        self._work.wait()
-        self._flat /= world_size()
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        for gradient, mean in zip(gradients, torch.split(self._flat, [g.numel() for g in gradients]), strict=True):
-            gradient.copy_(mean.view(gradient.shape))
+        """Wait for the sums, and make them means."""
+        if self._work is not None and self._flat is not None:
+            self._work.wait()
+            self._flat /= world_size()
         self._flat = self._work = None
 
 

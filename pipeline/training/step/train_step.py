@@ -66,8 +66,6 @@ class HowToStep:
         Raises:
             ConfigError: it cannot, or torch cannot compile here.
         """
-        if self.compiled:
-            require_compiler(device)
         if norms := len(batch_norms(student.module)):
             if self.part:
                 raise ConfigError(
@@ -77,6 +75,8 @@ class HowToStep:
                 )
             if self.world > 1:
                 self._require_norms(student)
+        if self.compiled:
+            require_compiler(device)
 
     def _require_norms(self, student: BuiltEncoder) -> None:
         """Check that several processes can train a student with batch normalisation."""
