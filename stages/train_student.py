@@ -60,13 +60,7 @@ from pipeline.training.curves import draw_curves
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.held_out import best_words
 from pipeline.training.identity import loss_weights, named_in_lines, run_identity
-from pipeline.training.optim import (
-    annealed_weight_decay,
-    build_optimizer,
-    learning_rate,
-    set_learning_rate,
-    set_weight_decay,
-)
+from pipeline.training.optim import build_optimizer, set_schedules
 from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
@@ -387,7 +381,7 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     with loader:
         first = step - epoch * run.steps_per_epoch
         for batch in loader.batches(rows[mine] for rows in batches_of(order, run.rows.batch_size, first)):
-            lr = set_schedules(run, step)
+            lr = set_schedules(run.optimizer, config, step, run.num_steps)
             loss, norm = train_step(
                 distillation, batch, loss_of, run.optimizer, config.clip, run.early_stop, run.gradients
             )
@@ -406,17 +400,6 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     if run.early_stop and run.early_stop.stop:
         log.append(run.early_stop.stop.line())
     return step
-
-
-def set_schedules(run: Run, step: int) -> float:
-    """Set the learning rate of `step` (from 0), and its weight decay if that is annealed; returns the learning rate."""
-    config = run.config
-    lr = learning_rate(step, run.num_steps, config.lr, config.warmup, config.final_lr)
-    set_learning_rate(run.optimizer, lr)
-    if config.weight_decay_schedule == "cosine":
-        decay = annealed_weight_decay(step, run.num_steps, config.weight_decay, config.warmup, config.final_lr)
-        set_weight_decay(run.optimizer, decay)
-    return lr
 
 
 def write_steps(
