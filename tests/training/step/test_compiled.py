@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
-from support.stores import make_patches, make_store, plain_vit, run_files, student_folder, train_config
+from support.processes import finish_processes, start_processes
+from support.stores import flags, make_patches, make_store, plain_vit, run_files, student_folder, train_config
 from support.training import stop_after
 
 from pipeline.base.errors import CheckpointError
@@ -83,6 +84,16 @@ def test_a_compiled_run_in_parts_is_continued_to_the_same_bytes(
             train_student(store, tmp_path / "run", config)
     train_student(store, tmp_path / "run", config)
     assert run_files(tmp_path / "run") == run_files(tmp_path / "whole")
+
+
+def test_two_processes_train_a_compiled_student(store: Store, tmp_path: Path) -> None:
+    config = train_config(plain_vit(tmp_path / "s"), epochs=1)
+    train_student(store, tmp_path / "eager", config)
+    compiled_config = config.model_copy(update={"compile": True})
+    command = ["-m", "g2l", "train-student", store.folder, "--out", tmp_path / "run", *flags(compiled_config)]
+    finish_processes(start_processes(2, command), timeout=400)
+    losses = [[line["loss"] for line in RunFolder(tmp_path / name).metrics()] for name in ("eager", "run")]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
 
 
 def test_both_passes_of_a_compiled_part_drop_the_same_units(tmp_path: Path) -> None:

@@ -117,11 +117,12 @@ def test_with_dropout_it_is_that_of_one_graph_through_all_parts(
     check_same_step(parts, one_graph, 1e-12)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("dropout", [False, True])
-def test_in_float32_it_is_to_1e_5(tmp_path: Path, dropout: bool) -> None:
+def test_in_float32_it_is_to_1e_5(tmp_path: Path, loss: str, dropout: bool) -> None:
     one_graph, parts = build(tmp_path / "s", 3, **(DROPPING if dropout else VIT)), build(tmp_path / "s", 3)
-    expected = in_one_graph(one_graph, batch_of(), "log-sum")
-    assert float(stepped(parts, batch_of(), "log-sum")) == pytest.approx(float(expected), rel=1e-6)
+    expected = in_one_graph(one_graph, batch_of(), loss)
+    assert float(stepped(parts, batch_of(), loss)) == pytest.approx(float(expected), rel=1e-6)
     check_same_step(parts, one_graph, 1e-5)
 
 
