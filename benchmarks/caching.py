@@ -71,7 +71,7 @@ class DemoScale:
 
         from pipeline.base.loader import Batch, BatchLoader
         from pipeline.training.rows import batches_of, epoch_order
-        from stages.train_student import train_step
+        from pipeline.training.step.train_step import train_step
 
         run, config = self.two.run, self.two.config
         reader = run.reader.reader(run.draws, 0, "none")
@@ -114,7 +114,7 @@ def measure_piece(teacher: str, student: str, batch: int, steps: int) -> Piece:
     from pipeline.encoders.build import build_encoder
     from pipeline.encoders.embed import EncoderForward
     from pipeline.training.optim import build_optimizer
-    from stages.train_student import train_step
+    from pipeline.training.step.train_step import train_step
 
     forward, width = None, 1536
     if teacher:

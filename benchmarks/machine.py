@@ -82,7 +82,7 @@ class Rounds:
         return f"{clock}, {len(self.rounds)} rounds, {shares}"
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """CPU seconds that the machine has spent on anything."""
     times = psutil.cpu_times()
     return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
@@ -101,12 +101,12 @@ def peak_resident_bytes() -> int:
 
 def measure(work: Part) -> Measured:
     """Run `work` once; what a `Measured` that it returns says, which is of a process that it asked, stands."""
-    busy, own, start = _busy_seconds(), _own_seconds(), time.perf_counter()
+    busy, own, start = busy_seconds(), _own_seconds(), time.perf_counter()
     result = work()
     if isinstance(result, Measured):
         return result
     wall, cpu = time.perf_counter() - start, _own_seconds() - own
-    others = max(_busy_seconds() - busy - cpu, 0.0)
+    others = max(busy_seconds() - busy - cpu, 0.0)
     return Measured(wall, cpu, others / (wall * (os.cpu_count() or 1)))
 
 

@@ -39,8 +39,9 @@ from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.training.rows import batches_of, choose_rows, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder
+from pipeline.training.step.train_step import train_step
 from stages.extract_teacher import extract_teacher
-from stages.train_student import prepare_run, train_epoch, train_step
+from stages.train_student import prepare_run, train_epoch
 
 NEEDED = 1.1
 """From the issue."""

@@ -31,7 +31,7 @@ from pipeline.distillation import Distillation, Head, build_loss, build_projecto
 from pipeline.encoders.build import build_encoder
 from pipeline.student.program import tissue_patches
 from pipeline.training.optim import build_optimizer
-from stages.train_student import train_step
+from pipeline.training.step.train_step import train_step
 
 TILE_PX, PATCH_PX, TEACHER_WIDTH = 256, 224, 1536
 SMALL = "vit_tiny_patch16_224"

@@ -40,12 +40,16 @@ class Distillation:
         heads: one a teacher, in the order of teachers.
         device: the device of all modules.
         precision: arithmetic of the student's passes; projectors and losses are in float32.
+        training_pass: the student in training, where that is not just its module: compiled, for example.
+        micro_batch: rows in a pass of the student; `None` for any number.
     """
 
     student: BuiltEncoder
     heads: tuple[Head, ...]
     device: torch.device
     precision: str
+    training_pass: Callable[[Tensor], Tensor] | None = None
+    micro_batch: int | None = None
 
     @property
     def projectors(self) -> tuple[Projector, ...]:
@@ -68,8 +72,15 @@ class Distillation:
     def embed(self, pixels: Tensor) -> Tensor:
         """uint8 (B, P, P, 3) on the device -> the student's embedding, float32 (B, S)."""
         with autocast(self.device, self.precision):
-            embedding: Tensor = self.student.module(pixels)
+            if self.student.module.training:
+                embedding: Tensor = (self.training_pass or self.student.module)(pixels)
+            else:
+                embedding = torch.cat([self.student.module(part) for part in self.parts(pixels)])
         return embedding.float()
+
+    def parts(self, pixels: Tensor) -> list[Tensor]:
+        """Split a batch into parts of `micro_batch` rows; the last may be smaller."""
+        return list(torch.split(pixels, self.micro_batch or len(pixels)))
 
     def by_head(self, teachers: Tensor) -> Iterator[tuple[Head, Tensor]]:
         """Each head with its teacher's embeddings (B, T), split from all teachers' concatenated embeddings."""

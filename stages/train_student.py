@@ -7,12 +7,11 @@ G2L, section "Knowledge distillation":
     L   = log( sum over batch and dimensions of d**alpha )
 With several teachers, each has a projector, and L is the weighted sum of their losses; the weights sum to 1. What the
 paper leaves open is our choice and an option: optimiser, schedule, augmentation; `--recipe paper` sets what it says
-(docs/paper.md). The teacher is not loaded here. With several processes (`torchrun`), loss, gradient and projector
-statistics are those of the whole batch. Batch normalisation inside the student, if any, uses each process's own share;
-the first process's statistics are kept.
+(docs/paper.md). The teacher is not loaded here. With several processes (`torchrun`), loss, gradient and statistics, the
+projector's and those of the student's own batch normalisation, are those of the whole batch; they are the same ones in
+parts (`--micro-batch`). `pipeline.training.step` has the step itself.
 """
 
-import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -20,18 +19,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.base import distributed
 from pipeline.base.console import Progress, say
 from pipeline.base.cores import usable_cores
 from pipeline.base.devices import (
     TF32,
-    HostCopy,
     choose_device,
     continued_precision,
     keep_freed_memory,
@@ -39,9 +34,10 @@ from pipeline.base.devices import (
     use_deterministic_kernels,
     use_tf32,
 )
+from pipeline.base.distributed import GradientBuckets
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, G2LError
-from pipeline.base.loader import Batch, BatchLoader
+from pipeline.base.loader import BatchLoader
 from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.cohort.views import Views
 from pipeline.config.recipes import departures, departures_note
@@ -49,7 +45,6 @@ from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.loss import Loss
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.store.fresh_views import FreshViews
@@ -65,16 +60,11 @@ from pipeline.training.curves import draw_curves
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.held_out import best_words
 from pipeline.training.identity import loss_weights, named_in_lines, run_identity
-from pipeline.training.optim import (
-    annealed_weight_decay,
-    build_optimizer,
-    learning_rate,
-    set_learning_rate,
-    set_weight_decay,
-)
+from pipeline.training.optim import build_optimizer, set_schedules
 from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
+from pipeline.training.step.train_step import HowToStep, train_step
 from pipeline.training.subset import RowSubset
 from pipeline.training.tensorboard import TensorBoard
 from stages.reports.train import Trained
@@ -96,6 +86,7 @@ class Run:
     reader: StoredRows
     distillation: Distillation
     optimizer: torch.optim.Optimizer
+    gradients: GradientBuckets
     workers: int
     early_stop: EarlyStop | None = None
 
@@ -197,7 +188,11 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
             "--keep best: no rows are held out to find the best epoch on. Plan with --val-fraction or "
             "--val-strip, or use --keep last"
         )
-    require_share(student, rows.batch_size, world)
+    draws = RunDraws(config.seed, folder.version())
+    how = HowToStep.here(
+        rows.batch_size, config.micro_batch, compiled=config.compile, synchronise=draws.batch_norm_over_all
+    )
+    how.require(student, device)
     if distributed.is_leader():
         identity = run_identity(
             teachers,
@@ -213,10 +208,9 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         for note in (*continued, *notes_on_patches(teachers, views, config.augment, config.recipe)):
             say(note)
     distributed.wait_for_all()
-    draws = RunDraws(config.seed, folder.version())
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
-    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from)
+    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how)
 
 
 def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str, recipe: str | None) -> list[str]:
@@ -233,20 +227,6 @@ def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str, recip
         lacking = departures(recipe, has_tiles=has_tiles, num_views=views.count, strength=strength)
         notes += [departures_note(recipe, lacking)] if lacking else []
     return notes
-
-
-def require_share(student: BuiltEncoder, batch_size: int, world: int) -> None:
-    """Check that batch normalisation inside the student, if any, gets at least two rows a process: one row has no
-    statistics.
-
-    Raises:
-        ConfigError: it gets one.
-    """
-    if world > 1 and batch_size // world < 2 and any(isinstance(m, _BatchNorm) for m in student.module.modules()):
-        raise ConfigError(
-            f"a batch of {batch_size} among {world} processes is one row for each, too few for the student's batch "
-            f"normalisation; use a --batch-size of at least {2 * world}, or fewer processes"
-        )
 
 
 def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> Trained:
@@ -295,11 +275,12 @@ def prepare_run(
     device: torch.device,
     precision: str,
     begun_from: Mapping[str, Projector] = MappingProxyType({}),
+    how: HowToStep | None = None,
 ) -> Run:
     """Build projectors and optimizer; a teacher's statistics are over all training rows, of fresh views over those of
     the first epoch.
 
-    `begun_from` has trained projectors to start from, by teacher.
+    `begun_from` has trained projectors to start from, by teacher; `how` says how steps are made, by default at once.
 
     Raises:
         StoreError: a shard of embeddings is damaged.
@@ -319,8 +300,9 @@ def prepare_run(
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
     heads = tuple(map(Head, teachers.names, projectors, teachers.weights))
-    distillation = Distillation(student, heads, device, precision)
     student.module.to(device)
+    how = how or HowToStep(rows.batch_size)
+    distillation = Distillation(student, heads, device, precision, how.training_pass(student), how.part)
     return Run(
         config=config,
         draws=draws,
@@ -336,6 +318,7 @@ def prepare_run(
         ),
         distillation=distillation,
         optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
+        gradients=GradientBuckets(distillation.parameters()),
         workers=config.workers or usable_cores(),
         early_stop=None
         if config.early_stop == "off"
@@ -398,8 +381,10 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     with loader:
         first = step - epoch * run.steps_per_epoch
         for batch in loader.batches(rows[mine] for rows in batches_of(order, run.rows.batch_size, first)):
-            lr = set_schedules(run, step)
-            loss, norm = train_step(distillation, batch, loss_of, run.optimizer, config.clip, run.early_stop)
+            lr = set_schedules(run.optimizer, config, step, run.num_steps)
+            loss, norm = train_step(
+                distillation, batch, loss_of, run.optimizer, config.clip, run.early_stop, run.gradients
+            )
             step += 1
             waiting.append((step, lr, loss, norm))
             stops = run.early_stop is not None and run.early_stop.ends_after(step, epoch)
@@ -415,45 +400,6 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     if run.early_stop and run.early_stop.stop:
         log.append(run.early_stop.stop.line())
     return step
-
-
-def set_schedules(run: Run, step: int) -> float:
-    """Set the learning rate of `step` (from 0), and its weight decay if that is annealed; returns the learning rate."""
-    config = run.config
-    lr = learning_rate(step, run.num_steps, config.lr, config.warmup, config.final_lr)
-    set_learning_rate(run.optimizer, lr)
-    if config.weight_decay_schedule == "cosine":
-        decay = annealed_weight_decay(step, run.num_steps, config.weight_decay, config.warmup, config.final_lr)
-        set_weight_decay(run.optimizer, decay)
-    return lr
-
-
-def train_step(
-    distillation: Distillation,
-    batch: Batch[NDArray[np.float32]],
-    loss_of: Loss,
-    optimizer: torch.optim.Optimizer,
-    clip: float,
-    early_stop: EarlyStop | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Train on one batch; returns loss and gradient norm, on the device.
-
-    `clip` is the largest norm of the gradient; 0 for any.
-    """
-    pixels = batch.pixels_on(distillation.device)
-    teachers = torch.from_numpy(np.stack(batch.results)).to(distillation.device, non_blocking=True)
-    embedding = distillation.embed(pixels)
-    losses = [head.weight * loss_of(*head.projector(embedding, z)) for head, z in distillation.by_head(teachers)]
-    loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
-    if early_stop:
-        early_stop.expect(HostCopy(distributed.leader_value(loss.detach())).read)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    parameters = distillation.parameters()
-    distributed.average_gradients(parameters)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, clip or math.inf)
-    optimizer.step()
-    return loss.detach(), norm.detach()
 
 
 def write_steps(
@@ -506,7 +452,10 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
         return None
     run.distillation.load_state(checkpoint)
     run.optimizer.load_state_dict(checkpoint["optimizer"])
-    restore_random_states(checkpoint["random"][distributed.rank()], run.distillation.device)
+    if len(checkpoint["random"]) == distributed.world_size():
+        restore_random_states(checkpoint["random"][distributed.rank()], run.distillation.device)
+    else:
+        torch.manual_seed(run.draws.dropout_seed(distributed.rank(), checkpoint["step"]))
     if run.early_stop:
         run.early_stop.load_state(checkpoint["early_stop"])
     if run.reader.fresh:

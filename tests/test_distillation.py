@@ -16,7 +16,7 @@ from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
 from pipeline.encoders.build import build_encoder
 from pipeline.loss import log_sum_loss
-from stages.train_student import train_step
+from pipeline.training.step.train_step import train_step
 
 WIDTH = 7
 """Of the second teacher's embedding."""

@@ -45,7 +45,9 @@ def test_the_citation_is_of_this_version() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["codec", "evaluate_speed", "fuzz", "kill_campaign", "probe_choice"])
+@pytest.mark.parametrize(
+    "name", ["codec", "evaluate_speed", "fuzz", "kill_campaign", "probe_choice", "processes_step", "student_step"]
+)
 def test_a_benchmark_starts_from_any_folder(tmp_path: Path, name: str) -> None:
     """As RESULTS.md has them, with the module path of the installed package only."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

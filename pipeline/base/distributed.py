@@ -1,9 +1,10 @@
-"""One batch split over several processes: differentiable sums over all of them. With one process, every function here
-is the identity.
+"""One batch split over several processes: differentiable sums over all of them, and gradients averaged during the
+backward pass. With one process, every function here is the identity.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -118,15 +119,121 @@ def global_max(value: Tensor) -> Tensor:
     return value
 
 
-def average_gradients(parameters: list[torch.nn.Parameter]) -> None:
-    """Turn every process's gradients into those of the global loss.
+BUCKET_BYTES = 25 << 20
+"""Bytes of gradients that are sent together, at least: as in torch's DistributedDataParallel."""
+
+
+class _Bucket:
+    """Gradients that are sent together.
+
+    Attributes:
+        parameters: theirs; the gradients are sent in this order.
+        missing: parameters whose gradient is not final yet.
+    """
+
+    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.missing: set[torch.nn.Parameter] = set()
+        self._expected = set(parameters)
+        self._flat: Tensor | None = None
+        self._work: dist.Work | None = None
+
+    def begin(self) -> None:
+        """Wait for the gradients that the last step had; at first for all."""
+        self.missing = set(self._expected)
+
+    def add(self, parameter: torch.nn.Parameter) -> None:
+        """Note that the gradient of a parameter is final."""
+        assert self._work is None, "a parameter that had no gradient in the last step has one now"
+        self.missing.discard(parameter)
+
+    def send(self) -> None:
+        """Begin to sum the gradients over all processes. From here on they lie in the bucket, in their own layouts, so
+        that none is kept twice.
+        """
+        having = [(p, p.grad) for p in self.parameters if p.grad is not None]
+        self._expected = {parameter for parameter, _ in having}
+        if not having:
+            return
+        self._flat = having[0][1].new_empty(sum(gradient.numel() for _, gradient in having))
+        start = 0
+        for parameter, gradient in having:
+            dense = torch.empty_like(gradient, device="meta").stride()  # the gradient's own, unless that has gaps
+            parameter.grad = self._flat.as_strided(gradient.shape, dense, start).copy_(gradient)
+            start += gradient.numel()
+        self._work = dist.all_reduce(self._flat, async_op=True)
+
+    def receive(self) -> None:
+        """Wait for the sums, and make them means."""
+        if self._work is not None and self._flat is not None:
+            self._work.wait()
+            self._flat /= world_size()
+        self._flat = self._work = None
+
+
+class GradientBuckets:
+    """Turn every process's gradients into those of the global loss, in buckets that are sent during the backward pass.
 
     Each process backpropagates the same global loss through its own rows, and `global_sum` adds up the copies of all
     processes. The sum over processes is therefore `world_size` times the gradient, and the mean is the gradient.
+
+    Buckets depend on the list of parameters alone, the last ones first, as the backward pass makes them; every process
+    sends them in their order. So the sums are made in the same order in every step and after every start, which torch's
+    DistributedDataParallel, whose buckets change after its first step, does not promise. Parameters without a gradient
+    must be the same ones in every step.
     """
-    if world_size() == 1:
-        return
-    for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world_size()
+
+    def __init__(self, parameters: Sequence[torch.nn.Parameter], bucket_bytes: int = BUCKET_BYTES) -> None:
+        self._buckets = [_Bucket(part) for part in fill_buckets(parameters, bucket_bytes)] if world_size() > 1 else []
+        self._is_final = False
+        self._num_sent = 0
+        for bucket in self._buckets:
+            for parameter in bucket.parameters:
+                parameter.register_post_accumulate_grad_hook(partial(self._note, bucket))  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The block makes the gradients of a step by backward passes; at its end they are averaged."""
+        for bucket in self._buckets:
+            bucket.begin()
+        self._num_sent, self._is_final = 0, True
+        try:
+            yield
+        finally:
+            self._is_final = False
+        with torch.no_grad():
+            for bucket in self._buckets[self._num_sent :]:
+                bucket.send()
+            for bucket in self._buckets:
+                bucket.receive()
+
+    @contextmanager
+    def more_to_come(self) -> Iterator[None]:
+        """Within `averaged`: later passes add to the gradients that this block makes."""
+        self._is_final = False
+        yield
+        self._is_final = True
+
+    def _note(self, bucket: _Bucket, parameter: torch.nn.Parameter) -> None:
+        """Called after a backward pass has added to a gradient: send the buckets that are complete, in their order."""
+        if not self._is_final:
+            return
+        bucket.add(parameter)
+        while self._num_sent < len(self._buckets) and not self._buckets[self._num_sent].missing:
+            self._buckets[self._num_sent].send()
+            self._num_sent += 1
+
+
+def fill_buckets(parameters: Sequence[torch.nn.Parameter], bucket_bytes: int) -> list[list[torch.nn.Parameter]]:
+    """Split parameters, the last ones first, into buckets of at least `bucket_bytes` (the last may be smaller), each of
+    one type and device.
+    """
+    buckets: list[list[torch.nn.Parameter]] = []
+    full, kind = True, None
+    for parameter in reversed(parameters):
+        if full or (parameter.dtype, parameter.device) != kind:
+            buckets.append([])
+        buckets[-1].append(parameter)
+        kind = parameter.dtype, parameter.device
+        full = sum(p.numel() * p.element_size() for p in buckets[-1]) >= bucket_bytes
+    return buckets

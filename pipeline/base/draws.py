@@ -7,13 +7,14 @@ that need a single number get it here. A run of stage two keeps the draws it was
 import hashlib
 from dataclasses import dataclass
 
-RUN_VERSION = 3
+RUN_VERSION = 4
 """Version of the draws, figures and precision of runs begun now.
 
 Version 1 used one key both to choose a row's view and to make the view; one seed for the projector's weights, dropout
 and a student's random weights; the first epoch's order for calibration; explained variance to score the projection; and
 TensorFloat-32 in float32 convolutions on CUDA. Records of version 1 have no `version`. Versions 1 and 2 drew a row's
-view anew in each epoch, so that some were shown more often than others.
+view anew in each epoch, so that some were shown more often than others. Versions 1 to 3, in several processes, computed
+a student's own batch normalisation in each process alone.
 """
 
 
@@ -55,6 +56,17 @@ class RunDraws:
         """Seed of the projectors' initial weights."""
         return self.seed if self.version < 2 else draw_seed("projector", self.seed)
 
-    def dropout_seed(self, rank: int) -> int:
-        """Seed of the draws within a step (dropout, drop-path) in the process of that rank."""
-        return self.seed + rank if self.version < 2 else draw_seed("dropout", self.seed, rank)
+    @property
+    def batch_norm_over_all(self) -> bool:
+        """Whether a student's own batch normalisation is over the rows of all processes. A run may then be continued in
+        another number of them.
+        """
+        return self.version > 3
+
+    def dropout_seed(self, rank: int, step: int = 0) -> int:
+        """Seed of the draws within a step (dropout, drop-path) in the process of that rank, for a run that begins, or
+        that is continued after `step` steps in another number of processes.
+        """
+        if self.version < 2:
+            return self.seed + rank
+        return draw_seed("dropout", self.seed, rank, *([step] if step else []))

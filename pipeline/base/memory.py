@@ -1,7 +1,7 @@
-"""Measure the peak memory of a forward pass, on any device."""
+"""Measure the peak memory of a forward pass, or of other work, on any device."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -53,21 +53,28 @@ def peak_bytes(module: nn.Module, patches: Tensor, precision: str) -> int:
     On CUDA these are the allocator's figures, which include temporary memory of kernels; elsewhere the tensors alive at
     once. Weights of other models on the same device do not count.
     """
-    device = patches.device
-    weights = [tensor for _, tensor in named_tensors(module)]
-    held = sum(tensor.numel() * tensor.element_size() for tensor in [*weights, patches])
-    with torch.inference_mode(), autocast(device, precision):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-            before: int = torch.cuda.memory_allocated(device)
-            torch.cuda.reset_peak_memory_stats(device)
-            module(patches)
-            torch.cuda.synchronize(device)
-            peak: int = torch.cuda.max_memory_allocated(device)
-            return held + peak - before
-        with _LiveBytes([*weights, patches]) as counted:
-            module(patches)
-    return held + int(counted.peak)
+    known = [*(tensor for _, tensor in named_tensors(module)), patches]
+    held = sum(tensor.numel() * tensor.element_size() for tensor in known)
+    with torch.inference_mode(), autocast(patches.device, precision):
+        return held + peak_bytes_beyond(known, patches.device, lambda: module(patches))
+
+
+def peak_bytes_beyond(known: Sequence[Tensor], device: torch.device, work: Callable[[], object]) -> int:
+    """Peak bytes on `device` that `work` needs beyond the tensors that exist, which `known` lists.
+
+    On CUDA this is the allocator's figure; elsewhere the tensors alive at once.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before: int = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        work()
+        torch.cuda.synchronize(device)
+        peak: int = torch.cuda.max_memory_allocated(device)
+        return peak - before
+    with _LiveBytes(known) as counted:
+        work()
+    return int(counted.peak)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -50,7 +50,7 @@ RECIPE = "recipe"
 
 Decides = Literal["value", "effect", "nothing"]
 """What must stay the same to continue an output: "value", the option's value; "effect", what it leads to, such as the
-hash of a file of weights; "nothing", since the option changes no byte.
+hash of a file of weights; "nothing", since the option changes no byte, or only rounding and masks (`--micro-batch`).
 """
 
 

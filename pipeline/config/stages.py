@@ -302,6 +302,15 @@ class TrainConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = option(
         "auto", description="Arithmetic of the student's passes; auto: bfloat16 on a GPU, float32 on a CPU."
     )
+    micro_batch: int | None = option(
+        None,
+        ge=1,
+        description="Rows in a pass of the student, for less memory; a step is still of the whole batch [all of a "
+        "process's].",
+        decides="nothing",
+        in_card=False,
+    )
+    compile: bool = option(False, description="Compile the student with torch.compile.", added=True)
     workers: int | None = option(
         None, ge=1, description="Threads that decode and augment [number of cores].", decides="nothing"
     )

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from pipeline.config.stages import TrainConfig
+
 BETAS = (0.9, 0.999)
 """Adam's defaults (Kingma and Ba, 2015)."""
 FINAL_LR = 0.01
@@ -70,3 +72,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 def set_weight_decay(optimizer: torch.optim.Optimizer, weight_decay: float) -> None:
     """Set the weight decay of the group that decays."""
     optimizer.param_groups[DECAYED]["weight_decay"] = weight_decay
+
+
+def set_schedules(optimizer: torch.optim.Optimizer, config: TrainConfig, step: int, num_steps: int) -> float:
+    """Set the learning rate of `step` (from 0), and its weight decay if that is annealed; returns the learning rate."""
+    lr = learning_rate(step, num_steps, config.lr, config.warmup, config.final_lr)
+    set_learning_rate(optimizer, lr)
+    if config.weight_decay_schedule == "cosine":
+        set_weight_decay(
+            optimizer, annealed_weight_decay(step, num_steps, config.weight_decay, config.warmup, config.final_lr)
+        )
+    return lr

@@ -18,7 +18,7 @@ import stat
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.base.draws import RUN_VERSION
+from pipeline.base.draws import RUN_VERSION, RunDraws
 from pipeline.base.errors import CheckpointError, DivergedError
 from pipeline.base.outside import is_there, parse_object, read_bytes, read_json, reading, require_regular, require_room
 from pipeline.base.versions import continued_note
@@ -144,13 +144,15 @@ class RunFolder:
         return notes
 
     def _require_same(self, begun: dict[str, Any], now: dict[str, Any]) -> None:
-        """Check that two identities differ only where they may (`LABELS`).
+        """Check that two identities differ only where they may: `LABELS`, and the number of processes of runs whose
+        batch normalisation is over all of them.
 
         Raises:
             CheckpointError: they differ elsewhere.
         """
         changes = differences(begun, now)
-        if all(line.startswith(LABELS) for line in changes):
+        free = (*LABELS, "world_size:") if RunDraws(0, begun.get("version", 1)).batch_norm_over_all else LABELS
+        if all(line.startswith(free) for line in changes):
             return
         listing = "\n".join(f"  {line}" for line in changes)
         longer = any(line.startswith("options.epochs:") for line in changes)

@@ -1,9 +1,6 @@
 """Two processes, one batch: loss, gradients, statistics and a whole training equal those of one process."""
 
-import os
-import socket
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +8,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from support.processes import finish_processes, free_port, start_processes
 from support.stores import make_store, plain_vit, train_config
 
 from pipeline.base import distributed
+from pipeline.base.distributed import fill_buckets
 from pipeline.base.errors import CheckpointError
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
@@ -33,6 +32,7 @@ import os, sys
 from pathlib import Path
 import torch
 from pipeline.base import distributed
+from pipeline.base.distributed import fill_buckets
 from pipeline.config.stages import TrainConfig
 from pipeline.distillation import build_loss
 from pipeline.projector import Projector
@@ -61,12 +61,24 @@ for name, alpha in given["losses"].items():
     projector.load_state_dict(given["projector"])
     student = given["student"][mine].clone().requires_grad_()
     loss = build_loss(name.split()[0], alpha)(*projector(student, given["teacher"][mine]))
-    loss.backward()
-    distributed.average_gradients(list(projector.parameters()))
+    with distributed.GradientBuckets(list(projector.parameters())).averaged():
+        loss.backward()
     results[name] = {
         "loss": loss.detach(), "student": student.grad / 2, "weight": projector.linear.weight.grad,
         "bias": projector.linear.bias.grad, "mean": projector.student_norm.mean, "var": projector.student_norm.var,
     }
+rank = distributed.rank()
+first, unused, second = (torch.nn.Parameter(torch.ones(3)) for _ in range(3))
+buckets = distributed.GradientBuckets([first, unused, second], bucket_bytes=1)
+for _ in range(3):
+    first.grad = second.grad = None
+    with buckets.averaged():
+        with buckets.more_to_come():
+            (first * (rank + 1)).sum().backward()
+        (first * 10 + second * rank).sum().backward()
+    assert first.grad.tolist() == [11.5] * 3, first.grad
+    assert second.grad.tolist() == [0.5] * 3, second.grad
+    assert unused.grad is None
 with distributed.alone():
     assert distributed.world_size() == 1
     assert float(distributed.global_sum(torch.tensor(3.0))) == 3
@@ -76,12 +88,6 @@ torch.save(results, folder / f"rank{distributed.rank()}.pt")
 distributed.wait_for_all()
 distributed.leave_group()
 """
-
-
-def free_port() -> str:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return str(s.getsockname()[1])
 
 
 def given() -> dict[str, Any]:
@@ -107,25 +113,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     plain_vit(folder / "source")
     (folder / "config.json").write_text(config_for(folder).model_dump_json())
     torch.save(given(), folder / "given.pt")
-    variables = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "OMP_NUM_THREADS": "1"}
-    command, again = [sys.executable, "-c", WORKER, str(folder)], (free_port(), free_port())
-    workers = [
-        subprocess.Popen(
-            [*command, *again],
-            env=os.environ | variables | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for worker in workers:
-            output, _ = worker.communicate(timeout=120)
-            assert worker.returncode == 0, output
-    finally:
-        for worker in workers:
-            worker.kill()
+    finish_processes(start_processes(2, ["-c", WORKER, folder, free_port(), free_port()]))
     return folder
 
 
@@ -178,9 +166,28 @@ def test_each_process_keeps_random_states_of_its_own(two: Path) -> None:
 
 
 @pytest.mark.slow
-def test_another_number_of_processes_does_not_continue_the_run(two: Path) -> None:
-    with pytest.raises(CheckpointError, match="world_size"):
-        train_student(Store(two / "store.zarr"), two / "run", config_for(two))
+def test_another_number_of_processes_continues_the_run_unless_an_earlier_version_began_it(two: Path) -> None:
+    """Then a student's own batch normalisation was over the rows of one process, so that their number counts. (That a
+    killed run goes on is in kills/test_processes.py.)
+    """
+    run = RunFolder(Path(shutil.copytree(two / "run", two / "copy")))
+    done = train_student(Store(two / "store.zarr"), run.folder, config_for(two))
+    assert done.num_new_steps == 0
+    run.identity_path.write_text(run.identity_path.read_text().replace('"version": 4', '"version": 3'))
+    with pytest.raises(CheckpointError, match="world_size: 2 -> 1"):
+        train_student(Store(two / "store.zarr"), run.folder, config_for(two))
+
+
+def test_buckets_hold_all_parameters_the_last_ones_first() -> None:
+    parameters = [torch.nn.Parameter(torch.zeros(size)) for size in (3, 1, 2, 4)]
+    parameters.insert(2, torch.nn.Parameter(torch.zeros(1, dtype=torch.float64)))
+    order = list(reversed(parameters))
+    for num_bytes, sizes in ((1, [1] * 5), (20, [2, 1, 2]), (10**9, [2, 1, 2])):
+        buckets = fill_buckets(parameters, num_bytes)
+        assert [len(bucket) for bucket in buckets] == sizes, num_bytes
+        assert all(a is b for a, b in zip((p for bucket in buckets for p in bucket), order, strict=True))
+    assert [len(bucket) for bucket in fill_buckets(parameters[:2] + parameters[3:], 17)] == [2, 2]
+    assert fill_buckets([], 1) == []
 
 
 def test_one_process_is_the_identity() -> None:
@@ -190,7 +197,8 @@ def test_one_process_is_the_identity() -> None:
     assert torch.equal(distributed.global_max(value), value)
     gradient = torch.nn.Parameter(value.detach().clone())
     gradient.grad = torch.ones(2)
-    distributed.average_gradients([gradient])
+    with distributed.GradientBuckets([gradient]).averaged():
+        pass
     assert np.array_equal(gradient.grad.numpy(), np.ones(2))
 
 

@@ -73,7 +73,10 @@ def test_seeds_differ_by_purpose_and_by_each_value() -> None:
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
     now = RunDraws(0)
-    assert len({now.projector_seed, now.dropout_seed(0), now.dropout_seed(1), RunDraws(1).dropout_seed(0), 0}) == 5
+    dropout = {now.dropout_seed(0), now.dropout_seed(1), RunDraws(1).dropout_seed(0)}
+    assert len({now.projector_seed, *dropout, now.dropout_seed(0, 4), now.dropout_seed(1, 4), 0}) == 7
+    assert now.dropout_seed(3) == RunDraws(0, 3).dropout_seed(3)
+    assert [RunDraws(0, version).batch_norm_over_all for version in (1, 2, 3, 4)] == [False, False, False, True]
 
 
 def test_the_rows_that_calibrate_are_not_those_of_the_first_steps() -> None:

@@ -40,6 +40,8 @@ OTHER_VALUES: dict[str, Any] = {
     "val_rows": 99,
     "device": "mps",
     "precision": "bfloat16",
+    "micro_batch": 3,
+    "compile": True,
     "workers": 5,
     "deterministic": False,
     "slides_root": Path("elsewhere"),
@@ -100,6 +102,7 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
         (ExtractConfig, {"teacher": "t", "pixels": "jpg"}, r"got 'jpg'\) \(did you mean jpeg\?"),
         (ExtractConfig, {"teacher": "t", "views": 65}, "views: "),
         (TrainConfig, {"student": "s", "batch_size": 1}, "batch_size: "),  # a batch of one has no statistics
+        (TrainConfig, {"student": "s", "micro_batch": 0}, "micro_batch: "),
         (TrainConfig, {"student": "s", "alpha": 0.5}, "alpha: "),
         (TrainConfig, {"student": "s", "lr": 0}, "lr: "),
         (TrainConfig, {"student": "s", "warmup": 1}, "warmup: "),

@@ -15,6 +15,7 @@ from pipeline.training.optim import (
     build_optimizer,
     learning_rate,
     set_learning_rate,
+    set_schedules,
     set_weight_decay,
 )
 
@@ -95,3 +96,16 @@ def test_only_what_decays_is_annealed() -> None:
 
 def test_the_default_of_the_option_is_the_schedules() -> None:
     assert TrainConfig.model_fields["final_lr"].default == FINAL_LR
+
+
+def test_both_schedules_are_set_at_a_step() -> None:
+    optimizer = build_optimizer([nn.Linear(2, 2)], 1.0, 0.5)
+    config = TrainConfig(student="s", lr=0.1, weight_decay=0.5, weight_decay_schedule="cosine", warmup=0.0)
+    assert set_schedules(optimizer, config, 5, 10) == learning_rate(5, 10, 0.1, 0.0)
+    assert [group["lr"] for group in optimizer.param_groups] == [learning_rate(5, 10, 0.1, 0.0)] * 2
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [
+        annealed_weight_decay(5, 10, 0.5, 0.0, config.final_lr),
+        0.0,
+    ]
+    set_schedules(optimizer, config.model_copy(update={"weight_decay_schedule": "constant"}), 9, 10)
+    assert optimizer.param_groups[0]["weight_decay"] == annealed_weight_decay(5, 10, 0.5, 0.0, config.final_lr)

@@ -10,14 +10,12 @@ from hypothesis import strategies as st
 from sklearn.metrics import r2_score
 from support.stores import dropping_cnn, make_store, plain_vit, train_config
 
-from pipeline.base import distributed
-from pipeline.base.errors import ConfigError
 from pipeline.encoders.build import build_encoder
 from pipeline.projector import Projector
 from pipeline.training.checkpoint import load_last_checkpoint
 from pipeline.training.linear_map import fit_linear_map
 from pipeline.training.scoring import batches_in_order, even_batches
-from stages.train_student import require_share, train_student
+from stages.train_student import train_student
 
 
 @given(st.integers(2, 400), st.integers(2, 60))
@@ -44,24 +42,6 @@ def test_a_remainder_of_one_row_crashes_no_student(tmp_path: Path, train: tuple[
     )
     ((before, _),) = trained.held_out.values()
     assert np.isfinite(list(before.values())).all()
-
-
-def test_a_share_of_one_row_a_process_is_refused_before_it_crashes(tmp_path: Path) -> None:
-    cnn = build_encoder(dropping_cnn(tmp_path / "cnn"), "scratch", 32)
-    with pytest.raises(ConfigError, match=r"a batch of 4 among 4 processes .* --batch-size of at least 8"):
-        require_share(cnn, 4, 4)
-    require_share(cnn, 8, 4)
-    require_share(cnn, 2, 1)
-    require_share(build_encoder(plain_vit(tmp_path / "vit"), "scratch", 32), 4, 4)  # it has none
-
-
-def test_a_run_begins_by_looking_at_the_share_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = make_store(tmp_path / "store.zarr")
-    config = train_config(dropping_cnn(tmp_path / "s"), epochs=1, batch_size=2)
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    with pytest.raises(ConfigError, match="one row for each, too few for the student's batch normalisation"):
-        train_student(store, tmp_path / "run", config)
-    assert not (tmp_path / "run" / "run.json").exists()
 
 
 @pytest.mark.slow

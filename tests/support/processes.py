@@ -1,0 +1,49 @@
+"""Python code in several processes that form a group, as `torchrun` starts them, over gloo on loopback."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from support.places import ROOT, TESTS
+
+
+def free_port() -> str:
+    """A port that nobody listens at now."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+def start_processes(world: int, arguments: Sequence[object]) -> list[subprocess.Popen[str]]:
+    """Start `python ARGUMENTS` in `world` processes, each with a rank; one says who of them has which."""
+    shared = {
+        "WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": free_port(),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": f"{ROOT}:{TESTS}",
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            env=os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+def finish_processes(processes: Sequence[subprocess.Popen[str]], timeout: float = 180) -> None:
+    """Wait for all; an error of one is an error of the test, with what it said."""
+    try:
+        for process in processes:
+            output, _ = process.communicate(timeout=timeout)
+            assert process.returncode == 0, output
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
