@@ -110,6 +110,14 @@ def measure(work: Part) -> Measured:
     return Measured(wall, cpu, others / (wall * (os.cpu_count() or 1)))
 
 
+def measure_child(ask: Callable[[], tuple[float, float]]) -> Measured:
+    """Have a child process work once by `ask`, which returns the wall and CPU seconds that the child says it took."""
+    busy, own = _busy_seconds(), _own_seconds()
+    wall, cpu = ask()
+    others = max(_busy_seconds() - busy - (_own_seconds() - own) - cpu, 0.0)
+    return Measured(wall, cpu, others / (wall * (os.cpu_count() or 1)))
+
+
 def others_in(one: Round) -> float:
     """The share of the machine that others had in a round, weighted by time."""
     return sum(m.others * m.wall for m in one.values()) / sum(m.wall for m in one.values())
