@@ -6,7 +6,7 @@ report last. A benchmark is a room of `pipeline/evaluate/` and one line of `eval
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from pipeline.evaluate.options.shared import ComparedOptions, RunOptions
 from pipeline.evaluate.probes.probe_report import curves_to_draw
 from pipeline.evaluate.report_folder import start_folder
 from pipeline.features.cache import cached, require_finite
-from pipeline.report.content import TEACHER, Figure, Report, Score, Section
+from pipeline.report.content import TEACHER, Figure, Report, ReportModel, Score, Section
 from pipeline.report.figures import draw_lines, draw_scores
 from pipeline.report.page import write_report
 from pipeline.report.size_figure import draw_score_against_size, figure_scores
@@ -38,6 +38,8 @@ from pipeline.student.resolve import NamedModel, name_models, reference_of
 
 Embedded = tuple[EvaluatedModel, dict[str, NDArray[np.float32]]]
 """A model, and its embeddings of the patches of each benchmark that has some, float32 (N, D) by the benchmark's key."""
+TITLES = {True: "Is the student as good as its teacher?", False: "How much do the features tell?"}
+"""The question of a report, by whether it has models."""
 PROBE_X = "C, inverse strength of the regularisation of the linear probe"
 
 
@@ -57,10 +59,11 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
     precision = choose_precision(run.precision, device)
     with exclusive(out, "g2l evaluate"):
         start_folder(out, config, precision)
-        name_models(compared.models, run.patch_px, store)  # a wrong name is told before inputs are read
-        benchmarks = look_at_inputs(options, workers)
+        names = compared.names
+        name_models(names, run.patch_px, store)  # a wrong name is told before inputs are read
+        benchmarks = look_at_inputs(options, workers, has_models=bool(names))
         patch_px = run.patch_px or next((each.patch_px for each in benchmarks if each.patch_px), None)
-        named = name_models(compared.models, patch_px, store)
+        named = name_models(names, patch_px, store)
         check_models(named, benchmarks, compared.reference)
 
         cache = run.cache or out / "embeddings"
@@ -77,12 +80,13 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
             for model in named
         ]
         models = [model for model, _ in embedded]
-        reference = reference_among(models, compared.reference)
+        described = described_models(models, benchmarks)
+        reference = reference_among(described, compared.reference)
         evaluation = Evaluation(models, {}, reference, out, device, precision, compared.reference)
         sections = [make_section(benchmark, embedded, evaluation) for benchmark in benchmarks]
         report = Report(
-            title="Is the student as good as its teacher?",
-            models=[model.described() for model in models],
+            title=TITLES[bool(models)],
+            models=described,
             reference=reference,
             sections=sections,
             settings=config.absolute().record() | {"precision": precision},
@@ -92,17 +96,21 @@ def evaluate(out: Path, config: EvaluateConfig) -> Report:
                 "machine": describe_device(device),
                 "versions": used_versions(),
             },
+            of_features=not models,
         )
         write_report(report, out, draw_overview(report, out))
     return report
 
 
-def look_at_inputs(options: Mapping[type[Benchmark[Any]], Config], workers: int) -> list[Benchmark[Any]]:
+def look_at_inputs(
+    options: Mapping[type[Benchmark[Any]], Config], workers: int, *, has_models: bool = True
+) -> list[Benchmark[Any]]:
     """The benchmarks that are asked for, with all their tables, images, feature files and stores looked through.
 
     Args:
         options: of all benchmarks, in the order of the report.
         workers: threads that read images.
+        has_models: whether any model is named.
 
     Raises:
         ConfigError: nothing to evaluate, or an option lacks its other half.
@@ -110,8 +118,9 @@ def look_at_inputs(options: Mapping[type[Benchmark[Any]], Config], workers: int)
     """
     wanted = [kind for kind, of_kind in options.items() if kind.is_wanted(of_kind)]
     if not wanted:
-        *most, last = (kind.asked_by for kind in options)
-        raise ConfigError(f"nothing to evaluate: give {', '.join(most)} or {last}")
+        raise ConfigError(f"nothing to evaluate: give {_either(kind.asked_by for kind in options)}")
+    if not has_models:
+        wanted = without_models(options, wanted)
     benchmarks = []
     for kind in wanted:
         benchmark = kind.look(options[kind], workers)
@@ -119,6 +128,35 @@ def look_at_inputs(options: Mapping[type[Benchmark[Any]], Config], workers: int)
             say(f"warning: {note}")
         benchmarks.append(benchmark)
     return benchmarks
+
+
+def without_models(
+    options: Mapping[type[Benchmark[Any]], Config], wanted: Sequence[type[Benchmark[Any]]]
+) -> list[type[Benchmark[Any]]]:
+    """Those of the `wanted` benchmarks that need no models. One that is on unless it is turned off, such as the cost,
+    is left out with a note; one that was asked for is an error.
+
+    Raises:
+        ConfigError: a benchmark needs models, or no other is wanted.
+    """
+    needing = [kind for kind in wanted if kind.needs_models]
+    if asked := [kind.asked_by for kind in needing if not kind.is_wanted(type(options[kind])())]:
+        needless = _either(kind.asked_by for kind in options if not kind.needs_models)
+        raise ConfigError(f"{' and '.join(asked)}: give --models, the models to score. Only {needless} needs none")
+    kept = [kind for kind in wanted if not kind.needs_models]
+    if not kept:
+        needing_options = _either(kind.asked_by for kind in options if kind.needs_models)
+        needless = _either(kind.asked_by for kind in options if not kind.needs_models)
+        raise ConfigError(f"nothing to evaluate: give --models with {needing_options}; or {needless}")
+    for kind in needing:
+        say(f"note: {kind.asked_by}: nothing is measured without --models")
+    return kept
+
+
+def _either(words: Iterable[str]) -> str:
+    """Words as a choice: a, b or c."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 def check_models(named: Sequence[NamedModel], benchmarks: Sequence[Benchmark[Any]], reference: str | None) -> None:
@@ -132,7 +170,8 @@ def check_models(named: Sequence[NamedModel], benchmarks: Sequence[Benchmark[Any
         say(f"note: {note}")
     labels = [model.label for model in named] + [label for each in benchmarks for label in each.other_labels]
     if reference is not None and reference not in labels:
-        raise ConfigError(f"--reference {reference}: the models are {', '.join(labels)}")
+        what = "models" if named else "feature sets"
+        raise ConfigError(f"--reference {reference}: the {what} are {', '.join(labels)}")
     for benchmark in benchmarks:
         for note in benchmark.check_models(named):
             say(f"note: {note}")
@@ -189,9 +228,16 @@ def embed_model(
     return EvaluatedModel(named, built, TEACHER if is_teacher else named.role), embeddings
 
 
-def reference_among(models: Sequence[EvaluatedModel], wanted: str | None) -> str:
-    """Label of the model that the others are compared with: the `wanted` one if it is a model, and not only the label
-    of some features.
+def described_models(models: Sequence[EvaluatedModel], benchmarks: Sequence[Benchmark[Any]]) -> list[ReportModel]:
+    """What the report lists: the models, or without any the feature sets."""
+    if models:
+        return [model.described() for model in models]
+    return [each for benchmark in benchmarks for each in benchmark.feature_sets]
+
+
+def reference_among(models: Sequence[ReportModel], wanted: str | None) -> str:
+    """Label of the model that the others are compared with: the `wanted` one if the report lists it, and it is not only
+    the label of some features beside models.
     """
     labels = [model.label for model in models]
     return reference_of(labels, [model.role for model in models], wanted if wanted in labels else None)
@@ -239,7 +285,7 @@ def summary(report: Report, out: Path) -> str:
     rows: list[tuple[str, str, str, str]] = []
     for score in (score for section in report.sections for score in section.scores):
         rows += [("", "", "", "")] * bool(rows) + score_rows(score)
-    text = table(rows, ("score", "model", "value", "95 % interval"), right=(2,)) if rows else ""
+    text = table(rows, ("score", report.noun, "value", "95 % interval"), right=(2,)) if rows else ""
     num_left_out = sum(e.count for section in report.sections for e in section.exclusions if not e.by_rule)
     lines = [
         text,

@@ -301,7 +301,8 @@ def describe_reproduction(path: Path) -> str:
             ("reproduction", path),
             ("set", options["public_set"]),
             ("read from", options["root"]),
-            *(("model", name) for name in options["models"]),
+            *(("model", name) for name in options.get("models", [])),
+            *(("features", name) for name in options.get("features", [])),
         ]
     if not is_there(path / COMPARISON_FILE):
         return table([*rows, ("finished", "no: run g2l reproduce again to continue")])

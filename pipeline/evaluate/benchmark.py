@@ -73,9 +73,9 @@ class Evaluation:
     """What a benchmark scores, and where.
 
     Attributes:
-        models: in the order of the report.
+        models: in the order of the report; none where only benchmarks are asked for that need none.
         embeddings: of the patches of `Benchmark.patch_source`; empty where the benchmark embeds nothing.
-        reference: label of the model that the others are compared with.
+        reference: label of the model that the others are compared with; without models, of the feature set.
         out: the report's folder, for figures.
         device: where to train and to time models.
         precision: arithmetic of the forward passes.
@@ -99,6 +99,7 @@ class Benchmark(ABC, Generic[Options]):
         key: the section's name in `report.json`, and how its figures' files begin.
         name: what the terminal calls it.
         asked_by: the options that ask for it.
+        needs_models: whether it builds or runs the models; if not, it can be scored without any.
         options: its own, and those that it shares.
         notes: what the user must know before anything is computed.
     """
@@ -106,6 +107,7 @@ class Benchmark(ABC, Generic[Options]):
     key: ClassVar[str]
     name: ClassVar[str]
     asked_by: ClassVar[str]
+    needs_models: ClassVar[bool] = True
 
     options: Options
     notes: tuple[str, ...]
@@ -144,6 +146,11 @@ class Benchmark(ABC, Generic[Options]):
     @property
     def other_labels(self) -> tuple[str, ...]:
         """Labels that the section compares beside those of the models, such as those of feature sets."""
+        return ()
+
+    @property
+    def feature_sets(self) -> tuple[ReportModel, ...]:
+        """What the report lists in the place of models where none is named: what is known of each of `other_labels`."""
         return ()
 
     def check_models(self, named: Sequence[NamedModel]) -> list[str]:

@@ -1,7 +1,7 @@
 """Figure 1 of the paper and the picture of a comparison: our values and published ones, drawn as scores of a report."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, product
 from math import isfinite
 from pathlib import Path
@@ -66,9 +66,14 @@ def _title(of_metric: Sequence[Comparison]) -> str:
 
 
 def sized_models(models: Sequence[ReportModel], comparisons: Sequence[Comparison]) -> list[ReportModel]:
-    """Our models, and the published ones with the sizes that the table of encoders has; 0 if it has none."""
+    """Our models, and the published ones with the sizes that the table of encoders has; 0 if it has none.
+
+    Features have no size of their own: they get that of the published model whose name they bear.
+    """
     names = dict.fromkeys(row.published.model for row in comparisons if row.published is not None)
-    return [*models, *(ReportModel(published_label(name), "", {}, _size(name)) for name in names)]
+    borne = {row.model: row.published.model for row in comparisons if row.model and row.published is not None}
+    ours = [each if each.num_params else replace(each, num_params=_size(borne.get(each.label, ""))) for each in models]
+    return [*ours, *(ReportModel(published_label(name), "", {}, _size(name)) for name in names)]
 
 
 @dataclass(frozen=True)
@@ -136,7 +141,7 @@ def figure_1_rows(
     models: Sequence[ReportModel], comparisons: Sequence[Comparison], milliseconds: Mapping[str, float] | None
 ) -> list[tuple[object, ...]]:
     """The numbers of Figure 1, a row a metric and model, by `FIGURE_1_COLUMNS`."""
-    times, ours = milliseconds or {}, {model.label for model in models}
+    times, ours = milliseconds or {}, {row.model for row in comparisons if row.model}
     sizes = {model.label: model.num_params or None for model in sized_models(models, comparisons)}
     return [
         (

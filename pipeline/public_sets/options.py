@@ -17,15 +17,18 @@ class SetOptions(Config):
     panels: ClassVar[dict[str, str]] = {"root": "The set", "models": "What is compared", "protocol": "Scores"}
 
     root: Path = option(description="Folder of the set, as its recipe says (`--list`).")
-    models: list[str] = option(
+    models: list[str] | None = option(
+        None,
         min_length=1,
         description="[LABEL=]ENCODER[@WEIGHTS], as for `g2l evaluate`; repeat for several. A label that is a published "
-        "model's name, such as g2l, asks to be compared with it.",
+        "model's name, such as g2l, asks to be compared with it. Sets of slides need none.",
     )
     features: list[str] | None = option(
-        None, description="[LABEL=]DIR with a feature file per slide, for sets of slides; repeat for several models."
+        None,
+        description="[LABEL=]DIR with a feature file per slide, for sets of slides; repeat for several models. The "
+        "label is compared with the published model of that name, such as h-optimus-0.",
     )
-    reference: str | None = option(None, description="Label of the model to compare with [the first].")
+    reference: str | None = option(None, description="Label of the model or features to compare with [the first].")
     beside: list[str] | None = option(
         None,
         description="Folder of another `g2l reproduce`, whose values join the paper's tables; repeat for several.",
@@ -50,7 +53,7 @@ class ReproduceConfig(RunOptions, ResampleOptions, SetOptions):
     def absolute(self) -> Self:
         """As in `Config`, and files and folders among models, features and folders beside as well."""
         changed = {
-            "models": [absolute_model(text) for text in self.models],
+            "models": None if self.models is None else [absolute_model(text) for text in self.models],
             "features": None if self.features is None else [absolute_folder(text) for text in self.features],
             "beside": None if self.beside is None else [str(Path(text).absolute()) for text in self.beside],
         }

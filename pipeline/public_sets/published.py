@@ -1,8 +1,9 @@
 """Published values of public sets, `data_manifests/published.csv`, one row a value; and which models they are of.
 
 A model of ours has a published value if its label is the published name (`--models g2l=run`), or if it is the encoder
-of that name with its published weights; random weights have none. Names of encoders are those of `g2l models`, in any
-capitals.
+of that name with its published weights; random weights have none. Features have that of the name which their label is
+(`--features h-optimus-0=DIR`), unless their files name another encoder. Names of encoders are those of `g2l models`, in
+any capitals.
 """
 
 import csv
@@ -12,6 +13,7 @@ from functools import cache
 from importlib import resources
 
 from pipeline.config.model_names import PRETRAINED, SCRATCH
+from pipeline.encoders.names import encoders_named
 from pipeline.report.content import ReportModel
 
 PUBLISHED_FILE = "published.csv"
@@ -64,14 +66,22 @@ def published_name(label: str, model: ReportModel | None) -> str:
 
     Args:
         label: in the report.
-        model: what it is; `None` for features, of which only the label is known.
+        model: what it is; `None` for features beside models, of which only the label is known.
     """
+    if model is not None and names_another(label, model):
+        return ""
     weights = "" if model is None else model.record.get("weights")
     if weights == SCRATCH:
         return ""
     if label.lower() in _names() or model is None:
         return label.lower()
     return str(model.record.get("name", "")).lower() if weights == PRETRAINED and not model.role else ""
+
+
+def names_another(label: str, model: ReportModel) -> bool:
+    """Whether a label is the name of one encoder, and the files of features name another that is known."""
+    wanted, stated = encoders_named(label), encoders_named(str(model.record.get("encoder") or ""))
+    return bool(wanted and stated) and not wanted & stated
 
 
 def value_of(set_name: str, model: str, metric: str) -> PublishedValue | None:

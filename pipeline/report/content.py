@@ -168,12 +168,12 @@ class Section:
 
 @dataclass(frozen=True)
 class ReportModel:
-    """A model of the report.
+    """A model of the report, or a set of features where no model was named.
 
     Attributes:
         label: its name in every table.
         role: "teacher", "student before distillation", "student after distillation", or "".
-        record: what it is: encoder, weights, hashes; `None` is what is not known.
+        record: what it is: encoder, weights, hashes, or the folder of features; `None` is what is not known.
         num_params: parameters, 0 if not known.
     """
 
@@ -191,6 +191,7 @@ class Report:
         reference: label of the model that the others are compared with.
         settings: the resolved options.
         run: what belongs to this call only and not to the numbers: time, machine, versions.
+        of_features: whether no model was named, and `models` are the sets of features.
     """
 
     title: str
@@ -199,6 +200,12 @@ class Report:
     sections: Sequence[Section]
     settings: dict[str, Any]
     run: dict[str, Any]
+    of_features: bool = False
+
+    @property
+    def noun(self) -> str:
+        """What `models` are, in words."""
+        return "feature set" if self.of_features else "model"
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON types."""

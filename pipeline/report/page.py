@@ -22,7 +22,7 @@ from PIL import Image
 from pipeline.base.outside import read_bytes
 from pipeline.disk.files import sha256_json, write_json, write_text
 from pipeline.report.cells import EN_DASH, MINUS, PRINT_COMPARED, Shown, as_shown, number_of, shown_column, shown_table
-from pipeline.report.content import AFTER, Column, Figure, Report, Score, Section
+from pipeline.report.content import AFTER, Column, Figure, Report, ReportModel, Score, Section
 
 TEMPLATE_FILE = "report.html.j2"
 MAX_EXCLUSIONS = 200
@@ -72,6 +72,7 @@ def render_page(report: Report, folder: Path, figures: Sequence[Figure] = ()) ->
         glance_notes=_glance_notes(report),
         figures=[_picture(figure, folder) for figure in figures],
         sections=[_section(section, folder) for section in report.sections],
+        compared=f"{report.noun.capitalize()}s",
         models=[{"label": model.label, "record": flat(_known(model.record))} for model in report.models],
         settings=flat(report.settings),
         settings_hash=sha256_json(_without_nan(report.settings)),
@@ -84,9 +85,10 @@ def render_page(report: Report, folder: Path, figures: Sequence[Figure] = ()) ->
 def _summary(report: Report) -> list[str]:
     """What the report is about, in a few sentences."""
     titles = ", ".join(section.title for section in report.sections)
-    sentences = [f"{_counted(len(report.models), 'model')}, {_counted(len(report.sections), 'part')}: {titles}."]
+    compared = _counted(len(report.models), report.noun)
+    sentences = [f"{compared}, {_counted(len(report.sections), 'part')}: {titles}."]
     if not report.sections:
-        sentences = [f"{_counted(len(report.models), 'model')}; nothing was measured."]
+        sentences = [f"{compared}; nothing was measured."]
     by_label = {model.label: model for model in report.models}
     reference = by_label.get(report.reference)
     if reference is None or len(report.models) < 2:
@@ -112,22 +114,33 @@ def _basis(count: int, name: str) -> str:
 
 def _glance(report: Report) -> dict[str, Any]:
     """Size and headline scores of every model, and of labels that have scores but are no model, such as a set of
-    features. What there is more of goes down the page: a row a score below its section, or a row a model.
+    features. What there is more of goes down the page: a row a score below its section, or a row a model. A report
+    without models has no sizes.
     """
     models = {model.label: model for model in report.models}
     scored = [(section.title, score) for section in report.sections for score in section.scores]
     labels = _labels(report)
-    roles = [models[label].role if label in models else "" for label in labels]
-    names, titles = ["parameters", *(score.name for _, score in scored)], ["", *(title for title, _ in scored)]
-    lines = [_sizes(report, labels), *(_compared(score, labels, report.reference) for _, score in scored)]
-    title = "Size and headline scores"
+    roles = [_words_below(models[label], report.of_features) if label in models else "" for label in labels]
+    names, titles = [score.name for _, score in scored], [title for title, _ in scored]
+    lines = [_compared(score, labels, report.reference) for _, score in scored]
+    title = "Headline scores"
+    if not report.of_features:
+        names, titles, lines = ["parameters", *names], ["", *titles], [_sizes(report, labels), *lines]
+        title = "Size and headline scores"
     if len(labels) > len(scored):
         heads = [Shown(label, role) for label, role in zip(labels, roles, strict=True)]
-        columns = [Column("model"), *map(Column, names)]
+        columns = [Column(report.noun), *map(Column, names)]
         return as_shown(title, columns, [heads, *lines], groups=["", *titles], print_columns=PRINT_COMPARED)
     heads = [Shown(name, title) for name, title in zip(names, titles, strict=True)]
     columns, cells = [Column("score"), *map(Column, labels)], [heads, *zip(*lines, strict=True)]
     return as_shown(title, columns, cells, under=["", *roles], print_columns=PRINT_COMPARED)
+
+
+def _words_below(model: ReportModel, is_features: bool) -> str:
+    """The words below a label: the model's role, or the encoder that the files of features name."""
+    if is_features:
+        return f"encoder {model.record['encoder']}" if model.record.get("encoder") else "encoder not named in the files"
+    return model.role
 
 
 def _labels(report: Report) -> list[str]:

@@ -29,7 +29,7 @@ from pipeline.public_sets.measured import MEASURED, feature_labels, measured_val
 from pipeline.public_sets.members import Members
 from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE, ReproduceConfig
 from pipeline.public_sets.paper_tables import draw_table, paper_tables
-from pipeline.public_sets.published import published_name, published_values
+from pipeline.public_sets.published import names_another, published_name, published_values
 from pipeline.public_sets.recipe import DEFAULT_PROTOCOL, SetRecipe, find_recipe
 from pipeline.public_sets.whole import num_failures, why_not_all_used, why_not_whole
 from pipeline.report.content import Exclusion, Report
@@ -69,6 +69,7 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
         G2LError: no such set, its folder cannot be used, or `out` holds another set or other options.
     """
     recipe = find_recipe(name)
+    check_compared(recipe, config)
     beside = [row for folder in config.beside or () for row in read_comparisons(Path(folder))]
     with exclusive(out, "g2l reproduce"):
         start_reproduction(out, name, config)
@@ -79,10 +80,32 @@ def reproduce(name: str, out: Path, config: ReproduceConfig) -> Reproduced:
         )
         not_used = why_not_all_used(report, recipe.benchmark)
         reason = "; ".join(filter(None, (not_whole, not_used)))
+        for model in report.models:
+            if names_another(model.label, model):
+                encoder = model.record["encoder"]
+                say(f"note: {model.label}: its feature files name the encoder {encoder}; it is compared with nothing")
         comparisons = compare_report(recipe, report, protocol_of(recipe, config.protocol), reason)
         write_outcome(out, report, comparisons, beside)
     failed = num_failures(members.left_out) + num_failed(report)
     return Reproduced(recipe, tuple(comparisons), failed)
+
+
+def check_compared(recipe: SetRecipe, config: ReproduceConfig) -> None:
+    """See that there is something to compare on the set, before it is read.
+
+    Raises:
+        ConfigError: features are missing, or are given for a set of images; models are missing there; a sweep of a set
+            that is not for it.
+    """
+    of_slides = recipe.benchmark == "slides"
+    if of_slides and not config.features:
+        raise ConfigError(f"{recipe.name} needs --features: files of its slides, one folder a model")
+    if config.features and not of_slides:
+        raise ConfigError(f"--features: {recipe.name} has no slides, it is a set of images; give --models")
+    if not of_slides and not config.models:
+        raise ConfigError(f"{recipe.name} needs --models: its images are embedded by each")
+    if config.sweep and recipe.benchmark != "robustness":
+        raise ConfigError(f"--sweep: {recipe.name} is no set for robustness")
 
 
 def start_reproduction(out: Path, name: str, config: ReproduceConfig) -> None:
@@ -150,16 +173,7 @@ def _words_on_left_out(left_out: Sequence[Exclusion], path: Path) -> list[str]:
 
 
 def evaluation_options(recipe: SetRecipe, out: Path, members: Members, config: ReproduceConfig) -> dict[str, Any]:
-    """The options of `g2l evaluate` for the set's table; those that are not given stay away.
-
-    Raises:
-        ConfigError: features are missing, or are given for a set of images; a sweep of a set that is not for it.
-    """
-    if (recipe.benchmark == "slides") != bool(config.features):
-        what = "needs --features: files of its slides, one folder a model" if not config.features else "has no slides"
-        raise ConfigError(f"{recipe.name} {what}")
-    if config.sweep and recipe.benchmark != "robustness":
-        raise ConfigError(f"--sweep: {recipe.name} is no set for robustness")
+    """The options of `g2l evaluate` for the set's table; those that are not given stay away."""
     values = {name: getattr(config, name) for name in EVALUATE_OPTIONS}
     values |= {"device": config.device, "workers": config.workers, "images_root": members.images_root}
     values |= {recipe.benchmark: out / TABLE_FILE, "features": config.features}

@@ -398,3 +398,58 @@ def test_a_model_that_gives_no_numbers_is_refused(bench: Bench, tmp_path: Path) 
     code, _, errors = call_g2l(*bench.arguments(tmp_path / "out", *more))
     assert code == 1
     assert "bad: 48 of 48 embeddings of the patches hold NaN or infinity" in errors
+
+
+def test_slides_need_no_models(bench: Bench, tmp_path: Path) -> None:
+    """The report says what each label is; the same call renews it; the named features are the reference."""
+    with h5py.File(next((bench.folder / "features").iterdir())) as file:
+        assert "encoder" not in file["features"].attrs
+    features = ("--features", f"a={bench.folder / 'features'}", "--features", f"b={bench.folder / 'features'}")
+    quick = ("--device", "cpu", "--resamples", 100, "--folds", 2, "--mil-epochs", 2, "--reference", "b")
+    slides = ("--slides", bench.folder / "labels.csv", "--label", "tp53", *features, *quick)
+    for _ in range(2):
+        code, said, errors = call_g2l("evaluate", "--out", tmp_path / "out", *slides)
+        assert (code, "feature set" in said) == (3, True), errors
+        assert "--cost: nothing is measured without --models" in errors
+    record = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (record["reference"], list(record["sections"])) == ("b", ["slides"])
+    assert "models" not in record["settings"]
+    assert [(m["label"], m["features"], m["encoder"], m["width"]) for m in record["models"]] == [
+        ("a", "features", None, 8),
+        ("b", "features", None, 8),
+    ]
+    assert not any("stand for themselves" in note for note in record["sections"]["slides"]["notes"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "2 feature sets, 1 part" in page
+    assert "encoder not named in the files" in page
+    assert "parameters" not in page.partition("Slide benchmark: tp53</bdi></h2>")[0].partition("<body>")[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (lambda f: ["--patches", f / "patches.csv"], "--patches: give --models"),
+        (lambda f: ["--robustness", f / "pathorob.csv"], "--robustness: give --models"),
+        (lambda f: ["--store", f / "store.zarr"], "--store: give --models"),
+        (lambda f: [], "nothing to evaluate: give --models with --store"),
+        (lambda f: ["--no-cost"], "nothing to evaluate"),
+        (
+            lambda f: [
+                "--slides",
+                f / "labels.csv",
+                "--label",
+                "tp53",
+                "--features",
+                f / "features",
+                "--reference",
+                "x",
+            ],
+            "--reference x: the feature sets are features",
+        ),
+    ],
+)
+def test_a_missing_model_is_told_by_option(
+    bench: Bench, tmp_path: Path, options: Callable[[Path], list[object]], words: str
+) -> None:
+    code, said, errors = call_g2l("evaluate", "--out", tmp_path / "out", "--device", "cpu", *options(bench.folder))
+    assert (code, said, words in errors) == (1, "", True), errors

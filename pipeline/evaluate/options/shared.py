@@ -18,18 +18,27 @@ class ComparedOptions(Config):
 
     panels: ClassVar[dict[str, str]] = {"models": "What is compared"}
 
-    models: list[str] = option(
+    models: list[str] | None = option(
+        None,
         min_length=1,
         description="[LABEL=]ENCODER[@WEIGHTS]; repeat for several. ENCODER: of `g2l models`, a timm name, a student "
-        "folder, or a run (RUN, RUN@before, RUN@teacher). WEIGHTS: pretrained (the default), scratch, or a file.",
+        "folder, or a run (RUN, RUN@before, RUN@teacher). WEIGHTS: pretrained (the default), scratch, or a file. Not "
+        "needed for --slides alone, whose features are made already.",
     )
     reference: str | None = option(
-        None, description="Label of the model to compare with [the teacher of the store or run, else the first]."
+        None,
+        description="Label of the model or features to compare with [the teacher of the store or run, else the first].",
     )
+
+    @property
+    def names(self) -> list[str]:
+        """The models; none where only features are compared."""
+        return self.models or []
 
     def absolute(self) -> Self:
         """As in `Config`, and files and folders among the models as well."""
-        return super().absolute().model_copy(update={"models": [absolute_model(text) for text in self.models]})
+        models = None if self.models is None else [absolute_model(text) for text in self.models]
+        return super().absolute().model_copy(update={"models": models})
 
 
 EARLIER_NAMES = {"balanced": "g2l"}

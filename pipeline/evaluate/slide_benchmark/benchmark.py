@@ -11,8 +11,8 @@ from pipeline.config.model_names import split_folder
 from pipeline.evaluate.benchmark import Benchmark, Evaluation
 from pipeline.evaluate.slide_benchmark.options import SlideOptions
 from pipeline.evaluate.slide_benchmark.score import survey_slides
-from pipeline.evaluate.slide_benchmark.section import KEY, SlideBench, slide_bench, slide_section
-from pipeline.report.content import Section
+from pipeline.evaluate.slide_benchmark.section import KEY, SlideBench, feature_sets, slide_bench, slide_section
+from pipeline.report.content import ReportModel, Section
 from pipeline.student.resolve import NamedModel
 
 
@@ -23,6 +23,7 @@ class SlideBenchmark(Benchmark[SlideOptions]):
     key: ClassVar[str] = KEY
     name: ClassVar[str] = "slide benchmark"
     asked_by: ClassVar[str] = "--slides with --features"
+    needs_models: ClassVar[bool] = False
 
     bench: SlideBench
 
@@ -49,6 +50,10 @@ class SlideBenchmark(Benchmark[SlideOptions]):
     @property
     def other_labels(self) -> tuple[str, ...]:
         return tuple(label for label, _ in self.bench.surveyed.features)
+
+    @property
+    def feature_sets(self) -> tuple[ReportModel, ...]:
+        return feature_sets(self.bench.surveyed)
 
     def check_models(self, named: Sequence[NamedModel]) -> list[str]:
         return unmatched_notes(self.other_labels, [model.label for model in named])
@@ -80,9 +85,9 @@ def named_folders(texts: Sequence[str]) -> list[tuple[str, Path]]:
 
 
 def unmatched_notes(feature_labels: Sequence[str], model_labels: Sequence[str]) -> list[str]:
-    """A note on feature sets that have the label of no model; none if all have one."""
+    """A note on feature sets that have the label of no model; none if all have one, or no model is named."""
     unmatched = [label for label in feature_labels if label not in model_labels]
-    if not unmatched:
+    if not unmatched or not model_labels:
         return []
     return [
         f"The features {', '.join(unmatched)} are of none of the models ({', '.join(model_labels)}) and stand for "

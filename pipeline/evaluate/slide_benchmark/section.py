@@ -41,7 +41,7 @@ from pipeline.evaluate.slide_benchmark.score import (
     mean_pool,
     slide_folds,
 )
-from pipeline.report.content import Cell, Column, Interval, Score, Section, Table
+from pipeline.report.content import Cell, Column, Interval, ReportModel, Score, Section, Table
 
 KEY = "slides"
 MIL, MEAN, NEIGHBOURS = "attention MIL", "mean embedding", "kNN of the mean"
@@ -300,6 +300,25 @@ def _feature_table(slide_set: SlideSet, surveys: Mapping[str, Survey]) -> Table:
         Column("fewest", "Patches of the slide with the fewest.", digits=0),
     ]
     return Table("Feature sets", columns, rows)
+
+
+def feature_sets(surveyed: SurveyedSlides) -> tuple[ReportModel, ...]:
+    """What each feature set is, for a report without models: its folder, and the encoder as the files name it (`None`
+    if they do not); `sha256` is over the files of the slides that are used.
+    """
+    slides = surveyed.slide_set.slides
+    sets = []
+    for label, folder in surveyed.features:
+        survey = surveyed.surveys[label]
+        record = {
+            "features": os.path.basename(os.path.realpath(folder)),
+            "encoder": survey.encoder,
+            "width": survey.width,
+            "slides": len(slides),
+            "sha256": survey.hash_of(slides),
+        }
+        sets.append(ReportModel(label, "", record, num_params=0))
+    return tuple(sets)
 
 
 def _scores(predictions: Sequence[Prediction], label: str, compared: str) -> list[Score]:

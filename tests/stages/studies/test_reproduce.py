@@ -300,6 +300,43 @@ def test_a_set_of_slides_needs_features(tmp_path: Path, weights: Path) -> None:
     assert (code, "idc has no slides" in errors or "holds no" in errors) == (EXIT_ERROR, True)
 
 
+@pytest.mark.slow
+def test_a_set_of_slides_needs_no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features are compared by their label, unless their files name another encoder."""
+    metric = "slides, AUROC of the mean"
+    values = [PublishedValue("chimera", name, metric, 0.5, None, None, "paper", "", "") for name in ("uni", "virchow2")]
+    monkeypatch.setattr(stage, "published_values", lambda: values)
+    root = public_sets.chimera(tmp_path / "set", patients=12)
+    features = write_features(
+        tmp_path / "features", [f"{patient}_{scan}" for patient in range(1003, 1015) for scan in (1, 2)]
+    )
+    for path in features.iterdir():
+        with h5py.File(path, "a") as file:
+            file["features"].attrs["encoder"] = "uni_v1"
+    named = ("--features", f"uni={features}", "--features", f"virchow2={features}")
+    options = ("--resamples", 100, "--device", "cpu", *named)
+    code, shown, errors = call_g2l("reproduce", "chimera", "--root", root, "--out", tmp_path / "out", *options)
+    assert code in (EXIT_OK, EXIT_DIFFERENT), shown + errors
+    assert "virchow2: its feature files name the encoder uni_v1; it is compared with nothing" in errors
+    rows = {row["model"]: row for row in read_csv(tmp_path / "out/comparison.csv") if row["metric"] == metric}
+    assert (rows["uni"]["published_model"], rows["virchow2"]["published_model"]) == ("uni", "")
+    sizes = {row["model"]: row for row in read_csv(tmp_path / "out/figure_1.csv") if "AUROC" in row["metric"]}
+    assert (sizes["uni"]["whose"], sizes["uni"]["parameters"] != "", sizes["virchow2"]["parameters"]) == (
+        "ours",
+        True,
+        "",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("idc", "idc needs --models"), ("tp53", "tp53 needs --features"), ("pathorob-camelyon", "needs --models")],
+)
+def test_what_is_missing_is_told_before_the_set_is_read(tmp_path: Path, name: str, words: str) -> None:
+    code, _, errors = call_g2l("reproduce", name, "--root", tmp_path, "--out", tmp_path / "out")
+    assert (code, words in errors, (tmp_path / "out").exists()) == (EXIT_ERROR, True, False)
+
+
 def test_wrong_use_is_named(tmp_path: Path, weights: Path) -> None:
     for name, words in (("idcc", "did you mean idc?"), ("aggc", "aggc cannot be reproduced")):
         code, _, errors = reproduce(name, tmp_path, tmp_path / "out", weights)
