@@ -22,9 +22,9 @@ NEEDED = 1.5
 """From the issue."""
 PIXEL_UM = 8.0
 
-for place in (Path(__file__).resolve().parents[1] / "tests" / "slides", Path(__file__).resolve().parents[1] / "tests"):
-    sys.path.insert(0, str(place))
-import test_glass as plain  # noqa: E402  (of the tests)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from support import plain_glass as plain  # noqa: E402  (of the tests)
 from support.slides import make_pixels  # noqa: E402  (likewise)
 
 

@@ -139,18 +139,24 @@ def without_models(
     Raises:
         ConfigError: a benchmark needs models, or no other is wanted.
     """
-    needing = [kind for kind in wanted if kind.needs_models]
+    needing, kept = _by_need(wanted)
     if asked := [kind.asked_by for kind in needing if not kind.is_wanted(type(options[kind])())]:
-        needless = _either(kind.asked_by for kind in options if not kind.needs_models)
+        needless = _either(kind.asked_by for kind in _by_need(options)[1])
         raise ConfigError(f"{' and '.join(asked)}: give --models, the models to score. Only {needless} needs none")
-    kept = [kind for kind in wanted if not kind.needs_models]
     if not kept:
-        needing_options = _either(kind.asked_by for kind in options if kind.needs_models)
-        needless = _either(kind.asked_by for kind in options if not kind.needs_models)
-        raise ConfigError(f"nothing to evaluate: give --models with {needing_options}; or {needless}")
+        with_models, without = (_either(kind.asked_by for kind in kinds) for kinds in _by_need(options))
+        raise ConfigError(f"nothing to evaluate: give --models with {with_models}; or {without}")
     for kind in needing:
         say(f"note: {kind.asked_by}: nothing is measured without --models")
     return kept
+
+
+def _by_need(kinds: Iterable[type[Benchmark[Any]]]) -> tuple[list[type[Benchmark[Any]]], list[type[Benchmark[Any]]]]:
+    """The benchmarks that need models, and those that need none."""
+    split = {True: list[type[Benchmark[Any]]](), False: list[type[Benchmark[Any]]]()}
+    for kind in kinds:
+        split[bool(kind.needs_models)].append(kind)
+    return split[True], split[False]
 
 
 def _either(words: Iterable[str]) -> str:

@@ -18,6 +18,7 @@ from pipeline.base.console import Progress, counted, say
 from pipeline.base.cores import give_back_memory
 from pipeline.base.errors import SlideError
 from pipeline.base.images import require_lanczos
+from pipeline.base.units import format_seconds
 from pipeline.cohort.copies import BY_PIXELS, BY_QUICKHASH, near_copies, near_copy_warning, pixels_digest
 from pipeline.cohort.manifest import Manifest, ManifestRow, refuse_near_copies, row_hash, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan, in_order, write_audit
@@ -27,7 +28,7 @@ from pipeline.sampling import GAP, SPLIT_NAMES, rank_slides, sample_patches, spl
 from pipeline.slides import dicom
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.overlay import draw_overlay
-from pipeline.slides.patch_sample import measure_patches, patches_to_measure
+from pipeline.slides.patch_sample import PatchSample, measure_patches, patches_to_measure
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.tissue import long_reading_note
 from pipeline.slides.tissue_grid import TissueGrid, lay_grid
@@ -38,13 +39,14 @@ TISSUE_EVERYWHERE = 0.95
 
 @dataclass(frozen=True)
 class Audited:
-    """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, and is
-    kept nowhere.
+    """Result for one slide: its audit row, and its part of the plan unless it failed. `pixels` tells copies, and
+    `sample` how fast patches are read; both are kept nowhere.
     """
 
     audit: AuditRow
     slide: SlidePlan | None
     pixels: str | None = None
+    sample: PatchSample | None = None
 
 
 def plan_slides(
@@ -82,7 +84,22 @@ def plan_slides(
         write_audit([a.audit for a in audited], audit_csv)
     refuse_near_copies(manifest, same)
     slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
-    return Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit)
+    plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit)
+    say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
+    return plan
+
+
+def say_reading_time(samples: Sequence[PatchSample], num_rows: int, workers: int) -> None:
+    """Tell how long stage one will read for, by the patches that were measured; nothing if none were."""
+    seconds, number = sum(sample.seconds for sample in samples), sum(sample.measured for sample in samples)
+    if not number:
+        return
+    each = seconds / number
+    say(
+        f"estimate: reading and encoding {counted(num_rows, 'patch', 'patches')} takes about "
+        f"{format_seconds(num_rows * each / workers)} with {counted(workers, 'thread')} ({each * 1000:.3g} ms a patch, "
+        f"measured on {number:,}); `g2l extract-teacher` measures the teacher before it starts"
+    )
 
 
 def audit_slide(
@@ -122,14 +139,15 @@ def audit_slide(
         with slide_failures(path):
             laid = lay_grid(slide, grid)
             part = sample_slide(row, slide, laid, sampling)
-            audit = audit_open_slide(slide, laid, part, known, num_measured)
+            sample = measure_patches(slide, part.coords_l0_px, laid.geometry, num_measured)
+            audit = audit_open_slide(slide, laid, part, known, sample)
         pixels = pixels_digest(laid.tissue.thumbnail, laid.tissue.unreadable, slide.info.size_l0_px)
     except SlideError as error:
         facts = slide.info.audit_facts() if slide else dict(error.facts)
         return Audited(AuditRow(**known, status="failed", reason=str(error), **facts), None)
     if overlays is not None:
         draw_sample(laid, part, audit, overlays)
-    return Audited(audit, part, pixels) if len(part.coords_l0_px) else Audited(audit, None)
+    return Audited(audit, part, pixels, sample) if len(part.coords_l0_px) else Audited(audit, None)
 
 
 def note_near_copies(audited: Sequence[Audited]) -> tuple[list[Audited], list[tuple[list[str], str]]]:
@@ -177,7 +195,7 @@ def sample_slide(row: ManifestRow, slide: Slide, grid: TissueGrid, sampling: Sam
 
 
 def audit_open_slide(
-    slide: Slide, grid: TissueGrid, part: SlidePlan, known: dict[str, Any], num_measured: int
+    slide: Slide, grid: TissueGrid, part: SlidePlan, known: dict[str, Any], sample: PatchSample
 ) -> AuditRow:
     """Audit row of a slide that could be opened; `known` has the columns from the manifest."""
     tissue, coords = grid.tissue, part.coords_l0_px
@@ -186,7 +204,6 @@ def audit_open_slide(
     status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
     if not len(coords):
         status, reason = "failed", grid.why_empty
-    sample = measure_patches(slide, coords, grid.geometry, num_measured)
     warnings = list(slide.info.warnings)
     covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(math.prod(slide.info.bounds_l0_px[2:]), 1)
     if covered > TISSUE_EVERYWHERE and not unreadable_mm2:

@@ -64,6 +64,7 @@ from pipeline.training.optim import build_optimizer, set_schedules
 from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
+from pipeline.training.step.rehearsal import cost_words, rehearse
 from pipeline.training.step.train_step import HowToStep, train_step
 from pipeline.training.subset import RowSubset
 from pipeline.training.tensorboard import TensorBoard
@@ -338,6 +339,9 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
+                words = cost_of(run)
+                if leader:
+                    say(words)
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration).tolist()
                 with calibrated(
                     run.distillation,
@@ -363,6 +367,21 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     finally:
         log.close()
     return run.last_step - first
+
+
+def cost_of(run: Run) -> str:
+    """What the run will cost, by some steps on its first batch that leave no trace; every process takes part."""
+    config, rows = run.config, run.rows
+    share = rows.batch_size // distributed.world_size()
+    reader = run.reader.reader(run.draws, 0, config.augment)
+    mine = epoch_order(rows.train, config.seed, 0)[distributed.rank() * share :][:share].tolist()
+    with BatchLoader(
+        reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers, device=run.distillation.device
+    ) as loader:
+        batch = next(iter(loader.batches([mine])))
+        loss_of = build_loss(config.loss, config.alpha)
+        seconds = rehearse(run.distillation, batch, loss_of, run.optimizer, config.clip, run.gradients)
+    return cost_words(run.teachers.stored, len(rows.train), config.epochs, run.num_steps, seconds)
 
 
 def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress, epoch: int, step: int) -> int:

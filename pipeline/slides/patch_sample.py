@@ -5,6 +5,7 @@ a small cohort. Left out: the embeddings, whose size is known.
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,12 +36,15 @@ class PatchSample:
         measured: number of patches that could be read.
         plain: number of these that are of one colour.
         pixel_bytes, jpeg_bytes: mean bytes as lossless JPEG XL, and as JPEG; `None` if no patch could be read.
+        seconds: of one thread, to read these patches and encode them as JPEG XL; no column of the audit, which does not
+            depend on the clock.
     """
 
     measured: int
     plain: int
     pixel_bytes: int | None
     jpeg_bytes: int | None
+    seconds: float = 0.0
 
     def audit_facts(self) -> dict[str, Any]:
         """The sample's columns of a plan's audit (`cohort.plan.AuditRow`)."""
@@ -72,18 +76,21 @@ def measure_patches(slide: Slide, coords_l0_px: NDArray[np.int64], geometry: Pat
     """Read and encode `count` of the slide's patches (N, 2), evenly spaced in their order; skips unreadable ones."""
     num = len(coords_l0_px)
     chosen = sorted({int((i + 0.5) * num / count) for i in range(count)}) if num else []
-    lossless, lossy, plain = [], [], 0
+    lossless, lossy, plain, seconds = [], [], 0, 0.0
     for x, y in coords_l0_px[chosen].tolist():
+        started = time.monotonic()
         try:
             patch = slide.read_patch(x, y, geometry)
         except PatchError:
             continue
         lossless.append(len(encode_image(patch, "jpegxl")))
+        seconds += time.monotonic() - started
         lossy.append(len(encode_image(patch, "jpeg")))
         plain += is_plain(patch)
     if not lossless:
         return PatchSample(0, 0, None, None)
-    return PatchSample(len(lossless), plain, round(float(np.mean(lossless))), round(float(np.mean(lossy))))
+    mean_lossless, mean_lossy = (round(float(np.mean(sizes))) for sizes in (lossless, lossy))
+    return PatchSample(len(lossless), plain, mean_lossless, mean_lossy, seconds)
 
 
 def is_plain(patch: NDArray[np.uint8]) -> bool:

@@ -6,6 +6,7 @@ stops the run before anything is written. One that changes with the arithmetic o
 a warning. Left out: the speed of the disk with the slides, and, on devices other than CUDA, the workspace of kernels.
 """
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from pipeline.base.console import say
+from pipeline.base.console import counted, say
 from pipeline.base.devices import describe_device
 from pipeline.base.errors import ConfigError, EncoderError
 from pipeline.base.memory import is_out_of_memory, peak_bytes
-from pipeline.base.units import format_bytes
+from pipeline.base.units import format_bytes, format_seconds
 from pipeline.cohort.plan import Plan
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.build import BuiltEncoder, Encoder
@@ -239,6 +240,28 @@ def measure_batch(module: Encoder, patch_px: int, batch_size: int, device: torch
         ) from None
 
 
+def seconds_of_patch(forward: EncoderForward, patches: NDArray[np.uint8], batch_size: int) -> float:
+    """Seconds a patch in a forward pass: on CUDA of a whole batch, elsewhere of `patches`, uint8 (N, P, P, 3).
+
+    The encoder has run before.
+    """
+    num = batch_size if forward.device.type == "cuda" else len(patches)
+    batch = torch.from_numpy(patches).to(forward.device)[torch.arange(num, device=forward.device) % len(patches)]
+    started = time.monotonic()
+    forward(batch).cpu()
+    return (time.monotonic() - started) / num
+
+
+def teacher_estimate(patch_seconds: float, num_rows: int, num_views: int) -> str:
+    """How long the teacher alone takes for the rows of a plan, in a sentence."""
+    views = f" and {num_views} views of each" if num_views > 1 else ""
+    return (
+        f"estimate: the teacher alone takes about {format_seconds(num_rows * num_views * patch_seconds)} for "
+        f"{counted(num_rows, 'row')}{views} ({patch_seconds * 1000:.3g} ms a patch, measured now); reading goes on "
+        "beside it"
+    )
+
+
 def preflight(
     teacher: BuiltEncoder,
     read: Callable[[int, NDArray[np.uint8]], PatchRead],
@@ -255,7 +278,8 @@ def preflight(
         settings: settings of the run: precision, batch_size, dtype.
         file: file that the teacher's weights were read from.
 
-    Returns attributes for `create_store` or `open_further`: `preflight`, the record.
+    Says how long the teacher alone will take. Returns attributes for `create_store` or `open_further`: `preflight`,
+    the record.
 
     Raises:
         G2LError: the teacher cannot be used; nothing was written.
@@ -264,6 +288,8 @@ def preflight(
     compute = {name: settings[name] for name in ("precision", "batch_size", "dtype")}
     checked = check_encoder(teacher, patches, num_planned, device=device, file=file, **compute)
     say(checked.words())
+    each = seconds_of_patch(EncoderForward(teacher.module, device, settings["precision"]), patches, checked.batch_size)
+    say(teacher_estimate(each, plan.num_rows, settings.get("views", 1)))
     for warning in checked.warnings():
         say(f"warning: preflight: {warning}")
     return {"preflight": checked.record()}

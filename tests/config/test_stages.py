@@ -34,6 +34,7 @@ OTHER_VALUES: dict[str, Any] = {
     "alpha": 2.0,
     "augment": "none",
     "use_plain_view": False,
+    "views_per_epoch": "fresh",
     "checkpoint_every": 77,
     "keep": "best",
     "val_every": 3,
@@ -100,7 +101,7 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
         (ExtractConfig, {"teacher": "t", "views_strength": "papr"}, r"did you mean paper\?"),
         (ExtractConfig, {}, "teacher: Field required"),
         (ExtractConfig, {"teacher": "t", "pixels": "jpg"}, r"got 'jpg'\) \(did you mean jpeg\?"),
-        (ExtractConfig, {"teacher": "t", "views": 65}, "views: "),
+        (ExtractConfig, {"teacher": "t", "views": 5000}, "views: "),
         (TrainConfig, {"student": "s", "batch_size": 1}, "batch_size: "),  # a batch of one has no statistics
         (TrainConfig, {"student": "s", "micro_batch": 0}, "micro_batch: "),
         (TrainConfig, {"student": "s", "alpha": 0.5}, "alpha: "),

@@ -24,11 +24,12 @@ from pipeline.cohort.plan import Plan, read_plan, write_plan
 from pipeline.config.stages import PlanConfig
 from pipeline.disk import files
 from pipeline.sampling import TRAIN, VAL
+from pipeline.slides.patch_sample import PatchSample
 from pipeline.slides.reader import Slide
 from pipeline.slides.tissue import find_tissue
 from pipeline.store.format import Status
 from pipeline.store.patches import PlannedPatches
-from stages.plan import plan_slides
+from stages.plan import plan_slides, say_reading_time
 from stages.reports.plan import audit_table, estimate
 
 # The same however it is made
@@ -380,3 +381,13 @@ def test_a_disk_full_of_overlays_is_named(cohort: Path, tmp_path: Path, monkeypa
     assert "No space left on device" in said
     assert "Traceback" not in said
     assert leftovers(tmp_path) == []
+
+
+def test_the_time_of_reading_is_told_from_what_was_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    say_reading_time([PatchSample(10, 0, 1, 1, seconds=0.05), PatchSample(30, 0, 1, 1, seconds=0.15)], 1_440_000, 2)
+    assert capsys.readouterr().err == (
+        "estimate: reading and encoding 1,440,000 patches takes about 1 h 00 min with 2 threads (5 ms a patch, "
+        "measured on 40); `g2l extract-teacher` measures the teacher before it starts\n"
+    )
+    say_reading_time([], 10, 1)
+    assert capsys.readouterr().err == ""

@@ -39,6 +39,7 @@ from pipeline.training.preflight import (
     check_encoder,
     measure_batch,
     read_some_patches,
+    teacher_estimate,
 )
 
 CPU = torch.device("cpu")
@@ -280,3 +281,11 @@ def test_the_reference_is_full_float32(
     built.module.register_forward_pre_hook(lambda *_: allowed.append(torch.backends.cudnn.allow_tf32))
     check(built, patches, precision="bfloat16")
     assert allowed[:2] == [False, True]
+
+
+def test_the_teachers_time_is_told_before_the_run() -> None:
+    assert teacher_estimate(0.02, 180_000, 1) == (
+        "estimate: the teacher alone takes about 1 h 00 min for 180,000 rows (20 ms a patch, measured now); reading "
+        "goes on beside it"
+    )
+    assert "2 h 00 min for 90,000 rows and 4 views of each" in teacher_estimate(0.02, 90_000, 4)

@@ -1,0 +1,84 @@
+"""What a run will cost: a few steps are timed before it begins, and leave no trace; stage one's ledger has the rest.
+
+The estimate says how long all steps take, how long stage one took, and what the same training would take with the
+teacher in the loop: each epoch would make the embeddings again (docs/caching.md). Stage one's time is that of its
+shards, with reading and encoding; it may come from another machine.
+"""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.base.console import counted
+from pipeline.base.distributed import GradientBuckets
+from pipeline.base.loader import Batch
+from pipeline.base.units import format_bytes, format_seconds
+from pipeline.distillation import Distillation, random_states, restore_random_states
+from pipeline.loss import Loss
+from pipeline.store.store import StoredTeacher
+from pipeline.training.step.train_step import train_step
+
+TIMED = 2
+"""Steps that are timed, after one that warms up. Our choice: seconds, and their mean is good to a tenth."""
+
+
+def rehearse(
+    distillation: Distillation,
+    batch: Batch[NDArray[np.float32]],
+    loss_of: Loss,
+    optimizer: torch.optim.Optimizer,
+    clip: float,
+    gradients: GradientBuckets,
+) -> float:
+    """Seconds of a step, on a batch that lies in memory. For a run that has not begun: weights, statistics, random
+    states and the optimizer are put back as they were.
+    """
+    assert not optimizer.state, "the optimizer has begun"
+    state = {part: {name: value.clone() for name, value in each.items()} for part, each in distillation.state().items()}
+    random = random_states(distillation.device)
+    distillation.train()
+    started = 0.0
+    for number in range(TIMED + 1):
+        if number == 1:
+            started = time.monotonic()
+        loss, _ = train_step(distillation, batch, loss_of, optimizer, clip, gradients=gradients)
+        loss.item()  # waits for the device
+    seconds = (time.monotonic() - started) / TIMED
+    optimizer.zero_grad(set_to_none=True)
+    optimizer.state.clear()
+    distillation.load_state(state)
+    restore_random_states(random, distillation.device)
+    return seconds
+
+
+def cost_words(
+    teachers: Sequence[StoredTeacher], num_rows: int, epochs: int, num_steps: int, step_seconds: float
+) -> str:
+    """The estimate of a run of `num_steps` steps over `num_rows` training rows, in sentences."""
+    training = num_steps * step_seconds
+    lines = [f"{counted(num_steps, 'step')} of {step_seconds * 1000:.0f} ms take about {format_seconds(training)}"]
+    if any("imported" in teacher.settings for teacher in teachers):
+        return f"estimate: {lines[0]}"
+    made = [stored for teacher in teachers for stored in (teacher, *teacher.rounds)]
+    stage_one, disk = (sum(values) for values in zip(*map(_seconds_and_bytes, made), strict=True))
+    views = sum(stored.views.count for stored in made)
+    if stage_one <= 0 or not num_rows:
+        return f"estimate: {lines[0]}"
+    each_epoch = stage_one / views * len(teachers) * num_rows / teachers[0].num_rows
+    lines.append(f"Stage one took {format_seconds(stage_one)}, once, and {format_bytes(int(disk))}")
+    lines.append(
+        f"With the teacher in the loop each epoch would take about {format_seconds(each_epoch)} longer, all "
+        f"{counted(epochs, 'epoch')} {format_seconds(training + epochs * each_epoch)}: the store pays after "
+        f"{stage_one / each_epoch:.1f} epochs"
+    )
+    return f"estimate: {'. '.join(lines)}"
+
+
+def _seconds_and_bytes(teacher: StoredTeacher) -> tuple[float, float]:
+    """Seconds that the shards of some embeddings took, and their bytes; 0 where a ledger does not say."""
+    entries = [entry for _, entry in teacher.ledger.entries() if entry is not None]
+    seconds = sum(float(entry.get("seconds", 0.0)) for entry in entries)
+    return seconds, float(sum(file["bytes"] for entry in entries for file in entry["files"].values()))
