@@ -112,9 +112,9 @@ def measure(work: Part) -> Measured:
 
 def measure_child(ask: Callable[[], tuple[float, float]]) -> Measured:
     """Have a child process work once by `ask`, which returns the wall and CPU seconds that the child says it took."""
-    busy, own = _busy_seconds(), _own_seconds()
+    busy, own = busy_seconds(), _own_seconds()
     wall, cpu = ask()
-    others = max(_busy_seconds() - busy - (_own_seconds() - own) - cpu, 0.0)
+    others = max(busy_seconds() - busy - (_own_seconds() - own) - cpu, 0.0)
     return Measured(wall, cpu, others / (wall * (os.cpu_count() or 1)))
 
 
