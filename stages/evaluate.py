@@ -139,18 +139,23 @@ def without_models(
     Raises:
         ConfigError: a benchmark needs models, or no other is wanted.
     """
-    needing = [kind for kind in wanted if kind.needs_models]
-    if asked := [kind.asked_by for kind in needing if not kind.is_wanted(type(options[kind])())]:
-        needless = _either(kind.asked_by for kind in options if not kind.needs_models)
+    without, needing = _parted(options)
+    needless = _either(kind.asked_by for kind in without)
+    idle = [kind for kind in wanted if kind in needing]
+    if asked := [kind.asked_by for kind in idle if not kind.is_wanted(type(options[kind])())]:
         raise ConfigError(f"{' and '.join(asked)}: give --models, the models to score. Only {needless} needs none")
-    kept = [kind for kind in wanted if not kind.needs_models]
-    if not kept:
-        needing_options = _either(kind.asked_by for kind in options if kind.needs_models)
-        needless = _either(kind.asked_by for kind in options if not kind.needs_models)
-        raise ConfigError(f"nothing to evaluate: give --models with {needing_options}; or {needless}")
-    for kind in needing:
+    if len(idle) == len(wanted):
+        with_models = _either(kind.asked_by for kind in needing)
+        raise ConfigError(f"nothing to evaluate: give --models with {with_models}; or {needless}")
+    for kind in idle:
         say(f"note: {kind.asked_by}: nothing is measured without --models")
-    return kept
+    return [kind for kind in wanted if kind in without]
+
+
+def _parted(kinds: Iterable[type[Benchmark[Any]]]) -> tuple[list[type[Benchmark[Any]]], list[type[Benchmark[Any]]]]:
+    """The benchmarks that need no models, and those that do."""
+    listed = list(kinds)
+    return [kind for kind in listed if not kind.needs_models], [kind for kind in listed if kind.needs_models]
 
 
 def _either(words: Iterable[str]) -> str:
