@@ -139,24 +139,23 @@ def without_models(
     Raises:
         ConfigError: a benchmark needs models, or no other is wanted.
     """
-    needing, kept = _by_need(wanted)
-    if asked := [kind.asked_by for kind in needing if not kind.is_wanted(type(options[kind])())]:
-        needless = _either(kind.asked_by for kind in _by_need(options)[1])
+    without, needing = _parted(options)
+    needless = _either(kind.asked_by for kind in without)
+    idle = [kind for kind in wanted if kind in needing]
+    if asked := [kind.asked_by for kind in idle if not kind.is_wanted(type(options[kind])())]:
         raise ConfigError(f"{' and '.join(asked)}: give --models, the models to score. Only {needless} needs none")
-    if not kept:
-        with_models, without = (_either(kind.asked_by for kind in kinds) for kinds in _by_need(options))
-        raise ConfigError(f"nothing to evaluate: give --models with {with_models}; or {without}")
-    for kind in needing:
+    if len(idle) == len(wanted):
+        with_models = _either(kind.asked_by for kind in needing)
+        raise ConfigError(f"nothing to evaluate: give --models with {with_models}; or {needless}")
+    for kind in idle:
         say(f"note: {kind.asked_by}: nothing is measured without --models")
-    return kept
+    return [kind for kind in wanted if kind in without]
 
 
-def _by_need(kinds: Iterable[type[Benchmark[Any]]]) -> tuple[list[type[Benchmark[Any]]], list[type[Benchmark[Any]]]]:
-    """The benchmarks that need models, and those that need none."""
-    split = {True: list[type[Benchmark[Any]]](), False: list[type[Benchmark[Any]]]()}
-    for kind in kinds:
-        split[bool(kind.needs_models)].append(kind)
-    return split[True], split[False]
+def _parted(kinds: Iterable[type[Benchmark[Any]]]) -> tuple[list[type[Benchmark[Any]]], list[type[Benchmark[Any]]]]:
+    """The benchmarks that need no models, and those that do."""
+    listed = list(kinds)
+    return [kind for kind in listed if not kind.needs_models], [kind for kind in listed if kind.needs_models]
 
 
 def _either(words: Iterable[str]) -> str:
