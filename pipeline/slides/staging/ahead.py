@@ -92,7 +92,7 @@ class Staging:
         self._changed = threading.Condition()
         self._slides: dict[Path, _Slide] = {}
         self._waiting: deque[_Slide] = deque()
-        self._num_leaving = 0
+        self._num_leaving = self._num_returned = 0
         self._told: set[str] = set()
         self._is_stopped = self._is_broken = False
         self._room: StageRoom | None = None
@@ -159,6 +159,7 @@ class Staging:
         finally:
             with self._changed:
                 self._num_leaving -= 1
+                self._num_returned += 1
                 self._changed.notify_all()
 
     @contextmanager
@@ -232,14 +233,21 @@ class Staging:
         if needed > room.most_bytes:
             allowed = f"and --stage-gb allows {format_bytes(room.most_bytes)} in all"
             raise NotStagedError(f"it has {format_bytes(needed)}, {allowed}", kind="large")
-        while (folder := room.take(parts)) is None:
+        while True:
             with self._changed:
                 self._go_on()
-                own = self._num_leaving or any(other.folder for other in self._slides.values())
-                if slide.is_needed and not own:
-                    raise NotStagedError(f"{room.folder} has no room for its {format_bytes(needed)}", kind="room")
-                self._changed.wait(POLL_SECONDS)
-        return folder
+                holds_room = self._num_leaving or any(other.folder for other in self._slides.values())
+                must_not_wait, num_returned = slide.is_needed and not holds_room, self._num_returned
+            if (folder := room.take(parts)) is not None:
+                return folder
+            if must_not_wait:
+                raise NotStagedError(f"{room.folder} has no room for its {format_bytes(needed)}", kind="room")
+            with self._changed:  # copies that went since count; others' are looked for again after a while
+                self._changed.wait_for(self._is_other(num_returned), POLL_SECONDS)
+
+    def _is_other(self, num_returned: int) -> Callable[[], bool]:
+        """Whether copies went since there were so many, or the block has ended."""
+        return lambda: self._is_stopped or self._num_returned > num_returned
 
     def _go_on(self) -> None:
         """Go on unless the block has ended.
