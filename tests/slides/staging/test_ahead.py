@@ -224,12 +224,17 @@ def test_a_disk_that_fills_up_meanwhile(tmp_path: Path, slides: list[Path]) -> N
     """Others write to it, too: from then on slides are read in place, which is said once."""
     told = Told()
     with mounted("-t", "tmpfs", "-o", "size=96k", "none", at=tmp_path / "stage") as small:
-        with slow_source(0.01), stage_in(tmp_path, 100 * SIZE, told) as staging:
+        with slow_source(0.05), stage_in(tmp_path, 100 * SIZE, told) as staging:
             staging.expect(map(ExpectedSlide, slides))
-            assert staging.copy_of(slides[0]) is not None
-            with pytest.raises(OSError, match="No space left"):
-                (small / "fill").write_bytes(b"0" * 200_000)
-            assert [staging.copy_of(path) for path in slides[1:]] == [None] * 5
+            with staging.use(slides[0], ignore) as copy:
+                assert copy is not None
+                assert held_within(5, lambda: list(small.rglob("1.svs")))
+                with pytest.raises(OSError, match="No space left"):
+                    (small / "fill").write_bytes(b"0" * 200_000)
+                assert held_within(5, lambda: told)
+            for path in slides[1:]:
+                with staging.use(path, ignore) as copy:
+                    assert copy is None
         assert [path.name for path in small.iterdir()] == ["fill"]
     told.one(r"--stage-dir .* cannot be used \(No space left on device\); from .*1\.svs on, slides are read in place")
 
