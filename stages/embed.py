@@ -52,6 +52,8 @@ from pipeline.features.registry import find_writer
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.read_again import read_tissue
 from pipeline.slides.reader import Slide, slide_failures
+from pipeline.slides.staging.ahead import Staging
+from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
 from stages.reports.embed import Tally
@@ -98,16 +100,42 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         def prepare_row(row: ManifestRow) -> PreparedSlide | None:
             mark = marks.get(row.slide_id)
             return prepare(
-                row, manifest, place, mark, check_files=config.check_files, retry_failures=config.retry_failures
+                row,
+                manifest,
+                place,
+                mark,
+                check_files=config.check_files,
+                retry_failures=config.retry_failures,
+                copy=staging.copy_of(manifest.slide_path(row)),
             )
 
         whole = {slide for slide, mark in marks.items() if not (config.retry_failures and mark.failed)}
         rows = [row for row in manifest.rows if row.slide_id not in whole]
+        staging = Staging(config.stage_folder, tell=say)
         with (
             watched(out, *slides_left(manifest, rows, grid), tell=say),
             closing(prepare_ahead(manifest.rows, prepare_row)) as prepared,
+            staging,
         ):
-            return embed_slides(manifest, prepared, place, folder, embedder, marks, made_by)
+            staging.expect(slides_to_stage(manifest, rows, check_files=config.check_files))
+            used_once = giving_back(prepared, staging, manifest)
+            return embed_slides(manifest, used_once, place, folder, embedder, marks, made_by)
+
+
+def slides_to_stage(manifest: Manifest, rows: Iterable[ManifestRow], *, check_files: bool) -> list[ExpectedSlide]:
+    """The slides of `rows` as they are used, once each; with `check_files` their copies must have the manifest's
+    sha256.
+    """
+    return [ExpectedSlide(manifest.slide_path(row), sha256=row.sha256 if check_files else None) for row in rows]
+
+
+def giving_back(
+    prepared_slides: Iterable[tuple[ManifestRow, "Future[PreparedSlide | None]"]], staging: Staging, manifest: Manifest
+) -> Generator[tuple[ManifestRow, "Future[PreparedSlide | None]"], None, None]:
+    """The same, giving back the copy of each slide when the next one is asked for."""
+    for row, prepared in prepared_slides:
+        yield row, prepared
+        staging.done(manifest.slide_path(row), lambda path: None)
 
 
 def slides_left(
@@ -257,7 +285,14 @@ def prepare_ahead(
 
 
 def prepare(
-    row: ManifestRow, manifest: Manifest, place: Place, mark: Mark | None, *, check_files: bool, retry_failures: bool
+    row: ManifestRow,
+    manifest: Manifest,
+    place: Place,
+    mark: Mark | None,
+    *,
+    check_files: bool,
+    retry_failures: bool,
+    copy: Path | None = None,
 ) -> PreparedSlide | None:
     """A slide and all its patches; `None` if it is finished.
 
@@ -265,12 +300,13 @@ def prepare(
         mark: of its files, if they are whole.
         check_files: whether its SHA-256 must be the manifest's.
         retry_failures: whether it is not finished if patches of it failed.
+        copy: of the slide, to be read in its place; with `check_files` its SHA-256 was found to be the manifest's.
 
     Raises:
         SlideError: it cannot be used, or it is not the slide that its finished files are of.
     """
     path = manifest.slide_path(row)
-    slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None)
+    slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
     content = slide_content(slide, row.slide_id)
     if other_files := files_of_other_name(row, manifest, place, content):
         raise SlideError(
@@ -293,10 +329,10 @@ def prepare(
                     "has not. Was it damaged or repaired? Delete that file to embed the slide anew"
                 )
             return None
-    if check_files and row.sha256:
+    if check_files and row.sha256 and copy is None:
         check_sha256(path, row.sha256)
     with slide_failures(path):
-        return prepare_slide(slide, row, content, place.grid)
+        return replace(prepare_slide(slide, row, content, place.grid), copy=copy)
 
 
 def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, content: dict[str, Any]) -> list[Path]:

@@ -129,7 +129,7 @@ def embed_pending(
     accepts = noting_changed(teacher.store.folder) if retries else None
     embed_shards(
         teacher,
-        patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts),
+        patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts, stage=config.stage_folder),
         pending,
         running,
         workers=config.workers or usable_cores(),
@@ -434,6 +434,7 @@ def embed_shards(
             is_readable=lambda read: read.status is Status.OK,
             views=teacher.views.count,
         ) as batches,
+        patches.staged(teacher.ledger.rows(shard) for shard in shards),
         Progress(what, teacher.num_rows, "patches", done=done) as progress,
     ):
         for embedded in batches:

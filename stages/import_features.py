@@ -436,7 +436,7 @@ def fill_store(stored: StoredTeacher, plan: Plan, features: FeatureRows, config:
     started = time.monotonic()
     image_format = None if config.pixels == "none" else config.pixels
     accepts = noting_changed(stored.store.folder) if config.retry_failures else None
-    patches = PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts)
+    patches = PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder)
     copy_shards(stored, patches, pending, features, config.workers or usable_cores())
     write_failures(stored)
     return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
@@ -458,6 +458,7 @@ def copy_shards(
     with (
         StoreWriter(teacher, patches.describe, "imported") as writer,
         loader,
+        patches.staged(teacher.ledger.rows(shard) for shard in todo),
         Progress("importing", teacher.num_rows, "patches", done=done) as progress,
     ):
         for batch in loader.batches(row_batches(teacher, todo, size)):

@@ -15,6 +15,7 @@ from pipeline.config.groups import Grid, Resampling, Sampling, Tiling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 from pipeline.config.recipes import RECIPES, recipe_option
+from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
 
 MOST_VIEWS_AT_ONCE = 64
 """Views of a patch that are made in one pass, and are in memory together. Our choice."""
@@ -153,6 +154,8 @@ class ExtractConfig(Config):
     slides_root: Path | None = option(
         None, description="Folder that the slides are in now [as planned].", decides="nothing"
     )
+    stage_dir: Path | None = stage_dir_option()
+    stage_gb: float | None = stage_gb_option()
     max_failures: int | None = option(
         None, ge=0, description="Stop when more than this many rows have failed [never].", decides="nothing"
     )
@@ -186,6 +189,13 @@ class ExtractConfig(Config):
     preflight: bool = option(
         True, description="Check the teacher and its memory use before the run.", decides="nothing"
     )
+
+    _check_stage_gb = field_validator("stage_gb")(check_stage_gb)
+
+    @property
+    def stage_folder(self) -> StageFolder | None:
+        """The folder that slides are staged in; `None` if they are read where they are."""
+        return stage_folder(self.stage_dir, self.stage_gb)
 
     @property
     def makes_rounds(self) -> bool:

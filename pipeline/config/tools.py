@@ -6,10 +6,13 @@ The options of the stages themselves are in `config.stages`, those of evaluating
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import field_validator
+
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.feature_tools import layouts
 from pipeline.config.groups import Sampling
+from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
 
 
 class ImportConfig(Config):
@@ -85,6 +88,8 @@ class ImportConfig(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that read slides and encode pixels [number of cores].", decides="nothing"
     )
+    stage_dir: Path | None = stage_dir_option()
+    stage_gb: float | None = stage_gb_option()
     retry_failures: bool = option(
         False,
         description="Redo shards that have failed rows; reads slides whose files were repaired since the plan.",
@@ -92,6 +97,13 @@ class ImportConfig(Config):
         stored=False,
     )
     seed: int = option(0, ge=0, description="Seed of the sample.")
+
+    _check_stage_gb = field_validator("stage_gb")(check_stage_gb)
+
+    @property
+    def stage_folder(self) -> StageFolder | None:
+        """The folder that slides are staged in; `None` if they are read where they are."""
+        return stage_folder(self.stage_dir, self.stage_gb)
 
     @property
     def sampling(self) -> Sampling:
@@ -169,3 +181,12 @@ class EmbedConfig(Config):
     workers: int | None = option(
         None, ge=1, description="Threads that read slides [number of cores].", decides="nothing"
     )
+    stage_dir: Path | None = stage_dir_option()
+    stage_gb: float | None = stage_gb_option()
+
+    _check_stage_gb = field_validator("stage_gb")(check_stage_gb)
+
+    @property
+    def stage_folder(self) -> StageFolder | None:
+        """The folder that slides are staged in; `None` if they are read where they are."""
+        return stage_folder(self.stage_dir, self.stage_gb)

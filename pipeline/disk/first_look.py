@@ -197,6 +197,13 @@ class FirstLooks:
                 self._seen[key] = trouble
         return trouble
 
+    def refused(self, path: Path) -> str:
+        """What is known to be wrong with a file, without a look at it."""
+        try:
+            return self._seen.get(_state_of(path), "")
+        except OSError:
+            return ""
+
     def refuse(self, path: Path, trouble: str) -> None:
         """Say from now on that this is wrong with a file, until it changes.
 
@@ -261,17 +268,19 @@ def _shared(kind: str) -> FirstLooks:
         return _looks[key]
 
 
-def require_sound_slide(path: Path) -> None:
-    """Check that a slide can be opened and read without crashing this process.
+def require_sound_slide(path: Path, copy: Path | None = None) -> None:
+    """Check that a slide can be opened and read without crashing this process; a look at its `copy` is one at it.
 
     Raises:
         SlideError: it cannot, or no child process can be started.
     """
+    looks = _shared(SLIDE)
     try:
-        trouble = _shared(SLIDE).trouble(path)
+        trouble = looks.trouble(path) if copy is None else looks.refused(path) or looks.trouble(copy)
     except OSError as error:
         raise SlideError(f"{path}: {error}") from None
     if trouble:
+        trouble = trouble.replace(str(copy or path), str(path))
         raise SlideError(f"{path}: {trouble}. The file is damaged and left out")
 
 

@@ -26,6 +26,7 @@ from pipeline.features.layouts import EmbeddedSlide
 from pipeline.projector import Projector
 from pipeline.sampling import TRAIN
 from pipeline.slides.reader import Slide
+from pipeline.slides.staging.ahead import KnownCopy
 from pipeline.slides.tissue_grid import lay_grid
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches
@@ -58,6 +59,7 @@ class PreparedSlide:
         level_size_px: (width, height) of the level that is read.
         content: what it is, whatever its file is called.
         warnings: what is odd of it, in words.
+        copy: a copy that is read in its place (`slides.staging`).
     """
 
     path: Path
@@ -66,6 +68,7 @@ class PreparedSlide:
     level_size_px: tuple[int, int]
     content: dict[str, Any]
     warnings: tuple[str, ...] = ()
+    copy: Path | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,7 +178,9 @@ def embed_slide(
     """
     coords = slide.plan.coords_l0_px
     num = len(coords)
-    patches = PlannedPatches(PlannedSlides((slide.plan,), slide.path.parent), None, tell=tell)
+    patches = PlannedPatches(
+        PlannedSlides((slide.plan,), slide.path.parent), None, tell=tell, copies=KnownCopy(slide.copy)
+    )
     size = min(embedder.batch_size, num)
     features = np.empty((num, embedder.width), embedder.dtype)
     results: list[PatchRead] = []

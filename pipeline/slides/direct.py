@@ -210,6 +210,7 @@ class DirectReader:
         cache: keeps the tiles of this and other slides.
         reference: gives what reads a region by OpenSlide, which may raise anything; a weak reference, so that the slide
             that has it and this reader is closed when it is dropped.
+        file: a copy that is read in place of `path`.
     """
 
     def __init__(
@@ -220,6 +221,7 @@ class DirectReader:
         ratios: Sequence[float],
         cache: TileCache,
         reference: Callable[[], Reference | None],
+        file: Path | None = None,
     ) -> None:
         self._path, self._ratios, self._reference = path, ratios, reference
         self._lock = threading.Lock()
@@ -228,7 +230,7 @@ class DirectReader:
         self._tiff: TiledTiff | None = None
         if vendor in VENDORS and hasattr(os, "pread"):
             try:
-                self._tiff = TiledTiff(path, level_sizes, cache)
+                self._tiff = TiledTiff(file or path, level_sizes, cache)
             except Exception:  # noqa: BLE001  (OpenSlide has opened it, and reads it or says what is wrong)
                 self._tiff = None
 

@@ -110,6 +110,8 @@ class Slide:
         manifest_mpp: um/px according to the manifest, if it says so.
         mpp_overrides: use `manifest_mpp`, whatever the slide says.
         cache: keeps decoded tiles, of several slides if they share it; by default a small one of the slide's own.
+        copy: a checked copy of the slide on a faster disk (`slides.staging`), which is read in its place; `path` stays
+            its name.
 
     Raises:
         SlideError: the file is missing or not a slide, its mpp is missing, implausible or contradicts the manifest's,
@@ -123,13 +125,15 @@ class Slide:
         *,
         mpp_overrides: bool = False,
         cache: TileCache | None = None,
+        copy: Path | None = None,
     ) -> None:
         self.path = path
+        self._file = copy or path
         self._lock = threading.Lock()
         self._identity: SlideIdentity | None = None
         with slide_failures(path):
-            if os.path.isfile(path):
-                require_sound_slide(path)
+            if os.path.isfile(self._file):
+                require_sound_slide(path, copy)
             note_slide(path)
             self._handle = self._open()
             try:
@@ -137,14 +141,14 @@ class Slide:
                 sizes = self._handle.level_dimensions
                 self._ratios = tuple(self._handle.level_downsamples)
             except openslide.OpenSlideError as error:
-                raise SlideError(f"{path}: the slide's properties cannot be read ({error})") from None
+                raise SlideError(f"{path}: the slide's properties cannot be read ({self._words(error)})") from None
             self.info = read_info(properties, sizes, manifest_mpp, path, overrides=mpp_overrides)
         if num_passed:
             odd = f"{num_passed} of its properties have names that are not UTF-8 and are skipped"
             self.info = replace(self.info, warnings=(*self.info.warnings, odd))
         cache = TileCache(OWN_CACHE_BYTES) if cache is None else cache
         reference = weakref.WeakMethod(self._read_reference)
-        self.direct = DirectReader(path, self.info.vendor, sizes, self._ratios, cache, reference)
+        self.direct = DirectReader(path, self.info.vendor, sizes, self._ratios, cache, reference, self._file)
 
     def identity(self) -> SlideIdentity:
         """The slide's identity, to compare with a later opening; reads the file once.
@@ -154,18 +158,24 @@ class Slide:
         """
         if self._identity is None:
             with slide_failures(self.path):
-                self._identity = read_identity(self.path, self.info)
+                self._identity = read_identity(self._file, self.info)
         return self._identity
 
     def _open(self) -> openslide.OpenSlide:
-        if not os.path.isfile(self.path):  # never raises, unlike Path.is_file
+        if not os.path.isfile(self._file):  # never raises, unlike Path.is_file
             raise SlideError(f"{self.path}: no such slide, or no permission to read its folder")
         try:
-            return openslide.OpenSlide(self.path)
+            return openslide.OpenSlide(self._file)
         except openslide.OpenSlideUnsupportedFormatError:
             raise SlideError(f"{self.path}: not a slide that OpenSlide can read") from None
         except openslide.OpenSlideError as error:
-            raise SlideError(f"{self.path}: the slide does not open ({error}). Is the file whole?") from None
+            raise SlideError(
+                f"{self.path}: the slide does not open ({self._words(error)}). Is the file whole?"
+            ) from None
+
+    def _words(self, error: Exception) -> str:
+        """OpenSlide's words, which may name the file that was read, as if it had been the slide's own."""
+        return str(error).replace(str(self._file), str(self.path))
 
     def geometry(self, patch_px: int, target_mpp: float, *, allow_upsampling: bool = False) -> PatchGeometry:
         """How to read patches of `patch_px` at `target_mpp` (um/px) from this slide.
@@ -288,7 +298,7 @@ class Slide:
             with self._open() as fresh_handle:
                 return fresh_handle.read_region(location, level, size_level_px)
         except openslide.OpenSlideError as error:
-            raise PatchError(str(error)) from None
+            raise PatchError(self._words(error)) from None
 
     def read_patch(self, x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> NDArray[np.uint8]:
         """Read the patch whose top left corner is (x, y) in level 0: uint8 (P, P, 3) RGB, rows first, resampled at most
@@ -341,13 +351,21 @@ class SlidePool:
         self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
         self._cache = TileCache()
 
-    def open(self, path: Path, manifest_mpp: float | None, planned: SlideIdentity, geometry: PatchGeometry) -> Slide:
+    def open(
+        self,
+        path: Path,
+        manifest_mpp: float | None,
+        planned: SlideIdentity,
+        geometry: PatchGeometry,
+        copy: Path | None = None,
+    ) -> Slide:
         """Open the slide at `path` and check that it is the planned one and gives the planned geometry.
 
         Args:
             manifest_mpp: um/px from the plan's manifest; the plan has decided to use it.
             planned: identity of the slide in the plan.
             geometry: how the plan reads its patches.
+            copy: as in `Slide`.
 
         Raises:
             SlideError: it does not open, or is another slide.
@@ -356,7 +374,7 @@ class SlidePool:
             entry = self._slides.get(path)
             if entry is None:
                 try:
-                    entry = Slide(path, manifest_mpp, mpp_overrides=True, cache=self._cache)
+                    entry = Slide(path, manifest_mpp, mpp_overrides=True, cache=self._cache, copy=copy)
                     note = require_planned(entry, planned, geometry, accepts_changed=self._accepts_changed)
                     self._tell_once(note)
                     self._tell_once(entry.direct.note(geometry.level))
@@ -369,6 +387,11 @@ class SlidePool:
         if isinstance(entry, SlideError):
             raise SlideError(str(entry))  # a new exception for each thread
         return entry
+
+    def close(self, path: Path) -> None:
+        """Forget a slide; it closes when its last reader is done."""
+        with self._lock:
+            self._slides.pop(path, None)
 
     def _tell_once(self, note: str) -> None:
         if note and note not in _told:

@@ -1,7 +1,8 @@
 """Patches of a plan's rows: from the slides, or from a store that kept them."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 from pipeline.base.console import Tell, counted
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
 from pipeline.base.images import ImageFormat, decode_image, encode_image
-from pipeline.cohort.plan import PlannedSlides
+from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
+from pipeline.config.staging import StageFolder
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import Accepts, SlidePool
+from pipeline.slides.staging.ahead import Copies, KnownCopy, Staging
+from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.store.format import Status
 from pipeline.store.store import Store, StoredTeacher
 
@@ -33,7 +37,8 @@ class PatchRead:
 
 class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
-    file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`.
+    file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`. `copies`: where copies of the slides are to
+    be found; `stage` is the folder where `staged` makes them itself.
     """
 
     def __init__(
@@ -44,8 +49,13 @@ class PlannedPatches:
         *,
         tell: Tell,
         accepts_changed: Accepts | None = None,
+        copies: Copies | None = None,
+        stage: StageFolder | None = None,
     ) -> None:
         self._plan = plan
+        self._tell = tell
+        self._copies = copies or KnownCopy(None)
+        self._stage = stage
         self._format = image_format
         self._slides_root = slides_root
         self._slide_of_row = plan.slide_of_row()
@@ -74,6 +84,32 @@ class PlannedPatches:
             "tissue?"
         )
 
+    @contextmanager
+    def staged(self, rows: Iterable[Sequence[int]]) -> Iterator[None]:
+        """While the block runs, copy the slides of `rows`, each of which is read once, into the folder `stage` ahead of
+        use; nothing if there is none. Threads that read may wait for a copy: leave the block before they are joined.
+
+        Raises:
+            G2LError: the folder cannot be written.
+        """
+        before = self._copies
+        with Staging(self._stage, tell=self._tell) as staging:
+            self._copies = staging
+            staging.expect(self._expected(rows))
+            try:
+                yield
+            finally:
+                self._copies = before
+
+    def _expected(self, rows: Iterable[Sequence[int]]) -> Iterator[ExpectedSlide]:
+        """The slides of `rows` in the plan's order, with how many of the rows each has."""
+        uses = np.zeros(len(self._plan.slides), np.int64)
+        for some in rows:
+            uses += np.bincount(self._slide_of_row[np.asarray(some)], minlength=len(uses))
+        for number in np.flatnonzero(uses):
+            slide = self._plan.slides[number]
+            yield ExpectedSlide(self._plan.slide_path(slide, self._slides_root), int(uses[number]), slide.identity)
+
     def describe(self, row: int) -> dict[str, str | int]:
         """Where a row is from: row, slide, and (x, y) in level 0."""
         return describe_row(self._plan, self._slide_of_row, self._coords, row)
@@ -86,16 +122,10 @@ class PlannedPatches:
         """
         planned = self._plan.slides[self._slide_of_row[row]]
         path = self._plan.slide_path(planned, self._slides_root)
-        try:
-            slide = self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
-            x, y = self._coords[row]
-            patch = slide.read_patch(int(x), int(y), planned.geometry)
-        except EmptyPatchError as error:
-            return PatchRead(Status.EMPTY, reason=str(error))
-        except PatchError as error:
-            return PatchRead(Status.UNREADABLE, reason=str(error))
-        except SlideError as error:
-            return PatchRead(Status.NO_SLIDE, reason=str(error))
+        with self._copies.use(path, self._pool.close) as copy:
+            patch = self._read_patch(row, planned, path, copy)
+        if isinstance(patch, PatchRead):
+            return patch
         if is_plain(patch):
             with self._lock:
                 self._plain[planned.slide_id] = self._plain.get(planned.slide_id, 0) + 1
@@ -105,6 +135,19 @@ class PlannedPatches:
         encoded = encode_image(patch, self._format)
         out[:] = patch if self._format == "jpegxl" else decode_image(encoded, self._format, len(patch))
         return PatchRead(Status.OK, encoded)
+
+    def _read_patch(self, row: int, planned: SlidePlan, path: Path, copy: Path | None) -> NDArray[np.uint8] | PatchRead:
+        """A row's tile or patch, uint8 (T, T, 3), or why it cannot be read."""
+        try:
+            slide = self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry, copy)
+            x, y = self._coords[row]
+            return slide.read_patch(int(x), int(y), planned.geometry)
+        except EmptyPatchError as error:
+            return PatchRead(Status.EMPTY, reason=str(error))
+        except PatchError as error:
+            return PatchRead(Status.UNREADABLE, reason=str(error))
+        except SlideError as error:
+            return PatchRead(Status.NO_SLIDE, reason=str(error))
 
 
 class StoredPatches:
@@ -119,6 +162,11 @@ class StoredPatches:
         self._reasons = {failure["row"]: failure["reason"] for failure in store.first.ledger.failures()}
         self._slide_of_row = store.plan.slide_of_row()
         self._coords = store.plan.coords()
+
+    @contextmanager
+    def staged(self, rows: Iterable[Sequence[int]]) -> Iterator[None]:
+        """As `PlannedPatches.staged`; there are no slides."""
+        yield
 
     def describe(self, row: int) -> dict[str, str | int]:
         """As `PlannedPatches.describe`."""
@@ -176,6 +224,7 @@ def patches_to_embed(
     encode: bool = True,
     tell: Tell,
     accepts_changed: Accepts | None = None,
+    stage: StageFolder | None = None,
 ) -> PlannedPatches | StoredPatches:
     """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
     else those of the slides.
@@ -185,4 +234,4 @@ def patches_to_embed(
     if teacher.store.has_pixels and not teacher.keeps_pixels:
         return StoredPatches(teacher.store)
     image_format = teacher.store.image_format if encode and teacher.keeps_pixels else None
-    return PlannedPatches(plan, image_format, slides_root, tell=tell, accepts_changed=accepts_changed)
+    return PlannedPatches(plan, image_format, slides_root, tell=tell, accepts_changed=accepts_changed, stage=stage)

@@ -329,13 +329,21 @@ def said_of(out: Path, name: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["plan", "extract", "embed", "import"])
-def test_a_tile_that_ends_the_process_fails_its_slide_by_name(work: Path, tmp_path: Path, name: str) -> None:
-    """The first call ends with it, the second names and skips the slide; once it is mended, it is done."""
+@pytest.mark.parametrize(
+    ("name", "is_staged"),
+    [*((name, False) for name in ("plan", "extract", "embed", "import")), ("extract", True), ("embed", True)],
+)
+def test_a_tile_that_ends_the_process_fails_its_slide_by_name(
+    work: Path, tmp_path: Path, name: str, is_staged: bool
+) -> None:
+    """The first call ends with it, the second names and skips the slide; once it is mended, it is done. A copy that was
+    staged is of the slide's name: it is the slide that is noted, read again, named and listed.
+    """
     out = tmp_path / ("out.h5" if name == "plan" else "out")
-    first = run_g2l(*command(work, name, out), **hooked(work))
+    line = [*command(work, name, out), *(["--stage-dir", tmp_path / "stage"] if is_staged else [])]
+    first = run_g2l(*line, **hooked(work))
     assert first.returncode == -6, first.stderr
-    second = run_g2l(*command(work, name, out), **hooked(work))
+    second = run_g2l(*line, **hooked(work))
     assert second.returncode == 3, second.stderr
     assert "s1.svs: reading it crashes the process (SIGABRT" in second.stderr
     failed = said_of(out, name)
@@ -343,16 +351,16 @@ def test_a_tile_that_ends_the_process_fails_its_slide_by_name(work: Path, tmp_pa
     assert "s1.svs: reading it crashes the process (SIGABRT" in failed["s1"]
     assert leftovers(tmp_path) == []
     if name == "plan":
-        again = run_g2l(*command(work, name, out), **hooked(work))
+        again = run_g2l(*line, **hooked(work))
         assert again.returncode == 1
         return
-    finished = run_g2l(*command(work, name, out), **hooked(work))  # what is done is not read again
+    finished = run_g2l(*line, **hooked(work))  # what is done is not read again
     assert ("read again" in finished.stderr + finished.stdout) == (name == "embed")
     (listed,) = json.loads((out / CRASHING).read_text())["slides"]
     assert listed["path"] == str(work / "slides" / "s1.svs")
-    again = run_g2l(*command(work, name, out), "--retry-failures", **hooked(work))  # no crash, nothing gained
+    again = run_g2l(*line, "--retry-failures", **hooked(work))  # no crash, nothing gained
     assert again.returncode == 3, again.stderr
-    mended = run_g2l(*command(work, name, out), "--retry-failures")
+    mended = run_g2l(*line, "--retry-failures")
     assert mended.returncode == 0, mended.stderr
     assert name == "embed" or said_of(out, name) == {}
     assert not (out / CRASHING).exists()

@@ -1,0 +1,64 @@
+"""Options of commands that copy slides from slow storage into a local folder ahead of use: `--stage-dir`, `--stage-gb`.
+
+They change no byte of an output, so no output keeps them.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from pipeline.config.base import option
+
+GB = 10**9
+
+
+@dataclass(frozen=True)
+class StageFolder:
+    """Where slides are copied to, and how many bytes of them lie there at most; `None`: half of what is free."""
+
+    folder: Path
+    most_bytes: int | None = None
+
+
+def stage_dir_option() -> Any:
+    """Define the option `--stage-dir`."""
+    return option(
+        None,
+        description="Local folder to copy slides into ahead of use, for slides on slow storage; each copy is checked, "
+        "and removed after use [slides are read where they are].",
+        decides="nothing",
+        stored=False,
+    )
+
+
+def stage_gb_option() -> Any:
+    """Define the option `--stage-gb`."""
+    return option(
+        None,
+        gt=0,
+        allow_inf_nan=False,
+        description="Most GB of slides in --stage-dir, of all commands that share it [half of what is free there].",
+        decides="nothing",
+        stored=False,
+    )
+
+
+def check_stage_gb(stage_gb: float | None, others: ValidationInfo) -> float | None:
+    """See that `--stage-gb` goes with a folder; validates that field of a configuration.
+
+    Raises:
+        PydanticCustomError: it does not.
+    """
+    if stage_gb is not None and others.data.get("stage_dir") is None:
+        raise PydanticCustomError("stage", "goes with --stage-dir, which is not given")
+    return stage_gb
+
+
+def stage_folder(stage_dir: Path | None, stage_gb: float | None) -> StageFolder | None:
+    """The folder that the two options name; `None` if slides are read where they are."""
+    if stage_dir is None:
+        return None
+    return StageFolder(stage_dir, None if stage_gb is None else round(stage_gb * GB))

@@ -1,0 +1,103 @@
+"""Slides that are staged in the tests: a slow source, a look at what lies in the folder, and a process of its own."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from unittest import mock
+
+from pipeline.disk.locks import LOCK_SUFFIX
+from pipeline.slides.staging import copies
+from support.commands import child_environment
+
+BLOCK_BYTES = 4096
+
+
+@contextlib.contextmanager
+def slow_source(seconds: float, block_bytes: int = BLOCK_BYTES) -> Iterator[None]:
+    """Reading slides to copy them takes `seconds` a block of `block_bytes`, without using the processor."""
+    read = copies._read_source
+
+    def read_slowly(source: int, num_bytes: int) -> bytes:
+        time.sleep(seconds)
+        return read(source, num_bytes)
+
+    with mock.patch.object(copies, "_read_source", read_slowly), mock.patch.object(copies, "BLOCK_BYTES", block_bytes):
+        yield
+
+
+def staged_files(folder: Path) -> dict[str, int]:
+    """Bytes of the staged files in `folder` at one moment: what two looks in turn agree on, for no name comes twice."""
+    first: dict[str, int] = {}
+    while (second := _look_below(folder)) != first:
+        first = second
+    return second
+
+
+def _look_below(folder: Path) -> dict[str, int]:
+    sizes = {}
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            with contextlib.suppress(OSError):
+                sizes[path] = os.lstat(path).st_size
+    return {path: size for path, size in sizes.items() if not path.endswith(LOCK_SUFFIX)}
+
+
+@contextlib.contextmanager
+def watching(folder: Path) -> Iterator[list[int]]:
+    """Look again and again how many bytes lie staged in `folder`; gives the list of what was seen, one more at the
+    end.
+    """
+    seen: list[int] = []
+    end = threading.Event()
+
+    def watch() -> None:
+        while not end.is_set():
+            seen.append(sum(staged_files(folder).values()))
+            time.sleep(0.0005)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        end.set()
+        thread.join()
+        seen.append(sum(staged_files(folder).values()))
+
+
+def start_staging(
+    folder: Path, most_bytes: int, slides: list[Path], *, seconds_a_block: float, seconds_a_slide: float = 0.0
+) -> subprocess.Popen[str]:
+    """A process that stages slides and reads each in turn; it prints the name of each that it has read, and whether
+    from a copy. It handles signals as the command does.
+    """
+    program = f"""
+        import hashlib, time
+        from pathlib import Path
+        from pipeline.base import interrupts
+        from pipeline.config.staging import StageFolder
+        from pipeline.slides.staging.ahead import Staging
+        from pipeline.slides.staging.copies import ExpectedSlide
+        from support.staging import slow_source
+        interrupts.install()
+        slides = [Path(name) for name in {[str(path) for path in slides]!r}]
+        stage = StageFolder(Path({str(folder)!r}), {most_bytes})
+        with slow_source({seconds_a_block}), Staging(stage, tell=lambda note: None) as staging:
+            staging.expect(map(ExpectedSlide, slides))
+            for path in slides:
+                with staging.use(path, lambda path: None) as copy:
+                    time.sleep({seconds_a_slide})
+                    digest = hashlib.sha256((copy or path).read_bytes()).hexdigest()
+                print(path.name, digest, copy is not None, flush=True)
+    """
+    root = Path(__file__).parents[2]
+    environment = child_environment() | {"PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
