@@ -24,6 +24,7 @@ from pipeline.features.embedding import Embedder, PreparedSlide, prepare_slide, 
 from pipeline.slides.reader import Slide
 from pipeline.store.store import Store
 from stages.embed_inputs import find_model, plan_grid, read_slides
+from stages.many import slide_work
 
 
 def cut(slide: SlidePlan, rows: slice) -> SlidePlan:
@@ -72,7 +73,7 @@ class Embed:
         prepared = some(self.prepared, slice(-peer_protocol.WARM_UP, None)) if warm_up else self.prepared
         with (
             patch.object(stages.embed, "build_embedder", return_value=self.embedder),
-            patch.object(stages.embed, "prepare_slide", return_value=prepared),
+            patch.object(slide_work, "prepare_slide", return_value=prepared),
         ):
             stages.embed.embed(self.model, self.slide, out / "features", self.config, options={})
 

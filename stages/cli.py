@@ -3,10 +3,11 @@
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,16 +15,28 @@ from g2l.streams import open_closed_streams
 from pipeline.base import interrupts
 from pipeline.base.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_OK, EXIT_PARTIAL, EXIT_PIPE, G2LError, words_of
 from pipeline.base.outside import printable
+from pipeline.base.processes import launched_processes
 from pipeline.config.base import Config
 from pipeline.config.feature_tools import tool_names
 from pipeline.config.model_names import absolute_model
-from pipeline.config.stages import ExportConfig, ExtractConfig, NoOptions, PlanConfig, TrainConfig, VerifyConfig
+from pipeline.config.stages import (
+    ExportConfig,
+    ExtractConfig,
+    MergeConfig,
+    NoOptions,
+    PlanConfig,
+    TrainConfig,
+    VerifyConfig,
+)
 from pipeline.config.studies import AblateConfig, CurveConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.files import odd_name
 from pipeline.evaluate.options.config import evaluate_config
 from pipeline.public_sets.options import ReproduceConfig
 from stages.options import Call, CommandWithPanels, nonempty_path, with_options
+
+if TYPE_CHECKING:
+    from pipeline.base.launched.group import LaunchedGroup
 
 DEBUG_VARIABLE = "G2L_TRACEBACK"
 """Environment variable; 1 shows the traceback of an error."""
@@ -123,6 +136,7 @@ def extract_teacher(
 ) -> None:
     """Stage one: run the teacher once over the planned patches; writes the store. Run again to continue. On a finished
     store, another --teacher adds its embeddings: extract-teacher STORE.zarr --out STORE.zarr --teacher OTHER.
+    With several processes: torchrun --no-python --nproc-per-node N g2l extract-teacher ...
     """
     from stages.finished import finished_extract
     from stages.plan_files import plan_to_extract
@@ -130,19 +144,47 @@ def extract_teacher(
 
     only_plan = PlanConfig.model_fields.keys() - ExtractConfig.model_fields.keys()
     config, paths = call.resolve(ExtractConfig, plan=plan, out=out, others=only_plan)
-    to_extract = plan_to_extract(
-        paths["plan"], paths["out"], config, call.names() & only_plan, lambda: call.resolve_another(PlanConfig, "plan")
-    )
-    for text in to_extract.reports:
-        show(text)
-    record = {"plan": str(to_extract.source.absolute()), "out": str(paths["out"].absolute())} | config.stored()
-    extracted = finished_extract(to_extract.plan, to_extract.source, paths["out"], config)
-    if extracted is None:
-        from stages import extract_teacher as stage
+    with launched("extract-teacher", paths["out"]) as group:
+        if group is not None and not group.is_leader:
+            from stages.many.extract_helper import help_extract
 
-        extracted = stage.extract_teacher(to_extract.plan, paths["out"], config, record=record)
-    show(extract_report(extracted))
-    raise typer.Exit(EXIT_PARTIAL if extracted.num_failed or to_extract.num_bad_slides else EXIT_OK)
+            help_extract(group, paths["out"], config)
+            return
+        to_extract = plan_to_extract(
+            paths["plan"],
+            paths["out"],
+            config,
+            call.names() & only_plan,
+            lambda: call.resolve_another(PlanConfig, "plan"),
+        )
+        for text in to_extract.reports:
+            show(text)
+        record = {"plan": str(to_extract.source.absolute()), "out": str(paths["out"].absolute())} | config.stored()
+        extracted = finished_extract(to_extract.plan, to_extract.source, paths["out"], config)
+        if extracted is None:
+            from stages import extract_teacher as stage
+
+            extracted = stage.extract_teacher(to_extract.plan, paths["out"], config, record=record, group=group)
+        show(extract_report(extracted))
+    exit_with(bool(extracted.num_failed or to_extract.num_bad_slides), group)
+
+
+@verb("merge", MergeConfig)
+def merge(
+    call: Call,
+    parts: list[Path] | None = typer.Argument(
+        None, metavar="PART.zarr...", help="Stores of all parts of one plan.", show_default=False
+    ),
+    out: Path | None = output("Store to create or continue (a Zarr folder)."),
+) -> None:
+    """Make one store of the stores that extract-teacher --part has made, after checking them. Run again to continue."""
+    from stages.many import merge as stage
+    from stages.reports.extract import merge_report
+
+    config, paths = call.resolve(MergeConfig, others=["parts"], out=out)
+    merged = stage.merge(call.path_list("parts", parts), paths["out"], link=config.link)
+    show(merge_report(merged))
+    raise typer.Exit(EXIT_PARTIAL if any(merged.teacher.ledger.failures()) else EXIT_OK)
 
 
 @verb("import-features", ImportConfig)
@@ -151,20 +193,28 @@ def import_features(
     features: Path | None = argument("DIR", f"Features of the teacher: {tool_names()}."),
     out: Path | None = output("Store to create or continue (a Zarr folder)."),
 ) -> None:
-    """Stage one without the teacher: make a store from existing features, with their pixels read from the slides."""
+    """Stage one without the teacher: make a store from existing features, with their pixels read from the slides. With
+    several processes: torchrun --no-python --nproc-per-node N g2l import-features ...
+    """
     from stages.finished import finished_import
     from stages.reports.extract import import_report
 
     config, paths = call.resolve(ImportConfig, features=features, out=out)
     record = {name: str(path.absolute()) for name, path in paths.items()} | config.stored()
-    imported = finished_import(paths["features"], paths["out"], config)
-    if imported is None:
-        from stages import import_features as stage
+    with launched("import-features", paths["out"]) as group:
+        if group is not None and not group.is_leader:
+            from stages.many.import_helper import help_import
 
-        imported = stage.import_features(paths["features"], paths["out"], config, record=record)
-    show(import_report(imported))
+            help_import(group, paths["out"], config.coords, config.workers)
+            return
+        imported = finished_import(paths["features"], paths["out"], config)
+        if imported is None:
+            from stages import import_features as stage
+
+            imported = stage.import_features(paths["features"], paths["out"], config, record=record, group=group)
+        show(import_report(imported))
     some_failed = any(slide.status != "ok" for slide in imported.store.plan.audit)
-    raise typer.Exit(EXIT_PARTIAL if imported.num_failed or some_failed else EXIT_OK)
+    exit_with(bool(imported.num_failed or some_failed), group)
 
 
 @verb("train-student", TrainConfig)
@@ -214,20 +264,29 @@ def embed(
     slides: Path | None = argument("SLIDES|MANIFEST", "Folder of slides, one slide, or a manifest (CSV)."),
     out: Path | None = output("Folder to write one file a slide to, or to continue."),
 ) -> None:
-    """Embed all tissue of slides for other tools: one complete file a slide. Run again to continue."""
+    """Embed all tissue of slides for other tools: one complete file a slide. Run again to continue. With several
+    processes: torchrun --no-python --nproc-per-node N g2l embed ...
+    """
     from stages.finished import finished_embedding
     from stages.reports.embed import embed_report
 
     config, paths = call.resolve(EmbedConfig, model=model, slides=slides, out=out)
     options = {name: str(path.absolute()) for name, path in paths.items()} | config.stored()
     options["model"] = absolute_model(str(paths["model"]))
-    tally = finished_embedding(str(paths["model"]), paths["slides"], paths["out"], config)
-    if tally is None:
-        from stages import embed as stage
+    model_name, slides_path, folder = str(paths["model"]), paths["slides"], paths["out"]
+    with launched("embed", folder) as group:
+        if group is not None and not group.is_leader:
+            from stages.many.embed_helper import help_embed
 
-        tally = stage.embed(str(paths["model"]), paths["slides"], paths["out"], config, options=options)
-    show(embed_report(tally))
-    raise typer.Exit(EXIT_PARTIAL if tally.is_partial else EXIT_OK)
+            help_embed(group, model_name, slides_path, folder, config)
+            return
+        tally = finished_embedding(model_name, slides_path, folder, config)
+        if tally is None:
+            from stages import embed as stage
+
+            tally = stage.embed(model_name, slides_path, folder, config, options=options, group=group)
+        show(embed_report(tally))
+    exit_with(tally.is_partial, group)
 
 
 @verb("inspect", NoOptions)
@@ -358,6 +417,33 @@ def demo(
 
     _, paths = call.resolve(NoOptions, out=out if out or call.file else Path("demo-out"))
     raise typer.Exit(run_demo(paths["out"]))
+
+
+@contextmanager
+def launched(command: str, output: Path) -> "Iterator[LaunchedGroup | None]":
+    """The group of processes that `torchrun` started for this output, with its first one leading it; `None` for one
+    process.
+
+    Raises:
+        G2LError: they do not find each other.
+    """
+    if launched_processes() == 1:
+        yield None
+        return
+    from pipeline.base.launched.group import join
+
+    group = join(command, output)
+    with group.leading() if group.is_leader else nullcontext():
+        yield group
+
+
+def exit_with(is_partial: bool, group: "LaunchedGroup | None") -> None:
+    """End a command that is done. A launcher takes any code but 0 for a crash, and would start all processes again.
+
+    Raises:
+        typer.Exit: always.
+    """
+    raise typer.Exit(EXIT_PARTIAL if is_partial and group is None else EXIT_OK)
 
 
 def show(text: str) -> None:

@@ -7,16 +7,14 @@ embedded. Finished slides are never done again; a killed run loses the slide tha
 
 import json
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pipeline.base.console import Progress, say
-from pipeline.base.cores import usable_cores
+from pipeline.base.cores import own_cores
 from pipeline.base.devices import (
     choose_batch_size,
     choose_device,
@@ -24,58 +22,65 @@ from pipeline.base.devices import (
     continued_precision,
     keep_freed_memory,
 )
-from pipeline.base.errors import EmbedError, SlideError
+from pipeline.base.distributed import own_device
+from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import Manifest, ManifestRow
 from pipeline.config.groups import Grid
 from pipeline.config.tools import EmbedConfig
-from pipeline.disk.at_hand import watched
+from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import require_names_apart
 from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
 from pipeline.encoders.build import weights_hash
 from pipeline.encoders.embed import model_key
-from pipeline.features.embedding import (
-    WHOLE_SLIDE,
-    Embedder,
-    Failure,
-    PreparedSlide,
-    content_changes,
-    embed_slide,
-    file_change,
-    prepare_slide,
-    slide_content,
-)
+from pipeline.features.embedding import Embedder
 from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
 from pipeline.features.registry import find_writer
-from pipeline.slides.identity import check_sha256
 from pipeline.slides.read_again import read_tissue
-from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.staging.ahead import Staging
-from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
+from stages.many.shared_shards import require_alone
+from stages.many.slide_work import (
+    PREPARED_AHEAD,
+    SHARED_AHEAD,
+    ExpectedPatches,
+    SlideDone,
+    SlideWork,
+    count_slide,
+    giving_back,
+    prepare_ahead,
+    slides_hash,
+)
 from stages.reports.embed import Tally
 
-PREPARED_AHEAD = 2
-"""Slides whose tissue is found while another one is embedded. Our choice: finding tissue is mostly the shorter work."""
 
-
-def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: dict[str, Any]) -> Tally:
+def embed(
+    model: str,
+    source: Path,
+    out: Path,
+    config: EmbedConfig,
+    *,
+    options: dict[str, Any],
+    group: LaunchedGroup | None = None,
+) -> Tally:
     """Embed all tissue of the slides of `source`: a manifest, a folder of slides, or one slide.
 
-    `options` are the resolved options and paths, which go into the folder as `embed.toml`.
+    `options` are the resolved options and paths, which go into the folder as `embed.toml`. With a `group`, this process
+    leads it, and all of them take slides.
 
     Raises:
         G2LError: wrong input, a folder of another model or setting, a full disk; what was finished is safe.
     """
+    if group is not None:
+        require_alone({"--retry-failures": config.retry_failures, "--stage-dir": config.stage_dir})
     manifest = read_slides(source, config.slides_root)
     named = find_model(model, config)
     grid = plan_grid(named, config)
     dtype = choose_dtype(config.layout, config.dtype)
-    suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
-    place = Place(out, find_writer(config.layout), named.label + suffix, grid)
+    place = output_place(out, named, config, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
@@ -96,46 +101,18 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
         require_names_apart(out, [row.slide_id for row in manifest.rows])
         marks = finished_slides(manifest, place, made_by)
         folder.read_failures(marks)
-
-        def prepare_row(row: ManifestRow) -> PreparedSlide | None:
-            mark = marks.get(row.slide_id)
-            return prepare(
-                row,
-                manifest,
-                place,
-                mark,
-                check_files=config.check_files,
-                retry_failures=config.retry_failures,
-                copy=staging.copy_of(manifest.slide_path(row)),
-            )
-
-        whole = {slide for slide, mark in marks.items() if not (config.retry_failures and mark.failed)}
-        rows = [row for row in manifest.rows if row.slide_id not in whole]
         staging = Staging(config.stage_folder, tell=say)
-        with (
-            watched(out, *slides_left(manifest, rows, grid), tell=say),
-            closing(prepare_ahead(manifest.rows, prepare_row)) as prepared,
-            staging,
-        ):
-            staging.expect(slides_to_stage(manifest, rows, check_files=config.check_files))
-            used_once = giving_back(prepared, staging, manifest)
-            return embed_slides(manifest, used_once, place, folder, embedder, marks, made_by)
+        work = SlideWork(manifest, place, embedder, marks, made_by, config.check_files, config.retry_failures, staging)
+        with watched(out, *slides_left(manifest, work.rows_left, grid), tell=say) as crashing:
+            if group is None:
+                return embed_slides(work, folder)
+            return lead_embedding(group, work, folder, crashing)
 
 
-def slides_to_stage(manifest: Manifest, rows: Iterable[ManifestRow], *, check_files: bool) -> list[ExpectedSlide]:
-    """The slides of `rows` as they are used, once each; with `check_files` their copies must have the manifest's
-    sha256.
-    """
-    return [ExpectedSlide(manifest.slide_path(row), sha256=row.sha256 if check_files else None) for row in rows]
-
-
-def giving_back(
-    prepared_slides: Iterable[tuple[ManifestRow, "Future[PreparedSlide | None]"]], staging: Staging, manifest: Manifest
-) -> Generator[tuple[ManifestRow, "Future[PreparedSlide | None]"], None, None]:
-    """The same, giving back the copy of each slide when the next one is asked for."""
-    for row, prepared in prepared_slides:
-        yield row, prepared
-        staging.done(manifest.slide_path(row), lambda path: None)
+def output_place(out: Path, named: NamedModel, config: EmbedConfig, grid: Grid) -> Place:
+    """Where the files of slides lie, and in whose layout."""
+    suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
+    return Place(out, find_writer(config.layout), named.label + suffix, grid)
 
 
 def slides_left(
@@ -158,7 +135,7 @@ def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: d
         EncoderError: the model cannot be built.
         ConfigError: no such device or arithmetic.
     """
-    device = choose_device(config.device)
+    device = own_device(choose_device(config.device))
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = named.build()
@@ -171,7 +148,7 @@ def build_embedder(named: NamedModel, config: EmbedConfig, dtype: str, before: d
     batch_size = config.batch_size or (before["batch_size"] if before else None)
     if batch_size is None:
         batch_size = choose_batch_size(encoder.module, named.patch_px, device, precision)
-    return Embedder(encoder, projector, device, precision, dtype, batch_size, config.workers or usable_cores())
+    return Embedder(encoder, projector, device, precision, dtype, batch_size, config.workers or own_cores())
 
 
 def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dict[str, Any]:
@@ -209,143 +186,83 @@ def finished_slides(manifest: Manifest, place: Place, made_by: dict[str, Any]) -
     return marks
 
 
-def embed_slides(
-    manifest: Manifest,
-    prepared_slides: Iterable[tuple[ManifestRow, "Future[PreparedSlide | None]"]],
-    place: Place,
-    folder: EmbedFolder,
-    embedder: Embedder,
-    marks: dict[str, Mark],
-    made_by: dict[str, Any],
-) -> Tally:
+def embed_slides(work: SlideWork, folder: EmbedFolder) -> Tally:
     """Embed every slide that is not finished; a slide that fails is noted, and the others go on.
-
-    Args:
-        prepared_slides: every row of the manifest with its slide, as `prepare_ahead` gives them.
-        marks: of the slides whose files are whole.
-        made_by: what the embeddings depend on, for the marks.
 
     Raises:
         G2LError: a file cannot be written, or the device has too little memory.
     """
-    tally = Tally(folder.folder, place.marked_file("x").parent, embedder.width)
-    num_left, num_prepared, num_planned = sum(row.slide_id not in marks for row in manifest.rows), 0, 0
+    rows = work.manifest.rows
+    tally = Tally(folder.folder, work.place.marked_file("x").parent, work.embedder.width)
     started = time.monotonic()
-    with Progress("embedding", 0, "patches") as progress:
-        for row, prepared in prepared_slides:
-            num_left -= row.slide_id not in marks
-            try:
-                slide = prepared.result()
-                if slide is None:
-                    tally.add(marks[row.slide_id].rows, marks[row.slide_id].failed)
-                    tally.num_before += 1
-                    continue
-                num_prepared, num_planned = num_prepared + 1, num_planned + len(slide.plan.coords_l0_px)
-                progress.expect(num_planned + round(num_left * num_planned / num_prepared))  # others: as many each
-                embedded, failures = embed_slide(slide, embedder, made_by, progress.step, say)
-            except SlideError as error:
-                tally.reasons[row.slide_id] = str(error)
-                folder.note_failures(row.slide_id, [Failure(row.slide_id, None, None, WHOLE_SLIDE, str(error))])
-            else:
-                before = marks.get(row.slide_id)
-                if before is not None and len(failures) >= before.failed:  # --retry-failures gained nothing
-                    tally.add(before.rows, before.failed)
-                    continue
-                folder.note_failures(row.slide_id, failures)
-                mark = place.write(embedded)
-                tally.add(mark.rows, mark.failed)
-                tally.new_patches += len(embedded.features)
-                if slide.warnings:
-                    tally.warnings[row.slide_id] = "; ".join(slide.warnings)
-            progress.note(
-                slides=f"{tally.num_slides} of {len(manifest.rows)}", failed=len(tally.reasons) + tally.failed_patches
-            )
+    with (
+        Progress("embedding", 0, "patches") as progress,
+        closing(prepare_ahead(rows, work.prepare, PREPARED_AHEAD)) as prepared,
+        work.staging as staging,
+    ):
+        staging.expect(work.slides_to_stage())
+        patches = ExpectedPatches(progress, work.num_left)
+        for row, slide in giving_back(prepared, staging, work.manifest):
+            patches.num_left -= row.slide_id not in work.marks
+            count_slide(tally, work.do(row, slide, patches.expect, progress.step, folder.note_failures))
+            progress.note(slides=f"{tally.num_slides} of {len(rows)}", failed=len(tally.reasons) + tally.failed_patches)
+    return finish_folder(work, folder, replace(tally, seconds=time.monotonic() - started))
+
+
+def finish_folder(work: SlideWork, folder: EmbedFolder, tally: Tally) -> Tally:
+    """Write what is to be known of all slides once they are done."""
     folder.write_failures()
     if not tally.reasons:
-        ids = [row.slide_id for row in manifest.rows]
-        folder.note_finished(tally.record(), [path for slide_id in ids for path in place.files(slide_id).values()])
-    return replace(tally, seconds=time.monotonic() - started)
+        ids = [row.slide_id for row in work.manifest.rows]
+        files = [path for slide_id in ids for path in work.place.files(slide_id).values()]
+        folder.note_finished(tally.record(), files)
+    return tally
 
 
-def prepare_ahead(
-    rows: Sequence[ManifestRow], prepare_row: Callable[[ManifestRow], PreparedSlide | None]
-) -> Generator[tuple[ManifestRow, "Future[PreparedSlide | None]"], None, None]:
-    """Every row with the preparation of its slide, which runs ahead in threads."""
-    with ThreadPoolExecutor(PREPARED_AHEAD, thread_name_prefix="g2l-prepare") as pool:
-        waiting: deque[tuple[ManifestRow, Future[PreparedSlide | None]]] = deque()
-        try:
-            for row in rows:
-                waiting.append((row, pool.submit(prepare_row, row)))
-                if len(waiting) > PREPARED_AHEAD:
-                    yield waiting.popleft()
-            yield from waiting
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-
-def prepare(
-    row: ManifestRow,
-    manifest: Manifest,
-    place: Place,
-    mark: Mark | None,
-    *,
-    check_files: bool,
-    retry_failures: bool,
-    copy: Path | None = None,
-) -> PreparedSlide | None:
-    """A slide and all its patches; `None` if it is finished.
-
-    Args:
-        mark: of its files, if they are whole.
-        check_files: whether its SHA-256 must be the manifest's.
-        retry_failures: whether it is not finished if patches of it failed.
-        copy: of the slide, to be read in its place; with `check_files` its SHA-256 was found to be the manifest's.
+def lead_embedding(group: LaunchedGroup, work: SlideWork, folder: EmbedFolder, crashing: dict[str, str]) -> Tally:
+    """Call the other processes of the group to the slides, embed them with these, and sum up what all say.
 
     Raises:
-        SlideError: it cannot be used, or it is not the slide that its finished files are of.
+        G2LError: as `embed_slides`.
     """
-    path = manifest.slide_path(row)
-    slide = Slide(path, row.mpp, mpp_overrides=row.mpp_overrides is not None, copy=copy)
-    content = slide_content(slide, row.slide_id)
-    if other_files := files_of_other_name(row, manifest, place, content):
-        raise SlideError(
-            f"{path}: embedded already as {' '.join(map(str, other_files))}; since another file of the "
-            f"same name has come or gone, it is called {row.slide_id}. Delete those files to embed it "
-            "under that name, or give a manifest with the ids to keep"
-        )
-    if mark is not None:
-        if changes := content_changes(mark.slide, content):
-            where = place.marked_file(row.slide_id)
-            raise SlideError(
-                f"{path}: not the slide that {where} was made from ({'; '.join(changes)}). Delete that "
-                "file to embed the slide anew"
-            )
-        if not (retry_failures and mark.failed):
-            if change := file_change(mark.slide, content):
-                made = place.marked_file(row.slide_id)
-                say(
-                    f"warning: {path}: its file has changed since {made} was made ({change}), though its quickhash "
-                    "has not. Was it damaged or repaired? Delete that file to embed the slide anew"
-                )
-            return None
-    if check_files and row.sha256 and copy is None:
-        check_sha256(path, row.sha256)
-    with slide_failures(path):
-        return replace(prepare_slide(slide, row, content, place.grid), copy=copy)
+    rows, started = work.manifest.rows, time.monotonic()
+    precision = work.embedder.precision
+    group.call(
+        {
+            "slides": slides_hash(work.manifest),
+            "made_by": work.made_by,
+            "batch_size": work.embedder.batch_size,
+            "precision": precision,
+            "crashing": crashing,
+        }
+    )
+    with Progress("embedding", 0, "patches") as progress, group.showing(progress, work.num_left):
+        shared = embed_claimed(group, work)
+    tally = Tally(folder.folder, work.place.marked_file("x").parent, work.embedder.width)
+    said = shared.reports(range(len(rows)))
+    for index, row in enumerate(rows):
+        done = SlideDone.from_record(said[index]) if index in said else work.done_silently(row)
+        count_slide(tally, done)
+        if not done.is_before:
+            folder.note_failures(row.slide_id, done.failures)
+    remove_notes(folder.folder)
+    return finish_folder(work, folder, replace(tally, seconds=time.monotonic() - started))
 
 
-def files_of_other_name(row: ManifestRow, manifest: Manifest, place: Place, content: dict[str, Any]) -> list[Path]:
-    """The files that a slide of a folder has under another name. A slide is called by its path if another one has the
-    same file name, and that one may have come or gone since. Empty if there are none, or if they are of another slide.
+def embed_claimed(group: LaunchedGroup, work: SlideWork) -> SharedWork:
+    """Embed this process's share of the slides; returns when all are done, whoever does them.
+
+    Raises:
+        G2LError: as `embed_slides`, or the leader has failed.
     """
-    if not manifest.path.is_dir():
-        return []  # a manifest's ids are what they are
-    stem = Path(row.path).stem
-    other = stem if row.slide_id != stem else row.path.replace("/", "__")
-    try:
-        mark = place.read_mark(other) if place.marked_file(other).exists() else None
-    except EmbedError:  # not made by `g2l embed`, so not this slide's
-        mark = None
-    same = mark is not None and not content_changes(mark.slide | {"slide_id": ""}, content | {"slide_id": ""})
-    return list(place.files(other).values()) if same else []
+    rows = work.manifest.rows
+    shared = group.share(range(len(rows)), work.is_on_disk)
+    index_of = {row.slide_id: index for index, row in enumerate(rows)}
+    for claimed in shared.rounds():
+        chosen = (rows[index] for index in claimed)
+        with closing(prepare_ahead(chosen, work.prepare, SHARED_AHEAD)) as prepared:
+            for row, slide in prepared:
+                done = work.do(row, slide, shared.expect, shared.step)
+                shared.report(index_of[row.slide_id], done.record())
+                shared.done(index_of[row.slide_id])
+    return shared

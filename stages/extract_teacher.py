@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.base.console import Progress, say
-from pipeline.base.cores import usable_cores
+from pipeline.base.console import counted, say
+from pipeline.base.cores import own_cores
 from pipeline.base.devices import (
     choose_batch_size,
     choose_device,
@@ -26,11 +27,13 @@ from pipeline.base.devices import (
     describe_device,
     keep_freed_memory,
 )
+from pipeline.base.distributed import own_device
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.images import ImageFormat
+from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
-from pipeline.cohort.plan import Plan
+from pipeline.cohort.plan import Plan, SlidePlan
 from pipeline.cohort.view_strengths import EARLIER
 from pipeline.cohort.views import Views
 from pipeline.config.base import to_toml
@@ -48,6 +51,7 @@ from pipeline.slides.reader import Accepts, accept_all
 from pipeline.store.changed_slides import noting_changed
 from pipeline.store.create import VIEW_SETTINGS, create_store, is_store, open_further, open_round, open_to_continue
 from pipeline.store.format import Status, StoreSpec
+from pipeline.store.parts.part import StorePart, require_part
 from pipeline.store.patches import PlannedPatches, StoredPatches, ViewedPatches, patches_to_embed
 from pipeline.store.replay import require_replay, strength_settings
 from pipeline.store.retry_failures import forget_failures
@@ -56,6 +60,7 @@ from pipeline.store.teachers import needs_slides
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.weights_place import weights_note
 from pipeline.training.preflight import preflight
+from stages.many.shared_shards import DoShards, counted_work, lead, require_alone
 from stages.reports.extract import Extracted
 
 NO_ROOM = "Give a smaller --batch-size and another --out: a store keeps its batch size"
@@ -78,43 +83,89 @@ class RunningTeacher:
     weights: Path | None = None
 
 
-def extract_teacher(plan: Plan, out: Path, config: ExtractConfig, *, record: dict[str, Any] | None = None) -> Extracted:
+def extract_teacher(
+    plan: Plan,
+    out: Path,
+    config: ExtractConfig,
+    *,
+    record: dict[str, Any] | None = None,
+    group: LaunchedGroup | None = None,
+) -> Extracted:
     """Make or continue the store `out`; `record`, the resolved options and paths, goes into it as `config.toml`.
+
+    With a `group`, this process leads it: it makes what is made once, and all of them do the shards.
 
     Raises:
         G2LError: wrong input, a store of another plan, teacher or setting, a full disk, too many failures; what was
             finished before is safe, and the same command continues.
     """
-    root = config.slides_root
+    require_whole(config.part, makes_rounds=config.makes_rounds)
+    if group is not None:
+        rounds, stage = config.makes_rounds, config.stage_dir
+        require_alone(
+            {"--retry-failures": config.retry_failures, "--views-per-epoch fresh": rounds, "--stage-dir": stage}
+        )
     with ExitStack() as held:
         held.enter_context(exclusive(out, "g2l extract-teacher"))
         if note := note_on_views(plan, config.views_strength, config.views or 1):
             say(note)
-        slides, read_again = slides_to_embed(plan, root)
-        if needs_slides(out, config.teacher, (config.views or 1) if config.makes_rounds else 1):
-            check_slides(plan, root)
-        elif not config.retry_failures:
-            slides = []
-        held.enter_context(watched(out, slides, read_again, tell=say))
+        crashing = held.enter_context(watched(out, *slides_to_read(plan, out, config), tell=say))
         running = start_teacher(config, plan)
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
         started = time.monotonic()
-        num_rows = embed_pending(teacher, plan, config, running)
+        share = partial(lead, group, message={"crashing": crashing}) if group else None
+        num_rows = embed_pending(teacher, plan, config, running, share=share)
         first = teacher.store.first
         if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
             write_failures(first)
         if config.makes_rounds:
             num_rows += embed_rounds(teacher, plan, config, running)
         seconds = time.monotonic() - started
-    return Extracted(teacher, num_rows, teacher.ledger.status_counts(), seconds)
+    return Extracted(teacher, num_rows, teacher.ledger.status_counts(teacher.shards), seconds)
+
+
+def require_whole(part: str | None, *, makes_rounds: bool) -> None:
+    """Refuse what cannot be done in parts.
+
+    Raises:
+        ConfigError: it is asked for.
+    """
+    if part and makes_rounds:
+        raise ConfigError(
+            "--views-per-epoch fresh: rounds are added to a whole store. Merge its parts first, without it"
+        )
+
+
+def slides_to_read(plan: Plan, out: Path, config: ExtractConfig) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+    """The files of the slides that will be read, and how to read all patches of one again in a child process.
+
+    Raises:
+        ConfigError: none of them is there.
+    """
+    root, part = config.slides_root, StorePart.parse(config.part) if config.part else None
+    read = plan.slides if part is None else part.slides(plan, config.rows_per_shard)
+    if part is not None:
+        ids = f"{read[0].slide_id} to {read[-1].slide_id}" if len(read) > 1 else read[0].slide_id
+        say(f"note: part {part} reads {len(read)} of {counted(len(plan.slides), 'slide')}: {ids}")
+    slides, read_again = slides_to_embed(plan, read, root)
+    if needs_slides(out, config.teacher, (config.views or 1) if config.makes_rounds else 1):
+        check_slides(plan, read, root)
+    elif not config.retry_failures:
+        slides = []
+    return slides, read_again
 
 
 def embed_pending(
-    teacher: StoredTeacher, plan: Plan, config: ExtractConfig, running: RunningTeacher, what: str = "extracting"
+    teacher: StoredTeacher,
+    plan: Plan,
+    config: ExtractConfig,
+    running: RunningTeacher,
+    what: str = "extracting",
+    share: Callable[[StoredTeacher, Sequence[int], DoShards], None] | None = None,
 ) -> int:
     """Do the shards that are not done, with `--retry-failures` also those whose failed rows can be read now; returns
-    the number of their rows. `what` is said beside the progress.
+    the number of their rows. `what` is said beside the progress; `share` does the shards together with other processes.
 
     Raises:
         StoreError: the disk is full, or too many rows failed.
@@ -123,19 +174,24 @@ def embed_pending(
     if retries:
         tried = patches_to_embed(teacher, plan, root, encode=False, tell=say, accepts_changed=accept_all)
         forget_failures(teacher, plan, tried)
-    pending = teacher.ledger.pending()
+    pending = teacher.pending
     num_rows = sum(len(teacher.ledger.rows(shard)) for shard in pending)
     warn_of_disk(teacher, plan, num_rows)
     accepts = noting_changed(teacher.store.folder) if retries else None
-    embed_shards(
+    patches = patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts, stage=config.stage_folder)
+    do_shards = partial(
+        embed_shards,
         teacher,
-        patches_to_embed(teacher, plan, root, tell=say, accepts_changed=accepts, stage=config.stage_folder),
-        pending,
-        running,
-        workers=config.workers or usable_cores(),
+        patches,
+        running=running,
+        workers=config.workers or own_cores(),
         max_failures=config.max_failures,
         what=what,
     )
+    if share is None:
+        do_shards(pending)
+    else:
+        share(teacher, pending, do_shards)
     write_failures(teacher)
     return num_rows
 
@@ -166,9 +222,11 @@ def note_on_views(plan: Plan, strength: str | None, num_views: int) -> str:
     )
 
 
-def slides_to_embed(plan: Plan, slides_root: Path | None) -> tuple[Iterable[Path], Callable[[Path], Work]]:
-    """The files of a plan's slides, and how to read all patches of one again in a child process."""
-    slides = {plan.slide_path(slide, slides_root): slide for slide in plan.slides}
+def slides_to_embed(
+    plan: Plan, read: Sequence[SlidePlan], slides_root: Path | None
+) -> tuple[Iterable[Path], Callable[[Path], Work]]:
+    """The files of a plan's slides that are `read`, and how to read all patches of one again in a child process."""
+    slides = {plan.slide_path(slide, slides_root): slide for slide in read}
 
     def read_again(path: Path) -> Work:
         slide = slides[path]
@@ -184,7 +242,7 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
         ConfigError: no such device here, or it cannot compute in the precision.
         EncoderError: the teacher cannot be built for the plan's patches.
     """
-    device = choose_device(config.device)
+    device = own_device(choose_device(config.device))
     keep_freed_memory(device)
     precision = choose_precision(config.precision, device)
     encoder = build_encoder(config.teacher, config.weights or PRETRAINED, plan.config.patch_px)
@@ -197,7 +255,7 @@ def start_teacher(config: ExtractConfig, plan: Plan) -> RunningTeacher:
 
 
 def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: RunningTeacher) -> StoredTeacher:
-    """Make the store, or open the one that is there if it was made by the same plan, teacher and settings.
+    """Make the store, or open the one that is there if it was made by the same plan, teacher, settings and part.
 
     A finished store takes the embeddings of a further teacher; what is then returned are those.
 
@@ -205,6 +263,8 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
         G2LError: another plan, teacher or setting, or a teacher that the preflight refuses; nothing was written.
     """
     store = Store(out) if is_store(out) else None
+    has_batch_size = config.batch_size is not None or running.device.type != "cuda"
+    part = asked_part(out, store, config.part, has_batch_size=has_batch_size)
     is_first = store is None or config.teacher == store.first.name or bool(store.first.ledger.pending())
     further_of = None if is_first else store
     if further_of is None:
@@ -224,10 +284,25 @@ def prepare_store(plan: Plan, out: Path, config: ExtractConfig, running: Running
 
     spec = StoreSpec(running.encoder.record(), settings)
     if store is None:
-        return create_first(plan, out, spec, running.weights, look)
+        return create_first(plan, out, spec, running.weights, look, part)
     if further_of is None:
         return continue_first(plan, store, spec, look)
     return prepare_further(plan, store, spec, running.weights, look, is_begun=begun is not None)
+
+
+def asked_part(out: Path, store: Store | None, text: str | None, *, has_batch_size: bool) -> StorePart | None:
+    """The part that the call asks for by `text`, "I/N"; `None` for all of the plan.
+
+    Raises:
+        ConfigError: no such part, or nothing says the batch size that all parts must have.
+        StoreError: the store that is there is another part.
+    """
+    part = StorePart.parse(text) if text else None
+    if store is not None:
+        require_part(out, store.first.part, part)
+    elif part is not None and not has_batch_size:
+        raise ConfigError("--part: say --batch-size, the same for all parts. Otherwise it is by each GPU's memory")
+    return part
 
 
 def begun_and_rows(store: Store, config: ExtractConfig) -> tuple[StoredTeacher | None, int]:
@@ -252,16 +327,18 @@ Look = Callable[[], dict[str, Any]]
 """Runs the preflight, if the user has not turned it off; gives its record, for the metadata."""
 
 
-def create_first(plan: Plan, out: Path, spec: StoreSpec, weights: Path | None, look: Look) -> StoredTeacher:
-    """Make a store without rows for its first teacher, after a look at the teacher."""
-    create_store(out, plan, spec, versions(), **look() | weights_note(weights))
+def create_first(
+    plan: Plan, out: Path, spec: StoreSpec, weights: Path | None, look: Look, part: StorePart | None
+) -> StoredTeacher:
+    """Make a store without rows for its first teacher, or for a part of it, after a look at the teacher."""
+    create_store(out, plan, spec, versions(), **look() | weights_note(weights) | (part.note() if part else {}))
     return open_to_continue(out, plan, spec).first
 
 
 def continue_first(plan: Plan, store: Store, spec: StoreSpec, look: Look) -> StoredTeacher:
     """Open a store to add shards of its first teacher."""
     first = open_to_continue(store.folder, plan, spec).first
-    if first.ledger.pending():  # perhaps on another machine: said again, but recorded once only
+    if first.pending:  # perhaps on another machine: said again, but recorded once only
         look()
     return first
 
@@ -377,13 +454,13 @@ def write_record(teacher: StoredTeacher, record: dict[str, Any] | None) -> None:
         write_text(teacher.folder / "config.toml", to_toml({"extract-teacher": record | teacher.inherited}))
 
 
-def check_slides(plan: Plan, slides_root: Path | None) -> None:
-    """See that the planned slides are there; warn of some that are missing, whose rows will fail.
+def check_slides(plan: Plan, read: Sequence[SlidePlan], slides_root: Path | None) -> None:
+    """See that the planned slides that are `read` are there; warn of some that are missing, whose rows will fail.
 
     Raises:
         ConfigError: none is there.
     """
-    paths = [plan.slide_path(slide, slides_root) for slide in plan.slides]
+    paths = [plan.slide_path(slide, slides_root) for slide in read]
     missing = [path for path in paths if not os.path.isfile(path)]  # never raises, unlike Path.is_file
     if len(missing) == len(paths):
         raise ConfigError(
@@ -399,14 +476,16 @@ def check_slides(plan: Plan, slides_root: Path | None) -> None:
 def embed_shards(
     teacher: StoredTeacher,
     patches: PlannedPatches | StoredPatches,
-    shards: Sequence[int],
+    shards: Iterable[int],
     running: RunningTeacher,
     *,
     workers: int,
     max_failures: int | None = None,
     what: str = "extracting",
+    shared: SharedWork | None = None,
 ) -> None:
-    """Read, embed and commit the given shards; `what` is said beside the progress.
+    """Read, embed and commit the given shards; those that are `shared` are counted with those of other processes.
+    `what` is said beside the progress.
 
     Raises:
         StoreError: the disk is full, or more rows failed than `max_failures`.
@@ -414,13 +493,11 @@ def embed_shards(
     batch_size, device = teacher.settings["batch_size"], running.device
     is_full = "full_float32" in teacher.attributes
     arithmetic = continued_precision(running.precision, device, full_float32=is_full)
-    failed_before = len(teacher.ledger.failures())
-    done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in shards)
     own = teacher.own_view
     is_plain = teacher.views.count == 1 and not own and teacher.tile_px == teacher.patch_px
     read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px, own).read
     with (
-        StoreWriter(teacher, patches.describe, describe_device(device)) as writer,
+        StoreWriter(teacher, patches.describe, describe_device(device), shared.done if shared else None) as writer,
         read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
             read,
@@ -434,16 +511,18 @@ def embed_shards(
             is_readable=lambda read: read.status is Status.OK,
             views=teacher.views.count,
         ) as batches,
-        patches.staged(teacher.ledger.rows(shard) for shard in shards),
-        Progress(what, teacher.num_rows, "patches", done=done) as progress,
+        patches.staged(() if shared else map(teacher.ledger.rows, shards)),
+        counted_work(teacher, shards, what, shared) as work,
     ):
+        failed, failed_here = work.add_failed(0), 0
         for embedded in batches:
             writer.put(embedded.rows, embedded.for_all_rows(), embedded.results)
-            failed = failed_before + writer.num_failures
+            if new := writer.num_failures - failed_here:
+                failed, failed_here = work.add_failed(new), writer.num_failures
             if max_failures is not None and failed > max_failures:
                 raise StoreError(too_many_failures(failed, writer.last_failure, max_failures))
-            progress.note(failed=failed)
-            progress.step(len(embedded.rows))
+            work.note(failed=failed)
+            work.step(len(embedded.rows))
     if isinstance(patches, PlannedPatches) and (note := patches.plain_note()):
         say(note)
 

@@ -91,7 +91,7 @@ def finished_extract(plan: Plan, source: Path, out: Path, config: ExtractConfig)
         return None
     if config.makes_rounds and teacher.views_at_hand.count < (config.views or 1):
         return None
-    return Extracted(teacher, 0, teacher.ledger.status_counts(), 0.0)
+    return Extracted(teacher, 0, teacher.ledger.status_counts(teacher.shards), 0.0)
 
 
 def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
@@ -101,7 +101,7 @@ def _whole_teacher(plan: Plan, out: Path, name: str) -> StoredTeacher | None:
         teacher = store.first if store.first.name == name else store.teachers.get(name)
     except G2LError:
         return None
-    is_whole = teacher is not None and teacher.plan_hash == plan.hash and not teacher.ledger.pending()
+    is_whole = teacher is not None and teacher.plan_hash == plan.hash and not teacher.pending
     return teacher if is_whole else None
 
 

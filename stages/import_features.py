@@ -6,19 +6,21 @@ read the pixels. Left out of the paper's stage one: sampling and tissue, which t
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pipeline.base.console import Progress, say
-from pipeline.base.cores import usable_cores
+from pipeline.base.cores import own_cores, usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
 from pipeline.base.images import ImageFormat
+from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.loader import BatchLoader
 from pipeline.base.units import resolution_note
 from pipeline.base.versions import versions
@@ -61,6 +63,7 @@ from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.weights_place import weights_note
+from stages.many.shared_shards import counted_work, lead, require_alone
 from stages.reports.extract import Extracted
 from stages.reports.plan import audit_table, estimate
 
@@ -73,15 +76,22 @@ UNKNOWN_WEIGHTS = "unknown"
 
 
 def import_features(
-    folder: Path, out: Path, config: ImportConfig, *, record: dict[str, Any] | None = None
+    folder: Path,
+    out: Path,
+    config: ImportConfig,
+    *,
+    record: dict[str, Any] | None = None,
+    group: LaunchedGroup | None = None,
 ) -> Extracted:
     """Make or continue the store `out` from the feature files in `folder`; `record`, the resolved options and paths,
-    goes into it as `config.toml`.
+    goes into it as `config.toml`. With a `group`, this process leads it, and all of them read the pixels.
 
     Raises:
         G2LError: wrong input, features that are not the teacher's, a store of other inputs, a full disk; what was
             finished before is safe, and the same command continues.
     """
+    if group is not None:
+        require_alone({"--retry-failures": config.retry_failures, "--stage-dir": config.stage_dir})
     with exclusive(out, "g2l import-features"):
         before = store_to_continue(out)
         if config.coords is not None and not os.path.isdir(config.coords):
@@ -114,7 +124,7 @@ def import_features(
             write_audit(plan.audit, out / "audit.csv")
             for path in crashing.keys() & planned.keys():  # it stays in the store's plan, and its rows fail
                 refuse_slide(planned[path], crashing[path])
-            return fill_store(stored, plan, FeatureRows(plan, looked.accepted, config.coords), config)
+            return fill_store(stored, plan, looked.accepted, config, group, crashing)
 
 
 def slides_with_features(matched: Matched, expected: Expected) -> tuple[Iterable[Path], Callable[[Path], Work]]:
@@ -422,7 +432,14 @@ def store_settings(looked: Looked, plan: Plan, config: ImportConfig) -> dict[str
     }
 
 
-def fill_store(stored: StoredTeacher, plan: Plan, features: FeatureRows, config: ImportConfig) -> Extracted:
+def fill_store(
+    stored: StoredTeacher,
+    plan: Plan,
+    slides: Mapping[str, ImportedSlide],
+    config: ImportConfig,
+    group: LaunchedGroup | None,
+    crashing: dict[str, str],
+) -> Extracted:
     """Copy what is pending into the store, failed rows too if the options say so.
 
     Raises:
@@ -436,34 +453,63 @@ def fill_store(stored: StoredTeacher, plan: Plan, features: FeatureRows, config:
     started = time.monotonic()
     image_format = None if config.pixels == "none" else config.pixels
     accepts = noting_changed(stored.store.folder) if config.retry_failures else None
-    patches = PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder)
-    copy_shards(stored, patches, pending, features, config.workers or usable_cores())
+    do_shards = partial(
+        copy_shards,
+        stored,
+        PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder),
+        features=FeatureRows(plan, slides, config.coords),
+        workers=config.workers or own_cores(),
+    )
+    if group is None:
+        do_shards(pending)
+    else:
+        message = {"crashing": crashing} | where_slides_are(plan, slides)
+        lead(group, stored, pending, do_shards, message=message, what="importing")
     write_failures(stored)
     return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
 
 
+def where_slides_are(plan: Plan, slides: Mapping[str, ImportedSlide]) -> dict[str, Any]:
+    """Where the slides of a plan and their features are, and the hash of these; for the processes that help."""
+    found = {}
+    for slide in plan.slides:
+        imported = slides[slide.slide_id]
+        assert imported.features is not None
+        found[slide.slide_id] = [slide.path, str(imported.features.absolute()), imported.digest]
+    return {"slides_root": str(plan.slides_root), "slides": found}
+
+
 def copy_shards(
-    teacher: StoredTeacher, patches: PlannedPatches, shards: Iterable[int], features: FeatureRows, workers: int
+    teacher: StoredTeacher,
+    patches: PlannedPatches,
+    shards: Iterable[int],
+    *,
+    shared: SharedWork | None = None,
+    features: FeatureRows,
+    workers: int,
 ) -> None:
-    """Read the pixels of the given shards, and commit them with their features.
+    """Read the pixels of the given shards, and commit them with their features; those that are `shared` are counted
+    with those of other processes.
 
     Raises:
         StoreError: the disk is full, or a file has changed meanwhile.
     """
-    todo, size = list(shards), teacher.settings["batch_size"]
-    done = teacher.num_rows - sum(len(teacher.ledger.rows(shard)) for shard in todo)
+    size = teacher.settings["batch_size"]
     loader = BatchLoader(
         patches.read, patch_px=teacher.patch_px, batch_size=size, workers=workers, device=torch.device("cpu")
     )
     with (
-        StoreWriter(teacher, patches.describe, "imported") as writer,
+        StoreWriter(teacher, patches.describe, "imported", shared.done if shared else None) as writer,
         loader,
-        patches.staged(teacher.ledger.rows(shard) for shard in todo),
-        Progress("importing", teacher.num_rows, "patches", done=done) as progress,
+        patches.staged(() if shared else map(teacher.ledger.rows, shards)),
+        counted_work(teacher, shards, "importing", shared) as work,
     ):
-        for batch in loader.batches(row_batches(teacher, todo, size)):
+        failed, failed_here = work.add_failed(0), 0
+        for batch in loader.batches(row_batches(teacher, shards, size)):
             writer.put(batch.rows, features.read(batch.rows), batch.results)
-            progress.note(failed=writer.num_failures)
-            progress.step(len(batch.rows))
+            if new := writer.num_failures - failed_here:
+                failed, failed_here = work.add_failed(new), writer.num_failures
+            work.note(failed=failed)
+            work.step(len(batch.rows))
     if note := patches.plain_note():
         say(note)

@@ -85,9 +85,12 @@ def _plan_facts(plan: Plan) -> list[tuple[str, object]]:
 def describe_store(store: Store) -> str:
     """A store in words."""
     first, *further = store.teachers.values()
-    done = first.num_shards - len(first.ledger.pending())
+    done = len(first.shards) - len(first.pending)
     size = sum(f["bytes"] for _, entry in first.ledger.entries() if entry for f in entry["files"].values())
-    shards = f"{done:,} of {first.num_shards:,} done, {first.rows_per_shard:,} rows each, {format_bytes(size)}"
+    of_part = f" of part {first.part}" if first.part else ""
+    shards = (
+        f"{done:,} of {len(first.shards):,}{of_part} done, {first.rows_per_shard:,} rows each, {format_bytes(size)}"
+    )
     rows: list[tuple[str, object]] = [
         ("store", store.folder),
         ("teacher", _encoder(first)),
@@ -140,7 +143,7 @@ def _embeddings(teacher: StoredTeacher) -> list[tuple[str, object]]:
 
 def _row_counts(teacher: StoredTeacher) -> str:
     """How many rows have which status."""
-    return ", ".join(f"{n:,} {name.lower()}" for name, n in teacher.ledger.status_counts().items() if n)
+    return ", ".join(f"{n:,} {name.lower()}" for name, n in teacher.ledger.status_counts(teacher.shards).items() if n)
 
 
 def _origin(teacher: StoredTeacher) -> list[tuple[str, object]]:

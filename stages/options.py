@@ -228,7 +228,7 @@ class Call:
         mine, theirs = config.model_fields.keys(), base.model_fields.keys()
         study, paths = self.resolve(config, others=[*theirs, *arguments], out=out)
         resolved, _ = self.resolve(base, others=[*mine, *arguments, "out"], recipe_for=base_command)
-        lists = {"out": [paths["out"]]} | {name: self._path_list(name, given) for name, given in arguments.items()}
+        lists = {"out": [paths["out"]]} | {name: self.path_list(name, given) for name, given in arguments.items()}
         values = {name: value for name, value in resolved.absolute() if name in resolved.model_fields_set}
         texts = {name: [str(path.absolute()) for path in lists[name]] for name in arguments}
         record = {**texts, **study.stored(), **resolved.stored()}
@@ -236,7 +236,7 @@ class Call:
             record.pop("augment", None)
         return study, values, lists, record
 
-    def _path_list(self, name: str, given: list[Path] | None) -> list[Path]:
+    def path_list(self, name: str, given: list[Path] | None) -> list[Path]:
         """The paths of an argument that takes several, from the command line or else the file.
 
         Raises:

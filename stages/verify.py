@@ -102,9 +102,12 @@ class TeacherCheck:
     def words(self) -> list[str]:
         """The findings, and what to do about them; a line each."""
         teacher, command = self.teacher, made_with(self.teacher)
-        name, place = ("", "") if teacher.is_first else (f"further teacher {teacher.name}: ", f"{teacher.folder}: ")
+        of_part = f"part {teacher.part}: " if teacher.part else ""
+        name, place = (
+            (of_part, "") if teacher.is_first else (f"further teacher {teacher.name}: ", f"{teacher.folder}: ")
+        )
         name = f"view {teacher.own_view} of {teacher.name}: " if teacher.own_view else name
-        headline = _headline(teacher.num_shards, self.num_pending, bool(self.problems))
+        headline = _headline(len(teacher.shards), self.num_pending, bool(self.problems))
         lines = [f"{name}{headline}", *(f"  {problem}" for problem in self.problems)]
         if self.num_pending:
             lines.append(f"{counted(self.num_pending, 'shard')} pending: run {command} again to continue")
@@ -121,8 +124,8 @@ def check_stored_teacher(teacher: StoredTeacher) -> TeacherCheck:
     """Check the metadata, the ledger and every file of a teacher."""
     problems = check_metadata(teacher)
     is_described, num_pending = not problems, 0
-    with Progress("checking", teacher.num_shards, "shards") as progress:
-        for shard in range(teacher.num_shards):
+    with Progress("checking", len(teacher.shards), "shards") as progress:
+        for shard in teacher.shards:
             wrong = check_shard(teacher, shard, content=is_described)
             num_pending += wrong is None
             problems += wrong or []

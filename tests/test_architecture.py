@@ -57,7 +57,7 @@ INTERFACES = (
     (r"pipeline\.evaluate\.\w+\.section", "KEY", "what each benchmark's section has"),
     (
         r"stages\.\w+(\.\w+)?",
-        "extract_teacher import_features train_student embed evaluate ablate curve",
+        "extract_teacher import_features merge train_student embed evaluate ablate curve",
         "a verb, and the stage it calls",
     ),
     (r"stages\.cli|stages\.studies\.\w+", "reproduce", "a verb, and the study it calls"),

@@ -6,7 +6,8 @@ line a minute.
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
 
@@ -23,11 +24,30 @@ Tell = Callable[[str], None]
 """Tells the user a note or a warning that comes up while parts read; stages give `say`."""
 
 
+_listener: Tell | None = None
+
+
 def say(text: str) -> None:
+    """Tell the user a note; inside `said_to` the listener instead."""
+    (_listener or show_note)(text)
+
+
+def show_note(text: str) -> None:
     """Print a note on standard error without breaking a running bar. Control characters, as in file names, are
     escaped.
     """
     tqdm.write(printable(text), file=sys.stderr)
+
+
+@contextmanager
+def said_to(listener: Tell) -> Iterator[None]:
+    """Inside the block, what is said goes to `listener`: of several processes, one speaks for all."""
+    global _listener
+    before, _listener = _listener, listener
+    try:
+        yield
+    finally:
+        _listener = before
 
 
 class Progress:

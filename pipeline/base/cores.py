@@ -8,6 +8,8 @@ import math
 import os
 from pathlib import Path
 
+from pipeline.base.processes import launch_number
+
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 
@@ -32,6 +34,11 @@ def give_back_memory() -> None:
     libc = ctypes.CDLL(None)
     if hasattr(libc, "malloc_trim"):
         libc.malloc_trim(0)
+
+
+def own_cores() -> int:
+    """Number of cores for this process: its share, if `torchrun` started several on this machine; at least 1."""
+    return max(1, usable_cores() // launch_number("LOCAL_WORLD_SIZE", 1, least=1))
 
 
 def cgroup_quota(root: Path = CGROUPS, groups: Path = OWN_GROUP) -> float | None:

@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.processes import launch_number, launched_processes
 
 T = TypeVar("T")
@@ -50,11 +51,27 @@ def is_leader() -> bool:
 def join_group(device: torch.device) -> torch.device:
     """Join the process group if `torchrun` started one. Returns this process's device."""
     if launched_processes() > 1 and not dist.is_initialized():
-        if str(device) == "cuda":
-            device = torch.device("cuda", launch_number("LOCAL_RANK", 0))
-            torch.cuda.set_device(device)
+        device = own_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     return device
+
+
+def own_device(device: torch.device) -> torch.device:
+    """This process's own GPU, by LOCAL_RANK, where `torchrun` started several and `device` names none in particular.
+
+    Raises:
+        ConfigError: the machine has fewer GPUs than processes.
+    """
+    if launched_processes() == 1 or str(device) != "cuda":
+        return device
+    local = launch_number("LOCAL_RANK", 0)
+    if local >= torch.cuda.device_count():
+        raise ConfigError(
+            f"process {local} of this machine (LOCAL_RANK) has no GPU: there are {torch.cuda.device_count()}. Start as "
+            "many processes as there are GPUs (torchrun --nproc-per-node), or use --device cpu"
+        )
+    torch.cuda.set_device(local)
+    return torch.device("cuda", local)
 
 
 def gather(value: T) -> list[T]:

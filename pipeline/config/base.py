@@ -28,6 +28,7 @@ COMMANDS = (
     "make-manifest",
     "plan",
     "extract-teacher",
+    "merge",
     "import-features",
     "train-student",
     "export",

@@ -186,6 +186,10 @@ class ExtractConfig(Config):
         "strong (all of them, rescaling and JPEG); each crops if the plan has tiles [mild].",
         decides="effect",
     )
+    part: str | None = option(
+        None,
+        description="I/N: do part I of N of the shards, in a store of its own; `g2l merge` makes one of all [all].",
+    )
     preflight: bool = option(
         True, description="Check the teacher and its memory use before the run.", decides="nothing"
     )
@@ -215,6 +219,12 @@ class ExtractConfig(Config):
                 "more, each in a round of its own"
             )
         return fresh
+
+
+class MergeConfig(Config):
+    """Options of `g2l merge`, besides the parts."""
+
+    link: bool = option(True, description="Use hard links where the file system can, else copies.", decides="nothing")
 
 
 class TrainConfig(Config):

@@ -134,6 +134,33 @@ def watched(
             interrupts.settled(key)
 
 
+@contextmanager
+def noted(output: Path, slides: Iterable[Path], crashing: dict[str, str]) -> Iterator[None]:
+    """Note the slides that the block reads, in a process that helps the one that is in `watched` and has yielded
+    `crashing`. A crash leaves the notes to the next call.
+
+    Raises:
+        OSError: no file can be written.
+    """
+    global _notes
+    if crashing:
+        here = {os.path.realpath(path): path for path in slides}
+        for name in crashing.keys() & here.keys():
+            refuse_slide(here[name], crashing[name])
+    folder, name = _places(output)[0]
+    with interrupts.guard:
+        _notes = notes = _Notes(folder / aside_name(name))
+        key = interrupts.undo_at_end(lambda: remove(notes.path), notes.path)
+    try:
+        yield
+    finally:
+        _notes = None
+        with interrupts.guard:
+            remove(notes.path)
+            os.close(notes.fd)
+            interrupts.settled(key)
+
+
 def _suspects(
     slides: Iterable[Path],
     listed: dict[str, str],

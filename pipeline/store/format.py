@@ -17,6 +17,7 @@ from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS
 from pipeline.cohort.views import Views
 from pipeline.disk.folders import new_folder
 from pipeline.store import zarr_format
+from pipeline.store.parts.part import part_of
 from pipeline.store.zarr_format import METADATA
 
 FORMAT_VERSION, STRENGTHS_VERSION = 1, 2
@@ -99,6 +100,7 @@ def require_sound_attributes(attributes: Mapping[str, Any]) -> None:
         raise ValueError(f"views_strength is {settings['views_strength']!r}")
     if -(-sizes["rows"] // sizes["rows_per_shard"]) > MOST_SHARDS:
         raise ValueError(f"{sizes['rows']:,} rows in shards of {sizes['rows_per_shard']:,}")
+    part_of(attributes)
 
 
 def require_entry(entry: Mapping[str, Any]) -> None:

@@ -4,7 +4,7 @@ A shard has an entry, `<shard>.json`, only once all its files are written, synce
 not count.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,11 @@ class Ledger:
         """Shards that are not done."""
         return [shard for shard, entry in self.entries() if entry is None]
 
-    def status_counts(self) -> dict[str, int]:
-        """Number of rows of each status, by name; rows of pending shards count as ABSENT."""
+    def status_counts(self, shards: Iterable[int] | None = None) -> dict[str, int]:
+        """Number of rows of each status, by name, in some shards or all; rows of pending shards count as ABSENT."""
         counts = {status.name: 0 for status in Status}
-        for shard, entry in self.entries():
+        for shard in range(self.num_shards) if shards is None else shards:
+            entry = self.read(shard)
             if entry is None:
                 counts[Status.ABSENT.name] += len(self.rows(shard))
             else:

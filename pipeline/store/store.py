@@ -43,6 +43,7 @@ from pipeline.store.format import (
     require_sound_attributes,
 )
 from pipeline.store.ledger import Ledger
+from pipeline.store.parts.part import StorePart, part_of
 from pipeline.store.plan_arrays import read_stored_plan
 from pipeline.store.shards import ShardCache, ShardFile
 from pipeline.store.zarr_format import METADATA
@@ -188,6 +189,26 @@ class StoredTeacher:
         self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard)
         self._embedding_files = ShardCache(self.chunks_per_shard)
         self._rounds: dict[int, StoredTeacher] = {}
+
+    @property
+    def part(self) -> StorePart | None:
+        """The part of a store that this is; `None` for a whole one."""
+        return part_of(self.attributes)
+
+    @property
+    def shards(self) -> range:
+        """The shards that are to be done here: all, or those of the part."""
+        return range(self.num_shards) if self.part is None else self.part.shards(self.num_shards)
+
+    @property
+    def pending(self) -> list[int]:
+        """Those of `shards` that are not done."""
+        return [shard for shard in self.shards if self.ledger.read(shard) is None]
+
+    @property
+    def num_rows_here(self) -> int:
+        """Rows of `shards`."""
+        return sum(len(self.ledger.rows(shard)) for shard in self.shards)
 
     @property
     def is_first(self) -> bool:

@@ -88,6 +88,10 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
     shares = choose_shares(weights, len(names))
     stored = tuple(store.teacher(name) for name in names)
     for teacher in (store.first, *stored):
+        if teacher.part is not None:
+            raise StoreError(
+                f"{teacher.folder} is part {teacher.part} of a store: make one store of all parts with `g2l merge`"
+            )
         if pending := teacher.ledger.pending():
             raise StoreError(
                 f"{teacher.folder} is not finished: {len(pending)} of {teacher.num_shards} shards are "

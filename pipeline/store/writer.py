@@ -133,7 +133,8 @@ class _OpenShard:
 class StoreWriter:
     """Takes batches in order and commits shards in a thread of its own; `put` waits while the disk is behind.
 
-    `describe(row)` says where a row is from, for the list of failures. As a context: leaving it well waits for the last
+    `describe(row)` says where a row is from, for the list of failures; `committed(shard)` is told, in the writer's
+    thread, of each shard that is in the ledger. As a context: leaving it well waits for the last
     commit; leaving it by an error discards what is in flight.
 
     Attributes:
@@ -141,7 +142,14 @@ class StoreWriter:
         last_failure: the last of them: row, slide, x, y, status, reason.
     """
 
-    def __init__(self, teacher: StoredTeacher, describe: Callable[[int], dict[str, Any]], device: str) -> None:
+    def __init__(
+        self,
+        teacher: StoredTeacher,
+        describe: Callable[[int], dict[str, Any]],
+        device: str,
+        committed: Callable[[int], None] | None = None,
+    ) -> None:
+        self._committed = committed
         self._teacher = teacher
         self._describe = describe
         self._device = device
@@ -228,6 +236,8 @@ class StoreWriter:
                     if current.num_filled == len(current.rows):
                         current.commit(self._device)
                         current.files.close()
+                        if self._committed is not None:
+                            self._committed(item.shard)
                         current = None
                 except BaseException as error:  # noqa: BLE001  (handed to the thread that feeds this one)
                     self._error = error

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pipeline.base.console import counted
 from pipeline.base.units import format_bytes, format_seconds
 from pipeline.store.format import Status
+from pipeline.store.parts.merge import Merged
 from pipeline.store.store import Store, StoredTeacher
 
 
@@ -45,8 +46,9 @@ def extract_report(extracted: Extracted) -> str:
     """Report for the terminal."""
     teacher = extracted.teacher
     rounds = teacher.rounds
-    shape = f"{teacher.num_rows:,} rows of {teacher.width} dimensions in {counted(teacher.num_shards, 'shard')}"
-    lines = [f"{teacher.folder}: {shape}, {format_bytes(_size(teacher))}"]
+    shape = f"{teacher.num_rows_here:,} rows of {teacher.width} dimensions in {counted(len(teacher.shards), 'shard')}"
+    part = f", part {teacher.part} of a store" if teacher.part else ""
+    lines = [f"{teacher.folder}: {shape}, {format_bytes(_size(teacher))}{part}"]
     if rounds:
         first, last = rounds[0].own_view, rounds[-1].own_view
         views = f"view {first}" if first == last else f"views {first} to {last}"
@@ -68,6 +70,20 @@ def extract_report(extracted: Extracted) -> str:
 def _size(teacher: StoredTeacher) -> int:
     """Bytes of a teacher's finished shards."""
     return sum(f["bytes"] for _, entry in teacher.ledger.entries() if entry for f in entry["files"].values())
+
+
+def merge_report(merged: Merged) -> str:
+    """Report of a merge for the terminal."""
+    teacher, counts = merged.teacher, merged.teacher.ledger.status_counts()
+    num_failed = sum(count for name, count in counts.items() if name != Status.OK.name)
+    shape = f"{teacher.num_rows:,} rows of {teacher.width} dimensions in {counted(teacher.num_shards, 'shard')}"
+    lines = [f"{teacher.folder}: {shape}"]
+    if merged.num_before:
+        lines.append(f"merged before: {counted(merged.num_before, 'shard')}")
+    lines.append(f"files linked: {merged.num_linked:,}, copied: {merged.num_copied:,}; all checked")
+    if num_failed:
+        lines.append(f"failed rows: {num_failed:,}; listed in {teacher.folder / 'failures.csv'}")
+    return "\n".join(lines)
 
 
 def import_report(imported: Extracted) -> str:

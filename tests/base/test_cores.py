@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.base.cores import cgroup_quota, give_back_memory, usable_cores
+from pipeline.base.cores import cgroup_quota, give_back_memory, own_cores, usable_cores
 
 CASES: list[tuple[str, dict[str, str], float | None]] = [
     ("0::/a/b\n", {"a/b/cpu.max": "150000 100000\n"}, 1.5),
@@ -65,3 +65,14 @@ def test_freed_memory_is_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     give_back_memory()  # again, with nothing to give
+
+
+def test_processes_of_one_launcher_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.base.cores.usable_cores", lambda: 10)
+    shares = {}
+    for processes in ("1", "3", "64"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        shares[processes] = own_cores()
+    assert shares == {"1": 10, "3": 3, "64": 1}
+    monkeypatch.delenv("LOCAL_WORLD_SIZE")
+    assert own_cores() == 10

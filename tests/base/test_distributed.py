@@ -13,7 +13,7 @@ from support.stores import make_store, plain_vit, train_config
 
 from pipeline.base import distributed
 from pipeline.base.distributed import fill_buckets
-from pipeline.base.errors import CheckpointError
+from pipeline.base.errors import CheckpointError, ConfigError
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.stages import TrainConfig
 from pipeline.distillation import build_loss
@@ -188,6 +188,21 @@ def test_buckets_hold_all_parameters_the_last_ones_first() -> None:
         assert all(a is b for a, b in zip((p for bucket in buckets for p in bucket), order, strict=True))
     assert [len(bucket) for bucket in fill_buckets(parameters[:2] + parameters[3:], 17)] == [2, 2]
     assert fill_buckets([], 1) == []
+
+
+def test_each_launched_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    gpu, cpu, second = (torch.device(name) for name in ("cuda", "cpu", "cuda:1"))
+    assert distributed.own_device(gpu) == gpu  # not launched
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert [distributed.own_device(device) for device in (gpu, cpu, second)] == [second, cpu, second]
+    assert chosen == [1]
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ConfigError, match=r"process 2 of this machine \(LOCAL_RANK\) has no GPU: there are 2"):
+        distributed.own_device(gpu)
 
 
 def test_one_process_is_the_identity() -> None:

@@ -22,7 +22,7 @@ from pipeline.base.errors import SlideError
 from pipeline.cohort.plan import write_plan
 from pipeline.disk import at_hand
 from pipeline.disk.asides import AT_HAND, aside_name, remove_asides
-from pipeline.disk.at_hand import CRASHING, note_slide, remove_notes, watched
+from pipeline.disk.at_hand import CRASHING, note_slide, noted, remove_notes, watched
 from pipeline.disk.first_look import require_sound_slide
 from pipeline.disk.folders import empty_folder, is_free
 from pipeline.disk.second_look import Work
@@ -149,6 +149,25 @@ def test_what_was_at_hand_is_read_again_and_left_out_only_if_it_crashes(
     with crashing(monkeypatch) as asked, watched(output, [good, bad], work_of, tell=print) as left_out:
         assert (asked, left_out) == (["bad"], {})  # mended
     assert not (output / CRASHING).exists()
+
+
+def test_a_process_that_helps_notes_its_slides_and_removes_nothing(tmp_path: Path) -> None:
+    """What the leader has found to crash is refused here as well; notes of others stay theirs."""
+    out = tmp_path / "out"
+    out.mkdir()
+    slides = slides_in(tmp_path, "a.svs", "b.svs")
+    with watched(out, [], None, tell=print):  # type: ignore[arg-type]
+        theirs = at_hand._notes
+        before = sorted(out.iterdir())
+        with noted(out, slides, {os.path.realpath(slides[1]): "it ends the process"}):
+            note_slide(slides[0])
+            (mine,) = set(out.iterdir()) - set(before)
+            assert at_hand._read(mine) == {os.path.realpath(slides[0])}
+            with pytest.raises(SlideError, match="it ends the process"):
+                require_sound_slide(slides[1])
+        assert sorted(out.iterdir()) == before
+        at_hand._notes = theirs
+    assert list(out.iterdir()) == []
 
 
 def test_a_signal_of_the_user_leaves_no_notes(tmp_path: Path) -> None:

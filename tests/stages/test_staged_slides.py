@@ -198,7 +198,7 @@ def test_embed_writes_the_same(tmp_path: Path, weights: Path, manifest: Path, op
     assert embed(manifest, weights, tmp_path / "plain")[0] == 0
     opened.clear()
     stage = ("--stage-dir", tmp_path / "stage", "--stage-gb", (biggest(manifest.parent) + 1) / 1e9)
-    with mock.patch("stages.embed.check_sha256", side_effect=AssertionError):
+    with mock.patch("stages.many.slide_work.check_sha256", side_effect=AssertionError):
         code, _, said = embed(manifest, weights, tmp_path / "staged", *stage)
     assert (code, "in place" in said) == (0, False), said
     assert files_of(tmp_path / "plain") == files_of(tmp_path / "staged")
@@ -223,7 +223,7 @@ def test_embed_names_a_slide_that_is_not_the_manifests(tmp_path: Path, weights: 
 def test_embed_ends_when_a_run_fails(tmp_path: Path, weights: Path, manifest: Path) -> None:
     """An error amid a slide, while the next ones wait for room that the copy of this one holds."""
     stage = ("--stage-dir", tmp_path / "stage", "--stage-gb", (biggest(manifest.parent) + 1) / 1e9)
-    with mock.patch("stages.embed.embed_slide", side_effect=G2LError("the disk is full")):
+    with mock.patch("stages.many.slide_work.embed_slide", side_effect=G2LError("the disk is full")):
         code, _, said = embed(manifest, weights, tmp_path / "out", *stage)
     assert code == 1
     assert "the disk is full" in said

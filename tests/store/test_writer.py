@@ -232,6 +232,19 @@ def test_the_writer_counts_failures_as_they_are_put(tmp_path: Path, plan: Plan, 
         assert writer.last_failure == {**describe(3), "status": "EMPTY", "reason": "bare"}
 
 
+def test_each_shard_is_told_once_it_is_in_the_ledger(tmp_path: Path, plan: Plan) -> None:
+    teacher = continued_store(tmp_path / "store.zarr", plan).first
+    told: list[tuple[int, bool]] = []
+
+    def committed(shard: int) -> None:
+        told.append((shard, teacher.ledger.read(shard) is not None))
+
+    with StoreWriter(teacher, describe, "", committed) as writer:
+        for rows in row_batches(teacher, [1, 0], 4):
+            writer.put(rows, np.zeros((len(rows), teacher.width), np.float32), [PatchRead(Status.NO_SLIDE)] * len(rows))
+    assert told == [(1, True), (0, True)]
+
+
 def test_batches_never_straddle_shards(finished: Path) -> None:
     store = Store(finished)
     batches = list(row_batches(store.first, [0, 2], 3))

@@ -1,0 +1,117 @@
+"""Shards of a store that all processes of a launched group do: what the leader and its helpers have in common."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from pipeline.base.console import Progress
+from pipeline.base.errors import ConfigError, StoreError
+from pipeline.base.launched.group import LaunchedGroup, SharedWork
+from pipeline.disk.at_hand import remove_notes
+from pipeline.store.store import StoredTeacher
+
+VISIBLE_SECONDS = 120.0
+"""How long a file may take to be seen on another machine. Our choice: clients of NFS keep what they know for 60 s."""
+
+
+def require_alone(asked: Mapping[str, object]) -> None:
+    """Refuse options that several processes cannot share; `asked` has their values by flag.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    for flag, value in asked.items():
+        if value:
+            raise ConfigError(f"{flag} runs in one process. Start it without torchrun")
+
+
+class DoShards(Protocol):
+    """Reads and commits shards of a store, and counts them, where they are `shared`, with those of other processes."""
+
+    def __call__(self, shards: Iterable[int], /, *, shared: SharedWork | None = None) -> None: ...
+
+
+def lead(
+    group: LaunchedGroup,
+    teacher: StoredTeacher,
+    pending: Sequence[int],
+    do_shards: DoShards,
+    message: Mapping[str, Any],
+    what: str = "extracting",
+) -> None:
+    """Call the other processes to the pending shards, do them with these, and show what all do.
+
+    Args:
+        message: what the others need besides the store: JSON types.
+        what: word for the line of progress.
+
+    Raises:
+        G2LError: as `do_shards`; or this machine does not see what the others have written.
+    """
+    failed, total = len(teacher.ledger.failures()), teacher.num_rows_here
+    group.call({**message, "pending": list(pending), "failed": failed})
+    done = total - sum(len(teacher.ledger.rows(shard)) for shard in pending)
+    with Progress(what, total, "patches", done=done) as progress, group.showing(progress):
+        do_claimed(group, teacher, pending, failed, do_shards)
+    await_ledger(teacher, pending)
+    remove_notes(teacher.store.folder)  # of processes that were killed and replaced
+
+
+def do_claimed(
+    group: LaunchedGroup, teacher: StoredTeacher, pending: Sequence[int], failed: int, do_shards: DoShards
+) -> None:
+    """Do this process's share of the pending shards; returns when all of them are done, whoever does them.
+
+    Raises:
+        G2LError: as `do_shards`, or the leader has failed.
+    """
+    shared = group.share(pending, lambda shard: teacher.ledger.read(shard) is not None, failed)
+    for claimed in shared.rounds():
+        do_shards(claimed, shared=shared)
+
+
+class OwnWork:
+    """The shards of a process alone; what it does is shown and counted as a `SharedWork`'s is."""
+
+    def __init__(self, progress: Progress, failed: int) -> None:
+        self.step, self.note = progress.step, progress.note
+        self._failed = failed
+
+    def add_failed(self, count: int) -> int:
+        """Count failures; returns those of this and of earlier runs."""
+        self._failed += count
+        return self._failed
+
+
+@contextmanager
+def counted_work(
+    teacher: StoredTeacher, shards: Iterable[int], what: str, shared: SharedWork | None
+) -> Iterator[OwnWork | SharedWork]:
+    """What counts the rows of `shards`: with those of the other processes, or alone, with a line of progress."""
+    if shared is not None:
+        yield shared
+        return
+    assert isinstance(shards, Sequence), "they are counted first, and done afterwards"
+    total = teacher.num_rows_here
+    done = total - sum(len(teacher.ledger.rows(shard)) for shard in shards)
+    with Progress(what, total, "patches", done=done) as progress:
+        yield OwnWork(progress, len(teacher.ledger.failures()))
+
+
+def await_ledger(teacher: StoredTeacher, shards: Sequence[int]) -> None:
+    """Wait until this machine sees the entries that others have written: a file server may show them late.
+
+    Raises:
+        StoreError: it does not, for long.
+    """
+    until = time.monotonic() + VISIBLE_SECONDS
+    while missing := [shard for shard in shards if teacher.ledger.read(shard) is None]:
+        if time.monotonic() > until:
+            raise StoreError(
+                f"{teacher.folder}: shard {missing[0]} was written by another process and is not there after "
+                f"{VISIBLE_SECONDS:g} s. Do all machines see the same folder?"
+            )
+        os.listdir(teacher.ledger.folder)  # makes a client of NFS ask its server
+        time.sleep(1)

@@ -1,0 +1,138 @@
+"""`g2l embed` in several processes: the files of one, to the byte; failures and counts are those of all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from support.commands import leftovers, succeed
+from support.extraction import TEACHER, write_cohort, write_teacher
+from support.launched import MemoryStore, beating_in_a_thread, ended, kill_worker, start_torchrun
+from support.slides import not_a_slide
+
+from pipeline.base.errors import ConfigError, EmbedError
+from pipeline.base.launched.group import LaunchedGroup
+from pipeline.config.tools import EmbedConfig
+from stages.embed import embed
+from stages.many.embed_helper import help_embed
+from stages.reports.embed import Tally
+
+OPTIONS = {"layout": "pt", "patch_px": 64, "mpp": 0.5, "min_tissue": 0.0, "device": "cpu", "workers": 1}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with four slides, weights, and `one`, what one process makes; shared, not changed."""
+    folder = tmp_path_factory.mktemp("made")
+    write_cohort(folder / "slides", 4)
+    (folder / "slides" / "manifest.csv").unlink()
+    write_teacher(folder / "t.safetensors")
+    run(folder, folder / "one")
+    return folder
+
+
+def model_of(made: Path) -> str:
+    return f"tiny={TEACHER}@{made / 't.safetensors'}"
+
+
+def run(made: Path, out: Path, group: LaunchedGroup | None = None, slides: Path | None = None, **more: object) -> Tally:
+    config = EmbedConfig.build(OPTIONS | more)
+    return embed(model_of(made), slides or made / "slides", out, config, options={}, group=group)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """All files of an output but the record of its options, which says where it is."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "embed.toml"
+    }
+
+
+def words(made: Path, out: Path, slides: Path | None = None) -> list[object]:
+    flags = [word for name, value in OPTIONS.items() for word in ("--" + name.replace("_", "-"), value)]
+    return ["embed", model_of(made), slides or made / "slides", "--out", out, *flags]
+
+
+@pytest.mark.slow
+def test_with_torchrun(made: Path, tmp_path: Path) -> None:
+    """One slide fails: no crash, and the report names it."""
+    slides = shutil.copytree(made / "slides", tmp_path / "slides")
+    not_a_slide(slides / "no.svs")
+    run(made, tmp_path / "one", slides=slides)
+    code, out, err = ended(start_torchrun(*words(made, tmp_path / "s", slides), processes=3))
+    assert code == 0, out + err
+    assert files_of(tmp_path / "s") == files_of(tmp_path / "one")
+    assert "failed slides: 1" in out
+    assert out.count("dimensions (slides: 4)") == 1
+    assert leftovers(tmp_path) == []
+    (slides / "no.svs").unlink()
+    code, out, err = ended(start_torchrun(*words(made, tmp_path / "s", slides)))
+    assert (code, "slides finished before: 4" in out) == (0, True), out + err
+
+
+@pytest.mark.slow
+def test_a_killed_process_is_replaced(tmp_path: Path, made: Path) -> None:
+    slides = write_cohort(tmp_path / "many", 12, width=1024, height=1024).parent
+    (slides / "manifest.csv").unlink()
+    run(made, tmp_path / "one", slides=slides)
+    call = words(made, tmp_path / "s", slides)
+    launcher = start_torchrun(*call, launcher=("--standalone", "--max-restarts", 2))
+    embeddings = tmp_path / "s" / "tile_embeddings"
+    kill_worker(launcher, 1, lambda: len(list(embeddings.glob("*.pt"))) >= 1)
+    code, out, err = ended(launcher)
+    assert code == 0, out + err
+    assert files_of(tmp_path / "s") == files_of(tmp_path / "one")
+    assert leftovers(tmp_path) == []
+
+
+def test_a_leader_and_then_a_helper(made: Path, tmp_path: Path) -> None:
+    store, out = MemoryStore(), tmp_path / "s"
+    leader = LaunchedGroup(store, 0, 2)
+    with leader.leading():
+        tally = run(made, out, leader)
+    assert files_of(out) == files_of(made / "one")
+    assert (tally.num_slides, tally.num_before, tally.new_patches) == (4, 0, tally.num_patches)
+
+    gone = next((out / "tile_embeddings").glob("s2*.pt"))
+    gone.unlink()
+    (out / "tiles" / "s2.coordinates.npz").unlink(missing_ok=True)
+    beating = LaunchedGroup(store, 0, 2)
+    beating.call(json.loads(store.get("call/1")))
+    del store.values["done/2"], store.values["claim/2"], store.values["report/2"]
+    with beating_in_a_thread(beating):
+        help_embed(LaunchedGroup(store, 1, 2), model_of(made), made / "slides", out, EmbedConfig.build(OPTIONS))
+    assert files_of(out) == files_of(made / "one")
+    assert json.loads(store.get("report/2"))["slide_id"] == "s2"
+    assert leftovers(tmp_path) == []
+
+
+def test_what_a_helper_finds_must_be_what_the_leader_found(made: Path, tmp_path: Path) -> None:
+    store, out = MemoryStore(), shutil.copytree(made / "one", tmp_path / "s")
+    with LaunchedGroup(store, 0, 2).leading():
+        run(made, out, LaunchedGroup(MemoryStore(), 0, 2))
+    found = MemoryStore()
+    leading = LaunchedGroup(found, 0, 2)
+    with leading.leading():
+        run(made, out, leading)
+    beating = LaunchedGroup(found, 0, 2)
+    beating.call(json.loads(found.get("call/1")))
+    config = EmbedConfig.build(OPTIONS)
+    fewer = shutil.copytree(made / "slides", tmp_path / "fewer")
+    (fewer / "s0.svs").unlink()
+    other = write_teacher(tmp_path / "other.safetensors", seed=4)
+    with beating_in_a_thread(beating):
+        with pytest.raises(ConfigError, match="other slides are here"):
+            help_embed(LaunchedGroup(found, 1, 2), model_of(made), fewer, out, config)
+        with pytest.raises(EmbedError, match="weights_sha256"):
+            help_embed(LaunchedGroup(found, 1, 2), f"tiny={TEACHER}@{other}", made / "slides", out, config)
+
+
+def test_retries_are_for_one_process(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--retry-failures runs in one process"):
+        run(made, tmp_path / "s", LaunchedGroup(MemoryStore(), 0, 2), retry_failures=True)
+
+
+def test_the_command_alone_is_as_ever(made: Path, tmp_path: Path) -> None:
+    assert "dimensions (slides: 4)" in succeed(*words(made, tmp_path / "s"))
+    assert files_of(tmp_path / "s") == files_of(made / "one")

@@ -1,0 +1,204 @@
+"""Merged parts are the store of one run, to the byte; what is not all parts of one plan is refused."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import without_leftovers
+from support.extraction import extract, plan_cohort, store_files, write_cohort, write_teacher
+
+from pipeline.base.errors import BusyError, StoreError
+from pipeline.cohort.plan import Plan
+from pipeline.disk.locks import exclusive
+from pipeline.store.changed_slides import CHANGED_FILE, read_changed
+from pipeline.store.parts.merge import merge_parts
+from pipeline.store.store import Store
+from pipeline.store.teachers import choose_teachers
+
+COUNT = 3
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return plan_cohort(write_cohort(tmp_path_factory.mktemp("slides")))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, planned: Plan, weights: Path) -> Path:
+    """A folder with the store `whole` of one run and the stores `part-1` to `part-3`; shared, not changed."""
+    folder = tmp_path_factory.mktemp("made")
+    extract(planned, folder / "whole", weights, rows_per_shard=4)
+    for number in range(1, COUNT + 1):
+        extract(planned, folder / f"part-{number}", weights, rows_per_shard=4, part=f"{number}/{COUNT}")
+    return folder
+
+
+@pytest.fixture
+def parts(made: Path, tmp_path: Path) -> list[Path]:
+    """Copies of the parts."""
+    return [shutil.copytree(made / f"part-{i}", tmp_path / f"part-{i}") for i in range(1, COUNT + 1)]
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_it_is_the_store_of_one_run(made: Path, tmp_path: Path, link: bool) -> None:
+    """Every file, in whatever order the parts are given; of a ledger entry all but its seconds."""
+    merged = merge_parts([made / f"part-{i}" for i in (2, 3, 1)], tmp_path / "m", link=link)
+    assert store_files(tmp_path / "m") == store_files(made / "whole")
+    assert (merged.num_linked > 0, merged.num_copied > 0) == (link, not link)
+    some = next((tmp_path / "m" / "pixels" / "c").rglob("0/0/0/0")) if link else None
+    assert some is None or some.stat().st_nlink == 2
+    assert Store(tmp_path / "m").first.content_hash() == Store(made / "whole").first.content_hash()
+    choose_teachers(Store(tmp_path / "m"), None, None)
+    without_leftovers(tmp_path / "m")
+
+
+def test_where_no_hard_links_can_be_made_it_copies(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def refuse(source: Path, target: Path, **options: Any) -> None:
+        if "/part-" in str(source):  # zarr makes links as well
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", refuse)
+    merged = merge_parts([made / f"part-{i}" for i in (1, 2, 3)], tmp_path / "m", link=True)
+    assert merged.num_linked == 0
+    assert store_files(tmp_path / "m") == store_files(made / "whole")
+
+
+def test_a_part_alone_is_no_store_to_train_on(parts: list[Path]) -> None:
+    with pytest.raises(StoreError, match=r"is part 1/3 of a store.*g2l merge"):
+        choose_teachers(Store(parts[0]), None, None)
+
+
+def test_a_stopped_merge_continues(parts: list[Path], made: Path, tmp_path: Path) -> None:
+    def stop_after_two(_: int, seen: list[int] = []) -> None:  # noqa: B006  (it counts)
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        merge_parts(parts, tmp_path / "m", link=True, step=stop_after_two)
+    merged = merge_parts(parts, tmp_path / "m", link=True)
+    assert merged.num_before == 2
+    assert store_files(tmp_path / "m") == store_files(made / "whole")
+
+
+def change(folder: Path, **attributes: Any) -> None:
+    """Change what a store says of itself."""
+    path = folder / "zarr.json"
+    metadata = json.loads(path.read_text())
+    metadata["attributes"]["g2l"] |= attributes
+    path.write_text(json.dumps(metadata))
+
+
+def test_what_is_not_all_parts_is_refused(parts: list[Path], made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m"
+    with pytest.raises(StoreError, match=r"of 3 parts some are missing: 1, 3\."):
+        merge_parts(parts[1:2], out, link=True)
+    twice = shutil.copytree(parts[0], tmp_path / "again")
+    with pytest.raises(StoreError, match="are both part 1/3"):
+        merge_parts([*parts, twice], out, link=True)
+    with pytest.raises(StoreError, match="whole is not a part of a store"):
+        merge_parts([*parts, made / "whole"], out, link=True)
+    change(twice, part=[1, 4])
+    with pytest.raises(StoreError, match="not parts of one division"):
+        merge_parts([*parts[1:], twice], out, link=True)
+    (parts[2] / "shards" / "4.json").unlink()
+    with pytest.raises(StoreError, match=r"part-3 is not finished: 1 of its 2 shards .* --part 3/3 again"):
+        merge_parts(parts, out, link=True)
+    assert not out.exists()
+
+
+def test_parts_of_other_inputs_are_refused(parts: list[Path], planned: Plan, tmp_path: Path, weights: Path) -> None:
+    out = tmp_path / "m"
+    other = write_teacher(tmp_path / "other.safetensors", seed=1)
+    extract(planned, tmp_path / "of-other", other, rows_per_shard=4, part="3/3")
+    with pytest.raises(StoreError, match=r"teacher\.weights_sha256"):
+        merge_parts([*parts[:2], tmp_path / "of-other"], out, link=True)
+    extract(planned, tmp_path / "jpeg", weights, rows_per_shard=4, part="3/3", pixels="jpeg", batch_size=2)
+    with pytest.raises(StoreError, match=r"settings.batch_size: 4 -> 2\n  settings.pixels"):
+        merge_parts([*parts[:2], tmp_path / "jpeg"], out, link=True)
+    another = plan_cohort(write_cohort(tmp_path / "slides"), seed=1)
+    extract(another, tmp_path / "another", weights, rows_per_shard=4, part="3/3")
+    with pytest.raises(StoreError, match="plan_hash"):
+        merge_parts([*parts[:2], tmp_path / "another"], out, link=True)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["embedding", "pixels", "status"])
+def test_a_damaged_shard_is_not_merged(parts: list[Path], tmp_path: Path, name: str) -> None:
+    file = next(path for path in sorted((parts[1] / name / "c").rglob("*")) if path.is_file())
+    data = bytearray(file.read_bytes())
+    data[10] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StoreError, match=f"part-2/{name}/.* its bytes have changed"):
+        merge_parts(parts, tmp_path / "m", link=True)
+    file.unlink()
+    with pytest.raises(StoreError, match="the shard file is missing"):
+        merge_parts(parts, tmp_path / "m", link=False)
+    assert not (tmp_path / "m" / name / "c" / "2").exists() or not any(
+        path.is_file() for path in (tmp_path / "m" / name / "c" / "2").rglob("*")
+    )
+
+
+def test_a_ledger_entry_of_other_files_is_refused(parts: list[Path], tmp_path: Path) -> None:
+    path = parts[0] / "shards" / "1.json"
+    entry = json.loads(path.read_text())
+    path.write_text(json.dumps(entry | {"rows": [0, 4]}))
+    with pytest.raises(StoreError, match="not of this shard's rows"):
+        merge_parts(parts, tmp_path / "m", link=True)
+    entry["files"]["../../elsewhere"] = next(iter(entry["files"].values()))
+    path.write_text(json.dumps(entry))
+    with pytest.raises(StoreError, match="not of this shard's rows and files"):
+        merge_parts(parts, tmp_path / "m", link=True)
+
+
+def test_what_is_in_use_or_something_else_is_refused(parts: list[Path], made: Path, tmp_path: Path) -> None:
+    with exclusive(parts[1], "g2l extract-teacher"), pytest.raises(BusyError, match="part-2 is in use"):
+        merge_parts(parts, tmp_path / "m", link=True)
+    with pytest.raises(StoreError, match="part-1 is part 1/3"):
+        merge_parts([*parts[1:], made / "part-1"], parts[0], link=True)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "file").write_text("mine")
+    with pytest.raises(StoreError, match="is not a store; nothing is overwritten"):
+        merge_parts(parts, tmp_path / "m", link=True)
+
+
+def test_a_store_with_another_shard_is_not_continued(parts: list[Path], made: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(made / "whole", tmp_path / "m")
+    path = out / "shards" / "2.json"
+    entry = json.loads(path.read_text())
+    next(iter(entry["files"].values()))["sha256"] = "0" * 64
+    path.write_text(json.dumps(entry))
+    with pytest.raises(StoreError, match="has another shard 2 than"):
+        merge_parts(parts, out, link=True)
+
+
+def test_notes_on_slides_come_together(parts: list[Path], tmp_path: Path) -> None:
+    for number, part in enumerate(parts):
+        (part / CHANGED_FILE).write_text(json.dumps({f"{number}" * 64: f"s{number}.svs"}))
+        crashing = {"slides": [{"path": f"/s{number}.svs", "reason": "it ends the process"}]}
+        (part / "crashing-slides.json").write_text(json.dumps(crashing))
+    merge_parts(parts, tmp_path / "m", link=True)
+    assert list(read_changed(tmp_path / "m").values()) == ["s0.svs", "s1.svs", "s2.svs"]
+    listed = json.loads((tmp_path / "m" / "crashing-slides.json").read_text())["slides"]
+    assert [slide["path"] for slide in listed] == ["/s0.svs", "/s1.svs", "/s2.svs"]
+
+
+def test_failed_rows_are_listed(planned: Plan, tmp_path: Path, weights: Path, made: Path) -> None:
+    """One slide is gone at the site that does the second part."""
+    moved = shutil.copytree(planned.slides_root, tmp_path / "slides")
+    (moved / "s0.svs").unlink()
+    parts = [made / "part-1"]
+    for number, root in ((2, moved), (3, planned.slides_root)):
+        folder, part = tmp_path / str(number), f"{number}/{COUNT}"
+        extract(planned, folder, weights, rows_per_shard=4, part=part, slides_root=root)
+        parts.append(folder)
+    merged = merge_parts(parts, tmp_path / "m", link=True)
+    assert merged.teacher.ledger.status_counts()["NO_SLIDE"] == 4
+    assert len((tmp_path / "m" / "failures.csv").read_text().splitlines()) == 5
