@@ -49,13 +49,14 @@ from pipeline.features.embedding import (
 from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
 from pipeline.features.registry import find_writer
+from pipeline.slides.geometry import PILLOW
 from pipeline.slides.identity import check_sha256
 from pipeline.slides.read_again import read_tissue
 from pipeline.slides.reader import Slide, slide_failures
 from pipeline.slides.staging.ahead import Staging
 from pipeline.slides.staging.copies import ExpectedSlide
 from pipeline.student.resolve import NamedModel
-from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
+from stages.embed_inputs import choose_dtype, continued_grid, find_model, plan_grid, read_slides
 from stages.reports.embed import Tally
 
 PREPARED_AHEAD = 2
@@ -75,10 +76,11 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     grid = plan_grid(named, config)
     dtype = choose_dtype(config.layout, config.dtype)
     suffix = f"-as-{config.teacher or 'teacher'}" if config.as_teacher else ""
-    place = Place(out, find_writer(config.layout), named.label + suffix, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
+        grid = continued_grid(grid, config, None if before is None else before["made_by"].get("settings", {}))
+        place = Place(out, find_writer(config.layout), named.label + suffix, grid)
         embedder = build_embedder(named, config, dtype, before)
         made_by = what_makes(embedder, place, config.deciding())
         record = {
@@ -186,6 +188,8 @@ def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dic
         "mpp": grid.mpp,
         "stride_px": grid.stride_px,
     }
+    if grid.resampling != PILLOW:  # earlier versions had no other
+        settings["resampling"] = grid.resampling
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
     made_by: dict[str, Any] = json.loads(

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import Tell, counted
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
-from pipeline.base.images import ImageFormat, decode_image, encode_image
+from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
+from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import Accepts, SlidePool
 from pipeline.slides.staging.ahead import Copies, KnownCopy, Staging
@@ -39,6 +40,9 @@ class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
     file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`. `copies`: where copies of the slides are to
     be found; `stage` is the folder where `staged` makes them itself.
+
+    Raises:
+        ConfigError: torch reduces the plan's patches, and the one that is installed cannot.
     """
 
     def __init__(
@@ -52,6 +56,8 @@ class PlannedPatches:
         copies: Copies | None = None,
         stage: StageFolder | None = None,
     ) -> None:
+        if any(slide.geometry.resampling != PILLOW for slide in plan.slides):
+            require_lanczos("torch reduces the patches of this plan")
         self._plan = plan
         self._tell = tell
         self._copies = copies or KnownCopy(None)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from support.pixels import noise
 from support.plans import cohort_of, make_plan
 from support.store_writing import EMBEDDINGS, FAILED, PATCH_PX, continued_store, write_pending
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.images import ImageFormat, decode_image
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
@@ -71,6 +73,15 @@ def test_what_is_kept_is_what_the_teacher_sees(cohort: Path, image_format: Image
         if image_format is not None:
             assert read.encoded is not None
             np.testing.assert_array_equal(decode_image(read.encoded, image_format, 64), seen)
+
+
+def test_a_torch_that_cannot_reduce_is_told_before_a_row_is_read(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each row would fail, and a store of failures be made."""
+    torch, pillow = plan_cohort(cohort), plan_cohort(cohort, resampling="lanczos-pillow")
+    monkeypatch.setattr(metadata, "version", {"torch": "2.6.0"}.__getitem__)
+    PlannedPatches(pillow, None, tell=print)
+    with pytest.raises(ConfigError, match=r"torch reduces the patches of this plan: torch 2\.6\.0 cannot"):
+        PlannedPatches(torch, None, tell=print)
 
 
 def test_slides_are_looked_for_where_they_are_now(cohort: Path, tmp_path: Path) -> None:
