@@ -438,7 +438,9 @@ def fill_store(stored: StoredTeacher, plan: Plan, features: FeatureRows, config:
     started = time.monotonic()
     image_format = None if config.pixels == "none" else config.pixels
     accepts = noting_changed(stored.store.folder) if config.retry_failures else None
-    patches = PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder)
+    patches = PlannedPatches(
+        plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder, in_order=True
+    )
     copy_shards(stored, patches, pending, features, config.workers or usable_cores())
     write_failures(stored)
     return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)

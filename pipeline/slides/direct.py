@@ -204,7 +204,7 @@ def decode_jpeg2000(data: bytes, tiles: TiledLevel) -> Tile:
     if not data.startswith(WHOLE_BYTES, sizes_end):
         raise ValueError("subsampled components, or not of 8 bits")
     tile: Tile = imagecodecs.jpeg2k_decode(data, numthreads=1)
-    if (tile.shape, tile.dtype) != ((tiles.tile_height, tiles.tile_width, 3), np.uint8):
+    if tile.shape != (tiles.tile_height, tiles.tile_width, 3) or tile.dtype != np.uint8:
         raise ValueError(f"{tile.dtype} {tile.shape}")
     return tile if tiles.compression == JPEG2000_RGB else ycbcr_to_rgb(tile)
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from importlib import metadata
 from pathlib import Path
 
@@ -82,6 +83,24 @@ def test_a_torch_that_cannot_reduce_is_told_before_a_row_is_read(cohort: Path, m
     PlannedPatches(pillow, None, tell=print)
     with pytest.raises(ConfigError, match=r"torch reduces the patches of this plan: torch 2\.6\.0 cannot"):
         PlannedPatches(torch, None, tell=print)
+
+
+def test_the_next_slide_is_opened_while_one_is_read(cohort: Path, tmp_path: Path) -> None:
+    """Only where rows are read in order; one that does not open fails its own rows alone."""
+    plan = plan_cohort(shutil.copytree(cohort.parent, tmp_path / "slides") / cohort.name)
+    assert len(plan.slides) > 2
+    plan.slide_path(plan.slides[1]).unlink()
+    out = np.empty((64, 64, 3), np.uint8)
+    for in_order, expected in ((True, {0, 1}), (False, {0})):
+        patches = PlannedPatches(plan, None, tell=print, in_order=in_order)
+        assert patches.read(0, out).status is Status.OK
+        for thread in threading.enumerate():
+            if thread.name == "g2l-open":
+                thread.join(30)
+        assert {*patches._pool._slides} == {plan.slide_path(plan.slides[i]) for i in expected}
+        results = [patches.read(row, out).status for row in range(plan.num_rows)]
+        assert set(np.array(results)[plan.slide_of_row() == 1]) == {Status.NO_SLIDE}
+        assert set(np.array(results)[plan.slide_of_row() != 1]) == {Status.OK}
 
 
 def test_slides_are_looked_for_where_they_are_now(cohort: Path, tmp_path: Path) -> None:
