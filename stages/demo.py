@@ -42,7 +42,6 @@ from stages.evaluate import evaluate
 from stages.evaluate import summary as report_summary
 from stages.extract_teacher import extract_teacher
 from stages.plan import plan_slides
-from stages.plan_files import continuing
 from stages.reports.extract import Extracted
 from stages.reports.plan import estimate
 from stages.reports.train import Trained
@@ -164,7 +163,7 @@ def make_plan(out: Path, slides: Path) -> Plan:
     config = by_recipe(PlanConfig, "plan", {"slides_root": slides} | PLAN)
     before = read_plan(plan_path) if plan_path.exists() else None
     if before is not None:
-        config = continuing(config, before)
+        config = config.continuing(before.config.resampling)
     audit_csv = out / "plan.audit.csv"
     plan = plan_slides(manifest, config, workers=usable_cores(), overlays=out / "overlays", audit_csv=audit_csv)
     if before is not None:

@@ -79,7 +79,8 @@ def embed(model: str, source: Path, out: Path, config: EmbedConfig, *, options: 
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
-        grid = continued_grid(grid, config, None if before is None else before["made_by"].get("settings", {}))
+        settings = None if before is None else before["made_by"].get("settings", {})
+        grid = continued_grid(grid, config.resampling, settings)
         place = Place(out, find_writer(config.layout), named.label + suffix, grid)
         embedder = build_embedder(named, config, dtype, before)
         made_by = what_makes(embedder, place, config.deciding())

@@ -148,17 +148,18 @@ def trained_resampling(named: NamedModel) -> Resampling | None:
     return PILLOW if described is None else described.encoder.resampling
 
 
-def continued_grid(grid: Grid, config: EmbedConfig, settings: Mapping[str, Any] | None) -> Grid:
+def continued_grid(grid: Grid, asked: Resampling | None, settings: Mapping[str, Any] | None) -> Grid:
     """The grid of a call that may continue a folder.
 
     Args:
+        asked: who is to reduce patches, if the call says it.
         settings: those that the folder was made with; `None` for a new one. Who reduces patches is as there unless the
             call says it; folders of earlier versions do not name Pillow.
 
     Raises:
         ConfigError: torch is to reduce patches, and the one that is installed cannot.
     """
-    if settings is not None and config.resampling is None:
+    if settings is not None and asked is None:
         grid = replace(grid, resampling=settings.get("resampling", PILLOW))
     if grid.resampling != PILLOW:
         require_lanczos("--resampling lanczos-torch")

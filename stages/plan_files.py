@@ -120,10 +120,10 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
     if not path.exists():
         if is_begun:
-            config = continuing(config, Store(store).plan)
+            config = config.continuing(Store(store).plan.config.resampling)
         return write_new_plan(manifest_path, config, path), path
     plan = read_plan(path)
-    config = continuing(config, plan)
+    config = config.continuing(plan.config.resampling)
     changes = differences(plan.config.deciding(), config.deciding())
     changes += changed_rows(
         plan, read_manifest(manifest_path, config.slides_root), max_slides=config.max_slides, seed=config.seed
@@ -136,13 +136,6 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     if num_failed := failed_slides(plan):
         say(f"note: {num_failed} slides of {path} failed or are damaged; delete the plan to try them again")
     return plan, path
-
-
-def continuing(config: PlanConfig, before: Plan) -> PlanConfig:
-    """The options of a call that continues a plan. Its default of who reduces patches may be of an earlier version."""
-    if "resampling" in config.model_fields_set:
-        return config
-    return config.model_copy(update={"resampling": before.config.resampling})
 
 
 @dataclass(frozen=True)

@@ -115,6 +115,13 @@ class PlanConfig(Config):
         """How many patches of a slide are taken, and which are held out."""
         return Sampling(self.patches_per_slide, self.seed, self.val_fraction, self.val_strip)
 
+    def continuing(self, resampling: Resampling) -> Self:
+        """The options of a call that continues a plan: who reduces patches is as there, for the default was another in
+        earlier versions, unless the call says it.
+        """
+        said = "resampling" in self.model_fields_set
+        return self if said else self.model_copy(update={"resampling": resampling})
+
     def for_plan(self) -> Self:
         """The configuration that a plan keeps: the same for the same plan, however it was made."""
         free = [name for name in type(self).model_fields if not self.says(name, "in_plan")]

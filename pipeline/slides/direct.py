@@ -221,31 +221,43 @@ def page_size(page: tifffile.TiffPage) -> tuple[int, int]:
     return page.imagewidth, page.imagelength
 
 
+def has_usual_tiles(page: tifffile.TiffPage) -> bool:
+    """Whether a page has tiles of a size to be read whole, of three interleaved components of 8 bits."""
+    is_usual = (page.bitspersample, page.samplesperpixel, page.planarconfig) == (8, 3, 1)
+    return is_usual and 0 < page.tilewidth <= MAX_TILE_PX and 0 < page.tilelength <= MAX_TILE_PX
+
+
 def read_level(page: tifffile.TiffPage, vendor: str) -> TiledLevel | None:
     """How to read a page's tiles directly; `None` if they are not JPEG of 8-bit RGB or YCbCr pixels, nor Aperio's JPEG
     2000.
     """
-    width, height = page.tilewidth, page.tilelength
     is_jpeg = page.compression == JPEG and page.photometric in (RGB, YCBCR)
     is_jpeg2000 = page.compression in (JPEG2000_YCBCR, JPEG2000_RGB) and vendor == APERIO
-    usual = (page.bitspersample, page.samplesperpixel, page.planarconfig) == (8, 3, 1)
-    if not (usual and (is_jpeg or is_jpeg2000) and 0 < width <= MAX_TILE_PX and 0 < height <= MAX_TILE_PX):
+    if not (has_usual_tiles(page) and (is_jpeg or is_jpeg2000)):
         return None
-    tables = (page.jpegtables or b"") if is_jpeg else b""
-    if tables and not (tables.startswith(START) and tables.endswith(END)):
+    header = header_of_jpeg(page) if is_jpeg else b""
+    if header is None:
         return None
     level = TiledLevel(
         compression=int(page.compression),
         width=page.imagewidth,
         height=page.imagelength,
-        tile_width=width,
-        tile_height=height,
+        tile_width=page.tilewidth,
+        tile_height=page.tilelength,
         offsets=np.asarray(page.dataoffsets, np.uint64),
         lengths=np.asarray(page.databytecounts, np.uint64),
-        header=(ADOBE_RGB if is_jpeg and page.photometric == RGB else b"") + tables[2:-2],
+        header=header,
     )
     num_tiles = level.num_columns * level.num_rows
     return level if len(level.offsets) == len(level.lengths) == num_tiles else None
+
+
+def header_of_jpeg(page: tifffile.TiffPage) -> bytes | None:
+    """What belongs before the data of a page's JPEG tiles, after their start marker; `None` if its tables are odd."""
+    tables = page.jpegtables or b""
+    if tables and not (tables.startswith(START) and tables.endswith(END)):
+        return None
+    return (ADOBE_RGB if page.photometric == RGB else b"") + tables[2:-2]
 
 
 def without_parts(levels: Sequence[TiledLevel | None]) -> list[TiledLevel | None]:

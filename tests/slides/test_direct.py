@@ -247,9 +247,9 @@ def test_a_level_that_openslide_interpolates_is_left(tmp_path: Path) -> None:
     assert slide.direct.read(1, (3, 5), (40, 40)) is None
     assert slide.direct.note(1) == ""
     tiff = TiledTiff(slide.path, "aperio", slide.info.level_sizes_px, TileCache())
-    ours = tiff.read(1, (3, 5), (40, 40)).astype(int)
-    theirs = np.asarray(slide.read_region(1, (3, 5), (40, 40))).astype(int)
-    assert np.abs(ours - theirs).max() > 2  # it is the same place, and smoother
+    place = 1, (3, 5), (370, 290)
+    ours, theirs = tiff.read(*place).astype(int), np.asarray(slide.read_region(*place)).astype(int)
+    assert np.abs(ours - theirs).max() > 0  # the same place, but smoother
     assert abs(ours.mean() - theirs.mean()) < 1
 
 

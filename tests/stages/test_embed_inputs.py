@@ -11,6 +11,7 @@ import pytest
 from support.students import small_student, write_exported
 
 from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.config.groups import Resampling
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.tools import EmbedConfig
 from pipeline.student.resolve import NamedModel
@@ -148,15 +149,16 @@ def test_a_student_s_patches_are_reduced_as_in_its_training(tmp_path: Path) -> N
 
 def test_a_folder_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Folders of earlier versions do not say that Pillow reduced their patches."""
-    grid, torch = plan_grid(model_folder(tmp_path / "m", mpp=0.5), options()), "lanczos-torch"
-    assert continued_grid(grid, options(), None).resampling == torch
-    assert continued_grid(grid, options(), {"mpp": 0.5}).resampling == "lanczos-pillow"
-    assert continued_grid(grid, options(), {"resampling": torch}).resampling == torch
-    assert continued_grid(grid, options(resampling=torch), {"mpp": 0.5}).resampling == torch  # and is refused later
+    torch: Resampling = "lanczos-torch"
+    grid = plan_grid(model_folder(tmp_path / "m", mpp=0.5), options())
+    assert continued_grid(grid, None, None).resampling == torch
+    assert continued_grid(grid, None, {"mpp": 0.5}).resampling == "lanczos-pillow"
+    assert continued_grid(grid, None, {"resampling": torch}).resampling == torch
+    assert continued_grid(grid, torch, {"mpp": 0.5}).resampling == torch  # and is refused later
     monkeypatch.setattr(metadata, "version", {"torch": "2.6.0"}.__getitem__)
-    assert continued_grid(grid, options(), {}).resampling == "lanczos-pillow"
+    assert continued_grid(grid, None, {}).resampling == "lanczos-pillow"
     with pytest.raises(ConfigError, match=r"torch 2\.6\.0 cannot reduce patches by Lanczos"):
-        continued_grid(grid, options(), None)
+        continued_grid(grid, None, None)
 
 
 def test_a_resolution_that_nobody_says_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
