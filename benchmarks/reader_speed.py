@@ -80,7 +80,7 @@ class Reading:
         """Each tile once, one resampling a patch."""
         slide = self._slide()
         level = self.geometry.level
-        tiff = TiledTiff(self.path, slide.info.level_sizes_px, TileCache())
+        tiff = TiledTiff(self.path, slide.info.vendor, slide.info.level_sizes_px, TileCache())
         tiles, boxes = tiff.levels[level], [region_box(x, y, self.geometry) for x, y in self.coords]
         needed = {
             row * tiles.num_columns + column

@@ -161,10 +161,12 @@ def make_plan(out: Path, slides: Path) -> Plan:
     write_manifest(manifest_path, [row])
     manifest = read_manifest(manifest_path, slides)
     config = by_recipe(PlanConfig, "plan", {"slides_root": slides} | PLAN)
+    before = read_plan(plan_path) if plan_path.exists() else None
+    if before is not None:
+        config = config.continuing(before.config.resampling)
     audit_csv = out / "plan.audit.csv"
     plan = plan_slides(manifest, config, workers=usable_cores(), overlays=out / "overlays", audit_csv=audit_csv)
-    if plan_path.exists():
-        before = read_plan(plan_path)
+    if before is not None:
         plan = plan.as_known_to(before)
         if before.hash != plan.hash:
             raise PlanError(f"{plan_path} is a different plan. Delete {out}, or choose another --out")

@@ -38,10 +38,11 @@ from pipeline.features.embedding import Embedder
 from pipeline.features.folder import EmbedFolder
 from pipeline.features.layouts import Mark, Place
 from pipeline.features.registry import find_writer
+from pipeline.slides.geometry import PILLOW
 from pipeline.slides.read_again import read_tissue
 from pipeline.slides.staging.ahead import Staging
 from pipeline.student.resolve import NamedModel
-from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
+from stages.embed_inputs import choose_dtype, continued_grid, find_model, plan_grid, read_slides
 from stages.many.shared_shards import require_alone
 from stages.many.slide_work import (
     PREPARED_AHEAD,
@@ -80,10 +81,12 @@ def embed(
     named = find_model(model, config)
     grid = plan_grid(named, config)
     dtype = choose_dtype(config.layout, config.dtype)
-    place = output_place(out, named, config, grid)
     with exclusive(out, "g2l embed"):
         folder = EmbedFolder(out)
         before = folder.require_usable()
+        settings = None if before is None else before["made_by"].get("settings", {})
+        grid = continued_grid(grid, config.resampling, settings)
+        place = output_place(out, named, config, grid)
         embedder = build_embedder(named, config, dtype, before)
         made_by = what_makes(embedder, place, config.deciding())
         record = {
@@ -163,6 +166,8 @@ def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dic
         "mpp": grid.mpp,
         "stride_px": grid.stride_px,
     }
+    if grid.resampling != PILLOW:  # earlier versions had no other
+        settings["resampling"] = grid.resampling
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
     made_by: dict[str, Any] = json.loads(

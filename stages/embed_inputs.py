@@ -1,21 +1,26 @@
 """What `g2l embed` starts from: the slides, the model, and the grid that the model's patches are of."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
+from pipeline.base.images import require_lanczos
 from pipeline.base.units import resolution_note
 from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.cohort.sources import list_folder
-from pipeline.config.groups import Grid
+from pipeline.config.groups import Grid, Resampling
 from pipeline.config.model_names import FOLDER_PREFIX
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
 from pipeline.encoders.model_config import read_model_config
 from pipeline.encoders.table import named_spec
 from pipeline.features.registry import find_writer
+from pipeline.slides.geometry import PILLOW
+from pipeline.student.exported import read_student
 from pipeline.student.resolve import NamedModel, name_model
 
 
@@ -119,14 +124,46 @@ def plan_grid(named: NamedModel, config: EmbedConfig) -> Grid:
         )
     if note := resolution_note(named.label, trained_at, mpp, "--mpp is"):
         say(note)
-    options = {
+    options: dict[str, Any] = {
         "patch_px": named.patch_px,
         "mpp": mpp,
         "stride_px": config.stride_px,
         "min_tissue": config.min_tissue,
         "allow_upsampling": config.allow_upsampling,
     }
+    if resampling := config.resampling or trained_resampling(named):
+        options["resampling"] = resampling
     return PlanConfig.build(options).grid
+
+
+def trained_resampling(named: NamedModel) -> Resampling | None:
+    """Who reduced the patches that a student was trained on; `None` for other models.
+
+    Raises:
+        EncoderError: the folder's description is damaged.
+    """
+    if named.student is None:
+        return None
+    described = read_student(named.student).described
+    return PILLOW if described is None else described.encoder.resampling
+
+
+def continued_grid(grid: Grid, asked: Resampling | None, settings: Mapping[str, Any] | None) -> Grid:
+    """The grid of a call that may continue a folder.
+
+    Args:
+        asked: who is to reduce patches, if the call says it.
+        settings: those that the folder was made with; `None` for a new one. Who reduces patches is as there unless the
+            call says it; folders of earlier versions do not name Pillow.
+
+    Raises:
+        ConfigError: torch is to reduce patches, and the one that is installed cannot.
+    """
+    if settings is not None and asked is None:
+        grid = replace(grid, resampling=settings.get("resampling", PILLOW))
+    if grid.resampling != PILLOW:
+        require_lanczos("--resampling lanczos-torch")
+    return grid
 
 
 def choose_dtype(layout: str, dtype: str | None) -> str:

@@ -24,6 +24,7 @@ from pipeline.disk.folders import is_free, new_folder
 from pipeline.disk.locks import exclusive
 from pipeline.encoders.build import Encoder, build_encoder
 from pipeline.encoders.model_config import read_model_config
+from pipeline.slides.geometry import PILLOW
 from pipeline.student.adapters import ADAPTERS_FOLDER, write_adapters
 from pipeline.student.card_files import adapters_section, files_section, with_files
 from pipeline.student.describe import describe_run_student
@@ -82,7 +83,8 @@ def export_student(run_path: Path, out: Path, formats: Sequence[str] = ("timm",)
             with new_folder(out, "config.json") as aside:
                 _copy(run.student, aside, out)
                 if not (aside / STUDENT_JSON).exists():  # a run of an earlier version, of whose split nothing is known
-                    write_student_json(aside, describe_run_student(run, aside, checkpoint["step"], split=None))
+                    described = describe_run_student(run, aside, checkpoint["step"], split=None, resampling=PILLOW)
+                    write_student_json(aside, described)
                 difference = _difference(aside, record, checkpoint["student"])
                 others = _add_files(aside, patch_px, formats)
         except OSError as error:

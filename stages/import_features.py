@@ -53,6 +53,7 @@ from pipeline.features.importing import (
 from pipeline.features.match import Matched, fail_copies, fail_near_copies, match_slides
 from pipeline.features.proof import BATCH_ROWS, Proof, Refused, embed_sample, prove, read_refused, sample_rows
 from pipeline.features.read import read_facts
+from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import patches_to_measure
 from pipeline.slides.reader import accept_all
 from pipeline.store.changed_slides import noting_changed
@@ -369,6 +370,7 @@ def plan_import(looked: Looked) -> Plan:
             "val_fraction": sampling.val_fraction,
             "allow_upsampling": expected.allow_upsampling,
             "seed": sampling.seed,
+            "resampling": PILLOW,
         }
     )
     slides, audit = in_order(parts, [s.audit for s in (*looked.slides, *looked.matched.failed)])
@@ -456,7 +458,7 @@ def fill_store(
     do_shards = partial(
         copy_shards,
         stored,
-        PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder),
+        PlannedPatches(plan, image_format, tell=say, accepts_changed=accepts, stage=config.stage_folder, in_order=True),
         features=FeatureRows(plan, slides, config.coords),
         workers=config.workers or own_cores(),
     )

@@ -62,7 +62,7 @@ def plan_slides(
         ConfigError: this torch cannot reduce patches, and the options ask for it.
     """
     if config.resampling == "lanczos-torch":
-        require_lanczos()
+        require_lanczos("--resampling lanczos-torch")
     rows = {row.slide_id: row for row in manifest.rows}
     chosen = rank_slides(sorted(rows), config.seed)[: config.max_slides]
     num_measured = patches_to_measure(len(chosen))

@@ -108,17 +108,22 @@ def plan_beside(manifest_path: Path, config: PlanConfig, store: Path) -> tuple[P
     """Plan a manifest for a store, or read the plan of an earlier call if nothing has changed; returns the plan and its
     file beside the store.
 
+    Who reduces patches is as in the earlier plan, or in the store if the plan is gone, unless the call says it.
+
     Raises:
         PlanError: the earlier plan was made with other options or from other rows; the message lists them.
         StoreError: `store` exists and is not a store; nothing has been planned.
     """
-    is_store(store)  # refuses what is neither a store nor free, before anything is planned
+    is_begun = is_store(store)  # refuses what is neither a store nor free, before anything is planned
     if not store.name:
         raise PlanError(f"cannot write a plan beside {store}. Choose another --out")
     path = store.with_name(store.name.removesuffix(".zarr") + ".plan.h5")
     if not path.exists():
+        if is_begun:
+            config = config.continuing(Store(store).plan.config.resampling)
         return write_new_plan(manifest_path, config, path), path
     plan = read_plan(path)
+    config = config.continuing(plan.config.resampling)
     changes = differences(plan.config.deciding(), config.deciding())
     changes += changed_rows(
         plan, read_manifest(manifest_path, config.slides_root), max_slides=config.max_slides, seed=config.seed

@@ -261,7 +261,9 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
             spec,
             projectors,
             model_card(facts),
-            lambda student: describe_run_student(folder, student, step, split_facts(facts["store"])),
+            lambda student: describe_run_student(
+                folder, student, step, split_facts(facts["store"]), teachers.first.plan.config.resampling
+            ),
             step if says_step else None,
         )
     return Trained(folder, run.last_step, num_new_steps, held_out, seconds, step)

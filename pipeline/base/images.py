@@ -4,6 +4,8 @@ Encoding is deterministic (one thread, fixed effort): the same patch gives the s
 Both codecs release the interpreter lock.
 """
 
+import re
+from importlib import metadata
 from typing import Literal
 
 import imagecodecs
@@ -20,6 +22,9 @@ times as fast and gives 7 % larger files (benchmarks/codec.py).
 """
 JPEG_QUALITY = 95
 """Our choice: about 0.4 times the lossless size, without chroma subsampling."""
+
+TORCH_WITH_LANCZOS = (2, 12)
+"""First version of torch whose `interpolate` has the filter (pytorch/pytorch, pull request 177320)."""
 
 
 def reduce_by_torch(region: NDArray[np.uint8], side: float, patch_px: int) -> NDArray[np.uint8]:
@@ -46,18 +51,21 @@ def reduce_by_torch(region: NDArray[np.uint8], side: float, patch_px: int) -> ND
     return patch
 
 
-def require_lanczos() -> None:
-    """See that this torch can reduce patches.
+def require_lanczos(whose: str) -> None:
+    """See that the torch that is installed can reduce patches, without loading it.
+
+    Args:
+        whose: what asks for it, to begin an error with.
 
     Raises:
         ConfigError: it cannot.
     """
-    try:
-        reduce_by_torch(np.zeros((4, 4, 3), np.uint8), 4, 2)
-    except (NotImplementedError, ValueError, RuntimeError) as error:
+    version = metadata.version("torch")
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < TORCH_WITH_LANCZOS:
         raise ConfigError(
-            f"--resampling lanczos-torch: this version of torch cannot ({error}). Leave it out, or get a newer torch"
-        ) from None
+            f"{whose}: torch {version} cannot reduce patches by Lanczos; torch {TORCH_WITH_LANCZOS[0]}."
+            f"{TORCH_WITH_LANCZOS[1]} can. Get a newer torch, or plan with --resampling lanczos-pillow"
+        )
 
 
 def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:

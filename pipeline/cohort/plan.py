@@ -327,7 +327,7 @@ def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: 
     _check_format(records, source)
     with reading(source, "the plan is damaged", PlanError):
         try:
-            config = PlanConfig.build(records["config"])
+            config = PlanConfig.from_record(records["config"])
         except ConfigError as error:
             raise PlanError(f"{source}: the plan is damaged ({error})") from None
         audit = tuple(AuditRow(**row) for row in records["audit"])

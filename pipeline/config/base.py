@@ -64,6 +64,7 @@ def option(
     in_card: bool = True,
     in_plan: bool = True,
     added: bool = False,
+    earlier: Any = ...,
     **bounds: Any,
 ) -> Any:
     """Define an option of a command.
@@ -75,8 +76,9 @@ def option(
         stored: whether the output's record keeps it; false for options that apply to this call only.
         in_card: whether the student's card shows it; false for paths, and for what the card says elsewhere.
         in_plan: whether a plan keeps it; false for what changes no plan.
-        added: whether records of earlier versions lack it. Its default is what these versions did, and is left out of
-            records, so that theirs and ours are alike.
+        added: whether records of earlier versions lack it. What these versions did is left out of records, so that
+            theirs and ours are alike.
+        earlier: what these versions did, where that is no longer the default.
         bounds: bounds for pydantic's `Field`: `ge`, `gt`, `le`, `lt`, `min_length`.
     """
     return Field(
@@ -88,6 +90,7 @@ def option(
             "in_card": in_card,
             "in_plan": in_plan,
             "added": added,
+            "earlier": default if earlier is ... else earlier,
         },
         **bounds,
     )
@@ -148,23 +151,43 @@ class Config(BaseModel):
     def record(self) -> dict[str, Any]:
         """All values as plain JSON or TOML types, without options that are off (`None`).
 
-        Left out as well are defaults of options that earlier versions lacked (`added` of `option`), unless there is a
-        recipe: read again, such a record must not take a value of the recipe in place of a default.
+        Left out as well is what earlier versions did that lacked an option (`added` of `option`), unless there is a
+        recipe: read again, such a record must not take a value of the recipe in its place.
         """
         values = self.model_dump(mode="json", exclude_none=True)
         return values if RECIPE in values else self._as_earlier(values)
 
     def _as_earlier(self, values: dict[str, Any]) -> dict[str, Any]:
-        """These values without defaults of options that earlier versions lacked."""
+        """These values without what versions did that lacked an option."""
         return {
             name: value
             for name, value in values.items()
-            if not self.says(name, "added") or getattr(self, name) != type(self).model_fields[name].default
+            if not self.says(name, "added") or getattr(self, name) != self.says(name, "earlier")
         }
 
     @classmethod
+    def _changed_defaults(cls) -> dict[str, Any]:
+        """What earlier versions did that lacked an option, where its default is another: by the option's name."""
+        return {
+            name: cls.says(name, "earlier")
+            for name, field in cls.model_fields.items()
+            if cls.says(name, "added") and cls.says(name, "earlier") != field.default
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Self:
+        """Build a configuration from a `record`, perhaps of an earlier version.
+
+        Raises:
+            ConfigError: as `build`.
+        """
+        return cls.build(cls._changed_defaults() | record)
+
+    @classmethod
     def says(cls, name: str, of: str) -> Any:
-        """The property `of` ("decides", "stored", "in_card", "in_plan" or "added") that `option` set for a field."""
+        """The property `of` ("decides", "stored", "in_card", "in_plan", "added" or "earlier") that `option` set for a
+        field.
+        """
         extra = cls.model_fields[name].json_schema_extra
         assert isinstance(extra, dict), f"{cls.__name__}.{name} is not made by `option`"
         return extra[of]
@@ -175,8 +198,11 @@ class Config(BaseModel):
         return {name: value for name, value in values.items() if self.says(name, "decides") == "value"}
 
     def stored(self) -> dict[str, Any]:
-        """The record that an output keeps. Paths are absolute, so that `--config` can read it in any folder."""
-        return {name: value for name, value in self.absolute().record().items() if self.says(name, "stored")}
+        """The record that an output keeps, for `--config` to read in any folder: paths are absolute, and options whose
+        defaults have changed are named.
+        """
+        named = {name: getattr(self, name) for name in self._changed_defaults()}
+        return {name: value for name, value in (self.absolute().record() | named).items() if self.says(name, "stored")}
 
     def for_card(self) -> dict[str, Any]:
         """The record that a student's card shows."""

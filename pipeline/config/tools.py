@@ -11,7 +11,7 @@ from pydantic import field_validator
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.feature_tools import layouts
-from pipeline.config.groups import Sampling
+from pipeline.config.groups import Resampling, Sampling
 from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
 
 
@@ -158,6 +158,11 @@ class EmbedConfig(Config):
         0.5, ge=0, le=1, description="Minimum share of a patch's area that must be tissue.", decides="value"
     )
     allow_upsampling: bool = option(False, description="Use slides more than 5 % coarser than --mpp.", decides="value")
+    resampling: Resampling | None = option(
+        None,
+        description="Who reduces patches, as for g2l plan [a student: as in its training; others: torch].",
+        decides="effect",
+    )
     slides_root: Path | None = option(
         None,
         description="Folder that a manifest's relative paths start from [the manifest's folder].",

@@ -1,21 +1,25 @@
-"""Read JPEG tiles of a TIFF directly: each tile is decoded once, to the pixels that OpenSlide gives.
+"""Read JPEG and JPEG 2000 tiles of a TIFF directly: each is decoded once, to the pixels that OpenSlide gives.
 
 OpenSlide decodes every tile under a patch again for the next patch, and returns premultiplied RGBA that has to be taken
 apart. Here the tiles under neighbouring patches are shared. Taken are levels of JPEG tiles in slides that OpenSlide
-calls Aperio or generic TIFF. What is left to OpenSlide: everything else, regions beyond the level or over a missing
-tile, tiles that do not decode (so that OpenSlide's word decides what is damaged), and levels that OpenSlide
-interpolates. A level is compared with OpenSlide's at three places before it is used.
+calls Aperio or generic TIFF, and of JPEG 2000 tiles in Aperio's. What is left to OpenSlide: everything else, regions
+beyond the level or over a missing tile, tiles that do not decode (so that OpenSlide's word decides what is damaged),
+JPEG 2000 with subsampled colours, and levels that OpenSlide interpolates. A level is compared with OpenSlide's at three
+places before it is used.
 """
 
 import itertools
 import logging
+import math
 import os
+import struct
 import threading
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import simplejpeg
 import tifffile
@@ -23,7 +27,8 @@ from numpy.typing import NDArray
 
 from pipeline.slides.tile_cache import Tile, TileCache
 
-VENDORS = ("aperio", "generic-tiff")
+APERIO = "aperio"
+VENDORS = (APERIO, "generic-tiff")
 """Slides, by OpenSlide's property, whose levels are the pages of a TIFF, unshifted."""
 MAX_TILE_PX = 4096
 """Largest side of a tile; larger ones are read better in parts. Our choice."""
@@ -31,12 +36,25 @@ MAX_TILE_BYTES = 2**26
 """Most bytes of an encoded tile that are believed: 64 MiB, more than a tile of `MAX_TILE_PX` decodes to."""
 JPEG = 7
 """TIFF compression: JPEG, tables apart (TIFF Technical Note 2)."""
+JPEG2000_YCBCR, JPEG2000_RGB = 33003, 33005
+"""TIFF compressions of Aperio: bare JPEG 2000 codestreams, whose components are what the names say."""
 RGB, YCBCR = 2, 6
 """TIFF photometric interpretations."""
 ADOBE_RGB = bytes.fromhex("FFEE000E41646F626500640000000000")
 """APP14 segment of Adobe with transform 0: the components are RGB, whatever they are called (ITU-T T.872, 6.5.3)."""
 START = b"\xff\xd8"
 END = b"\xff\xd9"
+CODESTREAM = b"\xff\x4f\xff\x51"
+"""Start of a JPEG 2000 codestream and of its size marker (ITU-T T.800, A.5.1)."""
+SIZES = struct.Struct(">2xH8IH")
+"""What follows in the size marker: its capabilities, sizes and offsets of the image and of its tiles, components."""
+WHOLE_BYTES = bytes((7, 1, 1)) * 3
+"""Then, of each of three components: 8 bits unsigned, not subsampled."""
+CHROMA = np.arange(-128, 128)
+RED_CR, BLUE_CB = (np.rint(factor * CHROMA).astype(np.int32) for factor in (1.402, 1.772))
+GREEN_CB = np.rint(2**16 * (0.5 - 0.34414 * CHROMA)).astype(np.int32)
+GREEN_CR = np.rint(2**16 * -0.71414 * CHROMA).astype(np.int32)
+"""What chroma adds to red, green (in 2**-16, with a half for rounding) and blue."""
 WHOLE = 1e-9
 """Distance from a whole number below which a level's ratio is whole: then OpenSlide does not interpolate."""
 
@@ -54,15 +72,18 @@ class NotDirectError(Exception):
 
 @dataclass(frozen=True)
 class TiledLevel:
-    """A level of JPEG tiles.
+    """A level of JPEG or JPEG 2000 tiles.
 
     Attributes:
+        compression: `JPEG`, `JPEG2000_YCBCR` or `JPEG2000_RGB`.
         width, height: of the level, pixels.
         tile_width, tile_height: of a tile, pixels.
         offsets, lengths: of the encoded tiles in the file, bytes, row by row; length 0: the tile is missing.
-        header: what precedes a tile's data after its start marker: quantisation and Huffman tables, colour space.
+        header: of JPEG, what precedes a tile's data after its start marker: quantisation and Huffman tables, colour
+            space.
     """
 
+    compression: int
     width: int
     height: int
     tile_width: int
@@ -87,6 +108,7 @@ class TiledTiff:
 
     Args:
         path: the slide's file.
+        vendor: according to OpenSlide, of `VENDORS`.
         level_sizes: (width, height) of the slide's levels according to OpenSlide, pixels.
         cache: keeps the tiles of this and other slides.
 
@@ -94,7 +116,7 @@ class TiledTiff:
         Exception: the file is no TIFF, or damaged.
     """
 
-    def __init__(self, path: Path, level_sizes: Sequence[tuple[int, int]], cache: TileCache) -> None:
+    def __init__(self, path: Path, vendor: str, level_sizes: Sequence[tuple[int, int]], cache: TileCache) -> None:
         self._cache, self._number = cache, next(_numbers)
         self._file = os.open(path, os.O_RDONLY)
         weakref.finalize(self, os.close, self._file)
@@ -102,11 +124,10 @@ class TiledTiff:
             pages = {
                 page_size(page): page for page in reversed(list(tiff.pages)) if isinstance(page, tifffile.TiffPage)
             }
-            self.levels = {
-                level: tiles
-                for level, size in enumerate(level_sizes)
-                if size in pages and (tiles := read_level(pages[size])) is not None
-            }
+            levels = [read_level(pages[size], vendor) if size in pages else None for size in level_sizes]
+        if vendor == APERIO:
+            levels = without_parts(levels)
+        self.levels = {level: tiles for level, tiles in enumerate(levels) if tiles is not None}
 
     def read(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> NDArray[np.uint8]:
         """Read a region of a level, uint8 (height, width, 3) RGB; corner (x, y) and size (width, height) in its pixels.
@@ -136,23 +157,63 @@ class TiledTiff:
         """Decode a tile: uint8 (tile height, tile width, 3).
 
         Raises:
-            NotDirectError: it is missing, or damaged in any way that libjpeg notices.
+            NotDirectError: it is missing, or damaged in any way that the codec notices.
         """
         length, offset = int(tiles.lengths[index]), int(tiles.offsets[index])
         if not 0 < length <= MAX_TILE_BYTES:
             raise NotDirectError("the tile is missing, or of an unlikely size")
         data = os.pread(self._file, length, offset)
         try:
-            if len(data) < length or data[:2] != START:
-                raise ValueError("no JPEG")
-            if tiles.header:
-                data = START + tiles.header + data[2:]
-            height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-            if (height, width) != (tiles.tile_height, tiles.tile_width):
-                raise ValueError(f"{width} x {height} pixels")
-            return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
-        except ValueError as error:
+            if len(data) < length:
+                raise ValueError("it ends beyond the file")
+            return decode_jpeg(data, tiles) if tiles.compression == JPEG else decode_jpeg2000(data, tiles)
+        except (ValueError, RuntimeError) as error:
             raise NotDirectError(f"the tile does not decode ({error})") from None
+
+
+def decode_jpeg(data: bytes, tiles: TiledLevel) -> Tile:
+    """Decode a JPEG tile: uint8 (tile height, tile width, 3).
+
+    Raises:
+        ValueError: libjpeg warns of it, or it has another size.
+    """
+    if not data.startswith(START):
+        raise ValueError("no JPEG")
+    if tiles.header:
+        data = START + tiles.header + data[2:]
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    if (height, width) != (tiles.tile_height, tiles.tile_width):
+        raise ValueError(f"{width} x {height} pixels")
+    return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+
+
+def decode_jpeg2000(data: bytes, tiles: TiledLevel) -> Tile:
+    """Decode a JPEG 2000 tile: uint8 (tile height, tile width, 3).
+
+    Raises:
+        ValueError: it has another size, or components that are subsampled or not of 8 bits.
+        RuntimeError: OpenJPEG finds an error.
+    """
+    sizes_end = len(CODESTREAM) + SIZES.size
+    if not data.startswith(CODESTREAM) or len(data) < sizes_end + len(WHOLE_BYTES):
+        raise ValueError("no JPEG 2000")
+    _, right, bottom, left, top, *_, components = SIZES.unpack_from(data, len(CODESTREAM))
+    size = right - left, bottom - top
+    if (*size, components) != (tiles.tile_width, tiles.tile_height, 3):
+        raise ValueError(f"{size[0]} x {size[1]} pixels of {components} components")
+    if not data.startswith(WHOLE_BYTES, sizes_end):
+        raise ValueError("subsampled components, or not of 8 bits")
+    tile: Tile = imagecodecs.jpeg2k_decode(data, numthreads=1)
+    if tile.shape != (tiles.tile_height, tiles.tile_width, 3) or tile.dtype != np.uint8:
+        raise ValueError(f"{tile.dtype} {tile.shape}")
+    return tile if tiles.compression == JPEG2000_RGB else ycbcr_to_rgb(tile)
+
+
+def ycbcr_to_rgb(pixels: Tile) -> Tile:
+    """YCbCr to RGB, uint8 (H, W, 3), in the whole numbers of OpenSlide (`make-tables.c`)."""
+    y, cb, cr = np.moveaxis(pixels, -1, 0)
+    green = (GREEN_CB[cb] + GREEN_CR[cr]) >> 16
+    return np.stack([y + RED_CR[cr], y + green, y + BLUE_CB[cb]], axis=-1).clip(0, 255).astype(np.uint8)
 
 
 def page_size(page: tifffile.TiffPage) -> tuple[int, int]:
@@ -160,26 +221,69 @@ def page_size(page: tifffile.TiffPage) -> tuple[int, int]:
     return page.imagewidth, page.imagelength
 
 
-def read_level(page: tifffile.TiffPage) -> TiledLevel | None:
-    """How to read a page's tiles directly; `None` if they are not JPEG of 8-bit RGB or YCbCr pixels."""
-    width, height = page.tilewidth, page.tilelength
-    usual = (page.compression, page.bitspersample, page.samplesperpixel, page.planarconfig) == (JPEG, 8, 3, 1)
-    if not (usual and page.photometric in (RGB, YCBCR) and 0 < width <= MAX_TILE_PX and 0 < height <= MAX_TILE_PX):
+def has_usual_tiles(page: tifffile.TiffPage) -> bool:
+    """Whether a page has tiles of a size to be read whole, of three interleaved components of 8 bits."""
+    is_usual = (page.bitspersample, page.samplesperpixel, page.planarconfig) == (8, 3, 1)
+    return is_usual and 0 < page.tilewidth <= MAX_TILE_PX and 0 < page.tilelength <= MAX_TILE_PX
+
+
+def read_level(page: tifffile.TiffPage, vendor: str) -> TiledLevel | None:
+    """How to read a page's tiles directly; `None` if they are not JPEG of 8-bit RGB or YCbCr pixels, nor Aperio's JPEG
+    2000.
+    """
+    is_jpeg = page.compression == JPEG and page.photometric in (RGB, YCBCR)
+    is_jpeg2000 = page.compression in (JPEG2000_YCBCR, JPEG2000_RGB) and vendor == APERIO
+    if not (has_usual_tiles(page) and (is_jpeg or is_jpeg2000)):
         return None
-    tables = page.jpegtables or b""
-    if tables and not (tables.startswith(START) and tables.endswith(END)):
+    header = header_of_jpeg(page) if is_jpeg else b""
+    if header is None:
         return None
     level = TiledLevel(
+        compression=int(page.compression),
         width=page.imagewidth,
         height=page.imagelength,
-        tile_width=width,
-        tile_height=height,
+        tile_width=page.tilewidth,
+        tile_height=page.tilelength,
         offsets=np.asarray(page.dataoffsets, np.uint64),
         lengths=np.asarray(page.databytecounts, np.uint64),
-        header=(ADOBE_RGB if page.photometric == RGB else b"") + tables[2:-2],
+        header=header,
     )
     num_tiles = level.num_columns * level.num_rows
     return level if len(level.offsets) == len(level.lengths) == num_tiles else None
+
+
+def header_of_jpeg(page: tifffile.TiffPage) -> bytes | None:
+    """What belongs before the data of a page's JPEG tiles, after their start marker; `None` if its tables are odd."""
+    tables = page.jpegtables or b""
+    if tables and not (tables.startswith(START) and tables.endswith(END)):
+        return None
+    return (ADOBE_RGB if page.photometric == RGB else b"") + tables[2:-2]
+
+
+def without_parts(levels: Sequence[TiledLevel | None]) -> list[TiledLevel | None]:
+    """An Aperio slide's levels, finest first, without the tiles over a tile that the next finer level lacks: OpenSlide
+    holds them for damaged, and renders that level in their place (`openslide-vendor-aperio.c`). A level above one that
+    is not read here is none.
+    """
+    kept: list[TiledLevel | None] = list(levels[:1])
+    for level in levels[1:]:
+        finer = kept[-1]
+        if finer is None or level is None:
+            kept.append(None)
+            continue
+        across = max(round_half_up(finer.num_columns / level.num_columns), 1)
+        down = max(round_half_up(finer.num_rows / level.num_rows), 1)
+        rows, columns = np.divmod(np.flatnonzero(finer.lengths == 0), finer.num_columns)
+        above = rows // down * level.num_columns + columns // across
+        lengths = level.lengths.copy()
+        lengths[above[above < len(lengths)]] = 0
+        kept.append(replace(level, lengths=lengths))
+    return kept
+
+
+def round_half_up(value: float) -> int:
+    """C's `round` of a positive number."""
+    return math.floor(value + 0.5)
 
 
 def places_to_compare(level: TiledLevel) -> list[tuple[tuple[int, int], tuple[int, int]]]:
@@ -230,7 +334,7 @@ class DirectReader:
         self._tiff: TiledTiff | None = None
         if vendor in VENDORS and hasattr(os, "pread"):
             try:
-                self._tiff = TiledTiff(file or path, level_sizes, cache)
+                self._tiff = TiledTiff(file or path, vendor, level_sizes, cache)
             except Exception:  # noqa: BLE001  (OpenSlide has opened it, and reads it or says what is wrong)
                 self._tiff = None
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.base.errors import PatchError
 from pipeline.base.images import encode_image
-from pipeline.slides.geometry import PatchGeometry
+from pipeline.slides.geometry import PILLOW, PatchGeometry
 from pipeline.slides.reader import Slide
 
 WANTED = 200
@@ -73,8 +73,11 @@ def patches_to_measure(num_slides: int) -> int:
 
 
 def measure_patches(slide: Slide, coords_l0_px: NDArray[np.int64], geometry: PatchGeometry, count: int) -> PatchSample:
-    """Read and encode `count` of the slide's patches (N, 2), evenly spaced in their order; skips unreadable ones."""
-    num = len(coords_l0_px)
+    """Read and encode `count` of the slide's patches (N, 2), evenly spaced in their order; skips unreadable ones.
+
+    Pillow reduces them, whoever does it later: sizes are estimates, and a plan is made without loading torch.
+    """
+    num, geometry = len(coords_l0_px), geometry.reduced_by(PILLOW)
     chosen = sorted({int((i + 0.5) * num / count) for i in range(count)}) if num else []
     lossless, lossy, plain, seconds = [], [], 0, 0.0
     for x, y in coords_l0_px[chosen].tolist():

@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -338,9 +339,10 @@ def accept_all(path: Path, sha256: str) -> bool:
 class SlidePool:
     """Keeps the last few slides open for many threads. A slide that cannot be opened fails again at once.
 
-    Rows come slide by slide, so a few slides suffice. A slide dropped from the pool closes when its last reader is
-    done. A file that has changed since it was planned is refused, unless `accepts_changed` says otherwise of its path
-    and the SHA-256 of its parts. Then a warning goes to `tell`, once a process.
+    Rows come slide by slide, so a few slides suffice. A slide is opened by one thread while others read others. A slide
+    dropped from the pool closes when its last reader is done. A file that has changed since it was planned is refused,
+    unless `accepts_changed` says otherwise of its path and the SHA-256 of its parts. Then a warning goes to `tell`,
+    once a process.
     """
 
     def __init__(self, *, tell: Tell, accepts_changed: Accepts | None = None, capacity: int = 8) -> None:
@@ -348,7 +350,7 @@ class SlidePool:
         self._accepts_changed = accepts_changed
         self._capacity = capacity
         self._lock = threading.Lock()
-        self._slides: OrderedDict[Path, Slide | SlideError] = OrderedDict()
+        self._slides: OrderedDict[Path, Future[Slide]] = OrderedDict()
         self._cache = TileCache()
 
     def open(
@@ -371,22 +373,35 @@ class SlidePool:
             SlideError: it does not open, or is another slide.
         """
         with self._lock:
-            entry = self._slides.get(path)
-            if entry is None:
-                try:
-                    entry = Slide(path, manifest_mpp, mpp_overrides=True, cache=self._cache, copy=copy)
-                    note = require_planned(entry, planned, geometry, accepts_changed=self._accepts_changed)
-                    self._tell_once(note)
-                    self._tell_once(entry.direct.note(geometry.level))
-                except SlideError as error:
-                    entry = error
-                self._slides[path] = entry
+            opened = self._slides.get(path)
+            is_mine = opened is None
+            if opened is None:
+                opened = self._slides[path] = Future()
                 if len(self._slides) > self._capacity:
                     self._slides.popitem(last=False)
             self._slides.move_to_end(path)
-        if isinstance(entry, SlideError):
-            raise SlideError(str(entry))  # a new exception for each thread
-        return entry
+        if is_mine:
+            try:
+                opened.set_result(self._open(path, manifest_mpp, planned, geometry, copy))
+            except SlideError as error:
+                opened.set_exception(error)
+            except BaseException as error:
+                with self._lock:
+                    self._slides.pop(path, None)
+                opened.set_exception(error)
+                raise
+        try:
+            return opened.result()
+        except SlideError as error:
+            raise SlideError(str(error)) from None  # a new exception for each thread
+
+    def _open(
+        self, path: Path, manifest_mpp: float | None, planned: SlideIdentity, geometry: PatchGeometry, copy: Path | None
+    ) -> Slide:
+        slide = Slide(path, manifest_mpp, mpp_overrides=True, cache=self._cache, copy=copy)
+        self._tell_once(require_planned(slide, planned, geometry, accepts_changed=self._accepts_changed))
+        self._tell_once(slide.direct.note(geometry.level))
+        return slide
 
     def close(self, path: Path) -> None:
         """Forget a slide; it closes when its last reader is done."""
@@ -394,8 +409,10 @@ class SlidePool:
             self._slides.pop(path, None)
 
     def _tell_once(self, note: str) -> None:
-        if note and note not in _told:
+        with self._lock:
+            is_new = bool(note) and note not in _told
             _told.add(note)
+        if is_new:
             self._tell(note)
 
 

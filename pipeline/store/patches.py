@@ -1,5 +1,6 @@
 """Patches of a plan's rows: from the slides, or from a store that kept them."""
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +12,11 @@ from numpy.typing import NDArray
 
 from pipeline.base.console import Tell, counted
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
-from pipeline.base.images import ImageFormat, decode_image, encode_image
+from pipeline.base.images import ImageFormat, decode_image, encode_image, require_lanczos
 from pipeline.cohort.plan import PlannedSlides, SlidePlan
 from pipeline.cohort.views import Views
 from pipeline.config.staging import StageFolder
+from pipeline.slides.geometry import PILLOW
 from pipeline.slides.patch_sample import is_plain
 from pipeline.slides.reader import Accepts, SlidePool
 from pipeline.slides.staging.ahead import Copies, KnownCopy, Staging
@@ -38,7 +40,11 @@ class PatchRead:
 class PlannedPatches:
     """Reads the rows of a plan from its slides; safe to use from many threads. What is odd of the plan or of a slide's
     file goes to `tell`. `accepts_changed`: as in `slides.reader.SlidePool`. `copies`: where copies of the slides are to
-    be found; `stage` is the folder where `staged` makes them itself.
+    be found; `stage` is the folder where `staged` makes them itself. Where rows are read `in_order`, and not from
+    copies, the next slide is opened while one is read, so that nothing waits for it.
+
+    Raises:
+        ConfigError: torch reduces the plan's patches, and the one that is installed cannot.
     """
 
     def __init__(
@@ -51,7 +57,10 @@ class PlannedPatches:
         accepts_changed: Accepts | None = None,
         copies: Copies | None = None,
         stage: StageFolder | None = None,
+        in_order: bool = False,
     ) -> None:
+        if any(slide.geometry.resampling != PILLOW for slide in plan.slides):
+            require_lanczos("torch reduces the patches of this plan")
         self._plan = plan
         self._tell = tell
         self._copies = copies or KnownCopy(None)
@@ -70,6 +79,7 @@ class PlannedPatches:
             )
         self._lock = threading.Lock()
         self._plain: dict[str, int] = {}
+        self._opened_to = 0 if in_order else len(plan.slides)  # slides before this are opened, or will be when read
 
     def plain_note(self) -> str:
         """A note on patches of one colour among those that were read; empty if there were none."""
@@ -92,6 +102,9 @@ class PlannedPatches:
         Raises:
             G2LError: the folder cannot be written.
         """
+        if self._stage is None:
+            yield
+            return
         before = self._copies
         with Staging(self._stage, tell=self._tell) as staging:
             self._copies = staging
@@ -120,8 +133,11 @@ class PlannedPatches:
 
         A lossy format is encoded and decoded, so that teacher, store and student have the same pixels.
         """
-        planned = self._plan.slides[self._slide_of_row[row]]
+        index = int(self._slide_of_row[row])
+        planned = self._plan.slides[index]
         path = self._plan.slide_path(planned, self._slides_root)
+        if self._opened_to <= index + 1 and isinstance(self._copies, KnownCopy):
+            self._open_after(index)
         with self._copies.use(path, self._pool.close) as copy:
             patch = self._read_patch(row, planned, path, copy)
         if isinstance(patch, PatchRead):
@@ -148,6 +164,24 @@ class PlannedPatches:
             return PatchRead(Status.UNREADABLE, reason=str(error))
         except SlideError as error:
             return PatchRead(Status.NO_SLIDE, reason=str(error))
+
+    def _open_after(self, index: int) -> None:
+        """Begin to open the slide after that one, the first time that one is read. One that fails to open fails again
+        when it is read.
+        """
+        following = index + 1
+        with self._lock:
+            if following < self._opened_to or following >= len(self._plan.slides):
+                return
+            self._opened_to = following + 1
+        planned = self._plan.slides[following]
+        path = self._plan.slide_path(planned, self._slides_root)
+
+        def open_it() -> None:
+            with contextlib.suppress(SlideError):
+                self._pool.open(path, planned.manifest_mpp, planned.identity, planned.geometry)
+
+        threading.Thread(target=open_it, name="g2l-open", daemon=True).start()
 
 
 class StoredPatches:
@@ -229,9 +263,12 @@ def patches_to_embed(
     """The patches that a teacher sees: the store's pixels where it has some that this teacher does not write itself,
     else those of the slides.
 
-    Those of slides are encoded as the teacher's shards keep them, unless `encode` is off.
+    Those of slides are read in order and encoded as the teacher's shards keep them, unless `encode` is off: then some
+    are tried.
     """
     if teacher.store.has_pixels and not teacher.keeps_pixels:
         return StoredPatches(teacher.store)
     image_format = teacher.store.image_format if encode and teacher.keeps_pixels else None
-    return PlannedPatches(plan, image_format, slides_root, tell=tell, accepts_changed=accepts_changed, stage=stage)
+    return PlannedPatches(
+        plan, image_format, slides_root, tell=tell, accepts_changed=accepts_changed, stage=stage, in_order=encode
+    )

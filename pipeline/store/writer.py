@@ -29,6 +29,12 @@ from pipeline.store.shards import ShardWriter
 from pipeline.store.store import StoredTeacher
 
 QUEUED_BATCHES = 4
+"""Batches that may wait for the disk, however large."""
+QUEUED_ROWS = 1024
+"""Rows that may wait for it in smaller batches. Our choice: about 80 MB of patches of 224 px, a second or two of a fast
+accelerator, which is about what it takes to sync a shard.
+"""
+ROWS_A_PLACE = 64
 JOIN_SECONDS = 1.0
 """Between two looks whether the thread has ended."""
 
@@ -130,6 +136,11 @@ class _OpenShard:
         self.teacher.ledger.write(self.shard, entry)
 
 
+def places_of(num_rows: int) -> int:
+    """How many of the places of the queue a batch takes: `QUEUED_BATCHES` of any size fit in."""
+    return min(-(-num_rows // ROWS_A_PLACE), QUEUED_ROWS // ROWS_A_PLACE // QUEUED_BATCHES)
+
+
 class StoreWriter:
     """Takes batches in order and commits shards in a thread of its own; `put` waits while the disk is behind.
 
@@ -156,8 +167,7 @@ class StoreWriter:
         # Both queues are C through and through: Ctrl-C within Python's own `Queue` can lose the other side's wake-up.
         self._queue: queue.SimpleQueue[_Rows | None] = queue.SimpleQueue()
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(QUEUED_BATCHES):
-            self._places.put(None)
+        self._free_places(QUEUED_ROWS // ROWS_A_PLACE)
         self._error: BaseException | None = None
         self._discard = threading.Event()
         self._thread = threading.Thread(target=self._run, name="g2l-write", daemon=True)
@@ -193,8 +203,13 @@ class StoreWriter:
         self.num_failures += len(ready.failures)
         if ready.failures:
             self.last_failure = ready.failures[-1]
-        self._places.get()
+        for _ in range(places_of(len(rows))):
+            self._places.get()
         self._queue.put(ready)
+
+    def _free_places(self, count: int) -> None:
+        for _ in range(count):
+            self._places.put(None)
 
     def _judge(self, rows: Sequence[int], embeddings: NDArray[np.float32], reads: Sequence[PatchRead]) -> _Rows:
         """Rows as they are stored: an embedding is finite in the stored type, or its row failed."""
@@ -226,7 +241,7 @@ class StoreWriter:
         current: _OpenShard | None = None
         try:
             while (item := self._queue.get()) is not None:
-                self._places.put(None)
+                self._free_places(places_of(len(item.status)))
                 if self._discard.is_set() or self._error is not None:
                     continue
                 try:

@@ -10,6 +10,7 @@ import safetensors
 from pipeline.base.errors import CheckpointError, EncoderError
 from pipeline.base.outside import reading
 from pipeline.cohort.cases import CaseFacts
+from pipeline.config.groups import Resampling
 from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
@@ -18,13 +19,16 @@ from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
 
 
-def describe_run_student(run: RunFolder, folder: Path, step: int, split: dict[str, Any] | None) -> StudentJson:
+def describe_run_student(
+    run: RunFolder, folder: Path, step: int, split: dict[str, Any] | None, resampling: Resampling
+) -> StudentJson:
     """What `student.json` says of a run's student.
 
     Args:
         folder: of the student, with `config.json` and the projectors in their folder.
         step: after which step of the run it stood.
         split: how rows were split (`split_facts`); `None` where that is not known.
+        resampling: who reduced the patches.
 
     Raises:
         CheckpointError: the run's records are damaged.
@@ -35,7 +39,7 @@ def describe_run_student(run: RunFolder, folder: Path, step: int, split: dict[st
     with reading(run.identity_path, "damaged", CheckpointError):
         values = {
             "g2l": metadata.version("g2l"),
-            "encoder": encoder | _of_start(identity),
+            "encoder": encoder | _of_start(identity) | {"resampling": resampling},
             "teachers": _of_teachers(identity, folder),
             "plan_hash": identity["plan"],
             "training": _of_training(run, identity, step),

@@ -15,8 +15,10 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from pipeline.base.errors import EncoderError
 from pipeline.base.outside import parse_object, read_bytes, reading
+from pipeline.config.groups import Resampling
 from pipeline.disk.files import write_text
 from pipeline.encoders.table import EmbeddingRule
+from pipeline.slides.geometry import PILLOW
 from pipeline.store.format import teacher_folder
 
 STUDENT_JSON = "student.json"
@@ -78,6 +80,7 @@ class EncoderJson(_Object):
         width: dimensions of the embedding.
         patch_px: side of its input, pixels.
         mpp: resolution of its patches, um/px; null where it is not known.
+        resampling: who reduced the patches that it was trained on (`plan --resampling`); the key is absent for Pillow.
         mean, std: statistics of RGB in 0..1 that patches are normalised with.
         start: what training started from.
     """
@@ -89,6 +92,7 @@ class EncoderJson(_Object):
     width: Side
     patch_px: Side
     mpp: Annotated[float, Field(gt=0)] | None
+    resampling: Resampling = PILLOW
     mean: Rgb
     std: Rgb
     start: StartJson
@@ -261,6 +265,8 @@ def write_student_json(folder: Path, student: StudentJson) -> None:
     values = student.model_dump(mode="json")
     if student.training.stopped is None:  # as in files of versions without an early stop
         del values["training"]["stopped"]
+    if student.encoder.resampling == PILLOW:  # as in files of versions that had no other
+        del values["encoder"]["resampling"]
     write_text(folder / STUDENT_JSON, json.dumps(values, indent=2) + "\n")
 
 

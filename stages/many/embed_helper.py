@@ -9,7 +9,7 @@ from pipeline.config.tools import EmbedConfig
 from pipeline.disk.at_hand import noted
 from pipeline.features.folder import EmbedFolder
 from stages.embed import build_embedder, embed_claimed, finished_slides, output_place, what_makes
-from stages.embed_inputs import choose_dtype, find_model, plan_grid, read_slides
+from stages.embed_inputs import choose_dtype, continued_grid, find_model, plan_grid, read_slides
 from stages.many.slide_work import SlideWork, slides_hash
 
 
@@ -26,7 +26,7 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
         if slides_hash(manifest) != call["slides"]:
             raise ConfigError(f"{source}: other slides are here than the first process finds. Do all see one folder?")
         named = find_model(model, config)
-        grid = plan_grid(named, config)
+        grid = continued_grid(plan_grid(named, config), config.resampling, call["made_by"]["settings"])
         dtype = choose_dtype(config.layout, config.dtype)
         place = output_place(out, named, config, grid)
         embedder = build_embedder(named, config, dtype, {"batch_size": call["batch_size"]})

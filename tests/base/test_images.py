@@ -1,10 +1,12 @@
 """Patches as image files: lossless where it is promised, the same bytes from any thread, errors for damage."""
 
+import contextlib
 import io
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -135,11 +137,8 @@ def test_older_processors_give_the_same_bytes(capability: str) -> None:
 
 
 def test_a_torch_without_the_filter_is_told_before_anything_is_planned(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_lanczos()
-
-    def old(*_: object, **__: object) -> None:
-        raise NotImplementedError("lanczos")
-
-    monkeypatch.setattr("torch.nn.functional.interpolate", old)
-    with pytest.raises(ConfigError, match="--resampling lanczos-torch: this version of torch cannot"):
-        require_lanczos()
+    require_lanczos("x")
+    for version, enough in (("2.12.0a0+git", True), ("3.0.1+cu130", True), ("2.11.1+cpu", False), ("2.6.0", False)):
+        monkeypatch.setattr(metadata, "version", {"torch": version}.__getitem__)
+        with contextlib.nullcontext() if enough else pytest.raises(ConfigError, match=r"x: torch 2.* torch 2\.12 "):
+            require_lanczos("x")

@@ -346,10 +346,13 @@ def test_audit_csv(plan: Plan, tmp_path: Path) -> None:
 
 def test_the_reducing_program_is_in_the_plan_only_where_it_is_not_pillow(cohort: Path, tmp_path: Path) -> None:
     """Pillow's plans are those of earlier versions, to the byte of their hash."""
-    plain, torch = make_plan(cohort), make_plan(cohort, resampling="lanczos-torch")
-    assert make_plan(cohort, resampling="lanczos-pillow").hash == plain.hash != torch.hash
+    plain, torch = make_plan(cohort, resampling="lanczos-pillow"), make_plan(cohort)
+    assert make_plan(cohort, resampling="lanczos-torch").hash == torch.hash != plain.hash
+    assert plain.audit == torch.audit  # sizes are measured by Pillow for both
     assert "resampling" not in plain.slides[0].content()["geometry"]
     assert "resampling" not in plain.config.record()
+    write_plan(plain, tmp_path / "plain.h5")
+    assert read_plan(tmp_path / "plain.h5").config.resampling == "lanczos-pillow"
     write_plan(torch, tmp_path / "torch.h5")
     again = read_plan(tmp_path / "torch.h5")
     assert [slide.geometry for slide in again.slides] == [slide.geometry for slide in torch.slides]

@@ -100,6 +100,23 @@ def test_the_record_of_a_recipe_has_all_values_and_decides_the_same() -> None:
     assert named.deciding() == Newer().deciding()
 
 
+class Changed(Config):
+    """An option that earlier versions lacked, and whose default is no longer what they did."""
+
+    recipe: str | None = option(None, description="", decides="nothing")
+    by: str = option("new", description="", added=True, earlier="old")
+
+
+def test_a_record_without_an_option_means_what_earlier_versions_did() -> None:
+    assert (Changed().record(), Changed().deciding()) == ({"by": "new"}, {"by": "new"})
+    assert (Changed(by="old").record(), Changed(by="old").deciding()) == ({}, {})
+    for by in ("old", "new"):
+        assert Changed.from_record(Changed(by=by).record()).by == by
+        assert Changed.from_record(Changed(recipe="r", by=by).record()).by == by
+        assert Changed.build(Changed(by=by).stored()).by == by  # what `--config` reads
+    assert (Changed().by, Changed.from_record({}).by) == ("new", "old")
+
+
 def test_a_word_of_a_registry_may_be_off() -> None:
     class Chosen(Config):
         word: Annotated[str | None, OneOf(lambda: ["a", "b"])] = option(None, description="")

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import openslide
 import pytest
@@ -15,18 +16,17 @@ from numpy.typing import NDArray
 from pipeline.base.errors import PatchError
 from pipeline.slides import direct as module
 from pipeline.slides import reader
-from pipeline.slides.direct import DirectReader, NotDirectError, TiledTiff
+from pipeline.slides.direct import DirectReader, NotDirectError, TiledLevel, TiledTiff
 from pipeline.slides.reader import Slide
 from pipeline.slides.tile_cache import TileCache
 
 WIDTH, HEIGHT = 1000, 700
-LEVELS = ((0, (WIDTH, HEIGHT)), (1, (WIDTH // 4, HEIGHT // 4)))
 WHOLE = (0, (0, 0), (WIDTH, HEIGHT))
 SAMPLINGS = {"4:2:0": (2, 2), "4:2:2": (2, 1), "4:4:4": (1, 1), "RGB": None}
 
 
-def make(path: Path, sampling: tuple[int, int] | None = (2, 2), tile: int = 256, vendor: sf.Vendor = "aperio") -> Path:
-    return sf.make_slide(path, width=WIDTH, height=HEIGHT, mpp=0.5, sampling=sampling, tile=tile, vendor=vendor)
+def make(path: Path, sampling: tuple[int, int] | None = (2, 2), **options: Any) -> Path:
+    return sf.make_slide(path, width=WIDTH, height=HEIGHT, mpp=0.5, sampling=sampling, **options)
 
 
 def by_openslide(path: Path, level: int, corner: tuple[int, int], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -37,9 +37,9 @@ def by_openslide(path: Path, level: int, corner: tuple[int, int], size: tuple[in
 
 
 def assert_reads_as_openslide(path: Path, seed: int = 0) -> None:
-    """Random regions of both levels are read, to the same pixels."""
+    """Random regions of all levels are read, to the same pixels."""
     slide, rng = Slide(path), random.Random(seed)
-    for level, (width, height) in LEVELS:
+    for level, (width, height) in enumerate(slide.info.level_sizes_px):
         for _ in range(12):
             w, h = rng.randint(1, width), rng.randint(1, height)
             corner = rng.randint(0, width - w), rng.randint(0, height - h)
@@ -54,7 +54,34 @@ def assert_reads_as_openslide(path: Path, seed: int = 0) -> None:
 @pytest.mark.parametrize("tile", [256, 240, 512])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_pixels_are_openslides(tmp_path: Path, sampling: str, tile: int) -> None:
-    assert_reads_as_openslide(make(tmp_path / "a.svs", SAMPLINGS[sampling], tile), seed=tile)
+    assert_reads_as_openslide(make(tmp_path / "a.svs", SAMPLINGS[sampling], tile=tile), seed=tile)
+
+
+@pytest.mark.parametrize("tile", [256, 240])
+@pytest.mark.parametrize("compression", ["jpeg2000", "jpeg2000-ycbcr"])
+def test_jpeg_2000_is_openslides(tmp_path: Path, compression: str, tile: int) -> None:
+    assert_reads_as_openslide(make(tmp_path / "a.svs", compression=compression, tile=tile), seed=tile)
+
+
+@pytest.mark.parametrize("vendor", ["aperio", "generic-tiff"])
+@pytest.mark.parametrize("tile", [(64, 208), (320, 48), (1024, 1024)])
+def test_tiles_of_any_size_on_several_levels(tmp_path: Path, tile: tuple[int, int], vendor: str) -> None:
+    path = make(tmp_path / "a.tif", tile=tile, vendor=vendor, downsamples=(1, 2, 5, 10))
+    assert len(Slide(path).info.level_sizes_px) == 4
+    assert_reads_as_openslide(path)
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_a_level_of_random_shape_is_read(tmp_path: Path, number: int) -> None:
+    rng = random.Random(number)
+    times = 10 * rng.randint(4, 60), 10 * rng.randint(4, 60)
+    tile = 16 * rng.randint(1, 20), 16 * rng.randint(1, 20)
+    sampling = rng.choice([(2, 2), (2, 1), (1, 1), None])
+    width, height = times
+    path = sf.make_slide(
+        tmp_path / "a.svs", width=width, height=height, mpp=0.5, sampling=sampling, tile=tile, downsamples=(1, 2, 10)
+    )
+    assert_reads_as_openslide(path, number)
 
 
 def test_a_generic_tiff_is_read_as_well(tmp_path: Path) -> None:
@@ -139,10 +166,42 @@ def test_a_damaged_or_missing_tile_is_left_to_openslide(
     assert results[0] == results[1]
 
 
+@pytest.mark.parametrize("vendor", ["aperio", "generic-tiff"])
+def test_over_a_missing_tile_coarser_levels_are_left_as_openslide_does(tmp_path: Path, vendor: str) -> None:
+    """Aperio's coarser tiles over a missing one are not believed: OpenSlide renders them from the finer level."""
+    sound = make(tmp_path / "a.svs", vendor=vendor, tile=64, downsamples=(1, 2, 10))
+    lost = [(x, y) for x in (2, 5, 9, 14) for y in (1, 4, 9)]
+    path = sf.damage_tiles(sound, lost, how="missing", out=tmp_path / "b.svs")
+    slide, rng, left = Slide(path), random.Random(0), {0: 0, 1: 0, 2: 0}
+    for level, (width, height) in enumerate(slide.info.level_sizes_px):
+        for _ in range(40):
+            corner = rng.randint(0, width - 20), rng.randint(0, height - 20)
+            region = slide.direct.read(level, corner, (20, 20))
+            if region is None:
+                left[level] += 1
+            else:
+                np.testing.assert_array_equal(region, by_openslide(path, level, corner, (20, 20)))
+    assert left[0] > 0
+    assert (left[1] > 0, left[2] > 0) == ((True, True) if vendor == "aperio" else (False, False))
+    whole = slide.info.level_sizes_px[1]
+    np.testing.assert_array_equal(
+        np.asarray(slide.read_region(1, (0, 0), whole)), np.asarray(slide._read_on_background(1, (0, 0), whole, 0.0))
+    )
+
+
+def test_an_aperio_level_over_one_that_is_not_read_is_left() -> None:
+    """Whether its tiles are believed depends on the finer ones."""
+    level = TiledLevel(7, 64, 64, 16, 16, np.zeros(16, np.uint64), np.ones(16, np.uint64), b"")
+    assert module.without_parts([level, None, level]) == [level, None, None]
+    assert module.without_parts([]) == []
+
+
 @pytest.mark.slow
-def test_damage_is_noticed_at_least_as_surely_as_by_openslide(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compression", ["jpeg", "jpeg2000", "jpeg2000-ycbcr"])
+def test_damage_is_noticed_at_least_as_surely_as_by_openslide(tmp_path: Path, compression: str) -> None:
     """Random bytes of a tile are changed: what OpenSlide refuses is refused, what is read is what OpenSlide reads."""
-    path, rng = make(tmp_path / "a.svs"), random.Random(0)
+    sampling = (2, 2) if compression == "jpeg" else None
+    path, rng = make(tmp_path / "a.svs", sampling, compression=compression), random.Random(0)
     with tifffile.TiffFile(path) as tiff:
         page = tiff.pages[0]
         places = list(zip(page.dataoffsets, page.databytecounts, strict=True))
@@ -152,7 +211,7 @@ def test_damage_is_noticed_at_least_as_surely_as_by_openslide(tmp_path: Path) ->
         data = bytearray(sound)
         column, row = rng.randrange(3), rng.randrange(2)
         start, count = places[row * 4 + column]
-        at, length = rng.randrange(count), rng.choice((1, 1, 4, 200))
+        at, length = rng.randrange(count if number % 4 else 150), rng.choice((1, 1, 4, 200))
         data[start + at : start + min(at + length, count)] = bytes(
             rng.choice((0, 255, rng.randrange(256))) for _ in range(min(length, count - at))
         )
@@ -163,7 +222,7 @@ def test_damage_is_noticed_at_least_as_surely_as_by_openslide(tmp_path: Path) ->
         except openslide.OpenSlideError:
             theirs = None
         with openslide.OpenSlide(tmp_path / "b.svs") as slide:
-            tiff_reader = TiledTiff(tmp_path / "b.svs", slide.level_dimensions, TileCache())
+            tiff_reader = TiledTiff(tmp_path / "b.svs", "aperio", slide.level_dimensions, TileCache())
         try:
             ours = tiff_reader.read(*region)
         except NotDirectError:
@@ -187,13 +246,54 @@ def test_a_level_that_openslide_interpolates_is_left(tmp_path: Path) -> None:
     assert slide.direct.read(0, (3, 5), (40, 40)) is not None
     assert slide.direct.read(1, (3, 5), (40, 40)) is None
     assert slide.direct.note(1) == ""
+    tiff = TiledTiff(slide.path, "aperio", slide.info.level_sizes_px, TileCache())
+    place = 1, (3, 5), (370, 290)
+    ours, theirs = tiff.read(*place).astype(int), np.asarray(slide.read_region(*place)).astype(int)
+    assert np.abs(ours - theirs).max() > 0  # the same place, but smoother
+    assert abs(ours.mean() - theirs.mean()) < 1
 
 
-@pytest.mark.parametrize("compression", ["deflate", "jpeg2000"])
+@pytest.mark.parametrize("compression", ["deflate", "lzw", "none"])
 def test_other_compressions_are_left(tmp_path: Path, compression: sf.Compression) -> None:
-    path = sf.make_slide(tmp_path / "a.svs", width=WIDTH, height=HEIGHT, mpp=0.5, compression=compression)
-    slide = Slide(path)
+    slide = Slide(make(tmp_path / "a.svs", None, compression=compression))
     assert slide.direct.read(*WHOLE) is None
+
+
+JPEG2000 = TiledLevel(module.JPEG2000_RGB, 32, 32, 32, 16, np.zeros(2, np.uint64), np.ones(2, np.uint64), b"")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (8 + 3, 31, "31 x 16 pixels of 3 components"),
+        (12 + 3, 17, "32 x 17 pixels"),
+        (16 + 3, 1, "31 x 16 pixels"),
+        (40 + 1, 4, "32 x 16 pixels of 4 components"),
+        (42, 11, "not of 8 bits"),
+        (46, 2, "subsampled"),
+        (0, 0, "no JPEG 2000"),
+    ],
+)
+def test_a_codestream_of_another_kind_is_left_before_it_is_decoded(place: int, value: int, words: str) -> None:
+    """Its header says so: subsampled colours (Aperio's YCbCr), 12 bits, another size."""
+    pixels = sf.make_pixels("tissue", 32, 16)
+    sound = bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k"))
+    np.testing.assert_array_equal(module.decode_jpeg2000(sound, JPEG2000), pixels)
+    changed = bytearray(sound)
+    changed[place] = value
+    with pytest.raises(ValueError, match=words):
+        module.decode_jpeg2000(bytes(changed), JPEG2000)
+    with pytest.raises(ValueError, match="no JPEG 2000"):
+        module.decode_jpeg2000(sound[:40], JPEG2000)
+
+
+def test_ycbcr_is_converted_as_libjpeg_does() -> None:
+    every = np.stack(np.meshgrid(*[np.arange(0, 256, 3, dtype=np.uint8)] * 3), axis=-1).reshape(86, -1, 3)
+    ours = module.ycbcr_to_rgb(every).astype(int)
+    y, cb, cr = (every[..., i].astype(float) for i in range(3))
+    cb, cr = cb - 128, cr - 128
+    exact = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1).clip(0, 255)
+    assert np.abs(ours - exact).max() < 0.51
 
 
 def test_other_vendors_are_left(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Slides: a patch is what it says, to the pixel; what cannot be read raises, and spoils nothing else."""
 
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from PIL import Image
 from support.failing import failing
 
 from pipeline.base.errors import EmptyPatchError, PatchError, SlideError
+from pipeline.slides import reader
 from pipeline.slides.geometry import PatchGeometry
 from pipeline.slides.identity import SlideIdentity
 from pipeline.slides.reader import Slide, SlidePool
@@ -398,6 +401,38 @@ def test_pool_opens_a_slide_once(tissue_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         slides = list(threads.map(lambda _: pool.open(tissue_path, None, planned, PLANNED), range(50)))
     assert len(set(map(id, slides))) == 1
+
+
+def test_others_are_read_while_the_pool_opens_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [sf.make_slide(tmp_path / f"{i}.svs", width=300, height=300, mpp=0.5, seed=i) for i in range(2)]
+    known = [Slide(path).identity() for path in paths]
+    begun, go_on = threading.Event(), threading.Event()
+    original = reader.read_info
+
+    def slow(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return original(*args, **options)
+
+    pool = SlidePool(tell=print)
+    first = pool.open(paths[0], None, known[0], PLANNED)
+    monkeypatch.setattr(reader, "read_info", slow)
+    with ThreadPoolExecutor(2) as threads:
+        opening = [threads.submit(pool.open, paths[1], None, known[1], PLANNED) for _ in range(2)]
+        assert begun.wait(30)
+        assert pool.open(paths[0], None, known[0], PLANNED) is first
+        assert not any(future.done() for future in opening)
+        go_on.set()
+        assert len({id(future.result()) for future in opening}) == 1
+
+
+def test_what_is_no_slide_error_is_not_kept(tissue_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned, pool = Slide(tissue_path).identity(), SlidePool(tell=print)
+    with monkeypatch.context() as patched:
+        patched.setattr(reader, "require_planned", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pool.open(tissue_path, None, planned, PLANNED)
+    assert pool.open(tissue_path, None, planned, PLANNED).path == tissue_path
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.2521])

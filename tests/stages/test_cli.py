@@ -122,16 +122,18 @@ def test_wrong_use_is_one_clear_error(words: tuple[str, ...], reason: str, tmp_p
 
 
 def test_what_is_looked_up_loads_no_torch(cohort: Path, tmp_path: Path) -> None:
-    """Seconds for a question: a plan's inspection and the list of encoders are files and a table."""
+    """Seconds for a question: a plan's inspection and the list of encoders are files and a table. Nor does planning."""
     assert called("plan", cohort, "--out", tmp_path / "plan.h5", "--patch-px", "64").returncode == 0
     code = (
         "import sys\nfrom stages.cli import main\n"
-        "for words in (['models'], ['models', 'h-optimus-0'], ['inspect', sys.argv[1]], ['inspect', 'nowhere']):\n"
+        "plan, manifest, other = sys.argv[1:]\n"
+        "for words in (['models'], ['models', 'h-optimus-0'], ['inspect', plan], ['inspect', 'nowhere'],\n"
+        "    ['plan', manifest, '--out', other, '--patch-px', '64']):\n"
         "    sys.argv[1:] = words\n"
         "    try:\n        main()\n    except SystemExit:\n        pass\n"
         "heavy = {'torch', 'timm', 'torchvision'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "plan.h5")]
+    command = [sys.executable, "-c", code, str(tmp_path / "plan.h5"), str(cohort), str(tmp_path / "other.h5")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "hf-hub:bioptimus/H-optimus-0" in done.stdout

@@ -1,16 +1,30 @@
 """What `g2l embed` starts from: slides, model, resolution and type of numbers; and words for what is none of them."""
 
 import json
+import shutil
+from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.students import small_student, write_exported
 
 from pipeline.base.errors import ConfigError, EncoderError
+from pipeline.config.groups import Resampling
 from pipeline.config.model_names import SCRATCH
 from pipeline.config.tools import EmbedConfig
 from pipeline.student.resolve import NamedModel
-from stages.embed_inputs import check_wanted_teacher, choose_dtype, find_model, plan_grid, read_slides, trained_mpp
+from pipeline.student.student_json import STUDENT_JSON, read_student_json, write_student_json
+from stages.embed_inputs import (
+    check_wanted_teacher,
+    choose_dtype,
+    continued_grid,
+    find_model,
+    plan_grid,
+    read_slides,
+    trained_mpp,
+)
 
 
 def options(layout: str = "trident", **values: Any) -> EmbedConfig:
@@ -115,6 +129,36 @@ def test_the_grid_is_the_models_but_for_what_is_asked_for(tmp_path: Path, capsys
     assert capsys.readouterr().err == ""
     assert plan_grid(named, options(mpp=0.5)).mpp == 0.5
     assert "note: mine was trained at 0.25 um/px, --mpp is 0.5" in capsys.readouterr().err
+
+
+def test_a_student_s_patches_are_reduced_as_in_its_training(tmp_path: Path) -> None:
+    write_exported(tmp_path / "pillow", *small_student(1))
+    content = read_student_json(tmp_path / "pillow")
+    encoder = content.encoder.model_copy(update={"resampling": "lanczos-torch"})
+    by_torch = content.model_copy(update={"encoder": encoder})
+    write_student_json(shutil.copytree(tmp_path / "pillow", tmp_path / "torch"), by_torch)
+    assert read_student_json(tmp_path / "torch") == by_torch
+    (shutil.copytree(tmp_path / "torch", tmp_path / "earlier") / STUDENT_JSON).unlink()
+    for name, by in (("torch", "lanczos-torch"), ("pillow", "lanczos-pillow"), ("earlier", "lanczos-pillow")):
+        named = replace(model_folder(tmp_path / f"{name}-model", mpp=0.5), student=tmp_path / name)
+        assert plan_grid(named, options(mpp=0.5)).resampling == by
+        for asked in ("lanczos-torch", "lanczos-pillow"):
+            assert plan_grid(named, options(mpp=0.5, resampling=asked)).resampling == asked
+    assert plan_grid(model_folder(tmp_path / "other", mpp=0.5), options()).resampling == "lanczos-torch"
+
+
+def test_a_folder_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of earlier versions do not say that Pillow reduced their patches."""
+    torch: Resampling = "lanczos-torch"
+    grid = plan_grid(model_folder(tmp_path / "m", mpp=0.5), options())
+    assert continued_grid(grid, None, None).resampling == torch
+    assert continued_grid(grid, None, {"mpp": 0.5}).resampling == "lanczos-pillow"
+    assert continued_grid(grid, None, {"resampling": torch}).resampling == torch
+    assert continued_grid(grid, torch, {"mpp": 0.5}).resampling == torch  # and is refused later
+    monkeypatch.setattr(metadata, "version", {"torch": "2.6.0"}.__getitem__)
+    assert continued_grid(grid, None, {}).resampling == "lanczos-pillow"
+    with pytest.raises(ConfigError, match=r"torch 2\.6\.0 cannot reduce patches by Lanczos"):
+        continued_grid(grid, None, None)
 
 
 def test_a_resolution_that_nobody_says_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,8 @@ from pipeline.cohort.plan import AuditRow, Plan, write_plan
 from pipeline.config.base import to_toml
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.sampling import rank_slides
+from pipeline.store.create import create_store
+from pipeline.store.format import StoreSpec
 from stages import plan_files
 from stages.plan_files import beside, changed_rows, failed_slides, is_attempt, plan_beside, plan_to_extract
 
@@ -237,6 +239,23 @@ def test_a_manifest_is_planned_once_for_a_store(cohort: Path, tmp_path: Path) ->
     assert (again.hash, same, path.stat().st_mtime_ns) == (made.hash, path, written)
     with pytest.raises(PlanError, match=r"s\.plan\.h5 was made from other inputs .*:\n  patches_per_slide: 2 -> 3\n"):
         plan_beside(cohort, PlanConfig(patch_px=64, patches_per_slide=3), tmp_path / "s.zarr")
+
+
+def test_an_earlier_plan_goes_on_with_its_resampling(cohort: Path, tmp_path: Path) -> None:
+    """The default was another one; only a call that asks for the other is told."""
+    config, store = PlanConfig(patch_px=64, patches_per_slide=2), tmp_path / "s.zarr"
+    made, path = plan_beside(cohort, config.model_copy(update={"resampling": "lanczos-pillow"}), store)
+    assert plan_beside(cohort, config, store)[0].hash == made.hash
+    asked = PlanConfig(patch_px=64, patches_per_slide=2, resampling="lanczos-torch")
+    with pytest.raises(PlanError, match="\n  resampling: None -> 'lanczos-torch'\n"):
+        plan_beside(cohort, asked, store)
+    settings = {"rows_per_shard": 64, "pixels": "none", "dtype": "float32"}
+    create_store(store, made, StoreSpec({"name": "x", "width": 3}, settings), {})
+    path.unlink()  # the store's plan says it as well
+    beside(path, ".config.toml").unlink()
+    beside(path, ".audit.csv").unlink()
+    assert plan_beside(cohort, config, store)[0].hash == made.hash
+    assert plan_beside(cohort, config, tmp_path / "new.zarr")[0].config.resampling == "lanczos-torch"
 
 
 def test_a_plan_says_which_column_it_takes_for_the_case(

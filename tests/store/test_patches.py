@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import threading
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from support.pixels import noise
 from support.plans import cohort_of, make_plan
 from support.store_writing import EMBEDDINGS, FAILED, PATCH_PX, continued_store, write_pending
 
+from pipeline.base.errors import ConfigError
 from pipeline.base.images import ImageFormat, decode_image
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
@@ -71,6 +74,33 @@ def test_what_is_kept_is_what_the_teacher_sees(cohort: Path, image_format: Image
         if image_format is not None:
             assert read.encoded is not None
             np.testing.assert_array_equal(decode_image(read.encoded, image_format, 64), seen)
+
+
+def test_a_torch_that_cannot_reduce_is_told_before_a_row_is_read(cohort: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each row would fail, and a store of failures be made."""
+    torch, pillow = plan_cohort(cohort), plan_cohort(cohort, resampling="lanczos-pillow")
+    monkeypatch.setattr(metadata, "version", {"torch": "2.6.0"}.__getitem__)
+    PlannedPatches(pillow, None, tell=print)
+    with pytest.raises(ConfigError, match=r"torch reduces the patches of this plan: torch 2\.6\.0 cannot"):
+        PlannedPatches(torch, None, tell=print)
+
+
+def test_the_next_slide_is_opened_while_one_is_read(cohort: Path, tmp_path: Path) -> None:
+    """Only where rows are read in order; one that does not open fails its own rows alone."""
+    plan = plan_cohort(shutil.copytree(cohort.parent, tmp_path / "slides") / cohort.name)
+    assert len(plan.slides) > 2
+    plan.slide_path(plan.slides[1]).unlink()
+    out = np.empty((64, 64, 3), np.uint8)
+    for in_order, expected in ((True, {0, 1}), (False, {0})):
+        patches = PlannedPatches(plan, None, tell=print, in_order=in_order)
+        assert patches.read(0, out).status is Status.OK
+        for thread in threading.enumerate():
+            if thread.name == "g2l-open":
+                thread.join(30)
+        assert {*patches._pool._slides} == {plan.slide_path(plan.slides[i]) for i in expected}
+        results = [patches.read(row, out).status for row in range(plan.num_rows)]
+        assert set(np.array(results)[plan.slide_of_row() == 1]) == {Status.NO_SLIDE}
+        assert set(np.array(results)[plan.slide_of_row() != 1]) == {Status.OK}
 
 
 def test_slides_are_looked_for_where_they_are_now(cohort: Path, tmp_path: Path) -> None:

@@ -23,7 +23,16 @@ from pipeline.store.format import Status
 from pipeline.store.ledger import Ledger
 from pipeline.store.patches import PatchRead
 from pipeline.store.store import Store
-from pipeline.store.writer import QUEUED_BATCHES, StoreWriter, row_batches, warn_of_disk, write_failures
+from pipeline.store.writer import (
+    QUEUED_BATCHES,
+    QUEUED_ROWS,
+    ROWS_A_PLACE,
+    StoreWriter,
+    places_of,
+    row_batches,
+    warn_of_disk,
+    write_failures,
+)
 
 
 @pytest.mark.parametrize(("rows_per_shard", "batch_size"), [(7, 3), (22, 22), (1, 1), (21, 4)])
@@ -182,6 +191,14 @@ def test_the_writer_waits_on_nothing_that_an_interrupt_can_break(tmp_path: Path,
         assert isinstance(writer._places, queue.SimpleQueue)
 
 
+@pytest.mark.parametrize("num_rows", [1, 63, 64, 65, 100, 256, 1000, 5000])
+def test_a_few_batches_of_any_size_and_many_small_ones_wait_for_the_disk(num_rows: int) -> None:
+    """Only so many rows, unless these are fewer than a few batches; never more places than there are."""
+    fit = QUEUED_ROWS // ROWS_A_PLACE // places_of(num_rows)
+    assert fit >= QUEUED_BATCHES
+    assert fit * num_rows <= QUEUED_ROWS or fit == QUEUED_BATCHES
+
+
 def ok_reads(encoded: list[bytes], rows: range) -> list[PatchRead]:
     return [PatchRead(Status.OK, encoded[row]) for row in rows]
 
@@ -196,7 +213,7 @@ def test_any_error_of_the_writer_reaches_the_feeder_and_stops_nothing(
 
     def feed() -> None:
         with writer:
-            for _ in range(3 * QUEUED_BATCHES):
+            for _ in range(3 * QUEUED_ROWS // ROWS_A_PLACE):
                 writer.put(range(4), EMBEDDINGS[:4], ok_reads(encoded, range(4)))
 
     with pytest.raises(ZeroDivisionError, match="in the thread"):

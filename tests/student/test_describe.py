@@ -54,7 +54,10 @@ def test_an_export_keeps_it_and_a_run_of_an_earlier_version_gets_one(run: RunFol
     (earlier.student / STUDENT_JSON).unlink()
     export_student(earlier.folder, tmp_path / "renewed")
     content, renewed = read_student_json(run.student), read_student_json(tmp_path / "renewed")
-    assert renewed == content.model_copy(update={"split": None})
+    assert content.encoder.resampling == "lanczos-torch"
+    encoder = content.encoder.model_copy(update={"resampling": "lanczos-pillow"})  # as all earlier versions did
+    assert renewed == content.model_copy(update={"split": None, "encoder": encoder})
+    assert "resampling" not in (tmp_path / "renewed" / STUDENT_JSON).read_text()
     assert f"  {STUDENT_JSON}\n" in (tmp_path / "renewed" / "README.md").read_text()
     assert not (earlier.student / STUDENT_JSON).exists()
 

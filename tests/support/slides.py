@@ -55,7 +55,7 @@ from PIL import Image
 Rgb = npt.NDArray[np.uint8]
 """An RGB image: uint8 (height, width, 3)."""
 Pattern = Literal["tissue", "blank", "coordinates", "zigzag"]
-Compression = Literal["jpeg", "deflate", "lzw", "none", "jpeg2000"]
+Compression = Literal["jpeg", "deflate", "lzw", "none", "jpeg2000", "jpeg2000-ycbcr"]
 Vendor = Literal["aperio", "generic-tiff"]
 Ifds = Literal["front", "end", "spread"]
 Damage = Literal["zero", "garbage", "scramble", "flip", "truncate", "missing", "outside"]
@@ -73,6 +73,7 @@ _TIFFFILE_COMPRESSION = {
     "lzw": "lzw",
     "none": None,
     "jpeg2000": "aperio_jp2000_rgb",
+    "jpeg2000-ycbcr": "aperio_jp2000_ycbc",
 }
 _STRIPE_ROWS = 256
 
@@ -271,7 +272,7 @@ def make_slide(
     height: int = 3072,
     mpp: float | None = 0.25,
     downsamples: Sequence[int] = (1, 4),
-    tile: int = 256,
+    tile: int | tuple[int, int] = 256,
     pattern: Pattern = "tissue",
     seed: int = 0,
     quality: int = 90,
@@ -286,9 +287,10 @@ def make_slide(
         width, height: level-0 pixels. Level d has width // d by height // d pixels, the exact mean of level 0.
         mpp: um/px of level 0, with 4 decimals as Aperio writes it; None writes none.
         downsamples: of the levels; the first is 1.
+        tile: its side, or its height and width, pixels; multiples of 16.
         quality: of JPEG, 1 to 100.
-        compression: JPEG (4:2:0), or "deflate" for the coordinate patterns, unless given. "jpeg2000" is lossless
-            and for Aperio only.
+        compression: JPEG (4:2:0), or "deflate" for the coordinate patterns, unless given. "jpeg2000" is lossless, of
+            RGB or YCbCr, and for Aperio only.
         vendor: Aperio if there is an mpp, else generic TIFF, unless given. An Aperio slide may lack mpp; a generic
             TIFF tells it by its resolution tags.
         ifds: the page directories before all pixels, behind all pixels (as scanners do), or each before its level.
@@ -310,13 +312,15 @@ def make_slide(
         options |= {"photometric": "ycbcr", "subsampling": sampling} if sampling else {}
     elif compression == "deflate":
         options["compressionargs"] = {"level": 1}
-    elif compression == "jpeg2000":
+    elif compression.startswith("jpeg2000"):
         options["compressionargs"] = {"level": 0}  # lossless
     with tifffile.TiffWriter(path) as writer:
         for downsample in downsamples:
             level = area_average(pixels, downsample)
             tags = _page_tags(vendor, width, height, level.shape[1], level.shape[0], mpp, downsample)
-            writer.write(level, tile=(tile, tile), **options, **tags)
+            if compression == "jpeg2000-ycbcr":
+                level = np.asarray(Image.fromarray(level).convert("YCbCr"))
+            writer.write(level, tile=tile if isinstance(tile, tuple) else (tile, tile), **options, **tags)
     if ifds != "spread":
         _move_ifds(path, ifds)
     return path
