@@ -396,12 +396,7 @@ class SlidePool:
             raise SlideError(str(error)) from None  # a new exception for each thread
 
     def _open(
-        self,
-        path: Path,
-        manifest_mpp: float | None,
-        planned: SlideIdentity,
-        geometry: PatchGeometry,
-        copy: Path | None,
+        self, path: Path, manifest_mpp: float | None, planned: SlideIdentity, geometry: PatchGeometry, copy: Path | None
     ) -> Slide:
         slide = Slide(path, manifest_mpp, mpp_overrides=True, cache=self._cache, copy=copy)
         self._tell_once(require_planned(slide, planned, geometry, accepts_changed=self._accepts_changed))

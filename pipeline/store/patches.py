@@ -267,11 +267,5 @@ def patches_to_embed(
         return StoredPatches(teacher.store)
     image_format = teacher.store.image_format if encode and teacher.keeps_pixels else None
     return PlannedPatches(
-        plan,
-        image_format,
-        slides_root,
-        tell=tell,
-        accepts_changed=accepts_changed,
-        stage=stage,
-        in_order=encode,
+        plan, image_format, slides_root, tell=tell, accepts_changed=accepts_changed, stage=stage, in_order=encode
     )

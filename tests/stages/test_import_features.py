@@ -93,7 +93,9 @@ def test_a_whole_number_of_level_0_pixels_is_the_rounding_of_what_was_asked_for(
 ) -> None:
     """64 px at 0.5 are 126.63 pixels of 0.2527 um: 127 in the files, and yet the same pixels as extracted."""
     manifest = write_cohort(tmp_path / "slides", 1, mpp=0.2527)
-    store = extract(plan_cohort(manifest, resampling="lanczos-pillow"), tmp_path / "e.zarr", weights, dtype="float32").store
+    store = extract(
+        plan_cohort(manifest, resampling="lanczos-pillow"), tmp_path / "e.zarr", weights, dtype="float32"
+    ).store
     more = {"slides_root": manifest.parent, "manifest": manifest}
     for layout in ("trident", "stamp", "slide2vec"):
         features = WRITERS[layout](tmp_path / layout, slides_of(store))
