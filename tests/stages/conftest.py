@@ -31,7 +31,7 @@ def pyramids(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def extracted(tmp_path_factory: pytest.TempPathFactory, pyramids: Path, weights: Path) -> Store:
     """What `extract-teacher` makes of the slides, in float32."""
-    plan = plan_cohort(pyramids / "manifest.csv")
+    plan = plan_cohort(pyramids / "manifest.csv", resampling="lanczos-pillow")
     return extract(plan, tmp_path_factory.mktemp("extracted") / "s.zarr", weights, dtype="float32").store
 
 

@@ -49,7 +49,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def extracted(work: Path) -> Store:
     """What `extract-teacher` makes of all patches, in float32."""
-    plan = plan_cohort(work / "slides" / "manifest.csv", patches_per_slide=10**6)
+    plan = plan_cohort(work / "slides" / "manifest.csv", patches_per_slide=10**6, resampling="lanczos-pillow")
     weights = work / "teacher.safetensors"
     return extract(plan, work / "extracted.zarr", weights, dtype="float32", rows_per_shard=64).store
 
