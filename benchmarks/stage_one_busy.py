@@ -34,6 +34,7 @@ from pipeline.cohort.plan import Plan
 from pipeline.config.stages import ExtractConfig, PlanConfig
 from pipeline.encoders.build import build_encoder
 from pipeline.slides import reader
+from pipeline.slides.info import read_info
 from pipeline.store.patches import patches_to_embed
 from stages import extract_teacher
 from stages.extract_teacher import RunningTeacher, embed_shards, prepare_store
@@ -89,7 +90,7 @@ class Stage:
             patches = patches_to_embed(teacher, self.plan, None, tell=print)
             with (
                 mock.patch.object(extract_teacher, "EncoderForward", return_value=stand_in),
-                mock.patch.object(reader, "read_info", slower(reader.read_info, open_ms)),
+                mock.patch.object(reader, "read_info", slower(read_info, open_ms)),
                 mock.patch.object(os, "fsync", slower(os.fsync, sync_ms)),
             ):
                 embed_shards(teacher, patches, teacher.ledger.pending(), self.running, workers=usable_cores())

@@ -1,7 +1,7 @@
 """A training step of stage two against the same step on tensors in memory plus bare decoding of its pixels.
 
 Reading, decoding and augmenting happen in threads while the model computes, and where they share its cores they take
-its time. What stage two must not do is take more than that: its mean step may be at most 1.1 times (the step alone +
+its time. What stage two must not do is take more than that: its mean step may be at most 1.03 times (the step alone +
 the bare decoding of the batch's pixels with the same threads).
 
 What is compared is fair because it is the same rows in the same batches in the same process, in turn:
@@ -17,6 +17,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import inputs
 import machine
@@ -43,7 +44,7 @@ from pipeline.training.step.train_step import train_step
 from stages.extract_teacher import extract_teacher
 from stages.train_student import prepare_run, train_epoch
 
-NEEDED = 1.1
+NEEDED = 1.03
 """From the issue."""
 TEACHER = "lcnet_050"
 """Of no weight here: only its embeddings' width (1,280) counts."""
@@ -74,7 +75,12 @@ class StageTwo:
         size = self.run.rows.batch_size
         patch_px = self.run.teachers.first.patch_px
         with BatchLoader(
-            reader.read, patch_px=patch_px, batch_size=size, workers=self.run.workers, device=DEVICE
+            reader.read,
+            patch_px=patch_px,
+            batch_size=size,
+            workers=self.run.workers,
+            device=DEVICE,
+            read_some=reader.read_some,
         ) as loader:
             return [Batch(b.rows, b.pixels.clone(), b.results) for b in loader.batches(batches_of(order, size))]
 
@@ -107,12 +113,12 @@ class StageTwo:
         log.close()
 
 
-def make_store(folder: Path, num_rows: int) -> Store:
-    """A finished store."""
+def make_store(folder: Path, num_rows: int, pixels: Literal["jpegxl", "jpeg"] = "jpegxl") -> Store:
+    """A finished store, in a folder named by its pixels."""
     weights = inputs.make_weights(folder, TEACHER)
-    config = ExtractConfig(teacher=TEACHER, weights=weights, device="cpu", rows_per_shard=256)
+    config = ExtractConfig(teacher=TEACHER, weights=weights, device="cpu", rows_per_shard=256, pixels=pixels)
     with inputs.silence():
-        return extract_teacher(inputs.make_plan(folder, num_rows), folder / "store.zarr", config).store
+        return extract_teacher(inputs.make_plan(folder, num_rows), folder / f"{pixels}.zarr", config).store
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ version, and a larger sample contains the smaller one. Left out: sampling by mor
 """
 
 import hashlib
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,8 @@ VAL: Final = 1
 """Split code of a row that is held out."""
 SPLIT_NAMES: Final = ("train", "val")
 """Names of the split codes."""
+RowNumbers = NDArray[np.signedinteger[Any]]
+"""Numbers of rows, (N,); in 4 bytes each where these hold them, for a store may have many millions."""
 GAP: Final = 255
 """Split code of a patch next to a held-out strip, which is not used."""
 

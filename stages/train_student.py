@@ -46,7 +46,6 @@ from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
-from pipeline.sampling import TRAIN
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
@@ -61,7 +60,7 @@ from pipeline.training.early_stop import EarlyStop
 from pipeline.training.held_out import best_words
 from pipeline.training.identity import loss_weights, named_in_lines, run_identity
 from pipeline.training.optim import build_optimizer, set_schedules
-from pipeline.training.rows import RowChoice, StoredRows, batches_of, choose_rows, epoch_order, teacher_statistics
+from pipeline.training.rows import KeptStatistics, RowChoice, StoredRows, batches_of, choose_rows, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
 from pipeline.training.step.rehearsal import cost_words, rehearse
@@ -211,7 +210,8 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     distributed.wait_for_all()
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
-    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how)
+    kept = KeptStatistics(folder.statistics_path, writes=distributed.is_leader())
+    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how, kept)
 
 
 def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str, recipe: str | None) -> list[str]:
@@ -279,11 +279,13 @@ def prepare_run(
     precision: str,
     begun_from: Mapping[str, Projector] = MappingProxyType({}),
     how: HowToStep | None = None,
+    kept: KeptStatistics = KeptStatistics(None),
 ) -> Run:
     """Build projectors and optimizer; a teacher's statistics are over all training rows, of fresh views over those of
     the first epoch.
 
-    `begun_from` has trained projectors to start from, by teacher; `how` says how steps are made, by default at once.
+    `begun_from` has trained projectors to start from, by teacher; `how` says how steps are made, by default at once;
+    `kept` has statistics of an earlier start.
 
     Raises:
         StoreError: a shard of embeddings is damaged.
@@ -299,7 +301,7 @@ def prepare_run(
             continue_projector(projector, begun_from[name])
         source, first_view = fresh.of_first(each) if fresh else (each, 0 if config.use_plain_view else 1)
         num_views = first_view + 1 if fresh else teachers.views.count
-        mean, var = teacher_statistics(source, TRAIN, rows.train, num_views, first_view)
+        mean, var = kept.of(source, rows.train, num_views, first_view)
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
     heads = tuple(map(Head, teachers.names, projectors, teachers.weights))
@@ -344,7 +346,7 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
                 words = cost_of(run)
                 if leader:
                     say(words)
-                shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration).tolist()
+                shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration)
                 with calibrated(
                     run.distillation,
                     run.reader,
@@ -395,7 +397,12 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
     share = run.rows.batch_size // distributed.world_size()
     mine = slice(distributed.rank() * share, (distributed.rank() + 1) * share)
     loader = BatchLoader(
-        reader.read, patch_px=run.reader.patch_px, batch_size=share, workers=run.workers, device=distillation.device
+        reader.read,
+        patch_px=run.reader.patch_px,
+        batch_size=share,
+        workers=run.workers,
+        device=distillation.device,
+        read_some=reader.read_some,
     )
     waiting: list[tuple[int, float, Tensor, Tensor]] = []
     distillation.train()

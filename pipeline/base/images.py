@@ -76,8 +76,10 @@ def encode_image(patch: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
     return bytes(imagecodecs.jpeg8_encode(patch, level=JPEG_QUALITY, subsampling="444"))
 
 
-def decode_image(data: bytes, image_format: ImageFormat, patch_px: int) -> NDArray[np.uint8]:
-    """Decode the bytes of `encode_image`: uint8 (P, P, 3) RGB.
+def decode_image(
+    data: bytes, image_format: ImageFormat, patch_px: int, out: NDArray[np.uint8] | None = None
+) -> NDArray[np.uint8]:
+    """Decode the bytes of `encode_image`: uint8 (P, P, 3) RGB; into `out` if given, contiguous and of that shape.
 
     A damaged JPEG may still decode; only the store's checksums reveal the damage.
 
@@ -85,7 +87,11 @@ def decode_image(data: bytes, image_format: ImageFormat, patch_px: int) -> NDArr
         ValueError: the bytes are not an image of that format, or its size is not `patch_px`. The codecs compare the
             header's size with the array's before they decode.
     """
-    patch = np.zeros((patch_px, patch_px, 3), np.uint8)
+    if out is None:
+        patch = np.zeros((patch_px, patch_px, 3), np.uint8)
+    else:
+        patch = out
+        patch.fill(0)  # a codec leaves alone what a damaged image lacks
     try:
         if image_format == "jpegxl":
             imagecodecs.jpegxl_decode(data, numthreads=1, out=patch)

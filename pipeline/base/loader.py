@@ -55,6 +55,8 @@ class BatchLoader(Generic[T]):
     """Reads batches ahead with `read(row, out)`, which fills `out`, uint8 (P, P, 3), and returns a result for the row.
     With several views `out` is (K, P, P, 3), and a batch's pixels are (B, K, P, P, 3).
 
+    `read_some(rows, out)`, if given, reads several rows at once where that costs less, to the same pixels and results.
+
     An exception in `read` reaches the consumer at that batch. Use as a context manager, which ends the threads.
     """
 
@@ -67,8 +69,10 @@ class BatchLoader(Generic[T]):
         workers: int,
         device: torch.device,
         views: int = 1,
+        read_some: Callable[[Sequence[int], NDArray[np.uint8]], list[T]] | None = None,
     ) -> None:
         self._read = read
+        self._read_some = read_some or self._read_each
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="g2l-read")
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
         shape = (BATCHES_AHEAD + 2, batch_size, *([views] if views > 1 else []), patch_px, patch_px, 3)
@@ -82,7 +86,7 @@ class BatchLoader(Generic[T]):
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def _read_some(self, rows: Sequence[int], out: NDArray[np.uint8]) -> list[T]:
+    def _read_each(self, rows: Sequence[int], out: NDArray[np.uint8]) -> list[T]:
         return [self._read(row, out[i]) for i, row in enumerate(rows)]
 
     def _submit(self, rows: Sequence[int], buffer: Tensor) -> list[Future[list[T]]]:

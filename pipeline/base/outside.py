@@ -99,6 +99,19 @@ def read_bytes(path: Path, most: int = MOST_TEXT_BYTES) -> bytes:
     return data
 
 
+def read_part(path: Path, start: int, count: int) -> bytes:
+    """`count` bytes of a regular file from `start` on, fewer where it ends.
+
+    Raises:
+        OSError: it cannot be read.
+        UnsafeError: it is not a regular file.
+    """
+    require_regular(path)
+    with open(path, "rb") as f:
+        f.seek(start)
+        return f.read(count)
+
+
 def is_there(path: Path) -> bool:
     """Whether anything has the name of an optional file. A broken link counts, so that reading it fails instead of
     passing for an absent file.

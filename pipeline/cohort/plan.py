@@ -87,8 +87,8 @@ class SlidePlan:
             "quickhash": self.quickhash,
             "size_l0_px": list(self.size_l0_px),
             "geometry": self.geometry.record(),
-            "coords": hashlib.sha256(self.coords_l0_px.astype("<i8").tobytes()).hexdigest(),
-            "split": hashlib.sha256(self.split.tobytes()).hexdigest(),
+            "coords": hashlib.sha256(np.ascontiguousarray(self.coords_l0_px, "<i8").data).hexdigest(),
+            "split": hashlib.sha256(np.ascontiguousarray(self.split).data).hexdigest(),
         }
 
     def facts_of_identity(self) -> dict[str, Any]:
@@ -154,15 +154,23 @@ class PlannedSlides:
     @property
     def num_rows(self) -> int:
         """Number of patches, N."""
-        return sum(len(s.coords_l0_px) for s in self.slides)
+        return sum(len(s.split) for s in self.slides)
 
     def slide_of_row(self) -> NDArray[np.int32]:
         """Index into `slides` of every row; int32 (N,)."""
-        return np.repeat(np.arange(len(self.slides), dtype=np.int32), [len(s.coords_l0_px) for s in self.slides])
+        return np.repeat(np.arange(len(self.slides), dtype=np.int32), [len(s.split) for s in self.slides])
 
     def case_of_row(self) -> NDArray[np.str_]:
         """The case of every row: (N,)."""
         return np.array([slide.case_id for slide in self.slides])[self.slide_of_row()]
+
+    def cases_of(self, rows: Sequence[int] | NDArray[np.int64]) -> NDArray[np.str_]:
+        """The case of each of `rows` (M,): (M,). Of many rows `case_of_row` would take a name for each row of the
+        plan.
+        """
+        ends = np.cumsum([len(slide.split) for slide in self.slides])
+        of_row = np.searchsorted(ends, np.asarray(rows, np.int64), side="right")
+        return np.array([slide.case_id for slide in self.slides])[of_row]
 
     def coords(self) -> NDArray[np.int64]:
         """Level-0 (x, y) of every row; int64 (N, 2)."""
@@ -291,8 +299,10 @@ def slide_record(slide: SlidePlan) -> dict[str, Any]:
     }
 
 
-def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: NDArray[np.uint8]) -> SlidePlan:
-    """The inverse of `slide_record`.
+def slide_from_record(
+    record: dict[str, Any], coords: NDArray[np.int64], split: NDArray[np.uint8], kind: type[SlidePlan] = SlidePlan
+) -> SlidePlan:
+    """The inverse of `slide_record`; the slide is of the class `kind`.
 
     Raises:
         KeyError, TypeError, ValueError: it is not a slide's record.
@@ -304,7 +314,7 @@ def slide_from_record(record: dict[str, Any], coords: NDArray[np.int64], split: 
     width, height = record["size_l0_px"]
     identity_from_record(record.get("identity_facts"), record["quickhash"], (width, height))  # raises if it is wrong
     values = record | {"size_l0_px": (width, height), "geometry": PatchGeometry(**record["geometry"])}
-    return SlidePlan(coords_l0_px=coords, split=split, **values)
+    return kind(coords_l0_px=coords, split=split, **values)
 
 
 def _check_format(records: Any, source: Path) -> None:
@@ -318,7 +328,7 @@ def _check_format(records: Any, source: Path) -> None:
         raise PlanError(f"{source}: not a plan of format version {FORMAT_VERSION}. Make it again with `g2l plan`")
 
 
-def plan_from_records(records: dict[str, Any], slides: list[SlidePlan], source: Path) -> Plan:
+def plan_from_records(records: dict[str, Any], slides: Sequence[SlidePlan], source: Path) -> Plan:
     """The inverse of `plan_records`.
 
     Raises:

@@ -8,10 +8,10 @@ the hash of each round.
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.base.console import counted
 from pipeline.base.errors import StoreError
+from pipeline.sampling import RowNumbers
 from pipeline.store.format import Status
 from pipeline.store.replay import require_replay
 from pipeline.store.store import StoredTeacher
@@ -22,11 +22,11 @@ class FreshViews:
     """Which view each epoch shows, and that it is whole.
 
     Args:
-        rows: the training rows, int64 (N,).
+        rows: the training rows, (N,).
         plain: whether the patch itself is the first view; else it is not shown.
     """
 
-    def __init__(self, teachers: ChosenTeachers, rows: NDArray[np.int64], *, plain: bool) -> None:
+    def __init__(self, teachers: ChosenTeachers, rows: RowNumbers, *, plain: bool) -> None:
         self._teachers, self._rows = teachers, rows
         self._first = 0 if plain else 1
         self._shown: dict[int, list[str]] = {}

@@ -133,8 +133,8 @@ class Store:
         """The plan in the store's folder, checked against its hash, but not against the number of rows."""
         return read_stored_plan(self.folder / "plan", self.first.plan_hash)
 
-    def read_pixels(self, row: int) -> NDArray[np.uint8]:
-        """The tile of a row, without tiles the patch as the teachers saw it: uint8 (T, T, 3) RGB.
+    def read_pixels(self, row: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """The tile of a row, without tiles the patch as the teachers saw it: uint8 (T, T, 3) RGB; in `out` if given.
 
         Raises:
             StoreError: it is damaged, or the row has none.
@@ -145,7 +145,7 @@ class Store:
         if data is None:
             raise StoreError(f"{path}: row {row} has no pixels")
         try:
-            return decode_image(data, self.image_format, self.tile_px)
+            return decode_image(data, self.image_format, self.tile_px, out)
         except ValueError as error:
             raise StoreError(f"{path}: row {row}: {error}") from None
 
@@ -188,6 +188,8 @@ class StoredTeacher:
             raise StoreError(f"{folder}: these embeddings are of another plan than the store's")
         self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard)
         self._embedding_files = ShardCache(self.chunks_per_shard)
+        self._paths: dict[tuple[str, int], Path] = {}
+        self._compared: set[tuple[str, int, int]] = set()
         self._rounds: dict[int, StoredTeacher] = {}
 
     @property
@@ -311,7 +313,10 @@ class StoredTeacher:
 
     def shard_path(self, array: str, shard: int) -> Path:
         """The file of a shard of an array."""
-        return self.folder.joinpath(array, "c", str(shard), *["0"] * AXES[array])
+        path = self._paths.get((array, shard))
+        if path is None:  # once: to make it takes as long as to read a patch
+            path = self._paths[array, shard] = self.folder.joinpath(array, "c", str(shard), *["0"] * AXES[array])
+        return path
 
     def read_embeddings(self, shard: int) -> NDArray[Any]:
         """Embeddings of a finished shard: (rows, D) in the stored type; NaN where a row has none.
@@ -320,7 +325,9 @@ class StoredTeacher:
             StoreError: the shard file is missing or damaged.
         """
         file = ShardFile(self.shard_path("embedding", shard), self.chunks_per_shard)
-        return _first_rows(file.read_rows(self.dtype, self.width), len(self.ledger.rows(shard)), file.path)
+        values = _first_rows(file.read_rows(self.dtype, self.width), len(self.ledger.rows(shard)), file.path)
+        self._compared.update(("embedding", shard, chunk) for chunk in range(self.chunks_per_shard))
+        return values
 
     def read_views(self, shard: int) -> NDArray[Any]:
         """Embeddings of all views of a finished shard: (rows, K, D), view 0 first; as `read_embeddings`."""
@@ -329,14 +336,15 @@ class StoredTeacher:
             return plain
         file = ShardFile(self.shard_path("views", shard), self.chunks_per_shard)
         values = _first_rows(file.read_rows(self.dtype, further * self.width), len(plain), file.path)
+        self._compared.update(("views", shard, chunk) for chunk in range(self.chunks_per_shard))
         return np.concatenate([plain, values.reshape(-1, further, self.width)], axis=1)
 
     def read_embedding(self, row: int, view: int = 0) -> NDArray[np.float32]:
-        """The embedding of a view of one row, float32 (D,). Its checksum is not compared: read the shards once
-        beforehand.
+        """The embedding of a view of one row, float32 (D,). The checksum of the chunk that it lies in is compared when
+        the chunk is read for the first time, here or with its shard.
 
         Raises:
-            StoreError: it is not there.
+            StoreError: it is not there, or damaged.
         """
         if view >= self.views.count:
             made = self.round(view)
@@ -346,8 +354,12 @@ class StoredTeacher:
         shard, index = divmod(row, self.rows_per_shard)
         chunk, index = divmod(index, chunk_rows(self.rows_per_shard))
         row_bytes = self.width * np.dtype(self.dtype).itemsize
-        file = self._embedding_files.open(self.shard_path("views" if view else "embedding", shard))
+        array = "views" if view else "embedding"
+        file = self._embedding_files.open(self.shard_path(array, shard))
         place = index * (self.views.count - 1) + view - 1 if view else index
+        if (array, shard, chunk) not in self._compared:
+            file.read_chunk(chunk)
+            self._compared.add((array, shard, chunk))
         data = file.read_slice(chunk, place * row_bytes, row_bytes)
         return np.frombuffer(data, np.dtype(self.dtype).newbyteorder("<")).astype(np.float32)
 

@@ -11,7 +11,6 @@ from importlib import resources
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.base.outside import printable
 from pipeline.base.versions import versions
@@ -20,7 +19,7 @@ from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.encoders.hub import page_of
 from pipeline.encoders.table import EncoderSpec
-from pipeline.sampling import VAL
+from pipeline.sampling import VAL, RowNumbers
 from pipeline.store.teachers import ChosenTeachers
 from pipeline.student.student_json import FIRST_PROJECTOR, projector_files
 from pipeline.training.augment import beyond_the_teacher
@@ -62,7 +61,7 @@ def card_facts(
     held_out: Mapping[str, HeldOut],
     student: BuiltEncoder,
     options: dict[str, Any],
-    train_rows: NDArray[np.int64],
+    train_rows: RowNumbers,
     num_steps: int,
 ) -> dict[str, Any]:
     """What `model_card` says; `held_out` has the figures of `RunFolder.held_out_figures`, `options` those of the run

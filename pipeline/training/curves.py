@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from pipeline.disk.files import write_bytes
 from pipeline.report.labels import shorten
 from pipeline.training.held_out import FIGURES, vals_by_teacher
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DRAWN = tuple(key for key in FIGURES if key != "loss")
 """Figures in the right panel, if the run has them; one colour each."""
@@ -29,6 +28,10 @@ SMOOTHED_SHARE = 0.05
 
 def draw_curves(lines: list[dict[str, Any]], path: Path) -> None:
     """Plot the lines of `metrics.jsonl` as a PNG: training on the left, held-out figures on the right."""
+    import matplotlib as mpl  # here, so that a run begins before this is imported
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # as above
+    from matplotlib.figure import Figure  # as above
+
     steps = [line for line in lines if line["kind"] == "step"]
     vals = vals_by_teacher(lines)
     with mpl.rc_context({"text.parse_math": False}):  # a teacher's name may contain a dollar sign
@@ -52,7 +55,7 @@ def moving_mean(values: Sequence[float], count: int) -> np.ndarray[Any, np.dtype
     return np.asarray((sums[stops] - sums[starts]) / (stops - starts))
 
 
-def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: dict[str, list[dict[str, Any]]]) -> None:
+def _draw_loss(axes: "Axes", steps: list[dict[str, Any]], vals: dict[str, list[dict[str, Any]]]) -> None:
     x, losses = [s["step"] for s in steps], [s["loss"] for s in steps]
     count = max(round(SMOOTHED_SHARE * len(steps)), 1)
     axes.plot(x, losses, color="#1f5fbf", alpha=0.25, lw=0.8)
@@ -76,7 +79,7 @@ def _draw_loss(axes: Axes, steps: list[dict[str, Any]], vals: dict[str, list[dic
     axes.legend(frameon=False, fontsize=9, loc="upper right")
 
 
-def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
+def _draw_learning_rate(axes: "Axes", steps: list[dict[str, Any]]) -> None:
     axes.plot([s["step"] for s in steps], [s["lr"] for s in steps], color="#777777", lw=1.2)
     axes.set(xlabel="step", ylabel="learning\nrate")
     axes.set_ylim(bottom=0)
@@ -84,7 +87,7 @@ def _draw_learning_rate(axes: Axes, steps: list[dict[str, Any]]) -> None:
     axes.grid(alpha=0.25)
 
 
-def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
+def _draw_held_out(axes: "Axes", vals: dict[str, list[dict[str, Any]]]) -> None:
     values = [v[name] for history in vals.values() for v in history for name in DRAWN if name in v]
     if not values:
         axes.text(0.5, 0.5, "too few held-out rows to score", ha="center", va="center", transform=axes.transAxes)
@@ -102,7 +105,7 @@ def _draw_held_out(axes: Axes, vals: dict[str, list[dict[str, Any]]]) -> None:
     axes.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=3)
 
 
-def _draw_history(axes: Axes, history: list[dict[str, Any]], style: str, *, in_legend: bool) -> None:
+def _draw_history(axes: "Axes", history: list[dict[str, Any]], style: str, *, in_legend: bool) -> None:
     """A line a figure, over the validations of one teacher."""
     for color, name in enumerate(DRAWN):
         points = [(v["step"], v[name]) for v in history if name in v]

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh
-from sklearn.linear_model import Ridge, RidgeCV
 
 RELATIVE_STRENGTHS = tuple(10.0**power for power in range(-8, 3))
 """Ridge strengths per row: a standardised column has the sum of squares N. Our choice: from almost no penalty, for an
@@ -63,6 +62,8 @@ def fit_linear_map(embeddings: NDArray[np.float32], targets: Floats, cases: NDAr
     Raises:
         ValueError: fewer than three rows.
     """
+    from sklearn.linear_model import Ridge, RidgeCV  # here, so that a run continues before this is imported
+
     if len(embeddings) < 3:
         raise ValueError("a linear map needs at least three rows")
     values = embeddings.astype(np.float64)

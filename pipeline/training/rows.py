@@ -4,20 +4,24 @@ Everything is a function of (seed, epoch, row), independent of workers and of ea
 at any step.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.console import Tell
 from pipeline.base.draws import RunDraws
-from pipeline.base.errors import ConfigError, StoreError
-from pipeline.cohort.views import Views, dihedral
-from pipeline.sampling import TRAIN, VAL, patch_keys
+from pipeline.base.errors import CheckpointError, ConfigError, StoreError
+from pipeline.base.outside import read_json, reading
+from pipeline.cohort.views import Views
+from pipeline.disk.files import sha256_json, write_json
+from pipeline.sampling import TRAIN, VAL, RowNumbers, patch_keys
 from pipeline.store.changed_slides import only_noted
 from pipeline.store.format import Status
 from pipeline.store.fresh_views import FreshViews
@@ -25,70 +29,68 @@ from pipeline.store.patches import PlannedPatches
 from pipeline.store.replay import require_replay
 from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import made_with
+from pipeline.training.augment import Augmentation, augment
 from pipeline.training.subset import RowSubset
-
-Augmentation = Literal["none", "flips", "flips+jitter"]
 
 MIN_SCORED = 2
 """Fewest held-out rows to score a student on: with one, retrieval and correlations mean nothing."""
-JITTER = 0.1
-"""Largest relative change of brightness, contrast and saturation. Our choice: mild, as the teacher saw the patch
-without it.
-"""
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""Weights of R, G and B in brightness, ITU-R BT.601."""
+ROWS_AT_ONCE = 1 << 16
+"""Rows whose keys are held at once. Our choice: 3 MB."""
 
 
 @dataclass(frozen=True)
 class RowChoice:
-    """Rows of a run: `train`, int64 (N,); `val`, the held-out rows to score, int64 (M,); and the batch size.
+    """Rows of a run: `train`, (N,); `val`, the held-out rows to score, (M,); and the batch size.
 
-    `fit` are the training rows that each validation fits a linear map on, int64 (L,); `notes` are for the user.
+    `fit` are the training rows that each validation fits a linear map on, (L,); `notes` are for the user.
     """
 
-    train: NDArray[np.int64]
-    val: NDArray[np.int64]
+    train: RowNumbers
+    val: RowNumbers
     batch_size: int
-    fit: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    fit: RowNumbers = field(default_factory=lambda: np.zeros(0, np.int64))
     notes: tuple[str, ...] = ()
 
 
-def row_keys(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
+def row_numbers(wanted: NDArray[np.bool_]) -> RowNumbers:
+    """Numbers of the rows that are `wanted` (N,), ascending."""
+    numbers: RowNumbers = np.empty(np.count_nonzero(wanted), np.int32 if len(wanted) <= 2**31 else np.int64)
+    done = 0
+    for start in range(0, len(wanted), ROWS_AT_ONCE):
+        some = start + np.flatnonzero(wanted[start : start + ROWS_AT_ONCE])
+        numbers[done : done + len(some)] = some
+        done += len(some)
+    return numbers
+
+
+def row_keys(rows: RowNumbers, seed: int, epoch: int, purpose: str) -> NDArray[np.uint64]:
     """A 64-bit key for each row, from (seed, epoch, row, purpose) alone; uint64 (N,)."""
-    return patch_keys(purpose, np.stack([rows, np.full_like(rows, epoch)], axis=1), seed)
+    return patch_keys(purpose, np.stack([rows, np.full_like(rows, epoch)], axis=1, dtype=np.int64), seed)
 
 
-def epoch_order(rows: NDArray[np.int64], seed: int, epoch: int, purpose: str = "order") -> NDArray[np.int64]:
-    """Shuffle the rows for an epoch: sorted by key, so the order is the same on every machine."""
-    return rows[np.argsort(row_keys(rows, seed, epoch, purpose), kind="stable")]
+def epoch_order(rows: RowNumbers, seed: int, epoch: int, purpose: str = "order") -> RowNumbers:
+    """Shuffle the rows for an epoch: sorted by key, so the order is the same on every machine.
+
+    `rows` are ascending. They are sorted a share at a time, for all keys and their order take 40 bytes a row.
+    """
+    order = np.empty_like(rows)
+    share = np.empty(len(rows), np.uint8)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        keys = row_keys(rows[start : start + ROWS_AT_ONCE], seed, epoch, purpose)
+        share[start : start + ROWS_AT_ONCE] = keys >> np.uint64(56)
+    step, done = max(1, 256 * ROWS_AT_ONCE // max(len(rows), 1)), 0
+    for lowest in range(0, 256, step):
+        chosen = rows[(share >= lowest) & (share < lowest + step)]
+        keys = row_keys(chosen, seed, epoch, purpose)
+        order[done : done + len(chosen)] = chosen[np.argsort(keys, kind="stable")]
+        done += len(chosen)
+    return order
 
 
-def batches_of(order: NDArray[np.int64], batch_size: int, first: int = 0) -> Iterator[list[int]]:
+def batches_of(order: RowNumbers, batch_size: int, first: int = 0) -> Iterator[list[int]]:
     """Full batches of an epoch, from batch `first` on; a remainder is dropped, for another epoch to use."""
     for number in range(first, len(order) // batch_size):
         yield order[number * batch_size : (number + 1) * batch_size].tolist()
-
-
-def jitter(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
-    """Change brightness, contrast and saturation of (P, P, 3) by up to `JITTER` each, drawn from bytes of the key."""
-    brightness, contrast, saturation = (
-        1 + JITTER * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)
-    )
-    image = patch.astype(np.float32) * np.float32(brightness)
-    mean = image.mean()
-    image = (image - mean) * np.float32(contrast) + mean
-    grey = (image @ LUMA)[..., None]
-    image = (image - grey) * np.float32(saturation) + grey
-    clipped: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return clipped
-
-
-def augment(patch: NDArray[np.uint8], key: int, augmentation: Augmentation) -> NDArray[np.uint8]:
-    """Augment a patch (P, P, 3) for the student."""
-    if augmentation == "none":
-        return patch
-    turned = dihedral(patch, key & 7)
-    return turned if augmentation == "flips" else jitter(turned, key)
 
 
 def choose_rows(
@@ -109,7 +111,9 @@ def choose_rows(
     Raises:
         ConfigError: too few rows to train on, or a batch that does not divide among the processes.
     """
-    train, val = (reduce(np.intersect1d, [each.ok_rows(split) for each in teachers]) for split in (TRAIN, VAL))
+    embedded = reduce(np.logical_and, (each.status() == Status.OK for each in teachers))
+    split_of_row = teachers[0].plan.split()
+    train, val = (row_numbers(embedded & (split_of_row == split)) for split in (TRAIN, VAL))
     train = subset.restrict(train, teachers[0].plan)
     _require_enough(train, teachers)
     notes = []
@@ -132,7 +136,7 @@ def choose_rows(
     )
 
 
-def _require_enough(train: NDArray[np.int64], teachers: Sequence[StoredTeacher]) -> None:
+def _require_enough(train: RowNumbers, teachers: Sequence[StoredTeacher]) -> None:
     """Check that there are rows to train on.
 
     Raises:
@@ -150,7 +154,7 @@ def _require_enough(train: NDArray[np.int64], teachers: Sequence[StoredTeacher])
     raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {advice}")
 
 
-def _why_not_scored(val: NDArray[np.int64], teachers: Sequence[StoredTeacher]) -> str:
+def _why_not_scored(val: RowNumbers, teachers: Sequence[StoredTeacher]) -> str:
     """Why fewer than `MIN_SCORED` rows are held out."""
     why = "no rows are held out" if not len(val) else f"one row is held out, and {MIN_SCORED} are needed to score"
     teacher = teachers[0]
@@ -159,15 +163,16 @@ def _why_not_scored(val: NDArray[np.int64], teachers: Sequence[StoredTeacher]) -
     return why
 
 
-def _sample(rows: NDArray[np.int64], most: int, seed: int, purpose: str) -> NDArray[np.int64]:
+def _sample(rows: RowNumbers, most: int, seed: int, purpose: str) -> RowNumbers:
     """Sample at most `most` of the rows, by hash; ascending."""
-    keys = row_keys(rows, seed, 0, purpose)
-    return np.sort(rows[np.argsort(keys, kind="stable")[:most]])
+    first: RowNumbers = rows[:0]
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        first = np.concatenate([first, rows[start : start + ROWS_AT_ONCE]])
+        first = first[np.argsort(row_keys(first, seed, 0, purpose), kind="stable")[:most]]
+    return np.sort(first)
 
 
-def row_views(
-    rows: NDArray[np.int64], views: Views, draws: RunDraws, epoch: int, *, plain: bool = True
-) -> NDArray[np.int64]:
+def row_views(rows: RowNumbers, views: Views, draws: RunDraws, epoch: int, *, plain: bool = True) -> NDArray[np.int64]:
     """The view of each row to show in an epoch, int64 (N,); view 0, the patch itself, is among them if `plain` is set.
 
     Of K views to show, each is shown once in epochs 0 to K-1, once in the K epochs after these, and so on: in an order
@@ -215,7 +220,7 @@ class StoredRows:
 
     def cases(self, rows: Sequence[int]) -> NDArray[np.str_]:
         """The case of each of the rows."""
-        return self._store.plan.case_of_row()[np.asarray(rows, np.int64)]
+        return self._store.plan.cases_of(rows)
 
     def read(self, row: int, out: NDArray[np.uint8], view: int = 0) -> NDArray[np.float32]:
         """Fill `out`, uint8 (P, P, 3), with a view of the patch; returns all teachers' embeddings of it, concatenated:
@@ -224,18 +229,26 @@ class StoredRows:
         Raises:
             StoreError: pixels or embedding are damaged, or the slide can no longer be read.
         """
-        if self._slides is None:
-            tile = self._store.read_pixels(row)
+        if self._slides is None and view == 0 and self._tile_px == self.patch_px:
+            self._store.read_pixels(row, out)
         else:
-            tile = np.empty((self._tile_px, self._tile_px, 3), np.uint8)
-            result = self._slides.read(row, tile)
-            if result.status is not Status.OK:
-                raise StoreError(
-                    f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
-                    "has no pixels: give the folder of the slides with --slides-root"
-                )
-        out[:] = self.views.apply(tile, row, view)
+            out[:] = self.views.apply(self._read_tile(row), row, view)
+        if len(self._teachers) == 1:
+            return self._teachers[0].read_embedding(row, view)
         return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
+
+    def _read_tile(self, row: int) -> NDArray[np.uint8]:
+        """The tile of a row, uint8 (T, T, 3); raises as `read`."""
+        if self._slides is None:
+            return self._store.read_pixels(row)
+        tile = np.empty((self._tile_px, self._tile_px, 3), np.uint8)
+        result = self._slides.read(row, tile)
+        if result.status is not Status.OK:
+            raise StoreError(
+                f"row {row} could be read for the teacher, but not now: {result.reason}. The store "
+                "has no pixels: give the folder of the slides with --slides-root"
+            )
+        return tile
 
     def reader(self, draws: RunDraws, epoch: int, augmentation: Augmentation) -> "AugmentedRows":
         """Reader of the rows as the student sees them in an epoch.
@@ -256,21 +269,96 @@ class AugmentedRows:
 
     def read(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Read the epoch's view of the row as `StoredRows.read` does, then augment it."""
-        number, rows = np.array([row]), self._rows
-        if rows.fresh is None:
-            view = int(row_views(number, rows.views, self._draws, self._epoch, plain=rows.plain_view)[0])
+        return self.read_some([row], out[None])[0]
+
+    def read_some(self, numbers: Sequence[int], out: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+        """`read` of several rows at once, into uint8 (B, P, P, 3)."""
+        chosen, rows, size = np.array(numbers), self._rows, len(numbers)
+        if rows.fresh is not None:
+            views = [rows.fresh.view(self._epoch)] * size
+        elif rows.views.count == 1:
+            views = [0] * size
         else:
-            view = rows.fresh.view(self._epoch)
-        embedding = rows.read(row, out, view)
-        if self._augmentation != "none":
-            key = int(row_keys(number, self._draws.seed, self._epoch, "augment")[0])
-            out[:] = augment(out.copy(), key, self._augmentation)
-        return embedding
+            views = row_views(chosen, rows.views, self._draws, self._epoch, plain=rows.plain_view).tolist()
+        if self._augmentation == "none":
+            return [rows.read(row, patch, view) for row, patch, view in zip(numbers, out, views, strict=True)]
+        keys = row_keys(chosen, self._draws.seed, self._epoch, "augment").tolist()
+        embeddings, seen = [], np.empty_like(out[0])
+        for row, patch, view, key in zip(numbers, out, views, keys, strict=True):
+            embeddings.append(rows.read(row, seen, view))
+            augment(seen, key, self._augmentation, patch)
+        return embeddings
+
+
+Statistics = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Mean and unbiased variance of a teacher's embeddings, float64 (T,) each."""
+
+
+class KeptStatistics:
+    """Statistics of teachers over a run's training rows, in a file of the run: a run that continues does not read all
+    embeddings again. Each has the hash of what it is of, and one of its own digits; where either differs, or the file
+    is damaged, they are computed again.
+
+    Without a `path` nothing is kept; only where `writes` is set the file is written.
+    """
+
+    def __init__(self, path: Path | None, *, writes: bool = True) -> None:
+        self._path, self._writes = path, writes
+        self._kept: dict[str, Any] = {}
+        if path is not None and path.exists():
+            with suppress(CheckpointError), reading(path, "damaged", CheckpointError):
+                self._kept = read_json(path)
+
+    def of(self, teacher: StoredTeacher, rows: RowNumbers, num_views: int, first_view: int) -> Statistics:
+        """`teacher_statistics` over training rows, kept or computed.
+
+        Raises:
+            StoreError: they have to be computed, and a shard is damaged.
+        """
+        identity = sha256_json(
+            {"embeddings": teacher.content_hash(), "rows": _rows_digest(rows), "views": [first_view, num_views]}
+        )
+        kept = self._read(teacher, identity)
+        if kept is None:
+            kept = teacher_statistics(teacher, TRAIN, rows, num_views, first_view)
+            self._write(teacher, identity, kept)
+        return kept
+
+    def _read(self, teacher: StoredTeacher, identity: str) -> Statistics | None:
+        """What is kept of a teacher, if it is of the same rows and sound."""
+        with suppress(CheckpointError), reading(self._path or "", "damaged", CheckpointError):
+            kept = self._kept[teacher.name]
+            mean, variance = (np.array(kept[name], np.float64) for name in ("mean", "variance"))
+            if (kept["of"], kept["digits"]) == (identity, _digits(mean, variance)):
+                return mean, variance
+        return None
+
+    def _write(self, teacher: StoredTeacher, identity: str, values: Statistics) -> None:
+        """Keep a teacher's."""
+        if self._path is None or not self._writes:
+            return
+        mean, variance = (part.tolist() for part in values)
+        record = {"of": identity, "digits": _digits(*values), "mean": mean, "variance": variance}
+        self._kept = {**self._kept, teacher.name: record} if isinstance(self._kept, dict) else {teacher.name: record}
+        write_json(self._path, self._kept)
+
+
+def _rows_digest(rows: RowNumbers) -> str:
+    """Hex SHA-256 of row numbers."""
+    digest = hashlib.sha256()
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        digest.update(rows[start : start + ROWS_AT_ONCE].astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _digits(mean: NDArray[np.float64], variance: NDArray[np.float64]) -> str:
+    """Hex SHA-256 of statistics."""
+    return hashlib.sha256(np.stack([mean, variance]).astype("<f8").tobytes()).hexdigest()
 
 
 def teacher_statistics(
-    teacher: StoredTeacher, split: int, rows: NDArray[np.int64] | None = None, num_views: int = 1, first_view: int = 0
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    teacher: StoredTeacher, split: int, rows: RowNumbers | None = None, num_views: int = 1, first_view: int = 0
+) -> Statistics:
     """Mean and unbiased variance of the teacher's embeddings over all rows of a split, float64 (T,) each.
 
     Restricted to `rows` if given; over the first `num_views` views of each row, from `first_view` on.
@@ -284,7 +372,9 @@ def teacher_statistics(
     """
     wanted = teacher.plan.split() == split
     if rows is not None:
-        wanted &= np.isin(np.arange(teacher.num_rows), rows)
+        among = np.zeros(teacher.num_rows, bool)
+        among[rows] = True
+        wanted &= among
     count, mean, square = 0, np.zeros(teacher.width), np.zeros(teacher.width)
     for shard in range(teacher.num_shards):
         span = teacher.ledger.rows(shard)

@@ -2,6 +2,7 @@
 
 config.toml      the resolved options; can be passed to --config
 run.json         what the run started from: store, student, and the options that decide the result
+statistics.json  mean and variance of the teachers' embeddings over the training rows, so as not to compute them again
 metrics.jsonl    a line a step and a line a validation; nothing that depends on the clock
 curves.png       a plot of the metrics
 checkpoints/     the last few, and the best
@@ -100,6 +101,7 @@ class RunFolder:
         self.config_path = folder / "config.toml"
         self.identity_path = folder / RUN_FILE
         self.metrics_path = folder / "metrics.jsonl"
+        self.statistics_path = folder / "statistics.json"
         self.curves_path = folder / "curves.png"
         self.checkpoints = folder / "checkpoints"
         self.student = folder / "student"

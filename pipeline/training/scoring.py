@@ -15,6 +15,7 @@ from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import SCRATCH
 from pipeline.distillation import Distillation, build_loss
 from pipeline.encoders.embed import read_and_embed
+from pipeline.sampling import RowNumbers
 from pipeline.training.held_out import VERSION_1
 from pipeline.training.linear_map import fit_linear_map
 from pipeline.training.rows import StoredRows
@@ -82,7 +83,7 @@ def embed_for_scores(
 def calibrated(
     distillation: Distillation,
     rows: StoredRows,
-    chosen: Sequence[int],
+    chosen: RowNumbers,
     *,
     batch_size: int,
     workers: int,
@@ -100,7 +101,7 @@ def calibrated(
     student = distillation.student
     norms = [m for m in student.module.modules() if isinstance(m, _BatchNorm)] if student.weights == SCRATCH else []
     originals = [(norm, norm.momentum, {k: v.clone() for k, v in norm.state_dict().items()}) for norm in norms]
-    sample = list(chosen[:: max(1, len(chosen) // CALIBRATION_ROWS)])
+    sample = chosen[:: max(1, len(chosen) // CALIBRATION_ROWS)].tolist()
     batches = batches_in_order(sample, batch_size)
     if version > 1 or len(batches[-1]) < 2:
         batches = even_batches(sample, batch_size)

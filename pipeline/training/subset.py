@@ -16,11 +16,10 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.base.errors import ConfigError
 from pipeline.cohort.plan import Plan
-from pipeline.sampling import sample_patches
+from pipeline.sampling import RowNumbers, sample_patches
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class RowSubset:
     num_patches: int | None = None
     seed: int = 0
 
-    def restrict(self, rows: NDArray[np.int64], plan: Plan) -> NDArray[np.int64]:
+    def restrict(self, rows: RowNumbers, plan: Plan) -> RowNumbers:
         """The rows of the subset, of the training `rows` (N,) that have embeddings; both ascending.
 
         Raises:

@@ -142,3 +142,15 @@ def test_a_torch_without_the_filter_is_told_before_anything_is_planned(monkeypat
         monkeypatch.setattr(metadata, "version", {"torch": version}.__getitem__)
         with contextlib.nullcontext() if enough else pytest.raises(ConfigError, match=r"x: torch 2.* torch 2\.12 "):
             require_lanczos("x")
+
+
+@pytest.mark.parametrize("image_format", FORMATS)
+def test_decoding_into_memory_that_was_used_gives_the_same(image_format: ImageFormat) -> None:
+    data = encode_image(make_pixels("tissue", 32, 32, seed=3), image_format)
+    batch = np.full((3, 32, 32, 3), 77, np.uint8)
+    found = decode_image(data, image_format, 32, batch[1])
+    assert np.shares_memory(found, batch)
+    np.testing.assert_array_equal(batch[1], decode_image(data, image_format, 32))
+    assert (batch[[0, 2]] == 77).all()
+    with pytest.raises(ValueError, match=f"not a readable {image_format} image"):
+        decode_image(data, image_format, 16, batch[1, :16, :16].copy())

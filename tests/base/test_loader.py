@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -179,3 +179,18 @@ def test_pinned_buffers_reach_the_gpu_whole() -> None:
 
 def test_there_is_a_worker() -> None:
     assert usable_cores() >= 1
+
+
+def test_rows_read_together_are_those_read_one_by_one() -> None:
+    together: list[int] = []
+
+    def read_some(rows: Sequence[int], out: NDArray[np.uint8]) -> list[int]:
+        together.append(len(rows))
+        return [fill(row, patch) for row, patch in zip(rows, out, strict=True)]
+
+    order = list(range(0, 90, 3))
+    with BatchLoader(fill, patch_px=4, batch_size=10, workers=2, device=CPU, read_some=read_some) as reader:
+        for batch in reader.batches([order[:10], order[10:20], order[20:]]):
+            assert batch.results == [row * 10 for row in batch.rows]
+            assert is_whole(batch)
+    assert sorted(together) == [5] * 6

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.base import outside
 from pipeline.base.errors import BenchmarkError, StoreError
-from pipeline.base.outside import UnsafeError, printable, read_bytes, read_json, read_toml, reading
+from pipeline.base.outside import UnsafeError, printable, read_bytes, read_json, read_part, read_toml, reading
 
 
 @pytest.mark.parametrize(
@@ -116,3 +116,16 @@ def test_sound_files_are_read(tmp_path: Path) -> None:
 def test_a_name_shows_as_text_on_a_terminal(text: str, shown: str) -> None:
     assert printable(text) == shown
     printable(text).encode()
+
+
+def test_a_part_of_a_file_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(10)))
+    assert read_part(path, 3, 4) == bytes(range(3, 7))
+    assert read_part(path, 8, 4) == bytes([8, 9])
+    assert read_part(path, 20, 4) == read_part(path, 3, 0) == b""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UnsafeError):
+        read_part(tmp_path / "pipe", 0, 1)
+    with pytest.raises(OSError, match="No such file"):
+        read_part(tmp_path / "none", 0, 1)

@@ -358,3 +358,10 @@ def test_the_reducing_program_is_in_the_plan_only_where_it_is_not_pillow(cohort:
     assert [slide.geometry for slide in again.slides] == [slide.geometry for slide in torch.slides]
     by = {slide.geometry.resampling: slide.geometry.downsample for slide in again.slides}
     assert by.get("lanczos-torch", 1) == 1
+
+
+def test_cases_of_some_rows_are_those_of_all() -> None:
+    plan = made_up_plan()
+    rows = [plan.num_rows - 1, 0, 0, plan.num_rows // 2]
+    assert plan.cases_of(rows).tolist() == plan.case_of_row()[rows].tolist()
+    assert plan.cases_of([]).tolist() == []

@@ -63,3 +63,24 @@ def test_another_plan_is_not_taken_for_it(tmp_path: Path, plan: Plan) -> None:
     write_stored_plan(tmp_path / "plan", made_up_plan(ROWS + 1, PATCH_PX))
     with pytest.raises(StoreError, match="not the plan that the store was made by"):
         read_stored_plan(tmp_path / "plan", plan.hash)
+
+
+def test_coordinates_stay_on_disk_and_come_back_slide_by_slide(tmp_path: Path, plan: Plan) -> None:
+    write_stored_plan(tmp_path / "plan", plan)
+    again = read_stored_plan(tmp_path / "plan", plan.hash)
+    for slide, before in zip(again.slides, plan.slides, strict=True):
+        assert not any(isinstance(value, np.ndarray) and value.ndim == 2 for value in vars(slide).values())
+        assert slide.coords_l0_px.dtype == np.int64
+        np.testing.assert_array_equal(slide.coords_l0_px, before.coords_l0_px)
+        changed = replace(slide, coords_l0_px=before.coords_l0_px + 1)
+        np.testing.assert_array_equal(changed.coords_l0_px, before.coords_l0_px + 1)
+        np.testing.assert_array_equal(replace(slide, center="x").coords_l0_px, before.coords_l0_px)
+    assert again.num_rows == plan.num_rows
+
+
+def test_coordinates_that_are_lost_later_are_told(tmp_path: Path, plan: Plan) -> None:
+    write_stored_plan(tmp_path / "plan", plan)
+    again = read_stored_plan(tmp_path / "plan", plan.hash)
+    cut(tmp_path / "plan" / "coords" / "c" / "0" / "0")
+    with pytest.raises(StoreError, match="coords: the store's plan is damaged"):
+        again.coords()

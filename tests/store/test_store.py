@@ -147,3 +147,16 @@ def test_reading_a_row_of_a_pending_shard_is_told(tmp_path: Path, plan: Plan) ->
     for read in (store.first.read_embedding, store.read_pixels):
         with pytest.raises(StoreError, match="the shard file is missing"):
             read(0)
+
+
+def test_the_checksum_of_an_embedding_is_compared_when_it_is_read_first(copy: Path) -> None:
+    path = Store(copy).first.shard_path("embedding", 1)
+    row = Store(copy).first.ledger.rows(1).start
+    whole, before = Store(copy), Store(copy)
+    expected = whole.first.read_embedding(row)
+    before.first.read_embeddings(1)
+    flip(path, 5)
+    with pytest.raises(StoreError, match=r"embedding.*: damaged \(checksum does not match\)"):
+        Store(copy).first.read_embedding(row)
+    for read_already in (whole, before):  # once: a row costs a small read
+        assert read_already.first.read_embedding(row).shape == expected.shape

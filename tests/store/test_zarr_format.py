@@ -17,6 +17,7 @@ from pipeline.base.outside import UnsafeError
 from pipeline.store.zarr_format import (
     CODEC_NAME,
     ImageCodec,
+    RawArray,
     create_group,
     create_images_array,
     create_rows_array,
@@ -112,3 +113,14 @@ def test_patches_that_zarr_writes_are_lossless_and_absent_ones_black(tmp_path: P
     found = np.asarray(zarr.open_array(str(tmp_path / "p"), mode="r")[:])
     np.testing.assert_array_equal(found[2], patch)
     assert not found[[0, 1, 3, 4]].any()
+
+
+@pytest.mark.parametrize("values", [np.arange(12).reshape(6, 2), np.zeros((6, 2), np.int64), np.arange(6, dtype="u1")])
+def test_some_rows_are_those_of_the_whole(tmp_path: Path, values: NDArray[np.int64]) -> None:
+    create_group(tmp_path / "g", {})
+    write_array(tmp_path / "g", "x", values)
+    rows = RawArray(tmp_path / "g", "x")
+    for start, stop in ((0, 6), (2, 5), (3, 3), (4, 9), (7, 9), (5, 2)):
+        found = rows.read(start, stop)
+        np.testing.assert_array_equal(found, values[start:stop])
+        assert found.dtype == values.dtype

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 from PIL import Image
 
-from pipeline.training import curves
 from pipeline.training.curves import FIGURES, draw_curves, moving_mean
 
 
@@ -54,13 +54,13 @@ def drawn(lines: list[dict[str, Any]], path: Path) -> np.ndarray:
 
 def test_figures_are_called_as_in_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Any] = []
-    real = curves.Figure
+    real = Figure
 
     def figure(*arguments: Any, **options: Any) -> Any:
         made.append(real(*arguments, **options))
         return made[-1]
 
-    monkeypatch.setattr(curves, "Figure", figure)
+    monkeypatch.setattr("matplotlib.figure.Figure", figure)
     names = ("cka", "r2_scaled", "correlation_median")
     draw_curves(run_lines(4, 0, 4, **dict.fromkeys(names, 0.5)), tmp_path / "c.png")
     shown = [text.get_text() for text in made[0].axes[-1].get_legend().get_texts()]

@@ -1,5 +1,6 @@
 """Order, augmentation, teacher statistics, and where pixels come from."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,7 +15,7 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.versions import versions
 from pipeline.cohort.manifest import read_manifest
-from pipeline.cohort.views import Views, dihedral
+from pipeline.cohort.views import Views
 from pipeline.config.stages import PlanConfig
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.create import create_store
@@ -23,15 +24,15 @@ from pipeline.store.patches import PatchRead, PlannedPatches
 from pipeline.store.store import Store
 from pipeline.store.writer import StoreWriter
 from pipeline.training.rows import (
-    JITTER,
+    ROWS_AT_ONCE,
+    KeptStatistics,
     RowChoice,
     StoredRows,
-    augment,
     batches_of,
     choose_rows,
     epoch_order,
-    jitter,
     row_keys,
+    row_numbers,
     row_views,
     teacher_statistics,
 )
@@ -95,6 +96,19 @@ def test_an_epochs_order_is_a_permutation_of_its_own(count: int, seed: int, epoc
         assert not np.array_equal(order, epoch_order(rows, seed + 1, epoch))
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 200, 3000])
+def test_an_order_sorted_in_shares_is_that_of_all_keys_at_once(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.arange(0, 2 * count, 2)
+    expected = rows[np.argsort(row_keys(rows, 3, 5, "order"), kind="stable")]
+    for at_once in (ROWS_AT_ONCE, 100, 8):
+        monkeypatch.setattr("pipeline.training.rows.ROWS_AT_ONCE", at_once)
+        for kind in (np.int32, np.int64):
+            order = epoch_order(rows.astype(kind), 3, 5)
+            assert order.dtype == kind
+            assert np.array_equal(order, expected)
+        assert np.array_equal(row_numbers(np.arange(2 * count) % 2 == 0), rows)
+
+
 def test_orders_of_two_epochs_are_unrelated() -> None:
     rows = np.arange(2000)
     first, second = epoch_order(rows, 0, 0), epoch_order(rows, 0, 1)
@@ -110,46 +124,10 @@ def test_batches_are_full_and_continue_anywhere() -> None:
     assert [list(batches_of(order, 5, first)) for first in range(6)] == [batches[first:] for first in range(6)]
 
 
-def test_dihedral_gives_the_eight_symmetries() -> None:
-    patch = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
-    views = [dihedral(patch, which) for which in range(8)]
-    expected = [np.rot90(side, turns) for side in (patch, patch[:, ::-1]) for turns in range(4)]
-    assert {view.tobytes() for view in views} == {view.tobytes() for view in expected}
-    assert len({view.tobytes() for view in views}) == 8
-    assert np.array_equal(views[0], patch)
-
-
 def test_every_symmetry_is_drawn() -> None:
     keys = row_keys(np.arange(4000), 0, 0, "augment")
     counts = np.bincount((keys & np.uint64(7)).astype(int), minlength=8)
     assert counts.min() > 400  # 500 expected, deviation 21
-
-
-@settings(max_examples=60, deadline=None)
-@given(key=st.integers(0, 2**64 - 1), level=st.integers(0, 255))
-def test_jitter_is_bounded_and_deterministic(key: int, level: int) -> None:
-    patch = np.full((8, 8, 3), level, np.uint8)
-    changed = jitter(patch, key).astype(int)
-    assert np.array_equal(changed, jitter(patch, key))
-    # a plain patch has neither contrast nor saturation: only brightness acts
-    assert np.abs(changed - level).max() <= JITTER * level + 1
-
-
-def test_jitters_extremes_are_its_limits() -> None:
-    grey = np.full((4, 4, 3), 100, np.uint8)
-    assert jitter(grey, 0).tolist() == np.full((4, 4, 3), 90).tolist()
-    assert jitter(grey, 2**64 - 1).tolist() == np.full((4, 4, 3), 110).tolist()
-    half = np.concatenate([grey, grey + 40])
-    low, high = jitter(half, 0xFFFF << 16), jitter(half, 0xFFFF << 16 | 0xFFFF << 32)  # contrast 0.9 and 1.1
-    assert int(low[-1, 0, 0]) - int(low[0, 0, 0]) == pytest.approx(40 * 1.1 * 0.9, abs=1)
-    assert int(high[-1, 0, 0]) - int(high[0, 0, 0]) == pytest.approx(40 * 1.1 * 1.1, abs=1)
-
-
-def test_augmentations_by_name() -> None:
-    patch = make_patches(1)[0]
-    assert augment(patch, 5, "none") is patch
-    assert np.array_equal(augment(patch, 5, "flips"), dihedral(patch, 5))
-    assert np.array_equal(augment(patch, 5, "flips+jitter"), jitter(dihedral(patch, 5), 5))
 
 
 def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(tmp_path: Path) -> None:
@@ -161,6 +139,9 @@ def test_rows_are_read_as_written_and_augmented_alike_whatever_was_read_before(t
         assert np.array_equal(rows.read(row, out), embed_patches(patches)[row])
         assert np.array_equal(out, patches[row])
     first = [rows.reader(RunDraws(1), 2, "flips+jitter").read(row, out).tobytes() + out.tobytes() for row in range(21)]
+    together = np.empty((21, 32, 32, 3), np.uint8)
+    embeddings = rows.reader(RunDraws(1), 2, "flips+jitter").read_some(range(21), together)
+    assert [a.tobytes() + b.tobytes() for a, b in zip(embeddings, together, strict=True)] == first
     again = [
         rows.reader(RunDraws(1), 2, "flips+jitter").read(row, out).tobytes() + out.tobytes()
         for row in range(20, -1, -1)
@@ -185,6 +166,45 @@ def test_teacher_statistics_are_numpys_over_all_good_rows_of_a_split(tmp_path: P
 def test_too_few_rows_have_no_statistics(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="fewer than two rows"):
         teacher_statistics(make_store(tmp_path / "s.zarr", train=(8,), val=(1,), rows_per_shard=9).first, VAL)
+
+
+def test_statistics_are_kept_and_computed_again_only_for_other_rows_or_if_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = make_store(tmp_path / "s.zarr", train=(10, 13), val=(9,), rows_per_shard=7).first
+    path, rows, computed = tmp_path / "statistics.json", teacher.ok_rows(TRAIN), []
+
+    def counted(*given: object) -> object:
+        computed.append(given)
+        return teacher_statistics(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("pipeline.training.rows.teacher_statistics", counted)
+    expected = [part.tobytes() for part in teacher_statistics(teacher, TRAIN, rows)]
+
+    def of(chosen: np.ndarray = rows, *, writes: bool = True) -> list[bytes]:
+        return [part.tobytes() for part in KeptStatistics(path, writes=writes).of(teacher, chosen, 1, 0)]
+
+    assert of(writes=False) == expected
+    assert not path.exists()
+    assert of() == of() == of(rows.astype(np.int32)) == expected
+    assert len(computed) == 2
+    assert of(rows[1:]) != expected
+    assert of() == expected
+    assert len(computed) == 4
+    whole = path.read_text()
+    kept = json.loads(whole)
+    kept[teacher.name]["mean"][0] += 1
+    for damaged in (json.dumps(kept), whole[:-20], "[]", json.dumps({teacher.name: 3}), ""):
+        path.write_text(damaged)
+        assert of() == expected
+        assert path.read_text() == whole
+    assert len(computed) == 9
+
+
+def test_statistics_are_not_kept_without_a_place(tmp_path: Path) -> None:
+    teacher = make_store(tmp_path / "s.zarr").first
+    mean, var = KeptStatistics(None).of(teacher, teacher.ok_rows(TRAIN), 1, 0)
+    assert mean.shape == var.shape == (WIDTH,)
 
 
 def rows_of(store: Store, *, batch_size: int = 8, val_rows: int = 4, seed: int = 0, world: int = 1) -> RowChoice:

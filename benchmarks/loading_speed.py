@@ -1,0 +1,147 @@
+"""Loading of stage two against bare decoding of the same pixels, for each codec and augmentation.
+
+Both sides take the same rows in the same order with as many threads, in the same process, in turn:
+    decoding  `decode_image` of encoded pixels that lie in memory, eight rows a task
+    loading   `BatchLoader` over a reader of the epoch's rows: shards, checksums, decoding, views, augmentation,
+              embeddings, the ring of batches; nobody uses the batches
+    as before what the loader did up to version 0.1.0: a row at a time with keys of its own, the patch decoded, copied,
+              turned and changed in colour by the code of that time
+The ratio is decoding over loading: the share of the codec's speed that loading has. Without a model beside them all
+cores decode, so what augmentation costs is seen whole; beside a model on the same cores it adds to the step.
+"""
+
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import inputs
+import machine
+import numpy as np
+from inputs import DEVICE
+from numpy.typing import NDArray
+from stage_two_speed import make_store
+
+from pipeline.base.console import table
+from pipeline.base.cores import usable_cores
+from pipeline.base.devices import keep_freed_memory
+from pipeline.base.draws import RunDraws
+from pipeline.base.images import decode_image
+from pipeline.base.loader import ROWS_PER_TASK, BatchLoader
+from pipeline.cohort.views import dihedral
+from pipeline.store.shards import ShardFile
+from pipeline.store.store import Store
+from pipeline.training.augment import JITTER, LUMA, Augmentation
+from pipeline.training.rows import StoredRows, batches_of, epoch_order, row_keys, row_views
+
+NEEDED = 0.9
+"""From the issue."""
+AUGMENTATIONS: tuple[Augmentation, ...] = ("none", "flips", "flips+jitter")
+
+
+class Loading:
+    """One store, one augmentation; each method does the work of one epoch."""
+
+    def __init__(self, store: Store, augmentation: Augmentation, batch_size: int, workers: int) -> None:
+        self.store, self.augmentation, self.batch_size, self.workers = store, augmentation, batch_size, workers
+        self.rows = StoredRows([store.first], tell=print)
+        self.order = epoch_order(store.first.ok_rows(), 0, 0)
+        shards = range(store.first.num_shards)
+        per_shard = store.first.rows_per_shard
+        files = [ShardFile(store.first.shard_path("pixels", shard), per_shard) for shard in shards]
+        self.encoded = [files[row // per_shard].read_chunk(row % per_shard) or b"" for row in self.order.tolist()]
+
+    def decoding(self) -> None:
+        """Decode all rows."""
+
+        def decode(start: int) -> None:
+            for data in self.encoded[start : start + ROWS_PER_TASK]:
+                decode_image(data, self.store.image_format, self.store.tile_px)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            list(pool.map(decode, range(0, len(self.encoded), ROWS_PER_TASK)))
+
+    def loading(self) -> None:
+        """Load all batches."""
+        reader = self.rows.reader(RunDraws(0), 0, self.augmentation)
+        with BatchLoader(
+            reader.read,
+            patch_px=self.store.patch_px,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            device=DEVICE,
+            read_some=reader.read_some,
+        ) as loader:
+            for _ in loader.batches(batches_of(self.order, self.batch_size)):
+                pass
+
+    def as_before(self) -> None:
+        """Load all batches as version 0.1.0 did."""
+        with BatchLoader(
+            self._read_as_before,
+            patch_px=self.store.patch_px,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            device=DEVICE,
+        ) as loader:
+            for _ in loader.batches(batches_of(self.order, self.batch_size)):
+                pass
+
+    def _read_as_before(self, row: int, out: NDArray[np.uint8]) -> NDArray[np.float32]:
+        number = np.array([row])
+        view = row_views(number, self.rows.views, RunDraws(0), 0)
+        out[:] = self.rows.views.apply(self.store.read_pixels(row), row, int(view[0]))
+        embedding = np.concatenate([self.store.first.read_embedding(row)])
+        if self.augmentation != "none":
+            key = int(row_keys(number, 0, 0, "augment")[0])
+            turned = dihedral(out.copy(), key & 7)
+            out[:] = turned if self.augmentation == "flips" else jitter_as_before(turned, key)
+        return embedding
+
+
+def jitter_as_before(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
+    """The jitter of version 0.1.0."""
+    brightness, contrast, saturation = (
+        1 + JITTER * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)
+    )
+    image = patch.astype(np.float32) * np.float32(brightness)
+    mean = image.mean()
+    image = (image - mean) * np.float32(contrast) + mean
+    grey = (image @ LUMA)[..., None]
+    image = (image - grey) * np.float32(saturation) + grey
+    clipped: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return clipped
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = machine.parser(__doc__, rounds=5)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batches", type=int, default=6, help="batches a round [%(default)s]")
+    args = parser.parse_args()
+
+    keep_freed_memory(DEVICE)
+    workers, lines, worst, quiet = usable_cores(), [], float("inf"), True
+    num_rows = args.batch_size * args.batches
+    with tempfile.TemporaryDirectory() as folder:
+        for pixels in ("jpegxl", "jpeg"):
+            store = make_store(Path(folder), num_rows, pixels)
+            for augmentation in AUGMENTATIONS:
+                side = Loading(store, augmentation, args.batch_size, workers)
+                work = {"decoding": side.decoding, "loading": side.loading, "as before": side.as_before}
+                rounds = machine.measure_rounds(work, wanted=args.rounds, patience=args.patience)
+                each = [f"{rounds.seconds(part) / num_rows * 1000:.3f}" for part in work]
+                ratio, before = (rounds.ratio(["decoding"], [part]) for part in ("loading", "as before"))
+                cpu = rounds.cpu_ratio(["decoding"], ["loading"])
+                lines.append((pixels, augmentation, *each, f"{ratio:.3f}", f"{before:.3f}", f"{cpu:.3f}"))
+                print(f"{pixels}, {augmentation}: {rounds.words()}", file=sys.stderr)
+                quiet &= rounds.quiet
+                worst = min(worst, ratio)
+    print(f"milliseconds a row of {inputs.PATCH_PX} px, {workers} threads")
+    header = ("pixels", "augmentation", "decoding", "loading", "as before", "ratio", "before", "of CPU time")
+    print(table(lines, header, right=range(2, len(header))))
+    return machine.conclude(worst, at_least=NEEDED, quiet=quiet)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
