@@ -17,6 +17,7 @@ import os
 import sys
 import tempfile
 from pathlib import Path
+from statistics import median
 
 import inputs
 import machine
@@ -134,11 +135,15 @@ def main() -> int:
         rounds = machine.measure_rounds(parts, wanted=args.rounds, patience=args.patience, before=before)
         for name, order in orders.items():
             within, means = seen_by_loss(order, drawn, args.batch_size)
-            ratios = [rounds.ratio([f"{name}, {heat}"], ["random, warm"]) for heat in ("warm", "cold")]
+            ratios = [
+                median(one[f"{name}, {heat}"].wall / one[f"random, {heat}"].wall for one in rounds.rounds)
+                for heat in ("warm", "cold")
+            ]
+            ratios.append(median(one[f"{name}, cold"].wall / one[f"{name}, warm"].wall for one in rounds.rounds))
             lines.append((name, *(f"{ratio:.2f}" for ratio in ratios), f"{within:.3f}", f"{means:.2f}"))
     print(rounds.words())
-    header = ("order", "warm", "cold", "variance within", "variance of means")
-    print("time over that of the random order, warm; what the loss sees")
+    header = ("order", "warm", "cold", "cold over warm", "variance within", "variance of means")
+    print("wall time over that of the random order, for waiting is what a cold cache adds; what the loss sees")
     print(table(lines, header, right=range(1, len(header))))
     return 0
 

@@ -32,8 +32,9 @@ def copy_pixels(pixels: NDArray[Any], out: NDArray[Any]) -> None:
     A channel at a time where neighbours in a row are none in memory: NumPy copies single numbers up to 4 times as fast
     as the three of a pixel, in loops of three (benchmarks/loading_speed.py).
     """
-    if pixels.dtype == out.dtype and pixels.strides[1:] == out.strides[1:]:
-        out[:] = pixels
+    strides = zip(pixels.strides[:2], out.strides[:2], strict=True)
+    if (3 * pixels.itemsize, 3 * out.itemsize) in strides:  # along one axis the next pixel is the next in both
+        np.copyto(out, pixels, casting="unsafe")
         return
     for channel in range(3):
         np.copyto(out[..., channel], pixels[..., channel], casting="unsafe")

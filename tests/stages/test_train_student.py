@@ -62,6 +62,7 @@ def test_what_a_run_leaves(reference: Trained, store: Store, cnn: TrainConfig) -
         "curves.png",
         "metrics.jsonl",
         "run.json",
+        "statistics.json",
         "student",
         "tensorboard",
     ]
