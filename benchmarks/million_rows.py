@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -68,9 +69,10 @@ def make(folder: Path, num_rows: int) -> None:
 
 def train(folder: Path, num_steps: int) -> float:
     """Begin or continue the run, as the command does; stops it after so many new steps, and says when that was."""
-    import stages.train_student as stage
     from pipeline.config.stages import TrainConfig
     from pipeline.store.store import Store
+
+    stage: Any = import_module("stages.train_student")
 
     class EnoughError(Exception):
         """The run has done its steps."""
@@ -87,9 +89,8 @@ def train(folder: Path, num_steps: int) -> float:
         if len(done) >= num_steps // 2:
             raise EnoughError
 
-    save, stage.write_steps, stage.save = stage.save, counted, checkpointed  # type: ignore[assignment]
-    from pipeline.training.step.train_step import train_step
-
+    save, stage.write_steps, stage.save = stage.save, counted, checkpointed
+    train_step = stage.train_step
     first: list[float] = []
 
     def timed(*arguments: Any, **options: Any) -> Any:
@@ -97,7 +98,7 @@ def train(folder: Path, num_steps: int) -> float:
         first.append(time.time())
         return result
 
-    setattr(stage, "train_step", timed)  # noqa: B010  (the name that the stage has imported)
+    stage.train_step = timed
     config = TrainConfig(
         student=STUDENT, weights="scratch", epochs=2, batch_size=64, val_rows=256, device="cpu", checkpoint_every=2
     )

@@ -99,7 +99,7 @@ def extract_teacher(
         G2LError: wrong input, a store of another plan, teacher or setting, a full disk, too many failures; what was
             finished before is safe, and the same command continues.
     """
-    require_whole(config.part, makes_rounds=config.makes_rounds)
+    require_all_shards(config.part, makes_rounds=config.makes_rounds)
     if group is not None:
         rounds, stage = config.makes_rounds, config.stage_dir
         require_alone(
@@ -125,7 +125,7 @@ def extract_teacher(
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(teacher.shards), seconds)
 
 
-def require_whole(part: str | None, *, makes_rounds: bool) -> None:
+def require_all_shards(part: str | None, *, makes_rounds: bool) -> None:
     """Refuse what cannot be done in parts.
 
     Raises:
