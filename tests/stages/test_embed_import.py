@@ -81,6 +81,8 @@ def embed(work: Path, out: Path, layout: str, model: str = TEACHER) -> Path:
         PATCH_PX,
         "--mpp",
         0.5,
+        "--resampling",
+        "lanczos-pillow",
         "--min-tissue",
         0,
         "--batch-size",

@@ -150,7 +150,7 @@ def test_patches_that_the_encoder_shrank_are_read_at_what_it_saw(
     tmp_path: Path, pyramids: Path, weights: Path, options: dict[str, Any]
 ) -> None:
     """The tool cut 80 pixels at 0.5 um, the encoder took them as 64: 0.625 um a pixel, as `plan --mpp 0.625` has it."""
-    plan = plan_cohort(pyramids / "manifest.csv", mpp=0.625)
+    plan = plan_cohort(pyramids / "manifest.csv", mpp=0.625, resampling="lanczos-pillow")
     store = extract(plan, tmp_path / "e.zarr", weights, dtype="float32").store
     cut = [replace(s, patch_px=80, mpp=0.5) for s in slides_of(store)]
     for layout in ("trident", "stamp", "slide2vec"):
