@@ -21,6 +21,7 @@ import numpy as np
 from inputs import DEVICE
 from numpy.typing import NDArray
 from stage_two_speed import make_store
+from support.first_augment import as_first_written  # of the tests
 
 from pipeline.base.console import table
 from pipeline.base.cores import usable_cores
@@ -28,10 +29,9 @@ from pipeline.base.devices import keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.images import decode_image
 from pipeline.base.loader import ROWS_PER_TASK, BatchLoader
-from pipeline.cohort.views import dihedral
 from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store
-from pipeline.training.augment import JITTER, LUMA, Augmentation
+from pipeline.training.augment import Augmentation
 from pipeline.training.rows import StoredRows, batches_of, epoch_order, row_keys, row_views
 
 NEEDED = 0.9
@@ -94,23 +94,8 @@ class Loading:
         embedding = np.concatenate([self.store.first.read_embedding(row)])
         if self.augmentation != "none":
             key = int(row_keys(number, 0, 0, "augment")[0])
-            turned = dihedral(out.copy(), key & 7)
-            out[:] = turned if self.augmentation == "flips" else jitter_as_before(turned, key)
+            out[:] = as_first_written(out.copy(), key, self.augmentation)
         return embedding
-
-
-def jitter_as_before(patch: NDArray[np.uint8], key: int) -> NDArray[np.uint8]:
-    """The jitter of version 0.1.0."""
-    brightness, contrast, saturation = (
-        1 + JITTER * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)
-    )
-    image = patch.astype(np.float32) * np.float32(brightness)
-    mean = image.mean()
-    image = (image - mean) * np.float32(contrast) + mean
-    grey = (image @ LUMA)[..., None]
-    image = (image - grey) * np.float32(saturation) + grey
-    clipped: NDArray[np.uint8] = np.clip(np.rint(image), 0, 255).astype(np.uint8)
-    return clipped
 
 
 def main() -> int:

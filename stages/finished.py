@@ -8,6 +8,8 @@ process is at work, or was killed after its last file and left a lock to remove.
 
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.base.errors import CheckpointError, ConfigError, EmbedError, G2LError
 from pipeline.base.outside import read_json, reading
 from pipeline.base.processes import launched_processes
@@ -20,7 +22,9 @@ from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.linked_folders import walk_once
 from pipeline.disk.locks import is_locked
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
+from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store, StoredTeacher
+from pipeline.store.teachers import choose_teachers
 from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
 from stages.reports.embed import Tally
@@ -134,6 +138,8 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
         num_views = _views_of(run, store_path, config.teacher, fresh=config.views_per_epoch == "fresh")
         if num_views is None:
             return None
+        if config.views_per_epoch == "fresh":
+            _require_views_as_shown(run, store_path, config)
         recorded = config.for_views(num_views)
         last = int(run.metrics()[-1]["step"])
         step = _wanted_step(run, config.keep, last)
@@ -165,6 +171,16 @@ def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None, *, fre
     if [teacher.content_hash() for teacher in named] != learnt_from:
         return None
     return min(teacher.views_at_hand.count if fresh else teacher.views.count for teacher in named)
+
+
+def _require_views_as_shown(run: RunFolder, store_path: Path, config: TrainConfig) -> None:
+    """See that the fresh views that a run has shown are as they were.
+
+    Raises:
+        G2LError: they are not, or cannot be read.
+    """
+    teachers, no_rows = choose_teachers(Store(store_path), config.teacher, config.teacher_weight), np.zeros(0, np.int64)
+    FreshViews(teachers, no_rows, plain=config.use_plain_view, record=run.shown_views_path).require_unchanged()
 
 
 def _wanted_step(run: RunFolder, keep: str, last: int) -> int | None:

@@ -46,6 +46,7 @@ from pipeline.disk.locks import exclusive
 from pipeline.distillation import Distillation, Head, build_loss, build_projectors, random_states, restore_random_states
 from pipeline.encoders.build import BuiltEncoder, build_encoder
 from pipeline.projector import Projector
+from pipeline.sampling import RowNumbers
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store
 from pipeline.store.teachers import ChosenTeachers, choose_teachers
@@ -211,7 +212,25 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
     arithmetic = continued_precision(precision, device, full_float32=draws.version > 1)
     use_tf32(arithmetic == TF32)
     kept = KeptStatistics(folder.statistics_path, writes=distributed.is_leader())
-    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how, kept)
+    fresh = None
+    if config.views_per_epoch == "fresh":
+        fresh = open_fresh_views(teachers, rows.train, folder, config.epochs, plain=config.use_plain_view)
+    return prepare_run(teachers, rows, student, config, draws, device, arithmetic, begun_from, how, kept, fresh)
+
+
+def open_fresh_views(
+    teachers: ChosenTeachers, rows: RowNumbers, folder: RunFolder, epochs: int, *, plain: bool
+) -> FreshViews:
+    """The views that epochs show, with the run's record of those that were shown; tells which are still to be made.
+
+    Raises:
+        StoreError: the record is damaged.
+    """
+    record, writes = folder.shown_views_path, distributed.is_leader()
+    fresh = FreshViews(teachers, rows, plain=plain, record=record, writes=writes)
+    if note := fresh.missing_note(epochs):
+        say(note)
+    return fresh
 
 
 def notes_on_patches(teachers: ChosenTeachers, views: Views, augment: str, recipe: str | None) -> list[str]:
@@ -235,6 +254,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
 
     Raises:
         CheckpointError: the checkpoint of the best epoch is gone or damaged.
+        StoreError: views that were shown have been made again since.
         G2LError: a weight is not finite, or the student cannot be written.
     """
     config, teachers, distillation = run.config, run.teachers, run.distillation
@@ -242,6 +262,8 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
     step = best.step if best and config.keep == "best" else run.last_step
     held_out = folder.held_out_figures(step)
     if distributed.is_leader():
+        if run.reader.fresh:
+            run.reader.fresh.require_unchanged()
         check_finite(run.last_step, distillation.state())
         draw_curves(folder.metrics(), folder.curves_path)
         if step != run.last_step:
@@ -280,21 +302,17 @@ def prepare_run(
     begun_from: Mapping[str, Projector] = MappingProxyType({}),
     how: HowToStep | None = None,
     kept: KeptStatistics = KeptStatistics(None),
+    fresh: FreshViews | None = None,
 ) -> Run:
     """Build projectors and optimizer; a teacher's statistics are over all training rows, of fresh views over those of
     the first epoch.
 
     `begun_from` has trained projectors to start from, by teacher; `how` says how steps are made, by default at once;
-    `kept` has statistics of an earlier start.
+    `kept` has statistics of an earlier start; `fresh` are the views that epochs show, where each has its own.
 
     Raises:
         StoreError: a shard of embeddings is damaged.
     """
-    fresh = None
-    if config.views_per_epoch == "fresh":
-        fresh = FreshViews(teachers, rows.train, plain=config.use_plain_view)
-        if note := fresh.missing_note(config.epochs):
-            say(note)
     projectors = build_projectors(student.spec.width, teachers.widths, draws.projector_seed)
     for name, projector, each in zip(teachers.names, projectors, teachers.stored, strict=True):
         if name in begun_from:
@@ -467,8 +485,6 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
         }
         if run.early_stop:
             content["early_stop"] = run.early_stop.state()
-        if run.reader.fresh:
-            content["fresh_views"] = run.reader.fresh.state()
         best = folder.best()
         save_checkpoint(folder.checkpoints, step, content, best.step if best else None)
 
@@ -486,8 +502,6 @@ def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
         torch.manual_seed(run.draws.dropout_seed(distributed.rank(), checkpoint["step"]))
     if run.early_stop:
         run.early_stop.load_state(checkpoint["early_stop"])
-    if run.reader.fresh:
-        run.reader.fresh.load_state(checkpoint["fresh_views"])
     return checkpoint["step"], checkpoint["metrics_bytes"]
 
 

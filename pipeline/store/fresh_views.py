@@ -1,16 +1,18 @@
 """Fresh views: an epoch shows one view of every row, and no other epoch shows it.
 
 The views may be made in rounds while a run trains: an epoch needs its own view only, so a run ends with an error when
-it comes to one that is not there yet, and continues once it is. What has been shown may not change: checkpoints keep
-the hash of each round.
+it comes to one that is not there yet, and continues once it is. What has been shown may not change: the run's folder
+keeps the hash of each round, and the student's `student.json` has them too.
 """
 
-from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
 from pipeline.base.console import counted
 from pipeline.base.errors import StoreError
+from pipeline.base.outside import is_there, read_json, reading
+from pipeline.disk.files import write_json
 from pipeline.sampling import RowNumbers
 from pipeline.store.format import Status
 from pipeline.store.replay import require_replay
@@ -18,18 +20,45 @@ from pipeline.store.store import StoredTeacher
 from pipeline.store.teachers import ChosenTeachers
 
 
+def read_shown(record: Path) -> list[list[str]]:
+    """For each epoch that has begun the content hashes of the rounds that it shows, a hash a teacher; nothing where
+    there is no record.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    if not is_there(record):
+        return []
+    with reading(record, "damaged record of the views that were shown", StoreError, "Start another run"):
+        return [[str(content) for content in contents] for contents in read_json(record)["shown"]]
+
+
 class FreshViews:
-    """Which view each epoch shows, and that it is whole.
+    """Which view each epoch shows, that it is whole, and that it stays what it was.
 
     Args:
         rows: the training rows, (N,).
         plain: whether the patch itself is the first view; else it is not shown.
+        record: file of what has been shown, which may be there; `None`: nothing was, and none is kept.
+        writes: whether this process writes it.
+
+    Raises:
+        StoreError: the record is damaged.
     """
 
-    def __init__(self, teachers: ChosenTeachers, rows: RowNumbers, *, plain: bool) -> None:
+    def __init__(
+        self,
+        teachers: ChosenTeachers,
+        rows: RowNumbers,
+        *,
+        plain: bool,
+        record: Path | None = None,
+        writes: bool = False,
+    ) -> None:
         self._teachers, self._rows = teachers, rows
         self._first = 0 if plain else 1
-        self._shown: dict[int, list[str]] = {}
+        self._record, self._writes = record, writes
+        self._shown = dict(enumerate(read_shown(record))) if record else {}
 
     def view(self, epoch: int) -> int:
         """The view that an epoch shows, epochs counted from 0."""
@@ -53,12 +82,7 @@ class FreshViews:
         Raises:
             StoreError: it is not there yet, a row of it failed, or one was made again.
         """
-        for earlier in sorted(self._shown):
-            if self._shown[earlier] != self._contents(earlier):
-                raise StoreError(
-                    f"{self._places(earlier)}: view {self.view(earlier)} was made again since this run showed it in "
-                    f"epoch {earlier + 1}. Start another run"
-                )
+        self.require_unchanged()
         for made in self._rounds(epoch):
             require_replay(made)
             for shard in range(made.num_shards):
@@ -70,28 +94,33 @@ class FreshViews:
                         f"{made.folder}: view {made.own_view} of row {wrong[0]} failed ({made.folder / 'failures.csv'} "
                         "lists all), and the run trains on that row. --retry-failures of extract-teacher tries it again"
                     )
-        self._shown[epoch] = self._contents(epoch)
+        if epoch not in self._shown:
+            self._shown[epoch] = self._contents(epoch)
+            if self._record and self._writes:
+                write_json(self._record, {"shown": list(self._shown.values())})
+
+    def require_unchanged(self) -> None:
+        """See that no view that was shown has been made again.
+
+        Raises:
+            StoreError: one was, or is not there any more.
+        """
+        for epoch, contents in self._shown.items():
+            if contents != self._contents(epoch):
+                places = ", ".join(str(made.folder) for made in self._rounds(epoch))
+                raise StoreError(
+                    f"{places}: view {self.view(epoch)} was made again since this run showed it in epoch {epoch + 1}. "
+                    "Start another run"
+                )
 
     def of_first(self, teacher: StoredTeacher) -> tuple[StoredTeacher, int]:
         """Where the first view to show lies: embeddings, and its number in them."""
         view = self._first
         return (teacher, view) if view < teacher.views.count else (self._round(teacher, view), 0)
 
-    def state(self) -> dict[int, list[str]]:
-        """What a checkpoint keeps: for each epoch that has begun, hashes of the rounds that it showed."""
-        return dict(self._shown)
-
-    def load_state(self, state: Mapping[int, list[str]]) -> None:
-        """Restore `state`."""
-        self._shown = dict(state)
-
     def _contents(self, epoch: int) -> list[str]:
         """Hashes of the rounds that an epoch shows; views that were made at once count in the store's hash."""
         return [made.content_hash() for made in self._rounds(epoch)]
-
-    def _places(self, epoch: int) -> str:
-        """Where the rounds of an epoch lie."""
-        return ", ".join(str(made.folder) for made in self._rounds(epoch))
 
     def _rounds(self, epoch: int) -> list[StoredTeacher]:
         """The rounds that an epoch shows, those of all teachers that did not make its view at once.

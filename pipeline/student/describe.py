@@ -14,6 +14,7 @@ from pipeline.config.groups import Resampling
 from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
+from pipeline.store.fresh_views import read_shown
 from pipeline.student.student_json import StudentJson, build_student_json, projector_files
 from pipeline.training.identity import recorded_teachers
 from pipeline.training.run_folder import RunFolder
@@ -140,4 +141,5 @@ def _of_training(run: RunFolder, identity: dict[str, Any], step: int) -> dict[st
         "epoch": best.epoch if best is not None and best.step == step else last_epoch,
         "best": None if best is None else {"step": best.step, "epoch": best.epoch, "loss": best.loss},
         "stopped": None if stop is None else asdict(stop),
+        "fresh_views": read_shown(run.shown_views_path) or None,
     }

@@ -157,6 +157,8 @@ class TrainingJson(_Object):
         step, epoch: after how many steps and epochs the exported student stood.
         best: the epoch of the smallest held-out loss; null where nothing was held out.
         stopped: why the run ended early; the key is absent where it did not.
+        fresh_views: for each epoch the content hashes of the rounds of views that it showed, a hash a teacher that made
+            them in rounds; the key is absent unless each epoch had a view of its own.
     """
 
     loss: Name
@@ -165,6 +167,7 @@ class TrainingJson(_Object):
     epoch: Count
     best: BestJson | None
     stopped: StoppedJson | None = None
+    fresh_views: tuple[tuple[Hash, ...], ...] | None = None
 
 
 class CasesJson(_Object):
@@ -263,8 +266,9 @@ def write_student_json(folder: Path, student: StudentJson) -> None:
         OSError: it cannot be written.
     """
     values = student.model_dump(mode="json")
-    if student.training.stopped is None:  # as in files of versions without an early stop
-        del values["training"]["stopped"]
+    for name in ("stopped", "fresh_views"):  # as in files of versions without an early stop, or without rounds
+        if values["training"][name] is None:
+            del values["training"][name]
     if student.encoder.resampling == PILLOW:  # as in files of versions that had no other
         del values["encoder"]["resampling"]
     write_text(folder / STUDENT_JSON, json.dumps(values, indent=2) + "\n")

@@ -102,6 +102,7 @@ class RunFolder:
         self.identity_path = folder / RUN_FILE
         self.metrics_path = folder / "metrics.jsonl"
         self.statistics_path = folder / "statistics.json"
+        self.shown_views_path = folder / "fresh_views.json"
         self.curves_path = folder / "curves.png"
         self.checkpoints = folder / "checkpoints"
         self.student = folder / "student"

@@ -159,7 +159,8 @@ def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> Ca
     files = run_inputs(config.student, config.weights)
     key = {
         "options": base_record(values) | {"seed": seed},
-        "stores": [store.teacher(name).content_hash() for name in values.get("teacher") or store.teachers],
+        "stores": [store.teacher(name).content_hash() for name in config.teacher or store.teachers],
+        **({"rounds": rounds} if (rounds := _rounds_shown(store, config)) else {}),
         "yardstick": study.yardstick.record(),
         **({"files": files} if files else {}),
     }
@@ -175,6 +176,15 @@ def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> Ca
     if not study.keep_checkpoints:
         drop_checkpoints(out)
     return sums
+
+
+def _rounds_shown(store: Store, config: TrainConfig) -> list[str]:
+    """Content hashes of the rounds of views that a run shows; none where it shows no fresh ones."""
+    if config.views_per_epoch != "fresh":
+        return []
+    teachers = [store.teacher(name) for name in config.teacher or store.teachers]
+    shown = [made for teacher in teachers for made in teacher.rounds if made.own_view <= config.epochs]
+    return [made.content_hash() for made in shown]
 
 
 def drop_checkpoints(run: Path) -> None:

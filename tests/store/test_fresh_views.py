@@ -25,6 +25,7 @@ from stages.extract_teacher import extract_teacher, view_settings
 from stages.finished import finished_extract, finished_training
 from stages.inspect import inspect_path
 from stages.reports.extract import extract_report
+from stages.studies import runs
 from stages.train_student import train_student
 from stages.verify import verify_store
 
@@ -168,15 +169,15 @@ def test_an_epoch_shows_its_view_and_the_teachers_embedding_of_it(root: Path) ->
 
 
 def test_a_run_is_the_same_from_rounds_and_from_views_made_at_once(root: Path, tmp_path: Path) -> None:
-    runs = [train(root / name, tmp_path / name) for name in ("at_once.zarr", "rounds.zarr")]
-    files = [run_files(run) for run in runs]
+    made = [train(root / name, tmp_path / name) for name in ("at_once.zarr", "rounds.zarr")]
+    files = [run_files(run) for run in made]
     for name in ("metrics.jsonl", "student/model.safetensors", "student/projector/projector.safetensors"):
         assert files[0][name] == files[1][name], name
-    card = (runs[1] / "student" / "README.md").read_text()
+    card = (made[1] / "student" / "README.md").read_text()
     assert "A fresh view of each patch in each epoch (strength: paper, each a crop of 64 of 80 px)" in card
-    assert json.loads((runs[1] / "run.json").read_text())["options"]["views_per_epoch"] == "fresh"
+    assert json.loads((made[1] / "run.json").read_text())["options"]["views_per_epoch"] == "fresh"
     with pytest.raises(Exception, match="views_per_epoch"):
-        train(root / "at_once.zarr", runs[0], views_per_epoch="turn")
+        train(root / "at_once.zarr", made[0], views_per_epoch="turn")
 
 
 def test_a_run_stops_where_views_end_and_continues_when_they_are_there(
@@ -204,6 +205,34 @@ def test_a_view_that_was_shown_may_not_change(root: Path, tmp_path: Path) -> Non
     metadata = out / "rounds" / "1" / "zarr.json"
     metadata.write_text(metadata.read_text().replace('"precision": "float32"', '"precision": "bfloat16"'))
     with pytest.raises(StoreError, match="view 1 was made again since this run showed it in epoch 1"):
+        train(out, tmp_path / "run")
+
+
+def test_a_finished_run_knows_the_views_that_it_has_shown(root: Path, plan: Plan, tmp_path: Path) -> None:
+    out = copied(root, tmp_path)
+    run = train(out, tmp_path / "run")
+    shown = json.loads((run / "fresh_views.json").read_text())["shown"]
+    assert shown == [[made.content_hash()] for made in Store(out).first.rounds]
+    assert json.loads((run / "student" / "student.json").read_text())["training"]["fresh_views"] == shown
+    before = run_files(run)
+    shutil.rmtree(out / "rounds")
+    again = FRESH | {"views_seed": 5, "views_strength": "strong"}
+    extract(plan, out, root / "teacher.safetensors", **again)
+    encoder = f"local-dir:{tmp_path / 'student'}"
+    options = {"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": 2, "views_per_epoch": "fresh"}
+    assert finished_training(out, run, train_config(encoder, use_plain_view=False, **options)) is None
+    with pytest.raises(StoreError, match="view 1 was made again since this run showed it in epoch 1"):
+        train(out, run)
+    assert run_files(run) == before
+
+
+def test_a_damaged_record_of_views_is_told(root: Path, tmp_path: Path) -> None:
+    out = copied(root, tmp_path)
+    shutil.rmtree(out / "rounds" / "3")
+    with pytest.raises(StoreError, match="not there yet"):
+        train(out, tmp_path / "run")
+    (tmp_path / "run" / "fresh_views.json").write_text("[")
+    with pytest.raises(StoreError, match=r"fresh_views\.json: damaged record of the views that were shown"):
         train(out, tmp_path / "run")
 
 
@@ -297,3 +326,11 @@ def test_a_round_continues_under_its_settings_only(root: Path, plan: Plan, tmp_p
     assert set(open_round(first, plan, 2, settings, {}).status().tolist()) == {int(Status.OK)}
     with pytest.raises(StoreError, match="made with other inputs"):
         open_round(first, plan, 2, settings | {"views_seed": 9}, {})
+
+
+def test_scores_of_a_study_depend_on_the_rounds_that_its_runs_show(root: Path) -> None:
+    store, student = Store(root / "rounds.zarr"), f"local-dir:{root / 'student'}"
+    hashes = [made.content_hash() for made in store.first.rounds]
+    for epochs, expected in ((2, hashes[:2]), (EPOCHS, hashes), (9, hashes)):
+        assert runs._rounds_shown(store, train_config(student, epochs=epochs, views_per_epoch="fresh")) == expected
+    assert runs._rounds_shown(store, train_config(student, epochs=2)) == []
