@@ -86,7 +86,7 @@ def describe_store(store: Store) -> str:
     """A store in words."""
     first, *further = store.teachers.values()
     done = len(first.shards) - len(first.pending)
-    size = sum(f["bytes"] for _, entry in first.ledger.entries() if entry for f in entry["files"].values())
+    size = first.ledger.num_bytes()
     of_part = f" of part {first.part}" if first.part else ""
     shards = (
         f"{done:,} of {len(first.shards):,}{of_part} done, {first.rows_per_shard:,} rows each, {format_bytes(size)}"

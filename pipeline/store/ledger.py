@@ -78,6 +78,14 @@ class Ledger:
                     counts[name] += count
         return counts
 
+    def num_bytes(self) -> int:
+        """Bytes of the files of finished shards."""
+        return sum(file["bytes"] for _, entry in self.entries() if entry for file in entry["files"].values())
+
+    def seconds(self) -> float:
+        """Seconds that the finished shards took; 0 for those whose entries do not say."""
+        return sum(float(entry.get("seconds", 0.0)) for _, entry in self.entries() if entry)
+
     def failures(self) -> list[dict[str, Any]]:
         """All failed rows of finished shards: row, slide, x, y, status, reason."""
         return [failure for _, entry in self.entries() if entry is not None for failure in entry["failures"]]

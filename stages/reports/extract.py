@@ -48,11 +48,11 @@ def extract_report(extracted: Extracted) -> str:
     rounds = teacher.rounds
     shape = f"{teacher.num_rows_here:,} rows of {teacher.width} dimensions in {counted(len(teacher.shards), 'shard')}"
     part = f", part {teacher.part} of a store" if teacher.part else ""
-    lines = [f"{teacher.folder}: {shape}, {format_bytes(_size(teacher))}{part}"]
+    lines = [f"{teacher.folder}: {shape}, {format_bytes(teacher.ledger.num_bytes())}{part}"]
     if rounds:
         first, last = rounds[0].own_view, rounds[-1].own_view
         views = f"view {first}" if first == last else f"views {first} to {last}"
-        lines.append(f"{views} in rounds, {format_bytes(sum(map(_size, rounds)))}")
+        lines.append(f"{views} in rounds, {format_bytes(sum(made.ledger.num_bytes() for made in rounds))}")
     if extracted.num_new_rows:
         rate = extracted.num_new_rows / max(extracted.seconds, 1e-9)
         lines.append(f"{extracted.num_new_rows:,} rows in {format_seconds(extracted.seconds)}, {rate:.1f} a second")
@@ -65,11 +65,6 @@ def extract_report(extracted: Extracted) -> str:
                 f"failed rows: {failed}; listed in {each.folder / 'failures.csv'}. --retry-failures tries them again"
             )
     return "\n".join(lines)
-
-
-def _size(teacher: StoredTeacher) -> int:
-    """Bytes of a teacher's finished shards."""
-    return sum(f["bytes"] for _, entry in teacher.ledger.entries() if entry for f in entry["files"].values())
 
 
 def merge_report(merged: Merged) -> str:

@@ -63,22 +63,15 @@ def cost_words(
     if any("imported" in teacher.settings for teacher in teachers):
         return f"estimate: {lines[0]}"
     made = [stored for teacher in teachers for stored in (teacher, *teacher.rounds)]
-    stage_one, disk = (sum(values) for values in zip(*map(_seconds_and_bytes, made), strict=True))
+    stage_one, disk = sum(stored.ledger.seconds() for stored in made), sum(stored.ledger.num_bytes() for stored in made)
     views = sum(stored.views.count for stored in made)
     if stage_one <= 0 or not num_rows:
         return f"estimate: {lines[0]}"
     each_epoch = stage_one / views * len(teachers) * num_rows / teachers[0].num_rows
-    lines.append(f"Stage one took {format_seconds(stage_one)}, once, and {format_bytes(int(disk))}")
+    lines.append(f"Stage one took {format_seconds(stage_one)}, once, and {format_bytes(disk)}")
     lines.append(
         f"With the teacher in the loop each epoch would take about {format_seconds(each_epoch)} longer, all "
         f"{counted(epochs, 'epoch')} {format_seconds(training + epochs * each_epoch)}: the store pays after "
         f"{stage_one / each_epoch:.1f} epochs"
     )
     return f"estimate: {'. '.join(lines)}"
-
-
-def _seconds_and_bytes(teacher: StoredTeacher) -> tuple[float, float]:
-    """Seconds that the shards of some embeddings took, and their bytes; 0 where a ledger does not say."""
-    entries = [entry for _, entry in teacher.ledger.entries() if entry is not None]
-    seconds = sum(float(entry.get("seconds", 0.0)) for entry in entries)
-    return seconds, float(sum(file["bytes"] for entry in entries for file in entry["files"].values()))
