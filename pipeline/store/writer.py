@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.console import say
-from pipeline.base.errors import StoreError
+from pipeline.base.errors import G2LError, StoreError
 from pipeline.base.units import format_bytes
 from pipeline.cohort.plan import Plan
 from pipeline.disk.tables import write_records
@@ -145,8 +145,9 @@ class StoreWriter:
     """Takes batches in order and commits shards in a thread of its own; `put` waits while the disk is behind.
 
     `describe(row)` says where a row is from, for the list of failures; `committed(shard)` is told, in the writer's
-    thread, of each shard that is in the ledger. As a context: leaving it well waits for the last
-    commit; leaving it by an error discards what is in flight.
+    thread, of each shard that is in the ledger. As a context: leaving it well, or by an error that the run itself
+    raises (such as too many failures), waits until every whole shard is committed; leaving it by any other, such as
+    Ctrl-C, discards what is in flight.
 
     Attributes:
         num_failures: failed rows among those that `put` was given.
@@ -181,7 +182,7 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None:
+        if kind is not None and not issubclass(kind, G2LError):
             self._discard.set()
         while self._thread.is_alive():  # however often an interrupt breaks in here
             self._queue.put(None)

@@ -4,6 +4,7 @@ import csv
 import errno
 import os
 import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from pipeline.store.writer import (
     QUEUED_ROWS,
     ROWS_A_PLACE,
     StoreWriter,
+    _OpenShard,
     places_of,
     row_batches,
     warn_of_disk,
@@ -237,6 +239,35 @@ def test_an_error_of_the_feeder_discards_what_is_in_flight(
         interrupted()
     assert store.first.ledger.pending() == [0, 1, 2]
     assert leftovers(tmp_path) == []
+
+
+def test_a_run_that_stops_itself_keeps_the_whole_shards_that_it_has_put(
+    tmp_path: Path, plan: Plan, encoded: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even if the disk is behind when the run stops, as with too many failures."""
+    store = continued_store(tmp_path / "s.zarr", plan)
+    add, may_go_on = _OpenShard.add, threading.Event()
+
+    def behind(self: _OpenShard, rows: Any) -> None:
+        assert may_go_on.wait(60)
+        add(self, rows)
+
+    monkeypatch.setattr(_OpenShard, "add", behind)
+
+    def stopped() -> None:
+        with StoreWriter(store.first, describe, "") as writer:
+            for rows in row_batches(store.first, [0], 4):
+                writer.put(rows, EMBEDDINGS[rows.start : rows.stop], ok_reads(encoded, rows))
+            rows = next(row_batches(store.first, [1], 4))
+            writer.put(rows, EMBEDDINGS[rows.start : rows.stop], ok_reads(encoded, rows))
+            threading.Timer(0.2, may_go_on.set).start()
+            raise StoreError("too many")
+
+    with pytest.raises(StoreError, match="too many"):
+        stopped()
+    assert store.first.ledger.pending() == [1, 2]
+    assert leftovers(tmp_path) == []
+    assert_sound(store)
 
 
 def test_the_writer_counts_failures_as_they_are_put(tmp_path: Path, plan: Plan, encoded: list[bytes]) -> None:
