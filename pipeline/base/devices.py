@@ -22,7 +22,7 @@ MAX_BATCH = 1024
 MEMORY_SHARE = 0.6
 """Share of a GPU's free memory that a batch may use, extrapolated from a small batch. Our choice."""
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 """Parameters of mallopt(3), from glibc's malloc.h."""
 KEPT_BYTES = 1 << 30
 
@@ -31,7 +31,9 @@ def keep_freed_memory(device: torch.device) -> None:
     """On a CPU, reuse the memory of freed tensors instead of returning it to the system.
 
     glibc maps and unmaps every tensor above 32 MB, and the kernel clears its pages each time. This makes a CNN's
-    forward pass 2.5 times as slow (benchmarks/memory_reuse.py). Process-wide; does nothing on a GPU or without glibc.
+    forward pass 2.5 times as slow (benchmarks/memory_reuse.py). Of other threads it maps what is larger than their own
+    64 MB whatever the thresholds, so all share the main one's memory. Process-wide; does nothing on a GPU or without
+    glibc.
     """
     if device.type != "cpu":
         return
@@ -39,6 +41,7 @@ def keep_freed_memory(device: torch.device) -> None:
     if hasattr(libc, "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(M_ARENA_MAX, 1)
 
 
 def choose_device(name: str) -> torch.device:

@@ -44,9 +44,9 @@ def reduce_by_torch(region: NDArray[np.uint8], side: float, patch_px: int) -> ND
 
     size = None if side % 1 else (patch_px, patch_px)
     scale = (patch_px / side, patch_px / side) if size is None else None
-    planes = torch.from_numpy(region).permute(2, 0, 1)[None]
+    planes = torch.from_numpy(region)[None].permute(0, 3, 1, 2)  # so that torch knows that channels come last
     reduced = torch.nn.functional.interpolate(planes, size=size, scale_factor=scale, mode="lanczos", antialias=True)
-    patch = reduced[0].permute(1, 2, 0).contiguous().numpy()
+    patch = reduced[0].permute(1, 2, 0).numpy()
     assert patch.shape == (patch_px, patch_px, 3), patch.shape
     return patch
 

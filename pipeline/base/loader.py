@@ -34,8 +34,8 @@ class Batch(Generic[T]):
 
     Attributes:
         rows: the row numbers, in the caller's order.
-        pixels: uint8 (B, P, P, 3) or (B, K, P, P, 3), a view of a buffer; valid until the batch after the next is
-            requested.
+        pixels: uint8 (B, P, P, 3) or (B, K, P, P, 3), a view of a buffer; valid while it is one of the last `in_use`
+            batches of the loader.
         results: what the reading function returned for each row.
     """
 
@@ -56,6 +56,7 @@ class BatchLoader(Generic[T]):
     With several views `out` is (K, P, P, 3), and a batch's pixels are (B, K, P, P, 3).
 
     `read_some(rows, out)`, if given, reads several rows at once where that costs less, to the same pixels and results.
+    `in_use` is how many batches, at least 2, the consumer uses at the same time.
 
     An exception in `read` reaches the consumer at that batch. Use as a context manager, which ends the threads.
     """
@@ -70,12 +71,14 @@ class BatchLoader(Generic[T]):
         device: torch.device,
         views: int = 1,
         read_some: Callable[[Sequence[int], NDArray[np.uint8]], list[T]] | None = None,
+        in_use: int = 2,
     ) -> None:
         self._read = read
         self._read_some = read_some or self._read_each
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="g2l-read")
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
-        shape = (BATCHES_AHEAD + 2, batch_size, *([views] if views > 1 else []), patch_px, patch_px, 3)
+        self._in_use = in_use
+        shape = (BATCHES_AHEAD + in_use, batch_size, *([views] if views > 1 else []), patch_px, patch_px, 3)
         self._buffers = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
 
     def __enter__(self) -> Self:
@@ -97,7 +100,7 @@ class BatchLoader(Generic[T]):
         ]
 
     def batches(self, row_batches: Iterable[Sequence[int]]) -> Iterator[Batch[T]]:
-        """Yield the batches in order. Requesting a batch ends the use of the batch before the previous one."""
+        """Yield the batches in order. Requesting a batch ends the use of the one `in_use` before it."""
         pending: deque[tuple[Sequence[int], Tensor, list[Future[list[T]]]]] = deque()
         yielded: deque[Batch[T]] = deque()
         source = iter(row_batches)
@@ -114,5 +117,5 @@ class BatchLoader(Generic[T]):
             batch = Batch(rows, buffer[: len(rows)], results)
             yield batch
             yielded.append(batch)
-            if len(yielded) > 1 and (event := yielded.popleft().copied) is not None:
+            if len(yielded) >= self._in_use and (event := yielded.popleft().copied) is not None:
                 event.synchronize()  # its buffer may be refilled from here on

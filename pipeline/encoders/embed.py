@@ -2,12 +2,16 @@
 
 Stage one, `embed`, `evaluate`, `verify`, the proof of an import and the scoring of a student all go through it. Rows
 that could not be read never enter the model. On a GPU the host is one batch ahead: while a batch computes, the results
-of the one before are fetched into pinned memory and used.
+of the one before are fetched into pinned memory and used. On a CPU several batches compute at once, each in threads of
+its own, as threads that share a batch wait for each other at every layer (docs/decisions/0067).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -22,6 +26,11 @@ from pipeline.base.loader import Batch, BatchLoader
 from pipeline.encoders.build import BuiltEncoder, Encoder
 
 T = TypeVar("T")
+
+MOST_AT_ONCE = 8
+"""Batches that a CPU computes at once, if it has the cores; more cores share the batches. Our choice: memory grows with
+them.
+"""
 
 ForwardPass = Callable[[Tensor], Tensor]
 """uint8 (B, P, P, 3) on the device -> float32 (B, D) there; of several views (B, K, P, P, 3) -> (B, K, D)."""
@@ -70,6 +79,13 @@ class EmbeddedBatch(Generic[T]):
         return every
 
 
+def batches_at_once(device: torch.device) -> int:
+    """How many batches a device computes at once: on a CPU as many as torch uses threads, up to `MOST_AT_ONCE`; 1 on
+    others, which queue them.
+    """
+    return min(torch.get_num_threads(), MOST_AT_ONCE) if device.type == "cpu" else 1
+
+
 def embed_batches(
     forward: ForwardPass,
     batches: Iterable[Batch[T]],
@@ -78,30 +94,35 @@ def embed_batches(
     width: int,
     no_room: str,
     is_readable: Callable[[T], bool] = lambda _: True,
-) -> Iterator[EmbeddedBatch[T]]:
-    """Embed batches in order; on a GPU each is given when the next one has been started.
+    at_once: int = 1,
+) -> Generator[EmbeddedBatch[T], None, None]:
+    """Embed batches in order; each is given when `at_once` further ones have been started. A batch from `batches` is in
+    use until then.
 
     Args:
         width: D, the dimension of an embedding, for batches of which no row could be read.
         no_room: what the user can do if the device has too little memory for a batch.
         is_readable: whether a row could be read, by what the loader's reading function returned for it.
+        at_once: on a CPU: if more than 1, batches that are computed at the same time.
 
     Raises:
         ConfigError: the device has too little memory for a batch.
     """
-    waiting: tuple[EmbeddedBatch[T], torch.cuda.Event | None] | None = None
-    for batch in batches:
-        try:
-            started = _start(forward, batch, device, width, is_readable), mark(device)
-        except torch.OutOfMemoryError:
-            raise ConfigError(
-                f"{describe_device(device)} has no room for batches of {len(batch.rows)} patches. {no_room}"
-            ) from None
-        if waiting is not None:
-            yield _finish(*waiting)
-        waiting = started
-    if waiting is not None:
-        yield _finish(*waiting)
+    waiting: deque[tuple[Batch[T], Callable[[], EmbeddedBatch[T]]]] = deque()
+
+    def finish_oldest() -> EmbeddedBatch[T]:
+        batch, finish = waiting.popleft()
+        with _told_of_room(device, len(batch.rows), no_room):
+            return finish()
+
+    with _starter(forward, device, width, is_readable, at_once) as start:
+        for batch in batches:
+            with _told_of_room(device, len(batch.rows), no_room):
+                waiting.append((batch, start(batch)))
+            if len(waiting) > at_once:
+                yield finish_oldest()
+        while waiting:
+            yield finish_oldest()
 
 
 @contextmanager
@@ -127,11 +148,16 @@ def read_and_embed(
         row_batches: the rows of each batch, at most `batch_size`.
         width, no_room, is_readable: as for `embed_batches`.
     """
+    at_once = batches_at_once(device)
     with BatchLoader(
-        read, patch_px=patch_px, batch_size=batch_size, workers=workers, device=device, views=views
+        read, patch_px=patch_px, batch_size=batch_size, workers=workers, device=device, views=views, in_use=at_once + 1
     ) as loader:
         batches = loader.batches(row_batches)
-        yield embed_batches(forward, batches, device, width=width, no_room=no_room, is_readable=is_readable)
+        embedded = embed_batches(
+            forward, batches, device, width=width, no_room=no_room, is_readable=is_readable, at_once=at_once
+        )
+        with closing(embedded):
+            yield embedded
 
 
 def embed_rows(
@@ -152,7 +178,7 @@ def embed_rows(
     Raises:
         ConfigError: the device has too little memory for a batch; `no_room` says what the user can do.
     """
-    size = max(1, min(batch_size, len(rows)))
+    size = max(1, min(batch_size, -(-len(rows) // batches_at_once(device))))
     parts = [rows[i : i + size] for i in range(0, len(rows), size)]
     found: list[NDArray[np.float32]] = []
     with (
@@ -178,6 +204,47 @@ def embed_rows(
 def model_key(built: BuiltEncoder, precision: str) -> dict[str, Any]:
     """What an encoder's embedding of given pixels depends on: architecture, rule, statistics, weights, arithmetic."""
     return built.spec.deciding() | {"weights_sha256": built.weights_sha256, "precision": precision}
+
+
+Start = Callable[[Batch[T]], Callable[[], EmbeddedBatch[T]]]
+"""Starts a batch; what it returns waits for the result."""
+
+
+@contextmanager
+def _starter(
+    forward: ForwardPass, device: torch.device, width: int, is_readable: Callable[[T], bool], at_once: int
+) -> Iterator[Start[T]]:
+    """How batches are started: in the calling thread, or `at_once` of them in threads that share those of torch."""
+    if at_once == 1:
+
+        def start(batch: Batch[T]) -> Callable[[], EmbeddedBatch[T]]:
+            return partial(_finish, _start(forward, batch, device, width, is_readable), mark(device))
+
+        yield start
+        return
+    threads = torch.get_num_threads()
+    share = max(threads // at_once, 1)
+    pool = ThreadPoolExecutor(at_once, "g2l-forward", initializer=torch.set_num_threads, initargs=(share,))
+    try:
+        yield lambda batch: pool.submit(_start, forward, batch, device, width, is_readable).result
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # the pool's number is also that of threads to come
+
+
+@contextmanager
+def _told_of_room(device: torch.device, num_patches: int, no_room: str) -> Iterator[None]:
+    """Say what to do if the block finds too little memory on the device.
+
+    Raises:
+        ConfigError: it did.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise ConfigError(
+            f"{describe_device(device)} has no room for batches of {num_patches} patches. {no_room}"
+        ) from None
 
 
 def _start(

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -59,6 +60,16 @@ def test_a_batch_and_the_one_before_it_stay_whole_while_others_are_read() -> Non
             assert is_whole(batch)
             assert before is None or is_whole(before)
             before = batch
+
+
+@pytest.mark.parametrize("in_use", [2, 5])
+def test_as_many_batches_stay_whole_as_are_in_use(in_use: int) -> None:
+    used: deque[Batch[int]] = deque(maxlen=in_use)
+    with BatchLoader(fill, patch_px=4, batch_size=4, workers=4, device=CPU, in_use=in_use) as reader:
+        for batch in reader.batches([range(i, i + 4) for i in range(0, 160, 4)]):
+            time.sleep(0.002)
+            used.append(batch)
+            assert all(is_whole(each) for each in used)
 
 
 def test_it_reads_ahead_but_not_further_than_its_buffers() -> None:

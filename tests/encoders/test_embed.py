@@ -1,7 +1,10 @@
 """The one loop that embeds: what enters the model, in which order results are given, and what a full device says."""
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,15 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.loader import Batch
 from pipeline.config.model_names import SCRATCH
 from pipeline.encoders.build import BuiltEncoder, build_encoder
-from pipeline.encoders.embed import EncoderForward, embed_batches, embed_rows, model_key, read_and_embed
+from pipeline.encoders.embed import (
+    MOST_AT_ONCE,
+    EncoderForward,
+    batches_at_once,
+    embed_batches,
+    embed_rows,
+    model_key,
+    read_and_embed,
+)
 
 CPU = torch.device("cpu")
 
@@ -94,9 +105,91 @@ def test_each_batch_is_given_when_the_next_one_has_been_started() -> None:
     assert list(embed_batches(forward, [], CPU, width=3, no_room="")) == []
 
 
-def test_a_device_without_room_for_a_batch_is_told() -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_device_without_room_for_a_batch_is_told(at_once: int) -> None:
+    batch = Batch(range(4), patches(4), [True] * 4)
     with pytest.raises(ConfigError, match=r"has no room for batches of 4 patches\. Advice"):
-        embed(failing(torch.OutOfMemoryError()), Batch(range(4), patches(4), [True] * 4), width=3)
+        list(embed_batches(failing(torch.OutOfMemoryError()), [batch], CPU, width=3, no_room="Advice", at_once=at_once))
+
+
+@contextmanager
+def torch_threads(num: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(num)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("threads", "at_once", "share"), [(4, 4, 1), (7, 3, 2), (1, 2, 1)])
+def test_batches_compute_at_once_and_are_given_in_order(threads: int, at_once: int, share: int) -> None:
+    """Each in its share of torch's threads; the earliest batches take the longest."""
+    together = threading.Barrier(at_once, timeout=30)
+    shares: list[int] = []
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        shares.append(torch.get_num_threads())
+        number = int(pixels.flatten()[0])
+        if number < at_once:
+            together.wait()
+            time.sleep(0.01 * (at_once - number))
+        return pixels.float().mean((1, 2))
+
+    batches = [Batch([i], torch.full((1, 2, 2, 3), i, dtype=torch.uint8), [True]) for i in range(9)]
+    with torch_threads(threads):
+        done = list(embed_batches(forward, batches, CPU, width=3, no_room="", at_once=at_once))
+        assert torch.get_num_threads() == threads
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == threads  # also of threads to come
+    assert [embedded.embeddings.tolist() for embedded in done] == [[[i] * 3] for i in range(9)]
+    assert shares == [share] * 9
+
+
+def test_batches_in_use_stay_whole_while_others_are_read() -> None:
+    """The forward pass dawdles, and finds what was read for its batch."""
+
+    def read(row: int, out: np.ndarray) -> int:
+        out[:] = row
+        return row
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.002)
+        return pixels.float().amax((1, 2))
+
+    options: dict[str, Any] = {"patch_px": 2, "batch_size": 2, "workers": 2, "width": 3, "no_room": ""}
+    rows = [[i, i + 1] for i in range(0, 120, 2)]
+    with torch_threads(3), read_and_embed(forward, read, rows, CPU, is_readable=lambda _: True, **options) as batches:
+        assert [row for embedded in batches for row in embedded.embeddings[:, 0].tolist()] == list(range(120))
+
+
+def test_leaving_ends_the_threads_that_compute() -> None:
+    def computing() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name.startswith("g2l-forward")]
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        if int(pixels.flatten()[0]) == 1:
+            raise ValueError("of the model")
+        return pixels.float().mean((1, 2))
+
+    batches = [Batch([i], torch.full((1, 2, 2, 3), i, dtype=torch.uint8), [True]) for i in range(9)]
+    some = embed_batches(forward, batches, CPU, width=3, no_room="", at_once=3)
+    assert next(some).rows == [0]
+    assert computing()
+    with pytest.raises(ValueError, match="of the model"):
+        next(some)
+    assert not computing()
+    others = embed_batches(forward, batches[2:], CPU, width=3, no_room="", at_once=3)
+    next(others)
+    others.close()
+    assert not computing()
+
+
+def test_a_cpu_computes_as_many_batches_as_torch_has_threads() -> None:
+    for threads, at_once in ((1, 1), (2, 2), (64, MOST_AT_ONCE)):
+        with torch_threads(threads):
+            assert batches_at_once(CPU) == at_once
+            assert batches_at_once(torch.device("cuda")) == 1
 
 
 def test_threads_read_ahead_and_end_with_the_block() -> None:
