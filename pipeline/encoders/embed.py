@@ -206,14 +206,14 @@ def model_key(built: BuiltEncoder, precision: str) -> dict[str, Any]:
     return built.spec.deciding() | {"weights_sha256": built.weights_sha256, "precision": precision}
 
 
-Start = Callable[[Batch[T]], Callable[[], EmbeddedBatch[T]]]
+StartBatch = Callable[[Batch[T]], Callable[[], EmbeddedBatch[T]]]
 """Starts a batch; what it returns waits for the result."""
 
 
 @contextmanager
 def _starter(
     forward: ForwardPass, device: torch.device, width: int, is_readable: Callable[[T], bool], at_once: int
-) -> Iterator[Start[T]]:
+) -> Iterator[StartBatch[T]]:
     """How batches are started: in the calling thread, or `at_once` of them in threads that share those of torch."""
     if at_once == 1:
 
