@@ -287,6 +287,15 @@ def test_a_codestream_of_another_kind_is_left_before_it_is_decoded(place: int, v
         module.decode_jpeg2000(sound[:40], JPEG2000)
 
 
+def test_jpeg_2000_of_chroma_half_as_wide_is_left(tmp_path: Path) -> None:
+    """To OpenSlide, which reads it: close to the slide of the same pixels with whole chroma."""
+    slide = Slide(make(tmp_path / "a.svs", compression="jpeg2000-422"))
+    assert (slide.direct.read(*WHOLE), slide.direct.note(0)) == (None, "")
+    whole = Slide(make(tmp_path / "b.svs", compression="jpeg2000-ycbcr"))
+    ours, theirs = (np.asarray(each.read_region(*WHOLE)).astype(int) for each in (slide, whole))
+    assert np.abs(ours - theirs).mean() < 4
+
+
 def test_ycbcr_is_converted_as_libjpeg_does() -> None:
     every = np.stack(np.meshgrid(*[np.arange(0, 256, 3, dtype=np.uint8)] * 3), axis=-1).reshape(86, -1, 3)
     ours = module.ycbcr_to_rgb(every).astype(int)
