@@ -58,6 +58,8 @@ def test_an_export_keeps_it_and_a_run_of_an_earlier_version_gets_one(run: RunFol
     encoder = content.encoder.model_copy(update={"resampling": "lanczos-pillow"})  # as all earlier versions did
     assert renewed == content.model_copy(update={"split": None, "encoder": encoder})
     assert "resampling" not in (tmp_path / "renewed" / STUDENT_JSON).read_text()
+    assert content.encoder.decode == "full"
+    assert "decode" not in (run.student / STUDENT_JSON).read_text()
     assert f"  {STUDENT_JSON}\n" in (tmp_path / "renewed" / "README.md").read_text()
     assert not (earlier.student / STUDENT_JSON).exists()
 

@@ -290,8 +290,7 @@ def make_slide(
         width, height: level-0 pixels. Level d has width // d by height // d pixels, the exact mean of level 0.
         mpp: um/px of level 0, with 4 decimals as Aperio writes it; None writes none.
         downsamples: of the levels; the first is 1.
-        tile: its side, or its height and width, pixels; multiples of 16.
-        quality: of JPEG, 1 to 100.
+        tile: its side, or its height and width, pixels; multiples of 16. quality: of JPEG, 1 to 100.
         compression: JPEG (4:2:0), or "deflate" for the coordinate patterns, unless given. "jpeg2000" is lossless, of
             RGB or YCbCr, and for Aperio only; "422" has chroma half as wide, and is lossy.
         vendor: Aperio if there is an mpp, else generic TIFF, unless given. An Aperio slide may lack mpp; a generic
@@ -324,11 +323,8 @@ def make_slide(
             if compression in ("jpeg2000-ycbcr", "jpeg2000-422"):
                 level = np.asarray(Image.fromarray(level).convert("YCbCr"))
             sides = tile if isinstance(tile, tuple) else (tile, tile)
-            if compression == "jpeg2000-422":
-                tags |= {"shape": level.shape, "dtype": np.uint8}
-                writer.write(tiles_of_422(level, sides), tile=sides, **options, **tags)
-            else:
-                writer.write(level, tile=sides, **options, **tags)
+            content = tiles_of_422(level, sides) if compression == "jpeg2000-422" else level
+            writer.write(content, shape=level.shape, dtype=np.uint8, tile=sides, **options, **tags)
     if ifds != "spread":
         _move_ifds(path, ifds)
     return path
