@@ -85,7 +85,7 @@ def embed(
         folder = EmbedFolder(out)
         before = folder.require_usable()
         settings = None if before is None else before["made_by"].get("settings", {})
-        grid = continued_grid(grid, config.resampling, settings)
+        grid = continued_grid(grid, config.resampling, settings, decode=config.decode)
         place = output_place(out, named, config, grid)
         embedder = build_embedder(named, config, dtype, before)
         made_by = what_makes(embedder, place, config.deciding())
@@ -168,6 +168,8 @@ def what_makes(embedder: Embedder, place: Place, options: dict[str, Any]) -> dic
     }
     if grid.resampling != PILLOW:  # earlier versions had no other
         settings["resampling"] = grid.resampling
+    if grid.decode != "full":
+        settings["decode"] = grid.decode
     if embedder.projector is not None:
         settings["projector_sha256"] = weights_hash(embedder.projector)
     made_by: dict[str, Any] = json.loads(

@@ -12,7 +12,7 @@ from pipeline.base.images import require_lanczos
 from pipeline.base.units import resolution_note
 from pipeline.cohort.manifest import Manifest, ManifestRow, id_trouble, parse_manifest
 from pipeline.cohort.sources import list_folder
-from pipeline.config.groups import Grid, Resampling
+from pipeline.config.groups import Decode, Grid, Resampling
 from pipeline.config.model_names import FOLDER_PREFIX
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import EmbedConfig
@@ -22,6 +22,9 @@ from pipeline.features.registry import find_writer
 from pipeline.slides.geometry import PILLOW
 from pipeline.student.exported import read_student
 from pipeline.student.resolve import NamedModel, name_model
+
+READING = {"resampling": PILLOW, "decode": "full"}
+"""Options of how patches are read, and what versions did that have not the option."""
 
 
 def read_slides(source: Path, slides_root: Path | None) -> Manifest:
@@ -131,36 +134,41 @@ def plan_grid(named: NamedModel, config: EmbedConfig) -> Grid:
         "min_tissue": config.min_tissue,
         "allow_upsampling": config.allow_upsampling,
     }
-    if resampling := config.resampling or trained_resampling(named):
-        options["resampling"] = resampling
+    options |= trained_reading(named)
+    options |= {name: value for name in READING if (value := getattr(config, name)) is not None}
     return PlanConfig.build(options).grid
 
 
-def trained_resampling(named: NamedModel) -> Resampling | None:
-    """Who reduced the patches that a student was trained on; `None` for other models.
+def trained_reading(named: NamedModel) -> dict[str, str]:
+    """How the patches were read that a student was trained on, as options of a plan; empty for other models.
 
     Raises:
         EncoderError: the folder's description is damaged.
     """
     if named.student is None:
-        return None
+        return {}
     described = read_student(named.student).described
-    return PILLOW if described is None else described.encoder.resampling
+    return READING if described is None else {name: getattr(described.encoder, name) for name in READING}
 
 
-def continued_grid(grid: Grid, asked: Resampling | None, settings: Mapping[str, Any] | None) -> Grid:
+def continued_grid(
+    grid: Grid, asked: Resampling | None, settings: Mapping[str, Any] | None, *, decode: Decode | None = None
+) -> Grid:
     """The grid of a call that may continue a folder.
 
     Args:
         asked: who is to reduce patches, if the call says it.
-        settings: those that the folder was made with; `None` for a new one. Who reduces patches is as there unless the
-            call says it; folders of earlier versions do not name Pillow.
+        settings: those that the folder was made with; `None` for a new one. How patches are read is as there unless the
+            call says it; folders of earlier versions do not name what they did.
+        decode: at which size tiles are to be decoded, if the call says it.
 
     Raises:
         ConfigError: torch is to reduce patches, and the one that is installed cannot.
     """
     if settings is not None and asked is None:
-        grid = replace(grid, resampling=settings.get("resampling", PILLOW))
+        grid = replace(grid, resampling=settings.get("resampling", READING["resampling"]))
+    if settings is not None and decode is None:
+        grid = replace(grid, decode=settings.get("decode", READING["decode"]))
     if grid.resampling != PILLOW:
         require_lanczos("--resampling lanczos-torch")
     return grid

@@ -85,8 +85,17 @@ def plan_slides(
     refuse_near_copies(manifest, same)
     slides, audit = in_order([a.slide for a in audited if a.slide is not None], [a.audit for a in audited])
     plan = Plan(slides, Path(os.path.realpath(manifest.slides_root)), config.for_plan(), audit)
+    say_decoding(plan)
     say_reading_time([a.sample for a in audited if a.sample], plan.num_rows, workers)
     return plan
+
+
+def say_decoding(plan: Plan) -> None:
+    """Tell how many slides of a plan at half are decoded in full, if any."""
+    in_full = sum(slide.geometry.decode == "full" for slide in plan.slides)
+    if plan.config.decode == "half" and in_full:
+        number = counted(len(plan.slides), "slide")
+        say(f"note: --decode half: {in_full} of {number} are decoded in full; the audit says why")
 
 
 def say_reading_time(samples: Sequence[PatchSample], num_rows: int, workers: int) -> None:
@@ -204,7 +213,7 @@ def audit_open_slide(
     status, reason = ("damaged", "part of it cannot be read") if unreadable_mm2 else ("ok", "")
     if not len(coords):
         status, reason = "failed", grid.why_empty
-    warnings = list(slide.info.warnings)
+    warnings = [*slide.info.warnings, *grid.warnings]
     covered = float(tissue.mask.sum()) * tissue.pixel_l0_px**2 / max(math.prod(slide.info.bounds_l0_px[2:]), 1)
     if covered > TISSUE_EVERYWHERE and not unreadable_mm2:
         warnings.append(f"{min(covered, 1):.0%} of it counts as tissue: is there no glass, or is glass taken for it?")

@@ -277,6 +277,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         projectors = {head.teacher: head.projector for head in distillation.heads}
         spec = replace(distillation.student.spec, mpp=teachers.first.plan.mpp)
         says_step = run.draws.version > 1 or step != run.num_steps
+        plan = teachers.first.plan.config
         write_student(
             folder.student,
             distillation.student.module.model,
@@ -284,7 +285,7 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
             projectors,
             model_card(facts),
             lambda student: describe_run_student(
-                folder, student, step, split_facts(facts["store"]), teachers.first.plan.config.resampling
+                folder, student, step, split_facts(facts["store"]), plan.resampling, plan.decode
             ),
             step if says_step else None,
         )

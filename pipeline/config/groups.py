@@ -9,6 +9,9 @@ Tiling = Literal["level0"]
 Resampling = Literal["lanczos-pillow", "lanczos-torch"]
 """Who reduces a patch: one filter, Lanczos with support 3 that grows with the reduction, and two programs."""
 
+Decode = Literal["full", "half"]
+"""At which size the JPEG tiles under a patch are decoded."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -22,6 +25,7 @@ class Grid:
         allow_upsampling: whether slides more than 5 % coarser than `mpp` may be used.
         tiling: "level0" if each slide is cut at the resolution of its level 0; `mpp` then means nothing.
         resampling: who reduces a patch, where that can.
+        decode: "half" to decode JPEG tiles at half their size where a patch is reduced by 2 or more.
     """
 
     patch_px: int
@@ -31,6 +35,7 @@ class Grid:
     allow_upsampling: bool
     tiling: Tiling | None = None
     resampling: Resampling = "lanczos-pillow"
+    decode: Decode = "full"
 
     @property
     def overlap_px(self) -> int:

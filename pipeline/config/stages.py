@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from pipeline.base.errors import ConfigError
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
-from pipeline.config.groups import Grid, Resampling, Sampling, Tiling
+from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 from pipeline.config.recipes import RECIPES, recipe_option
@@ -57,6 +57,12 @@ class PlanConfig(Config):
         added=True,
         earlier="lanczos-pillow",
     )
+    decode: Decode = option(
+        "full",
+        description="half: decode JPEG tiles at half their size where patches are reduced by 2 or more: faster, with "
+        "other pixels; slides that cannot be are decoded in full.",
+        added=True,
+    )
     val_fraction: float = option(
         0.1, ge=0, lt=1, description="Held-out fraction of the cases, by a hash of the case id."
     )
@@ -88,6 +94,16 @@ class PlanConfig(Config):
             raise PydanticCustomError("tile", f"should not be less than --patch-px, {patch_px}; {patch_px} is no tile")
         return tile_px
 
+    @field_validator("decode")
+    @classmethod
+    def check_decode(cls, decode: Decode, others: ValidationInfo) -> Decode:
+        """See that half is not asked for where no patch is reduced."""
+        if decode == "half" and others.data.get("tiling"):
+            raise PydanticCustomError(
+                "decode", "does not go with --tiling level0, which reduces no patch; leave out one"
+            )
+        return decode
+
     @property
     def has_tiles(self) -> bool:
         """Whether more than the patch is read, so that views can crop."""
@@ -107,8 +123,16 @@ class PlanConfig(Config):
     def grid(self) -> Grid:
         """The grid of tiles, or of patches where there are none."""
         stride_px = self.stride_px or self.read_px
-        upsampling = self.allow_upsampling
-        return Grid(self.read_px, self.mpp, stride_px, self.min_tissue, upsampling, self.tiling, self.resampling)
+        return Grid(
+            self.read_px,
+            self.mpp,
+            stride_px,
+            self.min_tissue,
+            self.allow_upsampling,
+            self.tiling,
+            self.resampling,
+            self.decode,
+        )
 
     @property
     def sampling(self) -> Sampling:

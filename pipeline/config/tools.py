@@ -11,7 +11,7 @@ from pydantic import field_validator
 from pipeline.base.units import MAX_MPP, MIN_MPP
 from pipeline.config.base import Config, OneOf, option
 from pipeline.config.feature_tools import layouts
-from pipeline.config.groups import Resampling, Sampling
+from pipeline.config.groups import Decode, Resampling, Sampling
 from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
 
 
@@ -161,6 +161,12 @@ class EmbedConfig(Config):
     resampling: Resampling | None = option(
         None,
         description="Who reduces patches, as for g2l plan [a student: as in its training; others: torch].",
+        decides="effect",
+    )
+    decode: Decode | None = option(
+        None,
+        description="half: decode JPEG tiles at half their size, as for g2l plan [a student: as in its training; "
+        "others: full].",
         decides="effect",
     )
     slides_root: Path | None = option(

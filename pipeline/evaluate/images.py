@@ -23,10 +23,12 @@ from PIL import Image, UnidentifiedImageError
 from pipeline.base.console import Progress
 from pipeline.base.errors import BenchmarkError
 from pipeline.base.outside import UnsafeError, one_line, read_bytes, reading
+from pipeline.config.groups import Decode
 from pipeline.disk.file_names import name_trouble
 from pipeline.disk.tables import Problem, Record
 from pipeline.evaluate.benchmark import PatchSource
 from pipeline.report.content import Exclusion
+from pipeline.student.resolve import NamedModel
 
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -125,6 +127,24 @@ class ImageFiles:
             f"{', '.join(str(side) for side in sides)} px; they have "
             f"{listed}{', ...' if len(sizes) > MAX_SIZES_NAMED else ''} px."
         ]
+
+
+def decode_notes(models: Iterable[NamedModel], decode: Decode = "full") -> list[str]:
+    """Which students saw tiles decoded at another size in training than those of the patches that are scored, if any.
+
+    Args:
+        decode: of these patches.
+
+    Raises:
+        EncoderError: a student's description is damaged.
+    """
+    learnt = {model.label: model.decode for model in models if model.student is not None}
+    words = {"half": "half their size", "full": "full size"}
+    return [
+        f"{label} was trained on tiles decoded at {words[size]} (plan --decode {size}); these patches are of others."
+        for label, size in learnt.items()
+        if size != decode
+    ]
 
 
 def require_images_root(folder: Path | None) -> None:

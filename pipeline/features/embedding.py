@@ -164,7 +164,7 @@ def prepare_slide(slide: Slide, row: ManifestRow, content: dict[str, Any], grid:
         has_case=row.has_case,
     )
     size = slide.info.level_sizes_px[laid.geometry.level]
-    return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content, slide.info.warnings)
+    return PreparedSlide(slide.path, plan, laid.tissue_fraction, size, content, (*slide.info.warnings, *laid.warnings))
 
 
 def embed_slide(

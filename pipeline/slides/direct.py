@@ -8,6 +8,7 @@ JPEG 2000 with subsampled colours, and levels that OpenSlide interpolates. A lev
 places before it is used.
 """
 
+import copy
 import itertools
 import logging
 import math
@@ -81,6 +82,7 @@ class TiledLevel:
         offsets, lengths: of the encoded tiles in the file, bytes, row by row; length 0: the tile is missing.
         header: of JPEG, what precedes a tile's data after its start marker: quantisation and Huffman tables, colour
             space.
+        halving: 2 where all sizes are of tiles that are decoded at half their size, and of whole pixels of these.
     """
 
     compression: int
@@ -91,6 +93,7 @@ class TiledLevel:
     offsets: NDArray[np.uint64]
     lengths: NDArray[np.uint64]
     header: bytes
+    halving: int = 1
 
     @property
     def num_columns(self) -> int:
@@ -128,6 +131,25 @@ class TiledTiff:
         if vendor == APERIO:
             levels = without_parts(levels)
         self.levels = {level: tiles for level, tiles in enumerate(levels) if tiles is not None}
+        self._whole: TiledTiff | None = None
+
+    def halved(self) -> "TiledTiff":
+        """The same file's levels of JPEG tiles, which are decoded at half their size (libjpeg's scaled decoding)."""
+        half = copy.copy(self)
+        half._whole, half._number = self, next(_numbers)  # the file stays open as long as either is there
+        half.levels = {
+            number: replace(
+                level,
+                width=level.width // 2,
+                height=level.height // 2,
+                tile_width=level.tile_width // 2,
+                tile_height=level.tile_height // 2,
+                halving=2,
+            )
+            for number, level in self.levels.items()
+            if level.compression == JPEG and level.tile_width % 2 == level.tile_height % 2 == 0
+        }
+        return half
 
     def read(self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]) -> NDArray[np.uint8]:
         """Read a region of a level, uint8 (height, width, 3) RGB; corner (x, y) and size (width, height) in its pixels.
@@ -182,9 +204,10 @@ def decode_jpeg(data: bytes, tiles: TiledLevel) -> Tile:
     if tiles.header:
         data = START + tiles.header + data[2:]
     height, width, _, _ = simplejpeg.decode_jpeg_header(data)
-    if (height, width) != (tiles.tile_height, tiles.tile_width):
+    if (height, width) != (tiles.tile_height * tiles.halving, tiles.tile_width * tiles.halving):
         raise ValueError(f"{width} x {height} pixels")
-    return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True))
+    least = {"min_height": tiles.tile_height, "min_width": tiles.tile_width} if tiles.halving > 1 else {}
+    return np.asarray(simplejpeg.decode_jpeg(data, "RGB", strict=True, **least))
 
 
 def decode_jpeg2000(data: bytes, tiles: TiledLevel) -> Tile:
@@ -337,6 +360,7 @@ class DirectReader:
                 self._tiff = TiledTiff(file or path, vendor, level_sizes, cache)
             except Exception:  # noqa: BLE001  (OpenSlide has opened it, and reads it or says what is wrong)
                 self._tiff = None
+        self._half = None if self._tiff is None else self._tiff.halved()
 
     def read(
         self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int]
@@ -346,6 +370,22 @@ class DirectReader:
             return None
         try:
             return self._tiff.read(level, corner_level_px, size_level_px)
+        except (NotDirectError, OSError):
+            return None
+
+    def can_halve(self, level: int) -> bool:
+        """Whether `read_half` reads a level: its tiles are JPEG, and read directly they are OpenSlide's."""
+        return self._half is not None and level in self._half.levels and self._is_usable(level)
+
+    def read_half(
+        self, level: int, corner_half_px: tuple[int, int], size_half_px: tuple[int, int]
+    ) -> NDArray[np.uint8] | None:
+        """A region of a level at half its size, from tiles decoded at half of theirs; `None` if it is not wholly within
+        the level, or a tile is missing or does not decode.
+        """
+        assert self._half is not None
+        try:
+            return self._half.read(level, corner_half_px, size_half_px)
         except (NotDirectError, OSError):
             return None
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.base.units import check_mpp
-from pipeline.config.groups import Resampling
+from pipeline.config.groups import Decode, Resampling
 
 PILLOW: Final = "lanczos-pillow"
 """Of plans that do not say."""
@@ -41,6 +41,7 @@ class PatchGeometry:
         downsample: level-0 pixels per pixel of that level.
         resampling: who reduces the patch; torch where it starts at a whole pixel and is not enlarged, as `reduced_by`
             says.
+        decode: "half" where the level is read at half its size.
     """
 
     patch_px: int
@@ -49,16 +50,27 @@ class PatchGeometry:
     level: int
     downsample: float
     resampling: Resampling = PILLOW
+    decode: Decode = "full"
+
+    @property
+    def is_halvable(self) -> bool:
+        """Whether the level at half its size is as fine as the target, by the rule for levels (`choose_level`)."""
+        return 2 * self.downsample * self.slide_mpp <= self.target_mpp * LEVEL_TOLERANCE
 
     def reduced_by(self, resampling: Resampling) -> Self:
         """This geometry, reduced by another program where that can: torch has no box that starts between pixels."""
-        can = resampling == PILLOW or (self.downsample == 1 and self.patch_level_px >= self.patch_px)
+        can = resampling == PILLOW or (self.downsample == 1 and self.patch_read_px >= self.patch_px)
         return replace(self, resampling=resampling if can else PILLOW)
 
     def record(self) -> dict[str, Any]:
         """All of it as JSON types; without what plans of earlier versions lack, where it is as it was then."""
-        values = asdict(self)
-        return values if self.resampling != PILLOW else {k: v for k, v in values.items() if k != "resampling"}
+        earlier = {"resampling": PILLOW, "decode": "full"}
+        return {name: value for name, value in asdict(self).items() if earlier.get(name) != value}
+
+    @property
+    def halving(self) -> int:
+        """Pixels of the level a pixel that is read, along each side: 2 where tiles are decoded at half their size."""
+        return 2 if self.decode == "half" else 1
 
     @property
     def patch_l0_px(self) -> float:
@@ -69,6 +81,11 @@ class PatchGeometry:
     def patch_level_px(self) -> float:
         """Side of a patch in pixels of the level that is read; not rounded."""
         return self.patch_l0_px / self.downsample
+
+    @property
+    def patch_read_px(self) -> float:
+        """Side of a patch in the pixels that are read: of the level, or of the level at half its size; not rounded."""
+        return self.patch_level_px / self.halving
 
 
 def choose_level(
@@ -111,7 +128,8 @@ def true_downsample(size_l0_px: tuple[int, int], size_level_px: tuple[int, int])
 
 @dataclass(frozen=True)
 class RegionBox:
-    """The region to read for a patch, and the box in it to resample.
+    """The region to read for a patch, and the box in it to resample. Pixels are the level's, or where tiles are decoded
+    at half their size, those of the level at half its size.
 
     Attributes:
         corner_level_px: (x, y) of the region's top left corner, level pixels.
@@ -135,13 +153,13 @@ def _near_integer(value: float) -> float:
 
 
 def region_box(x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> RegionBox:
-    """The region of whole level pixels that covers the patch whose top left corner is (x, y) in level 0."""
+    """The region of whole pixels that covers the patch whose top left corner is (x, y) in level 0."""
     starts, lows, highs, sizes = [], [], [], []
     for value in (x_l0_px, y_l0_px):
-        position = _near_integer(value / geometry.downsample)
+        position = _near_integer(value / (geometry.downsample * geometry.halving))
         start = math.floor(position)
         low = position - start
-        high = _near_integer(low + geometry.patch_level_px)
+        high = _near_integer(low + geometry.patch_read_px)
         starts.append(start)
         lows.append(low)
         highs.append(high)
@@ -149,16 +167,19 @@ def region_box(x_l0_px: int, y_l0_px: int, geometry: PatchGeometry) -> RegionBox
     return RegionBox((starts[0], starts[1]), (sizes[0], sizes[1]), (lows[0], lows[1], highs[0], highs[1]))
 
 
-def patch_grid(bounds_l0_px: tuple[int, int, int, int], patch_l0_px: float, stride_l0_px: float) -> NDArray[np.int64]:
+def patch_grid(
+    bounds_l0_px: tuple[int, int, int, int], patch_l0_px: float, stride_l0_px: float, step_l0_px: int = 1
+) -> NDArray[np.int64]:
     """Top left corners of all patches wholly inside `bounds_l0_px` (x, y, width, height), row by row.
 
-    Returns int64 (N, 2) of (x, y) in level-0 pixels. Corners are rounded from exact multiples of the stride, so that
-    rounding errors do not add up across the slide. All are distinct, even at a stride below one pixel.
+    Returns int64 (N, 2) of (x, y) in level-0 pixels. Corners are rounded from exact multiples of the stride, to
+    multiples of `step_l0_px` from the first, so that rounding errors do not add up across the slide. All are distinct,
+    even at a stride below one pixel.
     """
     axes = []
     for start, length in zip(bounds_l0_px[:2], bounds_l0_px[2:], strict=True):
         count = max(0, math.floor((length - patch_l0_px + ROUNDING) / stride_l0_px) + 1)
-        axis = start + np.unique(np.rint(np.arange(count) * stride_l0_px).astype(np.int64))
+        axis = start + np.unique(np.rint(np.arange(count) * stride_l0_px / step_l0_px).astype(np.int64)) * step_l0_px
         axes.append(axis[axis + patch_l0_px <= start + length + ROUNDING])
     x, y = np.meshgrid(*axes)
     return np.stack([x.ravel(), y.ravel()], axis=1)

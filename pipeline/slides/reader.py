@@ -27,7 +27,7 @@ from pipeline.base.images import reduce_by_torch
 from pipeline.disk.at_hand import note_slide
 from pipeline.disk.first_look import require_sound_slide
 from pipeline.slides.direct import DirectReader
-from pipeline.slides.geometry import PILLOW, PatchGeometry, choose_level, region_box
+from pipeline.slides.geometry import PILLOW, PatchGeometry, RegionBox, choose_level, region_box
 from pipeline.slides.identity import MPP_ROUNDING, SlideIdentity, read_identity
 from pipeline.slides.info import read_info
 from pipeline.slides.tile_cache import TileCache
@@ -197,6 +197,15 @@ class Slide:
             )
         return geometry
 
+    def why_not_half(self, geometry: PatchGeometry) -> str:
+        """Why patches are not read from tiles decoded at half their size; empty if they can be."""
+        if not geometry.is_halvable:
+            return f"patches are reduced {geometry.patch_level_px / geometry.patch_px:.3g} times, less than twice"
+        level = geometry.level
+        if not self.direct.can_halve(level):
+            return self.direct.note(level) or f"level {level} is not of JPEG tiles that are read directly"
+        return ""
+
     def read_region(
         self, level: int, corner_level_px: tuple[int, int], size_level_px: tuple[int, int], *, min_scanned: float = 0.0
     ) -> Image.Image:
@@ -221,10 +230,7 @@ class Slide:
         Raises:
             PatchError: it has too many pixels.
         """
-        width, height = size_level_px
-        if width * height > MAX_REGION_PX:
-            raise PatchError(f"a region of {width:,} x {height:,} pixels is too large to read at once")
-        note_slide(self.path)
+        self._note_read(size_level_px)
         return self.direct.read(level, corner_level_px, size_level_px)
 
     def _read_on_background(
@@ -243,6 +249,41 @@ class Slide:
             raise EmptyPatchError("the slide has no pixels there")
         background = Image.new("RGBA", region.size, (*self.info.background, 255))
         return Image.alpha_composite(background, region).convert("RGB")
+
+    def _read_half(self, geometry: PatchGeometry, box: RegionBox) -> NDArray[np.uint8]:
+        """A region of a level at half its size, uint8 (height, width, 3).
+
+        Where a tile is missing or does not decode, and at an odd edge, OpenSlide reads the region in full, and 2 x 2
+        pixels are averaged: which of both it is depends on the file alone.
+
+        Raises:
+            PatchError: as `read_region`.
+            SlideError: its tiles cannot be decoded at half their size here, though they could where it was planned.
+        """
+        level = geometry.level
+        if why := self.why_not_half(geometry):
+            raise SlideError(f"{self.path}: planned with --decode half, which cannot be done here: {why}")
+        self._note_read(box.size_level_px)
+        direct = self.direct.read_half(level, box.corner_level_px, box.size_level_px)
+        if direct is not None:
+            return direct
+        x, y = (2 * corner for corner in box.corner_level_px)
+        width, height = (
+            min(2 * side, full - corner)
+            for side, full, corner in zip(box.size_level_px, self.info.level_sizes_px[level], (x, y), strict=True)
+        )
+        return np.array(self._read_on_background(level, (x, y), (width, height), MIN_SCANNED).reduce(2))
+
+    def _note_read(self, size_px: tuple[int, int]) -> None:
+        """Note that the slide is read.
+
+        Raises:
+            PatchError: the region has too many pixels.
+        """
+        width, height = size_px
+        if width * height > MAX_REGION_PX:
+            raise PatchError(f"a region of {width:,} x {height:,} pixels is too large to read at once")
+        note_slide(self.path)
 
     @contextmanager
     def _patch_failures(self) -> Iterator[None]:
@@ -312,11 +353,11 @@ class Slide:
         with self._patch_failures():
             box = region_box(x_l0_px, y_l0_px, geometry)
             place = geometry.level, box.corner_level_px, box.size_level_px
-            direct = self._read_direct(*place)
+            direct = self._read_half(geometry, box) if geometry.decode == "half" else self._read_direct(*place)
             region = self._read_on_background(*place, MIN_SCANNED) if direct is None else direct
             if box.is_exact(geometry.patch_px):
                 return np.asarray(region)
-            if geometry.resampling != PILLOW:
+            if geometry.resampling != PILLOW and box.box_level_px[:2] == (0, 0):
                 pixels = np.array(region) if direct is None else direct  # of a picture a copy: torch wants to own them
                 return reduce_by_torch(pixels, box.box_level_px[2], geometry.patch_px)
             picture = region if isinstance(region, Image.Image) else Image.fromarray(region)

@@ -5,7 +5,7 @@ are cut as a repository of the paper's authors cuts them (decision 0048); their 
 out: ours is used. Left out as well: sampling and splits.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class TissueGrid:
         tissue_fraction: float64 (N,), the fraction of each patch's area on tissue.
         min_tissue: the least fraction that was required.
         is_grouped: whether small groups of patches were dropped.
+        why_full: why tiles are decoded in full, where half was asked for; else empty.
     """
 
     geometry: PatchGeometry
@@ -45,6 +46,12 @@ class TissueGrid:
     tissue_fraction: NDArray[np.float64]
     min_tissue: float
     is_grouped: bool = False
+    why_full: str = ""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about how patches are read, if anything."""
+        return (f"its tiles are decoded in full: {self.why_full}",) if self.why_full else ()
 
     @property
     def why_empty(self) -> str:
@@ -64,17 +71,22 @@ def lay_grid(slide: Slide, wanted: Grid) -> TissueGrid:
     info = slide.info
     mpp = info.mpp if wanted.tiling else wanted.mpp
     geometry = slide.geometry(wanted.patch_px, mpp, allow_upsampling=wanted.allow_upsampling)
+    why_full = slide.why_not_half(geometry) if wanted.decode == "half" else ""
+    if wanted.decode == "half" and not why_full:
+        geometry = replace(geometry, decode="half")
     geometry = geometry.reduced_by(wanted.resampling)
     tissue = find_tissue(slide)
     bounds = readable_bounds(info.bounds_l0_px, info.level_sizes_px[geometry.level], geometry.downsample)
     stride_l0_px = wanted.stride_px * mpp / info.mpp
-    grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px)
+    grid = patch_grid(bounds, geometry.patch_l0_px, stride_l0_px, geometry.halving)
     fraction = area_fractions(tissue.integral(), grid, geometry.patch_l0_px, tissue.pixel_l0_px)
     kept = fraction >= wanted.min_tissue
     if wanted.tiling:
         kept &= centre_and_edges_on(tissue, grid, geometry.patch_l0_px)
         kept[kept] = in_groups(grid[kept], stride_l0_px)
-    return TissueGrid(geometry, tissue, len(grid), grid[kept], fraction[kept], wanted.min_tissue, bool(wanted.tiling))
+    return TissueGrid(
+        geometry, tissue, len(grid), grid[kept], fraction[kept], wanted.min_tissue, bool(wanted.tiling), why_full
+    )
 
 
 def centre_and_edges_on(tissue: TissueMask, coords_l0_px: NDArray[np.int64], patch_l0_px: float) -> NDArray[np.bool_]:

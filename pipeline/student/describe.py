@@ -10,7 +10,7 @@ import safetensors
 from pipeline.base.errors import CheckpointError, EncoderError
 from pipeline.base.outside import reading
 from pipeline.cohort.cases import CaseFacts
-from pipeline.config.groups import Resampling
+from pipeline.config.groups import Decode, Resampling
 from pipeline.config.losses import LOSSES
 from pipeline.disk.files import sha256_file
 from pipeline.encoders.model_config import CONFIG_FILE, read_model_config
@@ -21,7 +21,12 @@ from pipeline.training.run_folder import RunFolder
 
 
 def describe_run_student(
-    run: RunFolder, folder: Path, step: int, split: dict[str, Any] | None, resampling: Resampling
+    run: RunFolder,
+    folder: Path,
+    step: int,
+    split: dict[str, Any] | None,
+    resampling: Resampling,
+    decode: Decode = "full",
 ) -> StudentJson:
     """What `student.json` says of a run's student.
 
@@ -30,6 +35,7 @@ def describe_run_student(
         step: after which step of the run it stood.
         split: how rows were split (`split_facts`); `None` where that is not known.
         resampling: who reduced the patches.
+        decode: at which size their tiles were decoded.
 
     Raises:
         CheckpointError: the run's records are damaged.
@@ -40,7 +46,7 @@ def describe_run_student(
     with reading(run.identity_path, "damaged", CheckpointError):
         values = {
             "g2l": metadata.version("g2l"),
-            "encoder": encoder | _of_start(identity) | {"resampling": resampling},
+            "encoder": encoder | _of_start(identity) | {"resampling": resampling, "decode": decode},
             "teachers": _of_teachers(identity, folder),
             "plan_hash": identity["plan"],
             "training": _of_training(run, identity, step),

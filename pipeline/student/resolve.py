@@ -18,6 +18,7 @@ from typing import Any
 from pipeline.base.console import say
 from pipeline.base.errors import BenchmarkError, CheckpointError, ConfigError, EncoderError, did_you_mean
 from pipeline.base.outside import read_toml, reading
+from pipeline.config.groups import Decode
 from pipeline.config.model_names import (
     FOLDER_PREFIX,
     HUB_PREFIX,
@@ -72,6 +73,16 @@ class NamedModel:
     teachers: Mapping[str, str] = field(default_factory=dict)
     plan_hash: str = ""
     note: str = ""
+
+    @property
+    def decode(self) -> Decode:
+        """At which size the tiles under a student's patches were decoded; "full" of other models.
+
+        Raises:
+            EncoderError: the student's description is damaged.
+        """
+        described = None if self.student is None else read_student(self.student).described
+        return "full" if described is None else described.encoder.decode
 
     def build(self) -> BuiltEncoder:
         """The encoder with its weights, on the CPU.

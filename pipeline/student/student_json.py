@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 
 from pipeline.base.errors import EncoderError
 from pipeline.base.outside import parse_object, read_bytes, reading
-from pipeline.config.groups import Resampling
+from pipeline.config.groups import Decode, Resampling
 from pipeline.disk.files import write_text
 from pipeline.encoders.table import EmbeddingRule
 from pipeline.slides.geometry import PILLOW
@@ -81,6 +81,7 @@ class EncoderJson(_Object):
         patch_px: side of its input, pixels.
         mpp: resolution of its patches, um/px; null where it is not known.
         resampling: who reduced the patches that it was trained on (`plan --resampling`); the key is absent for Pillow.
+        decode: "half" if their tiles were decoded at half their size (`plan --decode`); else the key is absent.
         mean, std: statistics of RGB in 0..1 that patches are normalised with.
         start: what training started from.
     """
@@ -93,6 +94,7 @@ class EncoderJson(_Object):
     patch_px: Side
     mpp: Annotated[float, Field(gt=0)] | None
     resampling: Resampling = PILLOW
+    decode: Decode = "full"
     mean: Rgb
     std: Rgb
     start: StartJson
@@ -271,6 +273,8 @@ def write_student_json(folder: Path, student: StudentJson) -> None:
             del values["training"][name]
     if student.encoder.resampling == PILLOW:  # as in files of versions that had no other
         del values["encoder"]["resampling"]
+    if student.encoder.decode == "full":
+        del values["encoder"]["decode"]
     write_text(folder / STUDENT_JSON, json.dumps(values, indent=2) + "\n")
 
 

@@ -26,7 +26,8 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
         if slides_hash(manifest) != call["slides"]:
             raise ConfigError(f"{source}: other slides are here than the first process finds. Do all see one folder?")
         named = find_model(model, config)
-        grid = continued_grid(plan_grid(named, config), config.resampling, call["made_by"]["settings"])
+        settings = call["made_by"]["settings"]
+        grid = continued_grid(plan_grid(named, config), config.resampling, settings, decode=config.decode)
         dtype = choose_dtype(config.layout, config.dtype)
         place = output_place(out, named, config, grid)
         embedder = build_embedder(named, config, dtype, {"batch_size": call["batch_size"]})

@@ -11,10 +11,11 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import support.slides as sf
 from PIL import Image
 from support.extraction import made_up_plan
 from support.failing import failing, os_error
-from support.plans import SMALL, make_plan
+from support.plans import SMALL, cohort_of, make_plan
 
 from pipeline.base.errors import PlanError
 from pipeline.cohort.manifest import parse_manifest
@@ -358,6 +359,21 @@ def test_the_reducing_program_is_in_the_plan_only_where_it_is_not_pillow(cohort:
     assert [slide.geometry for slide in again.slides] == [slide.geometry for slide in torch.slides]
     by = {slide.geometry.resampling: slide.geometry.downsample for slide in again.slides}
     assert by.get("lanczos-torch", 1) == 1
+
+
+def test_half_decoding_is_in_the_plan_only_where_it_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"width": 400, "height": 300, "downsamples": (1,)}
+    fine = sf.make_slide(tmp_path / "fine.svs", mpp=0.25, **options)
+    manifest = cohort_of(tmp_path, coarse=sf.make_slide(tmp_path / "coarse.svs", mpp=0.3, **options), fine=fine)
+    half = make_plan(manifest, decode="half", min_tissue=0)
+    assert "note: --decode half: 1 of 2 slides are decoded in full; the audit says why" in capsys.readouterr().err
+    write_plan(half, tmp_path / "half.h5")
+    again = read_plan(tmp_path / "half.h5")
+    assert (again.config.decode, again.hash) == ("half", half.hash)
+    assert [slide.content()["geometry"].get("decode") for slide in again.slides] == [None, "half"]
+    words = "its tiles are decoded in full: patches are reduced 1.67 times, less than twice"
+    assert [words in row.warnings for row in half.audit] == [True, False]
+    assert "decode" not in PlanConfig().record()
 
 
 def test_cases_of_some_rows_are_those_of_all() -> None:

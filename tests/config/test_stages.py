@@ -98,6 +98,7 @@ def test_only_the_default_gives_way_to_views(asked: dict[str, str], num_views: i
         (PlanConfig, {"mpp": float("nan")}, "mpp: "),
         (PlanConfig, {"tile_px": 223}, r"tile_px: should not be less than --patch-px, 224; .* \(got 223\)"),
         (PlanConfig, {"tile_px": 9000}, "tile_px: "),
+        (PlanConfig, {"decode": "half", "tiling": "level0"}, "decode: does not go with --tiling level0, which reduces"),
         (ExtractConfig, {"teacher": "t", "views_strength": "papr"}, r"did you mean paper\?"),
         (ExtractConfig, {}, "teacher: Field required"),
         (ExtractConfig, {"teacher": "t", "pixels": "jpg"}, r"got 'jpg'\) \(did you mean jpeg\?"),

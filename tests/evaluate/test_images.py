@@ -15,6 +15,7 @@ from support.pixels import noise
 from pipeline.base.errors import BenchmarkError
 from pipeline.evaluate import images
 from pipeline.evaluate.images import read_image, scan_images
+from pipeline.student.resolve import NamedModel
 
 
 def save(path: Path, pixels: np.ndarray, **options: object) -> Path:
@@ -143,3 +144,15 @@ def test_pillows_warnings_do_not_reach_the_terminal(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", SCAN, *paths], capture_output=True, text=True, env=child_environment())
     assert (done.returncode, done.stderr) == (0, "")
     assert "Tag data" not in done.stdout  # whether it can be read for all that depends on Pillow's version
+
+
+def test_students_of_other_decoding_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = [NamedModel(name, "resnet18", "scratch", 64, student=Path(name)) for name in ("full", "half")]
+    monkeypatch.setattr(NamedModel, "decode", property(lambda model: model.label))
+    models.append(NamedModel("other", "resnet18", "scratch", 64))  # no student: nobody knows
+    assert [note.split(" (")[0] for note in images.decode_notes(models)] == [
+        "half was trained on tiles decoded at half their size"
+    ]
+    assert [note.split(" (")[0] for note in images.decode_notes(models, "half")] == [
+        "full was trained on tiles decoded at full size"
+    ]

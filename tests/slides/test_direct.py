@@ -1,5 +1,6 @@
 """Tiles read directly: pixels are OpenSlide's, each tile is decoded once, and whatever is odd is left to OpenSlide."""
 
+import io
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import support.slides as sf
 import tifffile
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipeline.base.errors import PatchError
 from pipeline.slides import direct as module
@@ -140,6 +142,52 @@ def test_two_slides_share_a_cache_and_no_tiles(tmp_path: Path) -> None:
         slide = Slide(path, cache=cache)
         np.testing.assert_array_equal(slide.direct.read(*WHOLE), by_openslide(path, *WHOLE))
         del slide
+
+
+# Half the size
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_half_is_libjpegs_scaled_decoding(tmp_path: Path, sampling: str) -> None:
+    """To the byte that of another build of libjpeg-turbo, Pillow's; the edge is of whole pixels."""
+    path = make(tmp_path / "a.svs", SAMPLINGS[sampling], tile=240)
+    slide = Slide(path)
+    assert slide.direct.can_halve(0)
+    tiff = TiledTiff(path, "aperio", slide.info.level_sizes_px, TileCache()).halved()
+    with tifffile.TiffFile(path) as tiles:
+        page = tiles.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        expected = np.zeros((3 * 120, 5 * 120, 3), np.uint8)
+        for index, (start, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+            data = path.read_bytes()[start : start + count]
+            picture = Image.open(io.BytesIO(data[:2] + tiff.levels[0].header + data[2:]))
+            picture.draft("RGB", (120, 120))
+            top, left = index // 5 * 120, index % 5 * 120
+            expected[top : top + 120, left : left + 120] = np.asarray(picture)
+    half = slide.direct.read_half(0, (0, 0), (WIDTH // 2, HEIGHT // 2))
+    assert half is not None
+    np.testing.assert_array_equal(half, expected[: HEIGHT // 2, : WIDTH // 2])
+    averaged = np.asarray(Image.fromarray(by_openslide(path, *WHOLE)).reduce(2)).astype(int)
+    assert np.abs(half - averaged).mean() < 2  # the same places
+    assert slide.direct.read_half(0, (0, 0), (WIDTH // 2 + 1, 10)) is None
+
+
+def test_half_and_full_share_a_cache_and_no_tiles(tmp_path: Path) -> None:
+    slide = Slide(make(tmp_path / "a.svs"))
+    for _ in range(2):
+        half, full = slide.direct.read_half(0, (0, 0), (128, 128)), slide.direct.read(0, (0, 0), (128, 128))
+        assert half is not None
+        assert full is not None
+        assert not np.array_equal(half, full)
+
+
+def test_what_is_not_of_jpeg_tiles_has_no_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not Slide(make(tmp_path / "a.tif", None, compression="jpeg2000", downsamples=(1,))).direct.can_halve(0)
+    scn = sf.make_leica_slide(tmp_path / "a.scn", scanned_l0_px=(0, 0, 512, 512), width=1024, height=1024)
+    assert not Slide(scn).direct.can_halve(0)
+    decode = TiledTiff._decode
+    monkeypatch.setattr(TiledTiff, "_decode", lambda *args: decode(*args) ^ 1)
+    assert not Slide(make(tmp_path / "a.svs")).direct.can_halve(0)  # it differs from OpenSlide's
 
 
 # What is left to OpenSlide
@@ -285,6 +333,17 @@ def test_a_codestream_of_another_kind_is_left_before_it_is_decoded(place: int, v
         module.decode_jpeg2000(bytes(changed), JPEG2000)
     with pytest.raises(ValueError, match="no JPEG 2000"):
         module.decode_jpeg2000(sound[:40], JPEG2000)
+
+
+def test_jpeg_2000_of_chroma_half_as_wide_is_left(tmp_path: Path) -> None:
+    """To OpenSlide, which reads it: close to the slide of the same pixels with whole chroma."""
+    options = {"width": 500, "height": 250, "mpp": 0.5, "downsamples": (1,)}
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", compression="jpeg2000-422", **options))
+    place = 0, (0, 0), (500, 250)
+    assert (slide.direct.read(*place), slide.direct.note(0)) == (None, "")
+    whole = Slide(sf.make_slide(tmp_path / "b.svs", compression="jpeg2000-ycbcr", **options))
+    ours, theirs = (np.asarray(each.read_region(*place)).astype(int) for each in (slide, whole))
+    assert np.abs(ours - theirs).mean() < 4
 
 
 def test_ycbcr_is_converted_as_libjpeg_does() -> None:

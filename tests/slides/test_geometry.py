@@ -1,6 +1,7 @@
 """Geometry: levels, boxes and grids keep their promises for any slide; area fractions equal a count of pixels."""
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pipeline.slides.geometry import (
+    PILLOW,
     ROUNDING,
     PatchGeometry,
     area_fractions,
@@ -211,3 +213,33 @@ def test_integral_image(mask: np.ndarray) -> None:
     for r in range(mask.shape[0] + 1):
         for c in range(mask.shape[1] + 1):
             assert table[r, c] == mask[:r, :c].sum()
+
+
+def test_half_is_a_level_of_twice_the_downsample() -> None:
+    full = PatchGeometry(224, 0.5, 0.2467, 0, 1.0)
+    half, coarser = replace(full, decode="half"), replace(full, downsample=2.0)
+    assert (half.patch_level_px, half.patch_read_px) == (full.patch_level_px, coarser.patch_level_px)
+    for x, y in ((0, 0), (454, 908), (455, 909)):
+        assert region_box(x, y, half) == region_box(x, y, coarser)
+    assert half.reduced_by("lanczos-torch").resampling == "lanczos-torch"
+    enlarged = replace(half, slide_mpp=0.2521)
+    assert enlarged.reduced_by("lanczos-torch").resampling == PILLOW
+    assert (full.record(), half.record()) == (full.record(), full.record() | {"decode": "half"})
+
+
+@pytest.mark.parametrize(("slide_mpp", "can"), [(0.2467, True), (0.25, True), (0.2525, True), (0.2526, False)])
+def test_half_is_fine_enough_by_the_rule_of_levels(slide_mpp: float, can: bool) -> None:
+    assert PatchGeometry(224, 0.5, slide_mpp, 0, 1.0).is_halvable == can
+    assert (choose_level(slide_mpp, (1.0, 2.0), 0.5) == 1) == can
+
+
+@pytest.mark.parametrize("stride", [1.7, 448.0, 453.9, 223.1])
+def test_corners_of_half_are_even(stride: float) -> None:
+    bounds = (0, 0, 460, 470) if stride < 2 else (0, 0, 3001, 2001)
+    fine, even = patch_grid(bounds, 453.9, stride), patch_grid(bounds, 453.9, stride, 2)
+    assert (even % 2 == 0).all()
+    assert len(np.unique(even, axis=0)) == len(even)
+    assert (even + 453.9 <= np.array(bounds[2:]) + ROUNDING).all()
+    if stride > 2:
+        columns, of_even = np.unique(fine[:, 0]), np.unique(even[:, 0])
+        assert np.abs(columns[: len(of_even)] - of_even).max() <= 1.5

@@ -1,8 +1,10 @@
 """Slides: a patch is what it says, to the pixel; what cannot be read raises, and spoils nothing else."""
 
+import math
 import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -453,3 +455,70 @@ def test_pillow_reduces_where_torch_cannot(tmp_path: Path) -> None:
     coarse, enlarged = slide.geometry(96, 1.1), slide.geometry(96, 0.24)
     for geometry in (coarse, enlarged):
         assert geometry.reduced_by("lanczos-torch") == geometry
+
+
+def halved(geometry: PatchGeometry) -> PatchGeometry:
+    return replace(geometry, decode="half").reduced_by("lanczos-torch")
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.2467, 0.2524])
+def test_half_decoded_patches_show_the_same_place(tmp_path: Path, mpp: float) -> None:
+    """Also at odd corners, edges and fractions. Within 1 % of twice, half counts as fine enough."""
+    path = sf.make_slide(tmp_path / "a.svs", width=1201, height=901, mpp=mpp, sampling=(2, 2), downsamples=(1,))
+    slide = Slide(path)
+    full = slide.geometry(96, 0.5)
+    half = halved(full)
+    assert slide.why_not_half(full) == ""
+    side = math.ceil(full.patch_l0_px)
+    for x, y in ((0, 0), (400, 298), (401, 299), (1201 - side, 901 - side)):
+        ours, theirs = (slide.read_patch(x, y, geometry).astype(int) for geometry in (half, full))
+        assert ours.shape == (96, 96, 3)
+        assert np.abs(ours - theirs).mean() < 4
+        shifted = slide.read_patch(max(x - 4, 0), y, full).astype(int)
+        assert x == 0 or np.abs(ours - theirs).mean() < 0.7 * np.abs(ours - shifted).mean()
+
+
+def test_half_of_twice_is_the_decoders_own_pixels(tmp_path: Path) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1200, height=900, mpp=0.25, downsamples=(1,)))
+    half = halved(slide.geometry(96, 0.5))
+    np.testing.assert_array_equal(slide.read_patch(40, 62, half), slide.direct.read_half(0, (20, 31), (96, 96)))
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "words"),
+    [
+        (0.49, {}, "1.96 times, less than twice"),
+        (0.5, {"compression": "deflate"}, "level 0 is not of JPEG tiles that are read directly"),
+    ],
+)
+def test_why_half_cannot_be_is_said(tmp_path: Path, target: float, options: dict[str, Any], words: str) -> None:
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1200, height=900, mpp=0.25, downsamples=(1,), **options))
+    assert words in slide.why_not_half(slide.geometry(96, target))
+
+
+def test_a_slide_planned_at_half_is_refused_where_that_cannot_be(tmp_path: Path) -> None:
+    """The row fails: it never has other pixels in silence."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=1200, height=900, mpp=0.25, downsamples=(1,)))
+    half = halved(slide.geometry(96, 0.5))
+    slide.direct._half = None  # as where the system lacks `pread`
+    with pytest.raises(
+        SlideError, match=r"a\.svs: planned with --decode half, which cannot be done here: level 0 is not"
+    ):
+        slide.read_patch(0, 0, half)
+
+
+@pytest.mark.parametrize("how", ["missing", "zero"])
+def test_over_a_tile_that_does_not_decode_openslide_decides_at_half(tmp_path: Path, how: sf.Damage) -> None:
+    sound = sf.make_slide(tmp_path / "a.svs", width=1200, height=900, mpp=0.25, sampling=(2, 2), downsamples=(1,))
+    slide = Slide(sf.damage_tiles(sound, [(2, 1)], how=how, out=tmp_path / "b.svs"))
+    full = slide.geometry(96, 0.5)
+    over = 3 * 256 - 64, 290  # a third of it lies on the tile
+    if how == "zero":
+        with pytest.raises(PatchError):
+            slide.read_patch(*over, halved(full))
+        return
+    ours = slide.read_patch(*over, halved(full))
+    place = np.asarray(slide._read_on_background(0, over, (192, 192), 0.5).reduce(2))
+    np.testing.assert_array_equal(ours, place)
+    with pytest.raises(EmptyPatchError):
+        slide.read_patch(2 * 256 + 20, 290, halved(full))

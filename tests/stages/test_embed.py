@@ -115,6 +115,28 @@ def test_files_hold_the_model_s_embeddings_of_the_pixels_at_their_coordinates(
     assert (expected.std(0) > 1e-3).sum() > 30  # patches differ: agreement means something
 
 
+@pytest.mark.slow
+def test_tiles_decoded_at_half_their_size_give_nearly_the_same(
+    work: Path, made: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of the one slide whose patches are reduced by two; the others are decoded in full, as is said."""
+    code, out, said = embed(work, tmp_path / "half", "trident", "--decode", "half")
+    assert code == 0, said
+    told = [line for line in (out + said).splitlines() if "its tiles are decoded in full" in line]
+    assert [line.split(": ")[1] for line in told] == ["a", "b"]
+    assert json.loads((tmp_path / "half" / "embed.json").read_text())["made_by"]["settings"]["decode"] == "half"
+    for slide_id in ("a", "fine"):
+        ours, coords = read_elsewhere(tmp_path / "half", "trident", slide_id)
+        theirs, of_full = read_elsewhere(made["trident"], "trident", slide_id)
+        assert np.array_equal(coords, of_full)  # of whole numbers of two pixels
+        assert np.array_equal(ours, theirs) == (slide_id == "a")
+        assert ((ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)).min() > 0.95
+    assert embed(work, tmp_path / "half", "trident")[0] == 0  # goes on as it was begun
+    code, _, said = embed(work, tmp_path / "half", "trident", "--decode", "full")
+    assert code != 0
+    assert "settings.decode: 'half' -> None" in said
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_our_own_reader_gives_them_back_without_loss(made: dict[str, Path], layout: str) -> None:
     files = find_feature_tree(made[layout]).files

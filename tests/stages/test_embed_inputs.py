@@ -161,6 +161,27 @@ def test_a_folder_goes_on_as_it_was_begun(tmp_path: Path, monkeypatch: pytest.Mo
         continued_grid(grid, None, None)
 
 
+def test_a_student_s_tiles_are_decoded_as_in_its_training(tmp_path: Path) -> None:
+    write_exported(tmp_path / "full", *small_student(1))
+    content = read_student_json(tmp_path / "full")
+    halved = content.model_copy(update={"encoder": content.encoder.model_copy(update={"decode": "half"})})
+    write_student_json(shutil.copytree(tmp_path / "full", tmp_path / "half"), halved)
+    assert read_student_json(tmp_path / "half") == halved
+    assert "decode" not in (tmp_path / "full" / STUDENT_JSON).read_text()
+    for name in ("full", "half"):
+        named = replace(model_folder(tmp_path / f"{name}-model", mpp=0.5), student=tmp_path / name)
+        assert plan_grid(named, options(mpp=0.5)).decode == named.decode == name
+        for asked in ("full", "half"):
+            assert plan_grid(named, options(mpp=0.5, decode=asked)).decode == asked
+    grid = plan_grid(model_folder(tmp_path / "other", mpp=0.5), options())
+    assert grid.decode == "full"
+    assert continued_grid(grid, None, {"decode": "half"}).decode == "half"
+    assert continued_grid(replace(grid, decode="half"), None, {}).decode == "full"
+    assert (
+        continued_grid(replace(grid, decode="half"), None, {}, decode="half").decode == "half"
+    )  # and is refused later
+
+
 def test_a_resolution_that_nobody_says_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     named = model_folder(tmp_path / "a")
     with pytest.raises(ConfigError, match=r"nothing says at which resolution mine was trained\. Give it with --mpp"):

@@ -12,7 +12,7 @@ from support.stores import make_store, plain_vit, train_config
 from support.training import train_once
 
 from pipeline.base.errors import EncoderError
-from pipeline.student.describe import projector_shape, split_facts, takes_alpha
+from pipeline.student.describe import describe_run_student, projector_shape, split_facts, takes_alpha
 from pipeline.student.student_json import STUDENT_JSON, read_student_json
 from pipeline.training.run_folder import RunFolder
 from stages.export import export_student
@@ -58,6 +58,9 @@ def test_an_export_keeps_it_and_a_run_of_an_earlier_version_gets_one(run: RunFol
     encoder = content.encoder.model_copy(update={"resampling": "lanczos-pillow"})  # as all earlier versions did
     assert renewed == content.model_copy(update={"split": None, "encoder": encoder})
     assert "resampling" not in (tmp_path / "renewed" / STUDENT_JSON).read_text()
+    half = describe_run_student(run, run.student, 1, None, "lanczos-torch", "half")
+    assert (content.encoder.decode, half.encoder.decode) == ("full", "half")
+    assert "decode" not in (run.student / STUDENT_JSON).read_text()
     assert f"  {STUDENT_JSON}\n" in (tmp_path / "renewed" / "README.md").read_text()
     assert not (earlier.student / STUDENT_JSON).exists()
 

@@ -52,10 +52,12 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
+from support.jpeg2000 import tiles_of_422
+
 Rgb = npt.NDArray[np.uint8]
 """An RGB image: uint8 (height, width, 3)."""
 Pattern = Literal["tissue", "blank", "coordinates", "zigzag"]
-Compression = Literal["jpeg", "deflate", "lzw", "none", "jpeg2000", "jpeg2000-ycbcr"]
+Compression = Literal["jpeg", "deflate", "lzw", "none", "jpeg2000", "jpeg2000-ycbcr", "jpeg2000-422"]
 Vendor = Literal["aperio", "generic-tiff"]
 Ifds = Literal["front", "end", "spread"]
 Damage = Literal["zero", "garbage", "scramble", "flip", "truncate", "missing", "outside"]
@@ -74,6 +76,7 @@ _TIFFFILE_COMPRESSION = {
     "none": None,
     "jpeg2000": "aperio_jp2000_rgb",
     "jpeg2000-ycbcr": "aperio_jp2000_ycbc",
+    "jpeg2000-422": "aperio_jp2000_ycbc",
 }
 _STRIPE_ROWS = 256
 
@@ -287,10 +290,9 @@ def make_slide(
         width, height: level-0 pixels. Level d has width // d by height // d pixels, the exact mean of level 0.
         mpp: um/px of level 0, with 4 decimals as Aperio writes it; None writes none.
         downsamples: of the levels; the first is 1.
-        tile: its side, or its height and width, pixels; multiples of 16.
-        quality: of JPEG, 1 to 100.
+        tile: its side, or its height and width, pixels; multiples of 16. quality: of JPEG, 1 to 100.
         compression: JPEG (4:2:0), or "deflate" for the coordinate patterns, unless given. "jpeg2000" is lossless, of
-            RGB or YCbCr, and for Aperio only.
+            RGB or YCbCr, and for Aperio only; "422" has chroma half as wide, and is lossy.
         vendor: Aperio if there is an mpp, else generic TIFF, unless given. An Aperio slide may lack mpp; a generic
             TIFF tells it by its resolution tags.
         ifds: the page directories before all pixels, behind all pixels (as scanners do), or each before its level.
@@ -318,9 +320,11 @@ def make_slide(
         for downsample in downsamples:
             level = area_average(pixels, downsample)
             tags = _page_tags(vendor, width, height, level.shape[1], level.shape[0], mpp, downsample)
-            if compression == "jpeg2000-ycbcr":
+            if compression in ("jpeg2000-ycbcr", "jpeg2000-422"):
                 level = np.asarray(Image.fromarray(level).convert("YCbCr"))
-            writer.write(level, tile=tile if isinstance(tile, tuple) else (tile, tile), **options, **tags)
+            sides = tile if isinstance(tile, tuple) else (tile, tile)
+            content = tiles_of_422(level, sides) if compression == "jpeg2000-422" else level
+            writer.write(content, shape=level.shape, dtype=np.uint8, tile=sides, **options, **tags)
     if ifds != "spread":
         _move_ifds(path, ifds)
     return path

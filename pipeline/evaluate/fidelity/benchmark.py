@@ -19,6 +19,7 @@ from pipeline.evaluate.fidelity.options import FidelityOptions
 from pipeline.evaluate.fidelity.rows import changed_note, failed_rows, missing_note, rows_of_changed
 from pipeline.evaluate.fidelity.score import StoreEmbeddings, StoreRows, choose_store_rows
 from pipeline.evaluate.fidelity.section import KEY, fidelity_section
+from pipeline.evaluate.images import decode_notes
 from pipeline.report.content import Section
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.student.resolve import NamedModel
@@ -111,7 +112,8 @@ class FidelityBenchmark(Benchmark[FidelityOptions]):
                 seed=self.options.seed,
             )
         left_out = rows_of_changed(self.teacher, self.rows, self.changed.refused)
-        notes = filter(None, [changed_note(left_out), changed_files_note(self.changed)])
+        decoded = decode_notes((model.named for model in evaluation.models), self.teacher.plan.config.decode)
+        notes = filter(None, [changed_note(left_out), changed_files_note(self.changed), *decoded])
         return replace(section, exclusions=[*section.exclusions, *left_out], notes=[*notes, *section.notes])
 
     def _embeddings_on_store(self, model: EvaluatedModel, embeddings: NDArray[np.float32]) -> StoreEmbeddings:

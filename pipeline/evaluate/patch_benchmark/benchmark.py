@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 from pipeline.evaluate.benchmark import Benchmark, Evaluation, PatchSource
-from pipeline.evaluate.images import ImageFiles, look_through
+from pipeline.evaluate.images import ImageFiles, decode_notes, look_through
 from pipeline.evaluate.left_out import naming_left_out
 from pipeline.evaluate.patch_benchmark.copies import require_no_leak
 from pipeline.evaluate.patch_benchmark.data import read_patch_set
@@ -47,7 +47,8 @@ class PatchBenchmark(Benchmark[PatchOptions]):
     def section(self, evaluation: Evaluation) -> Section:
         section = patch_section(self.bench, evaluation.embeddings, evaluation.reference, self.images.exclusions)
         resampled = self.images.resampling_notes(model.named.patch_px for model in evaluation.models)
-        return replace(section, notes=[*section.notes, *resampled])
+        decoded = decode_notes(model.named for model in evaluation.models)
+        return replace(section, notes=[*section.notes, *resampled, *decoded])
 
 
 BENCHMARK = PatchBenchmark

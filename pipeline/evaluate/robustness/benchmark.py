@@ -6,7 +6,7 @@ from typing import ClassVar, Self
 import numpy as np
 
 from pipeline.evaluate.benchmark import Benchmark, Evaluation, PatchSource
-from pipeline.evaluate.images import ImageFiles, look_through
+from pipeline.evaluate.images import ImageFiles, decode_notes, look_through
 from pipeline.evaluate.left_out import naming_left_out
 from pipeline.evaluate.robustness.copies import note_on_copies
 from pipeline.evaluate.robustness.data import RobustnessSet, read_robustness_set, require_neighbours
@@ -69,7 +69,8 @@ class RobustnessBenchmark(Benchmark[RobustnessOptions]):
                 sweep=self.sweep,
             )
         resampled = self.images.resampling_notes(model.named.patch_px for model in evaluation.models)
-        return replace(section, notes=[*section.notes, *resampled])
+        decoded = decode_notes(model.named for model in evaluation.models)
+        return replace(section, notes=[*section.notes, *resampled, *decoded])
 
 
 def planned_sweep(
