@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import start_g2l, without_leftovers
@@ -30,7 +32,7 @@ from pipeline.training.run_folder import RunFolder
 Start = Callable[..., subprocess.Popen[str] | ForkedRun]
 FORKS = """
 import json, sys
-sys.path.insert(0, sys.argv[2])
+sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import torch
 from support.killing import attempt
@@ -42,30 +44,33 @@ from stages import train_student as stage
 torch.set_num_threads(1)
 stage.draw_curves = plain_curves
 for line in sys.stdin:
-    run, kill_at, config = json.loads(line)
+    store, run, kill_at, config = json.loads(line)
     config = TrainConfig.model_validate(config)
-    work = lambda: stage.train_student(Store(Path(sys.argv[1])), Path(run), config)
+    work = lambda: stage.train_student(Store(Path(store)), Path(run), config)
     print(attempt(work, kill_at, Path(run).with_suffix(".count")), flush=True)
 """
 
 
 class Forks:
-    """Runs of stage two in forked processes, killed before their n-th change to the file system."""
+    """Runs of stage two in forked processes, killed before their n-th change to the file system; on `store`, or on
+    another one.
+    """
 
     def __init__(self, store: Path) -> None:
+        self.store = store
         self.process = subprocess.Popen(
-            [sys.executable, "-c", FORKS, str(store), str(TESTS)],
+            [sys.executable, "-c", FORKS, str(TESTS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
         )
 
-    def run(self, run: Path, config: TrainConfig, kill_at: int = 0) -> int:
+    def run(self, run: Path, config: TrainConfig, kill_at: int = 0, store: Path | None = None) -> int:
         """Exit code of one try; negative after a kill."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        job = [str(run), kill_at, config.model_dump(mode="json")]
+        job = [str(store or self.store), str(run), kill_at, config.model_dump(mode="json")]
         print(json.dumps(job), file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
@@ -118,39 +123,75 @@ def whole_short(
 
 
 @pytest.fixture(scope="module")
-def crops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """Runs on a store of tiles, of whose 40 rows to train on the teacher has embedded the paper's views."""
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two stores of the same tiles, of whose 40 rows to train on the teacher has embedded the paper's
+    views: `turn.zarr` has them made at once, `fresh.zarr` in rounds.
+    """
     folder = tmp_path_factory.mktemp("crops")
-    write_teacher(folder / "teacher.safetensors")
+    weights = write_teacher(folder / "teacher.safetensors")
     plan = plan_cohort(write_cohort(folder / "slides"), patches_per_slide=40, tile_px=PATCH_PX + 8)
-    views = {"views": 4, "views_strength": "paper"}
-    extracted = extract(plan, folder / "store.zarr", folder / "teacher.safetensors", **views)
-    started = Forks(extracted.store.folder)
-    yield started
-    started.close()
+    extract(plan, folder / "turn.zarr", weights, views=4, views_strength="paper")
+    extract(plan, folder / "fresh.zarr", weights, views=5, views_strength="paper", views_per_epoch="fresh")
+    return folder
 
 
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """The paper's recipe over three epochs of three steps, with an early stop that ends it within the second."""
-    source = dropping_cnn(tmp_path_factory.mktemp("recipe") / "cnn")
+@dataclass(frozen=True)
+class RecipeRun:
+    """The paper's recipe over epochs of `EPOCH_STEPS`, with an early stop that ends it within one of them.
+
+    Attributes:
+        store: one of `crops`.
+        files: of a run that was never killed.
+        num_changes: its changes to the file system.
+    """
+
+    store: Path
+    config: TrainConfig
+    files: dict[str, bytes]
+    num_changes: int
+
+
+STOPS: dict[str, dict[str, Any]] = {
+    "total": {"epochs": 3, "early_stop": "total", "early_stop_patience": 0},
+    "consecutive": {"epochs": 4, "early_stop": "consecutive", "early_stop_patience": 1, "seed": 2},
+    "fresh": {
+        "epochs": 4,
+        "early_stop": "consecutive",
+        "early_stop_patience": 1,
+        "seed": 2,
+        "views_per_epoch": "fresh",
+    },
+}
+"""Both readings of the early stop, and a new view in each epoch. The last one stops a step later than `total` would:
+its count has gone back to 0 in between.
+"""
+STOP_STEPS = {"total": (4, 5), "consecutive": (4, 5), "fresh": (8,)}
+"""Where they may stop: within an epoch, after the first one."""
+EPOCH_STEPS = 3
+KILLS_EACH = 17
+"""Of each of the three, 51 in all."""
+
+
+@pytest.fixture(scope="module", params=STOPS)
+def recipe(
+    request: pytest.FixtureRequest, forks: Forks, crops: Path, tmp_path_factory: pytest.TempPathFactory
+) -> RecipeRun:
+    """A run that was never killed."""
+    folder = tmp_path_factory.mktemp("recipe")
+    source = dropping_cnn(folder / "cnn")
     names = (*("weight_decay_schedule", "final_lr", "warmup", "clip"), *("loss", "alpha", "augment", "use_plain_view"))
     values = {name: value for name, value in recipe_values("paper", "train-student").items() if name in names}
-    stop = {"early_stop": "total", "early_stop_window": 2, "early_stop_patience": 0}
-    return train_config(source, epochs=3, batch_size=13, checkpoint_every=2, recipe="paper", **values, **stop)
-
-
-@pytest.fixture(scope="module")
-def whole_recipe(
-    crops: Forks, recipe: TrainConfig, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, bytes], int]:
-    """The files of a run of `recipe` that was never killed, and its number of changes to the file system."""
-    run = tmp_path_factory.mktemp("recipe") / "run"
-    assert crops.run(run, recipe) == 0
+    config = train_config(
+        source, batch_size=13, checkpoint_every=2, recipe="paper", early_stop_window=2, **values, **STOPS[request.param]
+    )
+    store = crops / ("fresh.zarr" if config.views_per_epoch == "fresh" else "turn.zarr")
+    run = folder / "run"
+    assert forks.run(run, config, store=store) == 0
     stop = RunFolder(run).stop()
     assert stop is not None
-    assert stop.step in (4, 5), "it must end within an epoch of 3 steps, after the first"
-    return run_files(run), int(run.with_suffix(".count").read_text())
+    assert stop.step in STOP_STEPS[request.param]
+    assert stop.step % EPOCH_STEPS
+    return RecipeRun(store, config, run_files(run), int(run.with_suffix(".count").read_text()))
 
 
 def check_kills(forks: Forks, config: TrainConfig, whole: dict[str, bytes], run: Path, kills: list[int]) -> None:
@@ -176,22 +217,22 @@ def test_killed_at_every_write(
 
 
 @pytest.mark.slow
-def test_the_recipe_killed_fifty_times(
-    crops: Forks, recipe: TrainConfig, whole_recipe: tuple[dict[str, bytes], int], tmp_path: Path
-) -> None:
+def test_the_recipe_killed_fifty_times(forks: Forks, recipe: RecipeRun, tmp_path: Path) -> None:
     """Crops, annealing and early stop: the last step and all bits are the same, whenever the run was killed. A run is
-    killed until it gets through, at changes drawn anew; as many runs as it takes.
+    killed until it gets through, at changes drawn anew; as many runs as it takes. Fifty kills over the three settings,
+    some of each with a checkpoint within an epoch behind them.
     """
-    files, total = whole_recipe
-    draw, num_kills, num_runs = random.Random(4), 0, 0
-    while num_kills < 50:
+    draw, num_kills, num_within, num_runs = random.Random(4), 0, 0, 0
+    while num_kills < KILLS_EACH:
         num_runs += 1
         run = tmp_path / str(num_runs) / "run"
-        while (code := crops.run(run, recipe, draw.randrange(1, total))) == -signal.SIGKILL:
+        while (code := forks.run(run, recipe.config, draw.randrange(1, recipe.num_changes), recipe.store)) != 0:
+            assert code == -signal.SIGKILL, code
             num_kills += 1
-        assert code == 0
-        assert run_files(run) == files
+            num_within += last_checkpoint(run) > 0 and last_checkpoint(run) % EPOCH_STEPS != 0
+        assert run_files(run) == recipe.files
         without_leftovers(run)
+    assert num_within >= 3
 
 
 @pytest.mark.slow
