@@ -87,6 +87,7 @@ class Strength:
 
 VIEW_STRENGTHS: Final = {
     "none": Strength(),
+    "flips": Strength(flips=True),
     "mild": Strength(turn="view", stain=Stain(1.0, 0.05, "view")),
     "paper": Strength(flips=True, colours=Colours(0.5, 0.15, 0.15, 0.1, 0.05), blur=Blur(0.1, 100, 2000)),
     "strong": Strength(
@@ -100,9 +101,10 @@ VIEW_STRENGTHS: Final = {
 }
 """The strengths by name.
 
-none: crops only. mild: `change` is the multiplicative part of HED-light, Tellez et al., "Quantifying the effects of
-data augmentation and stain color normalization in convolutional neural networks for computational pathology", Medical
-Image Analysis, 2019; turn and stain share one draw, as in every store made before there were strengths.
+none: crops only. flips: those of the paper and nothing else, so that an ablation can tell what they are worth.
+mild: `change` is the multiplicative part of HED-light, Tellez et al., "Quantifying the effects of data augmentation and
+stain color normalization in convolutional neural networks for computational pathology", Medical Image Analysis, 2019;
+turn and stain share one draw, as in every store made before there were strengths.
 paper: G2L (arXiv 2510.11176), whose text gives the probabilities, the four numbers of the colours and the kernel; the
 range of the standard deviation is our choice, the default of torchvision's `GaussianBlur`.
 strong: our choice. Twice the paper's colours, the stain of HED-strong of Tellez et al., the qualities that scanners and

@@ -212,10 +212,10 @@ class ExtractConfig(Config):
         added=True,
     )
     views_seed: int | None = option(None, ge=0, description="Seed of the views [0].", decides="effect")
-    views_strength: Literal["none", "mild", "paper", "strong"] | None = option(
+    views_strength: Literal["none", "flips", "mild", "paper", "strong"] | None = option(
         None,
-        description="Changes in a view: none (crops only), mild (flips, turns, stain), paper (flips, colours, blur) or "
-        "strong (all of them, rescaling and JPEG); each crops if the plan has tiles [mild].",
+        description="Changes in a view: none (crops only), flips, mild (flips, turns, stain), paper (flips, colours, "
+        "blur) or strong (all of them, rescaling and JPEG); each crops if the plan has tiles [mild].",
         decides="effect",
     )
     part: str | None = option(

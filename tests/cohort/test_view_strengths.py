@@ -1,6 +1,7 @@
 """Each change of a view occurs as often, and as strongly, as the table of strengths says."""
 
 from collections import Counter
+from dataclasses import replace
 from itertools import permutations
 from typing import get_args
 
@@ -49,6 +50,13 @@ def test_the_papers_strength_is_the_papers() -> None:
     assert colours.probability == 0.5
     assert (colours.brightness, colours.contrast, colours.saturation, colours.hue) == (0.15, 0.15, 0.1, 0.05)
     assert (blur.probability, blur.smallest_milli_px, blur.largest_milli_px) == (0.1, 100, 2000)
+
+
+def test_flips_are_the_papers_views_without_their_colours_and_blur(drawn: dict[str, list[DrawnView]]) -> None:
+    """With the same seed: what an ablation of the two compares is those changes, not other crops."""
+    assert VIEW_STRENGTHS["flips"] == replace(VIEW_STRENGTHS["paper"], colours=None, blur=None)
+    for flips, paper in zip(drawn["flips"], drawn["paper"], strict=True):
+        assert flips == replace(paper, colours=(), sigma_milli_px=None)
 
 
 def test_every_strength_can_be_asked_for_and_the_default_is_the_earlier_one() -> None:

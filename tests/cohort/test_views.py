@@ -77,6 +77,7 @@ def test_views_do_not_change_from_one_version_to_the_next() -> None:
     ("strength", "expected"),
     [
         ("none", "261acb38325ae13b"),
+        ("flips", "78a4bba1743aadcc"),
         ("mild", "215dbb00575387b0"),
         ("paper", "80e07b779f0cdffd"),
         ("strong", "876cb9704a55d07a"),
