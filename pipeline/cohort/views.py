@@ -191,9 +191,14 @@ def dihedral(patch: NDArray[np.uint8], which: int) -> NDArray[np.uint8]:
     return patch
 
 
+def stain_changes(key: int, most: float) -> NDArray[np.float64]:
+    """By how much haematoxylin, eosin and residual change, chosen by the key's bits: (3,), each in -+ `most`."""
+    return np.array([most * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)])
+
+
 def change_stain(patch: NDArray[np.uint8], key: int, most: float) -> NDArray[np.uint8]:
     """Scale each stain in (P, P, 3) by up to `most`, chosen by the key's bits; white stays white."""
-    changes = np.array([most * (((key >> shift) & 0xFFFF) / 32767.5 - 1) for shift in (16, 32, 48)])
+    changes = stain_changes(key, most)
     unmix = np.linalg.inv(STAINS)
     mix = np.rint(ONE * (np.eye(3) + (unmix * changes) @ STAINS)).astype(np.int32)
     mixed = (DENSITY[patch] @ mix + ONE // 2) >> FINENESS

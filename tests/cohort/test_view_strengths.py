@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import chisquare, kstest
 
 from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN
-from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS
-from pipeline.cohort.views import DrawnView, ViewDraws, draw_view
+from pipeline.cohort.view_strengths import EARLIER, VIEW_STRENGTHS, Strength
+from pipeline.cohort.views import STAINS, DrawnView, ViewDraws, Views, draw_view, stain_changes
 from pipeline.config.stages import ExtractConfig
 
 TILE_PX, PATCH_PX, COUNT = 256, 224, 1200
@@ -114,6 +114,50 @@ def test_each_change_is_as_strong_as_stated(drawn: dict[str, list[DrawnView]], n
         assert is_uniform(qualities, compression.lowest - 0.5, compression.highest + 0.5)
 
 
+@pytest.mark.parametrize("name", ["mild", "strong"])
+def test_the_stain_changes_as_strongly_as_stated(
+    drawn: dict[str, list[DrawnView]], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The factors that are drawn, and those in the pixels: known amounts of haematoxylin, eosin and residual are
+    unmixed in views. Both lie anywhere in 1 -+ the change, each stain's on its own.
+    """
+    table = VIEW_STRENGTHS[name]
+    assert table.stain is not None
+    most = table.stain.change
+    changes = np.array([stain_changes(*view.stain) for view in drawn[name] if view.stain is not None])
+    assert_uniform_and_unrelated(1 + changes, most)
+    monkeypatch.setitem(
+        VIEW_STRENGTHS, "stain alone", Strength(turn=table.turn, stain=replace(table.stain, probability=1))
+    )
+    amounts = np.random.default_rng(0).uniform(0.1, 0.7, (24, 24, 3))
+    patch = np.rint(256 * np.exp(-amounts @ STAINS) - 1).astype(np.uint8)
+    views, seen, expected = Views(2, 9, "stain alone"), [], []
+    for row in range(300):
+        alone, whole = (draw_view(ViewDraws(9, row, 1), strength, 24, 24) for strength in ("stain alone", name))
+        assert alone.stain is not None
+        assert whole.stain in (None, alone.stain)  # whatever else the strength draws
+        seen.append(total_stains(views.apply(patch, row, 1)) / total_stains(patch))
+        expected.append(1 + stain_changes(*alone.stain))
+    assert np.abs(np.array(seen) - expected).max() < 0.01  # the 12 bits of `FINENESS`, in three stains that overlap
+    assert_uniform_and_unrelated(np.array(seen), most, error=0.01)
+
+
+def total_stains(patch: np.ndarray) -> np.ndarray:
+    """Amounts of the three stains in a patch, (3,), by Beer and Lambert."""
+    amounts = -np.log((patch.reshape(-1, 3) + 1.0) / 256) @ np.linalg.inv(STAINS)
+    return np.asarray(amounts.sum(axis=0))
+
+
+def assert_uniform_and_unrelated(factors: np.ndarray, most: float, error: float = 1e-9) -> None:
+    """Factors of three stains (N, 3): uniform in 1 -+ `most` but for the error, and none tells anything of another."""
+    assert np.abs(factors - 1).max() <= most + error
+    for stain in range(3):
+        assert kstest(factors[:, stain], "uniform", (1 - most, 2 * most)).pvalue > LEAST_P
+        assert np.ptp(factors[:, stain]) > 1.9 * most
+    related = np.corrcoef(factors.T)[np.triu_indices(3, 1)]
+    assert np.abs(related).max() < 4.5 / np.sqrt(len(factors))
+
+
 @pytest.mark.parametrize("name", VIEW_STRENGTHS)
 def test_the_crop_lies_anywhere_in_the_tile(drawn: dict[str, list[DrawnView]], name: str) -> None:
     rescale, views = VIEW_STRENGTHS[name].rescale, drawn[name]
@@ -145,6 +189,7 @@ def test_no_draw_tells_anything_of_another() -> None:
     """Pairs of draws of the same view: all by purpose words of their own."""
     words = ["view", "view crop x", "view crop y", "view flip of rows?", "view flip of columns?", "view colours?"]
     words += ["view brightness", "view hue", "view blur?", "view sigma", "view turn", "view stain", "view stain?"]
+    words += ["view rescale?", "view side", "view compression?", "view quality"]
     keys = np.array([[ViewDraws(0, row, 2).key(word) >> 61 for word in words] for row in range(800)])
     for first in range(len(words)):
         for second in range(first):

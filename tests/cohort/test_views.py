@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import pytest
 import torch
@@ -15,12 +16,24 @@ from support.commands import call_g2l
 from support.extraction import TEACHER, array_files, extract, plan_cohort, reference_model, write_cohort, write_teacher
 from support.stores import make_patches, run_files, student_folder, train_config
 from support.training import stop_after
+from torchvision.transforms import functional as tv
 
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import CheckpointError, ConfigError, StoreError
 from pipeline.cohort import views as module
 from pipeline.cohort.plan import Plan, write_plan
-from pipeline.cohort.views import GREY_OF_DENSITY, STAINS, Views, centre, change_stain, dihedral
+from pipeline.cohort.view_colours import FACTOR_ONE, HUE_TURN
+from pipeline.cohort.views import (
+    GREY_OF_DENSITY,
+    STAINS,
+    ViewDraws,
+    Views,
+    centre,
+    change_stain,
+    dihedral,
+    draw_view,
+    stain_changes,
+)
 from pipeline.sampling import TRAIN, VAL
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead
@@ -122,6 +135,50 @@ def test_no_change_is_none_and_levels_are_their_own_inverse() -> None:
     key = middle << 16 | middle << 32 | middle << 48
     assert np.abs(change_stain(patch, key, STAIN_CHANGE).astype(int) - patch).max() == 0
     assert np.array_equal(GREY_OF_DENSITY[module.DENSITY], np.arange(256))
+
+
+@pytest.mark.parametrize("strength", ["flips", "mild", "paper", "strong"])
+def test_a_view_shows_what_was_drawn(strength: str) -> None:
+    """Every part of it, in the order of the table, by torch, torchvision and libjpeg on floats: half a level from them
+    on average where nothing is compressed; libjpeg rounds between its steps.
+    """
+    tile = make_patches(1, 64)[0]
+    views = Views(60, 3, strength, 48)
+    for view in range(1, views.count):
+        drawn = draw_view(ViewDraws(3, 7, view), strength, 64, 48)
+        (x, y), side = drawn.corner_px, drawn.side_px
+        expected = tile[y : y + side, x : x + side].astype(np.float64)
+        expected = channels_last(resized(channels_first(expected), 48))
+        expected = dihedral(expected, drawn.turn)  # type: ignore[arg-type]
+        if drawn.stain:
+            amounts = -np.log((expected + 1) / 256) @ np.linalg.inv(STAINS) * (1 + stain_changes(*drawn.stain))
+            expected = (256 * np.exp(-amounts @ STAINS) - 1).clip(0, 255)
+        image = channels_first(expected) / 255
+        for name, amount in drawn.colours:
+            one = HUE_TURN if name == "hue" else FACTOR_ONE
+            image = getattr(tv, f"adjust_{name}")(image, amount / one)
+        if drawn.sigma_milli_px:
+            image = tv.gaussian_blur(image, [9, 9], [drawn.sigma_milli_px / 1000] * 2)
+        expected, found = channels_last(image * 255), views.apply(tile, 7, view).astype(np.float64)
+        if drawn.quality is not None:
+            levels = np.ascontiguousarray(np.rint(expected).astype(np.uint8))
+            encoded = imagecodecs.jpeg8_encode(levels, level=drawn.quality, subsampling="444")
+            expected = imagecodecs.jpeg8_decode(encoded)
+        differences = np.abs(found - expected)
+        assert differences.mean() < (0.6 if drawn.quality is None else 1.5), drawn
+        assert np.quantile(differences, 0.95) < (2 if drawn.quality is None else 5), drawn
+
+
+def channels_first(patch: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(patch.transpose(2, 0, 1)))
+
+
+def channels_last(image: torch.Tensor) -> np.ndarray:
+    return image.numpy().transpose(1, 2, 0)
+
+
+def resized(image: torch.Tensor, side: int) -> torch.Tensor:
+    return torch.nn.functional.interpolate(image[None], side, mode="bilinear", align_corners=False)[0]
 
 
 def test_a_view_depends_on_seed_row_and_number_alone() -> None:
