@@ -1,7 +1,7 @@
 """Versions of the packages that results depend on: recorded with every output, compared when one is continued."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 
@@ -39,14 +39,14 @@ def _installed(name: str) -> str | None:
         return None
 
 
-def other_versions(recorded: Mapping[str, str]) -> list[str]:
-    """The `DECIDING` packages whose version differs from the recorded one, as `torch 2.6 -> 2.8`; skips packages that
-    were not recorded.
+def other_versions(recorded: Mapping[str, str], packages: Sequence[str] = DECIDING) -> list[str]:
+    """Those of `packages` whose version differs from the recorded one, as `torch 2.6 -> 2.8`; skips packages that were
+    not recorded.
     """
     now = versions()
     return [
         f"{name} {recorded[name]} -> {now.get(name, 'none')}"
-        for name in DECIDING
+        for name in packages
         if name in recorded and recorded[name] != now.get(name)
     ]
 

@@ -1,18 +1,24 @@
 """Whether the views of a store can be replayed here exactly: those that its teacher saw, or none.
 
 A store keeps no views, but their strength and a hash of some views of a fixed tile (`cohort.views.views_probe`). Views
-are computed in whole numbers and rest on no codec and no resampling of a library; another hash means another program,
-or a machine on which that does not hold. Stores without a strength have the views of earlier versions, which never
-changed.
+are computed in whole numbers and rest on no codec and no resampling of a library; another hash means that the code of
+the views has changed, or a machine on which they come out otherwise. So the hash stands for the version of that code,
+and nobody can forget to raise it. Stores without a strength have the views of earlier versions, which never changed:
+their hash is `EARLIER_PROBE`.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.versions import other_versions
 from pipeline.cohort.view_strengths import EARLIER
 from pipeline.cohort.views import views_probe
 from pipeline.store.store import StoredTeacher
+
+EARLIER_PROBE: Final = "0cb51cd915a147f86392b5228e376d5c1aac124693e48b89cc55d7337f0ecc54"
+"""`views_probe` of the views of stores that record none: since version 0.1.0, and for good."""
+MADE_BY: Final = ("g2l", "python", "numpy", "scipy")
+"""What computes views, to be named where they cannot be replayed."""
 
 
 def strength_settings(strength: str, *, has_tiles: bool) -> dict[str, Any]:
@@ -42,12 +48,16 @@ def require_replay(teacher: StoredTeacher) -> None:
     """
     settings = teacher.settings
     is_plain = teacher.views.count == 1 and not teacher.own_view
-    if is_plain or "views_strength" not in settings:
+    if is_plain:
         return
-    strength = settings["views_strength"]
-    if settings.get("views_probe") == views_probe(strength):
+    strength = settings.get("views_strength", EARLIER)
+    expected = settings.get("views_probe") if "views_strength" in settings else EARLIER_PROBE
+    if expected == views_probe(strength):
         return
-    others = ", ".join(other_versions(teacher.attributes.get("versions", {}))) or "none of those that are recorded"
+    versions = teacher.attributes.get("versions", {})
+    others = ", ".join(other_versions(versions, MADE_BY)) or (
+        f"none; both are g2l {versions.get('g2l', '?')}, whose code was changed, or this machine computes otherwise"
+    )
     raise StoreError(
         f"{teacher.folder}: its views ({strength}) cannot be replayed exactly here: a fixed tile gives other views "
         f"than where it was made. Versions that differ (made with -> now): {others}. Use those it was made with, or "

@@ -1,6 +1,8 @@
 """Stores with tiles and strengths: what teacher and student see, and stores whose views cannot be replayed."""
 
+import re
 import shutil
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from pipeline.base.draws import RunDraws
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.cohort import views as views_module
 from pipeline.cohort.plan import Plan
+from pipeline.cohort.view_strengths import VIEW_STRENGTHS
 from pipeline.cohort.views import Views, centre, views_probe
 from pipeline.store import replay
-from pipeline.store.replay import require_replay, strength_settings
+from pipeline.store.replay import EARLIER_PROBE, require_replay, strength_settings
 from pipeline.store.store import Store
 from pipeline.store.teachers import choose_teachers
 from pipeline.training.rows import StoredRows, row_views
@@ -146,6 +149,67 @@ def test_views_that_cannot_be_replayed_are_refused(
         with pytest.raises(StoreError, match=r"its views \(paper\) cannot be replayed exactly here"):
             refused()
     StoredRows([teacher], tell=print)  # the patches themselves are read as ever
+
+
+def test_views_of_earlier_stores_are_probed_as_well(
+    plan: Plan, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stores without a strength record no probe: they are held against the one that their views have always had."""
+    store = extract(
+        plan_cohort(root / "slides" / "manifest.csv"), tmp_path / "s.zarr", root / "teacher.safetensors", views=2
+    )
+    teacher = store.store.first
+    assert not {"views_strength", "views_probe"} & teacher.settings.keys()
+    require_replay(teacher)
+    change = views_module.change_stain
+    monkeypatch.setattr(views_module, "change_stain", lambda *arguments: change(*arguments) ^ 1)
+    views_probe.cache_clear()
+    try:
+        with pytest.raises(StoreError, match=r"its views \(mild\) cannot be replayed exactly here"):
+            require_replay(teacher)
+    finally:
+        views_probe.cache_clear()
+
+
+def test_the_refusal_names_what_makes_views(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    teacher = Store(Path(shutil.copytree(root / "paper.zarr", tmp_path / "s.zarr"))).first
+    monkeypatch.setattr(replay, "views_probe", lambda _: "0" * 64)
+    with pytest.raises(StoreError, match=rf"both are g2l {re.escape(metadata.version('g2l'))}, whose code was changed"):
+        require_replay(teacher)
+    teacher.attributes["versions"] |= {"g2l": "0.1.5", "scipy": "1.0", "torch": "1.0"}
+    with pytest.raises(StoreError, match=r"now\): g2l 0\.1\.5 -> \S+, scipy 1\.0 -> [^,]+\. Use"):
+        require_replay(teacher)
+
+
+@pytest.mark.parametrize(
+    ("strength", "expected"),
+    [
+        ("none", "877d72a14b5430c0512e060cc9e790dfdb5945d0f3b065a7b31846bc7fcbb8a2"),
+        ("flips", "7b370cfac6afe20193529462089a3dfe3c4aa0d18343b2f3dfd4173f26e7ed9c"),
+        ("mild", EARLIER_PROBE),
+        ("paper", "6c9923ccb558977a777fb826d71d1fac2974c4a12baf0e50add8b8cb23515e74"),
+        ("strong", "9e2c617e77dde2d01018e989d3b0d19949b941995842618ebdcbcdd12e808858"),
+    ],
+)
+def test_probes_do_not_change(strength: str, expected: str) -> None:
+    """Stores say them: whoever changes the views, or the probe itself, makes every store of that strength useless."""
+    assert views_probe(strength) == expected
+
+
+@pytest.mark.parametrize("strength", VIEW_STRENGTHS)
+def test_every_part_of_a_strength_occurs_in_its_probe(strength: str) -> None:
+    table, tile_px, patch_px = VIEW_STRENGTHS[strength], views_module.PROBED_TILE_PX, views_module.PROBED_PATCH_PX
+    views = range(1, views_module.PROBED_VIEWS + 1)
+    drawn = [views_module.draw_view(views_module.ViewDraws(0, 0, view), strength, tile_px, patch_px) for view in views]
+    assert {each.turn for each in drawn} == set(range(8 if table.turn else 4 if table.flips else 1))
+    occurs = {
+        "rescale": min(each.side_px for each in drawn) < patch_px < max(each.side_px for each in drawn),
+        "stain": any(each.stain for each in drawn),
+        "colours": any(each.colours for each in drawn),
+        "blur": any(each.sigma_milli_px for each in drawn),
+        "compression": any(each.quality for each in drawn),
+    }
+    assert occurs == {name: getattr(table, name) is not None for name in occurs}
 
 
 def test_the_probe_tells_a_changed_level(monkeypatch: pytest.MonkeyPatch) -> None:
