@@ -1,12 +1,16 @@
 """Members of a public set, and looking through its folder."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support import public_sets
 
 from pipeline.base.errors import BenchmarkError
+from pipeline.evaluate.images import scan_images
 from pipeline.public_sets.members import Members, first_folder, images_below, require_members
+from pipeline.public_sets.recipe import find_recipe, set_recipes
 from pipeline.report.content import Exclusion
 
 
@@ -93,3 +97,49 @@ def test_a_set_without_members_names_the_first_that_failed(tmp_path: Path) -> No
         require_members(Members((), tmp_path, left_out), tmp_path, "patch")
     with pytest.raises(BenchmarkError, match=r"has no patch that can be used$"):
         require_members(Members((), tmp_path), tmp_path, "patch")
+
+
+SETS_OF_IMAGES: dict[str, Callable[[Path], Path]] = {
+    "bach": public_sets.bach,
+    "bracs": public_sets.bracs,
+    "breakhis": public_sets.breakhis,
+    "gleason": public_sets.gleason,
+    "idc": public_sets.idc,
+    "pathorob-camelyon": public_sets.pathorob,
+    "tiger": public_sets.tiger,
+    "tils": public_sets.tcga_tils,
+}
+"""Sets that are published as image files, and what makes a miniature of each."""
+NOT_IMAGES = {"pcam", "chimera", "tp53"}
+"""Sets of HDF5 files, and of slides: their readers' tests damage those."""
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut short": lambda data: data[: len(data) // 2],
+    "of another kind": lambda _: b"no image",
+    "empty": lambda _: b"",
+}
+
+
+@pytest.mark.parametrize("name", SETS_OF_IMAGES)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_image_of_any_set_is_named_and_the_others_are_used(name: str, damage: str, tmp_path: Path) -> None:
+    """By the reader, if it decodes images itself, or else when the images are looked through for `evaluate`."""
+    root = SETS_OF_IMAGES[name](tmp_path / "set")
+    whole = public_sets.read(name, root, tmp_path / "whole")
+    assert whole.images_root is not None
+    is_cut = whole.images_root == tmp_path / "whole"  # out of larger images
+    of_reader = root / "wsirois/roi-level-annotations/tissue-bcss/images" if is_cut else whole.images_root
+    place = sorted(os.listdir(of_reader))[0] if is_cut else whole.rows[-1]["path"]
+    (of_reader / place).write_bytes(DAMAGES[damage]((of_reader / place).read_bytes()))
+    members = public_sets.read(name, root, tmp_path / "images")
+    assert members.images_root is not None
+    scanned = scan_images([members.images_root / row["path"] for row in members.rows], 1)
+    failures = public_sets.failed(members) | {members.rows[i]["path"]: why for i, why in scanned.problems.items()}
+    assert list(failures) == [place]
+    assert "image" in failures[place] or "empty" in failures[place]
+    assert len(members.rows) - len(scanned.problems) == len(whole.rows) - (3 if is_cut else 1)
+
+
+def test_no_set_of_images_is_left_out() -> None:
+    """But for those that have a reader in common with one of them."""
+    of_images = {find_recipe(name).reader for name in SETS_OF_IMAGES}
+    assert {name for name, recipe in set_recipes().items() if recipe.reader not in of_images} == NOT_IMAGES
