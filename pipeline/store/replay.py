@@ -49,7 +49,7 @@ def require_replay(teacher: StoredTeacher) -> None:
         return
     others = ", ".join(other_versions(teacher.attributes.get("versions", {}))) or "none of those that are recorded"
     raise StoreError(
-        f"{teacher.folder}: its views ({strength}) cannot be replayed exactly here: a fixed tile gives other views "
+        f"{teacher.place}: its views ({strength}) cannot be replayed exactly here: a fixed tile gives other views "
         f"than where it was made. Versions that differ (made with -> now): {others}. Use those it was made with, or "
         "make the embeddings again"
     )
