@@ -16,10 +16,10 @@ from typing import Any, Literal
 from pipeline.base.errors import ManifestError
 from pipeline.base.units import check_mpp
 from pipeline.cohort.copies import copies_of_slides
-from pipeline.disk.objects.urls import as_url, shown_url
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import case_value, cell_value, is_unknown
+from pipeline.disk.objects.urls import as_url, shown_url
 from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, write_table
 
 Split = Literal["train", "val"]

@@ -121,14 +121,14 @@ def test_damage_in_a_bucket_is_found(root: Path, server: ObjectServer, tmp_path:
     assert (code, "Was the store copied only in part?" in said) == (1, True), said
 
 
-def test_outputs_and_other_inputs_at_an_address_are_refused(root: Path, tmp_path: Path) -> None:
+def test_outputs_and_other_inputs_at_an_address_are_refused(tmp_path: Path) -> None:
     for words in (
-        ("extract-teacher", root / "plan.h5", "--out", "s3://b/store.zarr", "--teacher", "uni"),
-        ("train-student", root / "store.zarr", "--out", "s3://b/run", "--student", "resnet10t"),
+        ("extract-teacher", tmp_path / "plan.h5", "--out", "s3://b/store.zarr", "--teacher", "uni"),
+        ("train-student", tmp_path / "store.zarr", "--out", "s3://b/run", "--student", "resnet10t"),
         ("import-features", tmp_path, "--out", "gs://b/store.zarr", "--teacher", "uni"),
-        ("merge", root / "store.zarr", "--out", "az://b/store.zarr"),
+        ("merge", tmp_path / "store.zarr", "--out", "az://b/store.zarr"),
         ("embed", "uni", tmp_path, "--out", "s3://b/embeddings"),
-        ("export", root / "run", "--out", "s3://b/student"),
+        ("export", tmp_path / "run", "--out", "s3://b/student"),
         ("plan", tmp_path / "m.csv", "--out", "s3://b/plan.h5"),
         ("evaluate", "--out", "s3://b/report"),
     ):
@@ -138,7 +138,7 @@ def test_outputs_and_other_inputs_at_an_address_are_refused(root: Path, tmp_path
         ("extract-teacher", "s3://b/store.zarr", "--out", tmp_path / "store.zarr", "--teacher", "uni"),
         ("plan", "s3://b/m.csv", "--out", tmp_path / "plan.h5"),
         ("export", "s3://b/run", "--out", tmp_path / "student"),
-        ("verify", root / "store.zarr", "--weights", "s3://b/weights"),
+        ("verify", tmp_path / "store.zarr", "--weights", "s3://b/weights"),
         ("curve", "s3://b/store.zarr", "--out", tmp_path / "curve", "--student", "resnet10t"),
     ):
         code, _, said = call_g2l(*words)
@@ -146,11 +146,11 @@ def test_outputs_and_other_inputs_at_an_address_are_refused(root: Path, tmp_path
     assert not (tmp_path / "store.zarr").exists()
 
 
-def test_a_password_in_an_address_is_neither_used_nor_shown(root: Path, tmp_path: Path) -> None:
+def test_a_password_in_an_address_is_neither_used_nor_shown(tmp_path: Path) -> None:
     for words in (("inspect", "s3://me:hidden@b/x"), ("verify", "s3://b/x?token=hidden")):
         code, _, said = call_g2l(*words)
         assert (code, "hidden" in said, "holds a user, a password" in said) == (1, False, True), said
-    code, _, said = train(root, "s3://me:hidden@b/x", tmp_path / "run")
+    code, _, said = train(tmp_path, "s3://me:hidden@b/x", tmp_path / "run")
     assert (code, "hidden" in said) == (1, False)
     assert not (tmp_path / "run").exists()
 

@@ -17,6 +17,14 @@ KEY, SECRET = "access-key-of-the-tests", "secret-key-of-the-tests"
 SIGNED = f"AWS4-HMAC-SHA256 Credential={KEY}/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, Signature=0"
 """The server asks that a request be signed, but not by whom, unless it is told to."""
 
+SERVE = """
+import os, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+from moto.server import main
+main(["-H", "127.0.0.1", "-p", sys.argv[1]])
+"""
+"""The server, until its standard input is closed: also if the tests are killed."""
+
 
 class ObjectServer:
     """The server; `kill` ends it as a crash would, and `start` begins it anew, without its objects."""
@@ -40,8 +48,8 @@ class ObjectServer:
         }
 
     def start(self) -> None:
-        command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        command, null = [sys.executable, "-W", "ignore", "-c", SERVE, str(self.port)], subprocess.DEVNULL
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=null, stderr=null)
         until = time.monotonic() + 30
         while True:
             try:
@@ -55,7 +63,7 @@ class ObjectServer:
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
-            self.process.wait()
+            self.process.communicate()  # closes the pipe
             self.process = None
 
     def ask(self, method: str, path: str, data: bytes | None = None) -> bytes:
