@@ -220,7 +220,7 @@ def import_features(
 @verb("train-student", TrainConfig)
 def train_student(
     call: Call,
-    store: Path | None = argument("STORE.zarr", "Finished store of stage one."),
+    store: Path | None = argument("STORE.zarr", "Finished store of stage one: a folder, or s3://... (gs://, az://)."),
     out: Path | None = output("Run directory to create or continue."),
 ) -> None:
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
@@ -303,7 +303,9 @@ def inspect(
 
 
 @verb("verify", VerifyConfig)
-def verify(call: Call, store: Path | None = argument("STORE.zarr", "Store to check.")) -> None:
+def verify(
+    call: Call, store: Path | None = argument("STORE.zarr", "Store to check: a folder, or s3://... (gs://, az://).")
+) -> None:
     """Recompute every checksum, embed a sample of rows again, and report the largest difference. Writes nothing."""
     from stages.verify import verify_store
 

@@ -29,6 +29,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0
 """Seconds between tries; each pause is twice the one before."""
 PERMANENT = re.compile(r"status code: 4(?!08|25|29)\d\d")
 """Answers that another try will not change: 400 to 499 but for those that mean "later"."""
+STATUS = re.compile(r"status code: (\d{3}[A-Za-z -]*)")
 ENDPOINTS = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_ENDPOINT", "GOOGLE_BASE_URL")
 INSTALL = "pip install 'g2l[objects]'"
 
@@ -162,7 +163,9 @@ class Bucket:
 def _words(error: Exception) -> str:
     """What an error of obstore says, without addresses and what the server has answered."""
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    return first.rpartition(" - ")[2].partition(": <")[0].partition("?")[0].strip()
+    if answer := STATUS.search(first):
+        return f"the server answered {answer[1].strip()}"
+    return first.rpartition(" - ")[2].partition("?")[0].strip()
 
 
 def _is_path(name: str) -> bool:

@@ -160,14 +160,14 @@ class FetchedShards:
             StoreError: it is damaged.
             ObjectError: it cannot be read.
         """
-        fetching = self._fetching[wanted]
-        if self._known[wanted].is_needed_whole and fetching.cancel():
+        fetching, known = self._fetching[wanted], self._known[wanted]
+        if known.is_needed_whole and fetching.cancel():
             with self._lock:
                 again = self._fetching[wanted]
                 if again is fetching:  # it had not begun: do not wait for those before it
-                    again = self._fetching[wanted] = self._range_pool.submit(self._fetch, wanted)
+                    again = self._fetching[wanted] = self._range_pool.submit(self._fetch, wanted, known)
             fetching = again
-        if fetching.done() or self._known[wanted].is_needed_whole:
+        if fetching.done() or known.is_needed_whole:
             return fetching.result()
         return None
 
@@ -224,9 +224,9 @@ class FetchedShards:
         if new and not self._known:
             of_all = format_bytes(sum(shard.num_bytes for shard in new.values()))
             self._tell(f"{self._bucket.url}: fetching {of_all} ahead of use, into {self._room.folder}")
-        self._known |= new
-        for name in new:
-            self._fetching[name] = self._fetch_pool.submit(self._fetch, name)
+        for name, shard in new.items():
+            self._fetching[name] = self._fetch_pool.submit(self._fetch, name, shard)
+            self._known[name] = shard
 
     def read_ahead(self, path: Path, num_chunks: int, chunks: Sequence[int]) -> None:
         """As `ShardSource`: ask for them, if the file is not on this machine. The first time for its index only."""
@@ -240,14 +240,13 @@ class FetchedShards:
         else:
             file.begin(chunks)
 
-    def _fetch(self, wanted: str) -> Path | None:
+    def _fetch(self, wanted: str, known: KnownShard) -> Path | None:
         """Fetch a file whole; `None` if there is no room for it.
 
         Raises:
             StoreError: it is damaged.
             ObjectError: it cannot be read.
         """
-        known = self._known[wanted]
         folder = self._take(ObjectFile(wanted, known.num_bytes))
         if folder is None:
             return None

@@ -63,7 +63,7 @@ def test_an_error_is_told_without_addresses_and_answers() -> None:
         "Generic S3 error: Error performing GET http://h/b?X-Amz-Signature=1 in 2ms - Server returned non-2xx status "
         "code: 403 Forbidden: <?xml secret?>\n\nDebug source: secret"
     )
-    assert module._words(ValueError(text)) == "Server returned non-2xx status code: 403 Forbidden"
+    assert module._words(ValueError(text)) == "the server answered 403 Forbidden"
 
 
 def test_a_stopped_bucket_gives_up_at_once(folder: Path) -> None:
