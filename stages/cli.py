@@ -220,22 +220,24 @@ def import_features(
 @verb("train-student", TrainConfig)
 def train_student(
     call: Call,
-    store: Path | None = argument("STORE.zarr", "Finished store of stage one."),
+    store: Path | None = argument("STORE.zarr", "Finished store of stage one: a folder, or s3://... (gs://, az://)."),
     out: Path | None = output("Run directory to create or continue."),
 ) -> None:
     """Stage two: train student and projector against the store; writes the run directory. Run again to continue."""
-    from pipeline.store.store import Store
+    from pipeline.base.console import say
+    from pipeline.store.remote.opening import open_store
     from stages.finished import finished_training
     from stages.reports.train import train_report
 
-    config, paths = call.resolve(TrainConfig, store=store, out=out)
-    if finished := finished_training(paths["store"], paths["out"], config):
-        show(train_report(finished))
-        return
-    from pipeline.base import distributed
-    from stages import train_student as stage
+    config, paths = call.resolve(TrainConfig, urls=["store"], store=store, out=out)
+    with open_store(paths["store"], config.stage_folder(), tell=say) as opened:
+        if finished := finished_training(opened, paths["out"], config):
+            show(train_report(finished))
+            return
+        from pipeline.base import distributed
+        from stages import train_student as stage
 
-    trained = stage.train_student(Store(paths["store"]), paths["out"], config)
+        trained = stage.train_student(opened, paths["out"], config)
     if distributed.is_leader():
         show(train_report(trained))
 
@@ -296,18 +298,26 @@ def inspect(
     """Show what a plan, store, run or student holds, and how far it has come. Writes nothing."""
     from stages.inspect import inspect_path
 
-    _, paths = call.resolve(NoOptions, path=path)
+    _, paths = call.resolve(NoOptions, urls=["path"], path=path)
     show(inspect_path(paths["path"]))
 
 
 @verb("verify", VerifyConfig)
-def verify(call: Call, store: Path | None = argument("STORE.zarr", "Store to check.")) -> None:
+def verify(
+    call: Call, store: Path | None = argument("STORE.zarr", "Store to check: a folder, or s3://... (gs://, az://).")
+) -> None:
     """Recompute every checksum, embed a sample of rows again, and report the largest difference. Writes nothing."""
     from stages.verify import verify_store
 
-    config, paths = call.resolve(VerifyConfig, store=store)
+    config, paths = call.resolve(VerifyConfig, urls=["store"], store=store)
     text, code = verify_store(
-        paths["store"], config.weights, config.sample, config.device, config.slides_root, config.teacher
+        paths["store"],
+        config.weights,
+        config.sample,
+        config.device,
+        config.slides_root,
+        config.teacher,
+        config.stage_folder(),
     )
     show(text)
     raise typer.Exit(code)

@@ -21,6 +21,7 @@ from pipeline.config.stages import ExtractConfig, TrainConfig
 from pipeline.config.tools import EmbedConfig, ImportConfig
 from pipeline.disk.linked_folders import walk_once
 from pipeline.disk.locks import is_locked
+from pipeline.disk.objects.urls import absolute
 from pipeline.features.embed_names import FINISHED_FILE, OPTIONS_FILE
 from pipeline.store.fresh_views import FreshViews
 from pipeline.store.store import Store, StoredTeacher
@@ -39,14 +40,14 @@ def same_call(path: Path, command: str, config: Config, arguments: dict[str, Pat
     """
     try:
         recorded = read_options(path, command)
-        paths = {name: Path(str(recorded.pop(name))).absolute() for name in arguments}
+        paths = {name: absolute(Path(str(recorded.pop(name)))) for name in arguments}
         options = type(config).build(recorded).absolute()
     except (ConfigError, KeyError):
         return False
     now = config.absolute()
     changed = [name for name in type(config).model_fields if getattr(options, name) != getattr(now, name)]
     alike = all(config.says(name, "decides") == "nothing" for name in changed)
-    return alike and paths == {name: path.absolute() for name, path in arguments.items()}
+    return alike and paths == {name: absolute(path) for name, path in arguments.items()}
 
 
 def unchanged(record: Path, *inputs: Path | str | None) -> bool:
@@ -129,17 +130,17 @@ def finished_import(features: Path, out: Path, config: ImportConfig) -> Extracte
     return Extracted(store.first, 0, store.first.ledger.status_counts(), 0.0)
 
 
-def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Trained | None:
+def finished_training(store: Store, out: Path, config: TrainConfig) -> Trained | None:
     """Result of `train-student` for a finished run; `None` if the stage must run, always with several processes."""
     run = RunFolder(out)
     if launched_processes() > 1 or not (run.student / "config.json").is_file() or is_locked(out):
         return None
     try:
-        num_views = _views_of(run, store_path, config.teacher, fresh=config.views_per_epoch == "fresh")
+        num_views = _views_of(run, store, config.teacher, fresh=config.views_per_epoch == "fresh")
         if num_views is None:
             return None
         if config.views_per_epoch == "fresh":
-            _require_views_as_shown(run, store_path, config)
+            _require_views_as_shown(run, store, config)
         recorded = config.for_views(num_views)
         last = int(run.metrics()[-1]["step"])
         step = _wanted_step(run, config.keep, last)
@@ -147,21 +148,21 @@ def finished_training(store_path: Path, out: Path, config: TrainConfig) -> Train
             return None
     except (G2LError, KeyError, IndexError):
         return None
-    if not same_call(run.config_path, "train-student", recorded, {"store": store_path, "out": out}):
+    if not same_call(run.config_path, "train-student", recorded, {"store": Path(store.place), "out": out}):
         return None
     if not unchanged(run.config_path, *_weights(config.weights), _of_encoder(config.student)):
         return None
     return Trained(run, last, 0, run.held_out_figures(step), 0.0, step)
 
 
-def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None, *, fresh: bool = False) -> int | None:
+def _views_of(run: RunFolder, store: Store, chosen: list[str] | None, *, fresh: bool = False) -> int | None:
     """How many views the chosen teachers have embedded, where the run learnt from these as they are now; else `None`.
     With `fresh` those of rounds count.
 
     Raises:
         G2LError, KeyError: the store or the run cannot be read.
     """
-    teachers = Store(store_path).teachers
+    teachers = store.teachers
     must_choose = chosen is None and len(teachers) > 1
     if must_choose or run.version() < 1:
         return None
@@ -173,13 +174,13 @@ def _views_of(run: RunFolder, store_path: Path, chosen: list[str] | None, *, fre
     return min(teacher.views_at_hand.count if fresh else teacher.views.count for teacher in named)
 
 
-def _require_views_as_shown(run: RunFolder, store_path: Path, config: TrainConfig) -> None:
+def _require_views_as_shown(run: RunFolder, store: Store, config: TrainConfig) -> None:
     """See that the fresh views that a run has shown are as they were.
 
     Raises:
         G2LError: they are not, or cannot be read.
     """
-    teachers, no_rows = choose_teachers(Store(store_path), config.teacher, config.teacher_weight), np.zeros(0, np.int64)
+    teachers, no_rows = choose_teachers(store, config.teacher, config.teacher_weight), np.zeros(0, np.int64)
     FreshViews(teachers, no_rows, plain=config.use_plain_view, record=run.shown_views_path).require_unchanged()
 
 

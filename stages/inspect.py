@@ -3,13 +3,14 @@
 from collections import Counter
 from pathlib import Path
 
-from pipeline.base.console import counted, table
+from pipeline.base.console import counted, say, table
 from pipeline.base.errors import CheckpointError, ConfigError, EncoderError, G2LError
 from pipeline.base.outside import is_there, read_json, read_toml, reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.plan import Plan, read_plan
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
+from pipeline.disk.objects.urls import as_url
 from pipeline.encoders.hub import cached_weights, ways_to_weights, weights_here
 from pipeline.encoders.model_config import CONFIG_FILE, input_side, read_model_config
 from pipeline.encoders.names import other_encoders
@@ -17,6 +18,7 @@ from pipeline.encoders.table import ENCODERS, EncoderSpec, named_spec
 from pipeline.public_sets.comparison_file import COMPARISON_FILE, read_comparisons
 from pipeline.public_sets.options import REPRODUCE_OPTIONS_FILE
 from pipeline.sampling import TRAIN, VAL
+from pipeline.store.remote.opening import open_store
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
 from pipeline.student.adapters import ADAPTERS_FOLDER
@@ -42,8 +44,9 @@ def inspect_path(path: Path) -> str:
     Raises:
         G2LError: it is none of them.
     """
-    if (path / METADATA).exists():
-        return describe_store(Store(path))
+    if as_url(path) or (path / METADATA).exists():
+        with open_store(path, tell=say) as store:
+            return describe_store(store)
     if is_run(path):
         return describe_run(RunFolder(path))
     if path.is_file():
@@ -92,7 +95,7 @@ def describe_store(store: Store) -> str:
         f"{done:,} of {len(first.shards):,}{of_part} done, {first.rows_per_shard:,} rows each, {format_bytes(size)}"
     )
     rows: list[tuple[str, object]] = [
-        ("store", store.folder),
+        ("store", store.place),
         ("teacher", _encoder(first)),
         *_embeddings(first),
         ("pixels", store.image_format),

@@ -20,6 +20,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.config.base import Config, OneOf, read_options, to_toml
 from pipeline.config.model_names import as_on_disk, split_choice
 from pipeline.config.recipes import with_recipe
+from pipeline.disk.objects.urls import as_url, readable_url, require_local
 
 C = TypeVar("C", bound=Config)
 MODELS_AND_FOLDERS = ("teacher", "student", "weights", "models", "features", "beside")
@@ -161,27 +162,35 @@ class Call:
         return cls(command, flags, file, read_options(file, command) if file else {})
 
     def resolve(
-        self, config: type[C], *, others: Iterable[str] = (), recipe_for: str | None = None, **arguments: Path | None
+        self,
+        config: type[C],
+        *,
+        others: Iterable[str] = (),
+        recipe_for: str | None = None,
+        urls: Iterable[str] = (),
+        **arguments: Path | None,
     ) -> tuple[C, dict[str, Path]]:
         """Build the configuration; fill in arguments (input paths and output) from the file. Returns both.
 
         Args:
             others: names in the command's table that belong to another configuration.
             recipe_for: the command whose values a recipe gives; by default this one.
+            urls: arguments that may be addresses of object stores.
             arguments: paths on the command line, `None` where absent.
 
         Raises:
             ConfigError: an argument is missing, or a value is wrong.
         """
         values = {name: value for name, value in self.table.items() if name not in others}
-        paths = self._paths({n: value if value is not None else values.get(n) for n, value in arguments.items()})
+        texts = {n: value if value is not None else values.get(n) for n, value in arguments.items()}
+        paths = self._paths(texts, urls)
         if self.command in WRITES_RECORD:
             require_utf8({name: str(path) for name, path in paths.items()} | self.flags)
         options = {name: value for name, value in values.items() if name not in arguments} | self._flags_of(config)
         return _with_files_on_disk(with_recipe(config, options, recipe_for or self.command)), paths
 
-    def _paths(self, arguments: dict[str, Any]) -> dict[str, Path]:
-        """The arguments as paths.
+    def _paths(self, arguments: dict[str, Any], urls: Iterable[str] = ()) -> dict[str, Path]:
+        """The arguments as paths; those of `urls` may be addresses.
 
         Raises:
             ConfigError: one is missing, or cannot be a path.
@@ -189,7 +198,10 @@ class Call:
         if missing := [name for name, value in arguments.items() if value is None]:
             words = ", ".join(("--" if name == "out" else "") + name.replace("_", "-") for name in missing)
             raise ConfigError(f"missing: {words}. See g2l {self.command} --help")
-        return {name: usable_path(name, str(value)) for name, value in arguments.items()}
+        return {
+            name: Path(readable_url(url)) if name in urls and (url := as_url(value)) else usable_path(name, str(value))
+            for name, value in arguments.items()
+        }
 
     def names(self) -> set[str]:
         """Names of the options on the command line or in the command's table."""
@@ -258,6 +270,7 @@ def _with_files_on_disk(config: C) -> C:
     changed: dict[str, Any] = {}
     for name, value in config:
         if isinstance(value, Path):
+            require_local(f"--{name}", value)
             changed[name] = _path_on_disk(value)
         elif name in MODELS_AND_FOLDERS and isinstance(value, str):
             changed[name] = as_on_disk(value)
@@ -314,8 +327,9 @@ def usable_path(name: str, text: str) -> Path:
     real name, as files are made beside it.
 
     Raises:
-        ConfigError: it is empty, or names a home that does not exist.
+        ConfigError: it is empty, names a home that does not exist, or is an address of an object store.
     """
+    require_local(name, text)
     if not text:
         raise ConfigError(f"{'--' if name == 'out' else ''}{name} is empty. Give a path")
     try:

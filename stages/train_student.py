@@ -121,6 +121,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
             checkpoints are safe, and the same command continues.
     """
     teachers = choose_teachers(store, config.teacher, config.teacher_weight)
+    store.expect(teachers.stored)
     config = config.for_views(views_to_show(teachers, config.views_per_epoch).count)
     device = choose_device(config.device)
     keep_freed_memory(device)
@@ -204,7 +205,7 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
             {name: projector_hash(projector) for name, projector in begun_from.items()},
         )
         continued = folder.start_or_continue(identity)
-        folder.write_config(teachers.first.store.folder, config.absolute().record())
+        folder.write_config(teachers.first.store.place, config.absolute().record())
         views = views_to_show(teachers, config.views_per_epoch)
         for note in (*continued, *notes_on_patches(teachers, views, config.augment, config.recipe)):
             say(note)
@@ -422,6 +423,7 @@ def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress
         workers=run.workers,
         device=distillation.device,
         read_some=reader.read_some,
+        ahead=run.reader.read_ahead,
     )
     waiting: list[tuple[int, float, Tensor, Tensor]] = []
     distillation.train()

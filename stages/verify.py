@@ -14,9 +14,11 @@ from pipeline.base.cores import usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.draws import RunDraws
 from pipeline.base.errors import EXIT_ERROR, EXIT_OK, EXIT_PARTIAL, EncoderError
+from pipeline.config.staging import StageFolder
 from pipeline.encoders.build import build_encoder
 from pipeline.encoders.embed import embed_rows
 from pipeline.store.check import check_metadata, check_shard
+from pipeline.store.remote.opening import open_store
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.teachers import made_with
 from pipeline.student.weights_place import noted_place, remembered_weights
@@ -55,6 +57,7 @@ def verify_store(
     device_name: str,
     slides_root: Path | None = None,
     teacher: str | None = None,
+    stage: StageFolder | None = None,
 ) -> tuple[str, int]:
     """Check the store with the embeddings of all its teachers; returns the findings, in words, and the exit code: 0
     all is well, 1 damaged, 3 nothing is damaged, but some shards are not done yet, or no row was embedded again because
@@ -65,11 +68,24 @@ def verify_store(
         sample: rows to embed again, 0 for none.
         slides_root: where the slides are now, for a store without pixels.
         teacher: the one whose rows are embedded again, `None` for the store's first.
+        stage: where files of a store in a bucket may lie meanwhile.
 
     Raises:
-        G2LError: no store, or the teacher or a slide cannot be had.
+        G2LError: no store, or the teacher or a slide cannot be had, or the bucket.
     """
-    store = Store(folder)
+    with open_store(folder, stage, tell=say) as store:
+        return verify_opened(store, weights, sample, device_name, slides_root, teacher)
+
+
+def verify_opened(
+    store: Store,
+    weights: Path | None,
+    sample: int,
+    device_name: str,
+    slides_root: Path | None = None,
+    teacher: str | None = None,
+) -> tuple[str, int]:
+    """`verify_store` of an open one."""
     sampled = store.teacher(teacher)
     checks = [check_stored_teacher(each) for each in store.all_embeddings]
     lines = [line for check in checks for line in check.words()]
@@ -103,9 +119,7 @@ class TeacherCheck:
         """The findings, and what to do about them; a line each."""
         teacher, command = self.teacher, made_with(self.teacher)
         of_part = f"part {teacher.part}: " if teacher.part else ""
-        name, place = (
-            (of_part, "") if teacher.is_first else (f"further teacher {teacher.name}: ", f"{teacher.folder}: ")
-        )
+        name, place = (of_part, "") if teacher.is_first else (f"further teacher {teacher.name}: ", f"{teacher.place}: ")
         name = f"view {teacher.own_view} of {teacher.name}: " if teacher.own_view else name
         headline = _headline(len(teacher.shards), self.num_pending, bool(self.problems))
         lines = [f"{name}{headline}", *(f"  {problem}" for problem in self.problems)]
@@ -236,6 +250,7 @@ def embed_again(
         precision=teacher.settings["precision"],
         what="embedding again",
         no_room="Choose another --device",
+        ahead=source.read_ahead,
     )
     before, after = torch.from_numpy(np.stack([stored[row] for row in chosen.tolist()])), torch.from_numpy(again)
     return Difference(

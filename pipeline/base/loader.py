@@ -58,6 +58,8 @@ class BatchLoader(Generic[T]):
     `read_some(rows, out)`, if given, reads several rows at once where that costs less, to the same pixels and results.
     `in_use` is how many batches, at least 2, the consumer uses at the same time.
 
+    `ahead(rows)`, if given, is told of the rows of a batch before they are read.
+
     An exception in `read` reaches the consumer at that batch. Use as a context manager, which ends the threads.
     """
 
@@ -72,8 +74,10 @@ class BatchLoader(Generic[T]):
         views: int = 1,
         read_some: Callable[[Sequence[int], NDArray[np.uint8]], list[T]] | None = None,
         in_use: int = 2,
+        ahead: Callable[[Sequence[int]], object] | None = None,
     ) -> None:
         self._read = read
+        self._ahead = ahead
         self._read_some = read_some or self._read_each
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="g2l-read")
         self._rows_per_task = max(1, min(ROWS_PER_TASK, batch_size // workers))
@@ -93,6 +97,8 @@ class BatchLoader(Generic[T]):
         return [self._read(row, out[i]) for i, row in enumerate(rows)]
 
     def _submit(self, rows: Sequence[int], buffer: Tensor) -> list[Future[list[T]]]:
+        if self._ahead:
+            self._ahead(rows)
         out, step = buffer.numpy(), self._rows_per_task
         return [
             self._pool.submit(self._read_some, rows[start : start + step], out[start : start + step])

@@ -19,6 +19,7 @@ from pipeline.cohort.copies import copies_of_slides
 from pipeline.disk.file_names import file_named, name_trouble
 from pipeline.disk.files import sha256_json
 from pipeline.disk.label_words import case_value, cell_value, is_unknown
+from pipeline.disk.objects.urls import as_url, shown_url
 from pipeline.disk.tables import Problem, Record, composed, read_table, refuse, write_table
 
 Split = Literal["train", "val"]
@@ -87,7 +88,7 @@ def read_manifest(path: Path, slides_root: Path | None = None) -> Manifest:
     missing = [
         (row.line, f"no slide file {manifest.slide_path(row)}")
         for row in manifest.rows
-        if row.path and not os.path.isfile(manifest.slide_path(row))
+        if row.path and as_url(row.path) is None and not os.path.isfile(manifest.slide_path(row))
     ]
     hint = f"\nRelative paths start from {manifest.slides_root}; --slides-root sets another folder."
     refuse(path, problems + missing + _copies(manifest), hint if missing else "")
@@ -222,6 +223,11 @@ def _cell_troubles(record: Mapping[str, str], cells: Mapping[str, str], mpp: flo
         yield f"slide_id {slide_id!r} {trouble}"
     if not cells["path"]:
         yield f"path {path!r} stands for a missing value" if path.strip() else "path is empty"
+    if url := as_url(path):
+        yield (
+            f"path {shown_url(url)} is an address, and slides are read from folders. Mount the bucket as one, and give "
+            "--stage-dir, so that each slide is copied once"
+        )
     overrides = cells["mpp_overrides"].lower()
     if overrides not in OVERRIDES or (OVERRIDES[overrides] and mpp is None):
         yield f"mpp_overrides {cells['mpp_overrides']!r} is not yes (with an mpp), no, or empty"

@@ -15,7 +15,14 @@ from pipeline.config.groups import Decode, Grid, Resampling, Sampling, Tiling
 from pipeline.config.losses import LOSSES
 from pipeline.config.model_names import absolute_weights
 from pipeline.config.recipes import RECIPES, recipe_option
-from pipeline.config.staging import StageFolder, check_stage_gb, stage_dir_option, stage_folder, stage_gb_option
+from pipeline.config.staging import (
+    STAGES_STORE,
+    StageFolder,
+    check_stage_gb,
+    stage_dir_option,
+    stage_folder,
+    stage_gb_option,
+)
 
 MOST_VIEWS_AT_ONCE = 64
 """Views of a patch that are made in one pass, and are in memory together. Our choice."""
@@ -373,7 +380,15 @@ class TrainConfig(Config):
         decides="nothing",
         in_card=False,
     )
+    stage_dir: Path | None = stage_dir_option(STAGES_STORE)
+    stage_gb: float | None = stage_gb_option("files")
     seed: int = option(0, ge=0, description="Seed of initial weights, order and augmentation.")
+
+    _stage_gb = field_validator("stage_gb")(check_stage_gb)
+
+    def stage_folder(self) -> StageFolder | None:
+        """The folder for what is fetched of a store in a bucket; `None` for a temporary one."""
+        return stage_folder(self.stage_dir, self.stage_gb)
 
     def absolute(self) -> Self:
         """As in `Config`, and weights in a file or folder as well."""
@@ -414,6 +429,14 @@ class VerifyConfig(Config):
     slides_root: Path | None = option(
         None, description="Folder of the slides, for a store without pixels [as planned]."
     )
+    stage_dir: Path | None = stage_dir_option(STAGES_STORE)
+    stage_gb: float | None = stage_gb_option("files")
+
+    _stage_gb = field_validator("stage_gb")(check_stage_gb)
+
+    def stage_folder(self) -> StageFolder | None:
+        """As in `TrainConfig`."""
+        return stage_folder(self.stage_dir, self.stage_gb)
 
 
 class NoOptions(Config):

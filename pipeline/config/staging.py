@@ -23,24 +23,29 @@ class StageFolder:
     most_bytes: int | None = None
 
 
-def stage_dir_option() -> Any:
+STAGES_SLIDES = (
+    "Local folder to copy slides into ahead of use, for slides on slow storage; each copy is checked, and removed "
+    "after use [slides are read where they are]."
+)
+STAGES_STORE = (
+    "Local folder for what is fetched of a store in a bucket, each file checked, and removed at the end [a temporary "
+    "folder]."
+)
+"""What `--stage-dir` is for: where slides are read, and where a store is."""
+
+
+def stage_dir_option(description: str = STAGES_SLIDES) -> Any:
     """Define the option `--stage-dir`."""
-    return option(
-        None,
-        description="Local folder to copy slides into ahead of use, for slides on slow storage; each copy is checked, "
-        "and removed after use [slides are read where they are].",
-        decides="nothing",
-        stored=False,
-    )
+    return option(None, description=description, decides="nothing", stored=False)
 
 
-def stage_gb_option() -> Any:
+def stage_gb_option(what: str = "slides") -> Any:
     """Define the option `--stage-gb`."""
     return option(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Most GB of slides in --stage-dir, of all commands that share it [half of what is free there].",
+        description=f"Most GB of {what} in --stage-dir, of all commands that share it [half of what is free there].",
         decides="nothing",
         stored=False,
     )

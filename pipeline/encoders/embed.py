@@ -139,18 +139,26 @@ def read_and_embed(
     no_room: str,
     is_readable: Callable[[T], bool] = lambda _: True,
     views: int = 1,
+    ahead: Callable[[Sequence[int]], object] | None = None,
 ) -> Iterator[Iterator[EmbeddedBatch[T]]]:
     """Read batches of rows in threads and embed them in order; gives the embedded batches. At the end of the block the
     threads end.
 
     Args:
-        read: reads a row, as for a `BatchLoader`.
+        read: reads a row, as for a `BatchLoader`; likewise `ahead`.
         row_batches: the rows of each batch, at most `batch_size`.
         width, no_room, is_readable: as for `embed_batches`.
     """
     at_once = batches_at_once(device)
     with BatchLoader(
-        read, patch_px=patch_px, batch_size=batch_size, workers=workers, device=device, views=views, in_use=at_once + 1
+        read,
+        patch_px=patch_px,
+        batch_size=batch_size,
+        workers=workers,
+        device=device,
+        views=views,
+        in_use=at_once + 1,
+        ahead=ahead,
     ) as loader:
         batches = loader.batches(row_batches)
         embedded = embed_batches(
@@ -172,8 +180,10 @@ def embed_rows(
     precision: str,
     what: str,
     no_room: str = "Give a smaller --batch-size",
+    ahead: Callable[[Sequence[int]], object] | None = None,
 ) -> NDArray[np.float32]:
-    """Embed `rows`, which `read(row, out)` reads into uint8 (P, P, 3); float32 (N, D) in their order.
+    """Embed `rows`, which `read(row, out)` reads into uint8 (P, P, 3); float32 (N, D) in their order. `ahead`: as for a
+    `BatchLoader`.
 
     Raises:
         ConfigError: the device has too little memory for a batch; `no_room` says what the user can do.
@@ -192,6 +202,7 @@ def embed_rows(
             workers=workers,
             width=module.spec.width,
             no_room=no_room,
+            ahead=ahead,
         ) as batches,
         Progress(what, len(rows), "patches") as progress,
     ):

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from pipeline.base.errors import G2LError, StoreError
 from pipeline.base.outside import read_json
 from pipeline.disk.files import temporary_folder
+from pipeline.disk.objects.bucket import ObjectError
 from pipeline.store import zarr_format
 from pipeline.store.create import create_empty_like
 from pipeline.store.format import Status
-from pipeline.store.shards import ShardFile
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.zarr_format import METADATA
 
@@ -82,15 +82,21 @@ def check_shard(teacher: StoredTeacher, shard: int, *, content: bool = True) -> 
 
     Args:
         content: also compare what the files hold; for embeddings whose metadata are right.
+
+    Raises:
+        ObjectError: the store is in a bucket that cannot be read.
     """
     try:
         entry = teacher.ledger.read(shard)
         if entry is None:
             return None
-        problems = _check_entry(teacher, shard, entry) or teacher.check_files(shard)
-        if problems or not content:
-            return problems
-        return _check_content(teacher, shard, entry)
+        with teacher.store.files.held(teacher.shard_files(shard)):
+            problems = _check_entry(teacher, shard, entry) or teacher.check_files(shard)
+            if problems or not content:
+                return problems
+            return _check_content(teacher, shard, entry)
+    except ObjectError:  # it says nothing of the shard
+        raise
     except StoreError as error:
         return [str(error)]
     except Exception as error:  # noqa: BLE001  (whatever is wrong with one shard is reported by its name)
@@ -136,7 +142,7 @@ def _check_content(teacher: StoredTeacher, shard: int, entry: dict[str, Any]) ->
 
 def _check_pixels(teacher: StoredTeacher, shard: int, status: NDArray[np.uint8]) -> list[str]:
     """What is wrong with a shard's images, by its index: a row has one if it was read, and none otherwise."""
-    file, amiss = ShardFile(teacher.shard_path("pixels", shard), teacher.rows_per_shard), []
+    file, amiss = teacher.store.files.open(teacher.shard_path("pixels", shard), teacher.rows_per_shard), []
     for i, code in enumerate(status.tolist()):
         if code == Status.OK:
             try:

@@ -132,20 +132,22 @@ def chunk_rows(rows_per_shard: int) -> int:
     return next(c for c in range(min(CHUNK_ROWS, rows_per_shard), 0, -1) if rows_per_shard % c == 0)
 
 
-def read_store_attributes(folder: Path, format_name: str) -> dict[str, Any]:
-    """What the metadata say of a store, or of a further teacher in it, by `format_name`.
+def read_store_attributes(folder: Path, format_name: str, place: str = "") -> dict[str, Any]:
+    """What the metadata say of a store, or of a further teacher in it, by `format_name`. Messages call the folder
+    `place`.
 
     Raises:
         StoreError: there is none, or it is of another format or version.
     """
+    place = place or str(folder)
     if not (folder / METADATA).exists():
-        raise StoreError(f"{folder}: no such store. `g2l extract-teacher` makes one")
-    with reading(folder, "not a store of G2L", StoreError):
+        raise StoreError(f"{place}: no such store. `g2l extract-teacher` makes one")
+    with reading(place, "not a store of G2L", StoreError):
         attributes: dict[str, Any] = read_json(folder / METADATA)["attributes"]["g2l"]
         stored_format, version = attributes["format"], attributes["version"]
     if stored_format != format_name or version not in (FORMAT_VERSION, STRENGTHS_VERSION):
         raise StoreError(
-            f"{folder}: {stored_format} of format version {version}; this program reads versions {FORMAT_VERSION} and "
+            f"{place}: {stored_format} of format version {version}; this program reads versions {FORMAT_VERSION} and "
             f"{STRENGTHS_VERSION} of {format_name}. Use the G2L that made it"
         )
     return attributes

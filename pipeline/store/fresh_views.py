@@ -85,13 +85,14 @@ class FreshViews:
         self.require_unchanged()
         for made in self._rounds(epoch):
             require_replay(made)
+            made.store.expect([made])
             for shard in range(made.num_shards):
                 span = made.ledger.rows(shard)
                 made.read_embeddings(shard)
                 failed = span.start + np.flatnonzero(made.read_status(shard) != Status.OK)
                 if wrong := np.intersect1d(failed, self._rows).tolist():
                     raise StoreError(
-                        f"{made.folder}: view {made.own_view} of row {wrong[0]} failed ({made.folder / 'failures.csv'} "
+                        f"{made.place}: view {made.own_view} of row {wrong[0]} failed ({made.place}/failures.csv "
                         "lists all), and the run trains on that row. --retry-failures of extract-teacher tries it again"
                     )
         if epoch not in self._shown:
@@ -107,7 +108,7 @@ class FreshViews:
         """
         for epoch, contents in self._shown.items():
             if contents != self._contents(epoch):
-                places = ", ".join(str(made.folder) for made in self._rounds(epoch))
+                places = ", ".join(made.place for made in self._rounds(epoch))
                 raise StoreError(
                     f"{places}: view {self.view(epoch)} was made again since this run showed it in epoch {epoch + 1}. "
                     "Start another run"
@@ -139,8 +140,9 @@ class FreshViews:
         """
         made = teacher.round(view)
         if made is None or made.ledger.pending():
+            place = teacher.store.files.name(teacher.round_folder(view))
             raise StoreError(
-                f"{teacher.round_folder(view)}: view {view}, for epoch {view - self._first + 1}, is not there yet. "
+                f"{place}: view {view}, for epoch {view - self._first + 1}, is not there yet. "
                 f"`g2l extract-teacher` with --teacher {teacher.name} --views {view + 1} (or more) --views-per-epoch "
                 "fresh makes it; then the same command continues this run"
             )

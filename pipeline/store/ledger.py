@@ -4,7 +4,7 @@ A shard has an entry, `<shard>.json`, only once all its files are written, synce
 not count.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,17 @@ from pipeline.store.format import Status, require_entry
 
 class Ledger:
     """The entries in `folder`, of `num_rows` rows in shards of `rows_per_shard`; each is read when it is asked for.
+    `name` gives what messages call a file.
 
     Raises:
         StoreError: from whatever reads an entry: it is damaged.
     """
 
-    def __init__(self, folder: Path, num_rows: int, rows_per_shard: int) -> None:
+    def __init__(self, folder: Path, num_rows: int, rows_per_shard: int, name: Callable[[Path], str] = str) -> None:
         self.folder = folder
         self.num_rows = num_rows
         self.rows_per_shard = rows_per_shard
+        self._name = name
 
     @property
     def num_shards(self) -> int:
@@ -44,7 +46,7 @@ class Ledger:
         path = self.path(shard)
         if not path.exists():
             return None
-        with reading(path, "damaged ledger entry", StoreError, "Delete it to redo the shard"):
+        with reading(self._name(path), "damaged ledger entry", StoreError, "Delete it to redo the shard"):
             entry = read_json(path)
             require_entry(entry)
         return entry

@@ -56,13 +56,14 @@ def _read_coords(coords: zarr_format.RawArray, start: int, stop: int) -> NDArray
         return coords.read(start, stop)
 
 
-def read_stored_plan(folder: Path, plan_hash: str) -> Plan:
-    """The plan in `folder`, which must have the hash `plan_hash`.
+def read_stored_plan(folder: Path, plan_hash: str, place: str = "") -> Plan:
+    """The plan in `folder`, which must have the hash `plan_hash`. Messages call the folder `place`.
 
     Raises:
         StoreError: it is damaged, or another plan.
     """
-    with reading(folder, "the store's plan is damaged", StoreError):
+    place = place or str(folder)
+    with reading(place, "the store's plan is damaged", StoreError):
         records = read_json(folder / zarr_format.METADATA)["attributes"]["g2l"]
         coords = zarr_format.RawArray(folder, "coords")
         split = zarr_format.read_array(folder, "split")
@@ -76,5 +77,5 @@ def read_stored_plan(folder: Path, plan_hash: str) -> Plan:
             start = stop
         plan = plan_from_records(records["plan"], slides, folder)
     if plan.hash != plan_hash:
-        raise StoreError(f"{folder}: the store's plan is damaged: it is not the plan that the store was made by")
+        raise StoreError(f"{place}: the store's plan is damaged: it is not the plan that the store was made by")
     return plan

@@ -59,7 +59,7 @@ def require_replay(teacher: StoredTeacher) -> None:
         "none that are recorded: the code of the views was changed, or this machine computes otherwise"
     )
     raise StoreError(
-        f"{teacher.folder}: its views ({strength}) cannot be replayed exactly here: a fixed tile gives other views "
+        f"{teacher.place}: its views ({strength}) cannot be replayed exactly here: a fixed tile gives other views "
         f"than where it was made, by g2l {versions.get('g2l', '(not recorded)')}. Versions that differ (made with -> "
         f"now): {others}. Use those it was made with, or make the embeddings again"
     )

@@ -12,10 +12,12 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import google_crc32c
 import numpy as np
@@ -115,38 +117,50 @@ class ShardWriter:
 class ShardFile:
     """One shard file, open for reading; safe to use from many threads. Its index is held in memory: 16 bytes a chunk.
 
+    Messages call it `name`, by default its path.
+
     Raises:
         StoreError: the file is missing or unreadable, or its index is damaged.
     """
 
-    def __init__(self, path: Path, num_chunks: int) -> None:
+    def __init__(self, path: Path, num_chunks: int, name: str = "") -> None:
         self.path = path
         self.num_chunks = num_chunks
+        self.name = name or str(path)
         index_bytes = num_chunks * ENTRY_BYTES + CRC_BYTES
-        try:
-            self._fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe in its place is too short
-            self._index_start = os.fstat(self._fd).st_size - index_bytes
-        except FileNotFoundError:
-            raise StoreError(f"{path}: the shard file is missing. `g2l verify` lists all damage") from None
-        except OSError as error:
-            raise StoreError(f"{path}: the shard file cannot be read ({error.strerror})") from error
+        self._index_start = self._open() - index_bytes
         if self._index_start < 0:
             raise self._damaged("too short")
-        index = without_crc(self._read(self._index_start, index_bytes), f"{path}: its index")
+        index = without_crc(self._read(self._index_start, index_bytes), f"{self.name}: its index")
         self._entries = np.frombuffer(index, "<u8").reshape(num_chunks, 2)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether there is no faster way to the file by now."""
+        return True
+
+    def _open(self) -> int:
+        """Open the file; returns its size in bytes."""
+        try:
+            self._fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe there is too short
+            return os.fstat(self._fd).st_size
+        except FileNotFoundError:
+            raise StoreError(f"{self.name}: the shard file is missing. `g2l verify` lists all damage") from None
+        except OSError as error:
+            raise StoreError(f"{self.name}: the shard file cannot be read ({error.strerror})") from error
 
     def __del__(self) -> None:
         if hasattr(self, "_fd"):
             os.close(self._fd)
 
     def _damaged(self, how: str) -> StoreError:
-        return StoreError(f"{self.path}: damaged ({how}). `g2l verify` lists all damage")
+        return StoreError(f"{self.name}: damaged ({how}). `g2l verify` lists all damage")
 
     def _read(self, offset: int, length: int) -> bytes:
         try:
             return os.pread(self._fd, length, offset)
         except OSError as error:
-            raise StoreError(f"{self.path}: the shard file cannot be read ({error.strerror})") from error
+            raise StoreError(f"{self.name}: the shard file cannot be read ({error.strerror})") from error
 
     def _entry(self, index: int) -> tuple[int, int] | None:
         """(offset, length) of an inner chunk with its checksum, or `None` if it is missing."""
@@ -164,7 +178,7 @@ class ShardFile:
             StoreError: it is damaged.
         """
         entry = self._entry(index)
-        return None if entry is None else without_crc(self._read(*entry), str(self.path))
+        return None if entry is None else without_crc(self._read(*entry), self.name)
 
     def read_slice(self, index: int, start: int, length: int) -> bytes:
         """`length` bytes of an inner chunk from `start` on, without checking its checksum.
@@ -190,12 +204,75 @@ class ShardFile:
         return rows.reshape(-1, width) if width else rows
 
 
-class ShardCache:
-    """The shard files used last, kept open: a fixed number, however many the store has."""
+@dataclass(frozen=True)
+class KnownShard:
+    """A shard file as a ledger knows it, and whether it is needed whole before it is of use."""
 
-    def __init__(self, num_chunks: int, capacity: int = 64) -> None:
+    path: Path
+    num_bytes: int
+    sha256: str
+    is_needed_whole: bool
+
+
+class ShardSource(Protocol):
+    """Where the shard files of a store come from. Paths are those below the store's folder."""
+
+    def name(self, path: Path) -> str:
+        """What messages call a file or folder."""
+
+    def open(self, path: Path, num_chunks: int) -> ShardFile:
+        """A shard file, open for reading; raises as `ShardFile`."""
+
+    def copy(self, path: Path) -> Path:
+        """Where the file is on this machine, or would be; within `held`."""
+
+    @contextmanager
+    def held(self, paths: Sequence[Path]) -> Iterator[None]:
+        """While the block runs, those of the files that exist are on this machine, whatever is wrong with them."""
+
+    def expect(self, shards: Iterable[KnownShard]) -> None:
+        """Say which files will be read, in the order of need."""
+
+    def read_ahead(self, path: Path, num_chunks: int, chunks: Sequence[int]) -> None:
+        """Say which chunks of a file will be read next, each once."""
+
+
+class LocalShards:
+    """The shard files of a store in a folder."""
+
+    def name(self, path: Path) -> str:
+        """As `ShardSource`."""
+        return str(path)
+
+    def open(self, path: Path, num_chunks: int) -> ShardFile:
+        """As `ShardSource`."""
+        return ShardFile(path, num_chunks)
+
+    def copy(self, path: Path) -> Path:
+        """As `ShardSource`: the file itself."""
+        return path
+
+    @contextmanager
+    def held(self, paths: Sequence[Path]) -> Iterator[None]:
+        """As `ShardSource`."""
+        yield
+
+    def expect(self, shards: Iterable[KnownShard]) -> None:
+        """As `ShardSource`: nothing is to be done."""
+
+    def read_ahead(self, path: Path, num_chunks: int, chunks: Sequence[int]) -> None:
+        """As `ShardSource`: nothing is to be done."""
+
+
+class ShardCache:
+    """The shard files used last, kept open: a fixed number, however many the store has. `open_file` opens one."""
+
+    def __init__(
+        self, num_chunks: int, capacity: int = 64, open_file: Callable[[Path, int], ShardFile] = ShardFile
+    ) -> None:
         self._num_chunks = num_chunks
         self._capacity = capacity
+        self._open_file = open_file
         self._lock = threading.Lock()
         self._files: OrderedDict[Path, ShardFile] = OrderedDict()
 
@@ -203,8 +280,8 @@ class ShardCache:
         """The shard file at `path`; one that drops out is closed when its last reader is done."""
         with self._lock:
             file = self._files.get(path)
-            if file is None:
-                file = self._files[path] = ShardFile(path, self._num_chunks)
+            if file is None or not file.is_current:
+                file = self._files[path] = self._open_file(path, self._num_chunks)
                 if len(self._files) > self._capacity:
                     self._files.popitem(last=False)
             self._files.move_to_end(path)

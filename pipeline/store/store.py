@@ -16,6 +16,7 @@ pixels too: they are written when it reads the slides. Whoever has the store nee
 Left out: two teachers of one name (an encoder with two sets of weights).
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -45,7 +46,7 @@ from pipeline.store.format import (
 from pipeline.store.ledger import Ledger
 from pipeline.store.parts.part import StorePart, part_of
 from pipeline.store.plan_arrays import read_stored_plan
-from pipeline.store.shards import ShardCache, ShardFile
+from pipeline.store.shards import KnownShard, LocalShards, ShardCache, ShardSource
 from pipeline.store.zarr_format import METADATA
 
 AXES = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}
@@ -55,8 +56,12 @@ AXES = {"embedding": 1, "views": 2, "status": 0, "pixels": 3}
 class Store:
     """An existing store, open for reading.
 
+    Args:
+        files: where its shard files come from; by default, from the folder.
+
     Attributes:
-        folder: where it lies.
+        folder: where it lies; of a store in a bucket, where its small files are now.
+        place: what messages and records call it: the folder, or the address in the bucket.
         first: the teacher that it was made with.
         num_rows: rows of its plan.
         patch_px: side of a patch, as the teachers see it.
@@ -67,13 +72,14 @@ class Store:
         StoreError: no store, another format version, or damaged metadata.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, files: ShardSource | None = None) -> None:
+        self.folder, self.files = folder, files or LocalShards()
+        self.place = self.files.name(folder)
         self.first = StoredTeacher(self, folder)
         self.num_rows = self.first.num_rows
         self.patch_px, self.tile_px = self.first.patch_px, self.first.tile_px
         self.image_format: Any = self.first.settings["pixels"]
-        self._pixel_files = ShardCache(self.first.rows_per_shard)
+        self._pixel_files = ShardCache(self.first.rows_per_shard, open_file=self.files.open)
 
     @property
     def has_pixels(self) -> bool:
@@ -108,7 +114,7 @@ class Store:
         teachers = self.teachers
         if name not in teachers:
             raise ConfigError(
-                f"--teacher {name}: {self.folder} has embeddings of {', '.join(teachers)}"
+                f"--teacher {name}: {self.place} has embeddings of {', '.join(teachers)}"
                 f"{did_you_mean(name, teachers)}. `g2l "
                 f"extract-teacher` with --teacher {name} adds them"
             )
@@ -123,7 +129,7 @@ class Store:
         """
         if self.plan_as_stored.num_rows != self.num_rows:
             raise StoreError(
-                f"{self.folder}: its metadata are damaged: {self.num_rows:,} rows, "
+                f"{self.place}: its metadata are damaged: {self.num_rows:,} rows, "
                 f"{self.plan_as_stored.num_rows:,} in its plan"
             )
         return self.plan_as_stored
@@ -131,7 +137,8 @@ class Store:
     @cached_property
     def plan_as_stored(self) -> Plan:
         """The plan in the store's folder, checked against its hash, but not against the number of rows."""
-        return read_stored_plan(self.folder / "plan", self.first.plan_hash)
+        folder = self.folder / "plan"
+        return read_stored_plan(folder, self.first.plan_hash, self.files.name(folder))
 
     def read_pixels(self, row: int, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """The tile of a row, without tiles the patch as the teachers saw it: uint8 (T, T, 3) RGB; in `out` if given.
@@ -140,18 +147,42 @@ class Store:
             StoreError: it is damaged, or the row has none.
         """
         shard, index = divmod(row, self.first.rows_per_shard)
-        path = self.first.shard_path("pixels", shard)
-        data = self._pixel_files.open(path).read_chunk(index)
+        file = self._pixel_files.open(self.first.shard_path("pixels", shard))
+        data = file.read_chunk(index)
         if data is None:
-            raise StoreError(f"{path}: row {row} has no pixels")
+            raise StoreError(f"{file.name}: row {row} has no pixels")
         try:
             return decode_image(data, self.image_format, self.tile_px, out)
         except ValueError as error:
-            raise StoreError(f"{path}: row {row}: {error}") from None
+            raise StoreError(f"{file.name}: row {row}: {error}") from None
 
     def read_patch(self, row: int) -> NDArray[np.uint8]:
         """The patch of a row, uint8 (P, P, 3) RGB; raises as `read_pixels`."""
         return centre(self.read_pixels(row), self.patch_px)
+
+    def expect(self, teachers: Sequence["StoredTeacher"]) -> None:
+        """Say that these teachers' embeddings, of finished shards, and the pixels will be read: where the store is in a
+        bucket, it is seen that their files are there, and they are fetched ahead.
+
+        Raises:
+            StoreError: some are not there.
+        """
+        arrays = [(teacher, array) for array in ("status", "embedding", "views") for teacher in teachers]
+        self.files.expect(
+            shard
+            for teacher, array in [*arrays, (self.first, "pixels")]
+            if array in teacher.arrays
+            for shard in teacher.known_shards(array)
+        )
+
+    def read_ahead(self, rows: Sequence[int]) -> None:
+        """Say that the pixels of these rows will be read next, each once."""
+        per_shard = self.first.rows_per_shard
+        chunks: dict[int, list[int]] = {}
+        for row in rows:
+            chunks.setdefault(row // per_shard, []).append(row % per_shard)
+        for shard, some in chunks.items():
+            self.files.read_ahead(self.first.shard_path("pixels", shard), per_shard, some)
 
 
 class StoredTeacher:
@@ -160,6 +191,7 @@ class StoredTeacher:
     Attributes:
         store: the store, which has the plan and the pixels.
         folder: where the arrays and the ledger lie.
+        place: what messages call it.
         attributes: all that the metadata say.
         spec: the teacher's record, and the settings that it was run with.
         name: of the encoder.
@@ -171,8 +203,9 @@ class StoredTeacher:
 
     def __init__(self, store: Store, folder: Path) -> None:
         self.store, self.folder = store, folder
-        self.attributes = read_store_attributes(folder, STORE_FORMAT if self.is_first else TEACHER_FORMAT)
-        with reading(folder / METADATA, "the store's metadata are damaged", StoreError):
+        self.place = store.files.name(folder)
+        self.attributes = read_store_attributes(folder, STORE_FORMAT if self.is_first else TEACHER_FORMAT, self.place)
+        with reading(store.files.name(folder / METADATA), "the store's metadata are damaged", StoreError):
             require_sound_attributes(self.attributes)
             self.spec = StoreSpec(self.attributes["teacher"], self.attributes["settings"])
             self.name: str = self.record["name"]
@@ -185,9 +218,9 @@ class StoredTeacher:
             self.dtype: str = self.settings["dtype"]
             self.views = replace(self.spec.views, patch_px=self.attributes.get("tile_px") and self.patch_px)
         if not self.is_first and self.plan_hash != store.first.plan_hash:
-            raise StoreError(f"{folder}: these embeddings are of another plan than the store's")
-        self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard)
-        self._embedding_files = ShardCache(self.chunks_per_shard)
+            raise StoreError(f"{self.place}: these embeddings are of another plan than the store's")
+        self.ledger = Ledger(folder / "shards", self.num_rows, self.rows_per_shard, store.files.name)
+        self._embedding_files = ShardCache(self.chunks_per_shard, open_file=store.files.open)
         self._paths: dict[tuple[str, int], Path] = {}
         self._compared: set[tuple[str, int, int]] = set()
         self._rounds: dict[int, StoredTeacher] = {}
@@ -251,7 +284,9 @@ class StoredTeacher:
         if view not in self._rounds and (folder / METADATA).exists():
             found = StoredTeacher(self.store, folder)
             if (found.own_view, found.record) != (view, self.record):
-                raise StoreError(f"{folder}: these embeddings are of another view or teacher than their place says")
+                raise StoreError(
+                    f"{found.place}: these embeddings are of another view or teacher than their place says"
+                )
             self._rounds[view] = found
         return self._rounds.get(view)
 
@@ -318,14 +353,32 @@ class StoredTeacher:
             path = self._paths[array, shard] = self.folder.joinpath(array, "c", str(shard), *["0"] * AXES[array])
         return path
 
+    def shard_files(self, shard: int) -> list[Path]:
+        """The files of a shard of all arrays."""
+        return [self.shard_path(array, shard) for array in self.arrays]
+
+    def known_shards(self, array: str) -> Iterator[KnownShard]:
+        """The files of an array as the ledger knows them, of finished shards.
+
+        Raises:
+            StoreError: an entry is damaged, or does not name the file.
+        """
+        for shard, entry in self.ledger.entries():
+            if entry is not None:
+                path = self.shard_path(array, shard)
+                name = path.relative_to(self.folder).as_posix()
+                with reading(self.store.files.name(self.ledger.path(shard)), "damaged ledger entry", StoreError):
+                    file = entry["files"][name]
+                yield KnownShard(path, file["bytes"], file["sha256"], is_needed_whole=array != "pixels")
+
     def read_embeddings(self, shard: int) -> NDArray[Any]:
         """Embeddings of a finished shard: (rows, D) in the stored type; NaN where a row has none.
 
         Raises:
             StoreError: the shard file is missing or damaged.
         """
-        file = ShardFile(self.shard_path("embedding", shard), self.chunks_per_shard)
-        values = _first_rows(file.read_rows(self.dtype, self.width), len(self.ledger.rows(shard)), file.path)
+        file = self.store.files.open(self.shard_path("embedding", shard), self.chunks_per_shard)
+        values = _first_rows(file.read_rows(self.dtype, self.width), len(self.ledger.rows(shard)), file.name)
         self._compared.update(("embedding", shard, chunk) for chunk in range(self.chunks_per_shard))
         return values
 
@@ -334,8 +387,8 @@ class StoredTeacher:
         plain, further = self.read_embeddings(shard)[:, None], self.views.count - 1
         if not further:
             return plain
-        file = ShardFile(self.shard_path("views", shard), self.chunks_per_shard)
-        values = _first_rows(file.read_rows(self.dtype, further * self.width), len(plain), file.path)
+        file = self.store.files.open(self.shard_path("views", shard), self.chunks_per_shard)
+        values = _first_rows(file.read_rows(self.dtype, further * self.width), len(plain), file.name)
         self._compared.update(("views", shard, chunk) for chunk in range(self.chunks_per_shard))
         return np.concatenate([plain, values.reshape(-1, further, self.width)], axis=1)
 
@@ -349,7 +402,8 @@ class StoredTeacher:
         if view >= self.views.count:
             made = self.round(view)
             if made is None:
-                raise StoreError(f"{self.round_folder(view)}: view {view} was not made")
+                where = self.store.files.name(self.round_folder(view))
+                raise StoreError(f"{where}: view {view} was not made")
             return made.read_embedding(row)
         shard, index = divmod(row, self.rows_per_shard)
         chunk, index = divmod(index, chunk_rows(self.rows_per_shard))
@@ -365,8 +419,8 @@ class StoredTeacher:
 
     def read_status(self, shard: int) -> NDArray[np.uint8]:
         """`Status` codes of a finished shard: uint8 (rows,)."""
-        file = ShardFile(self.shard_path("status", shard), self.chunks_per_shard)
-        return _first_rows(file.read_rows("uint8", None), len(self.ledger.rows(shard)), file.path).astype(np.uint8)
+        file = self.store.files.open(self.shard_path("status", shard), self.chunks_per_shard)
+        return _first_rows(file.read_rows("uint8", None), len(self.ledger.rows(shard)), file.name).astype(np.uint8)
 
     def status(self) -> NDArray[np.uint8]:
         """`Status` codes of all rows: uint8 (N,); ABSENT in pending shards."""
@@ -394,13 +448,15 @@ class StoredTeacher:
         return digest if self.is_first else sha256_json({"store": self.store.first.content_hash(), "teacher": digest})
 
     def check_files(self, shard: int) -> list[str]:
-        """What is wrong with a finished shard's files against its ledger entry; empty when all is well."""
+        """What is wrong with a finished shard's files against its ledger entry; empty when all is well. Those of a
+        store in a bucket are `held`.
+        """
         entry = self.ledger.read(shard)
         assert entry is not None
         problems = []
         names = {self.shard_path(array, shard).relative_to(self.folder).as_posix() for array in AXES}
         for name, expected in entry["files"].items():
-            path = self.folder / name
+            path = self.store.files.copy(self.folder / name)
             if name not in names:
                 problems.append(f"{name!r} is no file of this shard")
             elif not path.is_file():
@@ -412,12 +468,12 @@ class StoredTeacher:
         return problems
 
 
-def _first_rows(values: NDArray[Any], count: int, path: Path) -> NDArray[Any]:
+def _first_rows(values: NDArray[Any], count: int, name: str) -> NDArray[Any]:
     """The first `count` rows of a shard's.
 
     Raises:
         StoreError: there are fewer.
     """
     if len(values) < count:
-        raise StoreError(f"{path}: damaged ({len(values)} rows, not {count}). `g2l verify` lists all damage")
+        raise StoreError(f"{name}: damaged ({len(values)} rows, not {count}). `g2l verify` lists all damage")
     return values[:count]

@@ -80,7 +80,7 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
         names = list(store.teachers)
         if len(names) > 1:
             raise ConfigError(
-                f"{store.folder} has embeddings of {', '.join(names)}: say with --teacher which to learn "
+                f"{store.place} has embeddings of {', '.join(names)}: say with --teacher which to learn "
                 "from; repeat it for several"
             )
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -90,11 +90,11 @@ def choose_teachers(store: Store, names: list[str] | None, weights: list[float] 
     for teacher in (store.first, *stored):
         if teacher.part is not None:
             raise StoreError(
-                f"{teacher.folder} is part {teacher.part} of a store: make one store of all parts with `g2l merge`"
+                f"{teacher.place} is part {teacher.part} of a store: make one store of all parts with `g2l merge`"
             )
         if pending := teacher.ledger.pending():
             raise StoreError(
-                f"{teacher.folder} is not finished: {len(pending)} of {teacher.num_shards} shards are "
+                f"{teacher.place} is not finished: {len(pending)} of {teacher.num_shards} shards are "
                 f"missing. Run {made_with(teacher)} again"
             )
     teachers = ChosenTeachers(stored, shares)

@@ -151,7 +151,7 @@ def _require_enough(train: RowNumbers, teachers: Sequence[StoredTeacher]) -> Non
         if num_failed
         else "Plan with more slides, or with a smaller --val-fraction"
     )
-    raise ConfigError(f"{teacher.folder}: {len(train)} rows to train on, at least 2 are needed. {advice}")
+    raise ConfigError(f"{teacher.place}: {len(train)} rows to train on, at least 2 are needed. {advice}")
 
 
 def _why_not_scored(val: RowNumbers, teachers: Sequence[StoredTeacher]) -> str:
@@ -236,6 +236,11 @@ class StoredRows:
         if len(self._teachers) == 1:
             return self._teachers[0].read_embedding(row, view)
         return np.concatenate([teacher.read_embedding(row, view) for teacher in self._teachers])
+
+    def read_ahead(self, rows: Sequence[int]) -> None:
+        """Say that these rows will be read next, so that a store in a bucket is asked for them early."""
+        if self._slides is None:
+            self._store.read_ahead(rows)
 
     def _read_tile(self, row: int) -> NDArray[np.uint8]:
         """The tile of a row, uint8 (T, T, 3); raises as `read`."""
@@ -392,5 +397,5 @@ def teacher_statistics(
         mean += shift * (len(values) / total)
         count = total
     if count < 2:
-        raise StoreError(f"{teacher.folder}: fewer than two rows to train on")
+        raise StoreError(f"{teacher.place}: fewer than two rows to train on")
     return mean, square / (count - 1)

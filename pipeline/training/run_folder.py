@@ -27,6 +27,7 @@ from pipeline.config.base import differences, to_toml
 from pipeline.config.model_names import RUN_FILE
 from pipeline.disk.asides import holds_nothing, remove_asides
 from pipeline.disk.files import make_output_folder, name_path, sync_file, write_json, write_text
+from pipeline.disk.objects.urls import absolute
 from pipeline.training.early_stop import STOP, Stop
 from pipeline.training.held_out import Best, best_validation, vals_by_teacher
 from pipeline.training.identity import loss_weights, random_start_differs, require_sound_identity
@@ -164,9 +165,9 @@ class RunFolder:
             f"Choose another --out{LONGER.format(run=self.folder) + WHY_ANOTHER if longer else ''}."
         )
 
-    def write_config(self, store: Path, options: dict[str, Any]) -> None:
+    def write_config(self, store: str, options: dict[str, Any]) -> None:
         """Write the resolved options and paths for `--config`; options that may change are those of the last call."""
-        record = {"store": str(store.absolute()), "out": str(self.folder.absolute())} | options
+        record = {"store": absolute(Path(store)), "out": str(self.folder.absolute())} | options
         write_text(self.config_path, to_toml({"train-student": record}))
 
     def version(self) -> int:

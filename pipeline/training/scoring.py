@@ -72,6 +72,7 @@ def embed_for_scores(
         workers=workers,
         width=distillation.student.spec.width,
         no_room="Give a smaller --batch-size",
+        ahead=rows.read_ahead,
     ) as embedded_batches:
         for embedded in embedded_batches:
             students.append(embedded.embeddings)

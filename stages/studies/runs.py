@@ -168,7 +168,7 @@ def _train_and_score(study: Study, setting: Setting, seed: int, said: str) -> Ca
     if (sums := read_sums(path, key)) is not None and (out / "student" / "config.json").is_file():
         return sums
     say(said)
-    if finished_training(store.folder, out, config) is None:
+    if finished_training(store, out, config) is None:
         train_student(store, out, config)
     sums = study.yardstick.score(out)
     path.parent.mkdir(parents=True, exist_ok=True)

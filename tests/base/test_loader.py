@@ -51,6 +51,19 @@ def test_order_and_content_do_not_depend_on_workers(workers: int, batch_size: in
     assert seen == given
 
 
+def test_rows_are_told_before_they_are_read() -> None:
+    told: list[int] = []
+
+    def read(row: int, out: NDArray[np.uint8]) -> int:
+        assert row in told
+        return fill(row, out)
+
+    batches = [[3, 1], [2, 0], [5]]
+    with BatchLoader(read, patch_px=4, batch_size=2, workers=2, device=CPU, ahead=told.extend) as reader:
+        assert [list(batch.rows) for batch in reader.batches(batches)] == batches
+    assert told == [3, 1, 2, 0, 5]
+
+
 def test_a_batch_and_the_one_before_it_stay_whole_while_others_are_read() -> None:
     """Threads race ahead as far as they may; the consumer dawdles."""
     before: Batch[int] | None = None

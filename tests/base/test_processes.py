@@ -13,6 +13,7 @@ from pipeline.base import distributed
 from pipeline.base.errors import ConfigError
 from pipeline.base.processes import ProcessIdentity, launch_number, launched_processes, start_of
 from pipeline.config.stages import TrainConfig
+from pipeline.store.store import Store
 from stages.finished import finished_training
 from stages.studies.runs import require_one_process
 
@@ -70,11 +71,11 @@ def test_how_many_processes_were_started(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("text", ["", "x", "0", "-1", "1.5", "\u0662", "9" * 5000])
 def test_a_wrong_number_of_processes_is_refused_by_name(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", text)
     config = TrainConfig(student="s")
-    calls = (distributed.rank, require_one_process, lambda: finished_training(tmp_path, tmp_path, config))
+    calls = (distributed.rank, require_one_process, lambda: finished_training(store, tmp_path, config))
     for call in calls:
         with pytest.raises(ConfigError, match=r"WORLD_SIZE=.*unset WORLD_SIZE"):
             call()

@@ -163,6 +163,17 @@ def test_refusals(tmp_path: Path, text: bytes, message: str) -> None:
     assert str(tmp_path / "manifest.csv") in told
 
 
+def test_a_slide_at_an_address_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    path = write(tmp_path, "slide_id,path\na,s3://me:hidden@bucket/a.svs\n")
+    for read in (parse_manifest, read_manifest):
+        with pytest.raises(
+            ManifestError, match=r"path s3://bucket/a\.svs is an address, .* Mount the bucket"
+        ) as caught:
+            read(path)
+        assert "hidden" not in str(caught.value)
+        assert "no slide file" not in str(caught.value)
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     assert refusal(tmp_path / "none.csv").endswith("none.csv: No such file or directory")
     assert f"is a folder, not a table. A manifest of the slides in it is made with: g2l make-manifest {tmp_path}" in (

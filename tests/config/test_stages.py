@@ -46,6 +46,8 @@ OTHER_VALUES: dict[str, Any] = {
     "workers": 5,
     "deterministic": False,
     "slides_root": Path("elsewhere"),
+    "stage_dir": Path("scratch"),
+    "stage_gb": 1.0,
     "seed": 9,
 }
 """Of TrainConfig, beside the student."""

@@ -125,7 +125,7 @@ def test_a_run_that_did_not_stop_says_nothing_of_it(unstopped: Trained) -> None:
 
 def test_a_run_that_stopped_is_finished(stopped: Trained, store: Store, config: TrainConfig) -> None:
     before = run_files(stopped.run.folder)
-    finished = finished_training(store.folder, stopped.run.folder, config)
+    finished = finished_training(store, stopped.run.folder, config)
     assert finished is not None
     assert (finished.num_steps, finished.num_new_steps, finished.step) == (stopped.num_steps, 0, stopped.step)
     assert finished.held_out == stopped.held_out
@@ -164,7 +164,7 @@ def test_the_best_epoch_of_a_stopped_run_is_kept(store: Store, config: TrainConf
     best = min(vals[1:], key=lambda line: line["loss"])
     assert trained.step == best["step"] <= trained.num_steps
     assert read_student_json(trained.run.student).training.step == best["step"]
-    assert finished_training(store.folder, trained.run.folder, config.model_copy(update={"keep": "best"})) is not None
+    assert finished_training(store, trained.run.folder, config.model_copy(update={"keep": "best"})) is not None
 
 
 @pytest.mark.slow

@@ -180,7 +180,7 @@ def test_a_run_with_another_option_store_or_export_goes_to_the_stage(root: Path,
     store, run = root / "store.zarr", root / "run"
 
     def fast(store: Path = store, **more: object) -> object:
-        return finished_training(store, run, TrainConfig.build(options | more))
+        return finished_training(Store(store), run, TrainConfig.build(options | more))
 
     assert fast()
     assert fast(checkpoint_every=7)

@@ -220,7 +220,7 @@ def test_a_finished_run_knows_the_views_that_it_has_shown(root: Path, plan: Plan
     extract(plan, out, root / "teacher.safetensors", **again)
     encoder = f"local-dir:{tmp_path / 'student'}"
     options = {"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": 2, "views_per_epoch": "fresh"}
-    assert finished_training(out, run, train_config(encoder, use_plain_view=False, **options)) is None
+    assert finished_training(Store(out), run, train_config(encoder, use_plain_view=False, **options)) is None
     with pytest.raises(StoreError, match="view 1 was made again since this run showed it in epoch 1"):
         train(out, run)
     assert run_files(run) == before
@@ -315,8 +315,11 @@ def test_a_finished_run_of_fresh_views_is_known(root: Path, tmp_path: Path) -> N
     student = f"local-dir:{root / 'student'}"
     options = {"epochs": EPOCHS, "batch_size": 4, "checkpoint_every": 2, "views_per_epoch": "fresh"}
     config = train_config(student, use_plain_view=False, **options)
-    assert finished_training(root / "rounds.zarr", run, config) is not None
-    assert finished_training(root / "rounds.zarr", run, config.model_copy(update={"views_per_epoch": "turn"})) is None
+    assert finished_training(Store(root / "rounds.zarr"), run, config) is not None
+    assert (
+        finished_training(Store(root / "rounds.zarr"), run, config.model_copy(update={"views_per_epoch": "turn"}))
+        is None
+    )
 
 
 def test_a_round_continues_under_its_settings_only(root: Path, plan: Plan, tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pipeline.base import interrupts
 from pipeline.base.errors import BusyError, G2LError
 from pipeline.config.staging import StageFolder
 from pipeline.disk.asides import aside_name, is_aside_of, remove, remove_asides_of
 from pipeline.disk.locks import exclusive
-from pipeline.slides.staging.slide_files import SlidePart
 
 STAGED = "staged"
 """Name of commands' folders before their tags, and of the lock."""
@@ -29,6 +29,16 @@ FREE_SHARE = 0.5
 LOCK_SECONDS = 30.0
 """Longest wait for another command that looks for room, which takes milliseconds. Our choice."""
 RETRY_SECONDS = 0.01
+
+
+class SizedFile(Protocol):
+    """A file that is to be copied: its path from the folder that it will lie in, and its size in bytes."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def num_bytes(self) -> int: ...
 
 
 class StageRoom:
@@ -53,7 +63,7 @@ class StageRoom:
             raise G2LError(f"--stage-dir {stage.folder} cannot be written ({error.strerror})") from None
         self.most_bytes = int(free * FREE_SHARE) if stage.most_bytes is None else stage.most_bytes
 
-    def take(self, parts: Sequence[SlidePart]) -> Path | None:
+    def take(self, parts: Sequence[SizedFile]) -> Path | None:
         """Make the files of a slide at their full size, in a new folder, which is returned; `None` if there is no room
         now.
 
@@ -74,7 +84,7 @@ class StageRoom:
                 self._number += 1
                 for part in parts:
                     file = slide / part.name
-                    file.parent.mkdir(exist_ok=True)
+                    file.parent.mkdir(parents=True, exist_ok=True)
                     with open(file, "xb") as f:
                         f.truncate(part.num_bytes)
             return slide

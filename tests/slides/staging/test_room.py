@@ -149,3 +149,9 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(G2LError, match=r"--stage-dir .*file cannot be written"):
         StageRoom(StageFolder(tmp_path / "file", 1))
+
+
+def test_files_may_lie_in_folders_of_folders(room: StageRoom) -> None:
+    folder = room.take([SlidePart("plan/coords/c/0/0", Path("nowhere"), 7)])
+    assert folder is not None
+    assert (folder / "plan" / "coords" / "c" / "0" / "0").stat().st_size == 7
