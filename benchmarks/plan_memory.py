@@ -34,6 +34,8 @@ VAST = 12
 SMALLEST_PX, LARGEST_PX = 10_000, 80_000
 FIFTHS = 5
 SAMPLE_SECONDS = 0.2
+MOST_EMPTY = 0.02
+"""Share of the slides that may have no patch: of the smallest, some have no tissue by the chance of their places."""
 
 
 def prepare(folder: Path, title: str, count: int) -> None:
@@ -50,9 +52,7 @@ def prepare(folder: Path, title: str, count: int) -> None:
             width = round(SMALLEST_PX * (LARGEST_PX / SMALLEST_PX) ** share)
             name = f"{title}-{index * 7919 % count:04}"  # large and small ones in turn, as slides are planned by id
             path = folder / f"{name}.svs"
-            make_vast_slide(
-                path, width=width, height=width * 4 // 5, downsamples=(1, 4, 16), seed=index, tiles_seed=0
-            )
+            make_vast_slide(path, width=width, height=width * 4 // 5, downsamples=(1, 4, 16), seed=index, tiles_seed=0)
             write((name, path.name, name))
 
 
@@ -135,13 +135,14 @@ def main() -> int:
         own, of_children, sampled = plan_many(Path(folder))
         minutes = (time.monotonic() - began) / 60
         with (Path(folder) / "many.audit.csv").open(newline="") as f:
-            states = [row["status"] for row in csv.DictReader(f)]
-    if states != ["ok"] * args.slides:
-        raise RuntimeError(f"{states.count('ok')} of {args.slides} slides were planned")
+            reasons = [row["reason"] for row in csv.DictReader(f) if row["status"] != "ok"]
+    if len(reasons) > MOST_EMPTY * args.slides or not all(reason.startswith("no patch has") for reason in reasons):
+        raise RuntimeError(f"{len(reasons)} of {args.slides} slides failed: {sorted(set(reasons))}")
     fifth = -(-len(sampled) // FIFTHS)
     highest = [max(map(sum, sampled[first : first + fifth])) for first in range(0, len(sampled), fifth)]
     print(f"{args.slides:,} slides in {minutes:.1f} min, {THREADS} threads")
-    print(f"PSS of all processes, the most in each fifth of the time: {', '.join(f'{v / 1e6:,.0f}' for v in highest)} MB")
+    fifths = ", ".join(f"{value / 1e6:,.0f}" for value in highest)
+    print(f"PSS of all processes, the most in each fifth of the time: {fifths} MB")
     print(f"peak: {own / 1e6:,.0f} MB of the command, and {of_children / 1e6:,.0f} MB of its child processes")
     return machine.conclude((own + of_children) / NEEDED_BYTES, at_most=1)
 

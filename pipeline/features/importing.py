@@ -151,9 +151,8 @@ def _fit(
     info = slide.info
     side_l0 = side_of_patches(placed, info, expected.mpp, expected.patch_px, features)
     target_mpp = round(side_l0 * info.mpp / expected.patch_px, MPP_DECIMALS)
-    resampling = placed.facts.resampling
     geometry = slide.geometry(expected.patch_px, target_mpp, allow_upsampling=expected.allow_upsampling)
-    geometry = geometry.reduced_by(resampling)
+    geometry = geometry.reduced_by(placed.facts.resampling)
     corners = placed.coords_l0_px(info.mpp)
     inside = _within(corners, side_l0, info, features)
     if len(np.unique(corners, axis=0)) < len(corners):
@@ -177,7 +176,6 @@ def _fit(
         patches_taken=len(coords),
         **measure_patches(slide, coords, geometry, num_measured).audit_facts(),
     )
-    identity = slide.identity()
     part = SlidePlan(
         row.slide_id,
         row.path,
@@ -190,13 +188,12 @@ def _fit(
         coords,
         split,
         dict(row.labels),
-        identity.record(),
+        slide.identity().record(),
         row.has_case,
     )
-    centre = placed.features.mean(axis=0, dtype=np.float64)
-    apart = placed.facts.coords is not None
-    layout, encoder = placed.facts.layout, placed.encoder
-    return ImportedSlide(audit, part, features, digest(placed), layout, encoder, centre, apart, resampling)
+    facts, centre = placed.facts, placed.features.mean(axis=0, dtype=np.float64)
+    of_features = digest(placed), facts.layout, placed.encoder, centre, facts.coords is not None, facts.resampling
+    return ImportedSlide(audit, part, features, *of_features)
 
 
 def side_of_patches(placed: PlacedFeatures, info: SlideInfo, mpp: float | None, patch_px: int, features: Path) -> float:

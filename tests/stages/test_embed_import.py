@@ -169,9 +169,9 @@ def test_who_reduced_patches_is_taken_from_the_files(tmp_path: Path, work: Path)
     assert code == 0, err
     store = Store(tmp_path / "s.zarr")
     assert_same_store(store, expected)
-    assert {s.slide_id: s.geometry.resampling for s in store.plan.slides} == dict.fromkeys(
-        SLIDES, "lanczos-torch"
-    ) | {"level": "lanczos-pillow"}
+    assert {s.slide_id: s.geometry.resampling for s in store.plan.slides} == dict.fromkeys(SLIDES, "lanczos-torch") | {
+        "level": "lanczos-pillow"
+    }
     assert store.plan.config.resampling == "lanczos-torch"
     arrays = array_files(tmp_path / "s.zarr")
     (tmp_path / "s.zarr/shards/0.json").unlink()

@@ -13,7 +13,16 @@ from pathlib import Path
 from pipeline.base.units import magnification
 from pipeline.cohort.plan import coords_attributes
 from pipeline.features.files import read_hdf5_features, write_features
-from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, encoder_folder, hdf5_mark, marked_resampling
+from pipeline.features.layouts import (
+    MARK,
+    EmbeddedSlide,
+    Finish,
+    Place,
+    Writer,
+    encoder_folder,
+    hdf5_mark,
+    marked_resampling,
+)
 from pipeline.features.tool import (
     LENGTH_ROUNDING,
     FeatureFile,
