@@ -1,6 +1,6 @@
 """`g2l plan` on a slide of 100,000 x 80,000 pixels without reduced levels: memory, time, and what it says.
 
-The slide is synthesised: one level of 122,070 JPEG tiles, which are few real ones that the file names at many places.
+The slide is synthesised: one level of 122,383 JPEG tiles, which are few real ones that the file names at many places.
 A process plans it as the command does, with one thread; another decodes each of its tiles once, by the same decoder,
 and keeps none. The second time is the least that finding tissue on such a slide can take. Both run --rounds times, in
 turn; medians, and the median of the ratios.
