@@ -19,7 +19,7 @@ from pipeline.base.console import Progress, say
 from pipeline.base.cores import own_cores, usable_cores
 from pipeline.base.devices import choose_device, keep_freed_memory
 from pipeline.base.errors import BenchmarkError, ConfigError, StoreError
-from pipeline.base.images import ImageFormat
+from pipeline.base.images import ImageFormat, require_lanczos
 from pipeline.base.launched.group import LaunchedGroup, SharedWork
 from pipeline.base.loader import BatchLoader
 from pipeline.base.units import resolution_note
@@ -27,6 +27,7 @@ from pipeline.base.versions import versions
 from pipeline.cohort.manifest import ManifestRow
 from pipeline.cohort.plan import Plan, in_order, write_audit
 from pipeline.config.base import to_toml
+from pipeline.config.groups import Resampling
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import ImportConfig
@@ -260,6 +261,14 @@ class Looked:
         """Why a slide failed."""
         return next(slide.audit.reason for slide in self.slides if slide.audit.slide_id == slide_id)
 
+    def reduced_as(self, plan: Plan) -> "Looked":
+        """The same, its patches reduced as in a plan, which may be of an earlier version: that took Pillow, whoever had
+        reduced them before.
+        """
+        known = {part.slide_id: part.geometry.resampling for part in plan.slides}
+        slides = (slide.reduced_by(known.get(slide.audit.slide_id, slide.resampling)) for slide in self.slides)
+        return replace(self, slides=tuple(slides))
+
     def without(self, refused: Sequence[Refused]) -> "Looked":
         """The same, with those slides failed whose features were refused and have not changed since."""
         reasons = {(r.slide_id, r.sha256): r.reason for r in refused}
@@ -346,19 +355,27 @@ def plan_again(looked: Looked, before: Store) -> tuple[Looked, Plan]:
     Raises:
         PlanError: no slide is left.
     """
-    looked = looked.without(read_refused(before))
-    plan = plan_import(looked).as_known_to(before.plan)
+    looked = looked.without(read_refused(before)).reduced_as(before.plan)
+    plan = plan_import(looked, before.plan.config.resampling).as_known_to(before.plan)
     say_audit(plan, looked.expected.teacher)
     return looked, plan
 
 
-def plan_import(looked: Looked) -> Plan:
+def plan_import(looked: Looked, resampling: Resampling | None = None) -> Plan:
     """The plan of the slides that are well, with the audit of all.
+
+    Args:
+        resampling: who reduces patches according to the plan's options, if a store has them already; else who reduced
+            those of all files, or Pillow if that was not one.
 
     Raises:
         PlanError: no slide is well.
+        ConfigError: torch reduced their patches, and the one that is installed cannot.
     """
     parts = [slide.slide for slide in looked.slides if slide.slide is not None]
+    if any(part.geometry.resampling != PILLOW for part in parts):
+        require_lanczos("torch reduced the patches of these features", "embed")
+    reducers = {slide.resampling for slide in looked.accepted.values()}
     most = max((len(part.coords_l0_px) for part in parts), default=1)
     expected, sampling = looked.expected, looked.expected.sampling
     options = PlanConfig.build(
@@ -370,7 +387,7 @@ def plan_import(looked: Looked) -> Plan:
             "val_fraction": sampling.val_fraction,
             "allow_upsampling": expected.allow_upsampling,
             "seed": sampling.seed,
-            "resampling": PILLOW,
+            "resampling": resampling or (reducers.pop() if len(reducers) == 1 else PILLOW),
         }
     )
     slides, audit = in_order(parts, [s.audit for s in (*looked.slides, *looked.matched.failed)])

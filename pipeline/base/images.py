@@ -51,11 +51,12 @@ def reduce_by_torch(region: NDArray[np.uint8], side: float, patch_px: int) -> ND
     return patch
 
 
-def require_lanczos(whose: str) -> None:
+def require_lanczos(whose: str, otherwise: str = "plan") -> None:
     """See that the torch that is installed can reduce patches, without loading it.
 
     Args:
         whose: what asks for it, to begin an error with.
+        otherwise: what can be done with --resampling lanczos-pillow in its place.
 
     Raises:
         ConfigError: it cannot.
@@ -64,7 +65,7 @@ def require_lanczos(whose: str) -> None:
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < TORCH_WITH_LANCZOS:
         raise ConfigError(
             f"{whose}: torch {version} cannot reduce patches by Lanczos; torch {TORCH_WITH_LANCZOS[0]}."
-            f"{TORCH_WITH_LANCZOS[1]} can. Get a newer torch, or plan with --resampling lanczos-pillow"
+            f"{TORCH_WITH_LANCZOS[1]} can. Get a newer torch, or {otherwise} with --resampling lanczos-pillow"
         )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.disk.files import sha256_file
 from pipeline.slides import dicom
+from pipeline.slides.glass import strips
 from pipeline.slides.identity import parts_digest
 
 Key = Callable[[Path], Hashable | None]
@@ -63,8 +64,10 @@ def pixels_digest(
     """SHA-256 of a slide's decoded thumbnail (H, W, 3) and its size, which a change of the file's metadata leaves as it
     is. `None` if what is readable is of one colour: blank slides look alike.
     """
-    readable = thumbnail[~unreadable]
-    if not len(readable) or bool((readable == readable[0]).all()):
+    readable = ~unreadable
+    first = thumbnail[np.unravel_index(readable.argmax(), readable.shape)]
+    parts = ((thumbnail[rows] != first).any(axis=2) & readable[rows] for rows in strips(*readable.shape))
+    if not any(part.any() for part in parts):
         return None
     digest = hashlib.sha256(repr((size_l0_px, thumbnail.shape)).encode())
     digest.update(np.ascontiguousarray(thumbnail).data)

@@ -20,10 +20,11 @@ from pipeline.base.errors import BenchmarkError, G2LError, StoreError
 from pipeline.base.outside import reading
 from pipeline.cohort.manifest import ManifestRow, row_split
 from pipeline.cohort.plan import AuditRow, Plan, SlidePlan
-from pipeline.config.groups import Sampling
+from pipeline.config.groups import Resampling, Sampling
 from pipeline.features.read import PlacedFeatures, read_placed
 from pipeline.features.tool import UNKNOWN
 from pipeline.sampling import SPLIT_NAMES, sample_patches
+from pipeline.slides.geometry import PILLOW
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.patch_sample import measure_patches
 from pipeline.slides.read_again import read_patches
@@ -55,6 +56,7 @@ class ImportedSlide:
         layout, encoder: as the file says.
         centre: float64 (D,), the mean of its features; `None` where it failed.
         coords_apart: whether a file of coordinates was read beside the features.
+        resampling: who reduced the patches that the features were made of, as the file says.
     """
 
     audit: AuditRow
@@ -65,11 +67,19 @@ class ImportedSlide:
     encoder: str | None = None
     centre: NDArray[np.float64] | None = None
     coords_apart: bool = False
+    resampling: Resampling = PILLOW
 
     def failed(self, reason: str) -> "ImportedSlide":
         """The same slide, failed for a reason."""
         audit = replace(self.audit, status="failed", reason=reason, split="", patches_taken=0, pixel_bytes=None)
         return ImportedSlide(audit, features=self.features)
+
+    def reduced_by(self, resampling: Resampling) -> "ImportedSlide":
+        """The same slide, its patches reduced by another program where that can."""
+        if self.slide is None:
+            return self
+        part = replace(self.slide, geometry=self.slide.geometry.reduced_by(resampling))
+        return replace(self, slide=part, resampling=resampling)
 
 
 @dataclass(frozen=True)
@@ -142,6 +152,7 @@ def _fit(
     side_l0 = side_of_patches(placed, info, expected.mpp, expected.patch_px, features)
     target_mpp = round(side_l0 * info.mpp / expected.patch_px, MPP_DECIMALS)
     geometry = slide.geometry(expected.patch_px, target_mpp, allow_upsampling=expected.allow_upsampling)
+    geometry = geometry.reduced_by(placed.facts.resampling)
     corners = placed.coords_l0_px(info.mpp)
     inside = _within(corners, side_l0, info, features)
     if len(np.unique(corners, axis=0)) < len(corners):
@@ -165,7 +176,6 @@ def _fit(
         patches_taken=len(coords),
         **measure_patches(slide, coords, geometry, num_measured).audit_facts(),
     )
-    identity = slide.identity()
     part = SlidePlan(
         row.slide_id,
         row.path,
@@ -178,12 +188,12 @@ def _fit(
         coords,
         split,
         dict(row.labels),
-        identity.record(),
+        slide.identity().record(),
         row.has_case,
     )
-    centre = placed.features.mean(axis=0, dtype=np.float64)
-    apart = placed.facts.coords is not None
-    return ImportedSlide(audit, part, features, digest(placed), placed.facts.layout, placed.encoder, centre, apart)
+    facts, centre = placed.facts, placed.features.mean(axis=0, dtype=np.float64)
+    of_features = digest(placed), facts.layout, placed.encoder, centre, facts.coords is not None, facts.resampling
+    return ImportedSlide(audit, part, features, *of_features)
 
 
 def side_of_patches(placed: PlacedFeatures, info: SlideInfo, mpp: float | None, patch_px: int, features: Path) -> float:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from pipeline.base.errors import BenchmarkError, EmbedError
 from pipeline.base.outside import parse_object, read_json, reading
 from pipeline.cohort.plan import SlidePlan
-from pipeline.config.groups import Grid
+from pipeline.config.groups import Grid, Resampling
 from pipeline.disk.files import sha256_json
 from pipeline.features.files import read_attributes
+from pipeline.slides.geometry import PILLOW
 
 MARK = "g2l"
 """Attribute of a file, or key of a JSON file, that holds the mark."""
@@ -216,6 +217,20 @@ def json_mark(path: Path) -> str | None:
     with reading(path, "not readable", BenchmarkError):
         value = read_json(path).get(MARK)
     return None if value is None else str(value)
+
+
+def marked_resampling(text: Any) -> Resampling:
+    """Who reduced the patches of a file with this mark; Pillow without one (`None`), and of earlier versions.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no mark, or names another program.
+    """
+    if text is None:
+        return PILLOW
+    resampling: Resampling = parse_object(text)["made_by"]["settings"].get("resampling", PILLOW)
+    if resampling not in get_args(Resampling):
+        raise ValueError(f"{resampling!r} reduced its patches, which is not known here")
+    return resampling
 
 
 def _digest(values: NDArray[Any]) -> str:

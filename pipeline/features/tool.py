@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.config.groups import Resampling
 from pipeline.features.files import HDF5_SUFFIXES, read_attributes, read_dataset_attributes
 from pipeline.features.layouts import Writer
+from pipeline.slides.geometry import PILLOW
 
 UNKNOWN = "unknown"
 HALF_PIXEL = 0.5
@@ -53,6 +55,7 @@ class PatchFacts:
         level, downsample: the level that was read, and its level-0 pixels a pixel.
         in_um: whether coordinates are in um; else in level-0 pixels.
         coords: (N, 2), where they are not in the file of features.
+        resampling: who reduced the patches. `g2l embed` says so in its mark; Pillow for the tools' own files.
     """
 
     layout: str = UNKNOWN
@@ -66,6 +69,7 @@ class PatchFacts:
     downsample: float | None = None
     in_um: bool = False
     coords: NDArray[Any] | None = None
+    resampling: Resampling = PILLOW
 
     @property
     def is_known(self) -> bool:

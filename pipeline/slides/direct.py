@@ -172,6 +172,10 @@ class TiledTiff:
                 )
         return out
 
+    def forget_tiles(self) -> None:
+        """Drop this file's tiles from the cache."""
+        self._cache.forget(lambda key: isinstance(key, tuple) and key[0] == self._number)
+
     def _tile(self, level: int, index: int) -> Tile:
         return self._cache.get((self._number, level, index), lambda: self._decode(self.levels[level], index))
 
@@ -388,6 +392,11 @@ class DirectReader:
             return self._half.read(level, corner_half_px, size_half_px)
         except (NotDirectError, OSError):
             return None
+
+    def forget_tiles(self) -> None:
+        """Free the memory of this slide's tiles; they are decoded again when they are read again."""
+        if self._tiff is not None:
+            self._tiff.forget_tiles()
 
     def note(self, level: int) -> str:
         """Why a level that could be read directly is left to OpenSlide; empty if nothing is odd."""

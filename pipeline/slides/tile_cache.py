@@ -57,6 +57,12 @@ class TileCache:
         self._make_room(tile.nbytes)
         return tile
 
+    def forget(self, is_over: Callable[[Hashable], bool]) -> None:
+        """Drop the tiles whose key `is_over`, but for those that are being made."""
+        with self._lock:
+            for key in [key for key, made in self._tiles.items() if made.done() and is_over(key)]:
+                self._bytes -= self._tiles.pop(key).result().nbytes
+
     def _make_room(self, added: int) -> None:
         """Count a new tile, and drop the oldest ones beyond the limit; one that is being made ends it for now."""
         with self._lock:

@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from skimage.morphology import remove_small_objects
 
 from pipeline.base.errors import PatchError, SlideError
 from pipeline.slides.geometry import integral_image
-from pipeline.slides.glass import brightest, find_background, find_glass, saturation_against_glass
+from pipeline.slides.glass import brightest, find_background, find_glass, saturation_against_glass, strips
 from pipeline.slides.info import SlideInfo
 from pipeline.slides.median import median_filter
 from pipeline.slides.reader import Slide
@@ -80,6 +79,7 @@ def find_tissue(slide: Slide) -> TissueMask:
         SlideError: its mask would be larger than that of any slide, or its file is gone.
     """
     thumbnail, unreadable, pixel_l0_px = read_thumbnail(slide)
+    slide.direct.forget_tiles()  # each was read for the last time, and they are as many bytes as the masks below
     pixel_um = pixel_l0_px * slide.info.mpp
     mask = segment(thumbnail, pixel_um, ignore=unreadable) | unreadable
     x, y, width, height = (value / pixel_l0_px for value in slide.info.bounds_l0_px)
@@ -111,11 +111,31 @@ def segment(image: NDArray[np.uint8], pixel_um: float, ignore: NDArray[np.bool_]
     else:
         threshold = float(np.clip(threshold_otsu(values), MIN_SATURATION, MAX_SATURATION))
     mask = saturation > threshold
+    del saturation, values  # floats of the slide's size; labels of that size come next
     pixel_mm2 = (pixel_um / 1000) ** 2
-    mask = remove_small_objects(mask, max_size=int(MIN_TISSUE_MM2 / pixel_mm2))
+    mask = without_small(mask, int(MIN_TISSUE_MM2 / pixel_mm2))
     holes = ndimage.binary_fill_holes(mask) & ~mask  # enclosed holes only: glass at the border is not a hole
-    small = holes & ~remove_small_objects(holes, max_size=int(MAX_HOLE_MM2 / pixel_mm2))
+    small = holes & ~without_small(holes, int(MAX_HOLE_MM2 / pixel_mm2))
     return np.asarray(mask | small, dtype=bool)
+
+
+def without_small(mask: NDArray[np.bool_], most_px: int) -> NDArray[np.bool_]:
+    """A mask (H, W) without its objects of at most `most_px` pixels; pixels that share a side are of one object.
+
+    As skimage's `remove_small_objects`, but counts and removes strip by strip: that takes three times the memory.
+    """
+    labels, number = ndimage.label(mask)
+    sizes = np.zeros(number + 1, np.int64)
+    for rows in strips(*mask.shape):
+        inside = labels[rows][mask[rows]]
+        if len(inside):
+            counts = np.bincount(inside - inside.min())  # labels of a strip lie close together
+            sizes[inside.min() :][: len(counts)] += counts
+    large = sizes > most_px
+    kept = np.empty_like(mask)
+    for rows in strips(*mask.shape):
+        kept[rows] = large[labels[rows]]
+    return kept
 
 
 def mask_level(info: SlideInfo) -> tuple[int, int]:

@@ -22,6 +22,26 @@ def test_the_cache_is_bounded_and_drops_the_oldest() -> None:
     assert cache._bytes <= 300
 
 
+def test_tiles_that_are_over_are_dropped_and_their_bytes_given_back() -> None:
+    cache, begun, go_on = TileCache(), threading.Event(), threading.Event()
+
+    def slow() -> NDArray[np.uint8]:
+        begun.set()
+        go_on.wait(10)
+        return np.zeros(7, np.uint8)
+
+    for number in (1, 2):
+        cache.get((number, 0), lambda: np.zeros(100, np.uint8))
+    with ThreadPoolExecutor(1) as pool:
+        being_made = pool.submit(cache.get, (1, 1), slow)
+        begun.wait(10)
+        cache.forget(lambda key: isinstance(key, tuple) and key[0] == 1)
+        go_on.set()
+        assert len(being_made.result()) == 7
+    assert set(cache._tiles) == {(2, 0), (1, 1)}  # what is being made is somebody's
+    assert cache._bytes == 107
+
+
 def test_a_tile_that_fails_is_not_kept_and_fails_for_all_who_wait() -> None:
     cache, begun, go_on = TileCache(), threading.Event(), threading.Event()
 

@@ -4,18 +4,22 @@ import gc
 import weakref
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import support.slides as sf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
+from skimage.morphology import remove_small_objects
 from support.glass import BACKGROUNDS, GLASS, PINK, STROMA, TINTS, on_glass, with_noise
 
 from pipeline.base.errors import SlideError
 from pipeline.slides import tissue
 from pipeline.slides.reader import Slide
-from pipeline.slides.tissue import find_tissue, long_reading_note, read_thumbnail, segment
+from pipeline.slides.tissue import find_tissue, long_reading_note, read_thumbnail, segment, without_small
 
 
 def painted(*boxes: tuple[int, int, int, int], colour: tuple[int, int, int] = PINK, side: int = 200) -> np.ndarray:
@@ -217,6 +221,28 @@ def test_blocks_of_one_level_are_small(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_thumbnail(slide)[0].shape == (141, 157, 3)
     assert max(max(size) for size in sizes) <= tissue.BLOCK_PX
     assert sum(width * height for width, height in sizes) == 5_000 * 4_500
+
+
+def test_finding_tissue_leaves_no_tiles_behind(tmp_path: Path) -> None:
+    """They take as much memory as the masks, and what is read next is at the top of the slide, or on another level."""
+    slide = Slide(sf.make_slide(tmp_path / "a.svs", width=600, height=400, mpp=0.5))
+    patch = slide.read_region(0, (0, 0), (300, 300))
+    assert slide.direct._tiff is not None
+    cache = slide.direct._tiff._cache
+    assert cache._tiles
+    find_tissue(slide)
+    assert not cache._tiles
+    assert slide.read_region(0, (0, 0), (300, 300)) == patch
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.floats(0, 1), most_px=st.integers(0, 12))
+def test_small_objects_are_those_of_skimage(seed: int, share: float, most_px: int) -> None:
+    """In strips of a few rows, so that objects lie in several."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random(rng.integers(1, 40, 2)) < share
+    with mock.patch("pipeline.slides.glass.STRIP_PX", 60):
+        np.testing.assert_array_equal(without_small(mask, most_px), remove_small_objects(mask, max_size=most_px))
 
 
 def test_a_slide_is_closed_when_it_is_dropped(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def imported(work: Path, made: dict[str, Path]) -> Path:
     return work / "imported.zarr"
 
 
-def embed(work: Path, out: Path, layout: str, model: str = TEACHER) -> Path:
+def embed(work: Path, out: Path, layout: str, model: str = TEACHER, resampling: str = "lanczos-pillow") -> Path:
     """The files of `g2l embed` with the same teacher, patches and arithmetic."""
     code, _, err = call_g2l(
         "embed",
@@ -82,7 +82,7 @@ def embed(work: Path, out: Path, layout: str, model: str = TEACHER) -> Path:
         "--mpp",
         0.5,
         "--resampling",
-        "lanczos-pillow",
+        resampling,
         "--min-tissue",
         0,
         "--batch-size",
@@ -156,6 +156,61 @@ def test_embedded_and_imported_is_as_extracted(
     assert_same_store(store, extracted, 2**-10 if layout == "stamp" else 1e-5)  # STAMP's are float16: 11 bits
     assert store.first.attributes["proof"]["min_slide_cosine"] > 0.999
     assert {s.geometry.level for s in store.plan.slides} == {0, 1}
+
+
+@pytest.mark.slow
+def test_who_reduced_patches_is_taken_from_the_files(tmp_path: Path, work: Path) -> None:
+    """The store's pixels are those that the encoder saw: byte for byte what torch gives, where torch reduced them."""
+    features = embed(work, tmp_path / "f", "trident", resampling="lanczos-torch")
+    plan = plan_cohort(work / "slides" / "manifest.csv", patches_per_slide=10**6, resampling="lanczos-torch")
+    weights = work / "teacher.safetensors"
+    expected = extract(plan, tmp_path / "e.zarr", weights, dtype="float32", rows_per_shard=64).store
+    code, _, err = call_g2l(*command(work, features, tmp_path / "s.zarr"))
+    assert code == 0, err
+    store = Store(tmp_path / "s.zarr")
+    assert_same_store(store, expected)
+    assert {s.slide_id: s.geometry.resampling for s in store.plan.slides} == dict.fromkeys(SLIDES, "lanczos-torch") | {
+        "level": "lanczos-pillow"
+    }
+    assert store.plan.config.resampling == "lanczos-torch"
+    arrays = array_files(tmp_path / "s.zarr")
+    (tmp_path / "s.zarr/shards/0.json").unlink()
+    assert call_g2l(*command(work, features, tmp_path / "s.zarr"))[0] == 0
+    assert array_files(tmp_path / "s.zarr") == arrays
+
+
+@pytest.mark.slow
+def test_a_store_of_an_earlier_version_goes_on_by_pillow(
+    tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reduced by Pillow what torch had reduced before, and cannot be continued otherwise."""
+    features, out = embed(work, tmp_path / "f", "trident", resampling="lanczos-torch"), tmp_path / "s.zarr"
+    with monkeypatch.context() as earlier:
+        earlier.setattr("pipeline.features.tools.trident.marked_resampling", lambda _: "lanczos-pillow")
+        assert call_g2l(*command(work, features, out))[0] == 0
+    arrays = array_files(out)
+    (out / "shards/0.json").unlink()
+    code, _, err = call_g2l(*command(work, features, out))
+    assert code == 0, err
+    assert array_files(out) == arrays
+    assert Store(out).plan.config.resampling == "lanczos-pillow"
+
+
+def test_a_torch_without_lanczos_is_told_before_anything_is_read(
+    tmp_path: Path, work: Path, made: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = Path(shutil.copytree(made["trident"], tmp_path / "f"))
+    for path in features.glob("*/features_*/*.h5"):
+        with h5py.File(path, "r+") as f:
+            mark = json.loads(f.attrs["g2l"])
+            mark["made_by"]["settings"]["resampling"] = "lanczos-torch"
+            f.attrs["g2l"] = json.dumps(mark)
+    monkeypatch.setattr("pipeline.base.images.TORCH_WITH_LANCZOS", (99, 1))
+    code, _, err = call_g2l(*command(work, features, tmp_path / "s.zarr"))
+    assert code == 1
+    assert "torch reduced the patches of these features: torch" in err
+    assert "embed with --resampling lanczos-pillow" in err
+    assert not (tmp_path / "s.zarr").exists()
 
 
 @pytest.mark.slow

@@ -43,6 +43,7 @@ import math
 import shutil
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -443,18 +444,17 @@ def make_vast_slide(
     mpp: float = 0.25,
     downsamples: Sequence[int] = (1,),
     seed: int = 0,
+    tiles_seed: int | None = None,
     tile: int = 256,
 ) -> Path:
     """Write an Aperio slide as vast as any in a few MB; returns `path`.
 
     Tiles are real JPEGs (4:2:0), but the directory names the same few at many places: glass, and tissue in an ellipse
-    in the middle and in small pieces around it. Slides of different seeds differ.
+    in the middle and in small pieces around it. Slides of different seeds differ; of the same `tiles_seed` they differ
+    in where their tiles lie, and are made in a few milliseconds.
     """
     rng = np.random.default_rng(seed)
-    tissue = make_pixels("tissue", 4000, 4000, seed=seed, mpp=0.5)[1300 : 1300 + 4 * tile, 1300 : 1300 + 4 * tile]
-    glass = make_pixels("blank", tile, tile, seed=seed)
-    kinds = [bytes(each) for row in _encode_tiles(tissue, tile, 80) for each in row]
-    kinds += [bytes(_encode_tiles(glass, tile, 80)[0][0])]
+    kinds = _vast_tiles(seed if tiles_seed is None else tiles_seed, tile)
     offsets = 8 + np.concatenate([[0], np.cumsum([len(each) + len(each) % 2 for each in kinds])])
     data = b"".join(each + b"\0" * (len(each) % 2) for each in kinds)
     pieces = rng.random((32, 32)) < 0.05
@@ -487,6 +487,15 @@ def make_vast_slide(
     start = 8 + len(data)
     path.write_bytes(b"II" + struct.pack("<HI", 42, start) + data + _pack_ifds(pages, start, 0))
     return path
+
+
+@lru_cache(maxsize=4)
+def _vast_tiles(seed: int, tile: int) -> list[bytes]:
+    """The tiles of a vast slide: 16 of tissue, and the last one of glass."""
+    tissue = make_pixels("tissue", 4000, 4000, seed=seed, mpp=0.5)[1300 : 1300 + 4 * tile, 1300 : 1300 + 4 * tile]
+    glass = make_pixels("blank", tile, tile, seed=seed)
+    kinds = [bytes(each) for row in _encode_tiles(tissue, tile, 80) for each in row]
+    return [*kinds, bytes(_encode_tiles(glass, tile, 80)[0][0])]
 
 
 def _encode_tiles(rgb: Rgb, tile: int, quality: int) -> list[list[bytes]]:

@@ -13,7 +13,7 @@ from pipeline.config.feature_tools import FeatureTool
 from pipeline.disk.files import write_bytes, write_json
 from pipeline.disk.tensor_files import read_npz
 from pipeline.features.files import read_beside
-from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, json_mark
+from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, json_mark, marked_resampling
 from pipeline.features.tool import FeatureFile, PatchFacts, RawFeatures, Tool
 
 SUFFIX = ".toy"
@@ -33,7 +33,12 @@ def facts(file: FeatureFile) -> PatchFacts | None:
     if file.path.suffix != SUFFIX:
         return None
     arrays, _ = read_npz(file.path, ("side_um", "side_px"))
-    return PatchFacts(patch_px=float(arrays["side_px"]), side_um=float(arrays["side_um"]), in_um=True)
+    return PatchFacts(
+        patch_px=float(arrays["side_px"]),
+        side_um=float(arrays["side_um"]),
+        in_um=True,
+        resampling=marked_resampling(read_beside(file.path.with_suffix(".about.json")).get(MARK)),
+    )
 
 
 def files(place: Place, slide_id: str) -> dict[str, Path]:

@@ -17,7 +17,7 @@ import numpy as np
 from pipeline.base.outside import parse_object
 from pipeline.disk.files import write_bytes
 from pipeline.features.files import read_hdf5_features, read_tensor, tensor_bytes, write_features
-from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, hdf5_mark
+from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, hdf5_mark, marked_resampling
 from pipeline.features.tool import FeatureFile, PatchFacts, RawFeatures, Tool, files_apart, number
 
 TENSOR = ".pt"
@@ -51,7 +51,12 @@ def facts(file: FeatureFile) -> PatchFacts | None:
     if MARK not in own:
         return found
     asked = parse_object(own[MARK])["made_by"]["settings"]
-    return replace(found, patch_px=asked["patch_px"], nominal_um=asked["patch_px"] * asked["mpp"])
+    return replace(
+        found,
+        patch_px=asked["patch_px"],
+        nominal_um=asked["patch_px"] * asked["mpp"],
+        resampling=marked_resampling(own[MARK]),
+    )
 
 
 def coords_files(features: Path, folder: Path | None) -> list[Path]:

@@ -22,7 +22,7 @@ from pipeline.base.outside import is_there, reading
 from pipeline.disk.files import write_bytes, write_json
 from pipeline.disk.tensor_files import read_npz
 from pipeline.features.files import read_beside, read_tensor, tensor_bytes
-from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, json_mark
+from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, json_mark, marked_resampling
 from pipeline.features.tool import FeatureFile, PatchFacts, RawFeatures, Tool, number
 
 TENSOR, ARCHIVE = ".pt", ".npz"
@@ -107,7 +107,10 @@ def facts(file: FeatureFile) -> PatchFacts | None:
         if (side := number(values, "tile_size_lv0")) is not None:
             patch_px, mpp = number(values, "requested_tile_size_px"), number(values, "requested_spacing_um")
             return PatchFacts(
-                patch_px=patch_px, side_l0_px=side, nominal_um=patch_px * mpp if patch_px and mpp else None
+                patch_px=patch_px,
+                side_l0_px=side,
+                nominal_um=patch_px * mpp if patch_px and mpp else None,
+                resampling=marked_resampling(values.get(MARK)),
             )
     return None
 

@@ -19,7 +19,7 @@ from pipeline.base.errors import BenchmarkError
 from pipeline.disk.files import sha256_json
 from pipeline.disk.linked_folders import leads_out
 from pipeline.features.files import read_attributes, read_hdf5_features, write_features
-from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, hdf5_mark
+from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, hdf5_mark, marked_resampling
 from pipeline.features.tool import FeatureFile, FileTree, PatchFacts, RawFeatures, Tool, number
 
 SUFFIX = ".h5"
@@ -52,7 +52,10 @@ def facts(file: FeatureFile) -> PatchFacts | None:
     if (unit := attributes.get("unit")) != "um":
         raise BenchmarkError(f"{file.path}: STAMP's attribute unit is {unit!r}, not 'um': coordinates unknown")
     return PatchFacts(
-        patch_px=number(attributes, "tile_size_px"), side_um=number(attributes, "tile_size_um"), in_um=True
+        patch_px=number(attributes, "tile_size_px"),
+        side_um=number(attributes, "tile_size_um"),
+        in_um=True,
+        resampling=marked_resampling(attributes.get(MARK)),
     )
 
 

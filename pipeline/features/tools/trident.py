@@ -13,7 +13,16 @@ from pathlib import Path
 from pipeline.base.units import magnification
 from pipeline.cohort.plan import coords_attributes
 from pipeline.features.files import read_hdf5_features, write_features
-from pipeline.features.layouts import MARK, EmbeddedSlide, Finish, Place, Writer, encoder_folder, hdf5_mark
+from pipeline.features.layouts import (
+    MARK,
+    EmbeddedSlide,
+    Finish,
+    Place,
+    Writer,
+    encoder_folder,
+    hdf5_mark,
+    marked_resampling,
+)
 from pipeline.features.tool import (
     LENGTH_ROUNDING,
     FeatureFile,
@@ -63,6 +72,7 @@ def facts(file: FeatureFile) -> PatchFacts | None:
         side_l0_px=length if implied else side_l0,
         unit_l0_px=0.0 if implied else 1.0,
         size_l0_px=None if width is None or height is None else (int(width), int(height)),
+        resampling=marked_resampling(attributes.get(MARK)),
     )
 
 

@@ -110,6 +110,26 @@ def test_facts_say_where_the_patches_lie(place: Place, tool: Tool) -> None:
         assert placed.facts.size_l0_px in (None, slides[slide_id].plan.size_l0_px)
 
 
+def test_facts_say_who_reduced_the_patches(place: Place) -> None:
+    """As the mark says; without a word in it, as in earlier versions, Pillow. A program that is not known is named."""
+    assert {read_placed(path).facts.resampling for path in written_files(place)} == {"lanczos-pillow"}
+    assert {read_placed(path).facts.resampling for path in written_files(place, "lanczos-torch")} == {"lanczos-torch"}
+    path = written_files(place, "nearest")[0]
+    with pytest.raises(BenchmarkError, match=f"{path.name}: what it says of its patches cannot be read.*'nearest'"):
+        read_placed(path)
+
+
+def written_files(place: Place, resampling: str | None = None) -> list[Path]:
+    """The feature files of all slides, whose marks say who reduced the patches."""
+    for slide_id in SLIDES:
+        slide = embedded(slide_id, place.writer.dtypes[0])
+        if resampling is not None:
+            settings = slide.made_by["settings"] | {"resampling": resampling}
+            slide = replace(slide, made_by=slide.made_by | {"settings": settings})
+        place.write(slide)
+    return list(find_feature_tree(place.folder).files.values())
+
+
 def test_the_same_slide_gives_the_same_files(place: Place) -> None:
     written(place)
     files = {path: path.read_bytes() for path in place.folder.rglob("*") if path.is_file()}
