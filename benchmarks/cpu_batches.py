@@ -38,7 +38,7 @@ def measure(module: torch.nn.Module, pixels: torch.Tensor, size: int) -> tuple[f
     """CPU and wall seconds a patch, in batches of `size`."""
     started, cpu = time.perf_counter(), cpu_seconds()
     with torch.inference_mode():
-        for batch in pixels.split(size):
+        for batch in torch.split(pixels, size):
             module(batch)
     return (cpu_seconds() - cpu) / len(pixels), (time.perf_counter() - started) / len(pixels)
 

@@ -85,7 +85,7 @@ def pss_bytes(process: psutil.Process) -> int:
         return 0
 
 
-def plan_many(folder: Path) -> tuple[float, float, list[tuple[float, float]]]:
+def plan_many(folder: Path) -> tuple[int, int, list[tuple[int, int]]]:
     """Plan the many slides by the command: peak resident bytes of it, and of its children; and sampled PSS of both."""
     words = [sys.executable, "-m", "g2l", "plan", folder / "many.csv", "--out", folder / "many.h5"]
     with open(folder / "many.log", "w") as log:
