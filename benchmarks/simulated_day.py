@@ -133,6 +133,11 @@ class SimulatedStore:
             self._values[key] = desired
         return self._values.get(key, "").encode()
 
+    def delete_key(self, key: str, /) -> bool:
+        """As `KeyValue`."""
+        self._serve()
+        return self._values.pop(key, None) is not None
+
 
 class DeadError(Exception):
     """The simulated process is killed."""

@@ -205,7 +205,7 @@ def import_features(
         if group is not None and not group.is_leader:
             from stages.many.import_helper import help_import
 
-            help_import(group, paths["out"], config.coords, config.workers)
+            help_import(group, paths["out"], config)
             return
         imported = finished_import(paths["features"], paths["out"], config)
         if imported is None:

@@ -7,7 +7,7 @@ embedded. Finished slides are never done again; a killed run loses the slide tha
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +43,6 @@ from pipeline.slides.read_again import read_tissue
 from pipeline.slides.staging.ahead import Staging
 from pipeline.student.resolve import NamedModel
 from stages.embed_inputs import choose_dtype, continued_grid, find_model, plan_grid, read_slides
-from stages.many.shared_shards import require_alone
 from stages.many.slide_work import (
     PREPARED_AHEAD,
     SHARED_AHEAD,
@@ -75,8 +74,6 @@ def embed(
     Raises:
         G2LError: wrong input, a folder of another model or setting, a full disk; what was finished is safe.
     """
-    if group is not None:
-        require_alone({"--retry-failures": config.retry_failures, "--stage-dir": config.stage_dir})
     manifest = read_slides(source, config.slides_root)
     named = find_model(model, config)
     grid = plan_grid(named, config)
@@ -207,7 +204,7 @@ def embed_slides(work: SlideWork, folder: EmbedFolder) -> Tally:
         closing(prepare_ahead(rows, work.prepare, PREPARED_AHEAD)) as prepared,
         work.staging as staging,
     ):
-        staging.expect(work.slides_to_stage())
+        staging.expect(map(work.slide_to_stage, work.rows_left))
         patches = ExpectedPatches(progress, work.num_left)
         for row, slide in giving_back(prepared, staging, work.manifest):
             patches.num_left -= row.slide_id not in work.marks
@@ -250,7 +247,7 @@ def lead_embedding(group: LaunchedGroup, work: SlideWork, folder: EmbedFolder, c
     for index, row in enumerate(rows):
         done = SlideDone.from_record(said[index]) if index in said else work.done_silently(row)
         count_slide(tally, done)
-        if not done.is_before:
+        if not (done.is_before or done.is_kept):
             folder.note_failures(row.slide_id, done.failures)
     remove_notes(folder.folder)
     return finish_folder(work, folder, replace(tally, seconds=time.monotonic() - started))
@@ -265,10 +262,22 @@ def embed_claimed(group: LaunchedGroup, work: SlideWork) -> SharedWork:
     rows = work.manifest.rows
     shared = group.share(range(len(rows)), work.is_on_disk)
     index_of = {row.slide_id: index for index, row in enumerate(rows)}
+    left = {row.slide_id for row in work.rows_left}
+
+    def chosen(claimed: Iterable[int], staging: Staging) -> Iterator[ManifestRow]:
+        """The rows of slides as they are claimed; copying one begins as soon as it is."""
+        for row in (rows[index] for index in claimed):
+            if row.slide_id in left:
+                staging.expect([work.slide_to_stage(row)])
+            yield row
+
     for claimed in shared.rounds():
-        chosen = (rows[index] for index in claimed)
-        with closing(prepare_ahead(chosen, work.prepare, SHARED_AHEAD)) as prepared:
-            for row, slide in prepared:
+        now = replace(work, staging=work.staging.another())
+        with (
+            closing(prepare_ahead(chosen(claimed, now.staging), now.prepare, SHARED_AHEAD)) as prepared,
+            now.staging as staging,
+        ):
+            for row, slide in giving_back(prepared, staging, work.manifest):
                 done = work.do(row, slide, shared.expect, shared.step)
                 shared.report(index_of[row.slide_id], done.record())
                 shared.done(index_of[row.slide_id])

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -39,7 +39,7 @@ from pipeline.cohort.views import Views
 from pipeline.config.base import to_toml
 from pipeline.config.model_names import PRETRAINED
 from pipeline.config.stages import ExtractConfig
-from pipeline.disk.at_hand import watched
+from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.files import write_text
 from pipeline.disk.locks import exclusive
 from pipeline.disk.second_look import Work
@@ -60,7 +60,7 @@ from pipeline.store.teachers import needs_slides
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.weights_place import weights_note
 from pipeline.training.preflight import preflight
-from stages.many.shared_shards import DoShards, counted_work, lead, require_alone
+from stages.many.shared_shards import DoShards, counted_work, lead
 from stages.reports.extract import Extracted
 
 NO_ROOM = "Give a smaller --batch-size and another --out: a store keeps its batch size"
@@ -69,6 +69,14 @@ CROPPING = ("paper", "strong")
 """Strengths of views that are stated with a crop; milder ones crop where they can, and nobody expects it."""
 NAMED = 3
 """Missing slides that a note names. Our choice: enough to see what is wrong."""
+
+
+class Share(Protocol):
+    """Does shards of a teacher's embeddings, or of a round of it, together with other processes."""
+
+    def __call__(
+        self, teacher: StoredTeacher, pending: Sequence[int], do_shards: DoShards, /, *, what: str
+    ) -> None: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +108,6 @@ def extract_teacher(
             finished before is safe, and the same command continues.
     """
     require_all_shards(config.part, makes_rounds=config.makes_rounds)
-    if group is not None:
-        rounds, stage = config.makes_rounds, config.stage_dir
-        require_alone(
-            {"--retry-failures": config.retry_failures, "--views-per-epoch fresh": rounds, "--stage-dir": stage}
-        )
     with ExitStack() as held:
         held.enter_context(exclusive(out, "g2l extract-teacher"))
         if note := note_on_views(plan, config.views_strength, config.views or 1):
@@ -114,13 +117,15 @@ def extract_teacher(
         teacher = prepare_store(plan, out, config, running)
         write_record(teacher, record)
         started = time.monotonic()
-        share = partial(lead, group, message={"crashing": crashing}) if group else None
+        share = partial(lead, group, message={"crashing": crashing}, stages=bool(config.stage_dir)) if group else None
         num_rows = embed_pending(teacher, plan, config, running, share=share)
         first = teacher.store.first
         if not (first.folder / "failures.csv").exists():  # the run that finished it was killed before it wrote them
             write_failures(first)
         if config.makes_rounds:
-            num_rows += embed_rounds(teacher, plan, config, running)
+            num_rows += embed_rounds(teacher, plan, config, running, share)
+        if group is not None:
+            remove_notes(out)  # of processes that were killed and replaced
         seconds = time.monotonic() - started
     return Extracted(teacher, num_rows, teacher.ledger.status_counts(teacher.shards), seconds)
 
@@ -162,7 +167,7 @@ def embed_pending(
     config: ExtractConfig,
     running: RunningTeacher,
     what: str = "extracting",
-    share: Callable[[StoredTeacher, Sequence[int], DoShards], None] | None = None,
+    share: Share | None = None,
 ) -> int:
     """Do the shards that are not done, with `--retry-failures` also those whose failed rows can be read now; returns
     the number of their rows. `what` is said beside the progress; `share` does the shards together with other processes.
@@ -188,15 +193,17 @@ def embed_pending(
         max_failures=config.max_failures,
         what=what,
     )
-    if share is None:
+    if share is None or not pending:
         do_shards(pending)
     else:
-        share(teacher, pending, do_shards)
+        share(teacher, pending, do_shards, what=what)
     write_failures(teacher)
     return num_rows
 
 
-def embed_rounds(teacher: StoredTeacher, plan: Plan, config: ExtractConfig, running: RunningTeacher) -> int:
+def embed_rounds(
+    teacher: StoredTeacher, plan: Plan, config: ExtractConfig, running: RunningTeacher, share: Share | None = None
+) -> int:
     """Make, or continue, a round for each view that the finished `teacher` was not given at once; returns the number of
     new rows, those of all rounds together.
 
@@ -208,7 +215,7 @@ def embed_rounds(teacher: StoredTeacher, plan: Plan, config: ExtractConfig, runn
         settings = view_settings(plan, config.views_seed, config.views_strength)
         made = open_round(teacher, plan, view, settings, versions())
         require_replay(made)
-        num_rows += embed_pending(made, plan, config, running, f"view {view} of {num_views - 1}")
+        num_rows += embed_pending(made, plan, config, running, f"view {view} of {num_views - 1}", share)
     return num_rows
 
 
@@ -494,6 +501,7 @@ def embed_shards(
     is_full = "full_float32" in teacher.attributes
     arithmetic = continued_precision(running.precision, device, full_float32=is_full)
     own = teacher.own_view
+    claimed = patches.claimed_ahead(shards, teacher.ledger.rows) if shared else shards
     is_plain = teacher.views.count == 1 and not own and teacher.tile_px == teacher.patch_px
     read = patches.read if is_plain else ViewedPatches(patches.read, teacher.views, teacher.tile_px, own).read
     with (
@@ -501,7 +509,7 @@ def embed_shards(
         read_and_embed(
             EncoderForward(running.encoder.module, device, arithmetic),
             read,
-            row_batches(teacher, shards, batch_size),
+            row_batches(teacher, claimed, batch_size),
             device,
             patch_px=teacher.patch_px,
             batch_size=batch_size,

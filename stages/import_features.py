@@ -31,7 +31,7 @@ from pipeline.config.groups import Resampling
 from pipeline.config.model_names import FOLDER_PREFIX, PRETRAINED, SCRATCH
 from pipeline.config.stages import PlanConfig
 from pipeline.config.tools import ImportConfig
-from pipeline.disk.at_hand import watched
+from pipeline.disk.at_hand import remove_notes, watched
 from pipeline.disk.file_names import file_named
 from pipeline.disk.files import write_text
 from pipeline.disk.first_look import refuse_slide
@@ -65,7 +65,7 @@ from pipeline.store.retry_failures import forget_failures
 from pipeline.store.store import Store, StoredTeacher
 from pipeline.store.writer import StoreWriter, row_batches, warn_of_disk, write_failures
 from pipeline.student.weights_place import weights_note
-from stages.many.shared_shards import counted_work, lead, require_alone
+from stages.many.shared_shards import counted_work, lead
 from stages.reports.extract import Extracted
 from stages.reports.plan import audit_table, estimate
 
@@ -92,8 +92,6 @@ def import_features(
         G2LError: wrong input, features that are not the teacher's, a store of other inputs, a full disk; what was
             finished before is safe, and the same command continues.
     """
-    if group is not None:
-        require_alone({"--retry-failures": config.retry_failures, "--stage-dir": config.stage_dir})
     with exclusive(out, "g2l import-features"):
         before = store_to_continue(out)
         if config.coords is not None and not os.path.isdir(config.coords):
@@ -479,11 +477,13 @@ def fill_store(
         features=FeatureRows(plan, slides, config.coords),
         workers=config.workers or own_cores(),
     )
-    if group is None:
+    if group is None or not pending:
         do_shards(pending)
     else:
         message = {"crashing": crashing} | where_slides_are(plan, slides)
-        lead(group, stored, pending, do_shards, message=message, what="importing")
+        lead(group, stored, pending, do_shards, message, "importing", stages=bool(config.stage_dir))
+    if group is not None:
+        remove_notes(stored.store.folder)  # of processes that were killed and replaced
     write_failures(stored)
     return Extracted(stored, num_rows, stored.ledger.status_counts(), time.monotonic() - started)
 
@@ -514,6 +514,7 @@ def copy_shards(
         StoreError: the disk is full, or a file has changed meanwhile.
     """
     size = teacher.settings["batch_size"]
+    claimed = patches.claimed_ahead(shards, teacher.ledger.rows) if shared else shards
     loader = BatchLoader(
         patches.read, patch_px=teacher.patch_px, batch_size=size, workers=workers, device=torch.device("cpu")
     )
@@ -524,7 +525,7 @@ def copy_shards(
         counted_work(teacher, shards, "importing", shared) as work,
     ):
         failed, failed_here = work.add_failed(0), 0
-        for batch in loader.batches(row_batches(teacher, shards, size)):
+        for batch in loader.batches(row_batches(teacher, claimed, size)):
             writer.put(batch.rows, features.read(batch.rows), batch.results)
             if new := writer.num_failures - failed_here:
                 failed, failed_here = work.add_failed(new), writer.num_failures

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -25,6 +26,8 @@ LOCK_SUFFIX = ".g2l-lock"
 NO_FLOCK = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.EBADF)
 """Errors of file systems without flock: some FUSE, Lustre without `-o flock`, NFS without its lock service."""
 NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+RETRY_SECONDS = 0.01
+"""Between two looks at a lock that is waited for."""
 
 _held: dict[str, tuple[ExitStack, str]] = {}
 
@@ -47,6 +50,27 @@ def exclusive(output: Path, what: str) -> Iterator[None]:
             hold(real / LOCK_SUFFIX, output, what, stack)
         _held[str(real)] = stack, what
         stack.callback(_held.pop, str(real), None)
+        yield
+
+
+@contextlib.contextmanager
+def exclusive_soon(output: Path, what: str, seconds: float) -> Iterator[None]:
+    """As `exclusive`, for locks that are held for moments: waits for up to so many seconds.
+
+    Raises:
+        BusyError: another process, or thread, holds it for longer.
+        G2LError: as `exclusive`.
+    """
+    with ExitStack() as stack:
+        give_up = time.monotonic() + seconds
+        while True:
+            try:
+                stack.enter_context(exclusive(output, what))
+                break
+            except BusyError:
+                if time.monotonic() > give_up:
+                    raise
+                time.sleep(RETRY_SECONDS)
         yield
 
 

@@ -12,28 +12,42 @@ from pathlib import Path
 from pipeline.base.errors import StoreError
 from pipeline.base.outside import is_there, read_json, reading
 from pipeline.disk.files import write_json
+from pipeline.disk.locks import exclusive_soon
 from pipeline.slides.reader import Accepts, accept_all
 from pipeline.store.store import Store
 
 CHANGED_FILE = "changed-slides.json"
 """In a store: {SHA-256 of parts: name} of the changed files that were read; absent where there were none."""
+LOCK_SECONDS = 60.0
+"""Longest wait for another process that writes its note, which takes milliseconds. Our choice."""
 WITHOUT_NOTES = (None, "0.1.0")
 """Versions of G2L whose stores do not say what was read: `None` for a store that does not name its own."""
 
 
 def noting_changed(store: Path) -> Accepts:
-    """Accept every changed file, as `--retry-failures` does, and note it in the store first.
+    """Accept every changed file, as `--retry-failures` does, and note it in the store first. Several processes may do
+    so at once.
 
     Raises:
         StoreError: the notes are damaged.
+        BusyError: another process has been writing them for a minute.
         OSError: they cannot be written.
     """
-    noted = read_changed(store)
+    file = store / CHANGED_FILE
+
+    def read_alone(also: dict[str, str]) -> dict[str, str]:
+        with exclusive_soon(file, "g2l, noting a changed slide", LOCK_SECONDS):
+            noted = read_changed(store)
+            if not also.keys() <= noted.keys():
+                noted = also | noted
+                write_json(file, dict(sorted(noted.items())))
+        return noted
+
+    known = read_alone({})  # and so removes the lock of a process that was killed amid a note
 
     def accepts(path: Path, sha256: str) -> bool:
-        if sha256 not in noted:
-            noted[sha256] = path.name.encode(errors="backslashreplace").decode()
-            write_json(store / CHANGED_FILE, dict(sorted(noted.items())))
+        if sha256 not in known:
+            known.update(read_alone({sha256: path.name.encode(errors="backslashreplace").decode()}))
         return True
 
     return accepts

@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class PlannedPatches:
         self._tell = tell
         self._copies = copies or KnownCopy(None)
         self._stage = stage
+        self._staging: Staging | None = None
         self._format = image_format
         self._slides_root = slides_root
         self._slide_of_row = plan.slide_of_row()
@@ -107,12 +109,26 @@ class PlannedPatches:
             return
         before = self._copies
         with Staging(self._stage, tell=self._tell) as staging:
-            self._copies = staging
+            self._copies = self._staging = staging
             staging.expect(self._expected(rows))
             try:
                 yield
             finally:
-                self._copies = before
+                self._copies, self._staging = before, None
+
+    def claimed_ahead(self, shards: Iterable[int], rows_of: Callable[[int], Sequence[int]]) -> Iterator[int]:
+        """The shards, in the plan's order, that turn up one by one while the block of `staged` runs. Where slides are
+        staged, the next one is asked for before one is given, so that its slides are copied meanwhile.
+        """
+        waiting: deque[int] = deque()
+        for shard in shards:
+            waiting.append(shard)
+            if self._staging is not None:
+                self._staging.expect(self._expected([rows_of(shard)]))
+                if len(waiting) == 1:
+                    continue
+            yield waiting.popleft()
+        yield from waiting
 
     def _expected(self, rows: Iterable[Sequence[int]]) -> Iterator[ExpectedSlide]:
         """The slides of `rows` in the plan's order, with how many of the rows each has."""
@@ -201,6 +217,10 @@ class StoredPatches:
     def staged(self, rows: Iterable[Sequence[int]]) -> Iterator[None]:
         """As `PlannedPatches.staged`; there are no slides."""
         yield
+
+    def claimed_ahead(self, shards: Iterable[int], rows_of: Callable[[int], Sequence[int]]) -> Iterator[int]:
+        """As `PlannedPatches.claimed_ahead`; there are no slides."""
+        yield from shards
 
     def describe(self, row: int) -> dict[str, str | int]:
         """As `PlannedPatches.describe`."""

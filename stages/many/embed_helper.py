@@ -3,11 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.base.console import say
 from pipeline.base.errors import ConfigError
 from pipeline.base.launched.group import LaunchedGroup
 from pipeline.config.tools import EmbedConfig
 from pipeline.disk.at_hand import noted
 from pipeline.features.folder import EmbedFolder
+from pipeline.slides.staging.ahead import Staging
 from stages.embed import build_embedder, embed_claimed, finished_slides, output_place, what_makes
 from stages.embed_inputs import choose_dtype, continued_grid, find_model, plan_grid, read_slides
 from stages.many.slide_work import SlideWork, slides_hash
@@ -19,7 +21,8 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
     Raises:
         G2LError: the leader has failed; or this machine's slides, model or device are not the leader's.
     """
-    with group.helping() as call:
+    with group.helping() as calls:
+        call = next(calls, None)
         if call is None:
             return
         manifest = read_slides(source, config.slides_root)
@@ -35,6 +38,8 @@ def help_embed(group: LaunchedGroup, model: str, source: Path, out: Path, config
         EmbedFolder.require_same(out, call["made_by"], made_by)
         embedder = replace(embedder, precision=call["precision"])
         marks = finished_slides(manifest, place, made_by)
-        work = SlideWork(manifest, place, embedder, marks, made_by, config.check_files, retry_failures=False)
+        staging = Staging(config.stage_folder, tell=say)
+        check, retry = config.check_files, config.retry_failures
+        work = SlideWork(manifest, place, embedder, marks, made_by, check, retry, staging)
         with noted(out, (manifest.slide_path(row) for row in manifest.rows), call["crashing"]):
             embed_claimed(group, work)

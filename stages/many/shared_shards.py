@@ -7,24 +7,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from pipeline.base.console import Progress
-from pipeline.base.errors import ConfigError, StoreError
+from pipeline.base.errors import StoreError
 from pipeline.base.launched.group import LaunchedGroup, SharedWork
-from pipeline.disk.at_hand import remove_notes
 from pipeline.store.store import StoredTeacher
 
 VISIBLE_SECONDS = 120.0
 """How long a file may take to be seen on another machine. Our choice: clients of NFS keep what they know for 60 s."""
-
-
-def require_alone(asked: Mapping[str, object]) -> None:
-    """Refuse options that several processes cannot share; `asked` has their values by flag.
-
-    Raises:
-        ConfigError: one is given.
-    """
-    for flag, value in asked.items():
-        if value:
-            raise ConfigError(f"{flag} runs in one process. Start it without torchrun")
 
 
 class DoShards(Protocol):
@@ -39,37 +27,53 @@ def lead(
     pending: Sequence[int],
     do_shards: DoShards,
     message: Mapping[str, Any],
-    what: str = "extracting",
+    what: str,
+    *,
+    stages: bool = False,
 ) -> None:
     """Call the other processes to the pending shards, do them with these, and show what all do.
 
     Args:
+        teacher: the embeddings to make; a round's own view is what the others tell it by.
         message: what the others need besides the store: JSON types.
         what: word for the line of progress.
+        stages: whether slides are staged: neighbouring shards are then done by one process, for they share slides.
 
     Raises:
         G2LError: as `do_shards`; or this machine does not see what the others have written.
     """
     failed, total = len(teacher.ledger.failures()), teacher.num_rows_here
-    group.call({**message, "pending": list(pending), "failed": failed})
+    call = {**message, "view": teacher.own_view, "pending": list(pending), "failed": failed, "stages": stages}
+    if group.member.incarnation > 1:  # else nobody has done anything through this launcher's store
+        share_shards(group, teacher, call).take_back()
+    group.call(call)
     done = total - sum(len(teacher.ledger.rows(shard)) for shard in pending)
     with Progress(what, total, "patches", done=done) as progress, group.showing(progress):
-        do_claimed(group, teacher, pending, failed, do_shards)
+        do_claimed(group, teacher, call, do_shards)
     await_ledger(teacher, pending)
-    remove_notes(teacher.store.folder)  # of processes that were killed and replaced
 
 
-def do_claimed(
-    group: LaunchedGroup, teacher: StoredTeacher, pending: Sequence[int], failed: int, do_shards: DoShards
-) -> None:
-    """Do this process's share of the pending shards; returns when all of them are done, whoever does them.
+def do_claimed(group: LaunchedGroup, teacher: StoredTeacher, call: Mapping[str, Any], do_shards: DoShards) -> None:
+    """Do this process's share of the shards that the leader's `call` says are pending; returns when all of them are
+    done, whoever does them.
 
     Raises:
         G2LError: as `do_shards`, or the leader has failed.
     """
-    shared = group.share(pending, lambda shard: teacher.ledger.read(shard) is not None, failed)
+    shared = share_shards(group, teacher, call)
     for claimed in shared.rounds():
         do_shards(claimed, shared=shared)
+
+
+def share_shards(group: LaunchedGroup, teacher: StoredTeacher, call: Mapping[str, Any]) -> SharedWork:
+    """The shards that the leader's `call` says are pending, those of a round apart from others of the same number."""
+    return group.share(
+        call["pending"],
+        lambda shard: teacher.ledger.read(shard) is not None,
+        call["failed"],
+        space=f"view-{call['view']}/" if call["view"] else "",
+        in_runs=call["stages"],
+    )
 
 
 class OwnWork:

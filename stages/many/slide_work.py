@@ -47,6 +47,7 @@ class SlideDone:
         rows, failed: its patches with embeddings, and those left out.
         new: patches that this run has embedded.
         is_before: whether an earlier run had finished it.
+        is_kept: whether another try at its failed patches has gained nothing, so that its files are as they were.
         reason: why it failed; "" if it did not.
         warnings: what is odd about it, in words.
         failures: the patches that were left out, or the slide.
@@ -57,6 +58,7 @@ class SlideDone:
     failed: int = 0
     new: int = 0
     is_before: bool = False
+    is_kept: bool = False
     reason: str = ""
     warnings: str = ""
     failures: list[Failure] = field(default_factory=list)
@@ -136,14 +138,9 @@ class SlideWork:
         again = {slide for slide, mark in marks.items() if mark is None or (self.retry_failures and mark.failed)}
         return [row for row in self.manifest.rows if row.slide_id in again]
 
-    def slides_to_stage(self) -> list[ExpectedSlide]:
-        """The slides that are to be read, once each; with `check_files` their copies must have the manifest's
-        sha256.
-        """
-        return [
-            ExpectedSlide(self.manifest.slide_path(row), sha256=row.sha256 if self.check_files else None)
-            for row in self.rows_left
-        ]
+    def slide_to_stage(self, row: ManifestRow) -> ExpectedSlide:
+        """A slide that is to be read once; with `check_files` its copy must have the manifest's sha256."""
+        return ExpectedSlide(self.manifest.slide_path(row), sha256=row.sha256 if self.check_files else None)
 
     @property
     def num_left(self) -> int:
@@ -208,7 +205,7 @@ class SlideWork:
             note_failures(row.slide_id, failed)
             return SlideDone(row.slide_id, reason=str(error), failures=failed)
         if before is not None and len(failures) >= before.failed:  # --retry-failures gained nothing
-            return SlideDone(row.slide_id, before.rows, before.failed)
+            return SlideDone(row.slide_id, before.rows, before.failed, is_kept=True)
         note_failures(row.slide_id, failures)
         mark = self.place.write(embedded)
         new, words = len(embedded.features), "; ".join(slide.warnings)

@@ -4,6 +4,8 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +13,8 @@ import pytest
 from support.locks import nothing_left, refused
 from support.mounts import mounted, needs_mounts
 
-from pipeline.base.errors import G2LError
-from pipeline.disk.locks import LOCK_SUFFIX, exclusive, hold_new_folder
+from pipeline.base.errors import BusyError, G2LError
+from pipeline.disk.locks import LOCK_SUFFIX, exclusive, exclusive_soon, hold_new_folder
 
 
 @pytest.mark.parametrize("exists", [True, False])
@@ -152,3 +154,23 @@ def test_commands_that_start_together(tmp_path: Path) -> None:
         num_busy = sum(pool.map(run, range(6)))
     assert int((tmp_path / "count").read_text()) == 6 * rounds - num_busy
     assert [path.name for path in tmp_path.iterdir()] == ["count"]
+
+
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path) -> None:
+    out, held, order = tmp_path / "notes", threading.Event(), list[str]()
+
+    def hold() -> None:
+        with exclusive(out, "g2l, noting"):
+            held.set()
+            time.sleep(0.05)
+            order.append("first")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(5)
+    with pytest.raises(BusyError, match="in use by g2l, noting"), exclusive_soon(out, "g2l", 0.0):
+        pass
+    with exclusive_soon(out, "g2l", 5.0):
+        order.append("second")
+    thread.join()
+    assert order == ["first", "second"]

@@ -1,10 +1,12 @@
 """A slide whose file has changed: what reads it again after stage one accepts the planned file and those it noted."""
 
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.commands import leftovers
 from support.slides import damage_tiles, make_slide
 from support.stores import WIDTH
 
@@ -108,3 +110,20 @@ def test_damaged_notes_are_named(planned: Plan, tmp_path: Path, damage: bytes) -
     for look in (lambda: only_noted(store), lambda: noting_changed(store.folder)):
         with pytest.raises(StoreError, match=rf"{CHANGED_FILE}: damaged"):
             look()
+
+
+def test_processes_that_note_at_once_lose_nothing(planned: Plan, tmp_path: Path) -> None:
+    """Each has read the notes before the others wrote theirs; nothing is left beside them."""
+    store = new_store(tmp_path / "s.zarr", planned).folder
+    accepting = [noting_changed(store) for _ in range(6)]
+    threads = [
+        threading.Thread(target=accepts, args=(Path(f"{i}.svs"), f"hash-{i}")) for i, accepts in enumerate(accepting)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert read_changed(store) == {f"hash-{i}": f"{i}.svs" for i in range(6)}
+    assert leftovers(store) == []
+    accepting[0](Path("other.svs"), "hash-5")
+    assert read_changed(store)["hash-5"] == "5.svs"

@@ -3,6 +3,7 @@
 import os
 import shutil
 import threading
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import support.slides as sf
 from numpy.typing import NDArray
-from support.extraction import as_earlier_version, big_slide, plan_cohort
+from support.extraction import as_earlier_version, big_slide, plan_cohort, write_cohort
 from support.pixels import noise
 from support.plans import cohort_of, make_plan
 from support.store_writing import EMBEDDINGS, FAILED, PATCH_PX, continued_store, write_pending
@@ -19,6 +20,7 @@ from pipeline.base.errors import ConfigError
 from pipeline.base.images import ImageFormat, decode_image
 from pipeline.cohort.plan import Plan
 from pipeline.cohort.views import Views
+from pipeline.config.staging import StageFolder
 from pipeline.store.format import Status
 from pipeline.store.patches import PatchRead, PlannedPatches, StoredPatches, ViewedPatches
 from pipeline.store.store import Store
@@ -163,3 +165,39 @@ def test_views_are_those_of_the_patch_and_none_where_it_cannot_be_read() -> None
     out[:] = 0
     assert ViewedPatches(source, views, 8).read(1, out) == PatchRead(Status.EMPTY, reason="bare")
     assert not out.any()
+
+
+def test_slides_of_claimed_shards_are_copied_one_shard_ahead(tmp_path: Path) -> None:
+    """Shards turn up one by one, with gaps, and share slides; there is room for one slide at a time."""
+    plan = plan_cohort(write_cohort(tmp_path / "slides", 3))
+    most_bytes = max(path.stat().st_size for path in (tmp_path / "slides").glob("*.svs"))
+    patches = PlannedPatches(
+        plan, None, tell=(told := list[str]()).append, stage=StageFolder(tmp_path / "s", most_bytes)
+    )
+    claimed, out, taken = [0, 1, 3, 4], np.empty((64, 64, 3), np.uint8), list[int]()
+
+    def claim() -> Iterator[int]:
+        for shard in claimed:
+            taken.append(shard)
+            yield shard
+
+    def rows_of(shard: int) -> range:
+        return range(shard * 7, min(shard * 7 + 7, plan.num_rows))
+
+    read = []
+    with patches.staged(()):
+        for shard in patches.claimed_ahead(claim(), rows_of):
+            read.append((shard, len(taken)))
+            assert all(patches.read(row, out).status is Status.OK for row in rows_of(shard))
+    assert read == [(0, 2), (1, 3), (3, 4), (4, 4)]
+    assert told == []
+    assert list((tmp_path / "s").iterdir()) == []
+    taken.clear()
+    plain = PlannedPatches(plan, None, tell=print)
+    with plain.staged(()):
+        assert [(shard, len(taken)) for shard in plain.claimed_ahead(claim(), rows_of)] == [
+            (0, 1),
+            (1, 2),
+            (3, 3),
+            (4, 4),
+        ]

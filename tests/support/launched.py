@@ -51,15 +51,21 @@ class MemoryStore:
                 self.values[key] = desired.encode()
             return self.values[key]
 
+    def delete_key(self, key: str, /) -> bool:
+        with self.lock:
+            return self.values.pop(key, None) is not None
+
 
 @contextmanager
-def beating_in_a_thread(leader: LaunchedGroup) -> Iterator[None]:
-    """A leader that lives, and does nothing else."""
+def beating_in_a_thread(leader: LaunchedGroup, *done: str) -> Iterator[None]:
+    """A leader that lives, and does nothing else; it ends once the store has the keys `done`."""
     stop = threading.Event()
 
     def beat() -> None:
         while not stop.wait(0.01):
             leader._beat()
+            if done and leader.store.check(list(done)):
+                leader.store.set(f"over/{leader.session}", "done")
 
     thread = threading.Thread(target=beat)
     thread.start()

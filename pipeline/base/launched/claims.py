@@ -3,7 +3,7 @@
 Processes share a key-value store, `torch.distributed`'s, and nothing else: no call waits for another process.
 
     rank/R    how often process R was started; the last of these, its incarnation, is the one that lives
-    S/next    how many units of the list of session S were handed out
+    S/next    how many runs of units of the list of session S were handed out
     claim/U   "R:I": unit U was taken by process R in its incarnation I
     done/U    unit U is on disk
 
@@ -43,6 +43,9 @@ class KeyValue(Protocol):
     def compare_set(self, key: str, expected: str, desired: str, /) -> bytes:
         """Set a value if it is `expected`, "" for a key that is not there; returns the value then."""
 
+    def delete_key(self, key: str, /) -> bool:
+        """Remove a key; whether it was there."""
+
 
 @dataclass(frozen=True)
 class Member:
@@ -71,6 +74,18 @@ def is_void(store: KeyValue, holder: str) -> bool:
     return store.add(f"rank/{rank}", 0) > int(incarnation)
 
 
+def runs_of_neighbours(units: Sequence[int], processes: int) -> list[Sequence[int]]:
+    """The units in runs that grow shorter, each half of a process's share of what is left (guided self-scheduling,
+    Polychronopoulos and Kuck 1987). Who takes a run meets what neighbours share once.
+    """
+    runs, start = [], 0
+    while start < len(units):
+        length = max((len(units) - start) // (2 * processes), 1)
+        runs.append(units[start : start + length])
+        start += length
+    return runs
+
+
 class Claims:
     """The claims of one process on the units of a session.
 
@@ -81,6 +96,8 @@ class Claims:
         units: what is to be done, in the order in which it is handed out.
         is_on_disk: whether a unit is done, whatever the store says: asked when a dead process's claim is taken over.
         look: called between two looks at what others do; raises to end the waiting.
+        space: prefix of the keys of units, for units of several kinds that are numbered alike.
+        processes: if neighbours are handed out together, to how many.
     """
 
     def __init__(
@@ -91,9 +108,13 @@ class Claims:
         units: Sequence[int],
         is_on_disk: Callable[[int], bool],
         look: Callable[[], None] = lambda: None,
+        *,
+        space: str = "",
+        processes: int | None = None,
     ) -> None:
-        self._store, self._me, self._session = store, str(member), session
+        self._store, self._me, self._session, self._space = store, str(member), session, space
         self._units, self._is_on_disk, self._look = units, is_on_disk, look
+        self._runs = [[unit] for unit in units] if processes is None else runs_of_neighbours(units, processes)
 
     def rounds(self) -> Iterator[Iterator[int]]:
         """Iterators of units for this process to do, none of them empty; the last one ends when all units of the list
@@ -116,14 +137,32 @@ class Claims:
 
     def done(self, unit: int) -> None:
         """Say that a unit is on disk."""
-        self._store.set(f"done/{unit}", "1")
+        self._store.set(self._done(unit), "1")
+
+    def take_back(self) -> None:
+        """Let those units of the list be done that are said to be done, and are not on disk: they were withdrawn. For
+        one process, before the others begin.
+        """
+        for unit in self._units:
+            if self._store.check([self._done(unit)]) and not self._is_on_disk(unit):
+                self._store.delete_key(self._done(unit))
+                self._store.delete_key(self._claim(unit))
+
+    def _claim(self, unit: int) -> str:
+        return f"claim/{self._space}{unit}"
+
+    def _done(self, unit: int) -> str:
+        return f"done/{self._space}{unit}"
 
     def _handed_out(self) -> Iterator[int]:
-        """Units from the list, each to one process, as long as there are some."""
-        while (place := self._store.add(f"{self._session}/next", 1)) <= len(self._units):
-            self._look()
-            if self._take(self._units[place - 1]):
-                yield self._units[place - 1]
+        """Units from the list, each to one process, as long as there are some. Of a run that this process has taken,
+        others may take the end once the list is at its end.
+        """
+        while (place := self._store.add(f"{self._session}/next", 1)) <= len(self._runs):
+            for unit in self._runs[place - 1]:
+                self._look()
+                if self._take(unit):
+                    yield unit
 
     def _void(self, left: Sequence[int]) -> Iterator[int]:
         """Units that nobody has, or only a process that is gone."""
@@ -133,11 +172,11 @@ class Claims:
 
     def _take(self, unit: int) -> bool:
         """Claim a unit that nobody has or a dead process had; false if it is another's or on disk already."""
-        key = f"claim/{unit}"
+        key = self._claim(unit)
         holder = self._store.compare_set(key, "", self._me).decode()
         if holder == self._me:
             return True
-        if not is_void(self._store, holder) or self._store.check([f"done/{unit}"]):
+        if not is_void(self._store, holder) or self._store.check([self._done(unit)]):
             return False
         if self._store.compare_set(key, holder, self._me).decode() != self._me:
             return False
@@ -151,6 +190,6 @@ class Claims:
         left = []
         for start in range(0, len(units), CHECKED_AT_ONCE):
             some = units[start : start + CHECKED_AT_ONCE]
-            if not self._store.check([f"done/{unit}" for unit in some]):
-                left += [unit for unit in some if not self._store.check([f"done/{unit}"])]
+            if not self._store.check([self._done(unit) for unit in some]):
+                left += [unit for unit in some if not self._store.check([self._done(unit)])]
         return left

@@ -6,9 +6,10 @@ anything that sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT). No process gr
 together, and no process waits for another but at the end.
 
     beat/I     grows twice a second while the leader of incarnation I lives
-    call/I     JSON: what there is to do
+    call/I/N   JSON: what there is to do, for the N-th time; all of it is done before the leader calls again
     over/I     the leader has ended
-    I/...      counters of the session that this leader called to
+    I/...      who has come to this leader's calls, and who has left
+    I/N/...    counters of what the N-th call was to
     said/N     notes of the others, for the leader to say
 """
 
@@ -75,6 +76,11 @@ class ReachedStore:
         with _reaching():
             return bytes(self._store.compare_set(key, expected, desired))
 
+    def delete_key(self, key: str, /) -> bool:
+        """As `KeyValue.delete_key`."""
+        with _reaching():
+            return bool(self._store.delete_key(key))
+
 
 @contextmanager
 def _reaching() -> Iterator[None]:
@@ -116,6 +122,7 @@ class LaunchedGroup:
         self.store, self.world = store, world
         self.member = register(store, rank)
         self._leader = self.member.incarnation  # of the session; for others once they are called
+        self._number = 0  # of the last call
         self._seen: tuple[int, float] = (-1, time.monotonic())
         self._stop = threading.Event()
         self._heard, self._missed = store.add("said", 0), 0
@@ -130,8 +137,13 @@ class LaunchedGroup:
 
     @property
     def session(self) -> str:
-        """Name of what the leader has called to."""
+        """Name of all that this leader calls to."""
         return str(self._leader)
+
+    @property
+    def work(self) -> str:
+        """Name of what the leader has called to last."""
+        return f"{self._leader}/{self._number}"
 
     # The leader
 
@@ -159,12 +171,13 @@ class LaunchedGroup:
 
     def call(self, message: dict[str, Any]) -> None:
         """Tell the others what there is to do: JSON types."""
-        self.store.set(f"call/{self._leader}", json.dumps(message))
+        self._number += 1
+        self.store.set(f"call/{self.work}", json.dumps(message))
 
     @contextmanager
     def showing(self, progress: Progress, num_open: int = 0) -> Iterator[None]:
-        """Show what all processes do in the session; for units whose steps become known one by one, `num_open` is how
-        many units there are.
+        """Show what all processes do since the last call; for units whose steps become known one by one, `num_open` is
+        how many units there are.
         """
         self._progress, self._num_open = (progress, 0), num_open
         try:
@@ -207,12 +220,12 @@ class LaunchedGroup:
     def _show(self) -> None:
         if self._progress is not None:
             progress, shown = self._progress
-            steps = self.store.add(f"{self.session}/steps", 0)
+            steps = self.store.add(f"{self.work}/steps", 0)
             self._progress = progress, steps
-            if self._num_open and (known := self.store.add(f"{self.session}/known", 0)):
-                expected = self.store.add(f"{self.session}/expected", 0)
+            if self._num_open and (known := self.store.add(f"{self.work}/known", 0)):
+                expected = self.store.add(f"{self.work}/expected", 0)
                 progress.expect(expected + round(max(self._num_open - known, 0) * expected / known))
-            progress.note(failed=self.store.add(f"{self.session}/failed", 0), processes=self.world)
+            progress.note(failed=self.store.add(f"{self.work}/failed", 0), processes=self.world)
             progress.step(steps - shown)
 
     def _say_once(self, text: str) -> None:
@@ -223,20 +236,25 @@ class LaunchedGroup:
     # The others
 
     @contextmanager
-    def helping(self) -> Iterator[dict[str, Any] | None]:
-        """Wait until the leader calls; yields what there is to do, `None` if there is nothing. Notes go to the leader.
+    def helping(self) -> Iterator[Iterator[dict[str, Any]]]:
+        """Gives the leader's calls, what there is to do in each, waiting for the next one until the leader has ended.
+        Notes go to the leader.
 
         Raises:
-            GroupError: the leader has failed or says nothing any more; it has told the user why.
+            GroupError: on asking for a call: the leader has failed, which it has told the user, or says nothing any
+                more.
         """
         with console.said_to(self._send):
-            message = self._await_call()
             try:
-                yield message
+                yield self._calls()
             finally:
-                if message is not None:
+                if self._number:
                     with contextlib.suppress(GroupError):
                         self._count_up_to_me("left")
+
+    def _calls(self) -> Iterator[dict[str, Any]]:
+        while (message := self._await_call()) is not None:
+            yield message
 
     def _count_up_to_me(self, what: str) -> None:
         """Set a counter of this process to its incarnation: a value that needs no second question to be read."""
@@ -248,19 +266,25 @@ class LaunchedGroup:
             self.store.set(f"said/{self.store.add('said', 1)}", text)
 
     def _await_call(self) -> dict[str, Any] | None:
-        """What a leader that lives calls to: one that is gone may have left its call, or its failure, behind."""
+        """What a leader that lives calls to next, `None` once it has ended. One that is gone may have left its call, or
+        its failure, behind.
+        """
         first_seen: dict[int, int] = {}
         while True:
-            self._leader = self.store.add("rank/0", 0)
+            leader = self.store.add("rank/0", 0)
+            if leader != self._leader:
+                self._leader, self._number = leader, 0
             beat = self.store.add(f"beat/{self._leader}", 0)
             lives = beat > first_seen.setdefault(self._leader, beat)
             over = f"over/{self._leader}"
             if self.store.check([over]) and (lives or self.store.get(over) == b"done"):
                 self.look()
                 return None
-            if lives and self.store.check([f"call/{self._leader}"]):
+            call = f"call/{self._leader}/{self._number + 1}"
+            if lives and self.store.check([call]):
+                self._number += 1
                 self._count_up_to_me("came")
-                message: dict[str, Any] = json.loads(self.store.get(f"call/{self._leader}"))
+                message: dict[str, Any] = json.loads(self.store.get(call))
                 return message
             self._require_beat(beat)
             time.sleep(BEAT_SECONDS / 5)
@@ -292,9 +316,25 @@ class LaunchedGroup:
 
     # All
 
-    def share(self, units: Sequence[int], is_on_disk: Callable[[int], bool], failed: int = 0) -> "SharedWork":
-        """The session's units, to be done by all processes; `failed` rows there were before."""
-        claims = Claims(self.store, self.member, self.session, units, is_on_disk, self.look)
+    def share(
+        self,
+        units: Sequence[int],
+        is_on_disk: Callable[[int], bool],
+        failed: int = 0,
+        *,
+        space: str = "",
+        in_runs: bool = False,
+    ) -> "SharedWork":
+        """The units of the last call, to be done by all processes; `failed` rows there were before.
+
+        Args:
+            space: as for `Claims`.
+            in_runs: whether a process takes neighbours as far as that keeps all at work.
+        """
+        processes = self.world if in_runs else None
+        claims = Claims(
+            self.store, self.member, self.work, units, is_on_disk, self.look, space=space, processes=processes
+        )
         return SharedWork(self, claims, failed)
 
 
@@ -303,20 +343,20 @@ class SharedWork:
 
     def __init__(self, group: LaunchedGroup, claims: Claims, failed: int) -> None:
         self._group, self._failed = group, failed
-        self.rounds, self.done = claims.rounds, claims.done
+        self.rounds, self.done, self.take_back = claims.rounds, claims.done, claims.take_back
 
     def step(self, count: int = 1) -> None:
         """Count what is done."""
-        self._group.store.add(f"{self._group.session}/steps", count)
+        self._group.store.add(f"{self._group.work}/steps", count)
 
     def add_failed(self, count: int) -> int:
         """Count failures; returns those of all processes, and of earlier runs."""
-        return self._failed + self._group.store.add(f"{self._group.session}/failed", count)
+        return self._failed + self._group.store.add(f"{self._group.work}/failed", count)
 
     def expect(self, count: int) -> None:
         """Say how many steps a unit has, where that becomes known only now."""
-        self._group.store.add(f"{self._group.session}/expected", count)
-        self._group.store.add(f"{self._group.session}/known", 1)
+        self._group.store.add(f"{self._group.work}/expected", count)
+        self._group.store.add(f"{self._group.work}/known", 1)
 
     def report(self, unit: int, record: dict[str, Any]) -> None:
         """Say what came of a unit, before it is `done`: JSON types."""

@@ -98,6 +98,10 @@ class Staging:
         self._room: StageRoom | None = None
         self._thread: threading.Thread | None = None
 
+    def another(self) -> "Staging":
+        """Another block of the same folder and bound, for when this one has ended."""
+        return Staging(self._stage, tell=self._tell)
+
     def __enter__(self) -> Self:
         if self._stage is not None:
             self._room = StageRoom(self._stage)

@@ -11,7 +11,6 @@ DIR/staged.SCOPE-PID-START-RANDOM.g2l-part/0/a.svs
 import contextlib
 import os
 import shutil
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +19,7 @@ from pipeline.base import interrupts
 from pipeline.base.errors import BusyError, G2LError
 from pipeline.config.staging import StageFolder
 from pipeline.disk.asides import aside_name, is_aside_of, remove, remove_asides_of
-from pipeline.disk.locks import exclusive
+from pipeline.disk.locks import exclusive_soon
 
 STAGED = "staged"
 """Name of commands' folders before their tags, and of the lock."""
@@ -28,7 +27,6 @@ FREE_SHARE = 0.5
 """Share of the free disk that may be used if the user gives no bound. Our choice: the output may be on that disk."""
 LOCK_SECONDS = 30.0
 """Longest wait for another command that looks for room, which takes milliseconds. Our choice."""
-RETRY_SECONDS = 0.01
 
 
 class SizedFile(Protocol):
@@ -72,7 +70,11 @@ class StageRoom:
         """
         needed = sum(part.num_bytes for part in parts)
         with contextlib.ExitStack() as held:
-            if not self._hold_lock(held):
+            try:
+                held.enter_context(
+                    exclusive_soon(self.folder / STAGED, "g2l, looking for room for a slide", LOCK_SECONDS)
+                )
+            except BusyError:
                 return None
             if not self._has_room(needed):
                 remove_asides_of(self.folder / STAGED, locked=False)  # of commands that were killed since
@@ -99,18 +101,6 @@ class StageRoom:
         with interrupts.guard:
             remove(self._own)
             interrupts.settled(self._key)
-
-    def _hold_lock(self, held: contextlib.ExitStack) -> bool:
-        """Hold the lock under which room is looked for; whether that came off."""
-        give_up = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                held.enter_context(exclusive(self.folder / STAGED, "g2l, looking for room for a slide"))
-                return True
-            except BusyError:
-                if time.monotonic() > give_up:
-                    return False
-                time.sleep(RETRY_SECONDS)
 
     def _has_room(self, needed: int) -> bool:
         """Whether so many more bytes are within the bound, this command's share of it, and the disk."""

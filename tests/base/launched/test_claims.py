@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from support.launched import MemoryStore
 
 from pipeline.base.launched import claims
-from pipeline.base.launched.claims import Claims, KeyValue, Member, is_void, register
+from pipeline.base.launched.claims import Claims, KeyValue, Member, is_void, register, runs_of_neighbours
 
 
 @pytest.fixture(autouse=True)
@@ -42,9 +43,9 @@ def stuck_after(looks: int) -> Callable[[], None]:
     return look
 
 
-def work(store: KeyValue, rank: int, units: list[int], done: list[int]) -> None:
+def work(store: KeyValue, rank: int, units: list[int], done: list[int], **options: Any) -> None:
     """A process that does what it gets, in its incarnation of now."""
-    mine = Claims(store, register(store, rank), "1", units, lambda unit: unit in done)
+    mine = Claims(store, register(store, rank), "1", units, lambda unit: unit in done, **options)
     for claimed in mine.rounds():
         for unit in claimed:
             done.append(unit)
@@ -84,6 +85,8 @@ def test_the_store_of_torch_answers_as_the_one_of_the_tests() -> None:
         assert store.get("a") == b"2"
         assert [store.add("n", 0), store.add("n", 2), store.add("n", 1)] == [0, 2, 3]
         assert [store.check(["a"]), store.check(["a", "b"])] == [True, False]
+        assert [store.delete_key("a"), store.delete_key("a"), store.check(["a"])] == [True, False, False]
+        assert store.compare_set("a", "", "4") == b"4"
 
 
 def test_a_claim_is_void_once_its_process_is_started_again() -> None:
@@ -149,3 +152,54 @@ def test_however_processes_die_all_is_done(deaths: list[tuple[int, int, bool]], 
             last.done(unit)
     assert {unit: number for unit, number in Counter(done).items() if number > 1} == {}
     assert sorted(done) == units
+
+
+@given(st.lists(st.integers(), max_size=300), st.integers(1, 70))
+def test_runs_are_the_units_in_order_and_grow_shorter(units: list[int], processes: int) -> None:
+    runs = runs_of_neighbours(units, processes)
+    assert [unit for run in runs for unit in run] == units
+    lengths = [len(run) for run in runs]
+    assert lengths == sorted(lengths, reverse=True)
+    assert all(length == 1 or length * 2 * processes <= len(units) for length in lengths)
+    assert lengths[-1:] in ([], [1])
+
+
+def test_a_run_is_of_one_process_until_others_have_nothing_to_do() -> None:
+    """Whoever is first takes neighbours; the end of its run is taken by the other one, which it then passes over."""
+    store, units = MemoryStore(), list(range(16))
+    first, second = (
+        Claims(store, register(store, rank), "1", units, lambda _: False, processes=2) for rank in range(2)
+    )
+    mine = next(first.rounds())
+    taken = [next(mine), next(mine)]
+    rounds = second.rounds()
+    others = list(next(rounds))
+    assert (taken, others) == ([0, 1], list(range(4, 16)))
+    for unit in others:
+        second.done(unit)
+    assert list(next(rounds)) == [2, 3]
+    assert list(mine) == []
+
+
+def test_units_of_two_kinds_are_apart() -> None:
+    store, plain, round_1 = MemoryStore(), list[int](), list[int]()
+    work(store, 0, [0, 1], plain)
+    mine = Claims(store, register(store, 0), "2", [0, 1], lambda _: False, space="view-1/")
+    for claimed in mine.rounds():
+        for unit in claimed:
+            round_1.append(unit)
+            mine.done(unit)
+    assert plain == round_1 == [0, 1]
+
+
+def test_what_was_withdrawn_is_done_again_and_nothing_else() -> None:
+    """The store remembers all three as done; one is no longer on disk, and who did it lives."""
+    store, done, again = MemoryStore(), list[int](), list[int]()
+    work(store, 0, [7, 8, 9], done)
+    leader = Claims(store, register(store, 1), "2", [7, 8, 9], lambda unit: unit != 8)
+    leader.take_back()
+    for claimed in leader.rounds():
+        for unit in claimed:
+            again.append(unit)
+            leader.done(unit)
+    assert again == [8]

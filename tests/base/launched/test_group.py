@@ -39,7 +39,8 @@ if group.is_leader:
                     shared.done(unit)
         assert progress._done == 40, progress._done
 else:
-    with group.helping() as call:
+    with group.helping() as calls:
+        call = next(calls)
         say("the same note")
         say(f"a note of {group.member.rank}")
         shared = group.share(call["units"], lambda unit: False)
@@ -118,21 +119,22 @@ def test_a_call_that_a_dead_leader_has_left_is_not_heard(store: MemoryStore) -> 
 def test_a_helper_that_is_started_again_alone_joins_what_goes_on(store: MemoryStore, leading: LaunchedGroup) -> None:
     leading.call({"pending": [1]})
     for _ in range(2):
-        with LaunchedGroup(store, 1, 2).helping() as call:
-            assert call == {"pending": [1]}
+        with LaunchedGroup(store, 1, 2).helping() as calls:
+            assert next(calls) == {"pending": [1]}
 
 
 def test_a_leader_that_ends_without_a_call_lets_the_helpers_go(store: MemoryStore) -> None:
     with LaunchedGroup(store, 0, 2).leading():
         pass
-    with LaunchedGroup(store, 1, 2).helping() as call:
-        assert call is None
+    with LaunchedGroup(store, 1, 2).helping() as calls:
+        assert list(calls) == []
 
 
 def test_helpers_end_with_a_leader_that_fails(store: MemoryStore, leading: LaunchedGroup) -> None:
     leading.call({})
     helper = LaunchedGroup(store, 1, 2)
-    with helper.helping():
+    with helper.helping() as calls:
+        next(calls)
         helper.look()
         leading.store.set("over/1", "failed")
         with pytest.raises(GroupError, match="the first process has failed"):
@@ -158,9 +160,9 @@ def test_nothing_is_heard_of_the_leader(store: MemoryStore, monkeypatch: pytest.
     monkeypatch.setattr(group, "PATIENCE_SECONDS", 0.05)
     with (
         pytest.raises(GroupError, match="nothing was heard of the first process"),
-        LaunchedGroup(store, 1, 2).helping(),
+        LaunchedGroup(store, 1, 2).helping() as calls,
     ):
-        pass
+        next(calls)
 
 
 def test_the_leader_waits_for_helpers_that_live(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,3 +220,35 @@ def test_what_is_said_goes_to_the_listener(capsys: pytest.CaptureFixture[str]) -
         console.say("a")
     console.say("b")
     assert (heard, capsys.readouterr().err) == (["a"], "b\n")
+
+
+def test_a_leader_calls_again_and_helpers_follow_its_successor(store: MemoryStore) -> None:
+    """The second call is to other counters; of a successor the first call is the next one."""
+    leader, heard = LaunchedGroup(store, 0, 2), list[tuple[str, object]]()
+    helper = LaunchedGroup(store, 1, 2)
+
+    def follow() -> None:
+        heard.extend((helper.work, call["n"]) for call in helper._calls())
+        helper._count_up_to_me("left")
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+
+    def until(count: int) -> None:
+        while len(heard) < count and thread.is_alive():
+            leader._beat()
+            time.sleep(0.002)
+
+    leader.call({"n": 1})
+    until(1)
+    leader.call({"n": 2})
+    leader.share([], lambda _: True).step(3)
+    until(2)
+    leader = LaunchedGroup(store, 0, 2)
+    with leader.leading():
+        leader.call({"n": 3})
+        until(3)
+    thread.join(10)
+    assert heard == [("1/1", 1), ("1/2", 2), ("2/1", 3)]
+    assert (store.add("1/1/steps", 0), store.add("1/2/steps", 0)) == (0, 3)
+    assert store.add("2/left/1", 0) == 1

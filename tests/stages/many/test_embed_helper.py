@@ -8,7 +8,8 @@ import pytest
 from support.commands import leftovers, succeed
 from support.extraction import TEACHER, write_cohort, write_teacher
 from support.launched import MemoryStore, beating_in_a_thread, ended, kill_worker, start_torchrun
-from support.slides import not_a_slide
+from support.slides import damage_tiles, make_slide, not_a_slide
+from support.staging import watching
 
 from pipeline.base.errors import ConfigError, EmbedError
 from pipeline.base.launched.group import LaunchedGroup
@@ -73,14 +74,20 @@ def test_with_torchrun(made: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_process_is_replaced(tmp_path: Path, made: Path) -> None:
+    """With slides that are staged."""
     slides = write_cohort(tmp_path / "many", 12, width=1024, height=1024).parent
     (slides / "manifest.csv").unlink()
     run(made, tmp_path / "one", slides=slides)
-    call = words(made, tmp_path / "s", slides)
+    most_bytes = 4 * max(path.stat().st_size for path in slides.glob("*.svs"))
+    staging = ["--stage-dir", tmp_path / "stage", "--stage-gb", most_bytes / 1e9]
+    call = [*words(made, tmp_path / "s", slides), *staging]
     launcher = start_torchrun(*call, launcher=("--standalone", "--max-restarts", 2))
     embeddings = tmp_path / "s" / "tile_embeddings"
-    kill_worker(launcher, 1, lambda: len(list(embeddings.glob("*.pt"))) >= 1)
-    code, out, err = ended(launcher)
+    with watching(tmp_path / "stage") as seen:
+        kill_worker(launcher, 1, lambda: len(list(embeddings.glob("*.pt"))) >= 1)
+        code, out, err = ended(launcher)
+    assert 0 < max(seen) <= most_bytes
+    assert list((tmp_path / "stage").iterdir()) == []
     assert code == 0, out + err
     assert files_of(tmp_path / "s") == files_of(tmp_path / "one")
     assert leftovers(tmp_path) == []
@@ -98,7 +105,7 @@ def test_a_leader_and_then_a_helper(made: Path, tmp_path: Path) -> None:
     gone.unlink()
     (out / "tiles" / "s2.coordinates.npz").unlink(missing_ok=True)
     beating = LaunchedGroup(store, 0, 2)
-    beating.call(json.loads(store.get("call/1")))
+    beating.call(json.loads(store.get("call/1/1")))
     del store.values["done/2"], store.values["claim/2"], store.values["report/2"]
     with beating_in_a_thread(beating):
         help_embed(LaunchedGroup(store, 1, 2), model_of(made), made / "slides", out, EmbedConfig.build(OPTIONS))
@@ -116,7 +123,7 @@ def test_what_a_helper_finds_must_be_what_the_leader_found(made: Path, tmp_path:
     with leading.leading():
         run(made, out, leading)
     beating = LaunchedGroup(found, 0, 2)
-    beating.call(json.loads(found.get("call/1")))
+    beating.call(json.loads(found.get("call/1/1")))
     config = EmbedConfig.build(OPTIONS)
     fewer = shutil.copytree(made / "slides", tmp_path / "fewer")
     (fewer / "s0.svs").unlink()
@@ -128,11 +135,35 @@ def test_what_a_helper_finds_must_be_what_the_leader_found(made: Path, tmp_path:
             help_embed(LaunchedGroup(found, 1, 2), f"tiny={TEACHER}@{other}", made / "slides", out, config)
 
 
-def test_retries_are_for_one_process(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--retry-failures runs in one process"):
-        run(made, tmp_path / "s", LaunchedGroup(MemoryStore(), 0, 2), retry_failures=True)
-
-
 def test_the_command_alone_is_as_ever(made: Path, tmp_path: Path) -> None:
     assert "dimensions (slides: 4)" in succeed(*words(made, tmp_path / "s"))
     assert files_of(tmp_path / "s") == files_of(made / "one")
+
+
+def test_slides_are_tried_again_by_leader_and_helper(made: Path, tmp_path: Path) -> None:
+    """Two slides have a damaged tile; one is mended. What is written, and listed as failed, is as of one process."""
+    slides, whole = tmp_path / "slides", make_slide(tmp_path / "whole.svs", width=512, height=512, mpp=0.5, seed=1)
+    slides.mkdir()
+    for name in ("a.svs", "b.svs"):
+        damage_tiles(whole, [(1, 1)], how="garbage", out=slides / name)
+    run(made, tmp_path / "before", slides=slides)
+    shutil.copy(whole, slides / "b.svs")
+    one, out = (shutil.copytree(tmp_path / "before", tmp_path / name) for name in ("one", "s"))
+    alone = run(made, one, slides=slides, retry_failures=True)
+    leader = LaunchedGroup(store := MemoryStore(), 0, 2)
+    with leader.leading():
+        tally = run(made, out, leader, slides, retry_failures=True, stage_dir=tmp_path / "stage")
+    assert files_of(out) == files_of(one) != files_of(tmp_path / "before")
+    assert (tally.num_patches, tally.failed_patches) == (alone.num_patches, alone.failed_patches)
+    assert tally.failed_patches == len((out / "failures.csv").read_text().splitlines()) - 1 > 0
+
+    later = shutil.copytree(tmp_path / "before", tmp_path / "later")
+    beating = LaunchedGroup(store, 0, 2)
+    beating.call(json.loads(store.get("call/1/1")))
+    del store.values["done/1"], store.values["claim/1"]
+    config = EmbedConfig.build(OPTIONS | {"retry_failures": True, "stage_dir": tmp_path / "stage"})
+    with beating_in_a_thread(beating):
+        help_embed(LaunchedGroup(store, 1, 2), model_of(made), slides, later, config)
+    embedded = "tile_embeddings/b.pt"
+    assert files_of(later)[embedded] == files_of(one)[embedded]
+    assert list((tmp_path / "stage").iterdir()) == []

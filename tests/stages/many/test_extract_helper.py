@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.commands import leftovers, succeed
 from support.extraction import TEACHER, array_files, extract, plan_cohort, write_cohort, write_teacher
-from support.launched import MemoryStore, beating_in_a_thread, ended, free_port, start_torchrun
+from support.launched import MemoryStore, beating_in_a_thread, ended, start_torchrun
 
 from pipeline.base.errors import ConfigError, StoreError
 from pipeline.base.launched.group import LaunchedGroup
@@ -43,36 +43,14 @@ def config(made: Path, **options: object) -> ExtractConfig:
 
 @pytest.mark.slow
 def test_one_node(made: Path, tmp_path: Path) -> None:
-    code, out, err = ended(start_torchrun(*words(made, tmp_path / "s"), processes=3))
-    assert code == 0, out + err
-    assert array_files(tmp_path / "s") == array_files(made / "one")
-    assert out.count("24 rows of 96 dimensions in 12 shards") == err.count("preflight:") == 1  # one speaks
-    assert leftovers(tmp_path) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["static", "c10d"])
-def test_two_nodes(made: Path, tmp_path: Path, how: str) -> None:
-    """Two launchers, as docs/scale.md starts them on two machines."""
-    port = free_port()
-    launchers = []
-    for node in (0, 1):
-        meet = ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--rdzv-id", "job"]
-        static = ["--node-rank", node, "--master-addr", "127.0.0.1", "--master-port", port]
-        launcher = ["--nnodes", 2, *(meet if how == "c10d" else static)]
-        launchers.append(start_torchrun(*words(made, tmp_path / "s"), processes=1, launcher=launcher))
-    ends = [ended(launcher) for launcher in launchers]
-    assert [end[0] for end in ends] == [0, 0], ends
-    assert array_files(tmp_path / "s") == array_files(made / "one")
-
-
-@pytest.mark.slow
-def test_a_manifest_is_planned_once(made: Path, tmp_path: Path) -> None:
+    """A manifest is planned once, and one process speaks. On two nodes: `kills/test_launched.py`."""
     slides = shutil.copytree(made / "slides", tmp_path / "slides")
     options = ["--patch-px", 64, "--min-tissue", 0, "--patches-per-slide", 12]
     call = words(made, tmp_path / "s", *options, source=slides / "manifest.csv")
-    code, out, err = ended(start_torchrun(*call))
+    code, out, err = ended(start_torchrun(*call, processes=3))
     assert code == 0, out + err
+    assert out.count("24 rows of 96 dimensions in 12 shards") == err.count("preflight:") == 1
+    assert leftovers(tmp_path) == []
     succeed(*words(made, tmp_path / "alone", *options, source=slides / "manifest.csv"))
     assert array_files(tmp_path / "s") == array_files(tmp_path / "alone")
     code, out, err = ended(start_torchrun(*call))  # finished
@@ -109,10 +87,10 @@ def test_a_leader_and_then_a_helper_in_one_process(made: Path, tmp_path: Path) -
     for shard in (3, 7):
         (tmp_path / "s" / "shards" / f"{shard}.json").unlink()
         store.values.pop(f"done/{shard}")
-    beating.call({"pending": [3, 7], "failed": 0, "crashing": {}})
+    beating.call({"pending": [3, 7], "failed": 0, "crashing": {}, "view": 0, "stages": False})
     helper = LaunchedGroup(store, 1, 2)
     del store.values["claim/3"], store.values["claim/7"]
-    with beating_in_a_thread(beating):
+    with beating_in_a_thread(beating, "done/3", "done/7"):
         help_extract(helper, tmp_path / "s", config(made))
     assert array_files(tmp_path / "s") == array_files(made / "one")
     assert Store(tmp_path / "s").first.pending == []
@@ -125,7 +103,7 @@ def test_a_helper_with_another_teacher_is_refused(made: Path, tmp_path: Path) ->
     other = write_teacher(tmp_path / "other.safetensors", seed=5)
     store = MemoryStore()
     leader = LaunchedGroup(store, 0, 2)
-    leader.call({"pending": [], "failed": 0, "crashing": {}})
+    leader.call({"pending": [], "failed": 0, "crashing": {}, "view": 0, "stages": False})
     with beating_in_a_thread(leader):
         with pytest.raises(StoreError, match="weights_sha256"):
             help_extract(LaunchedGroup(store, 1, 2), out, config(made, weights=other))
@@ -133,11 +111,8 @@ def test_a_helper_with_another_teacher_is_refused(made: Path, tmp_path: Path) ->
             help_extract(LaunchedGroup(store, 1, 2), out, config(made, precision="bfloat16"))
 
 
-def test_what_is_for_one_process_or_a_whole_store(made: Path, tmp_path: Path) -> None:
+def test_rounds_are_for_a_whole_store(made: Path, tmp_path: Path) -> None:
     plan, out = Store(made / "one").plan, tmp_path / "s"
-    for options in ({"retry_failures": True}, {"views": 2, "views_per_epoch": "fresh"}):
-        with pytest.raises(ConfigError, match=r"runs in one process\. Start it without torchrun"):
-            extract_teacher(plan, out, config(made, **options), group=LaunchedGroup(MemoryStore(), 0, 2))
     with pytest.raises(ConfigError, match="rounds are added to a whole store"):
         extract_teacher(plan, out, config(made, views=2, views_per_epoch="fresh", part="1/2"))
     assert not out.exists()

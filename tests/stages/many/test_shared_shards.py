@@ -29,5 +29,5 @@ def test_shards_are_done_until_none_is_left(good_store: Path) -> None:
             seen.append(shard)
             shared.done(shard)
 
-    do_claimed(group, Store(good_store).first, [2, 0, 1], 0, do)
+    do_claimed(group, Store(good_store).first, {"pending": [2, 0, 1], "failed": 0, "view": 0, "stages": False}, do)
     assert seen == [2, 0, 1]
