@@ -1,6 +1,7 @@
 """The student with a projector for each teacher, trained, saved and restored as one; and the loss by its name."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -42,6 +43,7 @@ class Distillation:
         precision: arithmetic of the student's passes; projectors and losses are in float32.
         training_pass: the student in training, where that is not just its module: compiled, for example.
         micro_batch: rows in a pass of the student; `None` for any number.
+        is_sharded: whether the student is split over the processes, all of which must then embed together.
     """
 
     student: BuiltEncoder
@@ -50,6 +52,7 @@ class Distillation:
     precision: str
     training_pass: Callable[[Tensor], Tensor] | None = None
     micro_batch: int | None = None
+    is_sharded: bool = False
 
     @property
     def projectors(self) -> tuple[Projector, ...]:
@@ -75,8 +78,18 @@ class Distillation:
             if self.student.module.training:
                 embedding: Tensor = (self.training_pass or self.student.module)(pixels)
             else:
-                embedding = torch.cat([self.student.module(part) for part in self.parts(pixels)])
+                with self._evaluating():
+                    embedding = torch.cat([self.student.module(part) for part in self.parts(pixels)])
         return embedding.float()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """No inference tensors where the student is split: what is gathered in a pass is used in training later."""
+        if not self.is_sharded:
+            yield
+            return
+        with torch.inference_mode(False), torch.no_grad():
+            yield
 
     def parts(self, pixels: Tensor) -> list[Tensor]:
         """Split a batch into parts of `micro_batch` rows; the last may be smaller."""

@@ -40,6 +40,7 @@ from pipeline.base.errors import ConfigError, G2LError
 from pipeline.base.loader import BatchLoader
 from pipeline.cohort.cases import case_facts, cases_warning
 from pipeline.cohort.views import Views
+from pipeline.config.model_names import SCRATCH
 from pipeline.config.recipes import departures, departures_note
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.locks import exclusive
@@ -55,7 +56,13 @@ from pipeline.student.describe import describe_run_student, split_facts
 from pipeline.student.folder import write_student
 from pipeline.student.start import continue_projector, find_start, projector_hash
 from pipeline.training.augment import beyond_the_teacher
-from pipeline.training.checkpoint import check_finite, load_checkpoint, load_last_checkpoint, save_checkpoint
+from pipeline.training.checkpoint import (
+    check_finite,
+    load_checkpoint,
+    load_last_checkpoint,
+    load_last_parts,
+    save_checkpoint,
+)
 from pipeline.training.curves import draw_curves
 from pipeline.training.early_stop import EarlyStop
 from pipeline.training.held_out import best_words
@@ -64,6 +71,9 @@ from pipeline.training.optim import build_optimizer, set_schedules
 from pipeline.training.rows import KeptStatistics, RowChoice, StoredRows, batches_of, choose_rows, epoch_order
 from pipeline.training.run_folder import MetricsLog, RunFolder, check_line
 from pipeline.training.scoring import calibrated, score_teachers
+from pipeline.training.sharded.parts import like_run
+from pipeline.training.sharded.split import is_split, shard_student
+from pipeline.training.sharded.update import ShardedAdamW
 from pipeline.training.step.rehearsal import cost_words, rehearse
 from pipeline.training.step.train_step import HowToStep, train_step
 from pipeline.training.subset import RowSubset
@@ -192,7 +202,11 @@ def open_run(teachers: ChosenTeachers, folder: RunFolder, config: TrainConfig, d
         )
     draws = RunDraws(config.seed, folder.version())
     how = HowToStep.here(
-        rows.batch_size, config.micro_batch, compiled=config.compile, synchronise=draws.batch_norm_over_all
+        rows.batch_size,
+        config.micro_batch,
+        compiled=config.compile,
+        synchronise=draws.batch_norm_over_all,
+        shard=config.shard_student,
     )
     how.require(student, device)
     if distributed.is_leader():
@@ -258,16 +272,18 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
         StoreError: views that were shown have been made again since.
         G2LError: a weight is not finite, or the student cannot be written.
     """
-    config, teachers, distillation = run.config, run.teachers, run.distillation
+    config, teachers = run.config, run.teachers
     best = folder.best()
     step = best.step if best and config.keep == "best" else run.last_step
     held_out = folder.held_out_figures(step)
     if distributed.is_leader():
         if run.reader.fresh:
             run.reader.fresh.require_unchanged()
-        check_finite(run.last_step, distillation.state())
+        distillation = whole_distillation(run)
+        if distillation is run.distillation:
+            check_finite(run.last_step, distillation.state())
         draw_curves(folder.metrics(), folder.curves_path)
-        if step != run.last_step:
+        if step != run.last_step or distillation is not run.distillation:
             distillation.load_state(load_checkpoint(folder.checkpoints, step))
         facts = card_facts(teachers, held_out, distillation.student, config.for_card(), run.rows.train, step)
         identity = folder.read_identity()
@@ -291,6 +307,18 @@ def finish(run: Run, folder: RunFolder, num_new_steps: int, seconds: float) -> T
             step if says_step else None,
         )
     return Trained(folder, run.last_step, num_new_steps, held_out, seconds, step)
+
+
+def whole_distillation(run: Run) -> Distillation:
+    """The run's student and heads; of a student that is split another one, whole, on the CPU, and without the weights
+    that a checkpoint has.
+    """
+    distillation = run.distillation
+    if not distillation.is_sharded:
+        return distillation
+    whole = build_encoder(run.config.student, SCRATCH, run.teachers.first.patch_px)
+    student = replace(distillation.student, module=whole.module)
+    return replace(distillation, student=student, training_pass=None, is_sharded=False)
 
 
 def prepare_run(
@@ -325,9 +353,13 @@ def prepare_run(
         projector.teacher_norm.set_statistics(torch.from_numpy(mean), torch.from_numpy(var))
         projector.to(device)
     heads = tuple(map(Head, teachers.names, projectors, teachers.weights))
-    student.module.to(device)
     how = how or HowToStep(rows.batch_size)
-    distillation = Distillation(student, heads, device, precision, how.training_pass(student), how.part)
+    adamw = ShardedAdamW if how.sharded else torch.optim.AdamW
+    if how.sharded:
+        shard_student(student.module, student.module.model, device, precision)
+    else:
+        student.module.to(device)
+    distillation = Distillation(student, heads, device, precision, how.training_pass(student), how.part, how.sharded)
     return Run(
         config=config,
         draws=draws,
@@ -342,8 +374,8 @@ def prepare_run(
             tell=say,
         ),
         distillation=distillation,
-        optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay),
-        gradients=GradientBuckets(distillation.parameters()),
+        optimizer=build_optimizer(distillation.modules(), config.lr, config.weight_decay, adamw),
+        gradients=GradientBuckets([p for p in distillation.parameters() if not is_split(p)]),
         workers=config.workers or usable_cores(),
         early_stop=None
         if config.early_stop == "off"
@@ -471,15 +503,15 @@ def write_steps(
 def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
     """Save a checkpoint after `step` steps: all that the next step depends on, and the length of the metrics file.
 
-    The first process writes it, with the random states of all.
+    The first process writes it, with the random states of all; of a student that is split each writes its part.
 
     Raises:
         G2LError: a weight is not finite.
     """
-    state = run.distillation.state()
-    check_finite(step, state)
+    state, sharded = run.distillation.state(), run.distillation.is_sharded
+    check_finite(step, state, sharded=sharded)
     random = distributed.gather(random_states(run.distillation.device))
-    if distributed.is_leader():
+    if distributed.is_leader() or sharded:
         content = state | {
             "step": step,
             "optimizer": run.optimizer.state_dict(),
@@ -489,12 +521,15 @@ def save(run: Run, folder: RunFolder, log: MetricsLog, step: int) -> None:
         if run.early_stop:
             content["early_stop"] = run.early_stop.state()
         best = folder.best()
-        save_checkpoint(folder.checkpoints, step, content, best.step if best else None)
+        save_checkpoint(folder.checkpoints, step, content, best.step if best else None, sharded=sharded)
 
 
 def load(run: Run, folder: RunFolder) -> tuple[int, int] | None:
     """Restore the newest intact checkpoint; returns its step and length of the metrics in bytes, `None` without one."""
-    checkpoint = load_last_checkpoint(folder.checkpoints)
+    if run.distillation.is_sharded:
+        checkpoint = load_last_parts(folder.checkpoints, like_run(run.distillation, run.optimizer))
+    else:
+        checkpoint = load_last_checkpoint(folder.checkpoints)
     if checkpoint is None:
         return None
     run.distillation.load_state(checkpoint)
@@ -512,12 +547,12 @@ def validate(run: Run, log: MetricsLog, *, step: int, epoch: int) -> None:
     """Score the held-out rows and write a line for each teacher; if none are held out, only check that the figures of
     one training batch are finite.
 
-    The first process does this for all.
+    The first process does this for all; of a student that is split all do the same, for none has it whole.
 
     Raises:
         G2LError: a figure is not finite.
     """
-    if not distributed.is_leader():
+    if not (distributed.is_leader() or run.distillation.is_sharded):
         return
     config, held_out = run.config, len(run.rows.val) > 0
     chosen = run.rows.val if held_out else run.rows.train[: run.rows.batch_size]

@@ -370,6 +370,14 @@ class TrainConfig(Config):
         in_card=False,
     )
     compile: bool = option(False, description="Compile the student with torch.compile.", added=True)
+    shard_student: bool = option(
+        False,
+        description="Split the student over the processes (FSDP2), for one that is larger than a card; each writes its "
+        "part of a checkpoint. In one process nothing is split.",
+        decides="nothing",
+        in_card=False,
+        added=True,
+    )
     workers: int | None = option(
         None, ge=1, description="Threads that decode and augment [number of cores].", decides="nothing"
     )

@@ -18,11 +18,13 @@ DECAYED = 0
 """The optimiser's group of parameters that decay."""
 
 
-def build_optimizer(modules: Iterable[nn.Module], lr: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(
+    modules: Iterable[nn.Module], lr: float, weight_decay: float, adamw: type[torch.optim.AdamW] = torch.optim.AdamW
+) -> torch.optim.AdamW:
     """AdamW over the trainable parameters of `modules`, in two groups: with and without weight decay.
 
     Vectors (biases, norms, LayerScale) and what a timm model lists in `no_weight_decay` (class token, position
-    embedding, registers) get no decay.
+    embedding, registers) get no decay. `adamw` is torch's, or one that updates parts.
     """
     decayed: list[nn.Parameter] = []
     undecayed: list[nn.Parameter] = []
@@ -32,7 +34,7 @@ def build_optimizer(modules: Iterable[nn.Module], lr: float, weight_decay: float
             if parameter.requires_grad:
                 (undecayed if parameter.ndim <= 1 or name in exempt else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": undecayed, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=BETAS)
+    return adamw(groups, lr=lr, betas=BETAS)
 
 
 def _exempt_names(module: nn.Module) -> set[str]:

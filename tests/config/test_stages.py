@@ -43,6 +43,7 @@ OTHER_VALUES: dict[str, Any] = {
     "precision": "bfloat16",
     "micro_batch": 3,
     "compile": True,
+    "shard_student": True,
     "workers": 5,
     "deterministic": False,
     "slides_root": Path("elsewhere"),

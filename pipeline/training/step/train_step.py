@@ -27,6 +27,8 @@ from pipeline.distillation import Distillation, random_states, restore_random_st
 from pipeline.encoders.build import BuiltEncoder
 from pipeline.loss import Loss
 from pipeline.training.early_stop import EarlyStop
+from pipeline.training.sharded.split import require_shardable
+from pipeline.training.sharded.update import clip_over_all
 from pipeline.training.step.batch_norm import BatchNormOverAll, batch_norms, can_synchronise
 from pipeline.training.step.compiled import TrainingPass, compiled_pass, require_compiler
 
@@ -41,6 +43,7 @@ class HowToStep:
         micro_batch: rows in a pass of the student; `None` for all of the share.
         compiled: whether the student is compiled.
         synchronise: whether its own batch normalisation is over all processes.
+        sharded: whether it is split over the processes.
     """
 
     share: int
@@ -48,12 +51,15 @@ class HowToStep:
     micro_batch: int | None = None
     compiled: bool = False
     synchronise: bool = True
+    sharded: bool = False
 
     @classmethod
-    def here(cls, batch_size: int, micro_batch: int | None, *, compiled: bool, synchronise: bool) -> "HowToStep":
-        """For batches of `batch_size` rows, with the processes that there are now."""
+    def here(
+        cls, batch_size: int, micro_batch: int | None, *, compiled: bool, synchronise: bool, shard: bool = False
+    ) -> "HowToStep":
+        """For batches of `batch_size` rows, with the processes that there are now; one process splits nothing."""
         world = distributed.world_size()
-        return cls(batch_size // world, world, micro_batch, compiled, synchronise)
+        return cls(batch_size // world, world, micro_batch, compiled, synchronise, shard and world > 1)
 
     @property
     def part(self) -> int | None:
@@ -75,6 +81,8 @@ class HowToStep:
                 )
             if self.world > 1:
                 self._require_norms(student)
+        if self.sharded:
+            require_shardable(student.spec.name, device, compiled=self.compiled)
         if self.compiled:
             require_compiler(device)
 
@@ -141,7 +149,8 @@ def train_step(
         if len(parts) > 1:
             restore_random_states(before, distillation.device)
             backpropagate_parts(distillation, parts, embedding, gradients)
-    norm = torch.nn.utils.clip_grad_norm_(distillation.parameters(), clip or math.inf)
+    clip_norm = clip_over_all if distillation.is_sharded else torch.nn.utils.clip_grad_norm_
+    norm = clip_norm(distillation.parameters(), clip or math.inf)
     optimizer.step()
     return loss.detach(), norm.detach()
 
