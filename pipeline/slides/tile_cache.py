@@ -28,7 +28,8 @@ class TileCache:
     def __init__(self, most_bytes: int = CACHE_BYTES) -> None:
         self._most_bytes = most_bytes
         self._lock = threading.Lock()
-        self._tiles: OrderedDict[Hashable, Future[Tile]] = OrderedDict()
+        self._tiles: OrderedDict[Hashable, Tile] = OrderedDict()
+        self._being_made: dict[Hashable, Future[Tile]] = {}
         self._bytes = 0
 
     def get(self, key: Hashable, decode: Callable[[], Tile]) -> Tile:
@@ -38,35 +39,34 @@ class TileCache:
             Exception: whatever `decode` raises, for each thread that waits for the tile.
         """
         with self._lock:
-            kept = self._tiles.get(key)
-            if kept is not None:
+            tile = self._tiles.get(key)
+            if tile is not None:
                 self._tiles.move_to_end(key)
-            else:
-                made: Future[Tile] = Future()
-                self._tiles[key] = made
-        if kept is not None:
-            return kept.result()
+                return tile
+            waited_for = self._being_made.get(key)
+            if waited_for is None:
+                made = self._being_made[key] = Future()
+        if waited_for is not None:
+            return waited_for.result()
         try:
             tile = decode()
         except BaseException as error:
             with self._lock:
-                del self._tiles[key]
+                del self._being_made[key]
             made.set_exception(error)
             raise
+        with self._lock:
+            del self._being_made[key]
+            self._tiles[key] = tile
+            self._bytes += tile.nbytes
+            while self._bytes > self._most_bytes:
+                _, oldest = self._tiles.popitem(last=False)
+                self._bytes -= oldest.nbytes
         made.set_result(tile)
-        self._make_room(tile.nbytes)
         return tile
 
     def forget(self, is_over: Callable[[Hashable], bool]) -> None:
         """Drop the tiles whose key `is_over`, but for those that are being made."""
         with self._lock:
-            for key in [key for key, made in self._tiles.items() if made.done() and is_over(key)]:
-                self._bytes -= self._tiles.pop(key).result().nbytes
-
-    def _make_room(self, added: int) -> None:
-        """Count a new tile, and drop the oldest ones beyond the limit; one that is being made ends it for now."""
-        with self._lock:
-            self._bytes += added
-            while self._bytes > self._most_bytes and next(iter(self._tiles.values())).done():
-                _, oldest = self._tiles.popitem(last=False)
-                self._bytes -= oldest.result().nbytes
+            for key in [key for key in self._tiles if is_over(key)]:
+                self._bytes -= self._tiles.pop(key).nbytes

@@ -58,3 +58,10 @@ def test_a_tile_that_fails_is_not_kept_and_fails_for_all_who_wait() -> None:
         assert isinstance(first.exception(), ValueError)
         assert second.exception() is None or isinstance(second.exception(), ValueError)
     assert len(cache.get("a", lambda: np.zeros(1, np.uint8))) == 1
+
+
+def test_a_tile_larger_than_the_cache_is_given_and_not_kept() -> None:
+    cache = TileCache(100)
+    cache.get("small", lambda: np.zeros(50, np.uint8))
+    assert len(cache.get("large", lambda: np.zeros(101, np.uint8))) == 101
+    assert (list(cache._tiles), cache._bytes) == ([], 0)
