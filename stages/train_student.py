@@ -398,6 +398,8 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
                 words = cost_of(run)
                 if leader:
                     say(words)
+                    if note := chance_note_of(run):
+                        say(note)
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration)
                 with calibrated(
                     run.distillation,
@@ -438,6 +440,14 @@ def cost_of(run: Run) -> str:
         loss_of = build_loss(config.loss, config.alpha)
         seconds = rehearse(run.distillation, batch, loss_of, run.optimizer, config.clip, run.gradients)
     return cost_words(run.teachers.stored, len(rows.train), config.epochs, run.num_steps, seconds)
+
+
+def chance_note_of(run: Run) -> str:
+    """That chance is likely to end the run long before its last step; "" if it is not."""
+    if run.early_stop is None:
+        return ""
+    at_once = run.reader.fresh is None and run.teachers.views.count > 1
+    return run.early_stop.chance_note(run.num_steps, embedded_at_once=at_once)
 
 
 def train_epoch(run: Run, folder: RunFolder, log: MetricsLog, progress: Progress, epoch: int, step: int) -> int:

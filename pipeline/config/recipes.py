@@ -58,11 +58,11 @@ PAPER: Recipe = {
         "min_tissue": _chosen(0.5, "as in a repository of the same authors that follows the paper"),
     },
     "extract-teacher": {
-        "views": _chosen(11, "the patch itself, to score on, and a view for each of ten epochs"),
+        "views": _chosen(11, "the patch itself, to score on, and a view for each of ten epochs; see below"),
         "views_strength": _as_read("paper", "crop, flips, colours, hue, blur; the blur's width is our choice"),
     },
     "train-student": {
-        "epochs": _chosen(10, "the paper's number is not known; the early stop may end the run before"),
+        "epochs": _chosen(10, "the paper's number is not known; the early stop comes first, see below"),
         "batch_size": _as_read(32, "over all GPUs; if it is each one's share of three, it is 96"),
         "lr": _said(1e-4),
         "final_lr": _chosen(0.0, "a cosine without a stated end, as torch's CosineAnnealingLR"),

@@ -6,7 +6,8 @@ The run ends after the 11th. "More than 10 times" has two readings, and both are
 total. Decision 0044 says why a recipe takes the first.
 
 The mean is over whole values by exact summation, and the state is in the checkpoint: a run that is killed and
-continued ends after the same step. Pure.
+continued ends after the same step. Losses that only scatter exceed their mean half of the time, so that every run ends
+sooner or later: `EarlyStop.steps_by_chance`. Pure.
 """
 
 import math
@@ -18,6 +19,14 @@ from typing import Any, Literal
 Reading = Literal["consecutive", "total"]
 STOP = "stop"
 """Kind of the line of `metrics.jsonl` that says why a run ended early."""
+LONG_WINDOW = 3
+"""A window this many times as long as the steps in a row that end a run is hardly moved by them: simulated runs last as
+long as the formula says, within a tenth. A window as long as those steps makes it twice that. Our choice."""
+MANY_TIMES = 3.0
+"""A plan this many times as long as chance alone takes is worth a note: 1 in 20 such runs would come to its end
+(exp(-3)). Our choice."""
+MOST_PATIENCE = 99
+"""Steps in a row from which on chance takes longer than any run."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,42 @@ class EarlyStop:
         self._losses: deque[float] = deque(maxlen=window)
         self._times = 0
         self._read: Callable[[], float] | None = None
+
+    def steps_by_chance(self) -> float | None:
+        """How many steps a run lasts on average if its losses only scatter about a level: independently and with one
+        step as likely above the mean as below. Those of a loss that falls last longer.
+
+        Consecutive: the window, and the expected number of throws of a coin until as many heads in a row, 2^(n+1) - 2.
+        Total: the window, and two steps for each that exceeds. `None` for a window too short to say.
+        """
+        window, needed = self._losses.maxlen or 0, self._patience + 1
+        if self._reading == "total":
+            return window + 2.0 * needed
+        if window < LONG_WINDOW * needed:
+            return None
+        return window + 2.0 ** min(needed + 1, MOST_PATIENCE) - 2
+
+    def chance_note(self, num_steps: int, *, embedded_at_once: bool) -> str:
+        """That a run of `num_steps` is likely to end long before by chance; "" if it is not.
+
+        Args:
+            num_steps: steps that are planned.
+            embedded_at_once: whether views for later epochs were made beforehand.
+        """
+        expected = self.steps_by_chance()
+        if expected is None or num_steps < MANY_TIMES * expected:
+            return ""
+        views = (
+            " Views of later epochs are then not shown: `extract-teacher --views-per-epoch fresh` makes them only as "
+            "epochs come to them."
+            if embedded_at_once
+            else ""
+        )
+        return (
+            f"note: --early-stop {self._reading}: by chance alone it stops after about {expected:,.0f} steps, once "
+            f"losses fall little against their scatter; {num_steps:,} are planned, and the learning rate falls "
+            f"over all of them.{views} --early-stop off trains to the end (docs/paper.md)"
+        )
 
     def expect(self, read: Callable[[], float]) -> None:
         """Take a function that gives the loss of a step; it is called when all work of the step is queued."""

@@ -115,6 +115,19 @@ def test_metrics_report_card_and_records_say_when_and_why(stopped: Trained, tmp_
         assert f"after step {stop.step}" in inspect_path(folder)
 
 
+def test_a_run_that_chance_will_cut_off_says_so_before_it_starts(
+    store: Store, config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """36 steps are planned; all above the mean count, and with one allowed chance takes 4 + 2 x 2."""
+    soon = config.model_copy(update={"early_stop_patience": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            train_student(store, tmp_path / "run", soon)
+    assert "stops after about 8 steps" in (said := capsys.readouterr().err)
+    assert "36 are planned" in said
+
+
 def test_a_run_that_did_not_stop_says_nothing_of_it(unstopped: Trained) -> None:
     run = unstopped.run
     assert run.stop() is None

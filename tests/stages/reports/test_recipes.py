@@ -28,6 +28,11 @@ def test_a_row_has_the_values_and_the_source() -> None:
     assert rows["--warmup"].split()[2:6] == ["0.05", "0", "our", "choice:"]
 
 
+def test_it_says_how_soon_the_early_stop_comes() -> None:
+    assert "after about 4,194 steps" in recipes_table()
+    assert "28,125 steps an epoch, 281,250 in all" in recipes_table()
+
+
 def test_the_command_shows_it() -> None:
     code, said, errors = call_g2l("recipes")
     assert (code, errors) == (0, "")
