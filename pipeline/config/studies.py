@@ -30,7 +30,8 @@ class AblateConfig(Config):
     vary: list[str] | None = option(
         None,
         description="NAME=VALUE,VALUE: an option of train-student and its values; repeat for a grid. Items of a list "
-        "are joined by +. NAME may be store; several STORE.zarr are the same as --vary store=....",
+        "are joined by +. NAME may be recipe, for all that it sets in training, or store; several STORE.zarr are the "
+        "same as --vary store=....",
         decides="nothing",
     )
     seeds: int = option(5, ge=1, description="Runs of each setting: seeds --seed, --seed + 1, ....", decides="nothing")

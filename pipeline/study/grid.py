@@ -2,7 +2,8 @@
 
 A setting is told from another by the options that differ from the base, so that a grid that is extended by a value or
 an option keeps the folders of its finished runs. Options without effect in a setting, such as alpha under a loss that
-takes none, are left at the base: settings that differ in nothing else are one.
+takes none, are left at the base: settings that differ in nothing else are one. A recipe is varied as one option: it
+stands for all that it sets in training.
 """
 
 import itertools
@@ -12,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.base.errors import ConfigError, did_you_mean
+from pipeline.config.base import RECIPE
 from pipeline.config.losses import LOSSES
+from pipeline.config.recipes import recipe_values
 from pipeline.config.stages import TrainConfig
 from pipeline.disk.files import sha256_json
 
@@ -84,7 +87,7 @@ def _require_varied(text: str, name: str) -> None:
     Raises:
         ConfigError: it is no option of a run, or changes none.
     """
-    if name == STORE:
+    if name in (STORE, RECIPE):
         return
     if name not in TrainConfig.model_fields:
         hint = did_you_mean(name, [STORE, *TrainConfig.model_fields])
@@ -99,8 +102,10 @@ def canonical_axes(axes: Sequence[Axis], base: Values) -> list[Axis]:
     """The axes with each value as it is written here, such as 0.001 for 1e-3, and each once.
 
     Raises:
-        ConfigError: a value is wrong for its option.
+        ConfigError: a value is wrong for its option, or a recipe is varied that the base names.
     """
+    if RECIPE in base and RECIPE in {axis.name for axis in axes}:
+        raise ConfigError("--vary recipe=...: leave out --recipe, which all settings would have")
     written = []
     for axis in axes:
         values = axis.values
@@ -137,18 +142,36 @@ def _setting_of(base: Values, words: dict[str, str], store: int) -> Setting:
     """The setting of these values, without those that have no effect.
 
     An augmentation that is asked for always differs from a base that leaves it to the store (`TrainConfig.for_views`).
+    Options that the base gives or another axis varies win over a recipe, as flags do.
 
     Raises:
         ConfigError: a value is wrong for its option.
     """
-    options = {name: _value_of(name, text) for name, text in words.items() if name != STORE}
+    options = {name: _value_of(name, text) for name, text in words.items() if name not in (STORE, RECIPE)}
+    of_recipe = recipe_values(words.get(RECIPE), "train-student")
+    options |= {name: value for name, value in of_recipe.items() if name not in base.keys() | options.keys()}
     config, plain = build_config(base, options, _said(words)), build_config(base, {}, "the base")
-    words = {name: text for name, text in words.items() if name not in idle_options(config.loss)}
-    differing = {name: getattr(config, name) for name in options.keys() & words.keys()}
+    idle = idle_options(config.loss)
+    words = {name: text for name, text in words.items() if name not in idle}
+    differing = {name: getattr(config, name) for name in options if name not in idle}
     implied = {"augment"} - plain.model_fields_set
     kept = {name: v for name, v in differing.items() if v != getattr(plain, name) or name in implied}
-    named = {name: words[name] for name in words if name in kept or (name == STORE and store)}
+    if kept.keys() & of_recipe.keys() - words.keys():
+        kept[RECIPE] = words[RECIPE]
+    telling = kept.keys() | of_recipe.keys()  # a value of the base is one that the recipe does not have
+    named = {name: words[name] for name in words if name in telling or (name == STORE and store)}
     return Setting(label_of(named), words, kept, store)
+
+
+def with_given_only(record: Values, base: Values, axes: Sequence[Axis]) -> dict[str, Any]:
+    """A record of a study that has, of the options that varied recipes set, those that the base gives and no others.
+
+    Read again, a default would count as given and win over the recipe; and records leave out some that are given.
+    """
+    recipes = [value for axis in axes if axis.name == RECIPE for value in axis.values]
+    of_recipes = {name for recipe in recipes for name in recipe_values(recipe, "train-student")}
+    given = {name: base[name] for name in sorted(of_recipes) if name in base}
+    return {name: value for name, value in record.items() if name not in of_recipes} | given
 
 
 def build_config(base: Values, options: Values, said: str) -> TrainConfig:

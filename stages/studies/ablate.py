@@ -20,7 +20,16 @@ from pipeline.store.store import Store
 from pipeline.study.compare import compare_settings, estimate_score, not_shown_lower
 from pipeline.study.figures import Panel, draw_settings
 from pipeline.study.folder import StudyFolder, base_record
-from pipeline.study.grid import STORE, Axis, Setting, build_settings, canonical_axes, find_reference, parse_axes
+from pipeline.study.grid import (
+    STORE,
+    Axis,
+    Setting,
+    build_settings,
+    canonical_axes,
+    find_reference,
+    parse_axes,
+    with_given_only,
+)
 from pipeline.study.tables import (
     PAIR_COLUMNS,
     ScoreTable,
@@ -75,7 +84,7 @@ def ablate(
         yardstick = build_yardstick(grid.stores[0], base, options.score_rows, folder)
         require_same_rows(grid.stores, yardstick.teacher.name)
         common = {"options": base_record(base), "yardstick": yardstick.record()}
-        folder.start("ablate", common, record)
+        folder.start("ablate", common, with_given_only(record, base, grid.axes))
         seeds = list(range(first, first + options.seeds))
         study = Study(folder, base, grid.stores, yardstick, seeds, options.keep_checkpoints)
         runs = run_study(study, grid.settings)

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from pipeline.base.errors import ConfigError
+from pipeline.config.recipes import with_recipe
+from pipeline.config.stages import TrainConfig
 from pipeline.study.grid import (
     BASE,
     Setting,
@@ -16,6 +18,7 @@ from pipeline.study.grid import (
     idle_options,
     label_of,
     parse_axes,
+    with_given_only,
 )
 
 BASE_VALUES = {"student": "s", "epochs": 3}
@@ -77,6 +80,44 @@ def test_lists_are_joined_by_plus() -> None:
     assert (one.options, two.options) == ({"teacher": ["a"]}, {"teacher": ["a", "b"]})
 
 
+def test_a_recipe_is_varied_as_all_that_it_sets() -> None:
+    """What the base gives and other axes vary wins over it, as flags do."""
+    default, paper = settings_of("recipe=default,paper", epochs=3)
+    assert (default.label, default.options, default.title) == (BASE, {}, "recipe=default")
+    values = with_recipe(TrainConfig, BASE_VALUES | {"recipe": "paper"}, "train-student")
+    trained = build_config(BASE_VALUES, paper.options, paper.title)
+    assert (paper.label, paper.title) == ("recipe-paper", "recipe=paper")
+    assert trained == values
+    assert "epochs" not in paper.options
+    (_, given) = settings_of("recipe=default,paper", batch_size=256)
+    assert build_config(BASE_VALUES | {"batch_size": 256}, given.options, "").batch_size == 256
+    crossed = settings_of("recipe=paper", "batch_size=256,32", "loss=log-sum,mse")
+    assert len({each.label for each in crossed}) == 4
+    assert paper.label not in {each.label for each in crossed if each.words["batch_size"] == "256"}
+    for each in crossed:
+        config = build_config(BASE_VALUES, each.options, each.title)
+        assert (str(config.batch_size), config.loss) == (each.words["batch_size"], each.words["loss"])
+        assert (config.early_stop, config.clip, config.recipe) == ("consecutive", 0.0, "paper")
+
+
+def test_a_record_of_varied_recipes_gives_the_same_settings() -> None:
+    """Though it has the values of all other options."""
+    base = {**BASE_VALUES, "lr": 1e-3, "use_plain_view": True, "clip": 1.0}
+    axes = canonical_axes(parse_axes(["recipe=default,paper"]), base)
+    read = with_given_only({"out": "o", **TrainConfig.build(base).record()}, base, axes)
+    again = {name: value for name, value in read.items() if name in TrainConfig.model_fields}
+    assert read.keys() > {"out", "lr", "student", "keep", "use_plain_view", "clip"}
+    assert build_settings(again, axes, ["a"]) == build_settings(base, axes, ["a"])
+    plain = canonical_axes(parse_axes(["loss=mse,cosine"]), base)
+    assert with_given_only({"clip": 1.0}, base, plain) == {"clip": 1.0}
+
+
+def test_a_recipe_that_all_settings_have_is_not_varied() -> None:
+    with pytest.raises(ConfigError, match="leave out --recipe"):
+        settings_of("recipe=default,paper", recipe="paper")
+    assert settings_of("loss=mse,cosine", recipe="paper")[0].options == {"loss": "mse"}
+
+
 def test_stores_are_an_axis() -> None:
     stores = ("flips.zarr", "paper.zarr")
     settings = settings_of("store=flips.zarr,paper.zarr", "loss=mse,cosine", stores=stores)
@@ -90,6 +131,7 @@ def test_stores_are_an_axis() -> None:
         (["los=mse"], "los is no option of train-student .did you mean loss"),
         (["loss=mse,msee"], "did you mean mse"),
         (["alpha=0.5"], "alpha"),
+        (["recipe=default,papr"], "did you mean paper"),
         (["workers=1,2"], "workers changes no run"),
         (["seed=1,2"], "give --seeds"),
         (["loss"], "write NAME=VALUE"),

@@ -137,16 +137,17 @@ def test_pairs_are_all_or_those_with_the_reference() -> None:
     assert pairs_of(["a", "b", "c"], "b", "all") == [("b", "a"), ("b", "c"), ("a", "c")]
 
 
-def test_the_command_records_what_it_was_called_with(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("vary", ["val_every=1,2", "recipe=default,paper"])
+def test_the_command_records_what_it_was_called_with(folder: Path, tmp_path: Path, vary: str) -> None:
     """And goes on from that record alone."""
     base = base_values(folder)
     words = [word for name, value in base.items() for word in ("--" + name.replace("_", "-"), value)]
     out = tmp_path / "out"
-    call = ["ablate", folder / "store.zarr", "--out", out, *words, "--vary", "val_every=1,2", "--seeds", 1]
+    call = ["ablate", folder / "store.zarr", "--out", out, *words, "--use-plain-view", "--vary", vary, "--seeds", 1]
     code, said, errors = call_g2l(*call)
     assert (code, "No difference can be said: that takes two runs" in said) == (0, True), errors
     record = read_options(out / "config.toml", "ablate")
-    assert (record["stores"], record["vary"], record["seeds"]) == ([str(folder / "store.zarr")], ["val_every=1,2"], 1)
+    assert (record["stores"], record["vary"], record["seeds"]) == ([str(folder / "store.zarr")], [vary], 1)
     tables = study_tables(out)
     code, _, errors = call_g2l("ablate", "--config", out / "config.toml")
     assert (code, study_tables(out)) == (0, tables), errors
