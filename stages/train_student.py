@@ -395,11 +395,7 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
-                words = cost_of(run)
-                if leader:
-                    say(words)
-                    if note := chance_note_of(run):
-                        say(note)
+                say_cost(run)
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration)
                 with calibrated(
                     run.distillation,
@@ -425,6 +421,14 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     finally:
         log.close()
     return run.last_step - first
+
+
+def say_cost(run: Run) -> None:
+    """Say what the run will cost, and if chance is likely to end it before; every process takes part."""
+    words = [cost_of(run), chance_note_of(run)]
+    if distributed.is_leader():
+        for each in filter(None, words):
+            say(each)
 
 
 def cost_of(run: Run) -> str:

@@ -141,26 +141,36 @@ def build_settings(base: Values, axes: Sequence[Axis], stores: Sequence[str]) ->
 def _setting_of(base: Values, words: dict[str, str], store: int) -> Setting:
     """The setting of these values, without those that have no effect.
 
-    An augmentation that is asked for always differs from a base that leaves it to the store (`TrainConfig.for_views`).
-    Options that the base gives or another axis varies win over a recipe, as flags do.
+    A recipe is kept where it sets something. Then what other axes vary of its options tells the setting too, where it
+    is the base's as well: the recipe would set another value.
+
+    Raises:
+        ConfigError: a value is wrong for its option.
+    """
+    of_recipe = recipe_values(words.get(RECIPE), "train-student")
+    kept, idle = _differing(base, words, of_recipe)
+    words = {name: text for name, text in words.items() if name not in idle}
+    if kept.keys() & of_recipe.keys() - words.keys():
+        kept[RECIPE] = words[RECIPE]
+    telling = kept.keys() | of_recipe.keys() | ({STORE} if store else set())
+    return Setting(label_of({name: words[name] for name in words if name in telling}), words, kept, store)
+
+
+def _differing(base: Values, words: Mapping[str, str], of_recipe: Values) -> tuple[dict[str, Any], set[str]]:
+    """The options that differ from the base; and those without effect, which are not among them.
+
+    What the base gives or another axis varies wins over a recipe, as flags do. An augmentation that is asked for always
+    differs from a base that leaves it to the store (`TrainConfig.for_views`).
 
     Raises:
         ConfigError: a value is wrong for its option.
     """
     options = {name: _value_of(name, text) for name, text in words.items() if name not in (STORE, RECIPE)}
-    of_recipe = recipe_values(words.get(RECIPE), "train-student")
-    options |= {name: value for name, value in of_recipe.items() if name not in base.keys() | options.keys()}
+    options = {name: value for name, value in of_recipe.items() if name not in base} | options
     config, plain = build_config(base, options, _said(words)), build_config(base, {}, "the base")
-    idle = idle_options(config.loss)
-    words = {name: text for name, text in words.items() if name not in idle}
+    idle, implied = idle_options(config.loss), {"augment"} - plain.model_fields_set
     differing = {name: getattr(config, name) for name in options if name not in idle}
-    implied = {"augment"} - plain.model_fields_set
-    kept = {name: v for name, v in differing.items() if v != getattr(plain, name) or name in implied}
-    if kept.keys() & of_recipe.keys() - words.keys():
-        kept[RECIPE] = words[RECIPE]
-    telling = kept.keys() | of_recipe.keys()  # a value of the base is one that the recipe does not have
-    named = {name: words[name] for name in words if name in telling or (name == STORE and store)}
-    return Setting(label_of(named), words, kept, store)
+    return {name: v for name, v in differing.items() if v != getattr(plain, name) or name in implied}, idle
 
 
 def with_given_only(record: Values, base: Values, axes: Sequence[Axis]) -> dict[str, Any]:
