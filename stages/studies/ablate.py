@@ -41,7 +41,15 @@ from pipeline.study.tables import (
 )
 from pipeline.study.yardstick import scores_by_case
 from stages.studies.evaluated import evaluate_students, read_benchmarks
-from stages.studies.runs import Study, StudyRuns, build_yardstick, require_one_process, require_same_rows, run_study
+from stages.studies.runs import (
+    Study,
+    StudyRuns,
+    build_yardstick,
+    require_one_process,
+    require_same_rows,
+    require_views,
+    run_study,
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ def ablate(
     with exclusive(out, "g2l ablate"):
         yardstick = build_yardstick(grid.stores[0], base, options.score_rows, folder)
         require_same_rows(grid.stores, yardstick.teacher.name)
+        require_views(grid.stores, base, grid.settings)
         common = {"options": base_record(base), "yardstick": yardstick.record()}
         folder.start("ablate", common, with_given_only(record, base, grid.axes))
         seeds = list(range(first, first + options.seeds))

@@ -25,7 +25,7 @@ from pipeline.study.inputs import run_inputs
 from pipeline.study.yardstick import CaseSums, Computing, Yardstick, read_sums, write_sums
 from pipeline.training.run_folder import RunFolder
 from stages.finished import finished_training
-from stages.train_student import train_student
+from stages.train_student import train_student, views_to_show
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,21 @@ def require_same_rows(stores: Sequence[Store], teacher: str) -> None:
         raise ConfigError(
             f"{store.folder} has {what} than {stores[0].folder}; their students cannot be compared. {fix}"
         )
+
+
+def require_views(stores: Sequence[Store], base: Mapping[str, Any], settings: Sequence[Setting]) -> None:
+    """Check that every setting's store has views to show.
+
+    Raises:
+        ConfigError: one has none; the error says for which setting.
+    """
+    for setting in settings:
+        config = build_config(base, setting.options, setting.title)
+        teachers = choose_teachers(stores[setting.store], config.teacher, config.teacher_weight)
+        try:
+            config.for_views(views_to_show(teachers, config.views_per_epoch).count)
+        except ConfigError as error:
+            raise ConfigError(f"{setting.title}: {error}") from None
 
 
 def _embedding_hashes(teacher: StoredTeacher) -> list[str | None]:

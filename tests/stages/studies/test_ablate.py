@@ -123,6 +123,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_made(folder: Path
         ({}, "1 setting: nothing to compare"),
         ({"vary": ["loss=mse", "alpha=2,4"]}, "1 setting: nothing to compare"),
         ({"vary": ["loss=mse,cosine"], "reference": "loss=log-sum"}, "is not of the grid"),
+        ({"vary": ["recipe=default,paper"]}, "recipe=paper: --no-use-plain-view: the teacher has embedded no view"),
     ):
         with pytest.raises(ConfigError, match=words):
             ablate_once(folder, tmp_path / "out", **options)
