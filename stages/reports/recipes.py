@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.base.console import table
 from pipeline.config.base import Config
-from pipeline.config.recipes import RECIPES
+from pipeline.config.recipes import RECIPES, value_words
 from pipeline.config.stages import ExtractConfig, PlanConfig, TrainConfig
 
 COMMAND_CONFIGS: dict[str, type[Config]] = {
@@ -22,23 +22,14 @@ def recipes_table() -> str:
         for name in config.model_fields:
             choices = {recipe: options[command].get(name) for recipe, options in RECIPES.items()}
             if any(choices.values()):
-                default = _words(config.model_fields[name].default)
-                values = [_words(choice.value) if choice else default for choice in choices.values()]
+                default = value_words(config.model_fields[name].default)
+                values = [value_words(choice.value) if choice else default for choice in choices.values()]
                 rows.append((command, "--" + name.replace("_", "-"), *values, _source(choices)))
     header = ("command", "option", *RECIPES, "source of the paper's value")
     return (
         f"{table(rows, header)}\n\n--recipe NAME sets the values of a recipe; flags and --config override single ones. "
         "docs/paper.md says how the paper was read."
     )
-
-
-def _words(value: Any) -> str:
-    """A value as a flag takes it; "not set" for an option that is off."""
-    if value is None:
-        return "not set"
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _source(choices: dict[str, Any]) -> str:
