@@ -10,7 +10,7 @@ from pipeline.base.outside import is_there, read_json, read_toml, reading
 from pipeline.base.units import format_bytes
 from pipeline.cohort.cases import counted_cases
 from pipeline.cohort.plan import Plan, read_plan
-from pipeline.config.base import RECIPE, read_options
+from pipeline.config.base import RECIPE
 from pipeline.config.model_names import FOLDER_PREFIX, HUB_PREFIX, is_run
 from pipeline.config.recipes import RECIPES, Departure, departures, departures_of_views
 from pipeline.disk.objects.urls import as_url
@@ -230,8 +230,11 @@ def _recipe_of_store(store: Store) -> list[tuple[str, object]]:
     where no such record is at hand, as of a store in a bucket.
     """
     path = store.first.folder / "config.toml"
-    recipe = read_options(path, "extract-teacher").get(RECIPE) if is_there(path) else None
-    if recipe not in RECIPES:
+    recipe = None
+    if is_there(path):
+        with reading(path, "damaged", ConfigError):
+            recipe = read_toml(path).get("extract-teacher", {}).get(RECIPE)
+    if not (isinstance(recipe, str) and recipe in RECIPES):
         return _recipe_of_plan(store.plan)
     plan = departures(recipe, "plan", store.plan.config.model_dump(mode="json"))
     views = store.first.views_at_hand

@@ -124,8 +124,12 @@ class Run:
         return stop.step if stop else self.num_steps
 
 
-def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
+def train_student(store: Store, out: Path, config: TrainConfig, *, estimate: bool = True) -> Trained:
     """Train or continue in the run directory `out`; export the student at the end.
+
+    Args:
+        estimate: whether to say beforehand what the run will cost, and when the store pays. In a study many runs share
+            one store, so that the words would be wrong.
 
     Raises:
         G2LError: an unfinished or damaged store, other options than the run was started with, a full disk, ...;
@@ -143,7 +147,7 @@ def train_student(store: Store, out: Path, config: TrainConfig) -> Trained:
         with exclusive(out, "g2l train-student") if leader else nullcontext():
             run = open_run(teachers, folder, config, device)
             started = time.monotonic()
-            num_new_steps = run_epochs(run, folder)
+            num_new_steps = run_epochs(run, folder, estimate=estimate)
             seconds = time.monotonic() - started
             distributed.wait_for_all()  # from here on the metrics are complete
             trained = finish(run, folder, num_new_steps, seconds)
@@ -398,8 +402,8 @@ def prepare_run(
     )
 
 
-def run_epochs(run: Run, folder: RunFolder) -> int:
-    """Train from the last checkpoint on; returns the number of steps done."""
+def run_epochs(run: Run, folder: RunFolder, *, estimate: bool = True) -> int:
+    """Train from the last checkpoint on; returns the number of steps done. `estimate`: see `train_student`."""
     config = run.config
     torch.manual_seed(run.draws.dropout_seed(distributed.rank()))  # each process drops different units
     position = load(run, folder)
@@ -410,8 +414,8 @@ def run_epochs(run: Run, folder: RunFolder) -> int:
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
-                words = cost_of(run)
-                if leader:
+                words = cost_of(run) if estimate else ""
+                if leader and words:
                     say(words)
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration)
                 with calibrated(

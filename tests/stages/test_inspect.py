@@ -35,6 +35,9 @@ def test_inspect_names_the_recipe_and_what_departs_from_it(good_store: Path, tmp
     assert re.search(r"recipe +paper\n", shown)
     assert "plan --patch-px 64, not 224" in shown
     assert "extract-teacher --views 1, not 11" in shown
+    (store / "config.toml").write_text("recipe = ")
+    with pytest.raises(ConfigError, match=r"config\.toml: damaged"):
+        inspect_path(store)
 
 
 def test_inspect_refuses_what_it_is_not(tmp_path: Path) -> None:
