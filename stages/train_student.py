@@ -414,9 +414,8 @@ def run_epochs(run: Run, folder: RunFolder, *, estimate: bool = True) -> int:
     try:
         with Progress("training", run.num_steps, "steps", done=first, silent=not leader) as progress:
             if position is None:
-                words = cost_of(run) if estimate else ""
-                if leader and words:
-                    say(words)
+                if estimate:
+                    say_cost(run)
                 shuffled = epoch_order(run.rows.train, config.seed, 0, run.draws.calibration)
                 with calibrated(
                     run.distillation,
@@ -442,6 +441,13 @@ def run_epochs(run: Run, folder: RunFolder, *, estimate: bool = True) -> int:
     finally:
         log.close()
     return run.last_step - first
+
+
+def say_cost(run: Run) -> None:
+    """Say what the run will cost; every process takes part, and the first one speaks."""
+    words = cost_of(run)
+    if distributed.is_leader():
+        say(words)
 
 
 def cost_of(run: Run) -> str:
